@@ -1,0 +1,1 @@
+"""dyrygentd: runs workflows of thousands of Celery tasks from one asyncio process."""

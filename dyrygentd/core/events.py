@@ -1,0 +1,101 @@
+"""What happened: everything that the engine can be told. Events are facts, so they are in the past tense.
+
+Adapters may repeat themselves, deliver late or contradict each other; the engine sorts that out by task id.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.workflow import RunningWorkflow
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowSubmitted:
+    """A client handed over a valid workflow.
+
+    Attributes:
+        document: The definition as it is stored, opaque to the core; recovery builds ``graph`` from it again.
+    """
+
+    workflow_id: str
+    name: str
+    graph: Graph
+    document: bytes
+    key: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRecovered:
+    """An unfinished workflow was read back from the store after a restart."""
+
+    workflow: RunningWorkflow
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants the workflow to end now."""
+
+    workflow_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """The process is about to stop: nothing more is to be dispatched."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePublished:
+    """The broker has the message of this task."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRefused:
+    """The message of this task cannot be built or will never be accepted; trying again would not help."""
+
+    task_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSucceeded:
+    """A result was stored.
+
+    Attributes:
+        value: The return value as JSON text; None if it has no JSON form, for the reason in ``value_error``.
+    """
+
+    task_id: str
+    value: bytes | None
+    value_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """A failure was stored; ``error`` is one short line."""
+
+    task_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRevoked:
+    """Celery revoked the task: somebody asked for it, or it expired."""
+
+    task_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReported:
+    """A state that is not final was stored: STARTED, RETRY, or one of the user's own."""
+
+    task_id: str
+    state: str
+
+
+TaskEvent = MessagePublished | MessageRefused | TaskSucceeded | TaskFailed | TaskRevoked | TaskReported
+Event = WorkflowSubmitted | WorkflowRecovered | CancelRequested | DrainRequested | TaskEvent

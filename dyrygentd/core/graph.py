@@ -1,0 +1,281 @@
+"""The immutable shape of a workflow: nodes, dependencies, and what is derived from them once.
+
+Nodes are numbered 0 to n-1 in the order in which they were given. Edges are kept in two flat arrays (compressed
+sparse rows), so a graph costs a few dozen bytes a node beside its names and signatures, and finishing a node touches its
+dependents and nobody else.
+
+A *join* is a node without a task: it succeeds by itself as soon as its dependencies have, and its value is the list of
+theirs, in the order in which they are named. Through a join ``group(n) | group(m)`` has n+m edges instead of n*m.
+
+Which value a node is given follows Celery's chain and chord: an immutable signature gets none; a mutable one gets the value
+of its dependency, or, when it names several, the list of their values; a join takes the values of all it names.
+"""
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dyrygentd.errors import CycleError, DuplicateNode, DuplicateTaskId, EmptyWorkflow, TooManyNodes, UnknownDependency
+
+#: Heights and node numbers share one integer in the ready heap; 32 bits for the number leave this bound far away.
+NODES_MAX = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A Celery call. The parts that the core does not look into are kept as JSON text, as they came.
+
+    Attributes:
+        task: The task's name.
+        args: JSON array of positional arguments, in kombu's JSON (datetimes and the like as ``{"__type__": …}``).
+        kwargs: JSON object of keyword arguments.
+        options: JSON object of publish options (queue, priority, headers …) without the two below.
+        immutable: The value of what precedes is not passed.
+        countdown_s: Seconds to hold the node after it became ready.
+        eta_at: Unix time before which the node is held.
+    """
+
+    task: str
+    args: bytes = b"[]"
+    kwargs: bytes = b"{}"
+    options: bytes = b"{}"
+    immutable: bool = False
+    countdown_s: float = 0.0
+    eta_at: float = 0.0
+
+
+class NodeSpec(NamedTuple):
+    """One node as it is handed to `Graph.build`; ``signature`` is None for a join."""
+
+    name: str
+    signature: Signature | None
+    task_id: str
+    after: Sequence[str] = ()
+
+
+class Graph:
+    """A validated, immutable graph.
+
+    Guards: names and task ids are unique, dependencies exist, there is no cycle.
+
+    Attributes:
+        names: Name of each node.
+        signatures: Signature of each node, None for joins.
+        task_ids: Task id of the first attempt of each node, empty for joins.
+        heights: Number of tasks on the longest path from a node to an end, itself included; the critical path comes first.
+        value_uses: How many take the value of a node: dependents that get it, and one more for the output.
+        output: The node whose value is the workflow's result, if there is one.
+        task_count: Number of nodes that are no joins.
+    """
+
+    __slots__ = (
+        "_dependencies",
+        "_dependencies_start",
+        "_dependents",
+        "_dependents_start",
+        "_numbers",
+        "heights",
+        "names",
+        "output",
+        "signatures",
+        "task_count",
+        "task_ids",
+        "value_uses",
+    )
+
+    def __init__(
+        self,
+        *,
+        names: Sequence[str],
+        signatures: Sequence[Signature | None],
+        task_ids: Sequence[str],
+        dependencies_start: "array[int]",
+        dependencies: "array[int]",
+        output: int | None,
+    ) -> None:
+        self.names = names
+        self.signatures = signatures
+        self.task_ids = task_ids
+        self.task_count = sum(signature is not None for signature in signatures)
+        self._dependencies_start = dependencies_start
+        self._dependencies = dependencies
+        self._dependents_start, self._dependents = _reversed_edges(len(names), dependencies_start, dependencies)
+        self._numbers: dict[str, int] | None = None
+        order = self._topological_order()
+        self.output = output if output is not None else self._only_end()
+        self.heights = self._heights_along(order)
+        self.value_uses = self._value_uses_along(order)
+
+    @classmethod
+    def build(cls, specs: Iterable[NodeSpec], *, output: str | None = None, nodes_max: int = NODES_MAX) -> "Graph":
+        """Build and validate a graph.
+
+        Args:
+            specs: The nodes. A name that ``after`` repeats counts once.
+            output: Name of the node whose value is the result; by default the only node without dependents, if one only.
+            nodes_max: Largest number of nodes accepted.
+
+        Raises:
+            EmptyWorkflow, TooManyNodes, DuplicateNode, DuplicateTaskId, UnknownDependency, CycleError
+        """
+        nodes = list(specs)
+        if not nodes:
+            raise EmptyWorkflow
+        if len(nodes) > nodes_max:
+            raise TooManyNodes(len(nodes), nodes_max)
+        numbers: dict[str, int] = {}
+        for number, node in enumerate(nodes):
+            if numbers.setdefault(node.name, number) != number:
+                raise DuplicateNode(node.name)
+        _refuse_duplicate_task_ids(nodes)
+        start, edges = array("I", [0]), array("I")
+        for node in nodes:
+            for name in dict.fromkeys(node.after) if len(node.after) > 1 else node.after:
+                try:
+                    edges.append(numbers[name])
+                except KeyError:
+                    raise UnknownDependency(node.name, name) from None
+            start.append(len(edges))
+        if output is not None and output not in numbers:
+            raise UnknownDependency("output", output)
+        return cls(
+            names=[node.name for node in nodes],
+            signatures=[node.signature for node in nodes],
+            task_ids=[node.task_id for node in nodes],
+            dependencies_start=start,
+            dependencies=edges,
+            output=None if output is None else numbers[output],
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"<Graph nodes={len(self)} tasks={self.task_count} edges={self.edge_count}>"
+
+    @property
+    def edge_count(self) -> int:
+        """Number of dependencies over all nodes."""
+        return len(self._dependencies)
+
+    def dependencies(self, node: int) -> "array[int]":
+        """Return the numbers of what ``node`` waits for, in the order in which they were named."""
+        return self._dependencies[self._dependencies_start[node] : self._dependencies_start[node + 1]]
+
+    def dependency_count(self, node: int) -> int:
+        """Return how many nodes ``node`` waits for."""
+        return self._dependencies_start[node + 1] - self._dependencies_start[node]
+
+    def dependents(self, node: int) -> "array[int]":
+        """Return the numbers of the nodes that wait for ``node``, in ascending order."""
+        return self._dependents[self._dependents_start[node] : self._dependents_start[node + 1]]
+
+    def is_join(self, node: int) -> bool:
+        """Tell whether ``node`` has no task."""
+        return self.signatures[node] is None
+
+    def takes_input(self, node: int) -> bool:
+        """Tell whether ``node`` needs the values of its dependencies."""
+        signature = self.signatures[node]
+        if signature is None:
+            return self.value_uses[node] > 0
+        return not signature.immutable
+
+    def number(self, name: str) -> int | None:
+        """Return the number of the node with this name. The first call builds an index."""
+        if self._numbers is None:
+            self._numbers = {name: number for number, name in enumerate(self.names)}
+        return self._numbers.get(name)
+
+    def unmet_counts(self) -> "array[int]":
+        """Return, for each node, how many dependencies it has."""
+        start = self._dependencies_start
+        return array("I", [start[node + 1] - start[node] for node in range(len(self))])
+
+    def _topological_order(self) -> "array[int]":
+        unmet = self.unmet_counts()
+        order = array("I", [node for node in range(len(self)) if not unmet[node]])
+        position = 0
+        while position < len(order):
+            for dependent in self.dependents(order[position]):
+                unmet[dependent] -= 1
+                if not unmet[dependent]:
+                    order.append(dependent)
+            position += 1
+        if len(order) < len(self):
+            raise CycleError(self._cycle_among({node for node in range(len(self)) if unmet[node]}))
+        return order
+
+    def _cycle_among(self, stuck: set[int]) -> list[str]:
+        """Walk backwards inside ``stuck`` (each of which has a dependency there) until a node repeats."""
+        seen: dict[int, int] = {}
+        path: list[int] = []
+        node = min(stuck)
+        while node not in seen:
+            seen[node] = len(path)
+            path.append(node)
+            node = next(dependency for dependency in self.dependencies(node) if dependency in stuck)
+        return [self.names[member] for member in reversed(path[seen[node] :])]
+
+    def _only_end(self) -> int | None:
+        ends = (node for node in range(len(self)) if not self.dependents(node))
+        first, second = next(ends), next(ends, None)
+        return first if second is None else None
+
+    def _heights_along(self, order: "array[int]") -> "array[int]":
+        heights = array("I", bytes(4 * len(self)))
+        for node in reversed(order):
+            below = max((heights[dependent] for dependent in self.dependents(node)), default=0)
+            heights[node] = below + (not self.is_join(node))
+        return heights
+
+    def _value_uses_along(self, order: "array[int]") -> "array[int]":
+        # In reverse order, so that a join knows whether anybody wants its list before it asks for its members' values.
+        self.value_uses = uses = array("I", bytes(4 * len(self)))
+        if self.output is not None:
+            uses[self.output] += 1
+        for node in reversed(order):
+            if self.takes_input(node):
+                for dependency in self.dependencies(node):
+                    uses[dependency] += 1
+        return uses
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What is submitted: a graph and what it is called.
+
+    Attributes:
+        key: A second submission with the same key is answered with the first one's workflow.
+        payload: Free JSON text of the user.
+    """
+
+    graph: Graph
+    name: str
+    key: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    payload: bytes = b"null"
+
+
+def _refuse_duplicate_task_ids(nodes: Sequence[NodeSpec]) -> None:
+    holders: dict[str, str] = {}
+    for node in nodes:
+        if node.signature is not None and holders.setdefault(node.task_id, node.name) != node.name:
+            raise DuplicateTaskId(node.task_id, [holders[node.task_id], node.name])
+
+
+def _reversed_edges(nodes: int, start: "array[int]", targets: "array[int]") -> "tuple[array[int], array[int]]":
+    """Turn ``node -> dependencies`` into ``node -> dependents`` by counting, in linear time."""
+    counts = array("I", bytes(4 * (nodes + 1)))
+    for target in targets:
+        counts[target + 1] += 1
+    for node in range(nodes):
+        counts[node + 1] += counts[node]
+    reversed_start, place = array("I", counts), array("I", counts)
+    edges = array("I", bytes(4 * len(targets)))
+    for node in range(nodes):
+        for target in targets[start[node] : start[node + 1]]:
+            edges[place[target]] = node
+            place[target] += 1
+    return reversed_start, edges

@@ -1,0 +1,1 @@
+"""The process around the Scheduler: configuration, signals, logging, systemd and the embedded broker."""

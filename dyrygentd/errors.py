@@ -1,0 +1,310 @@
+"""Every error class of the package, by whose fault it is. Imports nothing.
+
+Each error has a ``status`` (the HTTP status that reports it), a ``code`` (a stable word for programs) and a
+``next_step`` (what a person can do about it, may be empty). Facts are attributes; the message names the object.
+"""
+
+from collections.abc import Iterable, Sequence
+
+
+class DyrygentError(Exception):
+    """Root of all errors of this package."""
+
+    status = 500
+    code = "internal-error"
+    next_step = ""
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Return the attributes that describe the error, for a problem document."""
+        return {name: value for name, value in vars(self).items() if name not in ("next_step", "status", "code")}
+
+
+# --- the caller's request -------------------------------------------------------------------------------------------
+
+
+class RequestError(DyrygentError):
+    """The request itself cannot be served as it was made."""
+
+    status = 400
+    code = "bad-request"
+
+
+class BadRequest(RequestError):
+    """The request is malformed; ``path`` tells where (JSON path, query parameter or header)."""
+
+    def __init__(self, message: str, *, path: str = "", next_step: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        if next_step:
+            self.next_step = next_step
+
+
+class BodyTooLarge(RequestError):
+    """The body is longer than the daemon accepts."""
+
+    status = 413
+    code = "body-too-large"
+    next_step = "split the workflow, or raise `body_bytes_max` in the daemon's configuration"
+
+    def __init__(self, body_bytes_max: int) -> None:
+        super().__init__(f"the request body is longer than {body_bytes_max} bytes")
+        self.body_bytes_max = body_bytes_max
+
+
+class WorkflowNotFound(RequestError):
+    """No workflow answers to this reference."""
+
+    status = 404
+    code = "workflow-not-found"
+    next_step = "`dyrygentctl list` shows the workflows that are known"
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"no workflow has the id, unique prefix or name '{reference}'")
+        self.reference = reference
+
+
+class NodeNotFound(RequestError):
+    """The workflow has no such node."""
+
+    status = 404
+    code = "node-not-found"
+
+    def __init__(self, workflow_id: str, node: str) -> None:
+        super().__init__(f"workflow '{workflow_id}' has no node '{node}'")
+        self.workflow_id = workflow_id
+        self.node = node
+        self.next_step = f"`dyrygentctl show {workflow_id}` lists its nodes"
+
+
+class AmbiguousReference(RequestError):
+    """A prefix or name fits several workflows."""
+
+    status = 409
+    code = "ambiguous-reference"
+    next_step = "give more characters of the id"
+
+    def __init__(self, reference: str, matches: Sequence[str]) -> None:
+        super().__init__(f"'{reference}' fits {len(matches)} workflows or more, such as {', '.join(matches[:3])}")
+        self.reference = reference
+        self.matches = list(matches[:20])
+
+
+class SubmissionKeyConflict(RequestError):
+    """The key was used before, for a workflow of another content."""
+
+    status = 409
+    code = "key-conflict"
+    next_step = "use a new key for a new workflow"
+
+    def __init__(self, key: str, workflow_id: str) -> None:
+        super().__init__(f"key '{key}' belongs to workflow '{workflow_id}', whose content is different")
+        self.key = key
+        self.workflow_id = workflow_id
+
+
+class NotAccepting(RequestError):
+    """The daemon takes no submissions now."""
+
+    status = 503
+    code = "not-accepting"
+
+    def __init__(self, reason: str, *, next_step: str = "try again later") -> None:
+        super().__init__(f"no submissions are accepted now: {reason}")
+        self.reason = reason
+        self.next_step = next_step
+
+
+# --- the workflow's content -----------------------------------------------------------------------------------------
+
+
+class DefinitionError(DyrygentError):
+    """The workflow cannot be run as it is defined."""
+
+    status = 422
+    code = "bad-definition"
+
+
+class EmptyWorkflow(DefinitionError):
+    """There is nothing to run."""
+
+    code = "empty-workflow"
+
+    def __init__(self) -> None:
+        super().__init__("the workflow has no nodes")
+
+
+class TooManyNodes(DefinitionError):
+    """The graph is larger than the limit."""
+
+    code = "too-many-nodes"
+    next_step = "split the workflow, or raise `nodes_max` in the daemon's configuration"
+
+    def __init__(self, nodes: int, nodes_max: int) -> None:
+        super().__init__(f"the workflow has {nodes} nodes, the limit is {nodes_max}")
+        self.nodes = nodes
+        self.nodes_max = nodes_max
+
+
+class DuplicateNode(DefinitionError):
+    """Two nodes have one name."""
+
+    code = "duplicate-node"
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"two nodes are named '{node}'")
+        self.node = node
+
+
+class DuplicateTaskId(DefinitionError):
+    """Two nodes have one task id."""
+
+    code = "duplicate-task-id"
+    next_step = "leave `task_id` out, and one is made for each node"
+
+    def __init__(self, task_id: str, nodes: Sequence[str]) -> None:
+        super().__init__(f"nodes {_quoted(nodes)} have the same task id '{task_id}'")
+        self.task_id = task_id
+        self.nodes = list(nodes)
+
+
+class UnknownDependency(DefinitionError):
+    """A node waits for one that does not exist."""
+
+    code = "unknown-dependency"
+
+    def __init__(self, node: str, dependency: str) -> None:
+        super().__init__(f"node '{node}' depends on '{dependency}', which is not in the graph")
+        self.node = node
+        self.dependency = dependency
+
+
+class CycleError(DefinitionError):
+    """The dependencies form a cycle; ``nodes`` goes once round it."""
+
+    code = "cycle"
+
+    def __init__(self, nodes: Sequence[str]) -> None:
+        shown = list(nodes) if len(nodes) <= 10 else [*nodes[:5], "…", *nodes[-4:]]
+        super().__init__(f"the dependencies form a cycle: {' -> '.join([*shown, nodes[0]])}")
+        self.nodes = list(nodes[:100])
+
+
+class BadNode(DefinitionError):
+    """A node's own fields are wrong."""
+
+    code = "bad-node"
+
+    def __init__(self, node: str, reason: str, *, next_step: str = "") -> None:
+        super().__init__(f"node '{node}': {reason}")
+        self.node = node
+        self.reason = reason
+        if next_step:
+            self.next_step = next_step
+
+
+class NotACanvas(DefinitionError):
+    """The object handed over is not made of Celery signatures."""
+
+    code = "not-a-canvas"
+    next_step = "pass a signature, chain, group or chord, or a dyrygentd Workflow"
+
+
+# --- the world outside ----------------------------------------------------------------------------------------------
+
+
+class OutsideError(DyrygentError):
+    """Something outside this process does not work as it must."""
+
+    status = 503
+    code = "outside"
+
+
+class BrokerUnavailable(OutsideError):
+    """The broker cannot be reached, or refuses to take messages."""
+
+    code = "broker-unavailable"
+
+
+class BackendUnsupported(OutsideError):
+    """The result backend cannot serve a process that awaits results of others."""
+
+    code = "backend-unsupported"
+
+
+class StoreUnavailable(OutsideError):
+    """The database cannot be written now; nothing is dispatched until it can."""
+
+    code = "store-unavailable"
+
+
+class StoreLocked(OutsideError):
+    """Another process has the database open."""
+
+    code = "store-locked"
+    next_step = "stop the other daemon, or give this one a database of its own"
+
+
+class StoreIncompatible(OutsideError):
+    """The file is no database of this program, is damaged, or comes from a newer version."""
+
+    code = "store-incompatible"
+
+
+class DaemonUnreachable(OutsideError):
+    """The client cannot talk to the daemon."""
+
+    code = "daemon-unreachable"
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        if next_step:
+            self.next_step = next_step
+
+
+class ConfigurationError(OutsideError):
+    """The configuration names something that does not exist or does not fit."""
+
+    code = "configuration"
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        if next_step:
+            self.next_step = next_step
+
+
+class RemoteError(DyrygentError):
+    """The daemon answered with a problem document; ``status`` and ``code`` are the daemon's."""
+
+    def __init__(self, detail: str, *, status: int, code: str, next_step: str, document: dict[str, object]) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.next_step = next_step
+        self.document = document
+
+
+class WaitTimeout(DyrygentError):
+    """The time given to wait for a workflow is over; the workflow goes on."""
+
+    status = 504
+    code = "wait-timeout"
+
+    def __init__(self, workflow_id: str, timeout_s: float) -> None:
+        super().__init__(f"workflow '{workflow_id}' has not finished within {timeout_s:g} s; it goes on")
+        self.workflow_id = workflow_id
+        self.timeout_s = timeout_s
+
+
+# --- ourselves ------------------------------------------------------------------------------------------------------
+
+
+class InvariantBroken(DyrygentError):
+    """The core contradicts itself; the message carries the story of the node."""
+
+    code = "invariant-broken"
+    next_step = "this is a bug of dyrygentd: please report it with this message"
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,162 @@
+"""What the scheduler needs from the world: the interfaces that the adapters and the shipped fakes implement.
+
+One contract suite per port (``tests/contracts``) runs against every implementation.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.effects import Publish
+from dyrygentd.core.events import MessagePublished, MessageRefused, TaskEvent
+
+Emit = Callable[[Sequence[TaskEvent]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A workflow as it was read from the store; ``record.document`` is set."""
+
+    record: WorkflowRecord
+    nodes: list[NodeRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which workflows a listing wants, newest first.
+
+    Attributes:
+        before: Cursor: only workflows stored before this one (`Listed.cursor` of the last row of the previous page).
+    """
+
+    states: frozenset[str] = frozenset()
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    before: int | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A row of a listing; its record has no document."""
+
+    cursor: int
+    record: WorkflowRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """A snapshot of the store."""
+
+    commits: int = 0
+    rows: int = 0
+    commit_seconds: float = 0.0
+    failures: int = 0
+    database_bytes: int = 0
+    wal_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherStatistics:
+    """A snapshot of the dispatcher."""
+
+    published: int = 0
+    repeated: int = 0
+    refused: int = 0
+    failures: int = 0
+    publish_seconds: float = 0.0
+    exactly_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherStatistics:
+    """A snapshot of the watcher; results are counted by the path on which they came."""
+
+    watched: int = 0
+    connected: bool = False
+    connections: int = 0
+    pushed: int = 0
+    read: int = 0
+    swept: int = 0
+    undecodable: int = 0
+
+
+class Store(Protocol):
+    """Durable checkpoints. One writer; `open` fails if another process has the database."""
+
+    async def open(self) -> None:
+        """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
+
+    async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
+        """Write all records in one transaction and return when they are durable. Raises `StoreUnavailable`; then none is written."""
+
+    def unfinished(self) -> AsyncIterator[Stored]:
+        """Iterate over the workflows that have not finished, oldest first."""
+
+    async def load(self, workflow_id: str) -> Stored | None:
+        """Read one workflow, whatever its state."""
+
+    async def find(self, reference: str, *, limit: int = 5) -> list[str]:
+        """Return the ids that fit: the exact id alone, else ids with this prefix and workflows with this name, newest first."""
+
+    async def find_key(self, key: str) -> str | None:
+        """Return the id of the workflow that was submitted with this key."""
+
+    async def list(self, selection: Selection) -> list[Listed]:
+        """List workflows, newest first."""
+
+    def statistics(self) -> StoreStatistics:
+        """Return an immutable snapshot."""
+
+    async def close(self) -> None:
+        """Close and unlock; safe to repeat."""
+
+
+class Dispatcher(Protocol):
+    """Sends messages to the broker."""
+
+    async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
+        """Send each message once and tell what became of it.
+
+        Raises `BrokerUnavailable` if it is unknown whether they were sent: the caller repeats the same call until it returns.
+        Where the broker allows it (`DispatcherStatistics.exactly_once`), a repeated message is not sent a second time.
+        """
+
+    async def revoke(self, task_ids: Sequence[str]) -> None:
+        """Ask the workers to drop these tasks. Best effort."""
+
+    async def forget(self, workflow_ids: Sequence[str]) -> None:
+        """Drop what was kept against double sending; these workflows will publish no more. Best effort."""
+
+    def statistics(self) -> DispatcherStatistics:
+        """Return an immutable snapshot."""
+
+    async def close(self) -> None:
+        """Close connections; safe to repeat."""
+
+
+class ResultWatcher(Protocol):
+    """Turns stored results into events. It may repeat itself; it must not miss a result of a watched task."""
+
+    async def run(self, emit: Emit) -> None:
+        """Work until cancelled, whatever happens to the backend."""
+
+    def watch(self, task_ids: Sequence[str]) -> None:
+        """Follow these tasks from now on; results that are there already are found as well."""
+
+    def unwatch(self, task_ids: Sequence[str]) -> None:
+        """Stop following these tasks."""
+
+    def statistics(self) -> WatcherStatistics:
+        """Return an immutable snapshot."""
+
+
+class Clock(Protocol):
+    """Time, replaceable in tests and simulations."""
+
+    def now(self) -> float:
+        """Return Unix time in seconds."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""

@@ -1,0 +1,1 @@
+"""Real things for tests: Celery tasks, workers and servers."""

@@ -1,0 +1,173 @@
+"""Celery tasks that leave a record of each execution in Redis, so that tests can count and order them.
+
+Workers run ``celery -A tests.support.tasks worker``; the environment says where the broker, the results and the records
+are. A task costs one round trip for its record if it is instantaneous, else two (start and end).
+
+Records, all under ``test:``: ``executions`` {task id: count}, ``started`` {task id: number at the first start},
+``finished`` {task id: number at the last end}. Numbers come from one clock, so they order events across workers.
+"""
+
+import os
+import time
+from functools import cache
+from typing import Any
+
+import redis
+from celery import Celery, Task
+from celery.exceptions import Ignore
+from celery.signals import worker_ready
+
+PREFIX = "test:"
+GATE_WAIT_MAX_S = 60
+"""A test that forgets to open a gate must not hold a worker for ever."""
+
+_START = """
+redis.call('HINCRBY', KEYS[1] .. 'executions', ARGV[1], 1)
+redis.call('HSETNX', KEYS[1] .. 'started', ARGV[1], redis.call('INCR', KEYS[1] .. 'clock'))
+"""
+_FINISH = """
+redis.call('HSET', KEYS[1] .. 'finished', ARGV[1], redis.call('INCR', KEYS[1] .. 'clock'))
+"""
+
+
+class RecordingTask(Task):
+    """Record the start and the end of each execution.
+
+    An ``instant`` task records both before its body runs, in one round trip: nobody can tell the difference.
+    """
+
+    abstract = True
+    instant = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        task_id = self.request.id
+        if task_id is None:
+            return self.run(*args, **kwargs)  # Called as a plain function.
+        start, finish, both = _scripts(os.getpid())
+        if self.instant:
+            both(keys=[PREFIX], args=[task_id])
+            return self.run(*args, **kwargs)
+        start(keys=[PREFIX], args=[task_id])
+        try:
+            return self.run(*args, **kwargs)
+        finally:
+            finish(keys=[PREFIX], args=[task_id])
+
+
+def create_app(broker: str, backend: str, *, keyprefix: str = "") -> Celery:
+    """Make an app of its own for a broker, with all tasks of this module under their names."""
+    created = _configured(broker, backend, keyprefix)
+    for name, task in app.tasks.items():
+        if isinstance(task, RecordingTask):
+            created.task(task.run, name=name, base=RecordingTask, instant=task.instant)
+    created.finalize()
+    return created
+
+
+def records(url: str | None = None) -> redis.Redis:
+    """Connect to the Redis that holds the records: the URL's, else the one the environment names."""
+    if url is None:
+        url = os.environ.get("DYRYGENTD_TEST_RECORDS") or os.environ["DYRYGENTD_TEST_BACKEND"]
+    return redis.Redis.from_url(url.replace("redis+socket://", "unix://"), decode_responses=True)
+
+
+def _configured(broker: str | None, backend: str | None, keyprefix: str) -> Celery:
+    configured = Celery("tests.support.tasks", broker=broker, backend=backend, set_as_current=False)
+    configured.conf.update(
+        broker_connection_retry_on_startup=True,
+        task_track_started=False,
+        result_backend_transport_options={"global_keyprefix": keyprefix} if keyprefix else {},
+        # Killing a worker should cost a test no more than this.
+        worker_prefetch_multiplier=4,
+    )
+    return configured
+
+
+app = _configured(
+    os.environ.get("DYRYGENTD_TEST_BROKER"),
+    os.environ.get("DYRYGENTD_TEST_BACKEND"),
+    os.environ.get("DYRYGENTD_TEST_KEYPREFIX", ""),
+)
+
+
+@app.task(base=RecordingTask)
+def noop(*args: Any, **kwargs: Any) -> bool:
+    """Take anything and do nothing."""
+    return True
+
+
+@app.task(base=RecordingTask)
+def echo(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Return what was passed."""
+    return {"args": list(args), "kwargs": kwargs}
+
+
+@app.task(base=RecordingTask)
+def add(x: float, y: float) -> float:
+    """Add two numbers."""
+    return x + y
+
+
+@app.task(base=RecordingTask)
+def total(numbers: list[float]) -> float:
+    """Add a list of numbers, such as a group's results."""
+    return sum(numbers)
+
+
+@app.task(base=RecordingTask)
+def identity(x: Any) -> Any:
+    """Return the argument."""
+    return x
+
+
+@app.task(base=RecordingTask)
+def fail(message: str = "boom") -> None:
+    """Fail with a ValueError."""
+    raise ValueError(message)
+
+
+@app.task(base=RecordingTask)
+def ignore() -> None:
+    """End without a result, as a task that raises Ignore does."""
+    raise Ignore
+
+
+@app.task(base=RecordingTask)
+def big(n_bytes: int) -> str:
+    """Return a long string."""
+    return "x" * n_bytes
+
+
+@app.task(base=RecordingTask, instant=False)
+def sleep(seconds: float, value: Any = None) -> Any:
+    """Take time, then return the value."""
+    time.sleep(seconds)
+    return value
+
+
+@app.task(base=RecordingTask, instant=False)
+def wait_for(key: str) -> str:
+    """Wait until the test opens the gate of this name (``Executions.release``), and return what it passed."""
+    popped = records_of(os.getpid()).blpop([f"{PREFIX}gate:{key}"], timeout=GATE_WAIT_MAX_S)
+    if popped is None:
+        raise TimeoutError(f"gate '{key}' was not opened within {GATE_WAIT_MAX_S} s")
+    return str(popped[1])
+
+
+@cache
+def records_of(pid: int) -> redis.Redis:
+    """Return this process's connection; a pool's child must not use the one it was forked with."""
+    return records()
+
+
+@cache
+def _scripts(pid: int) -> tuple[Any, Any, Any]:
+    client = records_of(pid)
+    return client.register_script(_START), client.register_script(_FINISH), client.register_script(_START + _FINISH)
+
+
+@worker_ready.connect
+def _announce(**_: Any) -> None:
+    key = os.environ.get("DYRYGENTD_TEST_READY")
+    if key:
+        records_of(os.getpid()).rpush(key, os.getpid())

@@ -1,0 +1,274 @@
+"""Who may import whom: the rules of the layout, kept true by reading the source (nothing is imported).
+
+A room is a module or package directly below ``dyrygentd``. Imports inside functions and under ``TYPE_CHECKING`` count too.
+"""
+
+import ast
+import graphlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "dyrygentd"
+
+_BASE = {"errors", "core"}
+_EDGE = _BASE | {"ports", "wire", "canvas"}
+_SHELL = {"store", "transport", "testing", "metrics", "scheduler", "client"}
+
+ROOMS: dict[str, set[str]] = {
+    # room: the rooms it may import
+    "errors": set(),
+    "core": {"errors"},
+    "ports": _BASE,
+    "wire": _BASE,
+    "canvas": _BASE,
+    "store": _EDGE,
+    "transport": _EDGE,
+    "testing": _EDGE,
+    "metrics": _EDGE,
+    "scheduler": _EDGE,
+    # The client and the command line know the daemon through its wire form alone.
+    "client": _BASE | {"wire", "canvas"},
+    "cli": _BASE | {"wire", "canvas", "client"},
+    "http": _EDGE | _SHELL,
+    "daemon": _EDGE | _SHELL | {"http"},
+    "compat": _BASE | {"wire", "canvas", "client"},
+    "__main__": {"cli"},
+}
+PUBLIC_NAMES = "__init__"
+"""The map of the package: it may import every room, and no room may import it."""
+
+INSIDE_FUNCTIONS: dict[str, set[str]] = {
+    # Files that may import further rooms, but only inside a function.
+    "cli/serve.py": {"daemon"},
+    "cli/demo.py": {"daemon"},
+}
+
+_LOOP = {"scheduler", "transport", "store", "http", "client/aio.py", "daemon", "cli/serve.py", "cli/demo.py"}
+
+FOREIGN_HOMES: dict[str, set[str]] = {
+    # package: the rooms and files it is at home in. Two modules of the standard library have a home too.
+    "celery": {"canvas", "transport", "compat"},
+    "kombu": {"canvas", "transport", "compat"},
+    "redis": {"transport/redis.py"},
+    "aiosqlite": {"store"},
+    "sqlite3": {"store"},
+    "prometheus_client": {"metrics"},
+    "aiohttp": {"http", "client/aio.py"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "msgspec": {"wire"},
+    # The shipped fakes wait as the real ports do.
+    "anyio": _LOOP | {"testing"},
+    "asyncio": _LOOP | {"testing"},
+    "uvloop": _LOOP,
+}
+
+CORE_STANDARD_LIBRARY = {
+    "__future__",
+    "array",
+    "bisect",
+    "collections",
+    "collections.abc",
+    "dataclasses",
+    "enum",
+    "functools",
+    "heapq",
+    "itertools",
+    "math",
+    "operator",
+    "typing",
+}
+
+
+class Import(NamedTuple):
+    """One imported module, and where the import stands."""
+
+    file: str
+    line: int
+    module: str
+    is_in_function: bool
+
+    @property
+    def room(self) -> str:
+        """The room that imports."""
+        return _room(self.file)
+
+    @property
+    def imported_room(self) -> str | None:
+        """The room that is imported, or None for a foreign module."""
+        parts = self.module.split(".")
+        if parts[0] != "dyrygentd":
+            return None
+        return parts[1] if len(parts) > 1 else PUBLIC_NAMES
+
+    @property
+    def is_exempt(self) -> bool:
+        """Whether it is one of the named exceptions."""
+        return self.is_in_function and self.imported_room in INSIDE_FUNCTIONS.get(self.file, set())
+
+
+def test_package_keeps_the_rules() -> None:
+    """Every import of the package follows the layout, so that each room can be read and replaced alone."""
+    assert not violations(_sources())
+
+
+def test_rooms_form_no_cycle() -> None:
+    """No two rooms need each other, not even by way of a third or inside functions."""
+    assert find_cycle(_sources()) is None
+
+
+def test_table_has_no_cycle() -> None:
+    """The table itself permits no cycle, so a cycle cannot be introduced by following it."""
+    assert list(graphlib.TopologicalSorter(ROOMS).static_order())
+    assert set().union(*ROOMS.values()) <= ROOMS.keys()
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "complaint"),
+    [
+        ("core/engine.py", "import asyncio", "core/engine.py:1: 'asyncio' is at home in"),
+        ("core/engine.py", "import time", "'time' is not among the modules of the standard library that core may use"),
+        ("core/engine.py", "from os import path", "'os' is not among the modules"),
+        ("core/engine.py", "import collections.deque", "'collections.deque' is not among"),
+        ("core/engine.py", "from dyrygentd.store import sqlite", "room 'core' may import errors, not 'store'"),
+        ("core/engine.py", "from ..store.sqlite import X", "not 'store'"),
+        ("core/engine.py", "from .. import store", "not 'store'"),
+        ("store/__init__.py", "from ..transport import X", "not 'transport'"),
+        ("errors.py", "from .core import X", "room 'errors' may import nothing, not 'core'"),
+        ("client/sync.py", "def f():\n    import dyrygentd.daemon.run", "client/sync.py:2: room 'client'"),
+        ("client/sync.py", "import aiohttp", "'aiohttp' is at home in client/aio.py, http"),
+        ("store/sqlite.py", "if TYPE_CHECKING:\n    from dyrygentd import scheduler", "not 'scheduler'"),
+        ("cli/serve.py", "from dyrygentd.daemon import run", "not 'daemon'"),
+        ("cli/show.py", "def f():\n    from dyrygentd.daemon import run", "not 'daemon'"),
+        ("transport/dispatcher.py", "import redis.asyncio", "'redis' is at home in transport/redis.py"),
+        ("wire.py", "from dyrygentd import Workflow", "'Workflow' is no room"),
+        ("wire.py", "import dyrygentd", "import the room itself, not the package"),
+        ("wire.py", "from dyrygentd import *", "'*' is no room"),
+        ("http/routes.py", "import numpy", "'numpy' has no home: add it to FOREIGN_HOMES"),
+        ("cellar.py", "import os", "room 'cellar' is unknown: add it to ROOMS in tests/test_layers.py"),
+        ("__init__.py", "import celery", "'celery' is at home in"),
+    ],
+)
+def test_violation_is_found(file: str, source: str, complaint: str) -> None:
+    """A broken rule is found in every form an import can have, else a green test would prove nothing."""
+    found = violations({file: source})
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("core/engine.py", "from . import states\nfrom .states import X\nfrom collections.abc import Iterable"),
+        ("core/engine.py", "import collections.abc\nfrom collections import abc, deque\nfrom ..errors import X"),
+        ("cli/serve.py", "def f():\n    from dyrygentd.daemon import run"),
+        ("transport/redis.py", "import redis.asyncio\nfrom redis.exceptions import RedisError"),
+        ("client/aio.py", "import aiohttp, asyncio\nfrom dyrygentd import wire, errors"),
+        ("__init__.py", "from dyrygentd.scheduler import Scheduler\nfrom .client import Client"),
+    ],
+)
+def test_permitted_import_is_left_alone(file: str, source: str) -> None:
+    """What the rules permit is not complained about."""
+    assert violations({file: source}) == []
+
+
+def test_cycle_is_found() -> None:
+    """A cycle of rooms is found and shown."""
+    cycle = find_cycle({"store/a.py": "from dyrygentd import wire", "wire.py": "def f():\n    from .store import a"})
+    assert cycle is not None
+    assert {"store", "wire"} == set(cycle)
+
+
+def violations(sources: Mapping[str, str]) -> list[str]:
+    """Return what breaks the rules in ``{path below the package: source}``, one line each."""
+    found = []
+    for file, source in sorted(sources.items()):
+        if _room(file) not in {*ROOMS, PUBLIC_NAMES}:
+            found.append(f"{file}: room '{_room(file)}' is unknown: add it to ROOMS in tests/test_layers.py")
+            continue
+        for imported in _imports(file, source):
+            complaint = _complaint(imported)
+            if complaint is not None:
+                found.append(f"{imported.file}:{imported.line}: {complaint}")
+    return found
+
+
+def find_cycle(sources: Mapping[str, str]) -> list[str] | None:
+    """Return a cycle of rooms that import each other, or None."""
+    graph: dict[str, set[str]] = {}
+    for file, source in sources.items():
+        for imported in _imports(file, source):
+            target = imported.imported_room
+            if target not in (None, imported.room, PUBLIC_NAMES) and imported.room != PUBLIC_NAMES:
+                graph.setdefault(imported.room, set()).add(str(target))
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return None
+
+
+def _complaint(imported: Import) -> str | None:
+    room, target, module = imported.room, imported.imported_room, imported.module
+    if target is None:
+        return _foreign_complaint(imported)
+    if target == PUBLIC_NAMES:
+        return "import the room itself, not the package's public names"
+    if target not in ROOMS:
+        return f"'{target}' is no room: import from where '{module}' is defined (or add it to ROOMS)"
+    if target == room or room == PUBLIC_NAMES or target in ROOMS[room] or imported.is_exempt:
+        return None
+    return f"room '{room}' may import {', '.join(sorted(ROOMS[room])) or 'nothing'}, not '{target}'"
+
+
+def _foreign_complaint(imported: Import) -> str | None:
+    top = imported.module.partition(".")[0]
+    if top in FOREIGN_HOMES:
+        homes = FOREIGN_HOMES[top]
+        if imported.room in homes or imported.file in homes:
+            return None
+        return f"'{top}' is at home in {', '.join(sorted(homes))}"
+    if top not in sys.stdlib_module_names:
+        return f"'{top}' has no home: add it to FOREIGN_HOMES in tests/test_layers.py, and to the documentation"
+    if imported.room == "core" and imported.module not in CORE_STANDARD_LIBRARY:
+        return f"'{imported.module}' is not among the modules of the standard library that core may use"
+    return None
+
+
+def _imports(file: str, source: str) -> Iterator[Import]:
+    # The stack carries whether a node is inside a function.
+    stack: list[tuple[ast.AST, bool]] = [(ast.parse(source, filename=file), False)]
+    while stack:
+        node, is_in_function = stack.pop()
+        match node:
+            case ast.Import(names=names):
+                for name in names:
+                    yield Import(file, node.lineno, name.name, is_in_function)
+            case ast.ImportFrom(names=names):
+                module = _absolute(file, node)
+                # `from dyrygentd import wire` imports a room, not a name of the package.
+                modules = [f"dyrygentd.{name.name}" for name in names] if module == "dyrygentd" else [module]
+                for each in modules:
+                    yield Import(file, node.lineno, each, is_in_function)
+        is_in_function = is_in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        stack.extend((child, is_in_function) for child in ast.iter_child_nodes(node))
+
+
+def _absolute(file: str, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    package = ["dyrygentd", *Path(file).parent.parts]
+    base = package[: len(package) - node.level + 1]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _room(file: str) -> str:
+    return file.partition("/")[0].removesuffix(".py")
+
+
+def _sources() -> dict[str, str]:
+    return {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}

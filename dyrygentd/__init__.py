@@ -1,1 +1,3 @@
 """dyrygentd: runs workflows of thousands of Celery tasks from one asyncio process."""
+
+__version__ = "0.1.0"

@@ -90,19 +90,6 @@ class AmbiguousReference(RequestError):
         self.matches = list(matches[:20])
 
 
-class SubmissionKeyConflict(RequestError):
-    """The key was used before, for a workflow of another content."""
-
-    status = 409
-    code = "key-conflict"
-    next_step = "use a new key for a new workflow"
-
-    def __init__(self, key: str, workflow_id: str) -> None:
-        super().__init__(f"key '{key}' belongs to workflow '{workflow_id}', whose content is different")
-        self.key = key
-        self.workflow_id = workflow_id
-
-
 class NotAccepting(RequestError):
     """The daemon takes no submissions now."""
 
@@ -294,6 +281,20 @@ class WaitTimeout(DyrygentError):
         super().__init__(f"workflow '{workflow_id}' has not finished within {timeout_s:g} s; it goes on")
         self.workflow_id = workflow_id
         self.timeout_s = timeout_s
+
+
+class WorkflowNotSucceeded(DyrygentError):
+    """A workflow ended as failed or cancelled; raised where its success was demanded."""
+
+    code = "workflow-not-succeeded"
+
+    def __init__(self, workflow_id: str, name: str, state: str, failed_nodes: Sequence[str]) -> None:
+        failed = f", failed nodes: {_quoted(failed_nodes[:5])}" if failed_nodes else ""
+        super().__init__(f"workflow '{name}' ({workflow_id}) ended as {state}{failed}")
+        self.workflow_id = workflow_id
+        self.state = state
+        self.failed_nodes = list(failed_nodes)
+        self.next_step = f"`dyrygentctl show {workflow_id}` tells why"
 
 
 # --- ourselves ------------------------------------------------------------------------------------------------------

@@ -71,10 +71,15 @@ class DispatcherStatistics:
 
 @dataclass(frozen=True, slots=True)
 class WatcherStatistics:
-    """A snapshot of the watcher; results are counted by the path on which they came."""
+    """A snapshot of the watcher; results are counted by the path on which they came.
+
+    Attributes:
+        problem: Why results cannot be received now, empty if they can.
+    """
 
     watched: int = 0
     connected: bool = False
+    problem: str = ""
     connections: int = 0
     pushed: int = 0
     read: int = 0
@@ -89,7 +94,10 @@ class Store(Protocol):
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
 
     async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
-        """Write all records in one transaction and return when they are durable. Raises `StoreUnavailable`; then none is written."""
+        """Write all records in one transaction and return when they are durable.
+
+        Raises `StoreUnavailable`; then none is written.
+        """
 
     def unfinished(self) -> AsyncIterator[Stored]:
         """Iterate over the workflows that have not finished, oldest first."""
@@ -97,13 +105,13 @@ class Store(Protocol):
     async def load(self, workflow_id: str) -> Stored | None:
         """Read one workflow, whatever its state."""
 
-    async def find(self, reference: str, *, limit: int = 5) -> list[str]:
+    async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
         """Return the ids that fit: the exact id alone, else ids with this prefix and workflows with this name, newest first."""
 
     async def find_key(self, key: str) -> str | None:
         """Return the id of the workflow that was submitted with this key."""
 
-    async def list(self, selection: Selection) -> list[Listed]:
+    async def list(self, selection: Selection) -> Sequence[Listed]:
         """List workflows, newest first."""
 
     def statistics(self) -> StoreStatistics:
@@ -153,10 +161,7 @@ class ResultWatcher(Protocol):
 
 
 class Clock(Protocol):
-    """Time, replaceable in tests and simulations."""
+    """What time it is, replaceable in tests and simulations. Waiting is the event loop's."""
 
     def now(self) -> float:
         """Return Unix time in seconds."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after ``seconds``."""

@@ -1,12 +1,13 @@
 """JSON forms shared by server and client: definitions that come in, views and problems that go out.
 
-A definition is ``{"nodes": [{"name", "task", "args", "kwargs", "options", "immutable", "after": [names]} …]}``; the same document is
-the body of a submission, a definition file, and what the store keeps. Arguments are JSON in kombu's dialect (``{"__type__":
-"datetime", …}``) and stay text here: nothing in this process looks into them before the message is built.
+A definition is ``{"nodes": [{"name", "task", "args", "kwargs", "options", "immutable", "after": [names]} …]}``; the same
+document is the body of a submission, a definition file, and what the store keeps. Arguments are JSON in kombu's dialect
+(``{"__type__": "datetime", …}``) and stay text here: nothing in this process looks into them before the message is built.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
 from uuid import uuid4
@@ -17,7 +18,7 @@ from msgspec import Meta, Raw, Struct
 from dyrygentd.core.checkpoint import WorkflowRecord
 from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.errors import BadNode, BadRequest, DyrygentError, RemoteError
+from dyrygentd.errors import BadNode, BadRequest, DyrygentError, RemoteError, WorkflowNotSucceeded
 
 API_VERSION: Final = "v1"
 DEFINITION_VERSION: Final = 1
@@ -200,8 +201,8 @@ def _unix_time(name: str, eta: Any) -> float:
         return float(eta)
     text = eta.get("__value__") if isinstance(eta, dict) else eta
     try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
         raise BadNode(name, "`options.eta` must be an ISO 8601 time or Unix seconds") from None
     if moment.tzinfo is None:
         raise BadNode(name, "`options.eta` has no time zone", next_step="append 'Z' or an offset such as '+02:00'")
@@ -293,7 +294,40 @@ class Statistics(Struct):
     problems: list[str] = []
 
 
-def view_of_running(workflow: RunningWorkflow) -> WorkflowView:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a workflow ended.
+
+    Attributes:
+        result: The decoded value of its output; None if it has none.
+        failed_nodes: The nodes that failed, without those that were blocked by them; at most 100.
+    """
+
+    id: str
+    name: str
+    state: str
+    result: object
+    error: str
+    failed_nodes: list[NodeView]
+
+    @property
+    def is_success(self) -> bool:
+        """Tell whether every node succeeded."""
+        return self.state == "succeeded"
+
+    def raise_for_state(self) -> None:
+        """Raise `WorkflowNotSucceeded` unless every node succeeded."""
+        if not self.is_success:
+            raise WorkflowNotSucceeded(self.id, self.name, self.state, [node.name for node in self.failed_nodes])
+
+
+def outcome_of(view: WorkflowView, failed_nodes: list[NodeView], *, decode_value: Callable[[bytes], object]) -> Outcome:
+    """Make an outcome of a finished workflow's view with its result."""
+    result = None if view.result is None else decode_value(bytes(view.result))
+    return Outcome(view.id, view.name, view.state, result, view.error, failed_nodes)
+
+
+def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> WorkflowView:
     """Show a workflow that is in memory."""
     return WorkflowView(
         id=workflow.workflow_id,
@@ -306,7 +340,7 @@ def view_of_running(workflow: RunningWorkflow) -> WorkflowView:
         key=workflow.key,
         labels=dict(workflow.labels),
         error=workflow.error,
-        result=None if workflow.result is None else Raw(workflow.result),
+        result=Raw(workflow.result) if with_result and workflow.result is not None else None,
     )
 
 
@@ -399,7 +433,8 @@ T = TypeVar("T")
 
 def decode(body: bytes, form: type[T]) -> T:
     """Read one of the forms of this module. Raises `BadRequest` with the path of the first error."""
-    return _decode(body, form)
+    decoded: T = _decode(body, form)
+    return decoded
 
 
 def _decode(body: bytes, form: Any) -> Any:

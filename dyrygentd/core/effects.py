@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.workflow import RunningWorkflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Batch:
     unwatch: list[str] = field(default_factory=list)
     revoke: list[str] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
-    finished: list[str] = field(default_factory=list)
+    finished: list[RunningWorkflow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(

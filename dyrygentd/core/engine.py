@@ -12,8 +12,8 @@ delays one of three by three places. Inside a workflow the node with the longest
 *In flight* is not a counter but a table, ``{task id: (workflow, node)}``, so a place can neither leak nor be given twice. It is
 also the routing of results: a task id that is not in it is late, doubled or foreign; it is counted and changes nothing.
 
-*What could go wrong.* A workflow that breaks an invariant is set aside with its story, its places are freed, and the others go on.
-A task id that another workflow already has in flight fails the node that came second: letting it go would mix up two results.
+*What could go wrong.* A workflow that breaks an invariant is set aside with its story, its places are freed, and the others go
+on. A task id that another workflow already has in flight fails the node that came second: letting it go would mix up two results.
 
 *Tried and rejected.* A global heap of ready nodes: one large submission then decides the latency of everybody else.
 """
@@ -91,13 +91,19 @@ class EngineStatistics:
 
 
 class Engine:
-    """Decides for all workflows. Guards: at most ``in_flight_max`` task ids are in flight, each for one node."""
+    """Decides for all workflows. Guards: at most ``in_flight_max`` task ids are in flight, each for one node.
+
+    Attributes:
+        workflows: The unfinished workflows by id. A finished one leaves with the batch that records its end.
+        node_count: Number of nodes in all of them.
+    """
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.counters = Counters()
         self.workflows: dict[str, RunningWorkflow] = {}
         self.draining = False
+        self.node_count = 0
         self._in_flight: dict[str, tuple[RunningWorkflow, int]] = {}
         self._ring: deque[RunningWorkflow] = deque()
         self._in_ring: set[str] = set()
@@ -239,7 +245,8 @@ class Engine:
         setattr(self.counters, name, getattr(self.counters, name) + 1)
         earlier = self._batch.save_workflows.get(workflow.workflow_id)
         self._batch.save_workflows[workflow.workflow_id] = workflow_record(workflow).following(earlier)
-        self._batch.finished.append(workflow.workflow_id)
+        self._batch.finished.append(workflow)
+        self.node_count -= len(workflow.graph)
 
     # --- one event each ---------------------------------------------------------------------------------------------
 
@@ -254,6 +261,7 @@ class Engine:
             value_bytes_max=self.limits.value_bytes_max,
         )
         self.counters.submitted += 1
+        self.node_count += len(event.graph)
         self.workflows[event.workflow_id] = workflow
         self._batch.save_workflows[event.workflow_id] = workflow_record(workflow, document=event.document)
         workflow.start(now)
@@ -261,6 +269,7 @@ class Engine:
 
     def _recovered(self, workflow: RunningWorkflow) -> None:
         self.counters.recovered += 1
+        self.node_count += len(workflow.graph)
         self.workflows[workflow.workflow_id] = workflow
         for node in range(len(workflow.graph)):
             state = workflow.state_of(node)

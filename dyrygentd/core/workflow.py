@@ -7,9 +7,9 @@ zero makes a node ready. When a node fails or is cancelled, everything that can 
 remembers which node is to blame. Both spread through an explicit stack, so depth costs no recursion, and both touch each
 edge once in the life of a workflow.
 
-*Values.* The value of a node is kept until every node that wants it has succeeded (and the output's to the end), counted per value,
-so that a failed node can be tried again. A join makes one list out of its members' values, hands that on and lets theirs go. Values are JSON text: the core splices lists from them but
-never looks inside.
+*Values.* The value of a node is kept until every node that wants it has succeeded (and the output's to the end), counted per
+value, so that a failed node can be tried again. A join makes one list out of its members' values, hands that on and lets theirs
+go. Values are JSON text: the core splices lists from them but never looks inside.
 
 *What could go wrong.* A result may arrive before the broker's answer to the publishing (dispatching → succeeded is a row of the
 table), twice, or after a cancel (the engine no longer knows the task id by then). Any change that is not in the

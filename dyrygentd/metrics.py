@@ -1,0 +1,134 @@
+"""Prometheus metrics, collected when they are scraped: nothing is counted twice and an unscraped process pays nothing.
+
+The catalogue below is the only place where a metric is named. No label has unbounded values: never ids.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+
+from dyrygentd import wire
+
+Registry = CollectorRegistry
+Read = Callable[[], wire.Statistics]
+
+
+class _Entry(NamedTuple):
+    """A metric: where its value stands in `wire.Statistics`, and what it means."""
+
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    part: str
+    key: str
+    name: str
+    help: str
+
+
+_C, _G = CounterMetricFamily, GaugeMetricFamily
+_DISPATCHED: Final = "Nodes given to the broker, each attempt once"
+
+#: ``counters`` and ``nodes`` are dictionaries inside the engine's part.
+CATALOGUE: Final = (
+    _Entry(_G, "engine", "workflows", "dyrygentd_workflows", "Unfinished workflows in memory"),
+    _Entry(_G, "engine", "in_flight", "dyrygentd_in_flight_tasks", "Tasks in the broker or at workers"),
+    _Entry(_G, "engine", "in_flight_max", "dyrygentd_in_flight_limit_tasks", "Largest number of tasks in flight"),
+    _Entry(_G, "engine", "inbox", "dyrygentd_inbox_events", "Events that wait for the next turn"),
+    _Entry(_G, "engine", "publish_queue", "dyrygentd_publish_queue_messages", "Durable dispatches that wait for the broker"),
+    _Entry(_C, "engine", "turns", "dyrygentd_turns", "Turns of the loop that had work to do"),
+    _Entry(_C, "counters", "submitted", "dyrygentd_submissions", "Workflows accepted"),
+    _Entry(_C, "counters", "recovered", "dyrygentd_recovered_workflows", "Unfinished workflows read back at start"),
+    _Entry(_C, "counters", "dispatched", "dyrygentd_dispatched_tasks", _DISPATCHED),
+    _Entry(
+        _C, "counters", "unrouted", "dyrygentd_unrouted_results", "Results that were late, doubled or foreign and changed nothing"
+    ),
+    _Entry(_C, "counters", "refused", "dyrygentd_refused_messages", "Messages that could not be built or were refused for good"),
+    _Entry(_C, "counters", "broken", "dyrygentd_broken_workflows", "Workflows set aside because they contradicted themselves"),
+    _Entry(_C, "store", "commits", "dyrygentd_commits", "Transactions made durable"),
+    _Entry(_C, "store", "rows", "dyrygentd_saved_rows", "Rows written"),
+    _Entry(_C, "store", "commit_seconds", "dyrygentd_commit_seconds", "Time spent on transactions"),
+    _Entry(_C, "store", "failures", "dyrygentd_commit_failures", "Transactions that failed"),
+    _Entry(_G, "store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),
+    _Entry(_G, "store", "wal_bytes", "dyrygentd_wal_bytes", "Size of the write-ahead log"),
+    _Entry(_C, "dispatcher", "published", "dyrygentd_published_messages", "Messages that the broker took"),
+    _Entry(
+        _C, "dispatcher", "repeated", "dyrygentd_repeated_messages", "Messages found in the broker already and not sent again"
+    ),
+    _Entry(_C, "dispatcher", "failures", "dyrygentd_publish_failures", "Attempts to publish that must be repeated"),
+    _Entry(_C, "dispatcher", "publish_seconds", "dyrygentd_publish_seconds", "Time spent on building and sending messages"),
+    _Entry(_G, "watcher", "watched", "dyrygentd_watched_tasks", "Tasks whose results are awaited"),
+    _Entry(_G, "watcher", "connected", "dyrygentd_backend_up", "Whether results can be received now"),
+    _Entry(_C, "watcher", "connections", "dyrygentd_backend_connections", "Connections made to the result backend"),
+    _Entry(_C, "watcher", "undecodable", "dyrygentd_undecodable_results", "Stored results that could not be decoded"),
+)
+
+_RESULT_PATHS: Final = ("pushed", "read", "swept")
+_OUTCOMES: Final = ("succeeded", "failed", "revoked")
+_WORKFLOW_OUTCOMES: Final = ("succeeded", "failed", "cancelled")
+
+
+class SchedulerCollector:
+    """Reads the statistics of one scheduler at scrape time."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: registering must not read statistics of a scheduler that has not started."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric of the catalogue."""
+        statistics = self._read()
+        counters: dict[str, Any] = statistics.engine["counters"]
+        parts: dict[str, dict[str, Any]] = {
+            "engine": statistics.engine,
+            "counters": counters,
+            "store": statistics.store,
+            "dispatcher": statistics.dispatcher,
+            "watcher": statistics.watcher,
+        }
+        for entry in CATALOGUE:
+            yield entry.kind(entry.name, entry.help, value=float(parts[entry.part][entry.key]))
+        yield _labelled(
+            GaugeMetricFamily, "dyrygentd_nodes", "Tasks of unfinished workflows", "state", statistics.engine["nodes"]
+        )
+        finished = {outcome: counters[f"workflows_{outcome}"] for outcome in _WORKFLOW_OUTCOMES}
+        yield _labelled(CounterMetricFamily, "dyrygentd_finished_workflows", "Workflows that ended", "state", finished)
+        outcomes = {outcome: counters[outcome] for outcome in _OUTCOMES}
+        yield _labelled(CounterMetricFamily, "dyrygentd_finished_tasks", "Results of tasks", "outcome", outcomes)
+        paths = {path: statistics.watcher[path] for path in _RESULT_PATHS}
+        yield _labelled(CounterMetricFamily, "dyrygentd_received_results", "Results by the way they came", "path", paths)
+        problems = len(statistics.problems)
+        yield GaugeMetricFamily("dyrygentd_problems", "What keeps the daemon from its work, see /healthz", value=problems)
+        build = GaugeMetricFamily("dyrygentd_build_info", "The running version", labels=["version"])
+        build.add_metric([statistics.version], 1)
+        yield build
+
+
+def register(registry: Registry, read: Read) -> SchedulerCollector:
+    """Add the metrics of a scheduler to ``registry``; `unregister` takes them out again."""
+    collector = SchedulerCollector(read)
+    registry.register(collector)
+    return collector
+
+
+def unregister(registry: Registry, collector: SchedulerCollector) -> None:
+    """Take a scheduler's metrics out of ``registry``."""
+    registry.unregister(collector)
+
+
+def render(registry: Registry, accept: str = "") -> tuple[bytes, str]:
+    """Return the metrics and their content type: OpenMetrics if ``accept`` asks for it, else the classic text form."""
+    encode, content_type = choose_encoder(accept) if accept else (generate_latest, "text/plain; version=0.0.4; charset=utf-8")
+    return encode(registry), content_type
+
+
+def _labelled(
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily], name: str, text: str, label: str, values: dict[str, float]
+) -> Metric:
+    family = kind(name, text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family

@@ -1,0 +1,692 @@
+"""The asyncio shell around the core: embed this one.
+
+Theory of operation
+===================
+*The idea.* One task owns the engine. Everybody else (the watcher, the publisher, callers of `submit` and `cancel`) only puts
+events into the inbox. A turn takes what is in the inbox, feeds the engine with it, all with one ``now`` and without awaiting, and
+carries out the batch that comes back in a fixed order: save and wait until it is durable; watch; hand over for publishing; tell
+listeners.
+
+*Publishing* is a task of its own, so a turn does not wait for the broker. It repeats a slice until the dispatcher
+accepts it: the intent is on disk, the task id is fixed, and where the broker can, a marker makes a repetition harmless.
+
+*When the disk refuses*, the batch is kept, nothing of it is published, results go on being read, and later batches are merged
+into the one that waits. New submissions are refused meanwhile. The work that can pile up is bounded by what is in flight.
+
+*What could go wrong.* A crash at any point: what is on disk decides (see `dyrygentd.core.checkpoint`). A caller that is
+cancelled while it waits: its event is in the inbox already, and happens. Cancelling this task: a transaction that has begun is
+awaited, since SQLite's thread would finish it anyway.
+
+*Tried and rejected.* Publishing inside the turn: 500 messages take 100 ms, during which no result would be seen.
+"""
+
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from dyrygentd import __version__, canvas, metrics, wire
+from dyrygentd.core.checkpoint import restore
+from dyrygentd.core.effects import Batch, Publish
+from dyrygentd.core.engine import Engine, Limits
+from dyrygentd.core.events import (
+    CancelRequested,
+    DrainRequested,
+    Event,
+    TaskEvent,
+    TaskReported,
+    WorkflowRecovered,
+    WorkflowSubmitted,
+)
+from dyrygentd.core.graph import NODES_MAX, Definition
+from dyrygentd.core.states import NodeState
+from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.errors import (
+    AmbiguousReference,
+    BrokerUnavailable,
+    ConfigurationError,
+    NodeNotFound,
+    NotAccepting,
+    StoreUnavailable,
+    WaitTimeout,
+    WorkflowNotFound,
+)
+from dyrygentd.ports import Clock, Dispatcher, ResultWatcher, Selection, Store, Stored
+
+logger = logging.getLogger("dyrygentd")
+
+#: Documents longer than this are built and parsed in a thread; for shorter ones the hop costs more than the work.
+_INLINE_BYTES = 16_384
+#: Seconds between two tries to save or to publish: short enough for an operator, long enough not to burn a core.
+_RETRY_FIRST_S, _RETRY_MAX_S = 0.2, 5.0
+#: Messages per call of the dispatcher: one script call, about 20 ms of encoding, so a cancel is never far behind.
+_PUBLISH_SLICE = 100
+#: Finished workflows kept unpacked for paging through their nodes.
+_UNPACKED_MAX = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """Bounds of a scheduler.
+
+    Attributes:
+        engine: What is in flight, and how long values may be.
+        turn_events_max: Events taken from the inbox in one turn.
+        inbox_max: Events in the inbox beyond which progress reports of workers are dropped; results are never dropped.
+        submissions_max: Submissions on their way to the disk at one time.
+        workflows_max: Unfinished workflows.
+        nodes_in_memory_max: Nodes of all unfinished workflows.
+        durable_timeout_s: How long a submission waits for the disk before it is answered with an error.
+        follow_interval_s: Shortest time between two views that a follower gets.
+    """
+
+    engine: Limits = field(default_factory=Limits)
+    turn_events_max: int = 2000
+    inbox_max: int = 100_000
+    submissions_max: int = 200
+    workflows_max: int = 200_000
+    nodes_in_memory_max: int = 5_000_000
+    durable_timeout_s: float = 30.0
+    follow_interval_s: float = 0.1
+
+
+class SystemClock:
+    """The time of this machine."""
+
+    def now(self) -> float:
+        """Return Unix time in seconds."""
+        return time.time()
+
+
+class Handle:
+    """A submitted workflow, in the process of the scheduler."""
+
+    def __init__(self, scheduler: "Scheduler", workflow_id: str, *, created: bool) -> None:
+        self.id = workflow_id
+        self.created = created
+        self._scheduler = scheduler
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.id}>"
+
+    async def status(self) -> wire.WorkflowView:
+        """Return the present view."""
+        return await self._scheduler.view(self.id)
+
+    async def wait(self, timeout_s: float | None = None) -> wire.Outcome:
+        """Wait for the end. Raises `WaitTimeout`; the workflow goes on then."""
+        return await self._scheduler.outcome(self.id, timeout_s=timeout_s)
+
+    async def cancel(self) -> wire.WorkflowView:
+        """End the workflow now; do nothing if it has finished."""
+        return await self._scheduler.cancel(self.id)
+
+    def follow(self) -> AsyncIterator[wire.WorkflowView]:
+        """Iterate over the view now and after changes, until it is finished."""
+        return self._scheduler.follow(self.id)
+
+
+class Scheduler:
+    """Runs workflows in an asyncio program. An async context manager: entering recovers what was unfinished.
+
+    It installs no signal handlers and keeps no state outside itself, so a program may have several, each with its own database.
+
+    Args:
+        app: The Celery app whose broker, backend and routes are used; not needed if ``dispatcher`` and ``watcher`` are given.
+        database: Path of the SQLite file; it is created if it does not exist.
+        limits: Bounds of everything that can grow.
+        registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
+        store, dispatcher, watcher, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and `dyrygentd.testing`.
+
+    Raises:
+        ConfigurationError: Neither an app nor adapters were given.
+        BackendUnsupported: The app's results cannot be awaited from another process.
+        StoreLocked, StoreIncompatible, StoreUnavailable: On entering, if the database cannot be used.
+    """
+
+    def __init__(
+        self,
+        app: Any = None,
+        *,
+        database: str | Path | None = None,
+        limits: SchedulerLimits | None = None,
+        registry: metrics.Registry | None = None,
+        store: Store | None = None,
+        dispatcher: Dispatcher | None = None,
+        watcher: ResultWatcher | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.limits = limits or SchedulerLimits()
+        self._store = store or _store_of(database)
+        self._dispatcher = dispatcher or _dispatcher_of(app)
+        self._watcher = watcher or _watcher_of(app, value_bytes_max=self.limits.engine.value_bytes_max)
+        self._clock = clock or SystemClock()
+        self._registry = registry
+        self._engine = Engine(self.limits.engine)
+        self._inbox: deque[Event] = deque()
+        self._awake = anyio.Event()
+        self._to_publish: deque[Publish] = deque()
+        self._publisher_awake = anyio.Event()
+        self._to_revoke: list[str] = []
+        self._to_forget: list[str] = []
+        self._errands_awake = anyio.Event()
+        self._finishing: dict[str, RunningWorkflow] = {}
+        self._submitting: dict[str, anyio.Event] = {}
+        self._keys: dict[str, str] = {}
+        self._key_lock = anyio.Lock()
+        self._listeners: dict[str, set[_Listener]] = {}
+        self._unpacked: OrderedDict[str, RunningWorkflow] = OrderedDict()
+        self._store_problem = self._broker_problem = ""
+        self._turns_taken = 0
+        self._started_at = self._recovered_s = 0.0
+        self._idle = anyio.Event()
+        self._exits = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Scheduler {self._engine!r} inbox={len(self._inbox)} to_publish={len(self._to_publish)}>"
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as exits:
+            exits.push_async_callback(self._dispatcher.close)
+            await self._store.open()
+            exits.push_async_callback(self._store.close)
+            self._started_at = self._clock.now()
+            await self._recover()
+            if self._registry is not None:
+                collector = metrics.register(self._registry, self.statistics)
+                exits.callback(metrics.unregister, self._registry, collector)
+            tasks = await exits.enter_async_context(anyio.create_task_group())
+            exits.callback(tasks.cancel_scope.cancel)
+            for work in (self._watch, self._publish, self._run_errands, self._take_turns):
+                tasks.start_soon(work, name=f"dyrygentd {work.__name__}")
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._exits.__aexit__(kind, error, traceback)
+
+    # --- submitting and controlling ---------------------------------------------------------------------------------
+
+    async def submit(self, what: Any, *, key: str | None = None, name: str | None = None) -> Handle:
+        """Submit a canvas, a `Workflow` or a `Definition`; return when it is on disk.
+
+        Args:
+            key: If a workflow was submitted with this key before, that one is returned and nothing is created.
+
+        Raises:
+            NotACanvas, DefinitionError: It cannot be run.
+            NotAccepting: Not now.
+        """
+        definition = await anyio.to_thread.run_sync(lambda: canvas.definition_of(what, name=name, key=key))
+        submitted = await self.submit_definition(definition)
+        return Handle(self, submitted.id, created=submitted.created)
+
+    async def submit_definition(self, definition: Definition) -> wire.Submitted:
+        """Submit a definition; return when it is on disk. Raises `NotAccepting`."""
+        self._refuse_if_not_accepting(len(definition.graph))
+        if definition.key is None:
+            workflow_id = str(uuid4())
+            await self._submit_new(workflow_id, definition)
+            return _submitted(workflow_id, definition, created=True)
+        async with self._key_lock:
+            known = self._keys.get(definition.key) or await self._store.find_key(definition.key)
+            workflow_id = known or str(uuid4())
+            self._keys[definition.key] = workflow_id
+        try:
+            if known is None:
+                await self._submit_new(workflow_id, definition)
+            elif known in self._submitting:
+                await self._wait_durable(known)
+        finally:
+            self._keys.pop(definition.key, None)
+        if known is None:
+            return _submitted(workflow_id, definition, created=True)
+        view = await self.view(known)
+        return wire.Submitted(id=known, name=view.name, tasks=view.tasks, created=False)
+
+    async def cancel(self, workflow_id: str) -> wire.WorkflowView:
+        """End a workflow: what was not dispatched never is, what is in flight is revoked. Return when that is on disk."""
+        if workflow_id in self._engine.workflows:
+            self._post(CancelRequested(workflow_id))
+            await self.wait(workflow_id)
+        return await self.view(workflow_id)
+
+    async def drain(self, *, timeout_s: float = 10.0) -> bool:
+        """Dispatch nothing more and wait for what is in flight; tell whether all of it landed in time.
+
+        What is still in flight then is no loss: its results are found after the next start.
+        """
+        self._post(DrainRequested())
+        with anyio.move_on_after(timeout_s):
+            while not (self._engine.draining and self._is_quiet()):
+                self._idle = anyio.Event()
+                await self._idle.wait()
+        return self._is_quiet()
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    async def resolve(self, reference: str) -> str:
+        """Return the id for an id, a unique prefix, a name or ``@latest``.
+
+        Raises:
+            WorkflowNotFound, AmbiguousReference
+        """
+        if reference in self._engine.workflows:
+            return reference
+        if reference == "@latest":
+            newest = await self._store.list(Selection(limit=1))
+            if not newest:
+                raise WorkflowNotFound(reference)
+            return newest[0].record.workflow_id
+        fitting = await self._store.find(reference) if reference else []
+        if not fitting:
+            raise WorkflowNotFound(reference)
+        if len(fitting) > 1:
+            raise AmbiguousReference(reference, fitting)
+        return fitting[0]
+
+    async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
+        """Return the present view of a workflow. Raises `WorkflowNotFound`."""
+        workflow = self._live(workflow_id)
+        if workflow is not None:
+            return wire.view_of_running(workflow, with_result=with_result)
+        stored = await self._stored(workflow_id)
+        return wire.view_of_record(stored.record, with_result=with_result)
+
+    async def list(self, selection: Selection) -> wire.WorkflowPage:
+        """Return a page of workflows, newest first."""
+        rows = await self._store.list(selection)
+        views = []
+        for row in rows:
+            workflow = self._live(row.record.workflow_id)
+            views.append(wire.view_of_record(row.record) if workflow is None else wire.view_of_running(workflow))
+        return wire.WorkflowPage(views, str(rows[-1].cursor) if len(rows) == selection.limit else None)
+
+    async def nodes(
+        self, workflow_id: str, *, states: frozenset[str] = frozenset(), after: int = 0, limit: int = 100
+    ) -> wire.NodePage:
+        """Return a page of nodes in the order of the definition, joins included; ``after`` is a cursor."""
+        workflow = await self._unpack(workflow_id)
+        wanted = [state for state in NodeState if not states or state.word in states]
+        views: list[wire.NodeView] = []
+        for node in range(after, len(workflow.graph)):
+            if len(views) == limit:
+                return wire.NodePage(views, str(node))
+            if workflow.states[node] in wanted:
+                views.append(wire.view_of_node(workflow, node))
+        return wire.NodePage(views)
+
+    async def node(self, workflow_id: str, name: str) -> wire.NodeView:
+        """Return one node. Raises `WorkflowNotFound` or `NodeNotFound`."""
+        workflow = await self._unpack(workflow_id)
+        number = workflow.graph.number(name)
+        if number is None:
+            raise NodeNotFound(workflow_id, name)
+        return wire.view_of_node(workflow, number)
+
+    async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
+        """Return the view of a workflow once its end is on disk. Raises `WorkflowNotFound` or `WaitTimeout`."""
+        with anyio.move_on_after(timeout_s):
+            with _Listener(self._listeners, workflow_id) as listener:
+                while self._live(workflow_id) is not None:
+                    await listener.wait()
+            return await self.view(workflow_id)
+        raise WaitTimeout(workflow_id, timeout_s or 0.0)
+
+    async def outcome(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.Outcome:
+        """Wait for the end and return how it ended. Raises as `wait` does."""
+        await self.wait(workflow_id, timeout_s=timeout_s)
+        view = await self.view(workflow_id, with_result=True)
+        failed = [] if view.state == "succeeded" else (await self.nodes(workflow_id, states=frozenset({"failed"}))).nodes
+        return wire.outcome_of(view, failed, decode_value=canvas.decode_value)
+
+    async def follow(self, workflow_id: str) -> AsyncIterator[wire.WorkflowView]:
+        """Iterate over the view now and after changes, at most one per ``follow_interval_s``, until it is finished."""
+        with _Listener(self._listeners, workflow_id) as listener:
+            while self._live(workflow_id) is not None:
+                yield await self.view(workflow_id)
+                await listener.wait()
+                if self._live(workflow_id) is not None:
+                    await anyio.sleep(self.limits.follow_interval_s)
+        yield await self.view(workflow_id)
+
+    def statistics(self) -> wire.Statistics:
+        """Return a snapshot of all parts."""
+        engine = asdict(self._engine.statistics())
+        engine |= {
+            "inbox": len(self._inbox),
+            "publish_queue": len(self._to_publish),
+            "turns": self._turns_taken,
+            "recovery_seconds": self._recovered_s,
+        }
+        return wire.Statistics(
+            version=__version__,
+            uptime_s=self._clock.now() - self._started_at,
+            engine=engine,
+            store=asdict(self._store.statistics()),
+            dispatcher=asdict(self._dispatcher.statistics()),
+            watcher=asdict(self._watcher.statistics()),
+            problems=[*self._problems()],
+        )
+
+    def health(self) -> wire.Health:
+        """Tell whether everything works, and what does not."""
+        problems = self._problems()
+        status = "draining" if self._engine.draining else "degraded" if problems else "ok"
+        return wire.Health(status=status, version=__version__, problems=[*problems])
+
+    def _problems(self) -> Sequence[str]:
+        problems = [problem for problem in (self._store_problem, self._broker_problem) if problem]
+        watcher = self._watcher.statistics()
+        if watcher.problem:
+            problems.append(watcher.problem)
+        return problems
+
+    # --- the turn ---------------------------------------------------------------------------------------------------
+
+    def _post(self, *events: Event) -> None:
+        self._inbox.extend(events)
+        self._awake.set()
+
+    def _post_results(self, events: Sequence[TaskEvent]) -> None:
+        """Take events from the watcher; under overload the reports that decide nothing are dropped."""
+        if len(self._inbox) > self.limits.inbox_max:
+            events = [event for event in events if not isinstance(event, TaskReported)]
+        self._inbox.extend(events)
+        self._awake.set()
+
+    async def _take_turns(self) -> None:
+        while True:
+            await self._wait_until_due()
+            now = self._clock.now()
+            self._feed(now)
+            batch = self._take_batch(now)
+            if batch:
+                self._turns_taken += 1
+                await self._save(batch)
+                self._carry_out(batch)
+            if self._is_quiet():
+                self._idle.set()
+
+    async def _wait_until_due(self) -> None:
+        if self._inbox or self._engine.has_work:
+            await anyio.lowlevel.checkpoint()
+            return
+        self._awake = anyio.Event()
+        deadline = self._engine.next_deadline()
+        with anyio.move_on_after(None if deadline is None else max(0.0, deadline - self._clock.now())):
+            await self._awake.wait()
+
+    def _feed(self, now: float) -> None:
+        for _ in range(min(len(self._inbox), self.limits.turn_events_max)):
+            self._engine.handle(self._inbox.popleft(), now)
+
+    def _take_batch(self, now: float) -> Batch:
+        batch = self._engine.take_batch(now)
+        for workflow in batch.finished:
+            self._finishing[workflow.workflow_id] = workflow
+        return batch
+
+    async def _save(self, batch: Batch) -> None:
+        """Make a batch durable, however long it takes; what happens meanwhile is merged into it."""
+        pause_s = _RETRY_FIRST_S
+        while batch.row_count:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._store.save(batch.save_workflows.values(), batch.save_nodes.values())
+                break
+            except StoreUnavailable as error:
+                if not self._store_problem:
+                    logger.error("nothing is dispatched until the database can be written: %s", error)
+                self._store_problem = str(error)
+            await anyio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _RETRY_MAX_S)
+            now = self._clock.now()
+            self._feed(now)
+            batch.merge(self._take_batch(now))
+        if self._store_problem:
+            logger.warning("the database can be written again")
+            self._store_problem = ""
+
+    def _carry_out(self, batch: Batch) -> None:
+        """Do the rest of a batch that is durable; nothing here waits."""
+        for workflow_id in batch.save_workflows:
+            durable = self._submitting.pop(workflow_id, None)
+            if durable is not None:
+                durable.set()
+        for workflow in batch.finished:
+            del self._finishing[workflow.workflow_id]
+            self._to_forget.append(workflow.workflow_id)
+            logger.info("workflow %s '%s' %s", workflow.workflow_id, workflow.name, workflow.state)
+        if batch.watch:
+            self._watcher.watch(batch.watch)
+        if batch.publish:
+            self._to_publish.extend(batch.publish)
+            self._publisher_awake.set()
+        if batch.unwatch:
+            self._watcher.unwatch(batch.unwatch)
+        self._to_revoke.extend(batch.revoke)
+        if self._to_revoke or self._to_forget:
+            self._errands_awake.set()
+        for workflow_id in batch.changed:
+            for listener in self._listeners.get(workflow_id, ()):
+                listener.notify()
+
+    # --- the other tasks --------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        await self._watcher.run(self._post_results)
+
+    async def _publish(self) -> None:
+        while True:
+            if not self._to_publish:
+                self._publisher_awake = anyio.Event()
+                await self._publisher_awake.wait()
+            size = min(len(self._to_publish), _PUBLISH_SLICE)
+            await self._publish_slice([self._to_publish.popleft() for _ in range(size)])
+
+    async def _publish_slice(self, messages: Sequence[Publish]) -> None:
+        """Publish, again and again until the broker answers; what was cancelled meanwhile is left out."""
+        pause_s = _RETRY_FIRST_S
+        while messages := [message for message in messages if self._engine.is_in_flight(message.task_id)]:
+            try:
+                self._post(*await self._dispatcher.publish(messages))
+                break
+            except BrokerUnavailable as error:
+                if not self._broker_problem:
+                    logger.error("nothing is dispatched until the broker answers: %s", error)
+                self._broker_problem = str(error)
+            await anyio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _RETRY_MAX_S)
+        if self._broker_problem:
+            logger.warning("the broker answers again")
+            self._broker_problem = ""
+
+    async def _run_errands(self) -> None:
+        """Do what may fail without harm: revoke tasks, forget markers."""
+        while True:
+            if not self._to_revoke and not self._to_forget:
+                self._errands_awake = anyio.Event()
+                await self._errands_awake.wait()
+            revoke, self._to_revoke = self._to_revoke, []
+            forget, self._to_forget = self._to_forget, []
+            for errand, ids in ((self._dispatcher.revoke, revoke), (self._dispatcher.forget, forget)):
+                try:
+                    if ids:
+                        await errand(ids)
+                except BrokerUnavailable as error:
+                    logger.warning("could not %s %d tasks or workflows: %s", errand.__name__, len(ids), error)
+
+    # --- recovery ---------------------------------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        begun = time.monotonic()
+        count = 0
+        async for stored in self._store.unfinished():
+            workflow = await self._rebuild(stored)
+            self._engine.handle(WorkflowRecovered(workflow), self._clock.now())
+            count += 1
+        self._recovered_s = time.monotonic() - begun
+        if count:
+            logger.info("recovered %d unfinished workflows in %.1f s: %r", count, self._recovered_s, self._engine)
+
+    async def _rebuild(self, stored: Stored) -> RunningWorkflow:
+        now = self._clock.now()
+        document = stored.record.document
+        assert document is not None
+
+        def rebuild() -> RunningWorkflow:
+            graph = wire.decode_definition(document, nodes_max=NODES_MAX).graph
+            return restore(stored.record, stored.nodes, graph, now=now, value_bytes_max=self.limits.engine.value_bytes_max)
+
+        return await _in_thread_if_long(rebuild, len(document))
+
+    # --- helpers of the public methods ------------------------------------------------------------------------------
+
+    def _refuse_if_not_accepting(self, nodes: int) -> None:
+        limits = self.limits
+        if self._engine.draining:
+            raise NotAccepting("the daemon is stopping", next_step="submit again when it is back")
+        if self._store_problem:
+            raise NotAccepting(self._store_problem, next_step="free the database's disk; the daemon goes on by itself")
+        if len(self._submitting) >= limits.submissions_max:
+            raise NotAccepting(f"{limits.submissions_max} submissions are being stored at this moment")
+        if len(self._engine.workflows) >= limits.workflows_max:
+            raise NotAccepting(f"{limits.workflows_max} workflows are unfinished, the most that `workflows_max` allows")
+        if self._engine.node_count + nodes > limits.nodes_in_memory_max:
+            raise NotAccepting(
+                f"{self._engine.node_count} nodes are in memory, `nodes_in_memory_max` is {limits.nodes_in_memory_max}"
+            )
+
+    async def _submit_new(self, workflow_id: str, definition: Definition) -> None:
+        self._submitting[workflow_id] = anyio.Event()
+        try:
+            document = await _in_thread_if_long(lambda: wire.encode_definition(definition), 100 * len(definition.graph))
+        except BaseException:
+            del self._submitting[workflow_id]
+            raise
+        self._post(
+            WorkflowSubmitted(
+                workflow_id=workflow_id,
+                name=definition.name,
+                graph=definition.graph,
+                document=document,
+                key=definition.key,
+                labels=definition.labels,
+            )
+        )
+        await self._wait_durable(workflow_id)
+
+    async def _wait_durable(self, workflow_id: str) -> None:
+        with anyio.move_on_after(self.limits.durable_timeout_s):
+            durable = self._submitting.get(workflow_id)
+            if durable is not None:
+                await durable.wait()
+            return
+        raise NotAccepting(
+            self._store_problem or "the database is slow",
+            next_step="the workflow may still be taken: repeat the submission with the same key",
+        )
+
+    def _live(self, workflow_id: str) -> RunningWorkflow | None:
+        """Return a workflow whose end is not on disk yet."""
+        return self._engine.workflows.get(workflow_id) or self._finishing.get(workflow_id)
+
+    async def _stored(self, workflow_id: str) -> Stored:
+        stored = await self._store.load(workflow_id)
+        if stored is None:
+            raise WorkflowNotFound(workflow_id)
+        return stored
+
+    async def _unpack(self, workflow_id: str) -> RunningWorkflow:
+        """Return the workflow in its unpacked form; finished ones are read back, the last few are kept."""
+        workflow = self._live(workflow_id) or self._unpacked.get(workflow_id)
+        if workflow is None:
+            workflow = self._unpacked[workflow_id] = await self._rebuild(await self._stored(workflow_id))
+            while len(self._unpacked) > _UNPACKED_MAX:
+                self._unpacked.popitem(last=False)
+        return workflow
+
+    def _is_quiet(self) -> bool:
+        return not self._inbox and not self._to_publish and not any(True for _ in self._engine.in_flight())
+
+
+class _Listener:
+    """One caller's interest in the changes of one workflow; a change between two waits is not lost."""
+
+    def __init__(self, listeners: "dict[str, set[_Listener]]", workflow_id: str) -> None:
+        self._listeners = listeners
+        self._workflow_id = workflow_id
+        self._changed = anyio.Event()
+
+    def __enter__(self) -> Self:
+        self._listeners.setdefault(self._workflow_id, set()).add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        listeners = self._listeners[self._workflow_id]
+        listeners.discard(self)
+        if not listeners:
+            del self._listeners[self._workflow_id]
+
+    def notify(self) -> None:
+        self._changed.set()
+
+    async def wait(self) -> None:
+        await self._changed.wait()
+        self._changed = anyio.Event()
+
+
+def _submitted(workflow_id: str, definition: Definition, *, created: bool) -> wire.Submitted:
+    graph = definition.graph
+    return wire.Submitted(
+        id=workflow_id,
+        name=definition.name,
+        tasks=graph.task_count,
+        created=created,
+        task_id=graph.task_ids[graph.output] or None if graph.output is not None else None,
+    )
+
+
+async def _in_thread_if_long(work: Callable[[], T], size: int) -> T:
+    return work() if size <= _INLINE_BYTES else await anyio.to_thread.run_sync(work)
+
+
+def _store_of(database: str | Path | None) -> Store:
+    from dyrygentd.store.sqlite import SqliteStore
+
+    if database is None:
+        raise ConfigurationError("no database was named", next_step='pass `database="state.db"`')
+    return SqliteStore(Path(database))
+
+
+def _dispatcher_of(app: Any) -> Dispatcher:
+    from dyrygentd.transport.dispatcher import CeleryDispatcher
+
+    return CeleryDispatcher(_required(app))
+
+
+def _watcher_of(app: Any, *, value_bytes_max: int) -> ResultWatcher:
+    from dyrygentd.transport import watcher_of
+
+    return watcher_of(_required(app), value_bytes_max=value_bytes_max)
+
+
+def _required(app: Any) -> Any:
+    if app is None:
+        raise ConfigurationError("no Celery app was given", next_step="pass the app, or adapters of your own")
+    return app

@@ -20,6 +20,10 @@ from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadNode, BadRequest, DyrygentError, RemoteError, WorkflowNotSucceeded
 
+#: Of this package. Client and daemon tell each other; it is written here once, and ``pyproject.toml`` says the same.
+VERSION: Final = "0.1.0"
+VERSION_HEADER: Final = "Dyrygentd-Version"
+
 API_VERSION: Final = "v1"
 DEFINITION_VERSION: Final = 1
 
@@ -447,3 +451,9 @@ def _decode(body: bytes, form: Any) -> Any:
         raise BadRequest(f"{_PATH.sub('', message)}, at {path}", path=path) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body is not valid JSON: {error}", path="$") from error
+
+
+def schemas(forms: Iterable[type[Struct]]) -> dict[str, Any]:
+    """Describe views as JSON schemas, ``{name: schema}``, for an OpenAPI document."""
+    _, components = msgspec.json.schema_components(forms, ref_template="#/components/schemas/{name}")
+    return components

@@ -1,3 +1,51 @@
-"""dyrygentd: runs workflows of thousands of Celery tasks from one asyncio process."""
+"""dyrygentd: runs workflows of thousands of Celery tasks from one asyncio process.
+
+The map of the package::
+
+    errors      every error class                         core/       decides: events in, effects out, no I/O
+    wire        JSON forms of server and client           ports       what the scheduler needs from the world
+    canvas      Celery canvas -> graph; `Workflow`        testing     fakes of the ports, for your own tests
+    scheduler   the asyncio shell: embed this one         metrics     read when they are scraped
+    store/      SQLite                                    transport/  Celery's broker and result backend
+    http/       the API on a socket                       client/     talks to it
+    daemon/     process, configuration, systemd           cli/        `dyrygentd` and `dyrygentctl`
+
+The public names below are imported when they are first used: a command line that shows its help needs none of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dyrygentd import errors
+    from dyrygentd.canvas import Workflow
+    from dyrygentd.client.aio import AsyncClient
+    from dyrygentd.client.sync import Client
+    from dyrygentd.errors import DyrygentError
+    from dyrygentd.scheduler import Scheduler
+    from dyrygentd.wire import Outcome
+
+__all__ = ["AsyncClient", "Client", "DyrygentError", "Outcome", "Scheduler", "Workflow", "__version__", "errors"]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncClient": "dyrygentd.client.aio",
+    "Client": "dyrygentd.client.sync",
+    "DyrygentError": "dyrygentd.errors",
+    "Outcome": "dyrygentd.wire",
+    "Scheduler": "dyrygentd.scheduler",
+    "Workflow": "dyrygentd.canvas",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("dyrygentd.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dyrygentd' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -20,8 +20,7 @@ from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadNode, BadRequest, DyrygentError, RemoteError, WorkflowNotSucceeded
 
-#: Of this package. Client and daemon tell each other; it is written here once, and ``pyproject.toml`` says the same.
-VERSION: Final = "0.1.0"
+#: Response header with the version of the daemon; an answer without it comes from something else.
 VERSION_HEADER: Final = "Dyrygentd-Version"
 
 API_VERSION: Final = "v1"

@@ -1,0 +1,93 @@
+"""Errors that only exist between a request and a route; they are reported like all others, as problem documents."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dyrygentd.errors import DyrygentError, RequestError
+
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+
+
+class RouteNotFound(RequestError):
+    """There is nothing at this path."""
+
+    status = 404
+    code = "route-not-found"
+    next_step = "`GET /v1/openapi.json` lists the routes"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is nothing at '{path}'")
+        self.path = path
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, but not for this method."""
+
+    status = 405
+    code = "method-not-allowed"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str], *, read_only: bool) -> None:
+        super().__init__(f"'{path}' does not take {method}, only {', '.join(allowed)}")
+        self.method = method
+        self.path = path
+        self.allowed = list(allowed)
+        if read_only:
+            self.next_step = "this listener is read-only: use the daemon's Unix socket"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is declared as something else than JSON."""
+
+    status = 415
+    code = "unsupported-media-type"
+    next_step = "send JSON with `Content-Type: application/json`"
+
+    def __init__(self, content_type: str) -> None:
+        super().__init__(f"the body is declared as '{content_type}', not as JSON")
+        self.content_type = content_type
+
+
+class BodyTooSlow(RequestError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "body-too-slow"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"the request body did not arrive within {timeout_s:g} s")
+        self.timeout_s = timeout_s
+
+
+class TooBusy(RequestError):
+    """A bound of the daemon is reached; nothing was changed by the request."""
+
+    status = 503
+    code = "too-busy"
+    next_step = "try again in a moment"
+
+    def __init__(self, what: str, maximum: int) -> None:
+        super().__init__(f"the daemon serves {maximum} {what} already, which is its limit")
+        self.what = what
+        self.maximum = maximum
+
+
+class ForeignHost(RequestError):
+    """The Host header does not name this machine: a page in a browser may be posing as us (DNS rebinding)."""
+
+    status = 421
+    code = "foreign-host"
+    next_step = "use 'localhost' in the address; a proxy has to send it as the Host header"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"the Host header names '{host}', but this listener serves localhost only")
+        self.host = host
+
+
+class InternalError(DyrygentError):
+    """Something unexpected happened; the log has it, the client gets no internals."""
+
+    next_step = "the daemon's log tells more"
+
+    def __init__(self) -> None:
+        super().__init__("an unexpected error in the daemon")

@@ -1,0 +1,545 @@
+"""The routes: parse, call one method of the scheduler, render through `wire`.
+
+`ROUTES` is the list of what there is; the application and its OpenAPI document are made from it. Every error, wrong paths and
+unexpected exceptions included, leaves as an RFC 9457 problem document.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+from aiohttp import web
+
+from dyrygentd import __version__, wire
+from dyrygentd.core.graph import Definition
+from dyrygentd.core.states import NODE_STATE_OF_WORD, WorkflowState
+from dyrygentd.errors import BadRequest, BodyTooLarge, DyrygentError
+from dyrygentd.http.openapi import describe
+from dyrygentd.http.problems import (
+    JSON,
+    PROBLEM,
+    BodyTooSlow,
+    ForeignHost,
+    InternalError,
+    MethodNotAllowed,
+    RouteNotFound,
+    TooBusy,
+    UnsupportedMediaType,
+)
+from dyrygentd.http.sockets import is_loopback
+from dyrygentd.http.stream import send_views
+from dyrygentd.ports import Selection
+from dyrygentd.scheduler import Scheduler
+
+logger = logging.getLogger("dyrygentd.http")
+
+RenderMetrics = Callable[[str], tuple[bytes, str]]
+
+_DECODE_INLINE_BYTES = 16 * 1024
+"""Below, the hop to a thread costs more than the decoding."""
+
+_DECODES_MAX = 2
+"""Decoding holds the interpreter's lock most of the time: more threads would only make everybody slower."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds of the HTTP side.
+
+    Attributes:
+        body_bytes_max: Longest request body.
+        bodies_bytes_max: All request bodies in memory together.
+        body_timeout_s: Time for a body to arrive.
+        nodes_max: Largest workflow.
+        requests_max: Requests served at one time, without those below, `/metrics` and the health checks.
+        waits_max: Long polls at one time.
+        streams_max: Event streams at one time.
+        wait_s_max: Longest time that a long poll is held.
+    """
+
+    body_bytes_max: int = 64 * 1024 * 1024
+    bodies_bytes_max: int = 256 * 1024 * 1024
+    body_timeout_s: float = 60.0
+    nodes_max: int = 200_000
+    requests_max: int = 256
+    waits_max: int = 1000
+    streams_max: int = 100
+    wait_s_max: float = 60.0
+
+
+class Use(Enum):
+    """Which of the bounded places a route takes."""
+
+    NONE = "none"
+    REQUEST = "requests"
+    STREAM = "event streams"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter or header of a route."""
+
+    name: str
+    about: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    place: str = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table: what is served, by whom, and what the answer looks like.
+
+    Attributes:
+        answer: Form of the answer, or its media type.
+        takes_definition: Whether the body is a definition.
+    """
+
+    method: str
+    path: str
+    about: str
+    handler: "Callable[[Api, web.Request], Awaitable[web.StreamResponse]]"
+    answer: type | str
+    use: Use = Use.REQUEST
+    parameters: tuple[Parameter, ...] = ()
+    takes_definition: bool = False
+
+
+@dataclass(slots=True)
+class HttpStatistics:
+    """What the HTTP side serves now, and what it has answered since it was made (``{status: number}``)."""
+
+    requests: int = 0
+    waits: int = 0
+    streams: int = 0
+    bodies_bytes: int = 0
+    answers: dict[int, int] = field(default_factory=dict)
+
+
+class Places:
+    """A bounded number of places. Guards: ``taken`` never exceeds ``maximum``, and every place is given back."""
+
+    def __init__(self, what: str, maximum: int) -> None:
+        self.what = what
+        self.maximum = maximum
+        self.taken = 0
+
+    def take(self, number: int = 1) -> None:
+        """Take places. Raises `TooBusy` if there are not enough."""
+        if self.taken + number > self.maximum:
+            raise TooBusy(self.what, self.maximum)
+        self.taken += number
+
+    def give_back(self, number: int = 1) -> None:
+        """Give places back."""
+        self.taken -= number
+
+
+class Api:
+    """The handlers and what they share. One is made for each application."""
+
+    def __init__(self, scheduler: Scheduler, *, limits: HttpLimits, render_metrics: RenderMetrics, read_only: bool) -> None:
+        self._scheduler = scheduler
+        self._limits = limits
+        self._render_metrics = render_metrics
+        self._read_only = read_only
+        self._requests = Places("requests", limits.requests_max)
+        self._waits = Places("long polls", limits.waits_max)
+        self._streams = Places("event streams", limits.streams_max)
+        self._bodies = Places("bytes of request bodies", limits.bodies_bytes_max)
+        self._answers: dict[int, int] = {}
+        self._decodes: anyio.CapacityLimiter | None = None
+        self._stopping: anyio.Event | None = None
+        self._openapi: bytes | None = None
+        self._uses: dict[object, Use] = {}
+
+    # --- workflows --------------------------------------------------------------------------------------------------
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        """Take a definition; answer when it is on disk."""
+        if request.content_type != JSON and "Content-Type" in request.headers:
+            raise UnsupportedMediaType(request.content_type)
+        async with self._body(request) as body:
+            definition = await self._decode(body)
+        submitted = await self._scheduler.submit_definition(_with_key(definition, request.headers.get("Idempotency-Key")))
+        location = f"/{wire.API_VERSION}/workflows/{submitted.id}"
+        return _json(submitted, status=201 if submitted.created else 200, headers={"Location": location})
+
+    async def list_workflows(self, request: web.Request) -> web.StreamResponse:
+        """Answer a page of workflows, newest first."""
+        selection = Selection(
+            states=_states(request, frozenset(WorkflowState)),
+            name=request.query.get("name"),
+            labels=_labels(request),
+            before=_integer(request, "cursor", default=None, least=1),
+            limit=_integer(request, "limit", default=50, least=1, most=500) or 50,
+        )
+        return _json(await self._scheduler.list(selection))
+
+    async def show_workflow(self, request: web.Request) -> web.StreamResponse:
+        """Answer a workflow; with ``wait_s`` as soon as it has finished, or after that time as it stands."""
+        with_result = _flag(request, "result")
+        wait_s = _number(request, "wait_s", least=0, most=self._limits.wait_s_max)
+        workflow_id = await self._resolve(request)
+        if wait_s:
+            await self._wait(workflow_id, wait_s)
+        return _json(await self._scheduler.view(workflow_id, with_result=with_result))
+
+    async def show_nodes(self, request: web.Request) -> web.StreamResponse:
+        """Answer a page of the nodes of a workflow, in their order."""
+        states = _states(request, NODE_STATE_OF_WORD.keys())
+        after = _integer(request, "cursor", default=0, least=0) or 0
+        limit = _integer(request, "limit", default=100, least=1, most=1000) or 100
+        workflow_id = await self._resolve(request)
+        return _json(await self._scheduler.nodes(workflow_id, states=states, after=after, limit=limit))
+
+    async def show_node(self, request: web.Request) -> web.StreamResponse:
+        """Answer one node."""
+        workflow_id = await self._resolve(request)
+        return _json(await self._scheduler.node(workflow_id, request.match_info["name"]))
+
+    async def stream_views(self, request: web.Request) -> web.StreamResponse:
+        """Send the workflow now and after each change."""
+        workflow_id = await self._resolve(request)
+        await self._scheduler.view(workflow_id)  # An error is still a problem document here, and not in the stream.
+        return await send_views(request, self._scheduler.follow(workflow_id), stopping=self._wait_stopping)
+
+    async def cancel_workflow(self, request: web.Request) -> web.StreamResponse:
+        """Cancel a workflow; one that has finished stays as it is."""
+        return _json(await self._scheduler.cancel(await self._resolve(request)))
+
+    # --- the daemon -------------------------------------------------------------------------------------------------
+
+    async def show_statistics(self, request: web.Request) -> web.StreamResponse:
+        """Answer what the daemon is doing."""
+        return _json(self._scheduler.statistics())
+
+    async def show_openapi(self, request: web.Request) -> web.StreamResponse:
+        """Answer the description of this interface."""
+        if self._openapi is None:
+            self._openapi = wire.encode(describe(_served(read_only=self._read_only)))
+        return web.Response(body=self._openapi, content_type=JSON)
+
+    async def show_health(self, request: web.Request) -> web.StreamResponse:
+        """Answer 200 as long as this process works; the body tells what keeps it from its work."""
+        return _json(self._scheduler.health())
+
+    async def show_readiness(self, request: web.Request) -> web.StreamResponse:
+        """Answer 200 if submissions are accepted and carried out, else 503."""
+        health = self._scheduler.health()
+        return _json(health, status=200 if health.status == "ok" else 503)
+
+    async def show_metrics(self, request: web.Request) -> web.StreamResponse:
+        """Answer the metrics in the format that the scraper prefers."""
+        body, content_type = self._render_metrics(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    # --- around every request ---------------------------------------------------------------------------------------
+
+    def statistics(self) -> HttpStatistics:
+        """Return a snapshot."""
+        return HttpStatistics(
+            requests=self._requests.taken,
+            waits=self._waits.taken,
+            streams=self._streams.taken,
+            bodies_bytes=self._bodies.taken,
+            answers=dict(self._answers),
+        )
+
+    def attach(self, app: web.Application) -> None:
+        """Put the routes and what is around them into an application."""
+        for route in _served(read_only=self._read_only):
+            resource = app.router.add_route(route.method, route.path, _bound(self, route)).resource
+            self._uses[resource] = route.use
+        app.middlewares.append(web.middleware(self._around))
+        app.on_startup.append(self._start)
+        app.on_shutdown.append(self._stop)
+        app.on_response_prepare.append(self._sign)
+
+    async def _around(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        response: web.StreamResponse
+        try:
+            _check_host(request)
+            async with self._place(request):
+                response = await handler(request)
+        except DyrygentError as error:
+            response = _problem(error)
+        except web.HTTPException as error:
+            response = self._translated(request, error)
+        except Exception:
+            logger.exception("%s %s ended in an unexpected error", request.method, request.path)
+            response = _problem(InternalError())
+        self._answers[response.status] = self._answers.get(response.status, 0) + 1
+        return response
+
+    @asynccontextmanager
+    async def _place(self, request: web.Request) -> AsyncIterator[None]:
+        use = self._uses.get(request.match_info.route.resource, Use.NONE)
+        places = {Use.REQUEST: self._requests, Use.STREAM: self._streams}.get(use)
+        if places is self._requests and "wait_s" in request.query:
+            places = self._waits
+        if places is None:
+            yield
+            return
+        places.take()
+        try:
+            yield
+        finally:
+            places.give_back()
+
+    def _translated(self, request: web.Request, error: web.HTTPException) -> web.Response:
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            allowed = sorted(error.allowed_methods)
+            response = _problem(MethodNotAllowed(request.method, request.path, allowed, read_only=self._read_only))
+            response.headers["Allow"] = ", ".join(allowed)
+            return response
+        if error.status == 404:
+            return _problem(RouteNotFound(request.path))
+        return _problem(BadRequest(error.text or error.reason))
+
+    async def _start(self, app: web.Application) -> None:
+        self._stopping = anyio.Event()
+        self._decodes = anyio.CapacityLimiter(_DECODES_MAX)
+
+    async def _stop(self, app: web.Application) -> None:
+        if self._stopping is not None:
+            self._stopping.set()
+
+    async def _sign(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[wire.VERSION_HEADER] = __version__
+
+    # --- parts of requests ------------------------------------------------------------------------------------------
+
+    async def _resolve(self, request: web.Request) -> str:
+        return await self._scheduler.resolve(request.match_info["ref"])
+
+    async def _wait(self, workflow_id: str, wait_s: float) -> None:
+        """Return when the workflow has finished, the time is over, or the daemon stops."""
+        async with anyio.create_task_group() as tasks:
+
+            async def stop() -> None:
+                await self._wait_stopping()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(stop)
+            # Whatever else may be wrong with the workflow is told by the view that follows, not from inside a task group.
+            with suppress(DyrygentError):
+                await self._scheduler.wait(workflow_id, timeout_s=wait_s)
+            tasks.cancel_scope.cancel()
+
+    async def _wait_stopping(self) -> None:
+        assert self._stopping is not None
+        await self._stopping.wait()
+
+    @asynccontextmanager
+    async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
+        """Read the body. What arrives counts against the common bound until the block is left."""
+        most = self._limits.body_bytes_max
+        if (request.content_length or 0) > most:
+            raise BodyTooLarge(most)
+        chunks: list[bytes] = []
+        held = 0
+        try:
+            try:
+                with anyio.fail_after(self._limits.body_timeout_s):
+                    async for chunk in request.content.iter_any():
+                        self._bodies.take(len(chunk))
+                        held += len(chunk)
+                        chunks.append(chunk)
+                        if held > most:
+                            raise BodyTooLarge(most)
+            except TimeoutError:
+                raise BodyTooSlow(self._limits.body_timeout_s) from None
+            body = b"".join(chunks)
+            chunks.clear()
+            yield body
+        finally:
+            self._bodies.give_back(held)
+
+    async def _decode(self, body: bytes) -> Definition:
+        if len(body) <= _DECODE_INLINE_BYTES:
+            return wire.decode_definition(body, nodes_max=self._limits.nodes_max)
+        return await anyio.to_thread.run_sync(
+            lambda: wire.decode_definition(body, nodes_max=self._limits.nodes_max), limiter=self._decodes
+        )
+
+
+_RESULT = Parameter("result", "whether the result is wanted", {"type": "boolean"})
+_LABEL = Parameter("label", "`k=v`; repeat it to demand several", {"type": "array", "items": {"type": "string"}})
+_CURSOR = Parameter("cursor", "`next` of the previous page")
+_WAIT_S = Parameter("wait_s", "answer when it has finished, or after so many seconds", {"type": "number", "maximum": 60})
+_WORDS: Final = {"type": "array", "items": {"type": "string"}}
+
+
+def _limit(most: int) -> Parameter:
+    return Parameter("limit", "length of a page", {"type": "integer", "minimum": 1, "maximum": most})
+
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        "/v1/workflows",
+        "Submit a workflow; 201 once it is durable, 200 if the key was known",
+        Api.submit,
+        wire.Submitted,
+        parameters=(Parameter("Idempotency-Key", "the key, if the definition has none", place="header"),),
+        takes_definition=True,
+    ),
+    Route(
+        "GET",
+        "/v1/workflows",
+        "List workflows, newest first",
+        Api.list_workflows,
+        wire.WorkflowPage,
+        parameters=(
+            Parameter("state", "workflow states; repeated or separated by commas", _WORDS),
+            Parameter("name", "the exact name"),
+            _LABEL,
+            _limit(500),
+            _CURSOR,
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}",
+        "Show a workflow",
+        Api.show_workflow,
+        wire.WorkflowView,
+        parameters=(_RESULT, _WAIT_S),
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/nodes",
+        "List the nodes of a workflow",
+        Api.show_nodes,
+        wire.NodePage,
+        parameters=(Parameter("state", "node states; repeated or separated by commas", _WORDS), _limit(1000), _CURSOR),
+    ),
+    Route("GET", "/v1/workflows/{ref}/nodes/{name}", "Show a node", Api.show_node, wire.NodeView),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/events",
+        "Stream the workflow after each change, as `event: workflow`; then `end`, or `bye` if the daemon stops",
+        Api.stream_views,
+        "text/event-stream",
+        use=Use.STREAM,
+    ),
+    Route("POST", "/v1/workflows/{ref}/cancel", "Cancel a workflow", Api.cancel_workflow, wire.WorkflowView),
+    Route("GET", "/v1/stats", "Show what the daemon is doing", Api.show_statistics, wire.Statistics),
+    Route("GET", "/v1/openapi.json", "Describe this interface", Api.show_openapi, JSON),
+    Route("GET", "/healthz", "Tell whether the process works", Api.show_health, wire.Health, use=Use.NONE),
+    Route("GET", "/readyz", "Tell whether work is accepted; 503 if not", Api.show_readiness, wire.Health, use=Use.NONE),
+    Route("GET", "/metrics", "Metrics for Prometheus", Api.show_metrics, "text/plain", use=Use.NONE),
+)
+
+API_KEY: Final = web.AppKey("dyrygentd", Api)
+"""Where an application made by `make_app` keeps its `Api`, for its statistics."""
+
+
+def make_app(
+    scheduler: Scheduler,
+    *,
+    limits: HttpLimits | None = None,
+    render_metrics: RenderMetrics,
+    read_only: bool,
+) -> web.Application:
+    """Make the application for one kind of listener.
+
+    Args:
+        render_metrics: Takes the Accept header; returns the body and its content type.
+        read_only: Leave out whatever changes something, as for TCP.
+    """
+    app = web.Application()
+    app[API_KEY] = api = Api(scheduler, limits=limits or HttpLimits(), render_metrics=render_metrics, read_only=read_only)
+    api.attach(app)
+    return app
+
+
+def _served(*, read_only: bool) -> list[Route]:
+    return [route for route in ROUTES if route.method == "GET" or not read_only]
+
+
+def _bound(api: Api, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await route.handler(api, request)
+
+    return handle
+
+
+def _check_host(request: web.Request) -> None:
+    """Refuse a foreign Host on a loopback connection: a page in a browser may have its name resolve to us."""
+    transport = request.transport
+    address = None if transport is None else transport.get_extra_info("sockname")
+    if isinstance(address, tuple) and is_loopback(str(address[0])) and not is_loopback(request.host):
+        raise ForeignHost(request.host)
+
+
+def _json(view: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=wire.encode(view), status=status, content_type=JSON, headers=headers)
+
+
+def _problem(error: DyrygentError) -> web.Response:
+    headers = {"Retry-After": "1"} if error.status == 503 else None
+    return web.Response(body=wire.encode(wire.problem_of(error)), status=error.status, content_type=PROBLEM, headers=headers)
+
+
+def _with_key(definition: Definition, key: str | None) -> Definition:
+    if key is None:
+        return definition
+    if not 1 <= len(key) <= 200:
+        raise BadRequest("a key has 1 to 200 characters", path="Idempotency-Key")
+    if definition.key not in (None, key):
+        raise BadRequest(f"the header says key '{key}', the definition '{definition.key}'", path="Idempotency-Key")
+    return replace(definition, key=key)
+
+
+def _states(request: web.Request, known: Any) -> frozenset[str]:
+    words = frozenset(word for text in request.query.getall("state", []) for word in text.split(",") if word)
+    unknown = sorted(words - {str(word) for word in known})
+    if unknown:
+        raise BadRequest(f"'{unknown[0]}' is no state", path="state", next_step=f"use one of {', '.join(known)}")
+    return words
+
+
+def _labels(request: web.Request) -> dict[str, str]:
+    labels = {}
+    for text in request.query.getall("label", []):
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise BadRequest(f"label '{text}' is not of the form k=v", path="label")
+        labels[name] = value
+    return labels
+
+
+def _integer(request: web.Request, name: str, *, default: int | None, least: int, most: int = 2**63 - 1) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not least <= int(text) <= most:
+        bounds = f"from {least} to {most}" if most < 2**63 - 1 else "as the previous page gave it"
+        raise BadRequest(f"`{name}` must be a whole number, {bounds}", path=name)
+    return int(text)
+
+
+def _number(request: web.Request, name: str, *, least: float, most: float) -> float:
+    text = request.query.get(name, "0")
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not least <= number <= most:
+        raise BadRequest(f"`{name}` must be a number from {least:g} to {most:g}", path=name)
+    return number
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    text = request.query.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise BadRequest(f"`{name}` must be true or false", path=name)
+    return text in ("true", "1")

@@ -1,0 +1,66 @@
+"""Server-sent events: a workflow's view now and after each change, until it has finished.
+
+Every event carries the whole view, so a client that lost its connection connects again and has missed nothing; there is no
+``Last-Event-ID``. A slow client slows nobody down: the scheduler coalesces changes until the client takes the next view.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import anyio
+from aiohttp import web
+from aiohttp.client_exceptions import ClientConnectionResetError
+
+from dyrygentd import wire
+from dyrygentd.errors import DyrygentError
+
+HEARTBEAT_S: Final = 15.0
+"""Proxies and clients close what is silent for 30 to 60 s."""
+
+WRITE_TIMEOUT_S: Final = 30.0
+"""A client that takes nothing for so long gives its place to another."""
+
+_HEARTBEAT: Final = b": still here\n\n"
+_END: Final = b"event: end\ndata: {}\n\n"
+_BYE: Final = b"event: bye\ndata: {}\n\n"
+
+
+async def send_views(
+    request: web.Request,
+    views: AsyncIterator[wire.WorkflowView],
+    *,
+    stopping: Callable[[], Awaitable[object]],
+    heartbeat_s: float = HEARTBEAT_S,
+) -> web.StreamResponse:
+    """Send views as they come; then ``end``, or ``bye`` as soon as ``stopping()`` returns. A client that leaves is no error."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    frames_in, frames = anyio.create_memory_object_stream[bytes](0)
+
+    async def follow() -> None:
+        try:
+            async for view in views:
+                await frames_in.send(b"event: workflow\ndata: %b\n\n" % wire.encode(view))
+        except DyrygentError as error:
+            await frames_in.send(b"event: error\ndata: %b\n\n" % wire.encode(wire.problem_of(error)))
+        await frames_in.send(_END)
+
+    async def say_bye() -> None:
+        await stopping()
+        await frames_in.send(_BYE)
+
+    async with frames_in, frames, anyio.create_task_group() as tasks:
+        tasks.start_soon(follow)
+        tasks.start_soon(say_bye)
+        try:
+            await response.prepare(request)
+            frame = b""
+            while frame not in (_END, _BYE):
+                frame = _HEARTBEAT
+                with anyio.move_on_after(heartbeat_s):
+                    frame = await frames.receive()
+                with anyio.fail_after(WRITE_TIMEOUT_S):
+                    await response.write(frame)
+        except (ClientConnectionResetError, ConnectionError, TimeoutError):
+            pass
+        tasks.cancel_scope.cancel()
+    return response

@@ -1,0 +1,1 @@
+"""Durable checkpoints in SQLite; the only room that knows the database."""

@@ -285,7 +285,8 @@ class Engine:
 
     def _cancel(self, workflow_id: str, now: float) -> None:
         workflow = self.workflows.get(workflow_id)
-        if workflow is None:
+        # One that has finished in this turn stays until the batch is taken, and keeps its end.
+        if workflow is None or workflow.state.is_finished:
             return
         for node in workflow.cancel(now):
             task_id = workflow.task_id_of(node)

@@ -196,13 +196,10 @@ class RunningWorkflow:
                 problem = f"the task succeeded, but its value cannot be passed on: {value_error}"
             elif len(value) > self._value_bytes_max:
                 problem = self._too_large(len(value))
-        if not problem:
-            self._settle(node, NodeState.SUCCEEDED, now, value=value)
-        elif self._is_wanted_by_tasks(node):
-            self._settle(node, NodeState.FAILED, now, error=problem)
+        if problem:
+            self._settle(node, self._state_without_value(node), now, error=problem)
         else:
-            self.error = problem
-            self._settle(node, NodeState.SUCCEEDED, now)
+            self._settle(node, NodeState.SUCCEEDED, now, value=value)
 
     def failed(self, node: int, error: str, now: float) -> None:
         """Settle a node whose task failed."""
@@ -334,13 +331,11 @@ class RunningWorkflow:
         if any(dependency not in self.values for dependency in self.graph.dependencies(join)):
             # Only the output may lack a value (`succeeded` fails the node otherwise), so nobody misses this list.
             return join, NodeState.SUCCEEDED, None, ""
-        value = self.input_of(join) or b"[]"
+        value = self.input_of(join)
+        assert value is not None
         if len(value) <= self._value_bytes_max:
             return join, NodeState.SUCCEEDED, value, ""
-        if self._is_wanted_by_tasks(join):
-            return join, NodeState.FAILED, None, self._too_large(len(value))
-        self.error = self._too_large(len(value))
-        return join, NodeState.SUCCEEDED, None, ""
+        return join, self._state_without_value(join), None, self._too_large(len(value))
 
     def _make_ready(self, node: int, now: float) -> None:
         signature = self.graph.signatures[node]
@@ -357,15 +352,19 @@ class RunningWorkflow:
         heappush(self._ready, (NODE_HEIGHT_MAX - self.graph.heights[node]) << _NODE_BITS | node)
 
     def _finish_by_counts(self, now: float) -> None:
-        counts = self._counts
-        all_succeeded = counts[NodeState.SUCCEEDED] == self.graph.task_count and not self.errors
+        # Joins need no look: one that fails leaves a task blocked that wanted its list.
+        all_succeeded = self._counts[NodeState.SUCCEEDED] == self.graph.task_count
         self._finish(WorkflowState.SUCCEEDED if all_succeeded else WorkflowState.FAILED, now)
 
     def _finish(self, state: WorkflowState, now: float) -> None:
         self.state, self.finished_at = state, now
         if state is WorkflowState.SUCCEEDED and self.graph.output is not None:
             value = self.values.get(self.graph.output)
-            self.result = None if value is None else value.content
+            if value is not None:
+                self.result = value.content
+            else:
+                # Nodes that succeeded without a value that the result needed say why; their records keep it over a crash.
+                self.error = next(iter(self.errors.values()), "")
 
     # --- values -----------------------------------------------------------------------------------------------------
 
@@ -390,6 +389,10 @@ class RunningWorkflow:
             if not value.users:
                 del self.values[dependency]
                 self.changed.add(dependency)
+
+    def _state_without_value(self, node: int) -> NodeState:
+        """Return what becomes of a node whose value cannot be kept: if only the result misses it, it has succeeded."""
+        return NodeState.FAILED if self._is_wanted_by_tasks(node) else NodeState.SUCCEEDED
 
     def _is_wanted_by_tasks(self, node: int) -> bool:
         """Tell whether a task gets this value, directly or through joins; otherwise it is for the output alone."""

@@ -65,6 +65,7 @@ class Graph:
         task_ids: Task id of the first attempt of each node, empty for joins.
         heights: Number of tasks on the longest path from a node to an end, itself included; the critical path comes first.
         value_uses: How many take the value of a node: dependents that get it, and one more for the output.
+        feeds_tasks: For each node 1 if a task gets its value, directly or through joins; otherwise it is for the output at most.
         output: The node whose value is the workflow's result, if there is one.
         task_count: Number of nodes that are no joins.
     """
@@ -75,6 +76,7 @@ class Graph:
         "_dependents",
         "_dependents_start",
         "_numbers",
+        "feeds_tasks",
         "heights",
         "names",
         "output",
@@ -105,7 +107,7 @@ class Graph:
         order = self._topological_order()
         self.output = output if output is not None else self._only_end()
         self.heights = self._heights_along(order)
-        self.value_uses = self._value_uses_along(order)
+        self.value_uses, self.feeds_tasks = self._value_uses_along(order)
 
     @classmethod
     def build(cls, specs: Iterable[NodeSpec], *, output: str | None = None, nodes_max: int = NODES_MAX) -> "Graph":
@@ -230,16 +232,19 @@ class Graph:
             heights[node] = below + (not self.is_join(node))
         return heights
 
-    def _value_uses_along(self, order: "array[int]") -> "array[int]":
+    def _value_uses_along(self, order: "array[int]") -> "tuple[array[int], bytearray]":
         # In reverse order, so that a join knows whether anybody wants its list before it asks for its members' values.
         self.value_uses = uses = array("I", bytes(4 * len(self)))
+        feeds_tasks = bytearray(len(self))
         if self.output is not None:
             uses[self.output] += 1
         for node in reversed(order):
             if self.takes_input(node):
+                feeds = feeds_tasks[node] or not self.is_join(node)
                 for dependency in self.dependencies(node):
                     uses[dependency] += 1
-        return uses
+                    feeds_tasks[dependency] |= feeds
+        return uses, feeds_tasks
 
 
 @dataclass(frozen=True, slots=True)

@@ -392,18 +392,7 @@ class RunningWorkflow:
 
     def _state_without_value(self, node: int) -> NodeState:
         """Return what becomes of a node whose value cannot be kept: if only the result misses it, it has succeeded."""
-        return NodeState.FAILED if self._is_wanted_by_tasks(node) else NodeState.SUCCEEDED
-
-    def _is_wanted_by_tasks(self, node: int) -> bool:
-        """Tell whether a task gets this value, directly or through joins; otherwise it is for the output alone."""
-        stack = [node]
-        while stack:
-            for dependent in self.graph.dependents(stack.pop()):
-                if self.graph.is_join(dependent):
-                    stack.append(dependent)
-                elif self.graph.takes_input(dependent):
-                    return True
-        return False
+        return NodeState.FAILED if self.graph.feeds_tasks[node] else NodeState.SUCCEEDED
 
     def _too_large(self, value_bytes: int) -> str:
         return (

@@ -169,6 +169,10 @@ class Graph:
         """Return how many nodes ``node`` waits for."""
         return self._dependencies_start[node + 1] - self._dependencies_start[node]
 
+    def last_dependency(self, node: int) -> int | None:
+        """Return the last of what ``node`` waits for, without a copy of all of them."""
+        return self._dependencies[self._dependencies_start[node + 1] - 1] if self.dependency_count(node) else None
+
     def dependents(self, node: int) -> "array[int]":
         """Return the numbers of the nodes that wait for ``node``, in ascending order."""
         return self._dependents[self._dependents_start[node] : self._dependents_start[node + 1]]

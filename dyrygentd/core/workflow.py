@@ -270,13 +270,10 @@ class RunningWorkflow:
 
     def parent_task_id(self, node: int) -> str:
         """Return the task id of the last dependency that is a task; empty if there is none."""
-        dependencies = self.graph.dependencies(node)
-        while dependencies:
-            parent = dependencies[-1]
-            if not self.graph.is_join(parent):
-                return self.task_id_of(parent)
-            dependencies = self.graph.dependencies(parent)
-        return ""
+        parent = self.graph.last_dependency(node)
+        while parent is not None and self.graph.is_join(parent):
+            parent = self.graph.last_dependency(parent)
+        return "" if parent is None else self.task_id_of(parent)
 
     def take_changed(self) -> set[int]:
         """Return the nodes whose records have changed, and forget them."""

@@ -57,6 +57,15 @@ class Batch:
         for workflow_id, record in later.save_workflows.items():
             self.save_workflows[workflow_id] = record.following(self.save_workflows.get(workflow_id))
         self.save_nodes.update(later.save_nodes)
+        if later.unwatch:
+            # What ended while the disk did not work was never sent, or was sent before a restart: it is not to be sent now.
+            ended = set(later.unwatch)
+            self.watch = [task_id for task_id in self.watch if task_id not in ended]
+            self.publish = [message for message in self.publish if message.task_id not in ended]
+        if self.unwatch and later.watch:
+            # Unwatching is carried out last, so it must not hit a task id that is in flight again.
+            begun = set(later.watch)
+            self.unwatch = [task_id for task_id in self.unwatch if task_id not in begun]
         self.watch.extend(later.watch)
         self.publish.extend(later.publish)
         self.unwatch.extend(later.unwatch)

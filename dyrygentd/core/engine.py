@@ -174,7 +174,15 @@ class Engine:
             self._collect(workflow)
         self._touched.clear()
         batch, self._batch = self._batch, Batch()
+        if batch.unwatch:
+            self._drop_landed(batch)
         return batch
+
+    def _drop_landed(self, batch: Batch) -> None:
+        """Keep what a turn both began and ended out of its batch, and watched what is in flight anew."""
+        batch.watch = [task_id for task_id in batch.watch if task_id in self._in_flight]
+        batch.publish = [message for message in batch.publish if message.task_id in self._in_flight]
+        batch.unwatch = [task_id for task_id in batch.unwatch if task_id not in self._in_flight]
 
     def _dispatch(self, now: float) -> None:
         budget = self.limits.dispatch_max

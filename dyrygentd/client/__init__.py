@@ -1,0 +1,1 @@
+"""Clients of the daemon: `sync.Client` on the standard library, `aio.AsyncClient` on aiohttp."""

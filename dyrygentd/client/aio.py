@@ -1,0 +1,288 @@
+"""The client for asyncio programs; the same surface as `dyrygentd.client.sync`."""
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import aiohttp
+
+from dyrygentd import wire
+from dyrygentd.client import forms
+from dyrygentd.client.connection import CONNECT_PAUSES_S, VersionCheck, Warn, find_socket, foreign, unreachable
+from dyrygentd.errors import DaemonUnreachable, DyrygentError, WaitTimeout
+
+Views = list[wire.WorkflowView]
+
+_BACKLOG_FULL = frozenset({errno.EAGAIN, errno.ENOTCONN})
+"""asyncio takes EAGAIN of a Unix socket for "in progress", so that the socket turns out not to be connected (ENOTCONN)."""
+
+_CONNECTIONS_MAX = 100
+"""Requests of one client at one time, streams and waits included; further ones take turns."""
+
+
+class AsyncClient:
+    """Talks to the daemon; an async context manager.
+
+    Args:
+        socket: Path of the daemon's socket. Default: ``$DYRYGENTD_SOCKET``, the system's, the user's.
+        timeout_s: How long an answer may take.
+        warn: Told once if the daemon has another version; by default that is a Python warning.
+
+    Raises:
+        DaemonUnreachable: (all methods) Nobody answers on the socket, or somebody else does.
+        RemoteError: (all methods) The daemon refuses.
+    """
+
+    def __init__(
+        self, socket: str | os.PathLike[str] | None = None, *, timeout_s: float = 60.0, warn: Warn | None = None
+    ) -> None:
+        self._channel = _Channel(socket, timeout_s=timeout_s, warn=warn)
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient {self._channel.path}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; safe to repeat."""
+        await self._channel.close()
+
+    async def submit(
+        self, what: Any, *, key: str | None = None, name: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> "AsyncHandle":
+        """Submit a workflow; return when the daemon has it on disk. See `Client.submit`."""
+        body = await asyncio.to_thread(forms.submission_body, what, key=key, name=name, labels=labels)
+        answer = await self._channel.request(
+            "POST", f"/{wire.API_VERSION}/workflows", body=body, headers={"Content-Type": "application/json"}
+        )
+        submitted = wire.decode(answer, wire.Submitted)
+        return AsyncHandle(self._channel, submitted.id, submitted)
+
+    async def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
+        """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
+        query = {"result": "true"} if with_result else {}
+        return wire.decode(await self._channel.request("GET", forms.workflow_target(reference, query=query)), wire.WorkflowView)
+
+    async def handle(self, reference: str) -> "AsyncHandle":
+        """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``."""
+        return AsyncHandle(self._channel, (await self.get(reference)).id)
+
+    async def list(
+        self,
+        *,
+        states: Iterable[str] = (),
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = 50,
+    ) -> Views:
+        """Return workflows, newest first; all of them if ``limit`` is None."""
+        states = list(states)
+        views: Views = []
+        cursor: str | None = None
+        while limit is None or len(views) < limit:
+            size = forms.PAGE if limit is None else min(forms.PAGE, limit - len(views))
+            target = forms.listing_target(states=states, name=name, labels=labels, limit=size, cursor=cursor)
+            page = wire.decode(await self._channel.request("GET", target), wire.WorkflowPage)
+            views += page.workflows
+            cursor = page.next
+            if cursor is None:
+                break
+        return views
+
+    async def stats(self) -> wire.Statistics:
+        """Return what the daemon is doing."""
+        return wire.decode(await self._channel.request("GET", f"/{wire.API_VERSION}/stats"), wire.Statistics)
+
+    async def health(self) -> wire.Health:
+        """Return whether the daemon does its work."""
+        return wire.decode(await self._channel.request("GET", "/healthz"), wire.Health)
+
+
+class AsyncHandle:
+    """One workflow at the daemon. See `dyrygentd.client.sync.Handle`."""
+
+    def __init__(self, channel: "_Channel", workflow_id: str, submitted: wire.Submitted | None = None) -> None:
+        self.id = workflow_id
+        self.submitted = submitted
+        self._channel = channel
+
+    def __repr__(self) -> str:
+        return f"<AsyncHandle {self.id}>"
+
+    async def status(self, *, with_result: bool = False) -> wire.WorkflowView:
+        """Return the present view."""
+        return await self._view({"result": "true"} if with_result else {})
+
+    async def wait(self, timeout_s: float | None = None) -> wire.Outcome:
+        """Wait for the end; a daemon that goes away meanwhile is waited for as well.
+
+        Raises:
+            WaitTimeout: The time is over; the workflow goes on.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        pauses = forms.pauses()
+        while True:
+            left_s = forms.WAIT_POLL_S if deadline is None else deadline - time.monotonic()
+            try:
+                wait_s = max(0.0, min(left_s, forms.WAIT_POLL_S))
+                view = await self._view({"result": "true", "wait_s": f"{wait_s:.3f}"}, extra_s=wait_s)
+                if view.is_finished:
+                    return wire.outcome_of(view, await self._failed_nodes(view), decode_value=forms.decoded_result)
+                pauses = forms.pauses()
+                pause_s = 0.0
+            except DyrygentError as error:
+                if not forms.is_passing(error):
+                    raise
+                pause_s = next(pauses)
+            left_s = forms.WAIT_POLL_S if deadline is None else deadline - time.monotonic()
+            if left_s <= 0:
+                raise WaitTimeout(self.id, timeout_s or 0.0)
+            await asyncio.sleep(min(pause_s, left_s))
+
+    async def cancel(self) -> wire.WorkflowView:
+        """Cancel the workflow; one that has finished stays as it is."""
+        return wire.decode(await self._channel.request("POST", forms.workflow_target(self.id, "cancel")), wire.WorkflowView)
+
+    async def nodes(self, *, states: Iterable[str] = (), page: int = forms.PAGE) -> AsyncIterator[wire.NodeView]:
+        """Iterate over the nodes in their order, page by page."""
+        states = list(states)
+        cursor: str | None = None
+        while True:
+            target = forms.nodes_target(self.id, states=states, limit=page, cursor=cursor)
+            found = wire.decode(await self._channel.request("GET", target), wire.NodePage)
+            for node in found.nodes:
+                yield node
+            cursor = found.next
+            if cursor is None:
+                return
+
+    async def node(self, name: str) -> wire.NodeView:
+        """Return one node."""
+        return wire.decode(await self._channel.request("GET", forms.workflow_target(self.id, "nodes", name)), wire.NodeView)
+
+    async def events(self, *, reconnect_s: float = forms.RECONNECT_S) -> AsyncIterator[wire.WorkflowView]:
+        """Iterate over the view now and after each change, until the workflow has finished.
+
+        Args:
+            reconnect_s: How long to try to come back to a daemon that went away, before `DaemonUnreachable` is raised.
+        """
+        lost_at: float | None = None
+        pauses = forms.pauses()
+        while True:
+            try:
+                async for event in self._stream():
+                    lost_at, pauses = None, forms.pauses()
+                    if event.kind == "end":
+                        return
+                    if event.view is not None:
+                        yield event.view
+            except DyrygentError as error:
+                lost_at = lost_at or time.monotonic()
+                if not forms.is_passing(error) or time.monotonic() - lost_at >= reconnect_s:
+                    raise
+            await asyncio.sleep(next(pauses))
+
+    async def _stream(self) -> AsyncIterator[forms.StreamEvent]:
+        reader = forms.EventReader()
+        target = forms.workflow_target(self.id, "events")
+        async for line in self._channel.lines(target, silence_max_s=forms.SILENCE_MAX_S):
+            event = reader.feed(line)
+            if event is not None:
+                yield event
+
+    async def _view(self, query: Mapping[str, object], *, extra_s: float = 0.0) -> wire.WorkflowView:
+        target = forms.workflow_target(self.id, query=query)
+        return wire.decode(await self._channel.request("GET", target, extra_s=extra_s), wire.WorkflowView)
+
+    async def _failed_nodes(self, view: wire.WorkflowView) -> list[wire.NodeView]:
+        if not view.counts.get("failed"):
+            return []
+        target = forms.nodes_target(self.id, states=["failed"], limit=forms.FAILED_NODES_MAX)
+        return wire.decode(await self._channel.request("GET", target), wire.NodePage).nodes
+
+
+class _Channel:
+    """Speaks HTTP with the daemon; the session is made on first use, in the loop that uses it."""
+
+    def __init__(self, socket: str | os.PathLike[str] | None, *, timeout_s: float, warn: Warn | None) -> None:
+        self.path = find_socket(socket)
+        self._timeout_s = timeout_s
+        self._versions = VersionCheck(self.path, warn)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def request(
+        self, method: str, target: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None, extra_s: float = 0
+    ) -> bytes:
+        """Return the body of the answer. Raises `DaemonUnreachable` or `RemoteError`."""
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s + extra_s)
+        async with self._exchange(method, target, timeout, body, headers) as response:
+            return await response.read()
+
+    async def lines(self, target: str, *, silence_max_s: float) -> AsyncIterator[bytes]:
+        """Iterate over the lines of an endless answer."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=silence_max_s)
+        async with self._exchange("GET", target, timeout) as response:
+            async for line in response.content:
+                yield line.rstrip(b"\r\n")
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def _exchange(
+        self,
+        method: str,
+        target: str,
+        limits: aiohttp.ClientTimeout,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            async with await self._open(method, target, limits, body, headers) as response:
+                self._versions.check(response.headers.get(wire.VERSION_HEADER), response.headers.get("Server"))
+                if response.status >= 400:
+                    raise wire.error_of_problem(await response.read(), response.status)
+                yield response
+        except TimeoutError as error:
+            raise DaemonUnreachable(
+                f"'{self.path}' did not answer in time", next_step="is the daemon overloaded or stopped? see its log"
+            ) from error
+        except aiohttp.ClientConnectorError as error:
+            raise unreachable(self.path, error.os_error) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
+            raise unreachable(self.path, ConnectionResetError(errno.ECONNRESET, str(error))) from error
+        except aiohttp.ClientError as error:
+            raise foreign(self.path, "what came is no HTTP") from error
+
+    async def _open(
+        self,
+        method: str,
+        target: str,
+        limits: aiohttp.ClientTimeout,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> aiohttp.ClientResponse:
+        """Send a request; if the daemon's backlog is full, try again a few times."""
+        if self._session is None:
+            # Like the other client: a connection for each request, so none is met that the daemon has just closed.
+            connector = aiohttp.UnixConnector(path=str(self.path), limit=_CONNECTIONS_MAX, force_close=True)
+            self._session = aiohttp.ClientSession(connector=connector)
+        url = f"http://localhost{target}"
+        for pause_s in CONNECT_PAUSES_S:
+            try:
+                return await self._session.request(method, url, data=body, headers=headers, timeout=limits)
+            except aiohttp.ClientOSError as error:
+                if error.errno not in _BACKLOG_FULL:
+                    raise
+            await asyncio.sleep(pause_s)
+        return await self._session.request(method, url, data=body, headers=headers, timeout=limits)

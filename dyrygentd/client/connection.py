@@ -1,0 +1,212 @@
+"""Reach the daemon: find its socket, ask, and say in plain words why it cannot be reached.
+
+Each request has a connection of its own. On a Unix socket that costs some 50 µs, and it spares what goes wrong with kept
+connections: a request that meets a connection which the daemon has just closed, and two threads on one connection.
+"""
+
+import errno
+import http.client
+import os
+import socket
+import stat
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from dyrygentd import __version__, wire
+from dyrygentd.errors import DaemonUnreachable
+
+ENVIRONMENT: Final = "DYRYGENTD_SOCKET"
+SYSTEM_SOCKET: Final = Path("/run/dyrygentd/dyrygentd.sock")
+
+CONNECT_PAUSES_S = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""A full backlog turns clients away with EAGAIN; these pauses give the daemon 1.4 s to catch up."""
+
+Warn = Callable[[str], None]
+
+
+def find_socket(argument: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the argument, else ``$DYRYGENTD_SOCKET``, else the system's socket if it exists, else the user's.
+
+    If neither exists, the system's is returned, so that a person is told about that one.
+    """
+    if argument:
+        return Path(argument)
+    if environ.get(ENVIRONMENT):
+        return Path(environ[ENVIRONMENT])
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime and not _exists(SYSTEM_SOCKET):
+        own = Path(runtime) / "dyrygentd" / "dyrygentd.sock"
+        if _exists(own):
+            return own
+    return SYSTEM_SOCKET
+
+
+class Connection:
+    """Speaks HTTP with the daemon behind one socket; safe to use from several threads.
+
+    Args:
+        warn: Told once if the daemon has another version.
+    """
+
+    def __init__(self, path: Path, *, timeout_s: float, warn: Warn | None = None) -> None:
+        self.path = path
+        self.timeout_s = timeout_s
+        self.versions = VersionCheck(path, warn)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.path}>"
+
+    def request(
+        self, method: str, target: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None, extra_s: float = 0
+    ) -> bytes:
+        """Return the body of the answer.
+
+        Args:
+            extra_s: Time to wait for the answer in addition to ``timeout_s``.
+
+        Raises:
+            DaemonUnreachable: Nobody answers, or somebody else does.
+            RemoteError: The daemon refuses.
+        """
+        with self._exchange(method, target, body, headers, self.timeout_s + extra_s) as response:
+            return response.read()
+
+    def lines(self, target: str, *, silence_max_s: float) -> Iterator[bytes]:
+        """Iterate over the lines of an endless answer. Raises as `request` does, also if it breaks off or falls silent."""
+        with self._exchange("GET", target, None, None, silence_max_s) as response:
+            while line := response.readline():
+                yield line.rstrip(b"\r\n")
+
+    @contextmanager
+    def _exchange(
+        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str] | None, timeout_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = _UnixConnection(self.path, timeout_s)
+        try:
+            # An early answer (body too large) closes the sending side, and waits to be read nevertheless.
+            with suppress(BrokenPipeError):
+                connection.request(method, target, body=body, headers=dict(headers or {}))
+            response = connection.getresponse()
+            self.versions.check(response.getheader(wire.VERSION_HEADER), response.getheader("Server"))
+            if response.status >= 400:
+                raise wire.error_of_problem(response.read(), response.status)
+            yield response
+        except TimeoutError as error:
+            raise DaemonUnreachable(
+                f"'{self.path}' did not answer within {timeout_s:g} s",
+                next_step="is the daemon overloaded or stopped? see its log",
+            ) from error
+        except OSError as error:
+            raise unreachable(self.path, error) from error
+        except http.client.HTTPException as error:
+            raise foreign(self.path, "what came is no HTTP") from error
+        finally:
+            connection.close()
+
+
+class VersionCheck:
+    """Recognises the daemon by its version header and warns once if its version is another."""
+
+    def __init__(self, path: Path, warn: Warn | None = None) -> None:
+        self._path = path
+        self._warn = warn or (lambda message: warnings.warn(message, stacklevel=6))
+        self._has_warned = False
+
+    def check(self, version: str | None, server: str | None) -> None:
+        """Raise `DaemonUnreachable` if the answer is not the daemon's."""
+        if version is None:
+            raise foreign(self._path, f"the server calls itself '{server}'" if server else "the answer has no version")
+        if version != __version__ and not self._has_warned:
+            self._has_warned = True
+            self._warn(f"this is dyrygentd {__version__}, the daemon on '{self._path}' is {version}")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket. The request line and headers are the standard library's."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        for pause_s in (*CONNECT_PAUSES_S, None):
+            self.sock: Any = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            try:
+                self.sock.connect(os.fspath(self._path))
+                return
+            except BlockingIOError:
+                self.sock.close()
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+            except BaseException:
+                self.sock.close()
+                raise
+
+
+def unreachable(path: Path, error: OSError) -> DaemonUnreachable:
+    """Say why nobody can be reached at ``path``, and what to do."""
+    if isinstance(error, PermissionError) or error.errno == errno.EACCES:
+        return DaemonUnreachable(f"cannot reach '{path}': this user may not use it", next_step=_way_in(path))
+    if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+        return DaemonUnreachable(f"cannot reach '{path}': too many clients are waiting there", next_step="try again in a moment")
+    if str(error) == "AF_UNIX path too long":
+        return DaemonUnreachable(f"cannot reach '{path}': the path of a socket has 107 bytes at most")
+    if _exists(path) and not _is_socket(path):
+        return DaemonUnreachable(
+            f"cannot reach '{path}': this is no socket", next_step=f"name the daemon's socket with --socket or ${ENVIRONMENT}"
+        )
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return DaemonUnreachable(
+            f"'{path}' closed the connection before it answered",
+            next_step="did the daemon stop? a submission with a key can be repeated without harm",
+        )
+    if path == SYSTEM_SOCKET:
+        return DaemonUnreachable(
+            f"cannot reach '{path}': is dyrygentd.service running?",
+            next_step=f"`systemctl start dyrygentd`, or `dyrygentd serve` and name its socket with --socket or ${ENVIRONMENT}",
+        )
+    reason = "nobody listens there, it was left behind" if _exists(path) else "there is no such socket"
+    return DaemonUnreachable(
+        f"cannot reach '{path}': {reason}; is the daemon running?", next_step=f"start it with `dyrygentd serve --socket {path}`"
+    )
+
+
+def foreign(path: Path, sign: str) -> DaemonUnreachable:
+    """Say that somebody answers at ``path`` who is not the daemon."""
+    return DaemonUnreachable(
+        f"something else than dyrygentd answers on '{path}': {sign}",
+        next_step=f"name the daemon's socket with --socket or ${ENVIRONMENT}",
+    )
+
+
+def _way_in(path: Path) -> str:
+    try:
+        import grp
+
+        group = grp.getgrgid(path.stat().st_gid).gr_name
+    except (OSError, KeyError):
+        return "join the group that owns it, or use sudo"
+    return f"join the group '{group}' (`sudo usermod -aG {group} $USER`, then log in again), or use sudo"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.lstat()
+    except PermissionError:
+        return True  # It cannot be seen, but connecting says more than silence.
+    except OSError:
+        return False
+    return True
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        return True

@@ -1,0 +1,211 @@
+"""The client for programs and scripts that do not use asyncio. Needs nothing but the standard library and msgspec.
+
+A daemon that restarts interrupts nobody who waits: `Handle.wait` and `Handle.events` come back to it by themselves.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
+
+from dyrygentd import wire
+from dyrygentd.client import forms
+from dyrygentd.client.connection import Connection, Warn, find_socket
+from dyrygentd.errors import DyrygentError, WaitTimeout
+
+Views = list[wire.WorkflowView]
+
+
+class Client:
+    """Talks to the daemon; safe to use from several threads.
+
+    Args:
+        socket: Path of the daemon's socket. Default: ``$DYRYGENTD_SOCKET``, the system's, the user's.
+        timeout_s: How long an answer may take.
+        warn: Told once if the daemon has another version; by default that is a Python warning.
+
+    Raises:
+        DaemonUnreachable: (all methods) Nobody answers on the socket, or somebody else does.
+        RemoteError: (all methods) The daemon refuses.
+    """
+
+    def __init__(
+        self, socket: str | os.PathLike[str] | None = None, *, timeout_s: float = 60.0, warn: Warn | None = None
+    ) -> None:
+        self._connection = Connection(find_socket(socket), timeout_s=timeout_s, warn=warn)
+
+    def __repr__(self) -> str:
+        return f"<Client {self._connection.path}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Do nothing yet: no connection outlives its request."""
+
+    def submit(
+        self, what: Any, *, key: str | None = None, name: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> "Handle":
+        """Submit a workflow; return when the daemon has it on disk.
+
+        Args:
+            what: A canvas, a `Workflow`, a `Definition`, or a definition document (a dict, or JSON as bytes).
+            key: If a workflow was submitted with this key before, its handle is returned and nothing is created. Only a
+                submission with a key can be repeated without harm after the connection broke.
+            name, labels: Instead of those that ``what`` brings.
+        """
+        body = forms.submission_body(what, key=key, name=name, labels=labels)
+        answer = self._connection.request(
+            "POST", f"/{wire.API_VERSION}/workflows", body=body, headers={"Content-Type": "application/json"}
+        )
+        submitted = wire.decode(answer, wire.Submitted)
+        return Handle(self._connection, submitted.id, submitted)
+
+    def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
+        """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
+        query = {"result": "true"} if with_result else {}
+        return wire.decode(self._connection.request("GET", forms.workflow_target(reference, query=query)), wire.WorkflowView)
+
+    def handle(self, reference: str) -> "Handle":
+        """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``."""
+        return Handle(self._connection, self.get(reference).id)
+
+    def list(
+        self,
+        *,
+        states: Iterable[str] = (),
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = 50,
+    ) -> Views:
+        """Return workflows, newest first; all of them if ``limit`` is None."""
+        states = list(states)
+        views: Views = []
+        cursor: str | None = None
+        while limit is None or len(views) < limit:
+            size = forms.PAGE if limit is None else min(forms.PAGE, limit - len(views))
+            target = forms.listing_target(states=states, name=name, labels=labels, limit=size, cursor=cursor)
+            page = wire.decode(self._connection.request("GET", target), wire.WorkflowPage)
+            views += page.workflows
+            cursor = page.next
+            if cursor is None:
+                break
+        return views
+
+    def stats(self) -> wire.Statistics:
+        """Return what the daemon is doing."""
+        return wire.decode(self._connection.request("GET", f"/{wire.API_VERSION}/stats"), wire.Statistics)
+
+    def health(self) -> wire.Health:
+        """Return whether the daemon does its work."""
+        return wire.decode(self._connection.request("GET", "/healthz"), wire.Health)
+
+
+class Handle:
+    """One workflow at the daemon.
+
+    Attributes:
+        id: The workflow's id.
+        submitted: The daemon's answer, if this handle comes from a submission.
+    """
+
+    def __init__(self, connection: Connection, workflow_id: str, submitted: wire.Submitted | None = None) -> None:
+        self.id = workflow_id
+        self.submitted = submitted
+        self._connection = connection
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.id}>"
+
+    def status(self, *, with_result: bool = False) -> wire.WorkflowView:
+        """Return the present view."""
+        return self._view({"result": "true"} if with_result else {})
+
+    def wait(self, timeout_s: float | None = None) -> wire.Outcome:
+        """Wait for the end; a daemon that goes away meanwhile is waited for as well.
+
+        Raises:
+            WaitTimeout: The time is over; the workflow goes on.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        pauses = forms.pauses()
+        while True:
+            left_s = forms.WAIT_POLL_S if deadline is None else deadline - time.monotonic()
+            try:
+                wait_s = max(0.0, min(left_s, forms.WAIT_POLL_S))
+                view = self._view({"result": "true", "wait_s": f"{wait_s:.3f}"}, extra_s=wait_s)
+                if view.is_finished:
+                    return wire.outcome_of(view, self._failed_nodes(view), decode_value=forms.decoded_result)
+                pauses = forms.pauses()
+                pause_s = 0.0
+            except DyrygentError as error:
+                if not forms.is_passing(error):
+                    raise
+                pause_s = next(pauses)
+            left_s = forms.WAIT_POLL_S if deadline is None else deadline - time.monotonic()
+            if left_s <= 0:
+                raise WaitTimeout(self.id, timeout_s or 0.0)
+            time.sleep(min(pause_s, left_s))
+
+    def cancel(self) -> wire.WorkflowView:
+        """Cancel the workflow; one that has finished stays as it is."""
+        return wire.decode(self._connection.request("POST", forms.workflow_target(self.id, "cancel")), wire.WorkflowView)
+
+    def nodes(self, *, states: Iterable[str] = (), page: int = forms.PAGE) -> Iterator[wire.NodeView]:
+        """Iterate over the nodes in their order, page by page."""
+        states = list(states)
+        cursor: str | None = None
+        while True:
+            target = forms.nodes_target(self.id, states=states, limit=page, cursor=cursor)
+            found = wire.decode(self._connection.request("GET", target), wire.NodePage)
+            yield from found.nodes
+            cursor = found.next
+            if cursor is None:
+                return
+
+    def node(self, name: str) -> wire.NodeView:
+        """Return one node."""
+        return wire.decode(self._connection.request("GET", forms.workflow_target(self.id, "nodes", name)), wire.NodeView)
+
+    def events(self, *, reconnect_s: float = forms.RECONNECT_S) -> Iterator[wire.WorkflowView]:
+        """Iterate over the view now and after each change, until the workflow has finished.
+
+        Args:
+            reconnect_s: How long to try to come back to a daemon that went away, before `DaemonUnreachable` is raised.
+        """
+        lost_at: float | None = None
+        pauses = forms.pauses()
+        while True:
+            try:
+                for event in self._stream():
+                    lost_at, pauses = None, forms.pauses()
+                    if event.kind == "end":
+                        return
+                    if event.view is not None:
+                        yield event.view
+            except DyrygentError as error:
+                lost_at = lost_at or time.monotonic()
+                if not forms.is_passing(error) or time.monotonic() - lost_at >= reconnect_s:
+                    raise
+            time.sleep(next(pauses))
+
+    def _stream(self) -> Iterator[forms.StreamEvent]:
+        reader = forms.EventReader()
+        target = forms.workflow_target(self.id, "events")
+        for line in self._connection.lines(target, silence_max_s=forms.SILENCE_MAX_S):
+            event = reader.feed(line)
+            if event is not None:
+                yield event
+
+    def _view(self, query: Mapping[str, object], *, extra_s: float = 0.0) -> wire.WorkflowView:
+        target = forms.workflow_target(self.id, query=query)
+        return wire.decode(self._connection.request("GET", target, extra_s=extra_s), wire.WorkflowView)
+
+    def _failed_nodes(self, view: wire.WorkflowView) -> list[wire.NodeView]:
+        if not view.counts.get("failed"):
+            return []
+        target = forms.nodes_target(self.id, states=["failed"], limit=forms.FAILED_NODES_MAX)
+        return wire.decode(self._connection.request("GET", target), wire.NodePage).nodes

@@ -60,6 +60,7 @@ class HttpLimits:
         waits_max: Long polls at one time.
         streams_max: Event streams at one time.
         wait_s_max: Longest time that a long poll is held.
+        heartbeat_s: Longest silence of an event stream; proxies and clients close what is silent for 30 to 60 s.
     """
 
     body_bytes_max: int = 64 * 1024 * 1024
@@ -70,6 +71,7 @@ class HttpLimits:
     waits_max: int = 1000
     streams_max: int = 100
     wait_s_max: float = 60.0
+    heartbeat_s: float = 15.0
 
 
 class Use(Enum):
@@ -206,7 +208,8 @@ class Api:
         """Send the workflow now and after each change."""
         workflow_id = await self._resolve(request)
         await self._scheduler.view(workflow_id)  # An error is still a problem document here, and not in the stream.
-        return await send_views(request, self._scheduler.follow(workflow_id), stopping=self._wait_stopping)
+        views = self._scheduler.follow(workflow_id)
+        return await send_views(request, views, stopping=self._wait_stopping, heartbeat_s=self._limits.heartbeat_s)
 
     async def cancel_workflow(self, request: web.Request) -> web.StreamResponse:
         """Cancel a workflow; one that has finished stays as it is."""

@@ -14,9 +14,6 @@ from aiohttp.client_exceptions import ClientConnectionResetError
 from dyrygentd import wire
 from dyrygentd.errors import DyrygentError
 
-HEARTBEAT_S: Final = 15.0
-"""Proxies and clients close what is silent for 30 to 60 s."""
-
 WRITE_TIMEOUT_S: Final = 30.0
 """A client that takes nothing for so long gives its place to another."""
 
@@ -30,7 +27,7 @@ async def send_views(
     views: AsyncIterator[wire.WorkflowView],
     *,
     stopping: Callable[[], Awaitable[object]],
-    heartbeat_s: float = HEARTBEAT_S,
+    heartbeat_s: float,
 ) -> web.StreamResponse:
     """Send views as they come; then ``end``, or ``bye`` as soon as ``stopping()`` returns. A client that leaves is no error."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})

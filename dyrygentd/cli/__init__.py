@@ -1,0 +1,119 @@
+"""`dyrygentctl`: see and control workflows from a shell. The home of click and rich.
+
+Data goes to stdout, words to stderr. What costs time to import (rich, the client, a canvas) is imported inside functions, so
+that help and completion answer at once.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+from dyrygentd import __version__
+from dyrygentd.errors import DaemonUnreachable, DyrygentError
+
+if TYPE_CHECKING:
+    from dyrygentd.client.sync import Client, Handle
+
+FAILED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+INTERRUPTED: Final = 130
+"""128 and the number of SIGINT, as shells have it."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Session:
+    """What the options before the command say."""
+
+    socket: str | None
+    is_json: bool
+
+    def client(self) -> "Client":
+        """Make a client; another version of the daemon is told on stderr."""
+        from dyrygentd.client.sync import Client
+
+        return Client(self.socket, warn=lambda message: say(f"warning: {message}"))
+
+    def handle(self, reference: str) -> "Handle":
+        """Return the handle for an id, a unique prefix, a name or ``@latest``."""
+        return self.client().handle(reference)
+
+
+class Commands(click.Group):
+    """A group of commands that reports our errors with their next step, and in its exit status."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except DyrygentError as error:
+            fail(str(error), next_step=error.next_step, status=UNREACHABLE if isinstance(error, DaemonUnreachable) else FAILED)
+        except KeyboardInterrupt:
+            say("interrupted")
+            sys.exit(INTERRUPTED)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""REF is a workflow's id, a unique prefix of it, its name, or @latest. Exit status: 0 fine, 1 failed, 2 usage,
+    3 daemon unreachable. Completion: eval "$(_DYRYGENTCTL_COMPLETE=bash_source dyrygentctl)" (or zsh_source, fish_source).""",
+)
+@click.option("--socket", metavar="PATH", help="The daemon's socket [default: $DYRYGENTD_SOCKET, the system's, yours].")
+@click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+@click.version_option(__version__, prog_name="dyrygentctl")
+@click.pass_context
+def main(context: click.Context, socket: str | None, is_json: bool) -> None:
+    """See and control the workflows of dyrygentd."""
+    context.obj = Session(socket, is_json)
+
+
+def command(function: F) -> F:
+    """Hand the `Session` to a command as its first argument, and let it take ``--json`` too."""
+
+    @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+    @click.pass_obj
+    @functools.wraps(function)
+    def run(session: Session, *args: Any, is_json: bool, **options: Any) -> Any:
+        session.is_json = session.is_json or is_json
+        return function(session, *args, **options)
+
+    wrapped: F = run
+    return wrapped
+
+
+def say(words: str) -> None:
+    """Tell a person something."""
+    click.echo(words, err=True)
+
+
+def fail(words: str, *, next_step: str = "", status: int = FAILED) -> NoReturn:
+    """Tell what went wrong and what to do, and exit."""
+    from dyrygentd.cli.render import visible
+
+    say(f"error: {visible(words)}")
+    if next_step:
+        say(f"next: {visible(next_step)}")
+    sys.exit(status)
+
+
+def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Read ``k=v`` options."""
+    found = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"'{text}' is not of the form k=v")
+        found[name] = value
+    return found
+
+
+# The commands register themselves with `main`.
+from dyrygentd.cli import control, show, submit  # noqa: E402
+
+__all__ = ["control", "main", "show", "submit"]

@@ -1,0 +1,162 @@
+"""How things look in a terminal: tables whose names are never cut, times, bars, and no control characters from outside."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from dyrygentd import wire
+
+_COLOURS: Final = {
+    "succeeded": "green",
+    "failed": "red",
+    "blocked": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "dispatched": "cyan",
+    "dispatching": "cyan",
+    "held": "yellow",
+}
+_ORDER: Final = ("succeeded", "dispatched", "dispatching", "ready", "held", "waiting", "failed", "blocked", "cancelled")
+"""Order in which counts are shown: what is behind, what is under way, what is ahead, what went wrong."""
+
+_ENDED: Final = ("succeeded", "failed", "blocked", "cancelled")
+
+
+def visible(text: object) -> str:
+    """Return a text without control characters: names and errors come from outside and must not steer a terminal."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else f"\\x{ord(character):02x}" for character in str(text)
+    )
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return an aligned table. A column with a state is coloured; nothing is ever cut."""
+    cells = [[visible(cell).replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(len(line[column]) for line in [list(heads), *cells]) for column in range(len(heads))]
+    lines = [_line(heads, widths, style=lambda head: click.style(head, bold=True))]
+    lines += [_line(row, widths, style=state) for row in cells]
+    return "\n".join(lines)
+
+
+def state(word: str) -> str:
+    """Return a state in its colour; any other text as it is. click drops colours if stdout is no terminal."""
+    colour = _COLOURS.get(word)
+    return click.style(word, fg=colour) if colour else word
+
+
+def moment(at: float | None) -> str:
+    """Return a time of the past in local time, as short as today permits."""
+    if at is None:
+        return ""
+    then, now = time.localtime(at), time.localtime()
+    return time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time in its two largest units."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    for unit, size, smaller, smaller_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller_size} {smaller}"
+    return f"{whole} s"
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """Return ``succeeded 3, failed 1``, without what there is none of."""
+    known = [word for word in _ORDER if numbers.get(word)]
+    others = [word for word in numbers if word not in _ORDER and numbers[word]]
+    return ", ".join(f"{state(word)} {numbers[word]}" for word in [*known, *others])
+
+
+def ended(view: "wire.WorkflowView") -> int:
+    """Return how many tasks have come to their end."""
+    return sum(view.counts.get(word, 0) for word in _ENDED)
+
+
+def took(view: "wire.WorkflowView") -> str:
+    """Return how long a workflow took, or has been running."""
+    return duration((view.finished_at or time.time()) - view.created_at)
+
+
+def summary(view: "wire.WorkflowView") -> str:
+    """Return one line that says how a workflow stands."""
+    share = 100 * ended(view) // view.tasks if view.tasks else 100
+    return f"{view.state} {ended(view)}/{view.tasks} {share}% ({click.unstyle(counts(view.counts))}) {took(view)}"
+
+
+def fields(pairs: Mapping[str, object]) -> str:
+    """Return ``name  value`` lines; empty values are left out."""
+    shown = {name: value for name, value in pairs.items() if value not in ("", None)}
+    width = max(map(len, shown), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown.items())
+
+
+def node_rows(nodes: "Iterable[wire.NodeView]") -> str:
+    """Return a table of nodes: what is wrong with them stands at the end of the line."""
+    rows = [
+        (
+            node.name,
+            node.state,
+            node.task or "(join)",
+            node.attempt or "",
+            moment(node.finished_at or node.dispatched_at),
+            reason(node),
+        )
+        for node in nodes
+    ]
+    return table(("NODE", "STATE", "TASK", "ATTEMPT", "AT", "WHY"), rows)
+
+
+def reason(node: "wire.NodeView") -> str:
+    """Return why a node is in its state."""
+    if node.error:
+        return node.error
+    if node.blocked_by:
+        return f"blocked by {node.blocked_by}"
+    if node.held_until:
+        return f"held until {moment(node.held_until)}"
+    return node.reported or ""
+
+
+class LiveProgress:
+    """A progress bar with counts, rate and time left that follows views; a context manager."""
+
+    def __init__(self, view: "wire.WorkflowView") -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[counts]}", markup=False),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task(visible(view.name), total=view.tasks, completed=ended(view), rate="", counts="")
+
+    def __enter__(self) -> "LiveProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, view: "wire.WorkflowView") -> None:
+        """Move to a view."""
+        speed = next((task.speed for task in self._bar.tasks if task.id == self._task), None)
+        details: dict[str, Any] = {"rate": f"{speed:.1f}/s" if speed else "", "counts": click.unstyle(counts(view.counts))}
+        self._bar.update(self._task, completed=ended(view), **details)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], *, style: Any) -> str:
+    # Styled after padding: escape sequences have no width.
+    padded = [style(cell) + " " * (width - len(cell)) for cell, width in zip(cells, widths, strict=True)]
+    return "  ".join(padded).rstrip()

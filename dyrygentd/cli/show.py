@@ -1,0 +1,168 @@
+"""`dyrygentctl list`, `show` and `stats`: look without touching."""
+
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dyrygentd.cli import Session, command, main, pairs, render, say
+
+if TYPE_CHECKING:
+    from dyrygentd import wire
+    from dyrygentd.client.sync import Handle
+
+_FAILED_SHOWN = 20
+_FINISHED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@main.command("list")
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Only these states; may be repeated.")
+@click.option("--name", help="Only workflows with this name.")
+@click.option("--label", "labels", metavar="K=V", multiple=True, callback=pairs, help="Only with this label; may be repeated.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show so many.")
+@click.option("--all", "is_all", is_flag=True, help="Show all of them.")
+@command
+def list_workflows(
+    session: Session, states: tuple[str, ...], name: str | None, labels: dict[str, str], limit: int, is_all: bool
+) -> None:
+    """List workflows, newest first."""
+    from dyrygentd import wire
+
+    # One more than wanted, to tell whether there are more.
+    wanted = None if is_all else limit + 1
+    views = session.client().list(states=states, name=name, labels=labels, limit=wanted)
+    shown = views if is_all else views[:limit]
+    if session.is_json:
+        click.echo(wire.encode(shown))
+        return
+    if shown:
+        rows = [
+            (
+                view.id,
+                view.name,
+                view.state,
+                f"{render.ended(view)}/{view.tasks}",
+                render.moment(view.created_at),
+                render.took(view),
+            )
+            for view in shown
+        ]
+        click.echo(render.table(("ID", "NAME", "STATE", "TASKS", "CREATED", "TOOK"), rows))
+    else:
+        say("no workflows")
+    if len(views) > len(shown):
+        say(f"there are more: --limit {limit * 5}, or --all")
+
+
+@main.command()
+@click.argument("reference", metavar="REF")
+@click.option("--nodes", "is_all", is_flag=True, help="Show all nodes.")
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Show the nodes in this state; may be repeated.")
+@click.option("--node", "name", metavar="NAME", help="Show one node.")
+@command
+def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...], name: str | None) -> None:
+    """Show a workflow: how it stands, and what went wrong."""
+    from dyrygentd import wire
+
+    handle = session.handle(reference)
+    if name is not None:
+        node = handle.node(name)
+        click.echo(wire.encode(node) if session.is_json else _node(node))
+        return
+    view = handle.status(with_result=True)
+    nodes: Iterable[wire.NodeView] = ()
+    if is_all or states:
+        nodes = handle.nodes(states=states)
+    elif session.is_json:
+        nodes = itertools.islice(handle.nodes(states=["failed"]), _FAILED_SHOWN)
+    if session.is_json:
+        click.echo(wire.encode({"workflow": view, "nodes": list(nodes)}))
+        return
+    click.echo(_workflow(view))
+    if is_all or states:
+        click.echo("\n" + render.node_rows(nodes))
+    else:
+        _show_failed(handle, view)
+
+
+@main.command()
+@command
+def stats(session: Session) -> None:
+    """Show what the daemon is doing."""
+    from dyrygentd import wire
+
+    statistics = session.client().stats()
+    if session.is_json:
+        click.echo(wire.encode(statistics))
+        return
+    click.echo(render.fields({"version": statistics.version, "uptime": render.duration(statistics.uptime_s)}))
+    for part in ("engine", "store", "dispatcher", "watcher"):
+        click.echo(f"\n{click.style(part, bold=True)}")
+        click.echo(render.fields(_flat(getattr(statistics, part))))
+    for problem in statistics.problems:
+        say(f"problem: {render.visible(problem)}")
+
+
+def _workflow(view: "wire.WorkflowView") -> str:
+    labels = " ".join(f"{name}={value}" for name, value in view.labels.items())
+    return render.fields(
+        {
+            "id": view.id,
+            "name": render.visible(view.name),
+            "state": render.state(view.state),
+            "tasks": f"{render.ended(view)}/{view.tasks}  ({render.counts(view.counts)})",
+            "created": render.moment(view.created_at),
+            "finished": render.moment(view.finished_at),
+            "took" if view.is_finished else "running for": render.took(view),
+            "key": render.visible(view.key or ""),
+            "labels": render.visible(labels),
+            "error": render.visible(view.error),
+            "result": "" if view.result is None else render.visible(bytes(view.result).decode()),
+        }
+    )
+
+
+def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
+    """Show the nodes that failed, and how many wait in vain for each of them."""
+    failed = list(itertools.islice(handle.nodes(states=["failed"]), _FAILED_SHOWN)) if view.counts.get("failed") else []
+    if not failed:
+        return
+    click.echo("\n" + render.node_rows(failed))
+    more = view.counts["failed"] - len(failed)
+    if more > 0:
+        say(f"and {more} more: `dyrygentctl show {view.id} --state failed`")
+    if view.counts.get("blocked"):
+        blocked = list(itertools.islice(handle.nodes(states=["blocked"]), _FAILED_SHOWN))
+        click.echo("\n" + render.node_rows(blocked))
+        if view.counts["blocked"] > len(blocked):
+            say(f"and {view.counts['blocked'] - len(blocked)} more: `dyrygentctl show {view.id} --state blocked`")
+
+
+def _node(node: "wire.NodeView") -> str:
+    return render.fields(
+        {
+            "node": render.visible(node.name),
+            "state": render.state(node.state),
+            "task": render.visible(node.task or "(join)"),
+            "task id": node.task_id,
+            "attempt": node.attempt or "",
+            "after": render.visible(", ".join(node.after)),
+            "dispatched": render.moment(node.dispatched_at),
+            "finished": render.moment(node.finished_at),
+            "reported": render.visible(node.reported or ""),
+            "blocked by": render.visible(node.blocked_by or ""),
+            "held until": render.moment(node.held_until),
+            "error": render.visible(node.error or ""),
+        }
+    )
+
+
+def _flat(part: dict[str, Any]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in part.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": each for key, each in value.items()}
+        else:
+            flat[name] = f"{value:.3f}" if isinstance(value, float) else value
+    return flat

@@ -146,7 +146,8 @@ def _options_with_times(signature: Signature) -> bytes:
 def _names(nodes: Iterable[NodeDocument]) -> Iterable[str]:
     """Give a name to each node that has none: its task's last word and its position."""
     for position, node in enumerate(nodes, start=1):
-        yield node.name or f"{(node.task or 'join').rpartition('.')[2]}-{position}"
+        # Cut, so that the position of a task with a long name still fits into a name, as it will be read back from the store.
+        yield node.name or f"{(node.task or 'join').rpartition('.')[2][:180]}-{position}"
 
 
 class _SignatureReader:
@@ -183,7 +184,7 @@ def _split_options(name: str, text: bytes) -> tuple[bytes, float, float]:
         return text, 0.0, 0.0
     options: dict[str, Any] = _decode(text, dict[str, Any])
     serializer = options.get("serializer")
-    if serializer is not None and serializer not in SERIALIZERS:
+    if serializer is not None and not (isinstance(serializer, str) and serializer in SERIALIZERS):
         raise BadNode(
             name,
             f"serializer '{serializer}' is not accepted from a client",
@@ -209,7 +210,8 @@ def _unix_time(name: str, eta: Any) -> float:
         raise BadNode(name, "`options.eta` must be an ISO 8601 time or Unix seconds") from None
     if moment.tzinfo is None:
         raise BadNode(name, "`options.eta` has no time zone", next_step="append 'Z' or an offset such as '+02:00'")
-    return moment.timestamp()
+    # A time before 1970 would not be read back from the stored definition; it is as past as any.
+    return max(0.0, moment.timestamp())
 
 
 # --- views ----------------------------------------------------------------------------------------------------------
@@ -409,7 +411,7 @@ def error_of_problem(body: bytes, status: int) -> RemoteError:
     """Read a problem document back; anything else becomes an error that quotes the beginning of the body."""
     try:
         document = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document = {"detail": body[:200].decode(errors="replace").strip() or f"HTTP status {status}"}
     return RemoteError(
         str(document.get("detail", f"HTTP status {status}")),
@@ -442,6 +444,8 @@ def decode(body: bytes, form: type[T]) -> T:
 
 def _decode(body: bytes, form: Any) -> Any:
     try:
+        if not body.isascii():
+            body.decode()  # What is kept as raw text is not looked into below, and must not fail when a message is built from it.
         return msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:
         message = str(error)

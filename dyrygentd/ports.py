@@ -125,17 +125,20 @@ class Dispatcher(Protocol):
     """Sends messages to the broker."""
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
-        """Send each message once and tell what became of it.
+        """Send messages and tell what became of them; those without an answer are to be handed in again.
 
-        Raises `BrokerUnavailable` if it is unknown whether they were sent: the caller repeats the same call until it returns.
+        Raises `BrokerUnavailable` if it is unknown whether any was sent: the caller hands in the same messages until it returns.
         Where the broker allows it (`DispatcherStatistics.exactly_once`), a repeated message is not sent a second time.
         """
 
     async def revoke(self, task_ids: Sequence[str]) -> None:
-        """Ask the workers to drop these tasks. Best effort."""
+        """Ask the workers to drop these tasks. Raises `BrokerUnavailable`; missing it does no harm."""
 
     async def forget(self, workflow_ids: Sequence[str]) -> None:
-        """Drop what was kept against double sending; these workflows will publish no more. Best effort."""
+        """Drop what was kept against double sending; these workflows will publish no more.
+
+        Raises `BrokerUnavailable`; missing it does no harm.
+        """
 
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""

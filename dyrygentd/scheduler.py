@@ -504,17 +504,20 @@ class Scheduler:
         pause_s = _RETRY_FIRST_S
         while messages := [message for message in messages if self._engine.is_in_flight(message.task_id)]:
             try:
-                self._post(*await self._dispatcher.publish(messages))
-                break
+                outcomes = await self._dispatcher.publish(messages)
             except BrokerUnavailable as error:
                 if not self._broker_problem:
                     logger.error("nothing is dispatched until the broker answers: %s", error)
                 self._broker_problem = str(error)
-            await anyio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _RETRY_MAX_S)
-        if self._broker_problem:
-            logger.warning("the broker answers again")
-            self._broker_problem = ""
+                await anyio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _RETRY_MAX_S)
+                continue
+            self._post(*outcomes)
+            answered = {outcome.task_id for outcome in outcomes}
+            messages = [message for message in messages if message.task_id not in answered]
+            if self._broker_problem:
+                logger.warning("the broker answers again")
+                self._broker_problem = ""
 
     async def _run_errands(self) -> None:
         """Do what may fail without harm: revoke tasks, forget markers."""

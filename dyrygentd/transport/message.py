@@ -1,0 +1,97 @@
+"""Builds Celery messages the way `apply_async` does, one layer below it.
+
+Routing, serializers, compression, headers and the publish signals are Celery's and kombu's own. What is left out is what
+`apply_async` does besides: subscribing to each result in this process (celery#3808, #5320), and looking for a current task.
+"""
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from kombu.utils.json import loads
+
+from dyrygentd.core.effects import Publish
+
+#: What a task class may set about its messages; the same attributes as `celery.app.task.extract_exec_options` reads.
+_TASK_OPTIONS: Final = (
+    "queue",
+    "routing_key",
+    "exchange",
+    "priority",
+    "expires",
+    "serializer",
+    "delivery_mode",
+    "compression",
+    "time_limit",
+    "soft_time_limit",
+)
+#: Every message carries the workflow's id under this name, so that one broadcast can revoke a whole workflow.
+WORKFLOW_STAMP: Final = "dyrygentd_workflow"
+
+
+class MessageSender:
+    """Builds the message of a node and gives it to a kombu producer."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._task_options: dict[str, dict[str, Any]] = {}
+        # Members of a group after a group share one long list as their input: it is parsed once.
+        self._parse_input = lru_cache(maxsize=4)(loads)
+
+    def send(self, producer: Any, publish: Publish) -> None:
+        """Build, route, encode and publish. Raises what routing, the serializer or the transport raise."""
+        app, signature = self._app, publish.signature
+        args, kwargs = loads(signature.args), loads(signature.kwargs)
+        if publish.input is not None:
+            args.insert(0, self._parse_input(publish.input))
+        options = self._options_of(signature.task) | loads(signature.options)
+        options = app.amqp.router.route(options, signature.task, args, kwargs, app.tasks.get(signature.task))
+        stamps = [*(options.pop("stamped_headers", None) or ()), WORKFLOW_STAMP]
+        options[WORKFLOW_STAMP] = publish.workflow_id
+        expires = options.pop("expires", None)
+        if expires is not None:
+            options["expiration"] = self._seconds_until(expires)
+        # Without a stored result nobody would ever learn that the task is done.
+        options.pop("ignore_result", None)
+        message = app.amqp.create_task_message(
+            publish.task_id,
+            signature.task,
+            args,
+            kwargs,
+            expires=expires,
+            callbacks=_listed(options.pop("link", None)),
+            errbacks=_listed(options.pop("link_error", None)),
+            time_limit=options.pop("time_limit", None),
+            soft_time_limit=options.pop("soft_time_limit", None),
+            create_sent_event=app.conf.task_send_sent_event,
+            root_id=publish.workflow_id,
+            parent_id=publish.parent_id or None,
+            shadow=options.pop("shadow", None),
+            argsrepr=options.pop("argsrepr", None),
+            kwargsrepr=options.pop("kwargsrepr", None),
+            ignore_result=False,
+            stamped_headers=stamps,
+            **{stamp: options.pop(stamp, None) for stamp in stamps},
+        )
+        app.amqp.send_task_message(producer, signature.task, message, **{**options, "retry": False})
+
+    def _options_of(self, task: str) -> dict[str, Any]:
+        """Return what the task's class says about its messages, if this process knows the task."""
+        if task not in self._task_options:
+            known = self._app.tasks.get(task)
+            options = {name: getattr(known, name, None) for name in _TASK_OPTIONS}
+            self._task_options[task] = {name: value for name, value in options.items() if value is not None}
+        return self._task_options[task]
+
+    def _seconds_until(self, expires: Any) -> float:
+        if isinstance(expires, str):
+            expires = datetime.fromisoformat(expires)
+        if isinstance(expires, datetime):
+            expires = (expires - self._app.now()).total_seconds()
+        return max(0.0, float(expires))
+
+
+def _listed(callbacks: Any) -> list[Any] | None:
+    if not callbacks:
+        return None
+    return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]

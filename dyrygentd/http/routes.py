@@ -38,6 +38,7 @@ from dyrygentd.scheduler import Scheduler
 
 logger = logging.getLogger("dyrygentd.http")
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RenderMetrics = Callable[[str], tuple[bytes, str]]
 
 _DECODE_INLINE_BYTES = 16 * 1024
@@ -256,16 +257,22 @@ class Api:
     def attach(self, app: web.Application) -> None:
         """Put the routes and what is around them into an application."""
         for route in _served(read_only=self._read_only):
-            resource = app.router.add_route(route.method, route.path, _bound(self, route)).resource
-            self._uses[resource] = route.use
-        app.middlewares.append(web.middleware(self._around))
+            handler = _bound(self, route)
+            # GET and POST of one path share a resource, so what a route uses is kept by path and not by method.
+            self._uses[app.router.add_route(route.method, route.path, handler).resource] = route.use
+            if route.method == "GET" and route.use is not Use.STREAM:
+                app.router.add_route("HEAD", route.path, handler)
+
+        @web.middleware
+        async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._around(request, handler)
+
+        app.middlewares.append(around)
         app.on_startup.append(self._start)
         app.on_shutdown.append(self._stop)
         app.on_response_prepare.append(self._sign)
 
-    async def _around(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
         try:
             _check_host(request)
@@ -468,7 +475,7 @@ def _served(*, read_only: bool) -> list[Route]:
     return [route for route in ROUTES if route.method == "GET" or not read_only]
 
 
-def _bound(api: Api, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _bound(api: Api, route: Route) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         return await route.handler(api, request)
 

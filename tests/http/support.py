@@ -1,0 +1,173 @@
+"""A daemon for tests: the real scheduler on the shipped fakes, behind a real Unix socket, in a thread with an event loop."""
+
+import http.client
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import anyio.from_thread
+import pytest
+from aiohttp import web
+
+from dyrygentd.http.routes import API_KEY, HttpLimits, HttpStatistics, make_app
+from dyrygentd.http.server import serving
+from dyrygentd.http.sockets import listen_tcp, listen_unix
+from dyrygentd.scheduler import Scheduler, SchedulerLimits
+from dyrygentd.testing import FakeBroker, MemoryStore
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The decoded body."""
+        return json.loads(self.body)
+
+
+class Daemon(AbstractContextManager["Daemon"]):
+    """Starts on entering; `stop` and `start` restart it with the same store and the same broker.
+
+    Attributes:
+        broker: Touch it through `call` while the daemon runs.
+    """
+
+    def __init__(self, path: Path, *, limits: HttpLimits | None = None, holds: bool = False) -> None:
+        self.path = path
+        self.limits = limits or HttpLimits()
+        self.broker = FakeBroker({"add": lambda *numbers: sum(numbers), "fail": _fail}, holds=holds)
+        self.store = MemoryStore()
+        self.tcp_port = 0
+        self.app: web.Application
+        self.scheduler: Scheduler
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Serve, on the Unix socket and (read-only) on a free TCP port."""
+        self._portal = self._exits.enter_context(anyio.from_thread.start_blocking_portal())
+        self._exits.enter_context(self._portal.wrap_async_context_manager(self._serving()))
+
+    def stop(self) -> None:
+        """End; safe to repeat."""
+        self._exits.close()
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function, or await a coroutine function, inside the loop."""
+        return self._portal.call(function, *args)
+
+    def ask(self, method: str, target: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Make a request on the Unix socket; a body that is no bytes is sent as JSON."""
+        connection = unix_connection(self.path)
+        try:
+            return _exchange(connection, method, target, body, headers)
+        finally:
+            connection.close()
+
+    def ask_tcp(self, method: str, target: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """Make a request on the TCP port."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.tcp_port, timeout=10)
+        try:
+            return _exchange(connection, method, target, None, headers)
+        finally:
+            connection.close()
+
+    def submit(self, *nodes: Mapping[str, Any], **fields: Any) -> str:
+        """Submit a workflow; return its id."""
+        answer = self.ask("POST", "/v1/workflows", {"nodes": list(nodes) or [{"name": "one", "task": "add"}], **fields})
+        assert answer.status == 201, answer
+        return str(answer.json["id"])
+
+    def finish(self, workflow_id: str) -> str:
+        """Wait for the end of a workflow; return its state."""
+        return str(self.ask("GET", f"/v1/workflows/{workflow_id}?wait_s=10").json["state"])
+
+    def let_go(self) -> None:
+        """Let out the results that are held back, as soon as there are some."""
+        self.call(self._let_go)
+
+    def http_statistics(self) -> HttpStatistics:
+        """Return what the HTTP side serves now."""
+        found: HttpStatistics = self.call(self.app[API_KEY].statistics)
+        return found
+
+    async def _let_go(self) -> None:
+        with anyio.fail_after(10):
+            while not self.broker._held:
+                await anyio.lowlevel.checkpoint()
+        self.broker.let_go()
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        limits = SchedulerLimits(follow_interval_s=0.0)
+        async with Scheduler(
+            store=self.store, dispatcher=self.broker.dispatcher, watcher=self.broker.watcher, limits=limits
+        ) as self.scheduler:
+            self.app = make_app(self.scheduler, limits=self.limits, render_metrics=_render_metrics, read_only=False)
+            public = make_app(self.scheduler, limits=self.limits, render_metrics=_render_metrics, read_only=True)
+            listener = listen_unix(self.path)
+            tcp = listen_tcp("127.0.0.1:0")
+            self.tcp_port = tcp.getsockname()[1]
+            try:
+                async with serving(self.app, [listener.socket]), serving(public, [tcp]):
+                    yield
+            finally:
+                listener.close()
+
+
+def unix_connection(path: Path) -> http.client.HTTPConnection:
+    """Return a connection to a Unix socket."""
+    connection = http.client.HTTPConnection("localhost", timeout=10)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(10)
+    connection.sock.connect(str(path))
+    return connection
+
+
+@pytest.fixture
+def daemon(short_tmp: Path) -> Iterator[Daemon]:
+    """A daemon whose tasks run at once."""
+    with Daemon(short_tmp / "d.sock") as running:
+        yield running
+
+
+@pytest.fixture
+def holding(short_tmp: Path) -> Iterator[Daemon]:
+    """A daemon whose results are held back until `Daemon.let_go`."""
+    with Daemon(short_tmp / "d.sock", holds=True) as running:
+        yield running
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, method: str, target: str, body: Any, headers: Mapping[str, str] | None
+) -> Answer:
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    # A body that is refused early cannot be sent to its end; the answer is there nevertheless.
+    try:
+        connection.request(method, target, body=body, headers={"Content-Type": "application/json", **(headers or {})})
+    except BrokenPipeError:
+        pass
+    response = connection.getresponse()
+    return Answer(response.status, dict(response.getheaders()), response.read())
+
+
+def _render_metrics(accept: str) -> tuple[bytes, str]:
+    return f"# accept {accept}\n".encode(), "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _fail(*_: object) -> None:
+    raise ValueError("no such host")

@@ -1,0 +1,145 @@
+"""Talk to a real engine: events in, batches out, a store in memory, and every invariant checked after each step.
+
+Graphs are written in a small notation, one node a line or separated by ``;``::
+
+    a                   a task that takes the value of what precedes it
+    b! < a              an immutable one, after a
+    &j < a b            a join of a and b
+    c < j countdown=5   held for 5 s once it is free; also eta=UNIX_SECONDS and id=TASK_ID
+
+Task ids are ``workflow/node`` unless ``id=`` says otherwise.
+"""
+
+import re
+from collections.abc import Iterable
+
+from dyrygentd.core import checkpoint
+from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.effects import Batch
+from dyrygentd.core.engine import Engine, Limits
+from dyrygentd.core.events import Event, TaskSucceeded, WorkflowRecovered, WorkflowSubmitted
+from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.invariants import check_engine
+from dyrygentd.core.workflow import RunningWorkflow
+
+#: The clock begins above zero, because a time of 0 means "never".
+START = 1000.0
+
+
+def parse_graph(text: str, workflow_id: str = "w", *, output: str | None = None) -> Graph:
+    """Build a graph from the notation above."""
+    lines = (line.strip() for line in re.split(r"[;\n]", text))
+    return Graph.build([_parse_node(line, workflow_id) for line in lines if line], output=output)
+
+
+def _parse_node(line: str, workflow_id: str) -> NodeSpec:
+    head, _, rest = line.partition("<")
+    words = [*head.split()[1:], *rest.split()]
+    name = head.split()[0]
+    after = [word for word in words if "=" not in word]
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    if name.startswith("&"):
+        return NodeSpec(name[1:], None, "", after)
+    signature = Signature(
+        f"tasks.{name.rstrip('!')}",
+        immutable=name.endswith("!"),
+        countdown_s=float(options.get("countdown", 0)),
+        eta_at=float(options.get("eta", 0)),
+    )
+    name = name.rstrip("!")
+    return NodeSpec(name, signature, options.get("id", f"{workflow_id}/{name}"), after)
+
+
+def states_of(workflow: RunningWorkflow) -> dict[str, str]:
+    """Return ``{node name: state word}``."""
+    return {name: workflow.state_of(node).word for node, name in enumerate(workflow.graph.names)}
+
+
+class Conversation:
+    """An engine, its clock, and a store that keeps the newest record of each row."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.restart(limits or Limits())
+        self.now = START
+        self.graphs: dict[str, Graph] = {}
+        self.workflows: dict[str, WorkflowRecord] = {}
+        self.nodes: dict[tuple[str, int], NodeRecord] = {}
+
+    def restart(self, limits: Limits) -> None:
+        """Begin with an engine that knows nothing."""
+        self.limits = limits
+        self.engine = Engine(limits)
+
+    def check(self) -> None:
+        """Check every invariant of the engine."""
+        check_engine(self.engine)
+
+    def submission(self, graph: Graph | str, workflow_id: str = "w", *, output: str | None = None) -> WorkflowSubmitted:
+        """Return the event of a submission."""
+        if isinstance(graph, str):
+            graph = parse_graph(graph, workflow_id, output=output)
+        self.graphs[workflow_id] = graph
+        return WorkflowSubmitted(workflow_id, f"name of {workflow_id}", graph, b"document")
+
+    def tell(self, *events: Event) -> None:
+        """Let events happen without ending the turn."""
+        for event in events:
+            self.engine.handle(event, self.now)
+            self.check()
+
+    def take(self) -> Batch:
+        """End the turn and return its batch, which is not saved."""
+        batch = self.engine.take_batch(self.now)
+        self.check()
+        return batch
+
+    def turn(self, *events: Event, after_s: float = 0.0) -> Batch:
+        """Let time pass and events happen, end the turn, and save its batch."""
+        self.now += after_s
+        self.tell(*events)
+        batch = self.take()
+        self.save(batch)
+        return batch
+
+    def submit(self, graph: Graph | str, workflow_id: str = "w", *, output: str | None = None) -> Batch:
+        """Submit a workflow in a turn of its own."""
+        return self.turn(self.submission(graph, workflow_id, output=output))
+
+    def succeed(self, *task_ids: str, value: bytes = b"1") -> Batch:
+        """Let tasks succeed in one turn, all with the same value."""
+        return self.turn(*[TaskSucceeded(task_id, value) for task_id in task_ids])
+
+    def states(self, workflow_id: str = "w") -> dict[str, str]:
+        """Return ``{node name: state word}``, of a finished workflow as it was saved."""
+        workflow = self.engine.workflows.get(workflow_id)
+        return states_of(workflow if workflow is not None else self.restored(workflow_id))
+
+    def workflow(self, workflow_id: str = "w") -> RunningWorkflow:
+        """Return a workflow in progress."""
+        return self.engine.workflows[workflow_id]
+
+    def save(self, batch: Batch) -> None:
+        """Do as the store does: one transaction, the newest record of a row wins."""
+        for workflow_id, record in batch.save_workflows.items():
+            self.workflows[workflow_id] = record.following(self.workflows.get(workflow_id))
+        self.nodes.update(batch.save_nodes)
+
+    def restored(self, workflow_id: str) -> RunningWorkflow:
+        """Rebuild one workflow from what was saved."""
+        rows = [record for (owner, _), record in self.nodes.items() if owner == workflow_id]
+        return checkpoint.restore(
+            self.workflows[workflow_id],
+            rows,
+            self.graphs[workflow_id],
+            now=self.now,
+            value_bytes_max=self.limits.value_bytes_max,
+        )
+
+    def crash(self) -> None:
+        """Lose the engine and what it had not saved; recover the unfinished workflows from the records."""
+        self.restart(self.limits)
+        self.tell(*[WorkflowRecovered(self.restored(workflow_id)) for workflow_id in self.unfinished()])
+
+    def unfinished(self) -> Iterable[str]:
+        """Return the workflows that a recovery would read."""
+        return [workflow_id for workflow_id, record in self.workflows.items() if not record.state.is_finished]

@@ -1,0 +1,146 @@
+"""Plain-text conversations in ``tests/scenarios``: input, a line of dashes, and what came of it.
+
+A block is one turn: each line is an event (or changes the clock or the limits), then the batch is taken and its effects are
+written below the dashes. A block of questions alone (``states w``) takes no batch. ``pytest tests/core --rewrite-scenarios`` writes the
+lower parts anew, to be read in review.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dyrygentd.core.effects import Batch
+from dyrygentd.core.engine import Limits
+from dyrygentd.core.events import (
+    CancelRequested,
+    DrainRequested,
+    Event,
+    MessagePublished,
+    MessageRefused,
+    TaskFailed,
+    TaskReported,
+    TaskRevoked,
+    TaskSucceeded,
+)
+from tests.core.conversation import START, Conversation
+
+SCENARIOS = Path(__file__).parents[1] / "scenarios"
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.txt")), ids=lambda path: path.stem)
+def test_scenario(path: Path, request: pytest.FixtureRequest) -> None:
+    """What happens is what the file says, so a change of behaviour is seen as a change of text."""
+    written = path.read_text()
+    happened = play(written)
+    if request.config.getoption("--rewrite-scenarios", default=False):
+        path.write_text(happened)
+    else:
+        assert happened == written
+
+
+def test_every_scenario_opens_with_its_reason() -> None:
+    """A file says in its first line what it shows, because its name alone is too short for that."""
+    paths = list(SCENARIOS.glob("*.txt"))
+    assert len(paths) >= 10
+    assert [path.name for path in paths if not path.read_text().startswith("# ")] == []
+
+
+def play(text: str) -> str:
+    """Play a file and return it with the outcome of this run."""
+    conversation = Conversation()
+    blocks = []
+    for block in text.strip().split("\n\n"):
+        lines = block.partition("----")[0].rstrip("\n").split("\n")
+        told = [line for line in lines if not line.startswith("#")]
+        outcome = _play_block(conversation, told) if told else None
+        blocks.append("\n".join(lines if outcome is None else [*lines, "----", *(outcome or ["nothing"])]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _play_block(conversation: Conversation, lines: list[str]) -> list[str]:
+    outcome: list[str] = []
+    is_turn = False
+    for command in re.split(r"\n(?! )", "\n".join(lines)):
+        first, _, body = command.partition("\n")
+        word, *arguments = shlex.split(first)
+        if word == "states":
+            outcome += [f"{name}: {state}" for name, state in conversation.states(*arguments).items()]
+        elif word == "values":
+            workflow = conversation.workflow(*arguments)
+            outcome += [f"{workflow.graph.names[node]} = {value.content.decode()}" for node, value in sorted(workflow.values.items())]
+        elif word == "statistics":
+            statistics = conversation.engine.statistics()
+            outcome += [f"{name}: {count}" for name, count in sorted(statistics.counters.items()) if count]
+        elif word == "crash":
+            conversation.crash()
+            is_turn = True
+        elif word == "limits":
+            limits = {name: int(number) for name, number in (argument.split("=") for argument in arguments)}
+            conversation.restart(Limits(**limits))
+        elif word == "advance":
+            conversation.now += float(arguments[0])
+            is_turn = True
+        elif word == "submit":
+            output = next((argument.removeprefix("output=") for argument in arguments[1:]), None)
+            conversation.tell(conversation.submission(body, arguments[0], output=output))
+            is_turn = True
+        else:
+            conversation.tell(_EVENTS[word](*arguments))
+            is_turn = True
+    if is_turn:
+        batch = conversation.take()
+        conversation.save(batch)
+        outcome += _described(conversation, batch)
+    return outcome
+
+
+def _succeeded(task_id: str, value: str = "null") -> Event:
+    return TaskSucceeded(task_id, value.encode()) if value != "unencodable" else TaskSucceeded(task_id, None, "it is a Socket")
+
+
+_EVENTS: dict[str, Callable[..., Event]] = {
+    "published": MessagePublished,
+    "refused": MessageRefused,
+    "succeeded": _succeeded,
+    "failed": TaskFailed,
+    "revoked": TaskRevoked,
+    "reported": TaskReported,
+    "cancel": CancelRequested,
+    "drain": DrainRequested,
+}
+
+
+def _described(conversation: Conversation, batch: Batch) -> list[str]:
+    lines = []
+    for workflow_id, record in batch.save_workflows.items():
+        document = " with its definition" if record.document is not None else ""
+        result = "" if record.result is None else f" result={record.result.decode()}"
+        lines.append(f"save {workflow_id}: {record.state}{document}{result}{_error(record.error)}")
+    for (workflow_id, node), row in sorted(batch.save_nodes.items()):
+        names = conversation.graphs[workflow_id].names
+        held = f" for {row.held_until - conversation.now:g} s" if row.held_until else ""
+        blame = "" if row.blocked_by is None else f" by {names[row.blocked_by]}"
+        value = "" if row.value is None else f" value={row.value.decode()}"
+        lines.append(f"save {workflow_id}/{names[node]}: {row.state}{held}{blame}{value}{_error(row.error)}")
+    lines += [f"watch {task_id}" for task_id in batch.watch]
+    for message in batch.publish:
+        name = conversation.graphs[message.workflow_id].names[message.node]
+        shown = message.task_id if message.task_id == f"{message.workflow_id}/{name}" else f"{name} as {message.task_id}"
+        taken = "" if message.input is None else f" input={message.input.decode()}"
+        parent = f" parent={message.parent_id}" if message.parent_id else ""
+        lines.append(f"publish {shown}{taken}{parent}")
+    lines += [f"unwatch {task_id}" for task_id in batch.unwatch]
+    lines += [f"revoke {task_id}" for task_id in batch.revoke]
+    lines += [f"finished {workflow.workflow_id}: {workflow.state}" for workflow in batch.finished]
+    deadline = conversation.engine.next_deadline()
+    if deadline is not None:
+        lines.append(f"next deadline at {deadline - START:g} s")
+    return lines
+
+
+def _error(error: str) -> str:
+    return f" error={json.dumps(error)}" if error else ""

@@ -411,24 +411,28 @@ class Scheduler:
 
     async def _take_turns(self) -> None:
         while True:
-            await self._wait_until_due()
+            await self._wait_for_events()
             now = self._clock.now()
             self._feed(now)
-            batch = self._take_batch(now)
-            if batch:
-                self._turns_taken += 1
-                await self._save(batch)
-                self._carry_out(batch)
+            deadline = self._engine.next_deadline()
+            if deadline is not None and deadline <= now:
+                batch = self._take_batch(now)
+                if batch:
+                    self._turns_taken += 1
+                    await self._save(batch)
+                    self._carry_out(batch)
             if self._is_quiet():
                 self._idle.set()
 
-    async def _wait_until_due(self) -> None:
-        if self._inbox or self._engine.has_work:
+    async def _wait_for_events(self) -> None:
+        """Wait for something in the inbox, or for the engine's deadline."""
+        deadline = self._engine.next_deadline()
+        pause_s = None if deadline is None else deadline - self._clock.now()
+        if self._inbox or (pause_s is not None and pause_s <= 0):
             await anyio.lowlevel.checkpoint()
             return
         self._awake = anyio.Event()
-        deadline = self._engine.next_deadline()
-        with anyio.move_on_after(None if deadline is None else max(0.0, deadline - self._clock.now())):
+        with anyio.move_on_after(pause_s):
             await self._awake.wait()
 
     def _feed(self, now: float) -> None:

@@ -2,18 +2,23 @@
 
 Theory of operation
 ===================
-*The idea.* The engine owns every workflow in progress. `handle` takes one event and changes states; `take_batch` lets time pass,
-fills the free places in flight and returns the work that follows. Between the two nothing is awaited, so a turn is atomic: its
-changes reach the disk in one transaction, or none does.
+*The idea.* The engine owns every workflow in progress. `handle` takes one event and changes states; `take_batch` lets time
+pass, fills the free places in flight and returns the work that follows. Between the two nothing is awaited, so a turn is
+atomic: its changes reach the disk in one transaction, or none does.
 
 *Who goes next.* Workflows with ready nodes stand in a ring; each gives one node in turn, so a workflow of ten thousand nodes
 delays one of three by three places. Inside a workflow the node with the longest path to the end goes first.
 
-*In flight* is not a counter but a table, ``{task id: (workflow, node)}``, so a place can neither leak nor be given twice. It is
-also the routing of results: a task id that is not in it is late, doubled or foreign; it is counted and changes nothing.
+*In flight* is not a counter but a table, ``{task id: (workflow, node)}``, so a place can neither leak nor be given twice. It
+is also the routing of results: a task id that is not in it is late, doubled or foreign; it is counted and changes nothing.
 
-*What could go wrong.* A workflow that breaks an invariant is set aside with its story, its places are freed, and the others go
-on. A task id that another workflow already has in flight fails the node that came second: letting it go would mix up two results.
+*When.* A batch costs a transaction, so it is taken at once only if something can go on because of it: nodes to dispatch, a
+submission, a cancel, an end. What changes nothing for anybody else (the broker has a message, one of a thousand members
+succeeded) waits ``linger_s`` for company.
+
+*What could go wrong.* A workflow that breaks an invariant is set aside with its story, its places are freed, and the others
+go on. A task id that another workflow already has in flight fails the node that came second: letting it go would mix up two
+results.
 
 *Tried and rejected.* A global heap of ready nodes: one large submission then decides the latency of everybody else.
 """
@@ -51,6 +56,7 @@ class Limits:
 
     Attributes:
         in_flight_max: Tasks in the broker or at workers at one time. The rest waits here, where it can still be cancelled.
+        linger_s: How long changes that let nothing go on may wait for company, so that they share a transaction.
         dispatch_max: Nodes dispatched in one turn, so that one turn stays short.
         value_bytes_max: Longest value, as JSON text, that is passed from node to node or kept as a result.
     """
@@ -58,6 +64,12 @@ class Limits:
     in_flight_max: int = 2000
     dispatch_max: int = 500
     value_bytes_max: int = 16 * 1024 * 1024
+    linger_s: float = 0.02
+
+    @property
+    def refill(self) -> int:
+        """Return how many places in flight are filled up together; one at a time if there are only few."""
+        return max(1, self.in_flight_max // 20)
 
 
 @dataclass(slots=True)
@@ -110,6 +122,8 @@ class Engine:
         self._held: list[tuple[float, str, int]] = []
         self._touched: dict[str, RunningWorkflow] = {}
         self._batch = Batch()
+        self._is_urgent = False
+        self._changed_at: float | None = None
 
     def __repr__(self) -> str:
         return f"<Engine workflows={len(self.workflows)} in_flight={len(self._in_flight)}>"
@@ -118,6 +132,9 @@ class Engine:
 
     def handle(self, event: Event, now: float) -> None:
         """Take note of one event; its effects come with the next batch."""
+        if self._changed_at is None:
+            self._changed_at = now
+        self._is_urgent |= not isinstance(event, TaskEvent)
         match event:
             case WorkflowSubmitted():
                 self._submitted(event, now)
@@ -131,13 +148,14 @@ class Engine:
                 self._task_event(event, now)
 
     def next_deadline(self) -> float | None:
-        """Return when `take_batch` should be called even if nothing happens, or None."""
-        return self._held[0][0] if self._held else None
-
-    @property
-    def has_work(self) -> bool:
-        """Tell whether a batch would not be empty, or more could be dispatched than the last batch held."""
-        return bool(self._touched) or bool(self._batch) or self._can_dispatch()
+        """Return when `take_batch` is due if nothing else happens: a time, 0 for at once, None for never."""
+        if self._is_urgent or self._can_dispatch(self.limits.refill):
+            return 0.0
+        held = self._held[0][0] if self._held else None
+        if self._changed_at is None:
+            return held
+        lingered = self._changed_at + self.limits.linger_s
+        return lingered if held is None else min(held, lingered)
 
     def is_in_flight(self, task_id: str) -> bool:
         """Tell whether a result for this task id would still change something."""
@@ -176,6 +194,7 @@ class Engine:
         batch, self._batch = self._batch, Batch()
         if batch.unwatch:
             self._drop_landed(batch)
+        self._is_urgent, self._changed_at = False, None
         return batch
 
     def _drop_landed(self, batch: Batch) -> None:
@@ -186,7 +205,7 @@ class Engine:
 
     def _dispatch(self, now: float) -> None:
         budget = self.limits.dispatch_max
-        while budget and self._can_dispatch():
+        while budget and self._can_dispatch(1):
             workflow = self._ring.popleft()
             if not workflow.ready_count:
                 self._in_ring.discard(workflow.workflow_id)
@@ -198,8 +217,8 @@ class Engine:
                 self._set_aside(workflow, error, now)
             budget -= 1
 
-    def _can_dispatch(self) -> bool:
-        return bool(self._ring) and not self.draining and len(self._in_flight) < self.limits.in_flight_max
+    def _can_dispatch(self, places: int) -> bool:
+        return bool(self._ring) and not self.draining and len(self._in_flight) + places <= self.limits.in_flight_max
 
     def _dispatch_one(self, workflow: RunningWorkflow, now: float) -> None:
         node = workflow.take_ready(now)
@@ -313,6 +332,7 @@ class Engine:
             self._apply(event, workflow, node, now)
         except InvariantBroken as error:
             self._set_aside(workflow, error, now)
+        self._is_urgent |= workflow.state.is_finished
         self._touch(workflow)
 
     def _apply(self, event: TaskEvent, workflow: RunningWorkflow, node: int, now: float) -> None:

@@ -192,7 +192,8 @@ class RedisResultWatcher:
             if channel is not None:
                 del self._task_of[channel]
                 self._to_unsubscribe.append(channel)
-        self._subscriptions_changed.set()
+        if len(self._to_unsubscribe) >= _SLICE:
+            self._subscriptions_changed.set()
 
     def statistics(self) -> WatcherStatistics:
         """Return an immutable snapshot."""
@@ -266,16 +267,18 @@ class RedisResultWatcher:
 
     async def _keep_subscribed(self, pubsub: Any) -> None:
         while True:
-            if not self._to_subscribe and not self._to_unsubscribe:
+            # A channel too many costs nothing, a command for each result does: they are given up by the slice.
+            if not self._to_subscribe and len(self._to_unsubscribe) < _SLICE:
                 self._subscriptions_changed = anyio.Event()
                 await self._subscriptions_changed.wait()
             channels = [self._watched[task_id] for task_id in _taken(self._to_subscribe) if task_id in self._watched]
             if channels:
                 await pubsub.subscribe(*channels)
-            # A channel that is watched again meanwhile stays subscribed.
-            gone = [channel for channel in _taken(self._to_unsubscribe) if channel not in self._task_of]
-            if gone:
-                await pubsub.unsubscribe(*gone)
+            if len(self._to_unsubscribe) >= _SLICE:
+                # One that is watched again meanwhile stays subscribed.
+                gone = [channel for channel in _taken(self._to_unsubscribe) if channel not in self._task_of]
+                if gone:
+                    await pubsub.unsubscribe(*gone)
 
     async def _read_confirmed(self, client: Any) -> None:
         while True:

@@ -1,0 +1,162 @@
+"""The synchronous client against a real daemon."""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery, chain, group
+
+from dyrygentd import Client, errors
+from dyrygentd.client import forms
+from dyrygentd.wire import decode_definition, encode_definition
+from tests.http.support import Daemon
+
+CHAIN = {
+    "nodes": [{"name": "a", "task": "add", "args": [1, 2]}, {"name": "b", "task": "add", "args": [3], "after": ["a"]}],
+    "name": "sum",
+}
+HALF_BROKEN = {"nodes": [{"name": "a", "task": "fail"}, {"name": "b", "task": "add", "after": ["a"]}]}
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Client:
+    """A client of a daemon whose tasks run at once."""
+    return Client(daemon.path)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda: CHAIN,
+        lambda: json.dumps(CHAIN).encode(),
+        lambda: decode_definition(json.dumps(CHAIN).encode(), nodes_max=9),
+    ],
+    ids=["dict", "bytes", "definition"],
+)
+def test_definition_is_submitted_in_every_form(client: Client, form: Callable[[], Any]) -> None:
+    """What a program has at hand is taken as it is, and name, key and labels can be given beside it."""
+    handle = client.submit(form())
+    outcome = handle.wait(10)
+    assert (outcome.state, outcome.result, outcome.is_success, outcome.failed_nodes) == ("succeeded", 6, True, [])
+    outcome.raise_for_state()
+    named = client.submit(form(), name="other", key="k", labels={"dc": "gra"}).status()
+    assert (named.name, named.key, named.labels) == ("other", "k", {"dc": "gra"})
+
+
+def test_canvas_is_submitted(client: Client) -> None:
+    """The usual user hands over a canvas, and the value goes through the chain as Celery has it."""
+    app = Celery("t", broker="memory://", set_as_current=False)
+    add = app.task(name="add")(lambda *numbers: sum(numbers))
+    handle = client.submit(chain(add.s(1, 2), add.s(4)), key="ticket-1")
+    assert handle.wait(10).result == 7
+    assert client.submit(chain(add.s(1, 2), add.s(4)), key="ticket-1").id == handle.id
+    assert sorted(client.submit(group(add.s(number) for number in range(3))).wait(10).result) == [0, 1, 2]  # type: ignore[call-overload]
+    app.close()
+
+
+def test_what_is_no_canvas_is_refused_before_it_is_sent(client: Client) -> None:
+    """The error comes from the line that is wrong, and the daemon is not asked."""
+    with pytest.raises(errors.NotACanvas):
+        client.submit(42)
+    with pytest.raises(errors.BadRequest, match="not valid JSON"):
+        client.submit(b"{", name="x")
+
+
+def test_refusal_carries_the_problem(client: Client) -> None:
+    """A program can react to the code, and a person reads the daemon's own words."""
+    with pytest.raises(errors.RemoteError, match="depends on 'ghost'") as caught:
+        client.submit({"nodes": [{"name": "a", "task": "add", "after": ["ghost"]}]})
+    assert (caught.value.status, caught.value.code) == (422, "unknown-dependency")
+
+
+def test_failure_is_told_with_its_nodes(client: Client) -> None:
+    """Who waits learns which node failed and why, and not about those that were blocked by it."""
+    outcome = client.submit(HALF_BROKEN).wait(10)
+    assert (outcome.state, outcome.is_success) == ("failed", False)
+    assert [(node.name, node.error) for node in outcome.failed_nodes] == [("a", "ValueError: no such host")]
+    with pytest.raises(errors.WorkflowNotSucceeded, match="'a'"):
+        outcome.raise_for_state()
+
+
+def test_workflows_are_listed_and_found(client: Client) -> None:
+    """Pages are the client's business: a caller says how many workflows it wants."""
+    ids = [client.submit(CHAIN, labels={"n": str(number)}).id for number in range(5)]
+    assert [view.id for view in client.list(limit=None)] == ids[::-1]
+    assert [view.id for view in client.list(limit=2, name="sum")] == ids[:-3:-1]
+    assert [view.id for view in client.list(labels={"n": "1"}, states=["running", "succeeded"])] == [ids[1]]
+    assert client.handle("@latest").id == client.get(ids[-1][:12]).id == ids[-1]
+
+
+def test_pages_are_followed_to_the_end(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing or a workflow longer than a page loses nothing at the seams."""
+    monkeypatch.setattr(forms, "PAGE", 2)
+    handles = [client.submit({"nodes": [{"task": "add"}] * 5}) for _ in range(5)]
+    assert len(client.list(limit=None)) == 5
+    assert len(client.list(limit=3)) == 3
+    assert [node.name for node in handles[0].nodes(page=2)] == [f"add-{number}" for number in range(1, 6)]
+    assert list(handles[0].nodes(states=["failed"])) == []
+    assert handles[0].node("add-3").task == "add"
+
+
+def test_wait_ends_with_its_time(holding: Daemon) -> None:
+    """A timeout is an error of its own, since the workflow goes on."""
+    handle = Client(holding.path).submit(CHAIN)
+    with pytest.raises(errors.WaitTimeout, match="goes on"):
+        handle.wait(0.05)
+    assert handle.cancel().state == "cancelled"
+    assert handle.wait().state == "cancelled"
+
+
+def test_wait_survives_a_restart(holding: Daemon) -> None:
+    """An upgrade of the daemon interrupts no script that waits."""
+    handle = Client(holding.path).submit({"nodes": [{"task": "add", "args": [20, 22]}]})
+    outcomes: list[Any] = []
+    waiter = threading.Thread(target=lambda: outcomes.append(handle.wait(30)))
+    waiter.start()
+    holding.stop()
+    holding.start()
+    holding.let_go()
+    waiter.join(30)
+    assert [outcome.result for outcome in outcomes] == [42]
+
+
+def test_events_survive_a_restart(holding: Daemon) -> None:
+    """A follower sees the end even if the daemon was replaced meanwhile."""
+    handle = Client(holding.path).submit(CHAIN)
+    events = handle.events()
+    assert next(events).state == "running"
+    holding.stop()
+    holding.start()
+    assert next(events).state == "running"
+    holding.let_go()
+    holding.let_go()
+    assert list(events)[-1].state == "succeeded"
+
+
+def test_daemon_that_stays_away_is_told(holding: Daemon) -> None:
+    """Neither following nor waiting hides for ever that the daemon is gone."""
+    handle = Client(holding.path).submit(CHAIN)
+    events = handle.events(reconnect_s=0.05)
+    next(events)
+    holding.stop()
+    with pytest.raises(errors.DaemonUnreachable):
+        list(events)
+    with pytest.raises(errors.WaitTimeout):
+        handle.wait(0.05)
+
+
+def test_statistics_and_health(client: Client) -> None:
+    """What monitoring asks for is there for programs too."""
+    assert client.health().status == "ok"
+    assert client.stats().engine["workflows"] == 0
+
+
+def test_signature_is_no_document() -> None:
+    """A signature is a dict, but must go through the canvas and not out as it is."""
+    app = Celery("t", broker="memory://", set_as_current=False)
+    body = forms.submission_body(app.signature("add", (1,)))
+    assert json.loads(body)["nodes"][0]["task"] == "add"
+    assert encode_definition(decode_definition(body, nodes_max=1)) == body
+    app.close()

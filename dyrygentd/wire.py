@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeVar
 from uuid import uuid4
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from dyrygentd.core.checkpoint import WorkflowRecord
 from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
@@ -230,12 +230,18 @@ class WorkflowView(Struct, omit_defaults=True):
     key: str | None = None
     labels: dict[str, str] = {}
     error: str = ""
-    result: Raw | None = None
+    result: Raw | UnsetType = UNSET
 
     @property
     def is_finished(self) -> bool:
         """Tell whether the workflow has come to its end."""
         return self.finished_at is not None
+
+    @property
+    def result_text(self) -> bytes | None:
+        """Return the JSON text of the result, or None if there is none or it was not asked for."""
+        # `Raw | None` would be the plain way, but msgspec decodes nothing than null into it.
+        return None if self.result is UNSET else bytes(self.result)
 
 
 class NodeView(Struct, omit_defaults=True):
@@ -328,7 +334,7 @@ class Outcome:
 
 def outcome_of(view: WorkflowView, failed_nodes: list[NodeView], *, decode_value: Callable[[bytes], object]) -> Outcome:
     """Make an outcome of a finished workflow's view with its result."""
-    result = None if view.result is None else decode_value(bytes(view.result))
+    result = None if view.result_text is None else decode_value(view.result_text)
     return Outcome(view.id, view.name, view.state, result, view.error, failed_nodes)
 
 
@@ -345,7 +351,7 @@ def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> 
         key=workflow.key,
         labels=dict(workflow.labels),
         error=workflow.error,
-        result=Raw(workflow.result) if with_result and workflow.result is not None else None,
+        result=Raw(workflow.result) if with_result and workflow.result is not None else UNSET,
     )
 
 
@@ -362,7 +368,7 @@ def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> Work
         key=record.key,
         labels=dict(record.labels),
         error=record.error,
-        result=Raw(record.result) if with_result and record.result is not None else None,
+        result=Raw(record.result) if with_result and record.result is not None else UNSET,
     )
 
 

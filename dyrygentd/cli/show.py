@@ -118,7 +118,7 @@ def _workflow(view: "wire.WorkflowView") -> str:
             "key": render.visible(view.key or ""),
             "labels": render.visible(labels),
             "error": render.visible(view.error),
-            "result": "" if view.result is None else render.visible(bytes(view.result).decode()),
+            "result": render.visible((view.result_text or b"").decode()),
         }
     )
 

@@ -33,7 +33,8 @@ def test_workflow_from_submission_to_outcome(daemon: Daemon) -> None:
         assert (outcome.result, outcome.failed_nodes) == (6, [])
         assert [node.name async for node in handle.nodes(page=1)] == ["a", "b"]
         assert (await handle.node("b")).after == ["a"]
-        assert (await handle.status(with_result=True)).result is not None
+        assert (await handle.status(with_result=True)).result_text == b"6"
+        assert (await handle.status()).result_text is None
         assert (await handle.cancel()).state == "succeeded"
         assert (await client.handle("gra1/osd 42")).id == (await client.get("@latest")).id == handle.id
         assert [view.id for view in await client.list(limit=None, name="gra1/osd 42")] == [handle.id]

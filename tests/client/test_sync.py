@@ -48,11 +48,11 @@ def test_definition_is_submitted_in_every_form(client: Client, form: Callable[[]
 def test_canvas_is_submitted(client: Client) -> None:
     """The usual user hands over a canvas, and the value goes through the chain as Celery has it."""
     app = Celery("t", broker="memory://", set_as_current=False)
-    add = app.task(name="add")(lambda *numbers: sum(numbers))
-    handle = client.submit(chain(add.s(1, 2), add.s(4)), key="ticket-1")
+    add = app.signature("add")
+    handle = client.submit(chain(add.clone((1, 2)), add.clone((4,))), key="ticket-1")
     assert handle.wait(10).result == 7
-    assert client.submit(chain(add.s(1, 2), add.s(4)), key="ticket-1").id == handle.id
-    assert sorted(client.submit(group(add.s(number) for number in range(3))).wait(10).result) == [0, 1, 2]  # type: ignore[call-overload]
+    assert client.submit(chain(add.clone((1, 2)), add.clone((4,))), key="ticket-1").id == handle.id
+    assert sorted(client.submit(group(add.clone((number,)) for number in range(3))).wait(10).result) == [0, 1, 2]  # type: ignore[call-overload]
     app.close()
 
 

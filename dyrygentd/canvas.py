@@ -1,0 +1,685 @@
+"""Celery canvases and the public builder: both become a `Definition`, with task ids fixed here, at submission.
+
+A canvas is read as what it says, never frozen or cloned: Celery's ``freeze`` changes the tree and copies chord bodies into
+every member of a header. Signatures are dicts, so objects and their dict forms (``subtask_type``) take the same path and
+Celery itself is not needed to read them. Celery 5.6 and 5.7 build different trees for one expression (``group | task`` is a
+chord in one place and a chain in another); the rules below give both the same edges.
+
+What a canvas is worth to whoever comes after it is one node (task, chain, chord), or a list of nodes (group). A list becomes
+a join when something depends on it, when it is a chord's header, or when it is the value of the whole. Lists inside lists are
+spliced, in source order.
+
+Where this differs from Celery, on purpose:
+
+- ``chain(g1, g2, g3)`` runs g3 once, with the list of g2; Celery runs it once per member of g2 (celery#8180).
+- A header's nested groups keep their source order; Celery reverses them.
+- A group or chain inside another keeps its own options and callbacks, under the outer group's; Celery drops them.
+- ``link_error`` on a group or chord is added to the tasks' own; Celery replaces them in a group. It reaches the body of a chord
+  and not its header, which is Celery's default (``task_allow_error_cb_on_chord_header``).
+- An empty group in a chain is left out (Celery 5.6 passes ``[]`` on).
+"""
+
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from kombu.utils import json
+
+from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
+from dyrygentd.errors import BadNode, BadRequest, DuplicateNode, EmptyWorkflow, NotACanvas
+
+#: Never pickle: a definition is data. The daemon refuses the others too (`wire.SERIALIZERS`).
+SERIALIZERS: Final = frozenset({"json", "yaml", "msgpack"})
+
+#: The daemon's bound for names and label values (`wire.Name`); told here, where the caller can still see the line at fault.
+NAME_LENGTH_MAX: Final = 200
+LABELS_MAX: Final = 50
+
+#: What ``freeze`` and a worker leave in options. Sent on, ``chord`` would mark a body failed and ``task_id`` would run twice.
+_LEFTOVERS = frozenset({"task_id", "root_id", "parent_id", "group_id", "group_index", "chord", "chain"}) | frozenset(
+    {"reply_to", "reply-to", "retries", "replaced_task_nesting"}
+)
+_CALLBACKS = frozenset({"link", "link_error"})
+#: A chord's delay holds its header only, or the body would wait a second time (celery#7851).
+_DELAYS = frozenset({"countdown", "eta"})
+
+#: These have no ``subtask_type``; the task's name tells.
+_KIND_BY_TASK = {
+    "celery.chain": "chain",
+    "celery.group": "group",
+    "celery.chord": "chord",
+    "celery.chunks": "chunks",
+}
+_CONTAINERS = frozenset({"chain", "group", "chord", "chunks"})
+#: One task each: ``celery.map`` and ``celery.starmap`` work through their list inside a worker.
+_TASKS = frozenset({"", "xmap", "xstarmap"})
+
+_Canvas = Mapping[str, Any]
+
+
+def definition_of(
+    what: object, *, name: str | None = None, key: str | None = None, labels: Mapping[str, str] | None = None
+) -> Definition:
+    """Turn a canvas, a `Workflow` or a `Definition` into what is submitted.
+
+    Name, key and labels given here go before those that ``what`` has.
+
+    Raises:
+        NotACanvas: Something in it is no signature; the message tells its type and where it was found.
+        DefinitionError: It is a canvas, but cannot be run.
+    """
+    match what:
+        case Definition():
+            return replace(
+                what,
+                name=what.name if name is None else _checked_name(name),
+                key=what.key if key is None else key,
+                labels={**what.labels, **_checked_labels(labels)},
+            )
+        case Workflow():
+            return definition_of(what.definition(key=key), name=name, labels=labels)
+    workflow = Workflow(name, labels=labels)
+    value = _Importer(workflow).read(what, ())
+    if value is None:
+        raise EmptyWorkflow
+    return workflow._definition(key=key, output=workflow._one_node(value))
+
+
+def encode_value(value: object) -> bytes:
+    """Write a value as JSON text in kombu's dialect. Raises `BadRequest` if JSON cannot carry it."""
+    try:
+        return _json_text(value)
+    # Kombu asks the value itself (``__json__``), which may raise anything.
+    except Exception as error:
+        raise BadRequest(f"JSON cannot carry the {_type_name(value)}: {error}", next_step=_PASS_PLAIN_DATA) from error
+
+
+def decode_value(json_text: bytes) -> object:
+    """Read JSON text in kombu's dialect. Raises `BadRequest` if it is malformed or has an unknown type in it."""
+    try:
+        return json.loads(json_text)
+    # A decoder is called with whatever the text holds, and users register decoders of their own.
+    except Exception as error:
+        raise BadRequest(f"the value is not valid JSON: {error}") from error
+
+
+# --- the builder ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NodeRef:
+    """A node of a workflow under construction."""
+
+    workflow: "Workflow"
+    number: int
+
+    def __repr__(self) -> str:
+        return f"<NodeRef '{self.name}'>"
+
+    @property
+    def name(self) -> str:
+        """The node's name. One that was made up changes if another node is given the same."""
+        return self.workflow._name_of(self.number)
+
+
+class Workflow:
+    """Build a workflow node by node, or from canvases.
+
+    Guards: nodes refer to nodes of this workflow that exist already, so there is no cycle; a call that raises adds nothing.
+    """
+
+    def __init__(self, name: str | None = None, *, labels: Mapping[str, str] | None = None, payload: object = None) -> None:
+        self.name = None if name is None else _checked_name(name)
+        self.labels = _checked_labels(labels)
+        self.payload = payload
+        self._signatures: list[Signature | None] = []
+        self._after: list[Sequence[int]] = []
+        self._given_names: dict[int, str] = {}
+        self._numbers: dict[str, int] = {}
+        self._interned: dict[Signature, Signature] = {}
+
+    def __len__(self) -> int:
+        return len(self._signatures)
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.name!r} nodes={len(self)}>"
+
+    def add(self, signature: object, *, after: NodeRef | Iterable[NodeRef] = (), name: str | None = None) -> NodeRef:
+        """Add one task.
+
+        A mutable signature gets the value of its dependency as first argument, or the list of their values if there are several.
+
+        Raises:
+            NotACanvas, BadNode, DuplicateNode
+        """
+        self._check_new_name(name)
+        numbers = self._numbers_of(after, name)
+        visit = _Visit(signature, numbers, _NOTHING, "what was added")
+        if _kind(visit) in _CONTAINERS:
+            raise _not_a_canvas(f"add() takes one task, and this is a {_kind(visit)}", "use add_canvas() for it")
+        return self._named(_Importer(self).add_task(visit, name=name), name)
+
+    def join(self, after: NodeRef | Iterable[NodeRef], *, name: str | None = None) -> NodeRef:
+        """Add a point where others meet; it is no task, and its value is the list of theirs."""
+        self._check_new_name(name)
+        return self._named(self._add(None, self._numbers_of(after, name)), name)
+
+    def add_canvas(self, canvas: object, *, after: NodeRef | Iterable[NodeRef] = (), name: str | None = None) -> NodeRef:
+        """Add a canvas; ``name`` names the node that has its value, which is returned.
+
+        Raises:
+            NotACanvas, BadNode, DuplicateNode
+        """
+        self._check_new_name(name)
+        numbers = self._numbers_of(after, name)
+        mark = len(self)
+        try:
+            if len(numbers) > 1 and _kind(_Visit(canvas, (), _NOTHING, "the canvas")) in _CONTAINERS:
+                # Else each member of a group would depend on each of them. The value is the same list.
+                numbers = (self._add(None, numbers),)
+            value = _Importer(self).read(canvas, numbers)
+            if value is None:
+                raise _not_a_canvas("the canvas has no tasks", "leave it out, or put at least one task into it")
+        except BaseException:
+            self._cut(mark)
+            raise
+        return self._named(self._one_node(value), name)
+
+    def definition(self, *, key: str | None = None) -> Definition:
+        """Return what is submitted. Each call makes new task ids, so that two submissions never share one.
+
+        Raises:
+            EmptyWorkflow, BadRequest
+        """
+        return self._definition(key=key, output=None)
+
+    def _definition(self, *, key: str | None, output: int | None) -> Definition:
+        names = [self._name_of(number) for number in range(len(self))]
+        graph = Graph.build(
+            (
+                NodeSpec(name, signature, "" if signature is None else str(uuid4()), [names[number] for number in after])
+                for name, signature, after in zip(names, self._signatures, self._after, strict=True)
+            ),
+            output=None if output is None else names[output],
+        )
+        first_task = next((signature.task for signature in self._signatures if signature is not None), "workflow")
+        return Definition(
+            graph=graph,
+            name=self.name or first_task,
+            key=key,
+            labels=dict(self.labels),
+            payload=b"null" if self.payload is None else encode_value(self.payload),
+        )
+
+    def _add(self, signature: Signature | None, after: Sequence[int]) -> int:
+        # Large workflows repeat few shapes, so equal signatures share one object.
+        self._signatures.append(None if signature is None else self._interned.setdefault(signature, signature))
+        self._after.append(after)
+        return len(self) - 1
+
+    def _cut(self, mark: int) -> None:
+        """Forget the nodes from number ``mark`` on."""
+        del self._signatures[mark:], self._after[mark:]
+
+    def _one_node(self, value: "_Value") -> int:
+        """Return the node that has this value; a list needs a join."""
+        return value if isinstance(value, int) else self._add(None, tuple(_flat(value)))
+
+    def _named(self, number: int, name: str | None) -> NodeRef:
+        if name is not None:
+            self._given_names[number] = name
+            self._numbers[name] = number
+        return NodeRef(self, number)
+
+    def _check_new_name(self, name: str | None) -> None:
+        if name is not None and _checked_name(name) in self._numbers:
+            raise DuplicateNode(name)
+
+    def _name_of(self, number: int) -> str:
+        signature = self._signatures[number]
+        return self._given_names.get(number) or self._made_name("join" if signature is None else signature.task, number)
+
+    def _made_name(self, task: str, number: int) -> str:
+        """Make a name of the task's last word and the node's position; names that were given win."""
+        name = made = f"{task.rpartition('.')[2][: NAME_LENGTH_MAX // 2]}-{number + 1}"
+        suffix = 1
+        while name in self._numbers:
+            suffix += 1
+            # No other made name has a dot, so this one is still the only one of its kind.
+            name = f"{made}.{suffix}"
+        return name
+
+    def _numbers_of(self, after: NodeRef | Iterable[NodeRef], name: str | None) -> Sequence[int]:
+        numbers: dict[int, None] = {}
+        for reference in (after,) if isinstance(after, NodeRef) else after:
+            node = name or f"number {len(self) + 1}"
+            if not isinstance(reference, NodeRef):
+                raise BadNode(
+                    node,
+                    f"`after` has a '{_type_name(reference)}' in it",
+                    next_step="name nodes by what add(), join() and add_canvas() return",
+                )
+            if reference.workflow is not self:
+                raise BadNode(
+                    node,
+                    f"`after` names '{reference.name}', a node of another workflow ({reference.workflow!r})",
+                    next_step="add both nodes to one workflow",
+                )
+            numbers[reference.number] = None
+        return tuple(numbers)
+
+
+# --- the importer ---------------------------------------------------------------------------------------------------
+
+#: What a canvas is worth: a node, or a list that may hold lists. None stands for a canvas without tasks, which added no nodes.
+_Value = int | list["_Value"]
+
+
+class _Passed(NamedTuple):
+    """What containers hand down to the tasks in them.
+
+    Attributes:
+        options: Go before the options of whatever starts first in here.
+        link: For whatever ends last in here.
+        link_error: For all in here.
+        args: Come before the arguments of whatever starts first in here.
+        kwargs: Go before the keyword arguments of whatever starts first in here.
+        is_sealed: Whatever starts first in here does not get the value that precedes it.
+    """
+
+    options: Mapping[str, Any] = {}
+    link: tuple[Any, ...] = ()
+    link_error: tuple[Any, ...] = ()
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+    is_sealed: bool = False
+
+
+_NOTHING = _Passed()
+
+
+class _Visit(NamedTuple):
+    """A part of a canvas that is to be read.
+
+    Attributes:
+        after: The nodes on which the tasks depend that start first in here; one at most, but for a single task.
+        place: Where it was found, in words.
+        unrolls: A group of one counts as its member (Celery's ``maybe_unroll_group``).
+    """
+
+    what: Any
+    after: Sequence[int]
+    passed: _Passed
+    place: str
+    unrolls: bool = False
+
+
+_Walk = Generator[_Visit, _Value | None, _Value | None]
+
+
+class _Importer:
+    """Adds a canvas to a workflow.
+
+    A walk reads one container: it yields the parts to be read and is sent what they are worth. The walks under way are a list,
+    so depth costs no recursion.
+    """
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._workflow = workflow
+        self._walks = {
+            "chain": self._walk_chain,
+            "group": self._walk_group,
+            "chord": self._walk_chord,
+            "chunks": self._walk_chunks,
+        }
+
+    def read(self, canvas: object, after: Sequence[int]) -> _Value | None:
+        """Add all nodes of a canvas and return what it is worth."""
+        under_way: list[_Walk] = []
+        visit: _Visit | None = _Visit(canvas, after, _NOTHING, "the canvas")
+        value: _Value | None = None
+        while True:
+            if visit is not None:
+                kind = _kind(visit)
+                if kind in _CONTAINERS:
+                    under_way.append(self._walks[kind](visit))
+                    value = None
+                else:
+                    value = self.add_task(visit)
+            if not under_way:
+                return value
+            try:
+                visit = under_way[-1].send(value)
+            except StopIteration as stop:
+                under_way.pop()
+                visit, value = None, stop.value
+
+    def add_task(self, visit: _Visit, *, name: str | None = None) -> int:
+        """Add a single task."""
+        name = name or self._workflow._made_name(visit.what["task"], len(self._workflow))
+        return self._workflow._add(_signature(name, visit.what, visit.passed), visit.after)
+
+    def _walk_chain(self, visit: _Visit) -> _Walk:
+        """Each step depends on the one before. The chain's options go to its first step, its link to the last."""
+        steps = _members(visit, "tasks")
+        inner = _passed_on(visit)
+        last = max((number for number, step in enumerate(steps) if not _is_empty(step)), default=-1)
+        between = _Passed(link_error=inner.link_error) if inner.link_error else _NOTHING
+        value: _Value | None = None
+        for number, step in enumerate(steps):
+            passed = inner._replace(link=()) if value is None else between
+            if number == last and inner.link:
+                passed = passed._replace(link=inner.link)
+            mark = len(self._workflow)
+            after = visit.after if value is None else (self._workflow._one_node(value),)
+            found = yield _Visit(step, after, passed, f"step {number + 1} of the chain", unrolls=True)
+            if found is None:
+                # The step is empty; the join that was made for it is not needed.
+                self._workflow._cut(mark)
+            else:
+                value = found
+        return value
+
+    def _walk_group(self, visit: _Visit) -> _Walk:
+        """All members depend on what precedes; their values are a list."""
+        members = _members(visit, "tasks")
+        is_unrolled = visit.unrolls and len(members) == 1
+        values = yield from self._walk_members(members, visit, _passed_on(visit), "member {} of the group", is_unrolled)
+        return values[0] if values and is_unrolled else values or None
+
+    def _walk_chord(self, visit: _Visit) -> _Walk:
+        """The body depends on a join of the header, whose options it shares, and has the callbacks."""
+        header, body = visit.what["kwargs"].get("header"), visit.what["kwargs"].get("body")
+        inner = _passed_on(visit)
+        above = inner if body is None else inner._replace(link=(), link_error=())
+        if isinstance(header, Mapping) and _kind_of(header) == "group":
+            found = yield _Visit(header, visit.after, above, "the header of the chord")
+            values = found if isinstance(found, list) else []
+        else:
+            members = _members(visit, "header")
+            values = yield from self._walk_members(members, visit, above, "member {} of the chord's header", False)
+        if body is None:
+            return values or None
+        below = _Passed(
+            options={key: value for key, value in inner.options.items() if key not in _DELAYS},
+            link=inner.link,
+            link_error=inner.link_error,
+        )
+        mark = len(self._workflow)
+        after: Sequence[int]
+        if values:
+            after = (self._workflow._one_node(values),)
+        else:
+            # The body is called with []. Writing that into its arguments keeps it behind what precedes the chord.
+            after, below = visit.after, below._replace(args=([],), is_sealed=True)
+        found = yield _Visit(body, after, below, "the body of the chord")
+        if found is None:
+            self._workflow._cut(mark)
+            return values or None
+        return found
+
+    def _walk_members(
+        self, members: Sequence[Any], visit: _Visit, passed: _Passed, place: str, is_unrolled: bool
+    ) -> Generator[_Visit, _Value | None, list[_Value]]:
+        values: list[_Value] = []
+        # Celery links a group's callback to the first member, without its value: one call, not one per member.
+        first = passed._replace(link=tuple(map(_immutable, passed.link))) if passed.link else passed
+        others = passed._replace(link=()) if passed.link else passed
+        for number, member in enumerate(members):
+            place_of_member = place.format(number + 1)
+            found = yield _Visit(member, visit.after, others if number else first, place_of_member, unrolls=is_unrolled)
+            if found is not None:
+                values.append(found)
+        return values
+
+    def _walk_chunks(self, visit: _Visit) -> _Walk:
+        """Read it as the group of ``celery.starmap`` that Celery makes of it when it runs."""
+        given = visit.what["kwargs"]
+        task, items, size = given.get("task"), list(given.get("it") or ()), given.get("n")
+        if not isinstance(size, int) or size < 1:
+            raise _not_a_canvas(f"{visit.place} is chunks of {size!r} items", "give a chunk size of 1 or more")
+        parts = [items[start : start + size] for start in range(0, len(items), size)]
+        starmaps = [{"task": "celery.starmap", "kwargs": {"task": task, "it": part}, "immutable": True} for part in parts]
+        group = {**visit.what, "task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": starmaps}}
+        return (yield visit._replace(what=group, unrolls=False))
+
+
+def _flat(values: list[_Value]) -> Iterator[int]:
+    """Go through a list of lists in order."""
+    stack = [iter(values)]
+    while stack:
+        for value in stack[-1]:
+            if isinstance(value, int):
+                yield value
+            else:
+                stack.append(iter(value))
+                break
+        else:
+            stack.pop()
+
+
+def _kind(visit: _Visit) -> str:
+    """Return the kind of a signature, empty for a plain task. Raises `NotACanvas`."""
+    what = visit.what
+    if not isinstance(what, Mapping):
+        raise _not_a_canvas(f"{visit.place} is a '{_type_name(what)}', which is no signature", _what_to_write_for(what))
+    task = what.get("task")
+    if not isinstance(task, str) or not task:
+        raise _not_a_canvas(f"{visit.place} is a '{_type_name(what)}' that names no task", "")
+    kind = _kind_of(what)
+    if kind not in _CONTAINERS and kind not in _TASKS:
+        raise _not_a_canvas(f"{visit.place} is a '{kind}', a kind of signature that is not known here", "")
+    if kind in _CONTAINERS and not isinstance(what.get("kwargs"), Mapping):
+        raise _not_a_canvas(f"{visit.place} is a {kind} without contents", "")
+    if not isinstance(what.get("options") or {}, Mapping) or not isinstance(what.get("args") or (), list | tuple):
+        raise _not_a_canvas(f"{visit.place} has `options` that are no mapping, or `args` that are no list", "")
+    return kind
+
+
+def _kind_of(what: _Canvas) -> str:
+    return what.get("subtask_type") or _KIND_BY_TASK.get(what.get("task", ""), "")
+
+
+def _members(visit: _Visit, key: str) -> list[Any]:
+    """Return what a container holds. A lazy group is evaluated here, and remembers what it was made of."""
+    tasks = visit.what["kwargs"].get(key)
+    # As a chord's header, a chain is what Celery takes it for: its tasks, side by side.
+    if key == "header" and isinstance(tasks, Mapping) and _kind_of(tasks) == "chain" and isinstance(tasks.get("kwargs"), Mapping):
+        tasks = tasks["kwargs"].get("tasks")
+    if isinstance(tasks, Mapping):
+        return [tasks]
+    if isinstance(tasks, str | bytes) or not isinstance(tasks, Iterable):
+        raise _not_a_canvas(f"{visit.place} is a {_kind_of(visit.what)} whose {key} are a '{_type_name(tasks)}', not a list", "")
+    return list(tasks)
+
+
+def _is_empty(step: Any) -> bool:
+    if not isinstance(step, Mapping) or _kind_of(step) not in ("group", "chain") or not isinstance(step.get("kwargs"), Mapping):
+        return False
+    tasks = step["kwargs"].get("tasks")
+    return tasks is not None and not tasks
+
+
+def _passed_on(visit: _Visit) -> _Passed:
+    """Return what a container hands down: what it was handed, and what is its own."""
+    what, passed = visit.what, visit.passed
+    options = what.get("options") or {}
+    args = tuple(what.get("args") or ())
+    # A chord keeps the keyword arguments for its header in its own.
+    kwargs = what["kwargs"].get("kwargs") or {}
+    is_sealed = bool(what.get("immutable"))
+    if not (options or args or kwargs or is_sealed):
+        return passed
+    own = {key: value for key, value in options.items() if key not in _LEFTOVERS | _CALLBACKS and value is not None}
+    return _Passed(
+        options=_overridden(own, passed.options),
+        link=_with(_listed(options.get("link")), passed.link),
+        link_error=_with(_listed(options.get("link_error")), passed.link_error),
+        args=args if is_sealed else passed.args + args,
+        kwargs=kwargs if is_sealed else {**kwargs, **passed.kwargs},
+        is_sealed=is_sealed or passed.is_sealed,
+    )
+
+
+def _overridden(own: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge options; a signature's own stamps cannot be overridden."""
+    stamps = {"stamped_headers", *(own.get("stamped_headers") or ())} if "stamped_headers" in own else ()
+    return {**own, **{key: value for key, value in over.items() if key not in stamps or key not in own}}
+
+
+def _listed(callbacks: Any) -> tuple[Any, ...]:
+    if callbacks is None:
+        return ()
+    return tuple(callbacks) if isinstance(callbacks, list | tuple) else (callbacks,)
+
+
+def _immutable(callback: Any) -> Any:
+    return {**callback, "immutable": True} if isinstance(callback, Mapping) else callback
+
+
+def _with(callbacks: tuple[Any, ...], more: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*callbacks, *(callback for callback in more if callback not in callbacks)) if more else callbacks
+
+
+# --- signatures -----------------------------------------------------------------------------------------------------
+
+_PASS_PLAIN_DATA = "pass text, numbers, lists and dicts, or a reference to the data"
+
+
+def _signature(name: str, what: _Canvas, passed: _Passed) -> Signature:
+    """Write one task's signature as the core keeps it."""
+    if len(what["task"]) > NAME_LENGTH_MAX:
+        raise BadNode(name[:NAME_LENGTH_MAX], f"the task's name has more than {NAME_LENGTH_MAX} characters")
+    args, kwargs, immutable = what.get("args") or (), what.get("kwargs") or {}, bool(what.get("immutable"))
+    if not isinstance(kwargs, Mapping):
+        raise BadNode(name, "`kwargs` must be a mapping")
+    if not immutable:
+        args = (*passed.args, *args) if passed.args else args
+        kwargs = {**kwargs, **passed.kwargs} if passed.kwargs else kwargs
+    options, countdown_s, eta_at = _split_options(name, what.get("options") or {}, passed)
+    return Signature(
+        task=what["task"],
+        args=_json_array(name, args) if args else b"[]",
+        kwargs=_json_object(name, kwargs, "argument") if kwargs else b"{}",
+        options=_json_object(name, options, "option") if options else b"{}",
+        immutable=immutable or passed.is_sealed,
+        countdown_s=countdown_s,
+        eta_at=eta_at,
+    )
+
+
+def _split_options(name: str, given: Mapping[str, Any], passed: _Passed) -> tuple[dict[str, Any], float, float]:
+    """Return the options to publish with, the countdown in seconds and the start as Unix time."""
+    options = _overridden({key: value for key, value in given.items() if key not in _LEFTOVERS}, passed.options)
+    if passed.link:
+        options["link"] = list(_with(_listed(options.get("link")), passed.link))
+    if passed.link_error:
+        options["link_error"] = list(_with(_listed(options.get("link_error")), passed.link_error))
+    serializer = options.get("serializer")
+    if serializer is not None and serializer not in SERIALIZERS:
+        raise BadNode(
+            name, f"serializer '{serializer}' is not accepted", next_step=f"use one of {', '.join(sorted(SERIALIZERS))}"
+        )
+    countdown, eta = options.pop("countdown", None) or 0, options.pop("eta", None)
+    if not isinstance(countdown, int | float) or not math.isfinite(countdown):
+        raise BadNode(name, f"`countdown` must be a number of seconds, and is a '{_type_name(countdown)}'")
+    # As in Celery, a countdown goes before an eta, and a negative one means now.
+    return options, max(0.0, float(countdown)), 0.0 if countdown or eta is None else _unix_time(name, eta)
+
+
+def _unix_time(name: str, eta: Any) -> float:
+    """Read a start time: a datetime, its text, kombu's typed form of it, or Unix seconds.
+
+    Without a time zone it is in UTC, whatever the app's time zone: that is how workers read it (``maybe_make_aware``).
+    """
+    if isinstance(eta, int | float) and math.isfinite(eta):
+        return max(0.0, float(eta))
+    moment: Any = eta.get("__value__") if isinstance(eta, Mapping) else eta
+    try:
+        moment = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
+    except (TypeError, ValueError):
+        raise BadNode(name, f"`eta` must be a datetime or ISO 8601 text, and is a '{_type_name(eta)}'") from None
+    seconds: float = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return max(0.0, seconds)
+
+
+def _json_array(name: str, args: Sequence[Any]) -> bytes:
+    try:
+        return _json_text(args)
+    # Kombu asks the values themselves (``__json__``), which may raise anything.
+    except Exception as error:
+        _blame(name, ((f"argument {position}", value) for position, value in enumerate(args, start=1)))
+        raise BadNode(name, f"the arguments cannot be written as JSON: {error}", next_step=_PASS_PLAIN_DATA) from error
+
+
+def _json_object(name: str, members: Mapping[str, Any], word: str) -> bytes:
+    try:
+        return _json_text(members)
+    except Exception as error:
+        _blame(name, ((f"{word} '{key}'", value) for key, value in members.items()))
+        raise BadNode(name, f"the {word}s cannot be written as JSON: {error}", next_step=_PASS_PLAIN_DATA) from error
+
+
+def _blame(name: str, values: Iterable[tuple[str, Any]]) -> None:
+    """Raise `BadNode` for the first value that JSON cannot carry."""
+    for words, value in values:
+        try:
+            _json_text(value)
+        except Exception as error:
+            reason = f"{words} is a '{_type_name(value)}' that JSON cannot carry: {error}"
+            raise BadNode(name, reason, next_step=_PASS_PLAIN_DATA) from error
+
+
+def _json_text(value: object) -> bytes:
+    # NaN and Infinity are no JSON: the daemon would refuse them without knowing the node.
+    text: str = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+# --- errors and checks ----------------------------------------------------------------------------------------------
+
+
+def _not_a_canvas(message: str, next_step: str) -> NotACanvas:
+    error = NotACanvas(message)
+    if next_step:
+        error.next_step = next_step
+    return error
+
+
+def _what_to_write_for(what: object) -> str:
+    """Guess what the caller meant."""
+    if hasattr(what, "apply_async") and hasattr(what, "name"):
+        return f"write `{str(what.name).rpartition('.')[2]}.s(...)`: this is the task itself"
+    if hasattr(what, "get") and hasattr(what, "id"):
+        return "write `.s(...)` instead of `.delay(...)`: this task has been sent already"
+    return ""
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH_MAX:
+        raise BadRequest(
+            f"a name must be text of 1 to {NAME_LENGTH_MAX} characters, and this is {str(name)[:50]!r}", path="$.name"
+        )
+    return name
+
+
+def _checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    checked: dict[Any, Any] = dict(labels or {})
+    if len(checked) > LABELS_MAX:
+        raise BadRequest(f"a workflow has {LABELS_MAX} labels at most, and these are {len(checked)}", path="$.labels")
+    for key, value in checked.items():
+        if (
+            not isinstance(value, str)
+            or len(value) > NAME_LENGTH_MAX
+            or not isinstance(key, str)
+            or not 0 < len(key) <= NAME_LENGTH_MAX
+        ):
+            raise BadRequest(f"label {key!r} must be text of {NAME_LENGTH_MAX} characters at most", path="$.labels")
+    return checked

@@ -137,7 +137,7 @@ def _described(conversation: Conversation, batch: Batch) -> list[str]:
     lines += [f"revoke {task_id}" for task_id in batch.revoke]
     lines += [f"finished {workflow.workflow_id}: {workflow.state}" for workflow in batch.finished]
     deadline = conversation.engine.next_deadline()
-    if deadline is not None:
+    if deadline is not None and deadline > conversation.now:
         lines.append(f"next deadline at {deadline - START:g} s")
     return lines
 

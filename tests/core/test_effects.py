@@ -1,0 +1,54 @@
+"""A batch that cannot be saved waits and is merged with the next one; its order of effects stays a promise."""
+
+from dyrygentd.core.effects import Batch
+from dyrygentd.core.events import CancelRequested, TaskReported, TaskSucceeded
+from tests.core.conversation import Conversation
+
+
+def test_empty_batch_is_false(conversation: Conversation) -> None:
+    """The shell skips a turn that has nothing to carry out."""
+    assert not Batch()
+    assert not conversation.turn()
+    assert Batch(changed={"w"})
+
+
+def test_counts_its_rows(conversation: Conversation) -> None:
+    """The number of rows is what one transaction writes."""
+    assert conversation.submit("a; b; c < a").row_count == 3
+
+
+def test_merge_keeps_the_newest_rows_and_all_effects(conversation: Conversation) -> None:
+    """What waits for the disk is carried out later, in order, with the definition it began with."""
+    conversation.tell(conversation.submission("a; b < a"))
+    waiting = conversation.take()
+    conversation.tell(conversation.submission("a", "v"), TaskReported("w/a", "STARTED"))
+    waiting.merge(conversation.take())
+    assert [message.task_id for message in waiting.publish] == ["w/a", "v/a"]
+    assert waiting.watch == ["w/a", "v/a"]
+    assert waiting.changed == {"w", "v"}
+    assert {workflow_id: record.document for workflow_id, record in waiting.save_workflows.items()} == dict.fromkeys("wv", b"document")
+
+
+def test_merge_drops_what_ended_before_it_was_sent(conversation: Conversation) -> None:
+    """A workflow that is cancelled while the disk does not work is never sent, but still revoked for what an earlier life sent."""
+    conversation.tell(conversation.submission("a"))
+    waiting = conversation.take()
+    conversation.tell(CancelRequested("w"))
+    waiting.merge(conversation.take())
+    assert (waiting.watch, waiting.publish) == ([], [])
+    assert (waiting.unwatch, waiting.revoke) == (["w/a"], ["w/a"])
+    assert waiting.save_workflows["w"].document == b"document"
+    assert [workflow.workflow_id for workflow in waiting.finished] == ["w"]
+    assert waiting.save_nodes["w", 0].state == "cancelled"
+
+
+def test_merge_does_not_unwatch_what_is_in_flight_again(conversation: Conversation) -> None:
+    """Unwatching comes last in a batch, so a task id that was dispatched anew must have left that list."""
+    conversation.submit("a id=same")
+    conversation.tell(TaskSucceeded("same", b"1"))
+    waiting = conversation.take()
+    assert waiting.unwatch == ["same"]
+    conversation.tell(conversation.submission("a id=same", "v"))
+    waiting.merge(conversation.take())
+    assert (waiting.watch, waiting.unwatch) == (["same"], [])
+    assert [message.workflow_id for message in waiting.publish] == ["v"]

@@ -1,0 +1,180 @@
+"""Among many workflows: who goes next, what is in flight, and how one that breaks leaves the others alone."""
+
+from dyrygentd.core.engine import Engine, Limits
+from dyrygentd.core.events import (
+    CancelRequested,
+    DrainRequested,
+    MessagePublished,
+    TaskFailed,
+    TaskReported,
+    TaskSucceeded,
+)
+from dyrygentd.core.invariants import check_engine
+from dyrygentd.core.states import NodeState
+from dyrygentd.core.workflow import RunningWorkflow
+from tests.core.conversation import START, Conversation
+
+
+def test_says_what_it_holds(conversation: Conversation) -> None:
+    """Statistics are a snapshot that later events do not change."""
+    conversation.submit("a; b < a; c countdown=9")
+    before = conversation.engine.statistics()
+    assert {word: count for word, count in before.nodes.items() if count} == {"dispatching": 1, "waiting": 1, "held": 1}
+    assert (before.workflows, before.in_flight, before.in_flight_max, before.draining) == (1, 1, 2000, False)
+    assert {name: count for name, count in before.counters.items() if count} == {"submitted": 1, "dispatched": 1}
+    assert repr(conversation.engine) == "<Engine workflows=1 in_flight=1>"
+    assert conversation.engine.node_count == 3
+    conversation.succeed("w/a")
+    assert before.counters["succeeded"] == 0
+
+
+def test_a_publication_carries_all_that_a_message_needs(conversation: Conversation) -> None:
+    """The dispatcher looks nothing up, so everything about a message is in its effect."""
+    conversation.submit("a; b < a")
+    batch = conversation.succeed("w/a", value=b"5")
+    (message,) = batch.publish
+    assert (message.workflow_id, message.node, message.attempt, message.task_id) == ("w", 1, 1, "w/b")
+    assert (message.signature.task, message.input, message.parent_id) == ("tasks.b", b"5", "w/a")
+
+
+def test_routes_by_task_id(conversation: Conversation) -> None:
+    """Only what is in flight can still be changed by a result."""
+    conversation.submit("a")
+    assert conversation.engine.is_in_flight("w/a")
+    assert [(task_id, node) for task_id, _, node in conversation.engine.in_flight()] == [("w/a", 0)]
+    conversation.succeed("w/a")
+    assert not conversation.engine.is_in_flight("w/a")
+    assert conversation.engine.node_count == 0
+
+
+def test_never_exceeds_the_places_in_flight() -> None:
+    """Whatever is ready, the broker holds a bounded number of tasks; a recovery may find more and then waits."""
+    conversation = Conversation(Limits(in_flight_max=3))
+    conversation.submit("; ".join(f"n{i}" for i in range(10)))
+    for i in range(10):
+        assert conversation.engine.statistics().in_flight == min(3, 10 - i)
+        conversation.succeed(next(iter(conversation.engine.in_flight()))[0])
+    assert conversation.workflows["w"].state.value == "succeeded"
+    conversation = Conversation(Limits(in_flight_max=3))
+    conversation.submit("; ".join(f"n{i}" for i in range(5)))
+    conversation.limits = Limits(in_flight_max=1)
+    conversation.crash()
+    assert conversation.turn().watch == ["w/n0", "w/n1", "w/n2"]
+    assert conversation.succeed("w/n0", "w/n1").publish == []
+    assert len(conversation.succeed("w/n2").publish) == 1
+
+
+def test_deadline_is_the_next_release(conversation: Conversation) -> None:
+    """The shell arms one timer, for the earliest of all held nodes."""
+    conversation.submit("a countdown=9")
+    conversation.submit("a countdown=5", "v")
+    assert conversation.engine.next_deadline() == START + 5
+    batch = conversation.turn(after_s=5)
+    assert [message.task_id for message in batch.publish] == ["v/a"]
+    assert conversation.engine.next_deadline() == START + 9
+
+
+def test_drain_keeps_what_is_ready(conversation: Conversation) -> None:
+    """A drained engine still takes results and writes them down."""
+    conversation.submit("a; b < a")
+    batch = conversation.turn(DrainRequested(), TaskSucceeded("w/a", b"1"))
+    assert (batch.publish, batch.row_count) == ([], 1)
+    assert conversation.engine.statistics().draining
+    assert conversation.states() == {"a": "succeeded", "b": "ready"}
+
+
+def test_cancel_of_nobody_is_harmless(conversation: Conversation) -> None:
+    """A repeated or mistaken cancel changes nothing."""
+    assert not conversation.turn(CancelRequested("nobody"))
+
+
+def test_a_second_end_in_a_turn_is_none(conversation: Conversation) -> None:
+    """The first of two ends in one turn counts, in either order."""
+    conversation.submit("a")
+    conversation.submit("a", "v")
+    conversation.turn(TaskSucceeded("w/a", b"1"), CancelRequested("w"), CancelRequested("v"), TaskSucceeded("v/a", b"1"))
+    assert {key: record.state.value for key, record in conversation.workflows.items()} == {"w": "succeeded", "v": "cancelled"}
+
+
+def test_recovered_and_cancelled_at_once_is_not_sent(conversation: Conversation) -> None:
+    """A turn that recovers a workflow and cancels it must not publish what it revokes."""
+    conversation.submit("a")
+    conversation.crash()
+    batch = conversation.turn(CancelRequested("w"))
+    assert (batch.watch, batch.publish, batch.unwatch, batch.revoke) == ([], [], ["w/a"], ["w/a"])
+
+
+def test_task_id_dispatched_anew_stays_watched(conversation: Conversation) -> None:
+    """A task id that lands and flies again in one turn is not unwatched, or its result would be missed."""
+    conversation.submit("a id=same")
+    batch = conversation.turn(TaskFailed("same", "boom"), conversation.submission("a id=same", "v"))
+    assert (batch.watch, batch.unwatch) == (["same"], [])
+
+
+def test_recovery_counts_and_continues(conversation: Conversation) -> None:
+    """After a recovery the engine knows its nodes, watches what was in flight and dispatches what was ready."""
+    conversation.submit("a; b < a; c countdown=50")
+    conversation.turn(MessagePublished("w/a"))
+    conversation.crash()
+    batch = conversation.turn()
+    assert (batch.watch, batch.publish) == (["w/a"], [])
+    assert conversation.engine.counters.recovered == 1
+    assert conversation.engine.node_count == 3
+    assert conversation.engine.next_deadline() == START + 50
+
+
+def test_a_result_that_breaks_a_workflow_leaves_the_others() -> None:
+    """A workflow that contradicts itself is set aside with its story; its places are freed and the others go on."""
+    engine, broken = _engine_with_two()
+    broken._place(0, NodeState.BLOCKED)
+    engine.handle(TaskSucceeded("w/a", b"1"), START)
+    batch = engine.take_batch(START)
+    assert batch.save_workflows["w"].state.value == "failed"
+    assert "node 'a' of workflow 'w' cannot go from blocked to succeeded" in batch.save_workflows["w"].error
+    assert sorted(batch.unwatch) == ["w/a", "w/b"]
+    assert engine.counters.broken == 1
+    assert list(engine.workflows) == ["v"]
+    check_engine(engine)
+    engine.handle(TaskSucceeded("v/a", b"1"), START)
+    assert [workflow.workflow_id for workflow in engine.take_batch(START).finished] == ["v"]
+
+
+def test_a_dispatch_that_breaks_a_workflow_leaves_the_others() -> None:
+    """The same holds when the contradiction comes up while nodes are dispatched."""
+    conversation = Conversation()
+    engine = conversation.engine
+    for workflow_id in "wv":
+        engine.handle(conversation.submission("a; b", workflow_id), START)
+    engine.workflows["w"]._place(1, NodeState.BLOCKED)
+    batch = engine.take_batch(START)
+    assert batch.save_workflows["w"].state.value == "failed"
+    assert batch.save_workflows["w"].document == b"document"
+    assert {message.workflow_id for message in batch.publish} == {"v"}
+    assert sorted(engine.workflows) == ["v"]
+    check_engine(engine)
+
+
+def test_broken_workflow_stays_broken_when_cancelled() -> None:
+    """A cancel in the same turn does not cover the story of what went wrong."""
+    engine, broken = _engine_with_two()
+    broken._place(0, NodeState.BLOCKED)
+    for event in (TaskSucceeded("w/a", b"1"), CancelRequested("w"), TaskReported("w/b", "STARTED")):
+        engine.handle(event, START)
+    record = engine.take_batch(START).save_workflows["w"]
+    assert record.state.value == "failed"
+    assert record.error
+
+
+def test_recovers_from_a_submission_alone(conversation: Conversation) -> None:
+    """The definition is enough to begin again, joins included."""
+    conversation.submit("&j; a < j")
+    conversation.nodes.clear()
+    conversation.crash()
+    assert conversation.turn().publish[0].input == b"[]"
+
+
+def _engine_with_two() -> tuple[Engine, RunningWorkflow]:
+    conversation = Conversation()
+    conversation.submit("a; b")
+    conversation.submit("a", "v")
+    return conversation.engine, conversation.workflow()

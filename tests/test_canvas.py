@@ -743,9 +743,9 @@ def _build(tree: Tree) -> Any:
         case ["chain", *steps]:
             return chain([_build(step) for step in steps])
         case ["group", *members]:
-            return group([_build(member) for member in members])
+            return group([_build(member) for member in members], app=app)
         case ["chord", header, body]:
-            return chord([_build(member) for member in header], _build(body))
+            return chord([_build(member) for member in header], _build(body), app=app)
     raise AssertionError(tree)
 
 

@@ -8,7 +8,7 @@ import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -23,8 +23,6 @@ USAGE: Final = 2
 UNREACHABLE: Final = 3
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)
@@ -73,18 +71,16 @@ def main(context: click.Context, socket: str | None, is_json: bool) -> None:
     context.obj = Session(socket, is_json)
 
 
-def command(function: F) -> F:
+def command(function: Callable[..., None]) -> Callable[..., None]:
     """Hand the `Session` to a command as its first argument, and let it take ``--json`` too."""
 
-    @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-    @click.pass_obj
-    @functools.wraps(function)
-    def run(session: Session, *args: Any, is_json: bool, **options: Any) -> Any:
+    def run(session: Session, /, *, is_json: bool, **parameters: Any) -> None:
         session.is_json = session.is_json or is_json
-        return function(session, *args, **options)
+        function(session, **parameters)
 
-    wrapped: F = run
-    return wrapped
+    # Keeps the help text, and the options that were declared below this decorator, if any.
+    functools.update_wrapper(run, function)
+    return click.option("--json", "is_json", is_flag=True, help="Print JSON.")(click.pass_obj(run))
 
 
 def say(words: str) -> None:

@@ -44,7 +44,7 @@ def cancel(session: Session, references: tuple[str, ...]) -> None:
         view = handle.cancel()
         views.append(view)
         if not session.is_json:
-            words = f"had {view.state} already" if was_finished else view.state
+            words = f"{view.state} already" if was_finished else view.state
             click.echo(f"{view.id}  {render.visible(view.name)}  {words}")
     if session.is_json:
         click.echo(wire.encode(views))

@@ -59,7 +59,7 @@ def submit(
 def _read(target: str) -> Any:
     """Return what `Client.submit` takes."""
     if target == "-":
-        return click.get_binary_stream("stdin").read()
+        return sys.stdin.buffer.read()
     suffix = Path(target).suffix.lower()
     if suffix in (".json", ".yaml", ".yml"):
         return _read_file(Path(target), is_yaml=suffix != ".json")
@@ -77,7 +77,8 @@ def _read_file(path: Path, *, is_yaml: bool) -> Any:
     if not is_yaml:
         return content
     try:
-        import yaml  # type: ignore[import-untyped, unused-ignore]
+        # No dependency of ours, so it is looked for where the user's modules are.
+        yaml = importlib.import_module("yaml")
     except ImportError:
         fail("YAML needs the PyYAML package", next_step="`pip install pyyaml`, or write the definition as JSON", status=2)
     try:

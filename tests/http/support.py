@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -157,10 +157,8 @@ def _exchange(
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()
     # A body that is refused early cannot be sent to its end; the answer is there nevertheless.
-    try:
+    with suppress(BrokenPipeError):
         connection.request(method, target, body=body, headers={"Content-Type": "application/json", **(headers or {})})
-    except BrokenPipeError:
-        pass
     response = connection.getresponse()
     return Answer(response.status, dict(response.getheaders()), response.read())
 

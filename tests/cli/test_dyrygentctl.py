@@ -1,0 +1,376 @@
+"""`dyrygentctl` against a real daemon: what is printed where, and the exit status."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from dyrygentd import __version__
+from dyrygentd.cli import main
+from tests.http.support import Daemon
+from tests.support.servers import wait_until
+
+Ctl = Callable[..., Result]
+
+GOOD = {"name": "sum", "nodes": [{"name": "a", "task": "add", "args": [1, 2]}]}
+BAD = {
+    "name": "drain gra1/osd 42",
+    "labels": {"dc": "gra"},
+    "nodes": [{"name": "a", "task": "fail"}, {"name": "b", "task": "add", "after": ["a"]}],
+}
+
+
+@pytest.fixture
+def ctl(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ctl:
+    """Run a command against ``daemon``, in an empty directory that may hold modules."""
+    return _ctl(daemon, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def slow_ctl(holding: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ctl:
+    """Run a command against ``holding``, whose tasks do not finish by themselves."""
+    return _ctl(holding, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Write the module ``flows`` into the directory in which `ctl` runs."""
+    path = list(sys.path)
+
+    def write(text: str) -> None:
+        (tmp_path / "flows.py").write_text(text)
+
+    yield write
+    sys.path[:] = path
+    sys.modules.pop("flows", None)
+
+
+# --- submit ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["good.json", "-"])
+def test_definition_is_submitted(ctl: Ctl, tmp_path: Path, target: str) -> None:
+    """The id alone goes to stdout, so that a script can take it; words go to stderr."""
+    (tmp_path / "good.json").write_text(json.dumps(GOOD))
+    result = ctl("submit", target, "--name", "mine", "--label", "dc=gra", "--key", "k", input=json.dumps(GOOD))
+    assert result.exit_code == 0, result.stderr
+    assert re.fullmatch(r"[0-9a-f-]{36}\n", result.stdout)
+    assert result.stderr == "submitted 'mine', 1 tasks\n"
+    view = json.loads(ctl("--json", "show", "mine").stdout)["workflow"]
+    assert (view["id"], view["labels"], view["key"]) == (result.stdout.strip(), {"dc": "gra"}, "k")
+    again = ctl("submit", target, "--key", "k", input=json.dumps(GOOD))
+    assert (again.stdout, again.stderr) == (result.stdout, "known already, nothing was created\n")
+
+
+def test_yaml_without_its_package_is_explained(ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML is a convenience, and the message says how to get it."""
+    (tmp_path / "good.yaml").write_text("nodes: []")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    result = ctl("submit", "good.yaml")
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (2, "error: YAML needs the PyYAML package")
+
+
+def test_yaml_is_submitted(ctl: Ctl, tmp_path: Path) -> None:
+    """A definition file may be YAML, the same document in other clothes."""
+    yaml = pytest.importorskip("yaml")
+    (tmp_path / "good.yml").write_text(yaml.safe_dump(GOOD))
+    assert ctl("submit", "good.yml", "--wait").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["canvas", "make", "Flows.make", "workflow", "document"], ids=["canvas", "function", "method", "workflow", "document"]
+)
+def test_object_of_a_module_is_submitted(ctl: Ctl, module: Callable[[str], None], name: str) -> None:
+    """A canvas, a Workflow, a document, or a function that makes one, found as `celery -A` finds an app."""
+    module(
+        "from celery import Celery, chain\n"
+        "from dyrygentd import Workflow\n"
+        "app = Celery('flows', broker='memory://', set_as_current=False)\n"
+        "canvas = chain(app.signature('add', (1,)), app.signature('add', (2,)))\n"
+        "def make(): return canvas\n"
+        "class Flows:\n"
+        "    make = staticmethod(make)\n"
+        "workflow = Workflow('two')\n"
+        "workflow.add(app.signature('add', (1,)), name='x')\n"
+        "document = {'nodes': [{'task': 'add'}]}\n"
+    )
+    result = ctl("submit", f"flows:{name}", "--wait")
+    assert result.exit_code == 0, result.stderr
+    assert "succeeded" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "status", "words"),
+    [
+        ("nowhere:x", "", 2, "there is no module 'nowhere'"),
+        ("flows:x", "import nowhere", 1, "module 'flows' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        ("flows:x", "1/0", 1, "module 'flows' cannot be imported: ZeroDivisionError: division by zero"),
+        ("flows:x", "def (", 1, "SyntaxError"),
+        ("flows:canvs", "canvas = 1", 2, "did you mean 'canvas'?"),
+        ("flows:make", "def make(): return {}['dc']", 1, "'flows:make' failed: KeyError: 'dc'"),
+        ("flows:x", "x = 42", 1, "'flows:x' is not a canvas"),
+        ("flows:int", "", 2, "module 'flows' has no 'int'"),
+        ("flows", "", 2, "neither module:object nor"),
+        ("none.json", "", 2, "cannot read 'none.json': No such file or directory"),
+    ],
+)
+def test_bad_target_is_explained(
+    ctl: Ctl, module: Callable[[str], None], target: str, text: str, status: int, words: str
+) -> None:
+    """Each way to get it wrong has a message of its own, with the last line of a traceback and not all of it."""
+    module(text + "\n")
+    result = ctl("submit", target)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_refused_definition_tells_what_and_what_next(ctl: Ctl) -> None:
+    """The daemon's problem document becomes two lines."""
+    result = ctl("submit", "-", input='{"nodes": [{"name": "a"}]}')
+    assert result.exit_code == 1
+    assert result.stderr == "error: node 'a': `task` is missing\nnext: name a task, or write `join: true`\n"
+
+
+@pytest.mark.parametrize("option", ["--wait", "--watch"])
+def test_submit_and_wait_fails_with_the_workflow(ctl: Ctl, option: str) -> None:
+    """A shell script can use `&&`."""
+    assert ctl("submit", "-", option, input=json.dumps(GOOD)).exit_code == 0
+    result = ctl("submit", "-", option, input=json.dumps(BAD))
+    assert result.exit_code == 1
+    assert "failed after" in result.stdout
+    assert "'a' failed: ValueError: no such host" in result.stderr
+
+
+# --- list, show, stats ----------------------------------------------------------------------------------------------
+
+
+def test_list_shows_names_whole(ctl: Ctl) -> None:
+    """A name that is cut cannot be copied; the newest comes first."""
+    name = "replace " + "x" * 150
+    for document in (GOOD, BAD | {"name": name}):
+        ctl("submit", "-", "--wait", input=json.dumps(document))
+    heads, first, second = ctl("list").stdout.splitlines()
+    assert heads.split() == ["ID", "NAME", "STATE", "TASKS", "CREATED", "TOOK"]
+    assert name in first
+    assert "failed" in first
+    assert "succeeded" in second
+    assert len(ctl("list", "--state", "failed", "--label", "dc=gra").stdout.splitlines()) == 2
+    assert [view["name"] for view in json.loads(ctl("list", "--json", "--name", "sum").stdout)] == ["sum"]
+
+
+def test_list_says_when_there_is_more(ctl: Ctl) -> None:
+    """Nobody takes a page for the whole; an empty list is not silent."""
+    assert ctl("list").stderr == "no workflows\n"
+    for _ in range(3):
+        ctl("submit", "-", input=json.dumps(GOOD))
+    short = ctl("list", "--limit", "2")
+    assert (len(short.stdout.splitlines()), "there are more" in short.stderr) == (3, True)
+    assert len(ctl("list", "--all").stdout.splitlines()) == 4
+    assert len(json.loads(ctl("--json", "list", "--limit", "2").stdout)) == 2
+
+
+def test_show_puts_failures_first_with_their_causes(ctl: Ctl) -> None:
+    """Whoever looks at a failed workflow wants to know which node it was, why, and what it holds up."""
+    ctl("submit", "-", "--wait", input=json.dumps(BAD))
+    out = ctl("show", "drain gra1/osd 42").stdout
+    assert re.search(r"^state +failed$", out, re.M)
+    assert re.search(r"^labels +dc=gra$", out, re.M)
+    assert out.index("ValueError: no such host") < out.index("blocked by a")
+    everything = ctl("show", "@latest", "--nodes").stdout
+    assert re.search(r"^a +failed +fail", everything, re.M)
+    assert "no such host" not in ctl("show", "@latest", "--state", "blocked").stdout
+    node = ctl("show", "@latest", "--node", "b").stdout
+    assert re.search(r"^blocked by +a$", node, re.M)
+    document = json.loads(ctl("show", "@latest", "--json").stdout)
+    assert [node["name"] for node in document["nodes"]] == ["a"]
+    assert json.loads(ctl("show", "@latest", "--node", "b", "--json").stdout)["blocked_by"] == "a"
+
+
+def test_result_is_shown(ctl: Ctl) -> None:
+    """The result is what many workflows are run for."""
+    ctl("submit", "-", "--wait", input=json.dumps(GOOD))
+    assert re.search(r"^result +3$", ctl("show", "@latest").stdout, re.M)
+    assert json.loads(ctl("show", "@latest", "--json").stdout)["workflow"]["result"] == 3
+
+
+def test_names_cannot_steer_the_terminal(ctl: Ctl) -> None:
+    """A name from outside must not move the cursor or change the title of an operator's window."""
+    ctl("submit", "-", "--wait", input=json.dumps(BAD | {"name": "\x1b]0;owned\x07"}))
+    for arguments in (["list"], ["show", "@latest"], ["cancel", "@latest"], ["wait", "@latest"], ["submit", "-"]):
+        result = ctl(*arguments, input=json.dumps(GOOD | {"name": "\x1b[2J"}))
+        assert "\x1b" not in result.output
+
+
+def test_stats_are_shown_by_part(ctl: Ctl) -> None:
+    """The daemon's inside is visible without Prometheus."""
+    out = ctl("stats").stdout
+    assert re.search(r"^in_flight_max +\d+$", out, re.M)
+    assert json.loads(ctl("--json", "stats").stdout)["version"] == __version__
+
+
+# --- watch, wait, cancel --------------------------------------------------------------------------------------------
+
+
+def test_watch_prints_lines_without_a_terminal(ctl: Ctl) -> None:
+    """In a log there is no bar to draw; the outcome is on stdout, the way there on stderr."""
+    ctl("submit", "-", "--wait", input=json.dumps(GOOD))
+    result = ctl("watch", "@latest")
+    assert (result.exit_code, result.stdout.startswith("succeeded after")) == (0, True)
+    assert re.fullmatch(r"[\d:]+ succeeded 1/1 100% \(succeeded 1\) .* s\n", result.stderr)
+    last = ctl("watch", "--json", "@latest").stdout.splitlines()[-1]
+    assert json.loads(last)["state"] == "succeeded"
+
+
+def test_wait_tells_the_outcome(ctl: Ctl) -> None:
+    """`wait` is for scripts: status 1 for whatever is no success, one document with --json."""
+    ctl("submit", "-", input=json.dumps(BAD))
+    assert ctl("wait", "@latest").exit_code == 1
+    result = ctl("wait", "@latest", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (1, "failed")
+
+
+def test_wait_gives_up_in_time(slow_ctl: Ctl) -> None:
+    """A timeout is a failure of the waiting, and says that the workflow goes on."""
+    slow_ctl("submit", "-", input=json.dumps(GOOD))
+    result = slow_ctl("wait", "@latest", "--timeout", "0.05")
+    assert result.exit_code == 1
+    assert "it goes on" in result.stderr
+
+
+def test_cancel_takes_several_and_may_be_repeated(slow_ctl: Ctl) -> None:
+    """What is cancelled is told; what had finished is no error; one wrong reference cancels nothing."""
+    ids = [slow_ctl("submit", "-", input=json.dumps(GOOD)).stdout.strip() for _ in range(2)]
+    assert slow_ctl("cancel", ids[0], "nonsense").exit_code == 1
+    assert slow_ctl("cancel", ids[0]).stdout == f"{ids[0]}  sum  cancelled\n"
+    result = slow_ctl("cancel", *ids)
+    assert result.exit_code == 0
+    assert result.stdout == f"{ids[0]}  sum  cancelled already\n{ids[1]}  sum  cancelled\n"
+    assert [view["state"] for view in json.loads(slow_ctl("--json", "cancel", *ids).stdout)] == ["cancelled"] * 2
+    assert slow_ctl("wait", ids[0]).exit_code == 1
+
+
+# --- errors, help, start --------------------------------------------------------------------------------------------
+
+
+def test_unreachable_daemon_has_its_own_status(short_tmp: Path) -> None:
+    """A script can tell a daemon that is down from a workflow that failed."""
+    result = CliRunner().invoke(main, ["--socket", f"{short_tmp}/d.sock", "list"])
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert re.match(rf"error: cannot reach '{short_tmp}/d.sock'.*\nnext: .*dyrygentd serve", result.stderr)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["shwo"], ["show"], ["list", "--limit", "0"], ["submit", "x", "--label", "k"], ["cancel"], ["wait", "x", "--timeout", "-1"]],
+)
+def test_usage_errors_exit_with_2(ctl: Ctl, arguments: list[str]) -> None:
+    """Wrong usage is told from failure."""
+    assert ctl(*arguments).exit_code == 2
+
+
+def test_unknown_reference_tells_where_to_look(ctl: Ctl) -> None:
+    """A typing error in a reference is answered with the way to the right one."""
+    result = ctl("show", "nonsense")
+    assert result.exit_code == 1
+    assert "next: `dyrygentctl list`" in result.stderr
+
+
+def test_help_mentions_references_statuses_and_completion() -> None:
+    """What a user cannot guess stands in the help, and every command has a line there."""
+    out = CliRunner().invoke(main, ["--help"]).stdout
+    for word in ("@latest", "3 daemon", "bash_source", *main.commands):
+        assert word in out
+    for command in main.commands.values():
+        assert isinstance(command, click.Command)
+        assert command.get_short_help_str()
+
+
+def test_version_is_the_one_of_the_package() -> None:
+    """The version stands in two files, which must agree."""
+    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert f'version = "{__version__}"' in pyproject
+    assert __version__ in CliRunner().invoke(main, ["--version"]).stdout
+
+
+def test_help_imports_nothing_slow() -> None:
+    """Completion asks the program at every key press: what is not needed for it is not imported."""
+    script = (
+        "import sys, dyrygentd.cli as c; sys.argv = ['x', '-h']\ntry: c.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    modules = set(done.stderr.split())
+    assert not modules & {"rich", "asyncio", "celery", "kombu", "aiohttp", "msgspec", "http.client", "anyio"}
+
+
+def test_real_process_and_its_pipe(daemon: Daemon) -> None:
+    """Run as users run it: statuses come through, and the output of one command feeds the next."""
+    submitted = _run(daemon, "submit", "-", input=json.dumps(BAD))
+    assert submitted.returncode == 0
+    waited = _run(daemon, "wait", submitted.stdout.strip())
+    assert waited.returncode == 1
+    assert "Traceback" not in waited.stderr
+    assert _run(daemon, "--socket", f"{daemon.path}x", "list").returncode == 3
+
+
+def test_interrupted_watch_leaves_the_workflow_running(holding: Daemon) -> None:
+    """Ctrl-C ends the watching and nothing else, says so, and has the status that shells expect."""
+    workflow_id = holding.submit(name="slow")
+    terminal, line = pty.openpty()
+    watching = subprocess.Popen(
+        [sys.executable, "-c", "from dyrygentd.cli import main; main()", "watch", workflow_id],
+        env=_environment(holding) | {"TERM": "xterm", "COLUMNS": "200"},
+        stderr=line,
+        stdout=line,
+        stdin=line,
+    )
+    os.close(line)
+    seen = b""
+    while b"0/1" not in seen:
+        seen += os.read(terminal, 10_000)
+    wait_until(lambda: holding.http_statistics().streams == 1, timeout_s=10, message="no stream was opened")
+    watching.send_signal(signal.SIGINT)
+    seen += _read_to_end(terminal)
+    assert watching.wait(30) == 130
+    assert b"'slow' goes on" in seen
+    assert b"Traceback" not in seen
+    assert holding.ask("GET", f"/v1/workflows/{workflow_id}").json["state"] == "running"
+
+
+def _ctl(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Ctl:
+    monkeypatch.chdir(directory)
+
+    def run(*arguments: str, input: str | None = None) -> Result:
+        return CliRunner().invoke(main, ["--socket", str(daemon.path), *arguments], input=input, catch_exceptions=False)
+
+    return run
+
+
+def _environment(daemon: Daemon) -> dict[str, str]:
+    return dict(os.environ) | {"DYRYGENTD_SOCKET": str(daemon.path), "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def _run(daemon: Daemon, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", "from dyrygentd.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=_environment(daemon), **options)
+
+
+def _read_to_end(terminal: int) -> bytes:
+    found = b""
+    try:
+        while chunk := os.read(terminal, 10_000):
+            found += chunk
+    except OSError:
+        pass  # How a terminal says that the other side is closed.
+    os.close(terminal)
+    return found

@@ -260,7 +260,9 @@ class _Channel:
         except aiohttp.ClientConnectorError as error:
             raise unreachable(self.path, error.os_error) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
-            raise unreachable(self.path, ConnectionResetError(errno.ECONNRESET, str(error))) from error
+            is_full = getattr(error, "errno", None) in _BACKLOG_FULL
+            code = errno.EAGAIN if is_full else errno.ECONNRESET
+            raise unreachable(self.path, OSError(code, str(error))) from error
         except aiohttp.ClientError as error:
             raise foreign(self.path, "what came is no HTTP") from error
 

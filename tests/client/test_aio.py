@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,21 @@ def test_missing_socket_is_named(short_tmp: Path) -> None:
             await client.health()
 
     _run(short_tmp / "none.sock", use)
+
+
+def test_full_backlog_is_tried_again(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst of clients meets EAGAIN; what asyncio makes of that is not reported as a daemon that stopped."""
+    monkeypatch.setattr(aio, "CONNECT_PAUSES_S", (0.0, 0.0))
+
+    async def use(client: AsyncClient) -> None:
+        with pytest.raises(errors.DaemonUnreachable, match="too many clients"):
+            await client.health()
+
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
+        busy.bind(str(short_tmp / "d.sock"))
+        busy.listen(0)
+        first.connect(str(short_tmp / "d.sock"))
+        _run(short_tmp / "d.sock", use)
 
 
 def _run(path: Path, use: Callable[[AsyncClient], Awaitable[Any]]) -> None:

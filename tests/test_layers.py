@@ -29,7 +29,8 @@ ROOMS: dict[str, set[str]] = {
     "transport": _EDGE,
     "testing": _EDGE,
     "metrics": _EDGE,
-    "scheduler": _EDGE,
+    # It makes the usual adapters itself, inside functions: `Scheduler(app, database=...)` is all that a program needs.
+    "scheduler": _EDGE | {"store", "transport", "metrics"},
     # The client and the command line know the daemon through its wire form alone.
     "client": _BASE | {"wire", "canvas"},
     "cli": _BASE | {"wire", "canvas", "client"},
@@ -218,6 +219,8 @@ def _complaint(imported: Import) -> str | None:
         return _foreign_complaint(imported)
     if target == PUBLIC_NAMES:
         return "import the room itself, not the package's public names"
+    if target == "__version__":
+        return None  # The one name of the package itself that rooms may use.
     if target not in ROOMS:
         return f"'{target}' is no room: import from where '{module}' is defined (or add it to ROOMS)"
     if target == room or room == PUBLIC_NAMES or target in ROOMS[room] or imported.is_exempt:

@@ -1,0 +1,246 @@
+"""The daemon's configuration: defaults < TOML file < ``DYRYGENTD_*`` < flags, into one frozen object.
+
+Each field of `Configuration` is the one definition of its TOML key, its variable, its flag, its help text and its default.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, NamedTuple, get_args
+from urllib.parse import urlsplit, urlunsplit
+
+from dyrygentd.core.engine import Limits
+from dyrygentd.errors import ConfigurationError
+from dyrygentd.http.routes import HttpLimits
+from dyrygentd.scheduler import SchedulerLimits
+from dyrygentd.store.sqlite import HISTORY_MAX
+
+PREFIX: Final = "DYRYGENTD_"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+_SYSTEM_CONFIG: Final = Path("/etc/dyrygentd/dyrygentd.toml")
+
+
+def _setting(default: Any, about: str, *, metavar: str = "", choices: tuple[str, ...] = (), is_secret: bool = False) -> Any:
+    metadata = {"about": about, "metavar": metavar, "choices": choices, "is_secret": is_secret}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Everything that can be set. None means: see the help text of the field."""
+
+    app: str | None = _setting(None, "The Celery app, for its broker, backend and routes.", metavar="MODULE:APP")
+    broker: str | None = _setting(
+        None, "Broker URL, instead of the app's. Without both, a server of our own is started.", metavar="URL", is_secret=True
+    )
+    result_backend: str | None = _setting(
+        None, "Result backend URL, instead of the app's. Without both, a Redis broker is used.", metavar="URL", is_secret=True
+    )
+    database: Path | None = _setting(None, "SQLite file with the state of all workflows.", metavar="PATH")
+    socket: Path | None = _setting(None, "Unix socket for clients.", metavar="PATH")
+    socket_mode: str = _setting("0660", "Permissions of the socket. Who may connect may run tasks.", metavar="OCTAL")
+    listen: str | None = _setting(None, "Serve /metrics, health and read-only views on TCP.", metavar="HOST:PORT")
+    in_flight_max: int = _setting(Limits().in_flight_max, "Tasks in the broker or at workers at one time.")
+    nodes_max: int = _setting(HttpLimits().nodes_max, "Nodes of one workflow.")
+    workflows_max: int = _setting(SchedulerLimits().workflows_max, "Unfinished workflows.")
+    nodes_in_memory_max: int = _setting(SchedulerLimits().nodes_in_memory_max, "Nodes of all unfinished workflows.")
+    body_bytes_max: int = _setting(HttpLimits().body_bytes_max, "Bytes of one submission.")
+    value_bytes_max: int = _setting(Limits().value_bytes_max, "Bytes of one value passed from task to task.")
+    history_max: int = _setting(HISTORY_MAX, "Finished workflows to keep.")
+    drain_timeout_s: float = _setting(5.0, "Seconds to wait, when stopping, for tasks in flight. None is lost if it is short.")
+    log_level: str = _setting("info", "What to log.", choices=LOG_LEVELS)
+
+    def __post_init__(self) -> None:
+        for name in ("in_flight_max", "nodes_max", "workflows_max", "nodes_in_memory_max", "body_bytes_max", "value_bytes_max"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
+        for name in ("history_max", "drain_timeout_s"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 0 or more")
+        _socket_mode(self.socket_mode)
+
+    @property
+    def mode(self) -> int:
+        """Return the permissions of the socket."""
+        return _socket_mode(self.socket_mode)
+
+    @property
+    def scheduler_limits(self) -> SchedulerLimits:
+        """Return the bounds of the scheduler."""
+        return SchedulerLimits(
+            engine=Limits(in_flight_max=self.in_flight_max, value_bytes_max=self.value_bytes_max),
+            workflows_max=self.workflows_max,
+            nodes_in_memory_max=self.nodes_in_memory_max,
+        )
+
+    @property
+    def http_limits(self) -> HttpLimits:
+        """Return the bounds of the HTTP side."""
+        return HttpLimits(
+            body_bytes_max=self.body_bytes_max,
+            bodies_bytes_max=max(HttpLimits().bodies_bytes_max, self.body_bytes_max),
+            nodes_max=self.nodes_max,
+        )
+
+
+class Origin(NamedTuple):
+    """A value and where it comes from, for `check-config`."""
+
+    name: str
+    shown: str
+    origin: str
+
+
+class Loaded(NamedTuple):
+    """The configuration and where each value of it comes from."""
+
+    configuration: Configuration
+    origins: list[Origin]
+
+
+def settings() -> "tuple[Field[Any], ...]":
+    """Return the fields of `Configuration`; their metadata has ``about``, ``metavar``, ``choices`` and ``is_secret``."""
+    return fields(Configuration)
+
+
+def kind_of(setting: "Field[Any]") -> type:
+    """Return the type of a setting, without None."""
+    kinds = [kind for kind in get_args(setting.type) if kind is not type(None)] or [setting.type]
+    kind = kinds[0]
+    assert isinstance(kind, type)
+    return kind
+
+
+def load(path: Path | None, flags: Mapping[str, Any], *, environ: Mapping[str, str] = os.environ) -> Loaded:
+    """Put the layers together.
+
+    Args:
+        path: The TOML file; by default ``$DYRYGENTD_CONFIG``, else ``/etc/dyrygentd/dyrygentd.toml`` if it exists.
+        flags: ``{field name: value}`` of the flags that were given.
+
+    Raises:
+        ConfigurationError: A key, variable or value is wrong; the message names it.
+    """
+    path = path or (Path(environ[f"{PREFIX}CONFIG"]) if environ.get(f"{PREFIX}CONFIG") else None)
+    if path is None and _SYSTEM_CONFIG.exists():
+        path = _SYSTEM_CONFIG
+    layers = [(f"file {path}", _read_file(path) if path else {}), ("environment", _read_environment(environ)), ("flag", flags)]
+    values: dict[str, Any] = _default_paths(environ)
+    origins = dict.fromkeys(values, "default")
+    for origin, layer in layers:
+        for name, value in layer.items():
+            values[name] = _converted(name, value, origin)
+            origins[name] = origin
+    configuration = Configuration(**values)
+    return Loaded(
+        configuration,
+        [
+            Origin(setting.name, _shown(setting, getattr(configuration, setting.name)), origins.get(setting.name, "default"))
+            for setting in settings()
+        ],
+    )
+
+
+def masked(url: str) -> str:
+    """Hide the password of a URL."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":****@")))
+
+
+def _default_paths(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Choose directories: systemd's, else the system's for root, else the user's (XDG)."""
+    home = Path(environ.get("HOME") or Path.home())
+    is_root = os.geteuid() == 0
+    state = Path("/var/lib/dyrygentd") if is_root else Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "dyrygentd"
+    runtime = (
+        Path("/run/dyrygentd")
+        if is_root
+        else Path(environ["XDG_RUNTIME_DIR"], "dyrygentd")
+        if environ.get("XDG_RUNTIME_DIR")
+        else state
+    )
+    # systemd names several directories separated by colons; the first is ours.
+    state = Path(environ.get("STATE_DIRECTORY", "").partition(":")[0] or state)
+    runtime = Path(environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or runtime)
+    return {"database": state / "state.db", "socket": runtime / "dyrygentd.sock"}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read '{path}': {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"'{path}' is not valid TOML: {error}") from error
+    known = [setting.name for setting in settings()]
+    for name in content:
+        if name not in known:
+            raise _unknown(f"key '{name}' in '{path}'", name, known)
+    return content
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    known = {PREFIX + setting.name.upper(): setting.name for setting in settings()}
+    found = {name: value for name, value in environ.items() if name.startswith(PREFIX) and name not in _OTHER_VARIABLES}
+    for variable in found:
+        if variable not in known and not variable.startswith(_TEST_PREFIX):
+            raise _unknown(f"variable '{variable}'", variable, list(known))
+    return {known[variable]: value for variable, value in found.items() if variable in known and value}
+
+
+#: Variables of ours that are no settings.
+_OTHER_VARIABLES: Final = frozenset({f"{PREFIX}CONFIG"})
+_TEST_PREFIX: Final = f"{PREFIX}TEST_"
+
+
+def _unknown(what: str, name: str, known: list[str]) -> ConfigurationError:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "`dyrygentd serve --help` lists what can be set"
+    return ConfigurationError(f"{what} is unknown", next_step=hint)
+
+
+def _converted(name: str, value: Any, origin: str) -> Any:
+    setting = next(setting for setting in settings() if setting.name == name)
+    kind = kind_of(setting)
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        if isinstance(value, str) and kind in (int, float):
+            value = kind(value)
+        if kind is float and isinstance(value, int):
+            value = float(value)
+        if kind is Path and isinstance(value, str):
+            value = Path(value).expanduser()
+        if not isinstance(value, kind):
+            raise ValueError
+    except ValueError:
+        raise ConfigurationError(f"'{name}' ({origin}) is {value!r}, it must be {_KIND_WORDS[kind]}") from None
+    choices = setting.metadata["choices"]
+    if choices and value not in choices:
+        raise ConfigurationError(f"'{name}' ({origin}) is '{value}', it must be one of {', '.join(choices)}")
+    return value
+
+
+_KIND_WORDS: Final = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+
+
+def _shown(setting: "Field[Any]", value: Any) -> str:
+    if value is None:
+        return ""
+    return masked(value) if setting.metadata["is_secret"] else str(value)
+
+
+def _socket_mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ConfigurationError(f"'socket_mode' is '{text}', it must be octal permissions such as 0660")
+    return mode

@@ -1,0 +1,131 @@
+"""The daemon's life: start everything in order, serve until a signal, stop in bounded time."""
+
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from dyrygentd import __version__, metrics
+from dyrygentd.daemon import logs
+from dyrygentd.daemon.config import Configuration, masked
+from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.daemon.systemd import Notifier
+from dyrygentd.http.routes import make_app
+from dyrygentd.http.server import serving
+from dyrygentd.http.sockets import listen_tcp, listen_unix
+from dyrygentd.scheduler import Scheduler
+from dyrygentd.store.sqlite import SqliteStore
+from dyrygentd.transport import watcher_of
+from dyrygentd.transport.app import load_app
+from dyrygentd.transport.dispatcher import CeleryDispatcher
+
+logger = logging.getLogger("dyrygentd.daemon")
+
+#: How often `systemctl status` gets a new line.
+_STATUS_INTERVAL_S = 5.0
+
+
+def run(configuration: Configuration) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `DyrygentError` if it cannot start."""
+    logs.set_up(configuration.log_level)
+    anyio.run(_serve, configuration, backend_options={"use_uvloop": True})
+
+
+async def _serve(configuration: Configuration) -> None:
+    notifier = Notifier()
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with AsyncExitStack() as exits:
+            scheduler = await _start(configuration, notifier, exits)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_show_status, scheduler, notifier)
+                notifier.ready(_status_line(scheduler))
+                logger.info("ready: dyrygentd %s, socket %s", __version__, configuration.socket)
+                await _first(signals)
+                await _drain(scheduler, configuration, notifier)
+                tasks.cancel_scope.cancel()
+    logger.info("stopped")
+
+
+async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncExitStack) -> Scheduler:
+    """Start from the inside out, so that clients are only answered once everything works."""
+    assert configuration.database is not None
+    assert configuration.socket is not None
+    # Sockets first: that another daemon is there already should be known before its database is touched.
+    unix = listen_unix(configuration.socket, mode=configuration.mode)
+    exits.callback(unix.close)
+    tcp = listen_tcp(configuration.listen) if configuration.listen else None
+    if tcp is not None:
+        exits.callback(tcp.close)
+    broker = configuration.broker
+    if broker is None and configuration.app is None:
+        broker = await _embedded_broker(configuration.database.parent, exits)
+    # Importing the user's app may take seconds and read files; it has the thread to itself.
+    app = await anyio.to_thread.run_sync(
+        lambda: load_app(configuration.app, broker=broker, result_backend=configuration.result_backend)
+    )
+    registry = metrics.Registry()
+    notifier.status("recovering")
+    scheduler = Scheduler(
+        store=SqliteStore(configuration.database, history_max=configuration.history_max),
+        dispatcher=CeleryDispatcher(app),
+        watcher=watcher_of(app, value_bytes_max=configuration.value_bytes_max),
+        limits=configuration.scheduler_limits,
+        registry=registry,
+    )
+    await exits.enter_async_context(scheduler)
+
+    def render(accept: str) -> tuple[bytes, str]:
+        return metrics.render(registry, accept)
+
+    for listening, read_only in ((unix.socket, False), (tcp, True)):
+        if listening is not None:
+            site = make_app(scheduler, limits=configuration.http_limits, render_metrics=render, read_only=read_only)
+            await exits.enter_async_context(serving(site, [listening]))
+    return scheduler
+
+
+async def _embedded_broker(directory: Path, exits: AsyncExitStack) -> str:
+    """Start a Redis-compatible server for ourselves and the workers that are told its URL."""
+    await anyio.to_thread.run_sync(lambda: directory.mkdir(parents=True, exist_ok=True, mode=0o700))
+    server = EmbeddedServer(directory)
+    await anyio.to_thread.run_sync(server.start)
+
+    async def stop() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.stop)
+
+    exits.push_async_callback(stop)
+    logger.warning("no broker is configured: started one of our own; workers find it at %s", masked(server.url))
+    return server.url
+
+
+async def _first(signals: AsyncIterator[signal.Signals]) -> None:
+    async for received in signals:
+        logger.info("received %s", received.name)
+        return
+
+
+async def _drain(scheduler: Scheduler, configuration: Configuration, notifier: Notifier) -> None:
+    notifier.stopping("waiting for tasks in flight")
+    if not await scheduler.drain(timeout_s=configuration.drain_timeout_s):
+        logger.info("%d tasks are still in flight; they are picked up at the next start", _in_flight(scheduler))
+
+
+async def _show_status(scheduler: Scheduler, notifier: Notifier) -> None:
+    while True:
+        await anyio.sleep(_STATUS_INTERVAL_S)
+        notifier.status(_status_line(scheduler))
+
+
+def _status_line(scheduler: Scheduler) -> str:
+    statistics = scheduler.statistics()
+    line = f"{statistics.engine['workflows']} workflows, {statistics.engine['in_flight']} tasks in flight"
+    return "; ".join([line, *statistics.problems])
+
+
+def _in_flight(scheduler: Scheduler) -> int:
+    return int(scheduler.statistics().engine["in_flight"])

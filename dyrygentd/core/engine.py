@@ -266,8 +266,7 @@ class Engine:
             self._finished(workflow)
 
     def _finished(self, workflow: RunningWorkflow) -> None:
-        if self.workflows.pop(workflow.workflow_id, None) is None:
-            return
+        del self.workflows[workflow.workflow_id]
         name = f"workflows_{workflow.state}"
         setattr(self.counters, name, getattr(self.counters, name) + 1)
         earlier = self._batch.save_workflows.get(workflow.workflow_id)

@@ -26,11 +26,13 @@ def test_merge_keeps_the_newest_rows_and_all_effects(conversation: Conversation)
     assert [message.task_id for message in waiting.publish] == ["w/a", "v/a"]
     assert waiting.watch == ["w/a", "v/a"]
     assert waiting.changed == {"w", "v"}
-    assert {workflow_id: record.document for workflow_id, record in waiting.save_workflows.items()} == dict.fromkeys("wv", b"document")
+    assert {workflow_id: record.document for workflow_id, record in waiting.save_workflows.items()} == dict.fromkeys(
+        "wv", b"document"
+    )
 
 
 def test_merge_drops_what_ended_before_it_was_sent(conversation: Conversation) -> None:
-    """A workflow that is cancelled while the disk does not work is never sent, but still revoked for what an earlier life sent."""
+    """A workflow that is cancelled while the disk does not work is not sent, but revoked, as an earlier life may have sent it."""
     conversation.tell(conversation.submission("a"))
     waiting = conversation.take()
     conversation.tell(CancelRequested("w"))

@@ -74,6 +74,51 @@ def test_deadline_is_the_next_release(conversation: Conversation) -> None:
     assert conversation.engine.next_deadline() == START + 9
 
 
+def test_what_others_wait_for_is_due_at_once(conversation: Conversation) -> None:
+    """A submission, an end and nodes that can go are worth a transaction of their own."""
+    assert conversation.engine.next_deadline() is None
+    conversation.tell(conversation.submission("a; b < a"))
+    assert conversation.engine.next_deadline() == 0
+    conversation.turn()
+    assert conversation.engine.next_deadline() is None
+    conversation.tell(TaskSucceeded("w/a", b"1"))
+    assert conversation.engine.next_deadline() == 0
+    conversation.turn()
+    conversation.tell(TaskSucceeded("w/b", b"1"))
+    assert conversation.engine.next_deadline() == 0
+
+
+def test_what_nobody_waits_for_lingers(conversation: Conversation) -> None:
+    """Changes that let nothing go on share a transaction, for a time that runs from the first of them."""
+    linger_s = conversation.limits.linger_s
+    conversation.submit("a; b; c < a b")
+    conversation.tell(MessagePublished("w/a"))
+    conversation.now += linger_s / 2
+    conversation.tell(TaskSucceeded("w/b", b"1"))
+    assert conversation.engine.next_deadline() == START + linger_s
+    assert conversation.turn().row_count == 2
+    conversation.submit("a countdown=0.01", "v")
+    conversation.tell(MessagePublished("w/a"))
+    assert conversation.engine.next_deadline() == conversation.now + 0.01
+
+
+def test_more_to_dispatch_is_due_at_once() -> None:
+    """What one turn could not dispatch goes with the next, and few free places of many wait to be filled together."""
+    conversation = Conversation(Limits(dispatch_max=1))
+    conversation.submit("a; b")
+    assert conversation.engine.next_deadline() == 0
+    assert conversation.turn().watch == ["w/b"]
+    assert not conversation.turn()
+    assert conversation.engine.next_deadline() is None
+    assert (Limits(in_flight_max=2000).refill, Limits(in_flight_max=3).refill) == (100, 1)
+    conversation = Conversation(Limits(in_flight_max=40))
+    conversation.submit("; ".join(f"n{i}" for i in range(50)))
+    conversation.tell(TaskSucceeded("w/n0", b"1"))
+    assert conversation.engine.next_deadline() == START + conversation.limits.linger_s
+    conversation.tell(TaskSucceeded("w/n1", b"1"))
+    assert conversation.engine.next_deadline() == 0
+
+
 def test_drain_keeps_what_is_ready(conversation: Conversation) -> None:
     """A drained engine still takes results and writes them down."""
     conversation.submit("a; b < a")
@@ -81,6 +126,14 @@ def test_drain_keeps_what_is_ready(conversation: Conversation) -> None:
     assert (batch.publish, batch.row_count) == ([], 1)
     assert conversation.engine.statistics().draining
     assert conversation.states() == {"a": "succeeded", "b": "ready"}
+
+
+def test_time_of_a_cancelled_node_passes_unnoticed(conversation: Conversation) -> None:
+    """The end of a hold says nothing to a workflow that has gone."""
+    conversation.submit("a countdown=9")
+    conversation.turn(CancelRequested("w"))
+    assert not conversation.turn(after_s=9)
+    assert conversation.engine.next_deadline() is None
 
 
 def test_cancel_of_nobody_is_harmless(conversation: Conversation) -> None:

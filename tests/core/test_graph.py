@@ -157,7 +157,8 @@ def test_agrees_with_a_naive_reading(shape: list[Shape], output: int | None) -> 
         heights[number] = max((heights[other] for other in dependents[number]), default=0) + (not shape[number].is_join)
         takers[number] = number == graph.output or any(_takes(shape, takers, other) for other in dependents[number])
     uses = [
-        (number == graph.output) + sum(_takes(shape, takers, other) for other in dependents[number]) for number in range(len(shape))
+        (number == graph.output) + sum(_takes(shape, takers, other) for other in dependents[number])
+        for number in range(len(shape))
     ]
     assert [list(graph.dependencies(number)) for number in range(len(shape))] == [node.after for node in shape]
     assert [list(graph.dependents(number)) for number in range(len(shape))] == dependents
@@ -169,7 +170,9 @@ def test_agrees_with_a_naive_reading(shape: list[Shape], output: int | None) -> 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=3), min_size=6, max_size=6))
 def test_refuses_exactly_the_cyclic(after: list[list[int]]) -> None:
     """A graph is accepted if and only if its nodes can be put in an order."""
-    specs = [NodeSpec(str(number), Signature("t"), str(number), [str(other) for other in named]) for number, named in enumerate(after)]
+    specs = [
+        NodeSpec(str(number), Signature("t"), str(number), [str(other) for other in named]) for number, named in enumerate(after)
+    ]
     remaining = set(range(6))
     while free := {number for number in remaining if not remaining & set(after[number])}:
         remaining -= free

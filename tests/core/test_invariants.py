@@ -12,18 +12,30 @@ from tests.core.conversation import Conversation
 
 Damage = Callable[[RunningWorkflow], object]
 
+
+def _block_for_nothing(workflow: RunningWorkflow) -> None:
+    workflow._place(1, NodeState.BLOCKED)
+    workflow.blocked_by[1] = 0
+
+
 #: ``(what is damaged, what the checker says)`` in ``a; b < a; c < b; d countdown=9; e`` with a succeeded and b, e in flight.
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "waits for nothing": (lambda workflow: workflow._place(1, NodeState.WAITING), "waits although all its dependencies succeeded"),
+    "waits for nothing": (
+        lambda workflow: workflow._place(1, NodeState.WAITING),
+        "waits although all its dependencies succeeded",
+    ),
     "runs too early": (lambda workflow: workflow._place(2, NodeState.DISPATCHED), "went on before its dependencies succeeded"),
     "blocked by nobody": (lambda workflow: workflow._place(2, NodeState.BLOCKED), "is blocked by nobody"),
     "blocked for nothing": (
-        lambda workflow: (workflow._place(1, NodeState.BLOCKED), workflow.blocked_by.update({1: 0})),
+        _block_for_nothing,
         "is blocked although all its dependencies succeeded",
     ),
     "value lost": (lambda workflow: workflow.values.clear(), "has lost a value that it needs"),
     "held without a time": (lambda workflow: workflow.held_until.clear(), "is held without a time, or not held with one"),
-    "not held with a time": (lambda workflow: workflow.held_until.update({2: 1.0}), "is held without a time, or not held with one"),
+    "not held with a time": (
+        lambda workflow: workflow.held_until.update({2: 1.0}),
+        "is held without a time, or not held with one",
+    ),
     "counts": (lambda workflow: workflow._counts.__setitem__(NodeState.FAILED, 1), "counts 1 failed nodes, there are 0"),
     "unsettled": (lambda workflow: setattr(workflow, "_unsettled", 7), "counts 7 unsettled nodes, there are 4"),
     "ended too early": (lambda workflow: setattr(workflow, "state", WorkflowState.FAILED), "has 4 unsettled nodes"),
@@ -49,6 +61,6 @@ def test_finds_a_wrong_table_of_what_is_in_flight(conversation: Conversation) ->
     """A place that leaked would never be given again, and a missing one loses a result."""
     conversation.submit("a; b")
     conversation.engine._in_flight.pop("w/a")
-    with pytest.raises(InvariantBroken, match="in flight by the table: {'w/b'"):
+    with pytest.raises(InvariantBroken, match=r"in flight by the table: \{'w/b'"):
         check_engine(conversation.engine)
     conversation.restart(conversation.limits)

@@ -103,7 +103,7 @@ class Model:
         return wanted
 
     def derive(self) -> tuple[dict[int, str], dict[int, bytes | None]]:
-        """Return the states of all nodes, and the values of those that have one; a free task is ``free`` until it is dispatched."""
+        """Return the states of all nodes (``free`` is a task that may be dispatched) and the values of those that succeeded."""
         states: dict[int, str] = {}
         values: dict[int, bytes | None] = {}
         wanted = self.wanted()
@@ -190,7 +190,9 @@ class EngineAgainstModel(RuleBasedStateMachine):
         self.conversation.tell(self.conversation.submission(graph, workflow_id))
 
     @precondition(lambda self: self.sent)
-    @rule(data=st.data(), value=st.sampled_from(VALUES), kind=st.sampled_from(["succeeded"] * 5 + ["failed", "revoked", "refused"]))
+    @rule(
+        data=st.data(), value=st.sampled_from(VALUES), kind=st.sampled_from(["succeeded"] * 5 + ["failed", "revoked", "refused"])
+    )
     def deliver(self, data: st.DataObject, value: bytes | None, kind: str) -> None:
         """Deliver a result of any task that was ever sent: in time, late, doubled or contradicting."""
         task_id = data.draw(st.sampled_from(sorted(self.sent)), label="task")
@@ -367,7 +369,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
 
 
 _PROFILES = {
-    "fast": settings(max_examples=60, stateful_step_count=30, derandomize=True),
+    "fast": settings(max_examples=150, stateful_step_count=30, derandomize=True),
     "deep": settings(max_examples=3000, stateful_step_count=80, print_blob=True),
 }
 

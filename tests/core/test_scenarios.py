@@ -1,8 +1,8 @@
 """Plain-text conversations in ``tests/scenarios``: input, a line of dashes, and what came of it.
 
 A block is one turn: each line is an event (or changes the clock or the limits), then the batch is taken and its effects are
-written below the dashes. A block of questions alone (``states w``) takes no batch. ``pytest tests/core --rewrite-scenarios`` writes the
-lower parts anew, to be read in review.
+written below the dashes. A block of questions alone (``states w``) takes no batch.
+``pytest tests/core --rewrite-scenarios`` writes the lower parts anew, to be read in review.
 """
 
 import json
@@ -71,7 +71,9 @@ def _play_block(conversation: Conversation, lines: list[str]) -> list[str]:
             outcome += [f"{name}: {state}" for name, state in conversation.states(*arguments).items()]
         elif word == "values":
             workflow = conversation.workflow(*arguments)
-            outcome += [f"{workflow.graph.names[node]} = {value.content.decode()}" for node, value in sorted(workflow.values.items())]
+            outcome += [
+                f"{workflow.graph.names[node]} = {value.content.decode()}" for node, value in sorted(workflow.values.items())
+            ]
         elif word == "statistics":
             statistics = conversation.engine.statistics()
             outcome += [f"{name}: {count}" for name, count in sorted(statistics.counters.items()) if count]

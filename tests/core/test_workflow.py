@@ -75,7 +75,14 @@ def test_a_join_that_fails_is_blamed(conversation: Conversation) -> None:
     conversation.submit("a; b; &j < a b; &k < j; c < k; d! < b")
     conversation.succeed("w/a", "w/b", value=b"12")
     conversation.succeed("w/d")
-    assert conversation.states() == {"a": "succeeded", "b": "succeeded", "j": "failed", "k": "blocked", "c": "blocked", "d": "succeeded"}
+    assert conversation.states() == {
+        "a": "succeeded",
+        "b": "succeeded",
+        "j": "failed",
+        "k": "blocked",
+        "c": "blocked",
+        "d": "succeeded",
+    }
     assert conversation.workflows["w"].state.value == "failed"
     assert conversation.nodes["w", 4].blocked_by == 2
 

@@ -1,0 +1,99 @@
+"""Every error class can be raised, says what happened and can be sent as a problem document."""
+
+import inspect
+import json
+import re
+
+import pytest
+
+from dyrygentd import errors, wire
+from dyrygentd.errors import DyrygentError
+
+#: Facts for the constructors, by parameter name.
+FACTS: dict[str, object] = {
+    "message": "cannot reach '/run/x.sock': is dyrygentd.service running?",
+    "detail": "something happened",
+    "reason": "it is odd",
+    "nodes": ["a", "b"],
+    "failed_nodes": ["a"],
+    "matches": ["a1", "a2"],
+    "timeout_s": 1.5,
+    "status": 418,
+    "document": {"detail": "something happened"},
+    "body_bytes_max": 7,
+    "nodes_max": 7,
+}
+
+CLASSES = sorted(
+    (found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, DyrygentError)),
+    key=lambda found: found.__name__,
+)
+
+
+def make(error_class: type[DyrygentError]) -> DyrygentError:
+    """Construct an error with facts of the right kind."""
+    if error_class.__init__ is Exception.__init__:
+        return error_class("something happened to 'it'")
+    parameters = [parameter for name, parameter in inspect.signature(error_class.__init__).parameters.items() if name != "self"]
+    facts = {parameter.name: FACTS.get(parameter.name, f"some-{parameter.name}") for parameter in parameters}
+    if error_class is errors.TooManyNodes:
+        facts["nodes"] = 9
+    return error_class(**facts)
+
+
+@pytest.mark.parametrize("error_class", CLASSES, ids=lambda found: found.__name__)
+def test_class_keeps_the_rules(error_class: type[DyrygentError]) -> None:
+    """A message is lower case without a full stop, and the problem document has a status, a code and JSON-able facts."""
+    error = make(error_class)
+    message = str(error)
+    assert message
+    assert message[0] == message[0].lower()
+    assert not message.endswith(".")
+    assert 400 <= error.status < 600
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", error.code)
+    assert not error.next_step.endswith(".")
+    problem = json.loads(wire.encode(wire.problem_of(error)))
+    assert (problem["detail"], problem["status"], problem["code"]) == (message, error.status, error.code)
+    assert not {"status", "code", "next_step"} & problem["facts"].keys()
+    assert (error_class.__doc__ or "").strip()
+
+
+def test_no_two_meanings_share_a_code() -> None:
+    """Programs tell errors apart by their code, so only a class of its own may have one of its own."""
+    own = [found.code for found in CLASSES if "code" in vars(found)]
+    assert sorted(own) == sorted(set(own))
+
+
+@pytest.mark.parametrize(
+    ("error", "next_step"),
+    [
+        (errors.BadRequest("no", path="$"), ""),
+        (errors.BadRequest("no", next_step="say yes"), "say yes"),
+        (errors.BadNode("a", "no"), ""),
+        (errors.BadNode("a", "no", next_step="say yes"), "say yes"),
+        (errors.DaemonUnreachable("no"), ""),
+        (errors.DaemonUnreachable("no", next_step="say yes"), "say yes"),
+        (errors.ConfigurationError("no"), ""),
+        (errors.ConfigurationError("no", next_step="say yes"), "say yes"),
+        (errors.NotAccepting("no"), "try again later"),
+        (errors.NodeNotFound("w", "a"), "`dyrygentctl show w` lists its nodes"),
+    ],
+)
+def test_next_step_is_given_where_there_is_one(error: DyrygentError, next_step: str) -> None:
+    """A person is told what to do, and nothing is made up where nothing can be done."""
+    assert error.next_step == next_step
+
+
+def test_long_lists_are_cut() -> None:
+    """An error about thousands of things stays readable, in words and in facts."""
+    cycle = errors.CycleError([f"n{i}" for i in range(1000)])
+    assert str(cycle) == "the dependencies form a cycle: n0 -> n1 -> n2 -> n3 -> n4 -> … -> n996 -> n997 -> n998 -> n999 -> n0"
+    assert len(cycle.nodes) == 100
+    many = errors.AmbiguousReference("a", [f"a{i}" for i in range(50)])
+    assert "'a' fits 50 workflows or more, such as a0, a1, a2" in str(many)
+    assert len(many.matches) == 20
+
+
+def test_message_without_failed_nodes() -> None:
+    """A cancelled workflow may have no node to blame."""
+    assert str(errors.WorkflowNotSucceeded("w", "name", "cancelled", [])) == "workflow 'name' (w) ended as cancelled"

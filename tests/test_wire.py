@@ -1,0 +1,336 @@
+"""The forms on the wire: what is accepted comes back the same, what is refused says where and why."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dyrygentd import wire
+from dyrygentd.core.checkpoint import workflow_record
+from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported, TaskSucceeded
+from dyrygentd.core.graph import Definition
+from dyrygentd.errors import BadNode, BadRequest, CycleError, EmptyWorkflow, TooManyNodes, UnknownDependency, WorkflowNotSucceeded
+from tests.core.conversation import START, Conversation, parse_graph
+
+
+@pytest.fixture
+def conversation() -> Conversation:
+    """A conversation with an engine, for workflows to be shown."""
+    return Conversation()
+
+
+def decode(document: object, *, nodes_max: int = 1000) -> Definition:
+    """Decode a definition with task ids that count up."""
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    ids = iter(range(10_000))
+    return wire.decode_definition(body, nodes_max=nodes_max, new_id=lambda: f"id-{next(ids)}")
+
+
+def decode_one(**fields: Any) -> Definition:
+    """Decode a definition of one task with some fields."""
+    return decode({"nodes": [{"task": "t", **fields}]})
+
+
+# --- definitions ----------------------------------------------------------------------------------------------------
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+_NAMES = st.text(min_size=1, max_size=200)
+_TIMES = st.floats(0, 1e12) | st.integers(0, 10**12) | st.none() | st.datetimes(timezones=st.timezones()).map(str)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    """Make a valid definition document."""
+    names = draw(st.lists(_NAMES.filter(lambda name: not name[-1].isdigit()), min_size=1, max_size=6, unique=True))
+    nodes: list[dict[str, Any]] = []
+    for position, name in enumerate(names):
+        after = draw(st.lists(st.sampled_from(names[:position]), max_size=4)) if position else []
+        if draw(st.integers(0, 3)) == 0:
+            nodes.append({"join": True, "name": name, "after": after})
+            continue
+        options = draw(st.dictionaries(st.text(max_size=5).filter(lambda key: key != "eta"), _JSON, max_size=2))
+        options |= {"countdown": draw(st.floats(0, 1e9) | st.none()), "eta": draw(_TIMES)}
+        nodes.append(
+            {
+                "task": draw(_NAMES),
+                "name": name,
+                "args": draw(st.lists(_JSON, max_size=2)),
+                "kwargs": draw(st.dictionaries(st.text(max_size=5), _JSON, max_size=2)),
+                "options": options,
+                "immutable": draw(st.booleans()),
+                "after": after,
+            }
+        )
+    document = {"nodes": nodes, "payload": draw(_JSON), "labels": draw(st.dictionaries(_NAMES, st.text(max_size=9), max_size=2))}
+    if draw(st.booleans()):
+        document |= {"output": draw(st.sampled_from(names)), "name": draw(_NAMES), "key": draw(_NAMES)}
+    return document
+
+
+def _essence(definition: Definition) -> object:
+    graph = definition.graph
+    edges = [list(graph.dependencies(node)) for node in range(len(graph))]
+    return (
+        (graph.names, graph.signatures, graph.task_ids, edges, graph.output),
+        (definition.name, definition.key, dict(definition.labels), definition.payload),
+    )
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(documents())
+def test_what_is_accepted_is_read_back(document: dict[str, Any]) -> None:
+    """A stored definition gives the same graph with the same task ids, or a restart would run something else."""
+    definition = decode(document)
+    again = decode(wire.encode_definition(definition))
+    assert _essence(again) == _essence(definition)
+
+
+def test_least_definition() -> None:
+    """One task's name is enough; everything else has a default."""
+    definition = wire.decode_definition(b'{"nodes": [{"task": "ceph.osd.drain"}]}', nodes_max=1)
+    (signature,) = definition.graph.signatures
+    assert signature is not None
+    assert (signature.args, signature.kwargs, signature.options, signature.immutable) == (b"[]", b"{}", b"{}", False)
+    assert (definition.name, definition.key, definition.labels, definition.payload) == ("ceph.osd.drain", None, {}, b"null")
+    assert definition.graph.names == ["drain-1"]
+    assert len(definition.graph.task_ids[0]) == 36
+
+
+def test_names_are_made_from_task_and_position() -> None:
+    """A node without a name gets one that a person recognises; a workflow gets that of its first task."""
+    definition = decode({"nodes": [{"join": True}, {"task": "a.b.c"}, {"task": "plain", "name": "mine"}, {"task": "x" * 200}]})
+    assert definition.graph.names == ["join-1", "c-2", "mine", f"{'x' * 180}-4"]
+    assert definition.name == "a.b.c"
+    assert decode({"nodes": [{"join": True}]}).name == "workflow"
+    assert decode(wire.encode_definition(definition)).graph.names == definition.graph.names
+
+
+def test_ids_that_come_along_are_kept() -> None:
+    """A client that fixed its task ids holds results under them already; joins have none."""
+    definition = decode({"nodes": [{"task": "t", "task_id": "mine"}, {"task": "t"}, {"join": True}]})
+    assert definition.graph.task_ids == ["mine", "id-0", ""]
+
+
+def test_arguments_stay_text() -> None:
+    """Arguments are not looked into, so their types, order and large numbers survive."""
+    body = b'{"nodes": [{"task": "t", "args": [ 1.0, 12345678901234567890123 ], "kwargs":{"b":1,"a":{"__type__":"datetime"}}}]}'
+    (signature,) = decode(body).graph.signatures
+    assert signature is not None
+    assert signature.args == b"[ 1.0, 12345678901234567890123 ]"
+    assert signature.kwargs == b'{"b":1,"a":{"__type__":"datetime"}}'
+
+
+def test_equal_signatures_are_one_object() -> None:
+    """Ten thousand equal calls cost one signature."""
+    graph = decode(
+        {"nodes": [{"task": "t", "args": [1], "options": {"queue": "q", "countdown": 3}}] * 50 + [{"task": "t"}]}
+    ).graph
+    assert len({id(signature) for signature in graph.signatures}) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "rest", "countdown_s", "eta_at"),
+    [
+        ({}, b"{}", 0, 0),
+        ({"queue": "q"}, b'{"queue":"q"}', 0, 0),
+        ({"countdown": 5}, b"{}", 5, 0),
+        ({"countdown": 0.5, "queue": "q"}, b'{"queue":"q"}', 0.5, 0),
+        ({"countdown": None, "eta": None}, b"{}", 0, 0),
+        ({"eta": 1700000000.5}, b"{}", 0, 1700000000.5),
+        ({"eta": "2023-11-14T22:13:20Z"}, b"{}", 0, 1700000000),
+        ({"eta": "2023-11-14T23:13:20+01:00"}, b"{}", 0, 1700000000),
+        ({"eta": {"__type__": "datetime", "__value__": "2023-11-14T22:13:20+00:00"}}, b"{}", 0, 1700000000),
+        ({"eta": "1950-01-01T00:00:00Z"}, b"{}", 0, 0),
+        ({"serializer": "json"}, b'{"serializer":"json"}', 0, 0),
+    ],
+)
+def test_options_are_split(options: dict[str, Any], rest: bytes, countdown_s: float, eta_at: float) -> None:
+    """Countdown and eta are the daemon's own timers, in every form that Celery writes; the rest goes to the message."""
+    definition = decode_one(options=options)
+    (signature,) = definition.graph.signatures
+    assert signature is not None
+    assert (signature.options, signature.countdown_s, signature.eta_at) == (rest, countdown_s, eta_at)
+    assert decode(wire.encode_definition(definition)).graph.signatures == [signature]
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b"", "$"),
+        (b"[1]", "$"),
+        (b"{", "$"),
+        (b'{"nodes": [{"task": "\xff"}]}', "$"),
+        (b'{"nodes": [{"task": "t", "args": ["\xff"]}]}', "$"),
+        (b'{"nodes": [{"task": "t", "args": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]}", "$"),
+        (b"{}", "$"),
+        (b'{"nodes": 1}', "$.nodes"),
+        (b'{"nodes": [{"task": "t"}, {"task": 1}]}', "$.nodes[1].task"),
+        (b'{"nodes": [{"task": ""}]}', "$.nodes[0].task"),
+        (b'{"nodes": [{"task": "t", "after": ["a", 2]}]}', "$.nodes[0].after[1]"),
+        (b'{"nodes": [{"task": "t", "arg": []}]}', "$.nodes[0]"),
+        (b'{"nodes": [], "unknown": 1}', "$"),
+        (b'{"nodes": [], "version": 2}', "$.version"),
+        (b'{"nodes": [], "labels": {"a": 1}}', "$.labels[...]"),
+        (b'{"nodes": [], "name": "' + b"x" * 201 + b'"}', "$.name"),
+        (b'{"nodes": [{"task": "t", "options": {"countdown": 1e400}}]}', "$[...]"),
+    ],
+)
+def test_refuses_another_shape_and_says_where(body: bytes, path: str) -> None:
+    """The path leads to the mistake in a file of thousands of lines."""
+    with pytest.raises(BadRequest) as caught:
+        decode(body)
+    assert caught.value.path == path
+    assert "msgspec" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ({}, "`task` is missing"),
+        ({"join": True, "task": "t"}, "a join has no task"),
+        ({"task": "t", "args": {}}, "`args` must be an array"),
+        ({"task": "t", "kwargs": []}, "`kwargs` must be an object"),
+        ({"task": "t", "options": []}, "`options` must be an object"),
+        ({"task": "t", "options": {"serializer": "pickle"}}, "serializer 'pickle' is not accepted"),
+        ({"task": "t", "options": {"serializer": ["json"]}}, r"serializer '\['json'\]' is not accepted"),
+        ({"task": "t", "options": {"countdown": -1}}, "`options.countdown` must be a number"),
+        ({"task": "t", "options": {"countdown": "5"}}, "`options.countdown` must be a number"),
+        ({"task": "t", "options": {"eta": -1}}, "`options.eta` must be an ISO 8601 time"),
+        ({"task": "t", "options": {"eta": "soon"}}, "`options.eta` must be an ISO 8601 time"),
+        ({"task": "t", "options": {"eta": {}}}, "`options.eta` must be an ISO 8601 time"),
+        ({"task": "t", "options": {"eta": "2023-11-14T22:13:20"}}, "`options.eta` has no time zone"),
+    ],
+)
+def test_refuses_a_bad_node_by_name(node: dict[str, Any], reason: str) -> None:
+    """The right shape with a wrong content names the node, as that is what the author knows."""
+    with pytest.raises(BadNode, match=f"node 'bad': {reason}"):
+        decode({"nodes": [{"name": "bad", **node}]})
+
+
+def test_refuses_a_graph_that_cannot_run() -> None:
+    """The graph's own checks are made at the edge as well."""
+    with pytest.raises(EmptyWorkflow):
+        decode({"nodes": []})
+    with pytest.raises(TooManyNodes):
+        decode({"nodes": [{"task": "t"}] * 3}, nodes_max=2)
+    with pytest.raises(CycleError):
+        decode({"nodes": [{"task": "t", "name": "a", "after": ["a"]}]})
+    with pytest.raises(UnknownDependency):
+        decode({"nodes": [{"task": "t"}], "output": "nobody"})
+
+
+# --- views ----------------------------------------------------------------------------------------------------------
+
+
+def test_shows_a_running_workflow(conversation: Conversation) -> None:
+    """A view has what a person asks first, and leaves out what is empty."""
+    conversation.submit("a; b < a; c < b")
+    view = wire.view_of_running(conversation.workflow())
+    assert json.loads(wire.encode(view)) == {
+        "id": "w",
+        "name": "name of w",
+        "state": "running",
+        "created_at": START,
+        "tasks": 3,
+        "counts": {"dispatching": 1, "waiting": 2},
+    }
+    assert wire.decode(wire.encode(view), wire.WorkflowView) == view
+    assert not view.is_finished
+    assert view.result_text is None
+
+
+def test_memory_and_store_show_the_same(conversation: Conversation) -> None:
+    """A finished workflow looks the same before and after it left the memory, with its result when asked for."""
+    conversation.submit("a")
+    (workflow,) = conversation.succeed("w/a", value=b'{"x":null}').finished
+    running = wire.view_of_running(workflow, with_result=True)
+    stored = wire.view_of_record(workflow_record(workflow), with_result=True)
+    assert wire.encode(running) == wire.encode(stored)
+    assert running.is_finished
+    assert wire.decode(wire.encode(stored), wire.WorkflowView).result_text == b'{"x":null}'
+    assert wire.view_of_record(workflow_record(workflow)).result_text is None
+
+
+def test_shows_nodes(conversation: Conversation) -> None:
+    """A node tells why it is where it is."""
+    conversation.submit("a; b < a; &j < a; c countdown=9; d; e")
+    conversation.turn(TaskFailed("w/a", "boom"), MessagePublished("w/d"), TaskReported("w/d", "STARTED"), after_s=2)
+    a, b, j, c, d, _ = (wire.view_of_node(conversation.workflow(), node) for node in range(6))
+    assert (a.task, a.task_id, a.state, a.error, a.attempt) == ("tasks.a", "w/a", "failed", "boom", 1)
+    assert (a.dispatched_at, a.finished_at) == (START, START + 2)
+    assert (b.state, b.blocked_by, b.after, b.attempt, b.dispatched_at) == ("blocked", "a", ["a"], 0, None)
+    assert (j.task, j.task_id, j.state) == (None, None, "blocked")
+    assert (c.state, c.held_until) == ("held", START + 9)
+    assert (d.state, d.reported, d.finished_at) == ("dispatched", "STARTED", None)
+    assert wire.decode(wire.encode(a), wire.NodeView) == a
+
+
+def test_outcome_raises_unless_all_succeeded(conversation: Conversation) -> None:
+    """A script that demands success gets the names of the nodes that failed."""
+    conversation.submit("a")
+    conversation.submit("a", "v")
+    bad, good = conversation.turn(TaskFailed("w/a", "boom"), TaskSucceeded("v/a", b"[1]")).finished
+    failed = wire.outcome_of(wire.view_of_running(bad, with_result=True), [wire.view_of_node(bad, 0)], decode_value=json.loads)
+    assert not failed.is_success
+    with pytest.raises(WorkflowNotSucceeded, match=r"workflow 'name of w' \(w\) ended as failed, failed nodes: 'a'"):
+        failed.raise_for_state()
+    succeeded = wire.outcome_of(wire.view_of_running(good, with_result=True), [], decode_value=json.loads)
+    succeeded.raise_for_state()
+    assert succeeded.result == [1]
+
+
+def test_schemas_name_each_form() -> None:
+    """The OpenAPI document refers to the forms by their names."""
+    assert {"WorkflowPage", "WorkflowView"} <= set(wire.schemas([wire.WorkflowPage]))
+
+
+# --- problems -------------------------------------------------------------------------------------------------------
+
+
+def test_problem_is_read_back_as_a_remote_error() -> None:
+    """A client raises what the daemon said, in its words."""
+    problem = wire.problem_of(BadNode("a", "is odd", next_step="mend it"))
+    assert (problem["type"], problem["title"]) == ("https://dyrygentd.invalid/problems/bad-node", "bad node")
+    assert problem["facts"] == {"node": "a", "reason": "is odd"}
+    remote = wire.error_of_problem(wire.encode(problem), 422)
+    assert (str(remote), remote.status, remote.code, remote.next_step) == ("node 'a': is odd", 422, "bad-node", "mend it")
+    assert remote.document == problem
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "HTTP status 502"),
+        (b"<html>Bad Gateway</html>", "<html>Bad Gateway</html>"),
+        (b"\xff" * 3, "\ufffd" * 3),
+        (b'{"detail": "\xff"}', '{"detail": "\ufffd"}'),
+        (b"[" * 100_000, "[" * 200),
+        (b"{}", "HTTP status 502"),
+    ],
+)
+def test_any_answer_becomes_an_error(body: bytes, message: str) -> None:
+    """A proxy, another program or rubbish on the socket gives an error that quotes it."""
+    remote = wire.error_of_problem(body, 502)
+    assert (str(remote), remote.status, remote.code) == (message, 502, "unknown")
+
+
+def test_graph_notation_and_wire_agree() -> None:
+    """The notation of the core's tests describes what the wire carries, so both test the same thing."""
+    graph = parse_graph("a; b! < a; &j < a b; c < j countdown=5")
+    again = decode(wire.encode_definition(Definition(graph, "w"))).graph
+    assert (again.names, again.signatures, again.task_ids, again.output) == (
+        graph.names,
+        graph.signatures,
+        graph.task_ids,
+        graph.output,
+    )

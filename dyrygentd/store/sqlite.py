@@ -11,7 +11,8 @@ a thread of their own, so a long listing does not hold up a turn.
 caller shields `save` (the scheduler does).
 
 *What could go wrong.* On a full disk SQLite has rolled the transaction back by itself; rolling back blindly would be an error.
-A reader that stays open pins the WAL: reads fetch everything at once and hold no cursor across turns.
+A reader that stays open pins the WAL: reads fetch everything at once and hold no cursor across turns. A caller that is cancelled
+while it closes would leave threads behind that keep the process from ending: closing is shielded.
 
 *Tried and rejected.* ``synchronous=NORMAL`` (0.02 instead of 0.4 ms a commit, but a power cut takes the last commits with it); a
 row per node at submission (a definition is one blob instead, a tenth of the time).
@@ -29,11 +30,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiosqlite
+import anyio
 import anyio.to_thread
 
 from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
-from dyrygentd.errors import StoreLocked, StoreUnavailable
+from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports import Listed, Selection, Stored, StoreStatistics
 from dyrygentd.store.migrations import migrate
 
@@ -41,7 +43,7 @@ logger = logging.getLogger("dyrygentd.store")
 
 #: Finished workflows kept for `list` and `show`; the oldest go first.
 HISTORY_MAX: Final = 20_000
-#: Finished workflows deleted in one transaction, so that cleaning up never holds a turn for long.
+#: Finished workflows deleted in one transaction beyond those that ended in it, so that cleaning up never holds a turn for long.
 _PRUNED_PER_SAVE: Final = 5
 #: Definitions longer than this are deflated in a thread; it takes about 10 ms a megabyte.
 _INLINE_BYTES: Final = 16_384
@@ -80,7 +82,8 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path, *, history_max: int = HISTORY_MAX) -> None:
-        self._path = path
+        # Without symbolic links, so that two names of one file have one lock.
+        self._path = path.resolve()
         self._history_max = history_max
         self._lock_file: int | None = None
         self._writer: aiosqlite.Connection | None = None
@@ -101,6 +104,7 @@ class SqliteStore:
             self._lock_file = _locked(self._path)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
+            await self.close()
             raise StoreUnavailable(f"cannot open the database '{self._path}': {error.strerror}") from error
         try:
             self._writer = await aiosqlite.connect(self._path)
@@ -113,17 +117,19 @@ class SqliteStore:
             self._finished = await self._number("SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL")
         except sqlite3.Error as error:
             await self.close()
-            raise StoreUnavailable(f"cannot open the database '{self._path}': {error}") from error
+            raise self._unreadable(error, "open") from error
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Close and unlock; safe to repeat."""
-        for connection in (self._reader, self._writer):
-            if connection is not None:
-                await connection.close()
+        connections = (self._reader, self._writer)
         self._reader = self._writer = None
+        with anyio.CancelScope(shield=True):
+            for connection in connections:
+                if connection is not None:
+                    await connection.close()
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
@@ -150,11 +156,13 @@ class SqliteStore:
                 # The values of a failed workflow stay: trying again needs them.
                 if record.state is not WorkflowState.FAILED:
                     await writer.execute(_DROP_VALUES, (self._sequence_of[record.workflow_id],))
-            pruned = await self._prune(writer, self._finished + len(ended)) if ended else 0
+            pruned = await self._prune(writer, len(ended)) if ended else 0
             await writer.commit()
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
             self._failures += 1
             await _roll_back(writer)
+            if not isinstance(error, sqlite3.Error | OSError):
+                raise
             raise StoreUnavailable(f"cannot write the database '{self._path}': {error}") from error
         self._commits += 1
         self._rows += len(records) + len(rows)
@@ -168,7 +176,7 @@ class SqliteStore:
             record.state.value,
             record.finished_at,
             None if record.counts is None else json.dumps(record.counts),
-            record.error,
+            _utf8(record.error),
             record.result,
         )
         if record.document is None:
@@ -181,9 +189,9 @@ class SqliteStore:
         sequence = self._new_sequence(record.workflow_id)
         await writer.execute(_INSERT_WORKFLOW, (sequence, *row, record.task_count, counts, error, result, document))
 
-    async def _prune(self, writer: aiosqlite.Connection, finished: int) -> int:
-        """Delete some of the oldest finished workflows if there are too many; return how many."""
-        surplus = min(_PRUNED_PER_SAVE, finished - self._history_max)
+    async def _prune(self, writer: aiosqlite.Connection, ended: int) -> int:
+        """Delete the oldest finished workflows if there are too many, some more than have ``ended``; return how many."""
+        surplus = min(ended + _PRUNED_PER_SAVE, self._finished + ended - self._history_max)
         if surplus <= 0:
             return 0
         return (await writer.execute(_PRUNE, (surplus,))).rowcount
@@ -205,7 +213,7 @@ class SqliteStore:
             node.finished_at,
             node.held_until,
             node.blocked_by,
-            node.error,
+            _utf8(node.error),
             node.value,
         )
 
@@ -215,12 +223,26 @@ class SqliteStore:
         """Iterate over the workflows that have not finished, oldest first; they can be saved again from then on."""
         for sequence, workflow_id in await self._fetch("SELECT seq, id FROM workflows WHERE finished_at IS NULL ORDER BY seq"):
             self._sequence_of[workflow_id] = sequence
-            yield await self._stored(sequence)
+            stored = await self.load(workflow_id)
+            assert stored is not None
+            yield stored
 
     async def load(self, workflow_id: str) -> Stored | None:
         """Read one workflow, whatever its state."""
-        rows = await self._fetch("SELECT seq FROM workflows WHERE id = ?", workflow_id)
-        return await self._stored(rows[0][0]) if rows else None
+        rows = await self._fetch(f"SELECT {_COLUMNS}, result, document FROM workflows WHERE id = ?", workflow_id)
+        if not rows:
+            return None
+        row = rows[0]
+        try:
+            record = _record(row, document=zlib.decompress(row[-1]))
+        except zlib.error as error:
+            raise self._damaged(f"the definition of workflow '{workflow_id}': {error}") from error
+        nodes = await self._fetch(
+            "SELECT node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value"
+            " FROM nodes WHERE workflow = ?",
+            row[0],
+        )
+        return Stored(record, [NodeRecord(workflow_id, *node) for node in nodes])
 
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
         """Return the ids that fit, newest first; the exact id alone if there is one."""
@@ -273,21 +295,23 @@ class SqliteStore:
             wal_bytes=_size(self._path.with_name(self._path.name + "-wal")),
         )
 
-    async def _stored(self, sequence: int) -> Stored:
-        row = (await self._fetch(f"SELECT {_COLUMNS}, result, document FROM workflows WHERE seq = ?", sequence))[0]
-        record = _record(row, document=zlib.decompress(row[-1]))
-        nodes = await self._fetch(
-            "SELECT node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value"
-            " FROM nodes WHERE workflow = ?",
-            sequence,
-        )
-        return Stored(record, [NodeRecord(record.workflow_id, *node) for node in nodes])
-
     async def _fetch(self, query: str, *values: Any) -> Sequence[Any]:
+        parameters = [_utf8(value) if isinstance(value, str) else value for value in values]
         try:
-            return [*await _opened(self._reader).execute_fetchall(query, values)]
+            return [*await _opened(self._reader).execute_fetchall(query, parameters)]
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"cannot read the database '{self._path}': {error}") from error
+            raise self._unreadable(error, "read") from error
+
+    def _unreadable(self, error: sqlite3.Error, verb: str) -> StoreUnavailable | StoreIncompatible:
+        # Errors that Python itself raises have no code.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return self._damaged(error)
+        return StoreUnavailable(f"cannot {verb} the database '{self._path}': {error}")
+
+    def _damaged(self, what: object) -> StoreIncompatible:
+        error = StoreIncompatible(f"the database '{self._path}' is damaged: {what}")
+        error.next_step = "restore a copy, or move the file away and start with an empty one"
+        return error
 
     async def _number(self, query: str) -> int:
         return int((await self._fetch(query))[0][0])
@@ -339,6 +363,11 @@ def _locked(path: Path) -> int:
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock
+
+
+def _utf8(text: str) -> str:
+    """Return ``text`` in a form that UTF-8 can carry; errors of tasks may hold half a surrogate pair."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _opened(connection: aiosqlite.Connection | None) -> aiosqlite.Connection:

@@ -166,21 +166,28 @@ class FakeDispatcher:
     def __init__(self, broker: FakeBroker) -> None:
         self._broker = broker
         self._known: set[str] = set()
-        self._repeated = self._failures = 0
+        self._repeated = self._refused = self._failures = 0
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
-        """Run each task that was not published before."""
+        """Run each task that was not published before; refuse one whose arguments are no JSON."""
         await anyio.lowlevel.checkpoint()
         if self._broker.broken:
             self._failures += 1
             raise BrokerUnavailable(self._broker.broken)
-        for message in messages:
-            if message.task_id in self._known:
-                self._repeated += 1
-            else:
-                self._known.add(message.task_id)
-                self._broker.execute(message)
-        return [MessagePublished(message.task_id) for message in messages]
+        return [self._publish(message) for message in messages]
+
+    def _publish(self, message: Publish) -> MessagePublished | MessageRefused:
+        if message.task_id in self._known:
+            self._repeated += 1
+            return MessagePublished(message.task_id)
+        try:
+            json.loads(message.signature.args), json.loads(message.signature.kwargs)
+        except ValueError as error:
+            self._refused += 1
+            return MessageRefused(message.task_id, f"the arguments are no JSON: {error}")
+        self._known.add(message.task_id)
+        self._broker.execute(message)
+        return MessagePublished(message.task_id)
 
     async def revoke(self, task_ids: Sequence[str]) -> None:
         """Note who was revoked."""
@@ -193,7 +200,7 @@ class FakeDispatcher:
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""
         return DispatcherStatistics(
-            published=len(self._known), repeated=self._repeated, failures=self._failures, exactly_once=True
+            published=len(self._known), repeated=self._repeated, refused=self._refused, failures=self._failures, exactly_once=True
         )
 
     async def close(self) -> None:

@@ -1,0 +1,113 @@
+"""Every implementation of every port, as the contract suites get to see it.
+
+**Add an adapter here**: write a setup, append it to the list of its port, and the whole suite runs against it. A setup gets a
+directory of its own and the test's `pytest.FixtureRequest`, with which it may ask for a server (``request.getfixturevalue``).
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dyrygentd.core.effects import Publish
+from dyrygentd.core.events import TaskEvent
+from dyrygentd.core.graph import Signature
+from dyrygentd.ports import Dispatcher, ResultWatcher, Store
+from dyrygentd.store.sqlite import SqliteStore
+from dyrygentd.testing import FakeBroker, MemoryStore
+
+Action = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class StoreSetup:
+    """A place for a database: each call of ``make`` gives a closed store on the same data, as after a restart."""
+
+    make: Callable[[], Store]
+
+
+@dataclass(frozen=True)
+class DispatcherSetup:
+    """A dispatcher and the broker behind it.
+
+    Attributes:
+        arrived: Return the task ids of all messages that the broker ever took, in order, one entry a message.
+        unsendable: A message that can never be built or accepted.
+        cut, mend: Make the broker unreachable, and reachable again.
+    """
+
+    dispatcher: Dispatcher
+    arrived: Callable[[], Awaitable[list[str]]]
+    unsendable: Publish
+    cut: Action
+    mend: Action
+
+
+@dataclass(frozen=True)
+class WatcherSetup:
+    """A watcher and the result backend behind it.
+
+    Attributes:
+        store: Put a result where workers would; the events used are `TaskSucceeded` with JSON and `TaskFailed`.
+        cut, mend: Make the backend unreachable, and reachable again; None if that cannot happen.
+    """
+
+    watcher: ResultWatcher
+    store: Callable[[TaskEvent], Awaitable[None]]
+    cut: Action | None = None
+    mend: Action | None = None
+
+
+def message(task_id: str, *, args: bytes = b"[1]", task: str = "tests.support.tasks.identity") -> Publish:
+    """A message of a task that the test workers know."""
+    return Publish(
+        workflow_id="contract", node=0, attempt=1, task_id=task_id, signature=Signature(task, args), input=None, parent_id=""
+    )
+
+
+# --- stores ---------------------------------------------------------------------------------------------------------
+
+
+def _sqlite(directory: Path, _: pytest.FixtureRequest) -> StoreSetup:
+    return StoreSetup(lambda: SqliteStore(directory / "state.db"))
+
+
+def _memory(_: Path, __: pytest.FixtureRequest) -> StoreSetup:
+    store = MemoryStore()
+    return StoreSetup(lambda: store)
+
+
+# --- dispatchers and watchers ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _fake_dispatcher(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[DispatcherSetup]:
+    broker = FakeBroker()
+
+    async def arrived() -> list[str]:
+        return [published.task_id for published in broker.published]
+
+    async def cut() -> None:
+        broker.broken = "cut off by the test"
+
+    async def mend() -> None:
+        broker.broken = ""
+
+    yield DispatcherSetup(broker.dispatcher, arrived, message("unsendable", args=b"["), cut, mend)
+
+
+@asynccontextmanager
+async def _fake_watcher(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[WatcherSetup]:
+    broker = FakeBroker()
+
+    async def store(event: TaskEvent) -> None:
+        broker._store(event.task_id, event)
+
+    yield WatcherSetup(broker.watcher, store)
+
+
+STORES: list[Callable[[Path, pytest.FixtureRequest], StoreSetup]] = [_sqlite, _memory]
+DISPATCHERS: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[DispatcherSetup]]] = [_fake_dispatcher]
+WATCHERS: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[WatcherSetup]]] = [_fake_watcher]

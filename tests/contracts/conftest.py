@@ -1,0 +1,53 @@
+"""One fixture per port, parametrised over `tests.contracts.adapters`."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from dyrygentd.ports import Store
+from tests.contracts.adapters import DISPATCHERS, STORES, WATCHERS, DispatcherSetup, StoreSetup, WatcherSetup
+
+
+def _name(setup: Callable[..., object]) -> str:
+    return setup.__name__.removeprefix("_")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The only backend: the adapters are asyncio's."""
+    return "asyncio"
+
+
+@pytest.fixture(params=STORES, ids=_name)
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSetup:
+    """A place for a database."""
+    setup: StoreSetup = request.param(tmp_path, request)
+    return setup
+
+
+@pytest.fixture
+async def store(stores: StoreSetup) -> AsyncIterator[Store]:
+    """An open store."""
+    store = stores.make()
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture(params=DISPATCHERS, ids=_name)
+async def sending(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DispatcherSetup]:
+    """A dispatcher with its broker."""
+    setup: AbstractAsyncContextManager[DispatcherSetup] = request.param(tmp_path, request)
+    async with setup as sending:
+        yield sending
+        await sending.dispatcher.close()
+
+
+@pytest.fixture(params=WATCHERS, ids=_name)
+async def receiving(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[WatcherSetup]:
+    """A watcher with its backend."""
+    setup: AbstractAsyncContextManager[WatcherSetup] = request.param(tmp_path, request)
+    async with setup as receiving:
+        yield receiving

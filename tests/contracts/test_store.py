@@ -1,0 +1,224 @@
+"""What every store promises, see `dyrygentd.ports.Store`."""
+
+from dataclasses import replace
+
+import pytest
+
+from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.states import WorkflowState
+from dyrygentd.ports import Selection, Store, Stored
+from tests.contracts.adapters import StoreSetup
+from tests.store.records import finished, node, workflow
+
+pytestmark = pytest.mark.anyio
+
+
+async def _reopened(stores: StoreSetup, store: Store) -> Store:
+    await store.close()
+    store = stores.make()
+    await store.open()
+    return store
+
+
+async def _unfinished(store: Store) -> list[Stored]:
+    return [stored async for stored in store.unfinished()]
+
+
+async def _listed(store: Store, selection: Selection) -> list[str]:
+    return [row.record.workflow_id for row in await store.list(selection)]
+
+
+async def test_records_survive_a_restart(stores: StoreSetup, store: Store) -> None:
+    """What was saved is read back field by field after a restart, since recovery knows nothing else."""
+    record = workflow("w")
+    nodes = [
+        node("w", 0),
+        node("w", 1, state="failed", error="ValueError: 'ż'", value=None),
+        node("w", 2, state="blocked", blocked_by=1, value=None, dispatched_at=0.0, attempt=0),
+        node("w", 3, state="held", held_until=1800000000.5, value=None, finished_at=0.0),
+    ]
+    await store.save([record], nodes)
+    store = await _reopened(stores, store)
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert loaded.record == record
+    assert sorted(loaded.nodes, key=lambda row: row.node) == nodes
+    assert await _unfinished(store) == [loaded]
+    await store.close()
+
+
+async def test_unfinished_are_oldest_first(stores: StoreSetup, store: Store) -> None:
+    """Unfinished workflows come back in the order of their submission, so that after a restart the oldest goes first."""
+    await store.save([workflow(name) for name in "cab"], [])
+    await store.save([workflow("d")], [])
+    await store.save([finished(workflow("a"))], [])
+    store = await _reopened(stores, store)
+    assert [stored.record.workflow_id for stored in await _unfinished(store)] == ["c", "b", "d"]
+    await store.close()
+
+
+async def test_a_later_record_keeps_the_definition(stores: StoreSetup, store: Store) -> None:
+    """A record without a document changes the state and leaves the definition as it was."""
+    await store.save([workflow("w")], [])
+    await store.save([finished(workflow("w"), WorkflowState.FAILED, error="broken", result=b"[1]")], [])
+    store = await _reopened(stores, store)
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert loaded.record == finished(
+        workflow("w"), WorkflowState.FAILED, error="broken", result=b"[1]", document=workflow("w").document
+    )
+    assert await _unfinished(store) == []
+    await store.close()
+
+
+async def test_a_later_node_replaces_the_earlier(store: Store) -> None:
+    """The newest record of a node wins, a value that was let go included."""
+    await store.save([workflow("w")], [node("w", 0), node("w", 1)])
+    await store.save([], [node("w", 0, value=None)])
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert sorted(loaded.nodes, key=lambda row: row.node) == [node("w", 0, value=None), node("w", 1)]
+
+
+async def test_saving_the_same_twice_changes_nothing(stores: StoreSetup, store: Store) -> None:
+    """A save may be repeated when nobody knows whether it went through."""
+    for _ in range(2):
+        await store.save([workflow("w")], [node("w", 0)])
+    loaded = await store.load("w")
+    assert loaded == Stored(workflow("w"), [node("w", 0)])
+    assert len(await store.list(Selection())) == 1
+    store = await _reopened(stores, store)
+    await store.save([finished(workflow("x"), document=b"{}")], [])
+    assert await _listed(store, Selection()) == ["x", "w"]
+    await store.close()
+
+
+async def test_recovered_workflows_can_be_saved_again(stores: StoreSetup, store: Store) -> None:
+    """After a restart the unfinished ones go on where they were: nodes are added, the end is recorded."""
+    await store.save([workflow("w")], [node("w", 0)])
+    store = await _reopened(stores, store)
+    await _unfinished(store)
+    await store.save([], [node("w", 1)])
+    await store.save([finished(workflow("w"))], [])
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert loaded.record.state is WorkflowState.SUCCEEDED
+    assert {row.node for row in loaded.nodes} == {0, 1}
+    await store.close()
+
+
+async def test_unknown_workflow_is_none(store: Store) -> None:
+    """Asking for what is not there is no error."""
+    assert await store.load("nobody") is None
+    assert await store.find("nobody") == []
+    assert await store.find_key("nobody") is None
+    assert await _listed(store, Selection()) == []
+
+
+async def test_find_by_id_prefix_and_name(store: Store) -> None:
+    """A reference is an exact id, else a prefix or a name, newest first: what people type at a prompt."""
+    await store.save([workflow(name, name="replace osd") for name in ("abc1", "abc2", "abd", "ab")], [])
+    assert await store.find("ab") == ["ab"]
+    assert await store.find("abc") == ["abc2", "abc1"]
+    assert await store.find("replace osd") == ["ab", "abd", "abc2", "abc1"]
+    assert await store.find("replace osd", limit=2) == ["ab", "abd"]
+    assert await store.find("abcd") == []
+    assert await store.find("replace") == []
+
+
+@pytest.mark.parametrize("reference", ["%", "_", "a%", "a'; DROP TABLE workflows --", "\U0010ffff", "\ud800", "ż\0"])
+async def test_odd_references_find_nothing(store: Store, reference: str) -> None:
+    """A reference is text and never a pattern, and what no id can contain fits nothing."""
+    await store.save([workflow("abc")], [])
+    assert await store.find(reference) == []
+    assert await store.load(reference) is None
+    assert await store.find_key(reference) is None
+    assert await _listed(store, Selection(name=reference)) == []
+    assert await _listed(store, Selection(labels={reference: reference})) == []
+
+
+async def test_find_by_key(stores: StoreSetup, store: Store) -> None:
+    """A key is found whatever became of its workflow, so a repeated submission creates nothing."""
+    await store.save([workflow("a", key="k"), workflow("b", key=None)], [])
+    await store.save([finished(workflow("a", key="k"))], [])
+    store = await _reopened(stores, store)
+    assert await store.find_key("k") == "a"
+    assert await store.find_key("") is None
+    await store.close()
+
+
+async def test_list_is_newest_first_and_pages(store: Store) -> None:
+    """A listing is newest first; the cursor of the last row leads to the next page without gap or repetition."""
+    await store.save([workflow(f"w{number}") for number in range(7)], [])
+    pages: list[list[str]] = []
+    before: int | None = None
+    while rows := await store.list(Selection(before=before, limit=3)):
+        assert all(row.record.document is None for row in rows)
+        pages.append([row.record.workflow_id for row in rows])
+        before = rows[-1].cursor
+        # What comes in between two pages must not shift the second one.
+        await store.save([workflow(f"later{len(pages)}")], [])
+    assert pages == [["w6", "w5", "w4"], ["w3", "w2", "w1"], ["w0"]]
+
+
+async def test_list_by_state_name_and_labels(store: Store) -> None:
+    """Conditions of a listing hold together; labels are compared whole."""
+
+    def make(name: str, **labels: str) -> WorkflowRecord:
+        return workflow(name, name=name[0], labels=labels)
+
+    ended = make("b1", site="gra1", team="ceph")
+    await store.save([make("a1", site="gra1"), make("a2", site="gra10"), ended, make("b2")], [])
+    await store.save([finished(ended, WorkflowState.FAILED)], [])
+    assert await _listed(store, Selection(labels={"site": "gra1"})) == ["b1", "a1"]
+    assert await _listed(store, Selection(labels={"site": "gra1", "team": "ceph"})) == ["b1"]
+    assert await _listed(store, Selection(states=frozenset({"running"}))) == ["b2", "a2", "a1"]
+    assert await _listed(store, Selection(states=frozenset({"failed", "cancelled"}))) == ["b1"]
+    assert await _listed(store, Selection(name="a", labels={"site": "gra10"})) == ["a2"]
+    assert await _listed(store, Selection(name="c")) == []
+    row = (await store.list(Selection(name="b", states=frozenset({"failed"}))))[0]
+    assert row.record == finished(ended, WorkflowState.FAILED)
+
+
+async def test_text_that_utf8_cannot_carry_is_saved(store: Store) -> None:
+    """A task's error may hold half a surrogate pair (JSON can); that must not keep a whole turn from the disk."""
+    await store.save([workflow("w")], [node("w", 0, state="failed", error="ValueError: \ud83d", value=None)])
+    await store.save([finished(workflow("w"), WorkflowState.FAILED, error="\udcff")], [])
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert loaded.nodes[0].error.startswith("ValueError: ")
+
+
+async def test_generators_are_taken(store: Store) -> None:
+    """Records may come from any iterable, also one that can be read only once."""
+    await store.save((workflow(name) for name in "ab"), (node(name, 0) for name in "ab"))
+    assert await _listed(store, Selection()) == ["b", "a"]
+
+
+async def test_statistics_are_a_snapshot(store: Store) -> None:
+    """A snapshot counts commits and rows and does not change under its reader."""
+    before = store.statistics()
+    await store.save([workflow("w")], [node("w", 0), node("w", 1)])
+    after = store.statistics()
+    assert (after.commits - before.commits, after.rows - before.rows, after.failures) == (1, 3, 0)
+    assert replace(before) == before
+
+
+async def test_closing_twice_is_harmless(stores: StoreSetup) -> None:
+    """A store may be closed before it was opened, and twice."""
+    store = stores.make()
+    await store.close()
+    await store.open()
+    await store.close()
+    await store.close()
+
+
+async def test_ten_thousand_nodes_in_one_save(store: Store) -> None:
+    """A turn may change thousands of nodes; they go in one transaction."""
+    rows: list[NodeRecord] = [node("w", number, value=None) for number in range(10_000)]
+    await store.save([workflow("w", document=b"[" + b"1," * 500_000 + b"1]")], rows)
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert len(loaded.nodes) == 10_000
+    assert loaded.record.document == b"[" + b"1," * 500_000 + b"1]"
+    assert store.statistics().commits == 1

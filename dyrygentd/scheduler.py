@@ -259,10 +259,18 @@ class Scheduler:
         return wire.Submitted(id=known, name=view.name, tasks=view.tasks, created=False)
 
     async def cancel(self, workflow_id: str) -> wire.WorkflowView:
-        """End a workflow: what was not dispatched never is, what is in flight is revoked. Return when that is on disk."""
+        """End a workflow: what was not dispatched never is, what is in flight is revoked. Return when that is on disk.
+
+        Raises:
+            WorkflowNotFound
+            StoreUnavailable: The workflow is cancelled, but the disk does not know yet; a crash now would set it running again.
+        """
         if workflow_id in self._engine.workflows:
             self._post(CancelRequested(workflow_id))
-            await self.wait(workflow_id)
+            try:
+                await self.wait(workflow_id, timeout_s=self.limits.durable_timeout_s)
+            except WaitTimeout:
+                raise StoreUnavailable(self._store_problem or "the database is slow; the cancel is not on disk yet") from None
         return await self.view(workflow_id)
 
     async def drain(self, *, timeout_s: float = 10.0) -> bool:

@@ -37,11 +37,14 @@ def find_socket(argument: str | os.PathLike[str] | None = None, *, environ: Mapp
         return Path(argument)
     if environ.get(ENVIRONMENT):
         return Path(environ[ENVIRONMENT])
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    if runtime and not _exists(SYSTEM_SOCKET):
-        own = Path(runtime) / "dyrygentd" / "dyrygentd.sock"
-        if _exists(own):
-            return own
+    if not _exists(SYSTEM_SOCKET):
+        # The same places as the daemon's own default, see `dyrygentd.daemon.config`.
+        home = Path(environ.get("HOME") or Path.home())
+        state = environ.get("XDG_STATE_HOME") or home / ".local/state"
+        for directory in filter(None, (environ.get("XDG_RUNTIME_DIR"), state)):
+            own = Path(directory, "dyrygentd", "dyrygentd.sock")
+            if _exists(own):
+                return own
     return SYSTEM_SOCKET
 
 

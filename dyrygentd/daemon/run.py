@@ -60,6 +60,7 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     tcp = listen_tcp(configuration.listen) if configuration.listen else None
     if tcp is not None:
         exits.callback(tcp.close)
+        logger.info("listening on %s:%d", *tcp.getsockname()[:2])
     broker = configuration.broker
     if broker is None and configuration.app is None:
         broker = await _embedded_broker(configuration.database.parent, exits)

@@ -1,0 +1,84 @@
+"""Configuration: layers, conversions, and errors that name the key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dyrygentd.daemon import config
+from dyrygentd.errors import ConfigurationError
+
+
+def _load(tmp_path: Path, *, toml: str = "", environ: dict[str, str] | None = None, **flags: Any) -> config.Loaded:
+    path = tmp_path / "dyrygentd.toml"
+    path.write_text(toml)
+    return config.load(path, flags, environ={"HOME": str(tmp_path), **(environ or {})})
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    """A flag beats the environment, which beats the file, which beats the default; each value knows where it came from."""
+    loaded = _load(
+        tmp_path,
+        toml="in_flight_max = 1\nnodes_max = 2\nworkflows_max = 3",
+        environ={"DYRYGENTD_NODES_MAX": "4", "DYRYGENTD_WORKFLOWS_MAX": "5"},
+        workflows_max=6,
+    )
+    configuration = loaded.configuration
+    assert (configuration.in_flight_max, configuration.nodes_max, configuration.workflows_max) == (1, 4, 6)
+    origins = {origin.name: origin.origin for origin in loaded.origins}
+    assert origins["in_flight_max"].startswith("file ")
+    assert (origins["nodes_max"], origins["workflows_max"], origins["listen"]) == ("environment", "flag", "default")
+
+
+def test_limits_reach_their_owners(tmp_path: Path) -> None:
+    """A configured bound is the one that is applied."""
+    configuration = _load(tmp_path, in_flight_max=7, value_bytes_max=8, body_bytes_max=9, nodes_max=10).configuration
+    assert configuration.scheduler_limits.engine.in_flight_max == 7
+    assert configuration.scheduler_limits.engine.value_bytes_max == 8
+    assert (configuration.http_limits.body_bytes_max, configuration.http_limits.nodes_max) == (9, 10)
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "flags", "complaint", "next_step"),
+    [
+        ("in_flight_mx = 1", {}, {}, "key 'in_flight_mx' in", "did you mean 'in_flight_max'?"),
+        ("zzz = 1", {}, {}, "key 'zzz' in", "`dyrygentd serve --help` lists"),
+        ("in_flight_max = 'many'", {}, {}, "'in_flight_max' (file", ""),
+        ("in_flight_max = true", {}, {}, "it must be a whole number", ""),
+        ("in_flight_max = 0", {}, {}, "it must be 1 or more", ""),
+        ("drain_timeout_s = -1", {}, {}, "it must be 0 or more", ""),
+        ("not toml", {}, {}, "is not valid TOML", ""),
+        ("", {"DYRYGENTD_IN_FLIGHT": "1"}, {}, "variable 'DYRYGENTD_IN_FLIGHT' is unknown", "did you mean"),
+        ("", {"DYRYGENTD_LOG_LEVEL": "loud"}, {}, "must be one of debug, info, warning, error", ""),
+        ("", {}, {"socket_mode": "0999"}, "'socket_mode' is '0999'", ""),
+        ("broker = 1", {}, {}, "it must be a text", ""),
+    ],
+)
+def test_errors(
+    tmp_path: Path, toml: str, environ: dict[str, str], flags: dict[str, Any], complaint: str, next_step: str
+) -> None:
+    """What is wrong is named, with a suggestion where there is one."""
+    with pytest.raises(ConfigurationError) as caught:
+        _load(tmp_path, toml=toml, environ=environ, **flags)
+    assert complaint in str(caught.value)
+    assert next_step in caught.value.next_step
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that was asked for and is not there is an error, not a silent default."""
+    with pytest.raises(ConfigurationError, match=r"cannot read '.*nothing\.toml'"):
+        config.load(tmp_path / "nothing.toml", {}, environ={})
+
+
+def test_directories_of_systemd_win(tmp_path: Path) -> None:
+    """Under systemd the unit's directories are used, so that one binary serves several instances."""
+    environ = {"STATE_DIRECTORY": "/var/lib/d@1:/other", "RUNTIME_DIRECTORY": "/run/d@1"}
+    configuration = _load(tmp_path, environ=environ).configuration
+    assert (configuration.database, configuration.socket) == (Path("/var/lib/d@1/state.db"), Path("/run/d@1/dyrygentd.sock"))
+
+
+def test_secrets_are_masked(tmp_path: Path) -> None:
+    """A password in a URL is never shown."""
+    loaded = _load(tmp_path, broker="redis://user:secret@host:1/0", result_backend="redis://host/0")
+    shown = {origin.name: origin.shown for origin in loaded.origins}
+    assert (shown["broker"], shown["result_backend"]) == ("redis://user:****@host:1/0", "redis://host/0")

@@ -1,0 +1,108 @@
+"""The real daemon as a child process."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from dyrygentd.client.sync import Client
+from dyrygentd.daemon.embedded import ChildProcess
+
+ROOT = Path(__file__).parents[2]
+
+
+class Daemon:
+    """``dyrygentd serve`` in a directory of its own; tells that it is ready by systemd's protocol, as to systemd.
+
+    Args:
+        arguments: Flags of ``serve``; socket and database are in ``directory`` unless they say otherwise.
+        environment: Added to this process's own.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.directory = directory
+        self.socket_path = directory / "dyrygentd.sock"
+        self.database_path = directory / "state.db"
+        self.log_path = directory / "daemon.log"
+        self._notify_path = directory / "notify.sock"
+        defaults = ["--socket", str(self.socket_path), "--database", str(self.database_path)]
+        self._command = [sys.executable, "-m", "dyrygentd", "serve", *defaults, *arguments]
+        # The daemon runs elsewhere, and finds the tests' modules nevertheless.
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        notify = {"NOTIFY_SOCKET": str(self._notify_path)}
+        self._environment = {**os.environ, "PYTHONPATH": path, **(environment or {}), **notify}
+        self._child: ChildProcess | None = None
+        self.notifications: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._child is not None and self._child.is_alive:
+            self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Return the process id of the running daemon."""
+        assert self._child is not None
+        return self._child.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the process runs."""
+        return self._child is not None and self._child.is_alive
+
+    def start(self, *, timeout_s: float = 30) -> None:
+        """Start it and wait until it says READY=1."""
+        self._notify_path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(self._notify_path))
+            notify.settimeout(timeout_s)
+            self.launch()
+            try:
+                while True:
+                    self.notifications.append(notify.recv(4096).decode())
+                    if "READY=1" in self.notifications[-1]:
+                        return
+            except TimeoutError:
+                raise AssertionError(f"the daemon did not get ready:\n{self.log()}") from None
+
+    def launch(self) -> None:
+        """Start it and do not wait."""
+        self._child = ChildProcess(
+            self._command, output=self.log_path, environment=self._environment, working_directory=self.directory
+        )
+
+    def stop(self, *, timeout_s: float = 30) -> int:
+        """Send SIGTERM and return the exit status."""
+        return self.signal(signal.SIGTERM, timeout_s=timeout_s)
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait for the end."""
+        self.signal(signal.SIGKILL, timeout_s=10)
+
+    def signal(self, number: signal.Signals, *, timeout_s: float) -> int:
+        """Send a signal and return the exit status that follows."""
+        assert self._child is not None
+        self._child.send_signal(number)
+        return self.wait(timeout_s=timeout_s)
+
+    def wait(self, *, timeout_s: float) -> int:
+        """Wait for the end and return the exit status."""
+        assert self._child is not None
+        status = self._child.wait(timeout_s)
+        assert status is not None, f"the daemon did not end within {timeout_s:g} s:\n{self.log()}"
+        return status
+
+    def client(self) -> Client:
+        """Make a client for it."""
+        return Client(self.socket_path)
+
+    def log(self) -> str:
+        """Return what it logged."""
+        return self.log_path.read_text() if self.log_path.exists() else ""

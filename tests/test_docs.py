@@ -1,0 +1,99 @@
+"""What the README shows works: its files are taken out of it and run."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dyrygentd.cli.serve import main as dyrygentd
+from dyrygentd.daemon import config
+from dyrygentd.daemon.embedded import EmbeddedServer
+from tests.support.daemon import Daemon
+from tests.support.servers import CeleryWorker
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+FILES = {
+    name: re.sub(r"(?m)^ {3}", "", body) if indent else body
+    for indent, name, body in re.findall(r"(?ms)^( *)<!-- file: (\S+) -->\n *```python\n(.*?)^ *```", README)
+}
+
+
+@pytest.fixture
+def directory(short_tmp: Path) -> Path:
+    """A directory with the files that the README shows."""
+    for name, body in FILES.items():
+        (short_tmp / name).write_text(body)
+    return short_tmp
+
+
+@pytest.fixture
+def environment(redis_server: EmbeddedServer, directory: Path) -> dict[str, str]:
+    """The environment in which the README's files find their modules and their server."""
+    path = os.pathsep.join([str(directory), str(ROOT)])
+    return {"REDIS_URL": redis_server.url, "PYTHONPATH": path}
+
+
+@pytest.fixture
+def worker(redis_server: EmbeddedServer, directory: Path, environment: dict[str, str]) -> Iterator[CeleryWorker]:
+    """A worker of the README's app."""
+    worker = CeleryWorker(redis_server.url, log_directory=directory, app="tasks", environment=environment)
+    worker.launch()
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def run(directory: Path, environment: dict[str, str]) -> Callable[[str], str]:
+    """Run one of the README's files and return what it prints."""
+
+    def run(name: str) -> str:
+        done = subprocess.run(
+            [sys.executable, name],
+            cwd=directory,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_three_steps(directory: Path, environment: dict[str, str], worker: CeleryWorker, run: Callable[[str], str]) -> None:
+    """A canvas handed to the daemon gives what Celery promises, with one changed line."""
+    arguments = ["--app", "tasks:app", "--database", "state.db", "--socket", "dyrygentd.sock"]
+    with Daemon(arguments, directory=directory, environment=environment):
+        assert run("submit.py") == f"succeeded {sum(width // 2 for width in range(100))}\n"
+
+
+def test_two_schedulers_in_one_program(worker: CeleryWorker, run: Callable[[str], str]) -> None:
+    """Two schedulers run side by side in one program, each with its own database."""
+    halves = [width // 2 for width in range(100)]
+    assert run("embedded.py") == f"succeeded {halves}\nsucceeded {sum(halves[:10])}\n"
+
+
+def test_workflow_built_by_hand(directory: Path, run: Callable[[str], str]) -> None:
+    """The graph of the README can be built."""
+    with (directory / "replace.py").open("a") as file:
+        file.write("graph = workflow.definition().graph\nprint(graph.task_count, graph.edge_count)\n")
+    assert run("replace.py") == "4 4\n"
+
+
+def test_settings_are_listed_once() -> None:
+    """Every setting has a flag, so that the three ways to set it cannot drift apart."""
+    flags = {flag for option in dyrygentd.commands["serve"].params for flag in option.opts}
+    assert flags == {"--" + setting.name.replace("_", "-") for setting in config.settings()} | {"--config"}
+
+
+@pytest.mark.parametrize("path", re.findall(r"\[[^]]*\]\((?!http)([^)#]+)\)|`(tests/[\w/.]+|dyrygentd/[\w/.]+)`", README))
+def test_paths_exist(path: tuple[str, str]) -> None:
+    """What the README points to is there."""
+    assert (ROOT / (path[0] or path[1])).exists()

@@ -23,25 +23,23 @@ import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from kombu.utils import json
 
-from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
+from dyrygentd.core.graph import (
+    LABELS_MAX,
+    NAME_LENGTH_MAX,
+    RESERVED_OPTIONS,
+    SERIALIZERS,
+    Definition,
+    Graph,
+    NodeSpec,
+    Signature,
+)
 from dyrygentd.errors import BadNode, BadRequest, DuplicateNode, EmptyWorkflow, NotACanvas
 
-#: Never pickle: a definition is data. The daemon refuses the others too (`wire.SERIALIZERS`).
-SERIALIZERS: Final = frozenset({"json", "yaml", "msgpack"})
-
-#: The daemon's bound for names and label values (`wire.Name`); told here, where the caller can still see the line at fault.
-NAME_LENGTH_MAX: Final = 200
-LABELS_MAX: Final = 50
-
-#: What ``freeze`` and a worker leave in options. Sent on, ``chord`` would mark a body failed and ``task_id`` would run twice.
-_LEFTOVERS = frozenset({"task_id", "root_id", "parent_id", "group_id", "group_index", "chord", "chain"}) | frozenset(
-    {"reply_to", "reply-to", "retries", "replaced_task_nesting"}
-)
 _CALLBACKS = frozenset({"link", "link_error"})
 #: A chord's delay holds its header only, or the body would wait a second time (celery#7851).
 _DELAYS = frozenset({"countdown", "eta"})
@@ -513,7 +511,7 @@ def _passed_on(visit: _Visit) -> _Passed:
     is_sealed = bool(what.get("immutable"))
     if not (options or args or kwargs or is_sealed):
         return passed
-    own = {key: value for key, value in options.items() if key not in _LEFTOVERS | _CALLBACKS and value is not None}
+    own = {key: value for key, value in options.items() if key not in RESERVED_OPTIONS | _CALLBACKS and value is not None}
     return _Passed(
         options=_overridden(own, passed.options),
         link=_with(_listed(options.get("link")), passed.link),
@@ -573,7 +571,7 @@ def _signature(name: str, what: _Canvas, passed: _Passed) -> Signature:
 
 def _split_options(name: str, given: Mapping[str, Any], passed: _Passed) -> tuple[dict[str, Any], float, float]:
     """Return the options to publish with, the countdown in seconds and the start as Unix time."""
-    options = _overridden({key: value for key, value in given.items() if key not in _LEFTOVERS}, passed.options)
+    options = _overridden({key: value for key, value in given.items() if key not in RESERVED_OPTIONS}, passed.options)
     if passed.link:
         options["link"] = list(_with(_listed(options.get("link")), passed.link))
     if passed.link_error:

@@ -6,7 +6,7 @@ document is the body of a submission, a definition file, and what the store keep
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
@@ -16,7 +16,16 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from dyrygentd.core.checkpoint import WorkflowRecord
-from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
+from dyrygentd.core.graph import (
+    LABELS_MAX,
+    NAME_LENGTH_MAX,
+    RESERVED_OPTIONS,
+    SERIALIZERS,
+    Definition,
+    Graph,
+    NodeSpec,
+    Signature,
+)
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadNode, BadRequest, DyrygentError, RemoteError, WorkflowNotSucceeded
 
@@ -26,11 +35,8 @@ VERSION_HEADER: Final = "Dyrygentd-Version"
 API_VERSION: Final = "v1"
 DEFINITION_VERSION: Final = 1
 
-#: Never pickle: a definition is data from outside. These are kombu's other serializers.
-SERIALIZERS: Final = frozenset({"json", "yaml", "msgpack"})
-
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
-LabelValue = Annotated[str, Meta(max_length=200)]
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
+LabelValue = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
 
 _EMPTY_ARRAY, _EMPTY_OBJECT, _NULL = Raw(b"[]"), Raw(b"{}"), Raw(b"null")
 
@@ -59,7 +65,7 @@ class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     version: int = DEFINITION_VERSION
     name: Name | None = None
     key: Name | None = None
-    labels: Annotated[dict[Name, LabelValue], Meta(max_length=50)] = {}
+    labels: Annotated[dict[Name, LabelValue], Meta(max_length=LABELS_MAX)] = {}
     payload: Raw = _NULL
     output: str | None = None
 
@@ -143,11 +149,15 @@ def _options_with_times(signature: Signature) -> bytes:
     return msgspec.json.encode(options)
 
 
-def _names(nodes: Iterable[NodeDocument]) -> Iterable[str]:
+def _names(nodes: Sequence[NodeDocument]) -> Iterable[str]:
     """Give a name to each node that has none: its task's last word and its position."""
+    given = {node.name for node in nodes}
     for position, node in enumerate(nodes, start=1):
         # Cut, so that the position of a task with a long name still fits into a name, as it will be read back from the store.
-        yield node.name or f"{(node.task or 'join').rpartition('.')[2][:180]}-{position}"
+        name = node.name or f"{(node.task or 'join').rpartition('.')[2][:180]}-{position}"
+        while not node.name and name in given:
+            name += "+"
+        yield name
 
 
 class _SignatureReader:
@@ -161,6 +171,8 @@ class _SignatureReader:
         if node.join:
             if node.task is not None:
                 raise BadNode(name, "a join has no task", next_step="leave out either `join` or `task`")
+            if node != NodeDocument(name=node.name, join=True, after=node.after):
+                raise BadNode(name, "a join has a name and `after`, and nothing else")
             return None
         if node.task is None:
             raise BadNode(name, "`task` is missing", next_step="name a task, or write `join: true`")
@@ -183,6 +195,9 @@ def _split_options(name: str, text: bytes) -> tuple[bytes, float, float]:
     if text == b"{}":
         return text, 0.0, 0.0
     options: dict[str, Any] = _decode(text, dict[str, Any])
+    reserved = sorted(RESERVED_OPTIONS & options.keys())
+    if reserved:
+        raise BadNode(name, f"`options.{reserved[0]}` is set by the daemon", next_step="leave it out")
     serializer = options.get("serializer")
     if serializer is not None and not (isinstance(serializer, str) and serializer in SERIALIZERS):
         raise BadNode(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dyrygentd import wire
 from dyrygentd.core.checkpoint import workflow_record
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported, TaskSucceeded
-from dyrygentd.core.graph import Definition
+from dyrygentd.core.graph import RESERVED_OPTIONS, Definition
 from dyrygentd.errors import BadNode, BadRequest, CycleError, EmptyWorkflow, TooManyNodes, UnknownDependency, WorkflowNotSucceeded
 from tests.core.conversation import START, Conversation, parse_graph
 
@@ -58,7 +58,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         if draw(st.integers(0, 3)) == 0:
             nodes.append({"join": True, "name": name, "after": after})
             continue
-        options = draw(st.dictionaries(st.text(max_size=5).filter(lambda key: key != "eta"), _JSON, max_size=2))
+        options = draw(
+            st.dictionaries(st.text(max_size=5).filter(lambda key: key not in {"eta", *RESERVED_OPTIONS}), _JSON, max_size=2)
+        )
         options |= {"countdown": draw(st.floats(0, 1e9) | st.none()), "eta": draw(_TIMES)}
         nodes.append(
             {
@@ -104,6 +106,25 @@ def test_least_definition() -> None:
     assert (definition.name, definition.key, definition.labels, definition.payload) == ("ceph.osd.drain", None, {}, b"null")
     assert definition.graph.names == ["drain-1"]
     assert len(definition.graph.task_ids[0]) == 36
+
+
+def test_made_name_makes_way_for_a_given_one() -> None:
+    """A name that the daemon makes never takes one that the user gave to another node."""
+    definition = decode({"nodes": [{"task": "a"}, {"task": "b", "name": "a-1"}]})
+    assert definition.graph.names == ["a-1+", "a-1"]
+
+
+@pytest.mark.parametrize("option", sorted(RESERVED_OPTIONS))
+def test_options_of_the_daemon_are_refused(option: str) -> None:
+    """A client cannot set what identifies a message, so no task runs under another one's id."""
+    with pytest.raises(BadNode, match=f"`options.{option}` is set by the daemon"):
+        decode({"nodes": [{"task": "a", "options": {option: "x"}}]})
+
+
+def test_join_takes_nothing_but_dependencies() -> None:
+    """A join with arguments is a mistake, and is said to be one."""
+    with pytest.raises(BadNode, match="a join has a name and `after`, and nothing else"):
+        decode({"nodes": [{"join": True, "args": [1]}]})
 
 
 def test_names_are_made_from_task_and_position() -> None:

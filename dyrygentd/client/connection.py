@@ -41,7 +41,7 @@ def find_socket(argument: str | os.PathLike[str] | None = None, *, environ: Mapp
         # The same places as the daemon's own default, see `dyrygentd.daemon.config`.
         home = Path(environ.get("HOME") or Path.home())
         state = environ.get("XDG_STATE_HOME") or home / ".local/state"
-        for directory in filter(None, (environ.get("XDG_RUNTIME_DIR"), state)):
+        for directory in (*filter(None, [environ.get("XDG_RUNTIME_DIR")]), state):
             own = Path(directory, "dyrygentd", "dyrygentd.sock")
             if _exists(own):
                 return own

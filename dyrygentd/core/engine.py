@@ -26,7 +26,7 @@ results.
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import assert_never
 
 from dyrygentd.core.checkpoint import node_record, workflow_record
@@ -314,6 +314,9 @@ class Engine:
         # One that has finished in this turn stays until the batch is taken, and keeps its end.
         if workflow is None or workflow.state.is_finished:
             return
+        if workflow.held_until:
+            self._held = [held for held in self._held if held[1] != workflow_id]
+            heapify(self._held)
         for node in workflow.cancel(now):
             task_id = workflow.task_id_of(node)
             self._landed(task_id)

@@ -14,12 +14,26 @@ of its dependency, or, when it names several, the list of their values; a join t
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dyrygentd.errors import CycleError, DuplicateNode, DuplicateTaskId, EmptyWorkflow, TooManyNodes, UnknownDependency
 
 #: Heights and node numbers share one integer in the ready heap; 32 bits for the number leave this bound far away.
-NODES_MAX = 10_000_000
+NODES_MAX: Final = 10_000_000
+
+#: Bounds of a definition's words, so that a listing stays readable and a row small.
+NAME_LENGTH_MAX: Final = 200
+LABELS_MAX: Final = 50
+
+#: Never pickle: a definition is data from outside. These are kombu's other serializers.
+SERIALIZERS: Final = frozenset({"json", "yaml", "msgpack"})
+
+#: Publish options that belong to the daemon. Celery's ``freeze`` and workers leave some of them in a canvas: sent on, ``chord``
+#: would mark a body failed, and ``task_id`` would run twice.
+RESERVED_OPTIONS: Final = frozenset(
+    {"task_id", "root_id", "parent_id", "group_id", "group_index", "chord", "chain", "retries", "replaced_task_nesting"}
+    | {"reply_to", "reply-to", "correlation_id", "delivery_tag", "producer", "connection", "retry", "retry_policy"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,9 +264,13 @@ class RunningWorkflow:
         if not self.graph.takes_input(node):
             return None
         dependencies = self.graph.dependencies(node)
-        if self.graph.is_join(node) or len(dependencies) > 1:
-            return b"[" + b",".join([self.values[dependency].content for dependency in dependencies]) + b"]"
-        return self.values[dependencies[0]].content if dependencies else None
+        try:
+            contents = [self.values[dependency].content for dependency in dependencies]
+        except KeyError as error:
+            raise self._broken(node, f"has lost the value of '{self.graph.names[error.args[0]]}'") from None
+        if self.graph.is_join(node) or len(contents) > 1:
+            return b"[" + b",".join(contents) + b"]"
+        return contents[0] if contents else None
 
     def parent_task_id(self, node: int) -> str:
         """Return the task id of the last dependency that is a task; empty if there is none."""
@@ -403,13 +407,16 @@ class RunningWorkflow:
         """Change a node's state; the only place that does, but for `resume`."""
         before = self.state_of(node)
         if (before, state) not in TRANSITIONS:
-            raise InvariantBroken(
-                f"node '{self.graph.names[node]}' of workflow '{self.workflow_id}' cannot go from {before.word} to {state.word}"
-                f" (attempt {self.attempt_of(node)}, unmet dependencies {self._unmet[node]}, {self!r})"
-            )
+            raise self._broken(node, f"cannot go from {before.word} to {state.word}")
         self._place(node, state)
         if state is not NodeState.READY:
             self.changed.add(node)
+
+    def _broken(self, node: int, complaint: str) -> InvariantBroken:
+        return InvariantBroken(
+            f"node '{self.graph.names[node]}' of workflow '{self.workflow_id}' {complaint}"
+            f" (attempt {self.attempt_of(node)}, unmet dependencies {self._unmet[node]}, {self!r})"
+        )
 
     def _place(self, node: int, state: NodeState) -> None:
         before = self.states[node]

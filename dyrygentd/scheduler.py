@@ -25,7 +25,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -36,7 +36,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from dyrygentd import __version__, canvas, metrics, wire
-from dyrygentd.core.checkpoint import restore
+from dyrygentd.core.checkpoint import WorkflowRecord, restore
 from dyrygentd.core.effects import Batch, Publish
 from dyrygentd.core.engine import Engine, Limits
 from dyrygentd.core.events import (
@@ -49,12 +49,13 @@ from dyrygentd.core.events import (
     WorkflowSubmitted,
 )
 from dyrygentd.core.graph import NODES_MAX, Definition
-from dyrygentd.core.states import NodeState
+from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import (
     AmbiguousReference,
     BrokerUnavailable,
     ConfigurationError,
+    DyrygentError,
     NodeNotFound,
     NotAccepting,
     StoreUnavailable,
@@ -429,7 +430,7 @@ class Scheduler:
                     self._turns_taken += 1
                     await self._save(batch)
                     self._carry_out(batch)
-            if self._is_quiet():
+            if self._engine.draining and self._is_quiet():
                 self._idle.set()
 
     async def _wait_for_events(self) -> None:
@@ -552,12 +553,28 @@ class Scheduler:
         begun = time.monotonic()
         count = 0
         async for stored in self._store.unfinished():
-            workflow = await self._rebuild(stored)
+            try:
+                workflow = await self._rebuild(stored)
+            except DyrygentError as error:
+                await self._set_aside(stored.record, error)
+                continue
             self._engine.handle(WorkflowRecovered(workflow), self._clock.now())
             count += 1
         self._recovered_s = time.monotonic() - begun
         if count:
             logger.info("recovered %d unfinished workflows in %.1f s: %r", count, self._recovered_s, self._engine)
+
+    async def _set_aside(self, record: WorkflowRecord, error: DyrygentError) -> None:
+        """End a workflow that cannot be rebuilt, so that it keeps no other from going on."""
+        logger.error("workflow %s '%s' cannot be rebuilt and is set aside: %s", record.workflow_id, record.name, error)
+        ended = replace(
+            record,
+            document=None,
+            state=WorkflowState.FAILED,
+            finished_at=self._clock.now(),
+            error=f"it cannot be rebuilt: {error}",
+        )
+        await self._store.save([ended], [])
 
     async def _rebuild(self, stored: Stored) -> RunningWorkflow:
         now = self._clock.now()
@@ -637,7 +654,7 @@ class Scheduler:
         return workflow
 
     def _is_quiet(self) -> bool:
-        return not self._inbox and not self._to_publish and not any(True for _ in self._engine.in_flight())
+        return not self._inbox and not self._to_publish and not self._engine.in_flight_count
 
 
 class _Listener:

@@ -157,6 +157,11 @@ class Engine:
         lingered = self._changed_at + self.limits.linger_s
         return lingered if held is None else min(held, lingered)
 
+    @property
+    def in_flight_count(self) -> int:
+        """Number of tasks in the broker or at workers."""
+        return len(self._in_flight)
+
     def is_in_flight(self, task_id: str) -> bool:
         """Tell whether a result for this task id would still change something."""
         return task_id in self._in_flight

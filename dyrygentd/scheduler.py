@@ -23,7 +23,7 @@ awaited, since SQLite's thread would finish it anyway.
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -55,6 +55,7 @@ from dyrygentd.errors import (
     AmbiguousReference,
     BrokerUnavailable,
     ConfigurationError,
+    DaemonUnreachable,
     DyrygentError,
     NodeNotFound,
     NotAccepting,
@@ -192,6 +193,8 @@ class Scheduler:
         self._store_problem = self._broker_problem = ""
         self._turns_taken = 0
         self._started_at = self._recovered_s = 0.0
+        self._has_landed = True
+        self._has_ended = False
         self._idle = anyio.Event()
         self._exits = AsyncExitStack()
 
@@ -200,14 +203,15 @@ class Scheduler:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as exits:
-            exits.push_async_callback(self._dispatcher.close)
+            exits.push_async_callback(_shielded, self._dispatcher.close)
             await self._store.open()
-            exits.push_async_callback(self._store.close)
+            exits.push_async_callback(_shielded, self._store.close)
             self._started_at = self._clock.now()
             await self._recover()
             if self._registry is not None:
                 collector = metrics.register(self._registry, self.statistics)
                 exits.callback(metrics.unregister, self._registry, collector)
+            exits.callback(self._tell_that_it_ended)
             tasks = await exits.enter_async_context(anyio.create_task_group())
             exits.callback(tasks.cancel_scope.cancel)
             for work in (self._watch, self._publish, self._run_errands, self._take_turns):
@@ -218,6 +222,10 @@ class Scheduler:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        if error is not None and not isinstance(error, anyio.get_cancelled_exc_class()):
+            # Not by way of the task group, which would wrap it: callers catch what they have raised.
+            await self._exits.aclose()
+            return None
         return await self._exits.__aexit__(kind, error, traceback)
 
     # --- submitting and controlling ---------------------------------------------------------------------------------
@@ -239,21 +247,16 @@ class Scheduler:
     async def submit_definition(self, definition: Definition) -> wire.Submitted:
         """Submit a definition; return when it is on disk. Raises `NotAccepting`."""
         self._refuse_if_not_accepting(len(definition.graph))
+        # First, so that nothing waits, and nobody can be cancelled, between looking for the key and the inbox.
+        document = await _in_thread_if_long(lambda: wire.encode_definition(definition), 100 * len(definition.graph))
+        known = None
         if definition.key is None:
-            workflow_id = str(uuid4())
-            await self._submit_new(workflow_id, definition)
-            return _submitted(workflow_id, definition, created=True)
-        async with self._key_lock:
-            known = self._keys.get(definition.key) or await self._store.find_key(definition.key)
-            workflow_id = known or str(uuid4())
-            self._keys[definition.key] = workflow_id
-        try:
-            if known is None:
-                await self._submit_new(workflow_id, definition)
-            elif known in self._submitting:
-                await self._wait_durable(known)
-        finally:
-            self._keys.pop(definition.key, None)
+            workflow_id = self._take_in(definition, document)
+        else:
+            async with self._key_lock:
+                known = self._keys.get(definition.key) or await self._store.find_key(definition.key)
+                workflow_id = known or self._take_in(definition, document)
+        await self._wait_durable(workflow_id)
         if known is None:
             return _submitted(workflow_id, definition, created=True)
         view = await self.view(known)
@@ -282,7 +285,8 @@ class Scheduler:
         self._post(DrainRequested())
         with anyio.move_on_after(timeout_s):
             while not (self._engine.draining and self._is_quiet()):
-                self._idle = anyio.Event()
+                if self._idle.is_set():
+                    self._idle = anyio.Event()
                 await self._idle.wait()
         return self._is_quiet()
 
@@ -348,10 +352,11 @@ class Scheduler:
         return wire.view_of_node(workflow, number)
 
     async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
-        """Return the view of a workflow once its end is on disk. Raises `WorkflowNotFound` or `WaitTimeout`."""
+        """Return the view of a workflow once its end is on disk. Raises `WorkflowNotFound`, `WaitTimeout` or `DaemonUnreachable`."""
         with anyio.move_on_after(timeout_s):
             with _Listener(self._listeners, workflow_id) as listener:
                 while self._live(workflow_id) is not None:
+                    self._refuse_if_ended(workflow_id)
                     await listener.wait()
             return await self.view(workflow_id)
         raise WaitTimeout(workflow_id, timeout_s or 0.0)
@@ -368,6 +373,7 @@ class Scheduler:
         with _Listener(self._listeners, workflow_id) as listener:
             while self._live(workflow_id) is not None:
                 yield await self.view(workflow_id)
+                self._refuse_if_ended(workflow_id)
                 await listener.wait()
                 if self._live(workflow_id) is not None:
                     await anyio.sleep(self.limits.follow_interval_s)
@@ -430,6 +436,7 @@ class Scheduler:
                     self._turns_taken += 1
                     await self._save(batch)
                     self._carry_out(batch)
+                self._has_landed = True
             if self._engine.draining and self._is_quiet():
                 self._idle.set()
 
@@ -445,6 +452,8 @@ class Scheduler:
             await self._awake.wait()
 
     def _feed(self, now: float) -> None:
+        if self._inbox:
+            self._has_landed = False
         for _ in range(min(len(self._inbox), self.limits.turn_events_max)):
             self._engine.handle(self._inbox.popleft(), now)
 
@@ -477,10 +486,12 @@ class Scheduler:
 
     def _carry_out(self, batch: Batch) -> None:
         """Do the rest of a batch that is durable; nothing here waits."""
-        for workflow_id in batch.save_workflows:
+        for workflow_id, record in batch.save_workflows.items():
             durable = self._submitting.pop(workflow_id, None)
             if durable is not None:
                 durable.set()
+            if record.key is not None:
+                self._keys.pop(record.key, None)
         for workflow in batch.finished:
             del self._finishing[workflow.workflow_id]
             self._to_forget.append(workflow.workflow_id)
@@ -591,6 +602,8 @@ class Scheduler:
 
     def _refuse_if_not_accepting(self, nodes: int) -> None:
         limits = self.limits
+        if self._has_ended:
+            raise NotAccepting("the scheduler has ended", next_step="submit again when it is back")
         if self._engine.draining:
             raise NotAccepting("the daemon is stopping", next_step="submit again when it is back")
         if self._store_problem:
@@ -604,13 +617,13 @@ class Scheduler:
                 f"{self._engine.node_count} nodes are in memory, `nodes_in_memory_max` is {limits.nodes_in_memory_max}"
             )
 
-    async def _submit_new(self, workflow_id: str, definition: Definition) -> None:
+    def _take_in(self, definition: Definition, document: bytes) -> str:
+        """Put a new workflow into the inbox and return its id. Its key is kept until the disk has it."""
+        self._refuse_if_not_accepting(len(definition.graph))
+        workflow_id = str(uuid4())
         self._submitting[workflow_id] = anyio.Event()
-        try:
-            document = await _in_thread_if_long(lambda: wire.encode_definition(definition), 100 * len(definition.graph))
-        except BaseException:
-            del self._submitting[workflow_id]
-            raise
+        if definition.key is not None:
+            self._keys[definition.key] = workflow_id
         self._post(
             WorkflowSubmitted(
                 workflow_id=workflow_id,
@@ -621,18 +634,36 @@ class Scheduler:
                 labels=definition.labels,
             )
         )
-        await self._wait_durable(workflow_id)
+        return workflow_id
 
     async def _wait_durable(self, workflow_id: str) -> None:
         with anyio.move_on_after(self.limits.durable_timeout_s):
             durable = self._submitting.get(workflow_id)
             if durable is not None:
                 await durable.wait()
+                if workflow_id in self._submitting:
+                    self._refuse_if_ended(workflow_id)
             return
         raise NotAccepting(
             self._store_problem or "the database is slow",
             next_step="the workflow may still be taken: repeat the submission with the same key",
         )
+
+    def _tell_that_it_ended(self) -> None:
+        """Wake everybody who waits for something that will not happen any more in this process."""
+        self._has_ended = True
+        for durable in self._submitting.values():
+            durable.set()
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.notify()
+
+    def _refuse_if_ended(self, workflow_id: str) -> None:
+        if self._has_ended:
+            raise DaemonUnreachable(
+                f"the scheduler has ended before workflow '{workflow_id}'",
+                next_step="what is on disk goes on when a scheduler is started with the same database",
+            )
 
     def _live(self, workflow_id: str) -> RunningWorkflow | None:
         """Return a workflow whose end is not on disk yet."""
@@ -654,7 +685,8 @@ class Scheduler:
         return workflow
 
     def _is_quiet(self) -> bool:
-        return not self._inbox and not self._to_publish and not self._engine.in_flight_count
+        """Tell whether nothing is in flight and what came of it is on disk."""
+        return self._has_landed and not self._inbox and not self._to_publish and not self._engine.in_flight_count
 
 
 class _Listener:
@@ -692,6 +724,12 @@ def _submitted(workflow_id: str, definition: Definition, *, created: bool) -> wi
         created=created,
         task_id=graph.task_ids[graph.output] or None if graph.output is not None else None,
     )
+
+
+async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
+    """Close to the end, also when the program around is being cancelled."""
+    with anyio.CancelScope(shield=True):
+        await close()
 
 
 async def _in_thread_if_long(work: Callable[[], T], size: int) -> T:

@@ -9,6 +9,7 @@ import click
 
 from dyrygentd import __version__
 from dyrygentd.cli import Commands
+from dyrygentd.cli.demo import demo
 
 
 def _configured(function: Callable[..., None]) -> Callable[..., None]:
@@ -80,6 +81,9 @@ def check_config(loaded: Any, is_json: bool) -> None:
     width = max(len(origin.name) for origin in loaded.origins)
     for origin in loaded.origins:
         click.echo(f"{origin.name:<{width}} = {origin.shown}  # {origin.origin}")
+
+
+main.add_command(demo)
 
 
 if __name__ == "__main__":

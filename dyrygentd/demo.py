@@ -1,0 +1,252 @@
+"""The tasks and workflows of `dyrygentd demo`, the records that the tasks leave, and the check of these against the graphs.
+
+A worker runs them with ``celery -A dyrygentd.demo worker``; `dyrygentctl submit dyrygentd.demo:blog` submits one of them.
+
+Each execution appends its start and its end to one list in Redis, so that the position orders what happened at all workers.
+"""
+
+import functools
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import redis
+from celery import Celery, chain, chord, group
+from celery.signals import worker_ready
+
+from dyrygentd.canvas import Workflow
+from dyrygentd.core.graph import Graph
+
+LAYERS: Final = 10
+PROBLEMS_MAX: Final = 5
+
+_LOG: Final = "demo:log"
+_READY: Final = "demo:ready"
+_START, _END = "+", "-"
+
+app = Celery("dyrygentd.demo", set_as_current=False)
+app.conf.update(broker_connection_retry_on_startup=True)
+
+
+def recorded(function: Callable[..., Any]) -> Any:
+    """Make a Celery task of a function; each execution is recorded."""
+
+    @functools.wraps(function)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        connection = _connection()
+        # The start is sent and not waited for, so a task costs one round trip. The end is in the list before Celery stores the
+        # result: what starts because of that result starts behind it.
+        connection.send_command("RPUSH", _LOG, _START + self.request.id)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            connection.send_command("RPUSH", _LOG, _END + self.request.id)
+            connection.read_response()
+            connection.read_response()
+
+    return app.task(run, bind=True, name=f"{__name__}.{function.__name__}")
+
+
+@recorded
+def noop(*args: Any, **kwargs: Any) -> bool:
+    """Take anything and do nothing."""
+    return True
+
+
+@recorded
+def add(x: int, y: int) -> int:
+    """Add two numbers."""
+    return x + y
+
+
+@recorded
+def total(numbers: list[int]) -> int:
+    """Add the results of a group."""
+    return sum(numbers)
+
+
+# --- workflows ------------------------------------------------------------------------------------------------------
+
+
+def blog() -> Any:
+    """Return a chain of five chords, 57 tasks."""
+    return chain([noop.s(0)] + [chord([noop.s(i) for i in range(10)], noop.s()) for _ in range(5)] + [noop.s()])
+
+
+def nested() -> Any:
+    """Return groups in groups, 23 tasks."""
+    inner = group(group([noop.s() for i in range(5)]), chain([noop.s() for i in range(5)]))
+    steps = inner | noop.s() | group([noop.s() for i in range(5)]) | noop.s()
+    return group(steps, chain([noop.s() for i in range(5)])) | noop.s()
+
+
+def sums() -> Any:
+    """Return a chord whose values matter: 100 additions and their total, 9900."""
+    return chord([add.s(i, i) for i in range(100)], total.s())
+
+
+def layers(tasks: int) -> Workflow:
+    """Return layers of tasks, each of which waits for the whole layer before."""
+    workflow = Workflow()
+    count = min(LAYERS, tasks)
+    before: list[Any] = []
+    for number in range(count):
+        width = tasks * (number + 1) // count - tasks * number // count
+        layer = [workflow.add(noop.si(), after=before) for _ in range(width)]
+        if number + 1 < count:
+            # A layer of n behind one of m costs n + m dependencies, not n * m.
+            before = [workflow.join(layer)]
+    return workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A workflow to be shown, and the result that it must have."""
+
+    name: str
+    make: Callable[[], Any]
+    expected: object
+
+
+def programme(nodes: int | None) -> list[Piece]:
+    """Return what is shown, with one more workflow of so many tasks if a number is given."""
+    pieces = [
+        Piece("chain of chords", blog, True),
+        Piece("groups in groups", nested, True),
+        Piece("sum of 100 sums", sums, 9900),
+    ]
+    if nodes is not None:
+        # Of several ends none is the output, so there is no result, unless there is one task at the end.
+        is_single = nodes <= LAYERS
+        pieces.append(Piece(f"{min(LAYERS, nodes)} layers", functools.partial(layers, nodes), True if is_single else None))
+    return pieces
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+
+class Records:
+    """What the workers and the tasks wrote down."""
+
+    def __init__(self, url: str) -> None:
+        self._client = _client(url)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def ready_workers(self) -> int:
+        """Return how many workers have begun to consume."""
+        return int(self._client.llen(_READY))
+
+    def executions(self) -> "Executions":
+        """Return all executions so far."""
+        entries: Any = self._client.lrange(_LOG, 0, -1)
+        return Executions(entry.decode() for entry in entries)
+
+
+class Executions:
+    """How often each task was executed, and the positions of its first start and its first end.
+
+    Attributes:
+        counts: ``{task id: number of executions}``.
+    """
+
+    def __init__(self, log: Iterable[str]) -> None:
+        self.counts: Counter[str] = Counter()
+        self.started: dict[str, int] = {}
+        self.ended: dict[str, int] = {}
+        for position, entry in enumerate(log):
+            task_id = entry[1:]
+            if entry[0] == _START:
+                self.counts[task_id] += 1
+                self.started.setdefault(task_id, position)
+            else:
+                self.ended.setdefault(task_id, position)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """A workflow that ran, and what was found when the records were compared with its graph.
+
+    Attributes:
+        once: How many of its tasks were executed exactly once.
+        in_order: How many started after all of their dependencies had ended.
+        problems: The first few deviations, in words.
+    """
+
+    name: str
+    id: str
+    state: str
+    tasks: int
+    seconds: float
+    once: int
+    in_order: int
+    result: object
+    expected: object
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        """Tell whether it did what it must."""
+        return (
+            self.state == "succeeded"
+            and self.once == self.in_order == self.tasks
+            and self.result == self.expected
+            and not self.problems
+        )
+
+
+def check(graph: Graph, executions: Executions) -> tuple[int, int, list[str]]:
+    """Return how many tasks ran exactly once, how many ran in order, and the first few that did not."""
+    once = in_order = 0
+    problems: list[str] = []
+    never = float("inf")
+    # When the dependents of each node may start. A node's dependencies have lower numbers: `Workflow` knows no others.
+    opens_at = [-1.0] * len(graph)
+    for node, task_id in enumerate(graph.task_ids):
+        ready_at = max((opens_at[dependency] for dependency in graph.dependencies(node)), default=-1.0)
+        if graph.is_join(node):
+            opens_at[node] = ready_at
+            continue
+        opens_at[node] = executions.ended.get(task_id, never)
+        count, started = executions.counts[task_id], executions.started.get(task_id, -1)
+        once += count == 1
+        in_order += started > ready_at
+        if count != 1:
+            problems.append(f"'{graph.names[node]}' was executed {count} times")
+        elif started <= ready_at:
+            problems.append(f"'{graph.names[node]}' started before its dependencies had ended")
+    return once, in_order, problems[:PROBLEMS_MAX]
+
+
+def unknown(graphs: Iterable[Graph], executions: Executions) -> list[str]:
+    """Return the ids of tasks that were executed and belong to none of the graphs."""
+    return sorted(executions.counts.keys() - {task_id for graph in graphs for task_id in graph.task_ids})
+
+
+# --- in the worker --------------------------------------------------------------------------------------------------
+
+_own = threading.local()
+
+
+def _connection() -> Any:
+    """Return the connection of this thread; a pool's child must not use the one it was forked with."""
+    if getattr(_own, "pid", None) != os.getpid():
+        _own.connection, _own.pid = _client(app.conf.broker_url).connection_pool.make_connection(), os.getpid()
+    return _own.connection
+
+
+def _client(url: str) -> "redis.Redis":
+    return redis.Redis.from_url(url.replace("redis+socket://", "unix://"), socket_timeout=30.0)
+
+
+def _tell_ready(**_: Any) -> None:
+    with _client(app.conf.broker_url) as client:
+        client.rpush(_READY, os.getpid())
+
+
+worker_ready.connect(_tell_ready)

@@ -41,9 +41,10 @@ class MessageSender:
     def send(self, producer: Any, publish: Publish) -> None:
         """Build, route, encode and publish. Raises what routing, the serializer or the transport raise."""
         app, signature = self._app, publish.signature
-        args, kwargs = loads(signature.args), loads(signature.kwargs)
+        # A tuple, as in a signature, so that monitors show `(1, 2)` for one task whoever sent it.
+        args, kwargs = tuple(loads(signature.args)), loads(signature.kwargs)
         if publish.input is not None:
-            args.insert(0, self._parse_input(publish.input))
+            args = (self._parse_input(publish.input), *args)
         options = self._options_of(signature.task) | loads(signature.options)
         options = app.amqp.router.route(options, signature.task, args, kwargs, app.tasks.get(signature.task))
         stamps = [*(options.pop("stamped_headers", None) or ()), WORKFLOW_STAMP]

@@ -1,0 +1,22 @@
+"""Celery apps that leave nothing behind."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from celery import Celery
+
+
+@contextmanager
+def closing(app: Celery) -> Iterator[Celery]:
+    """Close an app and its result consumer at the end.
+
+    An AsyncResult unsubscribes when it is collected, and would try for 20 s to reach a server that has gone by then.
+    """
+    try:
+        yield app
+    finally:
+        consumer = getattr(app.backend, "result_consumer", None)
+        if consumer is not None:
+            consumer.stop()
+            consumer._pubsub = None
+        app.close()

@@ -3,6 +3,9 @@
 One connection of our own, used by one thread at a time. On Redis, kombu builds each message into a channel that only
 collects, and one script then sets the markers and pushes (see `dyrygentd.transport.redis`). On every other transport kombu
 publishes as usual; a message whose publishing was cut may then be sent twice, under the same task id.
+
+Nothing here waits without a bound: the sockets have timeouts, and neither kombu nor Celery tries again by itself, so a broker
+that is gone or hangs costs a call a timeout and not the thread.
 """
 
 import logging
@@ -20,24 +23,39 @@ from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.errors import BrokerUnavailable
 from dyrygentd.ports import DispatcherStatistics
 from dyrygentd.transport.message import MessageSender
-from dyrygentd.transport.redis import CONNECTION_ERRORS, Collected, MarkedPush, collecting
+from dyrygentd.transport.redis import CONNECTION_ERRORS, Collected, MarkedPush, collecting, is_wrong_type
 
 logger = logging.getLogger("dyrygentd.dispatcher")
 
 #: A broker that does not answer for this long is treated as unreachable; the message is sent again later.
 _SOCKET_TIMEOUT_S = 10.0
+#: RabbitMQ closes connections without heartbeats, and nobody sends any between two publishes: older ones are not used again.
+_IDLE_MAX_S = 30.0
 #: Task ids in one broadcast: about 40 kB.
 _REVOKE_SLICE = 1000
+#: Redis cuts the connection of a client that sends more than 512 MB in one argument or 1 GB in one command, which would look
+#: like an outage that never ends. A slice of large messages is therefore pushed in parts.
+_MESSAGE_BYTES_MAX = 128 * 1024 * 1024
+_PUSH_BYTES_MAX = 8 * 1024 * 1024
 
 T = TypeVar("T")
 Outcome = MessagePublished | MessageRefused
 
 
 class CeleryDispatcher:
-    """Publishes through the app's broker. Guards: one thread at a time uses the connection."""
+    """Publishes through the app's broker. Guards: one thread at a time uses the connection.
 
-    def __init__(self, app: Any) -> None:
+    Args:
+        socket_timeout_s: How long the broker may take for one answer.
+        message_bytes_max: Longest message accepted for Redis.
+    """
+
+    def __init__(
+        self, app: Any, *, socket_timeout_s: float = _SOCKET_TIMEOUT_S, message_bytes_max: int = _MESSAGE_BYTES_MAX
+    ) -> None:
         self._app = app
+        self._socket_timeout_s = socket_timeout_s
+        self._message_bytes_max = message_bytes_max
         self._sender = MessageSender(app)
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._connection: Any = None
@@ -45,8 +63,14 @@ class CeleryDispatcher:
         self._push: MarkedPush | None = None
         self._collected: dict[str, Collected | MessageRefused] = {}
         self._published = self._repeated = self._refused = self._failures = 0
-        self._publish_seconds = 0.0
-        self._exactly_once = _is_redis(app.connection_for_write())
+        self._publish_seconds = self._used_at = 0.0
+        connection = app.connection_for_write()
+        self._exactly_once = issubclass(connection.get_transport_cls(), RedisTransport)
+        recoverable = (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors)
+        self._recoverable = (*_RETRIABLE, *_outages(connection.connection_errors), *_outages(recoverable))
+        self._retriable = (*self._recoverable, *_outages(connection.channel_errors))
+        # AMQP tells them apart; elsewhere a channel error may be anything, such as a full disk.
+        self._final: tuple[type[BaseException], ...] = connection.channel_errors if connection.recoverable_channel_errors else ()
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[Outcome]:
         """Send messages and tell what became of them; those without an answer are to be handed in again.
@@ -71,10 +95,16 @@ class CeleryDispatcher:
         """Ask the workers to drop these tasks; a worker that starts later does not know. Raises `BrokerUnavailable`."""
 
         def broadcast() -> None:
+            self._connect()
+            # What `app.control.revoke` does, over a connection that neither waits nor tries for ever.
+            mailbox = self._app.control.mailbox(self._connection)
+            once = _PublishesOnce(self._producer)
             for begin in range(0, len(task_ids), _REVOKE_SLICE):
-                self._app.control.revoke(list(task_ids[begin : begin + _REVOKE_SLICE]))
+                arguments = {"task_id": list(task_ids[begin : begin + _REVOKE_SLICE]), "terminate": False, "signal": "SIGTERM"}
+                mailbox._publish("revoke", arguments, channel=self._producer.channel, producer=once)
 
-        await self._in_thread(broadcast)
+        if task_ids:
+            await self._in_thread(broadcast)
 
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of workflows that will publish no more. Raises `BrokerUnavailable`."""
@@ -84,7 +114,7 @@ class CeleryDispatcher:
             if self._push is not None:
                 self._push.forget(workflow_ids)
 
-        if self._exactly_once:
+        if self._exactly_once and workflow_ids:
             await self._in_thread(drop)
 
     def statistics(self) -> DispatcherStatistics:
@@ -100,24 +130,37 @@ class CeleryDispatcher:
 
     async def close(self) -> None:
         """Close the connection; safe to repeat."""
-        with anyio.move_on_after(_SOCKET_TIMEOUT_S, shield=True):
+        with anyio.move_on_after(self._socket_timeout_s, shield=True):
             await self._in_thread(self._disconnect)
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 
     def _publish_marked(self, messages: Sequence[Publish]) -> list[Outcome]:
-        """Build all messages, then push them in one script; a message is built once however often it is pushed."""
+        """Build messages, then push them in one script; a message is built once however often it is pushed.
+
+        What would make the script's arguments too long gets no answer, and comes again.
+        """
         self._connect()
         assert self._push is not None
-        self._collected = {
-            message.task_id: self._collected.get(message.task_id) or self._collect(message) for message in messages
-        }
+        known, self._collected = self._collected, {}
+        size = 0
+        for message in messages:
+            entry = known.get(message.task_id) or self._collect(message)
+            self._collected[message.task_id] = entry
+            size += len(entry.payload) if isinstance(entry, Collected) else 0
+            if size > _PUSH_BYTES_MAX:
+                break
         to_push = [entry for entry in self._collected.values() if isinstance(entry, Collected)]
-        pushed = self._push.push(to_push)
-        self._repeated += len(to_push) - pushed
-        outcomes: list[Outcome] = [
-            MessagePublished(task_id) if isinstance(entry, Collected) else entry for task_id, entry in self._collected.items()
-        ]
+        pushed, refused = self._push.push(to_push)
+        self._repeated += sum(bool(entry.queues) for entry in to_push) - pushed - len(refused)
+        outcomes: list[Outcome] = []
+        for task_id, entry in self._collected.items():
+            if isinstance(entry, MessageRefused):
+                outcomes.append(entry)
+            elif task_id in refused:
+                outcomes.append(MessageRefused(task_id, refused[task_id]))
+            else:
+                outcomes.append(MessagePublished(task_id))
         self._collected = {}
         return outcomes
 
@@ -126,32 +169,48 @@ class CeleryDispatcher:
         channel.begin(message)
         try:
             self._sender.send(self._producer, message)
-        except _RETRIABLE:
-            raise
+            collected: Collected = channel.collected()
+        except _RETRIABLE as error:
+            if not is_wrong_type(error):
+                raise
+            return _refused(message, error)
         except Exception as error:
             return _refused(message, error)
-        collected: Collected = channel.collected()
+        if len(collected.payload) > self._message_bytes_max:
+            return MessageRefused(
+                message.task_id,
+                f"the message has {len(collected.payload)} bytes, and {self._message_bytes_max} is the most that Redis is sent",
+            )
         return collected
 
     def _publish_plainly(self, messages: Sequence[Publish]) -> list[Outcome]:
         """Publish one by one; what was sent before an error is answered, so it is not sent again."""
         outcomes: list[Outcome] = []
+        if time.monotonic() - self._used_at > _IDLE_MAX_S:
+            self._disconnect()
         try:
-            self._connect()
             for message in messages:
+                self._connect()
                 try:
                     self._sender.send(self._producer, message)
-                except self._retriable():
+                except self._recoverable:
+                    raise
+                except self._final as error:
+                    # No such exchange, no permission, a queue declared otherwise; the channel is closed.
+                    self._disconnect()
+                    outcomes.append(_refused(message, error))
+                except self._retriable:
                     raise
                 except Exception as error:
                     outcomes.append(_refused(message, error))
                 else:
                     outcomes.append(MessagePublished(message.task_id))
-        except self._retriable() as error:
+        except self._retriable as error:
             self._disconnect()
             if not outcomes:
-                raise BrokerUnavailable(f"cannot publish: {error}") from error
-            logger.warning("publishing was cut after %d of %d messages: %s", len(outcomes), len(messages), error)
+                raise BrokerUnavailable(f"cannot publish: {_described(error)}") from error
+            logger.warning("publishing was cut after %d of %d messages: %s", len(outcomes), len(messages), _described(error))
+        self._used_at = time.monotonic()
         return outcomes
 
     def _connect(self) -> None:
@@ -160,14 +219,18 @@ class CeleryDispatcher:
         connection = self._app.connection_for_write()
         transport_options = dict(connection.transport_options or {})
         if self._exactly_once:
-            transport_options.setdefault("socket_timeout", _SOCKET_TIMEOUT_S)
+            transport_options.setdefault("socket_timeout", self._socket_timeout_s)
+            transport_options.setdefault("socket_connect_timeout", self._socket_timeout_s)
             connection.transport_cls = collecting(connection.get_transport_cls())
         else:
-            # For AMQP: return from publish when the broker has the message. Other transports ignore it.
+            # For AMQP: return from publish when the broker has the message. Other transports ignore these.
             transport_options.setdefault("confirm_publish", True)
+            transport_options.setdefault("read_timeout", self._socket_timeout_s)
+            transport_options.setdefault("write_timeout", self._socket_timeout_s)
         connection.transport_options = transport_options
         self._connection = connection
-        producer = self._app.amqp.Producer(connection, auto_declare=False)
+        # Asking for a channel connects once; a producer that is given a connection tries for ever.
+        producer = self._app.amqp.Producer(connection.channel(), auto_declare=False)
         if self._exactly_once:
             self._push = MarkedPush(producer.channel)
         self._producer = producer
@@ -180,18 +243,13 @@ class CeleryDispatcher:
             except Exception as error:
                 logger.debug("closing a connection failed: %s", error)
 
-    def _retriable(self) -> tuple[type[BaseException], ...]:
-        if self._connection is None:
-            return _RETRIABLE
-        return (*_RETRIABLE, *self._connection.connection_errors, *self._connection.channel_errors)
-
     async def _in_thread(self, work: Callable[[], T]) -> T:
         def guarded() -> T:
             try:
                 return work()
-            except _RETRIABLE as error:
+            except self._retriable as error:
                 self._disconnect()
-                raise BrokerUnavailable(f"cannot reach the broker: {error}") from error
+                raise BrokerUnavailable(f"cannot reach the broker: {_described(error)}") from error
 
         # A broker that hangs must not hang the caller's shutdown as well; the thread ends with the socket's timeout.
         return await anyio.to_thread.run_sync(guarded, limiter=self._one_at_a_time, abandon_on_cancel=True)
@@ -200,11 +258,27 @@ class CeleryDispatcher:
 _RETRIABLE: tuple[type[BaseException], ...] = (OperationalError, OSError, EOFError, *CONNECTION_ERRORS)
 
 
-def _is_redis(connection: Any) -> bool:
-    return issubclass(connection.get_transport_cls(), RedisTransport)
+def _outages(errors: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
+    """Leave out what kombu's Redis transport counts as a connection error, and routing raises for an unknown queue."""
+    return tuple(error for error in errors if not issubclass(error, LookupError))
+
+
+class _PublishesOnce:
+    """A producer for kombu's mailbox, which asks for endless retries."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+
+    def publish(self, body: Any, **options: Any) -> None:
+        """Publish, and raise whatever goes wrong."""
+        self._producer.publish(body, **{**options, "retry": False})
 
 
 def _refused(message: Publish, error: BaseException) -> MessageRefused:
     """Blame the message for what is not the broker's fault: routing, serializing, a receiver of a publish signal."""
     logger.warning("cannot build the message of task %s", message.task_id, exc_info=error)
-    return MessageRefused(message.task_id, f"{type(error).__name__}: {error}")
+    return MessageRefused(message.task_id, _described(error))
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ Observed on Celery 5.6 and 5.7 (result metas as JSON):
 - FAILURE is also what a lost child process (WorkerLostError), an unknown task (NotRegistered) and a time limit leave behind.
 """
 
+import re
 from typing import Any
 
 from celery import states
@@ -19,16 +20,7 @@ from dyrygentd.core.events import TaskEvent, TaskFailed, TaskReported, TaskRevok
 
 #: Longest error text kept: enough to tell the cause in a list, the traceback stays in Celery's result.
 _ERROR_CHARACTERS_MAX = 500
-
-
-def event_of_payload(backend: Any, task_id: str, payload: bytes) -> TaskEvent | None:
-    """Decode a stored or published result with the backend's own rules; None if it says nothing."""
-    try:
-        meta = backend.decode_result(payload)
-    except Exception as error:
-        # Whatever the serializer raises: the result is there, final or not, and nobody will ever be able to read it.
-        return TaskFailed(task_id, f"the stored result cannot be decoded: {_one_line(error)}")
-    return event_of_meta(task_id, meta)
+_STATE = re.compile(rb'\s*\{\s*"status":\s*"(\w+)"')
 
 
 def event_of_meta(task_id: str, meta: dict[str, Any]) -> TaskEvent | None:
@@ -43,6 +35,22 @@ def event_of_meta(task_id: str, meta: dict[str, Any]) -> TaskEvent | None:
     if status == states.REVOKED:
         return TaskRevoked(task_id, str(result) if result is not None else "revoked")
     return TaskReported(task_id, str(status))
+
+
+def event_of_undecodable(task_id: str, error: BaseException) -> TaskEvent:
+    """Read a result that the backend cannot decode: it is there, final or not, and nobody will ever be able to read it."""
+    return TaskFailed(task_id, f"the stored result cannot be decoded: {_one_line(error)}")
+
+
+def event_of_long_payload(task_id: str, size: int, beginning: bytes) -> TaskEvent:
+    """Read a result that is too long to be decoded by its beginning; Celery writes the state first."""
+    state = _STATE.match(beginning)
+    problem = f"its stored result has {size} bytes, too many to be read"
+    if state is None:
+        return TaskFailed(task_id, f"the state of the task is unknown: {problem}")
+    if state[1] == states.SUCCESS.encode():
+        return TaskSucceeded(task_id, None, problem)
+    return event_of_meta(task_id, {"status": state[1].decode(), "result": problem}) or TaskFailed(task_id, problem)
 
 
 def is_final(event: TaskEvent) -> bool:

@@ -7,15 +7,18 @@ task.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
+from pickle import PickleError
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
+from kombu.exceptions import SerializationError, SerializerNotInstalled
 
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.ports import Emit, WatcherStatistics
-from dyrygentd.transport.meta import event_of_meta, is_final
+from dyrygentd.transport.meta import event_of_meta, event_of_undecodable, is_final
 
 logger = logging.getLogger("dyrygentd.polling")
 
@@ -25,12 +28,41 @@ _SHARE_OF_AGE: Final = 0.2
 _SLICE: Final = 50
 
 
-class PollingResultWatcher:
-    """Asks a Celery result backend through its public `get_task_meta`, in one thread."""
+#: What a decoder raises. Everything else is taken for an outage of the backend.
+_DECODING_ERRORS: Final = (
+    SerializationError,
+    SerializerNotInstalled,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    EOFError,
+    PickleError,
+)
+#: A result may be read while it is being written (``file://``), so one that cannot be decoded is read again for this long.
+_UNDECODABLE_S: Final = 2.0
 
-    def __init__(self, backend: Any) -> None:
+
+@dataclass(slots=True)
+class _Watched:
+    """A task in flight: since when, when to ask again, and since when its result has been undecodable."""
+
+    since: float
+    due: float
+    undecodable_since: float | None = None
+
+
+class PollingResultWatcher:
+    """Asks a Celery result backend through its public `get_task_meta`, in one thread.
+
+    Guards: a task is asked for while it is watched, and not twice at a time; a result that cannot be read holds up no other.
+    """
+
+    def __init__(self, backend: Any, *, undecodable_s: float = _UNDECODABLE_S) -> None:
         self._backend = backend
-        self._since: dict[str, float] = {}
+        self._undecodable_s = undecodable_s
+        self._watched: dict[str, _Watched] = {}
         self._due: list[tuple[float, str]] = []
         self._changed = anyio.Event()
         self._one_at_a_time = anyio.CapacityLimiter(1)
@@ -41,19 +73,20 @@ class PollingResultWatcher:
         """Follow these tasks from now on; results that are there already are found as well."""
         now = anyio.current_time()
         for task_id in task_ids:
-            self._since[task_id] = now
-            heappush(self._due, (now, task_id))
+            if task_id not in self._watched:
+                self._watched[task_id] = _Watched(since=now, due=now)
+                heappush(self._due, (now, task_id))
         self._changed.set()
 
     def unwatch(self, task_ids: Sequence[str]) -> None:
         """Stop following these tasks."""
         for task_id in task_ids:
-            self._since.pop(task_id, None)
+            self._watched.pop(task_id, None)
 
     def statistics(self) -> WatcherStatistics:
         """Return an immutable snapshot."""
         return WatcherStatistics(
-            watched=len(self._since),
+            watched=len(self._watched),
             connected=not self._problem,
             problem=self._problem,
             read=self._read,
@@ -67,17 +100,20 @@ class PollingResultWatcher:
             if not due:
                 await self._wait_until_due()
                 continue
-            events = await anyio.to_thread.run_sync(self._ask, due, limiter=self._one_at_a_time, abandon_on_cancel=True)
+            answers = await anyio.to_thread.run_sync(self._ask, due, limiter=self._one_at_a_time, abandon_on_cancel=True)
+            events = [event for task_id, answer in answers.items() if (event := self._event_of(task_id, answer)) is not None]
             if events:
                 emit(events)
-            self._ask_again(due, events)
+            self._ask_again(due)
 
     def _take_due(self) -> list[str]:
         now = anyio.current_time()
         due: list[str] = []
         while self._due and self._due[0][0] <= now and len(due) < _SLICE:
-            _, task_id = heappop(self._due)
-            if task_id in self._since:
+            due_at, task_id = heappop(self._due)
+            # One that was let go and is watched again has two entries; the older one is void.
+            watched = self._watched.get(task_id)
+            if watched is not None and watched.due == due_at:
                 due.append(task_id)
         return due
 
@@ -86,14 +122,15 @@ class PollingResultWatcher:
         with anyio.move_on_after(self._due[0][0] - anyio.current_time() if self._due else None):
             await self._changed.wait()
 
-    def _ask(self, task_ids: Sequence[str]) -> list[TaskEvent]:
-        """Ask for each task, in the thread. An error ends the slice; the rest is asked again later."""
-        events: list[TaskEvent] = []
+    def _ask(self, task_ids: Sequence[str]) -> dict[str, dict[str, Any] | BaseException]:
+        """Ask for each task, in the thread. An outage ends the slice; the rest is asked again later."""
+        answers: dict[str, dict[str, Any] | BaseException] = {}
         try:
             for task_id in task_ids:
-                event = event_of_meta(task_id, self._backend.get_task_meta(task_id, cache=False))
-                if event is not None:
-                    events.append(event)
+                try:
+                    answers[task_id] = self._backend.get_task_meta(task_id, cache=False)
+                except _DECODING_ERRORS as error:
+                    answers[task_id] = error
         except Exception as error:
             # Each backend has errors of its own, and none of them may end the watching.
             if not self._problem:
@@ -101,16 +138,34 @@ class PollingResultWatcher:
             self._problem = f"results cannot be read: {str(error) or type(error).__name__}"
         else:
             self._problem = ""
-        return events
+        return answers
 
-    def _ask_again(self, asked: Sequence[str], events: Sequence[TaskEvent]) -> None:
-        final = {event.task_id for event in events if is_final(event)}
-        self._read += len(final)
+    def _event_of(self, task_id: str, answer: dict[str, Any] | BaseException) -> TaskEvent | None:
+        """Return the event for an answer, None if there is none or the task was let go meanwhile."""
+        watched = self._watched.get(task_id)
+        if watched is None:
+            return None
+        event = event_of_meta(task_id, answer) if isinstance(answer, dict) else self._undecodable_event(watched, task_id, answer)
+        if event is not None and is_final(event):
+            self._read += 1
+            del self._watched[task_id]
+        return event
+
+    def _undecodable_event(self, watched: _Watched, task_id: str, error: BaseException) -> TaskEvent | None:
+        now = anyio.current_time()
+        if watched.undecodable_since is None:
+            watched.undecodable_since = now
+        if now - watched.undecodable_since < self._undecodable_s:
+            return None
+        self._undecodable += 1
+        return event_of_undecodable(task_id, error)
+
+    def _ask_again(self, asked: Sequence[str]) -> None:
         now = anyio.current_time()
         for task_id in asked:
-            if task_id in final:
-                self._since.pop(task_id, None)
-            elif task_id in self._since:
-                share_s = _SHARE_OF_AGE * (now - self._since[task_id])
+            watched = self._watched.get(task_id)
+            if watched is not None and watched.due <= now:
+                share_s = _SHARE_OF_AGE * (now - watched.since)
                 pause_s = _INTERVAL_MAX_S if self._problem else min(max(share_s, _INTERVAL_MIN_S), _INTERVAL_MAX_S)
-                heappush(self._due, (now + pause_s, task_id))
+                watched.due = now + pause_s
+                heappush(self._due, (watched.due, task_id))

@@ -22,7 +22,7 @@ Keyspace notifications: need CONFIG SET. Celery's own result consumer: polls in 
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,12 +32,12 @@ import redis.asyncio
 from kombu.utils.json import dumps
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.ports import Emit, WatcherStatistics
-from dyrygentd.transport.meta import event_of_payload, is_final
+from dyrygentd.transport.meta import event_of_long_payload, event_of_meta, event_of_undecodable, is_final
 
 logger = logging.getLogger("dyrygentd.redis")
 
@@ -48,54 +48,103 @@ CONNECTION_ERRORS: Final = (RedisError,)
 #: How long a marker outlives the last push of its workflow: longer than any outage after which somebody would still resume.
 _MARKER_TTL_S: Final = 30 * 24 * 3600
 
-#: KEYS: marker hashes and queues. ARGV: TTL, then per message the marker's index, the field, the queue's index, the message.
+#: ARGV: the markers' TTL; how many messages; for each message the marker's index among KEYS, the field, the message, how many
+#: queues, and their indexes; then pairs of a key's index and the milliseconds after which it expires. Returns how many were
+#: pushed, and pairs of the number of a refused message and the error.
 _PUSH_SCRIPT: Final = """
-local pushed = 0
-for i = 2, #ARGV, 4 do
-    local marker = KEYS[tonumber(ARGV[i])]
-    if redis.call('HSETNX', marker, ARGV[i + 1], 1) == 1 then
-        redis.call('LPUSH', KEYS[tonumber(ARGV[i + 2])], ARGV[i + 3])
+local answer, pushed, at = {0}, 0, 3
+for number = 1, tonumber(ARGV[2]) do
+    local marker, field, last = KEYS[tonumber(ARGV[at])], ARGV[at + 1], at + 3 + ARGV[at + 3]
+    if redis.call('HSETNX', marker, field, 1) == 1 then
         redis.call('EXPIRE', marker, ARGV[1])
-        pushed = pushed + 1
+        local problem
+        for queue = at + 4, last do
+            local result = redis.pcall('LPUSH', KEYS[tonumber(ARGV[queue])], ARGV[at + 2])
+            problem = problem or type(result) == 'table' and result.err
+        end
+        if problem then
+            -- Without its marker taken back, the next try would count it as sent.
+            redis.call('HDEL', marker, field)
+            if not string.find(problem, 'WRONGTYPE', 1, true) then
+                return redis.error_reply(problem)
+            end
+            table.insert(answer, number)
+            table.insert(answer, problem)
+        else
+            pushed = pushed + 1
+        end
     end
+    at = last + 1
 end
-return pushed
+for pair = at, #ARGV, 2 do
+    redis.call('PEXPIRE', KEYS[tonumber(ARGV[pair])], ARGV[pair + 1])
+end
+answer[1] = pushed
+return answer
 """
+
+
+class UndeliverableMessage(Exception):
+    """A message would reach no queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """A finished message and where it goes; both are None if kombu sent it by itself (fanout exchanges)."""
+    """A finished message and where it goes; there are no queues if kombu sent it by itself (fanout exchanges).
+
+    Attributes:
+        expires_ms: ``{key: milliseconds}`` for all keys of queues that have ``x-expires``.
+    """
 
     message: Publish
-    queue: str | None
-    payload: str | None
+    queues: Sequence[str]
+    payload: str
+    expires_ms: Mapping[str, int]
 
 
 def collecting(transport: Any) -> Any:
     """Derive a kombu transport whose channel keeps what it would push; everything else is kombu's own.
 
     ``_put`` is the method that kombu's virtual transports implement. The names of the priority queues are internals of the
-    Redis transport; ``tests/transport`` notices if they change.
+    Redis transport; ``tests/transport`` notices if they change. What kombu would drop or put aside because no queue is bound
+    is refused: no worker would ever see it.
     """
 
     class CollectingChannel(transport.Channel):
         def begin(self, message: Publish) -> None:
-            self._publish, self._queue, self._payload = message, None, None
+            self._publish, self._put_into, self._payload, self._keys_expire = message, list[str](), "", dict[str, int]()
+            self._is_fanned_out = False
 
         def collected(self) -> Collected:
-            return Collected(self._publish, self._queue, self._payload)
+            if not self._put_into and not self._is_fanned_out:
+                raise UndeliverableMessage("no queue is bound to its exchange for its routing key")
+            return Collected(self._publish, self._put_into, self._payload, self._keys_expire)
 
         def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+            if queue == self.deadletter_queue:
+                return
             # A tag of ours is what workers keep in `unacked`, so one HGET tells whether a worker has reserved the task.
             message["properties"]["delivery_tag"] = f"dyrygentd:{self._publish.task_id}:{self._publish.attempt}"
-            self._queue = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+            # An exchange may have several queues; each gets the same message.
+            self._put_into.append(self._q_for_pri(queue, self._get_message_priority(message, reverse=False)))
             self._payload = dumps(message)
+            if queue in self._expires:
+                for step in self.priority_steps:
+                    self._keys_expire[self._q_for_pri(queue, step)] = self._expires[queue]
+
+        def _put_fanout(self, *args: Any, **kwargs: Any) -> None:
+            super()._put_fanout(*args, **kwargs)
+            self._is_fanned_out = True
 
     class CollectingTransport(transport):
         Channel = CollectingChannel
 
     return CollectingTransport
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Tell whether a queue's name is that of a key of another kind: the one answer that is about the message, not the server."""
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
 
 class MarkedPush:
@@ -112,18 +161,35 @@ class MarkedPush:
         self._prefix: str = channel.global_keyprefix
         self._script = self._client.register_script(_PUSH_SCRIPT)
 
-    def push(self, messages: Iterable[Collected]) -> int:
-        """Push what was not pushed before; return how many that were. Raises ``redis.RedisError``."""
+    def push(self, messages: Sequence[Collected]) -> tuple[int, dict[str, str]]:
+        """Push what was not pushed before; return how many that were, and ``{task_id: error}`` of what can never be pushed.
+
+        Raises:
+            redis.RedisError: It is unknown what was pushed.
+        """
+        sent = [collected for collected in messages if collected.queues]
+        if not sent:
+            return 0, {}
         keys: dict[str, int] = {}
-        arguments: list[str | int] = [_MARKER_TTL_S]
-        for collected in messages:
-            if collected.queue is None or collected.payload is None:
-                continue
+
+        def index(key: str) -> int:
+            return keys.setdefault(key, len(keys) + 1)
+
+        arguments: list[str | int] = [_MARKER_TTL_S, len(sent)]
+        expires_ms: dict[str, int] = {}
+        for collected in sent:
             publish = collected.message
-            marker = keys.setdefault(self._marker(publish.workflow_id), len(keys) + 1)
-            queue = keys.setdefault(self._prefix + collected.queue, len(keys) + 1)
-            arguments += [marker, f"{publish.node}:{publish.attempt}", queue, collected.payload]
-        return int(self._script(keys=list(keys), args=arguments)) if keys else 0
+            arguments += [index(self._marker(publish.workflow_id)), f"{publish.node}:{publish.attempt}", collected.payload]
+            arguments += [len(collected.queues), *(index(self._prefix + queue) for queue in collected.queues)]
+            expires_ms.update(collected.expires_ms)
+        for key, milliseconds in expires_ms.items():
+            arguments += [index(self._prefix + key), milliseconds]
+        pushed, *refused = self._script(keys=list(keys), args=arguments)
+        errors = {
+            sent[number - 1].message.task_id: f"Redis refuses it: {error.decode(errors='replace')}"
+            for number, error in zip(refused[::2], refused[1::2], strict=True)
+        }
+        return int(pushed), errors
 
     def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of these workflows. Raises ``redis.RedisError``."""
@@ -137,13 +203,48 @@ class MarkedPush:
 
 #: Channels or keys in one command: keeps a reply below 100 kB, so that no read holds up the loop.
 _SLICE: Final = 500
-#: Seconds between two heartbeats, and without one before the connection is dropped.
-_BEAT_S, _SILENCE_MAX_S = 2.0, 7.0
-#: Seconds between two reads of everything in flight. Results found only then tell that pub/sub is broken.
-_SWEEP_S: Final = 10.0
-#: Seconds that connecting or one command may take.
-_COMMAND_TIMEOUT_S: Final = 5.0
+#: A reply that carries more is cut, and the rest asked for again: what has to arrive within the deadline of one command is
+#: bounded, however large the results are.
+_REPLY_BYTES_MAX: Final = 8 * 1024 * 1024
+#: Enough of a result that is too long to see its state.
+_BEGINNING_BYTES: Final = 100
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 2.0
+
+#: ARGV: bytes of the reply, and of one payload. Answers for each key, up to where the reply is full: nothing, the payload, or the
+#: size and the beginning of one that is too long.
+_READ_SCRIPT: Final = f"""
+local answers, left = {{}}, tonumber(ARGV[1])
+for i, key in ipairs(KEYS) do
+    local size = redis.pcall('STRLEN', key)
+    if type(size) ~= 'number' then
+        answers[i] = false
+    elseif size > tonumber(ARGV[2]) then
+        answers[i] = {{size, redis.call('GETRANGE', key, 0, {_BEGINNING_BYTES - 1})}}
+    elseif size > left and i > 1 then
+        break
+    else
+        answers[i] = redis.call('GET', key)
+        left = left - size
+    end
+end
+return answers
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the guards look, in seconds.
+
+    Attributes:
+        beat_s, silence_max_s: Between two heartbeats, and without one before the connection is dropped.
+        sweep_s: Between two reads of everything in flight. Results found only then tell that pub/sub is broken.
+        command_timeout_s: That connecting or one command may take.
+    """
+
+    beat_s: float = 2.0
+    silence_max_s: float = 7.0
+    sweep_s: float = 10.0
+    command_timeout_s: float = 5.0
 
 
 class _Silent(Exception):
@@ -154,11 +255,17 @@ class RedisResultWatcher:
     """Receives results through pub/sub, with the guards described above.
 
     Guards: the result of a watched task is emitted at least once, whatever happens to the connection.
+
+    Args:
+        value_bytes_max: Longest value that anybody could use. A payload far above it is not decoded, which would hold up the
+            loop for nothing; its state is read off its beginning.
     """
 
-    def __init__(self, backend: Any, *, value_bytes_max: int) -> None:
+    def __init__(self, backend: Any, *, value_bytes_max: int, pace: Pace | None = None) -> None:
         self._backend = backend
-        self._payload_bytes_max = 2 * value_bytes_max
+        self._pace = pace or Pace()
+        # Beside the value there is a traceback or the like.
+        self._payload_bytes_max = 2 * value_bytes_max + 64 * 1024
         self._watched: dict[str, bytes] = {}
         self._task_of: dict[bytes, str] = {}
         self._to_subscribe: deque[str] = deque()
@@ -223,10 +330,11 @@ class RedisResultWatcher:
 
     async def _session(self) -> None:
         """Connect, subscribe to everything, and receive until something breaks; always ends with an exception."""
-        client = redis.asyncio.Redis(connection_pool=_pool_like(self._backend))
+        timeout_s = self._pace.command_timeout_s
+        client = redis.asyncio.Redis(connection_pool=_pool_like(self._backend, timeout_s))
         pubsub = client.pubsub()
         try:
-            with anyio.fail_after(_COMMAND_TIMEOUT_S):
+            with anyio.fail_after(timeout_s):
                 self._beat_channel = b"dyrygentd:heartbeat:%d" % await client.client_id()
                 await pubsub.subscribe(self._beat_channel)
             self._connections += 1
@@ -243,7 +351,7 @@ class RedisResultWatcher:
                 tasks.start_soon(self._beat, client)
                 tasks.start_soon(self._sweep, client)
         finally:
-            with anyio.move_on_after(_COMMAND_TIMEOUT_S, shield=True):
+            with anyio.move_on_after(timeout_s, shield=True):
                 await pubsub.aclose()
                 await client.connection_pool.disconnect()
 
@@ -288,42 +396,62 @@ class RedisResultWatcher:
             await self._read(client, _taken(self._to_read), "read")
 
     async def _beat(self, client: Any) -> None:
+        pace = self._pace
         while True:
-            with anyio.fail_after(_COMMAND_TIMEOUT_S):
+            with anyio.fail_after(pace.command_timeout_s):
                 await client.publish(self._beat_channel, b"")
-            await anyio.sleep(_BEAT_S)
-            if anyio.current_time() - self._last_beat_at > _SILENCE_MAX_S:
-                raise _Silent(f"nothing was received for {_SILENCE_MAX_S:g} s")
+            await anyio.sleep(pace.beat_s)
+            if anyio.current_time() - self._last_beat_at > pace.silence_max_s:
+                raise _Silent(f"nothing was received for {pace.silence_max_s:g} s")
 
     async def _sweep(self, client: Any) -> None:
         while True:
-            await anyio.sleep(_SWEEP_S)
+            await anyio.sleep(self._pace.sweep_s)
             everything = deque(self._watched)
             while everything:
                 await self._read(client, _taken(everything), "swept")
 
     async def _read(self, client: Any, task_ids: Sequence[str], path: str) -> None:
-        watched = [(task_id, self._watched[task_id]) for task_id in task_ids if task_id in self._watched]
-        if not watched:
-            return
-        with anyio.fail_after(_COMMAND_TIMEOUT_S):
-            payloads = await client.mget([channel for _, channel in watched])
-        for (task_id, _), payload in zip(watched, payloads, strict=True):
-            if payload is not None:
-                self._take(task_id, payload, path)
+        left = [(task_id, self._watched[task_id]) for task_id in task_ids if task_id in self._watched]
+        while left:
+            channels = [channel for _, channel in left]
+            with anyio.fail_after(self._pace.command_timeout_s):
+                payloads = await client.eval(_READ_SCRIPT, len(channels), *channels, _REPLY_BYTES_MAX, self._payload_bytes_max)
+            for (task_id, _), payload in zip(left, payloads, strict=False):
+                if isinstance(payload, list):
+                    size, beginning = payload
+                    self._take_long(task_id, size, beginning, path)
+                elif payload is not None:
+                    self._take(task_id, payload, path)
+            left = left[len(payloads) :]
 
     def _take(self, task_id: str, payload: bytes, path: str) -> None:
         """Turn a payload into an event, unless the task is settled already."""
-        channel = self._watched.get(task_id)
-        if channel is None or self._emit is None:
+        if task_id not in self._watched:
             return
-        event: TaskEvent | None = event_of_payload(self._backend, task_id, payload)
-        if event is None:
+        if len(payload) > self._payload_bytes_max:
+            self._take_long(task_id, len(payload), payload[:_BEGINNING_BYTES], path)
+            return
+        try:
+            event = event_of_meta(task_id, self._backend.decode_result(payload))
+        except Exception as error:
+            # Whatever the serializer raises.
+            self._undecodable += 1
+            event = event_of_undecodable(task_id, error)
+        if event is not None:
+            self._emit_event(event, path)
+
+    def _take_long(self, task_id: str, size: int, beginning: bytes, path: str) -> None:
+        if task_id in self._watched:
+            self._emit_event(event_of_long_payload(task_id, size, beginning), path)
+
+    def _emit_event(self, event: TaskEvent, path: str) -> None:
+        if self._emit is None:
             return
         if is_final(event):
             # The other paths find the same result again: it counts for the first, and the engine is spared the rest.
             self._counts[path] += 1
-            self.unwatch([task_id])
+            self.unwatch([event.task_id])
         self._emit([event])
 
     def _note_problem(self, error: BaseException) -> None:
@@ -337,16 +465,16 @@ class RedisResultWatcher:
         self._problem = ""
 
 
-def _pool_like(backend: Any) -> Any:
+def _pool_like(backend: Any, timeout_s: float) -> Any:
     """Make an asyncio connection pool with the parameters that Celery's backend uses for its own."""
     parameters = dict(backend.connparams)
     connection_class = _ASYNCIO_CLASSES.get(parameters.pop("connection_class", redis.Connection))
     if connection_class is None:
         connection_class = redis.asyncio.Connection
     parameters.pop("max_connections", None)
-    parameters |= {"socket_timeout": _COMMAND_TIMEOUT_S, "retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
+    parameters |= {"socket_timeout": timeout_s, "retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
     if connection_class is not redis.asyncio.UnixDomainSocketConnection:
-        parameters["socket_connect_timeout"] = _COMMAND_TIMEOUT_S
+        parameters["socket_connect_timeout"] = timeout_s
     return redis.asyncio.ConnectionPool(connection_class=connection_class, **parameters)
 
 

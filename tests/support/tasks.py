@@ -7,6 +7,7 @@ Records, all under ``test:``: ``executions`` {task id: count}, ``started`` {task
 ``finished`` {task id: number at the last end}. Numbers come from one clock, so they order events across workers.
 """
 
+import json
 import os
 import time
 from functools import cache
@@ -77,6 +78,7 @@ def _configured(broker: str | None, backend: str | None, keyprefix: str) -> Cele
         broker_connection_retry_on_startup=True,
         task_track_started=False,
         result_backend_transport_options={"global_keyprefix": keyprefix} if keyprefix else {},
+        broker_transport_options=json.loads(os.environ.get("DYRYGENTD_TEST_BROKER_OPTIONS", "{}")),
         # Killing a worker should cost a test no more than this.
         worker_prefetch_multiplier=4,
     )

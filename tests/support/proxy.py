@@ -1,0 +1,91 @@
+"""A proxy in front of a server's Unix socket that can lose a reply at the worst moment."""
+
+import contextlib
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class CuttingProxy:
+    """Forward connections to a server; cut one when the reply to a chosen command comes, after the server has carried it out.
+
+    Args:
+        listen: Path of the socket that clients connect to.
+        server: Path of the server's socket.
+    """
+
+    def __init__(self, listen: Path, server: Path) -> None:
+        self.url = f"redis+socket://{listen}"
+        self._server = server
+        self._lock = threading.Lock()
+        self._to_cut: list[bytes] = []
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(listen))
+        self._socket.listen()
+        self._start(self._accept)
+        self.cuts = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        with self._lock:
+            for opened in (self._socket, *self._open):
+                # Wakes the thread that waits for it, which closing alone would not.
+                with contextlib.suppress(OSError):
+                    opened.shutdown(socket.SHUT_RDWR)
+                opened.close()
+        for thread in self._threads:
+            thread.join(10)
+
+    def cut_reply_to(self, *words: str) -> None:
+        """Lose the reply to the next command that has one of these words in it; once for each call."""
+        with self._lock:
+            self._to_cut.extend(word.encode() for word in words)
+
+    def _start(self, work: "object", *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                server.connect(str(self._server))
+                with self._lock:
+                    self._open += [client, server]
+                doomed = threading.Event()
+                self._start(self._forward_commands, client, server, doomed)
+                self._start(self._forward_replies, server, client, doomed)
+
+    def _forward_commands(self, client: socket.socket, server: socket.socket, doomed: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while received := client.recv(1 << 20):
+                with self._lock:
+                    found = next((word for word in self._to_cut if word in received), None)
+                    if found is not None:
+                        self._to_cut.remove(found)
+                        doomed.set()
+                server.sendall(received)
+        _shut(client, server)
+
+    def _forward_replies(self, server: socket.socket, client: socket.socket, doomed: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while received := server.recv(1 << 20):
+                if doomed.is_set():
+                    self.cuts += 1
+                    break
+                client.sendall(received)
+        _shut(client, server)
+
+
+def _shut(*sockets: socket.socket) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)

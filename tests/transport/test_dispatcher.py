@@ -1,0 +1,414 @@
+"""The dispatcher on a real Redis, cut, full, hung and gone."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.canvas import Signature
+from celery.signals import after_task_publish, before_task_publish
+from kombu.entity import Exchange, Queue
+
+from dyrygentd.core.effects import Publish
+from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.errors import BrokerUnavailable
+from dyrygentd.transport.dispatcher import CeleryDispatcher
+from tests.support import tasks
+from tests.support.apps import closing
+from tests.support.proxy import CuttingProxy
+from tests.support.servers import CeleryWorker, Executions, wait_until
+from tests.support.tasks import create_app, records
+from tests.transport.conftest import publish_of
+
+pytestmark = pytest.mark.anyio
+
+_ECHO = tasks.echo.name
+#: Short enough for a test, long enough for a loaded machine to answer.
+_TIMEOUT_S = 1.0
+
+Look = Callable[[], dict[str, list[Any]]]
+
+
+def _messages(app: Celery, count: int, *, workflow_id: str = "wf", **options: Any) -> list[Publish]:
+    signature = app.tasks[_ECHO].signature((1,), **options)
+    return [publish_of(signature, task_id=f"{workflow_id}-{n}", workflow_id=workflow_id, node=n) for n in range(count)]
+
+
+@pytest.fixture
+async def dispatcher(app: Celery) -> AsyncIterator[CeleryDispatcher]:
+    """A dispatcher on the shared server."""
+    dispatcher = CeleryDispatcher(app)
+    yield dispatcher
+    await dispatcher.close()
+
+
+@pytest.fixture
+async def own(celery_app: Celery) -> AsyncIterator[CeleryDispatcher]:
+    """A dispatcher on ``redis_server``, which the test may maltreat."""
+    dispatcher = CeleryDispatcher(celery_app, socket_timeout_s=_TIMEOUT_S)
+    yield dispatcher
+    await dispatcher.close()
+
+
+# --- once -----------------------------------------------------------------------------------------------------------
+
+
+async def test_repeating_pushes_nothing(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
+    """The same attempts handed in again are answered and not pushed, also by another process after a crash."""
+    messages = _messages(app, 20)
+    for _ in range(2):
+        assert await dispatcher.publish(messages) == [MessagePublished(message.task_id) for message in messages]
+    after_crash = CeleryDispatcher(app)
+    await after_crash.publish(messages)
+    await after_crash.close()
+    assert len(queued()["celery"]) == 20
+    assert dispatcher.statistics().repeated == 20
+    assert after_crash.statistics().repeated == 20
+
+
+async def test_each_attempt_is_pushed(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
+    """Another attempt of a node, and the same node of another workflow, are messages of their own."""
+    echo = app.tasks[_ECHO].s(1)
+    for attempt, workflow_id in ((1, "a"), (2, "a"), (1, "b")):
+        await dispatcher.publish([publish_of(echo, workflow_id=workflow_id, attempt=attempt)])
+    assert len(queued()["celery"]) == 3
+
+
+async def test_reply_is_cut(celery_app: Celery, redis_server: EmbeddedServer, short_tmp: Path) -> None:
+    """A push whose reply is lost is not known to have happened; pushing again leaves one message."""
+    with (
+        CuttingProxy(short_tmp / "proxy.sock", redis_server.socket_path) as proxy,
+        closing(create_app(proxy.url, redis_server.url)) as app,
+        _publish_signals() as told,
+        records(redis_server.url) as client,
+    ):
+        dispatcher = CeleryDispatcher(app, socket_timeout_s=_TIMEOUT_S)
+        await dispatcher.publish(_messages(app, 1, workflow_id="warm-up"))
+        told.clear()
+        messages = _messages(app, 3)
+        for _ in range(3):
+            proxy.cut_reply_to("EVALSHA")
+            with pytest.raises(BrokerUnavailable):
+                await dispatcher.publish(messages)
+        answers = await dispatcher.publish(messages)
+        await dispatcher.close()
+        assert proxy.cuts == 3
+        assert answers == [MessagePublished(message.task_id) for message in messages]
+        assert client.llen("celery") == 1 + 3
+        assert told == [word for message in messages for word in (f"before {message.task_id}", f"after {message.task_id}")]
+        assert dispatcher.statistics().failures == 3
+        assert dispatcher.statistics().repeated == 3
+
+
+@contextmanager
+def _publish_signals() -> Iterator[list[str]]:
+    told: list[str] = []
+
+    def before(headers: dict[str, Any], **_: Any) -> None:
+        told.append(f"before {headers['id']}")
+
+    def after(headers: dict[str, Any], **_: Any) -> None:
+        told.append(f"after {headers['id']}")
+
+    before_task_publish.connect(before)
+    after_task_publish.connect(after)
+    yield told
+    before_task_publish.disconnect(before)
+    after_task_publish.disconnect(after)
+
+
+async def test_forget(app: Celery, dispatcher: CeleryDispatcher, client: redis.Redis, queued: Look) -> None:
+    """Markers go with their workflow, else the broker fills up; the other workflows keep theirs."""
+    await dispatcher.publish([*_messages(app, 2, workflow_id="a"), *_messages(app, 2, workflow_id="b")])
+    assert 0 < client.ttl("dyrygentd:published:a") <= 30 * 24 * 3600
+    await dispatcher.forget(["a", "never-published"])
+    assert set(client.scan_iter("dyrygentd:*")) == {"dyrygentd:published:b"}
+    await dispatcher.publish(_messages(app, 2, workflow_id="b"))
+    assert len(queued()["celery"]) == 4
+
+
+# --- where it goes --------------------------------------------------------------------------------------------------
+
+
+async def test_workers_take_every_priority(
+    celery_app: Celery, own: CeleryDispatcher, make_worker: Callable[..., CeleryWorker], executions: Executions
+) -> None:
+    """What is pushed with a priority is consumed: the names of the lists are kombu's, which we compute beforehand."""
+    echo = celery_app.tasks[_ECHO]
+    messages = [
+        publish_of(echo.signature((n,), priority=n, queue=queue), node=number)
+        for number, (queue, n) in enumerate((queue, n) for queue in ("celery", "other") for n in range(10))
+    ]
+    await own.publish(messages)
+    make_worker(queues=["celery", "other"])
+    executions.wait_finished([message.task_id for message in messages])
+    executions.assert_each_once([message.task_id for message in messages])
+
+
+@pytest.mark.parametrize("steps", [None, [0, 5], list(range(10))])
+async def test_queue_names_are_kombus(
+    steps: list[int] | None, app: Celery, dispatcher: CeleryDispatcher, queued: Look, client: redis.Redis
+) -> None:
+    """For each priority our list is the one that kombu's own channel would push into, whatever the app's steps are."""
+    if steps:
+        app.conf.broker_transport_options = {"priority_steps": steps}
+    signatures = [app.tasks[_ECHO].signature((1,), priority=n) for n in range(10)]
+    await dispatcher.publish([publish_of(signature, node=n) for n, signature in enumerate(signatures)])
+    ours = {key: len(messages) for key, messages in queued().items()}
+    client.delete(*ours)
+    for signature in signatures:
+        signature.apply_async()
+    assert ours == {key: len(messages) for key, messages in queued().items()}
+    assert len(ours) == len(steps or [0, 3, 6, 9])
+
+
+async def test_keyprefix_of_the_broker(
+    celery_app: Celery, make_worker: Callable[..., CeleryWorker], executions: Executions, redis_server: EmbeddedServer
+) -> None:
+    """With a `global_keyprefix`, queue and marker stay inside it, and a worker with the same prefix finds the message."""
+    celery_app.conf.broker_transport_options = {"global_keyprefix": "tenant:"}
+    dispatcher = CeleryDispatcher(celery_app)
+    messages = _messages(celery_app, 3)
+    for _ in range(2):
+        await dispatcher.publish(messages)
+    with records(redis_server.url) as client:
+        keys = set(client.scan_iter("*"))
+        assert {"tenant:celery", "tenant:dyrygentd:published:wf"} <= keys
+        assert all(key.startswith("tenant:") for key in keys)
+        assert client.llen("tenant:celery") == 3
+    make_worker(environment={"DYRYGENTD_TEST_BROKER_OPTIONS": json.dumps({"global_keyprefix": "tenant:"})})
+    executions.wait_finished([message.task_id for message in messages])
+    await dispatcher.forget(["wf"])
+    await dispatcher.close()
+    with records(redis_server.url) as client:
+        assert not client.exists("tenant:dyrygentd:published:wf")
+
+
+async def test_topic_exchange(app: Celery, queued: Look) -> None:
+    """An exchange with several fitting queues puts the message into each, once, as kombu does."""
+    exchange = Exchange("news", type="topic")
+    app.conf.task_queues = [Queue("all", exchange, routing_key="#"), Queue("gra", exchange, routing_key="gra.#"), Queue("celery")]
+    dispatcher = CeleryDispatcher(app)
+    for number, queue in enumerate(("all", "gra", "gra", "all")):
+        # The queue says which exchange it is; where the message goes from there is a matter of its routing key.
+        message = publish_of(app.tasks[_ECHO].signature((1,), queue=queue, routing_key="gra.1"), node=number // 2, task_id="t")
+        assert await dispatcher.publish([message]) == [MessagePublished("t")]
+    await dispatcher.close()
+    assert {key: len(messages) for key, messages in queued().items()} == {"all": 2, "gra": 1}
+
+
+async def test_broadcast_queue(app: Celery, client: redis.Redis, queued: Look) -> None:
+    """A fanout exchange is kombu's own affair: it is published as it is, and answered."""
+    app.conf.task_queues = [Queue("everyone", Exchange("everyone", type="fanout"))]
+    dispatcher = CeleryDispatcher(app)
+    with client.pubsub() as subscription:
+        subscription.psubscribe("*everyone*")
+        assert subscription.get_message(timeout=5) is not None
+        message = publish_of(app.tasks[_ECHO].signature((1,), queue="everyone"), task_id="t")
+        assert await dispatcher.publish([message]) == [MessagePublished("t")]
+        assert subscription.get_message(timeout=5) is not None
+    await dispatcher.close()
+    assert queued() == {}
+    assert dispatcher.statistics().repeated == 0
+
+
+async def test_queue_that_expires(app: Celery, dispatcher: CeleryDispatcher, client: redis.Redis) -> None:
+    """A queue with `x-expires` gets the time to live that kombu gives it, on all of its lists; the others get none."""
+    app.conf.task_queues = [Queue("short", queue_arguments={"x-expires": 60_000}), Queue("celery")]
+    echo = app.tasks[_ECHO]
+    await dispatcher.publish([publish_of(echo.signature((1,), queue="short"), node=0)])
+    client.persist("short")
+    await dispatcher.publish([publish_of(echo.signature((1,), queue="short", priority=9), node=1)])
+    await dispatcher.publish([publish_of(echo.signature((1,), queue="celery"), node=2)])
+    low = next(client.scan_iter("short?*"))
+    assert 50_000 < client.pttl("short") <= 60_000
+    assert 50_000 < client.pttl(low) <= 60_000
+    assert client.pttl("celery") == -1
+
+
+# --- what can never be sent -----------------------------------------------------------------------------------------
+
+
+async def _refusal_among_others(app: Celery, dispatcher: CeleryDispatcher, bad: Publish, queued: Look) -> str:
+    """Publish the bad message between two good ones, which must arrive; return why it was refused."""
+    first, last = _messages(app, 2, workflow_id="good")
+    answers: list[MessagePublished | MessageRefused] = []
+    left = [first, bad, last]
+    while left:
+        answers += await dispatcher.publish(left)
+        left = [message for message in left if message.task_id not in {answer.task_id for answer in answers}]
+    by_id = {answer.task_id: answer for answer in answers}
+    refusal = by_id.pop(bad.task_id)
+    assert list(by_id.values()) == [MessagePublished(first.task_id), MessagePublished(last.task_id)]
+    assert [message["headers"]["id"] for message in queued()["celery"]] == [first.task_id, last.task_id]
+    assert isinstance(refusal, MessageRefused)
+    assert dispatcher.statistics().refused == 1
+    return refusal.error
+
+
+_BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown serializer": ({"serializer": "nonsense"}, "nonsense"),
+    "unknown compression": ({"compression": "nonsense"}, "nonsense"),
+    "bad expiry": ({"expires": "soon"}, "soon"),
+    "bad time limits": ({"expires": [1]}, "TypeError"),
+    "no such exchange": ({"exchange": "nowhere", "routing_key": "x"}, "no queue is bound"),
+}
+
+
+@pytest.mark.parametrize("what", _BAD_OPTIONS)
+async def test_bad_options(what: str, app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
+    """A message that cannot be built or routed is refused with the reason, and holds up nobody else."""
+    options, said = _BAD_OPTIONS[what]
+    bad = Signature("elsewhere.work", (1,), {}, {}, app=app)
+    publish = publish_of(bad, task_id="bad")
+    signature = type(publish.signature)(publish.signature.task, b"[1]", b"{}", json.dumps(options).encode())
+    bad_message = Publish("wf", 0, 1, "bad", signature, None, "")
+    assert said in await _refusal_among_others(app, dispatcher, bad_message, queued)
+
+
+async def test_unserialisable_arguments(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
+    """What the chosen serializer cannot write is refused: JSON can carry a Decimal, YAML's safe dialect cannot."""
+    arguments = json.dumps([{"__type__": "decimal", "__value__": "1.5"}]).encode()
+    good = publish_of(app.tasks[_ECHO].s(), task_id="bad").signature
+    signature = type(good)(good.task, arguments, b"{}", b'{"serializer": "yaml"}')
+    assert "represent" in await _refusal_among_others(app, dispatcher, Publish("wf", 0, 1, "bad", signature, None, ""), queued)
+
+
+async def test_unknown_queue(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
+    """An app that creates no missing queues refuses unknown ones, as Celery would the caller."""
+    app.conf.task_create_missing_queues = False
+    app.conf.task_queues = [Queue("celery")]
+    bad = publish_of(app.tasks[_ECHO].signature((1,), queue="nowhere"), task_id="bad")
+    assert "nowhere" in await _refusal_among_others(app, dispatcher, bad, queued)
+
+
+async def test_queue_name_is_taken(app: Celery, dispatcher: CeleryDispatcher, queued: Look, client: redis.Redis) -> None:
+    """A queue named like a key of another kind is refused each time, and not counted as sent by the second try."""
+    client.set("taken", "by something else")
+    bad = publish_of(app.tasks[_ECHO].signature((1,), queue="taken"), task_id="bad")
+    assert "WRONGTYPE" in await _refusal_among_others(app, dispatcher, bad, queued)
+    [again] = await dispatcher.publish([bad])
+    assert isinstance(again, MessageRefused)
+
+
+async def test_too_long(app: Celery, queued: Look) -> None:
+    """A message that Redis would answer by closing the connection is refused before that: it would look like an outage."""
+    dispatcher = CeleryDispatcher(app, message_bytes_max=100_000)
+    bad = publish_of(app.tasks[_ECHO].s("x" * 100_000), task_id="bad")
+    assert "bytes" in await _refusal_among_others(app, dispatcher, bad, queued)
+    await dispatcher.close()
+
+
+async def test_long_messages_are_pushed_in_parts(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
+    """A slice of long messages is answered in parts, so that one command stays far below what Redis takes."""
+    echo = app.tasks[_ECHO].s("x" * 3_000_000)
+    left = [publish_of(echo, task_id=f"t-{n}", node=n) for n in range(5)]
+    rounds = []
+    while left:
+        answers = await dispatcher.publish(left)
+        rounds.append(len(answers))
+        left = left[len(answers) :]
+    assert rounds == [2, 2, 1] or rounds == [3, 2]
+    assert [message["headers"]["id"] for message in queued()["celery"]] == [f"t-{n}" for n in range(5)]
+
+
+# --- the broker is in trouble ---------------------------------------------------------------------------------------
+
+
+async def test_memory_is_full(celery_app: Celery, own: CeleryDispatcher, redis_server: EmbeddedServer) -> None:
+    """A full broker is back-pressure: nothing is sent, nothing is marked, and the same call works when there is room."""
+    messages = _messages(celery_app, 5)
+    with records(redis_server.url) as client:
+        await own.publish(_messages(celery_app, 1, workflow_id="warm-up"))
+        client.config_set("maxmemory", 1)
+        with pytest.raises(BrokerUnavailable, match="maxmemory"):
+            await own.publish(messages)
+        assert client.llen("celery") == 1
+        client.config_set("maxmemory", 0)
+        assert len(await own.publish(messages)) == 5
+        assert client.llen("celery") == 1 + 5
+        assert own.statistics().repeated == 0
+
+
+async def test_server_gone_and_back(celery_app: Celery, own: CeleryDispatcher, redis_server: EmbeddedServer) -> None:
+    """A server that is gone is told at once, whether or not there was a connection, and found again with its data."""
+    messages = _messages(celery_app, 4)
+    await own.publish(messages[:2])
+    redis_server.stop()
+    for _ in range(2):
+        with _within(10), pytest.raises(BrokerUnavailable):
+            await own.publish(messages)
+    with _within(10), pytest.raises(BrokerUnavailable):
+        await own.revoke(["t"])
+    with _within(10), pytest.raises(BrokerUnavailable):
+        await own.forget(["wf"])
+    redis_server.start()
+    assert len(await own.publish(messages)) == 4
+    with records(redis_server.url) as client:
+        assert client.llen("celery") == 4
+
+
+async def test_server_hangs(celery_app: Celery, own: CeleryDispatcher, redis_server: EmbeddedServer) -> None:
+    """A server that does not answer costs each call a timeout and never the thread; its late work is not repeated."""
+    messages = _messages(celery_app, 3)
+    await own.publish(messages[:1])
+    with _stopped(redis_server):
+        for call in (own.publish(messages), own.publish(messages), own.revoke(["t"]), own.forget(["other"])):
+            with _within(10), pytest.raises(BrokerUnavailable):
+                await call
+    # The stopped server finds the scripts in its sockets and runs them now.
+    assert len(await own.publish(messages)) == 3
+    with records(redis_server.url) as client:
+        assert client.llen("celery") == 3
+
+
+async def test_closing_while_the_server_hangs(celery_app: Celery, own: CeleryDispatcher, redis_server: EmbeddedServer) -> None:
+    """A hung broker does not hold up the end of the process."""
+    await own.publish(_messages(celery_app, 1))
+    with _stopped(redis_server), _within(10):
+        await own.close()
+
+
+async def test_revoked_task_is_dropped(
+    celery_app: Celery, own: CeleryDispatcher, make_worker: Callable[..., CeleryWorker], executions: Executions
+) -> None:
+    """A worker drops what was revoked while it waited, and nobody else's."""
+    # A solo worker hears nothing while it executes.
+    make_worker(pool="prefork")
+    held = publish_of(celery_app.tasks[tasks.wait_for.name].s("gate"), node=0)
+    dropped, kept = _messages(celery_app, 2, workflow_id="others")
+    await own.publish([held])
+    executions.wait_started([held.task_id])
+    await own.publish([dropped, kept])
+    await own.revoke([dropped.task_id])
+    # The answer to a later command tells that the worker has read ours.
+    assert celery_app.control.ping(timeout=20, limit=1)
+    executions.release("gate")
+    executions.wait_finished([held.task_id, kept.task_id])
+    wait_until(lambda: celery_app.backend.get_task_meta(dropped.task_id, cache=False)["status"] == "REVOKED")
+    assert dropped.task_id not in executions.counts()
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < seconds
+
+
+@contextmanager
+def _stopped(server: EmbeddedServer) -> Iterator[None]:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)

@@ -352,7 +352,12 @@ class Scheduler:
         return wire.view_of_node(workflow, number)
 
     async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
-        """Return the view of a workflow once its end is on disk. Raises `WorkflowNotFound`, `WaitTimeout` or `DaemonUnreachable`."""
+        """Return the view of a workflow once its end is on disk.
+
+        Raises:
+            WorkflowNotFound, WaitTimeout
+            DaemonUnreachable: The scheduler was left meanwhile.
+        """
         with anyio.move_on_after(timeout_s):
             with _Listener(self._listeners, workflow_id) as listener:
                 while self._live(workflow_id) is not None:

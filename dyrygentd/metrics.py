@@ -3,7 +3,7 @@
 The catalogue below is the only place where a metric is named. No label has unbounded values: never ids.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 
 from dyrygentd import wire
+from dyrygentd.errors import ConfigurationError
 
 Registry = CollectorRegistry
 Read = Callable[[], wire.Statistics]
@@ -74,9 +75,10 @@ class SchedulerCollector:
     def __init__(self, read: Read) -> None:
         self._read = read
 
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: registering must not read statistics of a scheduler that has not started."""
-        return ()
+    def describe(self) -> Iterator[Metric]:
+        """Yield names without values, so that a registry refuses a second scheduler; statistics are not read for it."""
+        for entry in CATALOGUE:
+            yield entry.kind(entry.name, entry.help)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric of the catalogue."""
@@ -108,9 +110,18 @@ class SchedulerCollector:
 
 
 def register(registry: Registry, read: Read) -> SchedulerCollector:
-    """Add the metrics of a scheduler to ``registry``; `unregister` takes them out again."""
+    """Add the metrics of a scheduler to ``registry``; `unregister` takes them out again.
+
+    Raises:
+        ConfigurationError: The registry has another scheduler's; every series would stand there twice, and scrapes would fail.
+    """
     collector = SchedulerCollector(read)
-    registry.register(collector)
+    try:
+        registry.register(collector)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the registry has metrics of another scheduler already: {error}", next_step="give each scheduler a registry"
+        ) from error
     return collector
 
 

@@ -1,0 +1,170 @@
+"""Metrics as Prometheus sees them: every entry, its name, both forms, and two schedulers in one program."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_classic
+
+from dyrygentd import __version__, metrics
+from dyrygentd.errors import ConfigurationError
+from dyrygentd.testing import FakeBroker
+from tests.scheduler.support import definition, scheduler
+
+pytestmark = pytest.mark.anyio
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+#: https://prometheus.io/docs/practices/naming, and what `promtool check metrics` complains about.
+_NAME = re.compile(r"dyrygentd(_[a-z0-9]+)+")
+_NO_BASE_UNITS = {"milliseconds", "ms", "minutes", "hours", "days", "kilobytes", "kb", "mb", "megabytes", "bits", "percent"}
+_RESERVED_ENDS = ("_count", "_sum", "_bucket", "_created", "_gauge", "_counter")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The scheduler is asyncio's."""
+    return "asyncio"
+
+
+def _families(registry: CollectorRegistry) -> dict[str, Metric]:
+    return {family.name: family for family in registry.collect()}
+
+
+def _value(registry: CollectorRegistry, name: str, **labels: str) -> float:
+    value = registry.get_sample_value(name, labels)
+    assert value is not None, name
+    return value
+
+
+async def _scraped() -> CollectorRegistry:
+    """A registry with the metrics of a scheduler that has run a workflow of three tasks, one of which failed."""
+    registry = CollectorRegistry()
+    broker = FakeBroker({"tasks.bad": lambda: 1 // 0})
+    async with scheduler(broker, registry=registry) as running:
+        await (await running.submit(definition("a; b < a; bad"))).wait(timeout_s=5)
+        text, _ = metrics.render(registry)
+    frozen = CollectorRegistry()
+    families = list(parse_classic(text.decode()))
+
+    class Frozen:
+        def collect(self) -> Iterator[Metric]:
+            return iter(families)
+
+    frozen.register(Frozen())
+    return frozen
+
+
+async def test_every_entry_of_the_catalogue_appears() -> None:
+    """Each entry is exported once, with its help and kind, and nothing beside them but what has labels."""
+    families = _families(await _scraped())
+    names = [entry.name for entry in metrics.CATALOGUE]
+    assert len(set(names)) == len(names)
+    for entry in metrics.CATALOGUE:
+        family = families.pop(entry.name)
+        assert family.documentation == entry.help
+        assert family.type == ("counter" if "Counter" in entry.kind.__name__ else "gauge")
+        assert len(family.samples) == 1
+    assert set(families) == {
+        "dyrygentd_nodes",
+        "dyrygentd_finished_workflows",
+        "dyrygentd_finished_tasks",
+        "dyrygentd_received_results",
+        "dyrygentd_problems",
+        "dyrygentd_build_info",
+    }
+
+
+async def test_values_are_those_of_the_scheduler() -> None:
+    """What was counted stands under the name that says so."""
+    registry = await _scraped()
+    assert _value(registry, "dyrygentd_submissions_total") == 1
+    assert _value(registry, "dyrygentd_dispatched_tasks_total") == 3
+    assert _value(registry, "dyrygentd_published_messages_total") == 3
+    assert _value(registry, "dyrygentd_finished_tasks_total", outcome="succeeded") == 2
+    assert _value(registry, "dyrygentd_finished_tasks_total", outcome="failed") == 1
+    assert _value(registry, "dyrygentd_finished_workflows_total", state="failed") == 1
+    assert _value(registry, "dyrygentd_finished_workflows_total", state="succeeded") == 0
+    assert _value(registry, "dyrygentd_received_results_total", path="pushed") == 3
+    assert _value(registry, "dyrygentd_nodes", state="dispatched") == 0
+    assert _value(registry, "dyrygentd_in_flight_limit_tasks") == 2000
+    assert _value(registry, "dyrygentd_workflows") == 0
+    assert _value(registry, "dyrygentd_problems") == 0
+    assert _value(registry, "dyrygentd_build_info", version=__version__) == 1
+    assert _value(registry, "dyrygentd_commits_total") >= 2
+
+
+async def test_names_keep_the_rules_of_prometheus() -> None:
+    """Prefix, base units, `_total` on counters and only there, help texts, bounded labels: what promtool would check."""
+    for family in _families(await _scraped()).values():
+        assert _NAME.fullmatch(family.name), family.name
+        assert family.documentation, family.name
+        assert not family.documentation.endswith("."), family.name
+        assert not _NO_BASE_UNITS & set(family.name.split("_")), family.name
+        assert not family.name.endswith(_RESERVED_ENDS), family.name
+        assert family.type in {"counter", "gauge"}, family.name
+        for sample in family.samples:
+            assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
+            assert set(sample.labels) <= {"state", "outcome", "path", "version"}, sample.labels
+            assert sample.value >= 0
+        if family.type == "counter":
+            assert not family.name.endswith("_total"), family.name
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", False),
+        (OPENMETRICS, True),
+        (f"{OPENMETRICS},text/plain;version=0.0.4;q=0.5,*/*;q=0.1", True),
+    ],
+)
+async def test_negotiation(accept: str, is_openmetrics: bool) -> None:
+    """OpenMetrics goes to whom asks for it, the classic form to everybody else; both can be parsed and say the same."""
+    registry = CollectorRegistry()
+    async with scheduler(FakeBroker(), registry=registry):
+        body, content_type = metrics.render(registry, accept)
+    assert content_type.startswith("application/openmetrics-text" if is_openmetrics else "text/plain")
+    assert body.endswith(b"# EOF\n") == is_openmetrics
+    families = list((parse_openmetrics if is_openmetrics else parse_classic)(body.decode()))
+    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 6
+
+
+async def test_registry_is_left_as_it_was() -> None:
+    """A scheduler's metrics are there while it runs, and gone afterwards, also after an error; it can be entered anew."""
+    registry = CollectorRegistry()
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it is about leaving the block
+            async with scheduler(FakeBroker(), registry=registry):
+                assert "dyrygentd_workflows" in _families(registry)
+                raise ZeroDivisionError
+        assert _families(registry) == {}
+    async with scheduler(FakeBroker()):
+        assert _families(registry) == {}
+
+
+async def test_two_schedulers_with_a_registry_each() -> None:
+    """Two schedulers in one program are scraped apart, since nothing is global."""
+    first, second = CollectorRegistry(), CollectorRegistry()
+    async with scheduler(FakeBroker(), registry=first) as busy, scheduler(FakeBroker(holds=True), registry=second) as held:
+        await (await busy.submit(definition("a; b"))).wait(timeout_s=5)
+        await held.submit(definition("a"))
+        assert _value(first, "dyrygentd_finished_tasks_total", outcome="succeeded") == 2
+        assert _value(second, "dyrygentd_finished_tasks_total", outcome="succeeded") == 0
+        assert _value(first, "dyrygentd_workflows") == 0
+        assert _value(second, "dyrygentd_workflows") == 1
+
+
+async def test_one_registry_for_two_is_refused() -> None:
+    """A second scheduler on one registry is refused: every series would stand there twice, and a scrape would fail."""
+    registry = CollectorRegistry()
+    async with scheduler(FakeBroker(), registry=registry):
+        with pytest.raises(ConfigurationError, match="metrics of another scheduler already"):
+            async with scheduler(FakeBroker(), registry=registry):
+                pass
+        assert "dyrygentd_workflows" in _families(registry)

@@ -1,0 +1,194 @@
+"""A crash at every boundary: before and after each save and each publishing, then recovery on the same disk and broker.
+
+The point after a publishing is the bad one: the broker has the messages, the daemon never heard of it.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from dyrygentd import wire
+from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.effects import Publish
+from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.ports import Selection
+from dyrygentd.scheduler import Scheduler
+from dyrygentd.store.sqlite import SqliteStore
+from dyrygentd.testing import FakeBroker, FakeDispatcher, FakeWatcher, MemoryStore
+from tests.scheduler.support import definition, limits, published, scheduler
+
+pytestmark = pytest.mark.anyio
+
+_TASKS: dict[str, Callable[..., object]] = {
+    "tasks.a": lambda: 1,
+    "tasks.b": lambda n: n + 1,
+    "tasks.c": lambda n: n + 2,
+    "tasks.d": sum,
+    "tasks.bad": lambda n: n / 0,
+}
+#: A chord between two tasks, a branch that fails, and one that is held for a moment.
+_GRAPH = "a; b < a; c < a; &j < b c; d < j; bad < a; blocked < bad; held! < a countdown=0.001"
+_ENDS = {
+    "a": "succeeded",
+    "b": "succeeded",
+    "c": "succeeded",
+    "j": "succeeded",
+    "d": "succeeded",
+    "bad": "failed",
+    "blocked": "blocked",
+    "held": "succeeded",
+}
+
+
+class _Crash(Exception):
+    """The process is gone."""
+
+
+class _Fuse:
+    """Crashes when it is passed for the ``at``-th time, and from then on always."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.passed: list[str] = []
+
+    def __call__(self, point: str) -> None:
+        self.passed.append(point)
+        if len(self.passed) > self.at:
+            raise _Crash(f"{len(self.passed)}: {point}")
+
+
+class _Fused:
+    """A store that crashes before or after a save."""
+
+    fuse: _Fuse = _Fuse(1000)
+
+    async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
+        self.fuse("before save")
+        await super().save(workflows, nodes)  # type: ignore[misc]
+        self.fuse("after save")
+
+
+class _FusedMemory(_Fused, MemoryStore):
+    pass
+
+
+class _FusedSqlite(_Fused, SqliteStore):
+    pass
+
+
+class _FusedDispatcher(FakeDispatcher):
+    """A dispatcher that crashes before or after sending, or halfway through a slice."""
+
+    fuse: _Fuse = _Fuse(1000)
+
+    async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
+        self.fuse("before publish")
+        half = len(messages) // 2
+        answers = [*await super().publish(messages[:half])]
+        self.fuse("amid publish")
+        answers += await super().publish(messages[half:])
+        self.fuse("after publish")
+        return answers
+
+
+class _World:
+    """What outlives the process: the disk and the broker with its workers."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.broker = FakeBroker(_TASKS)
+        self._dispatcher = _FusedDispatcher(self.broker)
+        self._memory = _FusedMemory()
+        self._path = path
+
+    def boot(self, fuse: _Fuse) -> Scheduler:
+        """Start a process that has forgotten everything."""
+        store = self._memory if self._path is None else _FusedSqlite(self._path)
+        store.fuse = self._dispatcher.fuse = fuse
+        self.broker.watcher = FakeWatcher(self.broker)
+        # Small bounds, so that a small workflow takes many turns.
+        bounds = limits(in_flight_max=3, dispatch_max=2, linger_s=0.0)
+        return scheduler(self.broker, store, dispatcher=self._dispatcher, limits=bounds)
+
+    async def live(self, fuse: _Fuse) -> wire.Outcome | None:
+        """Submit, as a client does that repeats itself, and wait for the end; None after a crash."""
+        with anyio.fail_after(10), suppress(BaseExceptionGroup):
+            async with self.boot(fuse) as running:
+                handle = await running.submit(definition(_GRAPH, key="ticket", prefix="p", output="d"))
+                return await handle.wait()
+        return None
+
+    async def check(self, outcome: wire.Outcome | None, story: object) -> None:
+        """One workflow, finished as it should; every task executed once, none before its dependencies."""
+        assert outcome is not None, story
+        assert (outcome.state, [node.name for node in outcome.failed_nodes]) == ("failed", ["bad"]), story
+        order = published(self.broker)
+        assert sorted(order) == ["a", "b", "bad", "c", "d", "held"], story
+        assert order[0] == "a", story
+        assert order.index("d") > max(order.index("b"), order.index("c")), story
+        async with self.boot(_Fuse(1000)) as running:
+            assert len((await running.list(Selection())).workflows) == 1, story
+            page = await running.nodes(outcome.id)
+            assert {node.name: node.state for node in page.nodes} == _ENDS, story
+            assert running.statistics().engine["workflows"] == 0, story
+        values = {message.task_id: message.input for message in self.broker.published}
+        assert values["p/d"] == b"[2,3]", story
+
+
+async def _points(path: Path | None) -> int:
+    """Return how many points an undisturbed run passes."""
+    world, fuse = _World(path), _Fuse(1000)
+    await world.check(await world.live(fuse), "undisturbed")
+    assert {"before save", "after save", "before publish", "amid publish", "after publish"} == set(fuse.passed)
+    return len(fuse.passed)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+async def test_crash_at_every_point(on_disk: bool, tmp_path: Path) -> None:
+    """After a crash at any one point the next start brings everything to its end, each task executed once."""
+    points = await _points(tmp_path / "calm.db" if on_disk else None)
+    assert points > 15
+    crashes = 0
+    for at in range(points):
+        world = _World(tmp_path / f"{at}.db" if on_disk else None)
+        first = _Fuse(at)
+        # A run that shares a turn more than the undisturbed one did passes fewer points, and then ends.
+        outcome = await world.live(first) or await world.live(_Fuse(1000))
+        await world.check(outcome, first.passed)
+        crashes += len(first.passed) > at
+    assert crashes > points / 2
+
+
+async def test_crash_during_recovery() -> None:
+    """After a crash at any point, and another at any of the first points of the recovery, the third start does it."""
+    points = await _points(None)
+    for at, again in itertools.product(range(points), range(8)):
+        world = _World(None)
+        first, second = _Fuse(at), _Fuse(again)
+        outcome = await world.live(first) or await world.live(second) or await world.live(_Fuse(1000))
+        await world.check(outcome, (first.passed, second.passed))
+
+
+async def test_cancel_survives_a_crash_once_answered(tmp_path: Path) -> None:
+    """A workflow whose cancel was answered stays cancelled, whatever its tasks did meanwhile."""
+    world = _World(tmp_path / "state.db")
+    world.broker.holds = True
+    fuse = _Fuse(1000)
+    cancelled: Any = None
+    with suppress(BaseExceptionGroup):
+        async with world.boot(fuse) as running:
+            handle = await running.submit(definition(_GRAPH, key="ticket", prefix="p"))
+            cancelled = await handle.cancel()
+            fuse.at = 0
+            await running.submit(definition("x"))
+    assert cancelled.state == "cancelled"
+    world.broker.holds = False
+    world.broker.let_go()
+    async with world.boot(_Fuse(1000)) as running:
+        assert (await running.view(cancelled.id)).state == "cancelled"
+        assert running.statistics().engine["counters"]["recovered"] == 0
+    assert set(published(world.broker)) <= {"a"}

@@ -28,13 +28,15 @@ def event_of_meta(task_id: str, meta: dict[str, Any]) -> TaskEvent | None:
     status, result = meta["status"], meta.get("result")
     if status == states.PENDING:
         return None
+    if not isinstance(status, str):
+        return event_of_undecodable(task_id, TypeError(f"its state is {status!r}"))
     if status == states.SUCCESS:
         return _succeeded(task_id, result)
     if status == states.FAILURE:
         return TaskFailed(task_id, _one_line(result))
     if status == states.REVOKED:
         return TaskRevoked(task_id, str(result) if result is not None else "revoked")
-    return TaskReported(task_id, str(status))
+    return TaskReported(task_id, status)
 
 
 def event_of_undecodable(task_id: str, error: BaseException) -> TaskEvent:

@@ -133,9 +133,10 @@ class PollingResultWatcher:
                     answers[task_id] = error
         except Exception as error:
             # Each backend has errors of its own, and none of them may end the watching.
+            problem = f"results cannot be read: {str(error) or type(error).__name__}"
             if not self._problem:
-                logger.warning("results cannot be read: %s; nothing is lost, they are read when the backend is back", error)
-            self._problem = f"results cannot be read: {str(error) or type(error).__name__}"
+                logger.warning("%s; nothing is lost, they are read when the backend is back", problem)
+            self._problem = problem
         else:
             self._problem = ""
         return answers

@@ -381,12 +381,12 @@ class RedisResultWatcher:
                 await self._subscriptions_changed.wait()
             channels = [self._watched[task_id] for task_id in _taken(self._to_subscribe) if task_id in self._watched]
             if channels:
-                await pubsub.subscribe(*channels)
+                await _send(pubsub, "SUBSCRIBE", channels)
             if len(self._to_unsubscribe) >= _SLICE:
                 # One that is watched again meanwhile stays subscribed.
                 gone = [channel for channel in _taken(self._to_unsubscribe) if channel not in self._task_of]
                 if gone:
-                    await pubsub.unsubscribe(*gone)
+                    await _send(pubsub, "UNSUBSCRIBE", gone)
 
     async def _read_confirmed(self, client: Any) -> None:
         while True:
@@ -455,14 +455,27 @@ class RedisResultWatcher:
         self._emit([event])
 
     def _note_problem(self, error: BaseException) -> None:
+        problem = f"results cannot be received: {str(error) or type(error).__name__}"
         if not self._problem:
-            logger.warning("results cannot be received: %s; nothing is lost, they are read when the backend is back", error)
-        self._problem = f"results cannot be received: {str(error) or type(error).__name__}"
+            logger.warning("%s; nothing is lost, they are read when the backend is back", problem)
+        self._problem = problem
 
     def _note_no_problem(self) -> None:
         if self._problem and self._connections > 1:
             logger.warning("results can be received again")
         self._problem = ""
+
+
+async def _send(pubsub: Any, command: str, channels: Sequence[bytes]) -> None:
+    """Send a command past redis-py's bookkeeping.
+
+    After an error redis-py reconnects once before it raises. If two tasks did that with one connection, the second would
+    overwrite the first one's socket; and all channels would be subscribed to for a session that is about to end.
+    """
+    connection = pubsub.connection
+    if connection is None or not connection.is_connected:
+        raise redis.ConnectionError("the connection was lost")
+    await connection.send_command(command, *channels)
 
 
 def _pool_like(backend: Any, timeout_s: float) -> Any:

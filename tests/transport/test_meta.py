@@ -1,0 +1,101 @@
+"""Every state that Celery stores, as an event."""
+
+from typing import Any
+
+import pytest
+from celery.exceptions import Reject, TaskRevokedError, WorkerLostError
+
+from dyrygentd.core.events import TaskEvent, TaskFailed, TaskReported, TaskRevoked, TaskSucceeded
+from dyrygentd.transport.meta import event_of_long_payload, event_of_meta, event_of_undecodable, is_final
+
+
+class _Unspeakable:
+    """Has no JSON form."""
+
+
+def _endless() -> list[Any]:
+    nested: list[Any] = []
+    nested.append(nested)
+    return nested
+
+
+@pytest.mark.parametrize(
+    ("status", "result", "event"),
+    [
+        ("PENDING", None, None),
+        ("STARTED", {"pid": 1, "hostname": "w"}, TaskReported("t", "STARTED")),
+        ("RETRY", ValueError("later"), TaskReported("t", "RETRY")),
+        ("RECEIVED", None, TaskReported("t", "RECEIVED")),
+        ("REJECTED", None, TaskReported("t", "REJECTED")),
+        ("PROGRESS", {"done": 50}, TaskReported("t", "PROGRESS")),
+        ("SUCCESS", None, TaskSucceeded("t", b"null")),
+        ("SUCCESS", {"ä": [1, True]}, TaskSucceeded("t", b'{"\\u00e4": [1, true]}')),
+        ("FAILURE", ValueError("no"), TaskFailed("t", "ValueError: no")),
+        ("FAILURE", ValueError("two\n   lines"), TaskFailed("t", "ValueError: two lines")),
+        ("FAILURE", WorkerLostError("exitcode 9"), TaskFailed("t", "WorkerLostError: exitcode 9")),
+        ("FAILURE", Reject("why", requeue=False), TaskFailed("t", "Reject: ('why', False)")),
+        ("FAILURE", "text only", TaskFailed("t", "text only")),
+        ("FAILURE", None, TaskFailed("t", "None")),
+        ("REVOKED", TaskRevokedError("expired"), TaskRevoked("t", "expired")),
+        ("REVOKED", TaskRevokedError("terminated"), TaskRevoked("t", "terminated")),
+        ("REVOKED", None, TaskRevoked("t", "revoked")),
+        (None, None, TaskFailed("t", "the stored result cannot be decoded: TypeError: its state is None")),
+    ],
+)
+def test_states(status: Any, result: Any, event: TaskEvent | None) -> None:
+    """Each state is read as what it means, and only ends are final."""
+    read = event_of_meta("t", {"status": status, "result": result})
+    assert read == event
+    if read is not None:
+        assert is_final(read) is not isinstance(read, TaskReported)
+
+
+def test_absent_result_is_none() -> None:
+    """A meta without a result field is a result of None, as backends leave it out."""
+    assert event_of_meta("t", {"status": "SUCCESS"}) == TaskSucceeded("t", b"null")
+
+
+@pytest.mark.parametrize("value", [_Unspeakable(), {1, _Unspeakable()}, _endless()])
+def test_value_without_json_form(value: Any) -> None:
+    """A pickled value that JSON cannot carry is a success without a value, with the reason for whoever needs it."""
+    event = event_of_meta("t", {"status": "SUCCESS", "result": value})
+    assert isinstance(event, TaskSucceeded)
+    assert event.value is None
+    assert "no JSON form" in event.value_error
+
+
+def test_long_error_is_cut() -> None:
+    """An error text is kept short, because it is stored and shown in lists."""
+    event = event_of_meta("t", {"status": "FAILURE", "result": ValueError("x" * 10_000)})
+    assert isinstance(event, TaskFailed)
+    assert len(event.error) == 500
+    assert event.error.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("beginning", "kind"),
+    [
+        (b'{"status": "SUCCESS", "result": "xx', TaskSucceeded),
+        (b'{"status":"FAILURE","result":', TaskFailed),
+        (b' {"status": "REVOKED", ', TaskRevoked),
+        (b'{"status": "PROGRESS", "result": ', TaskReported),
+        (b'{"status": "PENDING", "result": ', TaskFailed),
+        (b"\x80\x05\x95", TaskFailed),
+        (b"\x00celery-compressed\x00", TaskFailed),
+    ],
+)
+def test_long_payload(beginning: bytes, kind: type[TaskEvent]) -> None:
+    """The state of a result that is too long is read off its beginning, where Celery's JSON has it."""
+    event = event_of_long_payload("t", 10**8, beginning)
+    assert isinstance(event, kind)
+    if isinstance(event, TaskSucceeded):
+        assert event.value is None
+    if not isinstance(event, TaskReported):
+        assert "100000000 bytes" in str(event)
+
+
+def test_undecodable() -> None:
+    """What cannot be decoded is a failure, with the decoder's words."""
+    assert event_of_undecodable("t", ValueError("bad\nbyte")) == TaskFailed(
+        "t", "the stored result cannot be decoded: ValueError: bad byte"
+    )

@@ -1,0 +1,353 @@
+"""The guards of the Redis watcher, each on a real server that is made to misbehave."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+import redis
+from celery import Celery
+
+from dyrygentd.core.events import TaskFailed, TaskReported, TaskSucceeded
+from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.transport.redis import Pace, RedisResultWatcher
+from tests.support.apps import closing
+from tests.support.following import Told, eventually, following
+from tests.support.tasks import create_app, records
+
+pytestmark = [
+    pytest.mark.anyio,
+    # Celery's own, when it stores a result.
+    pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"),
+]
+
+#: Every guard is quick; the sweep comes too late to help the others out.
+_QUICK = Pace(beat_s=0.1, silence_max_s=0.5, sweep_s=600, command_timeout_s=0.5)
+_SWEEPING = Pace(beat_s=600, silence_max_s=700, sweep_s=0.2, command_timeout_s=5)
+_VALUE_BYTES_MAX = 16 * 1024 * 1024
+
+Store = Callable[..., None]
+
+
+@pytest.fixture
+def server(redis_server: EmbeddedServer) -> Iterator[redis.Redis]:
+    """A client for orders to the server."""
+    with records(redis_server.url) as server:
+        yield server
+
+
+@pytest.fixture
+def store(celery_app: Celery) -> Store:
+    """Store a result as a worker does; it blocks the loop meanwhile, so the watcher cannot listen."""
+
+    def store(task_id: str, result: Any = 1, state: str = "SUCCESS") -> None:
+        celery_app.backend.store_result(task_id, result, state)
+
+    return store
+
+
+def _watcher(app: Celery, *, pace: Pace = _QUICK, value_bytes_max: int = _VALUE_BYTES_MAX) -> RedisResultWatcher:
+    return RedisResultWatcher(app.backend, value_bytes_max=value_bytes_max, pace=pace)
+
+
+async def _ready(watcher: RedisResultWatcher, told: Told, store: Store) -> None:
+    """Wait until everything watched so far has been subscribed to and read; the order is kept, so the last one tells."""
+    store("there")
+    watcher.watch(["there"])
+    await told.wait_final("there")
+    told.events.clear()
+
+
+def _ids(count: int) -> list[str]:
+    return [f"task-{number}" for number in range(count)]
+
+
+# --- the usual ------------------------------------------------------------------------------------------------------
+
+
+async def test_pushed_and_read(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """A result comes through the channel if it is watched first, and through a read if it was there before."""
+    watcher = _watcher(celery_app)
+    store("before", [1])
+    async with following(watcher) as told:
+        watcher.watch(["before", "after"])
+        await told.wait_final("before")
+        first, *_ = told.events
+        await _ready(watcher, told, store)
+        store("after", [2])
+        await told.wait_final("after")
+    assert [first, *told.events] == [TaskSucceeded("before", b"[1]"), TaskSucceeded("after", b"[2]")]
+    statistics = watcher.statistics()
+    assert (statistics.pushed, statistics.read, statistics.swept) == (1, 2, 0)
+    assert (statistics.connections, statistics.watched, statistics.undecodable) == (1, 0, 0)
+    assert statistics.connected
+    assert "watched=0" in repr(watcher)
+
+
+async def test_states_on_the_way(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """Other states are reported and do not end the watching."""
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(["t"])
+        await _ready(watcher, told, store)
+        for state, result in (("STARTED", {"pid": 1}), ("RETRY", ValueError("again")), ("PROGRESS", {"at": 50}), ("SUCCESS", 1)):
+            store("t", result, state)
+        await told.wait_final("t")
+    assert told.events == [*(TaskReported("t", state) for state in ("STARTED", "RETRY", "PROGRESS")), TaskSucceeded("t", b"1")]
+
+
+async def test_duplicates_and_contradictions(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """The first end of a task is told once; the same again, or another one, is not."""
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(["a", "b", "last"])
+        await _ready(watcher, told, store)
+        store("a", ValueError("no"), "FAILURE")
+        store("a", 2)
+        store("b", 1)
+        key = celery_app.backend.get_key_for_task("b")
+        server.publish(key, str(server.get(key)))
+        store("last")
+        await told.wait_final("last")
+    assert told.events == [TaskFailed("a", "ValueError: no"), TaskSucceeded("b", b"1"), TaskSucceeded("last", b"1")]
+
+
+async def test_keyprefix_of_the_backend(redis_server: EmbeddedServer) -> None:
+    """Results under a `global_keyprefix` are found, and nobody else's of the same id."""
+    with (
+        closing(create_app(redis_server.url, redis_server.url, keyprefix="tenant")) as app,
+        closing(create_app(redis_server.url, redis_server.url)) as other,
+        records(redis_server.url) as server,
+    ):
+        watcher = _watcher(app)
+        app.backend.store_result("before", 1, "SUCCESS")
+        async with following(watcher) as told:
+            watcher.watch(["before", "after"])
+            await eventually(lambda: len(server.pubsub_channels("tenant_celery-task-meta-*")) == 2)
+            other.backend.store_result("after", "another tenant's", "SUCCESS")
+            app.backend.store_result("after", 2, "SUCCESS")
+            await told.wait_final("before", "after")
+    assert set(told.events) == {TaskSucceeded("before", b"1"), TaskSucceeded("after", b"2")}
+
+
+async def test_unwatching_unsubscribes(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """Channels are given up by the slice, so their number follows what is in flight and does not only grow."""
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(_ids(1200))
+        await _ready(watcher, told, store)
+        watcher.unwatch(_ids(1100))
+        watcher.watch(["task-7"])
+        await eventually(lambda: len(server.pubsub_channels("celery-task-meta-*")) <= 202)
+        store("task-7")
+        await told.wait_final("task-7")
+    assert watcher.statistics().watched == 100
+
+
+# --- losses ---------------------------------------------------------------------------------------------------------
+
+
+async def test_connections_killed_in_a_burst(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """Whatever is stored around killed connections is found, and told once: redis-py would reconnect and keep silent."""
+    watcher = _watcher(celery_app)
+    ids = _ids(600)
+    async with following(watcher) as told:
+        watcher.watch(ids)
+        for number, task_id in enumerate(ids):
+            store(task_id)
+            if number % 50 == 0:
+                server.client_kill_filter(_type="pubsub")
+                # Both orders: reconnecting now, and storing more before.
+                await anyio.sleep(0.01 * (number % 100 == 0))
+        await told.wait_final(*ids)
+    assert sorted(told.final()) == sorted(ids)
+    assert watcher.statistics().connections > 1
+
+
+async def test_stored_while_disconnected(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """Results of the time without a connection are read as soon as there is one again; the sweep is not waited for."""
+    watcher = _watcher(celery_app)
+    ids = _ids(50)
+    async with following(watcher) as told:
+        watcher.watch(ids)
+        await _ready(watcher, told, store)
+        server.client_kill_filter(_type="pubsub")
+        for task_id in ids:
+            store(task_id)
+        await told.wait_final(*ids)
+    statistics = watcher.statistics()
+    assert (statistics.read, statistics.swept, statistics.connections) == (1 + 50, 0, 2)
+
+
+async def test_normal_connection_killed(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """The connection for reads may be lost as well as the other."""
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(["a", "b"])
+        await _ready(watcher, told, store)
+        server.client_kill_filter(_type="normal", skipme=True)
+        store("a")
+        await told.wait_final("a")
+        # The dead connection is noticed by the next command at the latest, and this one needs a read.
+        server.set(celery_app.backend.get_key_for_task("c"), str(server.get(celery_app.backend.get_key_for_task("a"))))
+        watcher.watch(["c"])
+        await told.wait_final("c")
+        store("b")
+        await told.wait_final("b")
+
+
+async def test_server_hangs(celery_app: Celery, store: Store, server: redis.Redis, redis_server: EmbeddedServer) -> None:
+    """A connection that is open and silent is noticed by the heartbeat, and told as a problem."""
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(["t"])
+        await _ready(watcher, told, store)
+        assert redis_server.pid is not None
+        os.kill(redis_server.pid, signal.SIGSTOP)
+        try:
+            await eventually(lambda: watcher.statistics().problem)
+            assert not watcher.statistics().connected
+        finally:
+            os.kill(redis_server.pid, signal.SIGCONT)
+        store("t")
+        await told.wait_final("t")
+        await eventually(lambda: watcher.statistics().connected)
+
+
+async def test_slow_subscriber_is_cut_off(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """A server that drops us because we read too slowly loses us no result."""
+    server.config_set("client-output-buffer-limit", "pubsub 200kb 100kb 1")
+    watcher = _watcher(celery_app)
+    ids = _ids(60)
+    async with following(watcher) as told:
+        watcher.watch(ids)
+        await _ready(watcher, told, store)
+        for task_id in ids:
+            store(task_id, "x" * 100_000)
+        await told.wait_final(*ids)
+    assert sorted(told.final()) == sorted(ids)
+    assert watcher.statistics().connections > 1
+
+
+async def test_server_restarts(celery_app: Celery, store: Store, server: redis.Redis, redis_server: EmbeddedServer) -> None:
+    """After a restart with its data, what was stored before, meanwhile and after is found."""
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(["before", "between", "after"])
+        await _ready(watcher, told, store)
+        store("before")
+        redis_server.stop()
+        await eventually(lambda: watcher.statistics().problem)
+        redis_server.start()
+        store("between")
+        await told.wait_final("before", "between")
+        await eventually(lambda: watcher.statistics().connected)
+        store("after")
+        await told.wait_final("after")
+    assert sorted(told.final()) == ["after", "before", "between"]
+
+
+async def test_server_is_not_there_at_first(
+    celery_app: Celery, store: Store, redis_server: EmbeddedServer, server: redis.Redis
+) -> None:
+    """A watcher may start before its server."""
+    redis_server.stop()
+    watcher = _watcher(celery_app)
+    watcher.watch(["t"])
+    async with following(watcher) as told:
+        await eventually(lambda: "cannot be received" in watcher.statistics().problem)
+        redis_server.start()
+        store("t")
+        await told.wait_final("t")
+
+
+async def test_sweep_finds_what_was_never_published(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """A result whose notice was lost on the way is found by the sweep, and counted as such."""
+    store("elsewhere")
+    payload = server.get(celery_app.backend.get_key_for_task("elsewhere"))
+    watcher = _watcher(celery_app, pace=_SWEEPING)
+    async with following(watcher) as told:
+        watcher.watch(["t"])
+        await _ready(watcher, told, store)
+        server.set(celery_app.backend.get_key_for_task("t"), str(payload))
+        await told.wait_final("t")
+    assert watcher.statistics().swept == 1
+
+
+# --- strange contents -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", ["{", "[]", "{}", "null", '"text"', "\ud7ff"])
+@pytest.mark.parametrize("path", ["pushed", "read"])
+async def test_undecodable(payload: str, path: str, celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """What nobody can ever read fails its task with the reason, is counted, and holds up nobody else."""
+    watcher = _watcher(celery_app)
+    key = celery_app.backend.get_key_for_task("bad")
+    if path == "read":
+        server.set(key, payload)
+    async with following(watcher) as told:
+        watcher.watch(["bad", "good"])
+        if path == "pushed":
+            await _ready(watcher, told, store)
+            server.publish(key, payload)
+        store("good")
+        await told.wait_final("bad", "good")
+    [bad] = [event for event in told.events if event.task_id == "bad"]
+    assert isinstance(bad, TaskFailed)
+    assert "cannot be decoded" in bad.error
+    assert watcher.statistics().undecodable == 1
+
+
+@pytest.mark.parametrize("path", ["pushed", "read"])
+async def test_too_long_to_be_of_use(path: str, celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """A result far above what may be passed on is not decoded, which would hold up the loop: its state is all that is read."""
+    watcher = _watcher(celery_app, value_bytes_max=1000)
+    results = {"good": ("x" * 200_000, "SUCCESS"), "bad": (ValueError("x" * 200_000), "FAILURE"), "short": (1, "SUCCESS")}
+
+    def store_all() -> None:
+        for task_id, (result, state) in results.items():
+            store(task_id, result, state)
+
+    if path == "read":
+        store_all()
+    async with following(watcher) as told:
+        watcher.watch(list(results))
+        if path == "pushed":
+            await _ready(watcher, told, store)
+            store_all()
+        await told.wait_final(*results)
+    by_id = {event.task_id: event for event in told.events}
+    good, bad = by_id["good"], by_id["bad"]
+    assert isinstance(good, TaskSucceeded)
+    assert good.value is None
+    assert "bytes" in good.value_error
+    assert isinstance(bad, TaskFailed)
+    assert len(bad.error) < 1000
+    assert by_id["short"] == TaskSucceeded("short", b"1")
+    assert getattr(watcher.statistics(), path) >= 3
+
+
+async def test_many_large_results_at_once(celery_app: Celery, store: Store) -> None:
+    """Results that would not fit one reply are read in several, else the read would never end within its deadline."""
+    ids = _ids(20)
+    for task_id in ids:
+        store(task_id, "x" * 1_500_000)
+    watcher = _watcher(celery_app, pace=Pace(sweep_s=600))
+    async with following(watcher) as told:
+        watcher.watch(ids)
+        await told.wait_final(*ids)
+    assert sorted(told.final()) == sorted(ids)
+    assert (watcher.statistics().read, watcher.statistics().connections) == (20, 1)
+
+
+async def test_key_of_another_kind(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """A key that is no string is no result, and the others are read."""
+    server.rpush(celery_app.backend.get_key_for_task("list"), "x")
+    store("good")
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(["list", "good"])
+        await told.wait_final("good")
+    assert watcher.statistics().connections == 1

@@ -27,8 +27,8 @@ _LOG: Final = "demo:log"
 _READY: Final = "demo:ready"
 _START, _END = "+", "-"
 
-app = Celery("dyrygentd.demo", set_as_current=False)
-app.conf.update(broker_connection_retry_on_startup=True)
+# With a configuration of its own and without fixups, the user's CELERY_CONFIG_MODULE and DJANGO_SETTINGS_MODULE are left alone.
+app = Celery("dyrygentd.demo", set_as_current=False, fixups=[], config_source={"broker_connection_retry_on_startup": True})
 
 
 def recorded(function: Callable[..., Any]) -> Any:
@@ -104,9 +104,10 @@ def layers(tasks: int) -> Workflow:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A workflow to be shown, and the result that it must have."""
+    """A workflow to be shown, how many tasks it has, and the result that it must have."""
 
     name: str
+    tasks: int
     make: Callable[[], Any]
     expected: object
 
@@ -114,14 +115,14 @@ class Piece:
 def programme(nodes: int | None) -> list[Piece]:
     """Return what is shown, with one more workflow of so many tasks if a number is given."""
     pieces = [
-        Piece("chain of chords", blog, True),
-        Piece("groups in groups", nested, True),
-        Piece("sum of 100 sums", sums, 9900),
+        Piece("chain of chords", 57, blog, True),
+        Piece("groups in groups", 23, nested, True),
+        Piece("sum of 100 sums", 101, sums, 9900),
     ]
     if nodes is not None:
         # Of several ends none is the output, so there is no result, unless there is one task at the end.
-        is_single = nodes <= LAYERS
-        pieces.append(Piece(f"{min(LAYERS, nodes)} layers", functools.partial(layers, nodes), True if is_single else None))
+        expected = True if nodes <= LAYERS else None
+        pieces.append(Piece(f"{min(LAYERS, nodes)} layers", nodes, functools.partial(layers, nodes), expected))
     return pieces
 
 

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +20,16 @@ _NODES_MAX = 200_000
 _LONG = 1000
 """Workflows of so many tasks take long enough for a look at the time left."""
 
+_LINE_INTERVAL_S = 5.0
+"""Shortest time between two lines about a workflow where there is no terminal."""
+
 
 @click.command(
     epilog="""Exit status: 0 if every workflow succeeded, every task was executed exactly once and none before its dependencies;
     1 if not, or if something did not start."""
 )
-@click.option(
-    "--nodes", type=click.IntRange(1, _NODES_MAX), metavar="N", help=f"Run a workflow of N tasks too, up to {_NODES_MAX:,}."
-)
-@click.option(
-    "--workers", type=click.IntRange(1, 64), default=2, show_default=True, metavar="N", help="Celery workers to start, up to 64."
-)
+@click.option("--nodes", type=click.IntRange(1, _NODES_MAX), metavar="N", help="Run a workflow of N tasks too, in ten layers.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, metavar="N", help="Celery workers to start.")
 @click.option(
     "--timeout",
     "timeout_s",
@@ -77,6 +77,7 @@ class _Show:
         self._console = Console(stderr=True, highlight=False)
         self._bars: Any = None
         self._workflows: list[tuple[str, int]] = []
+        self._told_at = 0.0
 
     def __enter__(self) -> "_Show":
         return self
@@ -93,6 +94,7 @@ class _Show:
     def planned(self, workflows: list[tuple[str, int]]) -> None:
         say("")
         self._workflows = workflows
+        self._told_at = time.monotonic()
         if not self._console.is_terminal:
             return
         from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -111,7 +113,9 @@ class _Show:
         self._bars.start()
 
     def moved(self, number: int, ended: int) -> None:
-        if self._bars is not None:
+        if self._bars is None:
+            self._tell_progress(number, ended)
+        else:
             task = self._bars.tasks[number]
             if not task.started:
                 self._bars.start_task(task.id)
@@ -123,6 +127,7 @@ class _Show:
             self._bars.update(self._bars.tasks[number].id, rate=f"{_rate(tasks, seconds)}/s")
         else:
             say(f"  {name}: {tasks:,} tasks in {seconds:.2f} s")
+            self._told_at = time.monotonic()
 
     def kept(self, report: Any) -> None:
         self.tell(report)
@@ -132,6 +137,12 @@ class _Show:
         """Print the outcome."""
         self._end_bars()
         click.echo(_json(report) if self._is_json else _text(report))
+
+    def _tell_progress(self, number: int, ended: int) -> None:
+        name, tasks = self._workflows[number]
+        if ended < tasks and time.monotonic() - self._told_at >= _LINE_INTERVAL_S:
+            say(f"  {name}: {ended:,} of {tasks:,} tasks")
+            self._told_at = time.monotonic()
 
     def _end_bars(self) -> None:
         if self._bars is not None:

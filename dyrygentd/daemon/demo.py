@@ -8,6 +8,7 @@ Nothing is left behind, and each way to leave something has one guard:
 - *A child that does not end*: all are killed. There is nothing here that is worth an orderly end.
 """
 
+import asyncio
 import os
 import re
 import signal
@@ -16,11 +17,13 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
-from typing import Final, NamedTuple, Protocol
+from threading import Thread
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,10 +31,12 @@ import anyio.to_thread
 from dyrygentd import wire
 from dyrygentd.canvas import decode_value, definition_of
 from dyrygentd.client.aio import AsyncClient, AsyncHandle
-from dyrygentd.core.graph import Definition
+from dyrygentd.core.graph import Graph
 from dyrygentd.daemon.embedded import SOCKET_PATH_BYTES_MAX, ChildProcess, EmbeddedServer, find_server
-from dyrygentd.demo import LAYERS, Piece, Ran, Records, check, programme, unknown
+from dyrygentd.demo import LAYERS, Executions, Piece, Ran, Records, check, programme, unknown
 from dyrygentd.errors import DaemonUnreachable, DyrygentError, OutsideError
+
+_T = TypeVar("_T")
 
 NODES_MAX: Final = 200_000
 
@@ -193,18 +198,16 @@ class _Stage:
 
     async def perform(self) -> None:
         """Do all of it; with ``keep``, stay until cancelled."""
+        program = find_server()
         self._observer.begin(str(self._directory))
-        url = await self._start_server()
+        url = await self._start_server(program.name)
         self._spawn_daemon(url)
         self._spawn_workers(url)
-        # The children import what they need; meanwhile this process makes the graphs.
-        pieces = programme(self._options.nodes)
-        definitions = await anyio.to_thread.run_sync(_definitions, pieces, abandon_on_cancel=True)
         async with AsyncClient(self._socket) as client:
             with closing(Records(url)) as records:
                 await self._wait_ready(client, records)
                 try:
-                    self.report = await self._run_all(client, records, pieces, definitions)
+                    self.report = await self._run_all(client, records)
                 except DaemonUnreachable:
                     self._blame_the_dead()
                     raise
@@ -221,13 +224,12 @@ class _Stage:
 
     # --- up ---
 
-    async def _start_server(self) -> str:
-        program = find_server()
+    async def _start_server(self, program: str) -> str:
         server = EmbeddedServer(self._directory, appendonly=False, start_timeout_s=self._options.timeout_s)
         self._exits.callback(server.kill)
         await anyio.to_thread.run_sync(server.start)
-        self._children.append(_Child(f"the broker ({program.name})", server.wait_exit, server.log_path))
-        self._tell_started("broker", f"{program.name}, on a Unix socket")
+        self._children.append(_Child(f"the broker ({program})", server.wait_exit, server.log_path))
+        self._tell_started("broker", f"{program}, on a Unix socket")
         return server.url
 
     def _spawn_workers(self, url: str) -> None:
@@ -283,42 +285,27 @@ class _Stage:
 
     # --- at work ---
 
-    async def _run_all(self, client: AsyncClient, records: Records, pieces: list[Piece], definitions: list[Definition]) -> Report:
-        self._observer.planned([(definition.name, definition.graph.task_count) for definition in definitions])
-        ended = [await self._run_one(client, number, definition) for number, definition in enumerate(definitions)]
+    async def _run_all(self, client: AsyncClient, records: Records) -> Report:
+        pieces = programme(self._options.nodes)
+        self._observer.planned([(piece.name, piece.tasks) for piece in pieces])
+        ended = [await self._run_one(client, number, piece) for number, piece in enumerate(pieces)]
         executions = await anyio.to_thread.run_sync(records.executions)
-        ran = []
-        for piece, definition, view in zip(pieces, definitions, ended, strict=True):
-            once, in_order, problems = check(definition.graph, executions)
-            ran.append(
-                Ran(
-                    name=view.name,
-                    id=view.id,
-                    state=view.state,
-                    tasks=definition.graph.task_count,
-                    seconds=_seconds(view),
-                    once=once,
-                    in_order=in_order,
-                    result=None if view.result_text is None else decode_value(view.result_text),
-                    expected=piece.expected,
-                    problems=problems,
-                )
-            )
         return Report(
-            ran=ran,
-            foreign=unknown([definition.graph for definition in definitions], executions),
+            ran=[_ran(piece, graph, view, executions) for piece, (graph, view) in zip(pieces, ended, strict=True)],
+            foreign=unknown([graph for graph, _ in ended], executions),
             seconds=time.monotonic() - self._began_at,
             workers=self._options.workers,
             directory=self._directory,
             socket=self._socket,
         )
 
-    async def _run_one(self, client: AsyncClient, number: int, definition: Definition) -> wire.WorkflowView:
-        handle = await client.submit(definition)
-        await self._follow(handle, number, definition.name)
+    async def _run_one(self, client: AsyncClient, number: int, piece: Piece) -> tuple[Graph, wire.WorkflowView]:
+        graph, body = await _in_daemon_thread(lambda: _prepared(piece))
+        handle = await client.submit(body)
+        await self._follow(handle, number, piece.name)
         view = await handle.status(with_result=True)
         self._observer.finished(number, _seconds(view))
-        return view
+        return graph, view
 
     async def _follow(self, handle: AsyncHandle, number: int, name: str) -> None:
         most = 0
@@ -337,8 +324,42 @@ class _Stage:
             _require_alive(child, grace_s=0.2)
 
 
-def _definitions(pieces: list[Piece]) -> list[Definition]:
-    return [definition_of(piece.make(), name=piece.name) for piece in pieces]
+async def _in_daemon_thread(function: Callable[[], _T]) -> _T:
+    """Compute something for seconds that may be given up at once: unlike anyio's threads, this one holds up no exit."""
+    outcome: Future[_T] = Future()
+    # Else a cancelled wait would cancel it, and the thread could not set it.
+    outcome.set_running_or_notify_cancel()
+
+    def compute() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    Thread(target=compute, name="compute", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
+
+
+def _prepared(piece: Piece) -> tuple[Graph, bytes]:
+    """Return the graph and the body of its submission."""
+    definition = definition_of(piece.make(), name=piece.name)
+    return definition.graph, wire.encode_definition(definition)
+
+
+def _ran(piece: Piece, graph: Graph, view: wire.WorkflowView, executions: Executions) -> Ran:
+    once, in_order, problems = check(graph, executions)
+    return Ran(
+        name=piece.name,
+        id=view.id,
+        state=view.state,
+        tasks=graph.task_count,
+        seconds=_seconds(view),
+        once=once,
+        in_order=in_order,
+        result=None if view.result_text is None else decode_value(view.result_text),
+        expected=piece.expected,
+        problems=problems,
+    )
 
 
 def _seconds(view: wire.WorkflowView) -> float:

@@ -35,7 +35,7 @@ def _with_synthetic_worker(bench: Bench, site: Site) -> None:
     sizes = {maker().name: maker().task_count for maker in makers}
     found = samples()
     _run_synthetic(bench, site, group_of(100))
-    runs = bench.size(5, 1)
+    runs = bench.size(3, 1)
     for number in range(runs):
         bench.say(f"cpu_per_node: synthetic worker, run {number + 1} of {runs}")
         for maker in makers:
@@ -78,7 +78,7 @@ def _run_synthetic(bench: Bench, site: Site, shape: Shape) -> tuple[float, float
 
 
 def _with_two_celery_workers(bench: Bench, site: Site) -> None:
-    n, runs = bench.size(10_000, 60), bench.size(3, 1)
+    n, runs = bench.size(10_000, 60), bench.size(2, 1)
     makers: dict[str, Callable[[], Shape]] = {"group": lambda: group_of(n), "layered": lambda: layered(n)}
     found = samples()
     for number in range(runs):
@@ -140,7 +140,7 @@ def _recorded(executions: Executions) -> list[Execution]:
 
 
 def _chains_with(worker: CeleryWorker, bench: Bench, site: Site) -> None:
-    n, runs = bench.size(300, 20), bench.size(5, 1)
+    n, runs = bench.size(300, 20), bench.size(3, 1)
     found = samples()
     for number in range(runs):
         bench.say(f"cpu_per_node: one Celery worker, run {number + 1} of {runs}")

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -61,9 +62,10 @@ class WatcherSetup:
 
 
 def message(task_id: str, *, args: bytes = b"[1]", task: str = "tests.support.tasks.identity") -> Publish:
-    """A message of a task that the test workers know."""
+    """A message of a task that the test workers know; each task id is a node of its own."""
+    node = crc32(task_id.encode())
     return Publish(
-        workflow_id="contract", node=0, attempt=1, task_id=task_id, signature=Signature(task, args), input=None, parent_id=""
+        workflow_id="contract", node=node, attempt=1, task_id=task_id, signature=Signature(task, args), input=None, parent_id=""
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from dyrygentd.ports import Store
 from tests.contracts.adapters import DISPATCHERS, STORES, WATCHERS, DispatcherSetup, StoreSetup, WatcherSetup
+from tests.contracts.real import filesystem_dispatcher, polling_watcher, redis_dispatcher, redis_watcher
 
 
 def _name(setup: Callable[..., object]) -> str:
@@ -36,7 +37,7 @@ async def store(stores: StoreSetup) -> AsyncIterator[Store]:
     await store.close()
 
 
-@pytest.fixture(params=DISPATCHERS, ids=_name)
+@pytest.fixture(params=[*DISPATCHERS, redis_dispatcher, filesystem_dispatcher], ids=_name)
 async def sending(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DispatcherSetup]:
     """A dispatcher with its broker."""
     setup: AbstractAsyncContextManager[DispatcherSetup] = request.param(tmp_path, request)
@@ -45,7 +46,7 @@ async def sending(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         await sending.dispatcher.close()
 
 
-@pytest.fixture(params=WATCHERS, ids=_name)
+@pytest.fixture(params=[*WATCHERS, redis_watcher, polling_watcher], ids=_name)
 async def receiving(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[WatcherSetup]:
     """A watcher with its backend."""
     setup: AbstractAsyncContextManager[WatcherSetup] = request.param(tmp_path, request)

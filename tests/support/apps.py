@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from celery import Celery
+from kombu import pools
 
 
 @contextmanager
 def closing(app: Celery) -> Iterator[Celery]:
-    """Close an app and its result consumer at the end.
+    """Close an app, its result consumer and kombu's pools at the end.
 
     An AsyncResult unsubscribes when it is collected, and would try for 20 s to reach a server that has gone by then.
     """
@@ -20,3 +21,4 @@ def closing(app: Celery) -> Iterator[Celery]:
             consumer.stop()
             consumer._pubsub = None
         app.close()
+        pools.reset()

@@ -1,5 +1,6 @@
 """`dyrygentd demo`: see it work, with nothing installed or running before and nothing left behind."""
 
+import os
 import shutil
 import signal
 import sys
@@ -19,6 +20,8 @@ _NODES_MAX = 200_000
 
 _LONG = 1000
 """Workflows of so many tasks take long enough for a look at the time left."""
+
+_ECHO_COLUMNS = 6
 
 _LINE_INTERVAL_S = 5.0
 """Shortest time between two lines about a workflow where there is no terminal."""
@@ -54,13 +57,13 @@ def demo(nodes: int | None, workers: int, timeout_s: float, keep: bool, is_json:
         with _Show(is_json=is_json) as show:
             report = stage.run(options, show)
     except stage.Interrupted as interrupted:
-        say(f"{_word(interrupted.number)}: everything is stopped, nothing is left behind")
+        _say_on_new_line(f"{_word(interrupted.number)}: everything is stopped, nothing is left behind")
         sys.exit(128 + interrupted.number)
     if keep:
-        say("everything is stopped, nothing is left behind")
+        _say_on_new_line("everything is stopped, nothing is left behind")
     else:
         show.tell(report)
-        say(f"everything is stopped, nothing is left behind; it took {render.duration(report.seconds)}")
+        say(f"\neverything is stopped, nothing is left behind; it took {render.duration(report.seconds)}")
         if report.is_good and not is_json:
             _tell_next()
     if not report.is_good:
@@ -75,6 +78,9 @@ class _Show:
 
         self._is_json = is_json
         self._console = Console(stderr=True, highlight=False)
+        if self._console.is_terminal:
+            # A ^C that the terminal shows behind the last bar must not wrap, or the bars would be drawn one line too low.
+            self._console.width = max(self._console.width - _ECHO_COLUMNS, 20)
         self._bars: Any = None
         self._workflows: list[tuple[str, int]] = []
         self._told_at = 0.0
@@ -243,7 +249,7 @@ def _tell_next() -> None:
 
 def _tell_how_to_look(directory: str, socket: str) -> None:
     ctl = _program("dyrygentctl", is_absolute=True)
-    say("\nit stays up until Ctrl-C; in another terminal")
+    say(f"\nit stays up until Ctrl-C, or `kill {os.getpid()}`; in another terminal")
     for command in (
         f"export DYRYGENTD_SOCKET={socket}",
         f"{ctl} list",
@@ -263,7 +269,12 @@ def _program(name: str, *, is_absolute: bool = False) -> str:
         return name
     if not beside.exists():
         return name
-    return str(beside.absolute() if is_absolute else beside)
+    return os.path.abspath(beside) if is_absolute else str(beside)
+
+
+def _say_on_new_line(words: str) -> None:
+    """Say something after a ^C that a terminal shows."""
+    say(f"\n{words}" if sys.stderr.isatty() else words)
 
 
 def _word(number: int) -> str:

@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyrygentd.canvas import Workflow, decode_value, definition_of, encode_value
-from dyrygentd.core.graph import Definition, Graph, Signature
+from dyrygentd.core.graph import SERIALIZERS, Definition, Graph, Signature
 from dyrygentd.errors import BadNode, BadRequest, DuplicateNode, DyrygentError, EmptyWorkflow, NotACanvas
-from dyrygentd.wire import SERIALIZERS, decode_definition, encode_definition
+from dyrygentd.wire import decode_definition, encode_definition
 
 app = Celery("test_canvas", broker="memory://", backend="cache+memory://", set_as_current=False)
 

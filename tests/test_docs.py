@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from dyrygentd.cli.serve import main as dyrygentd
@@ -89,8 +90,9 @@ def test_workflow_built_by_hand(directory: Path, run: Callable[[str], str]) -> N
 
 def test_settings_are_listed_once() -> None:
     """Every setting has a flag, so that the three ways to set it cannot drift apart."""
-    flags = {flag for option in dyrygentd.commands["serve"].params for flag in option.opts}
-    assert flags == {"--" + setting.name.replace("_", "-") for setting in config.settings()} | {"--config"}
+    serve = dyrygentd.commands["serve"]
+    flags = {flag for option in serve.get_params(click.Context(serve)) for flag in option.opts}
+    assert flags == {"--" + setting.name.replace("_", "-") for setting in config.settings()} | {"--config", "--help"}
 
 
 @pytest.mark.parametrize("path", re.findall(r"\[[^]]*\]\((?!http)([^)#]+)\)|`(tests/[\w/.]+|dyrygentd/[\w/.]+)`", README))

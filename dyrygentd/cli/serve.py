@@ -1,7 +1,11 @@
-"""`dyrygentd`: serve (also without a command), demo, check-config."""
+"""`dyrygentd`: serve (also without a command), demo, check-config.
 
-import functools
-from collections.abc import Callable
+The settings are imported only by the commands that have them: they bring along the scheduler and the HTTP side, for which
+`--version`, `--help` and the demo should not wait.
+"""
+
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +15,36 @@ from dyrygentd import __version__
 from dyrygentd.cli import Commands
 from dyrygentd.cli.demo import demo
 
+class _Configured(click.Command):
+    """A command with one flag for each setting."""
 
-def _configured(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one flag for each setting, and the loaded configuration instead of them."""
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        return [*_setting_flags(), *super().get_params(context)]
+
+
+@cache
+def _setting_flags() -> tuple[click.Option, ...]:
     from dyrygentd.daemon import config
 
-    @functools.wraps(function)
-    def run(config_path: Path | None, **flags: Any) -> None:
-        extra = {name: flags.pop(name) for name in list(flags) if name not in names}
-        given = {name: value for name, value in flags.items() if value is not None}
-        function(config.load(config_path, given), **extra)
+    flags = [click.Option(["--config"], type=click.Path(path_type=Path), metavar="PATH", help="TOML file.")]
+    for setting in config.settings():
+        choices, kind = setting.metadata["choices"], config.kind_of(setting)
+        flags.append(
+            click.Option(
+                ["--" + setting.name.replace("_", "-")],
+                type=click.Choice(choices) if choices else click.Path(path_type=Path) if kind is Path else kind,
+                metavar=setting.metadata["metavar"] or None,
+                help=setting.metadata["about"] + (f" [default: {setting.default}]" if setting.default is not None else ""),
+            )
+        )
+    return tuple(flags)
 
-    names = {setting.name for setting in config.settings()}
-    decorated = run
-    for setting in reversed(config.settings()):
-        choices = setting.metadata["choices"]
-        kind = config.kind_of(setting)
-        decorated = click.option(
-            "--" + setting.name.replace("_", "-"),
-            type=click.Choice(choices) if choices else click.Path(path_type=Path) if kind is Path else kind,
-            metavar=setting.metadata["metavar"] or None,
-            help=setting.metadata["about"] + (f" [default: {setting.default}]" if setting.default is not None else ""),
-        )(decorated)
-    return click.option(
-        "--config", "config_path", type=click.Path(path_type=Path), metavar="PATH", help="TOML file [default: $DYRYGENTD_CONFIG]."
-    )(decorated)
+
+def _loaded(flags: Mapping[str, Any]) -> Any:
+    from dyrygentd.daemon import config
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    return config.load(given.pop("config", None), given)
 
 
 class _ServeByDefault(Commands):
@@ -58,28 +67,28 @@ def main() -> None:
     """Run workflows of thousands of tasks on existing Celery workers. Without a command: serve."""
 
 
-@main.command()
-@_configured
-def serve(loaded: Any) -> None:
+@main.command(cls=_Configured)
+def serve(**flags: Any) -> None:
     """Serve until SIGTERM or Ctrl-C."""
+    configuration = _loaded(flags).configuration
     from dyrygentd.daemon.run import run
 
-    run(loaded.configuration)
+    run(configuration)
 
 
-@main.command("check-config")
+@main.command("check-config", cls=_Configured)
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-@_configured
-def check_config(loaded: Any, is_json: bool) -> None:
+def check_config(is_json: bool, **flags: Any) -> None:
     """Print the effective configuration and where each value comes from; secrets are masked."""
+    origins = _loaded(flags).origins
     if is_json:
         from dyrygentd import wire
 
-        rows = {origin.name: {"value": origin.shown, "origin": origin.origin} for origin in loaded.origins}
+        rows = {origin.name: {"value": origin.shown, "origin": origin.origin} for origin in origins}
         click.echo(wire.encode(rows).decode())
         return
-    width = max(len(origin.name) for origin in loaded.origins)
-    for origin in loaded.origins:
+    width = max(len(origin.name) for origin in origins)
+    for origin in origins:
         click.echo(f"{origin.name:<{width}} = {origin.shown}  # {origin.origin}")
 
 

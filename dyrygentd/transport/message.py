@@ -6,11 +6,13 @@ Routing, serializers, compression, headers and the publish signals are Celery's 
 
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from celery.utils.saferepr import saferepr
 from kombu.utils.json import loads
 
 from dyrygentd.core.effects import Publish
+from dyrygentd.core.graph import Signature
 
 #: What a task class may set about its messages; the same attributes as `celery.app.task.extract_exec_options` reads.
 _TASK_OPTIONS: Final = (
@@ -28,6 +30,19 @@ _TASK_OPTIONS: Final = (
 #: Every message carries the workflow's id under this name, so that one broadcast can revoke a whole workflow.
 WORKFLOW_STAMP: Final = "dyrygentd_workflow"
 
+#: Signatures kept in their parsed form.
+_READ_MAX: Final = 256
+
+
+class _Parts(NamedTuple):
+    """A signature as Celery takes it. Shared between messages, so nobody may change it."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+    argsrepr: str
+    kwargsrepr: str
+
 
 class MessageSender:
     """Builds the message of a node and gives it to a kombu producer."""
@@ -37,15 +52,21 @@ class MessageSender:
         self._task_options: dict[str, dict[str, Any]] = {}
         # Members of a group after a group share one long list as their input: it is parsed once.
         self._parse_input = lru_cache(maxsize=4)(loads)
+        # Large workflows repeat few signatures, and the ones that are equal are one object.
+        self._read = lru_cache(maxsize=_READ_MAX)(self._read_signature)
+        self._declared: set[str] = set()
+        self._declared_by: Any = None
 
     def send(self, producer: Any, publish: Publish) -> None:
         """Build, route, encode and publish. Raises what routing, the serializer or the transport raise."""
         app, signature = self._app, publish.signature
-        # A tuple, as in a signature, so that monitors show `(1, 2)` for one task whoever sent it.
-        args, kwargs = tuple(loads(signature.args)), loads(signature.kwargs)
+        parts = self._read(signature)
+        args, kwargs, options = parts.args, dict(parts.kwargs), {**parts.options}
         if publish.input is not None:
             args = (self._parse_input(publish.input), *args)
-        options = self._options_of(signature.task) | loads(signature.options)
+        else:
+            options.setdefault("argsrepr", parts.argsrepr)
+        options.setdefault("kwargsrepr", parts.kwargsrepr)
         options = app.amqp.router.route(options, signature.task, args, kwargs, app.tasks.get(signature.task))
         stamps = [*(options.pop("stamped_headers", None) or ()), WORKFLOW_STAMP]
         options[WORKFLOW_STAMP] = publish.workflow_id
@@ -74,7 +95,32 @@ class MessageSender:
             stamped_headers=stamps,
             **{stamp: options.pop(stamp, None) for stamp in stamps},
         )
+        queue = getattr(options.get("queue"), "name", None)
+        if queue in self._declared_on(producer):
+            # kombu knows that too, but binds a copy of the queue each time before it looks: 40 µs a message.
+            options["declare"] = ()
         app.amqp.send_task_message(producer, signature.task, message, **{**options, "retry": False})
+        if queue is not None:
+            self._declared.add(queue)
+
+    def _read_signature(self, signature: Signature) -> "_Parts":
+        # A tuple, as in a signature, so that monitors show `(1, 2)` for one task whoever sent it.
+        args, kwargs = tuple(loads(signature.args)), loads(signature.kwargs)
+        amqp, levels = self._app.amqp, self._app.conf.task_repr_maxlevels
+        return _Parts(
+            args,
+            kwargs,
+            self._options_of(signature.task) | loads(signature.options),
+            # As Celery makes them when they are not given, for each message anew.
+            saferepr(args, amqp.argsrepr_maxsize, maxlevels=levels),
+            saferepr(kwargs, amqp.kwargsrepr_maxsize, maxlevels=levels),
+        )
+
+    def _declared_on(self, producer: Any) -> set[str]:
+        """Return the names of the queues that were declared over this producer's connection."""
+        if self._declared_by is not producer:
+            self._declared_by, self._declared = producer, set()
+        return self._declared
 
     def _options_of(self, task: str) -> dict[str, Any]:
         """Return what the task's class says about its messages, if this process knows the task."""

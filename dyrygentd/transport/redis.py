@@ -321,7 +321,9 @@ class RedisResultWatcher:
             begun = anyio.current_time()
             try:
                 await self._session()
-            except* (RedisError, OSError, TimeoutError, _Silent) as errors:
+            except* Exception as errors:
+                # Not only what redis-py documents: over uvloop, writing to a connection that was just lost is a RuntimeError.
+                # Whatever it is, a new session starts over with everything.
                 self._note_problem(_first(errors))
             if anyio.current_time() - begun > _RETRY_MAX_S:
                 pause_s = _RETRY_FIRST_S
@@ -457,7 +459,9 @@ class RedisResultWatcher:
     def _note_problem(self, error: BaseException) -> None:
         problem = f"results cannot be received: {str(error) or type(error).__name__}"
         if not self._problem:
-            logger.warning("%s; nothing is lost, they are read when the backend is back", problem)
+            is_expected = isinstance(error, RedisError | OSError | _Silent)
+            story = None if is_expected else error
+            logger.warning("%s; nothing is lost, they are read when the backend is back", problem, exc_info=story)
         self._problem = problem
 
     def _note_no_problem(self) -> None:

@@ -105,6 +105,9 @@ class Store(Protocol):
     async def load(self, workflow_id: str) -> Stored | None:
         """Read one workflow, whatever its state."""
 
+    async def record(self, workflow_id: str) -> WorkflowRecord | None:
+        """Read what is stored of a workflow itself, without its definition and nodes; cheap, whatever its size."""
+
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
         """Return the ids that fit: the exact id alone, else ids with this prefix and workflows with this name, newest first."""
 

@@ -317,8 +317,10 @@ class Scheduler:
         workflow = self._live(workflow_id)
         if workflow is not None:
             return wire.view_of_running(workflow, with_result=with_result)
-        stored = await self._stored(workflow_id)
-        return wire.view_of_record(stored.record, with_result=with_result)
+        record = await self._store.record(workflow_id)
+        if record is None:
+            raise WorkflowNotFound(workflow_id)
+        return wire.view_of_record(record, with_result=with_result)
 
     async def list(self, selection: Selection) -> wire.WorkflowPage:
         """Return a page of workflows, newest first."""

@@ -62,6 +62,11 @@ class MemoryStore:
         record = self._workflows.get(workflow_id)
         return None if record is None else self._stored(record)
 
+    async def record(self, workflow_id: str) -> WorkflowRecord | None:
+        """Read what is stored of a workflow itself, without its definition."""
+        record = self._workflows.get(workflow_id)
+        return None if record is None else replace(record, document=None)
+
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
         """Return the ids that fit, newest first; the exact id alone if there is one."""
         if reference in self._workflows:

@@ -15,6 +15,7 @@ from dyrygentd import __version__
 from dyrygentd.cli import Commands
 from dyrygentd.cli.demo import demo
 
+
 class _Configured(click.Command):
     """A command with one flag for each setting."""
 

@@ -47,6 +47,8 @@ HISTORY_MAX: Final = 20_000
 _PRUNED_PER_SAVE: Final = 5
 #: Definitions longer than this are deflated in a thread; it takes about 10 ms a megabyte.
 _INLINE_BYTES: Final = 16_384
+#: More rows than this are unpacked in a thread; ten thousand take 40 ms.
+_INLINE_ROWS: Final = 500
 
 _COLUMNS = "seq, id, name, key, labels, state, created_at, finished_at, tasks, counts, error"
 
@@ -233,16 +235,24 @@ class SqliteStore:
         if not rows:
             return None
         row = rows[0]
-        try:
-            record = _record(row, document=zlib.decompress(row[-1]))
-        except zlib.error as error:
-            raise self._damaged(f"the definition of workflow '{workflow_id}': {error}") from error
         nodes = await self._fetch(
             "SELECT node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value"
             " FROM nodes WHERE workflow = ?",
             row[0],
         )
-        return Stored(record, [NodeRecord(workflow_id, *node) for node in nodes])
+
+        def unpack() -> Stored:
+            return Stored(_record(row, document=zlib.decompress(row[-1])), [NodeRecord(workflow_id, *node) for node in nodes])
+
+        try:
+            return unpack() if len(nodes) <= _INLINE_ROWS else await anyio.to_thread.run_sync(unpack)
+        except zlib.error as error:
+            raise self._damaged(f"the definition of workflow '{workflow_id}': {error}") from error
+
+    async def record(self, workflow_id: str) -> WorkflowRecord | None:
+        """Read what is stored of a workflow itself, without its definition and nodes."""
+        rows = await self._fetch(f"SELECT {_COLUMNS}, result FROM workflows WHERE id = ?", workflow_id)
+        return _record(rows[0], document=None) if rows else None
 
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
         """Return the ids that fit, newest first; the exact id alone if there is one."""

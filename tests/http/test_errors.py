@@ -9,6 +9,7 @@ import pytest
 
 from dyrygentd.http.routes import HttpLimits
 from tests.http.support import Daemon, unix_connection
+from tests.support.servers import wait_until
 
 
 def _node(name: str, *after: str, **fields: Any) -> dict[str, Any]:
@@ -154,6 +155,25 @@ def test_what_is_no_http_is_not_logged_as_an_error(daemon: Daemon, caplog: pytes
         client.connect(str(daemon.path))
         client.sendall(b"\x16\x03\x01\x02\x00\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.0 400 ")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_body_in_a_wrong_encoding_is_refused(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    """What the client sent is not our error, and gets no traceback."""
+    answer = daemon.ask("POST", "/v1/workflows", b"abc", {"Content-Encoding": "gzip"})
+    assert (answer.status, answer.json["code"]) == (400, "bad-request")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_client_that_goes_away_is_not_logged_as_an_error(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    """Ctrl-C in the middle of a large submission is ordinary life."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(daemon.path))
+        client.sendall(b"POST /v1/workflows HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        # The last chunk is there as soon as it counts.
+        wait_until(lambda: daemon.http_statistics().bodies_bytes == 1)
+    wait_until(lambda: daemon.http_statistics().bodies_bytes == 0)
+    assert daemon.ask("GET", "/healthz").status == 200
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 

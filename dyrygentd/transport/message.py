@@ -27,6 +27,8 @@ _TASK_OPTIONS: Final = (
     "time_limit",
     "soft_time_limit",
 )
+#: What a message says about itself. Celery lets the option ``headers`` replace it, and a result under another id is never seen.
+_OWN_HEADERS: Final = frozenset({"id", "task", "root_id", "parent_id", "group", "retries", "eta", "lang", "ignore_result"})
 #: Every message carries the workflow's id under this name, so that one broadcast can revoke a whole workflow.
 WORKFLOW_STAMP: Final = "dyrygentd_workflow"
 
@@ -107,10 +109,14 @@ class MessageSender:
         # A tuple, as in a signature, so that monitors show `(1, 2)` for one task whoever sent it.
         args, kwargs = tuple(loads(signature.args)), loads(signature.kwargs)
         amqp, levels = self._app.amqp, self._app.conf.task_repr_maxlevels
+        options = self._options_of(signature.task) | loads(signature.options)
+        headers = options.get("headers")
+        if isinstance(headers, dict):
+            options["headers"] = {name: value for name, value in headers.items() if name not in _OWN_HEADERS}
         return _Parts(
             args,
             kwargs,
-            self._options_of(signature.task) | loads(signature.options),
+            options,
             # As Celery makes them when they are not given, for each message anew.
             saferepr(args, amqp.argsrepr_maxsize, maxlevels=levels),
             saferepr(kwargs, amqp.kwargsrepr_maxsize, maxlevels=levels),

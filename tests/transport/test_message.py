@@ -135,6 +135,16 @@ async def test_unknown_task(what: str, app: Celery, dispatcher: CeleryDispatcher
     _assert_equal(await _ours(dispatcher, signature, queued, client), _celerys(signature, queued, client))
 
 
+async def test_headers_do_not_replace_the_messages_own(
+    app: Celery, dispatcher: CeleryDispatcher, queued: Look, client: redis.Redis
+) -> None:
+    """Celery lets them, and then the result is stored where nobody looks, or nowhere, or another task runs."""
+    theirs = {"id": "other", "task": "other", "root_id": "other", "ignore_result": True, "x-trace": "abc"}
+    headers = (await _ours(dispatcher, app.signature(_ECHO, headers=theirs), queued, client))["headers"]
+    assert (headers["id"], headers["task"], headers["ignore_result"], headers["x-trace"]) == (_TASK_ID, _ECHO, False, "abc")
+    assert headers["root_id"] != "other"
+
+
 async def test_callbacks(app: Celery, dispatcher: CeleryDispatcher, queued: Look, client: redis.Redis) -> None:
     """Callbacks of a task go along inside its message, because it is the worker that starts them."""
     signature = app.tasks[_ECHO].s(1)

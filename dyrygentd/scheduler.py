@@ -502,7 +502,7 @@ class Scheduler:
         for workflow in batch.finished:
             del self._finishing[workflow.workflow_id]
             self._to_forget.append(workflow.workflow_id)
-            logger.info("workflow %s '%s' %s", workflow.workflow_id, workflow.name, workflow.state)
+            logger.info("workflow %s %r %s", workflow.workflow_id, workflow.name, workflow.state)
         if batch.watch:
             self._watcher.watch(batch.watch)
         if batch.publish:
@@ -584,7 +584,7 @@ class Scheduler:
 
     async def _set_aside(self, record: WorkflowRecord, error: DyrygentError) -> None:
         """End a workflow that cannot be rebuilt, so that it keeps no other from going on."""
-        logger.error("workflow %s '%s' cannot be rebuilt and is set aside: %s", record.workflow_id, record.name, error)
+        logger.error("workflow %s %r cannot be rebuilt and is set aside: %s", record.workflow_id, record.name, error)
         ended = replace(
             record,
             document=None,

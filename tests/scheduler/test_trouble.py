@@ -3,6 +3,7 @@
 import logging
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -465,3 +466,13 @@ async def test_workflow_that_cannot_be_rebuilt_is_set_aside(tmp_path: Path) -> N
         view = await running.view(bad.id)
         assert view.state == "failed"
         assert view.error.startswith("it cannot be rebuilt: definition version 99 is unknown")
+
+
+async def test_names_cannot_write_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever names a workflow must not be able to make up what the log says."""
+    caplog.set_level(logging.INFO, "dyrygentd")
+    async with scheduler(FakeBroker(), MemoryStore()) as running:
+        await (await running.submit(replace(definition("a"), name="x\n2026 ERROR forged"))).wait(timeout_s=5)
+    (message,) = [record.message for record in caplog.records if "forged" in record.message]
+    assert "'x\\n2026 ERROR forged' succeeded" in message
+    assert "\n" not in message

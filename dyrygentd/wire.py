@@ -5,6 +5,7 @@ document is the body of a submission, a definition file, and what the store keep
 (``{"__type__": "datetime", …}``) and stay text here: nothing in this process looks into them before the message is built.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -461,6 +462,25 @@ def decode(body: bytes, form: type[T]) -> T:
     """Read one of the forms of this module. Raises `BadRequest` with the path of the first error."""
     decoded: T = _decode(body, form)
     return decoded
+
+
+def decode_view(body: bytes) -> WorkflowView:
+    """Read a workflow's view; raises as `decode` does.
+
+    Its result is passed on as the worker stored it, and Python writes what no standard of JSON knows: ``NaN``, ``Infinity``
+    and halves of surrogate pairs.
+    """
+    try:
+        return decode(body, WorkflowView)
+    except BadRequest as error:
+        try:
+            document = json.loads(body)
+            result = json.dumps(document.pop("result")).encode()
+            view = msgspec.convert(document, WorkflowView)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise error from None
+        view.result = Raw(result)
+        return view
 
 
 def _decode(body: bytes, form: Any) -> Any:

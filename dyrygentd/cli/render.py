@@ -51,7 +51,10 @@ def moment(at: float | None) -> str:
     """Return a time of the past in local time, as short as today permits."""
     if at is None:
         return ""
-    then, now = time.localtime(at), time.localtime()
+    try:
+        then, now = time.localtime(at), time.localtime()
+    except (OverflowError, OSError):
+        return "the end of time"  # A countdown may be any number.
     return time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
 
 

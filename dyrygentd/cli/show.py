@@ -125,11 +125,14 @@ def _workflow(view: "wire.WorkflowView") -> str:
 
 def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
     """Show the nodes that failed, and how many wait in vain for each of them."""
-    failed = list(itertools.islice(handle.nodes(states=["failed"]), _FAILED_SHOWN)) if view.counts.get("failed") else []
+    # The counts know tasks only. A join fails too, if its list of values is too large.
+    if not (view.state == "failed" or view.counts.get("failed") or view.counts.get("blocked")):
+        return
+    failed = list(itertools.islice(handle.nodes(states=["failed"]), _FAILED_SHOWN))
     if not failed:
         return
     click.echo("\n" + render.node_rows(failed))
-    more = view.counts["failed"] - len(failed)
+    more = view.counts.get("failed", 0) - len(failed)
     if more > 0:
         say(f"and {more} more: `dyrygentctl show {view.id} --state failed`")
     if view.counts.get("blocked"):

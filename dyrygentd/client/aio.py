@@ -69,7 +69,7 @@ class AsyncClient:
     async def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
         query = {"result": "true"} if with_result else {}
-        return wire.decode(await self._channel.request("GET", forms.workflow_target(reference, query=query)), wire.WorkflowView)
+        return wire.decode_view(await self._channel.request("GET", forms.workflow_target(reference, query=query)))
 
     async def handle(self, reference: str) -> "AsyncHandle":
         """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``."""
@@ -149,7 +149,7 @@ class AsyncHandle:
 
     async def cancel(self) -> wire.WorkflowView:
         """Cancel the workflow; one that has finished stays as it is."""
-        return wire.decode(await self._channel.request("POST", forms.workflow_target(self.id, "cancel")), wire.WorkflowView)
+        return wire.decode_view(await self._channel.request("POST", forms.workflow_target(self.id, "cancel")))
 
     async def nodes(self, *, states: Iterable[str] = (), page: int = forms.PAGE) -> AsyncIterator[wire.NodeView]:
         """Iterate over the nodes in their order, page by page."""
@@ -200,10 +200,11 @@ class AsyncHandle:
 
     async def _view(self, query: Mapping[str, object], *, extra_s: float = 0.0) -> wire.WorkflowView:
         target = forms.workflow_target(self.id, query=query)
-        return wire.decode(await self._channel.request("GET", target, extra_s=extra_s), wire.WorkflowView)
+        return wire.decode_view(await self._channel.request("GET", target, extra_s=extra_s))
 
     async def _failed_nodes(self, view: wire.WorkflowView) -> list[wire.NodeView]:
-        if not view.counts.get("failed"):
+        # Not `counts`, which know tasks only: a join fails too, if its list of values is too large.
+        if view.state == "succeeded":
             return []
         target = forms.nodes_target(self.id, states=["failed"], limit=forms.FAILED_NODES_MAX)
         return wire.decode(await self._channel.request("GET", target), wire.NodePage).nodes

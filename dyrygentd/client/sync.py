@@ -67,7 +67,7 @@ class Client:
     def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
         query = {"result": "true"} if with_result else {}
-        return wire.decode(self._connection.request("GET", forms.workflow_target(reference, query=query)), wire.WorkflowView)
+        return wire.decode_view(self._connection.request("GET", forms.workflow_target(reference, query=query)))
 
     def handle(self, reference: str) -> "Handle":
         """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``."""
@@ -152,7 +152,7 @@ class Handle:
 
     def cancel(self) -> wire.WorkflowView:
         """Cancel the workflow; one that has finished stays as it is."""
-        return wire.decode(self._connection.request("POST", forms.workflow_target(self.id, "cancel")), wire.WorkflowView)
+        return wire.decode_view(self._connection.request("POST", forms.workflow_target(self.id, "cancel")))
 
     def nodes(self, *, states: Iterable[str] = (), page: int = forms.PAGE) -> Iterator[wire.NodeView]:
         """Iterate over the nodes in their order, page by page."""
@@ -202,10 +202,11 @@ class Handle:
 
     def _view(self, query: Mapping[str, object], *, extra_s: float = 0.0) -> wire.WorkflowView:
         target = forms.workflow_target(self.id, query=query)
-        return wire.decode(self._connection.request("GET", target, extra_s=extra_s), wire.WorkflowView)
+        return wire.decode_view(self._connection.request("GET", target, extra_s=extra_s))
 
     def _failed_nodes(self, view: wire.WorkflowView) -> list[wire.NodeView]:
-        if not view.counts.get("failed"):
+        # Not `counts`, which know tasks only: a join fails too, if its list of values is too large.
+        if view.state == "succeeded":
             return []
         target = forms.nodes_target(self.id, states=["failed"], limit=forms.FAILED_NODES_MAX)
         return wire.decode(self._connection.request("GET", target), wire.NodePage).nodes

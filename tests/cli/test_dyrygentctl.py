@@ -197,6 +197,23 @@ def test_show_puts_failures_first_with_their_causes(ctl: Ctl) -> None:
     assert json.loads(ctl("show", "@latest", "--node", "b", "--json").stdout)["blocked_by"] == "a"
 
 
+def test_failed_join_is_shown(ctl: Ctl, daemon: Daemon) -> None:
+    """No task failed, so the counts are silent; the operator still wants to know what stopped the workflow."""
+    daemon.broker.tasks["large"] = lambda: "x" * 9_000_000
+    nodes: list[dict[str, Any]] = [{"name": name, "task": "large"} for name in "ab"]
+    nodes += [{"name": "all", "join": True, "after": ["a", "b"]}, {"name": "c", "task": "add", "after": ["all"]}]
+    ctl("submit", "-", "--wait", input=json.dumps({"nodes": nodes}))
+    assert re.search(r"^all +failed +\(join\) .* the limit is ", ctl("show", "@latest").stdout, re.M)
+
+
+def test_node_that_is_held_beyond_all_calendars_is_shown(slow_ctl: Ctl) -> None:
+    """A countdown may be any number, and `show` must not break on it."""
+    nodes = [{"name": "a", "task": "add", "options": {"countdown": 1e300}}]
+    slow_ctl("submit", "-", input=json.dumps({"nodes": nodes}))
+    assert "held until the end of time" in slow_ctl("show", "@latest", "--nodes").stdout
+    assert "the end of time" in slow_ctl("show", "@latest", "--node", "a").stdout
+
+
 def test_result_is_shown(ctl: Ctl) -> None:
     """The result is what many workflows are run for."""
     ctl("submit", "-", "--wait", input=json.dumps(GOOD))

@@ -80,6 +80,26 @@ def test_failure_is_told_with_its_nodes(client: Client) -> None:
         outcome.raise_for_state()
 
 
+def test_failure_of_a_join_is_told(daemon: Daemon) -> None:
+    """The counts know tasks only, and these all succeeded: the node that failed says why."""
+    daemon.broker.tasks["large"] = lambda: "x" * 9_000_000
+    nodes: list[dict[str, Any]] = [{"name": name, "task": "large"} for name in "ab"]
+    nodes += [{"name": "all", "join": True, "after": ["a", "b"]}, {"name": "c", "task": "add", "after": ["all"]}]
+    outcome = Client(daemon.path).submit({"nodes": nodes}).wait(10)
+    assert outcome.state == "failed"
+    assert [node.name for node in outcome.failed_nodes] == ["all"]
+    assert "the limit is" in (outcome.failed_nodes[0].error or "")
+
+
+@pytest.mark.parametrize("value", ["NaN", "[Infinity, -Infinity]", '"\\ud800"'])
+def test_result_that_only_python_calls_json_is_read(daemon: Daemon, value: str) -> None:
+    """Celery stores what Python's JSON writes; the workflow succeeded, so its result is there to be read."""
+    daemon.broker.tasks["odd"] = lambda: json.loads(value)
+    handle = Client(daemon.path).submit({"nodes": [{"task": "odd"}]})
+    assert json.dumps(handle.wait(10).result) == value
+    assert handle.status(with_result=True).result_text == value.encode()
+
+
 def test_workflows_are_listed_and_found(client: Client) -> None:
     """Pages are the client's business: a caller says how many workflows it wants."""
     ids = [client.submit(CHAIN, labels={"n": str(number)}).id for number in range(5)]

@@ -225,6 +225,18 @@ class StoreUnavailable(OutsideError):
     code = "store-unavailable"
 
 
+class NotStored(OutsideError):
+    """A submission did not reach the disk in time; ``withdrawn`` tells whether it can still be run."""
+
+    code = "not-stored"
+
+    def __init__(self, reason: str, timeout_s: float, *, withdrawn: bool) -> None:
+        fate = "it was withdrawn and will not run" if withdrawn else "it may still be taken"
+        super().__init__(f"the workflow was not on disk within {timeout_s:g} s, {fate}: {reason}")
+        self.withdrawn = withdrawn
+        self.next_step = "submit again when the disk works" if withdrawn else "repeat the submission with the same key"
+
+
 class StoreLocked(OutsideError):
     """Another process has the database open."""
 

@@ -59,6 +59,7 @@ from dyrygentd.errors import (
     DyrygentError,
     NodeNotFound,
     NotAccepting,
+    NotStored,
     StoreUnavailable,
     WaitTimeout,
     WorkflowNotFound,
@@ -186,6 +187,7 @@ class Scheduler:
         self._errands_awake = anyio.Event()
         self._finishing: dict[str, RunningWorkflow] = {}
         self._submitting: dict[str, anyio.Event] = {}
+        self._withdrawn: set[str] = set()
         self._keys: dict[str, str] = {}
         self._key_lock = anyio.Lock()
         self._listeners: dict[str, set[_Listener]] = {}
@@ -245,7 +247,13 @@ class Scheduler:
         return Handle(self, submitted.id, created=submitted.created)
 
     async def submit_definition(self, definition: Definition) -> wire.Submitted:
-        """Submit a definition; return when it is on disk. Raises `NotAccepting`."""
+        """Submit a definition; return when it is on disk.
+
+        Raises:
+            NotAccepting: Not now.
+            NotStored: The disk did not answer in time. Without a key the submission is withdrawn, so that trying again does not
+                run it twice; with one it may still be taken, and trying again finds it.
+        """
         self._refuse_if_not_accepting(len(definition.graph))
         # First, so that nothing waits, and nobody can be cancelled, between looking for the key and the inbox.
         document = await _in_thread_if_long(lambda: wire.encode_definition(definition), 100 * len(definition.graph))
@@ -256,7 +264,7 @@ class Scheduler:
             async with self._key_lock:
                 known = self._keys.get(definition.key) or await self._store.find_key(definition.key)
                 workflow_id = known or self._take_in(definition, document)
-        await self._wait_durable(workflow_id)
+        await self._wait_durable(workflow_id, is_keyed=definition.key is not None)
         if known is None:
             return _submitted(workflow_id, definition, created=True)
         view = await self.view(known)
@@ -501,12 +509,13 @@ class Scheduler:
                 self._keys.pop(record.key, None)
         for workflow in batch.finished:
             del self._finishing[workflow.workflow_id]
+            self._withdrawn.discard(workflow.workflow_id)
             self._to_forget.append(workflow.workflow_id)
             logger.info("workflow %s %r %s", workflow.workflow_id, workflow.name, workflow.state)
         if batch.watch:
             self._watcher.watch(batch.watch)
         if batch.publish:
-            self._to_publish.extend(batch.publish)
+            self._to_publish.extend(message for message in batch.publish if message.workflow_id not in self._withdrawn)
             self._publisher_awake.set()
         if batch.unwatch:
             self._watcher.unwatch(batch.unwatch)
@@ -643,7 +652,7 @@ class Scheduler:
         )
         return workflow_id
 
-    async def _wait_durable(self, workflow_id: str) -> None:
+    async def _wait_durable(self, workflow_id: str, *, is_keyed: bool) -> None:
         with anyio.move_on_after(self.limits.durable_timeout_s):
             durable = self._submitting.get(workflow_id)
             if durable is not None:
@@ -651,10 +660,11 @@ class Scheduler:
                 if workflow_id in self._submitting:
                     self._refuse_if_ended(workflow_id)
             return
-        raise NotAccepting(
-            self._store_problem or "the database is slow",
-            next_step="the workflow may still be taken: repeat the submission with the same key",
-        )
+        if not is_keyed:
+            self._withdrawn.add(workflow_id)
+            self._post(CancelRequested(workflow_id))
+        reason = self._store_problem or "the database is slow"
+        raise NotStored(reason, self.limits.durable_timeout_s, withdrawn=not is_keyed)
 
     def _tell_that_it_ended(self) -> None:
         """Wake everybody who waits for something that will not happen any more in this process."""

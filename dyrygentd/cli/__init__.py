@@ -6,7 +6,7 @@ that help and completion answer at once.
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -86,6 +86,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 def say(words: str) -> None:
     """Tell a person something."""
     click.echo(words, err=True)
+
+
+def say_problems(problems: Sequence[str]) -> None:
+    """Tell what keeps the daemon from its work."""
+    from dyrygentd.cli.render import visible
+
+    for problem in problems:
+        say(f"problem: {visible(problem)}")
 
 
 def fail(words: str, *, next_step: str = "", status: int = FAILED) -> NoReturn:

@@ -123,6 +123,11 @@ def reason(node: "wire.NodeView") -> str:
         return f"blocked by {node.blocked_by}"
     if node.held_until:
         return f"held until {moment(node.held_until)}"
+    if node.state == "dispatching":
+        return "waits for the broker"
+    if node.state == "dispatched":
+        age = duration(max(0.0, time.time() - (node.dispatched_at or 0.0)))
+        return f"{node.reported or 'in the broker or at a worker'} for {age}"
     return node.reported or ""
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyrygentd.cli import Session, command, main, pairs, render, say
+from dyrygentd.cli import Session, command, main, pairs, render, say, say_problems
 
 if TYPE_CHECKING:
     from dyrygentd import wire
@@ -84,6 +84,9 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
         click.echo("\n" + render.node_rows(nodes))
     else:
         _show_failed(handle, view)
+        if not view.is_finished:
+            _show_in_flight(handle, view)
+            say_problems(session.client().health().problems)
 
 
 @main.command()
@@ -100,8 +103,7 @@ def stats(session: Session) -> None:
     for part in ("engine", "store", "dispatcher", "watcher"):
         click.echo(f"\n{click.style(part, bold=True)}")
         click.echo(render.fields(_flat(getattr(statistics, part))))
-    for problem in statistics.problems:
-        say(f"problem: {render.visible(problem)}")
+    say_problems(statistics.problems)
 
 
 def _workflow(view: "wire.WorkflowView") -> str:
@@ -140,6 +142,17 @@ def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
         click.echo("\n" + render.node_rows(blocked))
         if view.counts["blocked"] > len(blocked):
             say(f"and {view.counts['blocked'] - len(blocked)} more: `dyrygentctl show {view.id} --state blocked`")
+
+
+def _show_in_flight(handle: "Handle", view: "wire.WorkflowView") -> None:
+    """Show what the rest waits for: the tasks that have been in the broker or at a worker the longest come first."""
+    nodes = list(itertools.islice(handle.nodes(states=["held", "dispatching", "dispatched"]), _FAILED_SHOWN))
+    if not nodes:
+        return
+    click.echo("\n" + render.node_rows(sorted(nodes, key=lambda node: node.dispatched_at or 0.0)))
+    more = sum(view.counts.get(state, 0) for state in ("held", "dispatching", "dispatched")) - len(nodes)
+    if more > 0:
+        say(f"and {more} more: `dyrygentctl show {view.id} --state dispatched`")
 
 
 def _node(node: "wire.NodeView") -> str:

@@ -197,6 +197,15 @@ def test_show_puts_failures_first_with_their_causes(ctl: Ctl) -> None:
     assert json.loads(ctl("show", "@latest", "--node", "b", "--json").stdout)["blocked_by"] == "a"
 
 
+def test_show_tells_what_a_running_workflow_waits_for(slow_ctl: Ctl) -> None:
+    """At three in the morning the question is which task it hangs on, and for how long."""
+    nodes = [{"name": "slow", "task": "add"}, {"name": "after", "task": "add", "after": ["slow"]}]
+    slow_ctl("submit", "-", input=json.dumps({"nodes": nodes}))
+    out = slow_ctl("show", "@latest").stdout
+    assert re.search(r"^slow +dispatch\w+ +add .*(waits for the broker|in the broker or at a worker for)", out, re.M)
+    assert not re.search("^after", out, re.M)
+
+
 def test_failed_join_is_shown(ctl: Ctl, daemon: Daemon) -> None:
     """No task failed, so the counts are silent; the operator still wants to know what stopped the workflow."""
     daemon.broker.tasks["large"] = lambda: "x" * 9_000_000

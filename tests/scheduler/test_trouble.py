@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from dyrygentd.errors import BrokerUnavailable, DaemonUnreachable, NotAccepting, StoreLocked, StoreUnavailable
+from dyrygentd.errors import BrokerUnavailable, DaemonUnreachable, NotAccepting, NotStored, StoreLocked, StoreUnavailable
 from dyrygentd.ports import Emit, Selection, Store
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
@@ -73,14 +73,29 @@ async def test_submission_is_answered_when_durable(gated: Gated) -> None:
     assert published(broker) == ["a"]
 
 
-async def test_submission_does_not_wait_for_ever(gated: Gated) -> None:
-    """A disk that does not answer ends in an error with a next step, and the workflow may still be taken."""
+async def test_submission_without_an_answer_does_not_run(gated: Gated) -> None:
+    """A submission that could not be stored in time is withdrawn, so that whoever tries again does not run it twice."""
     broker = FakeBroker()
     async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.02)) as running:
         gated.shut()
-        with pytest.raises(NotAccepting, match="the database is slow") as caught:
+        with pytest.raises(NotStored, match="the database is slow") as caught:
             await running.submit(definition("a"))
-        assert "repeat the submission with the same key" in caught.value.next_step
+        assert caught.value.withdrawn
+        gated.open_gate()
+        await until(lambda: running.statistics().engine["counters"]["workflows_cancelled"] == 1)
+        await until(lambda: not running._withdrawn)
+    assert published(broker) == []
+
+
+async def test_submission_with_a_key_may_still_be_taken(gated: Gated) -> None:
+    """With a key the submission stands, and the error says to repeat it."""
+    broker = FakeBroker()
+    async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.02)) as running:
+        gated.shut()
+        with pytest.raises(NotStored, match="it may still be taken") as caught:
+            await running.submit(definition("a", key="ticket"))
+        assert not caught.value.withdrawn
+        assert "with the same key" in caught.value.next_step
         gated.open_gate()
         await until(lambda: published(broker) == ["a"])
 
@@ -134,7 +149,7 @@ async def test_repeating_a_key_that_is_not_durable_yet(gated: Gated) -> None:
     async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.02)) as running:
         gated.shut()
         for _ in range(3):
-            with pytest.raises(NotAccepting):
+            with pytest.raises(NotStored):
                 await running.submit(definition("a", key="ticket"))
         gated.open_gate()
         # A slow machine may need longer for the disk than this test lets a caller wait.

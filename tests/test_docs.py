@@ -1,5 +1,6 @@
 """What the README shows works: its files are taken out of it and run."""
 
+import json
 import os
 import re
 import subprocess
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FILES = {
     name: re.sub(r"(?m)^ {3}", "", body) if indent else body
-    for indent, name, body in re.findall(r"(?ms)^( *)<!-- file: (\S+) -->\n *```python\n(.*?)^ *```", README)
+    for indent, name, body in re.findall(r"(?ms)^( *)<!-- file: (\S+) -->\n *```\w+\n(.*?)^ *```", README)
 }
 
 
@@ -73,6 +74,13 @@ def test_three_steps(directory: Path, environment: dict[str, str], worker: Celer
     arguments = ["--app", "tasks:app", "--database", "state.db", "--socket", "dyrygentd.sock"]
     with Daemon(arguments, directory=directory, environment=environment):
         assert run("submit.py") == f"succeeded {sum(width // 2 for width in range(100))}\n"
+        ctl = [str(Path(sys.executable).with_name("dyrygentctl")), "--socket", "dyrygentd.sock", "submit", "--wait"]
+        for target, result in (("definition.json", 32 + 2048), ("tasks:canvas", sum(width // 2 for width in range(100)))):
+            command = [*ctl, "--json", target]
+            done = subprocess.run(
+                command, cwd=directory, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=True
+            )
+            assert json.loads(done.stdout)["result"] == result
 
 
 def test_two_schedulers_in_one_program(worker: CeleryWorker, run: Callable[[str], str]) -> None:

@@ -36,10 +36,13 @@ async def serving(
 
 
 class _WithoutMalformed(logging.Filter):
-    """A request that is no HTTP is the client's fault: one line without a traceback, and only for who asks for it."""
+    """A request that is no HTTP is the client's fault: one line without a traceback, and only for who asks for it.
+
+    A body that cannot be decoded is met a second time when aiohttp reads what the handler has left of it.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError):
             logger.debug("a request is no HTTP: %s", record.exc_info[1])
             return False
         return True

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from celery.app.defaults import SETTING_KEYS
 from celery.utils.saferepr import saferepr
 from kombu.utils.json import loads
 
@@ -32,6 +33,8 @@ _OWN_HEADERS: Final = frozenset({"id", "task", "root_id", "parent_id", "group", 
 #: Every message carries the workflow's id under this name, so that one broadcast can revoke a whole workflow.
 WORKFLOW_STAMP: Final = "dyrygentd_workflow"
 
+#: Celery 5.6 does not let its users choose how deep a repr goes.
+_HAS_REPR_LEVELS: Final = "task_repr_maxlevels" in SETTING_KEYS
 #: Signatures kept in their parsed form.
 _READ_MAX: Final = 256
 
@@ -108,7 +111,8 @@ class MessageSender:
     def _read_signature(self, signature: Signature) -> "_Parts":
         # A tuple, as in a signature, so that monitors show `(1, 2)` for one task whoever sent it.
         args, kwargs = tuple(loads(signature.args)), loads(signature.kwargs)
-        amqp, levels = self._app.amqp, self._app.conf.task_repr_maxlevels
+        amqp = self._app.amqp
+        depth = {"maxlevels": self._app.conf.task_repr_maxlevels} if _HAS_REPR_LEVELS else {}
         options = self._options_of(signature.task) | loads(signature.options)
         headers = options.get("headers")
         if isinstance(headers, dict):
@@ -118,8 +122,8 @@ class MessageSender:
             kwargs,
             options,
             # As Celery makes them when they are not given, for each message anew.
-            saferepr(args, amqp.argsrepr_maxsize, maxlevels=levels),
-            saferepr(kwargs, amqp.kwargsrepr_maxsize, maxlevels=levels),
+            saferepr(args, amqp.argsrepr_maxsize, **depth),
+            saferepr(kwargs, amqp.kwargsrepr_maxsize, **depth),
         )
 
     def _declared_on(self, producer: Any) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused, TaskEvent
 
@@ -93,9 +93,12 @@ class Store(Protocol):
     async def open(self) -> None:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
 
-    async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
+    async def save(
+        self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()
+    ) -> None:
         """Write all records in one transaction and return when they are durable.
 
+        A workflow that had finished may come again, running; a record of one that is not kept any more is dropped.
         Raises `StoreUnavailable`; then none is written.
         """
 
@@ -116,6 +119,9 @@ class Store(Protocol):
 
     async def list(self, selection: Selection) -> Sequence[Listed]:
         """List workflows, newest first."""
+
+    async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
+        """Return what was done to a workflow, oldest first; the newest 1000 entries are kept."""
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 import anyio
 import anyio.lowlevel
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused, TaskEvent, TaskFailed, TaskSucceeded
 from dyrygentd.errors import BrokerUnavailable, StoreUnavailable
@@ -32,12 +32,15 @@ class MemoryStore:
         self.broken = ""
         self._workflows: dict[str, WorkflowRecord] = {}
         self._nodes: dict[str, dict[int, NodeRecord]] = {}
+        self._journal: dict[str, list[JournalEntry]] = {}
         self._commits = self._rows = self._failures = 0
 
     async def open(self) -> None:
         """Do nothing: there is nothing to open."""
 
-    async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
+    async def save(
+        self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()
+    ) -> None:
         """Take all records at once, or none."""
         await anyio.lowlevel.checkpoint()
         if self.broken:
@@ -48,6 +51,9 @@ class MemoryStore:
             self._rows += 1
         for node in nodes:
             self._nodes.setdefault(node.workflow_id, {})[node.node] = node
+            self._rows += 1
+        for entry in journal:
+            self._journal.setdefault(entry.workflow_id, []).append(entry)
             self._rows += 1
         self._commits += 1
 
@@ -96,6 +102,10 @@ class MemoryStore:
                 continue
             listed.append(Listed(cursor, replace(record, document=None)))
         return listed[: selection.limit]
+
+    async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
+        """Return what was done to a workflow, oldest first."""
+        return list(self._journal.get(workflow_id, ()))
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""

@@ -74,7 +74,7 @@ class MessageSender:
         options.setdefault("kwargsrepr", parts.kwargsrepr)
         options = app.amqp.router.route(options, signature.task, args, kwargs, app.tasks.get(signature.task))
         stamps = [*(options.pop("stamped_headers", None) or ()), WORKFLOW_STAMP]
-        options[WORKFLOW_STAMP] = publish.workflow_id
+        options[WORKFLOW_STAMP] = publish.stamp
         expires = options.pop("expires", None)
         if expires is not None:
             options["expiration"] = self._seconds_until(expires)

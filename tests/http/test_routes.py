@@ -214,6 +214,7 @@ def _references(document: Any) -> list[str]:
 
 
 def _cancel_event(workflow_id: str) -> Any:
-    from dyrygentd.core.events import CancelRequested
+    from dyrygentd.core.events import VerbRequested
+    from dyrygentd.core.verbs import Request, Verb
 
-    return CancelRequested(workflow_id)
+    return VerbRequested(workflow_id, Request(Verb.CANCEL))

@@ -65,6 +65,15 @@ def amqp_url() -> str:
     return AMQP
 
 
+@pytest.fixture
+def rabbitmq_queue(amqp_url: str) -> Iterator[str]:
+    """The name of a queue of this test alone, deleted afterwards."""
+    name = f"dyrygentd-test-{uuid.uuid4().hex}"
+    yield name
+    with Connection(amqp_url) as connection:
+        connection.default_channel.queue_delete(name)
+
+
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[EmbeddedServer]:
     """A running Redis server for all tests of this process that leave it as they found it."""

@@ -132,14 +132,15 @@ class RedisQueues:
     def _slices(self, key: str, task_ids: Sequence[str], what: str) -> Iterator[tuple[int, int, list[tuple[str, int]]]]:
         """Yield for each slice the list's length, how many messages it has, and ``(task_id, index)`` of the found ones."""
         names = {dumps(task_id)[1:-1]: task_id for task_id in task_ids}
-        begin = 0
-        while begin < self._searched_max:
-            end = min(begin + _SLICE, self._searched_max) - 1
+        begin, left = 0, self._searched_max
+        while left > 0:
+            end = begin + min(_SLICE, left) - 1
             length, seen, *found = self._search(keys=[key], args=[begin, end, what, *names])
             places = [(names[bytes_to_str(name)], int(index)) for name, index in zip(found[::2], found[1::2], strict=True)]
             yield length, seen, places
             if begin + seen >= length or not seen:
                 break
+            left -= seen
             begin += seen - (len(places) if what == "withdraw" else 0)
 
 

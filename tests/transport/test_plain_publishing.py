@@ -2,7 +2,6 @@
 
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from kombu.connection import Connection
 from kombu.entity import Queue
 
 from dyrygentd.core.effects import Publish
@@ -30,12 +28,9 @@ _ECHO = tasks.echo.name
 
 
 @pytest.fixture
-def queue(amqp_url: str) -> Iterator[str]:
+def queue(rabbitmq_queue: str) -> str:
     """The name of a queue of this test alone, deleted afterwards."""
-    name = f"dyrygentd-test-{uuid.uuid4().hex}"
-    yield name
-    with Connection(amqp_url) as connection:
-        connection.default_channel.queue_delete(name)
+    return rabbitmq_queue
 
 
 @pytest.fixture

@@ -46,13 +46,19 @@ def event_of_undecodable(task_id: str, error: BaseException) -> TaskEvent:
 
 def event_of_long_payload(task_id: str, size: int, beginning: bytes) -> TaskEvent:
     """Read a result that is too long to be decoded by its beginning; Celery writes the state first."""
-    state = _STATE.match(beginning)
+    state = state_of_payload(beginning)
     problem = f"its stored result has {size} bytes, too many to be read"
-    if state is None:
+    if not state:
         return TaskFailed(task_id, f"the state of the task is unknown: {problem}")
-    if state[1] == states.SUCCESS.encode():
+    if state == states.SUCCESS:
         return TaskSucceeded(task_id, None, problem)
-    return event_of_meta(task_id, {"status": state[1].decode(), "result": problem}) or TaskFailed(task_id, problem)
+    return event_of_meta(task_id, {"status": state, "result": problem}) or TaskFailed(task_id, problem)
+
+
+def state_of_payload(beginning: bytes) -> str:
+    """Read the state off the beginning of a stored result; empty if it is not JSON as Celery writes it."""
+    state = _STATE.match(beginning)
+    return "" if state is None else state[1].decode()
 
 
 def is_final(event: TaskEvent) -> bool:

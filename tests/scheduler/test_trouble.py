@@ -332,7 +332,7 @@ async def test_failing_errands_are_harmless(caplog: pytest.LogCaptureFixture) ->
     """Revoking and forgetting are attempts: if the broker is away they are reported, and everything else goes on."""
 
     class Deaf(FakeDispatcher):
-        async def revoke(self, task_ids: Any) -> None:
+        async def revoke(self, task_ids: Any, *, terminate: bool = False) -> None:
             raise BrokerUnavailable("nobody listens")
 
         async def forget(self, workflow_ids: Any) -> None:

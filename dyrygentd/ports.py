@@ -249,6 +249,9 @@ class Dispatcher(Protocol):
         Raises `BrokerUnavailable`; missing it does no harm.
         """
 
+    def queue_of(self, signature: Signature) -> str:
+        """Return the name of the queue that a task goes to, empty if that cannot be told."""
+
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""
 

@@ -225,7 +225,8 @@ class Scheduler:
         database: Path of the SQLite file; it is created if it does not exist.
         limits: Bounds of everything that can grow.
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
-        store, dispatcher, watcher, inspector, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and `dyrygentd.testing`.
+        store, dispatcher, watcher, inspector, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
+            `dyrygentd.testing`.
 
     Raises:
         ConfigurationError: Neither an app nor adapters were given.
@@ -838,7 +839,7 @@ class Scheduler:
                     await self._dispatcher.forget(forget)
             except BrokerUnavailable as error:
                 # The engine asks again for as long as a task might still run; a marker that stays expires.
-                logger.warning("could not revoke %d tasks: %s", len(revoke), error)
+                logger.warning("could not revoke %d tasks or forget %d workflows: %s", len(revoke), len(forget), error)
 
     async def _revoke(self, revokes: Sequence[Revoke], stamped: Sequence[RevokeStamped]) -> None:
         """Take back what no worker has fetched, and tell the workers about the rest."""

@@ -21,6 +21,7 @@ from dyrygentd.core.events import (
     TaskRevoked,
     TaskSucceeded,
 )
+from dyrygentd.core.graph import Signature
 from dyrygentd.errors import BrokerUnavailable, StoreUnavailable
 from dyrygentd.ports import (
     WORKFLOW_STAMP,
@@ -276,6 +277,10 @@ class FakeDispatcher:
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Note which workflows will publish no more."""
         self._broker.forgotten.extend(workflow_ids)
+
+    def queue_of(self, signature: Signature) -> str:
+        """Return the queue that the options name, else ``celery``."""
+        return str(json.loads(signature.options).get("queue", "celery"))
 
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""

@@ -256,7 +256,7 @@ def test_task_that_was_not_looked_for() -> None:
 async def test_fakes_tell_the_same() -> None:
     """The shipped fakes lead to the verdicts that a real broker would."""
     broker = FakeBroker(has_worker=False, holds=True)
-    messages = [Publish("wf", n, 1, f"t-{n}", Signature("a"), None, "") for n in range(3)]
+    messages = [Publish("wf", n, 1, f"t-{n}", Signature("a"), None, "", "wf") for n in range(3)]
     places = [TaskPlace(message.task_id, 1, message.signature) for message in messages]
 
     async def codes() -> list[str]:

@@ -82,11 +82,16 @@ CORE_STANDARD_LIBRARY = {
     "dataclasses",
     "enum",
     "functools",
+    "fnmatch",
     "heapq",
     "itertools",
+    "json",
     "math",
     "operator",
+    "re",
     "typing",
+    # `uuid5` only: the same text gives the same id.
+    "uuid",
 }
 
 

@@ -1,7 +1,7 @@
 """Named pools: how many tasks of a kind may be in flight at one time, over all workflows.
 
-A pool's size may be given for a pattern (``drain@*``); each name that fits it is a pool of its own. A queue with a limit is a pool
-too, which its tasks need not name.
+A pool's size may be given for a pattern (``drain@*``); each name that fits it is a pool of its own. A queue with a limit is a
+pool too, which its tasks need not name.
 """
 
 from collections import Counter, deque

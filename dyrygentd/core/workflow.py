@@ -2,9 +2,9 @@
 
 Theory of operation
 ===================
-*The idea.* Each node carries a count of dependencies that have not settled. When a node settles, the counts of its dependents drop,
-and a dependent is decided: it becomes ready, it is *blocked* and remembers which node is to blame, it is skipped because its rule
-asks for a failure that did not come, or it goes on waiting. With the usual rule (all succeeded) that takes no look at the
+*The idea.* Each node carries a count of dependencies that have not settled. When a node settles, the counts of its dependents
+drop, and a dependent is decided: it becomes ready, it is *blocked* and remembers which node is to blame, it is skipped because its
+rule asks for a failure that did not come, or it goes on waiting. With the usual rule (all succeeded) that takes no look at the
 other dependencies; the other rules look at all of them once. Decisions spread through an explicit stack, so depth costs no
 recursion, and each edge is touched once in the life of a workflow.
 
@@ -896,10 +896,8 @@ class RunningWorkflow:
             case Rule.ANY_FAILED:
                 verdict = _Verdict.GO if has_bad else _Verdict.WAIT if waits else _Verdict.SKIP
             case Rule.ANY_SUCCEEDED:
-                if has_good:
-                    verdict = _Verdict.GO
-                else:
-                    verdict = _Verdict.WAIT if waits else _Verdict.BLOCK if has_bad else _Verdict.SKIP
+                missed = _Verdict.BLOCK if has_bad else _Verdict.SKIP
+                verdict = _Verdict.GO if has_good else _Verdict.WAIT if waits else missed
         return verdict, to_blame
 
     def _handed_on(self, node: int) -> tuple[int, NodeState, bytes | None, str]:

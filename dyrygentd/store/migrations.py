@@ -1,7 +1,7 @@
 """Creates the schema and brings older databases up to it.
 
-``user_version`` tells the schema's version, ``application_id`` that the file is ours. Each step brings a database from one version to
-the next, in a transaction of its own. Version 2 added verbs, retries and the journal.
+``user_version`` tells the schema's version, ``application_id`` that the file is ours. Each step brings a database from one
+version to the next, in a transaction of its own. Version 2 added verbs, retries and the journal.
 """
 
 import logging

@@ -171,7 +171,9 @@ class SqliteStore:
             )
         node_records, entries = list(nodes), list(journal)
         # Finished workflows that go on, and nodes of finished ones whose tasks ended late.
-        returned = await self._find_sequences(record.workflow_id for record in (*records, *node_records, *entries))
+        named = {record.workflow_id for record in records if record.document is None}
+        named |= {node.workflow_id for node in node_records} | {entry.workflow_id for entry in entries}
+        returned = await self._find_sequences(named - {record.workflow_id for record in records if record.document is not None})
         try:
             for record in records:
                 await self._save_workflow(writer, record)

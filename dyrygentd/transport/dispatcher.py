@@ -20,6 +20,7 @@ from kombu.transport.redis import Transport as RedisTransport
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.core.graph import Signature
 from dyrygentd.errors import BrokerUnavailable
 from dyrygentd.ports import DispatcherStatistics, TaskPlace
 from dyrygentd.transport.broadcast import PublishesOnce
@@ -158,6 +159,14 @@ class CeleryDispatcher:
 
         if self._exactly_once and workflow_ids:
             await self._in_thread(drop)
+
+    def queue_of(self, signature: Signature) -> str:
+        """Return the name of the queue that a task goes to, empty if it cannot be routed."""
+        try:
+            return self._sender.destination(signature).queue
+        # Routers are the user's code; publishing will meet the same error and tell it.
+        except Exception:
+            return ""
 
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""

@@ -12,6 +12,7 @@ from dyrygentd.wire.definitions import (
 )
 from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
 from dyrygentd.wire.problems import error_of_problem, problem_of
+from dyrygentd.wire.requests import VerbDocument, request_of
 from dyrygentd.wire.views import (
     BulkChanged,
     Causes,
@@ -64,6 +65,7 @@ __all__ = [
     "StandingView",
     "Statistics",
     "Submitted",
+    "VerbDocument",
     "WorkflowDocument",
     "WorkflowPage",
     "WorkflowView",
@@ -78,6 +80,7 @@ __all__ = [
     "error_of_problem",
     "outcome_of",
     "problem_of",
+    "request_of",
     "schemas",
     "view_of_entry",
     "view_of_node",

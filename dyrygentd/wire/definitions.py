@@ -405,18 +405,24 @@ def _split_options(name: str, text: bytes) -> tuple[bytes, float, float, float]:
     countdown = options.pop("countdown", None) or 0
     if not isinstance(countdown, int | float) or countdown < 0:
         raise BadNode(name, "`options.countdown` must be a number of seconds, 0 or more")
-    eta_at, expires_at = _unix_time(name, "eta", options.pop("eta", None)), 0.0
-    if isinstance(options.get("expires"), str | dict):
-        expires_at = _unix_time(name, "expires", options["expires"])
-    return (encode(options) if options else b"{}"), float(countdown), eta_at, expires_at
+    eta_at = _unix_time(name, options.pop("eta", None))
+    return (encode(options) if options else b"{}"), float(countdown), eta_at, _expiry(options.get("expires"))
 
 
-def _unix_time(name: str, option: str, given: Any) -> float:
-    """Read a time: Unix seconds, an ISO 8601 text, or kombu's typed form of a datetime."""
+def _expiry(expires: Any) -> float:
+    """Return when a task expires if that is a certain time; a number counts from its dispatch, and is the worker's to judge."""
     try:
-        return 0.0 if given is None else _moment(given)
+        return _moment(expires) if isinstance(expires, str | dict) else 0.0
+    except ValueError:
+        return 0.0
+
+
+def _unix_time(name: str, eta: Any) -> float:
+    """Read ``eta``: Unix seconds, an ISO 8601 text, or kombu's typed form of a datetime."""
+    try:
+        return 0.0 if eta is None else _moment(eta)
     except ValueError as error:
-        raise BadNode(name, f"`options.{option}` {error}") from None
+        raise BadNode(name, f"`options.eta` {error}") from None
 
 
 def _moment(given: Any) -> float:

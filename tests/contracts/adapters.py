@@ -92,7 +92,14 @@ def message(task_id: str, *, args: bytes = b"[1]", task: str = "tests.support.ta
     """A message of a task that the test workers know; each task id is a node of its own."""
     node = crc32(task_id.encode())
     return Publish(
-        workflow_id="contract", node=node, attempt=1, task_id=task_id, signature=Signature(task, args), input=None, parent_id=""
+        workflow_id="contract",
+        node=node,
+        attempt=1,
+        task_id=task_id,
+        signature=Signature(task, args),
+        input=None,
+        parent_id="",
+        stamp="contract",
     )
 
 

@@ -40,8 +40,9 @@ def _in_flight(*, confirmed: bool) -> Recorded:
     return workflow
 
 
-def _with(workflow: Recorded, do: Callable[[Recorded], object]) -> Recorded:
-    do(workflow)
+def _with(workflow: Recorded, *steps: Callable[[Recorded], object]) -> Recorded:
+    for step in steps:
+        step(workflow)
     return workflow
 
 
@@ -98,7 +99,9 @@ STORIES: dict[Row, Callable[[], Recorded]] = {
     (_H, _S): lambda: _with(Recorded("x gate=1"), lambda workflow: workflow.release(0, 2.0)),
     (_H, _F): lambda: _with(
         _after_a("a; b < a; x < b a gate=1; c < x"),
-        lambda workflow: (workflow.dispatch(), workflow.succeeded(1, b"123", "", 3.0), workflow.release(2, 3.0)),
+        lambda workflow: workflow.dispatch(),
+        lambda workflow: workflow.succeeded(1, b"123", "", 3.0),
+        lambda workflow: workflow.release(2, 3.0),
     ),
     (_H, _K): lambda: _with(Recorded("x gate=1"), _skip),
     (_H, _C): lambda: _with(Recorded("x countdown=9"), _cancel),
@@ -122,12 +125,14 @@ STORIES: dict[Row, Callable[[], Recorded]] = {
     (_DD, _K): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.ignored(0, "Ignore", 3.0)),
     (_DD, _C): lambda: _with(_in_flight(confirmed=True), _cancel),
     (_X, _R): lambda: _with(_retrying(), lambda workflow: workflow.time_passed(0, 99.0)),
-    (_X, _H): lambda: _with(_retrying(), lambda workflow: (workflow.hold(0), workflow.time_passed(0, 99.0))),
+    (_X, _H): lambda: _with(_retrying(), lambda workflow: workflow.hold(0), lambda workflow: workflow.time_passed(0, 99.0)),
     (_X, _K): lambda: _with(_retrying(), _skip),
     (_X, _C): lambda: _with(_retrying(), _cancel),
     # Below a node that succeeded late: only a rerun from above takes it back.
     (_X, _W): lambda: _with(
-        _with(_after_a("a; x < a retry=3"), lambda workflow: (workflow.dispatch(), workflow.failed(1, Failure("boom"), 3.0))),
+        _after_a("a; x < a retry=3"),
+        lambda workflow: workflow.dispatch(),
+        lambda workflow: workflow.failed(1, Failure("boom"), 3.0),
         lambda workflow: workflow.reopen([0, 1], 4.0),
     ),
     (_S, _W): lambda: _with(_with(_in_flight(confirmed=True), lambda w: w.succeeded(0, b"1", "", 3.0)), _reopen_only),

@@ -397,7 +397,7 @@ async def test_submitters_are_told_that_the_scheduler_ended(gated: Gated) -> Non
     answers = _Answers()
 
     class Stubborn(MemoryStore):
-        async def save(self, workflows: Any, nodes: Any) -> None:
+        async def save(self, workflows: Any, nodes: Any, journal: Any = ()) -> None:
             raise StoreUnavailable("disk full")
 
     with anyio.fail_after(5):

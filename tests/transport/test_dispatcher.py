@@ -293,7 +293,7 @@ async def test_bad_options(what: str, app: Celery, dispatcher: CeleryDispatcher,
     bad = Signature("elsewhere.work", (1,), {}, {}, app=app)
     publish = publish_of(bad, task_id="bad")
     signature = type(publish.signature)(publish.signature.task, b"[1]", b"{}", json.dumps(options).encode())
-    bad_message = Publish("wf", 0, 1, "bad", signature, None, "")
+    bad_message = Publish("wf", 0, 1, "bad", signature, None, "", "wf")
     assert said in await _refusal_among_others(app, dispatcher, bad_message, queued)
 
 
@@ -302,7 +302,9 @@ async def test_unserialisable_arguments(app: Celery, dispatcher: CeleryDispatche
     arguments = json.dumps([{"__type__": "decimal", "__value__": "1.5"}]).encode()
     good = publish_of(app.tasks[_ECHO].s(), task_id="bad").signature
     signature = type(good)(good.task, arguments, b"{}", b'{"serializer": "yaml"}')
-    assert "represent" in await _refusal_among_others(app, dispatcher, Publish("wf", 0, 1, "bad", signature, None, ""), queued)
+    assert "represent" in await _refusal_among_others(
+        app, dispatcher, Publish("wf", 0, 1, "bad", signature, None, "", "wf"), queued
+    )
 
 
 async def test_unknown_queue(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:

@@ -121,6 +121,23 @@ async def test_only_what_was_asked_for(celery_app: Celery, dispatcher: CeleryDis
     foreign.forget()
 
 
+async def test_withdrawn_while_a_worker_fetches(
+    celery_app: Celery, dispatcher: CeleryDispatcher, worker: CeleryWorker, executions: Executions
+) -> None:
+    """Beside a worker at work each message is either taken back or executed, never both and never neither."""
+    messages = _echoes(celery_app, 1500)
+    withdrawn: list[str] = []
+    for begin in range(0, 1500, 300):
+        await dispatcher.publish(messages[begin : begin + 300])
+        # The middle, while those around it are fetched, and new ones pushed.
+        withdrawn += await dispatcher.withdraw(_places(*messages[begin + 100 : begin + 200]))
+    assert withdrawn
+    executions.wait_finished({message.task_id for message in messages} - set(withdrawn))
+    assert not executions.counts().keys() & set(withdrawn)
+    assert len(withdrawn) == len(set(withdrawn))
+    executions.assert_each_once({message.task_id for message in messages} - set(withdrawn))
+
+
 async def test_search_is_bounded(celery_app: Celery, dispatcher: CeleryDispatcher, broker: redis.Redis) -> None:
     """Of a list that is too long the newest messages are looked through, and it is said that these are not all."""
     await dispatcher.publish(_echoes(celery_app, 1200))

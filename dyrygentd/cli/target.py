@@ -13,6 +13,12 @@ from dyrygentd.cli import fail
 from dyrygentd.errors import NotACanvas
 
 
+def read(target: str) -> Any:
+    """Return what stands there, as it was written: a canvas, a `Workflow`, or a definition as JSON text or a mapping."""
+    content = _read_content(target)
+    return _read_object(target) if content is None else content
+
+
 def read_definition(target: str) -> Any:
     """Return what `Client.submit` takes."""
     content = _read_content(target)
@@ -39,7 +45,7 @@ def _read_object(target: str) -> Any:
         try:
             found = found()
         except Exception as error:
-            fail(f"'{target}' failed: {_last_line(error)}")
+            fail(f"'{target}' failed: {last_line(error)}")
     return found
 
 
@@ -73,9 +79,9 @@ def _load(module: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             fail(f"there is no module '{module}'", next_step="run this from the directory that holds it", status=2)
-        fail(f"module '{module}' cannot be imported: {_last_line(error)}")
+        fail(f"module '{module}' cannot be imported: {last_line(error)}")
     except Exception as error:
-        fail(f"module '{module}' cannot be imported: {_last_line(error)}")
+        fail(f"module '{module}' cannot be imported: {last_line(error)}")
     for part in name.split("."):
         if not hasattr(found, part):
             fail(f"module '{module}' has no '{name}'", next_step=_resembling(found, part), status=2)
@@ -94,7 +100,7 @@ def _definition_of(target: str, found: Any) -> Any:
         fail(f"'{target}' is not a canvas: {error}", next_step=error.next_step)
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """Return the last line of the traceback and the place from which it came."""
     import traceback
 

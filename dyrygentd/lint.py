@@ -320,7 +320,7 @@ class _Report:
         if folded is None:
             folded = self._new(code, severity, subject, node, _message(code, said), next_step or rule.next_step)
         folded.count += 1
-        if len(folded.places) < _PLACES_MAX:
+        if folded.count <= _PLACES_MAX:
             words = place.words() if place is not None else f"node '{node}'" if node is not None else ""
             if words and words not in folded.places:
                 folded.places.append(words)
@@ -347,7 +347,7 @@ class _Report:
 
 
 def _words_of(folded: _Folded) -> str:
-    more = folded.count - len(folded.places)
+    more = max(0, folded.count - _PLACES_MAX)
     return "; ".join([*folded.places, *([f"{more:,} more"] if folded.places and more else [])])
 
 
@@ -879,17 +879,15 @@ def _faults_of_arguments(call: _Call, given: _Input, parameters: inspect.Signatu
         return
     function = f"'{call.task}{parameters}'"
     subject = f"{call.task} {refusal}"
+    words = _call_words(args, call.kwargs, given)
     twice = next((name for name in _filled_by_position(parameters, len(args)) if name in call.kwargs), None)
     if twice is not None:
-        before = f", the first of which is {given.words} from what precedes it" if given.values else ""
-        said = f"{function} is given {_call_words(args, call.kwargs)}{before}: `{twice}` would have two values"
-        yield _Fault("argument-given-twice", subject, said)
+        yield _Fault("argument-given-twice", subject, f"{function} is given {words}: `{twice}` would have two values")
     elif given.values and _refusal(parameters, call.args, call.kwargs) is None:
         said = f"{function} is given {given.words} by what precedes it, which it does not take: {refusal}"
         yield _Fault("unexpected-input", subject, said)
     else:
-        before = f", the first of which is {given.words} from what precedes it" if given.values else ""
-        yield _Fault("arguments-do-not-fit", subject, f"{function} is given {_call_words(args, call.kwargs)}{before}: {refusal}")
+        yield _Fault("arguments-do-not-fit", subject, f"{function} is given {words}: {refusal}")
 
 
 def _filled_by_position(parameters: inspect.Signature, count: int) -> list[str]:
@@ -906,8 +904,10 @@ def _refusal(parameters: inspect.Signature, args: Sequence[Any], kwargs: Mapping
     return None
 
 
-def _call_words(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+def _call_words(args: Sequence[Any], kwargs: Mapping[str, Any], given: _Input) -> str:
     words = f"{len(args)} positional argument{'' if len(args) == 1 else 's'}"
+    if given.values:
+        words = f"{words} (the first is {given.words} from what precedes it)"
     return f"{words} and {_listing(list(kwargs))}" if kwargs else words
 
 

@@ -13,7 +13,6 @@ from dyrygentd.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from dyrygentd.lint import Finding
-    from dyrygentd.transport.workers import Workers
 
 _COLOURS: Final = {"error": "red", "warning": "yellow", "info": "cyan"}
 
@@ -76,7 +75,8 @@ def _loaded(name: str) -> Any:
     return app
 
 
-def _asked(app: Any) -> "Workers | None":
+def _asked(app: Any) -> Any:
+    """Return what the workers have, or None if none answered."""
     from dyrygentd.transport.workers import ask_workers
 
     workers = ask_workers(app)

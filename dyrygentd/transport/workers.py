@@ -18,7 +18,7 @@ class Workers:
 
 
 def ask_workers(app: Any, *, timeout_s: float = 2.0) -> Workers:
-    """Ask all workers for their tasks and queues. Takes twice ``timeout_s``: nobody knows how many there are to answer.
+    """Ask all workers for their tasks and queues. Takes up to twice ``timeout_s``: nobody knows how many there are to answer.
 
     Raises:
         BrokerUnavailable: The app's broker cannot be reached.
@@ -28,7 +28,7 @@ def ask_workers(app: Any, *, timeout_s: float = 2.0) -> Workers:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=timeout_s)
             inspect = app.control.inspect(timeout=timeout_s, connection=connection)
             registered: dict[str, Any] = inspect.registered() or {}
-            consumed: dict[str, Any] = inspect.active_queues() or {}
+            consumed: dict[str, Any] = (inspect.active_queues() or {}) if registered else {}
     except (OperationalError, OSError) as error:
         raise BrokerUnavailable(f"cannot ask the workers over '{app.connection_for_write().as_uri()}': {error}") from error
     return Workers(

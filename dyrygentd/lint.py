@@ -18,6 +18,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -26,7 +27,7 @@ from typing import Any, Final, Literal, NamedTuple
 from dyrygentd import wire
 from dyrygentd.canvas import Workflow, definition_of, encode_value
 from dyrygentd.core.graph import NODES_MAX, RESERVED_OPTIONS, SERIALIZERS, Definition, Graph, Signature
-from dyrygentd.errors import BadNode, DefinitionError, RequestError
+from dyrygentd.errors import BadNode, DefinitionError, NotACanvas, RequestError
 
 Severity = Literal["error", "warning", "info"]
 
@@ -101,7 +102,7 @@ def lint(
             definition = definition_of(what)
         else:
             tasks = _read_canvas(what, report)
-            definition = definition_of(what)
+            definition = _imported(what)
     except (DefinitionError, RequestError) as error:
         is_told = _check_unread_tasks(tasks, report)
         # The error tells of one node what may have been told of all of them, in the place where they stand.
@@ -418,6 +419,14 @@ def _read_canvas(canvas: object, report: _Report) -> list[_Task]:
     return tasks
 
 
+def _imported(canvas: object) -> Definition:
+    try:
+        return definition_of(canvas)
+    # The import expects what Celery itself writes into signatures; a report is wanted for what others write as well.
+    except (TypeError, ValueError, AttributeError) as error:
+        raise NotACanvas(f"the canvas cannot be read: {error}") from error
+
+
 def _check_ids(part: _Part, report: _Report) -> None:
     found = sorted(key for key in RESERVED_OPTIONS & _options_of(part.what).keys() if part.what["options"][key] is not None)
     if found:
@@ -531,7 +540,10 @@ _CHECKS: Final[dict[str, Callable[[_Part, _Report], Iterator[_Part]]]] = {
 def _kind_of(what: Any) -> str:
     if not isinstance(what, Mapping):
         return ""
-    return what.get("subtask_type") or _KIND_BY_TASK.get(what.get("task", ""), "")
+    kind, task = what.get("subtask_type"), what.get("task")
+    if isinstance(kind, str) and kind:
+        return kind
+    return _KIND_BY_TASK.get(task, "") if isinstance(task, str) else ""
 
 
 def _options_of(what: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -607,8 +619,10 @@ def _read_document(document: Any, tasks: list[_Task]) -> Definition:
         return wire.decode_definition(body, nodes_max=NODES_MAX)
     except BadNode:
         # The form is right, and only the first of what is wrong with the nodes has been told.
-        for number, node in enumerate(json.loads(body)["nodes"], start=1):
-            tasks.append(_Task(node, None, node.get("name") or f"number {number}"))
+        # Python's own decoder gives up on what msgspec reads: deep nesting, and numbers of thousands of digits.
+        with suppress(ValueError, RecursionError):
+            nodes = enumerate(json.loads(body)["nodes"], start=1)
+            tasks.extend(_Task(node, None, node.get("name") or f"number {number}") for number, node in nodes)
         raise
 
 

@@ -35,9 +35,11 @@ ROOMS: dict[str, set[str]] = {
     "scheduler": _EDGE | {"store", "transport", "metrics", "explain"},
     # The client and the command line know the daemon through its wire form alone.
     "client": _BASE | {"wire", "canvas"},
+    # It reads what a client would submit; an app is handed to it.
+    "lint": _BASE | {"wire", "canvas"},
     # What is shown by `dyrygentd demo`, and what Celery workers import for it; the command names the types of its outcome.
     "demo": _BASE | {"canvas"},
-    "cli": _BASE | {"wire", "canvas", "client", "demo"},
+    "cli": _BASE | {"wire", "canvas", "client", "demo", "lint"},
     "http": _EDGE | _SHELL | {"explain"},
     "daemon": _EDGE | _SHELL | {"explain", "http", "demo"},
     "compat": _BASE | {"wire", "canvas", "client"},
@@ -50,6 +52,8 @@ INSIDE_FUNCTIONS: dict[str, set[str]] = {
     # Files that may import further rooms, but only inside a function.
     "cli/serve.py": {"daemon"},
     "cli/demo.py": {"daemon"},
+    # Only with --app, which imports Celery: what the workers are asked for comes by way of it.
+    "cli/lint.py": {"transport"},
 }
 
 _LOOP = {"scheduler", "transport", "store", "http", "client/aio.py", "daemon", "cli/serve.py", "cli/demo.py"}

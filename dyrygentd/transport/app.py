@@ -21,7 +21,7 @@ def load_app(name: str | None, *, broker: str | None, result_backend: str | None
     Raises:
         ConfigurationError: It cannot be imported, is no app, or has no broker or result backend.
     """
-    app = _imported(name) if name else Celery("dyrygentd")
+    app = import_app(name) if name else Celery("dyrygentd")
     if broker:
         app.conf.broker_url = app.conf.broker_write_url = app.conf.broker_read_url = broker
     broker = app.conf.broker_write_url or app.conf.broker_url
@@ -37,7 +37,8 @@ def load_app(name: str | None, *, broker: str | None, result_backend: str | None
     return app
 
 
-def _imported(name: str) -> Celery:
+def import_app(name: str) -> Celery:
+    """Import the user's app, ``module:app`` or ``module``. Raises `ConfigurationError` if that fails."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

@@ -230,7 +230,7 @@ class Workflow:
         Raises:
             NotACanvas, BadNode, DuplicateNode
         """
-        if not isinstance(every_s, int | float) or not 0.1 <= every_s < math.inf:
+        if not 0.1 <= every_s < math.inf:
             raise BadNode(name or "poll", "`every_s` must be 0.1 seconds or more")
         policy = _node_policy(
             name, rule=rule, pool=pool, retry=retry, payload=payload, poll_every_s=every_s, poll_timeout_s=timeout_s
@@ -252,7 +252,7 @@ class Workflow:
         name: str | None = None,
     ) -> NodeRef:
         """Add a pause that holds no worker; it hands on the value of what precedes it."""
-        if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        if not 0 < seconds < math.inf:
             raise BadNode(name or "sleep", "a pause must be longer than 0 seconds")
         return self._add_taskless(name, after, _node_policy(name, rule=rule, sleep_s=seconds))
 
@@ -429,7 +429,7 @@ def _node_policy(
     if retry is not None and retry.attempts < 1:
         raise BadNode(node, "`retry` must allow one attempt or more")
     for word, seconds in (("timeout_s", timeout_s), ("timeout_s", fields.get("poll_timeout_s", 0.0))):
-        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        if not 0 <= seconds < math.inf:
             raise BadNode(node, f"`{word}` must be a number of seconds, 0 or more")
     return NodePolicy(
         rule=_one_of(Rule, node, "rule", rule),

@@ -31,7 +31,7 @@ results.
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Final, assert_never
 
@@ -134,7 +134,7 @@ class EngineStatistics:
     counters: dict[str, int]
     late: int = 0
     timers: int = 0
-    pools: tuple[PoolView, ...] = ()
+    pools: list[PoolView] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class Engine:
             counters=asdict(self.counters),
             late=len(self._late),
             timers=len(self._timers),
-            pools=tuple(self.pools.views()),
+            pools=self.pools.views(),
         )
 
     def in_flight(self) -> Iterator[tuple[str, RunningWorkflow, int]]:

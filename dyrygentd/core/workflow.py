@@ -4,8 +4,8 @@ Theory of operation
 ===================
 *The idea.* Each node carries a count of dependencies that have not settled. When a node settles, the counts of its dependents
 drop, and a dependent is decided: it becomes ready, it is *blocked* and remembers which node is to blame, it is skipped because
-its rule asks for a failure that did not come, or it goes on waiting. With the usual rule (all succeeded) that takes no look at the
-other dependencies; the other rules look at all of them once. Decisions spread through an explicit stack, so depth costs no
+its rule asks for a failure that did not come, or it goes on waiting. With the usual rule (all succeeded) that takes no look at
+the other dependencies; the other rules look at all of them once. Decisions spread through an explicit stack, so depth costs no
 recursion, and each edge is touched once in the life of a workflow.
 
 *Values.* The value of a node is kept until every node that wants it has succeeded (and the output's to the end), counted per

@@ -39,7 +39,7 @@ from dyrygentd.core.policy import (
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import PRIORITY_MAX
 from dyrygentd.errors import BadNode, BadRequest
-from dyrygentd.wire.encoding import decode, decode_any, encode
+from dyrygentd.wire.encoding import decode, decode_any, encode, schema
 
 DEFINITION_VERSION: Final = 1
 
@@ -180,8 +180,8 @@ def decode_definition(body: bytes, *, nodes_max: int, new_id: Callable[[], str] 
 
 def definition_schema() -> dict[str, Any]:
     """Describe a definition as a JSON schema."""
-    schema = msgspec.json.schema(WorkflowDocument)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dyrygentd definition", **schema}
+    described = schema(WorkflowDocument, NodeDocument)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dyrygentd definition", **described}
 
 
 def _with_parameters(body: bytes) -> bytes:

@@ -139,7 +139,10 @@ def test_refused_definition_tells_what_and_what_next(ctl: Ctl) -> None:
     """The daemon's problem document becomes two lines."""
     result = ctl("submit", "-", input='{"nodes": [{"name": "a"}]}')
     assert result.exit_code == 1
-    assert result.stderr == "error: node 'a': `task` is missing\nnext: name a task, or write `join: true`\n"
+    assert (
+        result.stderr
+        == "error: node 'a': `task` is missing\nnext: name a task, or write `join: true`, `gate: true` or `sleep_s`\n"
+    )
 
 
 @pytest.mark.parametrize("option", ["--wait", "--watch"])

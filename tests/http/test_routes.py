@@ -96,7 +96,7 @@ def test_cancel_ends_a_workflow_and_may_be_repeated(holding: Daemon) -> None:
     workflow_id = holding.submit()
     for _ in range(2):
         answer = holding.ask("POST", f"/v1/workflows/{workflow_id}/cancel")
-        assert (answer.status, answer.json["state"]) == (200, "cancelled")
+        assert (answer.status, answer.json["workflow"]["state"]) == (200, "cancelled")
 
 
 def test_stats_and_health(daemon: Daemon) -> None:

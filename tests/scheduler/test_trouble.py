@@ -347,7 +347,7 @@ async def test_failing_errands_are_harmless(caplog: pytest.LogCaptureFixture) ->
         broker.holds = False
         assert (await (await running.submit(definition("b"))).wait(timeout_s=5)).state == "succeeded"
         await until(lambda: len(caplog.records) >= 2)
-    assert caplog.records[0].message == "could not revoke 1 tasks or workflows: nobody listens"
+    assert caplog.records[0].message == "could not revoke 1 tasks or forget 1 workflows: nobody listens"
 
 
 # --- P8: bounds -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from celery.exceptions import Reject, TaskRevokedError, WorkerLostError
 
-from dyrygentd.core.events import TaskEvent, TaskFailed, TaskReported, TaskRevoked, TaskSucceeded
+from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
+from dyrygentd.core.policy import FailureKind
 from dyrygentd.transport.meta import event_of_long_payload, event_of_meta, event_of_undecodable, is_final
 
 
@@ -26,17 +27,25 @@ def _endless() -> list[Any]:
         ("STARTED", {"pid": 1, "hostname": "w"}, TaskReported("t", "STARTED")),
         ("RETRY", ValueError("later"), TaskReported("t", "RETRY")),
         ("RECEIVED", None, TaskReported("t", "RECEIVED")),
-        ("REJECTED", None, TaskReported("t", "REJECTED")),
+        ("REJECTED", None, TaskFailed("t", "the task was rejected", "Reject", cause="Reject")),
+        ("IGNORED", "not today", TaskIgnored("t", "not today")),
+        ("IGNORED", None, TaskIgnored("t", "the task asked to be ignored")),
         ("PROGRESS", {"done": 50}, TaskReported("t", "PROGRESS")),
         ("SUCCESS", None, TaskSucceeded("t", b"null")),
         ("SUCCESS", {"ä": [1, True]}, TaskSucceeded("t", b'{"\\u00e4": [1, true]}')),
-        ("FAILURE", ValueError("no"), TaskFailed("t", "ValueError: no")),
-        ("FAILURE", ValueError("two\n   lines"), TaskFailed("t", "ValueError: two lines")),
-        ("FAILURE", WorkerLostError("exitcode 9"), TaskFailed("t", "WorkerLostError: exitcode 9")),
-        ("FAILURE", Reject("why", requeue=False), TaskFailed("t", "Reject: ('why', False)")),
-        ("FAILURE", "text only", TaskFailed("t", "text only")),
-        ("FAILURE", None, TaskFailed("t", "None")),
-        ("REVOKED", TaskRevokedError("expired"), TaskRevoked("t", "expired")),
+        ("FAILURE", ValueError("no"), TaskFailed("t", "ValueError: no", "ValueError", cause="ValueError")),
+        ("FAILURE", ValueError("two\n   lines"), TaskFailed("t", "ValueError: two lines", "ValueError", cause="ValueError")),
+        (
+            "FAILURE",
+            WorkerLostError("exitcode 9"),
+            TaskFailed(
+                "t", "WorkerLostError: exitcode 9", "WorkerLostError", FailureKind.INFRASTRUCTURE, cause="WorkerLostError"
+            ),
+        ),
+        ("FAILURE", Reject("why", requeue=False), TaskFailed("t", "Reject: ('why', False)", "Reject", cause="Reject")),
+        ("FAILURE", "text only", TaskFailed("t", "text only", cause="failure")),
+        ("FAILURE", None, TaskFailed("t", "None", cause="failure")),
+        ("REVOKED", TaskRevokedError("expired"), TaskRevoked("t", "expired", is_expired=True)),
         ("REVOKED", TaskRevokedError("terminated"), TaskRevoked("t", "terminated")),
         ("REVOKED", None, TaskRevoked("t", "revoked")),
         (None, None, TaskFailed("t", "the stored result cannot be decoded: TypeError: its state is None")),
@@ -48,6 +57,19 @@ def test_states(status: Any, result: Any, event: TaskEvent | None) -> None:
     assert read == event
     if read is not None:
         assert is_final(read) is not isinstance(read, TaskReported)
+
+
+def test_cause_is_the_same_for_the_same_place() -> None:
+    """Failures are grouped by the exception and where it was raised, whatever values its message has."""
+    traceback = (
+        'Traceback (most recent call last):\n  File "/x/celery/app/trace.py", line 585, in trace_task\n    R = fun()\n'
+        '  File "/srv/tasks.py", line 12, in drain\n    connect(host)\n  File "/srv/net.py", line 3, in connect\n    raise\n'
+    )
+    causes = {
+        event_of_meta("t", {"status": "FAILURE", "result": OSError(host), "traceback": traceback}).cause  # type: ignore[union-attr]
+        for host in ("a", "b")
+    }
+    assert causes == {"OSError in connect (net.py:3) in drain (tasks.py:12)"}
 
 
 def test_absent_result_is_none() -> None:

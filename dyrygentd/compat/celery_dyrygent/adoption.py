@@ -23,6 +23,10 @@ from dyrygentd.errors import BadNode, BadRequest, EmptyWorkflow, UnknownDependen
 #: ``version`` of the dicts of celery-dyrygent 0.8.0, the only one there is.
 VERSION: Final = 1
 
+#: What a definition and its nodes can say in this version.
+FIELDS: Final = frozenset(wire.WorkflowDocument.__struct_fields__)
+NODE_FIELDS: Final = frozenset(wire.NodeDocument.__struct_fields__)
+
 #: Never pickle: what is adopted may come from a broker that others write to.
 _ACCEPTED: Final = frozenset({"application/json", "application/x-yaml", "application/x-msgpack"})
 #: A message in an entry of ``unacked`` in a list has five layers.
@@ -135,12 +139,10 @@ def for_this_version(document: dict[str, Any]) -> dict[str, Any]:
     Raises:
         BadRequest: The workflow is in mid-flight, and that cannot be said.
     """
-    fields, node_fields = wire.WorkflowDocument.__struct_fields__, wire.NodeDocument.__struct_fields__
-    document = {name: value for name, value in document.items() if name in fields}
-    if "adopted" not in node_fields:
-        document = _without_finished(document)
-    document["nodes"] = [{name: value for name, value in node.items() if name in node_fields} for node in document["nodes"]]
-    return document
+    known = {name: value for name, value in document.items() if name in FIELDS}
+    if "adopted" not in NODE_FIELDS:
+        known = _without_finished(known)
+    return {**known, "nodes": [{name: value for name, value in node.items() if name in NODE_FIELDS} for node in known["nodes"]]}
 
 
 def _policy(workflow_dict: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -270,7 +272,7 @@ def _decoded_body(body: Any, message: Mapping[str, Any]) -> object:
     headers, properties = message.get("headers") or {}, message.get("properties") or {}
     try:
         if properties.get("body_encoding") == "base64":
-            body = base64.b64decode(body)
+            body = base64.b64decode(body, validate=True)
         if headers.get("compression"):
             body = compression.decompress(body, headers["compression"])
         content_type = message.get("content-type") or properties.get("content_type") or "application/json"

@@ -119,7 +119,8 @@ class WorkflowResult:
             return
         deadline = None if timeout is None else time.monotonic() + timeout
         handle = self.handle
-        if self.workflow is not None:
+        # Hooks run once for an end; one that was retried at the daemon may come to another.
+        if self.workflow is not None and not (self.workflow.has_ended and self.ready()):
             while self.workflow.tick():
                 left_s = None if deadline is None else deadline - time.monotonic()
                 if left_s is not None and left_s <= 0:

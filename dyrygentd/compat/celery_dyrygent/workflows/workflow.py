@@ -19,7 +19,7 @@ from celery.canvas import Signature, _chain, chord, chunks, group, maybe_signatu
 from dyrygentd import wire
 from dyrygentd.client import forms
 from dyrygentd.client.sync import Client
-from dyrygentd.compat.celery_dyrygent.adoption import adopted_definition, for_this_version, node_names
+from dyrygentd.compat.celery_dyrygent.adoption import FIELDS, adopted_definition, for_this_version, node_names
 from dyrygentd.compat.celery_dyrygent.celery import inspect
 from dyrygentd.compat.celery_dyrygent.workflows.exceptions import WorkflowException
 from dyrygentd.compat.celery_dyrygent.workflows.node import WorkflowNode
@@ -438,6 +438,11 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
         """Tell whether every task has succeeded, as of the last look."""
         return self.nodes.keys() == self.finished.keys() and all(self.finished.values())
 
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether the last look found the workflow at its end."""
+        return self.state in (WorkflowState.SUCCESS, WorkflowState.FAILURE, WorkflowState.ERROR)
+
     def set_state(self, state: str) -> None:
         """Change the state, and tell ``on_state_change`` if it is another."""
         if state != self.state:
@@ -489,6 +494,7 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
             except DyrygentError as error:
                 if not self._is_worth_waiting(error):
                     raise
+                self.check_processing_time()
                 logger.warning("workflow '%s': %s; the next tick asks again", self.id, error)
                 return True
         if not view.is_finished:
@@ -569,7 +575,7 @@ def _start_at(workflow_options: Mapping[str, Any]) -> float | None:
 
 def _start_later(document: dict[str, Any], start_at: float) -> None:
     """Let nothing start before a time: by the workflow's policy, or by what starts first if there is none in this version."""
-    if "policy" in wire.WorkflowDocument.__struct_fields__:
+    if "policy" in FIELDS:
         document.setdefault("policy", {})["start_at"] = start_at
         return
     for node in document["nodes"]:

@@ -1,10 +1,10 @@
-"""The README of celery-dyrygent, section by section, with its imports changed: a real daemon, a real worker, the original beside it."""
+"""The README of celery-dyrygent, section by section, with its imports changed: a real daemon and worker, the original beside."""
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.compat.test_adoption import CAN_ADOPT
 from tests.support.daemon import ROOT, Daemon
 from tests.support.servers import CeleryWorker, wait_until
+from tests.support.tasks import records
 
 APP = """
 import os
@@ -90,10 +91,11 @@ class Site:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def worker(self) -> CeleryWorker:
-        """Prepare a worker of the module as it is now."""
-        # Prefork, as its one process must not wait behind a task that a test holds.
-        return CeleryWorker(
+    @contextmanager
+    def worker(self) -> Iterator[CeleryWorker]:
+        """Run a worker of the module as it is now."""
+        # Threads, as a tick must not wait behind a task that a test holds. It announces nothing: the module is not ours.
+        worker = CeleryWorker(
             self.server.url,
             log_directory=self.directory,
             app="tasks",
@@ -101,18 +103,26 @@ class Site:
             pool="threads",
             environment=self.environment,
         )
+        worker.launch()
+        try:
+            yield worker
+        finally:
+            worker.stop()
 
     def notes(self) -> list[str]:
         """Return what the tasks noted, in order."""
-        return json.loads(
-            self.run(
-                "import json, tasks; r = tasks.app.backend.client.lrange('notes', 0, -1); print(json.dumps([w.decode() for w in r]))"
-            )
-        )  # type: ignore[no-any-return]
+        with records(self.server.url) as client:
+            return [str(note) for note in client.lrange("notes", 0, -1)]
+
+    def waiting_in(self, queue: str) -> int:
+        """Return how many messages a queue has, in the lists of all its priorities."""
+        with records(self.server.url) as client:
+            return sum(int(client.llen(key)) for key in client.keys(f"{queue}*") if client.type(key) == "list")
 
     def open(self, gate: str) -> None:
         """Let the task go on that waits for this."""
-        self.run(f"import tasks; tasks.app.backend.client.rpush({gate!r}, 1)")
+        with records(self.server.url) as client:
+            client.rpush(gate, 1)
 
 
 @pytest.fixture
@@ -200,8 +210,7 @@ def test_options(site: Site) -> None:
     """Options of the workflow reach each task, in front of its own."""
     site.write(OURS, INTEGRATION)
     site.run(OPTIONS)
-    length = "import tasks; print(sum(tasks.app.backend.client.llen(k) for k in tasks.app.backend.client.keys('elsewhere*')))"
-    wait_until(lambda: site.run(length) == "2\n")
+    wait_until(lambda: site.waiting_in("elsewhere") == 2)
 
 
 def test_failure(site: Site) -> None:
@@ -239,11 +248,8 @@ def test_workflow_goes_via_a_worker(site: Site) -> None:
     site.write(OURS, VIA_WORKER, SIGNALS)
     submit = USE.replace("wf = Workflow()", "wf = Workflow(); wf.set_retry_policy('random', 1, 1)")
     with site.worker() as worker:
-        workflow_id = site.run(
-            "import os; os.environ['DYRYGENTD_SOCKET'] = '/nowhere'"
-            + submit
-            + "result.get(timeout=30)\nprint(wf.id, result.id, result.state)"
-        )
+        away = "import os; os.environ['DYRYGENTD_SOCKET'] = '/nowhere'"
+        workflow_id = site.run(away + submit + "result.get(timeout=30)\nprint(wf.id, result.id, result.state)")
         first, second, state = workflow_id.split()
         assert (first, state) == (second, "SUCCESS")
         assert f"Workflow {first} has new state SUCCESS" in worker.log()
@@ -263,22 +269,23 @@ wf.set_retry_policy('random', 1, 1)
 wf.add_celery_canvas(chain(note.s("a"), note.s("b", wait_for="gate"), note.s("c"), note.s("d")))
 print(wf.apply_async().id)
 """
-NOTED = "import tasks; print(tasks.app.backend.client.llen('notes'))"
 
 
 def _started_by_the_original(site: Site) -> str:
-    """Start a workflow with celery-dyrygent and stop its worker in the middle; return its id."""
+    """Start a workflow with celery-dyrygent, and stop its worker in the middle; return its id."""
     site.write(THEIRS, INTEGRATION)
     with site.worker() as worker:
         workflow_id = site.run(UNDER_WAY, THEIRS).strip()
-        wait_until(
-            lambda: f"Task {workflow_id}" in worker.log() and site.run(NOTED) == "1\n" and worker.log().count("note[") >= 2
-        )
-        # Killed with a task in its hands, it leaves the task and the processor's message to Redis.
-        second = worker.log().count("workflow-processor[")
-        wait_until(lambda: worker.log().count("workflow-processor[") > second)
+        _wait_for_the_middle(site, worker)
         site.open("gate")
     return workflow_id
+
+
+def _wait_for_the_middle(site: Site, worker: CeleryWorker) -> None:
+    """Wait until the second task runs, and a tick has written that down."""
+    wait_until(lambda: site.notes() == ["a"] and worker.log().count("tasks.note[") >= 3)
+    ticks = worker.log().count("workflow-processor[")
+    wait_until(lambda: worker.log().count("workflow-processor[") >= ticks + 4)
 
 
 @pytest.mark.skipif(not CAN_ADOPT, reason="this version cannot take over what is under way")
@@ -287,7 +294,7 @@ def test_workflow_under_way_moves_over(site: Site) -> None:
     workflow_id = _started_by_the_original(site)
     site.write(OURS, INTEGRATION)
     with site.worker():
-        wait_until(lambda: site.run(NOTED) == "4\n")
+        wait_until(lambda: len(site.notes()) == 4)
         with Client(site.daemon.socket_path) as client:
             assert client.handle(workflow_id).wait(30).is_success
     assert site.notes() == ["a", "b", "c", "d"]
@@ -298,9 +305,7 @@ def test_workflow_goes_back(site: Site) -> None:
     site.write(OURS, VIA_WORKER)
     with site.worker() as worker:
         workflow_id = site.run(UNDER_WAY).strip()
-        wait_until(lambda: site.run(NOTED) == "1\n" and worker.log().count("note[") >= 2)
-        ticks = worker.log().count("workflow-processor[")
-        wait_until(lambda: worker.log().count("workflow-processor[") > ticks)
+        _wait_for_the_middle(site, worker)
         site.open("gate")
     site.write(THEIRS, INTEGRATION)
     with site.worker():

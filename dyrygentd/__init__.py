@@ -6,6 +6,7 @@ The map of the package::
     wire        JSON forms of server and client           ports       what the scheduler needs from the world
     canvas      Celery canvas -> graph; `Workflow`        testing     fakes of the ports, for your own tests
     scheduler   the asyncio shell: embed this one         metrics     read when they are scraped
+    explain     where a task in flight is, in words
     store/      SQLite                                    transport/  Celery's broker and result backend
     http/       the API on a socket                       client/     talks to it
     daemon/     process, configuration, systemd           cli/        `dyrygentd` and `dyrygentctl`
@@ -22,11 +23,23 @@ if TYPE_CHECKING:
     from dyrygentd.canvas import Workflow
     from dyrygentd.client.aio import AsyncClient
     from dyrygentd.client.sync import Client
+    from dyrygentd.core.policy import Retry, WorkflowPolicy
     from dyrygentd.errors import DyrygentError
     from dyrygentd.scheduler import Scheduler
     from dyrygentd.wire import Outcome
 
-__all__ = ["AsyncClient", "Client", "DyrygentError", "Outcome", "Scheduler", "Workflow", "__version__", "errors"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "DyrygentError",
+    "Outcome",
+    "Retry",
+    "Scheduler",
+    "Workflow",
+    "WorkflowPolicy",
+    "__version__",
+    "errors",
+]
 
 __version__ = "0.1.0"
 
@@ -35,8 +48,10 @@ _HOMES = {
     "Client": "dyrygentd.client.sync",
     "DyrygentError": "dyrygentd.errors",
     "Outcome": "dyrygentd.wire",
+    "Retry": "dyrygentd.core.policy",
     "Scheduler": "dyrygentd.scheduler",
     "Workflow": "dyrygentd.canvas",
+    "WorkflowPolicy": "dyrygentd.core.policy",
 }
 
 

@@ -23,7 +23,8 @@ import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from kombu.utils import json
@@ -37,6 +38,16 @@ from dyrygentd.core.graph import (
     Graph,
     NodeSpec,
     Signature,
+)
+from dyrygentd.core.policy import (
+    PLAIN,
+    PLAIN_WORKFLOW,
+    Hook,
+    NodePolicy,
+    OnLost,
+    Retry,
+    Rule,
+    WorkflowPolicy,
 )
 from dyrygentd.errors import BadNode, BadRequest, DuplicateNode, EmptyWorkflow, NotACanvas
 
@@ -129,10 +140,19 @@ class Workflow:
     Guards: nodes refer to nodes of this workflow that exist already, so there is no cycle; a call that raises adds nothing.
     """
 
-    def __init__(self, name: str | None = None, *, labels: Mapping[str, str] | None = None, payload: object = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        payload: object = None,
+        policy: WorkflowPolicy = PLAIN_WORKFLOW,
+    ) -> None:
         self.name = None if name is None else _checked_name(name)
         self.labels = _checked_labels(labels)
         self.payload = payload
+        self.policy = policy
+        self._policies: dict[int, NodePolicy] = {}
         self._signatures: list[Signature | None] = []
         self._after: list[Sequence[int]] = []
         self._given_names: dict[int, str] = {}
@@ -145,14 +165,124 @@ class Workflow:
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r} nodes={len(self)}>"
 
-    def add(self, signature: object, *, after: NodeRef | Iterable[NodeRef] = (), name: str | None = None) -> NodeRef:
+    def add(
+        self,
+        signature: object,
+        *,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        name: str | None = None,
+        pool: str = "",
+        retry: Retry | int | None = None,
+        timeout_s: float = 0.0,
+        on_lost: OnLost | str | None = None,
+        idempotent: bool = False,
+        payload: object = None,
+    ) -> NodeRef:
         """Add one task.
 
         A mutable signature gets the value of its dependency as first argument, or the list of their values if there are several.
 
+        Args:
+            rule: When it runs, by how its dependencies ended: ``all_succeeded``, ``all_finished``, ``any_failed``,
+                ``any_succeeded`` or ``none_failed``. What has no value is passed as None.
+            pool: Name of a pool of the daemon's configuration, of which it takes a place while it is in flight.
+            retry: A policy, or the number of attempts.
+            timeout_s: From dispatch to result, for each attempt; then the task is terminated and the attempt has failed.
+            on_lost: What to do if the task vanishes: ``retry``, ``fail`` or ``hold``; by default ``hold`` unless ``idempotent``.
+            payload: Free data of yours, shown with the node.
+
         Raises:
             NotACanvas, BadNode, DuplicateNode
         """
+        policy = _node_policy(
+            name,
+            rule=rule,
+            pool=pool,
+            retry=retry,
+            timeout_s=timeout_s,
+            on_lost=on_lost,
+            idempotent=idempotent,
+            payload=payload,
+        )
+        return self._add_one(signature, after, name, policy)
+
+    def poll(
+        self,
+        signature: object,
+        *,
+        every_s: float,
+        timeout_s: float = 0.0,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        name: str | None = None,
+        pool: str = "",
+        retry: Retry | int | None = None,
+        payload: object = None,
+    ) -> NodeRef:
+        """Add a task that is repeated until it returns something true; between two times it holds no worker.
+
+        Args:
+            every_s: Seconds from one answer to the next question, 0.1 or more.
+            timeout_s: Longest time from the first question on, 0 for no bound. Then the node has failed.
+            retry: How often a question that raises is repeated before the node has failed.
+
+        Raises:
+            NotACanvas, BadNode, DuplicateNode
+        """
+        if not isinstance(every_s, int | float) or not 0.1 <= every_s < math.inf:
+            raise BadNode(name or "poll", "`every_s` must be 0.1 seconds or more")
+        policy = _node_policy(
+            name, rule=rule, pool=pool, retry=retry, payload=payload, poll_every_s=every_s, poll_timeout_s=timeout_s
+        )
+        return self._add_one(signature, after, name, policy)
+
+    def gate(
+        self, name: str, *, after: NodeRef | Iterable[NodeRef] = (), rule: Rule | str = Rule.ALL_SUCCEEDED, payload: object = None
+    ) -> NodeRef:
+        """Add a point that is passed when an operator releases it; it hands on the value of what precedes it."""
+        return self._add_taskless(name, after, _node_policy(name, rule=rule, payload=payload, is_gate=True))
+
+    def sleep(
+        self,
+        seconds: float,
+        *,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        name: str | None = None,
+    ) -> NodeRef:
+        """Add a pause that holds no worker; it hands on the value of what precedes it."""
+        if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+            raise BadNode(name or "sleep", "a pause must be longer than 0 seconds")
+        return self._add_taskless(name, after, _node_policy(name, rule=rule, sleep_s=seconds))
+
+    def hook(self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None) -> NodeRef:
+        """Add a task that runs when everything else has finished.
+
+        A mutable signature gets a summary as first argument: ``{"workflow_id", "name", "labels", "state", "error",
+        "failures": number, "failed": [{"node", "error"}]}``, with at most 20 failures named.
+
+        Args:
+            when: On ``success``, on ``failure``, or ``always``; not after a cancel.
+        """
+        return self._add_one(signature, (), name, _node_policy(name, hook=when, retry=retry))
+
+    def _add_taskless(self, name: str | None, after: NodeRef | Iterable[NodeRef], policy: NodePolicy) -> NodeRef:
+        self._check_new_name(name)
+        reference = self._named(self._add(None, self._numbers_of(after, name)), name)
+        self._set_policy(reference, policy)
+        return reference
+
+    def _add_one(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None, policy: NodePolicy) -> NodeRef:
+        reference = self._add_task(signature, after, name)
+        self._set_policy(reference, policy)
+        return reference
+
+    def _set_policy(self, reference: NodeRef, policy: NodePolicy) -> None:
+        if policy != PLAIN:
+            self._policies[reference.number] = policy
+
+    def _add_task(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None) -> NodeRef:
         self._check_new_name(name)
         numbers = self._numbers_of(after, name)
         visit = _Visit(signature, numbers, _NOTHING, "what was added")
@@ -160,10 +290,11 @@ class Workflow:
             raise _not_a_canvas(f"add() takes one task, and this is a {_kind(visit)}", "use add_canvas() for it")
         return self._named(_Importer(self).add_task(visit, name=name), name)
 
-    def join(self, after: NodeRef | Iterable[NodeRef], *, name: str | None = None) -> NodeRef:
+    def join(
+        self, after: NodeRef | Iterable[NodeRef], *, rule: Rule | str = Rule.ALL_SUCCEEDED, name: str | None = None
+    ) -> NodeRef:
         """Add a point where others meet; it is no task, and its value is the list of theirs."""
-        self._check_new_name(name)
-        return self._named(self._add(None, self._numbers_of(after, name)), name)
+        return self._add_taskless(name, after, _node_policy(name, rule=rule))
 
     def add_canvas(self, canvas: object, *, after: NodeRef | Iterable[NodeRef] = (), name: str | None = None) -> NodeRef:
         """Add a canvas; ``name`` names the node that has its value, which is returned.
@@ -198,8 +329,14 @@ class Workflow:
         names = [self._name_of(number) for number in range(len(self))]
         graph = Graph.build(
             (
-                NodeSpec(name, signature, "" if signature is None else str(uuid4()), [names[number] for number in after])
-                for name, signature, after in zip(names, self._signatures, self._after, strict=True)
+                NodeSpec(
+                    names[number],
+                    signature,
+                    "" if signature is None else str(uuid4()),
+                    [names[dependency] for dependency in after],
+                    self._policies.get(number, PLAIN),
+                )
+                for number, (signature, after) in enumerate(zip(self._signatures, self._after, strict=True))
             ),
             output=None if output is None else names[output],
         )
@@ -210,6 +347,7 @@ class Workflow:
             key=key,
             labels=dict(self.labels),
             payload=b"null" if self.payload is None else encode_value(self.payload),
+            policy=self.policy,
         )
 
     def _add(self, signature: Signature | None, after: Sequence[int]) -> int:
@@ -221,6 +359,8 @@ class Workflow:
     def _cut(self, mark: int) -> None:
         """Forget the nodes from number ``mark`` on."""
         del self._signatures[mark:], self._after[mark:]
+        for number in [number for number in self._policies if number >= mark]:
+            del self._policies[number]
 
     def _one_node(self, value: "_Value") -> int:
         """Return the node that has this value; a list needs a join."""
@@ -238,7 +378,8 @@ class Workflow:
 
     def _name_of(self, number: int) -> str:
         signature = self._signatures[number]
-        return self._given_names.get(number) or self._made_name("join" if signature is None else signature.task, number)
+        taskless = "sleep" if self._policies.get(number, PLAIN).sleep_s else "join"
+        return self._given_names.get(number) or self._made_name(taskless if signature is None else signature.task, number)
 
     def _made_name(self, task: str, number: int) -> str:
         """Make a name of the task's last word and the node's position; names that were given win."""
@@ -268,6 +409,47 @@ class Workflow:
                 )
             numbers[reference.number] = None
         return tuple(numbers)
+
+
+def _node_policy(
+    name: str | None,
+    *,
+    rule: Rule | str = Rule.ALL_SUCCEEDED,
+    on_lost: OnLost | str | None = None,
+    retry: Retry | int | None = None,
+    hook: Hook | str | None = None,
+    timeout_s: float = 0.0,
+    payload: object = None,
+    **fields: Any,
+) -> NodePolicy:
+    """Make a policy of what `Workflow` was given. Raises `BadNode` with what is allowed."""
+    node = name or "without a name"
+    if isinstance(retry, int):
+        retry = Retry(attempts=retry)
+    if retry is not None and retry.attempts < 1:
+        raise BadNode(node, "`retry` must allow one attempt or more")
+    for word, seconds in (("timeout_s", timeout_s), ("timeout_s", fields.get("poll_timeout_s", 0.0))):
+        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise BadNode(node, f"`{word}` must be a number of seconds, 0 or more")
+    return NodePolicy(
+        rule=_one_of(Rule, node, "rule", rule),
+        on_lost=None if on_lost is None else _one_of(OnLost, node, "on_lost", on_lost),
+        retry=retry,
+        hook=None if hook is None else _one_of(Hook, node, "hook", hook),
+        timeout_s=timeout_s,
+        payload=b"null" if payload is None else encode_value(payload),
+        **fields,
+    )
+
+
+_Word = TypeVar("_Word", bound=StrEnum)
+
+
+def _one_of(kind: type[_Word], node: str, field: str, word: str) -> _Word:
+    try:
+        return kind(word)
+    except ValueError:
+        raise BadNode(node, f"`{field}` is '{word}'", next_step=f"use one of {', '.join(kind)}") from None
 
 
 # --- the importer ---------------------------------------------------------------------------------------------------

@@ -77,6 +77,64 @@ class NodeNotFound(RequestError):
         self.next_step = f"`dyrygentctl show {workflow_id}` lists its nodes"
 
 
+class CauseNotFound(RequestError):
+    """No failed node of the workflow has this cause."""
+
+    status = 404
+    code = "cause-not-found"
+
+    def __init__(self, workflow_id: str, cause: str, known: Sequence[str]) -> None:
+        super().__init__(f"no failure of workflow '{workflow_id}' has the cause '{cause}'")
+        self.workflow_id = workflow_id
+        self.cause = cause
+        self.next_step = f"its causes are {', '.join(known[:10])}" if known else "none of its nodes has failed"
+
+
+class VerbRefused(RequestError):
+    """The verb makes no sense in this state; ``allowed`` are the verbs that do."""
+
+    status = 409
+    code = "verb-refused"
+
+    def __init__(self, verb: str, what: str, state: str, allowed: Sequence[str], reason: str = "") -> None:
+        super().__init__(f"'{verb}' is not possible: {what} is {state}{f'; {reason}' if reason else ''}")
+        self.verb = verb
+        self.what = what
+        self.state = state
+        self.allowed = list(allowed)
+        self.next_step = f"possible are {', '.join(allowed)}" if allowed else ""
+
+
+class ValueGone(RequestError):
+    """A node cannot run again because a value that it takes was let go."""
+
+    status = 409
+    code = "value-gone"
+
+    def __init__(self, node: str, dependency: str) -> None:
+        super().__init__(f"node '{node}' needs the value of '{dependency}', which is not kept any more")
+        self.node = node
+        self.dependency = dependency
+        self.next_step = f"rerun from '{dependency}'"
+
+
+class UnknownPool(RequestError):
+    """A node names a pool that nobody has given a size."""
+
+    status = 422
+    code = "unknown-pool"
+
+    def __init__(self, node: str, pool: str, known: Sequence[str]) -> None:
+        super().__init__(f"node '{node}' needs pool '{pool}', which has no size")
+        self.node = node
+        self.pool = pool
+        self.next_step = (
+            f"known are {', '.join(known[:20])}; others are added to `pools` in the daemon's configuration"
+            if known
+            else 'add it to `pools` in the daemon\'s configuration, such as `pools = {"drain@*" = 2}`'
+        )
+
+
 class AmbiguousReference(RequestError):
     """A prefix or name fits several workflows."""
 

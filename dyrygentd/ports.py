@@ -5,13 +5,17 @@ One contract suite per port (``tests/contracts``) runs against every implementat
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused, TaskEvent
+from dyrygentd.core.graph import Signature
 
 Emit = Callable[[Sequence[TaskEvent]], None]
+
+#: Every message carries the workflow's id under this name, so that one broadcast can revoke a whole workflow.
+WORKFLOW_STAMP: Final = "dyrygentd_workflow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +91,97 @@ class WatcherStatistics:
     undecodable: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TaskPlace:
+    """An attempt to look for: its names, and the signature, which tells where its message went."""
+
+    task_id: str
+    attempt: int
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """What is known of a queue. None means that it could not be found out, here and below.
+
+    Attributes:
+        length: Messages that no worker has fetched.
+        consumers: How many workers take from it.
+        workers: Those that answered and take from it.
+        is_searched: All of its messages were looked at, so a task that was not found is not in it.
+    """
+
+    name: str
+    length: int | None = None
+    consumers: int | None = None
+    workers: Sequence[str] = ()
+    is_searched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What is known of one attempt.
+
+    Attributes:
+        queue: The one that holds its message, else the first that it routes to; empty if that is not known.
+        position: Messages ahead of its own; None also if it is not in the queue, or not in the part that was searched.
+        is_reserved: A worker has fetched the message and not acknowledged it. It does that when the task starts, or, with
+            `acks_late`, when it ends.
+        reserved_since: Unix time.
+        redelivered_at: Unix time from which on the broker gives a reserved message to another worker.
+        worker, worker_state: Who said to have it, and as what; empty if nobody did. Scheduled means that it waits for its ETA.
+        started_at: Unix time.
+        stored_state: As Celery's result backend has it, empty if nothing is stored.
+        stored_at: Unix time of a final state.
+        stored_worker: Who stored it, if the result tells.
+    """
+
+    task_id: str
+    queue: str = ""
+    position: int | None = None
+    is_reserved: bool | None = None
+    reserved_since: float | None = None
+    redelivered_at: float | None = None
+    worker: str = ""
+    worker_state: Literal["", "active", "reserved", "scheduled"] = ""
+    started_at: float | None = None
+    stored_state: str | None = None
+    stored_at: float | None = None
+    stored_worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the world outside knows, all of it at about one time.
+
+    Attributes:
+        tasks: ``{task_id: facts}``, one for each that was asked for.
+        queues: ``{name: facts}`` of all queues that they route to.
+        workers: Who answered; None if nobody could be asked.
+        listening: How many workers were reached by the question, if the broker tells. One that executes in the pool ``solo``
+            listens and does not answer; one that is gone does not listen.
+        problems: What could not be found out, and why; a line each.
+    """
+
+    tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
+    queues: Mapping[str, QueueFacts] = field(default_factory=dict)
+    workers: Sequence[str] | None = None
+    listening: int | None = None
+    problems: Sequence[str] = ()
+
+
 class Store(Protocol):
     """Durable checkpoints. One writer; `open` fails if another process has the database."""
 
     async def open(self) -> None:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
 
-    async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
+    async def save(
+        self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()
+    ) -> None:
         """Write all records in one transaction and return when they are durable.
 
+        A workflow that had finished may come again, running; a record of one that is not kept any more is dropped.
         Raises `StoreUnavailable`; then none is written.
         """
 
@@ -117,6 +203,9 @@ class Store(Protocol):
     async def list(self, selection: Selection) -> Sequence[Listed]:
         """List workflows, newest first."""
 
+    async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
+        """Return what was done to a workflow, oldest first; the newest 1000 entries are kept."""
+
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""
 
@@ -134,8 +223,25 @@ class Dispatcher(Protocol):
         Where the broker allows it (`DispatcherStatistics.exactly_once`), a repeated message is not sent a second time.
         """
 
-    async def revoke(self, task_ids: Sequence[str]) -> None:
-        """Ask the workers to drop these tasks. Raises `BrokerUnavailable`; missing it does no harm."""
+    async def revoke(self, task_ids: Sequence[str], *, terminate: bool = False) -> None:
+        """Ask the workers that run now to drop these tasks, with ``terminate`` also what they execute.
+
+        Raises `BrokerUnavailable`; missing it does no harm.
+        """
+
+    async def revoke_stamped(self, header: str, values: Sequence[str], *, terminate: bool = False) -> None:
+        """Ask the workers that run now to drop all tasks whose messages carry one of these values, as `revoke` does.
+
+        A worker never forgets a value, so one must not be used for tasks that are to run later: a workflow that somebody may
+        retry is revoked by task ids. Raises `BrokerUnavailable`.
+        """
+
+    async def withdraw(self, tasks: Sequence[TaskPlace]) -> Sequence[str]:
+        """Take messages back that no worker has fetched, and return the ids of their tasks: these will never run.
+
+        A message that a worker has fetched is not delivered again. Where the broker allows neither (anywhere but on Redis),
+        nothing is returned. Raises `BrokerUnavailable`; repeating it is harmless.
+        """
 
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop what was kept against double sending; these workflows will publish no more.
@@ -143,11 +249,27 @@ class Dispatcher(Protocol):
         Raises `BrokerUnavailable`; missing it does no harm.
         """
 
+    def queue_of(self, signature: Signature) -> str:
+        """Return the name of the queue that a task goes to, empty if that cannot be told."""
+
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""
 
     async def close(self) -> None:
         """Close connections; safe to repeat."""
+
+
+class Inspector(Protocol):
+    """Finds out where task attempts are, for people who ask why nothing happens."""
+
+    async def trace(self, tasks: Sequence[TaskPlace]) -> Inspection:
+        """Look for these attempts in the broker, at the workers and in the result backend, within a few seconds.
+
+        It never raises: what cannot be found out is None, with the reason among the problems. It changes nothing.
+        """
+
+    async def close(self) -> None:
+        """Let go of what is kept between two calls; safe to repeat."""
 
 
 class ResultWatcher(Protocol):

@@ -21,9 +21,10 @@ awaited, since SQLite's thread would finish it anyway.
 """
 
 import logging
+import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -37,19 +38,23 @@ import anyio.to_thread
 
 from dyrygentd import __version__, canvas, metrics, wire
 from dyrygentd.core.checkpoint import WorkflowRecord, restore
-from dyrygentd.core.effects import Batch, Publish
+from dyrygentd.core.effects import Answer, Batch, Publish, Revoke, RevokeStamped
 from dyrygentd.core.engine import Engine, Limits
 from dyrygentd.core.events import (
-    CancelRequested,
     DrainRequested,
     Event,
     TaskEvent,
     TaskReported,
+    TaskRevoked,
+    VerbRequested,
     WorkflowRecovered,
     WorkflowSubmitted,
 )
 from dyrygentd.core.graph import NODES_MAX, Definition
-from dyrygentd.core.states import NodeState, WorkflowState
+from dyrygentd.core.pools import Pools
+from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node, standings
+from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import (
     AmbiguousReference,
@@ -60,11 +65,25 @@ from dyrygentd.errors import (
     NodeNotFound,
     NotAccepting,
     NotStored,
+    RequestError,
     StoreUnavailable,
+    UnknownPool,
     WaitTimeout,
     WorkflowNotFound,
 )
-from dyrygentd.ports import Clock, Dispatcher, ResultWatcher, Selection, Store, Stored
+from dyrygentd.explain import verdict
+from dyrygentd.ports import (
+    WORKFLOW_STAMP,
+    Clock,
+    Dispatcher,
+    Inspection,
+    Inspector,
+    ResultWatcher,
+    Selection,
+    Store,
+    Stored,
+    TaskPlace,
+)
 
 logger = logging.getLogger("dyrygentd")
 
@@ -76,6 +95,12 @@ _RETRY_FIRST_S, _RETRY_MAX_S = 0.2, 5.0
 _PUBLISH_SLICE = 100
 #: Finished workflows kept unpacked for paging through their nodes.
 _UNPACKED_MAX = 2
+#: Workflows that one request in bulk may change; each is a transaction.
+_BULK_MAX = 1000
+#: Tasks in flight that are looked for when somebody asks about a whole workflow.
+_INSPECTED_MAX = 5
+#: A workflow may finish, and one that has finished may be set running, between looking for it and asking for something.
+_ASK_TRIES = 3
 
 T = TypeVar("T")
 
@@ -93,6 +118,9 @@ class SchedulerLimits:
         nodes_in_memory_max: Nodes of all unfinished workflows.
         durable_timeout_s: How long a submission waits for the disk before it is answered with an error.
         follow_interval_s: Shortest time between two views that a follower gets.
+        pools: ``{name or pattern: size}``: tasks in flight of the nodes that name the pool; each name that fits a pattern is a
+            pool of its own.
+        queue_limits: ``{queue: tasks in flight}``.
     """
 
     engine: Limits = field(default_factory=Limits)
@@ -103,6 +131,8 @@ class SchedulerLimits:
     nodes_in_memory_max: int = 5_000_000
     durable_timeout_s: float = 30.0
     follow_interval_s: float = 0.1
+    pools: Mapping[str, int] = field(default_factory=dict)
+    queue_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 class SystemClock:
@@ -132,9 +162,53 @@ class Handle:
         """Wait for the end. Raises `WaitTimeout`; the workflow goes on then."""
         return await self._scheduler.outcome(self.id, timeout_s=timeout_s)
 
-    async def cancel(self) -> wire.WorkflowView:
+    async def cancel(self, *, terminate: bool = False, why: str = "") -> wire.Changed:
         """End the workflow now; do nothing if it has finished."""
-        return await self._scheduler.cancel(self.id)
+        return await self.perform(Request(Verb.CANCEL, why=why, terminate=terminate))
+
+    async def pause(self, *, why: str = "") -> wire.Changed:
+        """Dispatch nothing more until `resume`; results go on coming in."""
+        return await self.perform(Request(Verb.PAUSE, why=why))
+
+    async def resume(self, *, why: str = "") -> wire.Changed:
+        """Go on after `pause`."""
+        return await self.perform(Request(Verb.RESUME, why=why))
+
+    async def retry(self, *nodes: str, cause: str = "", force: bool = False, why: str = "") -> wire.Changed:
+        """Try again what failed and all that never ran because of it: everything, some nodes, or one cause.
+
+        Args:
+            force: Also give up an attempt that is in flight.
+        """
+        return await self.perform(Request(Verb.RETRY, nodes=nodes, cause=cause, force=force, why=why))
+
+    async def hold(self, *nodes: str, why: str = "") -> wire.Changed:
+        """Keep nodes from being dispatched until `release`."""
+        return await self.perform(Request(Verb.HOLD, nodes=nodes, why=why))
+
+    async def release(self, *nodes: str, why: str = "") -> wire.Changed:
+        """Let nodes go that an operator, a gate or a time holds."""
+        return await self.perform(Request(Verb.RELEASE, nodes=nodes, why=why))
+
+    async def skip(self, *nodes: str, value: object = None, why: str = "") -> wire.Changed:
+        """Count nodes as succeeded, with this value, and go on without them."""
+        return await self.perform(Request(Verb.SKIP, nodes=nodes, value=canvas.encode_value(value), why=why))
+
+    async def rerun(self, *nodes: str, why: str = "") -> wire.Changed:
+        """Run nodes and everything after them again."""
+        return await self.perform(Request(Verb.RERUN, nodes=nodes, why=why))
+
+    async def set_priority(self, priority: int, *, why: str = "") -> wire.Changed:
+        """Change whose turn comes first."""
+        return await self.perform(Request(Verb.SET_PRIORITY, priority=priority, why=why))
+
+    async def perform(self, request: Request) -> wire.Changed:
+        """Carry out a verb; see `Scheduler.perform`."""
+        return await self._scheduler.perform(self.id, request)
+
+    async def explain(self, node: str | None = None) -> wire.Explanation:
+        """Say why the workflow, or one node, is not running."""
+        return await self._scheduler.explain(self.id, node)
 
     def follow(self) -> AsyncIterator[wire.WorkflowView]:
         """Iterate over the view now and after changes, until it is finished."""
@@ -151,7 +225,8 @@ class Scheduler:
         database: Path of the SQLite file; it is created if it does not exist.
         limits: Bounds of everything that can grow.
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
-        store, dispatcher, watcher, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and `dyrygentd.testing`.
+        store, dispatcher, watcher, inspector, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
+            `dyrygentd.testing`.
 
     Raises:
         ConfigurationError: Neither an app nor adapters were given.
@@ -169,20 +244,24 @@ class Scheduler:
         store: Store | None = None,
         dispatcher: Dispatcher | None = None,
         watcher: ResultWatcher | None = None,
+        inspector: Inspector | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.limits = limits or SchedulerLimits()
         self._store = store or _store_of(database)
         self._dispatcher = dispatcher or _dispatcher_of(app)
         self._watcher = watcher or _watcher_of(app, value_bytes_max=self.limits.engine.value_bytes_max)
+        self._inspector = inspector or (None if app is None else _inspector_of(app))
         self._clock = clock or SystemClock()
         self._registry = registry
-        self._engine = Engine(self.limits.engine)
+        self._pools = Pools(self.limits.pools, queue_limits=self.limits.queue_limits, queue_of=self._dispatcher.queue_of)
+        self._engine = Engine(self.limits.engine, pools=self._pools, chance=random.random)
         self._inbox: deque[Event] = deque()
         self._awake = anyio.Event()
         self._to_publish: deque[Publish] = deque()
         self._publisher_awake = anyio.Event()
-        self._to_revoke: list[str] = []
+        self._to_revoke: list[Revoke] = []
+        self._to_revoke_stamped: list[RevokeStamped] = []
         self._to_forget: list[str] = []
         self._errands_awake = anyio.Event()
         self._finishing: dict[str, RunningWorkflow] = {}
@@ -190,6 +269,9 @@ class Scheduler:
         self._withdrawn: set[str] = set()
         self._keys: dict[str, str] = {}
         self._key_lock = anyio.Lock()
+        self._tickets: dict[int, _Ticket] = {}
+        self._last_ticket = 0
+        self._reopen_lock = anyio.Lock()
         self._listeners: dict[str, set[_Listener]] = {}
         self._unpacked: OrderedDict[str, RunningWorkflow] = OrderedDict()
         self._store_problem = self._broker_problem = ""
@@ -206,6 +288,8 @@ class Scheduler:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as exits:
             exits.push_async_callback(_shielded, self._dispatcher.close)
+            if self._inspector is not None:
+                exits.push_async_callback(_shielded, self._inspector.close)
             await self._store.open()
             exits.push_async_callback(_shielded, self._store.close)
             self._started_at = self._clock.now()
@@ -255,6 +339,7 @@ class Scheduler:
                 run it twice; with one it may still be taken, and trying again finds it.
         """
         self._refuse_if_not_accepting(len(definition.graph))
+        self._refuse_unknown_pools(definition)
         # First, so that nothing waits, and nobody can be cancelled, between looking for the key and the inbox.
         document = await _in_thread_if_long(lambda: wire.encode_definition(definition), 100 * len(definition.graph))
         known = None
@@ -270,20 +355,101 @@ class Scheduler:
         view = await self.view(known)
         return wire.Submitted(id=known, name=view.name, tasks=view.tasks, created=False)
 
-    async def cancel(self, workflow_id: str) -> wire.WorkflowView:
-        """End a workflow: what was not dispatched never is, what is in flight is revoked. Return when that is on disk.
+    async def perform(self, workflow_id: str, request: Request) -> wire.Changed:
+        """Carry out a verb on a workflow or on nodes of it; return when that is on disk.
+
+        Verbs are idempotent: asking for what is so already changes nothing. `dyrygentd.core.verbs` has the tables of what each
+        does in which state. Every change is recorded with who asked for it and why.
 
         Raises:
-            WorkflowNotFound
-            StoreUnavailable: The workflow is cancelled, but the disk does not know yet; a crash now would set it running again.
+            WorkflowNotFound, NodeNotFound, CauseNotFound
+            VerbRefused: Not in this state; its next step says what is possible.
+            ValueGone: A node cannot run again without a value that was let go.
+            StoreUnavailable: The disk did not answer in time. It may still be done; repeating it is harmless.
         """
-        if workflow_id in self._engine.workflows:
-            self._post(CancelRequested(workflow_id))
+        answer = await self._ask(workflow_id, request)
+        if answer.error is not None:
+            raise answer.error
+        return wire.Changed(
+            id=workflow_id,
+            verb=request.verb.value,
+            is_changed=answer.is_changed,
+            nodes=list(answer.nodes),
+            workflow=await self.view(workflow_id),
+        )
+
+    async def cancel(self, workflow_id: str, *, terminate: bool = False, by: str = "", why: str = "") -> wire.Changed:
+        """End a workflow: what was not dispatched never is, what is in flight is revoked. Return when that is on disk.
+
+        Args:
+            terminate: End tasks that run, too. Without it they go on, are shown as late, and change nothing.
+        """
+        return await self.perform(workflow_id, Request(Verb.CANCEL, by=by, why=why, terminate=terminate))
+
+    async def perform_in_bulk(self, selection: Selection, request: Request) -> wire.BulkChanged:
+        """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
+        done = wire.BulkChanged(verb=request.verb.value, matched=0, changed=[], unchanged=[], refused=[])
+        ids: list[str] = []
+        page = replace(selection, limit=min(500, _BULK_MAX))
+        while len(ids) < _BULK_MAX:
+            rows = await self._store.list(page)
+            ids += [row.record.workflow_id for row in rows]
+            if len(rows) < page.limit:
+                break
+            page = replace(page, before=rows[-1].cursor)
+        done.matched, done.is_complete = len(ids[:_BULK_MAX]), len(ids) < _BULK_MAX
+        for workflow_id in ids[:_BULK_MAX]:
             try:
-                await self.wait(workflow_id, timeout_s=self.limits.durable_timeout_s)
-            except WaitTimeout:
-                raise StoreUnavailable(self._store_problem or "the database is slow; the cancel is not on disk yet") from None
-        return await self.view(workflow_id)
+                answer = await self._ask(workflow_id, request)
+                if answer.error is not None:
+                    raise answer.error
+                (done.changed if answer.is_changed else done.unchanged).append(workflow_id)
+            except RequestError as error:
+                done.refused.append(wire.Refusal(workflow_id, str(error), error.code, error.next_step))
+        return done
+
+    async def _ask(self, workflow_id: str, request: Request) -> Answer:
+        """Hand a verb to the engine and wait until its answer is on disk."""
+        answer = Answer(0, error=WorkflowNotFound(workflow_id))
+        for _ in range(_ASK_TRIES):
+            if workflow_id in self._engine.workflows:
+                answer = await self._ask_engine(VerbRequested(workflow_id, request))
+            else:
+                # One at a time, so that nobody brings back an older state than another has just made.
+                async with self._reopen_lock:
+                    await self._wait_until_stored(workflow_id)
+                    stored = await self._stored(workflow_id)
+                    self._refuse_if_not_accepting(stored.record.task_count)
+                    restored = await self._rebuild(stored)
+                    answer = await self._ask_engine(VerbRequested(workflow_id, request, restored=restored))
+            if not isinstance(answer.error, WorkflowNotFound):
+                break
+        return answer
+
+    async def _ask_engine(self, event: VerbRequested) -> Answer:
+        self._refuse_if_ended(event.workflow_id)
+        self._last_ticket += 1
+        number, ticket = self._last_ticket, _Ticket()
+        self._tickets[number] = ticket
+        try:
+            self._post(replace(event, ticket=number))
+            with anyio.move_on_after(self.limits.durable_timeout_s):
+                await ticket.answered.wait()
+        finally:
+            self._tickets.pop(number, None)
+        if ticket.answer is None:
+            self._refuse_if_ended(event.workflow_id)
+            raise StoreUnavailable(
+                self._store_problem or f"the database is slow; '{event.request.verb}' is not on disk yet, and may still be done"
+            )
+        return ticket.answer
+
+    async def _wait_until_stored(self, workflow_id: str) -> None:
+        """Wait until the end of a workflow is on disk."""
+        with _Listener(self._listeners, workflow_id) as listener:
+            while workflow_id in self._finishing:
+                self._refuse_if_ended(workflow_id)
+                await listener.wait()
 
     async def drain(self, *, timeout_s: float = 10.0) -> bool:
         """Dispatch nothing more and wait for what is in flight; tell whether all of it landed in time.
@@ -360,6 +526,98 @@ class Scheduler:
         if number is None:
             raise NodeNotFound(workflow_id, name)
         return wire.view_of_node(workflow, number)
+
+    async def causes(self, workflow_id: str) -> wire.Causes:
+        """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
+        return wire.causes_of(await self._unpack(workflow_id))
+
+    async def journal(self, workflow_id: str) -> wire.Journal:
+        """Return who did what to a workflow, when and why. Raises `WorkflowNotFound`."""
+        entries = await self._store.journal(workflow_id)
+        if not entries and self._live(workflow_id) is None and await self._store.record(workflow_id) is None:
+            raise WorkflowNotFound(workflow_id)
+        return wire.Journal([wire.view_of_entry(entry) for entry in entries])
+
+    async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
+        """Say why a workflow, or one node, is not running, and what can be done: engine, broker, workers and backend asked.
+
+        Raises:
+            WorkflowNotFound, NodeNotFound
+        """
+        workflow = await self._unpack(workflow_id)
+        if node is None:
+            return await self._explain_workflow(workflow)
+        number = workflow.graph.number(node)
+        if number is None:
+            raise NodeNotFound(workflow_id, node)
+        standing = standing_of_node(self._engine, workflow, number, self._clock.now())
+        inspection = await self._inspect(workflow, [number] if workflow.state_of(number) in IN_FLIGHT else [])
+        standing = self._found(workflow, number, standing, inspection)
+        return wire.Explanation(
+            id=workflow_id,
+            state=workflow.state.value,
+            node=node,
+            code=standing.code,
+            verdict=standing.text,
+            next_step=standing.next_step,
+            problems=[*self._problems(), *inspection.problems],
+            facts=_facts(workflow, [number], inspection),
+        )
+
+    async def _explain_workflow(self, workflow: RunningWorkflow) -> wire.Explanation:
+        now = self._clock.now()
+        found = standings(self._engine, workflow, now)
+        verdict_text = headline(self._engine, workflow, now)
+        oldest = list(in_flight_of(workflow, _INSPECTED_MAX))
+        inspection = await self._inspect(workflow, oldest)
+        # The group of what is in flight is told by its oldest member, which was looked for.
+        shown = [
+            self._found(workflow, oldest[0], standing, inspection)
+            if oldest and standing.node == workflow.graph.names[oldest[0]] and standing.code in _IN_FLIGHT_WORDS
+            else standing
+            for standing in found
+        ]
+        first = shown[0] if shown else None
+        return wire.Explanation(
+            id=workflow.workflow_id,
+            state=workflow.state.value,
+            code=workflow.state.value,
+            verdict=verdict_text,
+            next_step="" if first is None else first.next_step,
+            standings=[
+                wire.StandingView(
+                    code=standing.code,
+                    text=standing.text,
+                    node=standing.node,
+                    next_step=standing.next_step,
+                    count=standing.count,
+                    examples=list(standing.examples),
+                )
+                for standing in shown
+            ],
+            problems=[*self._problems(), *inspection.problems],
+            facts=_facts(workflow, oldest, inspection),
+        )
+
+    async def _inspect(self, workflow: RunningWorkflow, nodes: Sequence[int]) -> Inspection:
+        """Ask the world outside about tasks in flight."""
+        if self._inspector is None or not nodes:
+            return Inspection()
+        return await self._inspector.trace([_place(workflow, node) for node in nodes])
+
+    def _found(self, workflow: RunningWorkflow, node: int, standing: Standing, inspection: Inspection) -> Standing:
+        """Put what the world outside knows of a task into what the engine says."""
+        task_id = workflow.task_id_of(node)
+        if task_id not in inspection.tasks or workflow.state_of(node) not in IN_FLIGHT:
+            return standing
+        retry = f"dyrygentctl retry {workflow.workflow_id} {workflow.graph.names[node]} --force"
+        finding = verdict(inspection, task_id, now=self._clock.now(), retry_command=retry)
+        return replace(
+            standing,
+            code=finding.code,
+            text=f"{standing.text}: {finding.text}",
+            next_step=finding.next_step or standing.next_step,
+        )
 
     async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
         """Return the view of a workflow once its end is on disk.
@@ -484,7 +742,7 @@ class Scheduler:
         while batch.row_count:
             try:
                 with anyio.CancelScope(shield=True):
-                    await self._store.save(batch.save_workflows.values(), batch.save_nodes.values())
+                    await self._store.save(batch.save_workflows.values(), batch.save_nodes.values(), batch.journal)
                 break
             except StoreUnavailable as error:
                 if not self._store_problem:
@@ -520,9 +778,16 @@ class Scheduler:
         if batch.unwatch:
             self._watcher.unwatch(batch.unwatch)
         self._to_revoke.extend(batch.revoke)
-        if self._to_revoke or self._to_forget:
+        self._to_revoke_stamped.extend(batch.revoke_stamped)
+        if self._to_revoke or self._to_revoke_stamped or self._to_forget:
             self._errands_awake.set()
+        for answer in batch.answers:
+            ticket = self._tickets.pop(answer.ticket, None)
+            if ticket is not None:
+                ticket.answer = answer
+                ticket.answered.set()
         for workflow_id in batch.changed:
+            self._unpacked.pop(workflow_id, None)
             for listener in self._listeners.get(workflow_id, ()):
                 listener.notify()
 
@@ -562,17 +827,36 @@ class Scheduler:
     async def _run_errands(self) -> None:
         """Do what may fail without harm: revoke tasks, forget markers."""
         while True:
-            if not self._to_revoke and not self._to_forget:
+            if not self._to_revoke and not self._to_revoke_stamped and not self._to_forget:
                 self._errands_awake = anyio.Event()
                 await self._errands_awake.wait()
             revoke, self._to_revoke = self._to_revoke, []
+            stamped, self._to_revoke_stamped = self._to_revoke_stamped, []
             forget, self._to_forget = self._to_forget, []
-            for errand, ids in ((self._dispatcher.revoke, revoke), (self._dispatcher.forget, forget)):
-                try:
-                    if ids:
-                        await errand(ids)
-                except BrokerUnavailable as error:
-                    logger.warning("could not %s %d tasks or workflows: %s", errand.__name__, len(ids), error)
+            try:
+                await self._revoke(revoke, stamped)
+                if forget:
+                    await self._dispatcher.forget(forget)
+            except BrokerUnavailable as error:
+                # The engine asks again for as long as a task might still run; a marker that stays expires.
+                logger.warning("could not revoke %d tasks or forget %d workflows: %s", len(revoke), len(forget), error)
+
+    async def _revoke(self, revokes: Sequence[Revoke], stamped: Sequence[RevokeStamped]) -> None:
+        """Take back what no worker has fetched, and tell the workers about the rest."""
+        for terminate in (False, True):
+            stamps = [revoke.stamp for revoke in stamped if revoke.terminate == terminate]
+            if stamps:
+                await self._dispatcher.revoke_stamped(WORKFLOW_STAMP, stamps, terminate=terminate)
+        withdrawn: set[str] = set()
+        for start in range(0, len(revokes), _PUBLISH_SLICE):
+            part = revokes[start : start + _PUBLISH_SLICE]
+            places = [TaskPlace(revoke.task_id, revoke.attempt, revoke.signature) for revoke in part]
+            withdrawn.update(await self._dispatcher.withdraw(places))
+        self._post(*[TaskRevoked(task_id, "withdrawn before a worker had it") for task_id in withdrawn])
+        for terminate in (False, True):
+            ids = [revoke.task_id for revoke in revokes if revoke.terminate == terminate and revoke.task_id not in withdrawn]
+            if ids:
+                await self._dispatcher.revoke(ids, terminate=terminate)
 
     # --- recovery ---------------------------------------------------------------------------------------------------
 
@@ -609,8 +893,15 @@ class Scheduler:
         assert document is not None
 
         def rebuild() -> RunningWorkflow:
-            graph = wire.decode_definition(document, nodes_max=NODES_MAX).graph
-            return restore(stored.record, stored.nodes, graph, now=now, value_bytes_max=self.limits.engine.value_bytes_max)
+            definition = wire.decode_definition(document, nodes_max=NODES_MAX)
+            return restore(
+                stored.record,
+                stored.nodes,
+                definition.graph,
+                now=now,
+                value_bytes_max=self.limits.engine.value_bytes_max,
+                policy=definition.policy,
+            )
 
         return await _in_thread_if_long(rebuild, len(document))
 
@@ -648,9 +939,17 @@ class Scheduler:
                 document=document,
                 key=definition.key,
                 labels=definition.labels,
+                policy=definition.policy,
+                adopted=definition.adopted,
             )
         )
         return workflow_id
+
+    def _refuse_unknown_pools(self, definition: Definition) -> None:
+        graph = definition.graph
+        for node, policy in graph.policies.items():
+            if policy.pool and self._pools.size_of(policy.pool) is None:
+                raise UnknownPool(graph.names[node], policy.pool, self._pools.names)
 
     async def _wait_durable(self, workflow_id: str, *, is_keyed: bool) -> None:
         with anyio.move_on_after(self.limits.durable_timeout_s):
@@ -662,14 +961,14 @@ class Scheduler:
             return
         if not is_keyed:
             self._withdrawn.add(workflow_id)
-            self._post(CancelRequested(workflow_id))
+            self._post(VerbRequested(workflow_id, Request(Verb.CANCEL, why="it could not be stored in time")))
         reason = self._store_problem or "the database is slow"
         raise NotStored(reason, self.limits.durable_timeout_s, withdrawn=not is_keyed)
 
     def _tell_that_it_ended(self) -> None:
         """Wake everybody who waits for something that will not happen any more in this process."""
         self._has_ended = True
-        for durable in self._submitting.values():
+        for durable in (*self._submitting.values(), *(ticket.answered for ticket in self._tickets.values())):
             durable.set()
         for listeners in self._listeners.values():
             for listener in listeners:
@@ -706,6 +1005,14 @@ class Scheduler:
         return self._has_landed and not self._inbox and not self._to_publish and not self._engine.in_flight_count
 
 
+@dataclass(slots=True)
+class _Ticket:
+    """Somebody who waits for the answer to a verb."""
+
+    answered: anyio.Event = field(default_factory=anyio.Event)
+    answer: Answer | None = None
+
+
 class _Listener:
     """One caller's interest in the changes of one workflow; a change between two waits is not lost."""
 
@@ -730,6 +1037,26 @@ class _Listener:
     async def wait(self) -> None:
         await self._changed.wait()
         self._changed = anyio.Event()
+
+
+#: Codes of groups that an inspection can say more about.
+_IN_FLIGHT_WORDS = frozenset(state.word for state in IN_FLIGHT)
+
+
+def _place(workflow: RunningWorkflow, node: int) -> TaskPlace:
+    signature = workflow.graph.signatures[node]
+    assert signature is not None
+    return TaskPlace(workflow.task_id_of(node), workflow.attempt_of(node), signature)
+
+
+def _facts(workflow: RunningWorkflow, nodes: Sequence[int], inspection: Inspection) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for node in nodes:
+        task = inspection.tasks.get(workflow.task_id_of(node))
+        if task is not None:
+            queue = inspection.queues.get(task.queue)
+            facts[workflow.graph.names[node]] = asdict(task) | {"queue": None if queue is None else asdict(queue)}
+    return facts
 
 
 def _submitted(workflow_id: str, definition: Definition, *, created: bool) -> wire.Submitted:
@@ -771,6 +1098,12 @@ def _watcher_of(app: Any, *, value_bytes_max: int) -> ResultWatcher:
     from dyrygentd.transport import watcher_of
 
     return watcher_of(_required(app), value_bytes_max=value_bytes_max)
+
+
+def _inspector_of(app: Any) -> Inspector:
+    from dyrygentd.transport.inspector import CeleryInspector
+
+    return CeleryInspector(app)
 
 
 def _required(app: Any) -> Any:

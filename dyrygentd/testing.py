@@ -10,17 +10,31 @@ from dataclasses import replace
 import anyio
 import anyio.lowlevel
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
-from dyrygentd.core.events import MessagePublished, MessageRefused, TaskEvent, TaskFailed, TaskSucceeded
+from dyrygentd.core.events import (
+    MessagePublished,
+    MessageRefused,
+    TaskEvent,
+    TaskFailed,
+    TaskReported,
+    TaskRevoked,
+    TaskSucceeded,
+)
+from dyrygentd.core.graph import Signature
 from dyrygentd.errors import BrokerUnavailable, StoreUnavailable
 from dyrygentd.ports import (
+    WORKFLOW_STAMP,
     DispatcherStatistics,
     Emit,
+    Inspection,
     Listed,
+    QueueFacts,
     Selection,
     Stored,
     StoreStatistics,
+    TaskFacts,
+    TaskPlace,
     WatcherStatistics,
 )
 
@@ -32,12 +46,15 @@ class MemoryStore:
         self.broken = ""
         self._workflows: dict[str, WorkflowRecord] = {}
         self._nodes: dict[str, dict[int, NodeRecord]] = {}
+        self._journal: dict[str, list[JournalEntry]] = {}
         self._commits = self._rows = self._failures = 0
 
     async def open(self) -> None:
         """Do nothing: there is nothing to open."""
 
-    async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
+    async def save(
+        self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()
+    ) -> None:
         """Take all records at once, or none."""
         await anyio.lowlevel.checkpoint()
         if self.broken:
@@ -48,6 +65,9 @@ class MemoryStore:
             self._rows += 1
         for node in nodes:
             self._nodes.setdefault(node.workflow_id, {})[node.node] = node
+            self._rows += 1
+        for entry in journal:
+            self._journal.setdefault(entry.workflow_id, []).append(entry)
             self._rows += 1
         self._commits += 1
 
@@ -97,6 +117,10 @@ class MemoryStore:
             listed.append(Listed(cursor, replace(record, document=None)))
         return listed[: selection.limit]
 
+    async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
+        """Return what was done to a workflow, oldest first."""
+        return list(self._journal.get(workflow_id, ()))
+
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""
         return StoreStatistics(commits=self._commits, rows=self._rows, failures=self._failures)
@@ -112,28 +136,60 @@ class MemoryStore:
 class FakeBroker:
     """A broker with workers behind it; tasks are plain functions that run as soon as they are published.
 
-    Hand ``broker.dispatcher`` and ``broker.watcher`` to the `Scheduler`.
+    Hand ``broker.dispatcher``, ``broker.watcher`` and ``broker.inspector`` to the `Scheduler`.
 
     Args:
         tasks: ``{task name: function}``. A task that raises has failed; one that is not in the table succeeds with None.
         holds: Keep results back until `let_go`.
+        has_worker: Whether a worker runs. While none does messages wait in ``queued``, until `start_worker`.
     """
 
-    def __init__(self, tasks: Mapping[str, Callable[..., object]] | None = None, *, holds: bool = False) -> None:
+    def __init__(
+        self, tasks: Mapping[str, Callable[..., object]] | None = None, *, holds: bool = False, has_worker: bool = True
+    ) -> None:
         self.tasks = dict(tasks or {})
         self.holds = holds
+        self.has_worker = has_worker
         self.broken = ""
         self.published: list[Publish] = []
+        self.queued: dict[str, Publish] = {}
         self.revoked: list[str] = []
+        self.terminated: list[str] = []
+        self.withdrawn: list[str] = []
         self.forgotten: list[str] = []
         self.results: dict[str, TaskEvent] = {}
         self.dispatcher = FakeDispatcher(self)
         self.watcher = FakeWatcher(self)
+        self.inspector = FakeInspector(self)
         self._held: dict[str, TaskEvent] = {}
 
     def execute(self, message: Publish) -> None:
-        """Run a task and store its result, or hold it back."""
+        """Run a task and store its result, or hold it back; put it into the queue if there is no worker."""
         self.published.append(message)
+        if self.has_worker:
+            self._execute(message)
+        else:
+            self.queued[message.task_id] = message
+
+    def start_worker(self) -> None:
+        """Run all that waits in the queue; a worker that starts knows of no earlier revoke."""
+        self.has_worker = True
+        while self.queued:
+            self._execute(self.queued.pop(next(iter(self.queued))))
+
+    def lose(self, task_id: str) -> None:
+        """Lose a task: its message is gone, or the worker that had it."""
+        self.queued.pop(task_id, None)
+        self._held.pop(task_id, None)
+
+    def terminate(self, task_ids: Iterable[str]) -> None:
+        """End tasks that are being executed, as a worker does when it is told to."""
+        for task_id in task_ids:
+            self.terminated.append(task_id)
+            if self._held.pop(task_id, None) is not None:
+                self._store(task_id, TaskRevoked(task_id, "terminated"))
+
+    def _execute(self, message: Publish) -> None:
         event = self._run(message)
         if self.holds:
             self._held[message.task_id] = event
@@ -194,19 +250,89 @@ class FakeDispatcher:
         self._broker.execute(message)
         return MessagePublished(message.task_id)
 
-    async def revoke(self, task_ids: Sequence[str]) -> None:
-        """Note who was revoked."""
+    async def revoke(self, task_ids: Sequence[str], *, terminate: bool = False) -> None:
+        """Note who was revoked, and end what is executed if wanted."""
+        self._raise_if_broken()
         self._broker.revoked.extend(task_ids)
+        if terminate:
+            self._broker.terminate(task_ids)
+
+    async def revoke_stamped(self, header: str, values: Sequence[str], *, terminate: bool = False) -> None:
+        """Revoke what was published for these workflows; no other stamp is known here."""
+        wanted = set(values) if header == WORKFLOW_STAMP else set()
+        task_ids = [message.task_id for message in self._broker.published if message.workflow_id in wanted]
+        await self.revoke(task_ids, terminate=terminate)
+
+    async def withdraw(self, tasks: Sequence[TaskPlace]) -> Sequence[str]:
+        """Take messages back that no worker has fetched."""
+        self._raise_if_broken()
+        withdrawn = [task.task_id for task in tasks if self._broker.queued.pop(task.task_id, None) is not None]
+        self._broker.withdrawn.extend(withdrawn)
+        return withdrawn
+
+    def _raise_if_broken(self) -> None:
+        if self._broker.broken:
+            raise BrokerUnavailable(self._broker.broken)
 
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Note which workflows will publish no more."""
         self._broker.forgotten.extend(workflow_ids)
+
+    def queue_of(self, signature: Signature) -> str:
+        """Return the queue that the options name, else ``celery``."""
+        return str(json.loads(signature.options).get("queue", "celery"))
 
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""
         return DispatcherStatistics(
             published=len(self._known), repeated=self._repeated, refused=self._refused, failures=self._failures, exactly_once=True
         )
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+class FakeInspector:
+    """Looks into a `FakeBroker`: one queue ``celery``, and one worker ``fake@worker`` if there is any."""
+
+    def __init__(self, broker: FakeBroker) -> None:
+        self._broker = broker
+
+    async def trace(self, tasks: Sequence[TaskPlace]) -> Inspection:
+        """Tell where these attempts are."""
+        await anyio.lowlevel.checkpoint()
+        broker = self._broker
+        if not tasks:
+            return Inspection()
+        if broker.broken:
+            known = {task.task_id: TaskFacts(task.task_id, stored_state=self._stored(task.task_id)) for task in tasks}
+            return Inspection(known, problems=[f"the broker cannot be asked: {broker.broken}"])
+        workers = ["fake@worker"] if broker.has_worker else []
+        queue = QueueFacts("celery", len(broker.queued), consumers=len(workers), workers=workers, is_searched=True)
+        facts = {task.task_id: self._facts(task.task_id) for task in tasks}
+        return Inspection(facts, {"celery": queue}, workers=workers, listening=len(workers))
+
+    def _facts(self, task_id: str) -> TaskFacts:
+        broker, state = self._broker, self._stored(task_id)
+        facts = TaskFacts(task_id, "celery", is_reserved=False, stored_state=state)
+        if task_id in broker.queued:
+            return replace(facts, position=list(broker.queued).index(task_id))
+        if task_id in broker._held:
+            return replace(facts, worker="fake@worker", worker_state="active")
+        return facts
+
+    def _stored(self, task_id: str) -> str:
+        match self._broker.results.get(task_id):
+            case TaskSucceeded():
+                return "SUCCESS"
+            case TaskFailed():
+                return "FAILURE"
+            case TaskRevoked():
+                return "REVOKED"
+            case TaskReported(state=state):
+                return state
+            case _:
+                return ""
 
     async def close(self) -> None:
         """Do nothing: there is nothing to close."""

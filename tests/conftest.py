@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from kombu.connection import Connection
 
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.tasks import create_app
 
+#: A RabbitMQ for tests, if there is one.
+AMQP = os.environ.get("DYRYGENTD_TEST_AMQP", "amqp://guest:guest@127.0.0.1:5672//")
 _MARK = "DYRYGENTD_TEST_PROCESS"
 
 
@@ -47,6 +50,28 @@ def redis_server(short_tmp: Path) -> Iterator[EmbeddedServer]:
     """A running Redis server for this test alone, which it may stop, kill and restart."""
     with EmbeddedServer(short_tmp) as server:
         yield server
+
+
+@pytest.fixture
+def amqp_url() -> str:
+    """The URL of a RabbitMQ; without one the test is skipped, in CI it fails if one was promised."""
+    try:
+        with Connection(AMQP, connect_timeout=2) as connection:
+            connection.ensure_connection(max_retries=1, timeout=2)
+    except OSError as error:
+        if os.environ.get("CI") and "DYRYGENTD_TESTAMQP" in os.environ:
+            raise
+        pytest.skip(f"no RabbitMQ at {AMQP}: {error}")
+    return AMQP
+
+
+@pytest.fixture
+def rabbitmq_queue(amqp_url: str) -> Iterator[str]:
+    """The name of a queue of this test alone, deleted afterwards."""
+    name = f"dyrygentd-test-{uuid.uuid4().hex}"
+    yield name
+    with Connection(amqp_url) as connection:
+        connection.default_channel.queue_delete(name)
 
 
 @pytest.fixture(scope="session")

@@ -24,20 +24,22 @@ ROOMS: dict[str, set[str]] = {
     "core": {"errors"},
     "ports": _BASE,
     "wire": _BASE,
+    # Reads what an `Inspection` says, for the scheduler's answers and for whoever else asks.
+    "explain": _BASE | {"ports", "wire"},
     "canvas": _BASE,
     "store": _EDGE,
     "transport": _EDGE,
     "testing": _EDGE,
     "metrics": _EDGE,
     # It makes the usual adapters itself, inside functions: `Scheduler(app, database=...)` is all that a program needs.
-    "scheduler": _EDGE | {"store", "transport", "metrics"},
+    "scheduler": _EDGE | {"store", "transport", "metrics", "explain"},
     # The client and the command line know the daemon through its wire form alone.
     "client": _BASE | {"wire", "canvas"},
     # What is shown by `dyrygentd demo`, and what Celery workers import for it; the command names the types of its outcome.
     "demo": _BASE | {"canvas"},
     "cli": _BASE | {"wire", "canvas", "client", "demo"},
-    "http": _EDGE | _SHELL,
-    "daemon": _EDGE | _SHELL | {"http", "demo"},
+    "http": _EDGE | _SHELL | {"explain"},
+    "daemon": _EDGE | _SHELL | {"explain", "http", "demo"},
     "compat": _BASE | {"wire", "canvas", "client"},
     "__main__": {"cli"},
 }
@@ -81,11 +83,16 @@ CORE_STANDARD_LIBRARY = {
     "dataclasses",
     "enum",
     "functools",
+    "fnmatch",
     "heapq",
     "itertools",
+    "json",
     "math",
     "operator",
+    "re",
     "typing",
+    # `uuid5` only: the same text gives the same id.
+    "uuid",
 }
 
 

@@ -41,7 +41,7 @@ def cancel(session: Session, references: tuple[str, ...]) -> None:
     views = []
     for handle in handles:
         was_finished = handle.status().is_finished
-        view = handle.cancel()
+        view = handle.cancel().workflow
         views.append(view)
         if not session.is_json:
             words = f"{view.state} already" if was_finished else view.state

@@ -5,6 +5,7 @@ The settings are imported only by the commands that have them: they bring along 
 """
 
 from collections.abc import Mapping
+from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,21 @@ def _setting_flags() -> tuple[click.Option, ...]:
         flags.append(
             click.Option(
                 ["--" + setting.name.replace("_", "-")],
-                type=click.Choice(choices) if choices else click.Path(path_type=Path) if kind is Path else kind,
+                type=click.Choice(choices) if choices else click.Path(path_type=Path) if kind is Path else _type_of(kind),
                 metavar=setting.metadata["metavar"] or None,
-                help=setting.metadata["about"] + (f" [default: {setting.default}]" if setting.default is not None else ""),
+                help=setting.metadata["about"] + _shown_default(setting.default),
             )
         )
     return tuple(flags)
+
+
+def _type_of(kind: type) -> type:
+    """Return what click makes of a flag; a table comes as text."""
+    return kind if kind in (int, float) else str
+
+
+def _shown_default(default: Any) -> str:
+    return "" if default in (None, MISSING) else f" [default: {default}]"
 
 
 def _loaded(flags: Mapping[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from dyrygentd.client.connection import CONNECT_PAUSES_S, VersionCheck, Warn, fi
 from dyrygentd.errors import DaemonUnreachable, DyrygentError, WaitTimeout
 
 Views = list[wire.WorkflowView]
+Entries = list[wire.JournalView]
 
 _BACKLOG_FULL = frozenset({errno.EAGAIN, errno.ENOTCONN})
 """asyncio takes EAGAIN of a Unix socket for "in progress", so that the socket turns out not to be connected (ENOTCONN)."""
@@ -97,6 +98,27 @@ class AsyncClient:
                 break
         return views
 
+    async def perform_in_bulk(
+        self,
+        verb: str,
+        *,
+        states: Iterable[str] = (),
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        priority: int | None = None,
+        terminate: bool = False,
+        why: str = "",
+    ) -> wire.BulkChanged:
+        """Carry out a verb on all workflows that fit, newest first, 1000 at most; what is refused is told and skipped.
+
+        Args:
+            verb: ``cancel``, ``pause``, ``resume``, ``retry`` or ``set-priority``.
+        """
+        body = forms.verb_body(priority=priority, terminate=terminate, why=why)
+        target = forms.bulk_target(verb, states=states, name=name, labels=labels)
+        headers = {"Content-Type": "application/json"}
+        return wire.decode(await self._channel.request("POST", target, body=body, headers=headers), wire.BulkChanged)
+
     async def stats(self) -> wire.Statistics:
         """Return what the daemon is doing."""
         return wire.decode(await self._channel.request("GET", f"/{wire.API_VERSION}/stats"), wire.Statistics)
@@ -147,9 +169,88 @@ class AsyncHandle:
                 raise WaitTimeout(self.id, timeout_s or 0.0)
             await asyncio.sleep(min(pause_s, left_s))
 
-    async def cancel(self) -> wire.WorkflowView:
-        """Cancel the workflow; one that has finished stays as it is."""
-        return wire.decode_view(await self._channel.request("POST", forms.workflow_target(self.id, "cancel")))
+    async def perform(
+        self,
+        verb: str,
+        *,
+        nodes: Iterable[str] = (),
+        cause: str = "",
+        value: object = None,
+        priority: int | None = None,
+        terminate: bool = False,
+        force: bool = False,
+        why: str = "",
+    ) -> wire.Changed:
+        """Carry out a verb on the workflow or its nodes; repeating one changes nothing.
+
+        Args:
+            verb: ``cancel``, ``pause``, ``resume``, ``retry``, ``hold``, ``release``, ``skip``, ``rerun`` or ``set-priority``.
+            why: The reason, for the journal.
+        """
+        body = forms.verb_body(
+            nodes=list(nodes) or None, cause=cause, value=value, priority=priority, terminate=terminate, force=force, why=why
+        )
+        headers = {"Content-Type": "application/json"}
+        target = forms.workflow_target(self.id, verb)
+        return wire.decode(await self._channel.request("POST", target, body=body, headers=headers), wire.Changed)
+
+    async def cancel(self, *, terminate: bool = False, why: str = "") -> wire.Changed:
+        """End the workflow now; one that has finished stays as it is.
+
+        Args:
+            terminate: End tasks that run, too; without it they go on, are shown as late, and change nothing.
+        """
+        return await self.perform("cancel", terminate=terminate, why=why)
+
+    async def pause(self, *, why: str = "") -> wire.Changed:
+        """Dispatch nothing more until `resume`; results go on coming in."""
+        return await self.perform("pause", why=why)
+
+    async def resume(self, *, why: str = "") -> wire.Changed:
+        """Go on after `pause`."""
+        return await self.perform("resume", why=why)
+
+    async def retry(self, *nodes: str, cause: str = "", force: bool = False, why: str = "") -> wire.Changed:
+        """Try again what failed and all that never ran because of it: everything, some nodes, or one cause.
+
+        Args:
+            cause: Number or id of a cause, see `causes`.
+            force: Also give up an attempt that is in flight.
+        """
+        return await self.perform("retry", nodes=nodes, cause=cause, force=force, why=why)
+
+    async def hold(self, *nodes: str, why: str = "") -> wire.Changed:
+        """Keep nodes from being dispatched until `release`."""
+        return await self.perform("hold", nodes=nodes, why=why)
+
+    async def release(self, *nodes: str, why: str = "") -> wire.Changed:
+        """Let nodes go that an operator, a gate or a time holds."""
+        return await self.perform("release", nodes=nodes, why=why)
+
+    async def skip(self, *nodes: str, value: object = None, why: str = "") -> wire.Changed:
+        """Count nodes as succeeded, with this value, and go on without them."""
+        return await self.perform("skip", nodes=nodes, value=value, why=why)
+
+    async def rerun(self, *nodes: str, why: str = "") -> wire.Changed:
+        """Run nodes and everything after them again."""
+        return await self.perform("rerun", nodes=nodes, why=why)
+
+    async def set_priority(self, priority: int, *, why: str = "") -> wire.Changed:
+        """Change whose turn comes first; higher goes first."""
+        return await self.perform("set-priority", priority=priority, why=why)
+
+    async def explain(self, node: str | None = None) -> wire.Explanation:
+        """Return why the workflow, or one node, is not running, and what can be done."""
+        parts = ("explain",) if node is None else ("nodes", node, "explain")
+        return wire.decode(await self._channel.request("GET", forms.workflow_target(self.id, *parts)), wire.Explanation)
+
+    async def causes(self) -> wire.Causes:
+        """Return the failures grouped by cause."""
+        return wire.decode(await self._channel.request("GET", forms.workflow_target(self.id, "causes")), wire.Causes)
+
+    async def journal(self) -> Entries:
+        """Return who did what to the workflow, oldest first."""
+        return wire.decode(await self._channel.request("GET", forms.workflow_target(self.id, "journal")), wire.Journal).entries
 
     async def nodes(self, *, states: Iterable[str] = (), page: int = forms.PAGE) -> AsyncIterator[wire.NodeView]:
         """Iterate over the nodes in their order, page by page."""

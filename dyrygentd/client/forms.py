@@ -57,6 +57,27 @@ def submission_body(
     return wire.encode_definition(replace(what, **given))
 
 
+def verb_body(**fields: Any) -> bytes:
+    """Write what goes with a verb; fields that say nothing are left out, and a skipped node's value is encoded."""
+    if "value" in fields and fields["value"] is not None:
+        from dyrygentd.canvas import encode_value
+
+        fields["value"] = json.loads(encode_value(fields["value"]))
+    return json.dumps({name: value for name, value in fields.items() if value not in (None, "", False, ())}).encode()
+
+
+def bulk_target(
+    verb: str, *, states: Iterable[str] = (), name: str | None = None, labels: Mapping[str, str] | None = None
+) -> str:
+    """Return the target of a verb for many workflows."""
+    query = {
+        "state": list(states),
+        "name": [name] if name is not None else [],
+        "label": [f"{label}={value}" for label, value in (labels or {}).items()],
+    }
+    return f"/{wire.API_VERSION}/bulk/{quote(verb, safe='')}{_query(query)}"
+
+
 def decoded_result(text: bytes) -> object:
     """Turn the JSON text of a result into a value; what has no types of kombu's needs no kombu."""
     if b'"__type__"' not in text:

@@ -1,15 +1,17 @@
 """Flat records of what must survive a crash, and the way back from them.
 
-A workflow's record holds its definition once; node records are written only for nodes that are no longer waiting, so a
-submission costs one row whatever its size. Ready is not recorded: it follows from the states of the dependencies.
+A workflow's record holds its definition once; node records are written only for nodes that are no longer waiting, or were
+not for a while, so a submission costs one row whatever its size. Becoming ready is not recorded by itself: it follows from the
+states of the dependencies.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.policy import PLAIN_WORKFLOW, WorkflowPolicy
 from dyrygentd.core.states import NODE_STATE_OF_WORD, NodeState, WorkflowState
-from dyrygentd.core.workflow import Live, RunningWorkflow
+from dyrygentd.core.workflow import UNNEEDED, Live, RunningWorkflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +20,12 @@ class WorkflowRecord:
 
     Attributes:
         document: The definition; None in records that only update a workflow that is stored already.
-        counts: ``{state word: number of tasks}`` when it finished.
+        counts: ``{state word: number of nodes}`` when it finished.
         result: JSON text of the output's value, when it finished and the value could be kept.
         error: Why there is no result, or why the workflow is broken.
+        priority: As it was last set.
+        run: How often it was set running again after a cancel.
+        deadline_at: When it is over, 0 for never.
     """
 
     workflow_id: str
@@ -35,6 +40,9 @@ class WorkflowRecord:
     counts: Mapping[str, int] | None = None
     result: bytes | None = None
     error: str = ""
+    priority: int = 0
+    run: int = 0
+    deadline_at: float = 0.0
 
     def following(self, earlier: "WorkflowRecord | None") -> "WorkflowRecord":
         """Return this record with the definition of an ``earlier`` one that has not reached the disk yet."""
@@ -45,7 +53,7 @@ class WorkflowRecord:
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """The durable part of a node."""
+    """The durable part of a node; see `Live` and `RunningWorkflow` for the fields."""
 
     workflow_id: str
     node: int
@@ -57,6 +65,34 @@ class NodeRecord:
     blocked_by: int | None
     error: str
     value: bytes | None
+    reason: str = ""
+    is_on_hold: bool = False
+    failures: int = 0
+    polling_since: float = 0.0
+    cause: str = ""
+    late: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What somebody did to a workflow.
+
+    Attributes:
+        by: Who, as far as it is known.
+        why: What they gave as the reason.
+        nodes: Names of the nodes that it changed, the first few of them.
+        count: How many it changed.
+        detail: Further words, such as the new priority.
+    """
+
+    workflow_id: str
+    at: float
+    verb: str
+    by: str
+    why: str = ""
+    nodes: tuple[str, ...] = ()
+    count: int = 0
+    detail: str = ""
 
 
 def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None) -> WorkflowRecord:
@@ -75,12 +111,15 @@ def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None)
         counts=workflow.counts_by_word() if finished else None,
         result=workflow.result if finished else None,
         error=workflow.error,
+        priority=workflow.priority,
+        run=workflow.run,
+        deadline_at=workflow.deadline_at,
     )
 
 
 def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
     """Return what is to be stored of one node."""
-    value = workflow.values.get(node)
+    value, hold = workflow.values.get(node), workflow.holds.get(node) if workflow.holds else None
     return NodeRecord(
         workflow_id=workflow.workflow_id,
         node=node,
@@ -88,15 +127,27 @@ def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
         attempt=workflow.attempt_of(node),
         dispatched_at=workflow.dispatched_at[node],
         finished_at=workflow.settled_at[node],
-        held_until=workflow.held_until.get(node, 0.0),
+        held_until=0.0 if hold is None else hold.until,
         blocked_by=workflow.blocked_by.get(node),
         error=workflow.errors.get(node, ""),
         value=None if value is None else value.content,
+        reason=hold.reason.value if hold is not None else UNNEEDED if node in workflow.unneeded else "",
+        is_on_hold=node in workflow.on_hold,
+        failures=workflow.failures.get(node, 0),
+        polling_since=workflow.polling_since.get(node, 0.0),
+        cause=workflow.causes.get(node, ""),
+        late=workflow.late.get(node, ""),
     )
 
 
 def restore(
-    record: WorkflowRecord, nodes: Iterable[NodeRecord], graph: Graph, *, now: float, value_bytes_max: int
+    record: WorkflowRecord,
+    nodes: Iterable[NodeRecord],
+    graph: Graph,
+    *,
+    now: float,
+    value_bytes_max: int,
+    policy: WorkflowPolicy = PLAIN_WORKFLOW,
 ) -> RunningWorkflow:
     """Rebuild a workflow from its records; the nodes that are free to go become ready again."""
     workflow = RunningWorkflow(
@@ -107,21 +158,49 @@ def restore(
         graph=graph,
         created_at=record.created_at,
         value_bytes_max=value_bytes_max,
+        policy=policy,
     )
+    workflow.priority, workflow.run, workflow.deadline_at = record.priority, record.run, record.deadline_at
     live = [
         Live(
             node=row.node,
             state=NODE_STATE_OF_WORD[row.state],
+            attempt=row.attempt,
             dispatched_at=row.dispatched_at,
             settled_at=row.finished_at,
             held_until=row.held_until,
             blocked_by=row.blocked_by,
             error=row.error,
             value=row.value,
+            reason=row.reason,
+            is_on_hold=row.is_on_hold,
+            failures=row.failures,
+            polling_since=row.polling_since,
+            cause=row.cause,
+            late=row.late,
         )
         for row in nodes
-        if row.state != NodeState.WAITING.word
     ]
     workflow.resume(live, state=record.state, finished_at=record.finished_at, now=now)
-    workflow.result, workflow.error = record.result, record.error
+    if workflow.state.is_finished or not workflow.error:
+        workflow.result, workflow.error = record.result, record.error
     return workflow
+
+
+def adopt(workflow: RunningWorkflow, states: Mapping[int, NodeState], now: float) -> None:
+    """Begin a workflow of which a part was done, or sent, before it was submitted."""
+    workflow.resume(
+        [
+            Live(
+                node=node,
+                state=state,
+                attempt=1,
+                dispatched_at=now,
+                settled_at=now if state.is_settled else 0.0,
+                error="it had failed before this workflow was adopted" if state is NodeState.FAILED else "",
+            )
+            for node, state in states.items()
+        ],
+        now=now,
+    )
+    workflow.changed.update(states)

@@ -1,14 +1,15 @@
 """What to do: the ordered work that one turn of the engine asks of the shell.
 
-The order is part of the promise: save and wait until it is durable, then watch, then publish; unwatching, revoking and
-telling listeners come last. If saving fails, the rest of the batch waits (`Batch.merge`).
+The order is part of the promise: save and wait until it is durable, then watch, then publish; unwatching, revoking, answering
+and telling listeners come last. If saving fails, the rest of the batch waits (`Batch.merge`).
 """
 
 from dataclasses import dataclass, field
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.errors import DyrygentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Publish:
     Attributes:
         input: JSON text of the value to prepend to the arguments, None if the node takes none.
         parent_id: Task id of the last dependency, empty for the first nodes.
+        stamp: What the message is stamped with, so that the workflow can be revoked as a whole.
     """
 
     workflow_id: str
@@ -27,6 +29,41 @@ class Publish:
     signature: Signature
     input: bytes | None
     parent_id: str
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Keep a task from running; one that runs is ended if ``terminate`` says so."""
+
+    task_id: str
+    attempt: int
+    signature: Signature
+    terminate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeStamped:
+    """Keep all tasks from running whose messages carry this stamp."""
+
+    stamp: str
+    terminate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a request.
+
+    Attributes:
+        nodes: Names of the nodes that it changed.
+        is_changed: Whether it changed anything; repeating a request does not.
+        error: Why it was refused; then nothing was changed.
+    """
+
+    ticket: int
+    nodes: tuple[str, ...] = ()
+    is_changed: bool = False
+    error: DyrygentError | None = None
 
 
 @dataclass(slots=True)
@@ -38,29 +75,40 @@ class Batch:
     watch: list[str] = field(default_factory=list)
     publish: list[Publish] = field(default_factory=list)
     unwatch: list[str] = field(default_factory=list)
-    revoke: list[str] = field(default_factory=list)
+    revoke: list[Revoke] = field(default_factory=list)
+    revoke_stamped: list[RevokeStamped] = field(default_factory=list)
+    journal: list[JournalEntry] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
     finished: list[RunningWorkflow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
-            self.save_workflows or self.save_nodes or self.watch or self.publish or self.unwatch or self.revoke or self.changed
+            self.save_workflows
+            or self.save_nodes
+            or self.watch
+            or self.publish
+            or self.unwatch
+            or self.revoke
+            or self.answers
+            or self.changed
         )
 
     @property
     def row_count(self) -> int:
         """Number of rows to be written."""
-        return len(self.save_workflows) + len(self.save_nodes)
+        return len(self.save_workflows) + len(self.save_nodes) + len(self.journal)
 
     def merge(self, later: "Batch") -> None:
         """Append a later batch that could not be saved on its own; the newest record of a row wins."""
         for workflow_id, record in later.save_workflows.items():
             self.save_workflows[workflow_id] = record.following(self.save_workflows.get(workflow_id))
         self.save_nodes.update(later.save_nodes)
-        if later.unwatch:
+        if later.unwatch or later.revoke:
             # What ended while the disk did not work was never sent, or was sent before a restart: it is not to be sent now.
             ended = set(later.unwatch)
             self.watch = [task_id for task_id in self.watch if task_id not in ended]
+            ended.update(revoke.task_id for revoke in later.revoke)
             self.publish = [message for message in self.publish if message.task_id not in ended]
         if self.unwatch and later.watch:
             # Unwatching is carried out last, so it must not hit a task id that is in flight again.
@@ -70,5 +118,8 @@ class Batch:
         self.publish.extend(later.publish)
         self.unwatch.extend(later.unwatch)
         self.revoke.extend(later.revoke)
+        self.revoke_stamped.extend(later.revoke_stamped)
+        self.journal.extend(later.journal)
+        self.answers.extend(later.answers)
         self.changed |= later.changed
         self.finished.extend(later.finished)

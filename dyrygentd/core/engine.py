@@ -6,11 +6,17 @@ Theory of operation
 pass, fills the free places in flight and returns the work that follows. Between the two nothing is awaited, so a turn is
 atomic: its changes reach the disk in one transaction, or none does.
 
-*Who goes next.* Workflows with ready nodes stand in a ring; each gives one node in turn, so a workflow of ten thousand nodes
-delays one of three by three places. Inside a workflow the node with the longest path to the end goes first.
+*Who goes next.* Workflows with ready nodes stand in a ring; each gives one node in turn (or as many as its weight), so a workflow
+of ten thousand nodes delays one of three by three places. Inside a workflow the node with the longest path to the end goes
+first.
 
 *In flight* is not a counter but a table, ``{task id: (workflow, node)}``, so a place can neither leak nor be given twice. It
-is also the routing of results: a task id that is not in it is late, doubled or foreign; it is counted and changes nothing.
+is also the routing of results: a task id that is not in it is late, doubled or foreign; it is counted and changes nothing but the
+note of what was late. What was cancelled while in flight is watched on for a while, and revoked again, since a worker that was
+away does not know.
+
+*Priorities and pools.* Each priority has a ring of its own, and the highest that has work goes first. A node whose pool is full
+steps aside and stands in line there; it comes back when a place is free.
 
 *When.* A batch costs a transaction, so it is taken at once only if something can go on because of it: nodes to dispatch, a
 submission, a cancel, an end. What changes nothing for anybody else (the broker has a message, one of a thousand members
@@ -23,31 +29,47 @@ results.
 *Tried and rejected.* A global heap of ready nodes: one large submission then decides the latency of everybody else.
 """
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from heapq import heapify, heappop, heappush
-from typing import assert_never
+from typing import Final, assert_never
 
-from dyrygentd.core.checkpoint import node_record, workflow_record
-from dyrygentd.core.effects import Batch, Publish
+from dyrygentd.core.checkpoint import JournalEntry, adopt, node_record, workflow_record
+from dyrygentd.core.effects import Answer, Batch, Publish, Revoke, RevokeStamped
 from dyrygentd.core.events import (
-    CancelRequested,
     DrainRequested,
     Event,
     MessagePublished,
     MessageRefused,
     TaskEvent,
     TaskFailed,
+    TaskIgnored,
+    TaskLost,
     TaskReported,
     TaskRevoked,
     TaskSucceeded,
+    VerbRequested,
     WorkflowRecovered,
     WorkflowSubmitted,
 )
-from dyrygentd.core.states import IN_FLIGHT, NodeState
-from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.errors import InvariantBroken
+from dyrygentd.core.policy import FailureKind
+from dyrygentd.core.pools import Pools, PoolView
+from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.verbs import Done, Request, Verb, perform
+from dyrygentd.core.workflow import Failure, RunningWorkflow
+from dyrygentd.errors import DyrygentError, InvariantBroken, WorkflowNotFound
+
+#: Names of nodes in one entry of the journal or one answer; the number is told as well.
+_NAMED_MAX: Final = 100
+#: Timers are sorted out when there are more than this and more than twice as many as after the last time.
+_TIMERS_MIN: Final = 10_000
+#: Pauses between two broadcasts that revoke the same tasks.
+_REVOKE_AGAIN_FIRST_S, _REVOKE_AGAIN_MAX_S = 10.0, 300.0
+#: In a timer, in the place of a node: it is the workflow's start or deadline.
+_WORKFLOW_TIMER: Final = -1
+#: A worker's last word about these may be corrected by the task itself (celery#3085, #1703).
+_DOUBTFUL_EXCEPTIONS: Final = frozenset({"WorkerLostError"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +81,15 @@ class Limits:
         linger_s: How long changes that let nothing go on may wait for company, so that they share a transaction.
         dispatch_max: Nodes dispatched in one turn, so that one turn stays short.
         value_bytes_max: Longest value, as JSON text, that is passed from node to node or kept as a result.
+        late_watch_s, late_max: How long, and how many, tasks are watched after a cancel, to show what they did in the end.
     """
 
     in_flight_max: int = 2000
     dispatch_max: int = 500
     value_bytes_max: int = 16 * 1024 * 1024
     linger_s: float = 0.02
+    late_watch_s: float = 3600.0
+    late_max: int = 10_000
 
     @property
     def refill(self) -> int:
@@ -82,8 +107,15 @@ class Counters:
     succeeded: int = 0
     failed: int = 0
     revoked: int = 0
+    ignored: int = 0
+    lost: int = 0
+    timed_out: int = 0
     refused: int = 0
+    retried: int = 0
+    late: int = 0
     unrouted: int = 0
+    verbs: int = 0
+    verbs_refused: int = 0
     workflows_succeeded: int = 0
     workflows_failed: int = 0
     workflows_cancelled: int = 0
@@ -100,26 +132,55 @@ class EngineStatistics:
     in_flight_max: int
     draining: bool
     counters: dict[str, int]
+    late: int = 0
+    timers: int = 0
+    pools: tuple[PoolView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A task that is still watched although its node has gone on without it."""
+
+    workflow_id: str
+    node: int
+    until: float
+    revoke: Revoke | None
 
 
 class Engine:
     """Decides for all workflows. Guards: at most ``in_flight_max`` task ids are in flight, each for one node.
+
+    Args:
+        pools: Named pools and limits of queues.
+        chance: Makes numbers from 0 to 1, for the jitter of retries.
 
     Attributes:
         workflows: The unfinished workflows by id. A finished one leaves with the batch that records its end.
         node_count: Number of nodes in all of them.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(
+        self, limits: Limits | None = None, *, pools: Pools | None = None, chance: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.limits = limits or Limits()
+        self.pools = pools or Pools()
+        self._chance = chance
         self.counters = Counters()
         self.workflows: dict[str, RunningWorkflow] = {}
         self.draining = False
         self.node_count = 0
         self._in_flight: dict[str, tuple[RunningWorkflow, int]] = {}
-        self._ring: deque[RunningWorkflow] = deque()
-        self._in_ring: set[str] = set()
-        self._held: list[tuple[float, str, int]] = []
+        self._rings: dict[int, deque[RunningWorkflow]] = {}
+        self._ring_of: dict[str, int] = {}
+        self._turn = ("", 0)
+        self._timers: list[tuple[float, str, int]] = []
+        self._timers_max = _TIMERS_MIN
+        self._pools_freed: set[str] = set()
+        self._late: OrderedDict[str, _Late] = OrderedDict()
+        self._late_in: Counter[str] = Counter()
+        self._resting: dict[str, RunningWorkflow] = {}
+        self._revoke_again_at: float | None = None
+        self._revoke_again_s = _REVOKE_AGAIN_FIRST_S
         self._touched: dict[str, RunningWorkflow] = {}
         self._batch = Batch()
         self._is_urgent = False
@@ -140,8 +201,8 @@ class Engine:
                 self._submitted(event, now)
             case WorkflowRecovered():
                 self._recovered(event.workflow)
-            case CancelRequested():
-                self._cancel(event.workflow_id, now)
+            case VerbRequested():
+                self._verb(event, now)
             case DrainRequested():
                 self.draining = True
             case _:
@@ -151,11 +212,14 @@ class Engine:
         """Return when `take_batch` is due if nothing else happens: a time, 0 for at once, None for never."""
         if self._is_urgent or self._can_dispatch(self.limits.refill):
             return 0.0
-        held = self._held[0][0] if self._held else None
-        if self._changed_at is None:
-            return held
-        lingered = self._changed_at + self.limits.linger_s
-        return lingered if held is None else min(held, lingered)
+        due = [self._timers[0][0]] if self._timers else []
+        if self._changed_at is not None:
+            due.append(self._changed_at + self.limits.linger_s)
+        if self._late:
+            due.append(next(iter(self._late.values())).until)
+        if self._revoke_again_at is not None:
+            due.append(self._revoke_again_at)
+        return min(due, default=None)
 
     @property
     def in_flight_count(self) -> int:
@@ -179,6 +243,9 @@ class Engine:
             in_flight_max=self.limits.in_flight_max,
             draining=self.draining,
             counters=asdict(self.counters),
+            late=len(self._late),
+            timers=len(self._timers),
+            pools=tuple(self.pools.views()),
         )
 
     def in_flight(self) -> Iterator[tuple[str, RunningWorkflow, int]]:
@@ -190,52 +257,113 @@ class Engine:
 
     def take_batch(self, now: float) -> Batch:
         """Let time pass until ``now``, dispatch what may go, and return the work of this turn."""
-        self._release_held(now)
+        self._let_time_pass(now)
         if not self.draining:
             self._dispatch(now)
         for workflow in self._touched.values():
             self._collect(workflow)
         self._touched.clear()
         batch, self._batch = self._batch, Batch()
-        if batch.unwatch:
+        if batch.unwatch or batch.revoke:
             self._drop_landed(batch)
         self._is_urgent, self._changed_at = False, None
         return batch
 
     def _drop_landed(self, batch: Batch) -> None:
         """Keep what a turn both began and ended out of its batch, and watched what is in flight anew."""
-        batch.watch = [task_id for task_id in batch.watch if task_id in self._in_flight]
+        batch.watch = [task_id for task_id in batch.watch if self._is_watched(task_id)]
         batch.publish = [message for message in batch.publish if message.task_id in self._in_flight]
-        batch.unwatch = [task_id for task_id in batch.unwatch if task_id not in self._in_flight]
+        batch.unwatch = [task_id for task_id in batch.unwatch if not self._is_watched(task_id)]
+
+    def _is_watched(self, task_id: str) -> bool:
+        return task_id in self._in_flight or task_id in self._late
 
     def _dispatch(self, now: float) -> None:
         budget = self.limits.dispatch_max
-        while budget and self._can_dispatch(1):
-            workflow = self._ring.popleft()
-            if not workflow.ready_count:
-                self._in_ring.discard(workflow.workflow_id)
+        while budget:
+            for pool in self._pools_freed:
+                self._call_to(pool, now)
+            self._pools_freed.clear()
+            if not self._can_dispatch(1):
+                break
+            workflow = self._next_in_ring()
+            if workflow is None:
                 continue
-            self._ring.append(workflow)
             try:
                 self._dispatch_one(workflow, now)
             except InvariantBroken as error:
                 self._set_aside(workflow, error, now)
             budget -= 1
 
+    def _next_in_ring(self) -> RunningWorkflow | None:
+        """Return the workflow whose turn it is; one that has nothing to give leaves its ring."""
+        priority = max(self._rings)
+        ring = self._rings[priority]
+        workflow = ring[0]
+        if not workflow.can_dispatch:
+            self._leave_ring(ring.popleft())
+            return None
+        owner, given = self._turn
+        given = given + 1 if owner == workflow.workflow_id else 1
+        if given >= workflow.policy.weight:
+            ring.rotate(-1)
+            given = 0
+        self._turn = workflow.workflow_id, given
+        return workflow
+
+    def _join_ring(self, workflow: RunningWorkflow) -> None:
+        if workflow.can_dispatch and workflow.workflow_id not in self._ring_of:
+            self._ring_of[workflow.workflow_id] = workflow.priority
+            self._rings.setdefault(workflow.priority, deque()).append(workflow)
+
+    def _leave_ring(self, workflow: RunningWorkflow) -> None:
+        priority = self._ring_of.pop(workflow.workflow_id)
+        if not self._rings[priority]:
+            del self._rings[priority]
+
     def _can_dispatch(self, places: int) -> bool:
-        return bool(self._ring) and not self.draining and len(self._in_flight) + places <= self.limits.in_flight_max
+        return bool(self._rings) and not self.draining and len(self._in_flight) + places <= self.limits.in_flight_max
 
     def _dispatch_one(self, workflow: RunningWorkflow, now: float) -> None:
-        node = workflow.take_ready(now)
         self._touch(workflow)
+        pools = self._pools_of(workflow, workflow.next_ready())
+        full = self.pools.full_one(pools) if pools else None
+        if full is not None:
+            self.pools.wait(full, workflow.workflow_id, workflow.park(full))
+            return
+        node = workflow.take_ready(now)
+        signature = workflow.graph.signatures[node]
+        assert signature is not None
         task_id = workflow.task_id_of(node)
         if task_id in self._in_flight:
-            workflow.failed(node, f"task id '{task_id}' is in flight for another node already", now)
+            error = f"task id '{task_id}' is in flight for another node already"
+            workflow.failed(node, Failure(error, FailureKind.REFUSED), now)
             return
-        self._in_flight[task_id] = (workflow, node)
+        if signature.expires_at and signature.expires_at <= now:
+            workflow.failed(node, Failure("it expired before it was dispatched", FailureKind.EXPIRED, "Expired"), now)
+            return
+        self._begin_flight(workflow, node, task_id)
         self.counters.dispatched += 1
-        self._batch.watch.append(task_id)
         self._publish(workflow, node)
+
+    def _begin_flight(self, workflow: RunningWorkflow, node: int, task_id: str) -> None:
+        self._in_flight[task_id] = (workflow, node)
+        self.pools.take(self._pools_of(workflow, node))
+        self._batch.watch.append(task_id)
+        timeout_s = workflow.timeout_s(node)
+        if timeout_s:
+            self._set_timer(workflow.dispatched_at[node] + timeout_s, workflow, node)
+
+    def _pools_of(self, workflow: RunningWorkflow, node: int) -> tuple[str, ...]:
+        signature = workflow.graph.signatures[node]
+        return self.pools.needed_by(signature, workflow.graph.policy(node)) if self.pools and signature is not None else ()
+
+    def _call_to(self, pool: str, now: float) -> None:
+        """Let those go on who stand in line for a pool that has places again."""
+        for workflow_id, node in self.pools.called(pool):
+            workflow = self.workflows.get(workflow_id)
+            if workflow is not None and workflow.unpark(node, now):
+                self._touch(workflow)
 
     def _publish(self, workflow: RunningWorkflow, node: int) -> None:
         signature = workflow.graph.signatures[node]
@@ -249,35 +377,94 @@ class Engine:
                 signature=signature,
                 input=workflow.input_of(node),
                 parent_id=workflow.parent_task_id(node),
+                stamp=workflow.stamp,
             )
         )
 
-    def _release_held(self, now: float) -> None:
-        while self._held and self._held[0][0] <= now:
-            _, workflow_id, node = heappop(self._held)
-            workflow = self.workflows.get(workflow_id)
-            if workflow is not None and workflow.release_held(node, now):
-                self._touch(workflow)
-
     def _collect(self, workflow: RunningWorkflow) -> None:
-        """Turn what changed inside one workflow into records, holds, a place in the ring, or its end."""
+        """Turn what changed inside one workflow into records, timers, a place in the ring, or its end."""
         batch = self._batch
         batch.changed.add(workflow.workflow_id)
         for node in workflow.take_changed():
             batch.save_nodes[workflow.workflow_id, node] = node_record(workflow, node)
-            if node in workflow.held_until:
-                heappush(self._held, (workflow.held_until[node], workflow.workflow_id, node))
-        if workflow.state.is_finished:
+            hold = workflow.holds.get(node) if workflow.holds else None
+            if hold is not None and hold.until:
+                self._set_timer(hold.until, workflow, node)
+        if workflow.is_changed:
+            workflow.is_changed = False
+            earlier = batch.save_workflows.get(workflow.workflow_id)
+            batch.save_workflows[workflow.workflow_id] = workflow_record(workflow).following(earlier)
+        if workflow.state.is_finished and workflow.workflow_id in self.workflows:
             self._finished(workflow)
 
     def _finished(self, workflow: RunningWorkflow) -> None:
         del self.workflows[workflow.workflow_id]
+        if self._late_in[workflow.workflow_id]:
+            self._resting[workflow.workflow_id] = workflow
         name = f"workflows_{workflow.state}"
         setattr(self.counters, name, getattr(self.counters, name) + 1)
-        earlier = self._batch.save_workflows.get(workflow.workflow_id)
-        self._batch.save_workflows[workflow.workflow_id] = workflow_record(workflow).following(earlier)
         self._batch.finished.append(workflow)
         self.node_count -= len(workflow.graph)
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def _set_timer(self, at: float, workflow: RunningWorkflow, node: int) -> None:
+        heappush(self._timers, (at, workflow.workflow_id, node))
+        if len(self._timers) > self._timers_max:
+            # Most timers of timeouts outlive their task.
+            self._timers = [timer for timer in self._timers if self._is_meant(timer)]
+            heapify(self._timers)
+            self._timers_max = max(_TIMERS_MIN, 2 * len(self._timers))
+
+    def _is_meant(self, timer: tuple[float, str, int]) -> bool:
+        at, workflow_id, node = timer
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None or node == _WORKFLOW_TIMER:
+            return workflow is not None
+        hold = workflow.holds.get(node)
+        if hold is not None:
+            return hold.until == at
+        return workflow.state_of(node) in IN_FLIGHT and workflow.dispatched_at[node] + workflow.timeout_s(node) == at
+
+    def _let_time_pass(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            _, workflow_id, node = heappop(self._timers)
+            workflow = self.workflows.get(workflow_id)
+            # One that has finished in this turn stays until the batch is taken, and keeps its end.
+            if workflow is None or workflow.state.is_finished:
+                continue
+            try:
+                self._ring_alarm(workflow, node, now)
+            except InvariantBroken as error:
+                self._set_aside(workflow, error, now)
+        while self._late and next(iter(self._late.values())).until <= now:
+            task_id, late = self._late.popitem(last=False)
+            self._forget_late(task_id, late)
+        if self._revoke_again_at is not None and self._revoke_again_at <= now:
+            self._revoke_again(now)
+
+    def _ring_alarm(self, workflow: RunningWorkflow, node: int, now: float) -> None:
+        if node == _WORKFLOW_TIMER:
+            if workflow.state is WorkflowState.SCHEDULED:
+                workflow.begin(now)
+            if workflow.deadline_at and workflow.deadline_at <= now and not workflow.state.is_finished:
+                self._end_flights(workflow, workflow.over_deadline(now), now, terminate=True)
+            self._touch(workflow)
+        elif workflow.time_passed(node, now):
+            self._touch(workflow)
+        elif workflow.is_overdue(node, now):
+            self.counters.timed_out += 1
+            self._end_flights(workflow, [node], now, terminate=True)
+            error = f"no result within {workflow.timeout_s(node):g} s"
+            self._failed(workflow, node, Failure(error, FailureKind.INFRASTRUCTURE, "Timeout", "node timeout"), now)
+            self._touch(workflow)
+
+    def _revoke_again(self, now: float) -> None:
+        """Repeat what workers keep in memory only, for those that were away."""
+        again = [late.revoke for late in self._late.values() if late.revoke is not None]
+        self._batch.revoke += again
+        self._revoke_again_s = min(2 * self._revoke_again_s, _REVOKE_AGAIN_MAX_S)
+        self._revoke_again_at = now + self._revoke_again_s if again else None
 
     # --- one event each ---------------------------------------------------------------------------------------------
 
@@ -290,48 +477,139 @@ class Engine:
             graph=event.graph,
             created_at=now,
             value_bytes_max=self.limits.value_bytes_max,
+            policy=event.policy,
         )
         self.counters.submitted += 1
-        self.node_count += len(event.graph)
         self.workflows[event.workflow_id] = workflow
+        if event.adopted:
+            adopt(workflow, event.adopted, now)
+        else:
+            workflow.begin(now)
+        workflow.is_changed = False
         self._batch.save_workflows[event.workflow_id] = workflow_record(workflow, document=event.document)
-        workflow.start(now)
-        self._touch(workflow)
+        self._taken_in(workflow)
 
     def _recovered(self, workflow: RunningWorkflow) -> None:
         self.counters.recovered += 1
-        self.node_count += len(workflow.graph)
         self.workflows[workflow.workflow_id] = workflow
-        for node in range(len(workflow.graph)):
-            state = workflow.state_of(node)
-            if state in IN_FLIGHT:
-                task_id = workflow.task_id_of(node)
-                self._in_flight[task_id] = (workflow, node)
-                self._batch.watch.append(task_id)
-                if state is NodeState.DISPATCHING:
+        self._taken_in(workflow)
+
+    def _taken_in(self, workflow: RunningWorkflow) -> None:
+        """Set up what goes with a workflow that is new here; what it has in flight is watched."""
+        self.node_count += len(workflow.graph)
+        self._set_workflow_timers(workflow)
+        if workflow.in_flight_count:
+            for node in workflow.nodes_in(*IN_FLIGHT):
+                self._begin_flight(workflow, node, workflow.task_id_of(node))
+                if workflow.state_of(node) is NodeState.DISPATCHING:
                     self._publish(workflow, node)
-            elif state is NodeState.HELD:
-                heappush(self._held, (workflow.held_until[node], workflow.workflow_id, node))
+        for node, hold in workflow.holds.items():
+            if hold.until:
+                self._set_timer(hold.until, workflow, node)
         self._touch(workflow)
 
-    def _cancel(self, workflow_id: str, now: float) -> None:
-        workflow = self.workflows.get(workflow_id)
-        # One that has finished in this turn stays until the batch is taken, and keeps its end.
-        if workflow is None or workflow.state.is_finished:
-            return
-        if workflow.held_until:
-            self._held = [held for held in self._held if held[1] != workflow_id]
-            heapify(self._held)
-        for node in workflow.cancel(now):
-            task_id = workflow.task_id_of(node)
-            self._landed(task_id)
-            self._batch.revoke.append(task_id)
-        self._touch(workflow)
+    def _set_workflow_timers(self, workflow: RunningWorkflow) -> None:
+        if workflow.state is WorkflowState.SCHEDULED:
+            self._set_timer(workflow.policy.start_at, workflow, _WORKFLOW_TIMER)
+        if workflow.deadline_at:
+            self._set_timer(workflow.deadline_at, workflow, _WORKFLOW_TIMER)
+
+    # --- verbs ------------------------------------------------------------------------------------------------------
+
+    def _verb(self, event: VerbRequested, now: float) -> None:
+        request = event.request
+        workflow = self.workflows.get(event.workflow_id) or self._resting.get(event.workflow_id) or event.restored
+        try:
+            if workflow is None:
+                raise WorkflowNotFound(event.workflow_id)
+            done = perform(workflow, request, now)
+        except InvariantBroken as error:
+            assert workflow is not None
+            self._set_aside(workflow, error, now)
+            self._answer(Answer(event.ticket, error=error))
+        except DyrygentError as error:
+            self.counters.verbs_refused += 1
+            self._answer(Answer(event.ticket, error=error))
+        else:
+            self._done(workflow, request, done, event.ticket, now)
+
+    def _done(self, workflow: RunningWorkflow, request: Request, done: Done, ticket: int, now: float) -> None:
+        names = tuple(workflow.graph.names[node] for node in done.nodes[:_NAMED_MAX])
+        if done.is_changed:
+            self.counters.verbs += 1
+            self._take_back(workflow)
+            self._end_flights(workflow, done.ended, now, terminate=request.terminate)
+            if request.verb is Verb.CANCEL and done.ended:
+                self._batch.revoke_stamped.append(RevokeStamped(workflow.stamp, request.terminate))
+            self._batch.journal.append(
+                JournalEntry(
+                    workflow_id=workflow.workflow_id,
+                    at=now,
+                    verb=request.verb.value,
+                    by=request.by,
+                    why=request.why,
+                    nodes=names,
+                    count=len(done.nodes),
+                    detail=done.detail,
+                )
+            )
+            self._touch(workflow)
+        self._answer(Answer(ticket, names, done.is_changed))
+
+    def _take_back(self, workflow: RunningWorkflow) -> None:
+        """Put a finished workflow that goes on among the others; one that went on may have another place in the rings."""
+        if workflow.workflow_id not in self.workflows:
+            self._resting.pop(workflow.workflow_id, None)
+            self.workflows[workflow.workflow_id] = workflow
+            self._taken_in(workflow)
+        elif workflow.state is WorkflowState.SCHEDULED:
+            self._set_workflow_timers(workflow)
+        priority = self._ring_of.get(workflow.workflow_id)
+        if priority not in (None, workflow.priority):
+            assert priority is not None
+            self._rings[priority].remove(workflow)
+            self._leave_ring(workflow)
+
+    def _answer(self, answer: Answer) -> None:
+        if answer.ticket:
+            self._batch.answers.append(answer)
+
+    def _end_flights(self, workflow: RunningWorkflow, nodes: list[int], now: float, *, terminate: bool) -> None:
+        """Give up tasks that are in flight: revoke them, and watch for what they do all the same."""
+        for node in nodes:
+            task_id, signature = workflow.task_id_of(node), workflow.graph.signatures[node]
+            assert signature is not None
+            revoke = Revoke(task_id, workflow.attempt_of(node), signature, terminate)
+            self._batch.revoke.append(revoke)
+            if self._in_flight.pop(task_id, None) is not None:
+                self._free_pools(workflow, node)
+                self._watch_late(workflow, node, task_id, now, revoke)
+        if nodes:
+            self._revoke_again_s = _REVOKE_AGAIN_FIRST_S
+            self._revoke_again_at = now + self._revoke_again_s
+
+    def _watch_late(self, workflow: RunningWorkflow, node: int, task_id: str, now: float, revoke: Revoke | None = None) -> None:
+        self._late[task_id] = _Late(workflow.workflow_id, node, now + self.limits.late_watch_s, revoke)
+        self._late_in[workflow.workflow_id] += 1
+        while len(self._late) > self.limits.late_max:
+            oldest, late = self._late.popitem(last=False)
+            self._forget_late(oldest, late)
+
+    def _forget_late(self, task_id: str, late: _Late) -> None:
+        self._batch.unwatch.append(task_id)
+        self._late_in[late.workflow_id] -= 1
+        if not self._late_in[late.workflow_id]:
+            del self._late_in[late.workflow_id]
+            self._resting.pop(late.workflow_id, None)
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
 
     def _task_event(self, event: TaskEvent, now: float) -> None:
         place = self._in_flight.get(event.task_id)
         if place is None:
-            if not isinstance(event, MessagePublished | MessageRefused):
+            if event.task_id in self._late:
+                self._late_event(event, now)
+            elif not isinstance(event, MessagePublished | MessageRefused):
                 self.counters.unrouted += 1
             return
         workflow, node = place
@@ -355,17 +633,65 @@ class Engine:
             case TaskFailed():
                 self.counters.failed += 1
                 self._landed(event.task_id)
-                workflow.failed(node, event.error, now)
+                failure = Failure(event.error, event.kind, event.exception, event.cause)
+                self._failed(workflow, node, failure, now)
+                if event.exception in _DOUBTFUL_EXCEPTIONS:
+                    self._doubt(workflow, node, event.task_id, now)
             case TaskRevoked():
                 self.counters.revoked += 1
                 self._landed(event.task_id)
-                workflow.failed(node, f"revoked: {event.reason}", now)
+                kind = FailureKind.EXPIRED if event.is_expired else FailureKind.REVOKED
+                self._failed(workflow, node, Failure(f"revoked: {event.reason}", kind, cause=f"revoked: {event.reason}"), now)
+                if not event.is_expired:
+                    self._doubt(workflow, node, event.task_id, now)
+            case TaskIgnored():
+                self.counters.ignored += 1
+                self._landed(event.task_id)
+                workflow.ignored(node, event.reason, now)
+            case TaskLost():
+                self.counters.lost += 1
+                self._landed(event.task_id)
+                workflow.lost(node, event.error, now, chance=self._chance())
             case MessageRefused():
                 self.counters.refused += 1
                 self._landed(event.task_id)
-                workflow.failed(node, f"not dispatched: {event.error}", now)
+                self._failed(workflow, node, Failure(f"not dispatched: {event.error}", FailureKind.REFUSED), now)
             case _:
                 assert_never(event)
+
+    def _failed(self, workflow: RunningWorkflow, node: int, failure: Failure, now: float) -> None:
+        workflow.failed(node, failure, now, chance=self._chance())
+        self.counters.retried += workflow.state_of(node) is NodeState.RETRYING
+
+    def _doubt(self, workflow: RunningWorkflow, node: int, task_id: str, now: float) -> None:
+        """Go on watching a task that was reported as ended by somebody else than itself."""
+        if workflow.state_of(node) is NodeState.FAILED:
+            self._batch.unwatch.remove(task_id)
+            self._watch_late(workflow, node, task_id, now)
+
+    def _late_event(self, event: TaskEvent, now: float) -> None:
+        """Note what became of a task without which its node has gone on; only a failure that was none is corrected."""
+        if isinstance(event, MessagePublished | MessageRefused | TaskReported):
+            return
+        late = self._late[event.task_id]
+        workflow = self.workflows.get(late.workflow_id) or self._resting.get(late.workflow_id)
+        node = late.node
+        is_doubted = late.revoke is None
+        if is_doubted and isinstance(event, TaskFailed | TaskRevoked):
+            return  # What is known already, read once more.
+        del self._late[event.task_id]
+        self._forget_late(event.task_id, late)
+        self.counters.late += 1
+        if workflow is None:
+            return
+        is_present = workflow.state_of(node) is NodeState.FAILED and workflow.task_id_of(node) == event.task_id
+        if is_doubted and isinstance(event, TaskSucceeded) and is_present and not workflow.state.is_finished:
+            workflow.succeeded_late(node, event.value, event.value_error, now)
+            self._is_urgent = True
+        else:
+            workflow.late[node] = _LATE_WORDS.get(type(event), "failed")
+            workflow.changed.add(node)
+        self._touch(workflow)
 
     def _set_aside(self, workflow: RunningWorkflow, error: InvariantBroken, now: float) -> None:
         self.counters.broken += 1
@@ -375,11 +701,26 @@ class Engine:
         self._touch(workflow)
 
     def _landed(self, task_id: str) -> None:
-        if self._in_flight.pop(task_id, None) is not None:
+        place = self._in_flight.pop(task_id, None)
+        if place is not None:
             self._batch.unwatch.append(task_id)
+            self._free_pools(*place)
+
+    def _free_pools(self, workflow: RunningWorkflow, node: int) -> None:
+        pools = self._pools_of(workflow, node)
+        if pools:
+            self.pools.give_back(pools)
+            self._pools_freed.update(pools)
+            self._is_urgent |= any(self.pools.is_waited_for(pool) for pool in pools)
 
     def _touch(self, workflow: RunningWorkflow) -> None:
         self._touched[workflow.workflow_id] = workflow
-        if workflow.ready_count and workflow.workflow_id not in self._in_ring:
-            self._in_ring.add(workflow.workflow_id)
-            self._ring.append(workflow)
+        self._join_ring(workflow)
+
+
+_LATE_WORDS: Final[dict[type[TaskEvent], str]] = {
+    TaskSucceeded: NodeState.SUCCEEDED.word,
+    TaskRevoked: "revoked",
+    TaskIgnored: "ignored",
+    TaskLost: "lost",
+}

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.policy import PLAIN_WORKFLOW, FailureKind, WorkflowPolicy
+from dyrygentd.core.states import NodeState
+from dyrygentd.core.verbs import Request
 from dyrygentd.core.workflow import RunningWorkflow
 
 
@@ -16,6 +19,7 @@ class WorkflowSubmitted:
 
     Attributes:
         document: The definition as it is stored, opaque to the core; recovery builds ``graph`` from it again.
+        adopted: ``{node: state}`` of what was done, or sent, before.
     """
 
     workflow_id: str
@@ -24,6 +28,8 @@ class WorkflowSubmitted:
     document: bytes
     key: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    policy: WorkflowPolicy = PLAIN_WORKFLOW
+    adopted: Mapping[int, NodeState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +40,18 @@ class WorkflowRecovered:
 
 
 @dataclass(frozen=True, slots=True)
-class CancelRequested:
-    """Somebody wants the workflow to end now."""
+class VerbRequested:
+    """Somebody wants something done to a workflow or to nodes of it.
+
+    Attributes:
+        ticket: Under which number the answer is to be given; 0 if nobody waits for one.
+        restored: The workflow as it was stored, in case that it has finished and left the engine.
+    """
 
     workflow_id: str
+    request: Request
+    ticket: int = 0
+    restored: RunningWorkflow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +89,19 @@ class TaskSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed:
-    """A failure was stored; ``error`` is one short line."""
+    """A failure was stored.
+
+    Attributes:
+        error: One short line.
+        exception: Name of the exception's class.
+        cause: The exception and where it came from: what failures of one cause have in common.
+    """
 
     task_id: str
     error: str
+    exception: str = ""
+    kind: FailureKind = FailureKind.TASK
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +110,23 @@ class TaskRevoked:
 
     task_id: str
     reason: str
+    is_expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskIgnored:
+    """The task raised Celery's ``Ignore``: it has no result and wants none. Told by `dyrygentd.worker`."""
+
+    task_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLost:
+    """The task has vanished: no broker, worker or backend knows it."""
+
+    task_id: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,5 +137,5 @@ class TaskReported:
     state: str
 
 
-TaskEvent = MessagePublished | MessageRefused | TaskSucceeded | TaskFailed | TaskRevoked | TaskReported
-Event = WorkflowSubmitted | WorkflowRecovered | CancelRequested | DrainRequested | TaskEvent
+TaskEvent = MessagePublished | MessageRefused | TaskSucceeded | TaskFailed | TaskRevoked | TaskIgnored | TaskLost | TaskReported
+Event = WorkflowSubmitted | WorkflowRecovered | VerbRequested | DrainRequested | TaskEvent

@@ -5,7 +5,9 @@ sparse rows), so a graph costs a few dozen bytes a node beside its names and sig
 dependents and nobody else.
 
 A *join* is a node without a task: it succeeds by itself as soon as its dependencies have, and its value is the list of
-theirs, in the order in which they are named. Through a join ``group(n) | group(m)`` has n+m edges instead of n*m.
+theirs, in the order in which they are named. Through a join ``group(n) | group(m)`` has n+m edges instead of n*m. A *gate* and
+a *sleep* have no task either; they are steps that a person sees, and hand on what precedes them. A *hook* depends on all ends of
+the graph.
 
 Which value a node is given follows Celery's chain and chord: an immutable signature gets none; a mutable one gets the value
 of its dependency, or, when it names several, the list of their values; a join takes the values of all it names.
@@ -16,7 +18,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from dyrygentd.errors import CycleError, DuplicateNode, DuplicateTaskId, EmptyWorkflow, TooManyNodes, UnknownDependency
+from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, Rule, WorkflowPolicy
+from dyrygentd.core.states import NodeState
+from dyrygentd.errors import (
+    BadNode,
+    CycleError,
+    DuplicateNode,
+    DuplicateTaskId,
+    EmptyWorkflow,
+    TooManyNodes,
+    UnknownDependency,
+)
 
 #: Heights and node numbers share one integer in the ready heap; 32 bits for the number leave this bound far away.
 NODES_MAX: Final = 10_000_000
@@ -48,6 +60,7 @@ class Signature:
         immutable: The value of what precedes is not passed.
         countdown_s: Seconds to hold the node after it became ready.
         eta_at: Unix time before which the node is held.
+        expires_at: Unix time after which it is not dispatched any more, 0 for none; it is in ``options`` as well.
     """
 
     task: str
@@ -57,15 +70,17 @@ class Signature:
     immutable: bool = False
     countdown_s: float = 0.0
     eta_at: float = 0.0
+    expires_at: float = 0.0
 
 
 class NodeSpec(NamedTuple):
-    """One node as it is handed to `Graph.build`; ``signature`` is None for a join."""
+    """One node as it is handed to `Graph.build`; ``signature`` is None for a join, a gate or a sleep."""
 
     name: str
     signature: Signature | None
     task_id: str
     after: Sequence[str] = ()
+    policy: NodePolicy = PLAIN
 
 
 class Graph:
@@ -75,8 +90,10 @@ class Graph:
 
     Attributes:
         names: Name of each node.
-        signatures: Signature of each node, None for joins.
-        task_ids: Task id of the first attempt of each node, empty for joins.
+        signatures: Signature of each node, None for joins, gates and sleeps.
+        task_ids: Task id of the first attempt of each node, empty for what has no task.
+        policies: ``{node: policy}`` of the nodes that have one of their own.
+        hooks: The nodes that are hooks.
         heights: Number of tasks on the longest path from a node to an end, itself included; the critical path comes first.
         value_uses: How many take the value of a node: dependents that get it, and one more for the output.
         feeds_tasks: For each node 1 if a task gets its value, directly or through joins; otherwise it is for the output at most.
@@ -92,8 +109,10 @@ class Graph:
         "_numbers",
         "feeds_tasks",
         "heights",
+        "hooks",
         "names",
         "output",
+        "policies",
         "signatures",
         "task_count",
         "task_ids",
@@ -109,11 +128,15 @@ class Graph:
         dependencies_start: "array[int]",
         dependencies: "array[int]",
         output: int | None,
+        policies: Mapping[int, NodePolicy],
     ) -> None:
         self.names = names
         self.signatures = signatures
         self.task_ids = task_ids
+        self.policies = policies
+        self.hooks = [node for node, policy in policies.items() if policy.hook is not None]
         self.task_count = sum(signature is not None for signature in signatures)
+        self.task_count += sum(policy.is_taskless_step for policy in policies.values())
         self._dependencies_start = dependencies_start
         self._dependencies = dependencies
         self._dependents_start, self._dependents = _reversed_edges(len(names), dependencies_start, dependencies)
@@ -146,8 +169,11 @@ class Graph:
                 raise DuplicateNode(node.name)
         _refuse_duplicate_task_ids(nodes)
         start, edges = array("I", [0]), array("I")
+        ends = _ends(nodes) if any(node.policy.hook is not None for node in nodes) else []
         for node in nodes:
-            for name in dict.fromkeys(node.after) if len(node.after) > 1 else node.after:
+            _refuse_contradictions(node)
+            after = ends if node.policy.hook is not None else node.after
+            for name in dict.fromkeys(after) if len(after) > 1 else after:
                 try:
                     edges.append(numbers[name])
                 except KeyError:
@@ -162,6 +188,7 @@ class Graph:
             dependencies_start=start,
             dependencies=edges,
             output=None if output is None else numbers[output],
+            policies={number: node.policy for number, node in enumerate(nodes) if node.policy is not PLAIN},
         )
 
     def __len__(self) -> int:
@@ -191,16 +218,24 @@ class Graph:
         """Return the numbers of the nodes that wait for ``node``, in ascending order."""
         return self._dependents[self._dependents_start[node] : self._dependents_start[node + 1]]
 
+    def policy(self, node: int) -> NodePolicy:
+        """Return what ``node`` asks for."""
+        return self.policies.get(node, PLAIN)
+
+    def is_task(self, node: int) -> bool:
+        """Tell whether ``node`` has a task."""
+        return self.signatures[node] is not None
+
     def is_join(self, node: int) -> bool:
-        """Tell whether ``node`` has no task."""
-        return self.signatures[node] is None
+        """Tell whether ``node`` is a join: no task, and nothing that a person would count."""
+        return self.signatures[node] is None and not (self.policies and self.policy(node).is_taskless_step)
 
     def takes_input(self, node: int) -> bool:
         """Tell whether ``node`` needs the values of its dependencies."""
         signature = self.signatures[node]
         if signature is None:
             return self.value_uses[node] > 0
-        return not signature.immutable
+        return not (signature.immutable or (self.policies and self.policy(node).hook is not None))
 
     def number(self, name: str) -> int | None:
         """Return the number of the node with this name. The first call builds an index."""
@@ -239,7 +274,12 @@ class Graph:
         return [self.names[member] for member in reversed(path[seen[node] :])]
 
     def _only_end(self) -> int | None:
-        ends = (node for node in range(len(self)) if not self.dependents(node))
+        if self.hooks:
+            # What a hook depends on is an end, and a hook is none.
+            hooks = set(self.hooks)
+            ends = (node for node in self.dependencies(self.hooks[0]) if node not in hooks)
+        else:
+            ends = (node for node in range(len(self)) if not self.dependents(node))
         first, second = next(ends), next(ends, None)
         return first if second is None else None
 
@@ -247,7 +287,7 @@ class Graph:
         heights = array("I", bytes(4 * len(self)))
         for node in reversed(order):
             below = max((heights[dependent] for dependent in self.dependents(node)), default=0)
-            heights[node] = below + (not self.is_join(node))
+            heights[node] = below + self.is_task(node)
         return heights
 
     def _value_uses_along(self, order: "array[int]") -> "tuple[array[int], bytearray]":
@@ -258,7 +298,7 @@ class Graph:
             uses[self.output] += 1
         for node in reversed(order):
             if self.takes_input(node):
-                feeds = feeds_tasks[node] or not self.is_join(node)
+                feeds = feeds_tasks[node] or self.is_task(node)
                 for dependency in self.dependencies(node):
                     uses[dependency] += 1
                     feeds_tasks[dependency] |= feeds
@@ -272,6 +312,7 @@ class Definition:
     Attributes:
         key: A second submission with the same key is answered with the first one's workflow.
         payload: Free JSON text of the user.
+        adopted: ``{node: state}`` of what was done, or sent, before this workflow was submitted.
     """
 
     graph: Graph
@@ -279,6 +320,25 @@ class Definition:
     key: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     payload: bytes = b"null"
+    policy: WorkflowPolicy = PLAIN_WORKFLOW
+    adopted: Mapping[int, NodeState] = field(default_factory=dict)
+
+
+def _ends(nodes: Sequence[NodeSpec]) -> list[str]:
+    """Return the names of what nothing waits for, hooks left aside."""
+    waited_for = {name for node in nodes for name in node.after}
+    return [node.name for node in nodes if node.policy.hook is None and node.name not in waited_for]
+
+
+def _refuse_contradictions(node: NodeSpec) -> None:
+    """Refuse what no order of events could satisfy."""
+    policy = node.policy
+    if policy is PLAIN:
+        return
+    if policy.hook is not None and (node.after or policy.rule is not Rule.ALL_SUCCEEDED):
+        raise BadNode(node.name, "a hook waits for all ends of the graph", next_step="leave out `after` and `rule`")
+    if policy.rule in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and not node.after:
+        raise BadNode(node.name, f"rule '{policy.rule}' needs something to wait for", next_step="name it in `after`")
 
 
 def _refuse_duplicate_task_ids(nodes: Sequence[NodeSpec]) -> None:

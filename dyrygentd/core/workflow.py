@@ -2,36 +2,105 @@
 
 Theory of operation
 ===================
-*The idea.* Each node carries a count of unmet dependencies. When a node succeeds, the counts of its dependents drop; a count of
-zero makes a node ready. When a node fails or is cancelled, everything that can no longer run becomes *blocked* and
-remembers which node is to blame. Both spread through an explicit stack, so depth costs no recursion, and both touch each
-edge once in the life of a workflow.
+*The idea.* Each node carries a count of dependencies that have not settled. When a node settles, the counts of its dependents
+drop, and a dependent is decided: it becomes ready, it is *blocked* and remembers which node is to blame, it is skipped because its
+rule asks for a failure that did not come, or it goes on waiting. With the usual rule (all succeeded) that takes no look at the
+other dependencies; the other rules look at all of them once. Decisions spread through an explicit stack, so depth costs no
+recursion, and each edge is touched once in the life of a workflow.
 
 *Values.* The value of a node is kept until every node that wants it has succeeded (and the output's to the end), counted per
 value, so that a failed node can be tried again. A join makes one list out of its members' values, hands that on and lets theirs
-go. Values are JSON text: the core splices lists from them but never looks inside.
+go. Values are JSON text: the core splices lists from them but never looks inside. Where a rule lets a node run although
+a dependency has no value, it gets null in its place.
+
+*Attempts.* The task id of the first attempt is fixed at submission; later ones are derived from it and the attempt's number, so
+they need no storage and a crash cannot change them.
+
+*Going back.* `reopen` sets settled nodes back to waiting, and with them everything that never ran because of them, hooks
+included; then each is decided anew, so what is still blocked by somebody else is blocked again.
 
 *What could go wrong.* A result may arrive before the broker's answer to the publishing (dispatching → succeeded is a row of the
-table), twice, or after a cancel (the engine no longer knows the task id by then). Any change that is not in the
+table), twice, or after a cancel (the engine no longer has the task id in flight by then). Any change that is not in the
 table raises `InvariantBroken` with the story of the node; the engine then sets the workflow aside and goes on with the others.
 
 *Tried and rejected.* One object per node: 600 bytes each and slow to rebuild after a restart. The rows are flat arrays
-instead, and what few nodes have (errors, values, holds) lives in dictionaries.
+instead, and what few nodes have (errors, values, holds, attempts) lives in dictionaries.
 """
 
+import json
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from enum import Enum, StrEnum
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
+from uuid import NAMESPACE_URL, uuid5
 
 from dyrygentd.core.graph import Graph
-from dyrygentd.core.states import IN_FLIGHT, SETTLED, TRANSITIONS, NodeState, WorkflowState
+from dyrygentd.core.policy import (
+    LOST_MAX,
+    PLAIN_WORKFLOW,
+    FailureKind,
+    Hook,
+    NodePolicy,
+    OnFailure,
+    OnLost,
+    Retry,
+    Rule,
+    WorkflowPolicy,
+)
+from dyrygentd.core.states import BAD, GOOD, IN_FLIGHT, SETTLED, TRANSITIONS, NodeState, WorkflowState
 from dyrygentd.errors import InvariantBroken
 
 _NODE_BITS = 32
 _NODE_MASK = (1 << _NODE_BITS) - 1
 _STATES = tuple(NodeState)
+#: JSON texts that Python takes for false: a poll that returns one of them asks again.
+_FALSE = frozenset({b"null", b"false", b"0", b"0.0", b"-0.0", b'""', b"[]", b"{}"})
+#: Failures named in the summary that a hook gets.
+_SUMMARY_FAILURES_MAX = 20
+
+
+class HoldReason(StrEnum):
+    """Why a node does not go although its dependencies would let it."""
+
+    TIME = "time"
+    POLL = "poll"
+    GATE = "gate"
+    OPERATOR = "operator"
+    POOL = "pool"
+    LOST = "lost"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What holds a node; ``until`` is 0 if no time ends it, ``pool`` names the pool that is full."""
+
+    reason: HoldReason
+    until: float = 0.0
+    pool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a task failed.
+
+    Attributes:
+        error: One short line.
+        exception: Name of the exception's class, empty if it was none.
+        cause: What failures of one cause have in common: the exception and where it came from.
+    """
+
+    error: str
+    kind: FailureKind = FailureKind.TASK
+    exception: str = ""
+    cause: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what failures of one cause have in common, made of what there is."""
+        return self.cause or self.exception or self.kind.value
 
 
 @dataclass(slots=True)
@@ -43,16 +112,30 @@ class Value:
 
 
 class Live(NamedTuple):
-    """What a stored row tells about a node that is no longer waiting."""
+    """What a stored row tells about a node; see `RunningWorkflow` for the fields."""
 
     node: int
     state: NodeState
+    attempt: int = 0
     dispatched_at: float = 0.0
     settled_at: float = 0.0
     held_until: float = 0.0
     blocked_by: int | None = None
     error: str = ""
     value: bytes | None = None
+    reason: str = ""
+    is_on_hold: bool = False
+    failures: int = 0
+    polling_since: float = 0.0
+    cause: str = ""
+    late: str = ""
+
+
+class _Verdict(Enum):
+    WAIT = "wait"
+    GO = "go"
+    BLOCK = "block"
+    SKIP = "skip"
 
 
 class RunningWorkflow:
@@ -62,33 +145,57 @@ class RunningWorkflow:
     exactly when all its nodes are settled.
 
     Attributes:
+        run: How often it was set running again after a cancel; workers remember what was revoked under an earlier number.
+        deadline_at: When it is over, 0 for never.
+        holds: ``{node: Hold}`` of the nodes that are held, or wait for another attempt.
+        on_hold: Nodes that an operator holds, or will as soon as they are free.
+        failures: ``{node: n}`` failed attempts since it was last tried from the beginning.
+        polling_since: ``{node: time}`` of the first attempt of a poll.
+        causes: ``{node: fingerprint}`` of failed nodes.
+        unneeded: Nodes that were skipped by their rule, or whose task asked to be ignored.
+        late: ``{node: state}`` stored by a worker after the node was settled without it.
         changed: Nodes whose record has changed since `take_changed`.
+        is_changed: Whether its own record has.
         reported: Last state that a worker reported for a node in flight, such as ``STARTED`` or ``RETRY``.
     """
 
     __slots__ = (
+        "_bad",
         "_counts",
+        "_is_stopped",
         "_ready",
         "_unmet",
         "_unsettled",
+        "_used",
         "_value_bytes_max",
         "blocked_by",
+        "causes",
         "changed",
         "created_at",
+        "deadline_at",
         "dispatched_at",
         "error",
         "errors",
+        "failures",
         "finished_at",
         "graph",
-        "held_until",
+        "holds",
+        "is_changed",
         "key",
         "labels",
+        "late",
         "name",
+        "on_hold",
+        "policy",
+        "polling_since",
+        "priority",
         "reported",
         "result",
+        "run",
         "settled_at",
         "state",
         "states",
+        "unneeded",
         "values",
         "workflow_id",
     )
@@ -103,13 +210,18 @@ class RunningWorkflow:
         value_bytes_max: int,
         key: str | None = None,
         labels: Mapping[str, str] | None = None,
+        policy: WorkflowPolicy = PLAIN_WORKFLOW,
     ) -> None:
         self.workflow_id = workflow_id
         self.name = name
         self.key = key
         self.labels = labels or {}
         self.graph = graph
+        self.policy = policy
+        self.priority = policy.priority
+        self.run = 0
         self.created_at = created_at
+        self.deadline_at = max(created_at, policy.start_at) + policy.deadline_s if policy.deadline_s else 0.0
         self.finished_at: float | None = None
         self.state = WorkflowState.RUNNING
         self.result: bytes | None = None
@@ -118,15 +230,25 @@ class RunningWorkflow:
         self.dispatched_at = array("d", bytes(8 * len(graph)))
         self.settled_at = array("d", bytes(8 * len(graph)))
         self.errors: dict[int, str] = {}
+        self.causes: dict[int, str] = {}
         self.blocked_by: dict[int, int] = {}
-        self.held_until: dict[int, float] = {}
+        self.holds: dict[int, Hold] = {}
+        self.on_hold: set[int] = set()
+        self.failures: dict[int, int] = {}
+        self.polling_since: dict[int, float] = {}
+        self.unneeded: set[int] = set()
+        self.late: dict[int, str] = {}
         self.reported: dict[int, str] = {}
         self.values: dict[int, Value] = {}
         self.changed: set[int] = set()
+        self.is_changed = False
+        self._used: dict[int, int] = {}
         self._unmet = graph.unmet_counts()
         self._counts = [0] * len(_STATES)
         self._counts[NodeState.WAITING] = graph.task_count
         self._unsettled = len(graph)
+        self._bad = 0
+        self._is_stopped = False
         self._ready: list[int] = []
         self._value_bytes_max = value_bytes_max
 
@@ -134,54 +256,126 @@ class RunningWorkflow:
         counts = " ".join(f"{word}={count}" for word, count in self.counts_by_word().items() if count)
         return f"<RunningWorkflow {self.workflow_id} '{self.name}' {self.state} {counts}>"
 
-    # --- what can happen --------------------------------------------------------------------------------------------
+    # --- beginning --------------------------------------------------------------------------------------------------
 
-    def start(self, now: float) -> None:
-        """Make every node ready that waits for nothing."""
+    def begin(self, now: float) -> None:
+        """Start, or wait for the start time."""
+        if self.state is WorkflowState.RUNNING and self.policy.start_at > now:
+            self._set_state(WorkflowState.SCHEDULED)
+        elif self.state is WorkflowState.SCHEDULED and self.policy.start_at <= now:
+            self._set_state(WorkflowState.RUNNING)
+        if self.policy.start_at <= now:
+            self._start(now)
+
+    def _start(self, now: float) -> None:
+        """Decide every node that waits for nothing, or may be decided already."""
         for node in range(len(self.graph)):
-            # A join without dependencies settles at once and may have made later nodes ready already.
-            if not self._unmet[node] and self.states[node] == NodeState.WAITING:
-                self._set_free(node, now)
+            # A join without dependencies settles at once and may have decided later nodes already.
+            if self.states[node] == NodeState.WAITING and (
+                not self._unmet[node] or self._unmet[node] < self.graph.dependency_count(node)
+            ):
+                self._consider(node, now)
+        if not self._unsettled and not self.state.is_finished:
+            self._finish_by_counts(now)
 
-    def resume(self, live: Iterable[Live], *, state: WorkflowState, finished_at: float | None, now: float) -> None:
+    def resume(
+        self,
+        live: Iterable[Live],
+        *,
+        state: WorkflowState = WorkflowState.RUNNING,
+        finished_at: float | None = None,
+        now: float,
+    ) -> None:
         """Take the states from stored rows instead of starting from the beginning."""
         values: dict[int, bytes] = {}
         for row in live:
-            self._place(row.node, row.state)
-            self.dispatched_at[row.node] = row.dispatched_at
-            self.settled_at[row.node] = row.settled_at
-            if row.held_until and row.state is NodeState.HELD:
-                self.held_until[row.node] = row.held_until
-            if row.blocked_by is not None:
-                self.blocked_by[row.node] = row.blocked_by
-            if row.error:
-                self.errors[row.node] = row.error
+            is_free = row.state is NodeState.READY or row.reason == HoldReason.POOL
+            self._place(row.node, NodeState.READY if is_free else row.state)
+            self._resume_details(row)
+            if is_free:
+                self._push_ready(row.node)
             if row.value is not None:
                 values[row.node] = row.value
-            if row.state is NodeState.SUCCEEDED:
+            if row.state in SETTLED:
                 for dependent in self.graph.dependents(row.node):
                     self._unmet[dependent] -= 1
         self.state, self.finished_at = state, finished_at
         for node, content in values.items():
             self._keep_value(node, content)
         if not state.is_finished:
-            self.start(now)
+            self.begin(now)
 
-    def release_held(self, node: int, now: float) -> bool:
-        """Make a held node ready if its time has come; tell whether it was."""
-        if self.states[node] != NodeState.HELD or self.held_until[node] > now:
+    def _resume_details(self, row: Live) -> None:
+        node = row.node
+        self.dispatched_at[node] = row.dispatched_at
+        self.settled_at[node] = row.settled_at
+        used = row.attempt - (1 if row.dispatched_at else 0)
+        if used > 0:
+            self._used[node] = used
+        if row.error:
+            self.errors[node] = row.error
+        if row.cause:
+            self.causes[node] = row.cause
+        if row.blocked_by is not None:
+            self.blocked_by[node] = row.blocked_by
+        if row.failures:
+            self.failures[node] = row.failures
+        if row.polling_since:
+            self.polling_since[node] = row.polling_since
+        if row.late:
+            self.late[node] = row.late
+        if row.is_on_hold:
+            self.on_hold.add(node)
+        if self.states[node] in (NodeState.HELD, NodeState.RETRYING):
+            self.holds[node] = Hold(HoldReason(row.reason or HoldReason.TIME), row.held_until)
+        elif row.state is NodeState.SKIPPED and row.reason == UNNEEDED:
+            self.unneeded.add(node)
+
+    # --- what the engine tells --------------------------------------------------------------------------------------
+
+    def time_passed(self, node: int, now: float) -> bool:
+        """Let a held node go, or a failed one try again, if its time has come; tell whether it was."""
+        hold = self.holds.get(node)
+        if hold is None or not hold.until or hold.until > now:
             return False
-        del self.held_until[node]
-        self._move(node, NodeState.READY)
-        self._push_ready(node)
+        self._let_go(node, now)
         return True
+
+    def is_overdue(self, node: int, now: float) -> bool:
+        """Tell whether a node in flight has used up its time."""
+        timeout_s = self.timeout_s(node)
+        return bool(timeout_s) and self.states[node] in IN_FLIGHT and self.dispatched_at[node] + timeout_s <= now
+
+    def next_ready(self) -> int:
+        """Return the ready node with the longest way to go."""
+        return self._ready[0] & _NODE_MASK
 
     def take_ready(self, now: float) -> int:
         """Take the ready node with the longest way to go and set it dispatching."""
         node = heappop(self._ready) & _NODE_MASK
         self.dispatched_at[node] = now
+        if self.graph.policies and self.graph.policy(node).poll_every_s:
+            self.polling_since.setdefault(node, now)
         self._move(node, NodeState.DISPATCHING)
         return node
+
+    def park(self, pool: str) -> int:
+        """Hold the ready node that is next because a pool is full. Not recorded: after a restart it is ready again."""
+        node = heappop(self._ready) & _NODE_MASK
+        is_changed = node in self.changed
+        self.holds[node] = Hold(HoldReason.POOL, pool=pool)
+        self._move(node, NodeState.HELD)
+        if not is_changed:
+            self.changed.discard(node)
+        return node
+
+    def unpark(self, node: int, now: float) -> bool:
+        """Make a node ready that a full pool holds; tell whether it was."""
+        hold = self.holds.get(node)
+        if hold is None or hold.reason is not HoldReason.POOL:
+            return False
+        self._let_go(node, now)
+        return True
 
     def published(self, node: int) -> None:
         """Note that the broker has the message."""
@@ -190,20 +384,85 @@ class RunningWorkflow:
 
     def succeeded(self, node: int, value: bytes | None, value_error: str, now: float) -> None:
         """Settle a node whose task succeeded; a value that is needed but cannot be carried makes it failed."""
+        if self.graph.policies and self._asks_again(node, value, now):
+            return
         problem = ""
         if self.graph.value_uses[node]:
             if value is None:
                 problem = f"the task succeeded, but its value cannot be passed on: {value_error}"
             elif len(value) > self._value_bytes_max:
                 problem = self._too_large(len(value))
+        self.errors.pop(node, None)
         if problem:
             self._settle(node, self._state_without_value(node), now, error=problem)
         else:
             self._settle(node, NodeState.SUCCEEDED, now, value=value)
 
-    def failed(self, node: int, error: str, now: float) -> None:
-        """Settle a node whose task failed."""
-        self._settle(node, NodeState.FAILED, now, error=error)
+    def _asks_again(self, node: int, value: bytes | None, now: float) -> bool:
+        policy = self.graph.policy(node)
+        if not policy.poll_every_s or value is None or value not in _FALSE:
+            return False
+        self.failures.pop(node, None)
+        since = self.polling_since.get(node, now)
+        if policy.poll_timeout_s and now + policy.poll_every_s > since + policy.poll_timeout_s:
+            error = f"the poll did not return anything true within {policy.poll_timeout_s:g} s"
+            self._fail(node, Failure(error, FailureKind.INFRASTRUCTURE, cause="poll timeout"), now)
+        else:
+            self._again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s))
+        return True
+
+    def failed(self, node: int, failure: Failure, now: float, *, chance: float = 0.0) -> None:
+        """Settle a node whose task failed, or plan its next attempt; ``chance`` is from 0 to 1."""
+        retry = self.retry_of(node)
+        failures = self.failures.get(node, 0) + 1
+        if retry is not None and retry.applies_to(failure.kind, failure.exception, failures):
+            self._try_again(node, failure, now + retry.pause_s(failures, chance))
+        else:
+            self._fail(node, failure, now)
+
+    def lost(self, node: int, error: str, now: float, *, chance: float = 0.0) -> None:
+        """Decide about a node whose task has vanished from broker, workers and backend."""
+        failure = Failure(error, FailureKind.INFRASTRUCTURE, cause="lost")
+        match self.graph.policy(node).lost:
+            case OnLost.HOLD:
+                self.errors[node] = error
+                self._again(node, NodeState.HELD, Hold(HoldReason.LOST))
+            case OnLost.RETRY if self.failures.get(node, 0) + 1 < LOST_MAX:
+                retry = self.retry_of(node) or Retry()
+                self._try_again(node, failure, now + retry.pause_s(self.failures.get(node, 0) + 1, chance))
+            case _:
+                self._fail(node, failure, now)
+
+    def ignored(self, node: int, reason: str, now: float) -> None:
+        """Skip a node whose task asked for it; what waits for its success is skipped as well, as a native chain stops."""
+        self.unneeded.add(node)
+        self._settle(node, NodeState.SKIPPED, now, error=reason)
+
+    def succeeded_late(self, node: int, value: bytes | None, value_error: str, now: float) -> None:
+        """Correct a failure that was none: somebody revoked the task, or its worker was given up too early."""
+        reopened = self.reopen([node], now, is_considered=False)
+        self.succeeded(node, value, value_error, now)
+        self._consider_all(now, reopened)
+
+    def _try_again(self, node: int, failure: Failure, at: float) -> None:
+        self.failures[node] = self.failures.get(node, 0) + 1
+        self.errors[node] = failure.error
+        self.causes[node] = failure.fingerprint
+        self._again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, at))
+
+    def _fail(self, node: int, failure: Failure, now: float) -> None:
+        self.causes[node] = failure.fingerprint
+        self._settle(node, NodeState.FAILED, now, error=failure.error)
+
+    def _again(self, node: int, state: NodeState, hold: Hold) -> None:
+        """End the present attempt and hold the node for another one."""
+        self._used[node] = self.attempt_of(node)
+        self.dispatched_at[node] = 0.0
+        self.reported.pop(node, None)
+        self.holds[node] = hold
+        self._move(node, state)
+
+    # --- ending -----------------------------------------------------------------------------------------------------
 
     def cancel(self, now: float) -> list[int]:
         """End everything that is not settled; return the nodes that were in flight."""
@@ -217,15 +476,169 @@ class RunningWorkflow:
             self._move(node, NodeState.CANCELLED)
             self.settled_at[node] = now
         self._ready.clear()
-        self.values.clear()
+        self.on_hold.clear()
         self._finish(WorkflowState.CANCELLED, now)
         return in_flight
+
+    def over_deadline(self, now: float) -> list[int]:
+        """Cancel everything but the hooks because the deadline has passed; return the nodes that were in flight."""
+        self.error = f"the deadline of {self.policy.deadline_s:g} s is over"
+        self.is_changed = True
+        self._is_stopped = True
+        in_flight = [node for node in range(len(self.graph)) if self.states[node] in IN_FLIGHT and not self._is_hook(node)]
+        self._cancel_open(lambda node: not self._is_hook(node), now)
+        return in_flight
+
+    def _stop(self, now: float) -> None:
+        """Cancel what was not dispatched because a node failed; what is there to clean up after failures still runs."""
+        self._is_stopped = True
+
+        def is_given_up(node: int) -> bool:
+            cleans_up = self.graph.policy(node).rule in (Rule.ALL_FINISHED, Rule.ANY_FAILED)
+            return not cleans_up and not self._is_hook(node) and self.states[node] not in IN_FLIGHT
+
+        self._cancel_open(is_given_up, now)
+
+    def _cancel_open(self, is_meant: Callable[[int], bool], now: float) -> None:
+        meant = {node: None for node in range(len(self.graph)) if self.states[node] not in SETTLED and is_meant(node)}
+        self._ready = [entry for entry in self._ready if entry & _NODE_MASK not in meant]
+        heapify(self._ready)
+        for node in meant:
+            if self.states[node] not in SETTLED:
+                self._settle(node, NodeState.CANCELLED, now)
 
     def set_aside(self, error: str, now: float) -> None:
         """End a workflow that contradicts itself, as it stands; its story is kept in ``error``."""
         self._ready.clear()
         self.error = error
         self.state, self.finished_at = WorkflowState.FAILED, now
+        self.is_changed = True
+
+    # --- what an operator may do ------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Dispatch nothing until `unpause`; results go on coming in."""
+        self._set_state(WorkflowState.PAUSED)
+
+    def unpause(self, now: float) -> None:
+        """Go on."""
+        self._set_state(WorkflowState.RUNNING)
+        self.begin(now)
+
+    def set_priority(self, priority: int) -> None:
+        """Change whose turn comes first."""
+        self.priority = priority
+        self.is_changed = True
+
+    def hold(self, node: int) -> None:
+        """Keep a node from being dispatched until `release`."""
+        self.on_hold.add(node)
+        self.changed.add(node)
+        if self.states[node] == NodeState.READY:
+            self._unready(node)
+            self.holds[node] = Hold(HoldReason.OPERATOR)
+            self._move(node, NodeState.HELD)
+        elif self.states[node] == NodeState.HELD and self.holds[node].reason is HoldReason.POOL:
+            self.holds[node] = Hold(HoldReason.OPERATOR)
+
+    def release(self, node: int, now: float) -> None:
+        """Let a node go: what an operator, a gate, a time or the next attempt holds, goes at once."""
+        self.on_hold.discard(node)
+        self.changed.add(node)
+        hold = self.holds.get(node)
+        if hold is not None and hold.reason is not HoldReason.POOL:
+            self._let_go(node, now)
+
+    def skip(self, node: int, value: bytes, now: float) -> bool:
+        """Count a node as succeeded with this value; tell whether it was in flight."""
+        was_in_flight, was_settled = self.states[node] in IN_FLIGHT, self.states[node] in SETTLED
+        reopened = self.reopen([node], now, is_considered=False) if was_settled else set[int]()
+        if self.states[node] == NodeState.READY:
+            self._unready(node)
+        self.errors.pop(node, None)
+        self._settle(node, NodeState.SKIPPED, now, value=value)
+        self._consider_all(now, reopened)
+        return was_in_flight
+
+    def abandon(self, node: int, now: float) -> None:
+        """Give up the attempt that is in flight and start another one at once."""
+        self.failures.pop(node, None)
+        self._again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now))
+        self._let_go(node, now)
+
+    def reopen(self, nodes: Iterable[int], now: float, *, is_considered: bool = True) -> set[int]:
+        """Set nodes that are not in flight back to waiting, with all that never ran because of them; return all that were.
+
+        Args:
+            is_considered: Whether each is decided at once; otherwise the caller settles some first and calls `_consider_all`.
+        """
+        reset = set(nodes)
+        stack = [*reset, *(hook for hook in self.graph.hooks if self.states[hook] in SETTLED)]
+        reset.update(stack)
+        while stack:
+            for dependent in self.graph.dependents(stack.pop()):
+                state = self.states[dependent]
+                if dependent not in reset and (state in (NodeState.BLOCKED, NodeState.CANCELLED) or dependent in self.unneeded):
+                    reset.add(dependent)
+                    stack.append(dependent)
+        if self.state.is_finished:
+            self._set_running_again(now)
+        had_settled = [node for node in reset if self.states[node] in SETTLED]
+        for node in reset:
+            self._set_back(node)
+        self._count_unmet_anew(reset, had_settled)
+        self._count_users_anew(reset)
+        self._is_stopped = False
+        if is_considered:
+            self._consider_all(now, reset)
+        return reset
+
+    def _set_running_again(self, now: float) -> None:
+        if self.state is WorkflowState.CANCELLED:
+            self.run += 1
+        if self.deadline_at and self.deadline_at <= now:
+            self.deadline_at = now + self.policy.deadline_s
+        self._set_state(WorkflowState.RUNNING)
+        self.finished_at, self.result, self.error = None, None, ""
+
+    def _set_back(self, node: int) -> None:
+        used = self.attempt_of(node)
+        if used:
+            self._used[node] = used
+        self.dispatched_at[node] = self.settled_at[node] = 0.0
+        if self.states[node] == NodeState.READY:
+            self._unready(node)
+        self.errors.pop(node, None)
+        self.causes.pop(node, None)
+        self.blocked_by.pop(node, None)
+        self.failures.pop(node, None)
+        self.polling_since.pop(node, None)
+        self.holds.pop(node, None)
+        self.unneeded.discard(node)
+        self.values.pop(node, None)
+        if self.states[node] != NodeState.WAITING:
+            self._move(node, NodeState.WAITING)
+
+    def _count_unmet_anew(self, reset: set[int], had_settled: Iterable[int]) -> None:
+        for node in reset:
+            self._unmet[node] = sum(self.states[dependency] not in SETTLED for dependency in self.graph.dependencies(node))
+        for node in had_settled:
+            for dependent in self.graph.dependents(node):
+                if dependent not in reset:
+                    self._unmet[dependent] += 1
+
+    def _count_users_anew(self, reset: set[int]) -> None:
+        """Count who takes a value again, since nodes that had taken it are to run once more."""
+        kept = {dependency for node in reset for dependency in self.graph.dependencies(node) if dependency in self.values}
+        for node in kept:
+            self._keep_value(node, self.values[node].content)
+
+    def _consider_all(self, now: float, nodes: Iterable[int]) -> None:
+        for node in sorted(nodes):
+            if self.states[node] == NodeState.WAITING:
+                self._consider(node, now)
+        if not self._unsettled and not self.state.is_finished:
+            self._finish_by_counts(now)
 
     # --- what can be asked ------------------------------------------------------------------------------------------
 
@@ -235,11 +648,27 @@ class RunningWorkflow:
 
     def attempt_of(self, node: int) -> int:
         """Return how often the node was dispatched, 0 if never."""
-        return 1 if self.dispatched_at[node] else 0
+        return self._used.get(node, 0) + (1 if self.dispatched_at[node] else 0)
 
     def task_id_of(self, node: int) -> str:
-        """Return the task id of the node's current attempt; empty for a join."""
-        return self.graph.task_ids[node]
+        """Return the task id of the node's present attempt, or its last one; empty for what has no task."""
+        first = self.graph.task_ids[node]
+        return first if not self._used or not first else task_id_of_attempt(first, self.attempt_of(node))
+
+    def timeout_s(self, node: int) -> float:
+        """Return how long an attempt may take, 0 for as long as it likes."""
+        own = self.graph.policy(node).timeout_s if self.graph.policies else 0.0
+        return own or self.policy.timeout_s
+
+    def retry_of(self, node: int) -> Retry | None:
+        """Return the retry policy that holds for a node."""
+        own = self.graph.policy(node).retry if self.graph.policies else None
+        return own or self.policy.retry
+
+    @property
+    def stamp(self) -> str:
+        """What every message carries, so that one broadcast can revoke the workflow as it runs now."""
+        return self.workflow_id if not self.run else f"{self.workflow_id}.{self.run}"
 
     @property
     def ready_count(self) -> int:
@@ -247,35 +676,97 @@ class RunningWorkflow:
         return len(self._ready)
 
     @property
+    def in_flight_count(self) -> int:
+        """Number of tasks in the broker or at workers."""
+        return self._counts[NodeState.DISPATCHING] + self._counts[NodeState.DISPATCHED]
+
+    @property
+    def can_dispatch(self) -> bool:
+        """Tell whether a node may be dispatched as far as this workflow is concerned."""
+        if not self._ready or self.state is not WorkflowState.RUNNING:
+            return False
+        return not self.policy.in_flight_max or self.in_flight_count < self.policy.in_flight_max
+
+    @property
     def unsettled_count(self) -> int:
         """Number of nodes, joins included, to which something will still happen."""
         return self._unsettled
 
     def count(self, state: NodeState) -> int:
-        """Return how many tasks are in ``state``; joins are not counted."""
+        """Return how many nodes are in ``state``; joins are not counted."""
         return self._counts[state]
 
     def counts_by_word(self) -> dict[str, int]:
-        """Return ``{state word: number of tasks}`` for all states; joins are not counted."""
+        """Return ``{state word: number of nodes}`` for all states; joins are not counted."""
         return {state.word: self._counts[state] for state in _STATES}
+
+    def nodes_in(self, *states: NodeState) -> list[int]:
+        """Return the nodes in these states, joins included, in their order."""
+        return [node for node in range(len(self.graph)) if self.states[node] in states]
+
+    def failures_by_cause(self) -> list[tuple[str, list[int]]]:
+        """Return ``(fingerprint, failed nodes)``, in the order in which the causes first appear among the nodes."""
+        causes: dict[str, list[int]] = {}
+        for node in self.nodes_in(NodeState.FAILED):
+            causes.setdefault(self.causes.get(node, "unknown"), []).append(node)
+        return list(causes.items())
 
     def input_of(self, node: int) -> bytes | None:
         """Return the JSON text of the value that precedes a node, or None if it takes none."""
         if not self.graph.takes_input(node):
-            return None
+            return self._summary_for(node) if self.graph.policies else None
         dependencies = self.graph.dependencies(node)
-        try:
-            contents = [self.values[dependency].content for dependency in dependencies]
-        except KeyError as error:
-            raise self._broken(node, f"has lost the value of '{self.graph.names[error.args[0]]}'") from None
+        contents = [self._content_of(node, dependency) for dependency in dependencies]
         if self.graph.is_join(node) or len(contents) > 1:
             return b"[" + b",".join(contents) + b"]"
+        if not contents and not self.graph.is_task(node):
+            return b"null"
         return contents[0] if contents else None
+
+    def _content_of(self, node: int, dependency: int) -> bytes:
+        value = self.values.get(dependency)
+        if value is not None:
+            return value.content
+        if self.states[dependency] == NodeState.SUCCEEDED:
+            raise self._broken(node, f"has lost the value of '{self.graph.names[dependency]}'")
+        return b"null"
+
+    def _summary_for(self, node: int) -> bytes | None:
+        """Return what a hook is told: how the workflow has ended."""
+        signature = self.graph.signatures[node]
+        if not self._is_hook(node) or signature is None or signature.immutable:
+            return None
+        failed = [failed for failed in self.nodes_in(NodeState.FAILED) if not self._is_hook(failed)]
+        shown = [
+            {"node": self.graph.names[failed], "error": self.errors.get(failed, "")} for failed in failed[:_SUMMARY_FAILURES_MAX]
+        ]
+        has_failed = any(self.states[end] in BAD for end in self.graph.dependencies(node)) or bool(failed)
+        return json.dumps(
+            {
+                "workflow_id": self.workflow_id,
+                "name": self.name,
+                "labels": dict(self.labels),
+                "state": (WorkflowState.FAILED if has_failed else WorkflowState.SUCCEEDED).value,
+                "error": self.error,
+                "failures": len(failed),
+                "failed": shown,
+            }
+        ).encode()
+
+    def missing_value(self, nodes: set[int]) -> tuple[int, int] | None:
+        """Return ``(node, dependency)`` if one of these cannot run again since a value it takes was let go."""
+        for node in sorted(nodes):
+            if self.graph.takes_input(node):
+                for dependency in self.graph.dependencies(node):
+                    is_gone = dependency not in nodes and dependency not in self.values
+                    if is_gone and self.states[dependency] == NodeState.SUCCEEDED:
+                        return node, dependency
+        return None
 
     def parent_task_id(self, node: int) -> str:
         """Return the task id of the last dependency that is a task; empty if there is none."""
         parent = self.graph.last_dependency(node)
-        while parent is not None and self.graph.is_join(parent):
+        while parent is not None and not self.graph.is_task(parent):
             parent = self.graph.last_dependency(parent)
         return "" if parent is None else self.task_id_of(parent)
 
@@ -289,62 +780,171 @@ class RunningWorkflow:
     def _settle(self, node: int, state: NodeState, now: float, *, value: bytes | None = None, error: str = "") -> None:
         """Settle a node and everything that is decided by it."""
         stack = [(node, state, value, error)]
+        policies = self.graph.policies
+        has_failed, first = False, node
         while stack:
             node, state, value, error = stack.pop()
+            if node != first and self.states[node] != NodeState.WAITING:
+                continue  # Two of its dependencies decided it in one go.
             self._move(node, state)
             self.settled_at[node] = now
             self.reported.pop(node, None)
             if error:
                 self.errors[node] = error
-            if value is not None and state is NodeState.SUCCEEDED:
-                self._keep_value(node, value)
-            if state is NodeState.SUCCEEDED:
+            has_failed |= state is NodeState.FAILED
+            is_good = state in GOOD
+            if is_good:
+                if value is not None:
+                    self._keep_value(node, value)
                 self._release_inputs(node)
             to_blame = self.blocked_by.get(node, node)
             for dependent in self.graph.dependents(node):
-                if self.states[dependent] != NodeState.WAITING:
-                    continue
-                if state is not NodeState.SUCCEEDED:
-                    if dependent not in self.blocked_by:
-                        self.blocked_by[dependent] = to_blame
-                        stack.append((dependent, NodeState.BLOCKED, None, ""))
-                    continue
                 self._unmet[dependent] -= 1
-                if self._unmet[dependent]:
+                if self.states[dependent] != NodeState.WAITING or dependent in self.blocked_by:
                     continue
-                if self.graph.is_join(dependent):
-                    stack.append(self._joined(dependent))
-                else:
-                    self._make_ready(dependent, now)
-        if not self._unsettled:
+                if policies and dependent in policies:
+                    self._decide(dependent, node, stack, now)
+                elif not is_good:
+                    self.blocked_by[dependent] = to_blame
+                    stack.append((dependent, NodeState.BLOCKED, None, ""))
+                elif not self._unmet[dependent]:
+                    if self.unneeded and self._verdict(dependent)[0] is _Verdict.SKIP:
+                        self.unneeded.add(dependent)
+                        stack.append((dependent, NodeState.SKIPPED, None, ""))
+                    elif self.graph.is_join(dependent):
+                        stack.append(self._handed_on(dependent))
+                    else:
+                        self._make_ready(dependent, now)
+        if has_failed and self.policy.on_failure is OnFailure.STOP and not self._is_stopped:
+            self._stop(now)
+        if not self._unsettled and not self.state.is_finished:
             self._finish_by_counts(now)
 
-    def _set_free(self, node: int, now: float) -> None:
-        if self.graph.is_join(node):
-            _, state, value, error = self._joined(node)
-            self._settle(node, state, now, value=value, error=error)
-        else:
-            self._make_ready(node, now)
+    def _decide(self, node: int, settled: int, stack: list[tuple[int, NodeState, bytes | None, str]], now: float) -> None:
+        """Decide a waiting node that has a policy, after one of its dependencies has settled."""
+        policy = self.graph.policy(node)
+        if self._unmet[node] and not self._decides_at_once(policy, settled):
+            return
+        verdict, blame = self._verdict(node)
+        match verdict:
+            case _Verdict.BLOCK:
+                self.blocked_by[node] = blame
+                stack.append((node, NodeState.BLOCKED, None, ""))
+            case _Verdict.SKIP:
+                self.unneeded.add(node)
+                stack.append((node, NodeState.SKIPPED, None, ""))
+            case _Verdict.GO if self.graph.is_join(node):
+                stack.append(self._handed_on(node))
+            case _Verdict.GO:
+                self._make_ready(node, now)
 
-    def _joined(self, join: int) -> tuple[int, NodeState, bytes | None, str]:
-        if not self.graph.takes_input(join):
-            return join, NodeState.SUCCEEDED, None, ""
-        if any(dependency not in self.values for dependency in self.graph.dependencies(join)):
-            # Only the output may lack a value (`succeeded` fails the node otherwise), so nobody misses this list.
-            return join, NodeState.SUCCEEDED, None, ""
-        value = self.input_of(join)
+    def _decides_at_once(self, policy: NodePolicy, settled: int) -> bool:
+        """Tell whether this one dependency decides, whatever becomes of the others; saves looking at all of them each time."""
+        if policy.hook is not None:
+            return False
+        is_bad = self.states[settled] in BAD
+        match policy.rule:
+            case Rule.ALL_SUCCEEDED | Rule.NONE_FAILED | Rule.ANY_FAILED:
+                return is_bad
+            case Rule.ANY_SUCCEEDED:
+                return not is_bad
+            case Rule.ALL_FINISHED:
+                return False
+
+    def _consider(self, node: int, now: float) -> None:
+        """Decide a waiting node from how its dependencies stand."""
+        verdict, blame = self._verdict(node)
+        match verdict:
+            case _Verdict.BLOCK:
+                self.blocked_by[node] = blame
+                self._settle(node, NodeState.BLOCKED, now)
+            case _Verdict.SKIP:
+                self.unneeded.add(node)
+                self._settle(node, NodeState.SKIPPED, now)
+            case _Verdict.GO if self.graph.is_join(node):
+                _, state, value, error = self._handed_on(node)
+                self._settle(node, state, now, value=value, error=error)
+            case _Verdict.GO:
+                self._make_ready(node, now)
+
+    def _verdict(self, node: int) -> tuple[_Verdict, int]:
+        """Return what a node's rule makes of its dependencies, and who is to blame if they block it."""
+        blame, has_good, has_unneeded = -1, False, False
+        for dependency in self.graph.dependencies(node):
+            state = self.states[dependency]
+            if state in BAD:
+                blame = dependency if blame < 0 else blame
+            elif dependency in self.unneeded:
+                has_unneeded = True
+            elif state in GOOD:
+                has_good = True
+        waits, has_bad = bool(self._unmet[node]), blame >= 0
+        to_blame = self.blocked_by.get(blame, blame)
+        policy = self.graph.policy(node)
+        if policy.hook is not None:
+            applies = policy.hook is Hook.ALWAYS or (policy.hook is Hook.FAILURE) == has_bad
+            return (_Verdict.WAIT if waits else _Verdict.GO if applies else _Verdict.SKIP), to_blame
+        match policy.rule:
+            case Rule.ALL_SUCCEEDED:
+                verdict = (
+                    _Verdict.BLOCK if has_bad else _Verdict.WAIT if waits else _Verdict.SKIP if has_unneeded else _Verdict.GO
+                )
+            case Rule.NONE_FAILED:
+                verdict = _Verdict.BLOCK if has_bad else _Verdict.WAIT if waits else _Verdict.GO
+            case Rule.ALL_FINISHED:
+                verdict = _Verdict.WAIT if waits else _Verdict.GO
+            case Rule.ANY_FAILED:
+                verdict = _Verdict.GO if has_bad else _Verdict.WAIT if waits else _Verdict.SKIP
+            case Rule.ANY_SUCCEEDED:
+                missed = _Verdict.BLOCK if has_bad else _Verdict.SKIP
+                verdict = _Verdict.GO if has_good else _Verdict.WAIT if waits else missed
+        return verdict, to_blame
+
+    def _handed_on(self, node: int) -> tuple[int, NodeState, bytes | None, str]:
+        """Return how a node without a task settles, with the value that it hands on."""
+        if not self.graph.takes_input(node):
+            return node, NodeState.SUCCEEDED, None, ""
+        for dependency in self.graph.dependencies(node):
+            if dependency not in self.values and self.states[dependency] == NodeState.SUCCEEDED:
+                # Only the output may lack a value (`succeeded` fails the node otherwise), so nobody misses this list.
+                return node, NodeState.SUCCEEDED, None, ""
+        value = self.input_of(node)
         assert value is not None
         if len(value) <= self._value_bytes_max:
-            return join, NodeState.SUCCEEDED, value, ""
-        return join, self._state_without_value(join), None, self._too_large(len(value))
+            return node, NodeState.SUCCEEDED, value, ""
+        return node, self._state_without_value(node), None, self._too_large(len(value))
 
     def _make_ready(self, node: int, now: float) -> None:
+        """Let a node go whose dependencies do, or hold it."""
+        hold = self._hold_for(node, now)
+        if hold is not None:
+            self.holds[node] = hold
+            self._move(node, NodeState.HELD)
+        else:
+            self._move(node, NodeState.READY)
+            self._push_ready(node)
+
+    def _hold_for(self, node: int, now: float) -> Hold | None:
         signature = self.graph.signatures[node]
-        assert signature is not None
+        if signature is None:
+            policy = self.graph.policy(node)
+            return Hold(HoldReason.GATE) if policy.is_gate else Hold(HoldReason.TIME, now + policy.sleep_s)
         until = max(signature.eta_at, now + signature.countdown_s if signature.countdown_s > 0 else 0.0)
         if until > now:
-            self.held_until[node] = until
-            self._move(node, NodeState.HELD)
+            return Hold(HoldReason.TIME, until)
+        return Hold(HoldReason.OPERATOR) if node in self.on_hold else None
+
+    def _let_go(self, node: int, now: float) -> None:
+        """End a node's hold; an operator's comes after it."""
+        del self.holds[node]
+        if node in self.on_hold:
+            self.holds[node] = Hold(HoldReason.OPERATOR)
+            if self.states[node] == NodeState.RETRYING:
+                self._move(node, NodeState.HELD)
+            self.changed.add(node)
+        elif not self.graph.is_task(node):
+            _, state, value, error = self._handed_on(node)
+            self._settle(node, state, now, value=value, error=error)
         else:
             self._move(node, NodeState.READY)
             self._push_ready(node)
@@ -352,13 +952,16 @@ class RunningWorkflow:
     def _push_ready(self, node: int) -> None:
         heappush(self._ready, (NODE_HEIGHT_MAX - self.graph.heights[node]) << _NODE_BITS | node)
 
+    def _unready(self, node: int) -> None:
+        self._ready.remove((NODE_HEIGHT_MAX - self.graph.heights[node]) << _NODE_BITS | node)
+        heapify(self._ready)
+
     def _finish_by_counts(self, now: float) -> None:
-        # Joins need no look: one that fails leaves a task blocked that wanted its list.
-        all_succeeded = self._counts[NodeState.SUCCEEDED] == self.graph.task_count
-        self._finish(WorkflowState.SUCCEEDED if all_succeeded else WorkflowState.FAILED, now)
+        self._finish(WorkflowState.FAILED if self._bad else WorkflowState.SUCCEEDED, now)
 
     def _finish(self, state: WorkflowState, now: float) -> None:
         self.state, self.finished_at = state, now
+        self.is_changed = True
         if state is WorkflowState.SUCCEEDED and self.graph.output is not None:
             value = self.values.get(self.graph.output)
             if value is not None:
@@ -367,13 +970,20 @@ class RunningWorkflow:
                 # Nodes that succeeded without a value that the result needed say why; their records keep it over a crash.
                 self.error = next(iter(self.errors.values()), "")
 
+    def _set_state(self, state: WorkflowState) -> None:
+        self.state = state
+        self.is_changed = True
+
+    def _is_hook(self, node: int) -> bool:
+        return bool(self.graph.hooks) and self.graph.policy(node).hook is not None
+
     # --- values -----------------------------------------------------------------------------------------------------
 
     def _keep_value(self, node: int, content: bytes) -> None:
         users = 1 if node == self.graph.output else 0
         if self.graph.value_uses[node]:
             users += sum(
-                self.states[dependent] != NodeState.SUCCEEDED and self.graph.takes_input(dependent)
+                self.states[dependent] not in GOOD and self.graph.takes_input(dependent)
                 for dependent in self.graph.dependents(node)
             )
         if users:
@@ -419,15 +1029,27 @@ class RunningWorkflow:
         )
 
     def _place(self, node: int, state: NodeState) -> None:
-        before = self.states[node]
+        before = self.state_of(node)
         self.states[node] = state
         if not self.graph.is_join(node):
             self._counts[before] -= 1
             self._counts[state] += 1
+        self._unsettled += (before in SETTLED) - (state in SETTLED)
+        self._bad += (state in BAD) - (before in BAD)
         if state in SETTLED:
-            self._unsettled -= 1
-            self.held_until.pop(node, None)
+            if self.holds:
+                self.holds.pop(node, None)
+            if self.on_hold:
+                self.on_hold.discard(node)
 
+
+def task_id_of_attempt(first: str, attempt: int) -> str:
+    """Return the task id of a later attempt: always the same for one attempt, and never that of another."""
+    return first if attempt <= 1 else str(uuid5(NAMESPACE_URL, f"dyrygentd:{first}:{attempt}"))
+
+
+#: Word in a node's record: it was skipped by its rule or its task, not by an operator.
+UNNEEDED = "unneeded"
 
 #: Heights are counted down from here, so that the smallest number in a heap is the node with the longest way to go.
 NODE_HEIGHT_MAX = (1 << 31) - 1

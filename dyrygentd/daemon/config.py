@@ -26,7 +26,27 @@ _SYSTEM_CONFIG: Final = Path("/etc/dyrygentd/dyrygentd.toml")
 
 def _setting(default: Any, about: str, *, metavar: str = "", choices: tuple[str, ...] = (), is_secret: bool = False) -> Any:
     metadata = {"about": about, "metavar": metavar, "choices": choices, "is_secret": is_secret}
+    if isinstance(default, dict):
+        return field(default_factory=type(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+class Sizes(dict[str, int]):
+    """``{name: number}``; as text ``name=number,name=number``."""
+
+    @classmethod
+    def read(cls, given: Any) -> "Sizes":
+        """Read a table of TOML, or text. Raises `ValueError`."""
+        if isinstance(given, str):
+            pairs = [text.rpartition("=") for text in given.split(",") if text.strip()]
+            given = {name.strip(): int(number) for name, _, number in pairs}
+        sizes = cls(given) if isinstance(given, dict) else None
+        if sizes is None or not all(name and type(size) is int and size >= 1 for name, size in sizes.items()):
+            raise ValueError
+        return sizes
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={size}" for name, size in self.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +65,10 @@ class Configuration:
     socket_mode: str = _setting("0660", "Permissions of the socket. Who may connect may run tasks.", metavar="OCTAL")
     listen: str | None = _setting(None, "Serve /metrics, health and read-only views on TCP.", metavar="HOST:PORT")
     in_flight_max: int = _setting(Limits().in_flight_max, "Tasks in the broker or at workers at one time.")
+    pools: Sizes = _setting(
+        Sizes(), "Tasks in flight of the nodes that name a pool; * and ? fit any name, each a pool.", metavar="NAME=SIZE,…"
+    )
+    queue_limits: Sizes = _setting(Sizes(), "Tasks in flight of a queue.", metavar="QUEUE=SIZE,…")
     nodes_max: int = _setting(HttpLimits().nodes_max, "Nodes of one workflow.")
     workflows_max: int = _setting(SchedulerLimits().workflows_max, "Unfinished workflows.")
     nodes_in_memory_max: int = _setting(SchedulerLimits().nodes_in_memory_max, "Nodes of all unfinished workflows.")
@@ -75,6 +99,8 @@ class Configuration:
             engine=Limits(in_flight_max=self.in_flight_max, value_bytes_max=self.value_bytes_max),
             workflows_max=self.workflows_max,
             nodes_in_memory_max=self.nodes_in_memory_max,
+            pools=self.pools,
+            queue_limits=self.queue_limits,
         )
 
     @property
@@ -215,6 +241,8 @@ def _converted(name: str, value: Any, origin: str) -> Any:
             value = kind(value)
         if kind is float and isinstance(value, int):
             value = float(value)
+        if kind is Sizes:
+            value = Sizes.read(value)
         if kind is Path and isinstance(value, str):
             value = Path(value).expanduser()
         if not isinstance(value, kind):
@@ -227,7 +255,13 @@ def _converted(name: str, value: Any, origin: str) -> Any:
     return value
 
 
-_KIND_WORDS: Final = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+_KIND_WORDS: Final = {
+    Sizes: "a table of names and sizes of 1 or more, or text such as 'drain@*=2,io=4'",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+}
 
 
 def _shown(setting: "Field[Any]", value: Any) -> str:

@@ -10,36 +10,6 @@ from dyrygentd.http.problems import JSON, PROBLEM
 if TYPE_CHECKING:
     from dyrygentd.http.routes import Route
 
-# A definition is described by hand: its free parts (arguments, options, payload) stay text in `wire`, and have no schema there.
-NODE: Final[dict[str, Any]] = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "name": {"type": "string", "description": "unique in the workflow; made from the task and the position if left out"},
-        "task": {"type": "string", "description": "name of the Celery task; missing for a join"},
-        "join": {"type": "boolean", "default": False, "description": "no task: a point where others meet"},
-        "args": {"type": "array", "items": {}, "default": []},
-        "kwargs": {"type": "object", "default": {}},
-        "options": {"type": "object", "default": {}, "description": "Celery's publish options: queue, priority, countdown …"},
-        "immutable": {"type": "boolean", "default": False, "description": "the value of what precedes is not passed"},
-        "task_id": {"type": "string"},
-        "after": {"type": "array", "items": {"type": "string"}, "default": [], "description": "names of dependencies"},
-    },
-}
-DEFINITION: Final[dict[str, Any]] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["nodes"],
-    "properties": {
-        "nodes": {"type": "array", "items": {"$ref": "#/components/schemas/Node"}, "minItems": 1},
-        "version": {"type": "integer", "const": wire.DEFINITION_VERSION},
-        "name": {"type": "string"},
-        "key": {"type": "string", "description": "a second submission with this key is answered with the first one's id"},
-        "labels": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 50},
-        "payload": {"description": "free JSON of the user"},
-        "output": {"type": "string", "description": "name of the node whose value is the result"},
-    },
-}
 PROBLEM_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "description": "RFC 9457",
@@ -62,13 +32,13 @@ def describe(routes: "Iterable[Route]") -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
-    forms = [route.answer for route in routes if isinstance(route.answer, type)]
-    schemas = wire.schemas(dict.fromkeys(forms))
+    forms = [form for route in routes for form in (route.answer, route.body) if isinstance(form, type)]
+    schemas = wire.schemas(dict.fromkeys([*forms, wire.WorkflowDocument]))
     return {
         "openapi": "3.1.0",
         "info": {"title": "dyrygentd", "version": __version__},
         "paths": paths,
-        "components": {"schemas": schemas | {"Definition": DEFINITION, "Node": NODE, "Problem": PROBLEM_SCHEMA}},
+        "components": {"schemas": schemas | {"Problem": PROBLEM_SCHEMA}},
     }
 
 
@@ -103,7 +73,10 @@ def _operation(route: "Route") -> dict[str, Any]:
     if route.takes_definition:
         operation["requestBody"] = {
             "required": True,
-            "content": {JSON: {"schema": {"$ref": "#/components/schemas/Definition"}}},
+            "content": {JSON: {"schema": {"$ref": "#/components/schemas/WorkflowDocument"}}},
         }
         operation["responses"]["201"] = answer
+    if route.body is not None:
+        schema = {"$ref": f"#/components/schemas/{route.body.__name__}"}
+        operation["requestBody"] = {"required": False, "content": {JSON: {"schema": schema}}}
     return operation

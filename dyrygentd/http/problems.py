@@ -36,6 +36,18 @@ class MethodNotAllowed(RequestError):
             self.next_step = "this listener is read-only: use the daemon's Unix socket"
 
 
+class UnknownVerb(RequestError):
+    """There is no such verb."""
+
+    status = 404
+    code = "unknown-verb"
+
+    def __init__(self, verb: str, known: Sequence[str]) -> None:
+        super().__init__(f"there is no verb '{verb}'")
+        self.verb = verb
+        self.next_step = f"use one of {', '.join(known)}"
+
+
 class UnsupportedMediaType(RequestError):
     """The body is declared as something else than JSON."""
 

@@ -18,6 +18,7 @@ from aiohttp import web
 from dyrygentd import __version__, wire
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.states import NODE_STATE_OF_WORD, WorkflowState
+from dyrygentd.core.verbs import WORKFLOW_VERBS, Request, Verb
 from dyrygentd.errors import BadRequest, BodyTooLarge, DyrygentError
 from dyrygentd.http.openapi import describe
 from dyrygentd.http.problems import (
@@ -29,9 +30,10 @@ from dyrygentd.http.problems import (
     MethodNotAllowed,
     RouteNotFound,
     TooBusy,
+    UnknownVerb,
     UnsupportedMediaType,
 )
-from dyrygentd.http.sockets import is_loopback
+from dyrygentd.http.sockets import is_loopback, peer_of
 from dyrygentd.http.stream import send_views
 from dyrygentd.ports import Selection
 from dyrygentd.scheduler import Scheduler
@@ -100,6 +102,7 @@ class Route:
     Attributes:
         answer: Form of the answer, or its media type.
         takes_definition: Whether the body is a definition.
+        body: Form of the body, if it is none.
     """
 
     method: str
@@ -110,6 +113,7 @@ class Route:
     use: Use = Use.REQUEST
     parameters: tuple[Parameter, ...] = ()
     takes_definition: bool = False
+    body: type | None = None
 
 
 @dataclass(slots=True)
@@ -212,15 +216,61 @@ class Api:
         views = self._scheduler.follow(workflow_id)
         return await send_views(request, views, stopping=self._wait_stopping, heartbeat_s=self._limits.heartbeat_s)
 
-    async def cancel_workflow(self, request: web.Request) -> web.StreamResponse:
-        """Cancel a workflow; one that has finished stays as it is."""
-        return _json(await self._scheduler.cancel(await self._resolve(request)))
+    async def show_causes(self, request: web.Request) -> web.StreamResponse:
+        """Answer the failures of a workflow, grouped by cause."""
+        return _json(await self._scheduler.causes(await self._resolve(request)))
+
+    async def show_journal(self, request: web.Request) -> web.StreamResponse:
+        """Answer who did what to a workflow, when and why."""
+        return _json(await self._scheduler.journal(await self._resolve(request)))
+
+    async def explain_workflow(self, request: web.Request) -> web.StreamResponse:
+        """Answer why a workflow is not running, and what can be done."""
+        return _json(await self._scheduler.explain(await self._resolve(request)))
+
+    async def explain_node(self, request: web.Request) -> web.StreamResponse:
+        """Answer why a node is not running, and what can be done."""
+        workflow_id = await self._resolve(request)
+        return _json(await self._scheduler.explain(workflow_id, request.match_info["name"]))
+
+    async def perform(self, request: web.Request) -> web.StreamResponse:
+        """Carry out a verb on one workflow; asking for what is so already changes nothing."""
+        verb = _verb(request)
+        asked = await self._request_of(request, verb)
+        return _json(await self._scheduler.perform(await self._resolve(request), asked))
+
+    async def perform_in_bulk(self, request: web.Request) -> web.StreamResponse:
+        """Carry out a verb on all workflows that fit."""
+        verb = _verb(request)
+        asked = await self._request_of(request, verb)
+        if asked.nodes:
+            raise BadRequest("nodes have names in one workflow only", path="$.nodes", next_step="leave out `nodes`")
+        if verb not in WORKFLOW_VERBS:
+            words = ", ".join(WORKFLOW_VERBS)
+            raise BadRequest(f"'{verb}' is for nodes, not for whole workflows", path="verb", next_step=f"use one of {words}")
+        selection = Selection(
+            states=_states(request, frozenset(WorkflowState)), name=request.query.get("name"), labels=_labels(request)
+        )
+        if not (selection.states or selection.name or selection.labels):
+            raise BadRequest("a verb in bulk needs a filter", path="query", next_step="give `state`, `name` or `label`")
+        return _json(await self._scheduler.perform_in_bulk(selection, asked))
+
+    async def _request_of(self, request: web.Request, verb: Verb) -> Request:
+        async with self._body(request) as body:
+            document = wire.decode(body, wire.VerbDocument) if body.strip() else wire.VerbDocument()
+        if verb is Verb.SET_PRIORITY and document.priority is None:
+            raise BadRequest("`priority` is missing", path="$.priority", next_step="give a whole number; higher goes first")
+        return wire.request_of(verb, document, by=peer_of(request.transport))
 
     # --- the daemon -------------------------------------------------------------------------------------------------
 
     async def show_statistics(self, request: web.Request) -> web.StreamResponse:
         """Answer what the daemon is doing."""
         return _json(self._scheduler.statistics())
+
+    async def show_schema(self, request: web.Request) -> web.StreamResponse:
+        """Answer the JSON schema of definitions, for editors."""
+        return web.Response(body=wire.encode(wire.definition_schema()), content_type=JSON)
 
     async def show_openapi(self, request: web.Request) -> web.StreamResponse:
         """Answer the description of this interface."""
@@ -444,7 +494,28 @@ ROUTES: Final = (
         "text/event-stream",
         use=Use.STREAM,
     ),
-    Route("POST", "/v1/workflows/{ref}/cancel", "Cancel a workflow", Api.cancel_workflow, wire.WorkflowView),
+    Route("GET", "/v1/workflows/{ref}/causes", "Group the failures of a workflow by cause", Api.show_causes, wire.Causes),
+    Route("GET", "/v1/workflows/{ref}/journal", "Tell who did what to a workflow", Api.show_journal, wire.Journal),
+    Route("GET", "/v1/workflows/{ref}/explain", "Say why a workflow is not running", Api.explain_workflow, wire.Explanation),
+    Route("GET", "/v1/workflows/{ref}/nodes/{name}/explain", "Say why a node is not running", Api.explain_node, wire.Explanation),
+    Route(
+        "POST",
+        "/v1/workflows/{ref}/{verb}",
+        f"Do something to a workflow or its nodes: {', '.join(Verb)}",
+        Api.perform,
+        wire.Changed,
+        body=wire.VerbDocument,
+    ),
+    Route(
+        "POST",
+        "/v1/bulk/{verb}",
+        f"Do something to all workflows that fit: {', '.join(WORKFLOW_VERBS)}",
+        Api.perform_in_bulk,
+        wire.BulkChanged,
+        parameters=(Parameter("state", "workflow states", _WORDS), Parameter("name", "the exact name"), _LABEL),
+        body=wire.VerbDocument,
+    ),
+    Route("GET", "/v1/definition.schema.json", "Describe definitions as a JSON schema", Api.show_schema, JSON),
     Route("GET", "/v1/stats", "Show what the daemon is doing", Api.show_statistics, wire.Statistics),
     Route("GET", "/v1/openapi.json", "Describe this interface", Api.show_openapi, JSON),
     Route("GET", "/healthz", "Tell whether the process works", Api.show_health, wire.Health, use=Use.NONE),
@@ -519,6 +590,14 @@ def _states(request: web.Request, known: Any) -> frozenset[str]:
     if unknown:
         raise BadRequest(f"'{unknown[0]}' is no state", path="state", next_step=f"use one of {', '.join(known)}")
     return words
+
+
+def _verb(request: web.Request) -> Verb:
+    word = request.match_info["verb"]
+    try:
+        return Verb(word)
+    except ValueError:
+        raise UnknownVerb(word, list(Verb)) from None
 
 
 def _labels(request: web.Request) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """Creates the schema and brings older databases up to it.
 
-``user_version`` tells the schema's version, ``application_id`` that the file is ours. Version 1 is the first.
+``user_version`` tells the schema's version, ``application_id`` that the file is ours. Each step brings a database from one
+version to the next, in a transaction of its own. Version 2 added verbs, retries and the journal.
 """
 
+import logging
 import sqlite3
 from importlib.resources import files
 from typing import Final
@@ -11,9 +13,26 @@ import aiosqlite
 
 from dyrygentd.errors import StoreIncompatible
 
-VERSION: Final = 1
+logger = logging.getLogger("dyrygentd.store")
+
+VERSION: Final = 2
 #: "dyrg" in ASCII.
 APPLICATION_ID: Final = 0x64797267
+
+
+#: ``{version: what brings it to the next one}``.
+_STEPS: Final = {
+    1: """
+        ALTER TABLE workflows ADD COLUMN control TEXT;
+        ALTER TABLE nodes ADD COLUMN detail TEXT;
+        CREATE TABLE journal (
+            seq INTEGER PRIMARY KEY, workflow INTEGER NOT NULL REFERENCES workflows (seq) ON DELETE CASCADE, at REAL NOT NULL,
+            verb TEXT NOT NULL, by TEXT NOT NULL, why TEXT NOT NULL, nodes TEXT NOT NULL, count INTEGER NOT NULL,
+            detail TEXT NOT NULL
+        ) STRICT;
+        CREATE INDEX journal_by_workflow ON journal (workflow, seq);
+    """
+}
 
 
 async def migrate(connection: aiosqlite.Connection, path: object) -> None:
@@ -37,6 +56,9 @@ async def migrate(connection: aiosqlite.Connection, path: object) -> None:
             f"'{path}' was written by a newer dyrygentd (schema {version}, this one reads up to {VERSION})",
             "install that version again, or name another database",
         )
+    else:
+        for step in range(version, VERSION):
+            await _upgrade(connection, path, step)
 
 
 async def _create(connection: aiosqlite.Connection) -> None:
@@ -44,6 +66,11 @@ async def _create(connection: aiosqlite.Connection) -> None:
     await connection.executescript(
         f"BEGIN EXCLUSIVE; {schema}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     )
+
+
+async def _upgrade(connection: aiosqlite.Connection, path: object, version: int) -> None:
+    logger.info("bringing the database '%s' from schema %d to %d", path, version, version + 1)
+    await connection.executescript(f"BEGIN EXCLUSIVE; {_STEPS[version]}; PRAGMA user_version = {version + 1}; COMMIT;")
 
 
 async def _pragma(connection: aiosqlite.Connection, name: str) -> int:

@@ -1,4 +1,4 @@
--- Version 1. Times are Unix seconds, states are words, JSON is text.
+-- Version 2. Times are Unix seconds, states are words, JSON is text.
 
 CREATE TABLE workflows (
     seq         INTEGER PRIMARY KEY,      -- order of submission; the cursor of listings
@@ -13,7 +13,8 @@ CREATE TABLE workflows (
     counts      TEXT,                     -- {"node state": number of tasks}, at the end
     error       TEXT NOT NULL,
     result      BLOB,                     -- JSON text of the output's value
-    document    BLOB NOT NULL             -- the definition as JSON, deflated; last, so that listings skip its pages
+    document    BLOB NOT NULL,            -- the definition as JSON, deflated; listings skip its pages
+    control     TEXT                      -- {"priority", "run", "deadline_at"} as far as they are not 0
 ) STRICT;
 
 CREATE INDEX workflows_by_name ON workflows (name);
@@ -32,5 +33,21 @@ CREATE TABLE nodes (
     blocked_by    INTEGER,                -- the node to blame
     error         TEXT NOT NULL,
     value         BLOB,                   -- JSON text, while another node may need it
+    detail        TEXT,                   -- what few nodes have, as JSON: why it is held, failed attempts, the cause of failure …
     PRIMARY KEY (workflow, node)
 ) STRICT, WITHOUT ROWID;
+
+-- What somebody did to a workflow: who, when and why.
+CREATE TABLE journal (
+    seq      INTEGER PRIMARY KEY,
+    workflow INTEGER NOT NULL REFERENCES workflows (seq) ON DELETE CASCADE,
+    at       REAL NOT NULL,
+    verb     TEXT NOT NULL,
+    by       TEXT NOT NULL,
+    why      TEXT NOT NULL,
+    nodes    TEXT NOT NULL,               -- ["name"], the first few
+    count    INTEGER NOT NULL,            -- how many it changed
+    detail   TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX journal_by_workflow ON journal (workflow, seq);

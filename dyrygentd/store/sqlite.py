@@ -33,7 +33,7 @@ import aiosqlite
 import anyio
 import anyio.to_thread
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports import Listed, Selection, Stored, StoreStatistics
@@ -50,22 +50,33 @@ _INLINE_BYTES: Final = 16_384
 #: More rows than this are unpacked in a thread; ten thousand take 40 ms.
 _INLINE_ROWS: Final = 500
 
-_COLUMNS = "seq, id, name, key, labels, state, created_at, finished_at, tasks, counts, error"
+#: Entries of the journal kept of one workflow.
+JOURNAL_MAX: Final = 1000
+
+_COLUMNS = "seq, id, name, key, labels, state, created_at, finished_at, tasks, counts, error, control"
 
 _INSERT_WORKFLOW = f"""
-    INSERT INTO workflows ({_COLUMNS}, result, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO workflows ({_COLUMNS}, result, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (seq) DO UPDATE SET
         state = excluded.state, finished_at = excluded.finished_at, counts = excluded.counts,
-        error = excluded.error, result = excluded.result
+        error = excluded.error, result = excluded.result, control = excluded.control
 """
-_UPDATE_WORKFLOW = "UPDATE workflows SET state = ?, finished_at = ?, counts = ?, error = ?, result = ? WHERE seq = ?"
+_UPDATE_WORKFLOW = """
+    UPDATE workflows SET state = ?, finished_at = ?, counts = ?, error = ?, control = ?, result = ? WHERE seq = ?
+"""
 _SAVE_NODE = """
-    INSERT INTO nodes (workflow, node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO nodes (workflow, node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value, detail)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (workflow, node) DO UPDATE SET
         state = excluded.state, attempt = excluded.attempt, dispatched_at = excluded.dispatched_at,
         finished_at = excluded.finished_at, held_until = excluded.held_until, blocked_by = excluded.blocked_by,
-        error = excluded.error, value = excluded.value
+        error = excluded.error, value = excluded.value, detail = excluded.detail
+"""
+_ADD_ENTRY = "INSERT INTO journal (workflow, at, verb, by, why, nodes, count, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_TRIM_JOURNAL = """
+    DELETE FROM journal WHERE workflow = ?1 AND seq <= (
+        SELECT seq FROM journal WHERE workflow = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2
+    )
 """
 _DROP_VALUES = "UPDATE nodes SET value = NULL WHERE workflow = ? AND value IS NOT NULL"
 _PRUNE = """
@@ -140,7 +151,9 @@ class SqliteStore:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
+    async def save(
+        self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()
+    ) -> None:
         """Write all records in one transaction and return when they are durable.
 
         Raises:
@@ -156,15 +169,22 @@ class SqliteStore:
             raise StoreUnavailable(
                 f"cannot write the database '{self._path}': it was deleted or replaced while in use; put it back"
             )
+        node_records, entries = list(nodes), list(journal)
+        # Finished workflows that go on, and nodes of finished ones whose tasks ended late.
+        named = {record.workflow_id for record in records if record.document is None}
+        named |= {node.workflow_id for node in node_records} | {entry.workflow_id for entry in entries}
+        returned = await self._find_sequences(named - {record.workflow_id for record in records if record.document is not None})
         try:
             for record in records:
                 await self._save_workflow(writer, record)
-            rows = [self._node_row(node) for node in nodes]
+            rows = [self._node_row(node) for node in node_records if node.workflow_id in self._sequence_of]
             if rows:
                 await writer.executemany(_SAVE_NODE, rows)
+            if entries:
+                await self._add_entries(writer, entries)
             for record in ended:
-                # The values of a failed workflow stay: trying again needs them.
-                if record.state is not WorkflowState.FAILED:
+                # The values of one that failed or was cancelled stay: trying again needs them.
+                if record.state is WorkflowState.SUCCEEDED:
                     await writer.execute(_DROP_VALUES, (self._sequence_of[record.workflow_id],))
             pruned = await self._prune(writer, len(ended)) if ended else 0
             await writer.commit()
@@ -175,11 +195,30 @@ class SqliteStore:
                 raise
             raise StoreUnavailable(f"cannot write the database '{self._path}': {error}") from error
         self._commits += 1
-        self._rows += len(records) + len(rows)
+        self._rows += len(records) + len(rows) + len(entries)
         self._commit_seconds += time.perf_counter() - begun
-        for record in ended:
-            del self._sequence_of[record.workflow_id]
-        self._finished += len(ended) - pruned
+        going_on = {record.workflow_id for record in records if not record.state.is_finished}
+        for workflow_id in {record.workflow_id for record in ended} | (returned - going_on):
+            self._sequence_of.pop(workflow_id, None)
+        self._finished += len({record.workflow_id for record in ended} - returned) - len(returned & going_on) - pruned
+
+    async def _find_sequences(self, workflow_ids: Iterable[str]) -> set[str]:
+        """Look up the numbers of workflows that had finished; return which are there."""
+        found = set()
+        for workflow_id in {workflow_id for workflow_id in workflow_ids if workflow_id not in self._sequence_of}:
+            for (sequence,) in await self._fetch("SELECT seq FROM workflows WHERE id = ?", workflow_id):
+                self._sequence_of[workflow_id] = sequence
+                found.add(workflow_id)
+        return found
+
+    async def _add_entries(self, writer: aiosqlite.Connection, entries: Iterable[JournalEntry]) -> None:
+        for entry in entries:
+            sequence = self._sequence_of.get(entry.workflow_id)
+            if sequence is not None:
+                nodes = json.dumps(entry.nodes)
+                words = (_utf8(entry.by), _utf8(entry.why), nodes, entry.count, _utf8(entry.detail))
+                await writer.execute(_ADD_ENTRY, (sequence, entry.at, entry.verb, *words))
+                await writer.execute(_TRIM_JOURNAL, (sequence, JOURNAL_MAX))
 
     async def _save_workflow(self, writer: aiosqlite.Connection, record: WorkflowRecord) -> None:
         end = (
@@ -187,17 +226,19 @@ class SqliteStore:
             record.finished_at,
             None if record.counts is None else json.dumps(record.counts),
             _utf8(record.error),
+            _control(record),
             record.result,
         )
         if record.document is None:
-            await writer.execute(_UPDATE_WORKFLOW, (*end, self._sequence_of[record.workflow_id]))
+            if record.workflow_id in self._sequence_of:
+                await writer.execute(_UPDATE_WORKFLOW, (*end, self._sequence_of[record.workflow_id]))
             return
-        state, finished_at, counts, error, result = end
+        state, finished_at, counts, error, control, result = end
         document = await _deflated(record.document)
         labels = json.dumps(dict(record.labels))
         row = (record.workflow_id, record.name, record.key, labels, state, record.created_at, finished_at)
         sequence = self._new_sequence(record.workflow_id)
-        await writer.execute(_INSERT_WORKFLOW, (sequence, *row, record.task_count, counts, error, result, document))
+        await writer.execute(_INSERT_WORKFLOW, (sequence, *row, record.task_count, counts, error, control, result, document))
 
     async def _prune(self, writer: aiosqlite.Connection, ended: int) -> int:
         """Delete the oldest finished workflows if there are too many, some more than have ``ended``; return how many."""
@@ -225,6 +266,7 @@ class SqliteStore:
             node.blocked_by,
             _utf8(node.error),
             node.value,
+            _detail(node),
         )
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -244,13 +286,13 @@ class SqliteStore:
             return None
         row = rows[0]
         nodes = await self._fetch(
-            "SELECT node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value"
+            "SELECT node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value, detail"
             " FROM nodes WHERE workflow = ?",
             row[0],
         )
 
         def unpack() -> Stored:
-            return Stored(_record(row, document=zlib.decompress(row[-1])), [NodeRecord(workflow_id, *node) for node in nodes])
+            return Stored(_record(row, document=zlib.decompress(row[-1])), [_node_record(workflow_id, node) for node in nodes])
 
         try:
             return unpack() if len(nodes) <= _INLINE_ROWS else await anyio.to_thread.run_sync(unpack)
@@ -302,6 +344,18 @@ class SqliteStore:
         )
         return [Listed(row[0], _record(row, document=None)) for row in rows]
 
+    async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
+        """Return what was done to a workflow, oldest first."""
+        rows = await self._fetch(
+            "SELECT at, verb, by, why, nodes, count, detail FROM journal"
+            " WHERE workflow = (SELECT seq FROM workflows WHERE id = ?) ORDER BY seq",
+            workflow_id,
+        )
+        return [
+            JournalEntry(workflow_id, at, verb, by, why, tuple(json.loads(nodes)), count, detail)
+            for at, verb, by, why, nodes, count, detail in rows
+        ]
+
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""
         return StoreStatistics(
@@ -336,7 +390,7 @@ class SqliteStore:
 
 
 def _record(row: Sequence[Any], *, document: bytes | None) -> WorkflowRecord:
-    _, workflow_id, name, key, labels, state, created_at, finished_at, tasks, counts, error, result = row[:12]
+    _, workflow_id, name, key, labels, state, created_at, finished_at, tasks, counts, error, control, result = row[:13]
     return WorkflowRecord(
         workflow_id=workflow_id,
         name=name,
@@ -350,7 +404,29 @@ def _record(row: Sequence[Any], *, document: bytes | None) -> WorkflowRecord:
         counts=None if counts is None else json.loads(counts),
         result=result,
         error=error,
+        **(json.loads(control) if control else {}),
     )
+
+
+def _control(record: WorkflowRecord) -> str | None:
+    fields = {"priority": record.priority, "run": record.run, "deadline_at": record.deadline_at}
+    return json.dumps({name: value for name, value in fields.items() if value}) if any(fields.values()) else None
+
+
+def _detail(node: NodeRecord) -> str | None:
+    if not (node.reason or node.is_on_hold or node.failures or node.polling_since or node.cause or node.late):
+        return None
+    fields = {name: getattr(node, name) for name in _DETAILS}
+    return json.dumps({name: value for name, value in fields.items() if value})
+
+
+def _node_record(workflow_id: str, row: Sequence[Any]) -> NodeRecord:
+    *columns, detail = row
+    return NodeRecord(workflow_id, *columns, **(json.loads(detail) if detail else {}))
+
+
+#: Fields of a node's record that share a column, because few nodes have them.
+_DETAILS: Final = ("reason", "is_on_hold", "failures", "polling_since", "cause", "late")
 
 
 async def _deflated(document: bytes) -> bytes:

@@ -20,10 +20,13 @@ from kombu.transport.redis import Transport as RedisTransport
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.core.graph import Signature
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.ports import DispatcherStatistics
+from dyrygentd.ports import DispatcherStatistics, TaskPlace
+from dyrygentd.transport.broadcast import PublishesOnce
 from dyrygentd.transport.message import MessageSender
-from dyrygentd.transport.redis import CONNECTION_ERRORS, Collected, MarkedPush, collecting, is_wrong_type
+from dyrygentd.transport.redis import CONNECTION_ERRORS, Collected, MarkedPush, client_of, collecting, delivery_tag, is_wrong_type
+from dyrygentd.transport.redis_queues import RedisQueues, queues_of
 
 logger = logging.getLogger("dyrygentd.dispatcher")
 
@@ -91,20 +94,60 @@ class CeleryDispatcher:
         self._refused += sum(isinstance(outcome, MessageRefused) for outcome in outcomes)
         return outcomes
 
-    async def revoke(self, task_ids: Sequence[str]) -> None:
-        """Ask the workers to drop these tasks; a worker that starts later does not know. Raises `BrokerUnavailable`."""
+    async def revoke(self, task_ids: Sequence[str], *, terminate: bool = False) -> None:
+        """Ask the workers to drop these tasks; a worker that starts later does not know. Raises `BrokerUnavailable`.
+
+        Args:
+            terminate: Also end the processes that execute them. The pool ``prefork`` can do that.
+        """
+        slices = [list(task_ids[begin : begin + _REVOKE_SLICE]) for begin in range(0, len(task_ids), _REVOKE_SLICE)]
+        await self._broadcast("revoke", [{"task_id": ids} for ids in slices], terminate)
+
+    async def revoke_stamped(self, header: str, values: Sequence[str], *, terminate: bool = False) -> None:
+        """Ask the workers to drop the tasks that carry one of these values. Raises `BrokerUnavailable`.
+
+        Workers keep the values in a list without an end, and look through it for each task: see `dyrygentd.ports.Dispatcher`.
+        """
+        slices = [list(values[begin : begin + _REVOKE_SLICE]) for begin in range(0, len(values), _REVOKE_SLICE)]
+        await self._broadcast("revoke_by_stamped_headers", [{"headers": {header: each}} for each in slices], terminate)
+
+    async def _broadcast(self, command: str, calls: Sequence[dict[str, Any]], terminate: bool) -> None:
+        """Do what `app.control` does, over a connection that neither waits nor tries for ever."""
 
         def broadcast() -> None:
             self._connect()
-            # What `app.control.revoke` does, over a connection that neither waits nor tries for ever.
             mailbox = self._app.control.mailbox(self._connection)
-            once = _PublishesOnce(self._producer)
-            for begin in range(0, len(task_ids), _REVOKE_SLICE):
-                arguments = {"task_id": list(task_ids[begin : begin + _REVOKE_SLICE]), "terminate": False, "signal": "SIGTERM"}
-                mailbox._publish("revoke", arguments, channel=self._producer.channel, producer=once)
+            once = PublishesOnce(self._producer)
+            for call in calls:
+                arguments = {**call, "terminate": terminate, "signal": "SIGTERM"}
+                mailbox._publish(command, arguments, channel=self._producer.channel, producer=once)
 
-        if task_ids:
+        if calls:
             await self._in_thread(broadcast)
+
+    async def withdraw(self, tasks: Sequence[TaskPlace]) -> Sequence[str]:
+        """Take messages back that no worker has fetched, and return their tasks' ids. Raises `BrokerUnavailable`.
+
+        On Redis only. At most `dyrygentd.transport.redis_queues.SEARCHED_MAX` messages of a list are looked at, the newest first.
+        A message that a worker has fetched is kept from being delivered again, should that worker end before it starts the task.
+        """
+
+        def take_back() -> list[str]:
+            self._connect()
+            channel = self._producer.channel
+            queues = RedisQueues(channel, client_of(channel))
+            places: dict[str, list[TaskPlace]] = {}
+            for task in tasks:
+                for queue in queues_of(self._sender, channel, task.signature):
+                    places.setdefault(queue, []).append(task)
+            withdrawn = [
+                task_id for queue, those in places.items() for task_id in queues.withdraw(queue, [task.task_id for task in those])
+            ]
+            # The way of a message is from the list to the reservations.
+            queues.drop_reservations([delivery_tag(task.task_id, task.attempt) for task in tasks])
+            return list(dict.fromkeys(withdrawn))
+
+        return await self._in_thread(take_back) if self._exactly_once and tasks else []
 
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of workflows that will publish no more. Raises `BrokerUnavailable`."""
@@ -116,6 +159,14 @@ class CeleryDispatcher:
 
         if self._exactly_once and workflow_ids:
             await self._in_thread(drop)
+
+    def queue_of(self, signature: Signature) -> str:
+        """Return the name of the queue that a task goes to, empty if it cannot be routed."""
+        try:
+            return self._sender.destination(signature).queue
+        # Routers are the user's code; publishing will meet the same error and tell it.
+        except Exception:
+            return ""
 
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""
@@ -261,17 +312,6 @@ _RETRIABLE: tuple[type[BaseException], ...] = (OperationalError, OSError, EOFErr
 def _outages(errors: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
     """Leave out what kombu's Redis transport counts as a connection error, and routing raises for an unknown queue."""
     return tuple(error for error in errors if not issubclass(error, LookupError))
-
-
-class _PublishesOnce:
-    """A producer for kombu's mailbox, which asks for endless retries."""
-
-    def __init__(self, producer: Any) -> None:
-        self._producer = producer
-
-    def publish(self, body: Any, **options: Any) -> None:
-        """Publish, and raise whatever goes wrong."""
-        self._producer.publish(body, **{**options, "retry": False})
 
 
 def _refused(message: Publish, error: BaseException) -> MessageRefused:

@@ -14,6 +14,7 @@ from kombu.utils.json import loads
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Signature
+from dyrygentd.ports import WORKFLOW_STAMP
 
 #: What a task class may set about its messages; the same attributes as `celery.app.task.extract_exec_options` reads.
 _TASK_OPTIONS: Final = (
@@ -30,8 +31,6 @@ _TASK_OPTIONS: Final = (
 )
 #: What a message says about itself. Celery lets the option ``headers`` replace it, and a result under another id is never seen.
 _OWN_HEADERS: Final = frozenset({"id", "task", "root_id", "parent_id", "group", "retries", "eta", "lang", "ignore_result"})
-#: Every message carries the workflow's id under this name, so that one broadcast can revoke a whole workflow.
-WORKFLOW_STAMP: Final = "dyrygentd_workflow"
 
 #: Celery 5.6 does not let its users choose how deep a repr goes.
 _HAS_REPR_LEVELS: Final = "task_repr_maxlevels" in SETTING_KEYS
@@ -47,6 +46,15 @@ class _Parts(NamedTuple):
     options: dict[str, Any]
     argsrepr: str
     kwargsrepr: str
+
+
+class Destination(NamedTuple):
+    """Where a message goes: straight into a queue if there is no exchange, else to the queues bound to it."""
+
+    queue: str
+    exchange: str
+    exchange_type: str
+    routing_key: str
 
 
 class MessageSender:
@@ -74,7 +82,7 @@ class MessageSender:
         options.setdefault("kwargsrepr", parts.kwargsrepr)
         options = app.amqp.router.route(options, signature.task, args, kwargs, app.tasks.get(signature.task))
         stamps = [*(options.pop("stamped_headers", None) or ()), WORKFLOW_STAMP]
-        options[WORKFLOW_STAMP] = publish.workflow_id
+        options[WORKFLOW_STAMP] = publish.stamp
         expires = options.pop("expires", None)
         if expires is not None:
             options["expiration"] = self._seconds_until(expires)
@@ -107,6 +115,26 @@ class MessageSender:
         app.amqp.send_task_message(producer, signature.task, message, **{**options, "retry": False})
         if queue is not None:
             self._declared.add(queue)
+
+    def destination(self, signature: Signature) -> Destination:
+        """Tell where the messages of this signature go. Raises what routing raises."""
+        parts = self._read(signature)
+        kwargs = dict(parts.kwargs)
+        task = self._app.tasks.get(signature.task)
+        options = self._app.amqp.router.route({**parts.options}, signature.task, parts.args, kwargs, task)
+        queue, exchange, key = options.get("queue"), options.get("exchange"), options.get("routing_key")
+        if isinstance(queue, str):
+            queue = self._app.amqp.queues[queue]
+        # From here on as `celery.app.amqp.AMQP.send_task_message` decides.
+        declared = getattr(queue, "exchange", None)
+        kind = options.get("exchange_type") or getattr(declared, "type", None) or "direct"
+        name = queue.name if queue is not None else ""
+        if (not exchange or not key) and kind == "direct":
+            return Destination(name, "", kind, name)
+        if exchange is None:
+            exchange = (declared.name if declared is not None else "") or self._app.amqp.default_exchange
+            key = key or getattr(queue, "routing_key", "") or self._app.conf.task_default_routing_key
+        return Destination(name, str(getattr(exchange, "name", exchange)), kind, key or "")
 
     def _read_signature(self, signature: Signature) -> "_Parts":
         # A tuple, as in a signature, so that monitors show `(1, 2)` for one task whoever sent it.

@@ -8,18 +8,29 @@ Observed on Celery 5.6 and 5.7 (result metas as JSON):
 - SUCCESS is never overwritten by a worker. FAILURE and REVOKED can be, by a retry or a redelivery: whoever reads takes the first
   final state and counts the rest (celery#3085).
 - FAILURE is also what a lost child process (WorkerLostError), an unknown task (NotRegistered) and a time limit leave behind.
+- IGNORED and REJECTED are never stored by Celery itself; `dyrygentd.worker` does that for tasks of ours.
 """
 
 import re
+from pathlib import PurePath
 from typing import Any
 
 from celery import states
 from kombu.utils.json import dumps
 
-from dyrygentd.core.events import TaskEvent, TaskFailed, TaskReported, TaskRevoked, TaskSucceeded
+from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
+from dyrygentd.core.policy import FailureKind
 
 #: Longest error text kept: enough to tell the cause in a list, the traceback stays in Celery's result.
 _ERROR_CHARACTERS_MAX = 500
+#: Failures that are no fault of the task: another attempt may well succeed.
+_INFRASTRUCTURE = frozenset({"WorkerLostError", "Terminated", "TimeLimitExceeded", "NotRegistered", "WorkerShutdown"})
+#: A line of Python's traceback.
+_FRAME = re.compile(r'^\s*File "([^"]+)", line (\d+), in (\S+)', re.MULTILINE)
+#: What stands between the worker and the task in every traceback.
+_OF_CELERY = re.compile(r"^(trace_task|__protected_call__|fast_trace_task) ")
+_FRAMES_MAX = 2
+_CAUSE_CHARACTERS_MAX = 200
 _STATE = re.compile(rb'\s*\{\s*"status":\s*"(\w+)"')
 
 
@@ -33,9 +44,14 @@ def event_of_meta(task_id: str, meta: dict[str, Any]) -> TaskEvent | None:
     if status == states.SUCCESS:
         return _succeeded(task_id, result)
     if status == states.FAILURE:
-        return TaskFailed(task_id, _one_line(result))
+        return _failed(task_id, result, meta.get("traceback"))
     if status == states.REVOKED:
-        return TaskRevoked(task_id, str(result) if result is not None else "revoked")
+        reason = str(result) if result is not None else "revoked"
+        return TaskRevoked(task_id, reason, is_expired=reason.endswith("expired"))
+    if status == states.IGNORED:
+        return TaskIgnored(task_id, _one_line(result) if result is not None else "the task asked to be ignored")
+    if status == states.REJECTED:
+        return TaskFailed(task_id, "the task was rejected", exception="Reject", cause="Reject")
     return TaskReported(task_id, status)
 
 
@@ -46,18 +62,39 @@ def event_of_undecodable(task_id: str, error: BaseException) -> TaskEvent:
 
 def event_of_long_payload(task_id: str, size: int, beginning: bytes) -> TaskEvent:
     """Read a result that is too long to be decoded by its beginning; Celery writes the state first."""
-    state = _STATE.match(beginning)
+    state = state_of_payload(beginning)
     problem = f"its stored result has {size} bytes, too many to be read"
-    if state is None:
+    if not state:
         return TaskFailed(task_id, f"the state of the task is unknown: {problem}")
-    if state[1] == states.SUCCESS.encode():
+    if state == states.SUCCESS:
         return TaskSucceeded(task_id, None, problem)
-    return event_of_meta(task_id, {"status": state[1].decode(), "result": problem}) or TaskFailed(task_id, problem)
+    return event_of_meta(task_id, {"status": state, "result": problem}) or TaskFailed(task_id, problem)
+
+
+def state_of_payload(beginning: bytes) -> str:
+    """Read the state off the beginning of a stored result; empty if it is not JSON as Celery writes it."""
+    state = _STATE.match(beginning)
+    return "" if state is None else state[1].decode()
 
 
 def is_final(event: TaskEvent) -> bool:
     """Tell whether Celery is done with the task."""
     return not isinstance(event, TaskReported)
+
+
+def _failed(task_id: str, error: Any, traceback: Any) -> TaskFailed:
+    exception = type(error).__name__ if isinstance(error, BaseException) else ""
+    kind = FailureKind.INFRASTRUCTURE if exception in _INFRASTRUCTURE else FailureKind.TASK
+    return TaskFailed(task_id, _one_line(error), exception, kind, _cause(exception, traceback))
+
+
+def _cause(exception: str, traceback: Any) -> str:
+    """Return what failures of one cause have in common: the exception and the last frames, without values and addresses."""
+    frames = [f"{name} ({PurePath(path).name}:{line})" for path, line, name in _FRAME.findall(str(traceback or ""))]
+    inner = [frame for frame in frames if not _OF_CELERY.search(frame)] or frames
+    return " ".join([exception or "failure", *(f"in {frame}" for frame in reversed(inner[-_FRAMES_MAX:]))])[
+        :_CAUSE_CHARACTERS_MAX
+    ]
 
 
 def _succeeded(task_id: str, result: Any) -> TaskSucceeded:

@@ -3,8 +3,9 @@
 Theory of operation
 ===================
 *Pushing.* A reply that is cut leaves open whether the push happened, and every client library then pushes again. So each
-attempt of a node has a marker, a field in a hash per workflow beside the queues, and one script sets the marker and pushes
-only if it was not set. A script runs atomically and is logged (AOF) as a whole, so marker and message share their fate.
+node has a marker, a field in a hash per workflow beside the queues, with the number of the last attempt that was pushed, and one
+script raises the marker and pushes only if the attempt is a later one. A node may have very many attempts, so there is not a
+marker for each. A script runs atomically and is logged (AOF) as a whole, so marker and message share their fate.
 Conditions: the broker is one server (not Redis Cluster), and it evicts nothing.
 
 *Receiving.* Celery's Redis backend stores a result and publishes the same bytes on a channel named like the key, in one
@@ -23,6 +24,7 @@ Keyspace notifications: need CONFIG SET. Celery's own result consumer: polls in 
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,7 +39,7 @@ from redis.exceptions import RedisError, ResponseError
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.ports import Emit, WatcherStatistics
-from dyrygentd.transport.meta import event_of_long_payload, event_of_meta, event_of_undecodable, is_final
+from dyrygentd.transport.meta import event_of_long_payload, event_of_meta, event_of_undecodable, is_final, state_of_payload
 
 logger = logging.getLogger("dyrygentd.redis")
 
@@ -48,23 +50,30 @@ CONNECTION_ERRORS: Final = (RedisError,)
 #: How long a marker outlives the last push of its workflow: longer than any outage after which somebody would still resume.
 _MARKER_TTL_S: Final = 30 * 24 * 3600
 
-#: ARGV: the markers' TTL; how many messages; for each message the marker's index among KEYS, the field, the message, how many
-#: queues, and their indexes; then pairs of a key's index and the milliseconds after which it expires. Returns how many were
-#: pushed, and pairs of the number of a refused message and the error.
+#: ARGV: the markers' TTL; how many messages; for each message the marker's index among KEYS, the node, the attempt, the message,
+#: how many queues, and their indexes; then pairs of a key's index and the milliseconds after which it expires. Returns how many
+#: were pushed, and pairs of the number of a refused message and the error.
 _PUSH_SCRIPT: Final = """
 local answer, pushed, at = {0}, 0, 3
 for number = 1, tonumber(ARGV[2]) do
-    local marker, field, last = KEYS[tonumber(ARGV[at])], ARGV[at + 1], at + 3 + ARGV[at + 3]
-    if redis.call('HSETNX', marker, field, 1) == 1 then
+    local marker, node, attempt, last = KEYS[tonumber(ARGV[at])], ARGV[at + 1], tonumber(ARGV[at + 2]), at + 4 + ARGV[at + 4]
+    local before = tonumber(redis.call('HGET', marker, node) or 0)
+    -- Version 0.1 had a field for each attempt, and a workflow of its may still run.
+    if attempt > before and redis.call('HEXISTS', marker, node .. ':' .. ARGV[at + 2]) == 0 then
+        redis.call('HSET', marker, node, ARGV[at + 2])
         redis.call('EXPIRE', marker, ARGV[1])
         local problem
-        for queue = at + 4, last do
-            local result = redis.pcall('LPUSH', KEYS[tonumber(ARGV[queue])], ARGV[at + 2])
+        for queue = at + 5, last do
+            local result = redis.pcall('LPUSH', KEYS[tonumber(ARGV[queue])], ARGV[at + 3])
             problem = problem or type(result) == 'table' and result.err
         end
         if problem then
             -- Without its marker taken back, the next try would count it as sent.
-            redis.call('HDEL', marker, field)
+            if before > 0 then
+                redis.call('HSET', marker, node, before)
+            else
+                redis.call('HDEL', marker, node)
+            end
             if not string.find(problem, 'WRONGTYPE', 1, true) then
                 return redis.error_reply(problem)
             end
@@ -102,6 +111,11 @@ class Collected:
     expires_ms: Mapping[str, int]
 
 
+def delivery_tag(task_id: str, attempt: int) -> str:
+    """Return the tag under which workers keep the message of an attempt in `unacked`."""
+    return f"dyrygentd:{task_id}:{attempt}"
+
+
 def collecting(transport: Any) -> Any:
     """Derive a kombu transport whose channel keeps what it would push; everything else is kombu's own.
 
@@ -124,7 +138,7 @@ def collecting(transport: Any) -> Any:
             if queue == self.deadletter_queue:
                 return
             # A tag of ours is what workers keep in `unacked`, so one HGET tells whether a worker has reserved the task.
-            message["properties"]["delivery_tag"] = f"dyrygentd:{self._publish.task_id}:{self._publish.attempt}"
+            message["properties"]["delivery_tag"] = delivery_tag(self._publish.task_id, self._publish.attempt)
             # An exchange may have several queues; each gets the same message.
             self._put_into.append(self._q_for_pri(queue, self._get_message_priority(message, reverse=False)))
             self._payload = dumps(message)
@@ -147,8 +161,18 @@ def is_wrong_type(error: BaseException) -> bool:
     return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
 
+def client_of(channel: Any) -> Any:
+    """Return a client over the channel's connections, for which keys are prefixed by whoever uses it.
+
+    kombu's own prefixes them by command, and only the first key of a script.
+    """
+    return redis.Redis(connection_pool=channel.pool)
+
+
 class MarkedPush:
-    """Pushes collected messages, each attempt once. Blocking; used from the dispatcher's thread.
+    """Pushes collected messages, each attempt once, and none after a later one of its node.
+
+    Blocking; used from the dispatcher's thread.
 
     Args:
         channel: A kombu Redis channel. Its connection pool brings along password, TLS and database as the app has configured
@@ -156,8 +180,7 @@ class MarkedPush:
     """
 
     def __init__(self, channel: Any) -> None:
-        # kombu's own client prefixes keys by command and only the first key of a script, so keys are prefixed here.
-        self._client = redis.Redis(connection_pool=channel.pool)
+        self._client = client_of(channel)
         self._prefix: str = channel.global_keyprefix
         self._script = self._client.register_script(_PUSH_SCRIPT)
 
@@ -179,7 +202,7 @@ class MarkedPush:
         expires_ms: dict[str, int] = {}
         for collected in sent:
             publish = collected.message
-            arguments += [index(self._marker(publish.workflow_id)), f"{publish.node}:{publish.attempt}", collected.payload]
+            arguments += [index(self._marker(publish.workflow_id)), publish.node, publish.attempt, collected.payload]
             arguments += [len(collected.queues), *(index(self._prefix + queue) for queue in collected.queues)]
             expires_ms.update(collected.expires_ms)
         for key, milliseconds in expires_ms.items():
@@ -208,6 +231,8 @@ _SLICE: Final = 500
 _REPLY_BYTES_MAX: Final = 8 * 1024 * 1024
 #: Enough of a result that is too long to see its state.
 _BEGINNING_BYTES: Final = 100
+#: Longest result that is decoded for somebody who only asks for its state.
+_INSPECTED_BYTES_MAX: Final = 64 * 1024
 #: How long after a confirmation the keys are read. What was stored before the subscription is found so much later; what is
 #: pushed meanwhile, as most results of short tasks are, need not be read at all.
 _READ_AFTER_S: Final = 0.02
@@ -252,6 +277,41 @@ class Pace:
 
 class _Silent(Exception):
     """The heartbeat did not come back."""
+
+
+async def read_results(backend: Any, task_ids: Sequence[str], *, timeout_s: float) -> dict[str, dict[str, Any]]:
+    """Read what is stored of a few tasks, over a connection of its own: ``{task_id: meta}``, with PENDING where nothing is.
+
+    Of a result that is too long, or cannot be decoded, the meta is no more than the state at its beginning.
+    """
+    client = redis.asyncio.Redis(connection_pool=_pool_like(backend, timeout_s))
+    metas: dict[str, dict[str, Any]] = {}
+    left = {task_id: _bytes(backend.get_key_for_task(task_id)) for task_id in task_ids}
+    try:
+        while left:
+            channels = list(left.values())
+            with anyio.fail_after(timeout_s):
+                payloads = await client.eval(_READ_SCRIPT, len(channels), *channels, _REPLY_BYTES_MAX, _INSPECTED_BYTES_MAX)
+            for task_id, payload in zip(list(left), payloads, strict=False):
+                metas[task_id] = _meta_of(backend, payload)
+                del left[task_id]
+    finally:
+        with anyio.move_on_after(timeout_s, shield=True):
+            await client.aclose()
+            await client.connection_pool.disconnect()
+    return metas
+
+
+def _meta_of(backend: Any, payload: Any) -> dict[str, Any]:
+    if payload is None:
+        return {"status": "PENDING"}
+    beginning = payload[1] if isinstance(payload, list) else payload
+    if not isinstance(payload, list):
+        with suppress(Exception):
+            # Whatever the serializer raises.
+            meta: dict[str, Any] = backend.decode_result(payload)
+            return meta
+    return {"status": state_of_payload(beginning) or "of an unreadable result"}
 
 
 class RedisResultWatcher:

@@ -15,7 +15,7 @@ import pytest
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.core.graph import Signature
-from dyrygentd.ports import Dispatcher, ResultWatcher, Store
+from dyrygentd.ports import Dispatcher, Inspector, ResultWatcher, Store, TaskPlace
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, MemoryStore
 
@@ -35,15 +35,19 @@ class DispatcherSetup:
 
     Attributes:
         arrived: Return the task ids of all messages that the broker ever took, in order, one entry a message.
+        waiting: Return the task ids of the messages that no worker has fetched, in order; there is no worker.
         unsendable: A message that can never be built or accepted.
         cut, mend: Make the broker unreachable, and reachable again.
+        broadcasts_elsewhere: What is cut are the queues, and broadcasts go another way.
     """
 
     dispatcher: Dispatcher
     arrived: Callable[[], Awaitable[list[str]]]
+    waiting: Callable[[], Awaitable[list[str]]]
     unsendable: Publish
     cut: Action
     mend: Action
+    broadcasts_elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,41 @@ class WatcherSetup:
     mend: Action | None = None
 
 
+@dataclass(frozen=True)
+class InspectorSetup:
+    """An inspector and a dispatcher on the same broker and result backend.
+
+    Attributes:
+        store: Put a result where workers would.
+        cut, mend: Make the broker unreachable, and reachable again.
+        shows_messages: Whether the broker lets us look at the messages of a queue.
+    """
+
+    inspector: Inspector
+    dispatcher: Dispatcher
+    store: Callable[[TaskEvent], Awaitable[None]]
+    cut: Action
+    mend: Action
+    shows_messages: bool
+
+
+def place(message: Publish) -> TaskPlace:
+    """Where to look for a message."""
+    return TaskPlace(message.task_id, message.attempt, message.signature)
+
+
 def message(task_id: str, *, args: bytes = b"[1]", task: str = "tests.support.tasks.identity") -> Publish:
     """A message of a task that the test workers know; each task id is a node of its own."""
     node = crc32(task_id.encode())
     return Publish(
-        workflow_id="contract", node=node, attempt=1, task_id=task_id, signature=Signature(task, args), input=None, parent_id=""
+        workflow_id="contract",
+        node=node,
+        attempt=1,
+        task_id=task_id,
+        signature=Signature(task, args),
+        input=None,
+        parent_id="",
+        stamp="contract",
     )
 
 
@@ -86,10 +120,13 @@ def _memory(_: Path, __: pytest.FixtureRequest) -> StoreSetup:
 
 @asynccontextmanager
 async def _fake_dispatcher(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[DispatcherSetup]:
-    broker = FakeBroker()
+    broker = FakeBroker(has_worker=False)
 
     async def arrived() -> list[str]:
         return [published.task_id for published in broker.published]
+
+    async def waiting() -> list[str]:
+        return list(broker.queued)
 
     async def cut() -> None:
         broker.broken = "cut off by the test"
@@ -97,7 +134,24 @@ async def _fake_dispatcher(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[
     async def mend() -> None:
         broker.broken = ""
 
-    yield DispatcherSetup(broker.dispatcher, arrived, message("unsendable", args=b"["), cut, mend)
+    yield DispatcherSetup(broker.dispatcher, arrived, waiting, message("unsendable", args=b"["), cut, mend)
+
+
+@asynccontextmanager
+async def _fake_inspector(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[InspectorSetup]:
+    broker = FakeBroker(has_worker=False)
+
+    async def store(event: TaskEvent) -> None:
+        broker.lose(event.task_id)
+        broker._store(event.task_id, event)
+
+    async def cut() -> None:
+        broker.broken = "cut off by the test"
+
+    async def mend() -> None:
+        broker.broken = ""
+
+    yield InspectorSetup(broker.inspector, broker.dispatcher, store, cut, mend, shows_messages=True)
 
 
 @asynccontextmanager
@@ -112,4 +166,5 @@ async def _fake_watcher(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[Wat
 
 STORES: list[Callable[[Path, pytest.FixtureRequest], StoreSetup]] = [_sqlite, _memory]
 DISPATCHERS: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[DispatcherSetup]]] = [_fake_dispatcher]
+INSPECTORS: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[InspectorSetup]]] = [_fake_inspector]
 WATCHERS: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[WatcherSetup]]] = [_fake_watcher]

@@ -7,8 +7,25 @@ from pathlib import Path
 import pytest
 
 from dyrygentd.ports import Store
-from tests.contracts.adapters import DISPATCHERS, STORES, WATCHERS, DispatcherSetup, StoreSetup, WatcherSetup
-from tests.contracts.real import filesystem_dispatcher, polling_watcher, redis_dispatcher, redis_watcher
+from tests.contracts.adapters import (
+    DISPATCHERS,
+    INSPECTORS,
+    STORES,
+    WATCHERS,
+    DispatcherSetup,
+    InspectorSetup,
+    StoreSetup,
+    WatcherSetup,
+)
+from tests.contracts.real import (
+    filesystem_dispatcher,
+    polling_watcher,
+    rabbitmq_dispatcher,
+    rabbitmq_inspector,
+    redis_dispatcher,
+    redis_inspector,
+    redis_watcher,
+)
 
 
 def _name(setup: Callable[..., object]) -> str:
@@ -37,13 +54,22 @@ async def store(stores: StoreSetup) -> AsyncIterator[Store]:
     await store.close()
 
 
-@pytest.fixture(params=[*DISPATCHERS, redis_dispatcher, filesystem_dispatcher], ids=_name)
+@pytest.fixture(params=[*DISPATCHERS, redis_dispatcher, rabbitmq_dispatcher, filesystem_dispatcher], ids=_name)
 async def sending(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DispatcherSetup]:
     """A dispatcher with its broker."""
     setup: AbstractAsyncContextManager[DispatcherSetup] = request.param(tmp_path, request)
     async with setup as sending:
         yield sending
         await sending.dispatcher.close()
+
+
+@pytest.fixture(params=[*INSPECTORS, redis_inspector, rabbitmq_inspector], ids=_name)
+async def inspecting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[InspectorSetup]:
+    """An inspector with its broker and result backend."""
+    setup: AbstractAsyncContextManager[InspectorSetup] = request.param(tmp_path, request)
+    async with setup as inspecting:
+        yield inspecting
+        await inspecting.inspector.close()
 
 
 @pytest.fixture(params=[*WATCHERS, redis_watcher, polling_watcher], ids=_name)

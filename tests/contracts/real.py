@@ -1,24 +1,29 @@
 """The real adapters for the contract suites: each with the server that is behind it."""
 
+import uuid
 import warnings
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from celery import Celery
+from kombu.connection import Connection
 from kombu.utils.json import loads
 
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskSucceeded
 from dyrygentd.core.graph import Signature
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.transport.dispatcher import CeleryDispatcher
+from dyrygentd.transport.inspector import CeleryInspector
 from dyrygentd.transport.polling import PollingResultWatcher
 from dyrygentd.transport.redis import Pace, RedisResultWatcher
-from tests.contracts.adapters import DispatcherSetup, WatcherSetup, message
+from tests.contracts.adapters import DispatcherSetup, InspectorSetup, WatcherSetup, message
 from tests.support.apps import closing
+from tests.support.proxy import TcpGate
 from tests.support.tasks import create_app, records
 
 
@@ -42,7 +47,47 @@ async def redis_dispatcher(_: Path, request: pytest.FixtureRequest) -> AsyncIter
         server.start()
 
     with closing(create_app(server.url, server.url)) as app:
-        yield DispatcherSetup(CeleryDispatcher(app, socket_timeout_s=2), arrived, _unsendable(), cut, mend)
+        yield DispatcherSetup(CeleryDispatcher(app, socket_timeout_s=2), arrived, arrived, _unsendable(), cut, mend)
+
+
+@asynccontextmanager
+async def rabbitmq_dispatcher(_: Path, request: pytest.FixtureRequest) -> AsyncIterator[DispatcherSetup]:
+    """RabbitMQ, with a queue of this test alone; it is reached through a gate that can be shut."""
+    with _rabbitmq(request) as (gate, app):
+
+        async def arrived() -> list[str]:
+            with app.connection_for_write() as connection:
+                # Messages that are fetched and not acknowledged go back to their places with the connection.
+                fetched = iter(lambda: connection.default_channel.basic_get(app.conf.task_default_queue), None)
+                try:
+                    return [message.headers["id"] for message in fetched]
+                except connection.channel_errors:
+                    return []
+
+        async def cut() -> None:
+            gate.shut()
+
+        async def mend() -> None:
+            gate.open()
+
+        dispatcher = CeleryDispatcher(app, socket_timeout_s=5)
+        yield DispatcherSetup(dispatcher, arrived, arrived, _unsendable(), cut, mend)
+        await dispatcher.close()
+
+
+@contextmanager
+def _rabbitmq(request: pytest.FixtureRequest) -> Iterator[tuple[TcpGate, Celery]]:
+    amqp_url: str = request.getfixturevalue("amqp_url")
+    shared: EmbeddedServer = request.getfixturevalue("shared_redis")
+    with Connection(amqp_url) as connection:
+        address = (connection.hostname, connection.port or 5672)
+        with TcpGate(address) as gate:
+            credentials, virtual_host = f"{connection.userid}:{connection.password}", quote(connection.virtual_host, safe="")
+            url = f"amqp://{credentials}@127.0.0.1:{gate.port}/{virtual_host}"
+            with closing(create_app(url, shared.url)) as app:
+                app.conf.task_default_queue = f"dyrygentd-test-{uuid.uuid4().hex}"
+                yield gate, app
+                connection.default_channel.queue_delete(app.conf.task_default_queue)
 
 
 @asynccontextmanager
@@ -69,7 +114,43 @@ async def filesystem_dispatcher(directory: Path, _: pytest.FixtureRequest) -> As
             folder.unlink()
             elsewhere.rename(folder)
 
-        yield DispatcherSetup(CeleryDispatcher(app), arrived, _unsendable(), cut, mend)
+        yield DispatcherSetup(CeleryDispatcher(app), arrived, arrived, _unsendable(), cut, mend, broadcasts_elsewhere=True)
+
+
+@asynccontextmanager
+async def redis_inspector(_: Path, request: pytest.FixtureRequest) -> AsyncIterator[InspectorSetup]:
+    """Redis as broker and as result backend, two servers."""
+    server: EmbeddedServer = request.getfixturevalue("redis_server")
+    results: EmbeddedServer = request.getfixturevalue("shared_redis")
+
+    async def cut() -> None:
+        server.stop()
+
+    async def mend() -> None:
+        server.start()
+
+    with closing(create_app(server.url, results.url)) as app:
+        dispatcher, inspector = CeleryDispatcher(app, socket_timeout_s=2), CeleryInspector(app, socket_timeout_s=2)
+        yield InspectorSetup(inspector, dispatcher, _store_in(app), cut, mend, shows_messages=True)
+        await dispatcher.close()
+        app.backend.client.flushall()
+
+
+@asynccontextmanager
+async def rabbitmq_inspector(_: Path, request: pytest.FixtureRequest) -> AsyncIterator[InspectorSetup]:
+    """RabbitMQ as broker, Redis as result backend."""
+    with _rabbitmq(request) as (gate, app):
+
+        async def cut() -> None:
+            gate.shut()
+
+        async def mend() -> None:
+            gate.open()
+
+        dispatcher, inspector = CeleryDispatcher(app, socket_timeout_s=5), CeleryInspector(app, answer_timeout_s=0.3)
+        yield InspectorSetup(inspector, dispatcher, _store_in(app), cut, mend, shows_messages=False)
+        await dispatcher.close()
+        app.backend.client.flushall()
 
 
 @asynccontextmanager

@@ -1,10 +1,14 @@
 """What every dispatcher promises, see `dyrygentd.ports.Dispatcher`."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
 import pytest
 
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.errors import BrokerUnavailable
-from tests.contracts.adapters import DispatcherSetup, message
+from dyrygentd.ports import WORKFLOW_STAMP
+from tests.contracts.adapters import DispatcherSetup, message, place
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +27,9 @@ async def test_nothing_to_send_is_no_error(sending: DispatcherSetup) -> None:
     """Empty calls are answered with nothing."""
     assert list(await sending.dispatcher.publish([])) == []
     await sending.dispatcher.revoke([])
+    await sending.dispatcher.revoke_stamped(WORKFLOW_STAMP, [])
     await sending.dispatcher.forget([])
+    assert list(await sending.dispatcher.withdraw([])) == []
 
 
 async def test_repeated_message(sending: DispatcherSetup) -> None:
@@ -67,8 +73,67 @@ async def test_broker_away_and_back(sending: DispatcherSetup) -> None:
 async def test_errands_about_strangers_are_harmless(sending: DispatcherSetup) -> None:
     """Revoking and forgetting what was never sent does nothing, as after a restart nobody knows exactly what was."""
     await sending.dispatcher.revoke(["stranger"])
+    await sending.dispatcher.revoke(["stranger"], terminate=True)
+    await sending.dispatcher.revoke_stamped(WORKFLOW_STAMP, ["stranger"], terminate=True)
     await sending.dispatcher.forget(["stranger"])
+    assert list(await sending.dispatcher.withdraw([place(message("stranger"))])) == []
     assert await sending.arrived() == []
+
+
+async def test_withdrawn_message_is_gone(sending: DispatcherSetup) -> None:
+    """Where messages can be taken back, exactly those asked for are, and a worker that starts later will not run their tasks."""
+    await sending.dispatcher.publish([message(task_id) for task_id in "abcd"])
+    asked = [place(message(task_id)) for task_id in ("c", "a", "stranger")]
+    withdrawn = await sending.dispatcher.withdraw(asked)
+    if sending.dispatcher.statistics().exactly_once:
+        assert sorted(withdrawn) == ["a", "c"]
+        assert await sending.waiting() == ["b", "d"]
+        assert list(await sending.dispatcher.withdraw(asked)) == []
+    else:
+        assert list(withdrawn) == []
+        assert await sending.waiting() == ["a", "b", "c", "d"]
+
+
+async def test_withdrawn_message_is_not_sent_again(sending: DispatcherSetup) -> None:
+    """A message that was taken back counts as sent: the same attempt, repeated after a crash, does not bring it back."""
+    await sending.dispatcher.publish([message("a"), message("b")])
+    if sending.dispatcher.statistics().exactly_once:
+        await sending.dispatcher.withdraw([place(message("a"))])
+        await sending.dispatcher.publish([message("a")])
+        assert await sending.waiting() == ["b"]
+
+
+async def test_later_attempts_follow_earlier_ones(sending: DispatcherSetup) -> None:
+    """A later attempt of a node is a message of its own; once it was sent, an earlier one can only be a repetition."""
+    first, second = message("node"), replace(message("node"), attempt=2, task_id="second")
+    await sending.dispatcher.publish([first])
+    await sending.dispatcher.publish([second])
+    assert await sending.arrived() == ["node", "second"]
+    await sending.dispatcher.publish([first, second])
+    if sending.dispatcher.statistics().exactly_once:
+        assert await sending.arrived() == ["node", "second"]
+
+
+@pytest.mark.parametrize("errand", ["revoke", "revoke terminating", "revoke_stamped", "withdraw"])
+async def test_errand_while_the_broker_is_away(errand: str, sending: DispatcherSetup) -> None:
+    """An errand that nobody could do says so, so that the caller can repeat it; where nothing can be withdrawn there is none."""
+    dispatcher = sending.dispatcher
+    await sending.cut()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "revoke": lambda: dispatcher.revoke(["a"]),
+        "revoke terminating": lambda: dispatcher.revoke(["a"], terminate=True),
+        "revoke_stamped": lambda: dispatcher.revoke_stamped(WORKFLOW_STAMP, ["a"]),
+        "withdraw": lambda: dispatcher.withdraw([place(message("a"))]),
+    }
+    if errand == "withdraw" and not dispatcher.statistics().exactly_once:
+        assert list(await dispatcher.withdraw([place(message("a"))])) == []
+    elif sending.broadcasts_elsewhere:
+        await calls[errand]()
+    else:
+        with pytest.raises(BrokerUnavailable):
+            await calls[errand]()
+    await sending.mend()
+    await calls[errand]()
 
 
 async def test_statistics_are_a_snapshot(sending: DispatcherSetup) -> None:

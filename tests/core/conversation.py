@@ -5,21 +5,28 @@ Graphs are written in a small notation, one node a line or separated by ``;``::
     a                   a task that takes the value of what precedes it
     b! < a              an immutable one, after a
     &j < a b            a join of a and b
-    c < j countdown=5   held for 5 s once it is free; also eta=UNIX_SECONDS and id=TASK_ID
+    c < j countdown=5   held for 5 s once it is free; also eta=UNIX_SECONDS, expires=UNIX_SECONDS and id=TASK_ID
+    g < c gate=1        waits for a release; also sleep=SECONDS, poll=SECONDS, timeout=SECONDS, retry=ATTEMPTS, rule=RULE,
+                        pool=NAME, on_lost=WHAT, and hook=WHEN
 
 Task ids are ``workflow/node`` unless ``id=`` says otherwise.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from dyrygentd.core import checkpoint
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
-from dyrygentd.core.effects import Batch
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.effects import Answer, Batch
 from dyrygentd.core.engine import Engine, Limits
-from dyrygentd.core.events import Event, TaskSucceeded, WorkflowRecovered, WorkflowSubmitted
+from dyrygentd.core.events import Event, TaskSucceeded, VerbRequested, WorkflowRecovered, WorkflowSubmitted
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.invariants import check_engine
+from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, WorkflowPolicy
+from dyrygentd.core.pools import Pools
+from dyrygentd.core.states import NodeState
+from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.core.workflow import RunningWorkflow
 
 #: The clock begins above zero, because a time of 0 means "never".
@@ -38,16 +45,36 @@ def _parse_node(line: str, workflow_id: str) -> NodeSpec:
     name = head.split()[0]
     after = [word for word in words if "=" not in word]
     options = dict(word.split("=", 1) for word in words if "=" in word)
+    policy = _parse_policy(options)
     if name.startswith("&"):
-        return NodeSpec(name[1:], None, "", after)
+        return NodeSpec(name[1:], None, "", after, policy)
+    if policy.is_taskless_step:
+        return NodeSpec(name, None, "", after, policy)
     signature = Signature(
         f"tasks.{name.rstrip('!')}",
         immutable=name.endswith("!"),
         countdown_s=float(options.get("countdown", 0)),
         eta_at=float(options.get("eta", 0)),
+        expires_at=float(options.get("expires", 0)),
     )
     name = name.rstrip("!")
-    return NodeSpec(name, signature, options.get("id", f"{workflow_id}/{name}"), after)
+    return NodeSpec(name, signature, options.get("id", f"{workflow_id}/{name}"), after, policy)
+
+
+def _parse_policy(options: dict[str, str]) -> NodePolicy:
+    policy = NodePolicy(
+        rule=Rule(options.get("rule", Rule.ALL_SUCCEEDED)),
+        pool=options.get("pool", ""),
+        retry=Retry(attempts=int(options["retry"]), jitter=0.0) if "retry" in options else None,
+        timeout_s=float(options.get("timeout", 0)),
+        on_lost=OnLost(options["on_lost"]) if "on_lost" in options else None,
+        is_gate="gate" in options,
+        sleep_s=float(options.get("sleep", 0)),
+        poll_every_s=float(options.get("poll", 0)),
+        poll_timeout_s=float(options.get("poll_timeout", 0)),
+        hook=Hook(options["hook"]) if "hook" in options else None,
+    )
+    return PLAIN if policy == PLAIN else policy
 
 
 def states_of(workflow: RunningWorkflow) -> dict[str, str]:
@@ -55,12 +82,20 @@ def states_of(workflow: RunningWorkflow) -> dict[str, str]:
     return {name: workflow.state_of(node).word for node, name in enumerate(workflow.graph.names)}
 
 
+def cancel(workflow_id: str) -> VerbRequested:
+    """Return the event of a cancel that nobody waits for."""
+    return VerbRequested(workflow_id, Request(Verb.CANCEL))
+
+
 class Conversation:
     """An engine, its clock, and a store that keeps the newest record of each row."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, pools: dict[str, int] | None = None) -> None:
+        self.pools = pools or {}
         self.restart(limits or Limits())
         self.now = START
+        self.policies: dict[str, WorkflowPolicy] = {}
+        self.journal: list[JournalEntry] = []
         self.graphs: dict[str, Graph] = {}
         self.workflows: dict[str, WorkflowRecord] = {}
         self.nodes: dict[tuple[str, int], NodeRecord] = {}
@@ -68,18 +103,26 @@ class Conversation:
     def restart(self, limits: Limits) -> None:
         """Begin with an engine that knows nothing."""
         self.limits = limits
-        self.engine = Engine(limits)
+        self.engine = Engine(limits, pools=Pools(self.pools))
 
     def check(self) -> None:
         """Check every invariant of the engine."""
         check_engine(self.engine)
 
-    def submission(self, graph: Graph | str, workflow_id: str = "w", *, output: str | None = None) -> WorkflowSubmitted:
+    def submission(
+        self,
+        graph: Graph | str,
+        workflow_id: str = "w",
+        *,
+        output: str | None = None,
+        policy: WorkflowPolicy = PLAIN_WORKFLOW,
+        adopted: Mapping[int, NodeState] | None = None,
+    ) -> WorkflowSubmitted:
         """Return the event of a submission."""
         if isinstance(graph, str):
             graph = parse_graph(graph, workflow_id, output=output)
-        self.graphs[workflow_id] = graph
-        return WorkflowSubmitted(workflow_id, f"name of {workflow_id}", graph, b"document")
+        self.graphs[workflow_id], self.policies[workflow_id] = graph, policy
+        return WorkflowSubmitted(workflow_id, f"name of {workflow_id}", graph, b"document", policy=policy, adopted=adopted or {})
 
     def tell(self, *events: Event) -> None:
         """Let events happen without ending the turn."""
@@ -101,9 +144,16 @@ class Conversation:
         self.save(batch)
         return batch
 
-    def submit(self, graph: Graph | str, workflow_id: str = "w", *, output: str | None = None) -> Batch:
-        """Submit a workflow in a turn of its own."""
-        return self.turn(self.submission(graph, workflow_id, output=output))
+    def submit(self, graph: Graph | str, workflow_id: str = "w", **options: Any) -> Batch:
+        """Submit a workflow in a turn of its own; the options are those of `submission`."""
+        return self.turn(self.submission(graph, workflow_id, **options))
+
+    def ask(self, verb: str, *nodes: str, workflow_id: str = "w", **options: Any) -> Answer:
+        """Request a verb in a turn of its own, with the stored workflow if it has finished, and return the answer."""
+        restored = self.restored(workflow_id) if workflow_id in self.workflows else None
+        request = Request(Verb(verb), nodes=nodes, **options)
+        (answer,) = self.turn(VerbRequested(workflow_id, request, 1, restored)).answers
+        return answer
 
     def succeed(self, *task_ids: str, value: bytes = b"1") -> Batch:
         """Let tasks succeed in one turn, all with the same value."""
@@ -123,6 +173,7 @@ class Conversation:
         for workflow_id, record in batch.save_workflows.items():
             self.workflows[workflow_id] = record.following(self.workflows.get(workflow_id))
         self.nodes.update(batch.save_nodes)
+        self.journal += batch.journal
 
     def restored(self, workflow_id: str) -> RunningWorkflow:
         """Rebuild one workflow from what was saved."""
@@ -133,6 +184,7 @@ class Conversation:
             self.graphs[workflow_id],
             now=self.now,
             value_bytes_max=self.limits.value_bytes_max,
+            policy=self.policies[workflow_id],
         )
 
     def crash(self) -> None:

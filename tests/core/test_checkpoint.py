@@ -3,10 +3,10 @@
 import pytest
 
 from dyrygentd.core.checkpoint import node_record, restore, workflow_record
-from dyrygentd.core.events import CancelRequested, MessagePublished, TaskFailed, TaskSucceeded
+from dyrygentd.core.events import MessagePublished, TaskFailed, TaskSucceeded
 from dyrygentd.core.invariants import check_workflow
 from dyrygentd.core.states import WorkflowState
-from tests.core.conversation import START, Conversation, states_of
+from tests.core.conversation import START, Conversation, cancel, states_of
 
 
 def test_a_submission_costs_one_row_and_its_first_nodes(conversation: Conversation) -> None:
@@ -59,7 +59,7 @@ def test_restores_what_was_saved(conversation: Conversation) -> None:
     assert after is not before
     assert states_of(after) == states
     assert {node: value.content for node, value in after.values.items()} == values
-    assert (after.errors, after.held_until) == (before.errors, before.held_until)
+    assert (after.errors, after.holds) == (before.errors, before.holds)
     assert list(after.dispatched_at) == list(before.dispatched_at)
     check_workflow(after)
 
@@ -68,7 +68,7 @@ def test_restores_a_finished_workflow_to_look_at(conversation: Conversation) -> 
     """A finished workflow is shown as it ended and does not start again."""
     conversation.submit("a; b < a; c")
     conversation.succeed("w/a", value=b"1")
-    conversation.turn(CancelRequested("w"))
+    conversation.turn(cancel("w"))
     restored = conversation.restored("w")
     assert states_of(restored) == {"a": "succeeded", "b": "cancelled", "c": "cancelled"}
     assert (restored.state, restored.finished_at, restored.ready_count) == (WorkflowState.CANCELLED, START, 0)

@@ -1,8 +1,8 @@
 """A batch that cannot be saved waits and is merged with the next one; its order of effects stays a promise."""
 
 from dyrygentd.core.effects import Batch
-from dyrygentd.core.events import CancelRequested, TaskReported, TaskSucceeded
-from tests.core.conversation import Conversation
+from dyrygentd.core.events import TaskReported, TaskSucceeded
+from tests.core.conversation import Conversation, cancel
 
 
 def test_empty_batch_is_false(conversation: Conversation) -> None:
@@ -35,10 +35,10 @@ def test_merge_drops_what_ended_before_it_was_sent(conversation: Conversation) -
     """A workflow that is cancelled while the disk does not work is not sent, but revoked, as an earlier life may have sent it."""
     conversation.tell(conversation.submission("a"))
     waiting = conversation.take()
-    conversation.tell(CancelRequested("w"))
+    conversation.tell(cancel("w"))
     waiting.merge(conversation.take())
-    assert (waiting.watch, waiting.publish) == ([], [])
-    assert (waiting.unwatch, waiting.revoke) == (["w/a"], ["w/a"])
+    assert (waiting.watch, waiting.publish) == (["w/a"], [])
+    assert (waiting.unwatch, [revoke.task_id for revoke in waiting.revoke]) == ([], ["w/a"])
     assert waiting.save_workflows["w"].document == b"document"
     assert [workflow.workflow_id for workflow in waiting.finished] == ["w"]
     assert waiting.save_nodes["w", 0].state == "cancelled"

@@ -2,7 +2,6 @@
 
 from dyrygentd.core.engine import Engine, Limits
 from dyrygentd.core.events import (
-    CancelRequested,
     DrainRequested,
     MessagePublished,
     TaskFailed,
@@ -12,7 +11,7 @@ from dyrygentd.core.events import (
 from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
-from tests.core.conversation import START, Conversation
+from tests.core.conversation import START, Conversation, cancel
 
 
 def test_says_what_it_holds(conversation: Conversation) -> None:
@@ -131,21 +130,21 @@ def test_drain_keeps_what_is_ready(conversation: Conversation) -> None:
 def test_time_of_a_cancelled_node_passes_unnoticed(conversation: Conversation) -> None:
     """The end of a hold says nothing to a workflow that has gone."""
     conversation.submit("a countdown=9")
-    conversation.turn(CancelRequested("w"))
+    conversation.turn(cancel("w"))
     assert not conversation.turn(after_s=9)
     assert conversation.engine.next_deadline() is None
 
 
 def test_cancel_of_nobody_is_harmless(conversation: Conversation) -> None:
     """A repeated or mistaken cancel changes nothing."""
-    assert not conversation.turn(CancelRequested("nobody"))
+    assert not conversation.turn(cancel("nobody"))
 
 
 def test_a_second_end_in_a_turn_is_none(conversation: Conversation) -> None:
     """The first of two ends in one turn counts, in either order."""
     conversation.submit("a")
     conversation.submit("a", "v")
-    conversation.turn(TaskSucceeded("w/a", b"1"), CancelRequested("w"), CancelRequested("v"), TaskSucceeded("v/a", b"1"))
+    conversation.turn(TaskSucceeded("w/a", b"1"), cancel("w"), cancel("v"), TaskSucceeded("v/a", b"1"))
     assert {key: record.state.value for key, record in conversation.workflows.items()} == {"w": "succeeded", "v": "cancelled"}
 
 
@@ -153,8 +152,9 @@ def test_recovered_and_cancelled_at_once_is_not_sent(conversation: Conversation)
     """A turn that recovers a workflow and cancels it must not publish what it revokes."""
     conversation.submit("a")
     conversation.crash()
-    batch = conversation.turn(CancelRequested("w"))
-    assert (batch.watch, batch.publish, batch.unwatch, batch.revoke) == ([], [], ["w/a"], ["w/a"])
+    batch = conversation.turn(cancel("w"))
+    assert (batch.watch, batch.publish, batch.unwatch) == (["w/a"], [], [])
+    assert [revoke.task_id for revoke in batch.revoke] == ["w/a"]
 
 
 def test_task_id_dispatched_anew_stays_watched(conversation: Conversation) -> None:
@@ -211,7 +211,7 @@ def test_broken_workflow_stays_broken_when_cancelled() -> None:
     """A cancel in the same turn does not cover the story of what went wrong."""
     engine, broken = _engine_with_two()
     broken._place(0, NodeState.BLOCKED)
-    for event in (TaskSucceeded("w/a", b"1"), CancelRequested("w"), TaskReported("w/b", "STARTED")):
+    for event in (TaskSucceeded("w/a", b"1"), cancel("w"), TaskReported("w/b", "STARTED")):
         engine.handle(event, START)
     record = engine.take_batch(START).save_workflows["w"]
     assert record.state.value == "failed"

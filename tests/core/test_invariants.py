@@ -6,7 +6,7 @@ import pytest
 
 from dyrygentd.core.invariants import check_engine, check_workflow
 from dyrygentd.core.states import NodeState, WorkflowState
-from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.core.workflow import Hold, HoldReason, RunningWorkflow
 from dyrygentd.errors import InvariantBroken
 from tests.core.conversation import Conversation
 
@@ -22,19 +22,19 @@ def _block_for_nothing(workflow: RunningWorkflow) -> None:
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "waits for nothing": (
         lambda workflow: workflow._place(1, NodeState.WAITING),
-        "waits although all its dependencies succeeded",
+        "waits although all its dependencies have settled",
     ),
     "runs too early": (lambda workflow: workflow._place(2, NodeState.DISPATCHED), "went on before its dependencies succeeded"),
     "blocked by nobody": (lambda workflow: workflow._place(2, NodeState.BLOCKED), "is blocked by nobody"),
     "blocked for nothing": (
         _block_for_nothing,
-        "is blocked although all its dependencies succeeded",
+        "is blocked although no dependency failed",
     ),
     "value lost": (lambda workflow: workflow.values.clear(), "has lost a value that it needs"),
-    "held without a time": (lambda workflow: workflow.held_until.clear(), "is held without a time, or not held with one"),
-    "not held with a time": (
-        lambda workflow: workflow.held_until.update({2: 1.0}),
-        "is held without a time, or not held with one",
+    "held for no reason": (lambda workflow: workflow.holds.clear(), "is held for no reason, or not held with one"),
+    "not held with a reason": (
+        lambda workflow: workflow.holds.update({2: Hold(HoldReason.TIME, 1.0)}),
+        "is held for no reason, or not held with one",
     ),
     "counts": (lambda workflow: workflow._counts.__setitem__(NodeState.FAILED, 1), "counts 1 failed nodes, there are 0"),
     "unsettled": (lambda workflow: setattr(workflow, "_unsettled", 7), "counts 7 unsettled nodes, there are 4"),

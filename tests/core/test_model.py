@@ -18,17 +18,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dyrygentd.core.effects import Batch, Publish
 from dyrygentd.core.engine import Limits
 from dyrygentd.core.events import (
-    CancelRequested,
     MessagePublished,
     MessageRefused,
     TaskEvent,
     TaskFailed,
     TaskReported,
-    TaskRevoked,
     TaskSucceeded,
 )
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from tests.core.conversation import Conversation, states_of
+from tests.core.conversation import cancel as cancel_requested
 
 VALUE_BYTES_MAX = 12
 
@@ -191,9 +190,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
         self.conversation.tell(self.conversation.submission(graph, workflow_id))
 
     @precondition(lambda self: self.sent)
-    @rule(
-        data=st.data(), value=st.sampled_from(VALUES), kind=st.sampled_from(["succeeded"] * 5 + ["failed", "revoked", "refused"])
-    )
+    @rule(data=st.data(), value=st.sampled_from(VALUES), kind=st.sampled_from(["succeeded"] * 5 + ["failed", "refused"]))
     def deliver(self, data: st.DataObject, value: bytes | None, kind: str) -> None:
         """Deliver a result of any task that was ever sent: in time, late, doubled or contradicting."""
         task_id = data.draw(st.sampled_from(sorted(self.sent)), label="task")
@@ -203,8 +200,6 @@ class EngineAgainstModel(RuleBasedStateMachine):
                 event = TaskSucceeded(task_id, value, "" if value is not None else "no JSON form")
             case "failed":
                 event = TaskFailed(task_id, "boom")
-            case "revoked":
-                event = TaskRevoked(task_id, "by hand")
             case _:
                 event = MessageRefused(task_id, "too odd")
         self._happen(event)
@@ -233,7 +228,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         """Cancel a workflow, in progress or not."""
         workflow_id = data.draw(st.sampled_from(sorted(self.models)), label="workflow")
-        self.conversation.tell(CancelRequested(workflow_id))
+        self.conversation.tell(cancel_requested(workflow_id))
         self.models[workflow_id].cancel()
 
     @rule(seconds=st.sampled_from([1, 5, 30]))

@@ -16,7 +16,6 @@ import pytest
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Limits
 from dyrygentd.core.events import (
-    CancelRequested,
     DrainRequested,
     Event,
     MessagePublished,
@@ -25,7 +24,9 @@ from dyrygentd.core.events import (
     TaskReported,
     TaskRevoked,
     TaskSucceeded,
+    VerbRequested,
 )
+from dyrygentd.core.verbs import Request, Verb
 from tests.core.conversation import START, Conversation
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
@@ -104,6 +105,24 @@ def _succeeded(task_id: str, value: str = "null") -> Event:
     return TaskSucceeded(task_id, value.encode()) if value != "unencodable" else TaskSucceeded(task_id, None, "it is a Socket")
 
 
+def _verb(verb: str, workflow_id: str, *arguments: str) -> Event:
+    """Read ``NODE…`` and ``option=value``; a ticket is asked for by ``ticket=1``."""
+    nodes = tuple(argument for argument in arguments if "=" not in argument)
+    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    request = Request(
+        Verb(verb),
+        by=options.get("by", ""),
+        why=options.get("why", ""),
+        nodes=nodes,
+        cause=options.get("cause", ""),
+        value=options.get("value", "null").encode(),
+        priority=int(options.get("priority", 0)),
+        terminate="terminate" in options,
+        force="force" in options,
+    )
+    return VerbRequested(workflow_id, request, int(options.get("ticket", 1)))
+
+
 _EVENTS: dict[str, Callable[..., Event]] = {
     "published": MessagePublished,
     "refused": MessageRefused,
@@ -111,7 +130,7 @@ _EVENTS: dict[str, Callable[..., Event]] = {
     "failed": TaskFailed,
     "revoked": TaskRevoked,
     "reported": TaskReported,
-    "cancel": CancelRequested,
+    "cancel": lambda workflow_id: _verb("cancel", workflow_id),
     "drain": DrainRequested,
 }
 
@@ -136,7 +155,8 @@ def _described(conversation: Conversation, batch: Batch) -> list[str]:
         parent = f" parent={message.parent_id}" if message.parent_id else ""
         lines.append(f"publish {shown}{taken}{parent}")
     lines += [f"unwatch {task_id}" for task_id in batch.unwatch]
-    lines += [f"revoke {task_id}" for task_id in batch.revoke]
+    lines += [f"revoke {revoke.task_id}{' and terminate' if revoke.terminate else ''}" for revoke in batch.revoke]
+    lines += [f"revoke all of {revoke.stamp}" for revoke in batch.revoke_stamped]
     lines += [f"finished {workflow.workflow_id}: {workflow.state}" for workflow in batch.finished]
     deadline = conversation.engine.next_deadline()
     if deadline is not None and deadline > conversation.now:

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, SETTLED, TRANSITIONS, NodeState, WorkflowState
-from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.core.workflow import Failure, RunningWorkflow
 from dyrygentd.errors import InvariantBroken
 from tests.core.conversation import parse_graph
 
@@ -20,7 +20,7 @@ class Recorded(RunningWorkflow):
         graph = parse_graph(text)
         super().__init__(workflow_id="w", name="w", graph=graph, created_at=1.0, value_bytes_max=4)
         self.seen: list[tuple[str, Row]] = []
-        self.start(1.0)
+        self.begin(1.0)
 
     def _move(self, node: int, state: NodeState) -> None:
         before = self.state_of(node)
@@ -40,8 +40,9 @@ def _in_flight(*, confirmed: bool) -> Recorded:
     return workflow
 
 
-def _with(workflow: Recorded, do: Callable[[Recorded], object]) -> Recorded:
-    do(workflow)
+def _with(workflow: Recorded, *steps: Callable[[Recorded], object]) -> Recorded:
+    for step in steps:
+        step(workflow)
     return workflow
 
 
@@ -49,13 +50,41 @@ def _after_a(text: str, *, value: bytes = b"1", fails: bool = False) -> Recorded
     workflow = Recorded(text)
     workflow.dispatch()
     if fails:
-        workflow.failed(0, "boom", 3.0)
+        workflow.failed(0, Failure("boom"), 3.0)
     else:
         workflow.succeeded(0, value, "", 3.0)
     return workflow
 
 
-_W, _H, _R, _DG, _DD, _S, _F, _C, _B = NodeState
+def _fail(workflow: Recorded) -> None:
+    workflow.failed(0, Failure("boom"), 3.0)
+
+
+def _cancel(workflow: Recorded) -> None:
+    workflow.cancel(3.0)
+
+
+def _skip(workflow: Recorded) -> None:
+    workflow.skip(0, b"null", 3.0)
+
+
+def _reopen(workflow: Recorded) -> None:
+    workflow.reopen([0], 4.0)
+
+
+def _reopen_only(workflow: Recorded) -> None:
+    workflow.reopen([0], 4.0, is_considered=False)
+
+
+def _retrying() -> Recorded:
+    return _with(_with(Recorded("x retry=3"), lambda workflow: workflow.dispatch(confirmed=True)), _fail)
+
+
+def _in_state(text: str, *, confirmed: bool) -> Recorded:
+    return _with(Recorded(text), lambda workflow: workflow.dispatch(confirmed=confirmed))
+
+
+_W, _H, _R, _DG, _DD, _X, _S, _K, _F, _C, _B = NodeState
 
 #: ``{row: the shortest story in which node ``x`` goes that way}``
 STORIES: dict[Row, Callable[[], Recorded]] = {
@@ -64,18 +93,53 @@ STORIES: dict[Row, Callable[[], Recorded]] = {
     (_W, _S): lambda: Recorded("&x"),
     (_W, _F): lambda: _after_a("a; &x < a; c < x", value=b"123"),
     (_W, _B): lambda: _after_a("a; x < a", fails=True),
-    (_W, _C): lambda: _with(Recorded("a; x < a"), lambda workflow: workflow.cancel(2.0)),
-    (_H, _R): lambda: _with(Recorded("x countdown=9"), lambda workflow: workflow.release_held(0, 10.0)),
-    (_H, _C): lambda: _with(Recorded("x countdown=9"), lambda workflow: workflow.cancel(2.0)),
+    (_W, _K): lambda: _after_a("a; x < a rule=any_failed"),
+    (_W, _C): lambda: _with(Recorded("a; x < a"), _cancel),
+    (_H, _R): lambda: _with(Recorded("x countdown=9"), lambda workflow: workflow.time_passed(0, 10.0)),
+    (_H, _S): lambda: _with(Recorded("x gate=1"), lambda workflow: workflow.release(0, 2.0)),
+    (_H, _F): lambda: _with(
+        _after_a("a; b < a; x < b a gate=1; c < x"),
+        lambda workflow: workflow.dispatch(),
+        lambda workflow: workflow.succeeded(1, b"123", "", 3.0),
+        lambda workflow: workflow.release(2, 3.0),
+    ),
+    (_H, _K): lambda: _with(Recorded("x gate=1"), _skip),
+    (_H, _C): lambda: _with(Recorded("x countdown=9"), _cancel),
+    (_H, _W): lambda: _with(_after_a("a; x < a countdown=9"), lambda workflow: workflow.reopen([0, 1], 4.0)),
     (_R, _DG): lambda: _in_flight(confirmed=False),
-    (_R, _C): lambda: _with(Recorded("x"), lambda workflow: workflow.cancel(2.0)),
+    (_R, _H): lambda: _with(Recorded("x"), lambda workflow: workflow.hold(0)),
+    (_R, _K): lambda: _with(Recorded("x"), _skip),
+    (_R, _C): lambda: _with(Recorded("x"), _cancel),
+    (_R, _W): lambda: _with(_after_a("a; x < a"), lambda workflow: workflow.reopen([0, 1], 4.0)),
     (_DG, _DD): lambda: _in_flight(confirmed=True),
     (_DG, _S): lambda: _with(_in_flight(confirmed=False), lambda workflow: workflow.succeeded(0, b"1", "", 3.0)),
-    (_DG, _F): lambda: _with(_in_flight(confirmed=False), lambda workflow: workflow.failed(0, "boom", 3.0)),
-    (_DG, _C): lambda: _with(_in_flight(confirmed=False), lambda workflow: workflow.cancel(3.0)),
+    (_DG, _F): lambda: _with(_in_flight(confirmed=False), _fail),
+    (_DG, _X): lambda: _with(_in_state("x retry=3", confirmed=False), _fail),
+    (_DG, _H): lambda: _with(_in_state("x poll=5", confirmed=False), lambda workflow: workflow.succeeded(0, b"false", "", 3.0)),
+    (_DG, _K): lambda: _with(_in_flight(confirmed=False), _skip),
+    (_DG, _C): lambda: _with(_in_flight(confirmed=False), _cancel),
     (_DD, _S): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.succeeded(0, b"1", "", 3.0)),
-    (_DD, _F): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.failed(0, "boom", 3.0)),
-    (_DD, _C): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.cancel(3.0)),
+    (_DD, _F): lambda: _with(_in_flight(confirmed=True), _fail),
+    (_DD, _X): lambda: _retrying(),
+    (_DD, _H): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.lost(0, "nobody has it", 3.0)),
+    (_DD, _K): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.ignored(0, "Ignore", 3.0)),
+    (_DD, _C): lambda: _with(_in_flight(confirmed=True), _cancel),
+    (_X, _R): lambda: _with(_retrying(), lambda workflow: workflow.time_passed(0, 99.0)),
+    (_X, _H): lambda: _with(_retrying(), lambda workflow: workflow.hold(0), lambda workflow: workflow.time_passed(0, 99.0)),
+    (_X, _K): lambda: _with(_retrying(), _skip),
+    (_X, _C): lambda: _with(_retrying(), _cancel),
+    # Below a node that succeeded late: only a rerun from above takes it back.
+    (_X, _W): lambda: _with(
+        _after_a("a; x < a retry=3"),
+        lambda workflow: workflow.dispatch(),
+        lambda workflow: workflow.failed(1, Failure("boom"), 3.0),
+        lambda workflow: workflow.reopen([0, 1], 4.0),
+    ),
+    (_S, _W): lambda: _with(_with(_in_flight(confirmed=True), lambda w: w.succeeded(0, b"1", "", 3.0)), _reopen_only),
+    (_K, _W): lambda: _with(_with(Recorded("x"), _skip), _reopen_only),
+    (_F, _W): lambda: _with(_with(_in_flight(confirmed=True), _fail), _reopen_only),
+    (_C, _W): lambda: _with(_with(_in_flight(confirmed=True), _cancel), _reopen_only),
+    (_B, _W): lambda: _with(_after_a("a; x < a", fails=True), _reopen),
 }
 
 
@@ -105,8 +169,8 @@ def test_anything_else_breaks_an_invariant(row: Row) -> None:
 
 
 def test_settled_states_are_ends() -> None:
-    """No row leaves a settled state, and every other state can still be left by a cancel."""
-    assert {before for before, _ in TRANSITIONS}.isdisjoint(SETTLED)
+    """A settled state is left for waiting only, by somebody's wish, and every other state can still be left by a cancel."""
+    assert {after for before, after in TRANSITIONS if before in SETTLED} == {NodeState.WAITING}
     assert {before for before, after in TRANSITIONS if after is NodeState.CANCELLED} == set(NodeState) - SETTLED
 
 
@@ -121,7 +185,7 @@ def test_words_and_kinds() -> None:
     assert {state for state in NodeState if state.is_in_flight} == IN_FLIGHT
     assert {state for state in NodeState if state.is_settled} == SETTLED
     assert not IN_FLIGHT & SETTLED
-    assert [state.value for state in WorkflowState if not state.is_finished] == ["running"]
+    assert [state.value for state in WorkflowState if not state.is_finished] == ["scheduled", "running", "paused"]
 
 
 def _seen() -> Iterator[Row]:

@@ -146,13 +146,13 @@ def test_values_are_kept_while_wanted(conversation: Conversation) -> None:
 def test_release_of_a_node_that_is_not_due() -> None:
     """Held nodes are released at their time, not before and not twice."""
     workflow = _running(parse_graph("a countdown=5"))
-    assert not workflow.release_held(0, 5.9)
-    assert workflow.release_held(0, 6.0)
-    assert not workflow.release_held(0, 7.0)
+    assert not workflow.time_passed(0, 5.9)
+    assert workflow.time_passed(0, 6.0)
+    assert not workflow.time_passed(0, 7.0)
     assert states_of(workflow) == {"a": "ready"}
 
 
 def _running(graph: Graph, *, value_bytes_max: int = 1000) -> RunningWorkflow:
     workflow = RunningWorkflow(workflow_id="w", name="w", graph=graph, created_at=1.0, value_bytes_max=value_bytes_max)
-    workflow.start(1.0)
+    workflow.begin(1.0)
     return workflow

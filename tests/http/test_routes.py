@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from dyrygentd import __version__, wire
-from dyrygentd.http.openapi import DEFINITION, NODE
 from dyrygentd.http.routes import ROUTES, HttpLimits
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
@@ -141,9 +140,10 @@ def test_openapi_describes_every_route(daemon: Daemon) -> None:
 
 
 def test_openapi_describes_definitions_as_they_are_read() -> None:
-    """The one schema that is written by hand names exactly the fields that are accepted."""
-    assert set(DEFINITION["properties"]) == set(wire.WorkflowDocument.__struct_fields__)
-    assert set(NODE["properties"]) == set(wire.NodeDocument.__struct_fields__)
+    """The schema names exactly the fields that are accepted, and is published for editors as well."""
+    schema = wire.definition_schema()["$defs"]
+    assert set(schema["WorkflowDocument"]["properties"]) == set(wire.WorkflowDocument.__struct_fields__)
+    assert set(schema["NodeDocument"]["properties"]) == set(wire.NodeDocument.__struct_fields__)
 
 
 def test_tcp_is_read_only(daemon: Daemon) -> None:
@@ -214,6 +214,7 @@ def _references(document: Any) -> list[str]:
 
 
 def _cancel_event(workflow_id: str) -> Any:
-    from dyrygentd.core.events import CancelRequested
+    from dyrygentd.core.events import VerbRequested
+    from dyrygentd.core.verbs import Request, Verb
 
-    return CancelRequested(workflow_id)
+    return VerbRequested(workflow_id, Request(Verb.CANCEL))

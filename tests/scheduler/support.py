@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.engine import Limits
 from dyrygentd.core.events import MessagePublished, MessageRefused
@@ -91,12 +91,14 @@ class _Gate:
         """Let saves through."""
         self._open.set()
 
-    async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
+    async def save(
+        self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()
+    ) -> None:
         """Save when the gate is open."""
         self.waiting += 1
         await self._open.wait()
         self.waiting -= 1
-        await super().save(workflows, nodes)  # type: ignore[misc]
+        await super().save(workflows, nodes, journal)  # type: ignore[misc]
 
 
 class GatedMemory(_Gate, MemoryStore):

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from dyrygentd import wire
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.ports import Selection
@@ -67,9 +67,11 @@ class _Fused:
 
     fuse: _Fuse = _Fuse(1000)
 
-    async def save(self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord]) -> None:
+    async def save(
+        self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()
+    ) -> None:
         self.fuse("before save")
-        await super().save(workflows, nodes)  # type: ignore[misc]
+        await super().save(workflows, nodes, journal)  # type: ignore[misc]
         self.fuse("after save")
 
 

@@ -142,7 +142,7 @@ async def test_cancel(store: Store) -> None:
     async with scheduler(broker, store) as running:
         handle = await running.submit(definition("a; b; c < a b", prefix="p"))
         await until(lambda: len(broker.published) == 2)
-        view = await handle.cancel()
+        view = (await handle.cancel()).workflow
         assert view.state == "cancelled"
         assert view.counts == {"cancelled": 3}
         loaded = await store.load(handle.id)

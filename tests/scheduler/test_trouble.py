@@ -309,7 +309,8 @@ async def test_broken_broker(caplog: pytest.LogCaptureFixture) -> None:
         await later.wait(timeout_s=5)
         await until(lambda: running.health().status == "ok")
     assert published(broker) == ["a", "c"]
-    assert [record.message for record in caplog.records] == [
+    # What is said about the revoke of what was cancelled is another matter.
+    assert [record.message for record in caplog.records if "revoke" not in record.message] == [
         "nothing is dispatched until the broker answers: connection refused",
         "the broker answers again",
     ]
@@ -332,7 +333,7 @@ async def test_failing_errands_are_harmless(caplog: pytest.LogCaptureFixture) ->
     """Revoking and forgetting are attempts: if the broker is away they are reported, and everything else goes on."""
 
     class Deaf(FakeDispatcher):
-        async def revoke(self, task_ids: Any) -> None:
+        async def revoke(self, task_ids: Any, *, terminate: bool = False) -> None:
             raise BrokerUnavailable("nobody listens")
 
         async def forget(self, workflow_ids: Any) -> None:
@@ -397,7 +398,7 @@ async def test_submitters_are_told_that_the_scheduler_ended(gated: Gated) -> Non
     answers = _Answers()
 
     class Stubborn(MemoryStore):
-        async def save(self, workflows: Any, nodes: Any) -> None:
+        async def save(self, workflows: Any, nodes: Any, journal: Any = ()) -> None:
             raise StoreUnavailable("disk full")
 
     with anyio.fail_after(5):

@@ -1,8 +1,9 @@
-"""A proxy in front of a server's Unix socket that can lose a reply at the worst moment."""
+"""Proxies in front of servers: one that can lose a reply at the worst moment, one that can be shut."""
 
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -83,6 +84,70 @@ class CuttingProxy:
                     break
                 client.sendall(received)
         _shut(client, server)
+
+
+class TcpGate:
+    """Forward TCP connections to a server on a port of this host, until the gate is shut.
+
+    Args:
+        server: Host and port.
+    """
+
+    def __init__(self, server: tuple[str, int]) -> None:
+        self._server = server
+        self._is_shut = False
+        self._lock = threading.Lock()
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._start(self._accept)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.shut()
+        _shut(self._socket)
+        for thread in self._threads:
+            thread.join(10)
+        for opened in (self._socket, *self._open):
+            opened.close()
+
+    def shut(self) -> None:
+        """Cut all connections, and close new ones at once."""
+        with self._lock:
+            self._is_shut = True
+            _shut(*self._open)
+
+    def open(self) -> None:
+        """Let connections through again."""
+        with self._lock:
+            self._is_shut = False
+
+    def _start(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                with self._lock:
+                    if self._is_shut:
+                        client.close()
+                        continue
+                    server = socket.create_connection(self._server)
+                    self._open += [client, server]
+                self._start(self._forward, client, server)
+                self._start(self._forward, server, client)
+
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while received := source.recv(1 << 16):
+                target.sendall(received)
+        _shut(source, target)
 
 
 def _shut(*sockets: socket.socket) -> None:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,28 @@ async def test_each_attempt_is_pushed(app: Celery, dispatcher: CeleryDispatcher,
     for attempt, workflow_id in ((1, "a"), (2, "a"), (1, "b")):
         await dispatcher.publish([publish_of(echo, workflow_id=workflow_id, attempt=attempt)])
     assert len(queued()["celery"]) == 3
+
+
+async def test_marker_does_not_grow(app: Celery, dispatcher: CeleryDispatcher, client: redis.Redis, queued: Look) -> None:
+    """However many attempts a node has, its marker is one number; an attempt before the last is not pushed again."""
+    echo = app.tasks[_ECHO].s(1)
+    for attempt in (*range(1, 101), 7, 100):
+        await dispatcher.publish([publish_of(echo, attempt=attempt)])
+    assert len(queued()["celery"]) == 100
+    assert client.hgetall("dyrygentd:published:wf") == {"0": "100"}
+    assert dispatcher.statistics().repeated == 2
+
+
+async def test_marker_of_an_older_version(app: Celery, dispatcher: CeleryDispatcher, client: redis.Redis, queued: Look) -> None:
+    """A workflow that was running before the upgrade is not published twice, and its next attempts are."""
+    client.hset("dyrygentd:published:wf", mapping={"0:1": 1, "0:2": 1, "1:1": 1})
+    echo = app.tasks[_ECHO].s(1)
+    for node, attempt in ((0, 1), (0, 2), (1, 1)):
+        await dispatcher.publish([publish_of(echo, node=node, attempt=attempt)])
+    assert queued() == {}
+    for node, attempt in ((0, 3), (0, 3), (0, 2), (1, 2)):
+        await dispatcher.publish([publish_of(echo, node=node, attempt=attempt)])
+    assert len(queued()["celery"]) == 2
 
 
 async def test_reply_is_cut(celery_app: Celery, redis_server: EmbeddedServer, short_tmp: Path) -> None:
@@ -270,7 +293,7 @@ async def test_bad_options(what: str, app: Celery, dispatcher: CeleryDispatcher,
     bad = Signature("elsewhere.work", (1,), {}, {}, app=app)
     publish = publish_of(bad, task_id="bad")
     signature = type(publish.signature)(publish.signature.task, b"[1]", b"{}", json.dumps(options).encode())
-    bad_message = Publish("wf", 0, 1, "bad", signature, None, "")
+    bad_message = Publish("wf", 0, 1, "bad", signature, None, "", "wf")
     assert said in await _refusal_among_others(app, dispatcher, bad_message, queued)
 
 
@@ -279,7 +302,9 @@ async def test_unserialisable_arguments(app: Celery, dispatcher: CeleryDispatche
     arguments = json.dumps([{"__type__": "decimal", "__value__": "1.5"}]).encode()
     good = publish_of(app.tasks[_ECHO].s(), task_id="bad").signature
     signature = type(good)(good.task, arguments, b"{}", b'{"serializer": "yaml"}')
-    assert "represent" in await _refusal_among_others(app, dispatcher, Publish("wf", 0, 1, "bad", signature, None, ""), queued)
+    assert "represent" in await _refusal_among_others(
+        app, dispatcher, Publish("wf", 0, 1, "bad", signature, None, "", "wf"), queued
+    )
 
 
 async def test_unknown_queue(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
@@ -297,6 +322,12 @@ async def test_queue_name_is_taken(app: Celery, dispatcher: CeleryDispatcher, qu
     assert "WRONGTYPE" in await _refusal_among_others(app, dispatcher, bad, queued)
     [again] = await dispatcher.publish([bad])
     assert isinstance(again, MessageRefused)
+    # The marker is as it was, so that a later attempt and a repetition are told apart.
+    [later] = await dispatcher.publish([replace(bad, attempt=2, task_id="later")])
+    assert isinstance(later, MessageRefused)
+    client.delete("taken")
+    assert await dispatcher.publish([bad]) == [MessagePublished("bad")]
+    assert len(queued()["taken"]) == 1
 
 
 async def test_too_long(app: Celery, queued: Look) -> None:

@@ -13,8 +13,8 @@ from celery.signals import after_task_publish, before_task_publish
 from kombu.entity import Exchange, Queue
 
 from dyrygentd.core.events import MessagePublished
+from dyrygentd.ports import WORKFLOW_STAMP
 from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.message import WORKFLOW_STAMP
 from tests.support import tasks
 from tests.transport.conftest import publish_of
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from kombu.connection import Connection
 from kombu.entity import Queue
 
 from dyrygentd.core.effects import Publish
@@ -26,30 +24,13 @@ from tests.transport.conftest import publish_of
 
 pytestmark = pytest.mark.anyio
 
-_AMQP = os.environ.get("DYRYGENTD_TEST_AMQP", "amqp://guest:guest@127.0.0.1:5672//")
 _ECHO = tasks.echo.name
 
 
 @pytest.fixture
-def amqp_url() -> str:
-    """The URL of a RabbitMQ; without one the test is skipped, in CI it fails if one was promised."""
-    try:
-        with Connection(_AMQP, connect_timeout=2) as connection:
-            connection.ensure_connection(max_retries=1, timeout=2)
-    except OSError as error:
-        if os.environ.get("CI") and "DYRYGENTD_TEST_AMQP" in os.environ:
-            raise
-        pytest.skip(f"no RabbitMQ at {_AMQP}: {error}")
-    return _AMQP
-
-
-@pytest.fixture
-def queue(amqp_url: str) -> Iterator[str]:
+def queue(rabbitmq_queue: str) -> str:
     """The name of a queue of this test alone, deleted afterwards."""
-    name = f"dyrygentd-test-{uuid.uuid4().hex}"
-    yield name
-    with Connection(amqp_url) as connection:
-        connection.default_channel.queue_delete(name)
+    return rabbitmq_queue
 
 
 @pytest.fixture
@@ -124,12 +105,12 @@ async def test_folder_is_gone(files_app: Celery, files: dict[str, str]) -> None:
 
 
 async def test_rabbitmq(
-    amqp_app: Celery, queue: str, redis_server: EmbeddedServer, executions: Executions, tmp_path: Path
+    amqp_app: Celery, amqp_url: str, queue: str, redis_server: EmbeddedServer, executions: Executions, tmp_path: Path
 ) -> None:
     """On RabbitMQ each message is confirmed, and a worker executes it once."""
     dispatcher = CeleryDispatcher(amqp_app)
     messages = _messages(amqp_app, 50, queue=queue, priority=3)
-    with CeleryWorker(_AMQP, redis_server.url, log_directory=tmp_path, queues=[queue]):
+    with CeleryWorker(amqp_url, redis_server.url, log_directory=tmp_path, queues=[queue]):
         assert await dispatcher.publish(messages) == [MessagePublished(message.task_id) for message in messages]
         executions.wait_finished([message.task_id for message in messages])
     executions.assert_each_once([message.task_id for message in messages])
@@ -195,13 +176,13 @@ async def test_rabbitmq_is_gone(redis_server: EmbeddedServer) -> None:
 
 
 async def test_rabbitmq_revokes(
-    amqp_app: Celery, queue: str, redis_server: EmbeddedServer, executions: Executions, tmp_path: Path
+    amqp_app: Celery, amqp_url: str, queue: str, redis_server: EmbeddedServer, executions: Executions, tmp_path: Path
 ) -> None:
     """A broadcast reaches the workers through RabbitMQ as well."""
     dispatcher = CeleryDispatcher(amqp_app)
     held = publish_of(amqp_app.tasks[tasks.wait_for.name].signature(("gate",), queue=queue), node=0)
     dropped, kept = _messages(amqp_app, 2, queue=queue)
-    with CeleryWorker(_AMQP, redis_server.url, log_directory=tmp_path, queues=[queue], pool="prefork") as worker:
+    with CeleryWorker(amqp_url, redis_server.url, log_directory=tmp_path, queues=[queue], pool="prefork") as worker:
         await dispatcher.publish([held])
         executions.wait_started([held.task_id])
         await dispatcher.publish([dropped, kept])

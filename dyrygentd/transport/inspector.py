@@ -1,0 +1,269 @@
+"""Finds out where task attempts are: in the broker, at a worker, or finished.
+
+The places are looked at in the direction in which a task moves, queue, reservations, workers, result, so that one that moves on
+meanwhile is met later on. One that was met nowhere is looked for in the queue once more, because a worker that ends puts
+back what it did not start. What remains is a moment between two commands of a worker that fetches; whoever acts upon "nowhere"
+without a person looks again some seconds later.
+
+A connection of its own for each inspection, closed afterwards: people ask rarely, and connections that nobody uses are dropped by
+brokers. All of it is bounded, by timeouts of the sockets and by deadlines.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+from celery import states
+from celery.backends.redis import RedisBackend, SentinelBackend
+from kombu.transport.redis import Transport as RedisTransport
+from kombu.transport.virtual import Channel as VirtualChannel
+
+from dyrygentd.ports import Inspection, QueueFacts, TaskFacts, TaskPlace
+from dyrygentd.transport.broadcast import ask_workers, counting
+from dyrygentd.transport.message import MessageSender
+from dyrygentd.transport.redis import client_of, delivery_tag, read_results
+from dyrygentd.transport.redis_queues import RedisQueues, queues_of
+
+#: Workers answer within milliseconds unless they are busy with something else.
+_ANSWER_TIMEOUT_S: Final = 1.0
+_SOCKET_TIMEOUT_S: Final = 3.0
+#: For all questions to the broker, and for all to the backend: a search of long queues takes seconds.
+_DEADLINE_S: Final = 10.0
+#: Inspections at a time, whose threads may all hang at a broker that does not answer.
+_THREADS_MAX: Final = 4
+#: Celery's default, see `visibility_timeout` among kombu's transport options.
+_VISIBILITY_TIMEOUT_S: Final = 3600.0
+
+_WORKER_STATES: Final = {"active": "active", "scheduled": "scheduled"}
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What has been found out so far."""
+
+    tasks: dict[str, TaskFacts]
+    queues: dict[str, QueueFacts] = field(default_factory=dict)
+    queues_of: dict[str, list[str]] = field(default_factory=dict)
+    workers: list[str] | None = None
+    listening: int | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def learn(self, task_id: str, **facts: Any) -> None:
+        self.tasks[task_id] = replace(self.tasks[task_id], **facts)
+
+    def nowhere(self) -> list[str]:
+        """Return the tasks that are not in the part of the queue that was searched, nor at a worker that answered."""
+        return [task.task_id for task in self.tasks.values() if task.position is None and not task.worker]
+
+
+class CeleryInspector:
+    """Looks for task attempts through the app's broker and result backend.
+
+    Args:
+        answer_timeout_s: How long workers may take to answer. Waited for in full where it is unknown how many there are.
+        socket_timeout_s: How long the broker and the backend may take for one answer.
+        deadline_s: How long each of the two may take altogether.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        answer_timeout_s: float = _ANSWER_TIMEOUT_S,
+        socket_timeout_s: float = _SOCKET_TIMEOUT_S,
+        deadline_s: float = _DEADLINE_S,
+    ) -> None:
+        self._app = app
+        self._answer_timeout_s = answer_timeout_s
+        self._socket_timeout_s = socket_timeout_s
+        self._deadline_s = deadline_s
+        self._threads = anyio.CapacityLimiter(_THREADS_MAX)
+
+    async def trace(self, tasks: Sequence[TaskPlace]) -> Inspection:
+        """Look for these attempts; never raises, see `dyrygentd.ports.Inspector`."""
+        places = {task.task_id: task for task in tasks}
+        known = _Findings({task_id: TaskFacts(task_id) for task_id in places})
+        if places:
+            # A copy, because the thread may go on after its deadline.
+            found = _Findings(dict(known.tasks))
+            problem = await self._within(lambda: self._ask_broker(found, places))
+            known = replace(found, tasks=dict(found.tasks), queues=dict(found.queues), problems=list(found.problems))
+            if problem:
+                known.problems.append(f"the broker cannot be asked: {problem}")
+            try:
+                with anyio.fail_after(self._deadline_s):
+                    await self._ask_backend(known)
+            except Exception as error:
+                # Each backend has errors of its own.
+                known.problems.append(f"the result backend cannot be asked: {_described(error)}")
+        return Inspection(known.tasks, known.queues, known.workers, known.listening, known.problems)
+
+    async def close(self) -> None:
+        """Do nothing: no connection outlives its inspection."""
+
+    async def _within(self, work: Callable[[], T]) -> str:
+        """Do blocking work in a thread; return what was wrong."""
+        try:
+            with anyio.fail_after(self._deadline_s):
+                await anyio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
+        except TimeoutError as error:
+            return _described(error) if str(error) else f"no answer within {self._deadline_s:g} s"
+        except Exception as error:
+            # What transports raise is as various as they are, and none of it may reach who asks "why".
+            return _described(error)
+        return ""
+
+    # --- the broker and the workers, in a thread --------------------------------------------------------------------
+
+    def _ask_broker(self, found: _Findings, places: Mapping[str, TaskPlace]) -> None:
+        connection = self._app.connection_for_write()
+        is_redis = issubclass(connection.get_transport_cls(), RedisTransport)
+        options = dict(connection.transport_options or {})
+        if is_redis:
+            options |= {"socket_timeout": self._socket_timeout_s, "socket_connect_timeout": self._socket_timeout_s}
+            connection.transport_cls = counting(connection.get_transport_cls())
+        else:
+            options |= {"read_timeout": self._socket_timeout_s, "write_timeout": self._socket_timeout_s}
+            options |= {"connect_timeout": self._socket_timeout_s}
+        connection.transport_options = options
+        connection.connect_timeout = self._socket_timeout_s
+        try:
+            producer = self._app.amqp.Producer(connection.channel(), auto_declare=False)
+            channel = producer.channel
+            # A sender of its own, because its caches are not made for several threads.
+            sender = MessageSender(self._app)
+            found.queues_of = {task_id: queues_of(sender, channel, place.signature) for task_id, place in places.items()}
+            for task_id, queues in found.queues_of.items():
+                found.learn(task_id, queue=queues[0] if queues else "")
+            if is_redis:
+                redis = RedisQueues(channel, client_of(channel))
+                visible_s = float(options.get("visibility_timeout", _VISIBILITY_TIMEOUT_S))
+                self._look_into_redis(found, redis, places, visible_s)
+                self._ask_workers(found, connection, producer)
+                if found.nowhere():
+                    self._look_into_redis(found, redis, {task_id: places[task_id] for task_id in found.nowhere()}, visible_s)
+            else:
+                self._declare_passively(found, connection, channel)
+                self._ask_workers(found, connection, producer)
+        finally:
+            with suppress(Exception):
+                connection.release()
+
+    def _look_into_redis(
+        self, found: _Findings, redis: RedisQueues, places: Mapping[str, TaskPlace], visibility_timeout_s: float
+    ) -> None:
+        in_queue: dict[str, list[str]] = {}
+        for task_id in places:
+            for queue in found.queues_of[task_id]:
+                in_queue.setdefault(queue, []).append(task_id)
+        for queue, task_ids in in_queue.items():
+            positions, is_searched = redis.find(queue, task_ids)
+            before = found.queues.get(queue, QueueFacts(queue))
+            found.queues[queue] = replace(before, length=redis.length(queue), is_searched=is_searched)
+            for task_id, position in positions.items():
+                found.learn(task_id, position=position, queue=queue)
+        tags = {delivery_tag(task_id, place.attempt): task_id for task_id, place in places.items()}
+        reserved = redis.reservations(list(tags))
+        for tag, task_id in tags.items():
+            since = reserved.get(tag)
+            redelivered_at = None if since is None else since + visibility_timeout_s
+            found.learn(task_id, is_reserved=tag in reserved, reserved_since=since, redelivered_at=redelivered_at)
+
+    def _declare_passively(self, found: _Findings, connection: Any, channel: Any) -> None:
+        is_virtual = isinstance(channel, VirtualChannel)
+        for queue in sorted({queue for queues in found.queues_of.values() for queue in queues}):
+            try:
+                # An error closes the channel, so each has its own.
+                with connection.channel() as its_own:
+                    declared = its_own.queue_declare(queue=queue, passive=True)
+            except connection.channel_errors as error:
+                is_missing = getattr(error, "code", None) in (404, "404")
+                found.queues[queue] = QueueFacts(queue, *((0, 0) if is_missing else ()))
+                found.problems.append(f"queue '{queue}' cannot be looked at: {_described(error)}")
+            else:
+                # kombu's own transports know nothing of consumers, and say 0.
+                found.queues[queue] = QueueFacts(
+                    queue,
+                    declared.message_count,
+                    None if is_virtual else declared.consumer_count,
+                    is_searched=declared.message_count == 0,
+                )
+
+    def _ask_workers(self, found: _Findings, connection: Any, producer: Any) -> None:
+        answers, listening = self._ask(connection, producer, {"query_task": {"ids": list(found.tasks)}, "active_queues": {}})
+        found.listening = listening
+        found.workers = sorted({*answers["query_task"], *answers["active_queues"]})
+        for worker, requests in answers["query_task"].items():
+            for task_id, (state, request) in requests.items():
+                if task_id in found.tasks and found.tasks[task_id].worker_state != "active":
+                    found.learn(task_id, **_at_worker(worker, _WORKER_STATES.get(state, "reserved"), request))
+        for name, facts in found.queues.items():
+            workers = sorted(
+                worker
+                for worker, queues in answers["active_queues"].items()
+                if any(queue.get("name") == name for queue in queues or ())
+            )
+            consumers = facts.consumers
+            if consumers is None and listening is not None and len(answers["active_queues"]) >= listening:
+                consumers = len(workers)
+            found.queues[name] = replace(facts, workers=workers, consumers=consumers)
+        if found.workers and found.nowhere():
+            # `query_task` does not know of a task that waits for its retry. This answer may be long, so it is not always wanted.
+            answers, _ = self._ask(connection, producer, {"scheduled": {}})
+            for worker, entries in answers["scheduled"].items():
+                for entry in entries or ():
+                    request = entry.get("request") or {}
+                    if request.get("id") in found.tasks and not found.tasks[request["id"]].worker:
+                        found.learn(request["id"], **_at_worker(worker, "scheduled", request))
+
+    def _ask(self, connection: Any, producer: Any, commands: Mapping[str, Mapping[str, Any]]) -> Any:
+        return ask_workers(self._app, connection, producer, commands, timeout_s=self._answer_timeout_s)
+
+    # --- the result backend -----------------------------------------------------------------------------------------
+
+    async def _ask_backend(self, found: _Findings) -> None:
+        backend, task_ids = self._app.backend, list(found.tasks)
+        if isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend):
+            metas = await read_results(backend, task_ids, timeout_s=self._socket_timeout_s)
+        else:
+
+            def ask() -> dict[str, dict[str, Any]]:
+                return {task_id: backend.get_task_meta(task_id, cache=False) for task_id in task_ids}
+
+            metas = await anyio.to_thread.run_sync(ask, limiter=self._threads, abandon_on_cancel=True)
+        for task_id, meta in metas.items():
+            found.learn(task_id, **_stored(meta))
+
+
+def _at_worker(worker: str, state: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    started_at = request.get("time_start")
+    return {"worker": worker, "worker_state": state, "started_at": float(started_at) if started_at else None}
+
+
+def _stored(meta: Mapping[str, Any]) -> dict[str, Any]:
+    state = meta.get("status")
+    if state in (None, states.PENDING):
+        return {"stored_state": ""}
+    # With `task_track_started` a worker says who it is as the result.
+    result = meta.get("result")
+    worker = meta.get("worker") or (result.get("hostname") if state == states.STARTED and isinstance(result, dict) else None)
+    return {"stored_state": str(state), "stored_at": _unix_time(meta.get("date_done")), "stored_worker": str(worker or "")}
+
+
+def _unix_time(moment: Any) -> float | None:
+    """Read Celery's `date_done`, which is text or a datetime, and in UTC if it does not say."""
+    with suppress(ValueError, TypeError):
+        moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        if isinstance(moment, datetime):
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return None
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,162 @@
+"""Looking into the queues of kombu's Redis transport, and taking messages out of them.
+
+A queue is a list for each priority step; messages are pushed on the left and popped on the right, from the lowest step on. What a
+worker has popped is in the hash `unacked` until it is acknowledged, with the time in the sorted set `unacked_index`.
+
+Messages are looked through by the server, a slice at a time, so that neither their bodies travel nor the server stops for long.
+The slices go from the left to the right: what others do meanwhile moves messages to the right, so that none is missed.
+A task's message is known by its `correlation_id`, which Celery sets to the task id, also when a worker sends the task again for a
+retry; or by the delivery tag that we gave it. Both stand unescaped in the message, and nothing that a user can write does: the
+body is base64, and what is in the headers has its quotes escaped.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps
+
+from dyrygentd.core.graph import Signature
+from dyrygentd.transport.message import MessageSender
+
+#: Messages looked at in a list: seconds of work for a server, and far more than the daemon keeps in the broker.
+SEARCHED_MAX: Final = 100_000
+#: Messages in one call of a script, about 2 ms, and task ids in its arguments.
+_SLICE: Final = 500
+_IDS_MAX: Final = 1000
+
+_SEARCH: Final = """
+local wanted, found = {}, {}
+for i = 4, #ARGV do
+    wanted[ARGV[i]] = true
+end
+local function task_of(message)
+    local at = string.find(message, '"correlation_id"', 1, true)
+    local id = at and string.match(message, '^"correlation_id":%s*"([^"]+)"', at)
+    if id and wanted[id] then
+        return id
+    end
+    at = string.find(message, '"delivery_tag"', 1, true)
+    id = at and string.match(message, '^"delivery_tag":%s*"dyrygentd:([^"]+):%d+"', at)
+    return id and wanted[id] and id
+end
+local messages = redis.call('LRANGE', KEYS[1], ARGV[1], ARGV[2])
+for i, message in ipairs(messages) do
+    local id = task_of(message)
+    if id then
+        table.insert(found, id)
+        table.insert(found, ARGV[1] + i - 1)
+    end
+end
+local length = redis.call('LLEN', KEYS[1])
+if ARGV[3] == 'withdraw' and #found > 0 then
+    -- Removing them one by one would look through the list for each.
+    for i = 2, #found, 2 do
+        redis.call('LSET', KEYS[1], found[i], 'withdrawn by dyrygentd')
+    end
+    redis.call('LREM', KEYS[1], 0, 'withdrawn by dyrygentd')
+end
+return {length, #messages, unpack(found)}
+"""
+
+
+class RedisQueues:
+    """The queues behind a kombu Redis channel. Blocking; every method raises ``redis.RedisError``.
+
+    Args:
+        searched_max: Messages looked at in one list.
+    """
+
+    def __init__(self, channel: Any, client: Any, *, searched_max: int = SEARCHED_MAX) -> None:
+        self._channel = channel
+        self._client = client
+        self._prefix: str = channel.global_keyprefix
+        self._searched_max = searched_max
+        self._search = self._client.register_script(_SEARCH)
+
+    def length(self, queue: str) -> int:
+        """Return how many messages no worker has fetched."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for key in self._lists(queue):
+                pipe.llen(key)
+            return sum(pipe.execute())
+
+    def find(self, queue: str, task_ids: Sequence[str]) -> tuple[dict[str, int], bool]:
+        """Return ``{task_id: messages ahead}`` of those that are in the queue, and whether all its messages were looked at."""
+        found: dict[str, int] = {}
+        is_searched, ahead = True, 0
+        for key in self._lists(queue):
+            length = 0
+            for ids in _parts(task_ids):
+                begin = 0
+                for length, seen, places in self._slices(key, ids, "find"):
+                    found.update({task_id: ahead + length - 1 - place for task_id, place in places})
+                    begin += seen
+                is_searched = is_searched and begin >= length
+            ahead += length
+        return found, is_searched
+
+    def withdraw(self, queue: str, task_ids: Sequence[str]) -> list[str]:
+        """Remove the messages of these tasks from the queue, and return those that were there."""
+        return [
+            task_id
+            for key in self._lists(queue)
+            for ids in _parts(task_ids)
+            for _, _, places in self._slices(key, ids, "withdraw")
+            for task_id, _ in places
+        ]
+
+    def reservations(self, tags: Sequence[str]) -> dict[str, float | None]:
+        """Return ``{delivery tag: Unix time of the reservation}`` of the messages that a worker has and has not acknowledged."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for tag in tags:
+                pipe.hexists(self._prefix + self._channel.unacked_key, tag)
+                pipe.zscore(self._prefix + self._channel.unacked_index_key, tag)
+            answers = pipe.execute()
+        pairs = zip(tags, answers[::2], answers[1::2], strict=True)
+        return {tag: since for tag, is_there, since in pairs if is_there or since is not None}
+
+    def drop_reservations(self, tags: Sequence[str]) -> None:
+        """Keep these messages from being delivered again; acknowledging them later does no harm."""
+        for part in _parts(tags):
+            with self._client.pipeline() as pipe:
+                pipe.zrem(self._prefix + self._channel.unacked_index_key, *part)
+                pipe.hdel(self._prefix + self._channel.unacked_key, *part)
+                pipe.execute()
+
+    def _lists(self, queue: str) -> list[str]:
+        """Return the keys of a queue in the order in which workers empty them."""
+        return [self._prefix + self._channel._q_for_pri(queue, step) for step in self._channel.priority_steps]
+
+    def _slices(self, key: str, task_ids: Sequence[str], what: str) -> Iterator[tuple[int, int, list[tuple[str, int]]]]:
+        """Yield for each slice the list's length, how many messages it has, and ``(task_id, index)`` of the found ones."""
+        names = {dumps(task_id)[1:-1]: task_id for task_id in task_ids}
+        begin, left = 0, self._searched_max
+        while left > 0:
+            end = begin + min(_SLICE, left) - 1
+            length, seen, *found = self._search(keys=[key], args=[begin, end, what, *names])
+            places = [(names[bytes_to_str(name)], int(index)) for name, index in zip(found[::2], found[1::2], strict=True)]
+            yield length, seen, places
+            if begin + seen >= length or not seen:
+                break
+            left -= seen
+            begin += seen - (len(places) if what == "withdraw" else 0)
+
+
+def queues_of(sender: MessageSender, channel: Any, signature: Signature) -> list[str]:
+    """Return the queues that a signature's messages go to; none if it cannot be routed, or goes to a fanout exchange."""
+    # Whatever a router of the user raises, or kombu for an unknown exchange: then the message was refused as well.
+    with suppress(Exception):
+        queue, exchange, kind, routing_key = sender.destination(signature)
+        if kind == "fanout":
+            return []
+        if not exchange:
+            return [queue]
+        table = channel.get_table(exchange)
+        return [name for name in channel.exchange_types[kind].lookup(table, exchange, routing_key, None) if name]
+    return []
+
+
+def _parts(items: Sequence[str]) -> list[Sequence[str]]:
+    return [items[begin : begin + _IDS_MAX] for begin in range(0, len(items), _IDS_MAX)]

@@ -1,0 +1,89 @@
+"""JSON forms shared by server and client: definitions that come in, views and problems that go out."""
+
+from typing import Final
+
+from dyrygentd.wire.definitions import (
+    DEFINITION_VERSION,
+    NodeDocument,
+    WorkflowDocument,
+    decode_definition,
+    definition_schema,
+    encode_definition,
+)
+from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
+from dyrygentd.wire.problems import error_of_problem, problem_of
+from dyrygentd.wire.requests import VerbDocument, request_of
+from dyrygentd.wire.views import (
+    BulkChanged,
+    Causes,
+    CauseView,
+    Changed,
+    Explanation,
+    Health,
+    Journal,
+    JournalView,
+    NodePage,
+    NodeView,
+    Outcome,
+    Refusal,
+    StandingView,
+    Statistics,
+    Submitted,
+    WorkflowPage,
+    WorkflowView,
+    causes_of,
+    decode_view,
+    outcome_of,
+    view_of_entry,
+    view_of_node,
+    view_of_record,
+    view_of_running,
+)
+
+#: Response header with the version of the daemon; an answer without it comes from something else.
+VERSION_HEADER: Final = "Dyrygentd-Version"
+
+API_VERSION: Final = "v1"
+
+__all__ = [
+    "API_VERSION",
+    "DEFINITION_VERSION",
+    "VERSION_HEADER",
+    "BulkChanged",
+    "CauseView",
+    "Causes",
+    "Changed",
+    "Explanation",
+    "Health",
+    "Journal",
+    "JournalView",
+    "NodeDocument",
+    "NodePage",
+    "NodeView",
+    "Outcome",
+    "Refusal",
+    "StandingView",
+    "Statistics",
+    "Submitted",
+    "VerbDocument",
+    "WorkflowDocument",
+    "WorkflowPage",
+    "WorkflowView",
+    "causes_of",
+    "decode",
+    "decode_any",
+    "decode_definition",
+    "decode_view",
+    "definition_schema",
+    "encode",
+    "encode_definition",
+    "error_of_problem",
+    "outcome_of",
+    "problem_of",
+    "request_of",
+    "schemas",
+    "view_of_entry",
+    "view_of_node",
+    "view_of_record",
+    "view_of_running",
+]

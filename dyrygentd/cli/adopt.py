@@ -29,8 +29,7 @@ def adopt(session: Session, file: str, name: str | None, is_dry_run: bool) -> No
     try:
         workflow = adoption.workflow_dict_of(_read(file))
         document = adoption.adopted_definition(workflow, name=name)
-        known = adoption.for_this_version(document)
-        wire.decode_definition(json.dumps(known).encode(), nodes_max=NODES_MAX)
+        wire.decode_definition(json.dumps(document).encode(), nodes_max=NODES_MAX)
     except DyrygentError as error:
         fail(f"cannot adopt '{file}': {error}", next_step=error.next_step, status=USAGE)
     marks = [node.get("adopted") for node in document["nodes"] if not node.get("join")]
@@ -40,7 +39,7 @@ def adopt(session: Session, file: str, name: str | None, is_dry_run: bool) -> No
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         say(f"would adopt {words}")
         return
-    handle = session.client().submit(known)
+    handle = session.client().submit(document)
     submitted = handle.submitted
     assert submitted is not None
     if session.is_json:

@@ -6,14 +6,10 @@ from typing import Any
 
 import pytest
 
-from dyrygentd import wire
-from dyrygentd.compat.celery_dyrygent.adoption import NODE_FIELDS
 from tests.cli.test_dyrygentctl import Ctl, ctl
 from tests.http.support import Daemon
 
 __all__ = ["ctl"]
-
-CAN_ADOPT = "adopted" in NODE_FIELDS
 
 
 def workflow(**changes: Any) -> dict[str, Any]:
@@ -100,13 +96,3 @@ def test_missing_file_is_told(ctl: Ctl) -> None:
     """A file that is not there is named."""
     result = ctl("adopt", "nothing.json")
     assert (result.exit_code, result.stderr) == (2, "error: cannot read 'nothing.json': No such file or directory\n")
-
-
-@pytest.mark.skipif(CAN_ADOPT, reason="this version takes over what is under way")
-def test_workflow_under_way_is_refused_where_it_cannot_be_told(ctl: Ctl, tmp_path: Path) -> None:
-    """A daemon that would publish running tasks again is not given them."""
-    assert "adopted" not in wire.NodeDocument.__struct_fields__
-    (tmp_path / "running.json").write_text(json.dumps(workflow(running={"drain": 1})))
-    result = ctl("adopt", "running.json")
-    assert result.exit_code == 2
-    assert "cannot take over" in result.stderr

@@ -16,13 +16,10 @@ from celery import Celery, chain, group
 from kombu.entity import Queue
 
 from dyrygentd import wire
-from dyrygentd.compat.celery_dyrygent import adopted_definition, adoption, workflow_dict_of
-from dyrygentd.compat.celery_dyrygent.adoption import for_this_version, node_names
+from dyrygentd.compat.celery_dyrygent import adopted_definition, workflow_dict_of
+from dyrygentd.compat.celery_dyrygent.adoption import node_names
 from dyrygentd.errors import BadNode, BadRequest, DyrygentError, EmptyWorkflow, UnknownDependency
 from tests.compat.test_same import task
-
-CAN_ADOPT = "adopted" in adoption.NODE_FIELDS
-HAS_POLICY = "policy" in adoption.FIELDS
 
 
 def workflow_dict(app: Celery, canvas: Any, **changes: Any) -> dict[str, Any]:
@@ -43,9 +40,8 @@ def marks(document: dict[str, Any]) -> dict[str, str | None]:
 
 
 def decoded(document: dict[str, Any]) -> Any:
-    """Read a definition as the daemon does, without what this version cannot say yet."""
-    known = {**document, "nodes": [{k: v for k, v in node.items() if k != "adopted" or CAN_ADOPT} for node in document["nodes"]]}
-    return wire.decode_definition(json.dumps(for_this_version(known)).encode(), nodes_max=10_000)
+    """Read a definition as the daemon does."""
+    return wire.decode_definition(json.dumps(document).encode(), nodes_max=10_000)
 
 
 # --- definitions ----------------------------------------------------------------------------------------------------
@@ -149,6 +145,7 @@ def test_limit_of_time_becomes_the_deadline(app: Celery) -> None:
     found = workflow_dict(app, task(app))
     assert "policy" not in adopted_definition(found)
     assert adopted_definition({**found, "processing_limit_ts": 1100}, now=1000.0)["policy"] == {"deadline_s": 100.0}
+    assert "policy" not in adopted_definition({**found, "processing_limit_ts": 10**12}, now=1000.0)
     assert adopted_definition({**found, "processing_limit_ts": 900}, now=1000.0)["policy"] == {"deadline_s": 1.0}
 
 
@@ -188,17 +185,6 @@ def test_damaged_dicts_are_told_apart(
     """The message says what is wrong with which node, since nobody knows these dicts by heart."""
     with pytest.raises(error, match=words):
         adopted_definition(change(workflow_dict(app, task(app))))
-
-
-def test_finished_nodes_are_left_out_where_they_cannot_be_told(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a word for it on the wire, what was skipped is left out: no value passes, so the order stays the same."""
-    monkeypatch.setattr(adoption, "NODE_FIELDS", adoption.NODE_FIELDS - {"adopted"})
-    found = workflow_dict(app, chain(task(app), task(app)))
-    first, second = ids(found)
-    document = for_this_version(adopted_definition({**found, "finished": {first: True}}))
-    assert [(node["task_id"], node["after"]) for node in document["nodes"]] == [(second, [])]
-    with pytest.raises(BadRequest, match="cannot take over a workflow with nodes that run or failed"):
-        for_this_version(adopted_definition({**found, "running": {first: 1}}))
 
 
 # --- messages -------------------------------------------------------------------------------------------------------

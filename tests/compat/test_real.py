@@ -11,7 +11,6 @@ import pytest
 
 from dyrygentd.client.sync import Client
 from dyrygentd.daemon.embedded import EmbeddedServer
-from tests.compat.test_adoption import CAN_ADOPT
 from tests.support.daemon import ROOT, Daemon
 from tests.support.servers import CeleryWorker, wait_until
 from tests.support.tasks import records
@@ -288,7 +287,6 @@ def _wait_for_the_middle(site: Site, worker: CeleryWorker) -> None:
     wait_until(lambda: worker.log().count("workflow-processor[") >= ticks + 4)
 
 
-@pytest.mark.skipif(not CAN_ADOPT, reason="this version cannot take over what is under way")
 def test_workflow_under_way_moves_over(site: Site) -> None:
     """A workflow that celery-dyrygent started goes on at the daemon as soon as the workers have the changed import."""
     workflow_id = _started_by_the_original(site)

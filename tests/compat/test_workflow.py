@@ -20,7 +20,6 @@ from dyrygentd.compat.celery_dyrygent import (
     register_workflow_processor,
 )
 from dyrygentd.errors import DaemonUnreachable, RemoteError
-from tests.compat.test_adoption import CAN_ADOPT, HAS_POLICY
 from tests.compat.test_same import task
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
@@ -185,15 +184,11 @@ def test_options_go_to_each_task(app: Celery) -> None:
     assert [node["options"] for node in workflow.definition()["nodes"]] == [{"priority": 8}] * 2
 
 
-@pytest.mark.skipif(HAS_POLICY, reason="the workflow's own policy says when it starts")
-def test_start_is_put_off_by_the_tasks(app: Celery, at: Daemon) -> None:
-    """The workflow's countdown holds what starts first, and adds to a countdown of its own."""
-    workflow = built(chain(task(app).set(countdown=50), task(app)), options={"countdown": 100})
+def test_workflow_starts_later(app: Celery, at: Daemon) -> None:
+    """The workflow's countdown puts off the workflow, and not its tasks one by one."""
+    workflow = built(chain(task(app), task(app)), options={"countdown": 100})
     result = workflow.apply_async()
-    held = [node.held_until for node in result.handle.nodes()]
-    assert held[0] is not None
-    assert held[0] == pytest.approx(time.time() + 150, abs=5)
-    assert held[1] is None
+    assert (result.handle.status().state, result.state) == ("scheduled", "PENDING")
     result.revoke()
 
 
@@ -341,6 +336,18 @@ def test_overdue_workflow_is_an_error(app: Celery, at: Daemon, heard: list[tuple
     assert "on_finish" not in dict(heard)
 
 
+def test_daemon_ends_what_takes_too_long(app: Celery, at_holding: Daemon, heard: list[tuple[str, Any]]) -> None:
+    """The limit of processing time is kept by the daemon, also if nobody looks, and whoever waits gets the original's error."""
+    workflow = built(chain(task(app), task(app)))
+    workflow.set_max_processing_time(1)
+    result = workflow.apply_async()
+    WorkflowResult(result.id, socket=at_holding.path).get(timeout=20, propagate=False)
+    assert not result.successful()
+    with pytest.raises(WorkflowException, match="processed for too long"):
+        result.get(timeout=10)
+    assert heard[-1] == ("on_state_change", "ERROR")
+
+
 def test_forgotten_workflow_is_an_error(app: Celery, at: Daemon) -> None:
     """A workflow that the daemon does not know any more is not submitted again."""
     workflow = built(task(app))
@@ -412,11 +419,10 @@ def test_processor_gives_up_what_cannot_run(app: Celery, at: Daemon) -> None:
         processed(app, signature.kwargs["workflow_dict"], signature.id)
 
 
-@pytest.mark.skipif(CAN_ADOPT, reason="this version takes over what is under way")
 def test_workflow_in_mid_flight_is_not_given_up(app: Celery, at: Daemon) -> None:
-    """As long as a workflow in mid-flight cannot be handed over, its message comes back unchanged."""
+    """A workflow in mid-flight that the daemon refuses keeps its message, for somebody to look at, until its time is over."""
     register_workflow_processor(app, shared=False, socket=at.path)
-    workflow = built(task(app))
+    workflow = built(task(app).set(serializer="pickle"))
     workflow.simulate_tick()
     workflow.state = "RUNNING"
     signature = workflow.freeze()
@@ -425,7 +431,6 @@ def test_workflow_in_mid_flight_is_not_given_up(app: Celery, at: Daemon) -> None
     assert back["running"] == workflow.running
 
 
-@pytest.mark.skipif(not CAN_ADOPT, reason="this version cannot take over what is under way")
 def test_workflow_in_mid_flight_goes_on(app: Celery, at_holding: Daemon) -> None:
     """A message of the original is handed over by the next worker that gets it: done is done, what runs is awaited."""
     register_workflow_processor(app, shared=False, socket=at_holding.path)

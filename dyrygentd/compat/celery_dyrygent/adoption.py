@@ -23,9 +23,7 @@ from dyrygentd.errors import BadNode, BadRequest, EmptyWorkflow, UnknownDependen
 #: ``version`` of the dicts of celery-dyrygent 0.8.0, the only one there is.
 VERSION: Final = 1
 
-#: What a definition and its nodes can say in this version.
-FIELDS: Final = frozenset(wire.WorkflowDocument.__struct_fields__)
-NODE_FIELDS: Final = frozenset(wire.NodeDocument.__struct_fields__)
+_DEADLINE_MAX_S: Final = 5 * 366 * 86_400
 
 #: Never pickle: what is adopted may come from a broker that others write to.
 _ACCEPTED: Final = frozenset({"application/json", "application/x-yaml", "application/x-msgpack"})
@@ -133,22 +131,13 @@ def node_names(nodes: Mapping[str, Any]) -> dict[str, str]:
     return {task_id: name if counts[name] == 1 else task_id for task_id, name in short.items()}
 
 
-def for_this_version(document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a definition what this version's wire form does not know yet, as far as that changes nothing.
-
-    Raises:
-        BadRequest: The workflow is in mid-flight, and that cannot be said.
-    """
-    known = {name: value for name, value in document.items() if name in FIELDS}
-    if "adopted" not in NODE_FIELDS:
-        known = _without_finished(known)
-    return {**known, "nodes": [{name: value for name, value in node.items() if name in NODE_FIELDS} for node in known["nodes"]]}
-
-
 def _policy(workflow_dict: Mapping[str, Any], now: float) -> dict[str, Any]:
     """Turn the limit of processing time into the workflow's deadline; one that is over is over at once."""
     limit_at = workflow_dict.get("processing_limit_ts")
-    return {} if limit_at is None else {"deadline_s": max(1.0, float(limit_at) - now)}
+    # Who sets a limit of many years means none.
+    if limit_at is None or limit_at - now > _DEADLINE_MAX_S:
+        return {}
+    return {"deadline_s": max(1.0, float(limit_at) - now)}
 
 
 def _checked_nodes(workflow_dict: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -234,22 +223,6 @@ class _Joins:
         """Return the joins as nodes."""
         for wanted, name in self._joins.items():
             yield {"name": name, "join": True, "after": [self._names[each] for each in wanted]}
-
-
-def _without_finished(document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out nodes that have succeeded, and what they held back; no value passes, so the rest runs in the same order."""
-    done = {node["name"] for node in document["nodes"] if node.get("adopted") == "succeeded"}
-    if any(node.get("adopted", "succeeded") != "succeeded" for node in document["nodes"]):
-        raise BadRequest(
-            "this version cannot take over a workflow with nodes that run or failed",
-            next_step="let it finish where it runs, or upgrade dyrygentd",
-        )
-    nodes = [
-        {**node, "after": [name for name in node.get("after", ()) if name not in done]}
-        for node in document["nodes"]
-        if node["name"] not in done
-    ]
-    return {**document, "nodes": nodes}
 
 
 # --- messages -------------------------------------------------------------------------------------------------------

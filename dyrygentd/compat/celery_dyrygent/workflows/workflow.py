@@ -19,7 +19,7 @@ from celery.canvas import Signature, _chain, chord, chunks, group, maybe_signatu
 from dyrygentd import wire
 from dyrygentd.client import forms
 from dyrygentd.client.sync import Client
-from dyrygentd.compat.celery_dyrygent.adoption import FIELDS, adopted_definition, for_this_version, node_names
+from dyrygentd.compat.celery_dyrygent.adoption import adopted_definition, node_names
 from dyrygentd.compat.celery_dyrygent.celery import inspect
 from dyrygentd.compat.celery_dyrygent.workflows.exceptions import WorkflowException
 from dyrygentd.compat.celery_dyrygent.workflows.node import WorkflowNode
@@ -341,8 +341,7 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
 
     def definition(self) -> dict[str, Any]:
         """Return the definition document that is submitted; `dyrygentctl submit` and `Client.submit` take it too."""
-        document = adopted_definition(self.to_dict(), key=self.id or self._key)
-        return for_this_version(document)
+        return adopted_definition(self.to_dict(), key=self.id or self._key)
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -512,7 +511,7 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
         document = self.definition()
         start_at = _start_at(self.workflow_options) if not self.via_worker else None
         if start_at is not None:
-            _start_later(document, start_at)
+            document.setdefault("policy", {})["start_at"] = start_at
         handle = client.submit(document)
         self.stats[_ID_IN_STATS] = handle.id
         self.id = self.id or handle.id
@@ -523,13 +522,11 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
         known = {*self.running, *self.finished}
         task_ids = {name: task_id for task_id, name in node_names(self._plain_nodes()).items()}
         running: dict[str, int] = {}
-        # What was skipped before the submission may be unknown to the daemon.
-        finished = dict(self.finished)
+        finished: dict[str, bool] = {}
         for node in nodes:
             task_id = task_ids.get(node.name)
             if task_id is None:
                 continue
-            finished.pop(task_id, None)
             if node.state in _FINISHED:
                 finished[task_id] = _FINISHED[node.state]
             elif node.state in _RUNNING:
@@ -571,17 +568,6 @@ def _start_at(workflow_options: Mapping[str, Any]) -> float | None:
         return None
     moment = eta if isinstance(eta, datetime) else datetime.fromisoformat(eta)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _start_later(document: dict[str, Any], start_at: float) -> None:
-    """Let nothing start before a time: by the workflow's policy, or by what starts first if there is none in this version."""
-    if "policy" in FIELDS:
-        document.setdefault("policy", {})["start_at"] = start_at
-        return
-    for node in document["nodes"]:
-        if not node.get("after") and not node.get("join"):
-            options = node.setdefault("options", {})
-            options["eta"] = max(start_at + options.pop("countdown", 0), options.get("eta", 0))
 
 
 def _gone(member: str, instead: str) -> WorkflowException:

@@ -83,6 +83,16 @@ def test_three_steps(directory: Path, environment: dict[str, str], worker: Celer
             assert json.loads(done.stdout)["result"] == result
 
 
+def test_moved_from_celery_dyrygent(
+    directory: Path, environment: dict[str, str], worker: CeleryWorker, run: Callable[[str], str]
+) -> None:
+    """Code written for celery-dyrygent runs with changed imports, and its hooks with it."""
+    arguments = ["--app", "tasks:app", "--database", "state.db", "--socket", "dyrygentd.sock"]
+    environment["DYRYGENTD_SOCKET"] = "dyrygentd.sock"
+    with Daemon(arguments, directory=directory, environment=environment):
+        assert run("moved.py") == "RUNNING\nSUCCESS\n"
+
+
 def test_two_schedulers_in_one_program(worker: CeleryWorker, run: Callable[[str], str]) -> None:
     """Two schedulers run side by side in one program, each with its own database."""
     halves = [width // 2 for width in range(100)]

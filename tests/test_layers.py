@@ -54,6 +54,7 @@ INSIDE_FUNCTIONS: dict[str, set[str]] = {
     "cli/demo.py": {"daemon"},
     # Only with --app, which imports Celery: what the workers are asked for comes by way of it.
     "cli/lint.py": {"transport"},
+    "cli/adopt.py": {"compat"},
 }
 
 _LOOP = {"scheduler", "transport", "store", "http", "client/aio.py", "daemon", "cli/serve.py", "cli/demo.py"}

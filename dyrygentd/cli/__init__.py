@@ -118,6 +118,6 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
 
 
 # The commands register themselves with `main`.
-from dyrygentd.cli import control, lint, show, submit  # noqa: E402
+from dyrygentd.cli import adopt, control, lint, show, submit  # noqa: E402
 
-__all__ = ["control", "lint", "main", "show", "submit"]
+__all__ = ["adopt", "control", "lint", "main", "show", "submit"]

@@ -1,0 +1,58 @@
+"""`dyrygentctl adopt`: take over a workflow of celery-dyrygent that is under way."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from dyrygentd.cli import USAGE, Session, command, fail, main, say
+
+
+@main.command(short_help="Take over a workflow of celery-dyrygent.")
+@click.argument("file")
+@click.option("--name", help="Name of the workflow [default: its id there].")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Print the definition and submit nothing.")
+@command
+def adopt(session: Session, file: str, name: str | None, is_dry_run: bool) -> None:
+    """Go on with the workflow in FILE (- for stdin): a message of the task 'workflow-processor', or a workflow's dict as JSON.
+
+    What has finished stays finished, what runs is awaited, the rest is published, under the same task ids. See to it first that
+    no worker will process the message any more, or both will publish tasks. Adopting a workflow twice creates nothing.
+    """
+    # Celery is imported where a canvas or one of its messages is read, and nowhere else in the client.
+    from dyrygentd import wire
+    from dyrygentd.compat.celery_dyrygent import adoption
+    from dyrygentd.core.graph import NODES_MAX
+    from dyrygentd.errors import DyrygentError
+
+    try:
+        workflow = adoption.workflow_dict_of(_read(file))
+        document = adoption.adopted_definition(workflow, name=name)
+        wire.decode_definition(json.dumps(document).encode(), nodes_max=NODES_MAX)
+    except DyrygentError as error:
+        fail(f"cannot adopt '{file}': {error}", next_step=error.next_step, status=USAGE)
+    marks = [node.get("adopted") for node in document["nodes"] if not node.get("join")]
+    counts = {word: marks.count(word) for word in ("succeeded", "failed", "dispatched")}
+    words = f"{len(marks)} tasks: " + ", ".join(f"{count} {word}" for word, count in counts.items())
+    if is_dry_run:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        say(f"would adopt {words}")
+        return
+    handle = session.client().submit(document)
+    submitted = handle.submitted
+    assert submitted is not None
+    if session.is_json:
+        click.echo(wire.encode(submitted))
+        return
+    click.echo(submitted.id)
+    say(f"adopted '{submitted.name}', {words}" if submitted.created else "known already, nothing was created")
+
+
+def _read(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        fail(f"cannot read '{file}': {error.strerror}", status=USAGE)

@@ -7,6 +7,7 @@ Observed on Celery 5.6 and 5.7 (result metas as JSON):
   keeps the task id.
 - SUCCESS is never overwritten by a worker. FAILURE and REVOKED can be, by a retry or a redelivery: whoever reads takes the first
   final state and counts the rest (celery#3085).
+- IGNORED and REJECTED are stored by our addition to workers alone (`dyrygentd.worker`), and come at the end.
 - FAILURE is also what a lost child process (WorkerLostError), an unknown task (NotRegistered) and a time limit leave behind.
 """
 
@@ -34,8 +35,11 @@ def event_of_meta(task_id: str, meta: dict[str, Any]) -> TaskEvent | None:
         return _succeeded(task_id, result)
     if status == states.FAILURE:
         return TaskFailed(task_id, _one_line(result))
+    if status == states.REJECTED:
+        return TaskFailed(task_id, f"rejected: {_one_line(result)}")
     if status == states.REVOKED:
         return TaskRevoked(task_id, str(result) if result is not None else "revoked")
+    # IGNORED will be an event of its own once the core has a policy for it; until then it is shown, and nothing follows from it.
     return TaskReported(task_id, status)
 
 

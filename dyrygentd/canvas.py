@@ -77,7 +77,8 @@ def definition_of(
     value = _Importer(workflow).read(what, ())
     if value is None:
         raise EmptyWorkflow
-    if isinstance(value, list) and len(value) == 1 and workflow._signatures[value[0]] is None:
+    is_group = isinstance(what, Mapping) and _kind_of(what) in _GROUPS
+    if is_group and isinstance(value, list) and len(value) == 1 and workflow._signatures[value[0]] is None:
         # The only member is itself worth a list, and that is what `group.apply_async` answers with.
         value = value[0]
     return workflow._definition(key=key, output=workflow._one_node(value))

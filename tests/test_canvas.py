@@ -455,6 +455,7 @@ def test_only_member_that_is_a_list_is_the_value() -> None:
     assert value_of(definition_of(group(inner)).graph) == [["b", ["a"]], ["c", ["a"]]]
     assert value_of(definition_of(chord([inner], d.s())).graph) == ["d", [[["b", ["a"]], ["c", ["a"]]]]]
     assert value_of(definition_of(group(a.s())).graph) == [["a"]]
+    assert value_of(definition_of(chord([a.s()], group(inner))).graph) == [[["b", ["a", [["a"]]]], ["c", ["a", [["a"]]]]]]
 
 
 def test_partial_arguments_of_containers() -> None:

@@ -210,8 +210,9 @@ def _list(members: tuple[Tree, ...], given: Any, expected: Expected) -> Any:
 def _steps(tree: Chain) -> Iterator[Tree]:
     """List a chain's steps; a group of one counts as its member."""
     for number, step in enumerate(tree.steps):
-        # But for what stands first before `|`, and a group after that: they make a chord.
-        stays = tree.style == "pipe" and (number == 0 or (number == 1 and isinstance(tree.steps[0], Group)))
+        # But for what stands first before `|`, and a group after that: they make a chord. `chain()` joins its steps with `|`.
+        is_second = number == 1 and isinstance(tree.steps[0], Group) and (tree.style == "pipe" or len(tree.steps[0].members) > 1)
+        stays = (tree.style == "pipe" and number == 0) or (tree.style != "raw" and is_second)
         yield step.members[0] if isinstance(step, Group) and len(step.members) == 1 and not stays else step
 
 
@@ -232,6 +233,8 @@ def differences_of(tree: Tree, version: str) -> set[str]:
     if any(_reorders(part) for part in _parts(tree)):
         found.add("nested-group-order")
     if any(_repeats(_flat_steps(part)) for part in _parts(tree)):
+        found.add("chain-of-groups")
+    if any(_hides_a_group_body(part) for part in _parts(tree)):
         found.add("chain-of-groups")
     if any(_starts_with_raw_group(inner) for part in _parts(tree) for inner in _places(part)):
         found.add("group-first-in-member")
@@ -261,6 +264,14 @@ def _places(tree: Tree) -> tuple[Tree, ...]:
         case Chord():
             return (*tree.header, tree.body)
     return ()
+
+
+def _hides_a_group_body(tree: Tree) -> bool:
+    """Tell whether `chain()` makes a chord of two groups, whose body of one then hands its only value on as it is."""
+    if not isinstance(tree, Chain) or tree.style != "chain" or len(tree.steps) < 3:
+        return False
+    first, second = tree.steps[:2]
+    return isinstance(first, Group) and isinstance(second, Group) and len(second.members) == 1
 
 
 def _starts_with_raw_group(tree: Tree) -> bool:

@@ -5,22 +5,15 @@ every member of a header. Signatures are dicts, so objects and their dict forms 
 Celery itself is not needed to read them. Celery 5.6 and 5.7 build different trees for one expression (``group | task`` is a
 chord in one place and a chain in another); the rules below give both the same edges.
 
-What a canvas is worth to whoever comes after it is one node (task, chain, chord), or a list of nodes (group). A list becomes
-a join when something depends on it, when it is a chord's header, or when it is the value of the whole. Lists inside lists are
-spliced, in source order.
+What a canvas is worth to whoever comes after it is one node (task, chain, chord), or a list of nodes (group, and a chain or chord
+that ends in one). A list becomes a join when something depends on it, when it is a chord's header, when it is a member of another
+list, or when it is the value of the whole. A group that stands directly in a group is spliced into it, in source order.
 
-Where this differs from Celery, on purpose:
-
-- ``chain(g1, g2, g3)`` runs g3 once, with the list of g2; Celery runs it once per member of g2 (celery#8180).
-- A header's nested groups keep their source order; Celery reverses them.
-- A group or chain inside another keeps its own options and callbacks, under the outer group's; Celery drops them.
-- ``link_error`` on a group or chord is added to the tasks' own; Celery replaces them in a group. It reaches the body of a chord
-  and not its header, which is Celery's default (``task_allow_error_cb_on_chord_header``).
-- An empty group in a chain is left out (Celery 5.6 passes ``[]`` on).
+Where this differs from Celery on purpose is listed in `dyrygentd.differences`, and tested against Celery.
 """
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -63,6 +56,7 @@ _KIND_BY_TASK = {
     "celery.chunks": "chunks",
 }
 _CONTAINERS = frozenset({"chain", "group", "chord", "chunks"})
+_GROUPS = frozenset({"group", "chunks"})
 #: One task each: ``celery.map`` and ``celery.starmap`` work through their list inside a worker.
 _TASKS = frozenset({"", "xmap", "xstarmap"})
 
@@ -94,6 +88,10 @@ def definition_of(
     value = _Importer(workflow).read(what, ())
     if value is None:
         raise EmptyWorkflow
+    is_group = isinstance(what, Mapping) and _kind_of(what) in _GROUPS
+    if is_group and isinstance(value, list) and len(value) == 1 and workflow._signatures[value[0]] is None:
+        # The only member is itself worth a list, and that is what `group.apply_async` answers with.
+        value = value[0]
     return workflow._definition(key=key, output=workflow._one_node(value))
 
 
@@ -364,7 +362,7 @@ class Workflow:
 
     def _one_node(self, value: "_Value") -> int:
         """Return the node that has this value; a list needs a join."""
-        return value if isinstance(value, int) else self._add(None, tuple(_flat(value)))
+        return value if isinstance(value, int) else self._add(None, tuple(value))
 
     def _named(self, number: int, name: str | None) -> NodeRef:
         if name is not None:
@@ -454,8 +452,8 @@ def _one_of(kind: type[_Word], node: str, field: str, word: str) -> _Word:
 
 # --- the importer ---------------------------------------------------------------------------------------------------
 
-#: What a canvas is worth: a node, or a list that may hold lists. None stands for a canvas without tasks, which added no nodes.
-_Value = int | list["_Value"]
+#: What a canvas is worth: a node, or a list of nodes. None stands for a canvas without tasks, which added no nodes.
+_Value = int | list[int]
 
 
 class _Passed(NamedTuple):
@@ -463,7 +461,8 @@ class _Passed(NamedTuple):
 
     Attributes:
         options: Go before the options of whatever starts first in here.
-        link: For whatever ends last in here.
+        link: For whatever ends last in here; each member of a group.
+        link_first: For the first member of the group that this is handed to, without its value.
         link_error: For all in here.
         args: Come before the arguments of whatever starts first in here.
         kwargs: Go before the keyword arguments of whatever starts first in here.
@@ -472,6 +471,7 @@ class _Passed(NamedTuple):
 
     options: Mapping[str, Any] = {}
     link: tuple[Any, ...] = ()
+    link_first: tuple[Any, ...] = ()
     link_error: tuple[Any, ...] = ()
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
@@ -547,27 +547,32 @@ class _Importer:
         steps = _members(visit, "tasks")
         inner = _passed_on(visit)
         last = max((number for number, step in enumerate(steps) if not _is_empty(step)), default=-1)
-        between = _Passed(link_error=inner.link_error) if inner.link_error else _NOTHING
+        passed = inner._replace(link=())
         value: _Value | None = None
         for number, step in enumerate(steps):
-            passed = inner._replace(link=()) if value is None else between
-            if number == last and inner.link:
-                passed = passed._replace(link=inner.link)
+            if number == last:
+                passed = _with_link(passed, inner.link, step, is_body=isinstance(value, list))
             mark = len(self._workflow)
             after = visit.after if value is None else (self._workflow._one_node(value),)
             found = yield _Visit(step, after, passed, f"step {number + 1} of the chain", unrolls=True)
             if found is None:
                 # The step is empty; the join that was made for it is not needed.
                 self._workflow._cut(mark)
-            else:
-                value = found
+                continue
+            # Celery makes a chord of a group and what follows it, and a chord's options are for its body too.
+            is_header = isinstance(found, list) and _kind_of(step) in _GROUPS
+            passed = _Passed(_without_delays(passed.options) if is_header else {}, link_error=inner.link_error)
+            value = found
         return value
 
     def _walk_group(self, visit: _Visit) -> _Walk:
         """All members depend on what precedes; their values are a list."""
         members = _members(visit, "tasks")
         is_unrolled = visit.unrolls and len(members) == 1
-        values = yield from self._walk_members(members, visit, _passed_on(visit), "member {} of the group", is_unrolled)
+        passed = _passed_on(visit)
+        if is_unrolled:
+            passed = passed._replace(link=passed.link + passed.link_first, link_first=())
+        values = yield from self._walk_members(members, visit, passed, "member {} of the group", is_unrolled)
         return values[0] if values and is_unrolled else values or None
 
     def _walk_chord(self, visit: _Visit) -> _Walk:
@@ -583,11 +588,8 @@ class _Importer:
             values = yield from self._walk_members(members, visit, above, "member {} of the chord's header", False)
         if body is None:
             return values or None
-        below = _Passed(
-            options={key: value for key, value in inner.options.items() if key not in _DELAYS},
-            link=inner.link,
-            link_error=inner.link_error,
-        )
+        below = _Passed(_without_delays(inner.options), link_error=inner.link_error)
+        below = _with_link(below, inner.link, body, is_body=True)
         mark = len(self._workflow)
         after: Sequence[int]
         if values:
@@ -603,16 +605,17 @@ class _Importer:
 
     def _walk_members(
         self, members: Sequence[Any], visit: _Visit, passed: _Passed, place: str, is_unrolled: bool
-    ) -> Generator[_Visit, _Value | None, list[_Value]]:
-        values: list[_Value] = []
-        # Celery links a group's callback to the first member, without its value: one call, not one per member.
-        first = passed._replace(link=tuple(map(_immutable, passed.link))) if passed.link else passed
-        others = passed._replace(link=()) if passed.link else passed
+    ) -> Generator[_Visit, _Value | None, list[int]]:
+        values: list[int] = []
         for number, member in enumerate(members):
-            place_of_member = place.format(number + 1)
-            found = yield _Visit(member, visit.after, others if number else first, place_of_member, unrolls=is_unrolled)
-            if found is not None:
-                values.append(found)
+            handed = passed
+            if passed.link_first:
+                handed = _with_link_first(passed, member) if number == 0 else passed._replace(link_first=())
+            found = yield _Visit(member, visit.after, handed, place.format(number + 1), unrolls=is_unrolled)
+            if isinstance(found, list) and _kind_of(member) in _GROUPS:
+                values.extend(found)
+            elif found is not None:
+                values.append(self._workflow._one_node(found))
         return values
 
     def _walk_chunks(self, visit: _Visit) -> _Walk:
@@ -625,20 +628,6 @@ class _Importer:
         starmaps = [{"task": "celery.starmap", "kwargs": {"task": task, "it": part}, "immutable": True} for part in parts]
         group = {**visit.what, "task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": starmaps}}
         return (yield visit._replace(what=group, unrolls=False))
-
-
-def _flat(values: list[_Value]) -> Iterator[int]:
-    """Go through a list of lists in order."""
-    stack = [iter(values)]
-    while stack:
-        for value in stack[-1]:
-            if isinstance(value, int):
-                yield value
-            else:
-                stack.append(iter(value))
-                break
-        else:
-            stack.pop()
 
 
 def _kind(visit: _Visit) -> str:
@@ -697,6 +686,7 @@ def _passed_on(visit: _Visit) -> _Passed:
     return _Passed(
         options=_overridden(own, passed.options),
         link=_with(_listed(options.get("link")), passed.link),
+        link_first=passed.link_first,
         link_error=_with(_listed(options.get("link_error")), passed.link_error),
         args=args if is_sealed else passed.args + args,
         kwargs=kwargs if is_sealed else {**kwargs, **passed.kwargs},
@@ -714,6 +704,27 @@ def _listed(callbacks: Any) -> tuple[Any, ...]:
     if callbacks is None:
         return ()
     return tuple(callbacks) if isinstance(callbacks, list | tuple) else (callbacks,)
+
+
+def _with_link(passed: _Passed, link: tuple[Any, ...], part: Any, *, is_body: bool) -> _Passed:
+    """Hand a container's callbacks to the part that ends last in it.
+
+    As options of a group they go to each member; linked to a group that is a chord's body, to the first without its value.
+    """
+    if is_body and isinstance(part, Mapping) and _kind_of(part) in _GROUPS:
+        return passed._replace(link_first=link)
+    return passed._replace(link=link)
+
+
+def _with_link_first(passed: _Passed, member: Any) -> _Passed:
+    """Hand a group's callbacks to its first member."""
+    if isinstance(member, Mapping) and _kind_of(member) in _GROUPS:
+        return passed
+    return passed._replace(link=_with(passed.link, tuple(map(_immutable, passed.link_first))), link_first=())
+
+
+def _without_delays(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in _DELAYS}
 
 
 def _immutable(callback: Any) -> Any:

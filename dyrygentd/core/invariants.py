@@ -52,8 +52,12 @@ def _check_marks(workflow: RunningWorkflow, node: int, state: NodeState) -> None
     _require(workflow, node, (state is NodeState.BLOCKED) == (node in workflow.blocked_by), "is blocked by nobody, or blames one")
     _require(workflow, node, node not in workflow.unneeded or state is NodeState.SKIPPED, "is not needed, and not skipped")
     _require(workflow, node, node not in workflow.on_hold or not state.is_settled, "is settled, and an operator's hold is left")
-    _require(workflow, node, node not in workflow.on_hold or state is not NodeState.READY, "is ready although an operator holds it")
-    _require(workflow, node, bool(workflow.settled_at[node]) == state.is_settled, "is settled without a time, or has one too early")
+    _require(
+        workflow, node, node not in workflow.on_hold or state is not NodeState.READY, "is ready although an operator holds it"
+    )
+    _require(
+        workflow, node, bool(workflow.settled_at[node]) == state.is_settled, "is settled without a time, or has one too early"
+    )
 
 
 def _check_dependencies(workflow: RunningWorkflow, node: int, state: NodeState) -> None:

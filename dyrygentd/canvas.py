@@ -15,9 +15,8 @@ Where this differs from Celery on purpose is listed in `dyrygentd.differences`, 
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from kombu.utils import json
@@ -32,6 +31,7 @@ from dyrygentd.core.graph import (
     NodeSpec,
     Signature,
 )
+from dyrygentd.core.options import SECONDS_MAX, flaw_of, is_number, shown
 from dyrygentd.core.policy import (
     PLAIN,
     PLAIN_WORKFLOW,
@@ -42,6 +42,7 @@ from dyrygentd.core.policy import (
     Rule,
     WorkflowPolicy,
 )
+from dyrygentd.core.policy_checks import checked_policy, checked_retry, checked_seconds, checked_word
 from dyrygentd.errors import BadNode, BadRequest, DuplicateNode, EmptyWorkflow, NotACanvas
 
 _CALLBACKS = frozenset({"link", "link_error"})
@@ -64,11 +65,19 @@ _Canvas = Mapping[str, Any]
 
 
 def definition_of(
-    what: object, *, name: str | None = None, key: str | None = None, labels: Mapping[str, str] | None = None
+    what: object,
+    *,
+    name: str | None = None,
+    key: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    has_good_options: bool = True,
 ) -> Definition:
     """Turn a canvas, a `Workflow` or a `Definition` into what is submitted.
 
     Name, key and labels given here go before those that ``what`` has.
+
+    Args:
+        has_good_options: Whether publish options with which nothing could be published are refused. A linter reads on.
 
     Raises:
         NotACanvas: Something in it is no signature; the message tells its type and where it was found.
@@ -85,6 +94,7 @@ def definition_of(
         case Workflow():
             return definition_of(what.definition(key=key), name=name, labels=labels)
     workflow = Workflow(name, labels=labels)
+    workflow._has_good_options = has_good_options
     value = _Importer(workflow).read(what, ())
     if value is None:
         raise EmptyWorkflow
@@ -149,7 +159,8 @@ class Workflow:
         self.name = None if name is None else _checked_name(name)
         self.labels = _checked_labels(labels)
         self.payload = payload
-        self.policy = policy
+        self.policy = checked_policy(policy)
+        self._has_good_options = True
         self._policies: dict[int, NodePolicy] = {}
         self._signatures: list[Signature | None] = []
         self._after: list[Sequence[int]] = []
@@ -228,8 +239,8 @@ class Workflow:
         Raises:
             NotACanvas, BadNode, DuplicateNode
         """
-        if not 0.1 <= every_s < math.inf:
-            raise BadNode(name or "poll", "`every_s` must be 0.1 seconds or more")
+        if checked_seconds(name or "poll", "every_s", every_s) < 0.1:
+            raise BadNode(name or "poll", f"`every_s` is {every_s:g}", next_step="use 0.1 seconds or more")
         policy = _node_policy(
             name, rule=rule, pool=pool, retry=retry, payload=payload, poll_every_s=every_s, poll_timeout_s=timeout_s
         )
@@ -250,8 +261,8 @@ class Workflow:
         name: str | None = None,
     ) -> NodeRef:
         """Add a pause that holds no worker; it hands on the value of what precedes it."""
-        if not 0 < seconds < math.inf:
-            raise BadNode(name or "sleep", "a pause must be longer than 0 seconds")
+        if checked_seconds(name or "sleep", "seconds", seconds) == 0:
+            raise BadNode(name or "sleep", "a pause must be longer than 0 seconds", next_step="leave it out, or give its length")
         return self._add_taskless(name, after, _node_policy(name, rule=rule, sleep_s=seconds))
 
     def hook(self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None) -> NodeRef:
@@ -267,12 +278,14 @@ class Workflow:
 
     def _add_taskless(self, name: str | None, after: NodeRef | Iterable[NodeRef], policy: NodePolicy) -> NodeRef:
         self._check_new_name(name)
-        reference = self._named(self._add(None, self._numbers_of(after, name)), name)
+        numbers = self._numbers_of(after, name)
+        _check_rule(name, policy, numbers)
+        reference = self._named(self._add(None, numbers), name)
         self._set_policy(reference, policy)
         return reference
 
     def _add_one(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None, policy: NodePolicy) -> NodeRef:
-        reference = self._add_task(signature, after, name)
+        reference = self._add_task(signature, after, name, policy)
         self._set_policy(reference, policy)
         return reference
 
@@ -280,9 +293,10 @@ class Workflow:
         if policy != PLAIN:
             self._policies[reference.number] = policy
 
-    def _add_task(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None) -> NodeRef:
+    def _add_task(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None, policy: NodePolicy) -> NodeRef:
         self._check_new_name(name)
         numbers = self._numbers_of(after, name)
+        _check_rule(name, policy, numbers)
         visit = _Visit(signature, numbers, _NOTHING, "what was added")
         if _kind(visit) in _CONTAINERS:
             raise _not_a_canvas(f"add() takes one task, and this is a {_kind(visit)}", "use add_canvas() for it")
@@ -389,15 +403,17 @@ class Workflow:
             name = f"{made}.{suffix}"
         return name
 
-    def _numbers_of(self, after: NodeRef | Iterable[NodeRef], name: str | None) -> Sequence[int]:
+    def _numbers_of(self, after: Any, name: str | None) -> Sequence[int]:
         numbers: dict[int, None] = {}
+        if not isinstance(after, Iterable) and not isinstance(after, NodeRef):
+            raise BadNode(name or f"number {len(self) + 1}", f"`after` is {shown(after)}", next_step=_NAME_BY_REFERENCE)
         for reference in (after,) if isinstance(after, NodeRef) else after:
             node = name or f"number {len(self) + 1}"
             if not isinstance(reference, NodeRef):
                 raise BadNode(
                     node,
                     f"`after` has a '{_type_name(reference)}' in it",
-                    next_step="name nodes by what add(), join() and add_canvas() return",
+                    next_step=_NAME_BY_REFERENCE,
                 )
             if reference.workflow is not self:
                 raise BadNode(
@@ -409,6 +425,9 @@ class Workflow:
         return tuple(numbers)
 
 
+_NAME_BY_REFERENCE = "name nodes by what add(), join() and add_canvas() return"
+
+
 def _node_policy(
     name: str | None,
     *,
@@ -417,37 +436,33 @@ def _node_policy(
     retry: Retry | int | None = None,
     hook: Hook | str | None = None,
     timeout_s: float = 0.0,
+    pool: Any = "",
     payload: object = None,
     **fields: Any,
 ) -> NodePolicy:
     """Make a policy of what `Workflow` was given. Raises `BadNode` with what is allowed."""
     node = name or "without a name"
-    if isinstance(retry, int):
-        retry = Retry(attempts=retry)
-    if retry is not None and retry.attempts < 1:
-        raise BadNode(node, "`retry` must allow one attempt or more")
-    for word, seconds in (("timeout_s", timeout_s), ("timeout_s", fields.get("poll_timeout_s", 0.0))):
-        if not 0 <= seconds < math.inf:
-            raise BadNode(node, f"`{word}` must be a number of seconds, 0 or more")
+    for seconds in (timeout_s, fields.get("poll_timeout_s", 0.0)):
+        checked_seconds(node, "timeout_s", seconds)
+    if not isinstance(pool, str) or len(pool) > NAME_LENGTH_MAX:
+        raise BadNode(node, f"`pool` is {shown(pool)}", next_step="give the name of a pool of the daemon's configuration")
     return NodePolicy(
-        rule=_one_of(Rule, node, "rule", rule),
-        on_lost=None if on_lost is None else _one_of(OnLost, node, "on_lost", on_lost),
-        retry=retry,
-        hook=None if hook is None else _one_of(Hook, node, "hook", hook),
+        rule=checked_word(Rule, node, "rule", rule),
+        on_lost=None if on_lost is None else checked_word(OnLost, node, "on_lost", on_lost),
+        retry=checked_retry(node, retry),
+        pool=pool,
+        hook=None if hook is None else checked_word(Hook, node, "hook", hook),
         timeout_s=timeout_s,
         payload=b"null" if payload is None else encode_value(payload),
         **fields,
     )
 
 
-_Word = TypeVar("_Word", bound=StrEnum)
-
-
-def _one_of(kind: type[_Word], node: str, field: str, word: str) -> _Word:
-    try:
-        return kind(word)
-    except ValueError:
-        raise BadNode(node, f"`{field}` is '{word}'", next_step=f"use one of {', '.join(kind)}") from None
+def _check_rule(name: str | None, policy: NodePolicy, after: Sequence[int]) -> None:
+    if policy.rule in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and not after:
+        raise BadNode(
+            name or "without a name", f"rule '{policy.rule}' needs something to wait for", next_step="name it in `after`"
+        )
 
 
 # --- the importer ---------------------------------------------------------------------------------------------------
@@ -540,7 +555,8 @@ class _Importer:
     def add_task(self, visit: _Visit, *, name: str | None = None) -> int:
         """Add a single task."""
         name = name or self._workflow._made_name(visit.what["task"], len(self._workflow))
-        return self._workflow._add(_signature(name, visit.what, visit.passed), visit.after)
+        signature = _signature(name, visit.what, visit.passed, has_good_options=self._workflow._has_good_options)
+        return self._workflow._add(signature, visit.after)
 
     def _walk_chain(self, visit: _Visit) -> _Walk:
         """Each step depends on the one before. The chain's options go to its first step, its link to the last."""
@@ -740,7 +756,7 @@ def _with(callbacks: tuple[Any, ...], more: tuple[Any, ...]) -> tuple[Any, ...]:
 _PASS_PLAIN_DATA = "pass text, numbers, lists and dicts, or a reference to the data"
 
 
-def _signature(name: str, what: _Canvas, passed: _Passed) -> Signature:
+def _signature(name: str, what: _Canvas, passed: _Passed, *, has_good_options: bool) -> Signature:
     """Write one task's signature as the core keeps it."""
     if len(what["task"]) > NAME_LENGTH_MAX:
         raise BadNode(name[:NAME_LENGTH_MAX], f"the task's name has more than {NAME_LENGTH_MAX} characters")
@@ -751,6 +767,7 @@ def _signature(name: str, what: _Canvas, passed: _Passed) -> Signature:
         args = (*passed.args, *args) if passed.args else args
         kwargs = {**kwargs, **passed.kwargs} if passed.kwargs else kwargs
     options, countdown_s, eta_at = _split_options(name, what.get("options") or {}, passed)
+    expires_at = _checked_options(name, options) if options and has_good_options else 0.0
     return Signature(
         task=what["task"],
         args=_json_array(name, args) if args else b"[]",
@@ -759,6 +776,7 @@ def _signature(name: str, what: _Canvas, passed: _Passed) -> Signature:
         immutable=immutable or passed.is_sealed,
         countdown_s=countdown_s,
         eta_at=eta_at,
+        expires_at=expires_at,
     )
 
 
@@ -779,6 +797,36 @@ def _split_options(name: str, given: Mapping[str, Any], passed: _Passed) -> tupl
         raise BadNode(name, f"`countdown` must be a number of seconds, and is a '{_type_name(countdown)}'")
     # As in Celery, a countdown goes before an eta, and a negative one means now.
     return options, max(0.0, float(countdown)), 0.0 if countdown or eta is None else _unix_time(name, eta)
+
+
+def _checked_options(name: str, options: dict[str, Any]) -> float:
+    """Refuse what could not be published; return when it expires, which gets a time zone."""
+    for option, value in options.items():
+        flaw = flaw_of(option, value)
+        if flaw is not None:
+            raise BadNode(name, f"`{option}` {flaw.reason}", next_step=flaw.next_step)
+    return _aware_expiry(name, options) if options.get("expires") is not None else 0.0
+
+
+def _aware_expiry(name: str, options: dict[str, Any]) -> float:
+    """Return when a task expires if that is a certain time, and give it a time zone: without one, it could not be published.
+
+    A number counts from the dispatch, and is the worker's to judge.
+    """
+    expires = options["expires"]
+    if is_number(expires) and abs(expires) <= SECONDS_MAX:
+        return 0.0
+    moment: Any = expires.get("__value__") if isinstance(expires, Mapping) else expires
+    try:
+        moment = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
+    except (TypeError, ValueError):
+        next_step = f"write {expires.total_seconds():g}" if isinstance(expires, timedelta) else "give a datetime, or seconds"
+        words = f"`expires` must be a number of seconds, a datetime or ISO 8601 text, and is {shown(expires)}"
+        raise BadNode(name, words, next_step=next_step) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+        options["expires"] = moment.isoformat()
+    return max(0.0, float(moment.timestamp()))
 
 
 def _unix_time(name: str, eta: Any) -> float:

@@ -599,7 +599,7 @@ def test_empty_canvas_is_refused(canvas: Any) -> None:
         (a.s(float("nan")), "node 'a-2': argument 1 is a 'float' that JSON cannot carry: Out of range"),
         (a.s({(1, 2): 3}), "node 'a-2': argument 1 is a 'dict' that JSON cannot carry"),
         (a.s().set(headers={"x": object()}), "node 'a-2': option 'headers' is a 'dict' that JSON cannot carry"),
-        (a.s().set(link=b), "node 'a-2': option 'link' is a "),
+        (a.s().set(link=b), "node 'a-2': `link` must be a signature or a list of them, and is "),
         (a.s().set(serializer="pickle"), "node 'a-2': serializer 'pickle' is not accepted"),
         (a.s().set(countdown="5"), "node 'a-2': `countdown` must be a number of seconds, and is a 'str'"),
         (a.s().set(countdown=float("inf")), "node 'a-2': `countdown` must be a number of seconds"),

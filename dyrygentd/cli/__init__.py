@@ -1,19 +1,23 @@
 """`dyrygentctl`: see and control workflows from a shell. The home of click and rich.
 
+`show` and `explain` look, `verbs` changes something, `control` waits; `render` knows what things look like.
+
 Data goes to stdout, words to stderr. What costs time to import (rich, the client, a canvas) is imported inside functions, so
 that help and completion answer at once.
 """
 
 import functools
+import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from dyrygentd import __version__
-from dyrygentd.errors import DaemonUnreachable, DyrygentError
+from dyrygentd.errors import ConfigurationError, DaemonUnreachable, DyrygentError
 
 if TYPE_CHECKING:
     from dyrygentd.client.sync import Client, Handle
@@ -31,15 +35,23 @@ class Session:
 
     socket: str | None
     is_json: bool
+    _client: "Client | None" = field(default=None, repr=False)
 
     def client(self) -> "Client":
-        """Make a client; another version of the daemon is told on stderr."""
+        """Return the client; another version of the daemon is told on stderr."""
         from dyrygentd.client.sync import Client
 
-        return Client(self.socket, warn=lambda message: say(f"warning: {message}"))
+        if self._client is None:
+            self._client = Client(self.socket, warn=lambda message: say(f"warning: {message}"))
+        return self._client
 
     def handle(self, reference: str) -> "Handle":
         """Return the handle for an id, a unique prefix, a name or ``@latest``."""
+        # Paths of requests are made of it, and these would lead elsewhere; an empty shell variable is the usual reason.
+        if reference in ("", ".", ".."):
+            raise click.BadParameter(
+                f"'{reference}' names no workflow; `dyrygentctl list` shows those that are known", param_hint="REF"
+            )
         return self.client().handle(reference)
 
 
@@ -50,19 +62,55 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except DyrygentError as error:
-            fail(str(error), next_step=error.next_step, status=UNREACHABLE if isinstance(error, DaemonUnreachable) else FAILED)
+            fail(str(error), next_step=error.next_step, status=status_of(error))
         except KeyboardInterrupt:
             say("interrupted")
             sys.exit(INTERRUPTED)
 
 
+class SortedCommands(Commands):
+    """Lists its commands by what they are for."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rest = [name for name in self.list_commands(context) if not any(name in names for names in _SECTIONS.values())]
+        for title, names in {**_SECTIONS, "More": rest}.items():
+            found = [(name, self.commands[name]) for name in names if name in self.commands]
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl([(name, each.get_short_help_str(limit=80)) for name, each in found])
+
+
+_SECTIONS: Final = {
+    "Look": ("list", "show", "explain", "graph", "events", "stats"),
+    "Submit": ("submit", "lint", "adopt"),
+    "Wait": ("watch", "wait"),
+    "Change workflows": ("cancel", "pause", "resume", "retry", "set-priority"),
+    "Change nodes": ("hold", "release", "skip", "rerun"),
+}
+
+
+def _socket(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what can be no socket; one that is not there may be the daemon's fault, which has another exit status."""
+    if value is None:
+        return None
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(value).st_mode)
+    except (OSError, ValueError):
+        is_socket = bool(value)
+    if not is_socket:
+        raise click.BadParameter(f"'{value}' is no socket")
+    return value
+
+
 @click.group(
-    cls=Commands,
+    cls=SortedCommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""REF is a workflow's id, a unique prefix of it, its name, or @latest. Exit status: 0 fine, 1 failed, 2 usage,
     3 daemon unreachable. Completion: eval "$(_DYRYGENTCTL_COMPLETE=bash_source dyrygentctl)" (or zsh_source, fish_source).""",
 )
-@click.option("--socket", metavar="PATH", help="The daemon's socket [default: $DYRYGENTD_SOCKET, the system's, yours].")
+@click.option(
+    "--socket", metavar="PATH", callback=_socket, help="The daemon's socket [default: $DYRYGENTD_SOCKET, the system's, yours]."
+)
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
 @click.version_option(__version__, prog_name="dyrygentctl")
 @click.pass_context
@@ -106,6 +154,13 @@ def fail(words: str, *, next_step: str = "", status: int = FAILED) -> NoReturn:
     sys.exit(status)
 
 
+def status_of(error: DyrygentError) -> int:
+    """Return the exit status that goes with an error."""
+    if isinstance(error, DaemonUnreachable):
+        return UNREACHABLE
+    return USAGE if isinstance(error, ConfigurationError) else FAILED
+
+
 def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """Read ``k=v`` options."""
     found = {}
@@ -118,6 +173,6 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
 
 
 # The commands register themselves with `main`.
-from dyrygentd.cli import adopt, control, lint, show, submit  # noqa: E402
+from dyrygentd.cli import adopt, control, explain, graph, lint, show, submit, verbs  # noqa: E402
 
-__all__ = ["adopt", "control", "lint", "main", "show", "submit"]
+__all__ = ["adopt", "control", "explain", "graph", "lint", "main", "show", "submit", "verbs"]

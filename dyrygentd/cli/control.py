@@ -1,11 +1,12 @@
-"""`dyrygentctl watch`, `wait` and `cancel`: follow workflows to their end, or bring it about."""
+"""`dyrygentctl watch` and `wait`: follow workflows to their end."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from dyrygentd.cli import FAILED, INTERRUPTED, Session, command, main, render, say
+from dyrygentd.errors import WaitTimeout
 
 if TYPE_CHECKING:
     from dyrygentd import wire
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 @click.argument("reference", metavar="REF")
 @command
 def watch(session: Session, reference: str) -> None:
-    """Follow a workflow to its end; exit 1 unless it succeeded. Ctrl-C leaves it running."""
+    """Follow a workflow to its end; exit 1 unless it succeeded. Ctrl-C leaves it running.
+
+    Example: dyrygentctl watch @latest
+    """
     follow(session, session.handle(reference))
 
 
@@ -25,29 +29,11 @@ def watch(session: Session, reference: str) -> None:
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0), metavar="S", help="Give up after so many seconds.")
 @command
 def wait(session: Session, reference: str, timeout_s: float | None) -> None:
-    """Wait for the end of a workflow; exit 1 unless it succeeded."""
+    """Wait for the end of a workflow; exit 1 unless it succeeded, or if the time is over (stderr says which).
+
+    Example: dyrygentctl wait @latest --timeout 3600
+    """
     wait_for_end(session, session.handle(reference), timeout_s=timeout_s)
-
-
-@main.command()
-@click.argument("references", metavar="REF...", nargs=-1, required=True)
-@command
-def cancel(session: Session, references: tuple[str, ...]) -> None:
-    """Cancel workflows; one that has finished stays as it is."""
-    from dyrygentd import wire
-
-    # All references first: a typing error in the third must not leave two of them cancelled.
-    handles = [session.handle(reference) for reference in references]
-    views = []
-    for handle in handles:
-        was_finished = handle.status().is_finished
-        view = handle.cancel().workflow
-        views.append(view)
-        if not session.is_json:
-            words = f"{view.state} already" if was_finished else view.state
-            click.echo(f"{view.id}  {render.visible(view.name)}  {words}")
-    if session.is_json:
-        click.echo(wire.encode(views))
 
 
 def follow(session: Session, handle: "Handle") -> None:
@@ -61,7 +47,7 @@ def follow(session: Session, handle: "Handle") -> None:
                 for view in handle.events():
                     progress.show(view)
     except KeyboardInterrupt:
-        say(f"'{render.visible(view.name)}' goes on; `dyrygentctl watch {handle.id}` comes back to it")
+        say(f"'{render.inline(view.name)}' goes on; `dyrygentctl watch {handle.id}` comes back to it")
         sys.exit(INTERRUPTED)
     if not session.is_json:
         _tell_end(handle, view)
@@ -77,6 +63,8 @@ def wait_for_end(session: Session, handle: "Handle", *, timeout_s: float | None)
     except KeyboardInterrupt:
         say(f"the workflow goes on; `dyrygentctl wait {handle.id}` comes back to it")
         sys.exit(INTERRUPTED)
+    except WaitTimeout:
+        _tell_timeout(session, handle, timeout_s or 0.0)
     view = handle.status(with_result=True)
     if session.is_json:
         click.echo(wire.encode(view))
@@ -96,14 +84,26 @@ def _follow_by_lines(session: Session, handle: "Handle", view: "wire.WorkflowVie
     return view
 
 
+def _tell_timeout(session: Session, handle: "Handle", timeout_s: float) -> NoReturn:
+    """Say that it has not failed, and how it stands; with ``--json`` its state does."""
+    from dyrygentd import wire
+
+    view = handle.status()
+    if session.is_json:
+        click.echo(wire.encode(view))
+    say(f"timeout: '{render.inline(view.name)}' has not finished within {timeout_s:g} s; it goes on: {render.summary(view)}")
+    say(f"next: {render.shell('dyrygentctl', 'explain', handle.id)}")
+    sys.exit(FAILED)
+
+
 def _tell_end(handle: "Handle", view: "wire.WorkflowView") -> None:
     click.echo(f"{view.state} after {render.took(view)}: {render.counts(view.counts)}")
     if view.error:
         say(f"error: {render.visible(view.error)}")
     if view.state == "failed":
         for node, _ in zip(handle.nodes(states=["failed"]), range(5), strict=False):
-            say(f"'{render.visible(node.name)}' failed: {render.visible(node.error or '')}")
-        say(f"next: `dyrygentctl show {handle.id}` tells more")
+            say(f"'{render.inline(node.name)}' failed: {render.visible(node.error or '')}")
+        say(f"next: `dyrygentctl show {handle.id}` tells the causes and how to go on")
 
 
 def _exit_by(state: str) -> None:

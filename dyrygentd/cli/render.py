@@ -1,5 +1,6 @@
 """How things look in a terminal: tables whose names are never cut, times, bars, and no control characters from outside."""
 
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -18,11 +19,27 @@ _COLOURS: Final = {
     "dispatched": "cyan",
     "dispatching": "cyan",
     "held": "yellow",
+    "retrying": "yellow",
+    "paused": "yellow",
+    "scheduled": "yellow",
 }
-_ORDER: Final = ("succeeded", "dispatched", "dispatching", "ready", "held", "waiting", "failed", "blocked", "cancelled")
+_ORDER: Final = (
+    "succeeded",
+    "skipped",
+    "dispatched",
+    "dispatching",
+    "retrying",
+    "ready",
+    "held",
+    "waiting",
+    "failed",
+    "cancelled",
+    "blocked",
+)
 """Order in which counts are shown: what is behind, what is under way, what is ahead, what went wrong."""
 
-_ENDED: Final = ("succeeded", "failed", "blocked", "cancelled")
+_ENDED: Final = ("succeeded", "skipped", "failed", "cancelled")
+"""What has come to its end. Blocked is not among them: such a node never ran."""
 
 
 def visible(text: object) -> str:
@@ -32,9 +49,42 @@ def visible(text: object) -> str:
     )
 
 
+def inline(text: object) -> str:
+    """Return a text as `visible` does, in one line."""
+    return visible(text).replace("\n", " ")
+
+
+def shell(*words: str) -> str:
+    """Return a command that can be pasted into bash or zsh, whatever the names in it are."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    # Backslashes first; what cannot be printed is written as its bytes, which no terminal obeys.
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    shown = "".join(
+        character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogatepass"))
+        for character in escaped
+    )
+    return f"$'{shown}'"
+
+
+def command(verb: str, workflow_id: str, nodes: Sequence[str] = (), *, flags: Sequence[str] = ()) -> str:
+    """Return the command that carries out a verb, ready to be pasted."""
+    first = ["--from"] if verb == "rerun" else ["--"] if any(node.startswith("-") for node in nodes) else []
+    return shell("dyrygentctl", verb, workflow_id, *flags, *first, *nodes)
+
+
+def number(count: int, word: str) -> str:
+    """Return ``1 node`` or ``3,812 nodes``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return an aligned table. A column with a state is coloured; nothing is ever cut."""
-    cells = [[visible(cell).replace("\n", " ") for cell in row] for row in rows]
+    cells = [[inline(cell) for cell in row] for row in rows]
     widths = [max(len(line[column]) for line in [list(heads), *cells]) for column in range(len(heads))]
     lines = [_line(heads, widths, style=lambda head: click.style(head, bold=True))]
     lines += [_line(row, widths, style=state) for row in cells]
@@ -105,7 +155,7 @@ def node_rows(nodes: "Iterable[wire.NodeView]") -> str:
         (
             node.name,
             node.state,
-            node.task or "(join)",
+            node.task or f"({node.kind})",
             node.attempt or "",
             moment(node.finished_at or node.dispatched_at),
             reason(node),
@@ -117,18 +167,56 @@ def node_rows(nodes: "Iterable[wire.NodeView]") -> str:
 
 def reason(node: "wire.NodeView") -> str:
     """Return why a node is in its state."""
+    late = f"; its task ended as {node.late} later" if node.late else ""
+    return f"{_reason(node)}{late}".removeprefix("; ")
+
+
+def _reason(node: "wire.NodeView") -> str:
+    if node.state in ("held", "retrying"):
+        return "; ".join(filter(None, [held_by(node), node.error]))
     if node.error:
         return node.error
     if node.blocked_by:
         return f"blocked by {node.blocked_by}"
-    if node.held_until:
-        return f"held until {moment(node.held_until)}"
     if node.state == "dispatching":
         return "waits for the broker"
     if node.state == "dispatched":
         age = duration(max(0.0, time.time() - (node.dispatched_at or 0.0)))
         return f"{node.reported or 'in the broker or at a worker'} for {age}"
+    if node.state == "skipped":
+        return "not needed" if node.is_unneeded else "by an operator"
+    if node.is_on_hold:
+        return "an operator holds it"
     return node.reported or ""
+
+
+def held_by(node: "wire.NodeView") -> str:
+    """Return what holds a node, and until when; empty if nothing does."""
+    until = f" until {moment(node.held_until)}" if node.held_until else ""
+    match node.hold:
+        case None:
+            return ""
+        case "gate":
+            return "a gate: waits for `release`"
+        case "operator":
+            return "held by an operator"
+        case "pool":
+            return f"waits for a place in pool {node.pool}"
+        case "lost":
+            return "its task was lost, an operator has to decide"
+        case "poll":
+            return f"asks again at {moment(node.held_until)}"
+        case "retry":
+            return f"next attempt at {moment(node.held_until)}"
+        case reason:
+            return f"held{until}" if reason == "time" else f"held ({reason}){until}"
+
+
+def entry(done: "wire.JournalView") -> str:
+    """Return what somebody changed, as the journal has it."""
+    more = f", … ({done.count - len(done.nodes):,} more)" if done.count > len(done.nodes) else ""
+    nodes = f"{number(done.count, 'node')}: {', '.join(done.nodes)}{more}" if done.nodes else ""
+    return "; ".join(filter(None, [done.detail, nodes]))
 
 
 class LiveProgress:
@@ -148,7 +236,7 @@ class LiveProgress:
             TextColumn("{task.fields[counts]}", markup=False),
             console=Console(stderr=True),
         )
-        self._task = self._bar.add_task(visible(view.name), total=view.tasks, completed=ended(view), rate="", counts="")
+        self._task = self._bar.add_task(inline(view.name), total=view.tasks, completed=ended(view), rate="", counts="")
 
     def __enter__(self) -> "LiveProgress":
         self._bar.start()
@@ -161,7 +249,9 @@ class LiveProgress:
         """Move to a view."""
         speed = next((task.speed for task in self._bar.tasks if task.id == self._task), None)
         details: dict[str, Any] = {"rate": f"{speed:.1f}/s" if speed else "", "counts": click.unstyle(counts(view.counts))}
-        self._bar.update(self._task, completed=ended(view), **details)
+        # Running is what everybody expects; any other state explains why the bar stands still.
+        state = "" if view.state == "running" else f" ({view.state})"
+        self._bar.update(self._task, completed=ended(view), description=f"{inline(view.name)}{state}", **details)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], *, style: Any) -> str:

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyrygentd.cli import Session, command, main, pairs, render, say, say_problems
+from dyrygentd.cli.explain import last_entry, show_causes
+from dyrygentd.cli.names import hinting
+from dyrygentd.cli.verbs import states_of
 
 if TYPE_CHECKING:
     from dyrygentd import wire
     from dyrygentd.client.sync import Handle
 
 _FAILED_SHOWN = 20
-_FINISHED = frozenset({"succeeded", "failed", "cancelled"})
+_CAUSES_SHOWN = 5
+_ALL = 1_000_000
+_UNDER_WAY = ("held", "retrying", "dispatching", "dispatched")
 
 
 @main.command("list")
-@click.option("--state", "states", multiple=True, metavar="STATE", help="Only these states; may be repeated.")
+@click.option("--state", "states", multiple=True, metavar="STATE", callback=states_of, help="Only these states; may be repeated.")
 @click.option("--name", help="Only workflows with this name.")
 @click.option("--label", "labels", metavar="K=V", multiple=True, callback=pairs, help="Only with this label; may be repeated.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show so many.")
@@ -26,7 +31,10 @@ _FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 def list_workflows(
     session: Session, states: tuple[str, ...], name: str | None, labels: dict[str, str], limit: int, is_all: bool
 ) -> None:
-    """List workflows, newest first."""
+    """List workflows, newest first.
+
+    Example: dyrygentctl list --state running,paused --label cluster=gra1
+    """
     from dyrygentd import wire
 
     # One more than wanted, to tell whether there are more.
@@ -44,7 +52,7 @@ def list_workflows(
                 view.state,
                 f"{render.ended(view)}/{view.tasks}",
                 render.moment(view.created_at),
-                render.took(view),
+                f"starts {render.moment(view.start_at)}" if view.state == "scheduled" else render.took(view),
             )
             for view in shown
         ]
@@ -60,15 +68,29 @@ def list_workflows(
 @click.option("--nodes", "is_all", is_flag=True, help="Show all nodes.")
 @click.option("--state", "states", multiple=True, metavar="STATE", help="Show the nodes in this state; may be repeated.")
 @click.option("--node", "name", metavar="NAME", help="Show one node.")
+@click.option("--causes", "is_causes", is_flag=True, help="Show all failures by cause.")
 @command
-def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...], name: str | None) -> None:
-    """Show a workflow: how it stands, and what went wrong."""
+def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...], name: str | None, is_causes: bool) -> None:
+    """Show a workflow: how it stands, what went wrong, and how to go on.
+
+    Example: dyrygentctl show @latest --state failed,held
+    """
     from dyrygentd import wire
 
+    if bool(is_all or states) + (name is not None) + is_causes > 1:
+        raise click.UsageError("--node, --causes, and --nodes or --state are views of their own: give one of them")
     handle = session.handle(reference)
     if name is not None:
-        node = handle.node(name)
-        click.echo(wire.encode(node) if session.is_json else _node(node))
+        with hinting(handle):
+            node = handle.node(name)
+        click.echo(wire.encode(node) if session.is_json else _node(node, handle))
+        return
+    if is_causes:
+        causes = handle.causes()
+        if session.is_json:
+            click.echo(wire.encode(causes))
+        else:
+            show_causes(handle.id, causes, most=_ALL, with_nodes=True)
         return
     view = handle.status(with_result=True)
     nodes: Iterable[wire.NodeView] = ()
@@ -79,7 +101,7 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
     if session.is_json:
         click.echo(wire.encode({"workflow": view, "nodes": list(nodes)}))
         return
-    click.echo(_workflow(view))
+    click.echo(_workflow(view, handle))
     if is_all or states:
         click.echo("\n" + render.node_rows(nodes))
     else:
@@ -106,17 +128,23 @@ def stats(session: Session) -> None:
     say_problems(statistics.problems)
 
 
-def _workflow(view: "wire.WorkflowView") -> str:
+def _workflow(view: "wire.WorkflowView", handle: "Handle") -> str:
     labels = " ".join(f"{name}={value}" for name, value in view.labels.items())
+    verb = {"paused": "pause", "cancelled": "cancel"}.get(view.state)
+    by = last_entry(handle.journal(), verb) if verb else ""
+    is_scheduled = view.state == "scheduled"
     return render.fields(
         {
             "id": view.id,
             "name": render.visible(view.name),
-            "state": render.state(view.state),
+            "state": f"{render.state(view.state)}  {by}".rstrip(),
             "tasks": f"{render.ended(view)}/{view.tasks}  ({render.counts(view.counts)})",
+            "priority": view.priority or "",
             "created": render.moment(view.created_at),
+            "starts" if is_scheduled else "started": render.moment(view.start_at),
+            "deadline": render.moment(view.deadline_at),
             "finished": render.moment(view.finished_at),
-            "took" if view.is_finished else "running for": render.took(view),
+            "took" if view.is_finished else "running for": "" if is_scheduled else render.took(view),
             "key": render.visible(view.key or ""),
             "labels": render.visible(labels),
             "error": render.visible(view.error),
@@ -133,6 +161,8 @@ def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
     failed = list(itertools.islice(handle.nodes(states=["failed"]), _FAILED_SHOWN))
     if not failed:
         return
+    click.echo("")
+    show_causes(view.id, handle.causes(), most=_CAUSES_SHOWN)
     click.echo("\n" + render.node_rows(failed))
     more = view.counts.get("failed", 0) - len(failed)
     if more > 0:
@@ -146,30 +176,40 @@ def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
 
 def _show_in_flight(handle: "Handle", view: "wire.WorkflowView") -> None:
     """Show what the rest waits for: the tasks that have been in the broker or at a worker the longest come first."""
-    nodes = list(itertools.islice(handle.nodes(states=["held", "dispatching", "dispatched"]), _FAILED_SHOWN))
+    nodes = list(itertools.islice(handle.nodes(states=_UNDER_WAY), _FAILED_SHOWN))
     if not nodes:
         return
     click.echo("\n" + render.node_rows(sorted(nodes, key=lambda node: node.dispatched_at or 0.0)))
-    more = sum(view.counts.get(state, 0) for state in ("held", "dispatching", "dispatched")) - len(nodes)
+    more = sum(view.counts.get(state, 0) for state in _UNDER_WAY) - len(nodes)
     if more > 0:
-        say(f"and {more} more: `dyrygentctl show {view.id} --state dispatched`")
+        say(f"and {more} more: `dyrygentctl show {view.id} --state {','.join(_UNDER_WAY)}`")
 
 
-def _node(node: "wire.NodeView") -> str:
+def _node(node: "wire.NodeView", handle: "Handle") -> str:
+    held = render.held_by(node) or ("an operator holds it as soon as it is free" if node.is_on_hold else "")
+    by = last_entry(handle.journal(), "hold", node.name) if node.is_on_hold or node.hold == "operator" else ""
+    is_retrying = node.state == "retrying"
     return render.fields(
         {
             "node": render.visible(node.name),
             "state": render.state(node.state),
-            "task": render.visible(node.task or "(join)"),
-            "task id": node.task_id,
+            "kind": node.kind,
+            "task": render.visible(node.task or ""),
+            "task id": render.visible(node.task_id or ""),
             "attempt": node.attempt or "",
+            "next attempt": render.moment(node.held_until) if is_retrying else "",
+            "rule": "" if node.rule == "all_succeeded" else node.rule,
+            "pool": render.visible(node.pool or ""),
             "after": render.visible(", ".join(node.after)),
+            "held": "" if is_retrying else render.visible(f"{held} {by}".strip()),
             "dispatched": render.moment(node.dispatched_at),
-            "finished": render.moment(node.finished_at),
             "reported": render.visible(node.reported or ""),
+            "finished": render.moment(node.finished_at),
             "blocked by": render.visible(node.blocked_by or ""),
-            "held until": render.moment(node.held_until),
             "error": render.visible(node.error or ""),
+            "cause": render.visible(node.cause or ""),
+            "late result": render.visible(node.late or ""),
+            "skipped": "" if node.state != "skipped" else "not needed" if node.is_unneeded else "by an operator",
         }
     )
 

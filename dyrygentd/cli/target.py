@@ -5,12 +5,14 @@ import inspect
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from dyrygentd.cli import documents, fail
 from dyrygentd.errors import NotACanvas
+
+_NAMED_MAX: Final = 8
 
 
 def read(target: str) -> Any:
@@ -95,7 +97,17 @@ def last_line(error: BaseException) -> str:
 
 
 def _resembling(found: Any, name: str) -> str:
+    """Say which name may have been meant, or which ones there are that can be submitted."""
     import difflib
 
     close = difflib.get_close_matches(name, dir(found), n=1)
-    return f"did you mean '{close[0]}'?" if close else ""
+    if close:
+        return f"did you mean '{close[0]}'?"
+    known = [each for each, value in vars(found).items() if not each.startswith("_") and _looks_like_a_workflow(value)]
+    return f"it has {', '.join(known[:_NAMED_MAX])}" if known else "it has no canvas, workflow or definition at all"
+
+
+def _looks_like_a_workflow(value: Any) -> bool:
+    # Signatures are mappings with a task, definitions are mappings with nodes; a `Workflow` can write its definition.
+    is_document = isinstance(value, dict) and ("task" in value or "nodes" in value)
+    return is_document or (callable(getattr(value, "definition", None)) and not inspect.isclass(value))

@@ -98,7 +98,9 @@ def verb_body(**fields: Any) -> bytes:
         from dyrygentd.canvas import encode_value
 
         fields["value"] = json.loads(encode_value(fields["value"]))
-    return json.dumps({name: value for name, value in fields.items() if value not in (None, "", False, ())}).encode()
+    # A value that is false and a priority of 0 say something.
+    said = {name: value for name, value in fields.items() if value is not None and (value or name in ("value", "priority"))}
+    return json.dumps(said).encode()
 
 
 def bulk_target(

@@ -1,0 +1,156 @@
+"""`dyrygentctl explain` and `events`: why it is not running, what can be done, and who did what."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from dyrygentd.cli import Session, command, main, render, say, say_problems
+from dyrygentd.cli.names import hinting
+
+if TYPE_CHECKING:
+    from dyrygentd import wire
+    from dyrygentd.client.sync import Handle
+
+_VERB: Final = re.compile(r"`(retry|release|skip|resume|rerun)(?: ([^`]*))?`")
+"""The daemon's next steps name verbs and nodes in words; here they become commands that can be pasted."""
+
+
+@main.command(short_help="Say why it is not running, and what can be done.")
+@click.argument("reference", metavar="REF")
+@click.argument("node", metavar="[NODE]", required=False)
+@command
+def explain(session: Session, reference: str, node: str | None) -> None:
+    """Say why a workflow, or one node of it, is not running, and what can be done: engine, broker, workers, backend are asked.
+
+    The answer comes first, then the nodes that have not succeeded, in groups, with commands to paste.
+
+    Example: dyrygentctl explain @latest drain
+    """
+    from dyrygentd import wire
+
+    handle = session.handle(reference)
+    with hinting(handle):
+        found = handle.explain(node)
+    if session.is_json:
+        click.echo(wire.encode(found))
+        return
+    click.echo(click.style(render.visible(found.verdict), bold=True))
+    if node is not None:
+        _show_steps(list(_steps_of_node(handle, found)), indent="")
+    causes = _numbers_of_causes(handle, found.standings)
+    for standing in found.standings:
+        examples = ""
+        if standing.count > 1:
+            more = ", …" if standing.count > len(standing.examples) else ""
+            examples = f"\n  {render.inline(', '.join(standing.examples))}{more}"
+        click.echo(f"\n{render.number(standing.count, 'node')}: {render.visible(standing.text)}{examples}")
+        _show_steps(list(_steps_of_group(found.id, standing, causes)), indent="  ")
+    if found.state == "paused" and node is None:
+        click.echo(f"\nnext: {render.command('resume', found.id)}")
+    say_problems(found.problems)
+
+
+@main.command(short_help="Show the journal: who did what, when and why.")
+@click.argument("reference", metavar="REF")
+@command
+def events(session: Session, reference: str) -> None:
+    """Show the journal of a workflow, oldest first: who did what to it, when and why.
+
+    Example: dyrygentctl events @latest
+    """
+    from dyrygentd import wire
+
+    entries = session.handle(reference).journal()
+    if session.is_json:
+        click.echo(wire.encode(entries))
+        return
+    if not entries:
+        say("nobody has done anything to it")
+        return
+    rows = [(render.moment(entry.at), entry.by, entry.verb, render.entry(entry), entry.why) for entry in entries]
+    click.echo(render.table(("WHEN", "WHO", "VERB", "WHAT", "WHY"), rows))
+
+
+def show_causes(workflow_id: str, causes: "wire.Causes", *, most: int, with_nodes: bool = False) -> None:
+    """Show failures by cause, each with the command that retries it."""
+    shown = causes.causes[:most]
+    click.echo(f"{render.number(causes.failures, 'failure')}, {render.number(len(causes.causes), 'cause')}")
+    for cause in shown:
+        example = render.inline(cause.example or cause.cause)
+        click.echo(f"\n  {cause.number}  {cause.id}  {render.number(cause.count, 'node')}: {example}")
+        if with_nodes:
+            more = f", … ({cause.count - len(cause.nodes):,} more)" if cause.count > len(cause.nodes) else ""
+            click.echo(f"     cause: {render.inline(cause.cause)}")
+            click.echo(f"     nodes: {render.inline(', '.join(cause.nodes))}{more}")
+        click.echo(f"     next: {_retry_cause(workflow_id, cause.number)}")
+    if len(causes.causes) > len(shown):
+        say(f"and {len(causes.causes) - len(shown)} more: `{render.shell('dyrygentctl', 'show', workflow_id, '--causes')}`")
+
+
+def last_entry(entries: "Sequence[wire.JournalView]", verb: str, node: str | None = None) -> str:
+    """Return who did something last, when and why; empty if nobody did."""
+    fitting = [entry for entry in entries if entry.verb == verb and (node is None or node in entry.nodes)]
+    if not fitting:
+        return ""
+    last = fitting[-1]
+    ago = render.duration(max(0.0, time.time() - last.at))
+    why = f": {last.why}" if last.why else ""
+    return render.visible(f"by {last.by} at {render.moment(last.at)}, {ago} ago{why}")
+
+
+def _retry_cause(workflow_id: str, number: int) -> str:
+    return render.command("retry", workflow_id, flags=["--cause", str(number)])
+
+
+def _numbers_of_causes(handle: "Handle", standings: "Sequence[wire.StandingView]") -> dict[str, int]:
+    """Return ``{node: number of its cause}`` for the nodes that stand for groups of failures."""
+    if not any(standing.code == "failed" and standing.count > 1 for standing in standings):
+        return {}
+    return {name: cause.number for cause in handle.causes().causes for name in cause.nodes[:1]}
+
+
+def _steps_of_group(workflow_id: str, standing: "wire.StandingView", causes: dict[str, int]) -> Iterator[str]:
+    if standing.code == "failed" and standing.node in causes:
+        yield _retry_cause(workflow_id, causes[standing.node])
+        return
+    # The names of a small group are known, and one command serves them all.
+    names = standing.examples if 1 < standing.count <= len(standing.examples) else [standing.node]
+    yield from _steps(workflow_id, standing.node, standing.next_step, names)
+
+
+def _steps_of_node(handle: "Handle", found: "wire.Explanation") -> Iterator[str]:
+    if found.code == "blocked":
+        to_blame = handle.node(found.node or "").blocked_by
+        if to_blame:
+            yield from (render.command(verb, found.id, [to_blame]) for verb in ("retry", "skip"))
+            return
+    yield from _steps(found.id, found.node or "", found.next_step, [found.node or ""])
+
+
+def _steps(workflow_id: str, node: str, words: str, names: Sequence[str]) -> Iterator[str]:
+    """Return commands for what the daemon advises, or its words if they are more than that.
+
+    Args:
+        node: The node that its words are about.
+        names: The nodes that are meant instead of it.
+    """
+    said = f"`dyrygentctl retry {workflow_id} {node} --force`"
+    if said in words:
+        # Forcing has its price and its conditions: the words around the command have to be read.
+        yield words.replace(said, f"`{render.command('retry', workflow_id, [node], flags=['--force'])}`")
+        return
+    # Of a name with a backtick the words cannot be taken apart.
+    found = [] if "`" in node else _VERB.findall(words)
+    if words and not found:
+        yield words
+    for verb, rest in found:
+        rest = rest.removeprefix("--from ")
+        yield render.command(verb, workflow_id, [] if verb == "resume" else names if rest == node else [rest])
+
+
+def _show_steps(steps: Sequence[str], *, indent: str) -> None:
+    for number, step in enumerate(steps):
+        click.echo(f"{indent}{'  or' if number else 'next'}: {render.visible(step)}")

@@ -1,0 +1,55 @@
+"""Help with names of nodes that are not quite right."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from dyrygentd.cli import fail
+from dyrygentd.errors import DyrygentError, RemoteError
+
+if TYPE_CHECKING:
+    from dyrygentd.client.sync import Handle
+
+_LOOKED_AT_MAX: Final = 20_000
+"""Names that are compared: a second's work."""
+
+_PAGE: Final = 1000
+_NAMED_MAX: Final = 3
+
+
+def node_hint(handle: "Handle", error: RemoteError) -> str:
+    """Return the next step after the daemon has found no node of a name: those of similar names, if there are any."""
+    facts = error.document.get("facts")
+    wanted = str(facts.get("node", "")) if isinstance(facts, dict) else ""
+    try:
+        names = [node.name for node in itertools.islice(handle.nodes(page=_PAGE), _LOOKED_AT_MAX)]
+    except DyrygentError:
+        names = []  # The first error is what matters.
+    close = similar(wanted, names)
+    if close:
+        return "did you mean " + " or ".join(f"'{name}'" for name in close) + "?"
+    return f"`dyrygentctl show {handle.id} --nodes` lists its nodes"
+
+
+@contextmanager
+def hinting(handle: "Handle") -> Iterator[None]:
+    """Exit with similar names if the daemon finds no node of a name."""
+    try:
+        yield
+    except RemoteError as error:
+        if error.code != "node-not-found":
+            raise
+        fail(str(error), next_step=node_hint(handle, error))
+
+
+def similar(wanted: str, names: list[str]) -> list[str]:
+    """Return the names that are most like the wanted one."""
+    import difflib
+
+    folded = wanted.casefold()
+    return (
+        [name for name in names if name.casefold() == folded]
+        or difflib.get_close_matches(wanted, names, n=_NAMED_MAX)
+        or [name for name in names if folded and folded in name.casefold()]
+    )[:_NAMED_MAX]

@@ -35,6 +35,7 @@ class Archive:
         self._clock = clock
         self._value_bytes_max = value_bytes_max
         self._unpacked: OrderedDict[str, RunningWorkflow] = OrderedDict()
+        self._unpacking: dict[str, object] = {}
 
     def __len__(self) -> int:
         """Return how many are kept unpacked."""
@@ -43,19 +44,30 @@ class Archive:
     def drop(self, workflow_id: str) -> None:
         """Forget a workflow that has changed."""
         self._unpacked.pop(workflow_id, None)
+        self._unpacking.pop(workflow_id, None)
 
     async def unpacked(self, workflow_id: str) -> RunningWorkflow:
         """Return a finished workflow in its unpacked form, to be read only. Raises `WorkflowNotFound`."""
         workflow = self._unpacked.get(workflow_id)
-        if workflow is None:
-            workflow = self._unpacked[workflow_id] = await self.rebuilt(await self.stored(workflow_id))
+        if workflow is not None:
+            return workflow
+        mark = self._unpacking[workflow_id] = object()
+        try:
+            workflow = await self.rebuilt(await self.stored(workflow_id))
+        finally:
+            # Without the mark it has changed meanwhile, or somebody else reads it as well and keeps it.
+            is_present = self._unpacking.get(workflow_id) is mark
+            if is_present:
+                del self._unpacking[workflow_id]
+        if is_present:
+            self._unpacked[workflow_id] = workflow
             while len(self._unpacked) > _UNPACKED_MAX:
                 self._unpacked.popitem(last=False)
         return workflow
 
-    async def stored(self, workflow_id: str) -> Stored:
+    async def stored(self, workflow_id: str, *, to_reopen: bool = False) -> Stored:
         """Return what is stored of a workflow. Raises `WorkflowNotFound`."""
-        stored = await self._store.load(workflow_id)
+        stored = await self._store.load(workflow_id, to_reopen=to_reopen)
         if stored is None:
             raise WorkflowNotFound(workflow_id)
         return stored

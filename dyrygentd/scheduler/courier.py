@@ -1,9 +1,13 @@
-"""What goes to the broker: messages, and errands that may fail without harm."""
+"""What goes to the broker: messages, and errands: revoking, and forgetting what was kept against double sending.
+
+Both are repeated until the broker answers. Only the process's end keeps an errand from being done: `Archive.given_up` finds after
+the next start what is still to be revoked, and a marker that stays expires by itself.
+"""
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
 import anyio
 
@@ -17,6 +21,10 @@ logger = logging.getLogger("dyrygentd")
 
 #: Messages per call of the dispatcher: one script call, about 20 ms of encoding, so a cancel is never far behind.
 _PUBLISH_SLICE: Final = 100
+#: Errands that wait for the broker; the oldest go first, and of those the engine repeats what may still matter.
+_ERRANDS_MAX: Final = 20_000
+
+T = TypeVar("T")
 
 
 class Courier:
@@ -24,23 +32,41 @@ class Courier:
 
     Args:
         is_wanted: Tells whether a task id is still to be published.
+        is_live: Tells whether a workflow may publish more.
         post: Takes the outcomes.
 
     Attributes:
         problem: Why the broker cannot be reached, empty if it can.
     """
 
-    def __init__(self, dispatcher: Dispatcher, *, is_wanted: Callable[[str], bool], post: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        is_wanted: Callable[[str], bool],
+        is_live: Callable[[str], bool],
+        post: Callable[..., None],
+    ) -> None:
         self.problem = ""
         self._dispatcher = dispatcher
         self._is_wanted = is_wanted
-        self._post: Callable[..., None] = post
+        self._is_live = is_live
+        self._post = post
         self._to_publish: deque[Publish] = deque()
         self._publisher_awake = anyio.Event()
-        self._to_revoke: list[Revoke] = []
-        self._to_revoke_stamped: list[RevokeStamped] = []
-        self._to_forget: list[str] = []
+        self._to_revoke: dict[str, Revoke] = {}
+        self._to_revoke_stamped: dict[str, RevokeStamped] = {}
+        self._to_forget: dict[str, None] = {}
         self._errands_awake = anyio.Event()
+
+    @property
+    def errand_count(self) -> int:
+        """Errands that wait for the broker."""
+        return len(self._to_revoke) + len(self._to_revoke_stamped) + len(self._to_forget)
+
+    @property
+    def _has_errands(self) -> bool:
+        return bool(self.errand_count)
 
     @property
     def queue_size(self) -> int:
@@ -52,10 +78,16 @@ class Courier:
         if publish:
             self._to_publish.extend(publish)
             self._publisher_awake.set()
-        self._to_revoke.extend(batch.revoke)
-        self._to_revoke_stamped.extend(batch.revoke_stamped)
-        self._to_forget.extend(workflow.workflow_id for workflow in batch.finished)
-        if self._to_revoke or self._to_revoke_stamped or self._to_forget:
+        self.revoke(batch.revoke, batch.revoke_stamped)
+        self._to_forget.update(dict.fromkeys(workflow.workflow_id for workflow in batch.finished))
+        if self._has_errands:
+            self._errands_awake.set()
+
+    def revoke(self, revokes: Iterable[Revoke], stamped: Iterable[RevokeStamped] = ()) -> None:
+        """Keep tasks from running, as soon as the broker can be reached."""
+        self._to_revoke.update({revoke.task_id: revoke for revoke in revokes})
+        self._to_revoke_stamped.update({revoke.stamp: revoke for revoke in stamped})
+        if self._has_errands:
             self._errands_awake.set()
 
     # --- messages ---------------------------------------------------------------------------------------------------
@@ -75,10 +107,12 @@ class Courier:
         while messages := [message for message in messages if self._is_wanted(message.task_id)]:
             try:
                 outcomes = await self._dispatcher.publish(messages)
-            except BrokerUnavailable as error:
-                if not self.problem:
-                    logger.error("nothing is dispatched until the broker answers: %s", error)
-                self.problem = str(error)
+            except Exception as error:
+                # What a dispatcher does not translate is a bug, its own or of a library below: an outage that can be looked into.
+                is_bug = not isinstance(error, BrokerUnavailable)
+                if not self.problem or is_bug:
+                    logger.error("nothing is dispatched until the broker answers: %s", error, exc_info=is_bug)
+                self.problem = f"publishing failed unexpectedly: {error!r}" if is_bug else str(error)
                 await anyio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
                 continue
@@ -92,21 +126,33 @@ class Courier:
     # --- errands ----------------------------------------------------------------------------------------------------
 
     async def run_errands(self) -> None:
-        """Do what may fail without harm, until cancelled: revoke tasks, forget markers."""
+        """Revoke tasks and forget markers, until cancelled."""
+        pause_s = RETRY_FIRST_S
         while True:
-            if not self._to_revoke and not self._to_revoke_stamped and not self._to_forget:
+            if not self._has_errands:
                 self._errands_awake = anyio.Event()
                 await self._errands_awake.wait()
-            revoke, self._to_revoke = self._to_revoke, []
-            stamped, self._to_revoke_stamped = self._to_revoke_stamped, []
-            forget, self._to_forget = self._to_forget, []
+            revokes, self._to_revoke = self._to_revoke, {}
+            stamped, self._to_revoke_stamped = self._to_revoke_stamped, {}
+            forget, self._to_forget = self._to_forget, {}
             try:
-                await self._revoke(revoke, stamped)
-                if forget:
-                    await self._dispatcher.forget(forget)
-            except BrokerUnavailable as error:
-                # The engine asks again for as long as a task might still run; a marker that stays expires.
-                logger.warning("could not revoke %d tasks or forget %d workflows: %s", len(revoke), len(forget), error)
+                await self._revoke(list(revokes.values()), list(stamped.values()))
+                # One that goes on needs its markers, and its end will come again.
+                over = [workflow_id for workflow_id in forget if not self._is_live(workflow_id)]
+                if over:
+                    await self._dispatcher.forget(over)
+            except Exception as error:
+                is_bug = not isinstance(error, BrokerUnavailable)
+                logger.warning(
+                    "could not revoke %d tasks or forget %d workflows: %s", len(revokes), len(forget), error, exc_info=is_bug
+                )
+                self._to_revoke = _newest(revokes | self._to_revoke)
+                self._to_revoke_stamped = _newest(stamped | self._to_revoke_stamped)
+                self._to_forget = _newest(forget | self._to_forget)
+                await anyio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+            else:
+                pause_s = RETRY_FIRST_S
 
     async def _revoke(self, revokes: Sequence[Revoke], stamped: Sequence[RevokeStamped]) -> None:
         """Take back what no worker has fetched, and tell the workers about the rest."""
@@ -125,3 +171,7 @@ class Courier:
             ids = [revoke.task_id for revoke in revokes if revoke.terminate == terminate and revoke.task_id not in withdrawn]
             if ids:
                 await self._dispatcher.revoke(ids, terminate=terminate)
+
+
+def _newest(errands: dict[str, T]) -> dict[str, T]:
+    return dict(list(errands.items())[-_ERRANDS_MAX:])

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, replace
+from shlex import quote
 from typing import Any, Final
 
 import anyio
@@ -197,7 +198,7 @@ class Queries:
         task_id = workflow.task_id_of(node)
         if task_id not in inspection.tasks or workflow.state_of(node) not in IN_FLIGHT:
             return standing
-        retry = f"dyrygentctl retry {workflow.workflow_id} {workflow.graph.names[node]} --force"
+        retry = f"dyrygentctl retry {workflow.workflow_id} {quote(workflow.graph.names[node])} --force"
         finding = verdict(inspection, task_id, now=self._clock.now(), retry_command=retry)
         return replace(
             standing,

@@ -98,7 +98,9 @@ class Scheduler:
         self._listeners = Listeners()
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
         self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out)
-        self._courier = Courier(self._dispatcher, is_wanted=engine.is_in_flight, post=self._turns.post)
+        self._courier = Courier(
+            self._dispatcher, is_wanted=engine.is_in_flight, is_live=engine.workflows.__contains__, post=self._turns.post
+        )
         self._submissions = Submissions(self._turns, self._store, pools, self.limits)
         self._verbs = Verbs(self._turns, self._store, self._archive, self._submissions, self._listeners, self.limits)
         self._queries = Queries(

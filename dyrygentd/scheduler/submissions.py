@@ -124,6 +124,8 @@ class Submissions:
                 if workflow_id in self._submitting:
                     self._turns.refuse_if_ended(workflow_id)
             return
+        if workflow_id not in self._submitting:
+            return  # It reached the disk in the last moment.
         if not is_keyed:
             self._withdrawn.add(workflow_id)
             self._turns.post(VerbRequested(workflow_id, Request(Verb.CANCEL, why="it could not be stored in time")))

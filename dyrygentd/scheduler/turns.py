@@ -112,7 +112,7 @@ class Turns:
                     self.count += 1
                     await self._save(batch)
                     for workflow in batch.finished:
-                        del self._finishing[workflow.workflow_id]
+                        self._finishing.pop(workflow.workflow_id, None)
                     self._carry_out(batch)
                 self._has_landed = True
             if self.engine.draining and self._is_quiet():

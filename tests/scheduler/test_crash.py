@@ -45,7 +45,7 @@ _ENDS = {
 }
 
 
-class _Crash(Exception):
+class _Crash(BaseException):
     """The process is gone."""
 
 

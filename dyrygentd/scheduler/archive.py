@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -11,11 +11,13 @@ import anyio.to_thread
 
 from dyrygentd import wire
 from dyrygentd.core.checkpoint import WorkflowRecord, restore
+from dyrygentd.core.effects import Revoke
 from dyrygentd.core.graph import NODES_MAX
-from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.states import NodeState, WorkflowState
+from dyrygentd.core.verbs import Verb
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError, WorkflowNotFound
-from dyrygentd.ports import Clock, Store, Stored
+from dyrygentd.ports import Clock, Selection, Store, Stored
 
 logger = logging.getLogger("dyrygentd")
 
@@ -23,6 +25,8 @@ logger = logging.getLogger("dyrygentd")
 _INLINE_BYTES: Final = 16_384
 #: Finished workflows kept unpacked for paging through their nodes.
 _UNPACKED_MAX: Final = 2
+#: Cancelled workflows that are looked through for tasks to revoke after a start.
+_GIVEN_UP_MAX: Final = 200
 
 T = TypeVar("T")
 
@@ -101,6 +105,27 @@ class Archive:
                 continue
             yield workflow
 
+    async def given_up(self, since: float) -> list[Revoke]:
+        """Return what is to be revoked again: tasks that were in flight when their workflow was cancelled after ``since``.
+
+        What was not told to the broker when the last process ended is known from the records alone. Only the newest workflows
+        are looked at.
+        """
+        revokes: list[Revoke] = []
+        cancelled = Selection(states=frozenset({WorkflowState.CANCELLED.value}), limit=_GIVEN_UP_MAX)
+        for row in await self._store.list(cancelled):
+            if (row.record.finished_at or 0.0) < since:
+                continue
+            try:
+                workflow = await self.rebuilt(await self.stored(row.record.workflow_id))
+            except DyrygentError as error:
+                logger.warning("the tasks of workflow %s are not revoked again: %s", row.record.workflow_id, error)
+                continue
+            verbs = await self._store.journal(workflow.workflow_id)
+            terminate = any(entry.verb == Verb.CANCEL and entry.detail for entry in verbs[-1:])
+            revokes += _revokes_of(workflow, terminate=terminate)
+        return revokes
+
     async def _set_aside(self, record: WorkflowRecord, error: DyrygentError) -> None:
         """End a workflow that cannot be rebuilt, so that it keeps no other from going on."""
         logger.error("workflow %s %r cannot be rebuilt and is set aside: %s", record.workflow_id, record.name, error)
@@ -112,6 +137,13 @@ class Archive:
             error=f"it cannot be rebuilt: {error}",
         )
         await self._store.save([ended], [])
+
+
+def _revokes_of(workflow: RunningWorkflow, *, terminate: bool) -> Iterator[Revoke]:
+    for node in workflow.nodes_in(NodeState.CANCELLED):
+        signature = workflow.graph.signatures[node]
+        if signature is not None and workflow.dispatched_at[node] and node not in workflow.late:
+            yield Revoke(workflow.task_id_of(node), workflow.attempt_of(node), signature, terminate)
 
 
 async def in_thread_if_long(work: Callable[[], T], size: int) -> T:

@@ -39,7 +39,7 @@ from dyrygentd.core.events import WorkflowRecovered
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.errors import ConfigurationError
+from dyrygentd.errors import ConfigurationError, OutsideError
 from dyrygentd.ports import Clock, Dispatcher, Inspector, ResultWatcher, Selection, Store
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.courier import Courier
@@ -139,6 +139,7 @@ class Scheduler:
             tasks.start_soon(self._courier.publish, name="dyrygentd publish")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
+            tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
             self._exits = exits.pop_all()
         return self
 
@@ -326,6 +327,15 @@ class Scheduler:
         self._recovered_s = time.monotonic() - begun
         if count:
             logger.info("recovered %d unfinished workflows in %.1f s: %r", count, self._recovered_s, engine)
+
+    async def _revoke_again(self) -> None:
+        """Revoke what was cancelled shortly before the last process ended: it may not have come to that."""
+        try:
+            revokes = await self._archive.given_up(self._started_at - self.limits.engine.late_watch_s)
+        except OutsideError as error:
+            logger.warning("what was cancelled before the start is not revoked again: %s", error)
+        else:
+            self._courier.revoke(revokes)
 
     def _carry_out(self, batch: Batch) -> None:
         """Do the rest of a batch that is durable; nothing here waits."""

@@ -1,6 +1,5 @@
 """A database of version 1, as that version wrote it, goes on under this one."""
 
-
 import sqlite3
 import subprocess
 import sys

@@ -49,6 +49,8 @@ _CALLBACKS = frozenset({"link", "link_error"})
 #: A chord's delay holds its header only, or the body would wait a second time (celery#7851).
 _DELAYS = frozenset({"countdown", "eta"})
 
+_NO_ASIDE = (0, 0)
+
 #: These have no ``subtask_type``; the task's name tells.
 _KIND_BY_TASK = {
     "celery.chain": "chain",
@@ -167,6 +169,10 @@ class Workflow:
         self._given_names: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
         self._interned: dict[Signature, Signature] = {}
+        #: ``{node: node whose task id is its first argument}``, of error callbacks of chords' bodies.
+        self._told_of: dict[int, int] = {}
+        #: ``{node: (body, number)}`` of what is there for the error callbacks of a chord's body only; 0 if it is no task.
+        self._asides: dict[int, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._signatures)
@@ -339,12 +345,15 @@ class Workflow:
 
     def _definition(self, *, key: str | None, output: int | None) -> Definition:
         names = [self._name_of(number) for number in range(len(self))]
+        task_ids = ["" if signature is None else str(uuid4()) for signature in self._signatures]
+        if output is None and self._asides:
+            output = self._only_end()
         graph = Graph.build(
             (
                 NodeSpec(
                     names[number],
-                    signature,
-                    "" if signature is None else str(uuid4()),
+                    signature if number not in self._told_of else _told(signature, task_ids[self._told_of[number]]),
+                    task_ids[number],
                     [names[dependency] for dependency in after],
                     self._policies.get(number, PLAIN),
                 )
@@ -371,8 +380,19 @@ class Workflow:
     def _cut(self, mark: int) -> None:
         """Forget the nodes from number ``mark`` on."""
         del self._signatures[mark:], self._after[mark:]
-        for number in [number for number in self._policies if number >= mark]:
-            del self._policies[number]
+        for known in (self._policies, self._told_of, self._asides):
+            for number in [number for number in known if number >= mark]:
+                del known[number]
+
+    def _only_end(self) -> int | None:
+        """Return the only node without dependents, if there is but one besides hooks and what is there for error callbacks."""
+        has_dependents = {number for node, after in enumerate(self._after) if node not in self._asides for number in after}
+        ends = [
+            number
+            for number in range(len(self))
+            if number not in has_dependents and number not in self._asides and self._policies.get(number, PLAIN).hook is None
+        ]
+        return ends[0] if len(ends) == 1 else None
 
     def _one_node(self, value: "_Value") -> int:
         """Return the node that has this value; a list needs a join."""
@@ -389,6 +409,8 @@ class Workflow:
             raise DuplicateNode(name)
 
     def _name_of(self, number: int) -> str:
+        if self._asides.get(number, _NO_ASIDE)[1]:
+            return self._errback_name(*self._asides[number])
         signature = self._signatures[number]
         taskless = "sleep" if self._policies.get(number, PLAIN).sleep_s else "join"
         return self._given_names.get(number) or self._made_name(taskless if signature is None else signature.task, number)
@@ -401,6 +423,16 @@ class Workflow:
             suffix += 1
             # No other made name has a dot, so this one is still the only one of its kind.
             name = f"{made}.{suffix}"
+        return name
+
+    def _errback_name(self, body: int, number: int) -> str:
+        # No other made name has a word behind a dot. Only a body whose name had to be cut may share its beginning with another.
+        name = self._name_of(body)
+        cut = name[: NAME_LENGTH_MAX // 2]
+        made = f"{cut}.errback" if cut == name else f"{cut}-{body + 1}.errback"
+        name = made if number == 1 else f"{made}-{number}"
+        while name in self._numbers:
+            name += "+"
         return name
 
     def _numbers_of(self, after: Any, name: str | None) -> Sequence[int]:
@@ -496,6 +528,13 @@ class _Passed(NamedTuple):
 _NOTHING = _Passed()
 
 
+class _Header(NamedTuple):
+    """The header of a chord: the join of its values, and what it depends on itself."""
+
+    join: int
+    after: Sequence[int]
+
+
 class _Visit(NamedTuple):
     """A part of a canvas that is to be read.
 
@@ -503,6 +542,7 @@ class _Visit(NamedTuple):
         after: The nodes on which the tasks depend that start first in here; one at most, but for a single task.
         place: Where it was found, in words.
         unrolls: A group of one counts as its member (Celery's ``maybe_unroll_group``).
+        header: The header of the chord whose body this is, or is a member of.
     """
 
     what: Any
@@ -510,6 +550,21 @@ class _Visit(NamedTuple):
     passed: _Passed
     place: str
     unrolls: bool = False
+    header: _Header | None = None
+
+
+class _Errbacks(NamedTuple):
+    """Error callbacks that are called if the header of a chord fails, and the node of the body that they are called for."""
+
+    callbacks: Sequence[Any]
+    header: _Header
+    body: int
+
+
+class _TaskIdOf(NamedTuple):
+    """Stands for the task id of a node among arguments, until there is one."""
+
+    node: int
 
 
 _Walk = Generator[_Visit, _Value | None, _Value | None]
@@ -520,10 +575,14 @@ class _Importer:
 
     A walk reads one container: it yields the parts to be read and is sent what they are worth. The walks under way are a list,
     so depth costs no recursion.
+
+    If the header of a chord fails, Celery's workers call the error callbacks of its body, which never runs. Nobody sees a body
+    that is not sent, so these callbacks become nodes here, which are skipped if all goes well.
     """
 
     def __init__(self, workflow: Workflow) -> None:
         self._workflow = workflow
+        self._errbacks: list[_Errbacks] = []
         self._walks = {
             "chain": self._walk_chain,
             "group": self._walk_group,
@@ -533,8 +592,13 @@ class _Importer:
 
     def read(self, canvas: object, after: Sequence[int]) -> _Value | None:
         """Add all nodes of a canvas and return what it is worth."""
+        value = self._read(_Visit(canvas, after, _NOTHING, "the canvas"))
+        self._add_errbacks()
+        return value
+
+    def _read(self, start: _Visit) -> _Value | None:
         under_way: list[_Walk] = []
-        visit: _Visit | None = _Visit(canvas, after, _NOTHING, "the canvas")
+        visit: _Visit | None = start
         value: _Value | None = None
         while True:
             if visit is not None:
@@ -555,30 +619,89 @@ class _Importer:
     def add_task(self, visit: _Visit, *, name: str | None = None) -> int:
         """Add a single task."""
         name = name or self._workflow._made_name(visit.what["task"], len(self._workflow))
-        signature = _signature(name, visit.what, visit.passed, has_good_options=self._workflow._has_good_options)
-        return self._workflow._add(signature, visit.after)
+        passed, told_of = visit.passed, None
+        if passed.args and isinstance(passed.args[0], _TaskIdOf):
+            told_of, passed = passed.args[0].node, passed._replace(args=passed.args[1:])
+        signature = _signature(name, visit.what, passed, has_good_options=self._workflow._has_good_options)
+        number = self._workflow._add(signature, visit.after)
+        if told_of is not None and not visit.what.get("immutable"):
+            self._workflow._told_of[number] = told_of
+        self._note_errbacks(visit, number, number)
+        return number
+
+    def _note_errbacks(self, visit: _Visit, value: _Value | None, mark: int) -> None:
+        """Remember the error callbacks of a chord's body; its nodes are those from number ``mark`` on."""
+        if visit.header is None or value is None:
+            return
+        callbacks = _with(_errbacks_of(visit.what), visit.passed.link_error)
+        if not callbacks:
+            return
+        tasks = (number for number in range(mark, len(self._workflow)) if self._workflow._signatures[number] is not None)
+        is_task = isinstance(value, int) and self._workflow._signatures[value] is not None
+        body = value if isinstance(value, int) and is_task else next(tasks)
+        self._errbacks.append(_Errbacks(callbacks, visit.header, body))
+
+    def _add_errbacks(self) -> None:
+        """Add what was remembered, behind everything else, so that positions and names are what they are without."""
+        workflow = self._workflow
+        starts: dict[_Header, Sequence[int]] = {}
+        counts: dict[int, int] = {}
+        while self._errbacks:
+            callbacks, header, body = self._errbacks.pop(0)
+            mark = len(workflow)
+            if header not in starts:
+                starts[header] = self._start_of_errbacks(header)
+            for callback in callbacks:
+                passed = _Passed(args=(_TaskIdOf(body),), is_sealed=True)
+                self._read(_Visit(callback, starts[header], passed, f"an error callback of '{workflow._name_of(body)}'"))
+            for number in range(mark, len(workflow)):
+                is_task = workflow._signatures[number] is not None
+                counts[body] = counts.get(body, 0) + is_task
+                workflow._asides[number] = (body, counts[body] if is_task else 0)
+
+    def _start_of_errbacks(self, header: _Header) -> Sequence[int]:
+        """Add what the error callbacks wait for: the header has begun, one of its tasks has failed, and all have finished."""
+        workflow = self._workflow
+        failed = workflow._add(None, (header.join,))
+        workflow._policies[failed] = NodePolicy(rule=Rule.ANY_FAILED)
+        finished = workflow._add(None, workflow._after[header.join])
+        workflow._policies[finished] = NodePolicy(rule=Rule.ALL_FINISHED)
+        return (*header.after, failed, finished)
 
     def _walk_chain(self, visit: _Visit) -> _Walk:
         """Each step depends on the one before. The chain's options go to its first step, its link to the last."""
         steps = _members(visit, "tasks")
         inner = _passed_on(visit)
+        start = len(self._workflow)
         last = max((number for number, step in enumerate(steps) if not _is_empty(step)), default=-1)
         passed = inner._replace(link=())
         value: _Value | None = None
+        after = before = visit.after
         for number, step in enumerate(steps):
             if number == last:
                 passed = _with_link(passed, inner.link, step, is_body=isinstance(value, list))
             mark = len(self._workflow)
-            after = visit.after if value is None else (self._workflow._one_node(value),)
-            found = yield _Visit(step, after, passed, f"step {number + 1} of the chain", unrolls=True)
+            header: _Header | None = None
+            if value is not None:
+                after = (self._workflow._one_node(value),)
+                header = _Header(after[0], before) if isinstance(value, list) else None
+            if number < last and _is_fan(step):
+                # What follows makes it a chord's header, and error callbacks of a chord are for its body.
+                passed = passed._replace(link_error=())
+            found = yield _Visit(step, after, passed, f"step {number + 1} of the chain", unrolls=True, header=header)
             if found is None:
                 # The step is empty; the join that was made for it is not needed.
                 self._workflow._cut(mark)
                 continue
+            before = after
+            if isinstance(found, list) and len(found) == 1 and number < last and _ends_in_body(step):
+                # What follows such a chord takes each of the values of its body, and here there is one.
+                found = found[0]
             # Celery makes a chord of a group and what follows it, and a chord's options are for its body too.
             is_header = isinstance(found, list) and _kind_of(step) in _GROUPS
             passed = _Passed(_without_delays(passed.options) if is_header else {}, link_error=inner.link_error)
             value = found
+        self._note_errbacks(visit, value, start)
         return value
 
     def _walk_group(self, visit: _Visit) -> _Walk:
@@ -588,7 +711,7 @@ class _Importer:
         passed = _passed_on(visit)
         if is_unrolled:
             passed = passed._replace(link=passed.link + passed.link_first, link_first=())
-        values = yield from self._walk_members(members, visit, passed, "member {} of the group", is_unrolled)
+        values = yield from self._walk_members(members, visit, passed, "member {} of the group", is_unrolled, visit.header)
         return values[0] if values and is_unrolled else values or None
 
     def _walk_chord(self, visit: _Visit) -> _Walk:
@@ -608,26 +731,35 @@ class _Importer:
         below = _with_link(below, inner.link, body, is_body=True)
         mark = len(self._workflow)
         after: Sequence[int]
+        its_header: _Header | None = None
         if values:
             after = (self._workflow._one_node(values),)
+            its_header = _Header(after[0], visit.after)
         else:
             # The body is called with []. Writing that into its arguments keeps it behind what precedes the chord.
             after, below = visit.after, below._replace(args=([],), is_sealed=True)
-        found = yield _Visit(body, after, below, "the body of the chord")
+        found = yield _Visit(body, after, below, "the body of the chord", header=its_header)
         if found is None:
             self._workflow._cut(mark)
             return values or None
+        self._note_errbacks(visit, found, mark)
         return found
 
     def _walk_members(
-        self, members: Sequence[Any], visit: _Visit, passed: _Passed, place: str, is_unrolled: bool
+        self,
+        members: Sequence[Any],
+        visit: _Visit,
+        passed: _Passed,
+        place: str,
+        is_unrolled: bool,
+        header: _Header | None = None,
     ) -> Generator[_Visit, _Value | None, list[int]]:
         values: list[int] = []
         for number, member in enumerate(members):
             handed = passed
             if passed.link_first:
                 handed = _with_link_first(passed, member) if number == 0 else passed._replace(link_first=())
-            found = yield _Visit(member, visit.after, handed, place.format(number + 1), unrolls=is_unrolled)
+            found = yield _Visit(member, visit.after, handed, place.format(number + 1), unrolls=is_unrolled, header=header)
             if isinstance(found, list) and _kind_of(member) in _GROUPS:
                 values.extend(found)
             elif found is not None:
@@ -688,6 +820,27 @@ def _is_empty(step: Any) -> bool:
     return tasks is not None and not tasks
 
 
+def _is_fan(step: Any) -> bool:
+    """Tell whether a step of a chain is a group that Celery does not unroll."""
+    if not isinstance(step, Mapping) or not isinstance(step.get("kwargs"), Mapping):
+        return False
+    tasks = step["kwargs"].get("tasks")
+    return _kind_of(step) in _GROUPS and not (isinstance(tasks, list | tuple) and len(tasks) == 1)
+
+
+def _ends_in_body(step: Any) -> bool:
+    """Tell whether what ends last in a step of a chain is the body of a chord."""
+    while isinstance(step, Mapping) and isinstance(step.get("kwargs"), Mapping):
+        kind = _kind_of(step)
+        if kind == "chord":
+            return step["kwargs"].get("body") is not None
+        tasks = step["kwargs"].get("tasks")
+        if kind != "chain" or not isinstance(tasks, list | tuple):
+            return False
+        step = next((task for task in reversed(tasks) if not _is_empty(task)), None)
+    return False
+
+
 def _passed_on(visit: _Visit) -> _Passed:
     """Return what a container hands down: what it was handed, and what is its own."""
     what, passed = visit.what, visit.passed
@@ -720,6 +873,25 @@ def _listed(callbacks: Any) -> tuple[Any, ...]:
     if callbacks is None:
         return ()
     return tuple(callbacks) if isinstance(callbacks, list | tuple) else (callbacks,)
+
+
+def _errbacks_of(what: _Canvas) -> tuple[Any, ...]:
+    """Return the error callbacks of a chord's body, or of a member of one, as Celery looks for them.
+
+    Of a chain its own, and not those of its steps; those of a chord are its own and those of what ends last in it.
+    """
+    found: tuple[Any, ...] = ()
+    parts = [what]
+    while parts:
+        part = parts.pop()
+        if not isinstance(part, Mapping):
+            continue
+        found = _with(found, _listed((part.get("options") or {}).get("link_error")))
+        kind, inner = _kind_of(part), part.get("kwargs")
+        if kind in ("chord", "group") and isinstance(inner, Mapping):
+            ends = [inner.get("body")] if kind == "chord" else inner.get("tasks")
+            parts.extend(reversed(ends if isinstance(ends, list | tuple) else []))
+    return found
 
 
 def _with_link(passed: _Passed, link: tuple[Any, ...], part: Any, *, is_body: bool) -> _Passed:
@@ -876,6 +1048,14 @@ def _json_text(value: object) -> bytes:
     # NaN and Infinity are no JSON: the daemon would refuse them without knowing the node.
     text: str = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.encode()
+
+
+def _told(signature: Signature | None, task_id: str) -> Signature | None:
+    """Write a task id before the arguments of an error callback."""
+    if signature is None:
+        return None
+    rest = signature.args[1:].strip()
+    return replace(signature, args=b'["%s"%s%s' % (task_id.encode(), b"" if rest == b"]" else b",", rest))
 
 
 # --- errors and checks ----------------------------------------------------------------------------------------------

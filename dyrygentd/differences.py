@@ -113,6 +113,13 @@ DIFFERENCES: Final = (
         versions=("5.6",),
     ),
     Difference(
+        "chord-errback-as-task",
+        "link_error on a chord's body that takes more than a task id, or is a chain that takes a value",
+        "if the header fails, it is called inside the worker with the request, the error and the traceback (a chain fails at that)",
+        "it is sent as a task with the body's task id, which is what Celery does if the worker does not know the task",
+        "workers call the callbacks of what they were sent, and a body whose header failed is never sent",
+    ),
+    Difference(
         "chord-without-body",
         "a chord without a body",
         "apply_async raises AttributeError",

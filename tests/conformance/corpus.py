@@ -289,6 +289,41 @@ FANS = [
         ours="value d([b([a()]),c([a()])])",
     ),
     Case(
+        "raw chain(chord with a group body of one, task)",
+        lambda t: _chain(chord([t("a"), t("b")], t.group([t("c")])), t("d"), app=t.app),
+        ours="value d(c([a(),b()]))",
+    ),
+    Case(
+        "raw chain(chord with a group body of one, group)",
+        lambda t: _chain(chord([t("a"), t("b")], t.group([t("c")])), group(t("d"), t("e")), app=t.app),
+    ),
+    Case(
+        "raw chain(chord with a group body of one chain, task)",
+        lambda t: _chain(t("x"), chord([t("a")], t.group([t("b") | t("c")])), t("d"), app=t.app),
+    ),
+    Case(
+        "raw chain(chord with a chord body with a group body of one, task)",
+        lambda t: _chain(chord([t("x")], chord([t("a"), t("b")], t.group([t("c")]))), t("d"), app=t.app),
+    ),
+    Case(
+        "raw chain(chain(task, chord with a group body of one), task)",
+        lambda t: _chain(_chain(t("x"), chord([t("a"), t("b")], t.group([t("c")])), app=t.app), t("d"), app=t.app),
+    ),
+    Case("chord with a group body of one | task", lambda t: chord([t("a"), t("b")], t.group([t("c")])) | t("d")),
+    Case("chord with a group body of one | group", lambda t: chord([t("a"), t("b")], t.group([t("c")])) | group(t("d"), t("e"))),
+    Case(
+        "chord with a group body of one | chord", lambda t: chord([t("a"), t("b")], t.group([t("c")])) | chord([t("d")], t("e"))
+    ),
+    Case("chain(group, group of one, task)", lambda t: chain(group(t("a"), t("b")), t.group([t("c")]), t("d"))),
+    Case("chain(group, group of one, group)", lambda t: chain(group(t("a"), t("b")), t.group([t("c")]), group(t("d"), t("e")))),
+    Case(
+        "chain(group, group of one, chain)",
+        lambda t: chain(group(t("a"), t("b")), t.group([t("c")]), chain(t("d"), t("e"))),
+        shows=("broken-in-5.6",),
+        ours="value e(d(c([a(),b()])))",
+    ),
+    Case("raw chain(group, group of one, task)", lambda t: _chain(group(t("a"), t("b")), t.group([t("c")]), t("d"), app=t.app)),
+    Case(
         "chord with a chain to a group of chords in its header",
         lambda t: chord([t("a"), t("b") | group(chord([t("c")], t("d")), t("e"))], t("f")),
         shows=("group-body-of-containers",),
@@ -590,39 +625,123 @@ ERRBACKS = [
         "link_error on a chord, member fails",
         lambda t: _guarded(chord([t("a"), t.fail("b")], t("c")), t.failed("e")),
         shows=("header-link-error",),
-        pending="chord errbacks",
     ),
     Case(
         "link_error on a body, member fails",
         lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed("e"))),
-        pending="chord errbacks",
     ),
     Case(
         "link_error of the newer kind on a body, member fails",
         lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed_here("e"))),
-        pending="chord errbacks",
+        shows=("chord-errback-as-task",),
     ),
     Case(
         "link_error on group | task, member fails",
         lambda t: _guarded(group(t("a"), t.fail("b")) | t("c"), t.failed("e")),
-        pending="chord errbacks",
     ),
     Case(
         "link_error on a fan, member fails",
         lambda t: _guarded(t("x") | group(t("a"), t.fail("b")) | t("c"), t.failed("e")),
-        pending="chord errbacks",
     ),
     Case(
         "link_error on a chain body, member fails",
         lambda t: chord([t("a"), t.fail("b")], _guarded(t("c") | t("d"), t.failed("e"))),
-        pending="chord errbacks",
     ),
     Case(
         "link_error on a group body, member fails",
         lambda t: chord([t("a"), t.fail("b")], _guarded(group(t("c"), t("d")), t.failed("e"))),
         shows=("group-body-revoked",),
         is_racy=True,
-        pending="chord errbacks",
+    ),
+    Case(
+        "link_error that is a chain on a body, member fails",
+        lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed("e") | t("f"))),
+        shows=("chord-errback-as-task",),
+    ),
+    Case(
+        "link_error that is an immutable chain on a body, member fails",
+        lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), t.si("e", 1) | t("f"))),
+    ),
+    Case(
+        "link_error that is a chord on a body, member fails",
+        lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), chord([t("e"), t("f")], t("g")))),
+    ),
+    Case(
+        "two link_error on a body, member fails",
+        lambda t: chord([t("a"), t.fail("b")], _guarded(_guarded(t("c"), t.failed("e")), t.failed("f").set(queue="other"))),
+    ),
+    Case(
+        "link_error on a body and a header, member fails",
+        lambda t: (lambda e: chord([t("a"), _guarded(t.fail("b"), e)], _guarded(t("c"), e)))(t.failed("e")),
+    ),
+    Case(
+        "link_error on the first task of a chain body, member fails",
+        lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed("e")) | t("d")),
+    ),
+    Case(
+        "link_error on a chord | task, member fails",
+        lambda t: _guarded(chord([t("a"), t.fail("b")], t("c")) | t("d"), t.failed("e")),
+    ),
+    Case(
+        "link_error behind a chord whose member fails",
+        lambda t: chord([t("a"), t.fail("b")], t("c")) | _guarded(t("d"), t.failed("e")),
+    ),
+    Case(
+        "link_error on a body, chain in its header fails",
+        lambda t: chord([t.fail("a") | t("b"), t("d")], _guarded(t("c"), t.failed("e"))),
+    ),
+    Case(
+        "link_error on a raw chain with a group, member fails",
+        lambda t: _guarded(_chain(group(t("a"), t.fail("b")), t("c"), app=t.app), t.failed("e")),
+    ),
+    Case(
+        "link_error on a raw fan, member fails",
+        lambda t: _guarded(_chain(t("x"), group(t("a"), t.fail("b")), t("c"), app=t.app), t.failed("e")),
+    ),
+    Case(
+        "link_error on a fan, failure before it",
+        lambda t: t.fail("x") | group(t("a"), t("b")) | _guarded(t("c"), t.failed("e")),
+        shows=("5.6:failure-hangs",),
+        ours="failed x",
+    ),
+    Case(
+        "link_error on a body that succeeds",
+        lambda t: chord([t("a"), t("b")], _guarded(t("c"), t.failed("e"))) | t("d"),
+    ),
+    Case(
+        "link_error set on a group body, member fails",
+        lambda t: chord([t("a"), t.fail("b")], group(t("c"), t("d")).set(link_error=[t.failed("e")])),
+        shows=("group-body-revoked",),
+        is_racy=True,
+    ),
+    Case(
+        "link_error on members of a group body, member fails",
+        lambda t: chord(
+            [t("a"), t.fail("b")],
+            group(
+                _guarded(t("c") | t("d"), t.failed("e")),
+                _guarded(chord([t("x")], t("y")), t.failed("f")),
+                _guarded(t("z"), t.si("g")),
+            ),
+        ),
+        shows=("group-body-revoked",),
+        is_racy=True,
+    ),
+    Case(
+        "link_error on a chord body, member fails",
+        lambda t: chord([t("a"), t.fail("b")], _guarded(chord([t("c"), t("d")], t("x")), t.failed("e"))),
+        shows=("failure-hangs",),
+        ours="failed b",
+    ),
+    Case(
+        "link_error on both chords of a nest, inner member fails",
+        lambda t: chord([chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed("e"))), t("d")], _guarded(t("x"), t.failed("f"))),
+        shows=("failure-hangs",),
+        ours="failed b",
+    ),
+    Case(
+        "link_error on both chords of a nest, inner body fails",
+        lambda t: chord([chord([t("a")], _guarded(t.fail("c"), t.failed("e"))), t("d")], _guarded(t("x"), t.failed("f"))),
     ),
     Case(
         "link_error on a chord in a header, inner member fails",
@@ -632,7 +751,6 @@ ERRBACKS = [
     Case(
         "link_error on a chord, allowed on its header, member fails",
         lambda t: _guarded_everywhere(chord([t("a"), t.fail("b")], t("c")), t.failed("e")),
-        pending="chord errbacks",
     ),
     Case(
         "link_error on a chord, allowed on its header, body fails",

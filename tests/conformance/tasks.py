@@ -15,7 +15,7 @@ from typing import Any
 from celery import Celery
 from celery._state import get_current_worker_task
 
-from dyrygentd.transport.message import WORKFLOW_STAMP
+from dyrygentd.ports import WORKFLOW_STAMP
 from tests.support.tasks import records_of
 
 CALLS = "conformance:calls"

@@ -55,6 +55,8 @@ from dyrygentd.errors import InvariantBroken
 _NODE_BITS = 32
 _NODE_MASK = (1 << _NODE_BITS) - 1
 _STATES = tuple(NodeState)
+#: The settled states have the highest numbers, so that one comparison tells most changes apart from an end.
+_FIRST_SETTLED = min(SETTLED)
 #: JSON texts that Python takes for false: a poll that returns one of them asks again.
 _FALSE = frozenset({b"null", b"false", b"0", b"0.0", b"-0.0", b'""', b"[]", b"{}"})
 #: Set back to waiting when something they wait for is: they never ran, or do not run just now.
@@ -696,7 +698,8 @@ class RunningWorkflow:
 
     def attempt_of(self, node: int) -> int:
         """Return how often the node was dispatched, 0 if never."""
-        return self._used.get(node, 0) + (1 if self.dispatched_at[node] else 0)
+        used = self._used.get(node, 0) if self._used else 0
+        return used + 1 if self.dispatched_at[node] else used
 
     def task_id_of(self, node: int) -> str:
         """Return the task id of the node's present attempt, or its last one; empty for what has no task."""
@@ -1110,11 +1113,13 @@ class RunningWorkflow:
         )
 
     def _place(self, node: int, state: NodeState) -> None:
-        before = self.state_of(node)
+        before = self.states[node]
         self.states[node] = state
-        if not self.graph.is_join(node):
+        if self.graph.signatures[node] is not None or not self.graph.is_join(node):
             self._counts[before] -= 1
             self._counts[state] += 1
+        if before < _FIRST_SETTLED and state < _FIRST_SETTLED:
+            return
         self._unsettled += (before in SETTLED) - (state in SETTLED)
         self._bad += (state in BAD) - (before in BAD)
         if state in SETTLED:

@@ -62,7 +62,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda workflow: workflow.holds.update({3: Hold(HoldReason.RETRY, 1.0)}),
         "is retrying without a retry",
     ),
-    "heap": (lambda workflow: workflow._push_ready(2), "has 1 nodes in its heap, 0 are ready"),
+    "heap": (lambda workflow: workflow.ready.push(2), "has 1 nodes in its heap, 0 are ready"),
 }
 
 
@@ -89,9 +89,14 @@ def test_finds_a_wrong_table_of_what_is_in_flight(conversation: Conversation) ->
     conversation.restart(conversation.limits)
 
 
+def _lose_rings(engine: Engine) -> None:
+    engine._rings.clear()
+    engine._ring_of.clear()
+
+
 #: ``(what is damaged, what the checker says)`` in an engine with ``a pool=p; b pool=p; c countdown=9; d; e``, one task in flight.
 ENGINE_DAMAGES: dict[str, tuple[Callable[[Engine], object], str]] = {
-    "ring": (lambda engine: (engine._rings.clear(), engine._ring_of.clear()), "could dispatch, but stands in no ring"),
+    "ring": (_lose_rings, "could dispatch, but stands in no ring"),
     "ring of another priority": (lambda engine: engine._ring_of.update(w=1), "stands in no ring of its priority"),
     "two rings": (lambda engine: engine._rings[0].append("w"), "the rings are"),
     "timers": (lambda engine: engine._timers.clear(), "waits for times that nobody looks at"),

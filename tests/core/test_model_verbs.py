@@ -319,6 +319,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         for model in self.models.values():
             model.doubted.clear()
         self.conversation.crash()
+        self._note_times_that_came()
 
     @invariant()
     def agrees(self) -> None:
@@ -326,11 +327,11 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         running = self.conversation.engine.workflows
         for workflow_id, model in self.models.items():
             if workflow_id in running:
-                self._compare(running[workflow_id], model)
+                self._compare(running[workflow_id], model, self.conversation.now)
             else:
                 assert model.end() in ("succeeded", "failed", "cancelled")
         for workflow_id, model in self.saved.items():
-            self._compare(self.conversation.restored(workflow_id), model)
+            self._compare(self.conversation.restored(workflow_id), model, self.conversation.now)
 
     def teardown(self) -> None:
         """Let everything come to its end: nothing hangs, whatever was done."""
@@ -412,11 +413,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                     model.doubted.add(facts.task_id)
 
     def _take(self) -> None:
-        for model in self.models.values():
-            for facts in model.facts:
-                if 0 < facts.retry_at <= self.conversation.now:
-                    facts.retry_at = 0.0
         batch = self.conversation.take()
+        self._note_times_that_came()
         for message in batch.publish:
             model = self.models[message.workflow_id]
             facts = model.facts[message.node]
@@ -429,6 +427,17 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 assert message.input == model.input(message.node)
         self.unsaved.merge(batch)
 
+    def _note_times_that_came(self) -> None:
+        """Follow the engine in when it takes note of a time that has come: in this turn, or, if it is new, in the next."""
+        for workflow_id, model in self.models.items():
+            workflow = self.conversation.engine.workflows.get(workflow_id)
+            for number, facts in enumerate(model.facts):
+                hold = None if workflow is None else workflow.holds.get(number)
+                if hold is not None and hold.reason is HoldReason.RETRY and hold.until <= self.conversation.now:
+                    facts.retry_at = hold.until
+                elif 0 < facts.retry_at <= self.conversation.now:
+                    facts.retry_at = 0.0
+
     def _save(self) -> list[Publish]:
         self._take()
         batch, self.unsaved = self.unsaved, Batch()
@@ -437,13 +446,14 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         return batch.publish
 
     @staticmethod
-    def _compare(workflow: RunningWorkflow, model: Model) -> None:
+    def _compare(workflow: RunningWorkflow, model: Model, now: float) -> None:
         assert workflow.state.value == model.end()
         for number, state in enumerate(model.states()):
             word, hold = workflow.state_of(number).word, workflow.holds.get(number)
             match state:
                 case "free":
-                    assert word == "ready"
+                    # That a time has come is not written down, since it follows from the clock.
+                    assert word == "ready" or (hold is not None and hold.reason is HoldReason.RETRY and hold.until <= now)
                 case "in flight":
                     assert word in ("dispatching", "dispatched")
                 case "lost":

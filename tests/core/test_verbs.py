@@ -164,7 +164,7 @@ def _snapshot(workflow: RunningWorkflow) -> tuple[WorkflowRecord, list[NodeRecor
     return (
         workflow_record(workflow),
         [node_record(workflow, node) for node in nodes],
-        sorted(workflow.ready_nodes()),
+        sorted(workflow.ready),
         [workflow.unmet_count(node) for node in nodes],
     )
 

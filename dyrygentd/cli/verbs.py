@@ -109,7 +109,7 @@ class _Numbers(click.Command):
         super().__init__(*args, **settings | {"context_settings": {"ignore_unknown_options": True}})
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        before_dashes = args[: args.index("--")] if "--" in args else args
+        before_dashes = args[: args.index("--")] if "--" in args else list(args)
         rest = super().parse_args(context, args)
         known = {option for parameter in self.get_params(context) for option in parameter.opts}
         for word in context.params.get("references") or ():

@@ -29,6 +29,7 @@ def explain(session: Session, reference: str, node: str | None) -> None:
 
     The answer comes first, then the nodes that have not succeeded, in groups, with commands to paste.
 
+    \b
     Example: dyrygentctl explain @latest drain
     """
     from dyrygentd import wire
@@ -69,6 +70,7 @@ def explain(session: Session, reference: str, node: str | None) -> None:
 def events(session: Session, reference: str) -> None:
     """Show the journal of a workflow, oldest first: who did what to it, when and why.
 
+    \b
     Example: dyrygentctl events @latest
     """
     from dyrygentd import wire

@@ -35,6 +35,7 @@ def list_workflows(
 ) -> None:
     """List workflows, newest first.
 
+    \b
     Example: dyrygentctl list --state running,paused --label cluster=gra1
     """
     from dyrygentd import wire
@@ -75,6 +76,7 @@ def list_workflows(
 def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...], name: str | None, is_causes: bool) -> None:
     """Show a workflow: how it stands, what went wrong, and how to go on.
 
+    \b
     Example: dyrygentctl show @latest --state failed,held
     """
     from dyrygentd import wire

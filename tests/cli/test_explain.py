@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,12 @@ def test_commands_for_any_name(slow_ctl: Ctl, name: str) -> None:
 
 def test_each_state_of_a_node_is_explained(slow_ctl: Ctl, holding: Daemon) -> None:
     """One node: why it waits, down to what it waits for in the end, with the command for that."""
-    nodes = [*GATED, {"name": "end", "after": ["last"]}, {"name": "busy"}, {"name": "after", "after": ["busy"]}]
+    nodes: list[dict[str, Any]] = [
+        *GATED,
+        {"name": "end", "after": ["last"]},
+        {"name": "busy"},
+        {"name": "after", "after": ["busy"]},
+    ]
     workflow = submit(slow_ctl, *nodes)
     wait_until(lambda: holding.ask("GET", f"/v1/workflows/{workflow}").json["counts"].get("dispatched"))
     out = slow_ctl("explain", workflow, "end").stdout
@@ -156,7 +162,10 @@ def test_scheduled_workflow_shows_its_start(slow_ctl: Ctl) -> None:
 def test_node_shows_all_there_is(ctl: Ctl, daemon: Daemon) -> None:
     """Kind, rule, attempts and the next one are what decides whether to wait or to act."""
     retry = {"attempts": 5, "backoff_s": 1000, "jitter": 0}
-    nodes = [{"name": "a", "task": "fail", "retry": retry}, {"name": "z", "rule": "all_finished", "after": ["a"]}]
+    nodes: list[dict[str, Any]] = [
+        {"name": "a", "task": "fail", "retry": retry},
+        {"name": "z", "rule": "all_finished", "after": ["a"]},
+    ]
     workflow = submit(ctl, *nodes, {"name": "gate", "gate": True}, {"name": "tidy", "hook": "always"})
     wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow}").json["counts"].get("retrying"))
     node = ctl("show", workflow, "--node", "a").stdout

@@ -5,26 +5,18 @@ every member of a header. Signatures are dicts, so objects and their dict forms 
 Celery itself is not needed to read them. Celery 5.6 and 5.7 build different trees for one expression (``group | task`` is a
 chord in one place and a chain in another); the rules below give both the same edges.
 
-What a canvas is worth to whoever comes after it is one node (task, chain, chord), or a list of nodes (group). A list becomes
-a join when something depends on it, when it is a chord's header, or when it is the value of the whole. Lists inside lists are
-spliced, in source order.
+What a canvas is worth to whoever comes after it is one node (task, chain, chord), or a list of nodes (group, and a chain or chord
+that ends in one). A list becomes a join when something depends on it, when it is a chord's header, when it is a member of another
+list, or when it is the value of the whole. A group that stands directly in a group is spliced into it, in source order.
 
-Where this differs from Celery, on purpose:
-
-- ``chain(g1, g2, g3)`` runs g3 once, with the list of g2; Celery runs it once per member of g2 (celery#8180).
-- A header's nested groups keep their source order; Celery reverses them.
-- A group or chain inside another keeps its own options and callbacks, under the outer group's; Celery drops them.
-- ``link_error`` on a group or chord is added to the tasks' own; Celery replaces them in a group. It reaches the body of a chord
-  and not its header, which is Celery's default (``task_allow_error_cb_on_chord_header``).
-- An empty group in a chain is left out (Celery 5.6 passes ``[]`` on).
+Where this differs from Celery on purpose is listed in `dyrygentd.differences`, and tested against Celery.
 """
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from kombu.utils import json
@@ -39,6 +31,7 @@ from dyrygentd.core.graph import (
     NodeSpec,
     Signature,
 )
+from dyrygentd.core.options import SECONDS_MAX, flaw_of, is_number, shown
 from dyrygentd.core.policy import (
     PLAIN,
     PLAIN_WORKFLOW,
@@ -49,11 +42,14 @@ from dyrygentd.core.policy import (
     Rule,
     WorkflowPolicy,
 )
+from dyrygentd.core.policy_checks import checked_policy, checked_retry, checked_seconds, checked_word
 from dyrygentd.errors import BadNode, BadRequest, DuplicateNode, EmptyWorkflow, NotACanvas
 
 _CALLBACKS = frozenset({"link", "link_error"})
 #: A chord's delay holds its header only, or the body would wait a second time (celery#7851).
 _DELAYS = frozenset({"countdown", "eta"})
+
+_NO_ASIDE = (0, 0)
 
 #: These have no ``subtask_type``; the task's name tells.
 _KIND_BY_TASK = {
@@ -63,6 +59,7 @@ _KIND_BY_TASK = {
     "celery.chunks": "chunks",
 }
 _CONTAINERS = frozenset({"chain", "group", "chord", "chunks"})
+_GROUPS = frozenset({"group", "chunks"})
 #: One task each: ``celery.map`` and ``celery.starmap`` work through their list inside a worker.
 _TASKS = frozenset({"", "xmap", "xstarmap"})
 
@@ -70,11 +67,19 @@ _Canvas = Mapping[str, Any]
 
 
 def definition_of(
-    what: object, *, name: str | None = None, key: str | None = None, labels: Mapping[str, str] | None = None
+    what: object,
+    *,
+    name: str | None = None,
+    key: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    has_good_options: bool = True,
 ) -> Definition:
     """Turn a canvas, a `Workflow` or a `Definition` into what is submitted.
 
     Name, key and labels given here go before those that ``what`` has.
+
+    Args:
+        has_good_options: Whether publish options with which nothing could be published are refused. A linter reads on.
 
     Raises:
         NotACanvas: Something in it is no signature; the message tells its type and where it was found.
@@ -91,9 +96,14 @@ def definition_of(
         case Workflow():
             return definition_of(what.definition(key=key), name=name, labels=labels)
     workflow = Workflow(name, labels=labels)
+    workflow._has_good_options = has_good_options
     value = _Importer(workflow).read(what, ())
     if value is None:
         raise EmptyWorkflow
+    is_group = isinstance(what, Mapping) and _kind_of(what) in _GROUPS
+    if is_group and isinstance(value, list) and len(value) == 1 and workflow._signatures[value[0]] is None:
+        # The only member is itself worth a list, and that is what `group.apply_async` answers with.
+        value = value[0]
     return workflow._definition(key=key, output=workflow._one_node(value))
 
 
@@ -151,13 +161,18 @@ class Workflow:
         self.name = None if name is None else _checked_name(name)
         self.labels = _checked_labels(labels)
         self.payload = payload
-        self.policy = policy
+        self.policy = checked_policy(policy)
+        self._has_good_options = True
         self._policies: dict[int, NodePolicy] = {}
         self._signatures: list[Signature | None] = []
         self._after: list[Sequence[int]] = []
         self._given_names: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
         self._interned: dict[Signature, Signature] = {}
+        #: ``{node: node whose task id is its first argument}``, of error callbacks of chords' bodies.
+        self._told_of: dict[int, int] = {}
+        #: ``{node: (body, number)}`` of what is there for the error callbacks of a chord's body only; 0 if it is no task.
+        self._asides: dict[int, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._signatures)
@@ -230,8 +245,8 @@ class Workflow:
         Raises:
             NotACanvas, BadNode, DuplicateNode
         """
-        if not 0.1 <= every_s < math.inf:
-            raise BadNode(name or "poll", "`every_s` must be 0.1 seconds or more")
+        if checked_seconds(name or "poll", "every_s", every_s) < 0.1:
+            raise BadNode(name or "poll", f"`every_s` is {every_s:g}", next_step="use 0.1 seconds or more")
         policy = _node_policy(
             name, rule=rule, pool=pool, retry=retry, payload=payload, poll_every_s=every_s, poll_timeout_s=timeout_s
         )
@@ -252,8 +267,8 @@ class Workflow:
         name: str | None = None,
     ) -> NodeRef:
         """Add a pause that holds no worker; it hands on the value of what precedes it."""
-        if not 0 < seconds < math.inf:
-            raise BadNode(name or "sleep", "a pause must be longer than 0 seconds")
+        if checked_seconds(name or "sleep", "seconds", seconds) == 0:
+            raise BadNode(name or "sleep", "a pause must be longer than 0 seconds", next_step="leave it out, or give its length")
         return self._add_taskless(name, after, _node_policy(name, rule=rule, sleep_s=seconds))
 
     def hook(self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None) -> NodeRef:
@@ -269,12 +284,14 @@ class Workflow:
 
     def _add_taskless(self, name: str | None, after: NodeRef | Iterable[NodeRef], policy: NodePolicy) -> NodeRef:
         self._check_new_name(name)
-        reference = self._named(self._add(None, self._numbers_of(after, name)), name)
+        numbers = self._numbers_of(after, name)
+        _check_rule(name, policy, numbers)
+        reference = self._named(self._add(None, numbers), name)
         self._set_policy(reference, policy)
         return reference
 
     def _add_one(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None, policy: NodePolicy) -> NodeRef:
-        reference = self._add_task(signature, after, name)
+        reference = self._add_task(signature, after, name, policy)
         self._set_policy(reference, policy)
         return reference
 
@@ -282,9 +299,10 @@ class Workflow:
         if policy != PLAIN:
             self._policies[reference.number] = policy
 
-    def _add_task(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None) -> NodeRef:
+    def _add_task(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None, policy: NodePolicy) -> NodeRef:
         self._check_new_name(name)
         numbers = self._numbers_of(after, name)
+        _check_rule(name, policy, numbers)
         visit = _Visit(signature, numbers, _NOTHING, "what was added")
         if _kind(visit) in _CONTAINERS:
             raise _not_a_canvas(f"add() takes one task, and this is a {_kind(visit)}", "use add_canvas() for it")
@@ -327,12 +345,15 @@ class Workflow:
 
     def _definition(self, *, key: str | None, output: int | None) -> Definition:
         names = [self._name_of(number) for number in range(len(self))]
+        task_ids = ["" if signature is None else str(uuid4()) for signature in self._signatures]
+        if output is None and self._asides:
+            output = self._only_end()
         graph = Graph.build(
             (
                 NodeSpec(
                     names[number],
-                    signature,
-                    "" if signature is None else str(uuid4()),
+                    signature if number not in self._told_of else _told(signature, task_ids[self._told_of[number]]),
+                    task_ids[number],
                     [names[dependency] for dependency in after],
                     self._policies.get(number, PLAIN),
                 )
@@ -359,12 +380,23 @@ class Workflow:
     def _cut(self, mark: int) -> None:
         """Forget the nodes from number ``mark`` on."""
         del self._signatures[mark:], self._after[mark:]
-        for number in [number for number in self._policies if number >= mark]:
-            del self._policies[number]
+        for known in (self._policies, self._told_of, self._asides):
+            for number in [number for number in known if number >= mark]:
+                del known[number]
+
+    def _only_end(self) -> int | None:
+        """Return the only node without dependents, if there is but one besides hooks and what is there for error callbacks."""
+        has_dependents = {number for node, after in enumerate(self._after) if node not in self._asides for number in after}
+        ends = [
+            number
+            for number in range(len(self))
+            if number not in has_dependents and number not in self._asides and self._policies.get(number, PLAIN).hook is None
+        ]
+        return ends[0] if len(ends) == 1 else None
 
     def _one_node(self, value: "_Value") -> int:
         """Return the node that has this value; a list needs a join."""
-        return value if isinstance(value, int) else self._add(None, tuple(_flat(value)))
+        return value if isinstance(value, int) else self._add(None, tuple(value))
 
     def _named(self, number: int, name: str | None) -> NodeRef:
         if name is not None:
@@ -377,6 +409,8 @@ class Workflow:
             raise DuplicateNode(name)
 
     def _name_of(self, number: int) -> str:
+        if self._asides.get(number, _NO_ASIDE)[1]:
+            return self._errback_name(*self._asides[number])
         signature = self._signatures[number]
         taskless = "sleep" if self._policies.get(number, PLAIN).sleep_s else "join"
         return self._given_names.get(number) or self._made_name(taskless if signature is None else signature.task, number)
@@ -391,15 +425,27 @@ class Workflow:
             name = f"{made}.{suffix}"
         return name
 
-    def _numbers_of(self, after: NodeRef | Iterable[NodeRef], name: str | None) -> Sequence[int]:
+    def _errback_name(self, body: int, number: int) -> str:
+        # No other made name has a word behind a dot. Only a body whose name had to be cut may share its beginning with another.
+        name = self._name_of(body)
+        cut = name[: NAME_LENGTH_MAX // 2]
+        made = f"{cut}.errback" if cut == name else f"{cut}-{body + 1}.errback"
+        name = made if number == 1 else f"{made}-{number}"
+        while name in self._numbers:
+            name += "+"
+        return name
+
+    def _numbers_of(self, after: Any, name: str | None) -> Sequence[int]:
         numbers: dict[int, None] = {}
+        if not isinstance(after, Iterable) and not isinstance(after, NodeRef):
+            raise BadNode(name or f"number {len(self) + 1}", f"`after` is {shown(after)}", next_step=_NAME_BY_REFERENCE)
         for reference in (after,) if isinstance(after, NodeRef) else after:
             node = name or f"number {len(self) + 1}"
             if not isinstance(reference, NodeRef):
                 raise BadNode(
                     node,
                     f"`after` has a '{_type_name(reference)}' in it",
-                    next_step="name nodes by what add(), join() and add_canvas() return",
+                    next_step=_NAME_BY_REFERENCE,
                 )
             if reference.workflow is not self:
                 raise BadNode(
@@ -411,6 +457,9 @@ class Workflow:
         return tuple(numbers)
 
 
+_NAME_BY_REFERENCE = "name nodes by what add(), join() and add_canvas() return"
+
+
 def _node_policy(
     name: str | None,
     *,
@@ -419,43 +468,39 @@ def _node_policy(
     retry: Retry | int | None = None,
     hook: Hook | str | None = None,
     timeout_s: float = 0.0,
+    pool: Any = "",
     payload: object = None,
     **fields: Any,
 ) -> NodePolicy:
     """Make a policy of what `Workflow` was given. Raises `BadNode` with what is allowed."""
     node = name or "without a name"
-    if isinstance(retry, int):
-        retry = Retry(attempts=retry)
-    if retry is not None and retry.attempts < 1:
-        raise BadNode(node, "`retry` must allow one attempt or more")
-    for word, seconds in (("timeout_s", timeout_s), ("timeout_s", fields.get("poll_timeout_s", 0.0))):
-        if not 0 <= seconds < math.inf:
-            raise BadNode(node, f"`{word}` must be a number of seconds, 0 or more")
+    for seconds in (timeout_s, fields.get("poll_timeout_s", 0.0)):
+        checked_seconds(node, "timeout_s", seconds)
+    if not isinstance(pool, str) or len(pool) > NAME_LENGTH_MAX:
+        raise BadNode(node, f"`pool` is {shown(pool)}", next_step="give the name of a pool of the daemon's configuration")
     return NodePolicy(
-        rule=_one_of(Rule, node, "rule", rule),
-        on_lost=None if on_lost is None else _one_of(OnLost, node, "on_lost", on_lost),
-        retry=retry,
-        hook=None if hook is None else _one_of(Hook, node, "hook", hook),
+        rule=checked_word(Rule, node, "rule", rule),
+        on_lost=None if on_lost is None else checked_word(OnLost, node, "on_lost", on_lost),
+        retry=checked_retry(node, retry),
+        pool=pool,
+        hook=None if hook is None else checked_word(Hook, node, "hook", hook),
         timeout_s=timeout_s,
         payload=b"null" if payload is None else encode_value(payload),
         **fields,
     )
 
 
-_Word = TypeVar("_Word", bound=StrEnum)
-
-
-def _one_of(kind: type[_Word], node: str, field: str, word: str) -> _Word:
-    try:
-        return kind(word)
-    except ValueError:
-        raise BadNode(node, f"`{field}` is '{word}'", next_step=f"use one of {', '.join(kind)}") from None
+def _check_rule(name: str | None, policy: NodePolicy, after: Sequence[int]) -> None:
+    if policy.rule in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and not after:
+        raise BadNode(
+            name or "without a name", f"rule '{policy.rule}' needs something to wait for", next_step="name it in `after`"
+        )
 
 
 # --- the importer ---------------------------------------------------------------------------------------------------
 
-#: What a canvas is worth: a node, or a list that may hold lists. None stands for a canvas without tasks, which added no nodes.
-_Value = int | list["_Value"]
+#: What a canvas is worth: a node, or a list of nodes. None stands for a canvas without tasks, which added no nodes.
+_Value = int | list[int]
 
 
 class _Passed(NamedTuple):
@@ -463,7 +508,8 @@ class _Passed(NamedTuple):
 
     Attributes:
         options: Go before the options of whatever starts first in here.
-        link: For whatever ends last in here.
+        link: For whatever ends last in here; each member of a group.
+        link_first: For the first member of the group that this is handed to, without its value.
         link_error: For all in here.
         args: Come before the arguments of whatever starts first in here.
         kwargs: Go before the keyword arguments of whatever starts first in here.
@@ -472,6 +518,7 @@ class _Passed(NamedTuple):
 
     options: Mapping[str, Any] = {}
     link: tuple[Any, ...] = ()
+    link_first: tuple[Any, ...] = ()
     link_error: tuple[Any, ...] = ()
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
@@ -481,6 +528,13 @@ class _Passed(NamedTuple):
 _NOTHING = _Passed()
 
 
+class _Header(NamedTuple):
+    """The header of a chord: the join of its values, and what it depends on itself."""
+
+    join: int
+    after: Sequence[int]
+
+
 class _Visit(NamedTuple):
     """A part of a canvas that is to be read.
 
@@ -488,6 +542,7 @@ class _Visit(NamedTuple):
         after: The nodes on which the tasks depend that start first in here; one at most, but for a single task.
         place: Where it was found, in words.
         unrolls: A group of one counts as its member (Celery's ``maybe_unroll_group``).
+        header: The header of the chord whose body this is, or is a member of.
     """
 
     what: Any
@@ -495,6 +550,21 @@ class _Visit(NamedTuple):
     passed: _Passed
     place: str
     unrolls: bool = False
+    header: _Header | None = None
+
+
+class _Errbacks(NamedTuple):
+    """Error callbacks that are called if the header of a chord fails, and the node of the body that they are called for."""
+
+    callbacks: Sequence[Any]
+    header: _Header
+    body: int
+
+
+class _TaskIdOf(NamedTuple):
+    """Stands for the task id of a node among arguments, until there is one."""
+
+    node: int
 
 
 _Walk = Generator[_Visit, _Value | None, _Value | None]
@@ -505,10 +575,14 @@ class _Importer:
 
     A walk reads one container: it yields the parts to be read and is sent what they are worth. The walks under way are a list,
     so depth costs no recursion.
+
+    If the header of a chord fails, Celery's workers call the error callbacks of its body, which never runs. Nobody sees a body
+    that is not sent, so these callbacks become nodes here, which are skipped if all goes well.
     """
 
     def __init__(self, workflow: Workflow) -> None:
         self._workflow = workflow
+        self._errbacks: list[_Errbacks] = []
         self._walks = {
             "chain": self._walk_chain,
             "group": self._walk_group,
@@ -518,8 +592,13 @@ class _Importer:
 
     def read(self, canvas: object, after: Sequence[int]) -> _Value | None:
         """Add all nodes of a canvas and return what it is worth."""
+        value = self._read(_Visit(canvas, after, _NOTHING, "the canvas"))
+        self._add_errbacks()
+        return value
+
+    def _read(self, start: _Visit) -> _Value | None:
         under_way: list[_Walk] = []
-        visit: _Visit | None = _Visit(canvas, after, _NOTHING, "the canvas")
+        visit: _Visit | None = start
         value: _Value | None = None
         while True:
             if visit is not None:
@@ -540,34 +619,99 @@ class _Importer:
     def add_task(self, visit: _Visit, *, name: str | None = None) -> int:
         """Add a single task."""
         name = name or self._workflow._made_name(visit.what["task"], len(self._workflow))
-        return self._workflow._add(_signature(name, visit.what, visit.passed), visit.after)
+        passed, told_of = visit.passed, None
+        if passed.args and isinstance(passed.args[0], _TaskIdOf):
+            told_of, passed = passed.args[0].node, passed._replace(args=passed.args[1:])
+        signature = _signature(name, visit.what, passed, has_good_options=self._workflow._has_good_options)
+        number = self._workflow._add(signature, visit.after)
+        if told_of is not None and not visit.what.get("immutable"):
+            self._workflow._told_of[number] = told_of
+        self._note_errbacks(visit, number, number)
+        return number
+
+    def _note_errbacks(self, visit: _Visit, value: _Value | None, mark: int) -> None:
+        """Remember the error callbacks of a chord's body; its nodes are those from number ``mark`` on."""
+        if visit.header is None or value is None:
+            return
+        callbacks = _with(_errbacks_of(visit.what), visit.passed.link_error)
+        if not callbacks:
+            return
+        tasks = (number for number in range(mark, len(self._workflow)) if self._workflow._signatures[number] is not None)
+        is_task = isinstance(value, int) and self._workflow._signatures[value] is not None
+        body = value if isinstance(value, int) and is_task else next(tasks)
+        self._errbacks.append(_Errbacks(callbacks, visit.header, body))
+
+    def _add_errbacks(self) -> None:
+        """Add what was remembered, behind everything else, so that positions and names are what they are without."""
+        workflow = self._workflow
+        starts: dict[_Header, Sequence[int]] = {}
+        counts: dict[int, int] = {}
+        while self._errbacks:
+            callbacks, header, body = self._errbacks.pop(0)
+            mark = len(workflow)
+            if header not in starts:
+                starts[header] = self._start_of_errbacks(header)
+            for callback in callbacks:
+                passed = _Passed(args=(_TaskIdOf(body),), is_sealed=True)
+                self._read(_Visit(callback, starts[header], passed, f"an error callback of '{workflow._name_of(body)}'"))
+            for number in range(mark, len(workflow)):
+                is_task = workflow._signatures[number] is not None
+                counts[body] = counts.get(body, 0) + is_task
+                workflow._asides[number] = (body, counts[body] if is_task else 0)
+
+    def _start_of_errbacks(self, header: _Header) -> Sequence[int]:
+        """Add what the error callbacks wait for: the header has begun, one of its tasks has failed, and all have finished."""
+        workflow = self._workflow
+        failed = workflow._add(None, (header.join,))
+        workflow._policies[failed] = NodePolicy(rule=Rule.ANY_FAILED)
+        finished = workflow._add(None, workflow._after[header.join])
+        workflow._policies[finished] = NodePolicy(rule=Rule.ALL_FINISHED)
+        return (*header.after, failed, finished)
 
     def _walk_chain(self, visit: _Visit) -> _Walk:
         """Each step depends on the one before. The chain's options go to its first step, its link to the last."""
         steps = _members(visit, "tasks")
         inner = _passed_on(visit)
+        start = len(self._workflow)
         last = max((number for number, step in enumerate(steps) if not _is_empty(step)), default=-1)
-        between = _Passed(link_error=inner.link_error) if inner.link_error else _NOTHING
+        passed = inner._replace(link=())
         value: _Value | None = None
+        after = before = visit.after
         for number, step in enumerate(steps):
-            passed = inner._replace(link=()) if value is None else between
-            if number == last and inner.link:
-                passed = passed._replace(link=inner.link)
+            if number == last:
+                passed = _with_link(passed, inner.link, step, is_body=isinstance(value, list))
             mark = len(self._workflow)
-            after = visit.after if value is None else (self._workflow._one_node(value),)
-            found = yield _Visit(step, after, passed, f"step {number + 1} of the chain", unrolls=True)
+            header: _Header | None = None
+            if value is not None:
+                after = (self._workflow._one_node(value),)
+                header = _Header(after[0], before) if isinstance(value, list) else None
+            if number < last and _is_fan(step):
+                # What follows makes it a chord's header, and error callbacks of a chord are for its body.
+                passed = passed._replace(link_error=())
+            found = yield _Visit(step, after, passed, f"step {number + 1} of the chain", unrolls=True, header=header)
             if found is None:
                 # The step is empty; the join that was made for it is not needed.
                 self._workflow._cut(mark)
-            else:
-                value = found
+                continue
+            before = after
+            if isinstance(found, list) and len(found) == 1 and number < last and _ends_in_body(step):
+                # What follows such a chord takes each of the values of its body, and here there is one.
+                found = found[0]
+            # Celery makes a chord of a group and what follows it, and a chord's options are for its body too.
+            is_header = isinstance(found, list) and _kind_of(step) in _GROUPS
+            passed = _Passed(_without_delays(passed.options) if is_header else {}, link_error=inner.link_error)
+            value = found
+        self._note_errbacks(visit, value, start)
         return value
 
     def _walk_group(self, visit: _Visit) -> _Walk:
         """All members depend on what precedes; their values are a list."""
         members = _members(visit, "tasks")
         is_unrolled = visit.unrolls and len(members) == 1
-        values = yield from self._walk_members(members, visit, _passed_on(visit), "member {} of the group", is_unrolled)
+        passed = _passed_on(visit)
+        if is_unrolled:
+            passed = passed._replace(link=passed.link + passed.link_first, link_first=())
+        values = yield from self._walk_members(members, visit, passed, "member {} of the group", is_unrolled, visit.header)
         return values[0] if values and is_unrolled else values or None
 
     def _walk_chord(self, visit: _Visit) -> _Walk:
@@ -583,36 +727,43 @@ class _Importer:
             values = yield from self._walk_members(members, visit, above, "member {} of the chord's header", False)
         if body is None:
             return values or None
-        below = _Passed(
-            options={key: value for key, value in inner.options.items() if key not in _DELAYS},
-            link=inner.link,
-            link_error=inner.link_error,
-        )
+        below = _Passed(_without_delays(inner.options), link_error=inner.link_error)
+        below = _with_link(below, inner.link, body, is_body=True)
         mark = len(self._workflow)
         after: Sequence[int]
+        its_header: _Header | None = None
         if values:
             after = (self._workflow._one_node(values),)
+            its_header = _Header(after[0], visit.after)
         else:
             # The body is called with []. Writing that into its arguments keeps it behind what precedes the chord.
             after, below = visit.after, below._replace(args=([],), is_sealed=True)
-        found = yield _Visit(body, after, below, "the body of the chord")
+        found = yield _Visit(body, after, below, "the body of the chord", header=its_header)
         if found is None:
             self._workflow._cut(mark)
             return values or None
+        self._note_errbacks(visit, found, mark)
         return found
 
     def _walk_members(
-        self, members: Sequence[Any], visit: _Visit, passed: _Passed, place: str, is_unrolled: bool
-    ) -> Generator[_Visit, _Value | None, list[_Value]]:
-        values: list[_Value] = []
-        # Celery links a group's callback to the first member, without its value: one call, not one per member.
-        first = passed._replace(link=tuple(map(_immutable, passed.link))) if passed.link else passed
-        others = passed._replace(link=()) if passed.link else passed
+        self,
+        members: Sequence[Any],
+        visit: _Visit,
+        passed: _Passed,
+        place: str,
+        is_unrolled: bool,
+        header: _Header | None = None,
+    ) -> Generator[_Visit, _Value | None, list[int]]:
+        values: list[int] = []
         for number, member in enumerate(members):
-            place_of_member = place.format(number + 1)
-            found = yield _Visit(member, visit.after, others if number else first, place_of_member, unrolls=is_unrolled)
-            if found is not None:
-                values.append(found)
+            handed = passed
+            if passed.link_first:
+                handed = _with_link_first(passed, member) if number == 0 else passed._replace(link_first=())
+            found = yield _Visit(member, visit.after, handed, place.format(number + 1), unrolls=is_unrolled, header=header)
+            if isinstance(found, list) and _kind_of(member) in _GROUPS:
+                values.extend(found)
+            elif found is not None:
+                values.append(self._workflow._one_node(found))
         return values
 
     def _walk_chunks(self, visit: _Visit) -> _Walk:
@@ -625,20 +776,6 @@ class _Importer:
         starmaps = [{"task": "celery.starmap", "kwargs": {"task": task, "it": part}, "immutable": True} for part in parts]
         group = {**visit.what, "task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": starmaps}}
         return (yield visit._replace(what=group, unrolls=False))
-
-
-def _flat(values: list[_Value]) -> Iterator[int]:
-    """Go through a list of lists in order."""
-    stack = [iter(values)]
-    while stack:
-        for value in stack[-1]:
-            if isinstance(value, int):
-                yield value
-            else:
-                stack.append(iter(value))
-                break
-        else:
-            stack.pop()
 
 
 def _kind(visit: _Visit) -> str:
@@ -683,6 +820,27 @@ def _is_empty(step: Any) -> bool:
     return tasks is not None and not tasks
 
 
+def _is_fan(step: Any) -> bool:
+    """Tell whether a step of a chain is a group that Celery does not unroll."""
+    if not isinstance(step, Mapping) or not isinstance(step.get("kwargs"), Mapping):
+        return False
+    tasks = step["kwargs"].get("tasks")
+    return _kind_of(step) in _GROUPS and not (isinstance(tasks, list | tuple) and len(tasks) == 1)
+
+
+def _ends_in_body(step: Any) -> bool:
+    """Tell whether what ends last in a step of a chain is the body of a chord."""
+    while isinstance(step, Mapping) and isinstance(step.get("kwargs"), Mapping):
+        kind = _kind_of(step)
+        if kind == "chord":
+            return step["kwargs"].get("body") is not None
+        tasks = step["kwargs"].get("tasks")
+        if kind != "chain" or not isinstance(tasks, list | tuple):
+            return False
+        step = next((task for task in reversed(tasks) if not _is_empty(task)), None)
+    return False
+
+
 def _passed_on(visit: _Visit) -> _Passed:
     """Return what a container hands down: what it was handed, and what is its own."""
     what, passed = visit.what, visit.passed
@@ -697,6 +855,7 @@ def _passed_on(visit: _Visit) -> _Passed:
     return _Passed(
         options=_overridden(own, passed.options),
         link=_with(_listed(options.get("link")), passed.link),
+        link_first=passed.link_first,
         link_error=_with(_listed(options.get("link_error")), passed.link_error),
         args=args if is_sealed else passed.args + args,
         kwargs=kwargs if is_sealed else {**kwargs, **passed.kwargs},
@@ -716,6 +875,46 @@ def _listed(callbacks: Any) -> tuple[Any, ...]:
     return tuple(callbacks) if isinstance(callbacks, list | tuple) else (callbacks,)
 
 
+def _errbacks_of(what: _Canvas) -> tuple[Any, ...]:
+    """Return the error callbacks of a chord's body, or of a member of one, as Celery looks for them.
+
+    Of a chain its own, and not those of its steps; those of a chord are its own and those of what ends last in it.
+    """
+    found: tuple[Any, ...] = ()
+    parts = [what]
+    while parts:
+        part = parts.pop()
+        if not isinstance(part, Mapping):
+            continue
+        found = _with(found, _listed((part.get("options") or {}).get("link_error")))
+        kind, inner = _kind_of(part), part.get("kwargs")
+        if kind in ("chord", "group") and isinstance(inner, Mapping):
+            ends = [inner.get("body")] if kind == "chord" else inner.get("tasks")
+            parts.extend(reversed(ends if isinstance(ends, list | tuple) else []))
+    return found
+
+
+def _with_link(passed: _Passed, link: tuple[Any, ...], part: Any, *, is_body: bool) -> _Passed:
+    """Hand a container's callbacks to the part that ends last in it.
+
+    As options of a group they go to each member; linked to a group that is a chord's body, to the first without its value.
+    """
+    if is_body and isinstance(part, Mapping) and _kind_of(part) in _GROUPS:
+        return passed._replace(link_first=link)
+    return passed._replace(link=link)
+
+
+def _with_link_first(passed: _Passed, member: Any) -> _Passed:
+    """Hand a group's callbacks to its first member."""
+    if isinstance(member, Mapping) and _kind_of(member) in _GROUPS:
+        return passed
+    return passed._replace(link=_with(passed.link, tuple(map(_immutable, passed.link_first))), link_first=())
+
+
+def _without_delays(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in _DELAYS}
+
+
 def _immutable(callback: Any) -> Any:
     return {**callback, "immutable": True} if isinstance(callback, Mapping) else callback
 
@@ -729,7 +928,7 @@ def _with(callbacks: tuple[Any, ...], more: tuple[Any, ...]) -> tuple[Any, ...]:
 _PASS_PLAIN_DATA = "pass text, numbers, lists and dicts, or a reference to the data"
 
 
-def _signature(name: str, what: _Canvas, passed: _Passed) -> Signature:
+def _signature(name: str, what: _Canvas, passed: _Passed, *, has_good_options: bool) -> Signature:
     """Write one task's signature as the core keeps it."""
     if len(what["task"]) > NAME_LENGTH_MAX:
         raise BadNode(name[:NAME_LENGTH_MAX], f"the task's name has more than {NAME_LENGTH_MAX} characters")
@@ -740,6 +939,7 @@ def _signature(name: str, what: _Canvas, passed: _Passed) -> Signature:
         args = (*passed.args, *args) if passed.args else args
         kwargs = {**kwargs, **passed.kwargs} if passed.kwargs else kwargs
     options, countdown_s, eta_at = _split_options(name, what.get("options") or {}, passed)
+    expires_at = _checked_options(name, options) if options and has_good_options else 0.0
     return Signature(
         task=what["task"],
         args=_json_array(name, args) if args else b"[]",
@@ -748,6 +948,7 @@ def _signature(name: str, what: _Canvas, passed: _Passed) -> Signature:
         immutable=immutable or passed.is_sealed,
         countdown_s=countdown_s,
         eta_at=eta_at,
+        expires_at=expires_at,
     )
 
 
@@ -768,6 +969,36 @@ def _split_options(name: str, given: Mapping[str, Any], passed: _Passed) -> tupl
         raise BadNode(name, f"`countdown` must be a number of seconds, and is a '{_type_name(countdown)}'")
     # As in Celery, a countdown goes before an eta, and a negative one means now.
     return options, max(0.0, float(countdown)), 0.0 if countdown or eta is None else _unix_time(name, eta)
+
+
+def _checked_options(name: str, options: dict[str, Any]) -> float:
+    """Refuse what could not be published; return when it expires, which gets a time zone."""
+    for option, value in options.items():
+        flaw = flaw_of(option, value)
+        if flaw is not None:
+            raise BadNode(name, f"`{option}` {flaw.reason}", next_step=flaw.next_step)
+    return _aware_expiry(name, options) if options.get("expires") is not None else 0.0
+
+
+def _aware_expiry(name: str, options: dict[str, Any]) -> float:
+    """Return when a task expires if that is a certain time, and give it a time zone: without one, it could not be published.
+
+    A number counts from the dispatch, and is the worker's to judge.
+    """
+    expires = options["expires"]
+    if is_number(expires) and abs(expires) <= SECONDS_MAX:
+        return 0.0
+    moment: Any = expires.get("__value__") if isinstance(expires, Mapping) else expires
+    try:
+        moment = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
+    except (TypeError, ValueError):
+        next_step = f"write {expires.total_seconds():g}" if isinstance(expires, timedelta) else "give a datetime, or seconds"
+        words = f"`expires` must be a number of seconds, a datetime or ISO 8601 text, and is {shown(expires)}"
+        raise BadNode(name, words, next_step=next_step) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+        options["expires"] = moment.isoformat()
+    return max(0.0, float(moment.timestamp()))
 
 
 def _unix_time(name: str, eta: Any) -> float:
@@ -817,6 +1048,14 @@ def _json_text(value: object) -> bytes:
     # NaN and Infinity are no JSON: the daemon would refuse them without knowing the node.
     text: str = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.encode()
+
+
+def _told(signature: Signature | None, task_id: str) -> Signature | None:
+    """Write a task id before the arguments of an error callback."""
+    if signature is None:
+        return None
+    rest = signature.args[1:].strip()
+    return replace(signature, args=b'["%s"%s%s' % (task_id.encode(), b"" if rest == b"]" else b",", rest))
 
 
 # --- errors and checks ----------------------------------------------------------------------------------------------

@@ -6,22 +6,28 @@ Each execution appends its start and its end to one list in Redis, so that the p
 """
 
 import functools
+import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import redis
-from celery import Celery, chain, chord, group
+from celery import Celery, chain, chord, current_task, group
 from celery.signals import worker_ready
 
 from dyrygentd.canvas import Workflow
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.workflow import task_id_of_attempt
 
 LAYERS: Final = 10
 PROBLEMS_MAX: Final = 5
+
+#: The definition file that is run as the last piece.
+REPLACEMENT: Final = Path(__file__).with_name("replace_hardware.json")
 
 _LOG: Final = "demo:log"
 _READY: Final = "demo:ready"
@@ -68,6 +74,62 @@ def total(numbers: list[int]) -> int:
     return sum(numbers)
 
 
+# The steps of a replacement. What they would do they say; what goes wrong does so on purpose, once in each workflow.
+
+
+@recorded
+def set_weight(cluster: str, osd: int, weight: int) -> str:
+    """Let Ceph move the data away."""
+    return f"osd.{osd} of {cluster} has weight {weight}"
+
+
+@recorded
+def set_downtime(host: str, hours: int) -> str:
+    """Keep the monitoring quiet; it does not answer at first."""
+    if _times() == 1:
+        raise ConnectionError("the monitoring does not answer")
+    return f"{host} is quiet for {hours} h"
+
+
+@recorded
+def is_healthy(cluster: str) -> bool:
+    """Look whether Ceph has moved the data; the third look finds it done."""
+    return _times() >= 3
+
+
+@recorded
+def remove_node(cluster: str, osd: int) -> str:
+    """Take the OSD out."""
+    return f"osd.{osd} is out of {cluster}"
+
+
+@recorded
+def tell_technicians(text: str) -> str:
+    """Write to the people in the data centre; the mail is refused at first."""
+    if _times() == 1:
+        raise PermissionError("the mail was refused")
+    return text
+
+
+@recorded
+def add_node(cluster: str, osd: int) -> str:
+    """Take the OSD in again."""
+    return f"osd.{osd} is back in {cluster}"
+
+
+@recorded
+def tell_team(summary: dict[str, Any]) -> str:
+    """Tell the team what failed."""
+    return f"{summary['name']}: {', '.join(failed['node'] for failed in summary['failed'])}"
+
+
+def _times() -> int:
+    """Return how often the present task was called in its workflow, this time included."""
+    request = current_task.request
+    with _client(app.conf.broker_url) as client:
+        return int(client.incr(f"demo:times:{request.root_id}:{request.task}"))
+
+
 # --- workflows ------------------------------------------------------------------------------------------------------
 
 
@@ -102,14 +164,27 @@ def layers(tasks: int) -> Workflow:
     return workflow
 
 
+def replacement() -> dict[str, Any]:
+    """Return the definition file of a hardware replacement, with values for a cluster in a hurry."""
+    document: dict[str, Any] = json.loads(REPLACEMENT.read_bytes())
+    return document | {"values": {"osd": 42, "check_every_s": 0.2}}
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A workflow to be shown, how many tasks it has, and the result that it must have."""
+    """A workflow to be shown, how many tasks it has, and the result that it must have.
+
+    Attributes:
+        tasks: Gates count too.
+        make: Returns a canvas, a `Workflow` or a definition document.
+        attempts: ``{node: number}`` of how often each must have been tried, if an operator is needed; else each is tried once.
+    """
 
     name: str
     tasks: int
     make: Callable[[], Any]
     expected: object
+    attempts: Mapping[str, int] | None = None
 
 
 def programme(nodes: int | None) -> list[Piece]:
@@ -123,6 +198,9 @@ def programme(nodes: int | None) -> list[Piece]:
         # Of several ends none is the output, so there is no result, unless there is one task at the end.
         expected = True if nodes <= LAYERS else None
         pieces.append(Piece(f"{min(LAYERS, nodes)} layers", nodes, functools.partial(layers, nodes), expected))
+    once = dict.fromkeys(("weight", "remove", "add", "alarm"), 1)
+    attempts = {**once, "downtime": 2, "healthy": 3, "technicians": 2, "confirm": 0}
+    pieces.append(Piece("replace hardware", 8, replacement, "osd.42 is back in gra1", attempts))
     return pieces
 
 
@@ -142,6 +220,10 @@ class Records:
     def ready_workers(self) -> int:
         """Return how many workers have begun to consume."""
         return int(self._client.llen(_READY))
+
+    def note(self, what: str) -> None:
+        """Put a mark among the executions, as if it were one: the position of something that a person did."""
+        self._client.rpush(_LOG, _START + what, _END + what)
 
     def executions(self) -> "Executions":
         """Return all executions so far."""
@@ -174,6 +256,7 @@ class Ran:
     """A workflow that ran, and what was found when the records were compared with its graph.
 
     Attributes:
+        tasks: How many executions there must have been: one for each attempt of each task.
         once: How many of its tasks were executed exactly once.
         in_order: How many started after all of their dependencies had ended.
         problems: The first few deviations, in words.
@@ -201,32 +284,57 @@ class Ran:
         )
 
 
-def check(graph: Graph, executions: Executions) -> tuple[int, int, list[str]]:
-    """Return how many tasks ran exactly once, how many ran in order, and the first few that did not."""
+def check(
+    graph: Graph, executions: Executions, *, attempts: Mapping[int, int] | None = None, marks: Mapping[int, str] | None = None
+) -> tuple[int, int, list[str]]:
+    """Return how many attempts ran exactly once, how many ran in order, and the first few that did not.
+
+    Args:
+        attempts: ``{node: number}``, one of each task by default.
+        marks: ``{gate: mark}`` of what was noted when it was opened.
+    """
     once = in_order = 0
     problems: list[str] = []
     never = float("inf")
     # When the dependents of each node may start. A node's dependencies have lower numbers: `Workflow` knows no others.
     opens_at = [-1.0] * len(graph)
-    for node, task_id in enumerate(graph.task_ids):
-        ready_at = max((opens_at[dependency] for dependency in graph.dependencies(node)), default=-1.0)
-        if graph.is_join(node):
-            opens_at[node] = ready_at
-            continue
-        opens_at[node] = executions.ended.get(task_id, never)
-        count, started = executions.counts[task_id], executions.started.get(task_id, -1)
-        once += count == 1
-        in_order += started > ready_at
-        if count != 1:
-            problems.append(f"'{graph.names[node]}' was executed {count} times")
-        elif started <= ready_at:
-            problems.append(f"'{graph.names[node]}' started before its dependencies had ended")
+    for node, name in enumerate(graph.names):
+        # A hook that was run because of a failure came before what it waits for: that ran when the failure was mended.
+        before = () if node in graph.hooks else graph.dependencies(node)
+        ready_at = max((opens_at[dependency] for dependency in before), default=-1.0)
+        ids = list(_ids_of(graph, node, 1 if attempts is None else attempts.get(node, 0)))
+        if marks is not None and node in marks:
+            opened_at = executions.started.get(marks[node], -1)
+            ready_at = opened_at if opened_at > ready_at else never
+        for task_id in ids:
+            count, started = executions.counts[task_id], executions.started.get(task_id, -1)
+            once += count == 1
+            in_order += started > ready_at
+            if count != 1:
+                problems.append(f"'{name}' was executed {count} times")
+            elif started <= ready_at:
+                problems.append(f"'{name}' started before its dependencies had ended")
+            ready_at = executions.ended.get(task_id, never)
+        opens_at[node] = ready_at
     return once, in_order, problems[:PROBLEMS_MAX]
 
 
-def unknown(graphs: Iterable[Graph], executions: Executions) -> list[str]:
-    """Return the ids of tasks that were executed and belong to none of the graphs."""
-    return sorted(executions.counts.keys() - {task_id for graph in graphs for task_id in graph.task_ids})
+def ids_of(graph: Graph, attempts: Mapping[int, int] | None) -> set[str]:
+    """Return the task ids of all attempts."""
+    nodes = range(len(graph))
+    return {task_id for node in nodes for task_id in _ids_of(graph, node, 1 if attempts is None else attempts.get(node, 0))}
+
+
+def unknown(known: Iterable[str], executions: Executions) -> list[str]:
+    """Return the ids of what was executed and is not known."""
+    return sorted(executions.counts.keys() - set(known))
+
+
+def _ids_of(graph: Graph, node: int, attempts: int) -> Iterator[str]:
+    first = graph.task_ids[node]
+    if first:
+        for attempt in range(1, attempts + 1):
+            yield task_id_of_attempt(first, attempt)
 
 
 # --- in the worker --------------------------------------------------------------------------------------------------

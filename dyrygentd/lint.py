@@ -421,7 +421,7 @@ def _read_canvas(canvas: object, report: _Report) -> list[_Task]:
 
 def _imported(canvas: object) -> Definition:
     try:
-        return definition_of(canvas)
+        return definition_of(canvas, has_good_options=False)
     # The import expects what Celery itself writes into signatures; a report is wanted for what others write as well.
     except (TypeError, ValueError, AttributeError) as error:
         raise NotACanvas(f"the canvas cannot be read: {error}") from error
@@ -616,7 +616,7 @@ def _read_document(document: Any, tasks: list[_Task]) -> Definition:
     else:
         body = document.encode() if isinstance(document, str) else bytes(document)
     try:
-        return wire.decode_definition(body, nodes_max=NODES_MAX)
+        return wire.decode_definition(body, nodes_max=NODES_MAX, has_good_options=False)
     except BadNode:
         # The form is right, and only the first of what is wrong with the nodes has been told.
         # Python's own decoder gives up on what msgspec reads: deep nesting, and numbers of thousands of digits.

@@ -17,6 +17,9 @@ Emit = Callable[[Sequence[TaskEvent]], None]
 #: Every message carries the workflow's id under this name, so that one broadcast can revoke a whole workflow.
 WORKFLOW_STAMP: Final = "dyrygentd_workflow"
 
+#: Entries of the journal that a store keeps of one workflow, the newest.
+JOURNAL_MAX: Final = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -188,8 +191,12 @@ class Store(Protocol):
     def unfinished(self) -> AsyncIterator[Stored]:
         """Iterate over the workflows that have not finished, oldest first."""
 
-    async def load(self, workflow_id: str) -> Stored | None:
-        """Read one workflow, whatever its state."""
+    async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
+        """Read one workflow, whatever its state.
+
+        Args:
+            to_reopen: A finished one is about to go on, and must not be dropped from the history before that is saved.
+        """
 
     async def record(self, workflow_id: str) -> WorkflowRecord | None:
         """Read what is stored of a workflow itself, without its definition and nodes; cheap, whatever its size."""

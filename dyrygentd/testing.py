@@ -24,6 +24,7 @@ from dyrygentd.core.events import (
 from dyrygentd.core.graph import Signature
 from dyrygentd.errors import BrokerUnavailable, StoreUnavailable
 from dyrygentd.ports import (
+    JOURNAL_MAX,
     WORKFLOW_STAMP,
     DispatcherStatistics,
     Emit,
@@ -67,7 +68,9 @@ class MemoryStore:
             self._nodes.setdefault(node.workflow_id, {})[node.node] = node
             self._rows += 1
         for entry in journal:
-            self._journal.setdefault(entry.workflow_id, []).append(entry)
+            entries = self._journal.setdefault(entry.workflow_id, [])
+            entries.append(entry)
+            del entries[:-JOURNAL_MAX]
             self._rows += 1
         self._commits += 1
 
@@ -77,8 +80,8 @@ class MemoryStore:
             if not record.state.is_finished:
                 yield self._stored(record)
 
-    async def load(self, workflow_id: str) -> Stored | None:
-        """Read one workflow, whatever its state."""
+    async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
+        """Read one workflow, whatever its state; none is ever dropped here."""
         record = self._workflows.get(workflow_id)
         return None if record is None else self._stored(record)
 

@@ -200,7 +200,10 @@ SHAPES: list[tuple[str, Any, dict[str, list[str]]]] = [
     (
         "chain that ends in a group in a header",
         chord([a.s() | group(b.s(), c.s()), d.s()], e.s()),
-        {"a-1": [], "b-2": ["a-1"], "c-3": ["a-1"], "d-4": [], "join-5": ["b-2", "c-3", "d-4"], "e-6": ["join-5"]},
+        {
+            **{"a-1": [], "b-2": ["a-1"], "c-3": ["a-1"], "join-4": ["b-2", "c-3"]},
+            **{"d-5": [], "join-6": ["join-4", "d-5"], "e-7": ["join-6"]},
+        },
     ),
     (
         "chord in a header counts by its body",
@@ -388,7 +391,9 @@ def test_options_of_a_chain_reach_its_first_task() -> None:
         "a-1": {"queue": "q", "priority": 3},
         "b-2": {},
     }
-    assert options(_chain(group(a.s(), b.s()), c.s()).set(queue="q")) == {"a-1": {"queue": "q"}, "b-2": {"queue": "q"}, "c-4": {}}
+    # Celery makes a chord of a group and what follows it.
+    to_chord = _chain(group(a.s(), b.s()), c.s(), d.s()).set(queue="q")
+    assert options(to_chord) == {"a-1": {"queue": "q"}, "b-2": {"queue": "q"}, "c-4": {"queue": "q"}, "d-5": {}}
 
 
 def test_options_of_a_group_override_its_members() -> None:
@@ -415,7 +420,7 @@ def test_own_stamps_stay() -> None:
 
 
 def test_callbacks_go_where_celery_puts_them() -> None:
-    """A chain's link goes to its last task, its link_error to all; a chord's to its body; a group's link to its first member."""
+    """A chain's link goes to its last task, its link_error to all; a chord's to its body; a group's to each member."""
     done, failed = e.s(), f.s()
 
     def linked(canvas: Any) -> dict[str, tuple[Any, Any]]:
@@ -431,13 +436,26 @@ def test_callbacks_go_where_celery_puts_them() -> None:
         "c-4": (wire_done, wire_failed),
     }
     # On a group, Celery takes callbacks from what is around it.
-    assert linked(_chain(group(a.s(), b.s())).set(**both)) == {
-        "a-1": ([wire_done[0] | {"immutable": True}], wire_failed),
-        "b-2": (None, wire_failed),
-    }
+    assert linked(_chain(group(a.s(), b.s())).set(**both)) == {"a-1": (wire_done, wire_failed), "b-2": (wire_done, wire_failed)}
+    # Of a group that is a body, the first member is called back, without its value, and so is the first in there.
+    first = [wire_done[0] | {"immutable": True}]
+    nested = group(group(b.s(), c.s()), d.s())
+    for canvas in (chord([a.s()], nested), _chain(group(a.s(), a.s()), nested)):
+        found = {name.partition("-")[0]: links[0] for name, links in linked(canvas.set(link=[done])).items()}
+        assert found == {"a": None, "b": first, "c": None, "d": None}
+    assert linked(_chain(group(a.s(), a.s()), group([b.s()])).set(link=[done]))["b-4"] == (wire_done, None)
     assert linked(_chain(a.s().set(link_error=[failed, done])).set(**both)) == {
         "a-1": (wire_done, [wire_failed[0], wire_done[0]])
     }
+
+
+def test_only_member_that_is_a_list_is_the_value() -> None:
+    """A group of one chain to a group is worth the inner list, as its `apply_async` answers; in a header it is not."""
+    inner = a.s() | group(b.s(), c.s())
+    assert value_of(definition_of(group(inner)).graph) == [["b", ["a"]], ["c", ["a"]]]
+    assert value_of(definition_of(chord([inner], d.s())).graph) == ["d", [[["b", ["a"]], ["c", ["a"]]]]]
+    assert value_of(definition_of(group(a.s())).graph) == [["a"]]
+    assert value_of(definition_of(chord([a.s()], group(inner))).graph) == [[["b", ["a", [["a"]]]], ["c", ["a", [["a"]]]]]]
 
 
 def test_partial_arguments_of_containers() -> None:
@@ -581,7 +599,7 @@ def test_empty_canvas_is_refused(canvas: Any) -> None:
         (a.s(float("nan")), "node 'a-2': argument 1 is a 'float' that JSON cannot carry: Out of range"),
         (a.s({(1, 2): 3}), "node 'a-2': argument 1 is a 'dict' that JSON cannot carry"),
         (a.s().set(headers={"x": object()}), "node 'a-2': option 'headers' is a 'dict' that JSON cannot carry"),
-        (a.s().set(link=b), "node 'a-2': option 'link' is a "),
+        (a.s().set(link=b), "node 'a-2': `link` must be a signature or a list of them, and is "),
         (a.s().set(serializer="pickle"), "node 'a-2': serializer 'pickle' is not accepted"),
         (a.s().set(countdown="5"), "node 'a-2': `countdown` must be a number of seconds, and is a 'str'"),
         (a.s().set(countdown=float("inf")), "node 'a-2': `countdown` must be a number of seconds"),

@@ -21,12 +21,16 @@ _SHELL = {"store", "transport", "testing", "metrics", "scheduler", "client"}
 ROOMS: dict[str, set[str]] = {
     # room: the rooms it may import
     "errors": set(),
+    # The list of known differences is data: whoever reports them may import it.
+    "differences": set(),
+    # Loaded by Celery workers, which need nothing else of us.
+    "worker": set(),
     "core": {"errors"},
     "ports": _BASE,
     "wire": _BASE,
     # Reads what an `Inspection` says, for the scheduler's answers and for whoever else asks.
     "explain": _BASE | {"ports", "wire"},
-    "canvas": _BASE,
+    "canvas": _BASE | {"differences"},
     "store": _EDGE,
     "transport": _EDGE,
     "testing": _EDGE,
@@ -36,10 +40,10 @@ ROOMS: dict[str, set[str]] = {
     # The client and the command line know the daemon through its wire form alone.
     "client": _BASE | {"wire", "canvas"},
     # It reads what a client would submit; an app is handed to it.
-    "lint": _BASE | {"wire", "canvas"},
+    "lint": _BASE | {"wire", "canvas", "differences"},
     # What is shown by `dyrygentd demo`, and what Celery workers import for it; the command names the types of its outcome.
     "demo": _BASE | {"canvas"},
-    "cli": _BASE | {"wire", "canvas", "client", "demo", "lint"},
+    "cli": _BASE | {"wire", "canvas", "client", "demo", "differences", "lint"},
     "http": _EDGE | _SHELL | {"explain"},
     "daemon": _EDGE | _SHELL | {"explain", "http", "demo"},
     "compat": _BASE | {"wire", "canvas", "client"},
@@ -62,7 +66,7 @@ _LOOP = {"scheduler", "transport", "store", "http", "client/aio.py", "daemon", "
 FOREIGN_HOMES: dict[str, set[str]] = {
     # package: the rooms and files it is at home in. Two modules of the standard library have a home too.
     # The demo is a Celery app, whose tasks keep records in Redis.
-    "celery": {"canvas", "transport", "compat", "demo"},
+    "celery": {"canvas", "transport", "compat", "demo", "worker"},
     "kombu": {"canvas", "transport", "compat"},
     "redis": {"transport/redis.py", "demo"},
     "aiosqlite": {"store"},

@@ -475,7 +475,7 @@ def test_all_of_a_refused_document_is_told() -> None:
     ("what", "code", "words"),
     [
         (b"{", "bad-request", "not valid JSON"),
-        ({"nodes": 5}, "bad-request", "Expected `array`"),
+        ({"nodes": 5}, "bad-request", "must be an array"),
         ({"nodes": [{"name": "a"}]}, "bad-node", "`task` is missing"),
         ({"nodes": [{"name": "a", "task": "t", "after": ["b"]}]}, "unknown-dependency", "depends on 'b'"),
         ({"nodes": [{"name": "a", "task": "t", "args": [object()]}]}, "bad-request", "JSON cannot carry"),

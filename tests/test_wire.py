@@ -246,7 +246,10 @@ def test_refuses_a_graph_that_cannot_run() -> None:
         decode({"nodes": [{"task": "t"}] * 3}, nodes_max=2)
     with pytest.raises(CycleError):
         decode({"nodes": [{"task": "t", "name": "a", "after": ["a"]}]})
-    with pytest.raises(UnknownDependency):
+    with pytest.raises(UnknownDependency) as caught:
+        decode({"nodes": [{"task": "t", "name": "drain"}, {"task": "t", "after": ["drian"]}]})
+    assert caught.value.next_step == "did you mean 'drain'?"
+    with pytest.raises(BadRequest, match="`output` names 'nobody', which is no node"):
         decode({"nodes": [{"task": "t"}], "output": "nobody"})
 
 

@@ -127,6 +127,13 @@ class _Show:
                 self._bars.start_task(task.id)
             self._bars.update(task.id, completed=ended, rate=f"{task.speed:,.0f}/s" if task.speed else "")
 
+    def said(self, number: int, words: str) -> None:
+        line = f"  {self._workflows[number][0]}: {words}"
+        if self._bars is not None:
+            self._bars.console.print(line, markup=False, soft_wrap=True)
+        else:
+            say(line)
+
     def finished(self, number: int, seconds: float) -> None:
         name, tasks = self._workflows[number]
         if self._bars is not None:
@@ -248,12 +255,15 @@ def _tell_next() -> None:
 
 
 def _tell_how_to_look(directory: str, socket: str) -> None:
+    from dyrygentd.demo import REPLACEMENT
+
     ctl = _program("dyrygentctl", is_absolute=True)
     say(f"\nit stays up until Ctrl-C, or `kill {os.getpid()}`; in another terminal")
     for command in (
         f"export DYRYGENTD_SOCKET={socket}",
         f"{ctl} list",
         f"{ctl} submit dyrygentd.demo:blog --watch",
+        f"{ctl} submit {REPLACEMENT} -p osd=7",
         f"{ctl} show @latest --nodes",
         "curl --unix-socket $DYRYGENTD_SOCKET http://localhost/metrics",
         f"tail -f {directory}/dyrygentd.log",

@@ -1,8 +1,13 @@
-"""`dyrygentctl submit`: hand over a canvas from a module, or a definition file."""
+"""`dyrygentctl submit`: hand over a canvas from a module, or a definition file; `schema`: what such a file may hold."""
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import click
 
-from dyrygentd.cli import Session, command, main, pairs, say
+from dyrygentd.cli import Session, command, documents, fail, main, pairs, say
 from dyrygentd.cli.target import read_definition
 
 
@@ -11,6 +16,18 @@ from dyrygentd.cli.target import read_definition
 @click.option("--key", help="Submit only once: a known key answers with the workflow that has it.")
 @click.option("--name", help="Name of the workflow.")
 @click.option("--label", "labels", metavar="K=V", multiple=True, callback=pairs, help="Label; may be repeated.")
+@click.option(
+    "-p", "--parameter", "given", metavar="K=V", multiple=True, callback=pairs, help="Value of a parameter; may be repeated."
+)
+@click.option(
+    "--parameters",
+    "values_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON or YAML file with values of parameters; -p goes first.",
+)
+@click.option("--show-parameters", "is_asking", is_flag=True, help="List the parameters of the file, and submit nothing.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Check it without a daemon, print the definition, and submit nothing.")
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for the end; exit 1 unless it succeeded.")
 @click.option("--watch", "is_watching", is_flag=True, help="The same, and show the progress.")
 @command
@@ -20,6 +37,10 @@ def submit(
     key: str | None,
     name: str | None,
     labels: dict[str, str],
+    given: dict[str, str],
+    values_file: Path | None,
+    is_asking: bool,
+    is_dry: bool,
     is_waiting: bool,
     is_watching: bool,
 ) -> None:
@@ -30,7 +51,15 @@ def submit(
     from dyrygentd import wire
     from dyrygentd.cli import control
 
-    handle = session.client().submit(read_definition(target), key=key, name=name, labels=labels or None)
+    what = read_definition(target)
+    if is_asking:
+        _show_parameters(session, target, what)
+        return
+    parameters = {**(_read_values(values_file) if values_file else {}), **given}
+    if is_dry:
+        _print_definition(session, what, key=key, name=name, labels=labels or None, parameters=parameters)
+        return
+    handle = session.client().submit(what, key=key, name=name, labels=labels or None, parameters=parameters)
     submitted = handle.submitted
     assert submitted is not None
     if session.is_json and not (is_waiting or is_watching):
@@ -46,3 +75,88 @@ def submit(
         control.follow(session, handle)
     elif is_waiting:
         control.wait_for_end(session, handle, timeout_s=None)
+
+
+@main.command()
+@command
+def schema(session: Session) -> None:
+    """Print the JSON schema of definition files, for editors and checks. No daemon is needed."""
+    from dyrygentd import wire
+
+    click.echo(json.dumps(wire.definition_schema(), indent=None if session.is_json else 2))
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() in documents.YAML_SUFFIXES:
+        values = documents.read_yaml(path)
+    else:
+        try:
+            values = json.loads(documents.read_bytes(path))
+        except (ValueError, RecursionError) as error:
+            fail(f"'{path}' is no JSON: {error}", status=2)
+    if not isinstance(values, dict):
+        fail(f"'{path}' holds no values of parameters", next_step='write {"name": value}', status=2)
+    return values
+
+
+def _show_parameters(session: Session, target: str, what: Any) -> None:
+    """Print what may be given with -p."""
+    from dyrygentd import wire
+    from dyrygentd.cli import render
+    from dyrygentd.client.forms import submission_body
+
+    is_document = type(what) is dict or isinstance(what, bytes)
+    parameters = wire.parameters_of(submission_body(what)) if is_document else []
+    if session.is_json:
+        views = [
+            {
+                "name": each.name,
+                "type": each.type,
+                "required": each.is_required,
+                "default": each.default,
+                "description": each.description,
+                "choices": each.choices,
+            }
+            for each in parameters
+        ]
+        click.echo(wire.encode(views))
+    elif not parameters:
+        say(f"'{target}' has no parameters")
+    else:
+        rows = [(each.name, each.type, _default(each), _about(each)) for each in parameters]
+        click.echo(render.table(("NAME", "TYPE", "DEFAULT", "DESCRIPTION"), rows))
+
+
+def _default(parameter: Any) -> str:
+    if parameter.is_required:
+        return "(required)"
+    return parameter.default if isinstance(parameter.default, str) and parameter.default else json.dumps(parameter.default)
+
+
+def _about(parameter: Any) -> str:
+    choices = ", ".join(map(str, parameter.choices or ()))
+    return f"{parameter.description}{f' (one of {choices})' if choices else ''}".strip()
+
+
+def _print_definition(session: Session, what: Any, **given: Any) -> None:
+    """Check a definition as the daemon does, and print it with its parameters put in."""
+    from dyrygentd import wire
+    from dyrygentd.client.forms import submission_body
+    from dyrygentd.core.graph import NODES_MAX
+
+    made: set[str] = set()
+
+    def new_id() -> str:
+        task_id = str(uuid4())
+        made.add(task_id)
+        return task_id
+
+    definition = wire.decode_definition(submission_body(what, **given), nodes_max=NODES_MAX, new_id=new_id)
+    document = json.loads(wire.encode_definition(definition))
+    is_document = type(what) is dict or isinstance(what, bytes)
+    for node in document["nodes"]:
+        # Made here, they would be the same in each submission of what is printed.
+        if not is_document or node.get("task_id") in made:
+            node.pop("task_id", None)
+    click.echo(json.dumps(document, indent=None if session.is_json else 2))
+    say(f"'{definition.name}' can be submitted: {definition.graph.task_count} tasks")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from dyrygentd.cli import fail
+from dyrygentd.cli import documents, fail
 from dyrygentd.errors import NotACanvas
 
 _NAMED_MAX: Final = 8
@@ -31,10 +31,7 @@ def _read_content(target: str) -> Any:
     """Return the definition in a file or on stdin: JSON text, or a mapping made of YAML. None if the target is neither."""
     if target == "-":
         return sys.stdin.buffer.read()
-    suffix = Path(target).suffix.lower()
-    if suffix in (".json", ".yaml", ".yml"):
-        return _read_file(Path(target), is_yaml=suffix != ".json")
-    return None
+    return _read_definition_file(Path(target)) if Path(target).suffix.lower() in documents.SUFFIXES else None
 
 
 def _read_object(target: str) -> Any:
@@ -51,22 +48,10 @@ def _read_object(target: str) -> Any:
     return found
 
 
-def _read_file(path: Path, *, is_yaml: bool) -> Any:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        fail(f"cannot read '{path}': {error.strerror}", status=2)
-    if not is_yaml:
-        return content
-    try:
-        # No dependency of ours, so it is looked for where the user's modules are.
-        yaml = importlib.import_module("yaml")
-    except ImportError:
-        fail("YAML needs the PyYAML package", next_step="`pip install pyyaml`, or write the definition as JSON", status=2)
-    try:
-        document = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        fail(f"'{path}' is no YAML: {error}", status=2)
+def _read_definition_file(path: Path) -> Any:
+    if path.suffix.lower() not in documents.YAML_SUFFIXES:
+        return documents.read_bytes(path)
+    document = documents.read_yaml(path)
     if not isinstance(document, dict):
         fail(f"'{path}' holds no definition", next_step="a definition is a mapping with `nodes`", status=2)
     return document

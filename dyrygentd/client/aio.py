@@ -57,10 +57,16 @@ class AsyncClient:
         await self._channel.close()
 
     async def submit(
-        self, what: Any, *, key: str | None = None, name: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        what: Any,
+        *,
+        key: str | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> "AsyncHandle":
         """Submit a workflow; return when the daemon has it on disk. See `Client.submit`."""
-        body = await asyncio.to_thread(forms.submission_body, what, key=key, name=name, labels=labels)
+        body = await asyncio.to_thread(forms.submission_body, what, key=key, name=name, labels=labels, parameters=parameters)
         answer = await self._channel.request(
             "POST", f"/{wire.API_VERSION}/workflows", body=body, headers={"Content-Type": "application/json"}
         )

@@ -32,29 +32,64 @@ class StreamEvent:
 
 
 def submission_body(
-    what: Any, *, key: str | None = None, name: str | None = None, labels: Mapping[str, str] | None = None
+    what: Any,
+    *,
+    key: str | None = None,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Write the definition of a canvas, `Workflow`, `Definition`, or of a definition document (dict, or JSON as bytes)."""
+    """Write the definition of a canvas, `Workflow`, `Definition`, or of a definition document (dict, or JSON as bytes).
+
+    Args:
+        parameters: Values of the document's parameters; they go before those in its ``values``.
+    """
     given: dict[str, Any] = {
         field: value
         for field, value in {"key": key, "name": name, "labels": None if labels is None else dict(labels)}.items()
         if value is not None
     }
-    if isinstance(what, bytes | bytearray) and not given:
+    if isinstance(what, bytes | bytearray) and not given and not parameters:
         return bytes(what)
     if isinstance(what, bytes | bytearray):
         try:
             what = json.loads(what)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadRequest(f"the definition is not valid JSON: {error}", path="$") from error
+        if type(what) is not dict:
+            raise BadRequest("the definition is no JSON object", path="$", next_step="a definition is an object with `nodes`")
     # A signature is a dict too, so only a plain one is a document.
     if type(what) is dict:
-        return json.dumps(what | given).encode()
+        return _document_body(what | given | ({"values": _values(what, parameters)} if parameters else {}))
+    if parameters:
+        raise BadRequest(
+            f"a {type(what).__name__} has no parameters",
+            path="$.values",
+            next_step="put the values into the canvas itself; parameters belong to definition documents",
+        )
     if not isinstance(what, Definition):
         from dyrygentd.canvas import definition_of
 
         what = definition_of(what, name=name, key=key, labels=labels)
     return wire.encode_definition(replace(what, **given))
+
+
+def _values(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    values = document.get("values") or {}
+    if not isinstance(values, dict):
+        raise BadRequest("`values` must be an object", path="$.values", next_step="write {name: value}")
+    return {**values, **parameters}
+
+
+def _document_body(document: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(document, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(
+            f"JSON cannot carry the definition: {error}",
+            path="$",
+            next_step="use text, numbers, true, false, null, lists and objects",
+        ) from error
 
 
 def verb_body(**fields: Any) -> bytes:

@@ -48,7 +48,13 @@ class Client:
         """Do nothing yet: no connection outlives its request."""
 
     def submit(
-        self, what: Any, *, key: str | None = None, name: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        what: Any,
+        *,
+        key: str | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> "Handle":
         """Submit a workflow; return when the daemon has it on disk.
 
@@ -57,8 +63,9 @@ class Client:
             key: If a workflow was submitted with this key before, its handle is returned and nothing is created. Only a
                 submission with a key can be repeated without harm after the connection broke.
             name, labels: Instead of those that ``what`` brings.
+            parameters: Values of the parameters that a definition document declares.
         """
-        body = forms.submission_body(what, key=key, name=name, labels=labels)
+        body = forms.submission_body(what, key=key, name=name, labels=labels, parameters=parameters)
         answer = self._connection.request(
             "POST", f"/{wire.API_VERSION}/workflows", body=body, headers={"Content-Type": "application/json"}
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from dyrygentd.core.graph import Graph
-from dyrygentd.core.policy import PLAIN_WORKFLOW, WorkflowPolicy
+from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, WorkflowPolicy
 from dyrygentd.core.states import NODE_STATE_OF_WORD, NodeState, WorkflowState
 from dyrygentd.core.workflow import UNNEEDED, Live, RunningWorkflow
 
@@ -204,3 +204,5 @@ def adopt(workflow: RunningWorkflow, states: Mapping[int, NodeState], now: float
         now=now,
     )
     workflow.changed.update(states)
+    if workflow.policy.on_failure is OnFailure.STOP and NodeState.FAILED in states.values():
+        workflow.stop(now)

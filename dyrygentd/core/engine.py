@@ -57,7 +57,7 @@ from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.pools import Pools, PoolView
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.verbs import Done, Request, Verb, perform
-from dyrygentd.core.workflow import Failure, RunningWorkflow
+from dyrygentd.core.workflow import Failure, HoldReason, RunningWorkflow
 from dyrygentd.errors import DyrygentError, InvariantBroken, WorkflowNotFound
 
 #: Names of nodes in one entry of the journal or one answer; the number is told as well.
@@ -170,12 +170,13 @@ class Engine:
         self.draining = False
         self.node_count = 0
         self._in_flight: dict[str, tuple[RunningWorkflow, int]] = {}
-        self._rings: dict[int, deque[RunningWorkflow]] = {}
+        self._rings: dict[int, deque[str]] = {}
         self._ring_of: dict[str, int] = {}
         self._turn = ("", 0)
         self._timers: list[tuple[float, str, int]] = []
         self._timers_max = _TIMERS_MIN
         self._pools_freed: set[str] = set()
+        self._pools_open: set[str] = set()
         self._late: OrderedDict[str, _Late] = OrderedDict()
         self._late_in: Counter[str] = Counter()
         self._resting: dict[str, RunningWorkflow] = {}
@@ -253,6 +254,26 @@ class Engine:
         for task_id, (workflow, node) in self._in_flight.items():
             yield task_id, workflow, node
 
+    def check_tables(self) -> None:
+        """Raise `InvariantBroken` if rings, timers or the notes of late tasks disagree with the workflows. For tests."""
+        timers = set(self._timers)
+        for workflow_id, workflow in self.workflows.items():
+            if workflow_id in self._touched:
+                continue  # Its timers and its place in a ring come with the end of the turn.
+            if workflow.can_dispatch and self._ring_of.get(workflow_id) != workflow.priority:
+                raise InvariantBroken(f"{workflow!r} could dispatch, but stands in no ring of its priority")
+            due = [(hold.until, node) for node, hold in workflow.holds.items() if hold.until]
+            due += [] if workflow.has_begun else [(workflow.policy.start_at, _WORKFLOW_TIMER)]
+            missing = [node for at, node in due if (at, workflow_id, node) not in timers]
+            if missing:
+                raise InvariantBroken(f"{workflow!r} waits for times that nobody looks at, of nodes {missing}")
+        rings = {workflow_id: priority for priority, ring in self._rings.items() for workflow_id in ring}
+        if rings != self._ring_of or sum(map(len, self._rings.values())) != len(rings) or not all(self._rings.values()):
+            raise InvariantBroken(f"the rings are {self._rings}, the table of them is {self._ring_of}")
+        late_in = Counter(late.workflow_id for late in self._late.values())
+        if late_in != self._late_in or not self._resting.keys() <= late_in.keys() or self._late.keys() & self._in_flight.keys():
+            raise InvariantBroken(f"late tasks of {dict(late_in)}, counted are {dict(self._late_in)}")
+
     # --- effects out ------------------------------------------------------------------------------------------------
 
     def take_batch(self, now: float) -> Batch:
@@ -281,11 +302,15 @@ class Engine:
     def _dispatch(self, now: float) -> None:
         budget = self.limits.dispatch_max
         while budget:
-            for pool in self._pools_freed:
-                self._call_to(pool, now)
-            self._pools_freed.clear()
+            if self._pools_freed:
+                self._pools_open |= self._pools_freed
+                self._call_to(self._pools_freed, now)
+                self._pools_freed.clear()
             if not self._can_dispatch(1):
-                break
+                # Those who were called may not be able to go: their workflow is paused, or they wait for another pool now.
+                if self._rings or not self._pools_open or not self._call_to(self._pools_open, now):
+                    break
+                continue
             workflow = self._next_in_ring()
             if workflow is None:
                 continue
@@ -299,25 +324,27 @@ class Engine:
         """Return the workflow whose turn it is; one that has nothing to give leaves its ring."""
         priority = max(self._rings)
         ring = self._rings[priority]
-        workflow = ring[0]
-        if not workflow.can_dispatch:
-            self._leave_ring(ring.popleft())
+        workflow_id = ring[0]
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None or not workflow.can_dispatch:
+            ring.popleft()
+            self._leave_ring(workflow_id)
             return None
         owner, given = self._turn
-        given = given + 1 if owner == workflow.workflow_id else 1
+        given = given + 1 if owner == workflow_id else 1
         if given >= workflow.policy.weight:
             ring.rotate(-1)
             given = 0
-        self._turn = workflow.workflow_id, given
+        self._turn = workflow_id, given
         return workflow
 
     def _join_ring(self, workflow: RunningWorkflow) -> None:
         if workflow.can_dispatch and workflow.workflow_id not in self._ring_of:
             self._ring_of[workflow.workflow_id] = workflow.priority
-            self._rings.setdefault(workflow.priority, deque()).append(workflow)
+            self._rings.setdefault(workflow.priority, deque()).append(workflow.workflow_id)
 
-    def _leave_ring(self, workflow: RunningWorkflow) -> None:
-        priority = self._ring_of.pop(workflow.workflow_id)
+    def _leave_ring(self, workflow_id: str) -> None:
+        priority = self._ring_of.pop(workflow_id)
         if not self._rings[priority]:
             del self._rings[priority]
 
@@ -330,6 +357,7 @@ class Engine:
         full = self.pools.full_one(pools) if pools else None
         if full is not None:
             self.pools.wait(full, workflow.workflow_id, workflow.park(full))
+            self._pools_open.update(pool for pool in pools if pool != full and self.pools.is_callable(pool))
             return
         node = workflow.take_ready(now)
         signature = workflow.graph.signatures[node]
@@ -347,6 +375,9 @@ class Engine:
         self._publish(workflow, node)
 
     def _begin_flight(self, workflow: RunningWorkflow, node: int, task_id: str) -> None:
+        late = self._late.pop(task_id, None)
+        if late is not None:
+            self._count_late_out(late)
         self._in_flight[task_id] = (workflow, node)
         self.pools.take(self._pools_of(workflow, node))
         self._batch.watch.append(task_id)
@@ -358,12 +389,17 @@ class Engine:
         signature = workflow.graph.signatures[node]
         return self.pools.needed_by(signature, workflow.graph.policy(node)) if self.pools and signature is not None else ()
 
-    def _call_to(self, pool: str, now: float) -> None:
-        """Let those go on who stand in line for a pool that has places again."""
-        for workflow_id, node in self.pools.called(pool):
-            workflow = self.workflows.get(workflow_id)
-            if workflow is not None and workflow.unpark(node, now):
+    def _call_to(self, pools: set[str], now: float) -> bool:
+        """Let those go on who stand in line for a pool that has places; tell whether there was anybody."""
+        is_anybody = False
+        for pool in pools:
+            for workflow_id, node in self.pools.called(pool):
+                is_anybody = True
+                workflow = self.workflows[workflow_id]
+                workflow.unpark(node, now)
                 self._touch(workflow)
+        self._pools_open = {pool for pool in self._pools_open if self.pools.is_callable(pool)}
+        return is_anybody
 
     def _publish(self, workflow: RunningWorkflow, node: int) -> None:
         signature = workflow.graph.signatures[node]
@@ -388,6 +424,8 @@ class Engine:
         for node in workflow.take_changed():
             batch.save_nodes[workflow.workflow_id, node] = node_record(workflow, node)
             hold = workflow.holds.get(node) if workflow.holds else None
+            if self.pools and self.pools.has_guests and (hold is None or hold.reason is not HoldReason.POOL):
+                self.pools.leave(workflow.workflow_id, node)
             if hold is not None and hold.until:
                 self._set_timer(hold.until, workflow, node)
         if workflow.is_changed:
@@ -399,7 +437,11 @@ class Engine:
 
     def _finished(self, workflow: RunningWorkflow) -> None:
         del self.workflows[workflow.workflow_id]
-        if self._late_in[workflow.workflow_id]:
+        if workflow.unsettled_count:
+            # It is broken and not to be trusted: whatever comes of it is made from its records.
+            for node in range(len(workflow.graph)) if self.pools.has_guests else ():
+                self.pools.leave(workflow.workflow_id, node)
+        elif self._late_in[workflow.workflow_id]:
             self._resting[workflow.workflow_id] = workflow
         name = f"workflows_{workflow.state}"
         setattr(self.counters, name, getattr(self.counters, name) + 1)
@@ -419,8 +461,10 @@ class Engine:
     def _is_meant(self, timer: tuple[float, str, int]) -> bool:
         at, workflow_id, node = timer
         workflow = self.workflows.get(workflow_id)
-        if workflow is None or node == _WORKFLOW_TIMER:
-            return workflow is not None
+        if workflow is None:
+            return False
+        if node == _WORKFLOW_TIMER:
+            return at in (workflow.policy.start_at, workflow.deadline_at)
         hold = workflow.holds.get(node)
         if hold is not None:
             return hold.until == at
@@ -445,7 +489,7 @@ class Engine:
 
     def _ring_alarm(self, workflow: RunningWorkflow, node: int, now: float) -> None:
         if node == _WORKFLOW_TIMER:
-            if workflow.state is WorkflowState.SCHEDULED:
+            if not workflow.has_begun:
                 workflow.begin(now)
             if workflow.deadline_at and workflow.deadline_at <= now and not workflow.state.is_finished:
                 self._end_flights(workflow, workflow.over_deadline(now), now, terminate=True)
@@ -509,7 +553,7 @@ class Engine:
         self._touch(workflow)
 
     def _set_workflow_timers(self, workflow: RunningWorkflow) -> None:
-        if workflow.state is WorkflowState.SCHEDULED:
+        if not workflow.has_begun:
             self._set_timer(workflow.policy.start_at, workflow, _WORKFLOW_TIMER)
         if workflow.deadline_at:
             self._set_timer(workflow.deadline_at, workflow, _WORKFLOW_TIMER)
@@ -522,6 +566,7 @@ class Engine:
         try:
             if workflow is None:
                 raise WorkflowNotFound(event.workflow_id)
+            deadline_at = workflow.deadline_at
             done = perform(workflow, request, now)
         except InvariantBroken as error:
             assert workflow is not None
@@ -532,6 +577,8 @@ class Engine:
             self._answer(Answer(event.ticket, error=error))
         else:
             self._done(workflow, request, done, event.ticket, now)
+            if workflow.deadline_at != deadline_at:
+                self._set_timer(workflow.deadline_at, workflow, _WORKFLOW_TIMER)
 
     def _done(self, workflow: RunningWorkflow, request: Request, done: Done, ticket: int, now: float) -> None:
         names = tuple(workflow.graph.names[node] for node in done.nodes[:_NAMED_MAX])
@@ -562,13 +609,12 @@ class Engine:
             self._resting.pop(workflow.workflow_id, None)
             self.workflows[workflow.workflow_id] = workflow
             self._taken_in(workflow)
-        elif workflow.state is WorkflowState.SCHEDULED:
+        elif not workflow.has_begun:
             self._set_workflow_timers(workflow)
-        priority = self._ring_of.get(workflow.workflow_id)
-        if priority not in (None, workflow.priority):
-            assert priority is not None
-            self._rings[priority].remove(workflow)
-            self._leave_ring(workflow)
+        priority = self._ring_of.get(workflow.workflow_id, workflow.priority)
+        if priority != workflow.priority:
+            self._rings[priority].remove(workflow.workflow_id)
+            self._leave_ring(workflow.workflow_id)
 
     def _answer(self, answer: Answer) -> None:
         if answer.ticket:
@@ -597,6 +643,9 @@ class Engine:
 
     def _forget_late(self, task_id: str, late: _Late) -> None:
         self._batch.unwatch.append(task_id)
+        self._count_late_out(late)
+
+    def _count_late_out(self, late: _Late) -> None:
         self._late_in[late.workflow_id] -= 1
         if not self._late_in[late.workflow_id]:
             del self._late_in[late.workflow_id]
@@ -666,7 +715,7 @@ class Engine:
     def _doubt(self, workflow: RunningWorkflow, node: int, task_id: str, now: float) -> None:
         """Go on watching a task that was reported as ended by somebody else than itself."""
         if workflow.state_of(node) is NodeState.FAILED:
-            self._batch.unwatch.remove(task_id)
+            # `_drop_landed` keeps it from being unwatched.
             self._watch_late(workflow, node, task_id, now)
 
     def _late_event(self, event: TaskEvent, now: float) -> None:
@@ -684,9 +733,14 @@ class Engine:
         self.counters.late += 1
         if workflow is None:
             return
-        is_present = workflow.state_of(node) is NodeState.FAILED and workflow.task_id_of(node) == event.task_id
-        if is_doubted and isinstance(event, TaskSucceeded) and is_present and not workflow.state.is_finished:
-            workflow.succeeded_late(node, event.value, event.value_error, now)
+        if workflow.task_id_of(node) != event.task_id or not workflow.state_of(node).is_settled:
+            return  # It was an earlier attempt, which says nothing about the present one.
+        is_failed = workflow.state_of(node) is NodeState.FAILED
+        if is_doubted and isinstance(event, TaskSucceeded) and is_failed and not workflow.state.is_finished:
+            try:
+                workflow.succeeded_late(node, event.value, event.value_error, now)
+            except InvariantBroken as error:
+                self._set_aside(workflow, error, now)
             self._is_urgent = True
         else:
             workflow.late[node] = _LATE_WORDS.get(type(event), "failed")

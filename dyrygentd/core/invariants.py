@@ -4,37 +4,32 @@ from collections import Counter
 
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.policy import PLAIN
-from dyrygentd.core.states import BAD, GOOD, IN_FLIGHT, NodeState, WorkflowState
-from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.core.states import BAD, GOOD, IN_FLIGHT, SETTLED, NodeState, WorkflowState
+from dyrygentd.core.workflow import HoldReason, RunningWorkflow
 from dyrygentd.errors import InvariantBroken
+
+_HELD = (NodeState.HELD, NodeState.RETRYING)
+#: Holds that a time ends, and nothing else does by itself.
+_TIMED = (HoldReason.TIME, HoldReason.POLL, HoldReason.RETRY)
 
 
 def check_workflow(workflow: RunningWorkflow) -> None:
     """Raise `InvariantBroken` if the derived state of a workflow disagrees with the states of its nodes."""
     graph = workflow.graph
     counts = dict.fromkeys(NodeState, 0)
+    ready: set[int] = set()
     unsettled = 0
     for node in range(len(graph)):
         state = workflow.state_of(node)
         unsettled += not state.is_settled
         if not graph.is_join(node):
             counts[state] += 1
-        if state is NodeState.BLOCKED:
-            _require(workflow, node, node in workflow.blocked_by, "is blocked by nobody")
+        if state is NodeState.READY:
+            ready.add(node)
+        _check_marks(workflow, node, state)
         _check_dependencies(workflow, node, state)
-        if state in (NodeState.READY, *IN_FLIGHT) and graph.takes_input(node):
-            missing = [
-                dependency
-                for dependency in graph.dependencies(node)
-                if dependency not in workflow.values and workflow.state_of(dependency) is NodeState.SUCCEEDED
-            ]
-            _require(workflow, node, not missing, "has lost a value that it needs")
-        _require(
-            workflow,
-            node,
-            (state in (NodeState.HELD, NodeState.RETRYING)) == (node in workflow.holds),
-            "is held for no reason, or not held with one",
-        )
+        _check_values(workflow, node, state)
+        _check_hold(workflow, node, state)
     for state, count in counts.items():
         if workflow.count(state) != count:
             raise InvariantBroken(f"{workflow!r} counts {workflow.count(state)} {state.word} nodes, there are {count}")
@@ -43,29 +38,75 @@ def check_workflow(workflow: RunningWorkflow) -> None:
     if (unsettled == 0) != workflow.state.is_finished:
         raise InvariantBroken(f"{workflow!r} has {unsettled} unsettled nodes")
     bad = len(workflow.nodes_in(*BAD))
+    if workflow.bad_count != bad:
+        raise InvariantBroken(f"{workflow!r} counts {workflow.bad_count} nodes that did not succeed, there are {bad}")
     if workflow.state.is_finished and (workflow.state is WorkflowState.SUCCEEDED) != (bad == 0):
         raise InvariantBroken(f"{workflow!r} has {bad} nodes that did not succeed")
-    if workflow.ready_count != counts[NodeState.READY]:
-        raise InvariantBroken(f"{workflow!r} has {workflow.ready_count} nodes in its heap, {counts[NodeState.READY]} are ready")
+    in_heap = workflow.ready_nodes()
+    if len(in_heap) != workflow.ready_count or set(in_heap) != ready:
+        raise InvariantBroken(f"{workflow!r} has {workflow.ready_count} nodes in its heap, {len(ready)} are ready")
+
+
+def _check_marks(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
+    """Check what is noted about a node beside its state."""
+    _require(workflow, node, (state is NodeState.BLOCKED) == (node in workflow.blocked_by), "is blocked by nobody, or blames one")
+    _require(workflow, node, node not in workflow.unneeded or state is NodeState.SKIPPED, "is not needed, and not skipped")
+    _require(workflow, node, node not in workflow.on_hold or not state.is_settled, "is settled, and an operator's hold is left")
+    _require(
+        workflow, node, node not in workflow.on_hold or state is not NodeState.READY, "is ready although an operator holds it"
+    )
+    _require(
+        workflow, node, bool(workflow.settled_at[node]) == state.is_settled, "is settled without a time, or has one too early"
+    )
 
 
 def _check_dependencies(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
     """Check that a node went on only when its dependencies let it, and does not wait for nothing."""
     graph, policy = workflow.graph, workflow.graph.policy(node)
     states = [workflow.state_of(dependency) for dependency in graph.dependencies(node)]
-    are_settled = all(dependency.is_settled for dependency in states)
+    unmet = sum(dependency not in SETTLED for dependency in states)
+    counted = workflow.unmet_count(node)
+    _require(workflow, node, counted == unmet, f"counts {counted} unmet dependencies, there are {unmet}")
     if state is NodeState.WAITING:
-        has_begun = workflow.state is not WorkflowState.SCHEDULED and workflow.policy.start_at <= workflow.created_at
-        _require(workflow, node, not (are_settled and has_begun), "waits although all its dependencies have settled")
+        _require(workflow, node, unmet or not workflow.has_begun, "waits although all its dependencies have settled")
     elif policy is PLAIN and (state in IN_FLIGHT or state is NodeState.READY):
         _require(workflow, node, all(dependency in GOOD for dependency in states), "went on before its dependencies succeeded")
     elif policy is PLAIN and state is NodeState.BLOCKED:
         has_bad = any(dependency in BAD for dependency in states)
         _require(workflow, node, has_bad, "is blocked although no dependency failed")
+    if state is NodeState.READY and policy.hook is not None:
+        _require(workflow, node, not unmet, "is a hook and went on before the ends of the graph")
+
+
+def _check_values(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
+    """Check that what a node takes is there as long as it may still want it."""
+    graph = workflow.graph
+    if state in (NodeState.READY, *IN_FLIGHT) and graph.takes_input(node):
+        missing = [
+            dependency
+            for dependency in graph.dependencies(node)
+            if dependency not in workflow.values and workflow.state_of(dependency) is NodeState.SUCCEEDED
+        ]
+        _require(workflow, node, not missing, "has lost a value that it needs")
+    if node in workflow.values:
+        _require(workflow, node, state in GOOD, "has a value and no success")
+
+
+def _check_hold(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
+    """Check that a node is held for a reason that somebody or something can end."""
+    hold = workflow.holds.get(node)
+    _require(workflow, node, (state in _HELD) == (hold is not None), "is held for no reason, or not held with one")
+    if hold is None:
+        return
+    is_retry = hold.reason is HoldReason.RETRY
+    _require(workflow, node, is_retry == (state is NodeState.RETRYING), "is retrying without a retry, or the other way round")
+    _require(workflow, node, (hold.reason in _TIMED) == bool(hold.until), "is held until a time that its reason does not have")
+    is_operators = hold.reason is HoldReason.OPERATOR
+    _require(workflow, node, not is_operators or node in workflow.on_hold, "is held by an operator who does not hold it")
 
 
 def check_engine(engine: Engine) -> None:
-    """Raise `InvariantBroken` if a workflow is inconsistent, or the table of what is in flight is wrong."""
+    """Raise `InvariantBroken` if a workflow is inconsistent, or a table of the engine disagrees with the workflows."""
     in_flight = {task_id: (workflow.workflow_id, node) for task_id, workflow, node in engine.in_flight()}
     expected: dict[str, tuple[str, int]] = {}
     for workflow in engine.workflows.values():
@@ -73,17 +114,27 @@ def check_engine(engine: Engine) -> None:
         for node in range(len(workflow.graph)):
             if workflow.state_of(node) in IN_FLIGHT:
                 expected[workflow.task_id_of(node)] = (workflow.workflow_id, node)
+    if in_flight != expected:
+        raise InvariantBroken(f"in flight by the table: {in_flight}; by the states: {expected}")
+    engine.check_tables()
+    _check_pools(engine, expected)
+
+
+def _check_pools(engine: Engine, in_flight: dict[str, tuple[str, int]]) -> None:
     places: Counter[str] = Counter()
-    for workflow, node in ((engine.workflows[owner], node) for owner, node in expected.values()):
+    for workflow, node in ((engine.workflows[owner], node) for owner, node in in_flight.values()):
         signature = workflow.graph.signatures[node]
         assert signature is not None
         places.update(engine.pools.needed_by(signature, workflow.graph.policy(node)) if engine.pools else ())
     if places != engine.pools.used():
         raise InvariantBroken(f"places taken in pools: {engine.pools.used()}; by the states: {dict(places)}")
-    if in_flight != expected:
-        raise InvariantBroken(f"in flight by the table: {in_flight}; by the states: {expected}")
+    lines = engine.pools.lines()
+    for workflow in engine.workflows.values():
+        for node, hold in workflow.holds.items():
+            if hold.reason is HoldReason.POOL and lines.get((workflow.workflow_id, node)) != hold.pool:
+                raise InvariantBroken(f"node '{workflow.graph.names[node]}' of {workflow!r} does not stand in line")
 
 
-def _require(workflow: RunningWorkflow, node: int, holds: bool, complaint: str) -> None:
+def _require(workflow: RunningWorkflow, node: int, holds: object, complaint: str) -> None:
     if not holds:
         raise InvariantBroken(f"node '{workflow.graph.names[node]}' of {workflow!r} {complaint}")

@@ -4,7 +4,7 @@ A pool's size may be given for a pattern (``drain@*``); each name that fits it i
 pool too, which its tasks need not name.
 """
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -31,11 +31,12 @@ class PoolView:
 @dataclass(slots=True)
 class _Pool:
     size: int
-    waiting: deque[tuple[str, int]] = field(default_factory=deque)
+    waiting: OrderedDict[tuple[str, int], None] = field(default_factory=OrderedDict)
 
 
 class Pools:
-    """Sizes and places. Guards: a pool never has more places taken than its size, unless it was recovered so.
+    """Sizes and places. Guards: a pool never has more places taken than its size, unless it was recovered so; a node stands in
+    one line at most.
 
     Args:
         sizes: ``{name or pattern: size}``.
@@ -55,6 +56,9 @@ class Pools:
         self._queue_of = queue_of or (lambda _: "")
         self._used: Counter[str] = Counter()
         self._pools: dict[str, _Pool] = {}
+        self._pools_max = _KEPT_MAX
+        self._line_of: dict[tuple[str, int], str] = {}
+        self._called_by: dict[tuple[str, int], str] = {}
 
     def __bool__(self) -> bool:
         """Tell whether any task may need a place."""
@@ -96,18 +100,51 @@ class Pools:
                 del self._used[name]
 
     def wait(self, name: str, workflow_id: str, node: int) -> None:
-        """Have a node stand in line."""
-        self._pool(name).waiting.append((workflow_id, node))
+        """Have a node stand in line; one that was called already and came too late stands at its head."""
+        place = workflow_id, node
+        was_called = self._called_by.pop(place, "") == name
+        self.leave(workflow_id, node)
+        self._line_of[place] = name
+        line = self._pool(name).waiting
+        line[place] = None
+        if was_called:
+            line.move_to_end(place, last=False)
+
+    def leave(self, workflow_id: str, node: int) -> None:
+        """Have a node stand in line no more: it was held, skipped, cancelled or dispatched."""
+        place = workflow_id, node
+        self._called_by.pop(place, None)
+        name = self._line_of.pop(place, None)
+        if name is not None:
+            del self._pools[name].waiting[place]
+
+    @property
+    def has_guests(self) -> bool:
+        """Tell whether any node stands in line, or was called and has not taken its place."""
+        return bool(self._line_of or self._called_by)
+
+    def lines(self) -> Mapping[tuple[str, int], str]:
+        """Return ``{(workflow id, node): pool}`` of all who stand in line."""
+        return self._line_of
 
     def is_waited_for(self, name: str) -> bool:
         """Tell whether somebody stands in line."""
         return bool(self._pool(name).waiting)
 
+    def is_callable(self, name: str) -> bool:
+        """Tell whether somebody stands in line although there is a place."""
+        pool = self._pool(name)
+        return bool(pool.waiting) and self._used[name] < pool.size
+
     def called(self, name: str) -> "list[tuple[str, int]]":
-        """Return those at the head of the line, at most as many as there are places."""
+        """Return those at the head of the line, at most as many as there are places; they do not stand in it any more."""
         pool = self._pool(name)
         free = max(0, pool.size - self._used[name])
-        return [pool.waiting.popleft() for _ in range(min(free, len(pool.waiting)))]
+        places = [pool.waiting.popitem(last=False)[0] for _ in range(min(free, len(pool.waiting)))]
+        for place in places:
+            del self._line_of[place]
+            self._called_by[place] = name
+        return places
 
     def used(self) -> Mapping[str, int]:
         """Return ``{name: places taken}``."""
@@ -120,8 +157,9 @@ class Pools:
 
     def _pool(self, name: str) -> _Pool:
         if name not in self._pools:
-            if len(self._pools) > _KEPT_MAX:
+            if len(self._pools) > self._pools_max:
                 self._pools = {kept: pool for kept, pool in self._pools.items() if pool.waiting}
+                self._pools_max = max(_KEPT_MAX, 2 * len(self._pools))
             if name.startswith(QUEUE_PREFIX):
                 size = self._queue_limits.get(name.removeprefix(QUEUE_PREFIX))
             else:

@@ -64,7 +64,7 @@ NODE_VERBS: Final[dict[Verb, dict[NodeState, Effect]]] = {
         Verb.RELEASE: (_DOES, _DOES, *[_NOTHING] * 3, _DOES, _NOTHING, _NOTHING, *[_REFUSED] * 3),
         Verb.RETRY: (_NOTHING, _NOTHING, _NOTHING, _REFUSED, _REFUSED, _DOES, _REFUSED, _REFUSED, _DOES, _DOES, _REFUSED),
         Verb.SKIP: (*[_DOES] * 6, _NOTHING, _NOTHING, *[_DOES] * 3),
-        Verb.RERUN: (*[_NOTHING] * 3, _REFUSED, _REFUSED, _NOTHING, *[_DOES] * 5),
+        Verb.RERUN: (*[_NOTHING] * 3, _REFUSED, _REFUSED, _NOTHING, *[_DOES] * 4, _REFUSED),
     }.items()
 }
 
@@ -219,7 +219,13 @@ def _failed_by(workflow: RunningWorkflow, cause: str) -> list[int]:
 
 
 def _on_nodes(workflow: RunningWorkflow, request: Request, nodes: Sequence[int], now: float) -> Done:
-    meant = [node for node in nodes if _effect(workflow, request, node) is Effect.DOES]
+    meant = []
+    for node in nodes:
+        effect, reason = _effect(workflow, request, node)
+        if effect is Effect.REFUSED:
+            raise _refused(workflow, request, node, reason)
+        if effect is Effect.DOES:
+            meant.append(node)
     if not meant:
         return Done()
     match request.verb:
@@ -227,53 +233,49 @@ def _on_nodes(workflow: RunningWorkflow, request: Request, nodes: Sequence[int],
             return _retry_nodes(workflow, meant, now)
         case Verb.RERUN:
             return _rerun(workflow, meant, now)
+        case Verb.SKIP:
+            return Done(meant, workflow.skip(meant, request.value, now), is_changed=True)
     done = Done(is_changed=True)
     for node in meant:
         # What was done to the one before may have decided this one.
-        if _effect(workflow, request, node) is not Effect.DOES:
+        if _effect(workflow, request, node)[0] is not Effect.DOES:
             continue
-        match request.verb:
-            case Verb.HOLD:
-                workflow.hold(node)
-            case Verb.RELEASE:
-                workflow.release(node, now)
-            case _:
-                if workflow.skip(node, request.value, now):
-                    done.ended.append(node)
+        if request.verb is Verb.HOLD:
+            workflow.hold(node)
+        else:
+            workflow.release(node, now)
         done.nodes.append(node)
     return done
 
 
-def _effect(workflow: RunningWorkflow, request: Request, node: int) -> Effect:
-    """Return what a verb does to a node as it stands. Raises `VerbRefused`."""
+def _effect(workflow: RunningWorkflow, request: Request, node: int) -> tuple[Effect, str]:
+    """Return what a verb does to a node as it stands, and why if it is refused for more than the node's state."""
     state, hold = workflow.state_of(node), workflow.holds.get(node)
     effect = NODE_VERBS[request.verb][state]
     is_gate = workflow.graph.policy(node).is_gate
     match request.verb:
         case Verb.HOLD if workflow.graph.is_join(node):
-            raise _refused(workflow, request, node, "a join has no task that could be held: hold what comes before or after it")
+            return Effect.REFUSED, "a join has no task that could be held: hold what comes before or after it"
         case Verb.HOLD if node in workflow.on_hold or (state is NodeState.HELD and is_gate):
-            return Effect.NOTHING
+            return Effect.NOTHING, ""
         case Verb.RELEASE if state is NodeState.WAITING and node not in workflow.on_hold:
             if is_gate:
-                raise _refused(workflow, request, node, "the gate is not reached yet; `explain` tells what it waits for")
-            return Effect.NOTHING
+                return Effect.REFUSED, "the gate is not reached yet; `explain` tells what it waits for"
+            return Effect.NOTHING, ""
         case Verb.RELEASE if hold is not None and hold.reason is HoldReason.POOL:
-            raise _refused(workflow, request, node, f"pool '{hold.pool}' is full; the node goes when a place is free")
+            return Effect.REFUSED, f"pool '{hold.pool}' is full; the node goes when a place is free"
         case Verb.RETRY if state in IN_FLIGHT:
             if request.force:
-                return Effect.DOES
-            raise _refused(
-                workflow, request, node, "a worker may have it; with `force` that attempt is given up and another one begins"
-            )
+                return Effect.DOES, ""
+            return Effect.REFUSED, "a worker may have it; with `force` that attempt is given up and another one begins"
         case Verb.RETRY if hold is not None and hold.reason is HoldReason.LOST:
-            return Effect.DOES
-        case Verb.RETRY if state is NodeState.BLOCKED:
+            return Effect.DOES, ""
+        case Verb.RETRY | Verb.RERUN if state is NodeState.BLOCKED:
             to_blame = workflow.graph.names[workflow.blocked_by.get(node, node)]
-            raise _refused(workflow, request, node, f"it never ran; '{to_blame}' is to blame: retry or skip that one")
-    if effect is Effect.REFUSED:
-        raise _refused(workflow, request, node, "")
-    return effect
+            return Effect.REFUSED, f"it never ran; '{to_blame}' is to blame: retry or skip that one"
+        case Verb.SKIP if effect is Effect.DOES and len(request.value) > workflow.value_bytes_max:
+            return Effect.REFUSED, f"the value has {len(request.value)} bytes of JSON, the limit is {workflow.value_bytes_max}"
+    return effect, ""
 
 
 def _retry_nodes(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Done:
@@ -309,7 +311,7 @@ def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Done:
             Verb.RERUN.value, f"node '{in_flight[0]}'", "in flight", [], "wait for it, skip it, or cancel the workflow first"
         )
     _refuse_if_value_gone(workflow, reset)
-    return Done(sorted(workflow.reopen(reset, now)), is_changed=True)
+    return Done(sorted(workflow.reopen(list(reset), now)), is_changed=True)
 
 
 def _refused(workflow: RunningWorkflow, request: Request, node: int, reason: str) -> VerbRefused:

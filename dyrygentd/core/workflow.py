@@ -29,10 +29,10 @@ instead, and what few nodes have (errors, values, holds, attempts) lives in dict
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
@@ -57,6 +57,8 @@ _NODE_MASK = (1 << _NODE_BITS) - 1
 _STATES = tuple(NodeState)
 #: JSON texts that Python takes for false: a poll that returns one of them asks again.
 _FALSE = frozenset({b"null", b"false", b"0", b"0.0", b"-0.0", b'""', b"[]", b"{}"})
+#: Set back to waiting when something they wait for is: they never ran, or do not run just now.
+_SET_BACK = frozenset({NodeState.BLOCKED, NodeState.CANCELLED, NodeState.READY, NodeState.HELD, NodeState.RETRYING})
 #: Failures named in the summary that a hook gets.
 _SUMMARY_FAILURES_MAX = 20
 
@@ -145,6 +147,7 @@ class RunningWorkflow:
     exactly when all its nodes are settled.
 
     Attributes:
+        has_begun: Whether its start time has come; before, nothing is decided.
         run: How often it was set running again after a cancel; workers remember what was revoked under an earlier number.
         deadline_at: When it is over, 0 for never.
         holds: ``{node: Hold}`` of the nodes that are held, or wait for another attempt.
@@ -164,10 +167,10 @@ class RunningWorkflow:
         "_counts",
         "_is_stopped",
         "_ready",
+        "_stale",
         "_unmet",
         "_unsettled",
         "_used",
-        "_value_bytes_max",
         "blocked_by",
         "causes",
         "changed",
@@ -179,6 +182,7 @@ class RunningWorkflow:
         "failures",
         "finished_at",
         "graph",
+        "has_begun",
         "holds",
         "is_changed",
         "key",
@@ -196,6 +200,7 @@ class RunningWorkflow:
         "state",
         "states",
         "unneeded",
+        "value_bytes_max",
         "values",
         "workflow_id",
     )
@@ -248,9 +253,11 @@ class RunningWorkflow:
         self._counts[NodeState.WAITING] = graph.task_count
         self._unsettled = len(graph)
         self._bad = 0
+        self.has_begun = False
         self._is_stopped = False
         self._ready: list[int] = []
-        self._value_bytes_max = value_bytes_max
+        self._stale: set[int] = set()
+        self.value_bytes_max = value_bytes_max
 
     def __repr__(self) -> str:
         counts = " ".join(f"{word}={count}" for word, count in self.counts_by_word().items() if count)
@@ -259,12 +266,13 @@ class RunningWorkflow:
     # --- beginning --------------------------------------------------------------------------------------------------
 
     def begin(self, now: float) -> None:
-        """Start, or wait for the start time."""
-        if self.state is WorkflowState.RUNNING and self.policy.start_at > now:
+        """Start, or wait for the start time; a paused workflow begins at its time, too, and dispatches nothing."""
+        self.has_begun = self.policy.start_at <= now
+        if self.state is WorkflowState.RUNNING and not self.has_begun:
             self._set_state(WorkflowState.SCHEDULED)
-        elif self.state is WorkflowState.SCHEDULED and self.policy.start_at <= now:
+        elif self.state is WorkflowState.SCHEDULED and self.has_begun:
             self._set_state(WorkflowState.RUNNING)
-        if self.policy.start_at <= now:
+        if self.has_begun:
             self._start(now)
 
     def _start(self, now: float) -> None:
@@ -302,7 +310,15 @@ class RunningWorkflow:
         self.state, self.finished_at = state, finished_at
         for node, content in values.items():
             self._keep_value(node, content)
-        if not state.is_finished:
+        # What a failure stopped has nothing left that is open and was not sent.
+        self._is_stopped = (
+            self.policy.on_failure is OnFailure.STOP
+            and NodeState.FAILED in self.states
+            and not any(self._is_given_up(node) for node in range(len(self.graph)) if self.states[node] not in SETTLED)
+        )
+        if state.is_finished:
+            self.has_begun = True
+        else:
             self.begin(now)
 
     def _resume_details(self, row: Live) -> None:
@@ -352,7 +368,7 @@ class RunningWorkflow:
 
     def take_ready(self, now: float) -> int:
         """Take the ready node with the longest way to go and set it dispatching."""
-        node = heappop(self._ready) & _NODE_MASK
+        node = self._pop_ready()
         self.dispatched_at[node] = now
         if self.graph.policies and self.graph.policy(node).poll_every_s:
             self.polling_since.setdefault(node, now)
@@ -361,7 +377,7 @@ class RunningWorkflow:
 
     def park(self, pool: str) -> int:
         """Hold the ready node that is next because a pool is full. Not recorded: after a restart it is ready again."""
-        node = heappop(self._ready) & _NODE_MASK
+        node = self._pop_ready()
         is_changed = node in self.changed
         self.holds[node] = Hold(HoldReason.POOL, pool=pool)
         self._move(node, NodeState.HELD)
@@ -390,9 +406,11 @@ class RunningWorkflow:
         if self.graph.value_uses[node]:
             if value is None:
                 problem = f"the task succeeded, but its value cannot be passed on: {value_error}"
-            elif len(value) > self._value_bytes_max:
+            elif len(value) > self.value_bytes_max:
                 problem = self._too_large(len(value))
-        self.errors.pop(node, None)
+        if self.errors or self.causes:
+            self.errors.pop(node, None)
+            self.causes.pop(node, None)
         if problem:
             self._settle(node, self._state_without_value(node), now, error=problem)
         else:
@@ -407,6 +425,8 @@ class RunningWorkflow:
         if policy.poll_timeout_s and now + policy.poll_every_s > since + policy.poll_timeout_s:
             error = f"the poll did not return anything true within {policy.poll_timeout_s:g} s"
             self._fail(node, Failure(error, FailureKind.INFRASTRUCTURE, cause="poll timeout"), now)
+        elif self._is_stopped and self._is_no_cleanup(node):
+            self._settle(node, NodeState.CANCELLED, now)
         else:
             self._again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s))
         return True
@@ -415,7 +435,8 @@ class RunningWorkflow:
         """Settle a node whose task failed, or plan its next attempt; ``chance`` is from 0 to 1."""
         retry = self.retry_of(node)
         failures = self.failures.get(node, 0) + 1
-        if retry is not None and retry.applies_to(failure.kind, failure.exception, failures):
+        has_another = retry is not None and retry.applies_to(failure.kind, failure.exception, failures)
+        if retry is not None and has_another and not (self._is_stopped and self._is_no_cleanup(node)):
             self._try_again(node, failure, now + retry.pause_s(failures, chance))
         else:
             self._fail(node, failure, now)
@@ -427,7 +448,9 @@ class RunningWorkflow:
             case OnLost.HOLD:
                 self.errors[node] = error
                 self._again(node, NodeState.HELD, Hold(HoldReason.LOST))
-            case OnLost.RETRY if self.failures.get(node, 0) + 1 < LOST_MAX:
+            case OnLost.RETRY if self.failures.get(node, 0) + 1 < LOST_MAX and not (
+                self._is_stopped and self._is_no_cleanup(node)
+            ):
                 retry = self.retry_of(node) or Retry()
                 self._try_again(node, failure, now + retry.pause_s(self.failures.get(node, 0) + 1, chance))
             case _:
@@ -440,7 +463,9 @@ class RunningWorkflow:
 
     def succeeded_late(self, node: int, value: bytes | None, value_error: str, now: float) -> None:
         """Correct a failure that was none: somebody revoked the task, or its worker was given up too early."""
-        reopened = self.reopen([node], now, is_considered=False)
+        dispatched_at, attempt = self.dispatched_at[node], self.attempt_of(node)
+        reopened = self._reopen([node])
+        self.dispatched_at[node], self._used[node] = dispatched_at, attempt - 1
         self.succeeded(node, value, value_error, now)
         self._consider_all(now, reopened)
 
@@ -459,6 +484,7 @@ class RunningWorkflow:
         self._used[node] = self.attempt_of(node)
         self.dispatched_at[node] = 0.0
         self.reported.pop(node, None)
+        self.late.pop(node, None)
         self.holds[node] = hold
         self._move(node, state)
 
@@ -475,41 +501,51 @@ class RunningWorkflow:
                 in_flight.append(node)
             self._move(node, NodeState.CANCELLED)
             self.settled_at[node] = now
-        self._ready.clear()
+        self._clear_ready()
+        self._unmet = array("I", bytes(self._unmet.itemsize * len(self.graph)))
         self.on_hold.clear()
+        self.reported.clear()
         self._finish(WorkflowState.CANCELLED, now)
         return in_flight
 
     def over_deadline(self, now: float) -> list[int]:
         """Cancel everything but the hooks because the deadline has passed; return the nodes that were in flight."""
+        meant = [node for node in range(len(self.graph)) if self.states[node] not in SETTLED and not self._is_hook(node)]
+        if not meant:
+            return []  # The work was done in time, and only hooks still run.
         self.error = f"the deadline of {self.policy.deadline_s:g} s is over"
         self.is_changed = True
         self._is_stopped = True
-        in_flight = [node for node in range(len(self.graph)) if self.states[node] in IN_FLIGHT and not self._is_hook(node)]
-        self._cancel_open(lambda node: not self._is_hook(node), now)
+        in_flight = [node for node in meant if self.states[node] in IN_FLIGHT]
+        self._cancel_open(meant, now)
         return in_flight
 
-    def _stop(self, now: float) -> None:
+    def stop(self, now: float) -> None:
         """Cancel what was not dispatched because a node failed; what is there to clean up after failures still runs."""
         self._is_stopped = True
+        self._cancel_open([node for node in range(len(self.graph)) if self._is_given_up(node)], now)
 
-        def is_given_up(node: int) -> bool:
-            cleans_up = self.graph.policy(node).rule in (Rule.ALL_FINISHED, Rule.ANY_FAILED)
-            return not cleans_up and not self._is_hook(node) and self.states[node] not in IN_FLIGHT
+    def _is_given_up(self, node: int) -> bool:
+        """Tell whether a node is cancelled when another one's failure stops the workflow."""
+        return self.states[node] not in SETTLED and self.states[node] not in IN_FLIGHT and self._is_no_cleanup(node)
 
-        self._cancel_open(is_given_up, now)
+    def _is_no_cleanup(self, node: int) -> bool:
+        policy = self.graph.policy(node)
+        return policy.hook is None and policy.rule not in (Rule.ALL_FINISHED, Rule.ANY_FAILED)
 
-    def _cancel_open(self, is_meant: Callable[[int], bool], now: float) -> None:
-        meant = {node: None for node in range(len(self.graph)) if self.states[node] not in SETTLED and is_meant(node)}
-        self._ready = [entry for entry in self._ready if entry & _NODE_MASK not in meant]
-        heapify(self._ready)
-        for node in meant:
-            if self.states[node] not in SETTLED:
-                self._settle(node, NodeState.CANCELLED, now)
+    def _cancel_open(self, nodes: Iterable[int], now: float) -> None:
+        for node in nodes:
+            # The end of the one before may have decided this one.
+            state = self.states[node]
+            if state in SETTLED:
+                continue
+            if state == NodeState.READY:
+                self._unready(node)
+            self._settle(node, NodeState.CANCELLED, now)
 
     def set_aside(self, error: str, now: float) -> None:
         """End a workflow that contradicts itself, as it stands; its story is kept in ``error``."""
-        self._ready.clear()
+        self._clear_ready()
         self.error = error
         self.state, self.finished_at = WorkflowState.FAILED, now
         self.is_changed = True
@@ -549,16 +585,22 @@ class RunningWorkflow:
         if hold is not None and hold.reason is not HoldReason.POOL:
             self._let_go(node, now)
 
-    def skip(self, node: int, value: bytes, now: float) -> bool:
-        """Count a node as succeeded with this value; tell whether it was in flight."""
-        was_in_flight, was_settled = self.states[node] in IN_FLIGHT, self.states[node] in SETTLED
-        reopened = self.reopen([node], now, is_considered=False) if was_settled else set[int]()
-        if self.states[node] == NodeState.READY:
-            self._unready(node)
-        self.errors.pop(node, None)
-        self._settle(node, NodeState.SKIPPED, now, value=value)
+    def skip(self, nodes: Sequence[int], value: bytes, now: float) -> list[int]:
+        """Count nodes as succeeded with this value; return those that were in flight."""
+        in_flight = [node for node in nodes if self.states[node] in IN_FLIGHT]
+        reopened = self.reopen([node for node in nodes if self.states[node] in SETTLED], now, is_considered=False)
+        for node in nodes:
+            if self.states[node] in SETTLED:
+                if self.states[node] == NodeState.SUCCEEDED:
+                    continue  # A join that the skip of the one before has finished.
+                reopened |= self.reopen([node], now, is_considered=False)
+            if self.states[node] == NodeState.READY:
+                self._unready(node)
+            self.errors.pop(node, None)
+            self.causes.pop(node, None)
+            self._settle(node, NodeState.SKIPPED, now, value=value)
         self._consider_all(now, reopened)
-        return was_in_flight
+        return in_flight
 
     def abandon(self, node: int, now: float) -> None:
         """Give up the attempt that is in flight and start another one at once."""
@@ -566,39 +608,51 @@ class RunningWorkflow:
         self._again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now))
         self._let_go(node, now)
 
-    def reopen(self, nodes: Iterable[int], now: float, *, is_considered: bool = True) -> set[int]:
+    def reopen(self, nodes: Sequence[int], now: float, *, is_considered: bool = True) -> set[int]:
         """Set nodes that are not in flight back to waiting, with all that never ran because of them; return all that were.
 
         Args:
             is_considered: Whether each is decided at once; otherwise the caller settles some first and calls `_consider_all`.
         """
-        reset = set(nodes)
-        stack = [*reset, *(hook for hook in self.graph.hooks if self.states[hook] in SETTLED)]
-        reset.update(stack)
-        while stack:
-            for dependent in self.graph.dependents(stack.pop()):
-                state = self.states[dependent]
-                if dependent not in reset and (state in (NodeState.BLOCKED, NodeState.CANCELLED) or dependent in self.unneeded):
-                    reset.add(dependent)
-                    stack.append(dependent)
+        if not nodes:
+            return set()
         if self.state.is_finished:
             self._set_running_again(now)
+        if self.deadline_at and self.deadline_at <= now:
+            self.deadline_at = now + self.policy.deadline_s
+            self.error, self.is_changed = "", True
+        reset = self._reopen(nodes)
+        if is_considered:
+            self._consider_all(now, reset)
+        return reset
+
+    def _reopen(self, nodes: Iterable[int]) -> set[int]:
+        reset = set(nodes)
+        if self.graph.hooks and not all(self._is_hook(node) for node in reset):
+            # They were decided by an end that is none any more. One in flight is left to itself.
+            reset.update(hook for hook in self.graph.hooks if self.states[hook] not in IN_FLIGHT)
+        stack = [*reset]
+        while stack:
+            for dependent in self.graph.dependents(stack.pop()):
+                if dependent not in reset and (self.states[dependent] in _SET_BACK or dependent in self.unneeded):
+                    reset.add(dependent)
+                    stack.append(dependent)
+        reset = {node for node in reset if self.states[node] != NodeState.WAITING}
         had_settled = [node for node in reset if self.states[node] in SETTLED]
         for node in reset:
             self._set_back(node)
-        self._count_unmet_anew(reset, had_settled)
+        for node in had_settled:
+            for dependent in self.graph.dependents(node):
+                self._unmet[dependent] += 1
         self._count_users_anew(reset)
         self._is_stopped = False
-        if is_considered:
-            self._consider_all(now, reset)
         return reset
 
     def _set_running_again(self, now: float) -> None:
         if self.state is WorkflowState.CANCELLED:
             self.run += 1
-        if self.deadline_at and self.deadline_at <= now:
-            self.deadline_at = now + self.policy.deadline_s
-        self._set_state(WorkflowState.RUNNING)
+        self.has_begun = self.policy.start_at <= now
+        self._set_state(WorkflowState.RUNNING if self.has_begun else WorkflowState.SCHEDULED)
         self.finished_at, self.result, self.error = None, None, ""
 
     def _set_back(self, node: int) -> None:
@@ -613,19 +667,12 @@ class RunningWorkflow:
         self.blocked_by.pop(node, None)
         self.failures.pop(node, None)
         self.polling_since.pop(node, None)
+        self.late.pop(node, None)
         self.holds.pop(node, None)
         self.unneeded.discard(node)
         self.values.pop(node, None)
         if self.states[node] != NodeState.WAITING:
             self._move(node, NodeState.WAITING)
-
-    def _count_unmet_anew(self, reset: set[int], had_settled: Iterable[int]) -> None:
-        for node in reset:
-            self._unmet[node] = sum(self.states[dependency] not in SETTLED for dependency in self.graph.dependencies(node))
-        for node in had_settled:
-            for dependent in self.graph.dependents(node):
-                if dependent not in reset:
-                    self._unmet[dependent] += 1
 
     def _count_users_anew(self, reset: set[int]) -> None:
         """Count who takes a value again, since nodes that had taken it are to run once more."""
@@ -634,9 +681,10 @@ class RunningWorkflow:
             self._keep_value(node, self.values[node].content)
 
     def _consider_all(self, now: float, nodes: Iterable[int]) -> None:
-        for node in sorted(nodes):
-            if self.states[node] == NodeState.WAITING:
-                self._consider(node, now)
+        if self.has_begun:
+            for node in sorted(nodes):
+                if self.states[node] == NodeState.WAITING:
+                    self._consider(node, now)
         if not self._unsettled and not self.state.is_finished:
             self._finish_by_counts(now)
 
@@ -673,7 +721,20 @@ class RunningWorkflow:
     @property
     def ready_count(self) -> int:
         """Number of nodes that wait for their turn."""
-        return len(self._ready)
+        return len(self._ready) - len(self._stale)
+
+    def ready_nodes(self) -> list[int]:
+        """Return the nodes that wait for their turn, in no order."""
+        return [entry & _NODE_MASK for entry in self._ready if entry & _NODE_MASK not in self._stale]
+
+    def unmet_count(self, node: int) -> int:
+        """Return how many dependencies of a node have not settled."""
+        return self._unmet[node]
+
+    @property
+    def bad_count(self) -> int:
+        """Number of nodes, joins included, that ended and did not succeed."""
+        return self._bad
 
     @property
     def in_flight_count(self) -> int:
@@ -796,11 +857,12 @@ class RunningWorkflow:
             if is_good:
                 if value is not None:
                     self._keep_value(node, value)
-                self._release_inputs(node)
+                if node not in self.unneeded:
+                    self._release_inputs(node)  # What was not needed may be yet, if something is retried.
             to_blame = self.blocked_by.get(node, node)
             for dependent in self.graph.dependents(node):
                 self._unmet[dependent] -= 1
-                if self.states[dependent] != NodeState.WAITING or dependent in self.blocked_by:
+                if self.states[dependent] != NodeState.WAITING or dependent in self.blocked_by or not self.has_begun:
                     continue
                 if policies and dependent in policies:
                     self._decide(dependent, node, stack, now)
@@ -808,15 +870,15 @@ class RunningWorkflow:
                     self.blocked_by[dependent] = to_blame
                     stack.append((dependent, NodeState.BLOCKED, None, ""))
                 elif not self._unmet[dependent]:
-                    if self.unneeded and self._verdict(dependent)[0] is _Verdict.SKIP:
-                        self.unneeded.add(dependent)
-                        stack.append((dependent, NodeState.SKIPPED, None, ""))
+                    if self.unneeded or self._bad:
+                        # Others of its dependencies may not have been good, if an operator has set it back meanwhile.
+                        self._decide(dependent, node, stack, now)
                     elif self.graph.is_join(dependent):
                         stack.append(self._handed_on(dependent))
                     else:
                         self._make_ready(dependent, now)
         if has_failed and self.policy.on_failure is OnFailure.STOP and not self._is_stopped:
-            self._stop(now)
+            self.stop(now)
         if not self._unsettled and not self.state.is_finished:
             self._finish_by_counts(now)
 
@@ -910,7 +972,7 @@ class RunningWorkflow:
                 return node, NodeState.SUCCEEDED, None, ""
         value = self.input_of(node)
         assert value is not None
-        if len(value) <= self._value_bytes_max:
+        if len(value) <= self.value_bytes_max:
             return node, NodeState.SUCCEEDED, value, ""
         return node, self._state_without_value(node), None, self._too_large(len(value))
 
@@ -950,11 +1012,29 @@ class RunningWorkflow:
             self._push_ready(node)
 
     def _push_ready(self, node: int) -> None:
+        if self._stale and node in self._stale:
+            self._stale.remove(node)  # It still stands where it belongs.
+            return
         heappush(self._ready, (NODE_HEIGHT_MAX - self.graph.heights[node]) << _NODE_BITS | node)
 
     def _unready(self, node: int) -> None:
-        self._ready.remove((NODE_HEIGHT_MAX - self.graph.heights[node]) << _NODE_BITS | node)
-        heapify(self._ready)
+        """Take a node out of the heap: where it stands it is only marked, unless it is the first."""
+        self._stale.add(node)
+        self._drop_stale()
+
+    def _pop_ready(self) -> int:
+        node = heappop(self._ready) & _NODE_MASK
+        if self._stale:
+            self._drop_stale()
+        return node
+
+    def _drop_stale(self) -> None:
+        while self._ready and self._ready[0] & _NODE_MASK in self._stale:
+            self._stale.remove(heappop(self._ready) & _NODE_MASK)
+
+    def _clear_ready(self) -> None:
+        self._ready.clear()
+        self._stale.clear()
 
     def _finish_by_counts(self, now: float) -> None:
         self._finish(WorkflowState.FAILED if self._bad else WorkflowState.SUCCEEDED, now)
@@ -983,10 +1063,10 @@ class RunningWorkflow:
         users = 1 if node == self.graph.output else 0
         if self.graph.value_uses[node]:
             users += sum(
-                self.states[dependent] not in GOOD and self.graph.takes_input(dependent)
+                (self.states[dependent] not in GOOD or dependent in self.unneeded) and self.graph.takes_input(dependent)
                 for dependent in self.graph.dependents(node)
             )
-        if users:
+        if users or (self.states[node] == NodeState.SKIPPED and self.graph.value_uses[node]):
             self.values[node] = Value(content, users)
 
     def _release_inputs(self, node: int) -> None:
@@ -997,7 +1077,8 @@ class RunningWorkflow:
             if value is None:
                 continue
             value.users -= 1
-            if not value.users:
+            # What an operator gave in the place of a value is there for a rerun, too: nobody could ask them again.
+            if not value.users and self.states[dependency] != NodeState.SKIPPED:
                 del self.values[dependency]
                 self.changed.add(dependency)
 
@@ -1007,7 +1088,7 @@ class RunningWorkflow:
 
     def _too_large(self, value_bytes: int) -> str:
         return (
-            f"the value has {value_bytes} bytes of JSON, the limit is {self._value_bytes_max}: "
+            f"the value has {value_bytes} bytes of JSON, the limit is {self.value_bytes_max}: "
             "pass a reference to the data instead, or raise `value_bytes_max`"
         )
 

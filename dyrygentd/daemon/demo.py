@@ -9,6 +9,7 @@ Nothing is left behind, and each way to leave something has one guard:
 """
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -16,14 +17,15 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
 from threading import Thread
 from typing import Final, NamedTuple, Protocol, TypeVar
+from uuid import uuid4
 
 import anyio
 import anyio.to_thread
@@ -33,7 +35,7 @@ from dyrygentd.canvas import decode_value, definition_of
 from dyrygentd.client.aio import AsyncClient, AsyncHandle
 from dyrygentd.core.graph import Graph
 from dyrygentd.daemon.embedded import SOCKET_PATH_BYTES_MAX, ChildProcess, EmbeddedServer, find_server
-from dyrygentd.demo import LAYERS, Executions, Piece, Ran, Records, check, programme, unknown
+from dyrygentd.demo import LAYERS, Executions, Piece, Ran, Records, check, ids_of, programme, unknown
 from dyrygentd.errors import DaemonUnreachable, DyrygentError, OutsideError
 
 _T = TypeVar("_T")
@@ -48,6 +50,8 @@ _PLAIN_PATH = re.compile(r"[\w./+=@,-]+", re.ASCII)
 """Paths that need no quoting, neither in a URL nor in a shell."""
 
 _ENDED = ("succeeded", "failed", "blocked", "cancelled")
+_DONE = ("succeeded", "skipped")
+"""What has not to be done any more, in a workflow whose failures are mended."""
 
 
 class ChildDied(OutsideError):
@@ -125,6 +129,9 @@ class Observer(Protocol):
     def moved(self, number: int, ended: int) -> None:
         """So many tasks of a workflow have ended."""
 
+    def said(self, number: int, words: str) -> None:
+        """Something happened in a workflow that a person wants to know, or did."""
+
     def finished(self, number: int, seconds: float) -> None:
         """A workflow has come to its end, so many seconds after it was accepted."""
 
@@ -140,6 +147,23 @@ def run(options: Options, observer: Observer) -> Report:
         DyrygentError: It cannot be started, or a process died.
     """
     return anyio.run(_run, options, observer)
+
+
+@dataclass(slots=True)
+class _Done:
+    """A workflow that has ended.
+
+    Attributes:
+        attempts: ``{node: number}``; None for one of each.
+        marks: ``{gate: mark}`` noted when it was opened.
+        problems: What was not as it must be.
+    """
+
+    graph: Graph
+    view: wire.WorkflowView
+    attempts: dict[int, int] | None = None
+    marks: dict[int, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
 
 class _Child(NamedTuple):
@@ -272,13 +296,13 @@ class _Stage:
         await self._wait_until(are_consuming, "worker-1")
         self._tell_started("workers", f"{count} x celery worker")
 
-    async def _wait_until(self, is_ready: Callable[[], Awaitable[bool]], name: str) -> None:
+    async def _wait_until(self, is_ready: Callable[[], Awaitable[bool]], name: str, complaint: str = "") -> None:
         with anyio.move_on_after(self._options.timeout_s):
             while True:
                 if await is_ready():
                     return
                 await anyio.sleep(_POLL_S)
-        raise TooSlow(f"{name} was not ready", self._options.timeout_s, _tail(self._directory / f"{name}.log"))
+        raise TooSlow(complaint or f"{name} was not ready", self._options.timeout_s, _tail(self._directory / f"{name}.log"))
 
     def _tell_started(self, part: str, what: str) -> None:
         self._observer.started(part, what, time.monotonic() - self._began_at)
@@ -288,30 +312,86 @@ class _Stage:
     async def _run_all(self, client: AsyncClient, records: Records) -> Report:
         pieces = programme(self._options.nodes)
         self._observer.planned([(piece.name, piece.tasks) for piece in pieces])
-        ended = [await self._run_one(client, number, piece) for number, piece in enumerate(pieces)]
+        ended = [await self._run_one(client, records, number, piece) for number, piece in enumerate(pieces)]
         executions = await anyio.to_thread.run_sync(records.executions)
+        known = set().union(*(ids_of(done.graph, done.attempts) | set(done.marks.values()) for done in ended))
         return Report(
-            ran=[_ran(piece, graph, view, executions) for piece, (graph, view) in zip(pieces, ended, strict=True)],
-            foreign=unknown([graph for graph, _ in ended], executions),
+            ran=[_ran(piece, done, executions) for piece, done in zip(pieces, ended, strict=True)],
+            foreign=unknown(known, executions),
             seconds=time.monotonic() - self._began_at,
             workers=self._options.workers,
             directory=self._directory,
             socket=self._socket,
         )
 
-    async def _run_one(self, client: AsyncClient, number: int, piece: Piece) -> tuple[Graph, wire.WorkflowView]:
+    async def _run_one(self, client: AsyncClient, records: Records, number: int, piece: Piece) -> _Done:
         graph, body = await _in_daemon_thread(lambda: _prepared(piece))
         handle = await client.submit(body)
-        await self._follow(handle, number, piece.name)
-        view = await handle.status(with_result=True)
-        self._observer.finished(number, _seconds(view))
-        return graph, view
+        if piece.attempts is None:
+            await self._follow(handle, number, piece.name, _ENDED)
+            done = _Done(graph, await handle.status(with_result=True))
+        else:
+            done = await self._operate(handle, records, number, piece.name, graph, piece.attempts)
+        self._observer.finished(number, _seconds(done.view))
+        return done
 
-    async def _follow(self, handle: AsyncHandle, number: int, name: str) -> None:
+    async def _operate(
+        self, handle: AsyncHandle, records: Records, number: int, name: str, graph: Graph, expected: Mapping[str, int]
+    ) -> _Done:
+        """Run the replacement and be its operator: mend what failed, open the gate, and leave a note with each."""
+        await self._follow(handle, number, name, _DONE)
+        await self._tell_retried(handle, number)
+        await self._intervene(handle, number, "technicians", "retry", "failed", "the mail server knows us now")
+        mark = f"release of confirm in {handle.id}"
+        await self._wait_for(handle, "confirm", "gate")
+        await anyio.to_thread.run_sync(records.note, mark)
+        await self._intervene(handle, number, "confirm", "release", "gate", "disk replaced, ticket DC-1234")
+        await self._follow(handle, number, name, _DONE)
+        attempts = {node.name: node.attempt async for node in handle.nodes()}
+        notes = [entry.why for entry in await handle.journal() if entry.verb in ("retry", "release")]
+        problems = [
+            f"'{node}' was tried {attempts.get(node, 0)} times, not {times}"
+            for node, times in expected.items()
+            if attempts.get(node, 0) != times
+        ]
+        problems += [] if len(notes) == 2 and all(notes) else [f"the journal does not have the operator's two notes: {notes}"]
+        numbers = {node: each for each, node in enumerate(graph.names)}
+        return _Done(
+            graph,
+            await handle.status(with_result=True),
+            {numbers[node]: times for node, times in attempts.items()},
+            {numbers["confirm"]: mark},
+            problems,
+        )
+
+    async def _tell_retried(self, handle: AsyncHandle, number: int) -> None:
+        async for node in handle.nodes(states=["succeeded"]):
+            if node.kind == "task" and node.attempt > 1:
+                self._observer.said(number, f"'{node.name}' failed at first and was tried again by its retry policy")
+            elif node.kind == "poll":
+                self._observer.said(number, f"'{node.name}' asked {node.attempt} times until the answer was yes")
+            elif node.kind == "hook":
+                self._observer.said(number, f"'{node.name}', the hook on failure, has told the team")
+
+    async def _intervene(self, handle: AsyncHandle, number: int, node: str, verb: str, code: str, why: str) -> None:
+        """Ask why a node does not run, and do something about it if it is for the reason that is expected."""
+        explanation = await handle.explain(node)
+        self._observer.said(number, explanation.verdict)
+        if explanation.code == code:
+            await handle.perform(verb, nodes=[node], why=why)
+            self._observer.said(number, f"the operator: {verb} '{node}', \"{why}\"")
+
+    async def _wait_for(self, handle: AsyncHandle, node: str, code: str) -> None:
+        async def is_there() -> bool:
+            return (await handle.explain(node)).code == code or (await handle.status()).is_finished
+
+        await self._wait_until(is_there, "dyrygentd", f"'{node}' did not wait for an operator")
+
+    async def _follow(self, handle: AsyncHandle, number: int, name: str, ended_by: Sequence[str]) -> None:
         most = 0
         with anyio.move_on_after(self._options.timeout_s) as patience:
             async for view in handle.events():
-                ended = sum(view.counts.get(word, 0) for word in _ENDED)
+                ended = sum(view.counts.get(word, 0) for word in ended_by)
                 if ended > most:
                     most, patience.deadline = ended, anyio.current_time() + self._options.timeout_s
                     self._observer.moved(number, ended)
@@ -342,23 +422,31 @@ async def _in_daemon_thread(function: Callable[[], _T]) -> _T:
 
 def _prepared(piece: Piece) -> tuple[Graph, bytes]:
     """Return the graph and the body of its submission."""
-    definition = definition_of(piece.make(), name=piece.name)
+    made = piece.make()
+    if type(made) is dict:
+        # The ids are chosen here, so that the executions can be told; the daemon puts the parameters in.
+        for node in made["nodes"]:
+            node |= {"task_id": str(uuid4())} if "task" in node else {}
+        body = json.dumps(made).encode()
+        return wire.decode_definition(body, nodes_max=NODES_MAX).graph, body
+    definition = definition_of(made, name=piece.name)
     return definition.graph, wire.encode_definition(definition)
 
 
-def _ran(piece: Piece, graph: Graph, view: wire.WorkflowView, executions: Executions) -> Ran:
-    once, in_order, problems = check(graph, executions)
+def _ran(piece: Piece, done: _Done, executions: Executions) -> Ran:
+    graph, view = done.graph, done.view
+    once, in_order, problems = check(graph, executions, attempts=done.attempts, marks=done.marks)
     return Ran(
         name=piece.name,
         id=view.id,
         state=view.state,
-        tasks=graph.task_count,
+        tasks=graph.task_count if done.attempts is None else sum(done.attempts.values()),
         seconds=_seconds(view),
         once=once,
         in_order=in_order,
         result=None if view.result_text is None else decode_value(view.result_text),
         expected=piece.expected,
-        problems=problems,
+        problems=[*done.problems, *problems],
     )
 
 

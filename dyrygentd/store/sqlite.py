@@ -8,7 +8,8 @@ a thread of their own, so a long listing does not hold up a turn.
 
 *The rules.* `save` is all or nothing, and repeating it after an error is safe: every statement is an upsert. A lock file
 (``flock``) keeps a second process out, also on kill -9. A cancelled await of aiosqlite still executes in its thread, so the
-caller shields `save` (the scheduler does).
+caller shields `save` (the scheduler does). The history is trimmed in the transaction that makes it too long; what was read
+to go on is left out, and reading for that purpose stands in line with the writing.
 
 *What could go wrong.* On a full disk SQLite has rolled the transaction back by itself; rolling back blindly would be an error.
 A reader that stays open pins the WAL: reads fetch everything at once and hold no cursor across turns. A caller that is cancelled
@@ -35,8 +36,8 @@ import anyio.to_thread
 
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
-from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
-from dyrygentd.ports import Listed, Selection, Stored, StoreStatistics
+from dyrygentd.errors import InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
+from dyrygentd.ports import JOURNAL_MAX, Listed, Selection, Stored, StoreStatistics
 from dyrygentd.store.migrations import migrate
 
 logger = logging.getLogger("dyrygentd.store")
@@ -49,9 +50,8 @@ _PRUNED_PER_SAVE: Final = 5
 _INLINE_BYTES: Final = 16_384
 #: More rows than this are unpacked in a thread; ten thousand take 40 ms.
 _INLINE_ROWS: Final = 500
-
-#: Entries of the journal kept of one workflow.
-JOURNAL_MAX: Final = 1000
+#: Finished workflows kept from being deleted because they were read to go on; the oldest go first, should nothing come of it.
+_KEPT_MAX: Final = 100
 
 _COLUMNS = "seq, id, name, key, labels, state, created_at, finished_at, tasks, counts, error, control"
 
@@ -81,7 +81,8 @@ _TRIM_JOURNAL = """
 _DROP_VALUES = "UPDATE nodes SET value = NULL WHERE workflow = ? AND value IS NOT NULL"
 _PRUNE = """
     DELETE FROM workflows WHERE seq IN (
-        SELECT seq FROM workflows WHERE finished_at IS NOT NULL ORDER BY finished_at LIMIT ?
+        SELECT seq FROM workflows WHERE finished_at IS NOT NULL AND id NOT IN (SELECT value FROM json_each(?))
+        ORDER BY finished_at LIMIT ?
     )
 """
 
@@ -105,6 +106,7 @@ class SqliteStore:
         self._sequence_of: dict[str, int] = {}
         self._last_sequence = 0
         self._finished = 0
+        self._kept: dict[str, None] = {}
         self._commits = self._rows = self._failures = 0
         self._commit_seconds = 0.0
 
@@ -158,6 +160,7 @@ class SqliteStore:
 
         Raises:
             StoreUnavailable: Nothing was written; the same call may be repeated.
+            InvariantBroken: What was to be written contradicts what is there; repeating it would not help.
         """
         writer = _opened(self._writer)
         records = list(workflows)
@@ -184,13 +187,20 @@ class SqliteStore:
                 await self._add_entries(writer, entries)
             for record in ended:
                 # The values of one that failed or was cancelled stay: trying again needs them.
-                if record.state is WorkflowState.SUCCEEDED:
+                if record.state is WorkflowState.SUCCEEDED and record.workflow_id in self._sequence_of:
                     await writer.execute(_DROP_VALUES, (self._sequence_of[record.workflow_id],))
-            pruned = await self._prune(writer, len(ended)) if ended else 0
+            # Not counted: those of which no row is there any more, and those that had finished before.
+            new_ends = {record.workflow_id for record in ended if record.workflow_id in self._sequence_of} - returned
+            pruned = await self._prune(writer, len(new_ends)) if ended else 0
             await writer.commit()
         except Exception as error:
             self._failures += 1
             await _roll_back(writer)
+            # The repetition has to find anew which of them had finished.
+            for workflow_id in returned:
+                self._sequence_of.pop(workflow_id, None)
+            if isinstance(error, sqlite3.IntegrityError):
+                raise InvariantBroken(f"the database '{self._path}' refuses what is to be saved: {error}") from error
             if not isinstance(error, sqlite3.Error | OSError):
                 raise
             raise StoreUnavailable(f"cannot write the database '{self._path}': {error}") from error
@@ -198,9 +208,11 @@ class SqliteStore:
         self._rows += len(records) + len(rows) + len(entries)
         self._commit_seconds += time.perf_counter() - begun
         going_on = {record.workflow_id for record in records if not record.state.is_finished}
+        for workflow_id in returned & going_on:
+            self._kept.pop(workflow_id, None)
         for workflow_id in {record.workflow_id for record in ended} | (returned - going_on):
             self._sequence_of.pop(workflow_id, None)
-        self._finished += len({record.workflow_id for record in ended} - returned) - len(returned & going_on) - pruned
+        self._finished += len(new_ends) - len(returned & going_on) - pruned
 
     async def _find_sequences(self, workflow_ids: Iterable[str]) -> set[str]:
         """Look up the numbers of workflows that had finished; return which are there."""
@@ -245,7 +257,7 @@ class SqliteStore:
         surplus = min(ended + _PRUNED_PER_SAVE, self._finished + ended - self._history_max)
         if surplus <= 0:
             return 0
-        return (await writer.execute(_PRUNE, (surplus,))).rowcount
+        return (await writer.execute(_PRUNE, (json.dumps([*self._kept]), surplus))).rowcount
 
     def _new_sequence(self, workflow_id: str) -> int:
         """Number a workflow; a repeated save after an error finds the number it had."""
@@ -279,8 +291,10 @@ class SqliteStore:
             assert stored is not None
             yield stored
 
-    async def load(self, workflow_id: str) -> Stored | None:
-        """Read one workflow, whatever its state."""
+    async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
+        """Read one workflow, whatever its state; with ``to_reopen`` it stays in the history until it was saved again."""
+        if to_reopen and not await self._keep(workflow_id):
+            return None
         rows = await self._fetch(f"SELECT {_COLUMNS}, result, document FROM workflows WHERE id = ?", workflow_id)
         if not rows:
             return None
@@ -298,6 +312,21 @@ class SqliteStore:
             return unpack() if len(nodes) <= _INLINE_ROWS else await anyio.to_thread.run_sync(unpack)
         except zlib.error as error:
             raise self._damaged(f"the definition of workflow '{workflow_id}': {error}") from error
+
+    async def _keep(self, workflow_id: str) -> bool:
+        """Keep a workflow from being deleted; tell whether it is there."""
+        self._kept[workflow_id] = None
+        while len(self._kept) > _KEPT_MAX:
+            del self._kept[next(iter(self._kept))]
+        try:
+            # Over the writer's connection: a transaction that deletes it already is seen, and a later one leaves it alone.
+            query = "SELECT 1 FROM workflows WHERE id = ?"
+            found = bool([*await _opened(self._writer).execute_fetchall(query, (_utf8(workflow_id),))])
+        except sqlite3.Error as error:
+            raise self._unreadable(error, "read") from error
+        if not found:
+            self._kept.pop(workflow_id, None)
+        return found
 
     async def record(self, workflow_id: str) -> WorkflowRecord | None:
         """Read what is stored of a workflow itself, without its definition and nodes."""

@@ -11,6 +11,7 @@ that is gone or hangs costs a call a timeout and not the thread.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import anyio
@@ -36,6 +37,8 @@ _SOCKET_TIMEOUT_S = 10.0
 _IDLE_MAX_S = 30.0
 #: Task ids in one broadcast: about 40 kB.
 _REVOKE_SLICE = 1000
+#: Signatures whose queue is kept in mind.
+_ROUTED_MAX = 1000
 #: Redis cuts the connection of a client that sends more than 512 MB in one argument or 1 GB in one command, which would look
 #: like an outage that never ends. A slice of large messages is therefore pushed in parts.
 _MESSAGE_BYTES_MAX = 128 * 1024 * 1024
@@ -60,6 +63,8 @@ class CeleryDispatcher:
         self._socket_timeout_s = socket_timeout_s
         self._message_bytes_max = message_bytes_max
         self._sender = MessageSender(app)
+        # The scheduler asks about each attempt twice, in its loop; large workflows repeat few signatures.
+        self._routed = lru_cache(maxsize=_ROUTED_MAX)(lambda signature: self._sender.destination(signature).queue)
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._connection: Any = None
         self._producer: Any = None
@@ -161,9 +166,9 @@ class CeleryDispatcher:
             await self._in_thread(drop)
 
     def queue_of(self, signature: Signature) -> str:
-        """Return the name of the queue that a task goes to, empty if it cannot be routed."""
+        """Return the name of the queue that a task goes to, empty if it cannot be routed; routers are asked once."""
         try:
-            return self._sender.destination(signature).queue
+            return self._routed(signature)
         # Routers are the user's code; publishing will meet the same error and tell it.
         except Exception:
             return ""

@@ -32,6 +32,9 @@ _TASK_OPTIONS: Final = (
 #: What a message says about itself. Celery lets the option ``headers`` replace it, and a result under another id is never seen.
 _OWN_HEADERS: Final = frozenset({"id", "task", "root_id", "parent_id", "group", "retries", "eta", "lang", "ignore_result"})
 
+#: These run another task on each item of a list.
+_MAPS: Final = frozenset({"celery.map", "celery.starmap"})
+
 #: Celery 5.6 does not let its users choose how deep a repr goes.
 _HAS_REPR_LEVELS: Final = "task_repr_maxlevels" in SETTING_KEYS
 #: Signatures kept in their parsed form.
@@ -46,6 +49,7 @@ class _Parts(NamedTuple):
     options: dict[str, Any]
     argsrepr: str
     kwargsrepr: str
+    route_name: str
 
 
 class Destination(NamedTuple):
@@ -80,7 +84,7 @@ class MessageSender:
         else:
             options.setdefault("argsrepr", parts.argsrepr)
         options.setdefault("kwargsrepr", parts.kwargsrepr)
-        options = app.amqp.router.route(options, signature.task, args, kwargs, app.tasks.get(signature.task))
+        options = app.amqp.router.route(options, parts.route_name, args, kwargs, app.tasks.get(signature.task))
         stamps = [*(options.pop("stamped_headers", None) or ()), WORKFLOW_STAMP]
         options[WORKFLOW_STAMP] = publish.stamp
         expires = options.pop("expires", None)
@@ -152,6 +156,7 @@ class MessageSender:
             # As Celery makes them when they are not given, for each message anew.
             saferepr(args, amqp.argsrepr_maxsize, **depth),
             saferepr(kwargs, amqp.kwargsrepr_maxsize, **depth),
+            _route_name(signature.task, kwargs),
         )
 
     def _declared_on(self, producer: Any) -> set[str]:
@@ -174,6 +179,14 @@ class MessageSender:
         if isinstance(expires, datetime):
             expires = (expires - self._app.now()).total_seconds()
         return max(0.0, float(expires))
+
+
+def _route_name(task: str, kwargs: dict[str, Any]) -> str:
+    """Return the name that routes see: of ``map``, ``starmap`` and ``chunks`` it is the task that they call."""
+    inner = kwargs.get("task") if task in _MAPS else None
+    if isinstance(inner, dict):
+        inner = inner.get("task")
+    return inner if isinstance(inner, str) else task
 
 
 def _listed(callbacks: Any) -> list[Any] | None:

@@ -49,9 +49,9 @@ def event_of_meta(task_id: str, meta: dict[str, Any]) -> TaskEvent | None:
         reason = str(result) if result is not None else "revoked"
         return TaskRevoked(task_id, reason, is_expired=reason.endswith("expired"))
     if status == states.IGNORED:
-        return TaskIgnored(task_id, _one_line(result) if result is not None else "the task asked to be ignored")
+        return TaskIgnored(task_id, _one_line(result) or "the task asked to be ignored")
     if status == states.REJECTED:
-        return TaskFailed(task_id, "the task was rejected", exception="Reject", cause="Reject")
+        return TaskFailed(task_id, f"rejected: {_one_line(result)}", exception="Reject", cause="Reject")
     return TaskReported(task_id, status)
 
 

@@ -7,12 +7,13 @@ from dyrygentd.wire.definitions import (
     NodeDocument,
     WorkflowDocument,
     decode_definition,
-    definition_schema,
     encode_definition,
+    parameters_of,
 )
 from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
 from dyrygentd.wire.problems import error_of_problem, problem_of
 from dyrygentd.wire.requests import VerbDocument, request_of
+from dyrygentd.wire.schema import definition_schema
 from dyrygentd.wire.views import (
     BulkChanged,
     Causes,
@@ -79,6 +80,7 @@ __all__ = [
     "encode_definition",
     "error_of_problem",
     "outcome_of",
+    "parameters_of",
     "problem_of",
     "request_of",
     "schemas",

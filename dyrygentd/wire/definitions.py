@@ -23,7 +23,8 @@ from dyrygentd.core.graph import (
     NodeSpec,
     Signature,
 )
-from dyrygentd.core.parameters import expanded
+from dyrygentd.core.options import SECONDS_MAX, flaw_of, is_number, shown
+from dyrygentd.core.parameters import Parameter, declared, expanded
 from dyrygentd.core.policy import (
     ANY,
     PLAIN,
@@ -38,8 +39,9 @@ from dyrygentd.core.policy import (
 )
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import PRIORITY_MAX
-from dyrygentd.errors import BadNode, BadRequest
-from dyrygentd.wire.encoding import decode, decode_any, encode, schema
+from dyrygentd.errors import BadNode, BadRequest, UnknownDependency
+from dyrygentd.wire.encoding import decode, decode_any, encode
+from dyrygentd.wire.mistakes import explained, suggestion
 
 DEFINITION_VERSION: Final = 1
 
@@ -53,7 +55,15 @@ Seconds = Annotated[float, Meta(ge=0, le=10 * 366 * 86_400)]
 
 
 class RetryDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A retry policy; ``attempts`` counts the first one, ``on`` names kinds of failure or exceptions (none: ``any``)."""
+    """A retry policy.
+
+    Attributes:
+        attempts: How often it is tried at most, the first time included.
+        backoff_s: Pause before the second attempt; it doubles with each further one.
+        backoff_max_s: Longest pause.
+        jitter: Share of the pause that chance may take away, from 0 to 1.
+        on: After which failures: ``any`` (the default), ``infrastructure``, ``revoked``, ``expired``, or names of exceptions.
+    """
 
     attempts: Annotated[int, Meta(ge=1, le=1000)] = 3
     backoff_s: Seconds = 1.0
@@ -63,14 +73,30 @@ class RetryDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class PollDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """How often a task is repeated until it returns something true, and for how long."""
+    """How a task is repeated until it returns something true.
+
+    Attributes:
+        every_s: Seconds from one answer to the next question.
+        timeout_s: Longest time from the first question on, after which the node has failed; 0 for no bound.
+    """
 
     every_s: Annotated[float, Meta(ge=0.1, le=366 * 86_400)]
     timeout_s: Seconds = 0.0
 
 
 class PolicyDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What a workflow asks for; ``retry`` and ``timeout_s`` hold for nodes that bring none."""
+    """What a workflow asks for.
+
+    Attributes:
+        on_failure: ``continue``: what does not depend on a failed node goes on. ``stop``: what has not been sent is cancelled.
+        retry: Retry policy of nodes that bring none.
+        timeout_s: From dispatch to result, of nodes that bring none; 0 for no bound.
+        deadline_s: From the start; then what has not finished is cancelled, and the workflow has failed. 0 for none.
+        start_at: Nothing is sent before this time: ISO 8601 with a time zone, or Unix seconds.
+        priority: Workflows with a higher one go first.
+        weight: Nodes given in one turn of the round robin among workflows of one priority.
+        in_flight_max: Most tasks in flight at once; 0 for no bound of its own.
+    """
 
     on_failure: OnFailure = OnFailure.CONTINUE
     retry: RetryDocument | None = None
@@ -86,11 +112,26 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One node of a definition: a task, a join, a gate or a sleep.
 
     Attributes:
-        join: A point where others meet.
+        name: Unique in the workflow; made of the task's name and the position if there is none.
+        task: Name of the Celery task.
+        join: It is a point where others meet, without a task.
+        args: Positional arguments; what precedes comes in front of them, unless the node is immutable.
+        kwargs: Keyword arguments.
+        options: Celery's publish options: ``queue``, ``priority``, ``countdown``, ``eta``, ``expires``, ``headers`` and so on.
+        immutable: The task does not get the values of what precedes it.
+        task_id: Celery's id of the first attempt; made if there is none.
+        after: Names of the nodes that it waits for.
         gate: It waits until an operator releases it.
         sleep_s: It takes so long, and holds no worker.
         poll: The task is repeated until it returns something true.
         hook: The task runs at the end: on ``success``, on ``failure`` or ``always``.
+        rule: When it runs, by how the nodes in ``after`` ended.
+        pool: Name of a pool of the daemon's configuration, of which it takes a place while it is in flight.
+        retry: Retry policy, instead of the workflow's.
+        timeout_s: From dispatch to result, for each attempt, instead of the workflow's; 0 for none of its own.
+        on_lost: What to do when the task has vanished; by default ``retry`` if the node is idempotent, else ``hold``.
+        idempotent: Running the task twice does no harm.
+        payload: Free data, shown with the node.
         adopted: It was done, or sent, before this workflow is submitted.
     """
 
@@ -121,6 +162,14 @@ class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A definition: what to run, and what it is called.
 
     Attributes:
+        nodes: What to run.
+        version: Of the form of this document.
+        name: What the workflow is called; by default as its first task.
+        key: A second submission with the same key is answered with the first one's workflow.
+        labels: Texts to find it by.
+        payload: Free data, shown with the workflow.
+        output: Name of the node whose value is the result; by default the only one that nothing waits for.
+        policy: What holds for all of it.
         parameters: ``{name: default, or {"type", "default", "description", "choices"}}``; ``${name}`` in texts becomes the value.
         values: ``{name: value}`` of parameters.
     """
@@ -137,23 +186,26 @@ class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     values: dict[str, Any] | None = None
 
 
-def decode_definition(body: bytes, *, nodes_max: int, new_id: Callable[[], str] = lambda: str(uuid4())) -> Definition:
+def decode_definition(
+    body: bytes, *, nodes_max: int, new_id: Callable[[], str] = lambda: str(uuid4()), has_good_options: bool = True
+) -> Definition:
     """Parse and validate a definition.
 
     Args:
+        has_good_options: Whether publish options with which nothing could be published are refused. A linter reads on.
         new_id: Makes the task ids of nodes that bring none.
 
     Raises:
         BadRequest: It is no JSON, or JSON of another shape; ``path`` tells where.
         DefinitionError: It has the right shape, but cannot be run.
     """
-    document = decode(_with_parameters(body), WorkflowDocument)
+    document = _decoded(_with_parameters(body))
     if document.version != DEFINITION_VERSION:
         raise BadRequest(
             f"definition version {document.version} is unknown, this daemon reads {DEFINITION_VERSION}", path="$.version"
         )
     names = list(_names(document.nodes))
-    signatures, policies = _SignatureReader(), _PolicyReader()
+    signatures, policies = _SignatureReader(has_good_options), _PolicyReader()
     specs = [
         NodeSpec(
             name=name,
@@ -164,7 +216,7 @@ def decode_definition(body: bytes, *, nodes_max: int, new_id: Callable[[], str] 
         )
         for name, node in zip(names, document.nodes, strict=True)
     ]
-    graph = Graph.build(specs, output=document.output, nodes_max=nodes_max)
+    graph = _graph_of(specs, names, document.output, nodes_max)
     return Definition(
         graph=graph,
         name=document.name or next((node.task for node in document.nodes if node.task), "workflow"),
@@ -178,22 +230,46 @@ def decode_definition(body: bytes, *, nodes_max: int, new_id: Callable[[], str] 
     )
 
 
-def definition_schema() -> dict[str, Any]:
-    """Describe a definition as a JSON schema."""
-    described = schema(WorkflowDocument, NodeDocument)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dyrygentd definition", **described}
+def parameters_of(body: bytes) -> list[Parameter]:
+    """Return the parameters that a definition declares. Raises `BadRequest`."""
+    document = decode_any(body, Any)
+    return declared(document) if isinstance(document, dict) else []
+
+
+def _decoded(body: bytes) -> WorkflowDocument:
+    try:
+        document = decode(body, WorkflowDocument)
+    except BadRequest as error:
+        raise explained(error, body, WorkflowDocument) from error.__cause__
+    if document.parameters is not None or document.values is not None:
+        # They are looked for in the bytes, so that documents without them are read once only.
+        raise BadRequest("`parameters` and `values` must be written without escapes in their names", path="$.parameters")
+    return document
 
 
 def _with_parameters(body: bytes) -> bytes:
     if b'"parameters"' not in body and b'"values"' not in body:
         return body
     document = decode_any(body, Any)
-    # The word may have stood in an argument.
-    if not isinstance(document, dict) or document.get("parameters") is None:
-        if isinstance(document, dict) and document.get("values") is not None:
-            raise BadRequest("there are `values`, and no `parameters` to take them", path="$.values")
+    # The words may have stood in an argument.
+    if not isinstance(document, dict) or not document.keys() & {"parameters", "values"}:
         return body
-    return encode(expanded(document))
+    filled = expanded(document)
+    try:
+        return encode(filled)
+    except (RecursionError, ValueError) as error:
+        raise BadRequest(f"the definition cannot be written with its parameters: {error}", path="$") from error
+
+
+def _graph_of(specs: Sequence[NodeSpec], names: Sequence[str], output: str | None, nodes_max: int) -> Graph:
+    """Build the graph; say which node may have been meant where one is named that does not exist."""
+    if output is not None and specs and output not in set(names):
+        raise BadRequest(f"`output` names '{output}', which is no node", path="$.output", next_step=suggestion(output, names))
+    try:
+        return Graph.build(specs, output=output, nodes_max=nodes_max)
+    except UnknownDependency as error:
+        error.next_step = suggestion(error.dependency, names)
+        raise
 
 
 def encode_definition(definition: Definition) -> bytes:
@@ -265,7 +341,7 @@ def _retry_document(retry: Retry) -> RetryDocument:
 def _workflow_policy(document: PolicyDocument) -> WorkflowPolicy:
     return WorkflowPolicy(
         on_failure=document.on_failure,
-        retry=None if document.retry is None else _retry(document.retry),
+        retry=None if document.retry is None else _workflow_retry(document.retry),
         timeout_s=document.timeout_s,
         deadline_s=document.deadline_s,
         start_at=_start_at(document.start_at),
@@ -275,7 +351,28 @@ def _workflow_policy(document: PolicyDocument) -> WorkflowPolicy:
     )
 
 
+def _node_retry(name: str, document: RetryDocument) -> Retry:
+    try:
+        return _retry(document)
+    except ValueError as error:
+        raise BadNode(name, f"`retry`: {error}", next_step=_RAISE_MAXIMUM) from None
+
+
+def _workflow_retry(document: RetryDocument) -> Retry:
+    try:
+        return _retry(document)
+    except ValueError as error:
+        raise BadRequest(f"`policy.retry`: {error}", path="$.policy.retry", next_step=_RAISE_MAXIMUM) from None
+
+
+_RAISE_MAXIMUM: Final = "raise `backoff_max_s`, or lower `backoff_s`"
+
+
 def _retry(document: RetryDocument) -> Retry:
+    if document.backoff_max_s < document.backoff_s:
+        raise ValueError(
+            f"the longest pause, {document.backoff_max_s:g} s, is shorter than the first one, {document.backoff_s:g} s"
+        )
     return Retry(document.attempts, document.backoff_s, document.backoff_max_s, document.jitter, frozenset(document.on or [ANY]))
 
 
@@ -283,7 +380,7 @@ def _start_at(given: float | str) -> float:
     try:
         return _moment(given)
     except ValueError as error:
-        raise BadRequest(f"`policy.start_at` {error}", path="$.policy.start_at") from None
+        raise BadRequest(f"`policy.start_at` {error}", path="$.policy.start_at", next_step=_WRITE_TIME) from None
 
 
 def _options_with_times(signature: Signature) -> bytes:
@@ -311,7 +408,8 @@ def _names(nodes: Sequence[NodeDocument]) -> Iterable[str]:
 class _SignatureReader:
     """Turns node documents into signatures; equal ones become one object, since large workflows repeat few shapes."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_good_options: bool) -> None:
+        self._has_good_options = has_good_options
         self._signatures: dict[Signature, Signature] = {}
         self._options: dict[bytes, tuple[bytes, float, float, float]] = {}
 
@@ -321,16 +419,18 @@ class _SignatureReader:
             _check_taskless(name, node, kinds)
             return None
         if node.task is None:
-            raise BadNode(name, "`task` is missing", next_step="name a task, or write `join: true`, `gate: true` or `sleep_s`")
+            kind = "a poll repeats a task, and " if node.poll else "a hook runs a task, and " if node.hook else ""
+            next_step = "name a task" if kind else "name a task, or write `join: true`, `gate: true` or `sleep_s`"
+            raise BadNode(name, f"{kind}`task` is missing", next_step=next_step)
         args, kwargs, options = bytes(node.args).strip(), bytes(node.kwargs).strip(), bytes(node.options).strip()
         if not args.startswith(b"["):
-            raise BadNode(name, "`args` must be an array")
+            raise BadNode(name, "`args` must be an array", next_step="write `args: [1, 2]`; named ones go into `kwargs`")
         if not kwargs.startswith(b"{"):
-            raise BadNode(name, "`kwargs` must be an object")
+            raise BadNode(name, "`kwargs` must be an object", next_step='write `kwargs: {"name": value}`')
         if not options.startswith(b"{"):
-            raise BadNode(name, "`options` must be an object")
+            raise BadNode(name, "`options` must be an object", next_step='write `options: {"queue": "name"}`')
         if options not in self._options:
-            self._options[options] = _split_options(name, options)
+            self._options[options] = _split_options(name, options, has_good_options=self._has_good_options)
         options, countdown_s, eta_at, expires_at = self._options[options]
         signature = Signature(node.task, args, kwargs, options, node.immutable, countdown_s, eta_at, expires_at)
         return self._signatures.setdefault(signature, signature)
@@ -353,7 +453,12 @@ def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None
         adopted=node.adopted,
     )
     if node != allowed:
-        raise BadNode(name, f"a {_WORDS[kinds[0]]} has a name, `after`, `rule` and `payload`, and nothing else")
+        wrong = [field for field in NodeDocument.__struct_fields__ if getattr(node, field) != getattr(allowed, field)]
+        raise BadNode(
+            name,
+            f"a {_WORDS[kinds[0]]} has a name, `after`, `rule` and `payload`, and nothing else",
+            next_step=f"leave out {', '.join(f'`{field}`' for field in wrong)}",
+        )
     if node.adopted == "dispatched":
         raise BadNode(name, "what has no task cannot have been dispatched", next_step="leave out `adopted`")
 
@@ -371,7 +476,7 @@ class _PolicyReader:
         policy = NodePolicy(
             rule=node.rule,
             pool=node.pool,
-            retry=None if node.retry is None else _retry(node.retry),
+            retry=None if node.retry is None else _node_retry(name, node.retry),
             timeout_s=node.timeout_s,
             on_lost=node.on_lost,
             idempotent=node.idempotent,
@@ -383,11 +488,12 @@ class _PolicyReader:
             hook=node.hook,
         )
         if node.hook is not None and (node.poll is not None or node.adopted is not None):
-            raise BadNode(name, "a hook is neither a poll nor adopted")
+            word = "poll" if node.poll is not None else "adopted"
+            raise BadNode(name, "a hook is neither a poll nor adopted", next_step=f"leave out `{word}` or `hook`")
         return self._policies.setdefault(policy, policy)
 
 
-def _split_options(name: str, text: bytes) -> tuple[bytes, float, float, float]:
+def _split_options(name: str, text: bytes, *, has_good_options: bool) -> tuple[bytes, float, float, float]:
     """Check publish options; the daemon's own timers take ``countdown`` and ``eta`` out of them."""
     if text == b"{}":
         return text, 0.0, 0.0, 0.0
@@ -402,19 +508,34 @@ def _split_options(name: str, text: bytes) -> tuple[bytes, float, float, float]:
             f"serializer '{serializer}' is not accepted from a client",
             next_step=f"use one of {', '.join(sorted(SERIALIZERS))}",
         )
+    expires_at = _checked_options(name, options) if has_good_options else 0.0
     countdown = options.pop("countdown", None) or 0
     if not isinstance(countdown, int | float) or countdown < 0:
-        raise BadNode(name, "`options.countdown` must be a number of seconds, 0 or more")
+        raise BadNode(name, "`options.countdown` must be a number of seconds, 0 or more", next_step="write a number")
     eta_at = _unix_time(name, options.pop("eta", None))
-    return (encode(options) if options else b"{}"), float(countdown), eta_at, _expiry(options.get("expires"))
+    return (encode(options) if options else b"{}"), float(countdown), eta_at, expires_at
 
 
-def _expiry(expires: Any) -> float:
+def _checked_options(name: str, options: dict[str, Any]) -> float:
+    """Refuse what could not be published; return when it expires."""
+    for option, value in options.items():
+        flaw = flaw_of(option, value)
+        if flaw is not None:
+            raise BadNode(name, f"`options.{option}` {flaw.reason}", next_step=flaw.next_step)
+    return _expiry(name, options.get("expires"))
+
+
+def _expiry(name: str, expires: Any) -> float:
     """Return when a task expires if that is a certain time; a number counts from its dispatch, and is the worker's to judge."""
-    try:
-        return _moment(expires) if isinstance(expires, str | dict) else 0.0
-    except ValueError:
+    if expires is None or (is_number(expires) and abs(expires) <= SECONDS_MAX):
         return 0.0
+    if not isinstance(expires, str | dict):
+        words = f"must be a number of seconds or an ISO 8601 time, and is {shown(expires)}"
+        raise BadNode(name, f"`options.expires` {words}", next_step=_WRITE_TIME)
+    try:
+        return _moment(expires)
+    except ValueError as error:
+        raise BadNode(name, f"`options.expires` {error}", next_step=_WRITE_TIME) from None
 
 
 def _unix_time(name: str, eta: Any) -> float:
@@ -422,7 +543,10 @@ def _unix_time(name: str, eta: Any) -> float:
     try:
         return 0.0 if eta is None else _moment(eta)
     except ValueError as error:
-        raise BadNode(name, f"`options.eta` {error}") from None
+        raise BadNode(name, f"`options.eta` {error}", next_step=_WRITE_TIME) from None
+
+
+_WRITE_TIME: Final = "write it as in 2030-01-31T08:00:00Z"
 
 
 def _moment(given: Any) -> float:

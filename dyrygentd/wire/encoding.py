@@ -1,8 +1,10 @@
 """JSON in and out, with errors that tell the place."""
 
+import inspect
 import json
 import re
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -11,7 +13,7 @@ from msgspec import NODEFAULT, Raw, Struct
 from dyrygentd.errors import BadRequest
 
 _encoder = msgspec.json.Encoder()
-_PATH = re.compile(r" - at `(?P<path>[^`]*)`$")
+_PATH = re.compile(r" - at `(?:key` in `)?(?P<path>[^`]*)`$")
 
 
 def encode(value: object) -> bytes:
@@ -47,13 +49,50 @@ def schemas(forms: Iterable[type[Struct]]) -> dict[str, Any]:
     """Describe views as JSON schemas, ``{name: schema}``, for an OpenAPI document."""
     described = _described(forms)
     _, components = msgspec.json.schema_components(described.values(), ref_template="#/components/schemas/{name}")
+    _document(components, described)
     return components
 
 
 def schema(form: type[Struct], *parts: type[Struct]) -> dict[str, Any]:
     """Describe one form as a JSON schema of its own; ``parts`` are the forms inside it that keep raw JSON."""
-    described: dict[str, Any] = msgspec.json.schema(_described([*parts, form])[form])
+    forms = _described([*parts, form])
+    described: dict[str, Any] = msgspec.json.schema(forms[form])
+    _document(described["$defs"], forms)
     return described
+
+
+def _document(components: dict[str, Any], described: Mapping[type[Struct], type[Struct]]) -> None:
+    """Move what docstrings say of their attributes to the fields, where editors show it."""
+    structs = {form.__name__: form for form in described}
+    for form in [*described]:
+        structs |= {inner.__name__: inner for inner in _structs_in(form)}
+    for name, about in components.items():
+        if name not in structs:
+            continue
+        text, fields = _read_docstring(structs[name].__doc__ or "")
+        about["description"] = text
+        for field, words in fields.items():
+            if field in about.get("properties", {}):
+                about["properties"][field]["description"] = words
+
+
+def _structs_in(form: type[Struct]) -> set[type[Struct]]:
+    """Return the forms that the fields of a form name."""
+    parts = [part for field in msgspec.structs.fields(form) for part in (field.type, *get_args(field.type))]
+    return {part for part in parts if isinstance(part, type) and issubclass(part, Struct)}
+
+
+def _read_docstring(docstring: str) -> tuple[str, dict[str, str]]:
+    """Return the text of a docstring and what it says of each attribute."""
+    text, _, attributes = inspect.cleandoc(docstring).partition("Attributes:\n")
+    fields: dict[str, str] = {}
+    for names, words in _ATTRIBUTE.findall(textwrap.dedent(attributes)):
+        fields |= dict.fromkeys(names.split(", "), " ".join(words.replace("``", "`").split()))
+    return " ".join(text.replace("``", "`").split()), fields
+
+
+#: ``name: words`` or ``name, name: words``; further lines are indented.
+_ATTRIBUTE = re.compile(r"(?m)^(\w+(?:, \w+)*): (.*(?:\n +.*)*)")
 
 
 def _described(forms: Iterable[type[Struct]]) -> dict[type[Struct], type[Struct]]:

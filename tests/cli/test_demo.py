@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from dyrygentd import wire
 from dyrygentd.canvas import Workflow, definition_of
-from dyrygentd.demo import Executions, check, layers, noop, programme, unknown
+from dyrygentd.core.workflow import task_id_of_attempt
+from dyrygentd.demo import Executions, check, ids_of, layers, noop, programme, unknown
 from tests.support.servers import REPOSITORY, wait_until
 from tests.support.tasks import records
 
@@ -118,8 +120,9 @@ def test_demo_shows_what_ran_and_what_to_try_next(start_demo: StartDemo) -> None
     assert re.search(r"^chain of chords +57 +[\d.]+ +[\d,]+  yes +yes +True$", demo.out, re.M)
     assert re.search(r"^groups in groups +23 +[\d.]+ +[\d,]+  yes +yes +True$", demo.out, re.M)
     assert re.search(r"^sum of 100 sums +101 +[\d.]+ +[\d,]+  yes +yes +9900$", demo.out, re.M)
-    assert re.search(r"^every task exactly once +yes, 181 of 181$", demo.out, re.M)
-    assert re.search(r"^no task before its dependencies +yes, 181 of 181$", demo.out, re.M)
+    assert re.search(r"^replace hardware +11 +[\d.]+ +[\d,]+  yes +yes +osd.42 is back in gra1$", demo.out, re.M)
+    assert re.search(r"^every task exactly once +yes, 192 of 192$", demo.out, re.M)
+    assert re.search(r"^no task before its dependencies +yes, 192 of 192$", demo.out, re.M)
     assert "chain of chords: 57 tasks in" in demo.err
     assert "demo --keep" in demo.err
     assert max(map(len, (demo.out + demo.err).splitlines())) <= 100
@@ -132,7 +135,7 @@ def test_json_is_one_document_on_stdout(start_demo: StartDemo) -> None:
     demo.assert_nothing_left()
     document = json.loads(demo.out)
     assert (document["ok"], document["workers"], document["foreign_executions"]) == (True, 1, 0)
-    assert [workflow["tasks"] for workflow in document["workflows"]] == [57, 23, 101, 300]
+    assert [workflow["tasks"] for workflow in document["workflows"]] == [57, 23, 101, 300, 11]
     for workflow in document["workflows"]:
         assert (workflow["executed_once"], workflow["in_order"]) == (workflow["tasks"], workflow["tasks"])
         assert (workflow["state"], workflow["problems"], workflow["ok"]) == ("succeeded", [], True)
@@ -160,9 +163,32 @@ def test_bars_are_drawn_in_a_terminal(start_demo: StartDemo, short_tmp: Path) ->
     seen = _read_to_end(terminal).decode()
     assert process.wait(DEADLINE_S) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
-    for name, tasks in (("chain of chords", 57), ("groups in groups", 23), ("sum of 100 sums", 101), ("10 layers", 200)):
+    for name, tasks in (
+        ("chain of chords", 57),
+        ("groups in groups", 23),
+        ("sum of 100 sums", 101),
+        ("10 layers", 200),
+        ("replace hardware", 8),
+    ):
         assert re.search(rf"{name} +━+ +{tasks} of {tasks} +[\d,]+/s", text), text
     assert "every task exactly once" in text
+    assert "replace hardware: 'confirm' is a gate and waits for an operator" in text
+
+
+def test_replacement_is_told_step_by_step(start_demo: StartDemo) -> None:
+    """What went wrong, why it stood still, and what the operator did are said in the order in which they happened."""
+    demo = start_demo("--workers", "1")
+    assert demo.wait() == 0, demo.err
+    said = [line.removeprefix("  replace hardware: ") for line in demo.err.splitlines() if "replace hardware: " in line]
+    assert said[:-1] == [
+        "'downtime' failed at first and was tried again by its retry policy",
+        "'healthy' asked 3 times until the answer was yes",
+        "'alarm', the hook on failure, has told the team",
+        "'technicians' failed in attempt 1: PermissionError: the mail was refused",
+        "the operator: retry 'technicians', \"the mail server knows us now\"",
+        "'confirm' is a gate and waits for an operator",
+        "the operator: release 'confirm', \"disk replaced, ticket DC-1234\"",
+    ]
 
 
 def test_settings_of_the_user_do_not_reach_the_children(start_demo: StartDemo) -> None:
@@ -200,11 +226,16 @@ def test_kept_demo_answers_as_it_says(start_demo: StartDemo) -> None:
     assert said is not None
     assert re.search(r"^  (\S+/)?dyrygentctl list$", demo.err, re.M)
     listed = _ctl(said[1], "list", "--json")
-    assert [view["name"] for view in json.loads(listed)] == ["sum of 100 sums", "groups in groups", "chain of chords"]
+    names = [view["name"] for view in json.loads(listed)]
+    assert names == ["replace osd.42 in gra1", "sum of 100 sums", "groups in groups", "chain of chords"]
     target = re.search(r"dyrygentctl submit (\S+) --watch", demo.err)
     assert target is not None
     assert "succeeded" in _ctl(said[1], "submit", target[1], "--watch")
     assert "noop-57" in _ctl(said[1], "show", "@latest", "--nodes")
+    replacement = re.search(r"dyrygentctl submit (\S+) -p osd=7$", demo.err, re.M)
+    assert replacement is not None
+    _ctl(said[1], "submit", replacement[1], "-p", "osd=7", "-p", "check_every_s=0.1")
+    assert "replace osd.7 in gra1" in _ctl(said[1], "list")
     if shutil.which("curl"):
         curl = re.search(r"^  (curl .*)$", demo.err, re.M)
         assert curl is not None
@@ -344,8 +375,10 @@ def test_killed_demo_leaves_no_process(start_demo: StartDemo, moment: str) -> No
 def test_workflows_have_the_tasks_that_are_promised() -> None:
     """The numbers are those of the talk from which the workflows come, and those that the bars show."""
     pieces = programme(1234)
-    assert [piece.tasks for piece in pieces] == [57, 23, 101, 1234]
-    assert [definition_of(piece.make()).graph.task_count for piece in pieces] == [57, 23, 101, 1234]
+    assert [piece.tasks for piece in pieces] == [57, 23, 101, 1234, 8]
+    *canvases, document = [piece.make() for piece in pieces]
+    assert [definition_of(canvas).graph.task_count for canvas in canvases] == [57, 23, 101, 1234]
+    assert wire.decode_definition(json.dumps(document).encode(), nodes_max=10).graph.task_count == 8
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 9, 10, 11, 105])
@@ -389,7 +422,37 @@ def test_wrong_records_are_found(log: str, once: int, in_order: int, problem: st
 def test_strangers_are_found() -> None:
     """A task that belongs to no workflow has been executed by mistake."""
     graph = layers(1).definition().graph
-    assert unknown([graph], Executions(["+x", "-x", f"+{graph.task_ids[0]}"])) == ["x"]
+    assert unknown(ids_of(graph, None), Executions(["+x", "-x", f"+{graph.task_ids[0]}"])) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("log", "once", "in_order", "problem"),
+    [
+        ("+a1 -a1 +a2 -a2 +gate -gate +b1 -b1", 3, 3, None),
+        ("+a1 -a1 +a2 -a2 +b1 +gate -gate -b1", 3, 2, "'b' started before its dependencies had ended"),
+        ("+a1 -a1 +gate -gate +a2 -a2 +b1 -b1", 3, 2, "'b' started before its dependencies had ended"),
+        ("+a1 +a2 -a1 -a2 +gate -gate +b1 -b1", 3, 2, "'a' started before its dependencies had ended"),
+        ("+a1 -a1 +a1 -a1 +a2 -a2 +gate -gate +b1 -b1", 2, 3, "'a' was executed 2 times"),
+        ("+a2 -a2 +gate -gate +b1 -b1", 2, 1, "'a' was executed 0 times"),
+        ("+a1 -a1 +a2 -a2 +b1 -b1", 3, 2, "'b' started before its dependencies had ended"),
+    ],
+)
+def test_attempts_and_gates_are_checked(log: str, once: int, in_order: int, problem: str | None) -> None:
+    """Each attempt runs once and after the one before, and nothing behind a gate starts before somebody opened it."""
+    workflow = Workflow()
+    gate = workflow.gate("gate", after=workflow.add(noop.si(), name="a"))
+    workflow.add(noop.si(), name="b", after=gate)
+    graph = workflow.definition().graph
+    ids = {
+        f"{graph.names[node]}{attempt}": task_id_of_attempt(graph.task_ids[node], attempt)
+        for node in (0, 2)
+        for attempt in (1, 2)
+    }
+    executions = Executions(entry[0] + ids.get(entry[1:], "mark") for entry in log.split())
+    found = check(graph, executions, attempts={0: 2, 2: 1}, marks={1: "mark"})
+    assert found[:2] == (once, in_order)
+    assert problem is None or problem in found[2]
+    assert unknown({*ids_of(graph, {0: 2, 2: 1}), "mark"}, executions) == []
 
 
 def _ctl(socket: str, *arguments: str) -> str:

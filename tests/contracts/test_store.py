@@ -1,12 +1,13 @@
 """What every store promises, see `dyrygentd.ports.Store`."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
-from dyrygentd.ports import Selection, Store, Stored
+from dyrygentd.ports import JOURNAL_MAX, Selection, Store, Stored
 from tests.contracts.adapters import StoreSetup
 from tests.store.records import finished, node, workflow
 
@@ -232,3 +233,110 @@ async def test_ten_thousand_nodes_in_one_save(store: Store) -> None:
     assert len(loaded.nodes) == 10_000
     assert loaded.record.document == b"[" + b"1," * 500_000 + b"1]"
     assert store.statistics().commits == 1
+
+
+# --- what verbs need ------------------------------------------------------------------------------------------------
+
+
+def _entry(workflow_id: str, number: int, **fields: Any) -> JournalEntry:
+    entry = JournalEntry(
+        workflow_id, 1700000000.5 + number, "hold", "żaneta (uid 1000, pid 7)", f"because {number}", ("a", "b"), 2
+    )
+    return replace(entry, **fields)
+
+
+async def test_control_and_details_survive_a_restart(stores: StoreSetup, store: Store) -> None:
+    """What verbs, retries and polls leave behind is read back field by field; where it is nothing, nothing is read."""
+    record = workflow("w", priority=-7, run=3, deadline_at=1800000000.25)
+    nodes = [
+        node("w", 0),
+        node("w", 1, state="held", reason="gate", is_on_hold=True, value=None),
+        node("w", 2, state="retrying", reason="retry", failures=2, cause="ValueError at x.py:1", held_until=1800000001.5),
+        node("w", 3, state="held", reason="poll", polling_since=1700000003.75),
+        node("w", 4, state="cancelled", late="succeeded"),
+    ]
+    await store.save([record, workflow("plain")], nodes)
+    store = await _reopened(stores, store)
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert loaded.record == record
+    assert sorted(loaded.nodes, key=lambda row: row.node) == nodes
+    plain = await store.record("plain")
+    assert plain is not None
+    assert (plain.priority, plain.run, plain.deadline_at) == (0, 0, 0.0)
+    await store.save([replace(record, document=None, priority=0, run=0, deadline_at=0.0)], [])
+    changed = await store.record("w")
+    assert changed is not None
+    assert (changed.priority, changed.run, changed.deadline_at) == (0, 0, 0.0)
+    await store.close()
+
+
+async def test_finished_workflow_goes_on(stores: StoreSetup, store: Store) -> None:
+    """A workflow that finished may come again, running: it is unfinished then, with its definition, nodes and later ones."""
+    await store.save([workflow("w")], [node("w", 0, state="failed")])
+    await store.save([finished(workflow("w"), WorkflowState.FAILED)], [])
+    assert await store.load("w", to_reopen=True) is not None
+    await store.save([workflow("w", document=None, run=1)], [node("w", 0, state="waiting", value=None)], [_entry("w", 0)])
+    store = await _reopened(stores, store)
+    (unfinished,) = await _unfinished(store)
+    assert unfinished.record == workflow("w", run=1)
+    assert [row.state for row in unfinished.nodes] == ["waiting"]
+    await store.save([finished(workflow("w"))], [node("w", 0)])
+    assert await _unfinished(store) == []
+    assert [entry.verb for entry in await store.journal("w")] == ["hold"]
+    await store.close()
+
+
+async def test_node_of_a_finished_workflow_is_saved(stores: StoreSetup, store: Store) -> None:
+    """A task may end after its workflow did; its node's row is written all the same, also after a restart."""
+    await store.save([workflow("w")], [node("w", 0, state="cancelled")])
+    await store.save([finished(workflow("w"), WorkflowState.CANCELLED)], [])
+    await store.save([], [node("w", 0, state="cancelled", late="succeeded")])
+    store = await _reopened(stores, store)
+    await store.save([], [node("w", 1, state="cancelled", late="failed")])
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert sorted((row.node, row.late) for row in loaded.nodes) == [(0, "succeeded"), (1, "failed")]
+    assert loaded.record.state is WorkflowState.CANCELLED
+    await store.close()
+
+
+async def test_journal_keeps_order_and_text(stores: StoreSetup, store: Store) -> None:
+    """Entries come back oldest first as they were written, each workflow's own, whatever its state."""
+    entries = [_entry("w", 2), _entry("w", 1, why="", nodes=(), count=0, detail="from 0 to 5"), _entry("w", 3, by="")]
+    await store.save([workflow("w"), workflow("x")], [], entries[:2])
+    await store.save([finished(workflow("w"))], [], [_entry("x", 9)])
+    await store.save([], [], entries[2:])
+    store = await _reopened(stores, store)
+    assert await store.journal("w") == entries
+    assert await store.journal("x") == [_entry("x", 9)]
+    assert await store.journal("nobody") == []
+    await store.close()
+
+
+async def test_journal_is_bounded(store: Store) -> None:
+    """Of a workflow the newest entries are kept: a script that holds and releases for ever must not fill the disk."""
+    await store.save([workflow("w"), workflow("x")], [], [_entry("x", 0)])
+    for start in range(0, JOURNAL_MAX + 50, 50):
+        await store.save([], [], [_entry("w", start + number) for number in range(50)])
+    kept = await store.journal("w")
+    assert len(kept) == JOURNAL_MAX
+    assert [kept[0].why, kept[-1].why] == ["because 50", f"because {JOURNAL_MAX + 49}"]
+    assert len(await store.journal("x")) == 1
+
+
+async def test_journal_takes_any_text(store: Store) -> None:
+    """A reason is what somebody typed: quotes, emoji, zero bytes and half a surrogate pair keep no turn from the disk."""
+    await store.save(
+        [workflow("w")], [], [_entry("w", 0, why="'; DROP TABLE journal -- 🦭", nodes=("ż 'x'",)), _entry("w", 1, why="\ud83d")]
+    )
+    first, second = await store.journal("w")
+    assert (first.why, first.nodes) == ("'; DROP TABLE journal -- 🦭", ("ż 'x'",))
+    assert second.verb == "hold"
+
+
+async def test_what_belongs_to_nobody_is_dropped(store: Store) -> None:
+    """Records of a workflow that is not kept any more change nothing and fail nothing."""
+    await store.save([], [node("gone", 0)], [_entry("gone", 0)])
+    assert await store.journal("gone") == [] or await store.load("gone") is None
+    assert await store.load("gone", to_reopen=True) is None

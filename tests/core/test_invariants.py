@@ -15,7 +15,7 @@ Damage = Callable[[RunningWorkflow], object]
 
 def _block_for_nothing(workflow: RunningWorkflow) -> None:
     workflow._place(1, NodeState.BLOCKED)
-    workflow.blocked_by[1] = 0
+    workflow.blocked_by[1], workflow.settled_at[1] = 0, 1.0
 
 
 #: ``(what is damaged, what the checker says)`` in ``a; b < a; c < b; d countdown=9; e`` with a succeeded and b, e in flight.

@@ -65,7 +65,7 @@ def _cancel(workflow: Recorded) -> None:
 
 
 def _skip(workflow: Recorded) -> None:
-    workflow.skip(0, b"null", 3.0)
+    workflow.skip([0], b"null", 3.0)
 
 
 def _reopen(workflow: Recorded) -> None:

@@ -16,6 +16,7 @@ from dyrygentd import wire
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.errors import VerbRefused
 from dyrygentd.ports import Selection
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
@@ -45,7 +46,7 @@ _ENDS = {
 }
 
 
-class _Crash(Exception):
+class _Crash(BaseException):
     """The process is gone."""
 
 
@@ -194,3 +195,58 @@ async def test_cancel_survives_a_crash_once_answered(tmp_path: Path) -> None:
         assert (await running.view(cancelled.id)).state == "cancelled"
         assert running.statistics().engine["counters"]["recovered"] == 0
     assert set(published(world.broker)) <= {"a"}
+
+
+# --- verbs ----------------------------------------------------------------------------------------------------------
+
+
+async def _operate(world: _World, fuse: _Fuse, answered: list[str]) -> wire.Outcome | None:
+    """An operator who holds, releases, reorders, mends what failed and retries, and repeats all of it after a crash."""
+    with anyio.fail_after(10), suppress(BaseExceptionGroup):
+        async with world.boot(fuse) as running:
+            handle = await running.submit(definition(_GRAPH, key="ticket", prefix="p", output="d"))
+            for verb, ask in (
+                ("hold", lambda: handle.hold("d", why="1")),
+                ("set-priority", lambda: handle.set_priority(5, why="2")),
+                ("release", lambda: handle.release("d", why="3")),
+            ):
+                if verb not in answered:
+                    # After a crash `d` may have gone, so that it cannot be held any more.
+                    with suppress(VerbRefused):
+                        await ask()
+                    answered.append(verb)
+            if (await handle.wait()).state == "failed":
+                world.broker.tasks["tasks.bad"] = lambda n: n
+                await handle.retry(why="4")
+                answered.append("retry")
+            return await handle.wait()
+    return None
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+async def test_crash_amid_verbs_at_every_point(on_disk: bool, tmp_path: Path) -> None:
+    """Whatever was answered is there after the crash, whatever was not may be repeated, and no attempt is executed twice."""
+    calm = _Fuse(1000)
+    world = _World(tmp_path / "calm.db" if on_disk else None)
+    await _operate(world, calm, [])
+    crashes = 0
+    for at in range(len(calm.passed)):
+        world, fuse = _World(tmp_path / f"{at}.db" if on_disk else None), _Fuse(at)
+        answered: list[str] = []
+        outcome = await _operate(world, fuse, answered)
+        crashes += outcome is None
+        after_crash = list(answered)
+        outcome = outcome or await _operate(world, _Fuse(1000), answered)
+        story = (fuse.passed, after_crash)
+        assert outcome is not None, story
+        assert (outcome.state, outcome.result) == ("succeeded", 5), story
+        ids = [message.task_id for message in world.broker.published]
+        assert len(set(ids)) == len(ids), story
+        assert sorted(published(world.broker)) == ["a", "b", "bad", "bad", "blocked", "c", "d", "held"], story
+        async with world.boot(_Fuse(1000)) as running:
+            assert set((await running.view(outcome.id)).counts) == {"succeeded"}, story
+            verbs = [entry.verb for entry in (await running.journal(outcome.id)).entries]
+            # Each changes something once; one that was answered before the crash is there.
+            assert len(set(verbs)) == len(verbs), story
+            assert verbs.count("retry") == verbs.count("set-priority") == 1, story
+    assert crashes > len(calm.passed) / 2

@@ -267,7 +267,7 @@ async def test_follower_that_leaves_is_forgotten(store: Store) -> None:
             await following.aclose()  # type: ignore[attr-defined]
         with anyio.move_on_after(0.01):
             await handle.wait()
-        assert running._listeners == {}
+        assert len(running._listeners) == 0
 
 
 async def test_resolve(store: Store) -> None:
@@ -354,7 +354,7 @@ async def test_one_node(store: Store) -> None:
         handle = await running.submit(definition("a; &j < a; b < j", prefix="p"))
         await until(lambda: published(broker) == ["a"])
         broker.deliver(TaskReported("p/a", "STARTED"))
-        await until(lambda: running._engine.workflows[handle.id].reported == {0: "STARTED"})
+        await until(lambda: running._turns.engine.workflows[handle.id].reported == {0: "STARTED"})
         node = await running.node(handle.id, "a")
         assert (node.state, node.task, node.task_id, node.attempt, node.reported) == (
             "dispatched",
@@ -383,7 +383,7 @@ async def test_few_finished_workflows_are_kept_unpacked(store: Store) -> None:
         for handle in handles:
             await handle.wait(timeout_s=5)
             assert [node.name for node in (await running.nodes(handle.id)).nodes] == ["a", "b"]
-        assert len(running._unpacked) == 2
+        assert len(running._archive) == 2
 
 
 async def test_statistics_are_plain_values(store: Store) -> None:
@@ -471,10 +471,10 @@ async def test_reports_are_dropped_under_overload_and_results_never(store: Store
     async with scheduler(broker, store, limits=limits(inbox_max=3)) as running:
         handle = await running.submit(definition("a", prefix="p"))
         await until(lambda: published(broker) == ["a"])
-        await until(lambda: not running._inbox)
+        await until(lambda: not running._turns._inbox)
         broker.deliver(*(TaskReported("p/a", "PROGRESS") for _ in range(4)))
         broker.deliver(*(TaskReported("p/a", "PROGRESS") for _ in range(100)), TaskSucceeded("p/a", b"1"))
-        assert len(running._inbox) == 5
+        assert len(running._turns._inbox) == 5
         assert (await handle.wait(timeout_s=5)).state == "succeeded"
 
 
@@ -567,5 +567,5 @@ async def test_waiters_are_told_that_the_scheduler_ended(store: Store) -> None:
             handle = await running.submit(definition("a"))
             tasks.start_soon(wait, handle)
             tasks.start_soon(follow, handle)
-            await until(lambda: len(running._listeners.get(handle.id, ())) == 2)
+            await until(lambda: running._listeners.count(handle.id) == 2)
     assert [type(error).__name__ for error in errors] == ["DaemonUnreachable"] * 2

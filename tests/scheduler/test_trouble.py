@@ -83,7 +83,7 @@ async def test_submission_without_an_answer_does_not_run(gated: Gated) -> None:
         assert caught.value.withdrawn
         gated.open_gate()
         await until(lambda: running.statistics().engine["counters"]["workflows_cancelled"] == 1)
-        await until(lambda: not running._withdrawn)
+        await until(lambda: not running._submissions._withdrawn)
     assert published(broker) == []
 
 
@@ -153,7 +153,7 @@ async def test_repeating_a_key_that_is_not_durable_yet(gated: Gated) -> None:
                 await running.submit(definition("a", key="ticket"))
         gated.open_gate()
         # A slow machine may need longer for the disk than this test lets a caller wait.
-        await until(lambda: running._keys == {})
+        await until(lambda: running._submissions._keys == {})
         with anyio.fail_after(5):
             handle = await running.submit(definition("a", key="ticket"))
             assert not handle.created

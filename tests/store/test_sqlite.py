@@ -20,7 +20,7 @@ import pytest
 
 from dyrygentd.core.checkpoint import WorkflowRecord
 from dyrygentd.core.states import WorkflowState
-from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
+from dyrygentd.errors import InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports import Selection
 from dyrygentd.store.sqlite import SqliteStore
 from tests.store.conftest import Spawn
@@ -80,7 +80,7 @@ async def test_row_that_fails_takes_the_save_with_it(store: SqliteStore, path: P
     """A save whose last row is refused leaves nothing behind, and the next one starts clean."""
     await store.save([workflow("before")], [])
     bad: Any = node("new", 2, state=None)
-    with pytest.raises(StoreUnavailable, match=r"cannot write the database '.*state\.db'.*NOT NULL"):
+    with pytest.raises(InvariantBroken, match=r"the database '.*state\.db' refuses what is to be saved: NOT NULL"):
         await store.save([workflow("new"), finished(workflow("before"))], [node("new", 0), node("new", 1), bad])
     assert not _writer(store).in_transaction
     assert _rows(path, "SELECT id, state FROM workflows") == [("before", "running")]
@@ -96,7 +96,7 @@ async def test_failed_end_can_be_repeated(store: SqliteStore) -> None:
     await store.save([workflow("a")], [])
     bad: Any = node("a", 0, attempt=None)
     for _ in range(2):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(InvariantBroken):
             await store.save([finished(workflow("a"))], [bad])
     await store.save([finished(workflow("a"))], [node("a", 0)])
     loaded = await store.load("a")

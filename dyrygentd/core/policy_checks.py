@@ -1,0 +1,93 @@
+"""What a program may ask for with the builder, checked where it asks: the same bounds as in a definition on the wire."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from dyrygentd.core.options import is_number, shown
+from dyrygentd.core.policy import ANY, OnFailure, Retry, WorkflowPolicy
+from dyrygentd.errors import BadNode, BadRequest
+
+#: What is longer is a mistake of units.
+SECONDS_MAX: Final = 10 * 366 * 86_400.0
+ATTEMPTS_MAX: Final = 1000
+WEIGHT_MAX: Final = 1000
+#: Far beyond any use, and still one integer for SQLite and JSON.
+_NUMBER_MAX: Final = 1_000_000
+
+_Word = TypeVar("_Word", bound=StrEnum)
+
+
+def checked_word(kind: type[_Word], node: str, field: str, word: Any) -> _Word:
+    """Return a word of a fixed set. Raises `BadNode` with the set."""
+    try:
+        return kind(word)
+    except ValueError:
+        raise BadNode(node, f"`{field}` is {shown(word)}", next_step=f"use one of {', '.join(kind)}") from None
+
+
+def checked_seconds(node: str, field: str, given: Any) -> float:
+    """Return a number of seconds, 0 or more. Raises `BadNode`."""
+    if not is_number(given):
+        # A timedelta is not taken: all other forms have seconds, with the unit in the name.
+        next_step = f"write {given.total_seconds():g}" if hasattr(given, "total_seconds") else "write a number, 0 or more"
+        raise BadNode(node, f"`{field}` must be a number of seconds, and is a '{type(given).__name__}'", next_step=next_step)
+    if not 0 <= given <= SECONDS_MAX:
+        raise BadNode(node, f"`{field}` is {given:g} seconds", next_step=f"use 0 to {SECONDS_MAX:.0f}")
+    return float(given)
+
+
+def checked_retry(node: str, given: Any) -> Retry | None:
+    """Return a retry policy, made of a number of attempts if it is one. Raises `BadNode`."""
+    if given is None:
+        return None
+    retry = Retry(attempts=given) if isinstance(given, int) and not isinstance(given, bool) else given
+    if not isinstance(retry, Retry):
+        raise BadNode(node, f"`retry` is {shown(given)}", next_step="give a number of attempts, or a `dyrygentd.Retry(...)`")
+    if not _is_whole(retry.attempts, 1, ATTEMPTS_MAX):
+        words = f"`retry` is {shown(retry.attempts)} attempts"
+        raise BadNode(node, words, next_step=f"use 1 to {ATTEMPTS_MAX}, the first attempt included")
+    checked_seconds(node, "retry.backoff_s", retry.backoff_s)
+    if checked_seconds(node, "retry.backoff_max_s", retry.backoff_max_s) < retry.backoff_s:
+        raise BadNode(
+            node,
+            f"`retry`: the longest pause, {retry.backoff_max_s:g} s, is shorter than the first one, {retry.backoff_s:g} s",
+            next_step="raise `backoff_max_s`, or lower `backoff_s`",
+        )
+    if not is_number(retry.jitter) or not 0 <= retry.jitter <= 1:
+        raise BadNode(node, f"`retry.jitter` is {shown(retry.jitter)}", next_step="use a share from 0 to 1")
+    return replace(retry, on=_failures(node, retry.on))
+
+
+def checked_policy(policy: Any) -> WorkflowPolicy:
+    """Return a workflow's policy. Raises `BadRequest`."""
+    if not isinstance(policy, WorkflowPolicy):
+        raise BadRequest(f"`policy` is {shown(policy)}", path="$.policy", next_step="give a `dyrygentd.WorkflowPolicy(...)`")
+    bounds = {"priority": (-_NUMBER_MAX, _NUMBER_MAX), "weight": (1, WEIGHT_MAX), "in_flight_max": (0, _NUMBER_MAX)}
+    for field, (low, high) in bounds.items():
+        number = getattr(policy, field)
+        if not _is_whole(number, low, high):
+            raise BadRequest(f"`{field}` is {shown(number)}", path=f"$.policy.{field}", next_step=f"use {low} to {high}")
+    if not is_number(policy.start_at) or not 0 <= policy.start_at < float("inf"):
+        next_step = "give Unix seconds: `moment.timestamp()` of a datetime with a time zone"
+        raise BadRequest(f"`start_at` is {shown(policy.start_at)}", path="$.policy.start_at", next_step=next_step)
+    try:
+        checked_seconds("", "timeout_s", policy.timeout_s)
+        checked_seconds("", "deadline_s", policy.deadline_s)
+        retry, on_failure = checked_retry("", policy.retry), checked_word(OnFailure, "", "on_failure", policy.on_failure)
+    except BadNode as error:
+        raise BadRequest(f"the workflow's policy: {error.reason}", path="$.policy", next_step=error.next_step) from None
+    return replace(policy, retry=retry, on_failure=on_failure)
+
+
+def _failures(node: str, given: Any) -> frozenset[str]:
+    words = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if not all(isinstance(word, str) and word for word in words):
+        next_step = "name kinds of failure or exceptions: any, infrastructure, OSError"
+        raise BadNode(node, f"`retry.on` is {shown(given)}", next_step=next_step)
+    return frozenset(words or [ANY])
+
+
+def _is_whole(number: Any, low: int, high: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and low <= number <= high

@@ -1,0 +1,177 @@
+"""What goes to the broker: messages, and errands: revoking, and forgetting what was kept against double sending.
+
+Both are repeated until the broker answers. Only the process's end keeps an errand from being done: `Archive.given_up` finds after
+the next start what is still to be revoked, and a marker that stays expires by itself.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+import anyio
+
+from dyrygentd.core.effects import Batch, Publish, Revoke, RevokeStamped
+from dyrygentd.core.events import Event, TaskRevoked
+from dyrygentd.errors import BrokerUnavailable
+from dyrygentd.ports import WORKFLOW_STAMP, Dispatcher, TaskPlace
+from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
+
+logger = logging.getLogger("dyrygentd")
+
+#: Messages per call of the dispatcher: one script call, about 20 ms of encoding, so a cancel is never far behind.
+_PUBLISH_SLICE: Final = 100
+#: Errands that wait for the broker; the oldest go first, and of those the engine repeats what may still matter.
+_ERRANDS_MAX: Final = 20_000
+
+T = TypeVar("T")
+
+
+class Courier:
+    """Publishes and revokes, each in a task of its own.
+
+    Args:
+        is_wanted: Tells whether a task id is still to be published.
+        is_live: Tells whether a workflow may publish more.
+        post: Takes the outcomes.
+
+    Attributes:
+        problem: Why the broker cannot be reached, empty if it can.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        is_wanted: Callable[[str], bool],
+        is_live: Callable[[str], bool],
+        post: Callable[..., None],
+    ) -> None:
+        self.problem = ""
+        self._dispatcher = dispatcher
+        self._is_wanted = is_wanted
+        self._is_live = is_live
+        self._post = post
+        self._to_publish: deque[Publish] = deque()
+        self._publisher_awake = anyio.Event()
+        self._to_revoke: dict[str, Revoke] = {}
+        self._to_revoke_stamped: dict[str, RevokeStamped] = {}
+        self._to_forget: dict[str, None] = {}
+        self._errands_awake = anyio.Event()
+
+    @property
+    def errand_count(self) -> int:
+        """Errands that wait for the broker."""
+        return len(self._to_revoke) + len(self._to_revoke_stamped) + len(self._to_forget)
+
+    @property
+    def _has_errands(self) -> bool:
+        return bool(self.errand_count)
+
+    @property
+    def queue_size(self) -> int:
+        """Durable dispatches that wait for the broker."""
+        return len(self._to_publish)
+
+    def take(self, batch: Batch, *, publish: Sequence[Publish]) -> None:
+        """Take the broker's part of a batch that is durable; ``publish`` is what is left of its messages."""
+        if publish:
+            self._to_publish.extend(publish)
+            self._publisher_awake.set()
+        self.revoke(batch.revoke, batch.revoke_stamped)
+        self._to_forget.update(dict.fromkeys(workflow.workflow_id for workflow in batch.finished))
+        if self._has_errands:
+            self._errands_awake.set()
+
+    def revoke(self, revokes: Iterable[Revoke], stamped: Iterable[RevokeStamped] = ()) -> None:
+        """Keep tasks from running, as soon as the broker can be reached."""
+        self._to_revoke.update({revoke.task_id: revoke for revoke in revokes})
+        self._to_revoke_stamped.update({revoke.stamp: revoke for revoke in stamped})
+        if self._has_errands:
+            self._errands_awake.set()
+
+    # --- messages ---------------------------------------------------------------------------------------------------
+
+    async def publish(self) -> None:
+        """Publish what is taken in, until cancelled."""
+        while True:
+            if not self._to_publish:
+                self._publisher_awake = anyio.Event()
+                await self._publisher_awake.wait()
+            size = min(len(self._to_publish), _PUBLISH_SLICE)
+            await self._publish_slice([self._to_publish.popleft() for _ in range(size)])
+
+    async def _publish_slice(self, messages: Sequence[Publish]) -> None:
+        """Publish, again and again until the broker answers; what was cancelled meanwhile is left out."""
+        pause_s = RETRY_FIRST_S
+        while messages := [message for message in messages if self._is_wanted(message.task_id)]:
+            try:
+                outcomes = await self._dispatcher.publish(messages)
+            except Exception as error:
+                # What a dispatcher does not translate is a bug, its own or of a library below: an outage that can be looked into.
+                is_bug = not isinstance(error, BrokerUnavailable)
+                if not self.problem or is_bug:
+                    logger.error("nothing is dispatched until the broker answers: %s", error, exc_info=is_bug)
+                self.problem = f"publishing failed unexpectedly: {error!r}" if is_bug else str(error)
+                await anyio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+                continue
+            self._post(*outcomes)
+            answered = {outcome.task_id for outcome in outcomes}
+            messages = [message for message in messages if message.task_id not in answered]
+            if self.problem:
+                logger.warning("the broker answers again")
+                self.problem = ""
+
+    # --- errands ----------------------------------------------------------------------------------------------------
+
+    async def run_errands(self) -> None:
+        """Revoke tasks and forget markers, until cancelled."""
+        pause_s = RETRY_FIRST_S
+        while True:
+            if not self._has_errands:
+                self._errands_awake = anyio.Event()
+                await self._errands_awake.wait()
+            revokes, self._to_revoke = self._to_revoke, {}
+            stamped, self._to_revoke_stamped = self._to_revoke_stamped, {}
+            forget, self._to_forget = self._to_forget, {}
+            try:
+                await self._revoke(list(revokes.values()), list(stamped.values()))
+                # One that goes on needs its markers, and its end will come again.
+                over = [workflow_id for workflow_id in forget if not self._is_live(workflow_id)]
+                if over:
+                    await self._dispatcher.forget(over)
+            except Exception as error:
+                is_bug = not isinstance(error, BrokerUnavailable)
+                logger.warning(
+                    "could not revoke %d tasks or forget %d workflows: %s", len(revokes), len(forget), error, exc_info=is_bug
+                )
+                self._to_revoke = _newest(revokes | self._to_revoke)
+                self._to_revoke_stamped = _newest(stamped | self._to_revoke_stamped)
+                self._to_forget = _newest(forget | self._to_forget)
+                await anyio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+            else:
+                pause_s = RETRY_FIRST_S
+
+    async def _revoke(self, revokes: Sequence[Revoke], stamped: Sequence[RevokeStamped]) -> None:
+        """Take back what no worker has fetched, and tell the workers about the rest."""
+        for terminate in (False, True):
+            stamps = [revoke.stamp for revoke in stamped if revoke.terminate == terminate]
+            if stamps:
+                await self._dispatcher.revoke_stamped(WORKFLOW_STAMP, stamps, terminate=terminate)
+        withdrawn: set[str] = set()
+        for start in range(0, len(revokes), _PUBLISH_SLICE):
+            part = revokes[start : start + _PUBLISH_SLICE]
+            places = [TaskPlace(revoke.task_id, revoke.attempt, revoke.signature) for revoke in part]
+            withdrawn.update(await self._dispatcher.withdraw(places))
+        events: list[Event] = [TaskRevoked(task_id, "withdrawn before a worker had it") for task_id in withdrawn]
+        self._post(*events)
+        for terminate in (False, True):
+            ids = [revoke.task_id for revoke in revokes if revoke.terminate == terminate and revoke.task_id not in withdrawn]
+            if ids:
+                await self._dispatcher.revoke(ids, terminate=terminate)
+
+
+def _newest(errands: dict[str, T]) -> dict[str, T]:
+    return dict(list(errands.items())[-_ERRANDS_MAX:])

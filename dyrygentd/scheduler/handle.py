@@ -1,0 +1,82 @@
+"""A submitted workflow, in the process of the scheduler."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from dyrygentd import canvas, wire
+from dyrygentd.core.verbs import Request, Verb
+
+if TYPE_CHECKING:
+    from dyrygentd.scheduler.shell import Scheduler
+
+
+class Handle:
+    """A submitted workflow, in the process of the scheduler."""
+
+    def __init__(self, scheduler: "Scheduler", workflow_id: str, *, created: bool) -> None:
+        self.id = workflow_id
+        self.created = created
+        self._scheduler = scheduler
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.id}>"
+
+    async def status(self) -> wire.WorkflowView:
+        """Return the present view."""
+        return await self._scheduler.view(self.id)
+
+    async def wait(self, timeout_s: float | None = None) -> wire.Outcome:
+        """Wait for the end. Raises `WaitTimeout`; the workflow goes on then."""
+        return await self._scheduler.outcome(self.id, timeout_s=timeout_s)
+
+    async def cancel(self, *, terminate: bool = False, why: str = "") -> wire.Changed:
+        """End the workflow now; do nothing if it has finished."""
+        return await self.perform(Request(Verb.CANCEL, why=why, terminate=terminate))
+
+    async def pause(self, *, why: str = "") -> wire.Changed:
+        """Dispatch nothing more until `resume`; results go on coming in."""
+        return await self.perform(Request(Verb.PAUSE, why=why))
+
+    async def resume(self, *, why: str = "") -> wire.Changed:
+        """Go on after `pause`."""
+        return await self.perform(Request(Verb.RESUME, why=why))
+
+    async def retry(self, *nodes: str, cause: str = "", force: bool = False, why: str = "") -> wire.Changed:
+        """Try again what failed and all that never ran because of it: everything, some nodes, or one cause.
+
+        Args:
+            force: Also give up an attempt that is in flight.
+        """
+        return await self.perform(Request(Verb.RETRY, nodes=nodes, cause=cause, force=force, why=why))
+
+    async def hold(self, *nodes: str, why: str = "") -> wire.Changed:
+        """Keep nodes from being dispatched until `release`."""
+        return await self.perform(Request(Verb.HOLD, nodes=nodes, why=why))
+
+    async def release(self, *nodes: str, why: str = "") -> wire.Changed:
+        """Let nodes go that an operator, a gate or a time holds."""
+        return await self.perform(Request(Verb.RELEASE, nodes=nodes, why=why))
+
+    async def skip(self, *nodes: str, value: object = None, why: str = "") -> wire.Changed:
+        """Count nodes as succeeded, with this value, and go on without them."""
+        return await self.perform(Request(Verb.SKIP, nodes=nodes, value=canvas.encode_value(value), why=why))
+
+    async def rerun(self, *nodes: str, why: str = "") -> wire.Changed:
+        """Run nodes and everything after them again."""
+        return await self.perform(Request(Verb.RERUN, nodes=nodes, why=why))
+
+    async def set_priority(self, priority: int, *, why: str = "") -> wire.Changed:
+        """Change whose turn comes first."""
+        return await self.perform(Request(Verb.SET_PRIORITY, priority=priority, why=why))
+
+    async def perform(self, request: Request) -> wire.Changed:
+        """Carry out a verb; see `Scheduler.perform`."""
+        return await self._scheduler.perform(self.id, request)
+
+    async def explain(self, node: str | None = None) -> wire.Explanation:
+        """Say why the workflow, or one node, is not running."""
+        return await self._scheduler.explain(self.id, node)
+
+    def follow(self) -> AsyncIterator[wire.WorkflowView]:
+        """Iterate over the view now and after changes, until it is finished."""
+        return self._scheduler.follow(self.id)

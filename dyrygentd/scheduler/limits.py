@@ -1,0 +1,50 @@
+"""What bounds a scheduler, and the time it goes by."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from dyrygentd.core.engine import Limits
+
+#: Seconds between two tries to save or to publish: short enough for an operator, long enough not to burn a core.
+RETRY_FIRST_S: Final = 0.2
+RETRY_MAX_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """Bounds of a scheduler.
+
+    Attributes:
+        engine: What is in flight, and how long values may be.
+        turn_events_max: Events taken from the inbox in one turn.
+        inbox_max: Events in the inbox beyond which progress reports of workers are dropped; results are never dropped.
+        submissions_max: Submissions on their way to the disk at one time.
+        workflows_max: Unfinished workflows.
+        nodes_in_memory_max: Nodes of all unfinished workflows.
+        durable_timeout_s: How long a submission waits for the disk before it is answered with an error.
+        follow_interval_s: Shortest time between two views that a follower gets.
+        pools: ``{name or pattern: size}``: tasks in flight of the nodes that name the pool; each name that fits a pattern is a
+            pool of its own.
+        queue_limits: ``{queue: tasks in flight}``.
+    """
+
+    engine: Limits = field(default_factory=Limits)
+    turn_events_max: int = 2000
+    inbox_max: int = 100_000
+    submissions_max: int = 200
+    workflows_max: int = 200_000
+    nodes_in_memory_max: int = 5_000_000
+    durable_timeout_s: float = 30.0
+    follow_interval_s: float = 0.1
+    pools: Mapping[str, int] = field(default_factory=dict)
+    queue_limits: Mapping[str, int] = field(default_factory=dict)
+
+
+class SystemClock:
+    """The time of this machine."""
+
+    def now(self) -> float:
+        """Return Unix time in seconds."""
+        return time.time()

@@ -1,0 +1,266 @@
+"""What can be asked: views, listings, nodes, journals, explanations, and the waiting for changes. Changes nothing."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, replace
+from shlex import quote
+from typing import Any, Final
+
+import anyio
+
+from dyrygentd import canvas, wire
+from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node, standings
+from dyrygentd.core.states import IN_FLIGHT, NodeState
+from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
+from dyrygentd.explain import verdict
+from dyrygentd.ports import Clock, Inspection, Inspector, Selection, Store, TaskPlace
+from dyrygentd.scheduler.archive import Archive
+from dyrygentd.scheduler.listeners import Listeners
+from dyrygentd.scheduler.turns import Turns
+
+#: Tasks in flight that are looked for when somebody asks about a whole workflow.
+_INSPECTED_MAX: Final = 5
+
+
+class Queries:
+    """Answers from memory what is live, and from the store what has finished.
+
+    Args:
+        problems: Tells what keeps the scheduler from its work.
+    """
+
+    def __init__(
+        self,
+        turns: Turns,
+        store: Store,
+        archive: Archive,
+        listeners: Listeners,
+        clock: Clock,
+        inspector: Inspector | None,
+        *,
+        problems: Callable[[], Sequence[str]],
+        follow_interval_s: float,
+    ) -> None:
+        self._turns = turns
+        self._store = store
+        self._archive = archive
+        self._listeners = listeners
+        self._clock = clock
+        self._inspector = inspector
+        self._problems = problems
+        self._follow_interval_s = follow_interval_s
+
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    async def resolve(self, reference: str) -> str:
+        """Return the id for an id, a unique prefix, a name or ``@latest``.
+
+        Raises:
+            WorkflowNotFound, AmbiguousReference
+        """
+        if reference in self._turns.engine.workflows:
+            return reference
+        if reference == "@latest":
+            newest = await self._store.list(Selection(limit=1))
+            if not newest:
+                raise WorkflowNotFound(reference)
+            return newest[0].record.workflow_id
+        fitting = await self._store.find(reference) if reference else []
+        if not fitting:
+            raise WorkflowNotFound(reference)
+        if len(fitting) > 1:
+            raise AmbiguousReference(reference, fitting)
+        return fitting[0]
+
+    async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
+        """Return the present view of a workflow. Raises `WorkflowNotFound`."""
+        workflow = self._turns.live(workflow_id)
+        if workflow is not None:
+            return wire.view_of_running(workflow, with_result=with_result)
+        record = await self._store.record(workflow_id)
+        if record is None:
+            raise WorkflowNotFound(workflow_id)
+        return wire.view_of_record(record, with_result=with_result)
+
+    async def list(self, selection: Selection) -> wire.WorkflowPage:
+        """Return a page of workflows, newest first."""
+        rows = await self._store.list(selection)
+        views = []
+        for row in rows:
+            workflow = self._turns.live(row.record.workflow_id)
+            views.append(wire.view_of_record(row.record) if workflow is None else wire.view_of_running(workflow))
+        return wire.WorkflowPage(views, str(rows[-1].cursor) if len(rows) == selection.limit else None)
+
+    async def nodes(
+        self, workflow_id: str, *, states: frozenset[str] = frozenset(), after: int = 0, limit: int = 100
+    ) -> wire.NodePage:
+        """Return a page of nodes in the order of the definition, joins included; ``after`` is a cursor."""
+        workflow = await self._unpacked(workflow_id)
+        wanted = [state for state in NodeState if not states or state.word in states]
+        views: list[wire.NodeView] = []
+        for node in range(after, len(workflow.graph)):
+            if len(views) == limit:
+                return wire.NodePage(views, str(node))
+            if workflow.states[node] in wanted:
+                views.append(wire.view_of_node(workflow, node))
+        return wire.NodePage(views)
+
+    async def node(self, workflow_id: str, name: str) -> wire.NodeView:
+        """Return one node. Raises `WorkflowNotFound` or `NodeNotFound`."""
+        workflow = await self._unpacked(workflow_id)
+        number = workflow.graph.number(name)
+        if number is None:
+            raise NodeNotFound(workflow_id, name)
+        return wire.view_of_node(workflow, number)
+
+    async def causes(self, workflow_id: str) -> wire.Causes:
+        """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
+        return wire.causes_of(await self._unpacked(workflow_id))
+
+    async def journal(self, workflow_id: str) -> wire.Journal:
+        """Return who did what to a workflow, when and why. Raises `WorkflowNotFound`."""
+        entries = await self._store.journal(workflow_id)
+        if not entries and self._turns.live(workflow_id) is None and await self._store.record(workflow_id) is None:
+            raise WorkflowNotFound(workflow_id)
+        return wire.Journal([wire.view_of_entry(entry) for entry in entries])
+
+    # --- why it is not running ---------------------------------------------------------------------------------------
+
+    async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
+        """Say why a workflow, or one node, is not running, and what can be done: engine, broker, workers and backend asked.
+
+        Raises:
+            WorkflowNotFound, NodeNotFound
+        """
+        workflow = await self._unpacked(workflow_id)
+        if node is None:
+            return await self._explain_workflow(workflow)
+        number = workflow.graph.number(node)
+        if number is None:
+            raise NodeNotFound(workflow_id, node)
+        standing = standing_of_node(self._turns.engine, workflow, number, self._clock.now())
+        inspection = await self._inspect(workflow, [number] if workflow.state_of(number) in IN_FLIGHT else [])
+        standing = self._found(workflow, number, standing, inspection)
+        return wire.Explanation(
+            id=workflow_id,
+            state=workflow.state.value,
+            node=node,
+            code=standing.code,
+            verdict=standing.text,
+            next_step=standing.next_step,
+            problems=[*self._problems(), *inspection.problems],
+            facts=_facts(workflow, [number], inspection),
+        )
+
+    async def _explain_workflow(self, workflow: RunningWorkflow) -> wire.Explanation:
+        now = self._clock.now()
+        found = standings(self._turns.engine, workflow, now)
+        verdict_text = headline(self._turns.engine, workflow, now)
+        oldest = list(in_flight_of(workflow, _INSPECTED_MAX))
+        inspection = await self._inspect(workflow, oldest)
+        # The group of what is in flight is told by its oldest member, which was looked for.
+        shown = [
+            self._found(workflow, oldest[0], standing, inspection)
+            if oldest and standing.node == workflow.graph.names[oldest[0]] and standing.code in _IN_FLIGHT_WORDS
+            else standing
+            for standing in found
+        ]
+        first = shown[0] if shown else None
+        return wire.Explanation(
+            id=workflow.workflow_id,
+            state=workflow.state.value,
+            code=workflow.state.value,
+            verdict=verdict_text,
+            next_step="" if first is None else first.next_step,
+            standings=[
+                wire.StandingView(
+                    code=standing.code,
+                    text=standing.text,
+                    node=standing.node,
+                    next_step=standing.next_step,
+                    count=standing.count,
+                    examples=list(standing.examples),
+                )
+                for standing in shown
+            ],
+            problems=[*self._problems(), *inspection.problems],
+            facts=_facts(workflow, oldest, inspection),
+        )
+
+    async def _inspect(self, workflow: RunningWorkflow, nodes: Sequence[int]) -> Inspection:
+        """Ask the world outside about tasks in flight."""
+        if self._inspector is None or not nodes:
+            return Inspection()
+        return await self._inspector.trace([_place(workflow, node) for node in nodes])
+
+    def _found(self, workflow: RunningWorkflow, node: int, standing: Standing, inspection: Inspection) -> Standing:
+        """Put what the world outside knows of a task into what the engine says."""
+        task_id = workflow.task_id_of(node)
+        if task_id not in inspection.tasks or workflow.state_of(node) not in IN_FLIGHT:
+            return standing
+        retry = f"dyrygentctl retry {workflow.workflow_id} {quote(workflow.graph.names[node])} --force"
+        finding = verdict(inspection, task_id, now=self._clock.now(), retry_command=retry)
+        return replace(
+            standing,
+            code=finding.code,
+            text=f"{standing.text}: {finding.text}",
+            next_step=finding.next_step or standing.next_step,
+        )
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
+        """Return the view of a workflow once its end is on disk.
+
+        Raises:
+            WorkflowNotFound, WaitTimeout
+            DaemonUnreachable: The scheduler was left meanwhile.
+        """
+        with anyio.move_on_after(timeout_s):
+            with self._listeners.to(workflow_id) as listener:
+                while self._turns.live(workflow_id) is not None:
+                    self._turns.refuse_if_ended(workflow_id)
+                    await listener.wait()
+            return await self.view(workflow_id)
+        raise WaitTimeout(workflow_id, timeout_s or 0.0)
+
+    async def outcome(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.Outcome:
+        """Wait for the end and return how it ended. Raises as `wait` does."""
+        await self.wait(workflow_id, timeout_s=timeout_s)
+        view = await self.view(workflow_id, with_result=True)
+        failed = [] if view.state == "succeeded" else (await self.nodes(workflow_id, states=frozenset({"failed"}))).nodes
+        return wire.outcome_of(view, failed, decode_value=canvas.decode_value)
+
+    async def follow(self, workflow_id: str) -> AsyncIterator[wire.WorkflowView]:
+        """Iterate over the view now and after changes, at most one per ``follow_interval_s``, until it is finished."""
+        with self._listeners.to(workflow_id) as listener:
+            while self._turns.live(workflow_id) is not None:
+                yield await self.view(workflow_id)
+                self._turns.refuse_if_ended(workflow_id)
+                await listener.wait()
+                if self._turns.live(workflow_id) is not None:
+                    await anyio.sleep(self._follow_interval_s)
+        yield await self.view(workflow_id)
+
+    async def _unpacked(self, workflow_id: str) -> RunningWorkflow:
+        return self._turns.live(workflow_id) or await self._archive.unpacked(workflow_id)
+
+
+#: Codes of groups that an inspection can say more about.
+_IN_FLIGHT_WORDS = frozenset(state.word for state in IN_FLIGHT)
+
+
+def _place(workflow: RunningWorkflow, node: int) -> TaskPlace:
+    signature = workflow.graph.signatures[node]
+    assert signature is not None
+    return TaskPlace(workflow.task_id_of(node), workflow.attempt_of(node), signature)
+
+
+def _facts(workflow: RunningWorkflow, nodes: Sequence[int], inspection: Inspection) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for node in nodes:
+        task = inspection.tasks.get(workflow.task_id_of(node))
+        if task is not None:
+            queue = inspection.queues.get(task.queue)
+            facts[workflow.graph.names[node]] = asdict(task) | {"queue": None if queue is None else asdict(queue)}
+    return facts

@@ -1,0 +1,410 @@
+"""The scheduler as programs see it: the parts put together, begun and ended.
+
+Theory of operation
+===================
+*The idea.* One task owns the engine. Everybody else (the watcher, the publisher, callers of `submit` and `cancel`) only puts
+events into the inbox. A turn takes what is in the inbox, feeds the engine with it, all with one ``now`` and without awaiting, and
+carries out the batch that comes back in a fixed order: save and wait until it is durable; watch; hand over for publishing; tell
+listeners.
+
+*Publishing* is a task of its own, so a turn does not wait for the broker. It repeats a slice until the dispatcher
+accepts it: the intent is on disk, the task id is fixed, and where the broker can, a marker makes a repetition harmless.
+
+*When the disk refuses*, the batch is kept, nothing of it is published, results go on being read, and later batches are merged
+into the one that waits. New submissions are refused meanwhile. The work that can pile up is bounded by what is in flight.
+
+*What could go wrong.* A crash at any point: what is on disk decides (see `dyrygentd.core.checkpoint`). A caller that is
+cancelled while it waits: its event is in the inbox already, and happens. Cancelling this task: a transaction that has begun is
+awaited, since SQLite's thread would finish it anyway.
+
+*Tried and rejected.* Publishing inside the turn: 500 messages take 100 ms, during which no result would be seen.
+"""
+
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+
+from dyrygentd import __version__, canvas, metrics, wire
+from dyrygentd.core.effects import Batch
+from dyrygentd.core.engine import Engine
+from dyrygentd.core.events import WorkflowRecovered
+from dyrygentd.core.graph import Definition
+from dyrygentd.core.pools import Pools
+from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.errors import ConfigurationError, OutsideError
+from dyrygentd.ports import Clock, Dispatcher, Inspector, ResultWatcher, Selection, Store
+from dyrygentd.scheduler.archive import Archive
+from dyrygentd.scheduler.courier import Courier
+from dyrygentd.scheduler.handle import Handle
+from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
+from dyrygentd.scheduler.listeners import Listeners
+from dyrygentd.scheduler.queries import Queries
+from dyrygentd.scheduler.submissions import Submissions
+from dyrygentd.scheduler.turns import Turns
+from dyrygentd.scheduler.verbs import Verbs
+
+logger = logging.getLogger("dyrygentd")
+
+
+class Scheduler:
+    """Runs workflows in an asyncio program. An async context manager: entering recovers what was unfinished.
+
+    It installs no signal handlers and keeps no state outside itself, so a program may have several, each with its own database.
+
+    Args:
+        app: The Celery app whose broker, backend and routes are used; not needed if ``dispatcher`` and ``watcher`` are given.
+        database: Path of the SQLite file; it is created if it does not exist.
+        limits: Bounds of everything that can grow.
+        registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
+        store, dispatcher, watcher, inspector, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
+            `dyrygentd.testing`.
+
+    Raises:
+        ConfigurationError: Neither an app nor adapters were given.
+        BackendUnsupported: The app's results cannot be awaited from another process.
+        StoreLocked, StoreIncompatible, StoreUnavailable: On entering, if the database cannot be used.
+    """
+
+    def __init__(
+        self,
+        app: Any = None,
+        *,
+        database: str | Path | None = None,
+        limits: SchedulerLimits | None = None,
+        registry: metrics.Registry | None = None,
+        store: Store | None = None,
+        dispatcher: Dispatcher | None = None,
+        watcher: ResultWatcher | None = None,
+        inspector: Inspector | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.limits = limits or SchedulerLimits()
+        self._store = store or _store_of(database)
+        self._dispatcher = dispatcher or _dispatcher_of(app)
+        self._watcher = watcher or _watcher_of(app, value_bytes_max=self.limits.engine.value_bytes_max)
+        self._inspector = inspector or (None if app is None else _inspector_of(app))
+        self._clock = clock or SystemClock()
+        self._registry = registry
+        pools = Pools(self.limits.pools, queue_limits=self.limits.queue_limits, queue_of=self._dispatcher.queue_of)
+        engine = Engine(self.limits.engine, pools=pools, chance=random.random)
+        self._listeners = Listeners()
+        self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
+        self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out)
+        self._courier = Courier(
+            self._dispatcher, is_wanted=engine.is_in_flight, is_live=engine.workflows.__contains__, post=self._turns.post
+        )
+        self._submissions = Submissions(self._turns, self._store, pools, self.limits)
+        self._verbs = Verbs(self._turns, self._store, self._archive, self._submissions, self._listeners, self.limits)
+        self._queries = Queries(
+            self._turns,
+            self._store,
+            self._archive,
+            self._listeners,
+            self._clock,
+            self._inspector,
+            problems=self._problems,
+            follow_interval_s=self.limits.follow_interval_s,
+        )
+        self._started_at = self._recovered_s = 0.0
+        self._exits = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        waiting = f"inbox={self._turns.inbox_size} to_publish={self._courier.queue_size}"
+        return f"<Scheduler {self._turns.engine!r} {waiting}>"
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as exits:
+            exits.push_async_callback(_shielded, self._dispatcher.close)
+            if self._inspector is not None:
+                exits.push_async_callback(_shielded, self._inspector.close)
+            await self._store.open()
+            exits.push_async_callback(_shielded, self._store.close)
+            self._started_at = self._clock.now()
+            await self._recover()
+            if self._registry is not None:
+                collector = metrics.register(self._registry, self.statistics)
+                exits.callback(metrics.unregister, self._registry, collector)
+            exits.callback(self._end)
+            tasks = await exits.enter_async_context(anyio.create_task_group())
+            exits.callback(tasks.cancel_scope.cancel)
+            tasks.start_soon(self._watcher.run, self._turns.post_results, name="dyrygentd watch")
+            tasks.start_soon(self._courier.publish, name="dyrygentd publish")
+            tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
+            tasks.start_soon(self._turns.run, name="dyrygentd turns")
+            tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        if error is not None and not isinstance(error, anyio.get_cancelled_exc_class()):
+            # Not by way of the task group, which would wrap it: callers catch what they have raised.
+            await self._exits.aclose()
+            return None
+        return await self._exits.__aexit__(kind, error, traceback)
+
+    # --- submitting and controlling ---------------------------------------------------------------------------------
+
+    async def submit(self, what: Any, *, key: str | None = None, name: str | None = None) -> Handle:
+        """Submit a canvas, a `Workflow` or a `Definition`; return when it is on disk.
+
+        Args:
+            key: If a workflow was submitted with this key before, that one is returned and nothing is created.
+
+        Raises:
+            NotACanvas, DefinitionError: It cannot be run.
+            NotAccepting: Not now.
+        """
+        definition = await anyio.to_thread.run_sync(lambda: canvas.definition_of(what, name=name, key=key))
+        submitted = await self.submit_definition(definition)
+        return Handle(self, submitted.id, created=submitted.created)
+
+    async def submit_definition(self, definition: Definition) -> wire.Submitted:
+        """Submit a definition; return when it is on disk.
+
+        Raises:
+            NotAccepting: Not now.
+            NotStored: The disk did not answer in time. Without a key the submission is withdrawn, so that trying again does not
+                run it twice; with one it may still be taken, and trying again finds it.
+        """
+        workflow_id, is_new = await self._submissions.submit(definition)
+        if is_new:
+            return _submitted(workflow_id, definition)
+        view = await self.view(workflow_id)
+        return wire.Submitted(id=workflow_id, name=view.name, tasks=view.tasks, created=False)
+
+    async def perform(self, workflow_id: str, request: Request) -> wire.Changed:
+        """Carry out a verb on a workflow or on nodes of it; return when that is on disk.
+
+        Verbs are idempotent: asking for what is so already changes nothing. `dyrygentd.core.verbs` has the tables of what each
+        does in which state. Every change is recorded with who asked for it and why.
+
+        Raises:
+            WorkflowNotFound, NodeNotFound, CauseNotFound
+            VerbRefused: Not in this state; its next step says what is possible.
+            ValueGone: A node cannot run again without a value that was let go.
+            StoreUnavailable: The disk did not answer in time. It may still be done; repeating it is harmless.
+        """
+        answer = await self._verbs.ask(workflow_id, request)
+        return wire.Changed(
+            id=workflow_id,
+            verb=request.verb.value,
+            is_changed=answer.is_changed,
+            nodes=list(answer.nodes),
+            workflow=await self.view(workflow_id),
+        )
+
+    async def cancel(self, workflow_id: str, *, terminate: bool = False, by: str = "", why: str = "") -> wire.Changed:
+        """End a workflow: what was not dispatched never is, what is in flight is revoked. Return when that is on disk.
+
+        Args:
+            terminate: End tasks that run, too. Without it they go on, are shown as late, and change nothing.
+        """
+        return await self.perform(workflow_id, Request(Verb.CANCEL, by=by, why=why, terminate=terminate))
+
+    async def perform_in_bulk(self, selection: Selection, request: Request) -> wire.BulkChanged:
+        """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
+        return await self._verbs.ask_all(selection, request)
+
+    async def drain(self, *, timeout_s: float = 10.0) -> bool:
+        """Dispatch nothing more and wait for what is in flight; tell whether all of it landed in time.
+
+        What is still in flight then is no loss: its results are found after the next start.
+        """
+        return await self._turns.drain(timeout_s)
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    async def resolve(self, reference: str) -> str:
+        """Return the id for an id, a unique prefix, a name or ``@latest``.
+
+        Raises:
+            WorkflowNotFound, AmbiguousReference
+        """
+        return await self._queries.resolve(reference)
+
+    async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
+        """Return the present view of a workflow. Raises `WorkflowNotFound`."""
+        return await self._queries.view(workflow_id, with_result=with_result)
+
+    async def list(self, selection: Selection) -> wire.WorkflowPage:
+        """Return a page of workflows, newest first."""
+        return await self._queries.list(selection)
+
+    async def nodes(
+        self, workflow_id: str, *, states: frozenset[str] = frozenset(), after: int = 0, limit: int = 100
+    ) -> wire.NodePage:
+        """Return a page of nodes in the order of the definition, joins included; ``after`` is a cursor."""
+        return await self._queries.nodes(workflow_id, states=states, after=after, limit=limit)
+
+    async def node(self, workflow_id: str, name: str) -> wire.NodeView:
+        """Return one node. Raises `WorkflowNotFound` or `NodeNotFound`."""
+        return await self._queries.node(workflow_id, name)
+
+    async def causes(self, workflow_id: str) -> wire.Causes:
+        """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
+        return await self._queries.causes(workflow_id)
+
+    async def journal(self, workflow_id: str) -> wire.Journal:
+        """Return who did what to a workflow, when and why. Raises `WorkflowNotFound`."""
+        return await self._queries.journal(workflow_id)
+
+    async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
+        """Say why a workflow, or one node, is not running, and what can be done: engine, broker, workers and backend asked.
+
+        Raises:
+            WorkflowNotFound, NodeNotFound
+        """
+        return await self._queries.explain(workflow_id, node)
+
+    async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
+        """Return the view of a workflow once its end is on disk.
+
+        Raises:
+            WorkflowNotFound, WaitTimeout
+            DaemonUnreachable: The scheduler was left meanwhile.
+        """
+        return await self._queries.wait(workflow_id, timeout_s=timeout_s)
+
+    async def outcome(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.Outcome:
+        """Wait for the end and return how it ended. Raises as `wait` does."""
+        return await self._queries.outcome(workflow_id, timeout_s=timeout_s)
+
+    def follow(self, workflow_id: str) -> AsyncIterator[wire.WorkflowView]:
+        """Iterate over the view now and after changes, at most one per ``follow_interval_s``, until it is finished."""
+        return self._queries.follow(workflow_id)
+
+    def statistics(self) -> wire.Statistics:
+        """Return a snapshot of all parts."""
+        engine = asdict(self._turns.engine.statistics())
+        engine |= {
+            "inbox": self._turns.inbox_size,
+            "publish_queue": self._courier.queue_size,
+            "turns": self._turns.count,
+            "recovery_seconds": self._recovered_s,
+        }
+        return wire.Statistics(
+            version=__version__,
+            uptime_s=self._clock.now() - self._started_at,
+            engine=engine,
+            store=asdict(self._store.statistics()),
+            dispatcher=asdict(self._dispatcher.statistics()),
+            watcher=asdict(self._watcher.statistics()),
+            problems=[*self._problems()],
+        )
+
+    def health(self) -> wire.Health:
+        """Tell whether everything works, and what does not."""
+        problems = self._problems()
+        status = "draining" if self._turns.engine.draining else "degraded" if problems else "ok"
+        return wire.Health(status=status, version=__version__, problems=[*problems])
+
+    def _problems(self) -> Sequence[str]:
+        problems = [problem for problem in (self._turns.problem, self._courier.problem) if problem]
+        watcher = self._watcher.statistics()
+        if watcher.problem:
+            problems.append(watcher.problem)
+        return problems
+
+    # --- beginning, every turn, and the end -------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        begun = time.monotonic()
+        count = 0
+        engine = self._turns.engine
+        async for workflow in self._archive.unfinished():
+            engine.handle(WorkflowRecovered(workflow), self._clock.now())
+            count += 1
+        self._recovered_s = time.monotonic() - begun
+        if count:
+            logger.info("recovered %d unfinished workflows in %.1f s: %r", count, self._recovered_s, engine)
+
+    async def _revoke_again(self) -> None:
+        """Revoke what was cancelled shortly before the last process ended: it may not have come to that."""
+        try:
+            revokes = await self._archive.given_up(self._started_at - self.limits.engine.late_watch_s)
+        except OutsideError as error:
+            logger.warning("what was cancelled before the start is not revoked again: %s", error)
+        else:
+            self._courier.revoke(revokes)
+
+    def _carry_out(self, batch: Batch) -> None:
+        """Do the rest of a batch that is durable; nothing here waits."""
+        publish = [message for message in batch.publish if not self._submissions.is_withdrawn(message.workflow_id)]
+        self._submissions.saved(batch)
+        for workflow in batch.finished:
+            logger.info("workflow %s %r %s", workflow.workflow_id, workflow.name, workflow.state)
+        if batch.watch:
+            self._watcher.watch(batch.watch)
+        if batch.unwatch:
+            self._watcher.unwatch(batch.unwatch)
+        self._courier.take(batch, publish=publish)
+        self._verbs.answered(batch.answers)
+        for workflow_id in batch.changed:
+            self._archive.drop(workflow_id)
+            self._listeners.notify(workflow_id)
+
+    def _end(self) -> None:
+        """Wake everybody who waits for something that will not happen any more in this process."""
+        self._turns.end()
+        self._submissions.end()
+        self._verbs.end()
+        self._listeners.notify_all()
+
+
+def _submitted(workflow_id: str, definition: Definition) -> wire.Submitted:
+    graph = definition.graph
+    return wire.Submitted(
+        id=workflow_id,
+        name=definition.name,
+        tasks=graph.task_count,
+        created=True,
+        task_id=graph.task_ids[graph.output] or None if graph.output is not None else None,
+    )
+
+
+async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
+    """Close to the end, also when the program around is being cancelled."""
+    with anyio.CancelScope(shield=True):
+        await close()
+
+
+def _store_of(database: str | Path | None) -> Store:
+    from dyrygentd.store.sqlite import SqliteStore
+
+    if database is None:
+        raise ConfigurationError("no database was named", next_step='pass `database="state.db"`')
+    return SqliteStore(Path(database))
+
+
+def _dispatcher_of(app: Any) -> Dispatcher:
+    from dyrygentd.transport.dispatcher import CeleryDispatcher
+
+    return CeleryDispatcher(_required(app))
+
+
+def _watcher_of(app: Any, *, value_bytes_max: int) -> ResultWatcher:
+    from dyrygentd.transport import watcher_of
+
+    return watcher_of(_required(app), value_bytes_max=value_bytes_max)
+
+
+def _inspector_of(app: Any) -> Inspector:
+    from dyrygentd.transport.inspector import CeleryInspector
+
+    return CeleryInspector(app)
+
+
+def _required(app: Any) -> Any:
+    if app is None:
+        raise ConfigurationError("no Celery app was given", next_step="pass the app, or adapters of your own")
+    return app

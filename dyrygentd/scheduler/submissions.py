@@ -1,0 +1,133 @@
+"""Submissions on their way to the disk, and when none is accepted."""
+
+from uuid import uuid4
+
+import anyio
+
+from dyrygentd import wire
+from dyrygentd.core.effects import Batch
+from dyrygentd.core.events import VerbRequested, WorkflowSubmitted
+from dyrygentd.core.graph import Definition
+from dyrygentd.core.pools import Pools
+from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.errors import NotAccepting, NotStored, UnknownPool
+from dyrygentd.ports import Store
+from dyrygentd.scheduler.archive import in_thread_if_long
+from dyrygentd.scheduler.limits import SchedulerLimits
+from dyrygentd.scheduler.turns import Turns
+
+
+class Submissions:
+    """Takes definitions in. Guards: a key creates one workflow, however often and however soon it comes again."""
+
+    def __init__(self, turns: Turns, store: Store, pools: Pools, limits: SchedulerLimits) -> None:
+        self._turns = turns
+        self._store = store
+        self._pools = pools
+        self._limits = limits
+        self._submitting: dict[str, anyio.Event] = {}
+        self._withdrawn: set[str] = set()
+        self._keys: dict[str, str] = {}
+        self._key_lock = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Submissions submitting={len(self._submitting)} keys={len(self._keys)} withdrawn={len(self._withdrawn)}>"
+
+    async def submit(self, definition: Definition) -> tuple[str, bool]:
+        """Submit a definition; return its id, and whether it is new, when it is on disk.
+
+        Raises:
+            NotAccepting, NotStored, UnknownPool
+        """
+        self.refuse_if_not_accepting(len(definition.graph))
+        self._refuse_unknown_pools(definition)
+        # First, so that nothing waits, and nobody can be cancelled, between looking for the key and the inbox.
+        document = await in_thread_if_long(lambda: wire.encode_definition(definition), 100 * len(definition.graph))
+        known = None
+        if definition.key is None:
+            workflow_id = self._take_in(definition, document)
+        else:
+            async with self._key_lock:
+                known = self._keys.get(definition.key) or await self._store.find_key(definition.key)
+                workflow_id = known or self._take_in(definition, document)
+        await self._wait_durable(workflow_id, is_keyed=definition.key is not None)
+        return workflow_id, known is None
+
+    def refuse_if_not_accepting(self, nodes: int) -> None:
+        """Raise `NotAccepting` if no workflow of so many nodes can be taken in now."""
+        limits, turns, engine = self._limits, self._turns, self._turns.engine
+        if turns.has_ended:
+            raise NotAccepting("the scheduler has ended", next_step="submit again when it is back")
+        if engine.draining:
+            raise NotAccepting("the daemon is stopping", next_step="submit again when it is back")
+        if turns.problem:
+            raise NotAccepting(turns.problem, next_step="free the database's disk; the daemon goes on by itself")
+        if len(self._submitting) >= limits.submissions_max:
+            raise NotAccepting(f"{limits.submissions_max} submissions are being stored at this moment")
+        if len(engine.workflows) >= limits.workflows_max:
+            raise NotAccepting(f"{limits.workflows_max} workflows are unfinished, the most that `workflows_max` allows")
+        if engine.node_count + nodes > limits.nodes_in_memory_max:
+            raise NotAccepting(f"{engine.node_count} nodes are in memory, `nodes_in_memory_max` is {limits.nodes_in_memory_max}")
+
+    def is_withdrawn(self, workflow_id: str) -> bool:
+        """Tell whether a workflow was given up before it was stored, so that nothing of it may be sent."""
+        return workflow_id in self._withdrawn
+
+    def saved(self, batch: Batch) -> None:
+        """Let those go on who wait for what is on disk now."""
+        for workflow_id, record in batch.save_workflows.items():
+            durable = self._submitting.pop(workflow_id, None)
+            if durable is not None:
+                durable.set()
+            if record.key is not None:
+                self._keys.pop(record.key, None)
+        for workflow in batch.finished:
+            self._withdrawn.discard(workflow.workflow_id)
+
+    def end(self) -> None:
+        """Wake everybody who waits for something that will not happen any more."""
+        for durable in self._submitting.values():
+            durable.set()
+
+    def _take_in(self, definition: Definition, document: bytes) -> str:
+        """Put a new workflow into the inbox and return its id. Its key is kept until the disk has it."""
+        self.refuse_if_not_accepting(len(definition.graph))
+        workflow_id = str(uuid4())
+        self._submitting[workflow_id] = anyio.Event()
+        if definition.key is not None:
+            self._keys[definition.key] = workflow_id
+        self._turns.post(
+            WorkflowSubmitted(
+                workflow_id=workflow_id,
+                name=definition.name,
+                graph=definition.graph,
+                document=document,
+                key=definition.key,
+                labels=definition.labels,
+                policy=definition.policy,
+                adopted=definition.adopted,
+            )
+        )
+        return workflow_id
+
+    def _refuse_unknown_pools(self, definition: Definition) -> None:
+        graph = definition.graph
+        for node, policy in graph.policies.items():
+            if policy.pool and self._pools.size_of(policy.pool) is None:
+                raise UnknownPool(graph.names[node], policy.pool, self._pools.names)
+
+    async def _wait_durable(self, workflow_id: str, *, is_keyed: bool) -> None:
+        with anyio.move_on_after(self._limits.durable_timeout_s):
+            durable = self._submitting.get(workflow_id)
+            if durable is not None:
+                await durable.wait()
+                if workflow_id in self._submitting:
+                    self._turns.refuse_if_ended(workflow_id)
+            return
+        if workflow_id not in self._submitting:
+            return  # It reached the disk in the last moment.
+        if not is_keyed:
+            self._withdrawn.add(workflow_id)
+            self._turns.post(VerbRequested(workflow_id, Request(Verb.CANCEL, why="it could not be stored in time")))
+        reason = self._turns.problem or "the database is slow"
+        raise NotStored(reason, self._limits.durable_timeout_s, withdrawn=not is_keyed)

@@ -220,7 +220,8 @@ class FakeBroker:
         try:
             value = None if function is None else function(*args, **json.loads(message.signature.kwargs))
         except Exception as error:
-            return TaskFailed(message.task_id, f"{type(error).__name__}: {error}")
+            exception = type(error).__name__
+            return TaskFailed(message.task_id, f"{exception}: {error}", exception)
         return TaskSucceeded(message.task_id, json.dumps(value).encode())
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def watch(session: Session, reference: str) -> None:
     """Follow a workflow to its end; exit 1 unless it succeeded. Ctrl-C leaves it running.
 
+    \b
     Example: dyrygentctl watch @latest
     """
     follow(session, session.handle(reference))
@@ -31,6 +32,7 @@ def watch(session: Session, reference: str) -> None:
 def wait(session: Session, reference: str, timeout_s: float | None) -> None:
     """Wait for the end of a workflow; exit 1 unless it succeeded, or if the time is over (stderr says which).
 
+    \b
     Example: dyrygentctl wait @latest --timeout 3600
     """
     wait_for_end(session, session.handle(reference), timeout_s=timeout_s)

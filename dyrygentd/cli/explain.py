@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _VERB: Final = re.compile(r"`(retry|release|skip|resume|rerun)(?: ([^`]*))?`")
 """The daemon's next steps name verbs and nodes in words; here they become commands that can be pasted."""
 
+_NAMING: Final = (("retry", ""), ("release", ""), ("skip", ""), ("rerun", "--from "))
+
 
 @main.command(short_help="Say why it is not running, and what can be done.")
 @click.argument("reference", metavar="REF")
@@ -27,6 +29,7 @@ def explain(session: Session, reference: str, node: str | None) -> None:
 
     The answer comes first, then the nodes that have not succeeded, in groups, with commands to paste.
 
+    \b
     Example: dyrygentctl explain @latest drain
     """
     from dyrygentd import wire
@@ -41,15 +44,23 @@ def explain(session: Session, reference: str, node: str | None) -> None:
     if node is not None:
         _show_steps(list(_steps_of_node(handle, found)), indent="")
     causes = _numbers_of_causes(handle, found.standings)
+    has_failed = any(standing.code in ("failed", "cancelled") for standing in found.standings)
+    offered: set[str] = set()
     for standing in found.standings:
         examples = ""
         if standing.count > 1:
             more = ", …" if standing.count > len(standing.examples) else ""
             examples = f"\n  {render.inline(', '.join(standing.examples))}{more}"
         click.echo(f"\n{render.number(standing.count, 'node')}: {render.visible(standing.text)}{examples}")
-        _show_steps(list(_steps_of_group(found.id, standing, causes)), indent="  ")
-    if found.state == "paused" and node is None:
-        click.echo(f"\nnext: {render.command('resume', found.id)}")
+        # What blocks the others has its commands already.
+        if not (standing.code == "blocked" and has_failed):
+            # One gate may be all that hundreds of groups wait for: each command is offered once.
+            steps = [step for step in _steps_of_group(found.id, standing, causes) if step not in offered]
+            offered.update(steps)
+            _show_steps(steps, indent="  ")
+    resume = render.command("resume", found.id)
+    if found.state == "paused" and node is None and resume not in offered:
+        click.echo(f"\nnext: {resume}")
     say_problems(found.problems)
 
 
@@ -59,6 +70,7 @@ def explain(session: Session, reference: str, node: str | None) -> None:
 def events(session: Session, reference: str) -> None:
     """Show the journal of a workflow, oldest first: who did what to it, when and why.
 
+    \b
     Example: dyrygentctl events @latest
     """
     from dyrygentd import wire
@@ -127,7 +139,10 @@ def _steps_of_node(handle: "Handle", found: "wire.Explanation") -> Iterator[str]
         if to_blame:
             yield from (render.command(verb, found.id, [to_blame]) for verb in ("retry", "skip"))
             return
-    yield from _steps(found.id, found.node or "", found.next_step, [found.node or ""])
+    name = found.node or ""
+    yield from _steps(found.id, name, found.next_step, [name])
+    if found.code == "waiting" and handle.node(name).is_on_hold:
+        yield render.command("release", found.id, [name])
 
 
 def _steps(workflow_id: str, node: str, words: str, names: Sequence[str]) -> Iterator[str]:
@@ -142,13 +157,17 @@ def _steps(workflow_id: str, node: str, words: str, names: Sequence[str]) -> Ite
         # Forcing has its price and its conditions: the words around the command have to be read.
         yield words.replace(said, f"`{render.command('retry', workflow_id, [node], flags=['--force'])}`")
         return
-    # Of a name with a backtick the words cannot be taken apart.
-    found = [] if "`" in node else _VERB.findall(words)
-    if words and not found:
+    # Any text may be a name, so the known one is looked for first, and others are only taken out of words without it.
+    own = sorted((words.find(f"`{verb} {flag}{node}`"), verb) for verb, flag in _NAMING)
+    found = [verb for at, verb in own if at >= 0]
+    if found:
+        yield from (render.command(verb, workflow_id, names) for verb in found)
+        return
+    others = [] if "`" in node else _VERB.findall(words)
+    if words and not others:
         yield words
-    for verb, rest in found:
-        rest = rest.removeprefix("--from ")
-        yield render.command(verb, workflow_id, [] if verb == "resume" else names if rest == node else [rest])
+    for verb, rest in others:
+        yield render.command(verb, workflow_id, [rest.removeprefix("--from ")] if rest else [])
 
 
 def _show_steps(steps: Sequence[str], *, indent: str) -> None:

@@ -70,6 +70,7 @@ class Block:
 def graph(session: Session, reference: str, is_dot: bool, is_all: bool) -> None:
     """Show the shape of a workflow: level by level, nodes of one task in one row, levels that repeat in one block.
 
+    \b
     Example: dyrygentctl graph @latest --dot | dot -Tsvg > graph.svg
     """
     handle = session.handle(reference)

@@ -38,6 +38,8 @@ _ORDER: Final = (
 )
 """Order in which counts are shown: what is behind, what is under way, what is ahead, what went wrong."""
 
+_NAMED_MAX: Final = 5
+
 _ENDED: Final = ("succeeded", "skipped", "failed", "cancelled")
 """What has come to its end. Blocked is not among them: such a node never ran."""
 
@@ -214,9 +216,12 @@ def held_by(node: "wire.NodeView") -> str:
 
 def entry(done: "wire.JournalView") -> str:
     """Return what somebody changed, as the journal has it."""
-    more = f", … ({done.count - len(done.nodes):,} more)" if done.count > len(done.nodes) else ""
-    nodes = f"{number(done.count, 'node')}: {', '.join(done.nodes)}{more}" if done.nodes else ""
-    return "; ".join(filter(None, [done.detail, nodes]))
+    return "; ".join(filter(None, [done.detail, _changed(done) if done.nodes else ""]))
+
+
+def _changed(done: "wire.JournalView") -> str:
+    names = done.nodes[:_NAMED_MAX]
+    return f"{number(done.count, 'node')}: {', '.join(names)}{', …' if done.count > len(names) else ''}"
 
 
 class LiveProgress:

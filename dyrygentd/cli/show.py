@@ -1,7 +1,7 @@
 """`dyrygentctl list`, `show` and `stats`: look without touching."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dyrygentd import wire
     from dyrygentd.client.sync import Handle
 
-_FAILED_SHOWN = 20
+_NODES_SHOWN = 10
+_BLOCKED_SHOWN = 5
+_FAILED_IN_JSON = 20
 _CAUSES_SHOWN = 5
 _ALL = 1_000_000
 _UNDER_WAY = ("held", "retrying", "dispatching", "dispatched")
@@ -33,6 +35,7 @@ def list_workflows(
 ) -> None:
     """List workflows, newest first.
 
+    \b
     Example: dyrygentctl list --state running,paused --label cluster=gra1
     """
     from dyrygentd import wire
@@ -73,6 +76,7 @@ def list_workflows(
 def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...], name: str | None, is_causes: bool) -> None:
     """Show a workflow: how it stands, what went wrong, and how to go on.
 
+    \b
     Example: dyrygentctl show @latest --state failed,held
     """
     from dyrygentd import wire
@@ -97,7 +101,7 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
     if is_all or states:
         nodes = handle.nodes(states=states)
     elif session.is_json:
-        nodes = itertools.islice(handle.nodes(states=["failed"]), _FAILED_SHOWN)
+        nodes = itertools.islice(handle.nodes(states=["failed"]), _FAILED_IN_JSON)
     if session.is_json:
         click.echo(wire.encode({"workflow": view, "nodes": list(nodes)}))
         return
@@ -158,7 +162,7 @@ def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
     # The counts know tasks only. A join fails too, if its list of values is too large.
     if not (view.state == "failed" or view.counts.get("failed") or view.counts.get("blocked")):
         return
-    failed = list(itertools.islice(handle.nodes(states=["failed"]), _FAILED_SHOWN))
+    failed = list(itertools.islice(handle.nodes(states=["failed"]), _NODES_SHOWN))
     if not failed:
         return
     click.echo("")
@@ -168,7 +172,7 @@ def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
     if more > 0:
         say(f"and {more} more: `dyrygentctl show {view.id} --state failed`")
     if view.counts.get("blocked"):
-        blocked = list(itertools.islice(handle.nodes(states=["blocked"]), _FAILED_SHOWN))
+        blocked = list(itertools.islice(handle.nodes(states=["blocked"]), _BLOCKED_SHOWN))
         click.echo("\n" + render.node_rows(blocked))
         if view.counts["blocked"] > len(blocked):
             say(f"and {view.counts['blocked'] - len(blocked)} more: `dyrygentctl show {view.id} --state blocked`")
@@ -176,7 +180,7 @@ def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
 
 def _show_in_flight(handle: "Handle", view: "wire.WorkflowView") -> None:
     """Show what the rest waits for: the tasks that have been in the broker or at a worker the longest come first."""
-    nodes = list(itertools.islice(handle.nodes(states=_UNDER_WAY), _FAILED_SHOWN))
+    nodes = list(itertools.islice(handle.nodes(states=_UNDER_WAY), _NODES_SHOWN))
     if not nodes:
         return
     click.echo("\n" + render.node_rows(sorted(nodes, key=lambda node: node.dispatched_at or 0.0)))
@@ -200,7 +204,7 @@ def _node(node: "wire.NodeView", handle: "Handle") -> str:
             "next attempt": render.moment(node.held_until) if is_retrying else "",
             "rule": "" if node.rule == "all_succeeded" else node.rule,
             "pool": render.visible(node.pool or ""),
-            "after": render.visible(", ".join(node.after)),
+            "after": _names(node.after),
             "held": "" if is_retrying else render.visible(f"{held} {by}".strip()),
             "dispatched": render.moment(node.dispatched_at),
             "reported": render.visible(node.reported or ""),
@@ -212,6 +216,11 @@ def _node(node: "wire.NodeView", handle: "Handle") -> str:
             "skipped": "" if node.state != "skipped" else "not needed" if node.is_unneeded else "by an operator",
         }
     )
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f", … ({len(names) - _NODES_SHOWN:,} more)" if len(names) > _NODES_SHOWN else ""
+    return render.inline(", ".join(names[:_NODES_SHOWN])) + more
 
 
 def _flat(part: dict[str, Any]) -> dict[str, object]:

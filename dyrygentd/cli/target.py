@@ -103,7 +103,11 @@ def _resembling(found: Any, name: str) -> str:
     close = difflib.get_close_matches(name, dir(found), n=1)
     if close:
         return f"did you mean '{close[0]}'?"
-    known = [each for each, value in vars(found).items() if not each.startswith("_") and _looks_like_a_workflow(value)]
+    known = [
+        each
+        for each, value in getattr(found, "__dict__", {}).items()
+        if not each.startswith("_") and _looks_like_a_workflow(value)
+    ]
     return f"it has {', '.join(known[:_NAMED_MAX])}" if known else "it has no canvas, workflow or definition at all"
 
 

@@ -109,7 +109,7 @@ class _Numbers(click.Command):
         super().__init__(*args, **settings | {"context_settings": {"ignore_unknown_options": True}})
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        before_dashes = args[: args.index("--")] if "--" in args else args
+        before_dashes = args[: args.index("--")] if "--" in args else list(args)
         rest = super().parse_args(context, args)
         known = {option for parameter in self.get_params(context) for option in parameter.opts}
         for word in context.params.get("references") or ():
@@ -133,6 +133,7 @@ def cancel(session: Session, references: tuple[str, ...], terminate: bool, why: 
     Without --terminate, tasks that a worker has begun go on, and are shown as late when they end. One that has finished stays as
     it is.
 
+    \b
     Example: dyrygentctl cancel --label cluster=gra1 --why "wrong cluster" --dry-run
     """
     _on_workflows(session, "cancel", references, choice, terminate=terminate, why=why)
@@ -146,6 +147,7 @@ def cancel(session: Session, references: tuple[str, ...], terminate: bool, why: 
 def pause(session: Session, references: tuple[str, ...], why: str, choice: Choice) -> None:
     """Dispatch nothing more until `resume`. Tasks in flight go on, and their results are taken in.
 
+    \b
     Example: dyrygentctl pause --state running --why "CHG-42: switch upgrade"
     """
     _on_workflows(session, "pause", references, choice, why=why)
@@ -159,6 +161,7 @@ def pause(session: Session, references: tuple[str, ...], why: str, choice: Choic
 def resume(session: Session, references: tuple[str, ...], why: str, choice: Choice) -> None:
     """Go on after `pause`.
 
+    \b
     Example: dyrygentctl resume @latest --why "upgrade is over"
     """
     _on_workflows(session, "resume", references, choice, why=why)
@@ -173,6 +176,7 @@ def resume(session: Session, references: tuple[str, ...], why: str, choice: Choi
 def set_priority(session: Session, references: tuple[str, ...], priority: int, why: str, choice: Choice) -> None:
     """Change whose turn comes first: workflows with a higher number do, 0 is usual.
 
+    \b
     Example: dyrygentctl set-priority @latest 10 --why "customer waits"
     """
     _on_workflows(session, "set-priority", references, choice, priority=priority, why=why)
@@ -193,6 +197,7 @@ def retry(session: Session, words: tuple[str, ...], cause: str, force: bool, is_
 
     A filter without --state leaves out workflows that were cancelled.
 
+    \b
     Example: dyrygentctl retry @latest --cause 1 --why "DNS is back"
     """
     references, nodes = (words, ()) if is_each or choice.is_filter else (words[:1], words[1:])
@@ -210,6 +215,7 @@ def retry(session: Session, words: tuple[str, ...], cause: str, force: bool, is_
 def hold(session: Session, reference: str, nodes: tuple[str, ...], why: str) -> None:
     """Keep nodes that have not been dispatched from it, until `release`. The rest of the workflow goes on.
 
+    \b
     Example: dyrygentctl hold @latest drain --why "disk is still in use"
     """
     _on_nodes(session, "hold", reference, nodes=nodes, why=why)
@@ -223,6 +229,7 @@ def hold(session: Session, reference: str, nodes: tuple[str, ...], why: str) -> 
 def release(session: Session, reference: str, nodes: tuple[str, ...], why: str) -> None:
     """Open gates, and let nodes go that an operator or a time holds; a poll asks now. --why is a gate's note.
 
+    \b
     Example: dyrygentctl release @latest approval --why "checked by Ada"
     """
     _on_nodes(session, "release", reference, nodes=nodes, why=why)
@@ -237,6 +244,7 @@ def release(session: Session, reference: str, nodes: tuple[str, ...], why: str) 
 def skip(session: Session, reference: str, nodes: tuple[str, ...], value: str | None, why: str) -> None:
     """Count nodes as succeeded and go on without them. What waits for their value gets the one of --value.
 
+    \b
     Example: dyrygentctl skip @latest measure --value 42 --why "measured by hand"
     """
     try:
@@ -257,6 +265,7 @@ def skip(session: Session, reference: str, nodes: tuple[str, ...], value: str | 
 def rerun(session: Session, reference: str, first: tuple[str, ...], further: tuple[str, ...], why: str) -> None:
     """Run nodes and everything after them again, whatever became of them.
 
+    \b
     Example: dyrygentctl rerun @latest --from build --why "built from the wrong branch"
     """
     _on_nodes(session, "rerun", reference, nodes=(*first, *further), why=why)

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_dyrygentctl import Ctl, ctl
+from tests.cli.support import Ctl
 from tests.http.support import Daemon
-
-__all__ = ["ctl"]
 
 
 def workflow(**changes: Any) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """`dyrygentctl` against a real daemon: what is printed where, and the exit status."""
 
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
@@ -13,14 +11,13 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from dyrygentd import __version__
 from dyrygentd.cli import main
+from tests.cli.support import Ctl, Terminal, environment_of
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
-
-Ctl = Callable[..., Result]
 
 GOOD = {"name": "sum", "nodes": [{"name": "a", "task": "add", "args": [1, 2]}]}
 BAD = {
@@ -28,18 +25,6 @@ BAD = {
     "labels": {"dc": "gra"},
     "nodes": [{"name": "a", "task": "fail"}, {"name": "b", "task": "add", "after": ["a"]}],
 }
-
-
-@pytest.fixture
-def ctl(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ctl:
-    """Run a command against ``daemon``, in an empty directory that may hold modules."""
-    return _ctl(daemon, tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def slow_ctl(holding: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ctl:
-    """Run a command against ``holding``, whose tasks do not finish by themselves."""
-    return _ctl(holding, tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -248,7 +233,7 @@ def test_stats_are_shown_by_part(ctl: Ctl) -> None:
     assert json.loads(ctl("--json", "stats").stdout)["version"] == __version__
 
 
-# --- watch, wait, cancel --------------------------------------------------------------------------------------------
+# --- watch, wait --------------------------------------------------------------------------------------------
 
 
 def test_watch_prints_lines_without_a_terminal(ctl: Ctl) -> None:
@@ -274,19 +259,8 @@ def test_wait_gives_up_in_time(slow_ctl: Ctl) -> None:
     slow_ctl("submit", "-", input=json.dumps(GOOD))
     result = slow_ctl("wait", "@latest", "--timeout", "0.05")
     assert result.exit_code == 1
-    assert "it goes on" in result.stderr
-
-
-def test_cancel_takes_several_and_may_be_repeated(slow_ctl: Ctl) -> None:
-    """What is cancelled is told; what had finished is no error; one wrong reference cancels nothing."""
-    ids = [slow_ctl("submit", "-", input=json.dumps(GOOD)).stdout.strip() for _ in range(2)]
-    assert slow_ctl("cancel", ids[0], "nonsense").exit_code == 1
-    assert slow_ctl("cancel", ids[0]).stdout == f"{ids[0]}  sum  cancelled\n"
-    result = slow_ctl("cancel", *ids)
-    assert result.exit_code == 0
-    assert result.stdout == f"{ids[0]}  sum  cancelled already\n{ids[1]}  sum  cancelled\n"
-    assert [view["state"] for view in json.loads(slow_ctl("--json", "cancel", *ids).stdout)] == ["cancelled"] * 2
-    assert slow_ctl("wait", ids[0]).exit_code == 1
+    assert result.stderr.startswith("timeout: 'sum' has not finished within 0.05 s; it goes on: running 0/1")
+    assert json.loads(slow_ctl("wait", "@latest", "--timeout", "0", "--json").stdout)["state"] == "running"
 
 
 # --- errors, help, start --------------------------------------------------------------------------------------------
@@ -355,51 +329,27 @@ def test_real_process_and_its_pipe(daemon: Daemon) -> None:
 def test_interrupted_watch_leaves_the_workflow_running(holding: Daemon) -> None:
     """Ctrl-C ends the watching and nothing else, says so, and has the status that shells expect."""
     workflow_id = holding.submit(name="slow")
-    terminal, line = pty.openpty()
-    watching = subprocess.Popen(
-        [sys.executable, "-c", "from dyrygentd.cli import main; main()", "watch", workflow_id],
-        env=_environment(holding) | {"TERM": "xterm", "COLUMNS": "200"},
-        stderr=line,
-        stdout=line,
-        stdin=line,
-    )
-    os.close(line)
-    seen = b""
-    while b"0/1" not in seen:
-        seen += os.read(terminal, 10_000)
+    watching = Terminal(holding, "watch", workflow_id)
+    watching.wait_for(b"0/1")
     wait_until(lambda: holding.http_statistics().streams == 1, timeout_s=10, message="no stream was opened")
-    watching.send_signal(signal.SIGINT)
-    seen += _read_to_end(terminal)
-    assert watching.wait(30) == 130
-    assert b"'slow' goes on" in seen
-    assert b"Traceback" not in seen
+    watching.send(signal.SIGINT)
+    assert watching.end() == 130
+    assert b"'slow' goes on" in watching.seen
+    assert b"Traceback" not in watching.seen
     assert holding.ask("GET", f"/v1/workflows/{workflow_id}").json["state"] == "running"
 
 
-def _ctl(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Ctl:
-    monkeypatch.chdir(directory)
-
-    def run(*arguments: str, input: str | None = None) -> Result:
-        return CliRunner().invoke(main, ["--socket", str(daemon.path), *arguments], input=input, catch_exceptions=False)
-
-    return run
-
-
-def _environment(daemon: Daemon) -> dict[str, str]:
-    return dict(os.environ) | {"DYRYGENTD_SOCKET": str(daemon.path), "PYTHONPATH": str(Path(__file__).parents[2])}
+def test_live_view_tells_why_it_stands_still(holding: Daemon) -> None:
+    """A bar that does not move is a riddle unless it says that somebody has paused the workflow."""
+    workflow_id = holding.submit(name="slow")
+    watching = Terminal(holding, "watch", workflow_id)
+    watching.wait_for(b"0/1")
+    holding.ask("POST", f"/v1/workflows/{workflow_id}/pause")
+    watching.wait_for(b"slow (paused)")
+    watching.send(signal.SIGINT)
+    assert watching.end() == 130
 
 
 def _run(daemon: Daemon, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", "from dyrygentd.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=_environment(daemon), **options)
-
-
-def _read_to_end(terminal: int) -> bytes:
-    found = b""
-    try:
-        while chunk := os.read(terminal, 10_000):
-            found += chunk
-    except OSError:
-        pass  # How a terminal says that the other side is closed.
-    os.close(terminal)
-    return found
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment_of(daemon), **options)

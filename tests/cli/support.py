@@ -1,0 +1,81 @@
+"""What the tests of `dyrygentctl` share: a way to run it, in this process and as users do, with a terminal too."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dyrygentd.cli import main
+from tests.http.support import Daemon
+
+Ctl = Callable[..., Result]
+
+
+def ctl_of(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Ctl:
+    """Return a function that runs a command in ``directory``."""
+    monkeypatch.chdir(directory)
+
+    def run(*arguments: str, input: str | None = None) -> Result:
+        return CliRunner().invoke(main, ["--socket", str(daemon.path), *arguments], input=input, catch_exceptions=False)
+
+    return run
+
+
+def submit(ctl: Ctl, *nodes: dict[str, Any], **fields: Any) -> str:
+    """Submit a workflow and return its id; of each node the name is enough, if it may be an ``add`` that takes no values."""
+    task = {"task": "add", "immutable": True}
+    full = [({} if "join" in node or "gate" in node else task) | node for node in nodes]
+    result = ctl("submit", "-", input=json.dumps({"name": "sum", "nodes": full, **fields}))
+    assert result.exit_code == 0, result.output
+    return result.stdout.strip()
+
+
+class Terminal:
+    """A `dyrygentctl` that talks with a terminal, as a person sees it."""
+
+    def __init__(self, daemon: Daemon, *arguments: str) -> None:
+        self._terminal, line = pty.openpty()
+        self.seen = b""
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", "from dyrygentd.cli import main; main()", *arguments],
+            env=environment_of(daemon) | {"TERM": "xterm", "COLUMNS": "200"},
+            stderr=line,
+            stdout=line,
+            stdin=line,
+        )
+        os.close(line)
+
+    def wait_for(self, words: bytes) -> None:
+        """Read until these words have been seen."""
+        while words not in self.seen:
+            self.seen += os.read(self._terminal, 10_000)
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._terminal, keys)
+
+    def send(self, signal: int) -> None:
+        """Send a signal."""
+        self._child.send_signal(signal)
+
+    def end(self) -> int:
+        """Read to the end; return the exit status."""
+        try:
+            while chunk := os.read(self._terminal, 10_000):
+                self.seen += chunk
+        except OSError:
+            pass  # How a terminal says that the other side is closed.
+        os.close(self._terminal)
+        return self._child.wait(30)
+
+
+def environment_of(daemon: Daemon) -> dict[str, str]:
+    """Return the environment in which a child finds the daemon."""
+    return dict(os.environ) | {"DYRYGENTD_SOCKET": str(daemon.path), "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -1,0 +1,225 @@
+"""`dyrygentctl explain`, `events`, and the causes in `show`: why, who, and commands that can be pasted."""
+
+import json
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from tests.cli.support import Ctl, submit
+from tests.cli.test_verbs import FAILING, GATED, HOSTILE
+from tests.http.support import Daemon
+from tests.support.servers import wait_until
+
+
+def commands_of(output: str) -> list[list[str]]:
+    """Return the commands that are offered, as a shell would split them."""
+    return [shlex.split(line)[1:] for line in re.findall(r"^ *(?:next|or): (dyrygentctl .*)$", output, re.M)]
+
+
+def test_verdict_comes_first_and_commands_work(ctl: Ctl, daemon: Daemon) -> None:
+    """The answer, then groups for which somebody can do something; what is pasted brings the workflow to its end."""
+    workflow = submit(ctl, *FAILING, *GATED)
+    wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow}").json["counts"].get("held"))
+    wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow}").json["counts"].get("failed"))
+    result = ctl("explain", workflow)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("nothing is in flight: 1 node held or waiting for another attempt\n\n1 node: 'a' failed in")
+    assert "1 node: 'b' never ran, because of 'a'" in result.stdout
+    assert commands_of(result.stdout) == [
+        ["retry", workflow, "a"],
+        ["skip", workflow, "a"],
+        ["release", workflow, "gate"],
+    ]
+    for command in commands_of(result.stdout)[1:]:
+        assert ctl(*command).exit_code == 0
+    assert daemon.finish(workflow) == "succeeded"
+    assert ctl("explain", workflow).stdout == "it has succeeded\n"
+    assert json.loads(ctl("explain", workflow, "--json").stdout)["code"] == "succeeded"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_commands_for_any_name(slow_ctl: Ctl, name: str) -> None:
+    """The command names the node exactly, whatever its name does to shells and terminals."""
+    workflow = submit(slow_ctl, {"name": name, "gate": True})
+    for arguments in ([workflow], [workflow, "--", name]):
+        out = slow_ctl("explain", *arguments).stdout
+        assert out.replace("\n", "").isprintable()
+        [line] = [line.partition(": ")[2] for line in out.splitlines() if "next: dyrygentctl" in line]
+        expected = ["dyrygentctl", "release", workflow, *(["--"] if name.startswith("-") else [])]
+        assert line.startswith(f"{shlex.join(expected)} ")
+        if name.isprintable():
+            assert shlex.split(line) == [*expected, name]
+
+
+def test_each_state_of_a_node_is_explained(slow_ctl: Ctl, holding: Daemon) -> None:
+    """One node: why it waits, down to what it waits for in the end, with the command for that."""
+    nodes: list[dict[str, Any]] = [
+        *GATED,
+        {"name": "end", "after": ["last"]},
+        {"name": "busy"},
+        {"name": "after", "after": ["busy"]},
+    ]
+    workflow = submit(slow_ctl, *nodes)
+    wait_until(lambda: holding.ask("GET", f"/v1/workflows/{workflow}").json["counts"].get("dispatched"))
+    out = slow_ctl("explain", workflow, "end").stdout
+    assert out.startswith(
+        "'end' waits for 1 of 1 dependencies, first 'last', which waits in the end for 'gate': 'gate' is a gate"
+    )
+    assert commands_of(out) == [["release", workflow, "gate"]]
+    assert slow_ctl("explain", workflow, "busy").stdout.startswith("'busy' has been in the broker or at a worker for")
+    slow_ctl("hold", workflow, "after")
+    assert commands_of(slow_ctl("explain", workflow, "after").stdout) == [["release", workflow, "after"]]
+    slow_ctl("pause", workflow)
+    paused = slow_ctl("explain", workflow).stdout
+    assert paused.startswith("it is paused: ")
+    assert commands_of(paused)[-1] == ["resume", workflow]
+    slow_ctl("cancel", workflow)
+    assert commands_of(slow_ctl("explain", workflow, "busy").stdout) == [["retry", workflow, "busy"]]
+    assert json.loads(slow_ctl("--json", "explain", workflow, "busy").stdout)["node"] == "busy"
+
+
+def test_blocked_node_leads_to_the_one_to_blame(ctl: Ctl, daemon: Daemon) -> None:
+    """Who asks about a node that never ran is given the commands for the one that failed."""
+    workflow = submit(ctl, *FAILING)
+    daemon.finish(workflow)
+    out = ctl("explain", workflow, "b").stdout
+    assert commands_of(out) == [["retry", workflow, "a"], ["skip", workflow, "a"]]
+
+
+def test_failures_are_grouped_by_cause(ctl: Ctl, daemon: Daemon) -> None:
+    """Hundreds of failures are a few causes, each with a number, an id, an example and its command."""
+
+    def timeout() -> None:
+        raise TimeoutError("osd.7 did not answer")
+
+    daemon.broker.tasks["late"] = timeout
+    nodes = [{"name": f"n{number}", "task": "late" if number % 3 else "fail"} for number in range(30)]
+    workflow = submit(ctl, *nodes)
+    daemon.finish(workflow)
+    causes = json.loads(ctl("show", workflow, "--causes", "--json").stdout)
+    assert (causes["failures"], [cause["count"] for cause in causes["causes"]]) == (30, [10, 20])
+    for arguments in (["show", workflow], ["show", workflow, "--causes"]):
+        out = ctl(*arguments).stdout
+        assert "\n30 failures, 2 causes\n" in f"\n{out}"
+        assert re.search(rf"^  2  {causes['causes'][1]['id']}  20 nodes: TimeoutError: osd.7 did not answer$", out, re.M)
+        assert [["retry", workflow, "--cause", "1"], ["retry", workflow, "--cause", "2"]] == commands_of(out)
+    assert "nodes: n0, n3, n6" in out
+    explained = ctl("explain", workflow).stdout
+    assert commands_of(explained) == [["retry", workflow, "--cause", "1"], ["retry", workflow, "--cause", "2"]]
+    assert ctl(*commands_of(explained)[1]).stdout.startswith(f"{workflow}  sum  20 nodes  ")
+
+
+def test_small_groups_are_dealt_with_by_one_command(slow_ctl: Ctl) -> None:
+    """Three gates need one line; of more than are named the first is offered."""
+    few = submit(slow_ctl, *({"name": f"g{number}", "gate": True} for number in range(3)))
+    out = slow_ctl("explain", few).stdout
+    assert "\n3 nodes: 'g0' is a gate" in out
+    assert commands_of(out) == [["release", few, "g0", "g1", "g2"]]
+    many = submit(slow_ctl, *({"name": f"g{number}", "gate": True} for number in range(30)))
+    out = slow_ctl("explain", many).stdout
+    assert "\n30 nodes: 'g0' is a gate" in out
+    assert "g0, g1, g2, g3, g4, …\n" in out
+    assert commands_of(out) == [["release", many, "g0"]]
+
+
+def test_journal_tells_who_when_what_and_why(slow_ctl: Ctl) -> None:
+    """In the morning the others ask who cancelled it."""
+    workflow = submit(slow_ctl, {"name": "a"})
+    nothing = slow_ctl("events", workflow)
+    assert (nothing.exit_code, nothing.stdout, nothing.stderr) == (0, "", "nobody has done anything to it\n")
+    slow_ctl("set-priority", workflow, "5", "--why", "CHG-42")
+    slow_ctl("cancel", workflow, "--why", "wrong\x1b[2J host")
+    heads, first, second = slow_ctl("events", workflow).stdout.splitlines()
+    assert heads.split() == ["WHEN", "WHO", "VERB", "WHAT", "WHY"]
+    assert re.search(r"\(uid \d+, pid \d+\)  set-priority  from 0 to 5 +CHG-42$", first)
+    assert second.endswith("1 node: a    wrong\\x1b[2J host")
+    entries = json.loads(slow_ctl("events", workflow, "--json").stdout)
+    assert [(entry["verb"], entry["why"]) for entry in entries] == [("set-priority", "CHG-42"), ("cancel", "wrong\x1b[2J host")]
+    assert re.search(r"^state +cancelled  by .* ago: wrong\\x1b\[2J host$", slow_ctl("show", workflow).stdout, re.M)
+
+
+def test_paused_workflow_tells_who_did_it(slow_ctl: Ctl) -> None:
+    """A workflow that stands still by order names who gave it."""
+    workflow = submit(slow_ctl, {"name": "a"})
+    slow_ctl("pause", workflow, "--why", "switch upgrade")
+    assert re.search(r"^state +paused  by .*\(uid \d+.* ago: switch upgrade$", slow_ctl("show", workflow).stdout, re.M)
+    assert re.search(rf"^{workflow}  sum +paused ", slow_ctl("list", "--state", "paused,scheduled").stdout, re.M)
+
+
+def test_scheduled_workflow_shows_its_start(slow_ctl: Ctl) -> None:
+    """Nothing happens before its time, and the list says when that is."""
+    workflow = submit(slow_ctl, {"name": "a"}, policy={"start_at": 4102444800, "priority": 3, "deadline_s": 60})
+    shown = slow_ctl("show", workflow).stdout
+    assert re.search(r"^starts +2100-01-01", shown, re.M)
+    assert re.search(r"^priority +3$", shown, re.M)
+    assert "running for" not in shown
+    assert re.search(r"scheduled +0/1 .* starts 2100-01-01 ", slow_ctl("list", "--state", "scheduled").stdout)
+    assert slow_ctl("explain", workflow).stdout.startswith("it starts in ")
+
+
+def test_node_shows_all_there_is(ctl: Ctl, daemon: Daemon) -> None:
+    """Kind, rule, attempts and the next one are what decides whether to wait or to act."""
+    retry = {"attempts": 5, "backoff_s": 1000, "jitter": 0}
+    nodes: list[dict[str, Any]] = [
+        {"name": "a", "task": "fail", "retry": retry},
+        {"name": "z", "rule": "all_finished", "after": ["a"]},
+    ]
+    workflow = submit(ctl, *nodes, {"name": "gate", "gate": True}, {"name": "tidy", "hook": "always"})
+    wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow}").json["counts"].get("retrying"))
+    node = ctl("show", workflow, "--node", "a").stdout
+    assert re.search(r"^state +retrying\nkind +task\n(?s:.*)attempt +1\nnext attempt +\d", node, re.M)
+    assert re.search(r"^rule +all_finished$", ctl("show", workflow, "--node", "z").stdout, re.M)
+    assert re.search(
+        r"^kind +gate\n(?s:.*)held +a gate: waits for `release`$", ctl("show", workflow, "--node", "gate").stdout, re.M
+    )
+    assert re.search(r"^kind +hook$", ctl("show", workflow, "--node", "tidy").stdout, re.M)
+    out = ctl("show", workflow).stdout
+    assert re.search(r"^a +retrying +fail +1 .* next attempt at .*; ValueError: no such host$", out, re.M)
+    assert re.search(r"^tasks +0/4 ", out, re.M)
+    assert commands_of(ctl("explain", workflow, "a").stdout) == [["retry", workflow, "a"], ["skip", workflow, "a"]]
+
+
+def test_blocked_nodes_do_not_count_as_done(ctl: Ctl, daemon: Daemon) -> None:
+    """14/14 of a workflow in which 13 never ran is a lie."""
+    workflow = submit(ctl, *FAILING)
+    daemon.finish(workflow)
+    assert re.search(r"^tasks +1/2  \(failed 1, blocked 1\)$", ctl("show", workflow).stdout, re.M)
+    assert re.search(r" failed +1/2 ", ctl("list").stdout)
+    assert "failed 1/2 50% " in ctl("watch", workflow).stderr
+
+
+def test_late_result_is_shown(slow_ctl: Ctl, holding: Daemon) -> None:
+    """A task that ended after its workflow was cancelled has done its work, and somebody has to know."""
+    workflow = submit(slow_ctl, {"name": "a"})
+    wait_until(lambda: holding.ask("GET", f"/v1/workflows/{workflow}").json["counts"].get("dispatched"))
+    slow_ctl("cancel", workflow)
+    holding.let_go()
+    wait_until(lambda: "late" in holding.ask("GET", f"/v1/workflows/{workflow}/nodes/a").json)
+    assert re.search(r"^late result +succeeded$", slow_ctl("show", workflow, "--node", "a").stdout, re.M)
+    assert "its task ended as succeeded later" in slow_ctl("show", workflow, "--nodes").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--node", "a", "--causes"], ["--nodes", "--causes"], ["--state", "failed", "--node", "a"]], ids=" ".join
+)
+def test_one_view_at_a_time(ctl: Ctl, arguments: list[str]) -> None:
+    """Options that exclude each other are not silently ignored."""
+    assert ctl("show", submit(ctl, {"name": "a"}), *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("reference", ["", ".", ".."])
+def test_empty_reference_is_explained(ctl: Ctl, reference: str) -> None:
+    """An empty shell variable is a mistake of usage, and no path that does not exist."""
+    result = ctl("show", reference)
+    assert result.exit_code == 2
+    assert f"'{reference}' names no workflow" in result.stderr
+
+
+def test_socket_of_another_kind_is_wrong_usage(ctl: Ctl, tmp_path: object) -> None:
+    """A file or directory in its place is a typing error, not a daemon that is down."""
+    for path in (str(tmp_path), __file__, ""):
+        result = ctl("--socket", path, "list")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"'{path}' is no socket" in result.stderr

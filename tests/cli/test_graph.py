@@ -1,0 +1,103 @@
+"""`dyrygentctl graph`: large shapes on one screen, and all of them for Graphviz."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from dyrygentd.cli.graph import folded, levels_of, rows_of
+from dyrygentd.wire import NodeView
+from tests.cli.support import Ctl, submit
+from tests.cli.test_verbs import HOSTILE
+
+
+def views(**after: list[str]) -> list[NodeView]:
+    """Return nodes that wait for others; their task is the first letter of the name, ``j`` is a join."""
+    return [
+        NodeView(
+            name, "waiting", kind="join" if name[0] == "j" else "task", task=None if name[0] == "j" else name[0], after=before
+        )
+        for name, before in after.items()
+    ]
+
+
+def test_levels_pass_through_joins() -> None:
+    """A level is the longest way to a node in tasks; the order of definition does not matter."""
+    nodes = views(d=["j"], j=["b", "c"], b=["a"], c=[], a=[], j2=["j"], e=["j2", "d"])
+    levels, way = levels_of(nodes)
+    assert dict(zip([node.name for node in nodes], levels, strict=True)) == {
+        "a": 1,
+        "b": 2,
+        "c": 1,
+        "j": 2,
+        "j2": 2,
+        "d": 3,
+        "e": 4,
+    }
+    assert way == ["a", "b", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks"),
+    [
+        ("a", [(1, 1, 1)]),
+        ("aaaa", [(1, 1, 4)]),
+        ("abab", [(1, 2, 2)]),
+        ("aabaab", [(1, 3, 2)]),
+        ("xababy", [(1, 1, 1), (2, 2, 2), (6, 1, 1)]),
+        ("abcab", [(level, 1, 1) for level in range(1, 6)]),
+        ("", []),
+    ],
+)
+def test_repeated_levels_are_one_block(shape: str, blocks: list[tuple[int, int, int]]) -> None:
+    """A chain of 10,000 is one line, and so is a pattern that repeats; what does not repeat stays."""
+    nodes = views(**{f"{task}{index}": [f"{shape[index - 1]}{index - 1}"] if index else [] for index, task in enumerate(shape)})
+    found = folded(rows_of(nodes, levels_of(nodes)[0]))
+    assert [(block.first, block.period, block.repeats) for block in found] == blocks
+    assert sum(row.count for block in found for rows in block.rows for row in rows) == len(shape)
+
+
+def test_large_workflow_is_one_screen(slow_ctl: Ctl) -> None:
+    """Ten thousand nodes are a few rows with the numbers in each state."""
+    nodes: list[dict[str, Any]] = [{"name": "first", "task": "start"}]
+    before = "first"
+    for number in range(100):
+        nodes += [{"name": f"m{number}-{member}", "after": [before]} for member in range(99)]
+        before = f"all{number}"
+        nodes.append({"name": before, "join": True, "after": [f"m{number}-{member}" for member in range(99)]})
+    workflow = submit(slow_ctl, *nodes)
+    out = slow_ctl("graph", workflow).stdout
+    assert out.startswith("sum: running, 10,001 nodes\n")
+    assert len(out.splitlines()) == 5
+    assert re.search(r"^1 +1 +start  first +dispatch\w+ 1$", out, re.M)
+    assert re.search(r"^2-101 +100 x 99 +add +waiting 9900$", out, re.M)
+    assert out.endswith("longest way, 101 nodes: first -> m0-0 -> m1-0 -> … -> m97-0 -> m98-0 -> m99-0\n")
+    document = json.loads(slow_ctl("graph", workflow, "--json").stdout)
+    assert [(level["first"], level["last"], level["repeats"]) for level in document["levels"]] == [(1, 1, 1), (2, 101, 100)]
+    assert document["levels"][1]["groups"] == [
+        {"level": 2, "task": "add", "nodes": 9900, "states": {"waiting": 9900}, "example": "m0-0"}
+    ]
+    assert slow_ctl("graph", workflow, "--dot").stdout.count(" -> ") == 99 * 100 * 2
+
+
+def test_what_is_longer_than_a_screen_is_cut_in_the_middle(slow_ctl: Ctl) -> None:
+    """Every row different: the ends are shown, and how to see the rest."""
+    workflow = submit(slow_ctl, *({"name": f"n{number}", "task": f"t{number}"} for number in range(100)))
+    result = slow_ctl("graph", workflow)
+    assert len(result.stdout.splitlines()) == 44
+    assert result.stderr == "60 rows were left out: --all shows them\n"
+    assert len(slow_ctl("graph", workflow, "--all").stdout.splitlines()) == 103
+
+
+def test_any_name_is_drawn(slow_ctl: Ctl) -> None:
+    """Names are text in the drawing and nothing else: no quote ends them, no control reaches the terminal."""
+    workflow = submit(
+        slow_ctl, {"name": 'a"];', "gate": True}, *({"name": name, "after": ['a"];']} for name in HOSTILE), name='"x'
+    )
+    dot = slow_ctl("graph", workflow, "--dot").stdout
+    assert dot.startswith('digraph "\\"x" {\n')
+    assert dot.replace("\n", "").isprintable()
+    assert 'n0 [label="a\\"];\\ngate\\nheld", fillcolor=khaki];' in dot
+    assert len(re.findall(r'^  n\d+ \[label="(?:[^"\\]|\\.)*", fillcolor=\w+\];$', dot, re.M)) == len(HOSTILE) + 1
+    assert slow_ctl("graph", workflow).stdout.replace("\n", "").isprintable()

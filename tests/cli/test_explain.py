@@ -161,7 +161,7 @@ def test_scheduled_workflow_shows_its_start(slow_ctl: Ctl) -> None:
 
 def test_node_shows_all_there_is(ctl: Ctl, daemon: Daemon) -> None:
     """Kind, rule, attempts and the next one are what decides whether to wait or to act."""
-    retry = {"attempts": 5, "backoff_s": 1000, "jitter": 0}
+    retry = {"attempts": 5, "backoff_s": 500, "jitter": 0}
     nodes: list[dict[str, Any]] = [
         {"name": "a", "task": "fail", "retry": retry},
         {"name": "z", "rule": "all_finished", "after": ["a"]},

@@ -27,7 +27,7 @@ from typing import Any, Final, Literal, NamedTuple
 from dyrygentd import wire
 from dyrygentd.canvas import Workflow, definition_of, encode_value
 from dyrygentd.core.graph import NODES_MAX, RESERVED_OPTIONS, SERIALIZERS, Definition, Graph, Signature
-from dyrygentd.errors import BadNode, DefinitionError, NotACanvas, RequestError
+from dyrygentd.errors import BadNode, DefinitionError, RequestError
 
 Severity = Literal["error", "warning", "info"]
 
@@ -102,7 +102,7 @@ def lint(
             definition = definition_of(what)
         else:
             tasks = _read_canvas(what, report)
-            definition = _imported(what)
+            definition = definition_of(what)
     except (DefinitionError, RequestError) as error:
         is_told = _check_unread_tasks(tasks, report)
         # The error tells of one node what may have been told of all of them, in the place where they stand.
@@ -417,14 +417,6 @@ def _read_canvas(canvas: object, report: _Report) -> list[_Task]:
     if chords and len(tasks) > _NATIVE_STEPS_MAX:
         report.add("native-chord-cost", chords[0])
     return tasks
-
-
-def _imported(canvas: object) -> Definition:
-    try:
-        return definition_of(canvas)
-    # The import expects what Celery itself writes into signatures; a report is wanted for what others write as well.
-    except (TypeError, ValueError, AttributeError) as error:
-        raise NotACanvas(f"the canvas cannot be read: {error}") from error
 
 
 def _check_ids(part: _Part, report: _Report) -> None:

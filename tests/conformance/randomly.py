@@ -258,8 +258,12 @@ def differences_of(tree: Tree, version: str) -> set[str]:
         found.add("chain-of-groups")
     if any(_starts_with_raw_group(inner) for part in _parts(tree) for inner in _places(part)):
         found.add("group-first-in-member")
+    if any(_starts_with_raw_group(step.steps[0]) for part in _parts(tree) for step in _inner_chains(part)):
+        found.add("group-first-in-member")
     if any(_ends_in_containers(member) for part in _parts(tree) for member in _places(part)):
         found.add("group-body-of-containers")
+    if version == "5.7" and any(_has_raw_fan(part.body) for part in _parts(tree) if isinstance(part, Chord)):
+        found.add("chord-in-raw-body")
     if version == "5.6":
         if any(re.search("H.*[Ll]H", _flat_steps(part)) for part in _parts(tree)):
             found.add("chain-of-groups")
@@ -288,6 +292,11 @@ def _places(tree: Tree) -> tuple[Tree, ...]:
     return ()
 
 
+def _inner_chains(tree: Tree) -> list[Chain]:
+    """List the chains that `|` puts behind something else: what stands first in them is a chain in a chain then."""
+    return [step for step in tree.steps[1:] if isinstance(step, Chain)] if isinstance(tree, Chain) else []
+
+
 def _starts_with_raw_group(tree: Tree) -> bool:
     """Tell whether it is a chain that Celery makes a chord of only when it runs."""
     is_raw = False
@@ -295,6 +304,16 @@ def _starts_with_raw_group(tree: Tree) -> bool:
         is_raw |= tree.style == "raw"
         tree = tree.steps[0]
     return is_raw and isinstance(tree, Group)
+
+
+def _has_raw_fan(tree: Tree) -> bool:
+    """Tell whether a raw chain in it has a group with a chord in it before another step."""
+    return any(
+        isinstance(step, Group) and any(isinstance(inner, Chord) for inner in _parts(step))
+        for part in _parts(tree)
+        if isinstance(part, Chain) and part.style == "raw"
+        for step in part.steps[:-1]
+    )
 
 
 def _reorders(tree: Tree) -> bool:

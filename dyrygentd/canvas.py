@@ -378,9 +378,7 @@ class Workflow:
         ends = [
             number
             for number in range(len(self))
-            if number not in has_dependents
-            and number not in self._asides
-            and self._policies.get(number, PLAIN).hook is None
+            if number not in has_dependents and number not in self._asides and self._policies.get(number, PLAIN).hook is None
         ]
         return ends[0] if len(ends) == 1 else None
 
@@ -885,7 +883,7 @@ def _errbacks_of(what: _Canvas) -> tuple[Any, ...]:
     Of a chain its own, and not those of its steps; those of a chord are its own and those of what ends last in it.
     """
     found: tuple[Any, ...] = ()
-    parts = [what]
+    parts: list[Any] = [what]
     while parts:
         part = parts.pop()
         if not isinstance(part, Mapping):

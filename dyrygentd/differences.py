@@ -119,7 +119,7 @@ DIFFERENCES: Final = (
     Difference(
         "chord-errback-as-task",
         "link_error on a chord's body that takes more than a task id, or is a chain that takes a value",
-        "if the header fails, it is called inside the worker with the request, the error and the traceback (a chain fails at that)",
+        "if the header fails, it is called inside the worker with request, error and traceback (a chain fails at that)",
         "it is sent as a task with the body's task id, which is what Celery does if the worker does not know the task",
         "workers call the callbacks of what they were sent, and a body whose header failed is never sent",
     ),
@@ -221,5 +221,19 @@ DIFFERENCES: Final = (
         "it is Celery's default",
     ),
 )
+
+
+def table() -> str:
+    """Write the list as the README shows it."""
+    rows = ["| what, and its code in `lint` | Celery | here |", "|---|---|---|"]
+    for row in DIFFERENCES:
+        versions = "" if len(row.versions) > 1 else f" ({row.versions[0]} only)"
+        mark = "\\*" if row.unseen else ""
+        tracker = f" ([issue]({row.link}))" if row.link else ""
+        cells = (f"{row.title}: `{row.key}`{mark}", f"{row.native}{versions}{tracker}", row.ours or "the same")
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    notes = [f"- `{row.key}`: {row.unseen}" for row in DIFFERENCES if row.unseen]
+    return "\n".join([*rows, "", "\\* Not always seen by `lint`:", "", *notes])
+
 
 BY_KEY: Final = {difference.key: difference for difference in DIFFERENCES}

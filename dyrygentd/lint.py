@@ -406,7 +406,9 @@ def _check_body_callbacks(kwargs: Mapping[str, Any], part: _Part, app: Any, repo
         if _kind_of(callback) == "chain":
             steps = _members(_tasks_of(callback))
             if steps and _takes_value(steps[0]):
-                report.add("chord-errback-as-task", part.place, subject="chain", said="a chain is the link_error of a chord's body")
+                report.add(
+                    "chord-errback-as-task", part.place, subject="chain", said="a chain is the link_error of a chord's body"
+                )
         elif app is not None and not callback.get("immutable") and _takes_more_than_an_id(app.tasks.get(name)):
             report.add("chord-errback-as-task", part.place, subject=name, said=f"'{name}' is the link_error of a chord's body")
 
@@ -473,7 +475,10 @@ def _check_chain(part: _Part, report: _Report) -> Iterator[_Part]:
             is_step=True,
             is_taken=is_taken,
             is_given=part.is_given or number > 0,
-            is_body=part.is_body or (number > 0 and _kind_of(full[number - 1][0]) == "group"),
+            # A link on a chain goes to the first that Celery finds in its last group.
+            is_body=part.is_body
+            or (number > 0 and _kind_of(full[number - 1][0]) == "group")
+            or (is_last and bool(_options_of(part.what).get("link"))),
             is_fanned=is_fanned,
             chords=part.chords + (chords > 1),
         )

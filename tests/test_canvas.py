@@ -469,7 +469,8 @@ def test_error_callbacks_of_a_body_are_nodes() -> None:
     }
     assert [graph.policy(node).rule for node in (6, 7, 8)] == [Rule.ANY_FAILED, Rule.ALL_FINISHED, Rule.ALL_SUCCEEDED]
     first, second = graph.signatures[8], graph.signatures[9]
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert json.loads(first.args) == [graph.task_ids[4], 7]
     assert (json.loads(first.options), first.immutable) == ({"queue": "q"}, True)
     assert (json.loads(second.args), second.immutable) == ([8], True)

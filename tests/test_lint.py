@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from celery import Celery, chain, chord, group
 from kombu.entity import Queue
 
 from dyrygentd.canvas import Workflow, definition_of
-from dyrygentd.differences import BY_KEY
+from dyrygentd.differences import BY_KEY, table
 from dyrygentd.lint import _MESSAGES, _RULES, Finding, lint
 from dyrygentd.wire import encode_definition
 
@@ -194,6 +195,13 @@ def test_difference_names_both_sides() -> None:
     assert celery.startswith("Celery: the last of three groups in a row runs once per member")
     assert "issues/8180" in celery
     assert here.startswith("here: each group runs once")
+
+
+def test_readme_has_the_differences() -> None:
+    """The list that people read is the one that programs read."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    shown = readme.partition("<!-- differences -->\n")[2].partition("\n<!-- /differences -->")[0]
+    assert shown == table(), "write `dyrygentd.differences.table()` into the README"
 
 
 def test_every_rule_has_its_words() -> None:

@@ -311,7 +311,9 @@ FANS = [
     ),
     Case("chord with a group body of one | task", lambda t: chord([t("a"), t("b")], t.group([t("c")])) | t("d")),
     Case("chord with a group body of one | group", lambda t: chord([t("a"), t("b")], t.group([t("c")])) | group(t("d"), t("e"))),
-    Case("chord with a group body of one | chord", lambda t: chord([t("a"), t("b")], t.group([t("c")])) | chord([t("d")], t("e"))),
+    Case(
+        "chord with a group body of one | chord", lambda t: chord([t("a"), t("b")], t.group([t("c")])) | chord([t("d")], t("e"))
+    ),
     Case("chain(group, group of one, task)", lambda t: chain(group(t("a"), t("b")), t.group([t("c")]), t("d"))),
     Case("chain(group, group of one, group)", lambda t: chain(group(t("a"), t("b")), t.group([t("c")]), group(t("d"), t("e")))),
     Case(
@@ -729,7 +731,9 @@ ERRBACKS = [
         lambda t: chord(
             [t("a"), t.fail("b")],
             group(
-                _guarded(t("c") | t("d"), t.failed("e")), _guarded(chord([t("x")], t("y")), t.failed("f")), _guarded(t("z"), t.si("g"))
+                _guarded(t("c") | t("d"), t.failed("e")),
+                _guarded(chord([t("x")], t("y")), t.failed("f")),
+                _guarded(t("z"), t.si("g")),
             ),
         ),
         shows=("group-body-revoked",),

@@ -21,13 +21,13 @@ pytestmark = pytest.mark.integration
 #: Fixed, so that CI does not fail one day in ten over a bug of Celery's that nobody has met before; ``random`` draws one.
 _SEED_GIVEN: Final = os.environ.get("DYRYGENTD_CONFORMANCE_SEED", "1")
 _SEED: Final = random.randrange(1_000_000) if _SEED_GIVEN == "random" else int(_SEED_GIVEN)
-_COUNT: Final = int(os.environ.get("DYRYGENTD_CONFORMANCE_COUNT", "500"))
+_COUNT: Final = int(os.environ.get("DYRYGENTD_CONFORMANCE_COUNT", "350"))
 _INDEX: Final = os.environ.get("DYRYGENTD_CONFORMANCE_INDEX")
 #: At least this share of the canvases must be compared with Celery, else the known differences would hide everything.
 _COMPARED_MIN: Final = 0.4
 #: Celery has more bugs in deep nests than the list of differences tells. A canvas on which we and the model agree and Celery does
-#: not is one of them; more than this share of them would be a rule that we have misread.
-_ODD_MAX: Final = 0.0
+#: not is one of them, and belongs into the list or is a rule that we have misread; a search with other seeds may let some pass.
+_ODD_MAX: Final = float(os.environ.get("DYRYGENTD_CONFORMANCE_ODD_MAX", "0"))
 _SHOWN_MAX: Final = 10
 
 

@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import jsonschema
 import pytest
 
+from dyrygentd import wire
+from dyrygentd.cli.documents import read_yaml
 from dyrygentd.cli.serve import main as dyrygentd
 from dyrygentd.daemon import config
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.demo import REPLACEMENT
+from dyrygentd.wire.definitions import PolicyDocument
 from tests.support.daemon import Daemon
 from tests.support.servers import CeleryWorker
 
@@ -104,6 +109,24 @@ def test_workflow_built_by_hand(directory: Path, run: Callable[[str], str]) -> N
     with (directory / "replace.py").open("a") as file:
         file.write("graph = workflow.definition().graph\nprint(graph.task_count, graph.edge_count)\n")
     assert run("replace.py") == "4 4\n"
+
+
+def test_definition_file_is_the_one_that_the_demo_runs(directory: Path) -> None:
+    """The file with parameters is run by the demo, in JSON; an editor with the published schema accepts it."""
+    document = read_yaml(directory / "replace.yaml")
+    assert document == json.loads(REPLACEMENT.read_bytes())
+    validator = jsonschema.Draft202012Validator(wire.definition_schema())
+    validator.validate(document)
+    validator.validate(json.loads((directory / "definition.json").read_bytes()))
+
+
+@pytest.mark.parametrize(("head", "form"), [("of a node", wire.NodeDocument), ("of a workflow", PolicyDocument)])
+def test_policies_are_listed(head: str, form: type) -> None:
+    """Each policy of the table exists, and each that exists is in the table."""
+    table = README.partition(f"| {head} |")[2].partition("\n\n")[0]
+    listed = {word for row in table.splitlines()[2:] for word in re.findall(r"`(\w+)`", row.split("|")[1])}
+    basics = {"name", "task", "join", "args", "kwargs", "options", "immutable", "task_id", "after", "adopted"}
+    assert listed == set(form.__struct_fields__) - basics  # type: ignore[attr-defined]
 
 
 def test_settings_are_listed_once() -> None:

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kombu import compression
 
 from dyrygentd import wire
 from dyrygentd.core.checkpoint import workflow_record
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported, TaskSucceeded
 from dyrygentd.core.graph import RESERVED_OPTIONS, Definition
+from dyrygentd.core.options import COMPRESSIONS
 from dyrygentd.errors import BadNode, BadRequest, CycleError, EmptyWorkflow, TooManyNodes, UnknownDependency, WorkflowNotSucceeded
 from tests.core.conversation import START, Conversation, parse_graph
 
@@ -45,6 +47,55 @@ _JSON = st.recursive(
     max_leaves=5,
 )
 _NAMES = st.text(min_size=1, max_size=200)
+_SECONDS = st.floats(0, 1e8)
+_RETRIES: st.SearchStrategy[dict[str, Any]] = st.builds(
+    lambda pause, **fields: {"backoff_s": pause, "backoff_max_s": 2 * pause + 1, **fields},
+    pause=_SECONDS,
+    attempts=st.integers(1, 1000),
+    jitter=st.floats(0, 1),
+    on=st.lists(st.sampled_from(["any", "infrastructure", "expired", "OSError"]), max_size=3, unique=True),
+)
+_POLICIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "on_failure": st.sampled_from(["continue", "stop"]),
+        "retry": _RETRIES | st.none(),
+        "timeout_s": _SECONDS,
+        "deadline_s": _SECONDS,
+        "start_at": st.floats(0, 1e11) | st.just("2030-01-31T08:00:00Z"),
+        "priority": st.integers(-1_000_000, 1_000_000),
+        "weight": st.integers(1, 1000),
+        "in_flight_max": st.integers(0, 10**6),
+    },
+)
+_TASK_FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "task_id": st.uuids().map(str),
+        "rule": st.sampled_from(["all_succeeded", "all_finished", "none_failed"]),
+        "pool": st.text(max_size=200),
+        "retry": _RETRIES | st.none(),
+        "timeout_s": _SECONDS,
+        "on_lost": st.sampled_from(["retry", "fail", "hold", None]),
+        "idempotent": st.booleans(),
+        "payload": _JSON,
+        "poll": st.none() | st.fixed_dictionaries({"every_s": st.floats(0.1, 1e7)}, optional={"timeout_s": _SECONDS}),
+        "adopted": st.sampled_from(["succeeded", "failed", "dispatched", None]),
+    },
+)
+_KNOWN_OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue": st.text(max_size=5) | st.none(),
+        "priority": st.integers(0, 255) | st.none(),
+        "expires": st.integers(-5, 10**6) | st.datetimes(timezones=st.timezones()).map(str) | st.none(),
+        "compression": st.sampled_from(sorted(COMPRESSIONS)) | st.none(),
+        "headers": st.dictionaries(st.text(max_size=5), _JSON, max_size=2),
+        "link": st.just({"task": "t"}) | st.lists(st.just({"task": "t"}), max_size=2) | st.none(),
+        "time_limit": st.floats(0, 1e6) | st.none(),
+        "serializer": st.sampled_from(["json", "yaml", "msgpack"]),
+    },
+)
 _TIMES = st.floats(0, 1e12) | st.integers(0, 10**12) | st.none() | st.datetimes(timezones=st.timezones()).map(str)
 
 
@@ -53,14 +104,21 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Make a valid definition document."""
     names = draw(st.lists(_NAMES.filter(lambda name: not name[-1].isdigit()), min_size=1, max_size=6, unique=True))
     nodes: list[dict[str, Any]] = []
+    hooks: list[dict[str, Any]] = []
     for position, name in enumerate(names):
         after = draw(st.lists(st.sampled_from(names[:position]), max_size=4)) if position else []
         if draw(st.integers(0, 3)) == 0:
-            nodes.append({"join": True, "name": name, "after": after})
+            kind: dict[str, Any] = draw(st.sampled_from([{"join": True}, {"gate": True}, {"sleep_s": 5}]))
+            nodes.append({**kind, "name": name, "after": after, "payload": draw(_JSON)})
             continue
+        if draw(st.integers(0, 5)) == 0 and position:
+            # Nothing may wait for a hook that waits for all ends.
+            hook = {"hook": draw(st.sampled_from(["success", "failure", "always"])), "task": "t", "retry": draw(_RETRIES)}
+            hooks.append({**hook, "name": f"hook of {position}"})
         options = draw(
             st.dictionaries(st.text(max_size=5).filter(lambda key: key not in {"eta", *RESERVED_OPTIONS}), _JSON, max_size=2)
         )
+        options |= draw(_KNOWN_OPTIONS)
         options |= {"countdown": draw(st.floats(0, 1e9) | st.none()), "eta": draw(_TIMES)}
         nodes.append(
             {
@@ -71,9 +129,15 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
                 "options": options,
                 "immutable": draw(st.booleans()),
                 "after": after,
+                **draw(_TASK_FIELDS),
             }
         )
-    document = {"nodes": nodes, "payload": draw(_JSON), "labels": draw(st.dictionaries(_NAMES, st.text(max_size=9), max_size=2))}
+    document = {
+        "nodes": nodes + hooks,
+        "policy": draw(_POLICIES),
+        "payload": draw(_JSON),
+        "labels": draw(st.dictionaries(_NAMES, st.text(max_size=9), max_size=2)),
+    }
     if draw(st.booleans()):
         document |= {"output": draw(st.sampled_from(names)), "name": draw(_NAMES), "key": draw(_NAMES)}
     return document
@@ -84,7 +148,9 @@ def _essence(definition: Definition) -> object:
     edges = [list(graph.dependencies(node)) for node in range(len(graph))]
     return (
         (graph.names, graph.signatures, graph.task_ids, edges, graph.output),
+        [(graph.policy(node), graph.is_join(node)) for node in range(len(graph))],
         (definition.name, definition.key, dict(definition.labels), definition.payload),
+        (definition.policy, definition.adopted),
     )
 
 
@@ -236,6 +302,146 @@ def test_refuses_a_bad_node_by_name(node: dict[str, Any], reason: str) -> None:
     """The right shape with a wrong content names the node, as that is what the author knows."""
     with pytest.raises(BadNode, match=f"node 'bad': {reason}"):
         decode({"nodes": [{"name": "bad", **node}]})
+
+
+@pytest.mark.parametrize(
+    ("node", "message", "next_step"),
+    [
+        # Another shape.
+        ({"tasks": "t"}, "node 'x': unknown field `tasks`, at $.nodes[1]", "did you mean 'task'?"),
+        ({"zzzz": 1}, "unknown field `zzzz`", "known are name, task, join"),
+        ({"task": 5}, "`task` must be text or null, and is a whole number, at $.nodes[1].task", "write text of 1 to 200"),
+        ({"after": "a"}, "`after` must be an array, and is text", "write an array"),
+        ({"after": ["a", 5]}, "`after[1]` must be text, and is a whole number", "write text"),
+        ({"rule": "all"}, "`rule` cannot be 'all'", "use one of all_succeeded, all_finished, any_failed, any_succeeded"),
+        ({"on_lost": "x"}, "`on_lost` cannot be 'x'", "use one of retry, fail, hold"),
+        ({"hook": "x"}, "`hook` cannot be 'x'", "use one of success, failure, always"),
+        ({"adopted": "x"}, "`adopted` cannot be 'x'", "use one of dispatched, failed, succeeded"),
+        ({"rule": 5}, "`rule` must be text, and is a whole number", "use one of all_succeeded"),
+        ({"immutable": "yes"}, "`immutable` must be true or false, and is text", "write true or false"),
+        ({"timeout_s": -1}, "`timeout_s` must be a number >= 0", "write a number from 0 to"),
+        ({"timeout_s": "5"}, "`timeout_s` must be a number, and is text", "write a number from 0 to"),
+        ({"retry": 3}, "`retry` must be an object or null, and is a whole number", "write an object with attempts, backoff_s"),
+        ({"retry": {"attempts": 0}}, "`retry.attempts` must be a whole number >= 1", "write a whole number from 1 to 1000"),
+        ({"retry": {"attempts": 1.5}}, "`retry.attempts` must be a whole number, and is a number", "write a whole number"),
+        ({"retry": {"attempt": 1}}, "unknown field `attempt` in `retry`", "did you mean 'attempts'?"),
+        ({"retry": {"jitter": 2}}, "`retry.jitter` must be a number <= 1", "write a number from 0 to 1"),
+        ({"poll": {}}, "the field `every_s` of `poll` is missing", "add `every_s`"),
+        ({"poll": {"every_s": 0}}, "`poll.every_s` must be a number >= 0.1", "write a number from 0.1 to"),
+        ({"pool": "x" * 201}, "`pool` must be text with a length <= 200", "write text of 0 to 200 characters"),
+        # Contradictions.
+        ({"gate": True}, "node 'x': a gate has no task", "leave out either `gate` or `task`"),
+        ({"task": None, "poll": {"every_s": 1}}, "a poll repeats a task, and `task` is missing", "name a task"),
+        ({"task": None, "hook": "always"}, "a hook runs a task, and `task` is missing", "name a task"),
+        ({"task": None, "gate": True, "args": [1]}, "a gate has a name, `after`, `rule`", "leave out `args`"),
+        ({"task": None, "gate": True, "sleep_s": 1}, "it is `gate` and `sleep_s` in one", "make two nodes of it"),
+        ({"task": None, "sleep_s": 1, "pool": "p"}, "a sleep has a name", "leave out `pool`"),
+        ({"task": None, "join": True, "adopted": "dispatched"}, "what has no task cannot have been", "leave out `adopted`"),
+        ({"hook": "always", "after": ["a"]}, "a hook waits for all ends", "leave out `after` and `rule`"),
+        ({"hook": "always", "poll": {"every_s": 1}}, "a hook is neither a poll nor adopted", "leave out `poll` or `hook`"),
+        ({"hook": "always", "adopted": "failed"}, "a hook is neither a poll nor adopted", "leave out `adopted` or `hook`"),
+        ({"rule": "any_failed"}, "rule 'any_failed' needs something to wait for", "name it in `after`"),
+        ({"retry": {"backoff_s": 9, "backoff_max_s": 3}}, "`retry`: the longest pause, 3 s, is shorter than", "raise"),
+        ({"args": {"a": 1}}, "`args` must be an array", "write `args: [1, 2]`"),
+        # Options that nobody could publish with.
+        ({"options": {"queue": 5}}, "`options.queue` must be text, and is 5", "give the queue's name"),
+        ({"options": {"routing_key": ["x"]}}, "`options.routing_key` must be text", "give the key"),
+        ({"options": {"exchange": {}}}, "`options.exchange` must be text", "give the exchange's name"),
+        ({"options": {"shadow": 1}}, "`options.shadow` must be text", "it is the name"),
+        ({"options": {"priority": "high"}}, "`options.priority` must be a whole number from 0 to 255, and is 'high'", "brokers"),
+        ({"options": {"priority": 256}}, "`options.priority` must be a whole number from 0 to 255, and is 256", "brokers"),
+        ({"options": {"priority": True}}, "`options.priority` must be a whole number", "brokers"),
+        ({"options": {"time_limit": "1h"}}, "`options.time_limit` must be a number of seconds", "for a bound from dispatch"),
+        ({"options": {"soft_time_limit": -1}}, "`options.soft_time_limit` must be a number of seconds", "for a bound"),
+        ({"options": {"compression": "zip"}}, "`options.compression` must be one that kombu knows", "use one of brotli"),
+        ({"options": {"compression": ["gzip"]}}, "`options.compression` must be one that kombu knows", "use one of"),
+        ({"options": {"delivery_mode": "fast"}}, "`options.delivery_mode` must be 1, 2, 'transient'", "leave it out"),
+        ({"options": {"headers": [1]}}, "`options.headers` must be an object", "write"),
+        ({"options": {"stamped_headers": "x"}}, "`options.stamped_headers` must be a list of names", "leave it out"),
+        ({"options": {"link": "t"}}, "`options.link` must be a signature or a list of them, and is 't'", "write"),
+        ({"options": {"link_error": [{"task": "t"}, {}]}}, "`options.link_error` must be a signature", "write"),
+        ({"options": {"expires": "soon"}}, "`options.expires` must be an ISO 8601 time", "write it as in 2030"),
+        ({"options": {"expires": "2030-01-01T00:00:00"}}, "`options.expires` has no time zone", "write it as in 2030"),
+        ({"options": {"expires": [1]}}, "`options.expires` must be a number of seconds or an ISO 8601 time, and is [1]", "write"),
+        ({"options": {"expires": 1e12}}, "`options.expires` must be a number of seconds", "write it as"),
+        ({"options": {"eta": "soon"}}, "`options.eta` must be an ISO 8601 time", "write it as in 2030"),
+    ],
+)  # fmt: skip
+def test_mistake_in_a_node_says_what_is_allowed(node: dict[str, Any], message: str, next_step: str) -> None:
+    """The node, the field, what is allowed and the next step: nobody has to look the form up."""
+    with pytest.raises((BadNode, BadRequest)) as caught:
+        decode({"nodes": [{"task": "t", "name": "a"}, {"task": "t", "name": "x", **node}]})
+    assert str(caught.value).startswith("node 'x': ")
+    assert message in str(caught.value)
+    assert caught.value.next_step.startswith(next_step)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "next_step"),
+    [
+        ({"node": []}, "unknown field `node`, at $", "did you mean 'nodes'?"),
+        ({"nodes": {}}, "`nodes` must be an array, and is an object, at $.nodes", "write an array"),
+        ({"nodes": [5]}, "node 1: a node must be an object, and is a whole number", "write an object with name, task"),
+        ({"nodes": [{"task": "t", "retry": 1}]}, "node 1 (task 't'): `retry` must be", "write an object"),
+        ({"policy": {"on_failure": "halt"}}, "`policy.on_failure` cannot be 'halt'", "use one of continue, stop"),
+        ({"policy": {"deadline_s": -1}}, "`policy.deadline_s` must be a number >= 0", "write a number from 0 to"),
+        ({"policy": {"weight": 0}}, "`policy.weight` must be a whole number >= 1", "write a whole number from 1 to 1000"),
+        ({"policy": {"priority": "high"}}, "`policy.priority` must be a whole number, and is text", "write a whole number"),
+        ({"policy": {"in_flight_max": -1}}, "`policy.in_flight_max` must be a whole number >= 0", "write a whole number, 0"),
+        ({"policy": {"retry": {"on": [1]}}}, "`policy.retry.on[0]` must be text", "write text of 1 to 200"),
+        ({"policy": {"retry": {"backoff_s": 601}}}, "`policy.retry`: the longest pause, 600 s, is shorter", "raise"),
+        ({"policy": {"start_at": "soon"}}, "`policy.start_at` must be an ISO 8601 time or Unix seconds", "write it as in 2030"),
+        ({"policy": {"start_at": []}}, "`policy.start_at` must be a number or text, and is an array", ""),
+        ({"policy": {"timeout": 1}}, "unknown field `timeout` in `policy`", "did you mean 'timeout_s'?"),
+        ({"labels": {"": "x"}}, "`labels` must be text with a length >= 1, at $.labels", "write an object"),
+        ({"labels": {"a": 1}}, "must be text, and is a whole number, at $.labels[...]", "write text"),
+        ({"name": ""}, "`name` must be text with a length >= 1", "write text of 1 to 200"),
+        ({"output": "tt"}, "`output` names 'tt', which is no node", "known are t-1"),
+        ({"version": "1"}, "`version` must be a whole number, and is text", "write a whole number"),
+    ],
+)  # fmt: skip
+def test_mistake_in_a_workflow_says_what_is_allowed(fields: dict[str, Any], message: str, next_step: str) -> None:
+    """The same for what concerns all nodes."""
+    with pytest.raises(BadRequest) as caught:
+        decode({"nodes": [{"task": "t"}], **fields})
+    assert message in str(caught.value)
+    assert caught.value.next_step.startswith(next_step)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"queue": "", "routing_key": "a.b", "exchange": "x", "exchange_type": "topic", "shadow": "s"},
+        {"priority": 0, "time_limit": 0.5, "soft_time_limit": 3, "delivery_mode": 2, "headers": {}},
+        {"expires": -5, "compression": "", "link": [], "link_error": {"task": "t"}, "stamped_headers": ["a"], "a": 5},
+        {"queue": None, "priority": None, "expires": None, "compression": None, "headers": None, "link": None},
+        {"mandatory": True, "anything": {"else": 1}},
+    ],
+)
+def test_what_can_be_published_is_accepted(options: dict[str, Any]) -> None:
+    """The checks refuse what fails at dispatch, and nothing else."""
+    (signature,) = decode_one(options=options).graph.signatures
+    assert signature is not None
+    assert json.loads(signature.options) == options
+
+
+def test_a_linter_reads_on() -> None:
+    """What cannot be published is a finding among others there, so the rest must be read."""
+    body = json.dumps({"nodes": [{"task": "t", "options": {"queue": 5, "expires": "soon"}}]}).encode()
+    assert len(wire.decode_definition(body, nodes_max=1, has_good_options=False).graph) == 1
+
+
+def test_compressions_are_those_of_kombu() -> None:
+    """Whatever this kombu knows is accepted."""
+    assert {*compression._aliases, *compression._encoders} <= COMPRESSIONS
+
+
+def test_a_missing_node_is_guessed_among_many() -> None:
+    """The look for a resembling name has a bound."""
+    nodes = [{"task": "t", "name": f"node-{number}"} for number in range(5000)]
+    with pytest.raises(UnknownDependency) as caught:
+        decode({"nodes": [*nodes, {"task": "t", "after": ["nod-7"]}]}, nodes_max=10_000)
+    assert caught.value.next_step == "did you mean 'node-7'?"
 
 
 def test_refuses_a_graph_that_cannot_run() -> None:

@@ -55,7 +55,7 @@ from dyrygentd.core.events import (
 )
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.pools import Pools, PoolView
-from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.states import IN_FLIGHT, NodeState
 from dyrygentd.core.verbs import Done, Request, Verb, perform
 from dyrygentd.core.workflow import Failure, HoldReason, RunningWorkflow
 from dyrygentd.errors import DyrygentError, InvariantBroken, WorkflowNotFound
@@ -164,6 +164,7 @@ class Engine:
     ) -> None:
         self.limits = limits or Limits()
         self.pools = pools or Pools()
+        self._has_pools = bool(self.pools)
         self._chance = chance
         self.counters = Counters()
         self.workflows: dict[str, RunningWorkflow] = {}
@@ -353,7 +354,7 @@ class Engine:
 
     def _dispatch_one(self, workflow: RunningWorkflow, now: float) -> None:
         self._touch(workflow)
-        pools = self._pools_of(workflow, workflow.next_ready())
+        pools = self._pools_of(workflow, workflow.next_ready()) if self._has_pools else ()
         full = self.pools.full_one(pools) if pools else None
         if full is not None:
             self.pools.wait(full, workflow.workflow_id, workflow.park(full))
@@ -379,15 +380,18 @@ class Engine:
         if late is not None:
             self._count_late_out(late)
         self._in_flight[task_id] = (workflow, node)
-        self.pools.take(self._pools_of(workflow, node))
+        if self._has_pools:
+            self.pools.take(self._pools_of(workflow, node))
         self._batch.watch.append(task_id)
         timeout_s = workflow.timeout_s(node)
         if timeout_s:
             self._set_timer(workflow.dispatched_at[node] + timeout_s, workflow, node)
 
     def _pools_of(self, workflow: RunningWorkflow, node: int) -> tuple[str, ...]:
+        if not self._has_pools:
+            return ()
         signature = workflow.graph.signatures[node]
-        return self.pools.needed_by(signature, workflow.graph.policy(node)) if self.pools and signature is not None else ()
+        return () if signature is None else self.pools.needed_by(signature, workflow.graph.policy(node))
 
     def _call_to(self, pools: set[str], now: float) -> bool:
         """Let those go on who stand in line for a pool that has places; tell whether there was anybody."""
@@ -424,7 +428,7 @@ class Engine:
         for node in workflow.take_changed():
             batch.save_nodes[workflow.workflow_id, node] = node_record(workflow, node)
             hold = workflow.holds.get(node) if workflow.holds else None
-            if self.pools and self.pools.has_guests and (hold is None or hold.reason is not HoldReason.POOL):
+            if self._has_pools and self.pools.has_guests and (hold is None or hold.reason is not HoldReason.POOL):
                 self.pools.leave(workflow.workflow_id, node)
             if hold is not None and hold.until:
                 self._set_timer(hold.until, workflow, node)
@@ -758,7 +762,8 @@ class Engine:
         place = self._in_flight.pop(task_id, None)
         if place is not None:
             self._batch.unwatch.append(task_id)
-            self._free_pools(*place)
+            if self._has_pools:
+                self._free_pools(*place)
 
     def _free_pools(self, workflow: RunningWorkflow, node: int) -> None:
         pools = self._pools_of(workflow, node)

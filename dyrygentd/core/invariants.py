@@ -42,7 +42,7 @@ def check_workflow(workflow: RunningWorkflow) -> None:
         raise InvariantBroken(f"{workflow!r} counts {workflow.bad_count} nodes that did not succeed, there are {bad}")
     if workflow.state.is_finished and (workflow.state is WorkflowState.SUCCEEDED) != (bad == 0):
         raise InvariantBroken(f"{workflow!r} has {bad} nodes that did not succeed")
-    in_heap = workflow.ready_nodes()
+    in_heap = list(workflow.ready)
     if len(in_heap) != workflow.ready_count or set(in_heap) != ready:
         raise InvariantBroken(f"{workflow!r} has {workflow.ready_count} nodes in its heap, {len(ready)} are ready")
 

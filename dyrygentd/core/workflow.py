@@ -30,114 +30,26 @@ instead, and what few nodes have (errors, values, holds, attempts) lives in dict
 import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum, StrEnum
-from heapq import heappop, heappush
-from typing import NamedTuple
-from uuid import NAMESPACE_URL, uuid5
 
 from dyrygentd.core.graph import Graph
-from dyrygentd.core.policy import (
-    LOST_MAX,
-    PLAIN_WORKFLOW,
-    FailureKind,
-    Hook,
-    NodePolicy,
-    OnFailure,
-    OnLost,
-    Retry,
-    Rule,
-    WorkflowPolicy,
-)
+from dyrygentd.core.notes import UNNEEDED, Failure, Hold, HoldReason, Live, Value, task_id_of_attempt
+from dyrygentd.core.policy import LOST_MAX, PLAIN_WORKFLOW, FailureKind, OnFailure, OnLost, Retry, WorkflowPolicy
+from dyrygentd.core.ready import ReadyNodes
+from dyrygentd.core.rules import How, Verdict, cleans_up, decides_at_once, verdict_of
 from dyrygentd.core.states import BAD, GOOD, IN_FLIGHT, SETTLED, TRANSITIONS, NodeState, WorkflowState
 from dyrygentd.errors import InvariantBroken
 
-_NODE_BITS = 32
-_NODE_MASK = (1 << _NODE_BITS) - 1
+__all__ = ["UNNEEDED", "Failure", "Hold", "HoldReason", "Live", "RunningWorkflow", "Value", "task_id_of_attempt"]
+
 _STATES = tuple(NodeState)
+#: The settled states have the highest numbers, so that one comparison tells most changes apart from an end.
+_FIRST_SETTLED = min(SETTLED)
 #: JSON texts that Python takes for false: a poll that returns one of them asks again.
 _FALSE = frozenset({b"null", b"false", b"0", b"0.0", b"-0.0", b'""', b"[]", b"{}"})
 #: Set back to waiting when something they wait for is: they never ran, or do not run just now.
 _SET_BACK = frozenset({NodeState.BLOCKED, NodeState.CANCELLED, NodeState.READY, NodeState.HELD, NodeState.RETRYING})
 #: Failures named in the summary that a hook gets.
 _SUMMARY_FAILURES_MAX = 20
-
-
-class HoldReason(StrEnum):
-    """Why a node does not go although its dependencies would let it."""
-
-    TIME = "time"
-    POLL = "poll"
-    GATE = "gate"
-    OPERATOR = "operator"
-    POOL = "pool"
-    LOST = "lost"
-    RETRY = "retry"
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What holds a node; ``until`` is 0 if no time ends it, ``pool`` names the pool that is full."""
-
-    reason: HoldReason
-    until: float = 0.0
-    pool: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """How a task failed.
-
-    Attributes:
-        error: One short line.
-        exception: Name of the exception's class, empty if it was none.
-        cause: What failures of one cause have in common: the exception and where it came from.
-    """
-
-    error: str
-    kind: FailureKind = FailureKind.TASK
-    exception: str = ""
-    cause: str = ""
-
-    @property
-    def fingerprint(self) -> str:
-        """Return what failures of one cause have in common, made of what there is."""
-        return self.cause or self.exception or self.kind.value
-
-
-@dataclass(slots=True)
-class Value:
-    """A value that somebody still needs."""
-
-    content: bytes
-    users: int
-
-
-class Live(NamedTuple):
-    """What a stored row tells about a node; see `RunningWorkflow` for the fields."""
-
-    node: int
-    state: NodeState
-    attempt: int = 0
-    dispatched_at: float = 0.0
-    settled_at: float = 0.0
-    held_until: float = 0.0
-    blocked_by: int | None = None
-    error: str = ""
-    value: bytes | None = None
-    reason: str = ""
-    is_on_hold: bool = False
-    failures: int = 0
-    polling_since: float = 0.0
-    cause: str = ""
-    late: str = ""
-
-
-class _Verdict(Enum):
-    WAIT = "wait"
-    GO = "go"
-    BLOCK = "block"
-    SKIP = "skip"
 
 
 class RunningWorkflow:
@@ -157,6 +69,7 @@ class RunningWorkflow:
         causes: ``{node: fingerprint}`` of failed nodes.
         unneeded: Nodes that were skipped by their rule, or whose task asked to be ignored.
         late: ``{node: state}`` stored by a worker after the node was settled without it.
+        ready: The nodes that wait for their turn.
         changed: Nodes whose record has changed since `take_changed`.
         is_changed: Whether its own record has.
         reported: Last state that a worker reported for a node in flight, such as ``STARTED`` or ``RETRY``.
@@ -166,8 +79,6 @@ class RunningWorkflow:
         "_bad",
         "_counts",
         "_is_stopped",
-        "_ready",
-        "_stale",
         "_unmet",
         "_unsettled",
         "_used",
@@ -193,6 +104,7 @@ class RunningWorkflow:
         "policy",
         "polling_since",
         "priority",
+        "ready",
         "reported",
         "result",
         "run",
@@ -255,8 +167,7 @@ class RunningWorkflow:
         self._bad = 0
         self.has_begun = False
         self._is_stopped = False
-        self._ready: list[int] = []
-        self._stale: set[int] = set()
+        self.ready = ReadyNodes(graph.heights)
         self.value_bytes_max = value_bytes_max
 
     def __repr__(self) -> str:
@@ -301,7 +212,7 @@ class RunningWorkflow:
             self._place(row.node, NodeState.READY if is_free else row.state)
             self._resume_details(row)
             if is_free:
-                self._push_ready(row.node)
+                self.ready.push(row.node)
             if row.value is not None:
                 values[row.node] = row.value
             if row.state in SETTLED:
@@ -364,11 +275,11 @@ class RunningWorkflow:
 
     def next_ready(self) -> int:
         """Return the ready node with the longest way to go."""
-        return self._ready[0] & _NODE_MASK
+        return self.ready.first
 
     def take_ready(self, now: float) -> int:
         """Take the ready node with the longest way to go and set it dispatching."""
-        node = self._pop_ready()
+        node = self.ready.pop()
         self.dispatched_at[node] = now
         if self.graph.policies and self.graph.policy(node).poll_every_s:
             self.polling_since.setdefault(node, now)
@@ -377,7 +288,7 @@ class RunningWorkflow:
 
     def park(self, pool: str) -> int:
         """Hold the ready node that is next because a pool is full. Not recorded: after a restart it is ready again."""
-        node = self._pop_ready()
+        node = self.ready.pop()
         is_changed = node in self.changed
         self.holds[node] = Hold(HoldReason.POOL, pool=pool)
         self._move(node, NodeState.HELD)
@@ -425,7 +336,7 @@ class RunningWorkflow:
         if policy.poll_timeout_s and now + policy.poll_every_s > since + policy.poll_timeout_s:
             error = f"the poll did not return anything true within {policy.poll_timeout_s:g} s"
             self._fail(node, Failure(error, FailureKind.INFRASTRUCTURE, cause="poll timeout"), now)
-        elif self._is_stopped and self._is_no_cleanup(node):
+        elif self._is_stopped and not cleans_up(self.graph.policy(node)):
             self._settle(node, NodeState.CANCELLED, now)
         else:
             self._again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s))
@@ -436,7 +347,7 @@ class RunningWorkflow:
         retry = self.retry_of(node)
         failures = self.failures.get(node, 0) + 1
         has_another = retry is not None and retry.applies_to(failure.kind, failure.exception, failures)
-        if retry is not None and has_another and not (self._is_stopped and self._is_no_cleanup(node)):
+        if retry is not None and has_another and not (self._is_stopped and not cleans_up(self.graph.policy(node))):
             self._try_again(node, failure, now + retry.pause_s(failures, chance))
         else:
             self._fail(node, failure, now)
@@ -449,7 +360,7 @@ class RunningWorkflow:
                 self.errors[node] = error
                 self._again(node, NodeState.HELD, Hold(HoldReason.LOST))
             case OnLost.RETRY if self.failures.get(node, 0) + 1 < LOST_MAX and not (
-                self._is_stopped and self._is_no_cleanup(node)
+                self._is_stopped and not cleans_up(self.graph.policy(node))
             ):
                 retry = self.retry_of(node) or Retry()
                 self._try_again(node, failure, now + retry.pause_s(self.failures.get(node, 0) + 1, chance))
@@ -501,7 +412,7 @@ class RunningWorkflow:
                 in_flight.append(node)
             self._move(node, NodeState.CANCELLED)
             self.settled_at[node] = now
-        self._clear_ready()
+        self.ready.clear()
         self._unmet = array("I", bytes(self._unmet.itemsize * len(self.graph)))
         self.on_hold.clear()
         self.reported.clear()
@@ -527,11 +438,7 @@ class RunningWorkflow:
 
     def _is_given_up(self, node: int) -> bool:
         """Tell whether a node is cancelled when another one's failure stops the workflow."""
-        return self.states[node] not in SETTLED and self.states[node] not in IN_FLIGHT and self._is_no_cleanup(node)
-
-    def _is_no_cleanup(self, node: int) -> bool:
-        policy = self.graph.policy(node)
-        return policy.hook is None and policy.rule not in (Rule.ALL_FINISHED, Rule.ANY_FAILED)
+        return self.states[node] not in SETTLED and self.states[node] not in IN_FLIGHT and not cleans_up(self.graph.policy(node))
 
     def _cancel_open(self, nodes: Iterable[int], now: float) -> None:
         for node in nodes:
@@ -540,12 +447,12 @@ class RunningWorkflow:
             if state in SETTLED:
                 continue
             if state == NodeState.READY:
-                self._unready(node)
+                self.ready.remove(node)
             self._settle(node, NodeState.CANCELLED, now)
 
     def set_aside(self, error: str, now: float) -> None:
         """End a workflow that contradicts itself, as it stands; its story is kept in ``error``."""
-        self._clear_ready()
+        self.ready.clear()
         self.error = error
         self.state, self.finished_at = WorkflowState.FAILED, now
         self.is_changed = True
@@ -571,7 +478,7 @@ class RunningWorkflow:
         self.on_hold.add(node)
         self.changed.add(node)
         if self.states[node] == NodeState.READY:
-            self._unready(node)
+            self.ready.remove(node)
             self.holds[node] = Hold(HoldReason.OPERATOR)
             self._move(node, NodeState.HELD)
         elif self.states[node] == NodeState.HELD and self.holds[node].reason is HoldReason.POOL:
@@ -595,7 +502,7 @@ class RunningWorkflow:
                     continue  # A join that the skip of the one before has finished.
                 reopened |= self.reopen([node], now, is_considered=False)
             if self.states[node] == NodeState.READY:
-                self._unready(node)
+                self.ready.remove(node)
             self.errors.pop(node, None)
             self.causes.pop(node, None)
             self._settle(node, NodeState.SKIPPED, now, value=value)
@@ -661,7 +568,7 @@ class RunningWorkflow:
             self._used[node] = used
         self.dispatched_at[node] = self.settled_at[node] = 0.0
         if self.states[node] == NodeState.READY:
-            self._unready(node)
+            self.ready.remove(node)
         self.errors.pop(node, None)
         self.causes.pop(node, None)
         self.blocked_by.pop(node, None)
@@ -696,7 +603,8 @@ class RunningWorkflow:
 
     def attempt_of(self, node: int) -> int:
         """Return how often the node was dispatched, 0 if never."""
-        return self._used.get(node, 0) + (1 if self.dispatched_at[node] else 0)
+        used = self._used.get(node, 0) if self._used else 0
+        return used + 1 if self.dispatched_at[node] else used
 
     def task_id_of(self, node: int) -> str:
         """Return the task id of the node's present attempt, or its last one; empty for what has no task."""
@@ -721,11 +629,7 @@ class RunningWorkflow:
     @property
     def ready_count(self) -> int:
         """Number of nodes that wait for their turn."""
-        return len(self._ready) - len(self._stale)
-
-    def ready_nodes(self) -> list[int]:
-        """Return the nodes that wait for their turn, in no order."""
-        return [entry & _NODE_MASK for entry in self._ready if entry & _NODE_MASK not in self._stale]
+        return len(self.ready)
 
     def unmet_count(self, node: int) -> int:
         """Return how many dependencies of a node have not settled."""
@@ -744,7 +648,7 @@ class RunningWorkflow:
     @property
     def can_dispatch(self) -> bool:
         """Tell whether a node may be dispatched as far as this workflow is concerned."""
-        if not self._ready or self.state is not WorkflowState.RUNNING:
+        if not self.ready.heap or self.state is not WorkflowState.RUNNING:
             return False
         return not self.policy.in_flight_max or self.in_flight_count < self.policy.in_flight_max
 
@@ -885,51 +789,38 @@ class RunningWorkflow:
     def _decide(self, node: int, settled: int, stack: list[tuple[int, NodeState, bytes | None, str]], now: float) -> None:
         """Decide a waiting node that has a policy, after one of its dependencies has settled."""
         policy = self.graph.policy(node)
-        if self._unmet[node] and not self._decides_at_once(policy, settled):
+        if self._unmet[node] and not decides_at_once(policy, is_bad=self.states[settled] in BAD):
             return
         verdict, blame = self._verdict(node)
         match verdict:
-            case _Verdict.BLOCK:
+            case Verdict.BLOCK:
                 self.blocked_by[node] = blame
                 stack.append((node, NodeState.BLOCKED, None, ""))
-            case _Verdict.SKIP:
+            case Verdict.SKIP:
                 self.unneeded.add(node)
                 stack.append((node, NodeState.SKIPPED, None, ""))
-            case _Verdict.GO if self.graph.is_join(node):
+            case Verdict.GO if self.graph.is_join(node):
                 stack.append(self._handed_on(node))
-            case _Verdict.GO:
+            case Verdict.GO:
                 self._make_ready(node, now)
-
-    def _decides_at_once(self, policy: NodePolicy, settled: int) -> bool:
-        """Tell whether this one dependency decides, whatever becomes of the others; saves looking at all of them each time."""
-        if policy.hook is not None:
-            return False
-        is_bad = self.states[settled] in BAD
-        match policy.rule:
-            case Rule.ALL_SUCCEEDED | Rule.NONE_FAILED | Rule.ANY_FAILED:
-                return is_bad
-            case Rule.ANY_SUCCEEDED:
-                return not is_bad
-            case Rule.ALL_FINISHED:
-                return False
 
     def _consider(self, node: int, now: float) -> None:
         """Decide a waiting node from how its dependencies stand."""
         verdict, blame = self._verdict(node)
         match verdict:
-            case _Verdict.BLOCK:
+            case Verdict.BLOCK:
                 self.blocked_by[node] = blame
                 self._settle(node, NodeState.BLOCKED, now)
-            case _Verdict.SKIP:
+            case Verdict.SKIP:
                 self.unneeded.add(node)
                 self._settle(node, NodeState.SKIPPED, now)
-            case _Verdict.GO if self.graph.is_join(node):
+            case Verdict.GO if self.graph.is_join(node):
                 _, state, value, error = self._handed_on(node)
                 self._settle(node, state, now, value=value, error=error)
-            case _Verdict.GO:
+            case Verdict.GO:
                 self._make_ready(node, now)
 
-    def _verdict(self, node: int) -> tuple[_Verdict, int]:
+    def _verdict(self, node: int) -> tuple[Verdict, int]:
         """Return what a node's rule makes of its dependencies, and who is to blame if they block it."""
         blame, has_good, has_unneeded = -1, False, False
         for dependency in self.graph.dependencies(node):
@@ -942,25 +833,8 @@ class RunningWorkflow:
                 has_good = True
         waits, has_bad = bool(self._unmet[node]), blame >= 0
         to_blame = self.blocked_by.get(blame, blame)
-        policy = self.graph.policy(node)
-        if policy.hook is not None:
-            applies = policy.hook is Hook.ALWAYS or (policy.hook is Hook.FAILURE) == has_bad
-            return (_Verdict.WAIT if waits else _Verdict.GO if applies else _Verdict.SKIP), to_blame
-        match policy.rule:
-            case Rule.ALL_SUCCEEDED:
-                verdict = (
-                    _Verdict.BLOCK if has_bad else _Verdict.WAIT if waits else _Verdict.SKIP if has_unneeded else _Verdict.GO
-                )
-            case Rule.NONE_FAILED:
-                verdict = _Verdict.BLOCK if has_bad else _Verdict.WAIT if waits else _Verdict.GO
-            case Rule.ALL_FINISHED:
-                verdict = _Verdict.WAIT if waits else _Verdict.GO
-            case Rule.ANY_FAILED:
-                verdict = _Verdict.GO if has_bad else _Verdict.WAIT if waits else _Verdict.SKIP
-            case Rule.ANY_SUCCEEDED:
-                missed = _Verdict.BLOCK if has_bad else _Verdict.SKIP
-                verdict = _Verdict.GO if has_good else _Verdict.WAIT if waits else missed
-        return verdict, to_blame
+        how = How(waits, has_bad, has_good, has_unneeded)
+        return verdict_of(self.graph.policy(node), how), to_blame
 
     def _handed_on(self, node: int) -> tuple[int, NodeState, bytes | None, str]:
         """Return how a node without a task settles, with the value that it hands on."""
@@ -984,7 +858,7 @@ class RunningWorkflow:
             self._move(node, NodeState.HELD)
         else:
             self._move(node, NodeState.READY)
-            self._push_ready(node)
+            self.ready.push(node)
 
     def _hold_for(self, node: int, now: float) -> Hold | None:
         signature = self.graph.signatures[node]
@@ -1009,32 +883,7 @@ class RunningWorkflow:
             self._settle(node, state, now, value=value, error=error)
         else:
             self._move(node, NodeState.READY)
-            self._push_ready(node)
-
-    def _push_ready(self, node: int) -> None:
-        if self._stale and node in self._stale:
-            self._stale.remove(node)  # It still stands where it belongs.
-            return
-        heappush(self._ready, (NODE_HEIGHT_MAX - self.graph.heights[node]) << _NODE_BITS | node)
-
-    def _unready(self, node: int) -> None:
-        """Take a node out of the heap: where it stands it is only marked, unless it is the first."""
-        self._stale.add(node)
-        self._drop_stale()
-
-    def _pop_ready(self) -> int:
-        node = heappop(self._ready) & _NODE_MASK
-        if self._stale:
-            self._drop_stale()
-        return node
-
-    def _drop_stale(self) -> None:
-        while self._ready and self._ready[0] & _NODE_MASK in self._stale:
-            self._stale.remove(heappop(self._ready) & _NODE_MASK)
-
-    def _clear_ready(self) -> None:
-        self._ready.clear()
-        self._stale.clear()
+            self.ready.push(node)
 
     def _finish_by_counts(self, now: float) -> None:
         self._finish(WorkflowState.FAILED if self._bad else WorkflowState.SUCCEEDED, now)
@@ -1110,11 +959,13 @@ class RunningWorkflow:
         )
 
     def _place(self, node: int, state: NodeState) -> None:
-        before = self.state_of(node)
+        before = self.states[node]
         self.states[node] = state
-        if not self.graph.is_join(node):
+        if self.graph.signatures[node] is not None or not self.graph.is_join(node):
             self._counts[before] -= 1
             self._counts[state] += 1
+        if before < _FIRST_SETTLED and state < _FIRST_SETTLED:
+            return
         self._unsettled += (before in SETTLED) - (state in SETTLED)
         self._bad += (state in BAD) - (before in BAD)
         if state in SETTLED:
@@ -1122,15 +973,3 @@ class RunningWorkflow:
                 self.holds.pop(node, None)
             if self.on_hold:
                 self.on_hold.discard(node)
-
-
-def task_id_of_attempt(first: str, attempt: int) -> str:
-    """Return the task id of a later attempt: always the same for one attempt, and never that of another."""
-    return first if attempt <= 1 else str(uuid5(NAMESPACE_URL, f"dyrygentd:{first}:{attempt}"))
-
-
-#: Word in a node's record: it was skipped by its rule or its task, not by an operator.
-UNNEEDED = "unneeded"
-
-#: Heights are counted down from here, so that the smallest number in a heap is the node with the longest way to go.
-NODE_HEIGHT_MAX = (1 << 31) - 1

@@ -83,7 +83,7 @@ class Archive:
         assert document is not None
 
         def rebuild() -> RunningWorkflow:
-            definition = wire.decode_definition(document, nodes_max=NODES_MAX)
+            definition = wire.decode_definition(document, nodes_max=NODES_MAX, has_good_options=False)
             return restore(
                 stored.record,
                 stored.nodes,

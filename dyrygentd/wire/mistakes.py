@@ -81,8 +81,9 @@ def _allowed(place: Any) -> str:
     match _without_null(place):
         case inspect.IntType(ge=low, le=high) | inspect.FloatType(ge=low, le=high) as number:
             word = "a whole number" if isinstance(number, inspect.IntType) else "a number"
-            bounds = f" from {low:g} to {high:g}" if low is not None and high is not None else f", {low:g} or more"
-            return f"write {word}{bounds if low is not None else ''}"
+            if low is None or high is None:
+                return f"write {word}" if low is None else f"write {word}, {low:g} or more"
+            return f"write {word} from {low:g} to {high:g}"
         case inspect.StrType(min_length=low, max_length=high):
             return f"write text of {low or 0} to {high} characters" if high is not None else "write text"
         case inspect.EnumType() | inspect.LiteralType() as words:

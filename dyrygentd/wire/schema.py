@@ -44,12 +44,12 @@ def definition_schema() -> dict[str, Any]:
     definitions = described["$defs"]
     definitions["ParameterDocument"] = schema(ParameterDocument)["$defs"]["ParameterDocument"]
     definitions["ParameterDocument"]["properties"]["type"].pop("default", None)
+    words = {f"#/$defs/{name}" for name, form in definitions.items() if "enum" in form}
     for name, form in definitions.items():
-        if name != "ParameterDocument":
-            properties = form.get("properties", {})
-            form.get("properties", {}).update(
-                {field: about if field in _NOT_EXPANDED else _with_reference(about) for field, about in properties.items()}
-            )
+        if name != "ParameterDocument" and "properties" in form:
+            for field, about in form["properties"].items():
+                if field not in _NOT_EXPANDED:
+                    form["properties"][field] = _with_reference(about, words)
     _describe_parameters(definitions["WorkflowDocument"]["properties"]["parameters"])
     return {"$schema": SCHEMA_DIALECT, "title": "dyrygentd definition", **described}
 
@@ -61,14 +61,18 @@ def _describe_parameters(parameters: dict[str, Any]) -> None:
     members["additionalProperties"] = {"anyOf": [plain, {"$ref": "#/$defs/ParameterDocument"}]}
 
 
-def _with_reference(about: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a property that takes a reference as well; what describes it stays beside the choice."""
+def _with_reference(about: dict[str, Any], words: set[str]) -> dict[str, Any]:
+    """Return the schema of a property that takes a reference as well; what describes it stays beside the choice.
+
+    Args:
+        words: References to sets of words.
+    """
     beside: dict[str, Any] = {key: about[key] for key in ("description", "default") if key in about}
     inner = {key: value for key, value in about.items() if key not in beside}
     if not inner or inner.get("type") == "string":
         return about
     if inner.get("type") == "array" and isinstance(inner.get("items"), dict):
-        inner["items"] = _with_reference(inner["items"])
-    reference = _WITH_REFERENCE if "enum" in inner else _REFERENCE
+        inner["items"] = _with_reference(inner["items"], words)
     choices = inner["anyOf"] if inner.keys() == {"anyOf"} else [inner]
-    return {**beside, "anyOf": [*choices, reference]}
+    is_word = any("enum" in choice or choice.get("$ref") in words for choice in choices)
+    return {**beside, "anyOf": [*choices, _WITH_REFERENCE if is_word else _REFERENCE]}

@@ -7,7 +7,7 @@ Graphs are written in a small notation, one node a line or separated by ``;``::
     &j < a b            a join of a and b
     c < j countdown=5   held for 5 s once it is free; also eta=UNIX_SECONDS, expires=UNIX_SECONDS and id=TASK_ID
     g < c gate=1        waits for a release; also sleep=SECONDS, poll=SECONDS, timeout=SECONDS, retry=ATTEMPTS, rule=RULE,
-                        pool=NAME, on_lost=WHAT, and hook=WHEN
+                        pool=NAME, on_lost=WHAT, hook=WHEN; with a retry backoff=, backoff_max=, jitter= and on=WHICH,WHICH
 
 Task ids are ``workflow/node`` unless ``id=`` says otherwise.
 """
@@ -65,7 +65,7 @@ def _parse_policy(options: dict[str, str]) -> NodePolicy:
     policy = NodePolicy(
         rule=Rule(options.get("rule", Rule.ALL_SUCCEEDED)),
         pool=options.get("pool", ""),
-        retry=Retry(attempts=int(options["retry"]), jitter=0.0) if "retry" in options else None,
+        retry=_parse_retry(options) if "retry" in options else None,
         timeout_s=float(options.get("timeout", 0)),
         on_lost=OnLost(options["on_lost"]) if "on_lost" in options else None,
         is_gate="gate" in options,
@@ -75,6 +75,16 @@ def _parse_policy(options: dict[str, str]) -> NodePolicy:
         hook=Hook(options["hook"]) if "hook" in options else None,
     )
     return PLAIN if policy == PLAIN else policy
+
+
+def _parse_retry(options: dict[str, str]) -> Retry:
+    return Retry(
+        attempts=int(options["retry"]),
+        backoff_s=float(options.get("backoff", 1)),
+        backoff_max_s=float(options.get("backoff_max", 600)),
+        jitter=float(options.get("jitter", 0)),
+        on=frozenset(options.get("on", "any").split(",")),
+    )
 
 
 def states_of(workflow: RunningWorkflow) -> dict[str, str]:
@@ -92,6 +102,7 @@ class Conversation:
 
     def __init__(self, limits: Limits | None = None, *, pools: dict[str, int] | None = None) -> None:
         self.pools = pools or {}
+        self.chance = 0.0
         self.restart(limits or Limits())
         self.now = START
         self.policies: dict[str, WorkflowPolicy] = {}
@@ -103,7 +114,7 @@ class Conversation:
     def restart(self, limits: Limits) -> None:
         """Begin with an engine that knows nothing."""
         self.limits = limits
-        self.engine = Engine(limits, pools=Pools(self.pools))
+        self.engine = Engine(limits, pools=Pools(self.pools), chance=lambda: self.chance)
 
     def check(self) -> None:
         """Check every invariant of the engine."""

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from dyrygentd.core.engine import Engine, Limits
 from dyrygentd.core.invariants import check_engine, check_workflow
 from dyrygentd.core.states import NodeState, WorkflowState
-from dyrygentd.core.workflow import Hold, HoldReason, RunningWorkflow
+from dyrygentd.core.workflow import Hold, HoldReason, RunningWorkflow, Value
 from dyrygentd.errors import InvariantBroken
 from tests.core.conversation import Conversation
 
@@ -39,7 +40,29 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "counts": (lambda workflow: workflow._counts.__setitem__(NodeState.FAILED, 1), "counts 1 failed nodes, there are 0"),
     "unsettled": (lambda workflow: setattr(workflow, "_unsettled", 7), "counts 7 unsettled nodes, there are 4"),
     "ended too early": (lambda workflow: setattr(workflow, "state", WorkflowState.FAILED), "has 4 unsettled nodes"),
-    "heap": (lambda workflow: workflow._push_ready(2), "has 1 nodes in its heap, 0 are ready"),
+    "bad": (lambda workflow: setattr(workflow, "_bad", 2), "counts 2 nodes that did not succeed, there are 0"),
+    "unmet": (lambda workflow: workflow._unmet.__setitem__(2, 2), "counts 2 unmet dependencies, there are 1"),
+    "blames somebody": (lambda workflow: workflow.blocked_by.update({2: 0}), "is blocked by nobody, or blames one"),
+    "not needed": (lambda workflow: workflow.unneeded.add(2), "is not needed, and not skipped"),
+    "held when settled": (lambda workflow: workflow.on_hold.add(0), "is settled, and an operator's hold is left"),
+    "time of an end": (
+        lambda workflow: workflow.settled_at.__setitem__(2, 1.0),
+        "is settled without a time, or has one too early",
+    ),
+    "a value too early": (lambda workflow: workflow.values.update({2: Value(b"1", 1)}), "has a value and no success"),
+    "held without an operator": (
+        lambda workflow: workflow.holds.update({3: Hold(HoldReason.OPERATOR)}),
+        "is held by an operator who does not hold it",
+    ),
+    "held for ever": (
+        lambda workflow: workflow.holds.update({3: Hold(HoldReason.TIME)}),
+        "until a time that its reason does not",
+    ),
+    "retry that is none": (
+        lambda workflow: workflow.holds.update({3: Hold(HoldReason.RETRY, 1.0)}),
+        "is retrying without a retry",
+    ),
+    "heap": (lambda workflow: workflow.ready.push(2), "has 1 nodes in its heap, 0 are ready"),
 }
 
 
@@ -64,3 +87,32 @@ def test_finds_a_wrong_table_of_what_is_in_flight(conversation: Conversation) ->
     with pytest.raises(InvariantBroken, match=r"in flight by the table: \{'w/b'"):
         check_engine(conversation.engine)
     conversation.restart(conversation.limits)
+
+
+def _lose_rings(engine: Engine) -> None:
+    engine._rings.clear()
+    engine._ring_of.clear()
+
+
+#: ``(what is damaged, what the checker says)`` in an engine with ``a pool=p; b pool=p; c countdown=9; d; e``, one task in flight.
+ENGINE_DAMAGES: dict[str, tuple[Callable[[Engine], object], str]] = {
+    "ring": (_lose_rings, "could dispatch, but stands in no ring"),
+    "ring of another priority": (lambda engine: engine._ring_of.update(w=1), "stands in no ring of its priority"),
+    "two rings": (lambda engine: engine._rings[0].append("w"), "the rings are"),
+    "timers": (lambda engine: engine._timers.clear(), "waits for times that nobody looks at"),
+    "late": (lambda engine: engine._late_in.update(w=1), "late tasks of"),
+    "places": (lambda engine: engine.pools.give_back(("p",)), "places taken in pools"),
+    "line": (lambda engine: engine.pools.leave("w", 1), "does not stand in line"),
+}
+
+
+@pytest.mark.parametrize("damage", ENGINE_DAMAGES)
+def test_finds_damage_in_the_engine(damage: str) -> None:
+    """A table that disagrees with the workflows would lose a turn, a time or a place, silently."""
+    conversation = Conversation(Limits(in_flight_max=2), pools={"p": 1})
+    conversation.submit("a pool=p; b pool=p; c countdown=9; d; e")
+    check_engine(conversation.engine)
+    harm, complaint = ENGINE_DAMAGES[damage]
+    harm(conversation.engine)
+    with pytest.raises(InvariantBroken, match=complaint):
+        check_engine(conversation.engine)

@@ -9,11 +9,13 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from dyrygentd.core.effects import Batch
+from dyrygentd.core.effects import Answer, Batch
 from dyrygentd.core.engine import Limits
 from dyrygentd.core.events import (
     DrainRequested,
@@ -21,13 +23,18 @@ from dyrygentd.core.events import (
     MessagePublished,
     MessageRefused,
     TaskFailed,
+    TaskIgnored,
+    TaskLost,
     TaskReported,
     TaskRevoked,
     TaskSucceeded,
     VerbRequested,
 )
+from dyrygentd.core.policy import FailureKind, OnFailure, WorkflowPolicy
+from dyrygentd.core.states import NODE_STATE_OF_WORD
 from dyrygentd.core.verbs import Request, Verb
-from tests.core.conversation import START, Conversation
+from dyrygentd.core.workflow import task_id_of_attempt
+from tests.core.conversation import START, Conversation, parse_graph
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
 
@@ -81,6 +88,11 @@ def _play_block(conversation: Conversation, lines: list[str]) -> list[str]:
         elif word == "crash":
             conversation.crash()
             is_turn = True
+        elif word == "chance":
+            conversation.chance = float(arguments[0])
+        elif word == "pools":
+            conversation.pools = {name: int(size) for name, size in (argument.split("=") for argument in arguments)}
+            conversation.restart(conversation.limits)
         elif word == "limits":
             limits = {name: int(number) for name, number in (argument.split("=") for argument in arguments)}
             conversation.restart(Limits(**limits))
@@ -88,17 +100,44 @@ def _play_block(conversation: Conversation, lines: list[str]) -> list[str]:
             conversation.now += float(arguments[0])
             is_turn = True
         elif word == "submit":
-            output = next((argument.removeprefix("output=") for argument in arguments[1:]), None)
-            conversation.tell(conversation.submission(body, arguments[0], output=output))
+            conversation.tell(_submission(conversation, body, *arguments))
             is_turn = True
         else:
-            conversation.tell(_EVENTS[word](*arguments))
+            # Later attempts are written ``w/a#2``.
+            first, _, attempt = arguments[0].partition("#") if arguments else ("", "", "")
+            event = _EVENTS[word](*([task_id_of_attempt(first, int(attempt))] if attempt else arguments[:1]), *arguments[1:])
+            is_over = isinstance(event, VerbRequested) and event.workflow_id not in conversation.engine.workflows
+            if is_over and isinstance(event, VerbRequested) and event.workflow_id in conversation.workflows:
+                event = replace(event, restored=conversation.restored(event.workflow_id))
+            conversation.tell(event)
             is_turn = True
     if is_turn:
         batch = conversation.take()
         conversation.save(batch)
         outcome += _described(conversation, batch)
     return outcome
+
+
+def _submission(conversation: Conversation, body: str, workflow_id: str, *arguments: str) -> Event:
+    """Read ``output=NODE``, the fields of a policy (``on_failure=stop``, ``start=`` and ``deadline=`` in seconds from the
+    beginning) and ``adopted=NODE:STATE``."""
+    options = [argument.split("=", 1) for argument in arguments]
+    found = dict(options)
+    policy = WorkflowPolicy(
+        on_failure=OnFailure(found.get("on_failure", "continue")),
+        start_at=START + float(found["start"]) if "start" in found else 0.0,
+        deadline_s=float(found.get("deadline", 0)),
+        priority=int(found.get("priority", 0)),
+        weight=int(found.get("weight", 1)),
+        in_flight_max=int(found.get("in_flight_max", 0)),
+    )
+    graph = parse_graph(body, workflow_id, output=found.get("output"))
+    adopted = {}
+    for node, _, state in (value.partition(":") for option, value in options if option == "adopted"):
+        number = graph.number(node)
+        assert number is not None
+        adopted[number] = NODE_STATE_OF_WORD[state]
+    return conversation.submission(graph, workflow_id, policy=policy, adopted=adopted)
 
 
 def _succeeded(task_id: str, value: str = "null") -> Event:
@@ -127,15 +166,25 @@ _EVENTS: dict[str, Callable[..., Event]] = {
     "published": MessagePublished,
     "refused": MessageRefused,
     "succeeded": _succeeded,
-    "failed": TaskFailed,
+    "failed": lambda task_id, error, exception="", kind="task": TaskFailed(task_id, error, exception, FailureKind(kind)),
     "revoked": TaskRevoked,
     "reported": TaskReported,
-    "cancel": lambda workflow_id: _verb("cancel", workflow_id),
+    "ignored": TaskIgnored,
+    "lost": TaskLost,
+    "expired": lambda task_id: TaskRevoked(task_id, "expired", is_expired=True),
+    **{verb.value: partial(_verb, verb.value) for verb in Verb},
+    "cancel": lambda workflow_id, *arguments: _verb("cancel", workflow_id, "ticket=0", *arguments),
     "drain": DrainRequested,
 }
 
 
 def _described(conversation: Conversation, batch: Batch) -> list[str]:
+    later = {
+        task_id_of_attempt(task_id, attempt): f"{task_id}#{attempt}"
+        for graph in conversation.graphs.values()
+        for task_id in graph.task_ids
+        for attempt in range(2, 9)
+    }
     lines = []
     for workflow_id, record in batch.save_workflows.items():
         document = " with its definition" if record.document is not None else ""
@@ -143,25 +192,43 @@ def _described(conversation: Conversation, batch: Batch) -> list[str]:
         lines.append(f"save {workflow_id}: {record.state}{document}{result}{_error(record.error)}")
     for (workflow_id, node), row in sorted(batch.save_nodes.items()):
         names = conversation.graphs[workflow_id].names
-        held = f" for {row.held_until - conversation.now:g} s" if row.held_until else ""
+        why = f" ({row.reason})" if row.reason not in ("", "time") else ""
+        held = f"{why} for {row.held_until - conversation.now:g} s" if row.held_until else why
         blame = "" if row.blocked_by is None else f" by {names[row.blocked_by]}"
         value = "" if row.value is None else f" value={row.value.decode()}"
         lines.append(f"save {workflow_id}/{names[node]}: {row.state}{held}{blame}{value}{_error(row.error)}")
-    lines += [f"watch {task_id}" for task_id in batch.watch]
+    lines += [f"watch {later.get(task_id, task_id)}" for task_id in batch.watch]
     for message in batch.publish:
         name = conversation.graphs[message.workflow_id].names[message.node]
-        shown = message.task_id if message.task_id == f"{message.workflow_id}/{name}" else f"{name} as {message.task_id}"
+        task_id = later.get(message.task_id, message.task_id)
+        shown = task_id if task_id.partition("#")[0] == f"{message.workflow_id}/{name}" else f"{name} as {task_id}"
         taken = "" if message.input is None else f" input={message.input.decode()}"
         parent = f" parent={message.parent_id}" if message.parent_id else ""
         lines.append(f"publish {shown}{taken}{parent}")
-    lines += [f"unwatch {task_id}" for task_id in batch.unwatch]
-    lines += [f"revoke {revoke.task_id}{' and terminate' if revoke.terminate else ''}" for revoke in batch.revoke]
+    lines += [f"unwatch {later.get(task_id, task_id)}" for task_id in batch.unwatch]
+    lines += [
+        f"revoke {later.get(revoke.task_id, revoke.task_id)}{' and terminate' if revoke.terminate else ''}"
+        for revoke in batch.revoke
+    ]
     lines += [f"revoke all of {revoke.stamp}" for revoke in batch.revoke_stamped]
+    for entry in batch.journal:
+        by, why = f" by {entry.by}" if entry.by else "", f" because {entry.why}" if entry.why else ""
+        detail = f" ({entry.detail})" if entry.detail else ""
+        if entry.by or entry.why or any(answer.ticket for answer in batch.answers):
+            lines.append(f"journal {entry.workflow_id}: {entry.verb} of {entry.count} nodes{by}{why}{detail}")
+    lines += [f"answer {_answer(answer)}" for answer in batch.answers]
     lines += [f"finished {workflow.workflow_id}: {workflow.state}" for workflow in batch.finished]
     deadline = conversation.engine.next_deadline()
     if deadline is not None and deadline > conversation.now:
         lines.append(f"next deadline at {deadline - START:g} s")
     return lines
+
+
+def _answer(answer: Answer) -> str:
+    if answer.error is not None:
+        step = f"; {answer.error.next_step}" if answer.error.next_step else ""
+        return f"{answer.ticket}: {answer.error}{step}"
+    return f"{answer.ticket}: {f'changed {list(answer.nodes)}' if answer.is_changed else 'nothing to do'}"
 
 
 def _error(error: str) -> str:

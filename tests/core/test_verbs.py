@@ -1,4 +1,4 @@
-"""Every verb on every state: what it does, that it does it once, that a refusal changes nothing, and that a crash loses nothing."""
+"""Every verb on every state: what it does, that it does it once, that refusals change nothing, and that a crash loses nothing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -164,7 +164,7 @@ def _snapshot(workflow: RunningWorkflow) -> tuple[WorkflowRecord, list[NodeRecor
     return (
         workflow_record(workflow),
         [node_record(workflow, node) for node in nodes],
-        sorted(workflow.ready_nodes()),
+        sorted(workflow.ready),
         [workflow.unmet_count(node) for node in nodes],
     )
 
@@ -299,10 +299,9 @@ def _end_and_compare(conversation: Conversation, *, is_crashing: bool) -> None:
 def _durable(workflow: RunningWorkflow) -> object:
     """Return what a restart must not change; a node that waits for its pool asks anew."""
     record, rows, _, unmet = _snapshot(workflow)
-    free = replace(rows[0], node=0, state="ready", reason="")
     return (
         record,
-        [replace(row, state=free.state, reason="") if row.reason == HoldReason.POOL else row for row in rows],
+        [row._replace(state="ready", reason="") if row.reason == HoldReason.POOL else row for row in rows],
         unmet,
         {node: (value.content, value.users) for node, value in workflow.values.items()},
         workflow.has_begun,

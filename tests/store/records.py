@@ -42,4 +42,4 @@ def node(workflow_id: str, number: int, **fields: Any) -> NodeRecord:
         error="",
         value=b'{"a": [1, "\xc4\x85"]}',
     )
-    return replace(record, **fields)
+    return record._replace(**fields)

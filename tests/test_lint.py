@@ -558,10 +558,8 @@ def test_nested_chords_cost_no_recursion() -> None:
     assert "native-chord-cost" in codes(canvas)
 
 
-def test_ten_thousand_tasks_take_no_time() -> None:
-    """Nobody waits for a report before each submission; the cost is that of importing the canvas, and linear."""
+def test_ten_thousand_tasks_give_a_short_report() -> None:
+    """A report is read by a person, whatever the size of the canvas."""
     canvases = [group(add.s(number, 1) for number in range(10_000)), container("chain", [add.s(1)] * 10_000)]
     for canvas in canvases:
-        started = time.perf_counter()
-        lint(canvas, app=app, known_tasks=["t.add"], known_queues=["celery"])
-        assert time.perf_counter() - started < 10
+        assert len(lint(canvas, app=app, known_tasks=["t.add"], known_queues=["celery"])) < 10

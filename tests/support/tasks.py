@@ -129,6 +129,21 @@ def fail(message: str = "boom") -> None:
 
 
 @app.task(base=RecordingTask)
+def flaky(key: str, failures: int) -> int:
+    """Fail so many times, counted under this key, then return the number of this call."""
+    calls = int(records_of(os.getpid()).incr(f"{PREFIX}calls:{key}"))
+    if calls <= failures:
+        raise ValueError(f"call {calls} of '{key}' fails")
+    return calls
+
+
+@app.task(base=RecordingTask)
+def is_ready(key: str, calls_before: int) -> bool:
+    """Tell whether it was asked more often than this, counted under this key."""
+    return int(records_of(os.getpid()).incr(f"{PREFIX}calls:{key}")) > calls_before
+
+
+@app.task(base=RecordingTask)
 def ignore() -> None:
     """End without a result, as a task that raises Ignore does."""
     raise Ignore

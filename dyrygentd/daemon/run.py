@@ -22,6 +22,7 @@ from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
 from dyrygentd.transport.dispatcher import CeleryDispatcher
+from dyrygentd.transport.inspector import CeleryInspector
 
 logger = logging.getLogger("dyrygentd.daemon")
 
@@ -74,6 +75,7 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
         store=SqliteStore(configuration.database, history_max=configuration.history_max),
         dispatcher=CeleryDispatcher(app),
         watcher=watcher_of(app, value_bytes_max=configuration.value_bytes_max),
+        inspector=CeleryInspector(app),
         limits=configuration.scheduler_limits,
         registry=registry,
     )

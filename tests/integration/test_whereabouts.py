@@ -173,6 +173,8 @@ def test_cancel_on_rabbitmq(
         first = [str(node.task_id) for node in handle.nodes()]
         wait_until(lambda: len(quiet_site.executions.started()) == 1)
         handle.cancel(terminate=terminate)
+        # What the worker has fetched and not begun is dropped when it comes to it.
+        wait_until(lambda: "revoked" in {node.late for node in handle.nodes()}, message=daemon.log)
         if not terminate:
             quiet_site.executions.release(key)
         ends = [["revoked"], ["succeeded"]][not terminate] + ["revoked"] * 3

@@ -69,7 +69,7 @@ def records(url: str | None = None) -> redis.Redis:
     """Connect to the Redis that holds the records: the URL's, else the one the environment names."""
     if url is None:
         url = os.environ.get("DYRYGENTD_TEST_RECORDS") or os.environ["DYRYGENTD_TEST_BACKEND"]
-    return redis.Redis.from_url(url.replace("redis+socket://", "unix://"), decode_responses=True)
+    return redis.Redis.from_url(url.replace("redis+socket://", "unix://"), decode_responses=True, socket_timeout=None)
 
 
 def _configured(broker: str | None, backend: str | None, keyprefix: str) -> Celery:

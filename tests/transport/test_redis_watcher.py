@@ -117,7 +117,11 @@ async def test_duplicates_and_contradictions(celery_app: Celery, store: Store, s
         server.publish(key, str(server.get(key)))
         store("last")
         await told.wait_final("last")
-    assert told.events == [TaskFailed("a", "ValueError: no"), TaskSucceeded("b", b"1"), TaskSucceeded("last", b"1")]
+    assert told.events == [
+        TaskFailed("a", "ValueError: no", "ValueError", cause="ValueError"),
+        TaskSucceeded("b", b"1"),
+        TaskSucceeded("last", b"1"),
+    ]
 
 
 async def test_keyprefix_of_the_backend(redis_server: EmbeddedServer) -> None:

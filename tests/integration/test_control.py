@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 
 from dyrygentd import Client, Workflow
+from dyrygentd.canvas import NodeRef
 from dyrygentd.client.sync import Handle
 from dyrygentd.core.policy import OnFailure, Retry, WorkflowPolicy
 from dyrygentd.errors import RemoteError
@@ -324,7 +325,7 @@ def test_cancelled_workflow_runs_again(control: Control) -> None:
 
 def test_pause_and_resume_under_load(control: Control) -> None:
     """While a workflow is paused nothing more of it is dispatched; afterwards every task is executed once."""
-    workflow, layer = Workflow("load"), []
+    workflow, layer = Workflow("load"), list[NodeRef]()
     for _ in range(10):
         layer = [workflow.add(tasks.noop.si(), after=layer) for _ in range(20)]
     handle = control.submit(workflow)

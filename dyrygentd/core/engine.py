@@ -31,7 +31,7 @@ results.
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from typing import Final, assert_never
 
@@ -732,9 +732,13 @@ class Engine:
         is_doubted = late.revoke is None
         if is_doubted and isinstance(event, TaskFailed | TaskRevoked):
             return  # What is known already, read once more.
-        del self._late[event.task_id]
-        self._forget_late(event.task_id, late)
         self.counters.late += 1
+        if isinstance(event, TaskRevoked) and late.revoke is not None and not late.revoke.terminate:
+            # A worker stores that at once, also of a task that runs and goes on: how it ends is stored after it.
+            self._late[event.task_id] = replace(late, revoke=None)
+        else:
+            del self._late[event.task_id]
+            self._forget_late(event.task_id, late)
         if workflow is None:
             return
         if workflow.task_id_of(node) != event.task_id or not workflow.state_of(node).is_settled:

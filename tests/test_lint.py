@@ -1,7 +1,6 @@
 """What `lint` finds, and what it leaves alone: a report that cries wolf is not read."""
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any

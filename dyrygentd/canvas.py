@@ -786,8 +786,8 @@ def _kind(visit: _Visit) -> str:
     task = what.get("task")
     if not isinstance(task, str) or not task:
         raise _not_a_canvas(f"{visit.place} is a '{_type_name(what)}' that names no task", "")
-    kind = _kind_of(what)
-    if kind not in _CONTAINERS and kind not in _TASKS:
+    kind: object = _kind_of(what)  # JSON may say anything here.
+    if not isinstance(kind, str) or (kind not in _CONTAINERS and kind not in _TASKS):
         raise _not_a_canvas(f"{visit.place} is a '{kind}', a kind of signature that is not known here", "")
     if kind in _CONTAINERS and not isinstance(what.get("kwargs"), Mapping):
         raise _not_a_canvas(f"{visit.place} is a {kind} without contents", "")

@@ -435,8 +435,8 @@ class Engine:
     def _set_timer(self, at: float, workflow: RunningWorkflow, node: int) -> None:
         heappush(self._timers, (at, workflow.workflow_id, node))
         if len(self._timers) > self._timers_max:
-            # Most timers of timeouts outlive their task.
-            self._timers = [timer for timer in self._timers if self._is_meant(timer)]
+            # Most timers of timeouts outlive their task, and verbs set some again that are set already.
+            self._timers = [timer for timer in set(self._timers) if self._is_meant(timer)]
             heapify(self._timers)
             self._timers_max = max(_TIMERS_MIN, 2 * len(self._timers))
 

@@ -29,6 +29,7 @@ class WorkflowRecord:
         priority: As it was last set.
         run: How often it was set running again after a cancel.
         deadline_at: When it is over, 0 for never.
+        is_stopped: Whether a failure or the deadline has ended it.
     """
 
     workflow_id: str
@@ -46,6 +47,7 @@ class WorkflowRecord:
     priority: int = 0
     run: int = 0
     deadline_at: float = 0.0
+    is_stopped: bool = False
 
     def following(self, earlier: "WorkflowRecord | None") -> "WorkflowRecord":
         """Return this record with the definition of an ``earlier`` one that has not reached the disk yet."""
@@ -119,6 +121,7 @@ def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None)
         priority=workflow.priority,
         run=workflow.run,
         deadline_at=workflow.deadline_at,
+        is_stopped=workflow.is_stopped,
     )
 
 
@@ -166,6 +169,7 @@ def restore(
         policy=policy,
     )
     workflow.priority, workflow.run, workflow.deadline_at = record.priority, record.run, record.deadline_at
+    workflow.is_stopped = record.is_stopped
     live = [
         Live(
             node=row.node,

@@ -72,13 +72,13 @@ class RunningWorkflow:
         ready: The nodes that wait for their turn.
         changed: Nodes whose record has changed since `take_changed`.
         is_changed: Whether its own record has.
+        is_stopped: Whether a failure or the deadline has ended it, so that what is in flight is not tried again.
         reported: Last state that a worker reported for a node in flight, such as ``STARTED`` or ``RETRY``.
     """
 
     __slots__ = (
         "_bad",
         "_counts",
-        "_is_stopped",
         "_unmet",
         "_unsettled",
         "_used",
@@ -96,6 +96,7 @@ class RunningWorkflow:
         "has_begun",
         "holds",
         "is_changed",
+        "is_stopped",
         "key",
         "labels",
         "late",
@@ -166,7 +167,7 @@ class RunningWorkflow:
         self._unsettled = len(graph)
         self._bad = 0
         self.has_begun = False
-        self._is_stopped = False
+        self.is_stopped = False
         self.ready = ReadyNodes(graph.heights)
         self.value_bytes_max = value_bytes_max
 
@@ -221,12 +222,6 @@ class RunningWorkflow:
         self.state, self.finished_at = state, finished_at
         for node, content in values.items():
             self._keep_value(node, content)
-        # What a failure stopped has nothing left that is open and was not sent.
-        self._is_stopped = (
-            self.policy.on_failure is OnFailure.STOP
-            and NodeState.FAILED in self.states
-            and not any(self._is_given_up(node) for node in range(len(self.graph)) if self.states[node] not in SETTLED)
-        )
         if state.is_finished:
             self.has_begun = True
         else:
@@ -336,7 +331,7 @@ class RunningWorkflow:
         if policy.poll_timeout_s and now + policy.poll_every_s > since + policy.poll_timeout_s:
             error = f"the poll did not return anything true within {policy.poll_timeout_s:g} s"
             self._fail(node, Failure(error, FailureKind.INFRASTRUCTURE, cause="poll timeout"), now)
-        elif self._is_stopped and not cleans_up(self.graph.policy(node)):
+        elif self.is_stopped and not cleans_up(self.graph.policy(node)):
             self._settle(node, NodeState.CANCELLED, now)
         else:
             self._again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s))
@@ -347,7 +342,7 @@ class RunningWorkflow:
         retry = self.retry_of(node)
         failures = self.failures.get(node, 0) + 1
         has_another = retry is not None and retry.applies_to(failure.kind, failure.exception, failures)
-        if retry is not None and has_another and not (self._is_stopped and not cleans_up(self.graph.policy(node))):
+        if retry is not None and has_another and not (self.is_stopped and not cleans_up(self.graph.policy(node))):
             self._try_again(node, failure, now + retry.pause_s(failures, chance))
         else:
             self._fail(node, failure, now)
@@ -360,7 +355,7 @@ class RunningWorkflow:
                 self.errors[node] = error
                 self._again(node, NodeState.HELD, Hold(HoldReason.LOST))
             case OnLost.RETRY if self.failures.get(node, 0) + 1 < LOST_MAX and not (
-                self._is_stopped and not cleans_up(self.graph.policy(node))
+                self.is_stopped and not cleans_up(self.graph.policy(node))
             ):
                 retry = self.retry_of(node) or Retry()
                 self._try_again(node, failure, now + retry.pause_s(self.failures.get(node, 0) + 1, chance))
@@ -426,14 +421,14 @@ class RunningWorkflow:
             return []  # The work was done in time, and only hooks still run.
         self.error = f"the deadline of {self.policy.deadline_s:g} s is over"
         self.is_changed = True
-        self._is_stopped = True
+        self.is_stopped = True
         in_flight = [node for node in meant if self.states[node] in IN_FLIGHT]
         self._cancel_open(meant, now)
         return in_flight
 
     def stop(self, now: float) -> None:
         """Cancel what was not dispatched because a node failed; what is there to clean up after failures still runs."""
-        self._is_stopped = True
+        self.is_stopped = self.is_changed = True
         self._cancel_open([node for node in range(len(self.graph)) if self._is_given_up(node)], now)
 
     def _is_given_up(self, node: int) -> bool:
@@ -552,7 +547,8 @@ class RunningWorkflow:
             for dependent in self.graph.dependents(node):
                 self._unmet[dependent] += 1
         self._count_users_anew(reset)
-        self._is_stopped = False
+        self.is_changed |= self.is_stopped
+        self.is_stopped = False
         return reset
 
     def _set_running_again(self, now: float) -> None:
@@ -781,7 +777,7 @@ class RunningWorkflow:
                         stack.append(self._handed_on(dependent))
                     else:
                         self._make_ready(dependent, now)
-        if has_failed and self.policy.on_failure is OnFailure.STOP and not self._is_stopped:
+        if has_failed and self.policy.on_failure is OnFailure.STOP and not self.is_stopped:
             self.stop(now)
         if not self._unsettled and not self.state.is_finished:
             self._finish_by_counts(now)

@@ -14,7 +14,7 @@ CREATE TABLE workflows (
     error       TEXT NOT NULL,
     result      BLOB,                     -- JSON text of the output's value
     document    BLOB NOT NULL,            -- the definition as JSON, deflated; listings skip its pages
-    control     TEXT                      -- {"priority", "run", "deadline_at"} as far as they are not 0
+    control     TEXT                      -- {"priority", "run", "deadline_at", "is_stopped"} as far as they are not 0
 ) STRICT;
 
 CREATE INDEX workflows_by_name ON workflows (name);

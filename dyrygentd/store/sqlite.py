@@ -440,7 +440,7 @@ def _record(row: Sequence[Any], *, document: bytes | None) -> WorkflowRecord:
 
 
 def _control(record: WorkflowRecord) -> str | None:
-    fields = {"priority": record.priority, "run": record.run, "deadline_at": record.deadline_at}
+    fields = {name: getattr(record, name) for name in ("priority", "run", "deadline_at", "is_stopped")}
     return json.dumps({name: value for name, value in fields.items() if value}) if any(fields.values()) else None
 
 

@@ -123,3 +123,17 @@ def test_an_adopted_failure_stops_what_it_would_have_stopped(conversation: Conve
     policy = WorkflowPolicy(on_failure=OnFailure.STOP)
     conversation.submit("a!; b!; c! < a rule=any_failed", policy=policy, adopted={0: NodeState.FAILED})
     assert conversation.states() == {"a": "failed", "b": "cancelled", "c": "dispatching"}
+
+
+def test_a_stop_and_its_end_survive_a_crash(conversation: Conversation) -> None:
+    """Whether a failure in flight is tried again depends on the stop, so that is stored and not guessed from the nodes."""
+    policy = WorkflowPolicy(on_failure=OnFailure.STOP)
+    for is_retried in (False, True):
+        workflow_id = f"w{is_retried}"
+        conversation.submit("a; b retry=3; c < a; d < c", workflow_id, policy=policy)
+        conversation.turn(TaskFailed(f"{workflow_id}/a", "boom"))
+        if is_retried:
+            conversation.ask("retry", "a", workflow_id=workflow_id)
+        conversation.crash()
+        conversation.turn(TaskFailed(f"{workflow_id}/b", "boom"))
+        assert conversation.states(workflow_id)["b"] == ("retrying" if is_retried else "failed")

@@ -12,7 +12,6 @@ list, or when it is the value of the whole. A group that stands directly in a gr
 Where this differs from Celery on purpose is listed in `dyrygentd.differences`, and tested against Celery.
 """
 
-import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -46,6 +45,8 @@ from dyrygentd.core.policy_checks import checked_policy, checked_retry, checked_
 from dyrygentd.errors import BadNode, BadRequest, DuplicateNode, EmptyWorkflow, NotACanvas
 
 _CALLBACKS = frozenset({"link", "link_error"})
+#: Some 300 million years; NaN and infinity are beyond it.
+_SECONDS_MAX = 1e16
 #: A chord's delay holds its header only, or the body would wait a second time (celery#7851).
 _DELAYS = frozenset({"countdown", "eta"})
 
@@ -769,9 +770,12 @@ class _Importer:
     def _walk_chunks(self, visit: _Visit) -> _Walk:
         """Read it as the group of ``celery.starmap`` that Celery makes of it when it runs."""
         given = visit.what["kwargs"]
-        task, items, size = given.get("task"), list(given.get("it") or ()), given.get("n")
+        task, size = given.get("task"), given.get("n")
         if not isinstance(size, int) or size < 1:
             raise _not_a_canvas(f"{visit.place} is chunks of {size!r} items", "give a chunk size of 1 or more")
+        if not isinstance(given.get("it"), Iterable | None):
+            raise _not_a_canvas(f"{visit.place} is chunks of a '{_type_name(given['it'])}'", "give a list of arguments as `it`")
+        items = list(given.get("it") or ())
         parts = [items[start : start + size] for start in range(0, len(items), size)]
         starmaps = [{"task": "celery.starmap", "kwargs": {"task": task, "it": part}, "immutable": True} for part in parts]
         group = {**visit.what, "task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": starmaps}}
@@ -786,6 +790,11 @@ def _kind(visit: _Visit) -> str:
     task = what.get("task")
     if not isinstance(task, str) or not task:
         raise _not_a_canvas(f"{visit.place} is a '{_type_name(what)}' that names no task", "")
+    if not isinstance(what.get("subtask_type"), str | None):
+        raise _not_a_canvas(
+            f"{visit.place} has a '{_type_name(what['subtask_type'])}' as its `subtask_type`",
+            f"leave it out for a task, or use one of {', '.join(sorted((_CONTAINERS | _TASKS) - {''}))}",
+        )
     kind = _kind_of(what)
     if kind not in _CONTAINERS and kind not in _TASKS:
         raise _not_a_canvas(f"{visit.place} is a '{kind}', a kind of signature that is not known here", "")
@@ -793,11 +802,19 @@ def _kind(visit: _Visit) -> str:
         raise _not_a_canvas(f"{visit.place} is a {kind} without contents", "")
     if not isinstance(what.get("options") or {}, Mapping) or not isinstance(what.get("args") or (), list | tuple):
         raise _not_a_canvas(f"{visit.place} has `options` that are no mapping, or `args` that are no list", "")
+    if kind in _CONTAINERS and not isinstance(what["kwargs"].get("kwargs") or {}, Mapping):
+        raise _not_a_canvas(f"{visit.place} has `kwargs` in its `kwargs` that are no mapping", "")
+    stamps = (what.get("options") or {}).get("stamped_headers") or ()
+    if not isinstance(stamps, list | tuple | set | frozenset) or not all(isinstance(stamp, str) for stamp in stamps):
+        raise _not_a_canvas(f"{visit.place} has {str(stamps)[:50]!r} as its `stamped_headers`", "give a list of names")
     return kind
 
 
 def _kind_of(what: _Canvas) -> str:
-    return what.get("subtask_type") or _KIND_BY_TASK.get(what.get("task", ""), "")
+    kind, task = what.get("subtask_type"), what.get("task")
+    if kind and isinstance(kind, str):
+        return kind
+    return _KIND_BY_TASK.get(task, "") if isinstance(task, str) else ""
 
 
 def _members(visit: _Visit, key: str) -> list[Any]:
@@ -881,7 +898,7 @@ def _errbacks_of(what: _Canvas) -> tuple[Any, ...]:
     Of a chain its own, and not those of its steps; those of a chord are its own and those of what ends last in it.
     """
     found: tuple[Any, ...] = ()
-    parts = [what]
+    parts: list[Any] = [what]
     while parts:
         part = parts.pop()
         if not isinstance(part, Mapping):
@@ -960,12 +977,12 @@ def _split_options(name: str, given: Mapping[str, Any], passed: _Passed) -> tupl
     if passed.link_error:
         options["link_error"] = list(_with(_listed(options.get("link_error")), passed.link_error))
     serializer = options.get("serializer")
-    if serializer is not None and serializer not in SERIALIZERS:
+    if serializer is not None and not (isinstance(serializer, str) and serializer in SERIALIZERS):
         raise BadNode(
             name, f"serializer '{serializer}' is not accepted", next_step=f"use one of {', '.join(sorted(SERIALIZERS))}"
         )
     countdown, eta = options.pop("countdown", None) or 0, options.pop("eta", None)
-    if not isinstance(countdown, int | float) or not math.isfinite(countdown):
+    if not _is_seconds(countdown):
         raise BadNode(name, f"`countdown` must be a number of seconds, and is a '{_type_name(countdown)}'")
     # As in Celery, a countdown goes before an eta, and a negative one means now.
     return options, max(0.0, float(countdown)), 0.0 if countdown or eta is None else _unix_time(name, eta)
@@ -1001,12 +1018,17 @@ def _aware_expiry(name: str, options: dict[str, Any]) -> float:
     return max(0.0, float(moment.timestamp()))
 
 
+def _is_seconds(value: Any) -> bool:
+    # Python's integers have no bound, and floats do.
+    return isinstance(value, int | float) and abs(value) <= _SECONDS_MAX
+
+
 def _unix_time(name: str, eta: Any) -> float:
     """Read a start time: a datetime, its text, kombu's typed form of it, or Unix seconds.
 
     Without a time zone it is in UTC, whatever the app's time zone: that is how workers read it (``maybe_make_aware``).
     """
-    if isinstance(eta, int | float) and math.isfinite(eta):
+    if _is_seconds(eta):
         return max(0.0, float(eta))
     moment: Any = eta.get("__value__") if isinstance(eta, Mapping) else eta
     try:

@@ -20,6 +20,7 @@ class Difference:
         reason: Why.
         link: Where Celery's own trackers speak of it, if they do.
         versions: Celery's versions on which it can be seen.
+        unseen: Why it cannot always be seen in a canvas that has not run; empty if `lint` reports it.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Difference:
     reason: str
     link: str = ""
     versions: tuple[str, ...] = ("5.6", "5.7")
+    unseen: str = ""
 
     @property
     def is_surprise(self) -> bool:
@@ -103,6 +105,7 @@ DIFFERENCES: Final = (
         "the ids behind it stay PENDING for ever: whoever waits for the result hangs",
         "the workflow fails, and the nodes behind it are blocked",
         "nothing hangs silently",
+        unseen="it is not known before whether a task will fail",
     ),
     Difference(
         "group-body-revoked",
@@ -111,11 +114,12 @@ DIFFERENCES: Final = (
         "the workflow fails with the header's error",
         "5.7 tells the cause too",
         versions=("5.6",),
+        unseen="it is not known before whether a task will fail",
     ),
     Difference(
         "chord-errback-as-task",
         "link_error on a chord's body that takes more than a task id, or is a chain that takes a value",
-        "if the header fails, it is called inside the worker with the request, the error and the traceback (a chain fails at that)",
+        "if the header fails, it is called inside the worker with request, error and traceback (a chain fails at that)",
         "it is sent as a task with the body's task id, which is what Celery does if the worker does not know the task",
         "workers call the callbacks of what they were sent, and a body whose header failed is never sent",
     ),
@@ -139,6 +143,14 @@ DIFFERENCES: Final = (
         "the outer chord miscounts its header, and its body never runs",
         "it runs when all of them have finished",
         "nothing hangs silently",
+        versions=("5.7",),
+    ),
+    Difference(
+        "chord-in-raw-body",
+        "a chain that is the body of a chord, and has a group with a chord in it before another step",
+        "apply_async raises AttributeError, unless the chain was built with `|` or `chain()`",
+        "it runs",
+        "5.6 runs it too",
         versions=("5.7",),
     ),
     Difference(
@@ -169,10 +181,12 @@ DIFFERENCES: Final = (
         "canvases that 5.6 refuses or loses",
         "5.6 raises NotImplementedError for a chord before a chain or group, raises TypeError for callbacks among a chord's "
         "options and IndexError for an empty chain in a group, waits for ever for a linked chain with a group in it, and runs "
-        "a body too early whose header has a chord with another chord in its body",
+        "a body too early whose header has a chord with another chord in its body, and never if it has one with a group of "
+        "one as its body",
         "they run",
         "5.7 runs them too",
         versions=("5.6",),
+        unseen="it depends on how the canvas was written and on Celery's version, which the canvas does not tell",
     ),
     # --- the same on both sides, and surprising -----------------------------------------------------------------------
     Difference(
@@ -181,6 +195,7 @@ DIFFERENCES: Final = (
         "`chord(chain(a, b), c)` runs a and b side by side; `chord([chain(a, b)], c)` runs one after the other",
         "",
         "Celery takes the chain for the list of its tasks",
+        unseen="Celery's own objects hold the tasks side by side already; it is reported of canvases in JSON",
     ),
     Difference(
         "one-member-group-unrolled",
@@ -189,6 +204,7 @@ DIFFERENCES: Final = (
         "",
         "Celery unrolls a group of one in a chain",
         "https://github.com/celery/celery/issues/9012",
+        unseen="Celery's own objects hold the member already; it is reported of canvases in JSON",
     ),
     Difference(
         "chain-options-first-task",
@@ -205,5 +221,19 @@ DIFFERENCES: Final = (
         "it is Celery's default",
     ),
 )
+
+
+def table() -> str:
+    """Write the list as the README shows it."""
+    rows = ["| what, and its code in `lint` | Celery | here |", "|---|---|---|"]
+    for row in DIFFERENCES:
+        versions = "" if len(row.versions) > 1 else f" ({row.versions[0]} only)"
+        mark = "\\*" if row.unseen else ""
+        tracker = f" ([issue]({row.link}))" if row.link else ""
+        cells = (f"{row.title}: `{row.key}`{mark}", f"{row.native}{versions}{tracker}", row.ours or "the same")
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    notes = [f"- `{row.key}`: {row.unseen}" for row in DIFFERENCES if row.unseen]
+    return "\n".join([*rows, "", "\\* Not always seen by `lint`:", "", *notes])
+
 
 BY_KEY: Final = {difference.key: difference for difference in DIFFERENCES}

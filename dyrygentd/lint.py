@@ -27,7 +27,8 @@ from typing import Any, Final, Literal, NamedTuple
 from dyrygentd import wire
 from dyrygentd.canvas import Workflow, definition_of, encode_value
 from dyrygentd.core.graph import NODES_MAX, RESERVED_OPTIONS, SERIALIZERS, Definition, Graph, Signature
-from dyrygentd.errors import BadNode, DefinitionError, NotACanvas, RequestError
+from dyrygentd.differences import BY_KEY
+from dyrygentd.errors import BadNode, DefinitionError, RequestError
 
 Severity = Literal["error", "warning", "info"]
 
@@ -101,8 +102,8 @@ def lint(
         elif isinstance(what, Definition | Workflow):
             definition = definition_of(what)
         else:
-            tasks = _read_canvas(what, report)
-            definition = _imported(what)
+            tasks = _read_canvas(what, app, report)
+            definition = definition_of(what, has_good_options=False)
     except (DefinitionError, RequestError) as error:
         is_told = _check_unread_tasks(tasks, report)
         # The error tells of one node what may have been told of all of them, in the place where they stand.
@@ -117,92 +118,10 @@ def lint(
 # --- texts ----------------------------------------------------------------------------------------------------------
 
 
-class _Difference(NamedTuple):
-    """Where this program and Celery differ, or where both surprise."""
-
-    title: str
-    native: str
-    ours: str
-    reason: str
-    link: str = ""
-
-
 class _Rule(NamedTuple):
     severity: Severity
     next_step: str
 
-
-_DIFFERENCES: Final = {
-    "chain-of-groups": _Difference(
-        "a step follows a group that follows a group",
-        "the step runs once for each member of the group before it, with that member's value alone",
-        "it runs once, with the list of values",
-        "a step of a chain follows the whole of the step before it",
-        "https://github.com/celery/celery/issues/8180",
-    ),
-    "nested-group-order": _Difference(
-        "a group inside a group whose list of values somebody takes",
-        "the values of the inner group come in reverse order",
-        "all values come in the order in which the tasks are written",
-        "the order of results is the order of tasks",
-    ),
-    "chord-of-chain-parallel": _Difference(
-        "the header of a chord is a chain",
-        "the steps of the chain run side by side, without each other's values",
-        "the same",
-        "Celery takes the chain's tasks for the header",
-    ),
-    "one-member-group-unrolled": _Difference(
-        "a group of one member stands in a chain",
-        "the next step takes the member's value, and not a list of one",
-        "the same",
-        "Celery unrolls a group of one",
-        "https://github.com/celery/celery/issues/9012",
-    ),
-    "empty-group-in-chain": _Difference(
-        "an empty group stands in a chain",
-        "up to 5.6 the next step takes []; from 5.7 on the group is left out",
-        "it is left out: the next step takes the value of the step before",
-        "a step without tasks has no value",
-    ),
-    "inner-container-options": _Difference(
-        "a group inside a group has options or callbacks of its own",
-        "they are dropped",
-        "they hold for the tasks in it, below those of the outer group",
-        "what is written is meant",
-    ),
-    "link-error-added": _Difference(
-        "a group has `link_error` in its options, and members have their own",
-        "the group's replaces the members' own",
-        "both are called",
-        "an error callback is not lost",
-    ),
-    "header-link-error": _Difference(
-        "the body of a chord has `link_error`",
-        "it is called too when a task of the header fails",
-        "it goes with the body's own message: if the header fails the body is blocked, and it is not called",
-        "workers call error callbacks, and a blocked task reaches none",
-    ),
-    "chain-options-first-task": _Difference(
-        "a chain has options of its own",
-        "they reach its first task only",
-        "the same",
-        "as Celery publishes a chain",
-    ),
-    "ignore-result-forced": _Difference(
-        "a task ignores its result",
-        "nothing is stored, and values are passed on inside the worker",
-        "the message asks the worker to store it, for without a result nobody learns that the task is done",
-        "results are how the daemon sees the end of a task",
-    ),
-    "countdown-in-daemon": _Difference(
-        "a task starts later",
-        "the message waits in a worker's memory; beyond Redis' visibility timeout it is delivered, and run, again and again",
-        "the task is held in the daemon and published in time",
-        "what is not in the broker yet can be cancelled",
-        "https://github.com/celery/kombu/issues/337",
-    ),
-}
 
 #: Severity and next step of each code.
 _RULES: Final = {
@@ -213,8 +132,17 @@ _RULES: Final = {
     "empty-group-in-chain": _Rule("warning", "leave the group out, or give it a member"),
     "inner-container-options": _Rule("warning", "set them on the tasks, which is the same everywhere"),
     "link-error-added": _Rule("info", "nothing, if both are to be called"),
-    "header-link-error": _Rule("warning", "set `link_error` on the tasks of the header too"),
+    "header-link-error": _Rule("info", "set `link_error` on the tasks of the header too"),
     "chain-options-first-task": _Rule("warning", "set them on each task that is to have them"),
+    "group-arguments": _Rule("warning", "set them on the members, which is the same everywhere"),
+    "chord-errback-as-task": _Rule("warning", "give the body an error callback that takes one argument, the task id"),
+    "chord-without-body": _Rule("info", "write a group, which is the same everywhere"),
+    "group-first-in-member": _Rule("warning", "build the chain with `|` or `chain()`, if Celery is to run it too"),
+    "group-body-of-containers": _Rule("info", "nothing, if it is submitted; do not send it with apply_async"),
+    "chord-in-raw-body": _Rule("info", "nothing, if it is submitted; build the chain with `|`, if Celery is to run it too"),
+    "lazy-group": _Rule("warning", "give the group a list, which is the same everywhere"),
+    "map-routes": _Rule("warning", "set the queue on it, which is the same everywhere"),
+    "map-options": _Rule("info", "nothing, if they are meant to hold"),
     "ignore-result-forced": _Rule("info", "leave `ignore_result` out"),
     "countdown-in-daemon": _Rule("info", "nothing: that is how it should be"),
     # Celery and this program agree, or only one of them is concerned.
@@ -255,11 +183,11 @@ _MESSAGES: Final = {
 
 
 def _message(code: str, said: str) -> str:
-    difference = _DIFFERENCES.get(code)
+    difference = BY_KEY.get(code)
     if difference is None:
         return said or _MESSAGES.get(code, code)
     link = f" ({difference.link})" if difference.link else ""
-    return f"{said or difference.title}\nCelery: {difference.native}{link}\nhere: {difference.ours}"
+    return f"{said or difference.title}\nCelery: {difference.native}{link}\nhere: {difference.ours or 'the same'}"
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
@@ -368,14 +296,24 @@ class _Part(NamedTuple):
 
     Attributes:
         is_member: It is a member of a group or of a chord's header.
+        is_step: It is a step of a chain.
         is_taken: Some task takes its value.
+        is_given: A value precedes it.
+        is_body: It is the body of a chord, or in one.
+        is_fanned: It is in a group that stands before another step of a chain in a body.
+        in_header: It is in the header of a chord.
         chords: Number of chords around it or beside it.
     """
 
     what: Any
     place: _Place
     is_member: bool = False
+    is_step: bool = False
     is_taken: bool = False
+    is_given: bool = False
+    is_body: bool = False
+    is_fanned: bool = False
+    in_header: bool = False
     chords: int = 0
 
 
@@ -388,7 +326,7 @@ _KIND_BY_TASK: Final = {
 _CALLBACKS: Final = frozenset({"link", "link_error"})
 
 
-def _read_canvas(canvas: object, report: _Report) -> list[_Task]:
+def _read_canvas(canvas: object, app: Any, report: _Report) -> list[_Task]:
     """Look for what Celery does in another way; return the tasks in the order in which `definition_of` makes nodes of them.
 
     What is no signature is left out: the import tells what it is.
@@ -404,27 +342,25 @@ def _read_canvas(canvas: object, report: _Report) -> list[_Task]:
         if kind not in _CHECKS:
             tasks.append(_Task(part.what, part.place))
             _check_ids(part, report)
+            # Copies of 5.6, and of what stands in a chain, have the task's name only.
+            if part.what.get("task") in ("celery.map", "celery.starmap"):
+                _check_map(part, app, report)
             continue
         if not isinstance(part.what.get("kwargs"), Mapping):
             continue
         _check_ids(part, report)
         if kind == "chunks":
+            _check_routes(part, app, report)
             tasks.extend([_Task(part.what, part.place)] * _chunk_count(part.what["kwargs"]))
             continue
-        if kind == "chord" and part.chords:
-            chords.append(part.place)
+        if kind == "chord":
+            _check_body_callbacks(part.what["kwargs"], part, app, report)
+            if part.chords:
+                chords.append(part.place)
         parts.extend(reversed(list(_CHECKS[kind](part, report))))
     if chords and len(tasks) > _NATIVE_STEPS_MAX:
         report.add("native-chord-cost", chords[0])
     return tasks
-
-
-def _imported(canvas: object) -> Definition:
-    try:
-        return definition_of(canvas, has_good_options=False)
-    # The import expects what Celery itself writes into signatures; a report is wanted for what others write as well.
-    except (TypeError, ValueError, AttributeError) as error:
-        raise NotACanvas(f"the canvas cannot be read: {error}") from error
 
 
 def _check_ids(part: _Part, report: _Report) -> None:
@@ -434,8 +370,81 @@ def _check_ids(part: _Part, report: _Report) -> None:
         report.add("ids-stripped", part.place, said=said)
 
 
+def _check_map(part: _Part, app: Any, report: _Report) -> None:
+    options = _options_of(part.what)
+    own = [*_own_options(part.what), *(name for name in sorted(_CALLBACKS) if options.get(name))]
+    if own:
+        said = f"{_listing(own)} set on a {part.what['task'].rpartition('.')[2]}"
+        report.add("map-options", part.place, subject=", ".join(own), said=said)
+    if part.place.parent is not None:
+        _check_routes(part, app, report)
+
+
+def _check_routes(part: _Part, app: Any, report: _Report) -> None:
+    """Look for a map whose inner task has a route by its name."""
+    kwargs = part.what.get("kwargs")
+    inner = kwargs.get("task") if isinstance(kwargs, Mapping) else None
+    name = inner.get("task") if isinstance(inner, Mapping) else None
+    if app is None or not isinstance(name, str) or any(_options_of(part.what).get(key) for key in ("queue", "exchange")):
+        return
+    # Routers are the user's own code; what they raise is told of the task itself.
+    with suppress(Exception):
+        queues = [app.amqp.router.route({}, task, (), {}).get("queue") for task in (name, "celery.starmap")]
+        if getattr(queues[0], "name", queues[0]) != getattr(queues[1], "name", queues[1]):
+            report.add("map-routes", part.place, subject=name, said=f"'{name}' has a route by its name")
+
+
+def _check_body_callbacks(kwargs: Mapping[str, Any], part: _Part, app: Any, report: _Report) -> None:
+    """Look for error callbacks of a body that are sent as tasks here, and called inside the worker by Celery."""
+    body = kwargs.get("body")
+    if not isinstance(body, Mapping):
+        return
+    for callback in (*_listed(_options_of(body).get("link_error")), *_listed(_options_of(part.what).get("link_error"))):
+        name = callback.get("task") if isinstance(callback, Mapping) else None
+        if not isinstance(name, str):
+            continue
+        if _kind_of(callback) == "chain":
+            steps = _members(_tasks_of(callback))
+            if steps and _takes_value(steps[0]):
+                report.add(
+                    "chord-errback-as-task", part.place, subject="chain", said="a chain is the link_error of a chord's body"
+                )
+        elif app is not None and not callback.get("immutable") and _takes_more_than_an_id(app.tasks.get(name)):
+            report.add("chord-errback-as-task", part.place, subject=name, said=f"'{name}' is the link_error of a chord's body")
+
+
+def _takes_more_than_an_id(task: Any) -> bool:
+    parameters = _parameters_of(task)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    # As Celery tells the two kinds apart; those that take any number could be either.
+    return parameters is not None and sum(each.kind in kinds for each in parameters.parameters.values()) > 1
+
+
+def _listed(callbacks: Any) -> Sequence[Any]:
+    return callbacks if isinstance(callbacks, list | tuple) else [] if callbacks is None else [callbacks]
+
+
+def _check_dropped(part: _Part, report: _Report) -> None:
+    """Look for what Celery loses when it splices a container into the one around it."""
+    what, kind = part.what, _kind_of(part.what)
+    options = _options_of(what)
+    found: list[str] = []
+    if (kind == "group" and part.is_member) or (kind == "chain" and part.is_step):
+        found += [*_own_options(what), *(name for name in sorted(_CALLBACKS) if options.get(name))]
+    if kind == "chain" and (part.is_member or part.is_step) and what.get("args"):
+        found.append("args")
+    if (kind == "chain" or (kind == "group" and part.is_given)) and part.is_step and what.get("immutable"):
+        found.append("immutable")
+    if found:
+        said = f"{_listing(found)} set on a {kind} inside a {'group' if part.is_member else 'chain'}"
+        report.add("inner-container-options", part.place, subject=", ".join(found), said=said)
+    if kind == "group" and what.get("args"):
+        report.add("group-arguments", part.place)
+
+
 def _check_chain(part: _Part, report: _Report) -> Iterator[_Part]:
     place = part.place
+    _check_dropped(part, report)
     steps = [
         (step, _Place(place, "step {} of the chain", number))
         for number, step in enumerate(_members(part.what["kwargs"].get("tasks")), start=1)
@@ -451,12 +460,28 @@ def _check_chain(part: _Part, report: _Report) -> Iterator[_Part]:
     if len(full) > _NATIVE_STEPS_MAX:
         report.add("native-chain-cost", place, said=_MESSAGES["native-chain-cost"].format(steps=f"{len(full):,}"))
     _check_groups_of(full, report)
+    if (part.is_member or part.is_body) and not part.is_step and part.is_given and len(full) > 1 and _starts_with_fan(full[0][0]):
+        report.add("group-first-in-member", place)
     # Empty steps add no tasks, so nobody misses them.
     chords = sum(_kind_of(step) == "chord" for step, _ in full)
     for number, (step, where) in enumerate(full):
         is_last = number + 1 == len(full)
         is_taken = part.is_taken if is_last else _takes_value(full[number + 1][0])
-        yield _Part(step, where, is_taken=is_taken, chords=part.chords + (chords > 1))
+        is_fanned = part.is_fanned or (part.is_body and not is_last and _kind_of(step) == "group")
+        yield part._replace(
+            what=step,
+            place=where,
+            is_member=False,
+            is_step=True,
+            is_taken=is_taken,
+            is_given=part.is_given or number > 0,
+            # A link on a chain goes to the first that Celery finds in its last group.
+            is_body=part.is_body
+            or (number > 0 and _kind_of(full[number - 1][0]) == "group")
+            or (is_last and bool(_options_of(part.what).get("link"))),
+            is_fanned=is_fanned,
+            chords=part.chords + (chords > 1),
+        )
 
 
 def _check_groups_of(steps: Sequence[tuple[Any, _Place]], report: _Report) -> None:
@@ -469,19 +494,17 @@ def _check_groups_of(steps: Sequence[tuple[Any, _Place]], report: _Report) -> No
         kind = _kind_of(step)
         if kind == "group" and len(_members(step["kwargs"].get("tasks"))) == 1 and _takes_value(following):
             report.add("one-member-group-unrolled", where)
-        elif kind == "chord" and _ends_in_group(step):
+        elif kind == "chord" and _ends_in_group(step, members_min=2):
             report.add("chain-of-groups", where_following)
 
 
 def _check_group(part: _Part, report: _Report) -> Iterator[_Part]:
     members = _members(part.what["kwargs"].get("tasks"))
-    options = _options_of(part.what)
     own = _own_options(part.what)
-    dropped = [*own, *(name for name in sorted(_CALLBACKS) if options.get(name))]
-    if part.is_member and dropped:
-        said = f"{_listing(dropped)} set on a group inside a group"
-        report.add("inner-container-options", part.place, subject=", ".join(dropped), said=said)
-    if part.is_member and part.is_taken and len(members) > 1:
+    _check_dropped(part, report)
+    if part.place.parent is not None and type(_tasks_of(part.what)) not in (list, tuple) and any(map(_kind_of, members)):
+        report.add("lazy-group", part.place)
+    if part.is_member and (part.is_taken or part.is_body) and len(members) > 1:
         report.add("nested-group-order", part.place)
     yield from _check_members(members, part, "member {} of the group", own, report)
 
@@ -496,18 +519,24 @@ def _check_members(members: Sequence[Any], part: _Part, template: str, own: Sequ
                 if has.get(name) is not None and has[name] != options[name]:
                     said = f"`{name}` of a group goes before the `{name}` of its members, in Celery too"
                     report.add("group-options-override", where, subject=name, said=said)
-            if options.get("link_error") and has.get("link_error") and _kind_of(part.what) == "group":
+            if _kind_of(part.what) == "group" and any(options.get(name) and has.get(name) for name in _CALLBACKS):
                 report.add("link-error-added", where)
+            if part.in_header and _kind_of(member) in ("chain", "chord") and _ends_in_group(member, of_containers=True):
+                report.add("group-body-of-containers", where)
             if part.is_taken and _kind_of(member) == "chain" and _ends_in_group(member):
                 report.add("chain-ends-in-group", where)
-        yield _Part(member, where, is_member=True, is_taken=part.is_taken, chords=part.chords)
+        yield part._replace(what=member, place=where, is_member=True, is_step=False)
 
 
 def _check_chord(part: _Part, report: _Report) -> Iterator[_Part]:
     place, kwargs = part.place, part.what["kwargs"]
     header, body = kwargs.get("header"), kwargs.get("body")
     is_taken = part.is_taken if body is None else _takes_value(body)
-    inner = part._replace(is_taken=is_taken, chords=part.chords + 1)
+    inner = part._replace(is_taken=is_taken, in_header=True, chords=part.chords + 1)
+    if body is None:
+        report.add("chord-without-body", place)
+    if part.is_fanned:
+        report.add("chord-in-raw-body", place)
     if isinstance(header, Mapping) and _kind_of(header) == "chain" and len(_members(_tasks_of(header))) > 1:
         report.add("chord-of-chain-parallel", place)
     is_nested = isinstance(header, Mapping) and _kind_of(header) in ("group", "chain")
@@ -521,11 +550,20 @@ def _check_chord(part: _Part, report: _Report) -> Iterator[_Part]:
     ):
         report.add("header-link-error", place)
     if isinstance(header, Mapping) and _kind_of(header) == "group":
-        yield _Part(header, _Place(place, "the header of the chord"), is_taken=is_taken, chords=inner.chords)
+        yield inner._replace(what=header, place=_Place(place, "the header of the chord"), is_member=False, is_step=False)
     else:
         yield from _check_members(members, inner, "member {} of the chord's header", (), report)
     if body is not None:
-        yield _Part(body, _Place(place, "the body of the chord"), is_taken=part.is_taken, chords=inner.chords)
+        yield part._replace(
+            what=body,
+            place=_Place(place, "the body of the chord"),
+            is_member=False,
+            is_step=False,
+            is_given=True,
+            is_body=True,
+            in_header=False,
+            chords=inner.chords,
+        )
 
 
 #: What to look for in a container; each yields the parts that are to be looked at next.
@@ -577,18 +615,23 @@ def _is_empty(step: Any) -> bool:
 
 
 def _takes_value(what: Any) -> bool:
-    """Tell whether a part takes the value of what precedes it, as far as its own signature tells."""
+    """Tell whether a part takes the value of what precedes it, as far as its first signature tells."""
+    for _ in range(10):
+        if _kind_of(what) != "chain":
+            break
+        what = next(iter(_members(_tasks_of(what))), None)
     return isinstance(what, Mapping) and not what.get("immutable")
 
 
-def _ends_in_group(what: Any) -> bool:
+def _ends_in_group(what: Any, *, of_containers: bool = False, members_min: int = 1) -> bool:
     """Tell whether the last thing to run in a chain or chord is a group. The depth is bounded, to keep the whole linear."""
     for _ in range(10):
         if not isinstance(what, Mapping) or not isinstance(what.get("kwargs"), Mapping):
             return False
         match _kind_of(what):
             case "group":
-                return bool(_members(_tasks_of(what)))
+                members = _members(_tasks_of(what))
+                return len(members) >= members_min and (not of_containers or any(map(_kind_of, members)))
             case "chain":
                 steps = _members(_tasks_of(what))
                 what = steps[-1] if steps else None
@@ -597,6 +640,15 @@ def _ends_in_group(what: Any) -> bool:
             case _:
                 return False
     return False
+
+
+def _starts_with_fan(step: Any) -> bool:
+    """Tell whether a chain starts with a group of several. The depth is bounded, as above."""
+    for _ in range(10):
+        if _kind_of(step) != "chain":
+            break
+        step = next(iter(_members(_tasks_of(step))), None)
+    return _kind_of(step) == "group" and len(_members(_tasks_of(step))) > 1
 
 
 def _chunk_count(given: Mapping[str, Any]) -> int:

@@ -3,7 +3,7 @@
 The catalogue below is the only place where a metric is named. No label has unbounded values: never ids.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -44,10 +44,19 @@ CATALOGUE: Final = (
     _Entry(
         _C, "counters", "unrouted", "dyrygentd_unrouted_results", "Results that were late, doubled or foreign and changed nothing"
     ),
+    _Entry(_C, "counters", "retried", "dyrygentd_retried_tasks", "Failed attempts that are followed by another one"),
+    _Entry(_C, "counters", "timed_out", "dyrygentd_timed_out_tasks", "Attempts that were given up because they took too long"),
+    _Entry(_C, "counters", "lost", "dyrygentd_lost_tasks", "Tasks that vanished from broker, workers and backend"),
+    _Entry(_C, "counters", "late", "dyrygentd_late_results", "Ends of tasks without which their node had gone on"),
+    _Entry(_G, "engine", "late", "dyrygentd_late_watched_tasks", "Tasks that are followed although their node went on"),
+    _Entry(_G, "engine", "timers", "dyrygentd_timers", "Times at which something is due"),
+    _Entry(_G, "engine", "errands", "dyrygentd_errands", "Revokes and clean-ups that wait for the broker"),
+    _Entry(_G, "engine", "asking", "dyrygentd_waiting_verbs", "Verbs that wait for the disk"),
     _Entry(_C, "counters", "refused", "dyrygentd_refused_messages", "Messages that could not be built or were refused for good"),
     _Entry(_C, "counters", "broken", "dyrygentd_broken_workflows", "Workflows set aside because they contradicted themselves"),
     _Entry(_C, "store", "commits", "dyrygentd_commits", "Transactions made durable"),
     _Entry(_C, "store", "rows", "dyrygentd_saved_rows", "Rows written"),
+    _Entry(_C, "store", "journal_entries", "dyrygentd_journal_entries", "Entries written to the journals of workflows"),
     _Entry(_C, "store", "commit_seconds", "dyrygentd_commit_seconds", "Time spent on transactions"),
     _Entry(_C, "store", "failures", "dyrygentd_commit_failures", "Transactions that failed"),
     _Entry(_G, "store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),
@@ -67,6 +76,10 @@ CATALOGUE: Final = (
 _RESULT_PATHS: Final = ("pushed", "read", "swept")
 _OUTCOMES: Final = ("succeeded", "failed", "revoked")
 _WORKFLOW_OUTCOMES: Final = ("succeeded", "failed", "cancelled")
+#: Pools that have series of their own: those that most nodes wait for. Names may come from users without end, if a size is given
+#: for a pattern, so the others are added up under one name.
+_POOLS_MAX: Final = 50
+_OTHER_POOLS: Final = "(others)"
 
 
 class SchedulerCollector:
@@ -102,6 +115,14 @@ class SchedulerCollector:
         yield _labelled(CounterMetricFamily, "dyrygentd_finished_tasks", "Results of tasks", "outcome", outcomes)
         paths = {path: statistics.watcher[path] for path in _RESULT_PATHS}
         yield _labelled(CounterMetricFamily, "dyrygentd_received_results", "Results by the way they came", "path", paths)
+        verbs = {"done": counters["verbs"], "refused": counters["verbs_refused"]}
+        yield _labelled(
+            CounterMetricFamily, "dyrygentd_verbs", "Verbs of operators that changed something or were refused", "outcome", verbs
+        )
+        pools = _pools(statistics.engine["pools"])
+        for key, name, text in _POOL_SERIES:
+            values = {pool: float(sizes[key]) for pool, sizes in pools.items()}
+            yield _labelled(GaugeMetricFamily, name, text, "pool", values)
         problems = len(statistics.problems)
         yield GaugeMetricFamily("dyrygentd_problems", "What keeps the daemon from its work, see /healthz", value=problems)
         build = GaugeMetricFamily("dyrygentd_build_info", "The running version", labels=["version"])
@@ -134,6 +155,22 @@ def render(registry: Registry, accept: str = "") -> tuple[bytes, str]:
     """Return the metrics and their content type: OpenMetrics if ``accept`` asks for it, else the classic text form."""
     encode, content_type = choose_encoder(accept) if accept else (generate_latest, "text/plain; version=0.0.4; charset=utf-8")
     return encode(registry), content_type
+
+
+def _pools(views: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return ``{pool: {"size", "used", "waiting"}}``, the pools beyond the bound added up."""
+    ranked = sorted(views, key=lambda view: (-view["waiting"], -view["used"], view["name"]))
+    pools = {view["name"]: {key: view[key] for key, _, _ in _POOL_SERIES} for view in ranked[:_POOLS_MAX]}
+    if len(ranked) > _POOLS_MAX:
+        pools[_OTHER_POOLS] = {key: sum(view[key] for view in ranked[_POOLS_MAX:]) for key, _, _ in _POOL_SERIES}
+    return pools
+
+
+_POOL_SERIES: Final = (
+    ("size", "dyrygentd_pool_size_tasks", "Places of a pool or a limited queue; only those that are in use"),
+    ("used", "dyrygentd_pool_used_tasks", "Places that are taken"),
+    ("waiting", "dyrygentd_pool_waiting_tasks", "Nodes that stand in line for a place"),
+)
 
 
 def _labelled(

@@ -62,6 +62,7 @@ class StoreStatistics:
     failures: int = 0
     database_bytes: int = 0
     wal_bytes: int = 0
+    journal_entries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

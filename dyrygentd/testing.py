@@ -48,7 +48,7 @@ class MemoryStore:
         self._workflows: dict[str, WorkflowRecord] = {}
         self._nodes: dict[str, dict[int, NodeRecord]] = {}
         self._journal: dict[str, list[JournalEntry]] = {}
-        self._commits = self._rows = self._failures = 0
+        self._commits = self._rows = self._failures = self._journal_entries = 0
 
     async def open(self) -> None:
         """Do nothing: there is nothing to open."""
@@ -72,6 +72,7 @@ class MemoryStore:
             entries.append(entry)
             del entries[:-JOURNAL_MAX]
             self._rows += 1
+            self._journal_entries += 1
         self._commits += 1
 
     async def unfinished(self) -> AsyncIterator[Stored]:
@@ -126,7 +127,9 @@ class MemoryStore:
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""
-        return StoreStatistics(commits=self._commits, rows=self._rows, failures=self._failures)
+        return StoreStatistics(
+            commits=self._commits, rows=self._rows, failures=self._failures, journal_entries=self._journal_entries
+        )
 
     async def close(self) -> None:
         """Keep what there is, so that a second scheduler can recover from it."""

@@ -2,7 +2,9 @@
 
 Put ``import dyrygentd.worker`` into the module of the Celery app that the workers load. A task that raises ``Ignore`` or
 ``Reject`` stores nothing (5.7 stores a failure for ``Reject``), so that whoever waits for it waits for ever. With this, the
-state ``IGNORED`` or ``REJECTED`` is stored, for tasks that dyrygentd has sent and for no others.
+state ``IGNORED`` or ``REJECTED`` is stored, for tasks that dyrygentd has sent and for no others. An ignored node is skipped, and
+so is what waits for its success: the chain stops there, a chord's body does not run, and the workflow succeeds. A rejected one
+has failed.
 """
 
 from typing import Any

@@ -3,6 +3,7 @@
 Tasks are called a, b, c …; a node's name is its task and its position, so ``{"c-4": ["join-3"]}`` reads as it stands.
 """
 
+import contextlib
 import copy
 import json
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 
 from dyrygentd.canvas import Workflow, decode_value, definition_of, encode_value
 from dyrygentd.core.graph import SERIALIZERS, Definition, Graph, Signature
+from dyrygentd.core.policy import Rule
 from dyrygentd.errors import BadNode, BadRequest, DuplicateNode, DyrygentError, EmptyWorkflow, NotACanvas
 from dyrygentd.wire import decode_definition, encode_definition
 
@@ -434,6 +436,7 @@ def test_callbacks_go_where_celery_puts_them() -> None:
         "a-1": (None, None),
         "b-3": (None, wire_failed),
         "c-4": (wire_done, wire_failed),
+        "c-4.errback": (None, None),
     }
     # On a group, Celery takes callbacks from what is around it.
     assert linked(_chain(group(a.s(), b.s())).set(**both)) == {"a-1": (wire_done, wire_failed), "b-2": (wire_done, wire_failed)}
@@ -447,6 +450,107 @@ def test_callbacks_go_where_celery_puts_them() -> None:
     assert linked(_chain(a.s().set(link_error=[failed, done])).set(**both)) == {
         "a-1": (wire_done, [wire_failed[0], wire_done[0]])
     }
+
+
+def _guarded(canvas: Any, *errbacks: Any) -> Any:
+    for errback in errbacks:
+        canvas.options.setdefault("link_error", []).append(errback)
+    return canvas
+
+
+def test_error_callbacks_of_a_body_are_nodes() -> None:
+    """Nobody sees a body that is never sent; its callbacks run if the header has begun, has ended, and one of it failed."""
+    body = _guarded(c.s(), d.s(7).set(queue="q"), e.si(8))
+    graph = definition_of(_chain(f.s(), chord([a.s(), b.s()], body), f.s())).graph
+    assert edges(_chain(f.s(), chord([a.s(), b.s()], body), f.s())) == {
+        **{"f-1": [], "a-2": ["f-1"], "b-3": ["f-1"], "join-4": ["a-2", "b-3"], "c-5": ["join-4"], "f-6": ["c-5"]},
+        **{"join-7": ["join-4"], "join-8": ["a-2", "b-3"]},
+        **{"c-5.errback": ["f-1", "join-7", "join-8"], "c-5.errback-2": ["f-1", "join-7", "join-8"]},
+    }
+    assert [graph.policy(node).rule for node in (6, 7, 8)] == [Rule.ANY_FAILED, Rule.ALL_FINISHED, Rule.ALL_SUCCEEDED]
+    first, second = graph.signatures[8], graph.signatures[9]
+    assert first is not None
+    assert second is not None
+    assert json.loads(first.args) == [graph.task_ids[4], 7]
+    assert (json.loads(first.options), first.immutable) == ({"queue": "q"}, True)
+    assert (json.loads(second.args), second.immutable) == ([8], True)
+    assert graph.output == 5
+
+
+def test_error_callbacks_change_neither_output_nor_names() -> None:
+    """Two definitions of one workflow share no task id, and what the workflow is worth is as if there were no callbacks."""
+    workflow = Workflow()
+    workflow.add_canvas(chord([a.s()], _guarded(c.s(), d.s())), name="total")
+    workflow.add(e.s(), after=workflow.add_canvas(b.s()), name="beside")
+    assert definition_of(workflow).graph.output is None
+    workflow = Workflow()
+    total = workflow.add_canvas(chord([a.s()], _guarded(c.s(), d.s())), name="total")
+    workflow.hook("always", e.s())
+    first, second = workflow.definition().graph, workflow.definition().graph
+    assert first.names == ["a-1", "join-2", "total", "join-4", "join-5", "total.errback", "e-7"]
+    assert first.output == second.output == total.number
+    told = [json.loads(graph.signatures[5].args)[0] for graph in (first, second) if graph.signatures[5] is not None]
+    assert told == [first.task_ids[2], second.task_ids[2]]
+    assert first.task_ids[2] != second.task_ids[2]
+    again = decode_definition(encode_definition(workflow.definition()), nodes_max=10)
+    assert again.graph.output == total.number
+
+
+@pytest.mark.parametrize(
+    ("canvas", "expected"),
+    [
+        # Of a chain its own, and not those of its tasks; the id is that of what it is worth.
+        (chord([a.s()], _guarded(_chain(_guarded(b.s(), e.s()), c.s()), f.s())), {"c-4.errback": "c-4"}),
+        # Of a group those of each member.
+        (chord([a.s()], group(_guarded(b.s(), f.s()), c.s())), {"b-3.errback": "b-3"}),
+        (chord([a.s()], _guarded(group(b.s(), c.s()), f.s())), {"b-3.errback": "b-3", "c-4.errback": "c-4"}),
+        (chord([a.s()], group(_guarded(b.s() | c.s(), f.s()), d.s())), {"c-4.errback": "c-4"}),
+        # Of a chord its own, and those of its body.
+        (chord([a.s()], chord([b.s()], _guarded(c.s(), f.s()))), {"c-5.errback": "c-5", "c-5.errback-2": "c-5"}),
+        # What follows a group is a body; a group of one that is unrolled, or follows an empty header, is none.
+        (_guarded(_chain(group(a.s(), b.s()), c.s()), f.s()), {"c-4.errback": "c-4"}),
+        (_guarded(_chain(group([a.s()]), c.s()), f.s()), {}),
+        (chord([], _guarded(c.s(), f.s())), {}),
+        # Without a task of its own, the first one stands for it.
+        (chord([a.s()], _guarded(_chain(b.s(), group(c.s(), d.s())), f.s())), {"b-3.errback": "b-3"}),
+        # A chain of callbacks begins with the id.
+        (chord([a.s()], _guarded(b.s(), _chain(f.s(), e.s()))), {"b-3.errback": "b-3", "b-3.errback-2": None}),
+    ],
+)
+def test_error_callbacks_by_the_kind_of_body(canvas: Any, expected: dict[str, str | None]) -> None:
+    """Each is told the task id that Celery would tell it."""
+    graph = definition_of(canvas).graph
+    assert {name for name in graph.names if "errback" in name} == expected.keys()
+    ids = dict(zip(graph.names, graph.task_ids, strict=True))
+    told = {name: json.loads(signature.args) for name, signature in zip(graph.names, graph.signatures, strict=True) if signature}
+    assert all(told[name] == ([] if body is None else [ids[body]]) for name, body in expected.items())
+
+
+def test_error_callback_that_is_no_signature() -> None:
+    """What cannot be called is refused with the place where it stands."""
+    with pytest.raises(BadNode, match=r"node 'b-3': `link_error` must be a signature"):
+        definition_of(chord([a.s()], b.s().set(link_error="tests.f")))
+
+
+def test_names_of_error_callbacks_are_unique() -> None:
+    """Long names are cut, and names that are taken are left alone."""
+    workflow = Workflow()
+    workflow.add_canvas(chord([a.s()], _guarded(c.s(), d.s())), name="x" * 200)
+    workflow.add_canvas(chord([a.s()], _guarded(c.s(), d.s())), name="x" * 199 + "y")
+    workflow.add(a.s(), name="c-3.errback")
+    workflow.add_canvas(chord([a.s()], _guarded(c.s(), d.s())), name="c-3")
+    graph = workflow.definition().graph
+    assert len(set(graph.names)) == len(graph)
+    assert "c-3.errback+" in graph.names
+    assert all(len(name) <= 200 for name in graph.names)
+
+
+def test_value_of_a_group_of_one_that_is_a_body() -> None:
+    """What follows such a chord takes its value as it is, as on Celery, unless it is merged into the body."""
+    one = chord([a.s(), b.s()], group([c.s()]))
+    assert value_of(definition_of(_chain(one, d.s())).graph) == ["d", ["c", [["a"], ["b"]]]]
+    assert value_of(definition_of(_chain(_chain(e.s(), one), d.s())).graph) == ["d", ["c", [["a", ["e"]], ["b", ["e"]]]]]
+    assert value_of(definition_of(_chain(e.s(), one)).graph) == [["c", [["a", ["e"]], ["b", ["e"]]]]]
 
 
 def test_only_member_that_is_a_list_is_the_value() -> None:
@@ -883,3 +987,75 @@ def test_random_values_are_those_of_celery(tree: Tree) -> None:
     """
     canvas = _build(_numbered(tree, iter(range(10_000))))
     assert value_of(definition_of(canvas).graph) == json.loads(json.dumps(canvas.apply().get()))
+
+
+# --- whatever comes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ({"task": "celery.chunks", "kwargs": {"task": {}, "it": 5, "n": 2}}, "chunks of a 'int'"),
+        ({"task": "celery.group", "kwargs": {"tasks": []}, "options": {"stamped_headers": 5}}, "'5' as its `stamped_headers`"),
+        ({"task": "t", "options": {"stamped_headers": [["x"]]}}, "as its `stamped_headers`"),
+        ({"task": "t", "subtask_type": ["x"]}, "has a 'list' as its `subtask_type`"),
+        ({"task": "celery.chord", "kwargs": {"header": [], "kwargs": 5}}, "are no mapping"),
+        ({"task": "t", "options": {"serializer": ["json"]}}, "serializer '\\['json'\\]' is not accepted"),
+        ({"task": "t", "options": {"countdown": 10**400}}, "`countdown` must be a number of seconds"),
+        ({"task": "t", "options": {"eta": 10**400}}, "`eta` must be a datetime"),
+    ],
+)
+def test_what_is_malformed_is_our_error(what: Any, words: str) -> None:
+    """What others write by hand is refused with what is wrong, and not by an accident on the way."""
+    with pytest.raises((NotACanvas, BadNode), match=words):
+        definition_of(what)
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(), st.text(max_size=5), st.just(object()), st.just((1,))
+)
+
+
+def _perhaps(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(good, good, good, JUNK, st.lists(JUNK, max_size=2), st.dictionaries(st.text(max_size=3), JUNK, max_size=2))
+
+
+def _some_signature(part: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    several = _perhaps(st.lists(part, max_size=4))
+    options_of_it = st.fixed_dictionaries(
+        {},
+        optional={
+            "link": several,
+            "link_error": several,
+            "stamped_headers": _perhaps(st.just(["x"])),
+            "serializer": _perhaps(st.just("json")),
+            "countdown": JUNK,
+            "eta": _perhaps(st.just("2030-01-01")),
+            "queue": JUNK,
+        },
+    )
+    contents = st.fixed_dictionaries(
+        {},
+        optional={"tasks": several, "header": st.one_of(several, part), "body": part, "task": part, "it": several, "n": JUNK}
+        | {"kwargs": _perhaps(st.just({"x": 1}))},
+    )
+    kinds = ["chain", "group", "chord", "chunks", "xmap", "other"]
+    return st.fixed_dictionaries(
+        {"task": _perhaps(st.sampled_from(["t", "celery.chain", "celery.group", "celery.chord", "celery.chunks"]))},
+        optional={
+            "subtask_type": _perhaps(st.sampled_from(kinds)),
+            "args": _perhaps(st.just([1])),
+            "kwargs": _perhaps(contents),
+            "options": _perhaps(options_of_it),
+            "immutable": JUNK,
+        },
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.recursive(JUNK | st.just({"task": "t"}), lambda part: _perhaps(_some_signature(part)), max_leaves=20))
+def test_only_our_errors_come_out(what: Any) -> None:
+    """Whatever is handed over becomes a definition that can be written and read, or an error of this package."""
+    with contextlib.suppress(DyrygentError):
+        definition = definition_of(what)
+        assert len(decode_definition(encode_definition(definition), nodes_max=10_000).graph) == len(definition.graph)

@@ -1,8 +1,8 @@
 """What `lint` finds, and what it leaves alone: a report that cries wolf is not read."""
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +10,8 @@ from celery import Celery, chain, chord, group
 from kombu.entity import Queue
 
 from dyrygentd.canvas import Workflow, definition_of
-from dyrygentd.lint import _DIFFERENCES, _MESSAGES, _RULES, Finding, lint
+from dyrygentd.differences import BY_KEY, table
+from dyrygentd.lint import _MESSAGES, _RULES, Finding, lint
 from dyrygentd.wire import encode_definition
 
 app = Celery("test_lint", broker="memory://", backend="cache+memory://", set_as_current=False)
@@ -190,14 +191,21 @@ def test_difference_names_both_sides() -> None:
     """The reader decides by what happens there and here, and can look it up."""
     message = only(chain(group(a, b), group(c, d), group(e, f)), "chain-of-groups").message
     celery, here = message.splitlines()[1:]
-    assert celery.startswith("Celery: the step runs once for each member")
+    assert celery.startswith("Celery: the last of three groups in a row runs once per member")
     assert "issues/8180" in celery
-    assert here.startswith("here: it runs once")
+    assert here.startswith("here: each group runs once")
+
+
+def test_readme_has_the_differences() -> None:
+    """The list that people read is the one that programs read."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    shown = readme.partition("<!-- differences -->\n")[2].partition("\n<!-- /differences -->")[0]
+    assert shown == table(), "write `dyrygentd.differences.table()` into the README"
 
 
 def test_every_rule_has_its_words() -> None:
     """A code without a severity or next step would be reported as an error with nothing to do about it."""
-    assert _DIFFERENCES.keys() | _MESSAGES.keys() <= _RULES.keys()
+    assert {key for key, difference in BY_KEY.items() if not difference.unseen} | _MESSAGES.keys() <= _RULES.keys()
     assert all(rule.next_step for rule in _RULES.values())
 
 
@@ -482,9 +490,9 @@ def test_all_of_a_refused_document_is_told() -> None:
         (42, "not-a-canvas", "the canvas is a 'int', which is no signature"),
         (container("chain", [a, add]), "not-a-canvas", "which is no signature"),
         (group([]), "empty-workflow", "no nodes"),
-        (container("group", [a], stamped_headers=5), "not-a-canvas", "cannot be read"),
-        ({"task": "celery.chunks", "kwargs": {"task": a, "it": True, "n": 1}}, "not-a-canvas", "cannot be read"),
-        ({"task": "t.a", "subtask_type": ["x"]}, "not-a-canvas", "cannot be read"),
+        (container("group", [a], stamped_headers=5), "not-a-canvas", "as its `stamped_headers`"),
+        ({"task": "celery.chunks", "kwargs": {"task": a, "it": True, "n": 1}}, "not-a-canvas", "chunks of a 'bool'"),
+        ({"task": "t.a", "subtask_type": ["x"]}, "not-a-canvas", "as its `subtask_type`"),
         (Workflow("w"), "empty-workflow", "no nodes"),
         (app.signature("t.a", args=(object(),)), "bad-node", "argument 1 is a 'object'"),
     ],
@@ -549,10 +557,8 @@ def test_nested_chords_cost_no_recursion() -> None:
     assert "native-chord-cost" in codes(canvas)
 
 
-def test_ten_thousand_tasks_take_no_time() -> None:
-    """Nobody waits for a report before each submission; the cost is that of importing the canvas, and linear."""
+def test_ten_thousand_tasks_give_a_short_report() -> None:
+    """A report is read by a person, whatever the size of the canvas."""
     canvases = [group(add.s(number, 1) for number in range(10_000)), container("chain", [add.s(1)] * 10_000)]
     for canvas in canvases:
-        started = time.perf_counter()
-        lint(canvas, app=app, known_tasks=["t.add"], known_queues=["celery"])
-        assert time.perf_counter() - started < 10
+        assert len(lint(canvas, app=app, known_tasks=["t.add"], known_queues=["celery"])) < 10

@@ -10,9 +10,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
 from dyrygentd import __version__, metrics
-from dyrygentd.errors import ConfigurationError
+from dyrygentd.errors import ConfigurationError, VerbRefused
 from dyrygentd.testing import FakeBroker
-from tests.scheduler.support import definition, scheduler
+from tests.scheduler.support import definition, limits, scheduler, until
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +75,10 @@ async def test_every_entry_of_the_catalogue_appears() -> None:
         "dyrygentd_received_results",
         "dyrygentd_problems",
         "dyrygentd_build_info",
+        "dyrygentd_verbs",
+        "dyrygentd_pool_size_tasks",
+        "dyrygentd_pool_used_tasks",
+        "dyrygentd_pool_waiting_tasks",
     }
 
 
@@ -108,7 +112,7 @@ async def test_names_keep_the_rules_of_prometheus() -> None:
         assert family.type in {"counter", "gauge"}, family.name
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
-            assert set(sample.labels) <= {"state", "outcome", "path", "version"}, sample.labels
+            assert set(sample.labels) <= {"state", "outcome", "path", "version", "pool"}, sample.labels
             assert sample.value >= 0
         if family.type == "counter":
             assert not family.name.endswith("_total"), family.name
@@ -132,7 +136,7 @@ async def test_negotiation(accept: str, is_openmetrics: bool) -> None:
     assert content_type.startswith("application/openmetrics-text" if is_openmetrics else "text/plain")
     assert body.endswith(b"# EOF\n") == is_openmetrics
     families = list((parse_openmetrics if is_openmetrics else parse_classic)(body.decode()))
-    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 6
+    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 10
 
 
 async def test_registry_is_left_as_it_was() -> None:
@@ -168,3 +172,42 @@ async def test_one_registry_for_two_is_refused() -> None:
             async with scheduler(FakeBroker(), registry=registry):
                 pass
         assert "dyrygentd_workflows" in _families(registry)
+
+
+async def test_verbs_retries_and_pools_are_counted() -> None:
+    """What operators did, what was tried again, and who waits for a place can be put on a dashboard."""
+    registry = CollectorRegistry()
+    broker = FakeBroker({"tasks.bad": lambda: 1 // 0}, holds=True)
+    async with scheduler(broker, registry=registry, limits=limits(pools={"drain@*": 1})) as running:
+        handle = await running.submit(definition("a! pool=drain@x; b! pool=drain@x; bad! retry=2; c! countdown=1000"))
+        await until(lambda: len(broker._held) == 2)
+        assert _value(registry, "dyrygentd_pool_size_tasks", pool="drain@x") == 1
+        assert _value(registry, "dyrygentd_pool_used_tasks", pool="drain@x") == 1
+        assert _value(registry, "dyrygentd_pool_waiting_tasks", pool="drain@x") == 1
+        broker.let_go()
+        await until(lambda: _value(registry, "dyrygentd_nodes", state="retrying") == 1)
+        assert _value(registry, "dyrygentd_retried_tasks_total") == 1
+        await handle.skip("c")
+        with pytest.raises(VerbRefused):
+            await handle.rerun("a", "b")
+        await handle.cancel()
+        assert _value(registry, "dyrygentd_verbs_total", outcome="done") == 2
+        assert _value(registry, "dyrygentd_verbs_total", outcome="refused") == 1
+        assert _value(registry, "dyrygentd_journal_entries_total") == 2
+        assert _value(registry, "dyrygentd_late_watched_tasks") >= 1
+        assert registry.get_sample_value("dyrygentd_pool_size_tasks", {"pool": "drain@x"}) is None
+
+
+async def test_pools_are_a_bounded_number_of_series() -> None:
+    """Whoever names a pool after each machine gets series of those that matter, and one for all the others."""
+    registry = CollectorRegistry()
+    async with scheduler(FakeBroker(holds=True), registry=registry, limits=limits(pools={"drain@*": 1})) as running:
+        await running.submit(
+            definition("; ".join(f"n{number}! pool=drain@{number}" for number in range(200)) + "; z! pool=drain@7")
+        )
+        await until(lambda: running.statistics().engine["in_flight"] == 200)
+        samples = _families(registry)["dyrygentd_pool_used_tasks"].samples
+        assert len(samples) == 51
+        assert sum(sample.value for sample in samples) == 200
+        assert _value(registry, "dyrygentd_pool_waiting_tasks", pool="drain@7") == 1
+        assert _value(registry, "dyrygentd_pool_used_tasks", pool="(others)") == 150

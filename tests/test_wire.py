@@ -132,6 +132,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
                 **draw(_TASK_FIELDS),
             }
         )
+    if any(node.get("adopted") == "succeeded" for node in nodes):
+        for node in nodes:
+            node |= {"immutable": True} if "task" in node else {}  # What was adopted has no value for anybody.
     document = {
         "nodes": nodes + hooks,
         "policy": draw(_POLICIES),
@@ -564,3 +567,37 @@ def test_graph_notation_and_wire_agree() -> None:
         graph.task_ids,
         graph.output,
     )
+
+
+def test_nothing_but_hooks() -> None:
+    """A workflow of hooks alone is odd, and has no result; its hooks run at once."""
+    hooks = [{"name": name, "task": "t", "hook": name} for name in ("always", "success")]
+    graph = wire.decode_definition(wire.encode({"nodes": hooks}), nodes_max=10).graph
+    assert (graph.hooks, graph.output) == ([0, 1], None)
+    conversation = Conversation()
+    assert len(conversation.submit(graph).publish) == 2
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [{"name": "a", "task": "t", "adopted": "succeeded"}, {"name": "b", "task": "t", "after": ["a"]}],
+        [
+            {"name": "a", "task": "t", "adopted": "succeeded"},
+            {"name": "j", "join": True, "after": ["a"]},
+            {"name": "b", "task": "t", "after": ["j"]},
+        ],
+    ],
+    ids=["task", "join"],
+)
+def test_values_of_what_was_adopted_are_refused(nodes: list[dict[str, Any]]) -> None:
+    """What succeeded before the submission has left no value here, so nothing that takes one could ever be published."""
+    with pytest.raises(BadNode, match="node 'a': it is adopted as succeeded, and has no value for") as caught:
+        wire.decode_definition(wire.encode({"nodes": nodes}), nodes_max=10)
+    assert "immutable" in caught.value.next_step
+    for words in ({"immutable": True}, {"adopted": "succeeded"}):
+        nodes[-1] = nodes[-1] | words
+        if "adopted" in words and len(nodes) > 2:
+            continue  # The join still makes a list for a task, if only for one that is not to run.
+        wire.decode_definition(wire.encode({"nodes": nodes}), nodes_max=10)
+        nodes[-1].pop(*words)

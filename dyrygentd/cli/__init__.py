@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from dyrygentd import __version__
-from dyrygentd.errors import ConfigurationError, DaemonUnreachable, DyrygentError
+from dyrygentd.errors import BackendUnsupported, ConfigurationError, DaemonUnreachable, DyrygentError
 
 if TYPE_CHECKING:
     from dyrygentd.client.sync import Client, Handle
@@ -82,7 +82,7 @@ class SortedCommands(Commands):
 
 _SECTIONS: Final = {
     "Look": ("list", "show", "explain", "graph", "events", "stats"),
-    "Submit": ("submit", "lint", "adopt"),
+    "Submit": ("submit", "lint", "schema", "adopt"),
     "Wait": ("watch", "wait"),
     "Change workflows": ("cancel", "pause", "resume", "retry", "set-priority"),
     "Change nodes": ("hold", "release", "skip", "rerun"),
@@ -158,7 +158,7 @@ def status_of(error: DyrygentError) -> int:
     """Return the exit status that goes with an error."""
     if isinstance(error, DaemonUnreachable):
         return UNREACHABLE
-    return USAGE if isinstance(error, ConfigurationError) else FAILED
+    return USAGE if isinstance(error, ConfigurationError | BackendUnsupported) else FAILED
 
 
 def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

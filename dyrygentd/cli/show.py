@@ -228,6 +228,10 @@ def _flat(part: dict[str, Any]) -> dict[str, object]:
     for name, value in part.items():
         if isinstance(value, dict):
             flat |= {f"{name}.{key}": each for key, each in value.items()}
+        elif isinstance(value, list) and all(isinstance(each, dict) for each in value):
+            # Each describes one thing, its name first.
+            for (_, first), *rest in (list(each.items()) for each in value):
+                flat[f"{name}.{render.inline(first)}"] = render.inline(", ".join(f"{key} {each}" for key, each in rest))
         else:
             flat[name] = f"{value:.3f}" if isinstance(value, float) else value
     return flat

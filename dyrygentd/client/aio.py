@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import os
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -13,7 +12,7 @@ import aiohttp
 from dyrygentd import wire
 from dyrygentd.client import forms
 from dyrygentd.client.connection import CONNECT_PAUSES_S, VersionCheck, Warn, find_socket, foreign, unreachable
-from dyrygentd.errors import DaemonUnreachable, DyrygentError, WaitTimeout
+from dyrygentd.errors import DaemonUnreachable, DyrygentError
 
 Views = list[wire.WorkflowView]
 Entries = list[wire.JournalView]
@@ -66,17 +65,14 @@ class AsyncClient:
         parameters: Mapping[str, Any] | None = None,
     ) -> "AsyncHandle":
         """Submit a workflow; return when the daemon has it on disk. See `Client.submit`."""
-        body = await asyncio.to_thread(forms.submission_body, what, key=key, name=name, labels=labels, parameters=parameters)
-        answer = await self._channel.request(
-            "POST", f"/{wire.API_VERSION}/workflows", body=body, headers={"Content-Type": "application/json"}
-        )
+        ask = await asyncio.to_thread(forms.submission, what, key=key, name=name, labels=labels, parameters=parameters)
+        answer = await self._channel.request(ask)
         submitted = wire.decode(answer, wire.Submitted)
         return AsyncHandle(self._channel, submitted.id, submitted)
 
     async def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
-        query = {"result": "true"} if with_result else {}
-        return wire.decode_view(await self._channel.request("GET", forms.workflow_target(reference, query=query)))
+        return wire.decode_view(await self._channel.request(forms.view(reference, with_result=with_result)))
 
     async def handle(self, reference: str) -> "AsyncHandle":
         """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``."""
@@ -91,18 +87,10 @@ class AsyncClient:
         limit: int | None = 50,
     ) -> Views:
         """Return workflows, newest first; all of them if ``limit`` is None."""
-        states = list(states)
-        views: Views = []
-        cursor: str | None = None
-        while limit is None or len(views) < limit:
-            size = forms.PAGE if limit is None else min(forms.PAGE, limit - len(views))
-            target = forms.listing_target(states=states, name=name, labels=labels, limit=size, cursor=cursor)
-            page = wire.decode(await self._channel.request("GET", target), wire.WorkflowPage)
-            views += page.workflows
-            cursor = page.next
-            if cursor is None:
-                break
-        return views
+        listing = forms.Listing(states=states, name=name, labels=labels, limit=limit)
+        for ask in listing:
+            listing.take(await self._channel.request(ask))
+        return listing.views
 
     async def perform_in_bulk(
         self,
@@ -120,18 +108,16 @@ class AsyncClient:
         Args:
             verb: ``cancel``, ``pause``, ``resume``, ``retry`` or ``set-priority``.
         """
-        body = forms.verb_body(priority=priority, terminate=terminate, why=why)
-        target = forms.bulk_target(verb, states=states, name=name, labels=labels)
-        headers = {"Content-Type": "application/json"}
-        return wire.decode(await self._channel.request("POST", target, body=body, headers=headers), wire.BulkChanged)
+        ask = forms.verb_in_bulk(verb, states=states, name=name, labels=labels, priority=priority, terminate=terminate, why=why)
+        return wire.decode(await self._channel.request(ask), wire.BulkChanged)
 
     async def stats(self) -> wire.Statistics:
         """Return what the daemon is doing."""
-        return wire.decode(await self._channel.request("GET", f"/{wire.API_VERSION}/stats"), wire.Statistics)
+        return wire.decode(await self._channel.request(forms.STATISTICS), wire.Statistics)
 
     async def health(self) -> wire.Health:
         """Return whether the daemon does its work."""
-        return wire.decode(await self._channel.request("GET", "/healthz"), wire.Health)
+        return wire.decode(await self._channel.request(forms.HEALTH), wire.Health)
 
 
 class AsyncHandle:
@@ -147,7 +133,7 @@ class AsyncHandle:
 
     async def status(self, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view."""
-        return await self._view({"result": "true"} if with_result else {})
+        return wire.decode_view(await self._channel.request(forms.view(self.id, with_result=with_result)))
 
     async def wait(self, timeout_s: float | None = None) -> wire.Outcome:
         """Wait for the end; a daemon that goes away meanwhile is waited for as well.
@@ -155,25 +141,16 @@ class AsyncHandle:
         Raises:
             WaitTimeout: The time is over; the workflow goes on.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        pauses = forms.pauses()
+        wait = forms.Wait(self.id, timeout_s)
         while True:
-            left_s = forms.WAIT_POLL_S if deadline is None else deadline - time.monotonic()
             try:
-                wait_s = max(0.0, min(left_s, forms.WAIT_POLL_S))
-                view = await self._view({"result": "true", "wait_s": f"{wait_s:.3f}"}, extra_s=wait_s)
+                view = wire.decode_view(await self._channel.request(wait.ask()))
                 if view.is_finished:
                     return wire.outcome_of(view, await self._failed_nodes(view), decode_value=forms.decoded_result)
-                pauses = forms.pauses()
-                pause_s = 0.0
+                wait.answered()
             except DyrygentError as error:
-                if not forms.is_passing(error):
-                    raise
-                pause_s = next(pauses)
-            left_s = forms.WAIT_POLL_S if deadline is None else deadline - time.monotonic()
-            if left_s <= 0:
-                raise WaitTimeout(self.id, timeout_s or 0.0)
-            await asyncio.sleep(min(pause_s, left_s))
+                wait.failed(error)
+            await asyncio.sleep(wait.pause_s())
 
     async def perform(
         self,
@@ -193,12 +170,9 @@ class AsyncHandle:
             verb: ``cancel``, ``pause``, ``resume``, ``retry``, ``hold``, ``release``, ``skip``, ``rerun`` or ``set-priority``.
             why: The reason, for the journal.
         """
-        body = forms.verb_body(
-            nodes=list(nodes) or None, cause=cause, value=value, priority=priority, terminate=terminate, force=force, why=why
-        )
-        headers = {"Content-Type": "application/json"}
-        target = forms.workflow_target(self.id, verb)
-        return wire.decode(await self._channel.request("POST", target, body=body, headers=headers), wire.Changed)
+        fields = {"cause": cause, "value": value, "priority": priority, "terminate": terminate, "force": force, "why": why}
+        ask = forms.verb(self.id, verb, nodes=list(nodes) or None, **fields)
+        return wire.decode(await self._channel.request(ask), wire.Changed)
 
     async def cancel(self, *, terminate: bool = False, why: str = "") -> wire.Changed:
         """End the workflow now; one that has finished stays as it is.
@@ -247,33 +221,26 @@ class AsyncHandle:
 
     async def explain(self, node: str | None = None) -> wire.Explanation:
         """Return why the workflow, or one node, is not running, and what can be done."""
-        parts = ("explain",) if node is None else ("nodes", node, "explain")
-        return wire.decode(await self._channel.request("GET", forms.workflow_target(self.id, *parts)), wire.Explanation)
+        return wire.decode(await self._channel.request(forms.explanation(self.id, node)), wire.Explanation)
 
     async def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""
-        return wire.decode(await self._channel.request("GET", forms.workflow_target(self.id, "causes")), wire.Causes)
+        return wire.decode(await self._channel.request(forms.about(self.id, "causes")), wire.Causes)
 
     async def journal(self) -> Entries:
         """Return who did what to the workflow, oldest first."""
-        return wire.decode(await self._channel.request("GET", forms.workflow_target(self.id, "journal")), wire.Journal).entries
+        return wire.decode(await self._channel.request(forms.about(self.id, "journal")), wire.Journal).entries
 
     async def nodes(self, *, states: Iterable[str] = (), page: int = forms.PAGE) -> AsyncIterator[wire.NodeView]:
         """Iterate over the nodes in their order, page by page."""
-        states = list(states)
-        cursor: str | None = None
-        while True:
-            target = forms.nodes_target(self.id, states=states, limit=page, cursor=cursor)
-            found = wire.decode(await self._channel.request("GET", target), wire.NodePage)
-            for node in found.nodes:
+        pages = forms.NodePages(self.id, states=states, page=page)
+        for ask in pages:
+            for node in pages.take(await self._channel.request(ask)):
                 yield node
-            cursor = found.next
-            if cursor is None:
-                return
 
     async def node(self, name: str) -> wire.NodeView:
         """Return one node."""
-        return wire.decode(await self._channel.request("GET", forms.workflow_target(self.id, "nodes", name)), wire.NodeView)
+        return wire.decode(await self._channel.request(forms.about(self.id, "nodes", name)), wire.NodeView)
 
     async def events(self, *, reconnect_s: float = forms.RECONNECT_S) -> AsyncIterator[wire.WorkflowView]:
         """Iterate over the view now and after each change, until the workflow has finished.
@@ -281,21 +248,18 @@ class AsyncHandle:
         Args:
             reconnect_s: How long to try to come back to a daemon that went away, before `DaemonUnreachable` is raised.
         """
-        lost_at: float | None = None
-        pauses = forms.pauses()
+        connection = forms.Reconnection(reconnect_s)
         while True:
             try:
                 async for event in self._stream():
-                    lost_at, pauses = None, forms.pauses()
+                    connection.answered()
                     if event.kind == "end":
                         return
                     if event.view is not None:
                         yield event.view
             except DyrygentError as error:
-                lost_at = lost_at or time.monotonic()
-                if not forms.is_passing(error) or time.monotonic() - lost_at >= reconnect_s:
-                    raise
-            await asyncio.sleep(next(pauses))
+                connection.failed(error)
+            await asyncio.sleep(connection.pause_s())
 
     async def _stream(self) -> AsyncIterator[forms.StreamEvent]:
         reader = forms.EventReader()
@@ -305,16 +269,9 @@ class AsyncHandle:
             if event is not None:
                 yield event
 
-    async def _view(self, query: Mapping[str, object], *, extra_s: float = 0.0) -> wire.WorkflowView:
-        target = forms.workflow_target(self.id, query=query)
-        return wire.decode_view(await self._channel.request("GET", target, extra_s=extra_s))
-
     async def _failed_nodes(self, view: wire.WorkflowView) -> list[wire.NodeView]:
-        # Not `counts`, which know tasks only: a join fails too, if its list of values is too large.
-        if view.state == "succeeded":
-            return []
-        target = forms.nodes_target(self.id, states=["failed"], limit=forms.FAILED_NODES_MAX)
-        return wire.decode(await self._channel.request("GET", target), wire.NodePage).nodes
+        ask = forms.failed_nodes(view)
+        return [] if ask is None else wire.decode(await self._channel.request(ask), wire.NodePage).nodes
 
 
 class _Channel:
@@ -326,18 +283,16 @@ class _Channel:
         self._versions = VersionCheck(self.path, warn)
         self._session: aiohttp.ClientSession | None = None
 
-    async def request(
-        self, method: str, target: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None, extra_s: float = 0
-    ) -> bytes:
+    async def request(self, ask: forms.Ask) -> bytes:
         """Return the body of the answer. Raises `DaemonUnreachable` or `RemoteError`."""
-        timeout = aiohttp.ClientTimeout(total=self._timeout_s + extra_s)
-        async with self._exchange(method, target, timeout, body, headers) as response:
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s + ask.extra_s)
+        async with self._exchange(ask, timeout) as response:
             return await response.read()
 
     async def lines(self, target: str, *, silence_max_s: float) -> AsyncIterator[bytes]:
         """Iterate over the lines of an endless answer."""
         timeout = aiohttp.ClientTimeout(total=None, sock_read=silence_max_s)
-        async with self._exchange("GET", target, timeout) as response:
+        async with self._exchange(forms.Ask("GET", target), timeout) as response:
             async for line in response.content:
                 yield line.rstrip(b"\r\n")
 
@@ -347,16 +302,9 @@ class _Channel:
             self._session = None
 
     @asynccontextmanager
-    async def _exchange(
-        self,
-        method: str,
-        target: str,
-        limits: aiohttp.ClientTimeout,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _exchange(self, ask: forms.Ask, limits: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            async with await self._open(method, target, limits, body, headers) as response:
+            async with await self._open(ask, limits) as response:
                 self._versions.check(response.headers.get(wire.VERSION_HEADER), response.headers.get("Server"))
                 if response.status >= 400:
                     raise wire.error_of_problem(await response.read(), response.status)
@@ -374,25 +322,18 @@ class _Channel:
         except aiohttp.ClientError as error:
             raise foreign(self.path, "what came is no HTTP") from error
 
-    async def _open(
-        self,
-        method: str,
-        target: str,
-        limits: aiohttp.ClientTimeout,
-        body: bytes | None,
-        headers: Mapping[str, str] | None,
-    ) -> aiohttp.ClientResponse:
+    async def _open(self, ask: forms.Ask, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         """Send a request; if the daemon's backlog is full, try again a few times."""
         if self._session is None:
             # Like the other client: a connection for each request, so none is met that the daemon has just closed.
             connector = aiohttp.UnixConnector(path=str(self.path), limit=_CONNECTIONS_MAX, force_close=True)
             self._session = aiohttp.ClientSession(connector=connector)
-        url = f"http://localhost{target}"
+        url = f"http://localhost{ask.target}"
         for pause_s in CONNECT_PAUSES_S:
             try:
-                return await self._session.request(method, url, data=body, headers=headers, timeout=limits)
+                return await self._session.request(ask.method, url, data=ask.body, headers=ask.headers, timeout=limits)
             except aiohttp.ClientOSError as error:
                 if error.errno not in _BACKLOG_FULL:
                     raise
             await asyncio.sleep(pause_s)
-        return await self._session.request(method, url, data=body, headers=headers, timeout=limits)
+        return await self._session.request(ask.method, url, data=ask.body, headers=ask.headers, timeout=limits)

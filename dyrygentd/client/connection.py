@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dyrygentd import __version__, wire
+from dyrygentd.client.forms import Ask
 from dyrygentd.errors import DaemonUnreachable
 
 ENVIRONMENT: Final = "DYRYGENTD_SOCKET"
@@ -63,36 +64,29 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.path}>"
 
-    def request(
-        self, method: str, target: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None, extra_s: float = 0
-    ) -> bytes:
+    def request(self, ask: Ask) -> bytes:
         """Return the body of the answer.
-
-        Args:
-            extra_s: Time to wait for the answer in addition to ``timeout_s``.
 
         Raises:
             DaemonUnreachable: Nobody answers, or somebody else does.
             RemoteError: The daemon refuses.
         """
-        with self._exchange(method, target, body, headers, self.timeout_s + extra_s) as response:
+        with self._exchange(ask, self.timeout_s + ask.extra_s) as response:
             return response.read()
 
     def lines(self, target: str, *, silence_max_s: float) -> Iterator[bytes]:
         """Iterate over the lines of an endless answer. Raises as `request` does, also if it breaks off or falls silent."""
-        with self._exchange("GET", target, None, None, silence_max_s) as response:
+        with self._exchange(Ask("GET", target), silence_max_s) as response:
             while line := response.readline():
                 yield line.rstrip(b"\r\n")
 
     @contextmanager
-    def _exchange(
-        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str] | None, timeout_s: float
-    ) -> Iterator[http.client.HTTPResponse]:
+    def _exchange(self, ask: Ask, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
         connection = _UnixConnection(self.path, timeout_s)
         try:
             # An early answer (body too large) closes the sending side, and waits to be read nevertheless.
             with suppress(BrokenPipeError):
-                connection.request(method, target, body=body, headers=dict(headers or {}))
+                connection.request(ask.method, ask.target, body=ask.body, headers=ask.headers)
             response = connection.getresponse()
             self.versions.check(response.getheader(wire.VERSION_HEADER), response.getheader("Server"))
             if response.status >= 400:
@@ -167,7 +161,7 @@ def unreachable(path: Path, error: OSError) -> DaemonUnreachable:
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return DaemonUnreachable(
             f"'{path}' closed the connection before it answered",
-            next_step="did the daemon stop? a submission with a key can be repeated without harm",
+            next_step="did the daemon stop? a verb, or a submission with a key, can be repeated without harm",
         )
     if path == SYSTEM_SOCKET:
         return DaemonUnreachable(

@@ -1,6 +1,12 @@
-"""What both clients share: bodies and targets of requests, and the reading of answers. No input or output."""
+"""What both clients share: requests, the reading of answers, and when to ask again. No input or output.
+
+Everything but a submission may be repeated when a connection broke before the answer: questions change nothing, and verbs change
+nothing that is so already. Two are the exception, since they mean "once more": `rerun`, and `retry` with ``force``. A submission
+may be repeated if it has a key.
+"""
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -8,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from dyrygentd import wire
 from dyrygentd.core.graph import Definition
-from dyrygentd.errors import BadRequest, DaemonUnreachable, DyrygentError, RemoteError
+from dyrygentd.errors import BadRequest, DaemonUnreachable, DyrygentError, RemoteError, WaitTimeout
 
 WAIT_POLL_S: Final = 20.0
 """Longest time that one poll of `wait` is held by the daemon."""
@@ -24,11 +30,185 @@ PAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A request.
+
+    Attributes:
+        extra_s: Time that the answer may take beyond the client's timeout.
+    """
+
+    method: str
+    target: str
+    body: bytes | None = None
+    extra_s: float = 0.0
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Return what the body is."""
+        return {} if self.body is None else {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
 class StreamEvent:
     """An event of a stream; ``view`` goes with ``workflow``."""
 
     kind: Literal["workflow", "end", "bye"]
     view: wire.WorkflowView | None = None
+
+
+STATISTICS: Final = Ask("GET", f"/{wire.API_VERSION}/stats")
+HEALTH: Final = Ask("GET", "/healthz")
+
+
+def submission(
+    what: Any,
+    *,
+    key: str | None = None,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> Ask:
+    """Return the request that submits a canvas, `Workflow`, `Definition`, or a definition document."""
+    body = submission_body(what, key=key, name=name, labels=labels, parameters=parameters)
+    return Ask("POST", f"/{wire.API_VERSION}/workflows", body)
+
+
+def verb(workflow_id: str, word: str, **fields: Any) -> Ask:
+    """Return the request for a verb on one workflow."""
+    return Ask("POST", workflow_target(workflow_id, word), verb_body(**fields))
+
+
+def verb_in_bulk(word: str, *, states: Iterable[str], name: str | None, labels: Mapping[str, str] | None, **fields: Any) -> Ask:
+    """Return the request for a verb on all workflows that fit."""
+    return Ask("POST", bulk_target(word, states=states, name=name, labels=labels), verb_body(**fields))
+
+
+def view(reference: str, *, with_result: bool = False) -> Ask:
+    """Return the request for the present view of a workflow."""
+    return Ask("GET", workflow_target(reference, query={"result": "true"} if with_result else {}))
+
+
+def about(workflow_id: str, *parts: str) -> Ask:
+    """Return the request for something below a workflow."""
+    return Ask("GET", workflow_target(workflow_id, *parts))
+
+
+def explanation(workflow_id: str, node: str | None) -> Ask:
+    """Return the request for an explanation of a workflow, or of a node."""
+    return about(workflow_id, "explain") if node is None else about(workflow_id, "nodes", node, "explain")
+
+
+def failed_nodes(workflow: wire.WorkflowView) -> Ask | None:
+    """Return the request for the nodes that an outcome names; None if there can be none."""
+    # Not `counts`, which know tasks only: a join fails too, if its list of values is too large.
+    if workflow.state == "succeeded":
+        return None
+    return Ask("GET", nodes_target(workflow.id, states=["failed"], limit=FAILED_NODES_MAX))
+
+
+class Listing:
+    """Follows the pages of a listing; iterating gives the request for each, and `take` gets its answer."""
+
+    def __init__(self, *, states: Iterable[str], name: str | None, labels: Mapping[str, str] | None, limit: int | None) -> None:
+        self.views: list[wire.WorkflowView] = []
+        self._filter: dict[str, Any] = {"states": list(states), "name": name, "labels": labels}
+        self._limit = limit
+        self._cursor: str | None = None
+        self._is_over = False
+
+    def __iter__(self) -> Iterator[Ask]:
+        while not self._is_over and (self._limit is None or len(self.views) < self._limit):
+            size = PAGE if self._limit is None else min(PAGE, self._limit - len(self.views))
+            yield Ask("GET", listing_target(**self._filter, limit=size, cursor=self._cursor))
+
+    def take(self, answer: bytes) -> None:
+        """Take a page."""
+        page = wire.decode(answer, wire.WorkflowPage)
+        self.views += page.workflows
+        self._cursor = page.next
+        self._is_over = page.next is None
+
+
+class NodePages:
+    """Follows the pages of a workflow's nodes, as `Listing` does."""
+
+    def __init__(self, workflow_id: str, *, states: Iterable[str], page: int) -> None:
+        self._workflow_id = workflow_id
+        self._states = list(states)
+        self._page = page
+        self._cursor: str | None = None
+        self._is_over = False
+
+    def __iter__(self) -> Iterator[Ask]:
+        while not self._is_over:
+            yield Ask("GET", nodes_target(self._workflow_id, states=self._states, limit=self._page, cursor=self._cursor))
+
+    def take(self, answer: bytes) -> list[wire.NodeView]:
+        """Take a page, and return its nodes."""
+        page = wire.decode(answer, wire.NodePage)
+        self._cursor = page.next
+        self._is_over = page.next is None
+        return page.nodes
+
+
+class Wait:
+    """Long polls until a workflow has finished; a daemon that goes away meanwhile is waited for as well."""
+
+    def __init__(self, workflow_id: str, timeout_s: float | None) -> None:
+        self._workflow_id = workflow_id
+        self._timeout_s = timeout_s
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._pauses = pauses()
+        self._pause_s = 0.0
+
+    def ask(self) -> Ask:
+        """Return the next poll."""
+        wait_s = max(0.0, min(self._left_s(), WAIT_POLL_S))
+        query = {"result": "true", "wait_s": f"{wait_s:.3f}"}
+        return Ask("GET", workflow_target(self._workflow_id, query=query), extra_s=wait_s)
+
+    def answered(self) -> None:
+        """Note that the daemon is there and the workflow goes on."""
+        self._pauses, self._pause_s = pauses(), 0.0
+
+    def failed(self, error: DyrygentError) -> None:
+        """Note that a poll failed; raise the error if waiting does not help."""
+        if not is_passing(error):
+            raise error
+        self._pause_s = next(self._pauses)
+
+    def pause_s(self) -> float:
+        """Return how long to pause before the next poll. Raises `WaitTimeout`."""
+        left_s = self._left_s()
+        if left_s <= 0:
+            raise WaitTimeout(self._workflow_id, self._timeout_s or 0.0)
+        return min(self._pause_s, left_s)
+
+    def _left_s(self) -> float:
+        return WAIT_POLL_S if self._deadline is None else self._deadline - time.monotonic()
+
+
+class Reconnection:
+    """When to come back to a stream that broke off, and for how long."""
+
+    def __init__(self, reconnect_s: float) -> None:
+        self._reconnect_s = reconnect_s
+        self._lost_at: float | None = None
+        self._pauses = pauses()
+
+    def answered(self) -> None:
+        """Note that the daemon is there."""
+        self._lost_at, self._pauses = None, pauses()
+
+    def failed(self, error: DyrygentError) -> None:
+        """Note that the stream broke off; raise the error if the daemon has been away for too long, or will not say more."""
+        self._lost_at = self._lost_at or time.monotonic()
+        if not is_passing(error) or time.monotonic() - self._lost_at >= self._reconnect_s:
+            raise error
+
+    def pause_s(self) -> float:
+        """Return how long to pause before the next try."""
+        return next(self._pauses)
 
 
 def submission_body(

@@ -11,7 +11,7 @@ from typing import Any, Self
 from dyrygentd import wire
 from dyrygentd.client import forms
 from dyrygentd.client.connection import Connection, Warn, find_socket
-from dyrygentd.errors import DyrygentError, WaitTimeout
+from dyrygentd.errors import DyrygentError
 
 Views = list[wire.WorkflowView]
 Entries = list[wire.JournalView]
@@ -65,17 +65,13 @@ class Client:
             name, labels: Instead of those that ``what`` brings.
             parameters: Values of the parameters that a definition document declares.
         """
-        body = forms.submission_body(what, key=key, name=name, labels=labels, parameters=parameters)
-        answer = self._connection.request(
-            "POST", f"/{wire.API_VERSION}/workflows", body=body, headers={"Content-Type": "application/json"}
-        )
+        answer = self._connection.request(forms.submission(what, key=key, name=name, labels=labels, parameters=parameters))
         submitted = wire.decode(answer, wire.Submitted)
         return Handle(self._connection, submitted.id, submitted)
 
     def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
-        query = {"result": "true"} if with_result else {}
-        return wire.decode_view(self._connection.request("GET", forms.workflow_target(reference, query=query)))
+        return wire.decode_view(self._connection.request(forms.view(reference, with_result=with_result)))
 
     def handle(self, reference: str) -> "Handle":
         """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``."""
@@ -90,18 +86,10 @@ class Client:
         limit: int | None = 50,
     ) -> Views:
         """Return workflows, newest first; all of them if ``limit`` is None."""
-        states = list(states)
-        views: Views = []
-        cursor: str | None = None
-        while limit is None or len(views) < limit:
-            size = forms.PAGE if limit is None else min(forms.PAGE, limit - len(views))
-            target = forms.listing_target(states=states, name=name, labels=labels, limit=size, cursor=cursor)
-            page = wire.decode(self._connection.request("GET", target), wire.WorkflowPage)
-            views += page.workflows
-            cursor = page.next
-            if cursor is None:
-                break
-        return views
+        listing = forms.Listing(states=states, name=name, labels=labels, limit=limit)
+        for ask in listing:
+            listing.take(self._connection.request(ask))
+        return listing.views
 
     def perform_in_bulk(
         self,
@@ -119,18 +107,16 @@ class Client:
         Args:
             verb: ``cancel``, ``pause``, ``resume``, ``retry`` or ``set-priority``.
         """
-        body = forms.verb_body(priority=priority, terminate=terminate, why=why)
-        target = forms.bulk_target(verb, states=states, name=name, labels=labels)
-        headers = {"Content-Type": "application/json"}
-        return wire.decode(self._connection.request("POST", target, body=body, headers=headers), wire.BulkChanged)
+        ask = forms.verb_in_bulk(verb, states=states, name=name, labels=labels, priority=priority, terminate=terminate, why=why)
+        return wire.decode(self._connection.request(ask), wire.BulkChanged)
 
     def stats(self) -> wire.Statistics:
         """Return what the daemon is doing."""
-        return wire.decode(self._connection.request("GET", f"/{wire.API_VERSION}/stats"), wire.Statistics)
+        return wire.decode(self._connection.request(forms.STATISTICS), wire.Statistics)
 
     def health(self) -> wire.Health:
         """Return whether the daemon does its work."""
-        return wire.decode(self._connection.request("GET", "/healthz"), wire.Health)
+        return wire.decode(self._connection.request(forms.HEALTH), wire.Health)
 
 
 class Handle:
@@ -151,7 +137,7 @@ class Handle:
 
     def status(self, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view."""
-        return self._view({"result": "true"} if with_result else {})
+        return wire.decode_view(self._connection.request(forms.view(self.id, with_result=with_result)))
 
     def wait(self, timeout_s: float | None = None) -> wire.Outcome:
         """Wait for the end; a daemon that goes away meanwhile is waited for as well.
@@ -159,25 +145,16 @@ class Handle:
         Raises:
             WaitTimeout: The time is over; the workflow goes on.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        pauses = forms.pauses()
+        wait = forms.Wait(self.id, timeout_s)
         while True:
-            left_s = forms.WAIT_POLL_S if deadline is None else deadline - time.monotonic()
             try:
-                wait_s = max(0.0, min(left_s, forms.WAIT_POLL_S))
-                view = self._view({"result": "true", "wait_s": f"{wait_s:.3f}"}, extra_s=wait_s)
+                view = wire.decode_view(self._connection.request(wait.ask()))
                 if view.is_finished:
                     return wire.outcome_of(view, self._failed_nodes(view), decode_value=forms.decoded_result)
-                pauses = forms.pauses()
-                pause_s = 0.0
+                wait.answered()
             except DyrygentError as error:
-                if not forms.is_passing(error):
-                    raise
-                pause_s = next(pauses)
-            left_s = forms.WAIT_POLL_S if deadline is None else deadline - time.monotonic()
-            if left_s <= 0:
-                raise WaitTimeout(self.id, timeout_s or 0.0)
-            time.sleep(min(pause_s, left_s))
+                wait.failed(error)
+            time.sleep(wait.pause_s())
 
     def perform(
         self,
@@ -197,12 +174,9 @@ class Handle:
             verb: ``cancel``, ``pause``, ``resume``, ``retry``, ``hold``, ``release``, ``skip``, ``rerun`` or ``set-priority``.
             why: The reason, for the journal.
         """
-        body = forms.verb_body(
-            nodes=list(nodes) or None, cause=cause, value=value, priority=priority, terminate=terminate, force=force, why=why
-        )
-        headers = {"Content-Type": "application/json"}
-        target = forms.workflow_target(self.id, verb)
-        return wire.decode(self._connection.request("POST", target, body=body, headers=headers), wire.Changed)
+        fields = {"cause": cause, "value": value, "priority": priority, "terminate": terminate, "force": force, "why": why}
+        ask = forms.verb(self.id, verb, nodes=list(nodes) or None, **fields)
+        return wire.decode(self._connection.request(ask), wire.Changed)
 
     def cancel(self, *, terminate: bool = False, why: str = "") -> wire.Changed:
         """End the workflow now; one that has finished stays as it is.
@@ -251,32 +225,25 @@ class Handle:
 
     def explain(self, node: str | None = None) -> wire.Explanation:
         """Return why the workflow, or one node, is not running, and what can be done."""
-        parts = ("explain",) if node is None else ("nodes", node, "explain")
-        return wire.decode(self._connection.request("GET", forms.workflow_target(self.id, *parts)), wire.Explanation)
+        return wire.decode(self._connection.request(forms.explanation(self.id, node)), wire.Explanation)
 
     def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""
-        return wire.decode(self._connection.request("GET", forms.workflow_target(self.id, "causes")), wire.Causes)
+        return wire.decode(self._connection.request(forms.about(self.id, "causes")), wire.Causes)
 
     def journal(self) -> Entries:
         """Return who did what to the workflow, oldest first."""
-        return wire.decode(self._connection.request("GET", forms.workflow_target(self.id, "journal")), wire.Journal).entries
+        return wire.decode(self._connection.request(forms.about(self.id, "journal")), wire.Journal).entries
 
     def nodes(self, *, states: Iterable[str] = (), page: int = forms.PAGE) -> Iterator[wire.NodeView]:
         """Iterate over the nodes in their order, page by page."""
-        states = list(states)
-        cursor: str | None = None
-        while True:
-            target = forms.nodes_target(self.id, states=states, limit=page, cursor=cursor)
-            found = wire.decode(self._connection.request("GET", target), wire.NodePage)
-            yield from found.nodes
-            cursor = found.next
-            if cursor is None:
-                return
+        pages = forms.NodePages(self.id, states=states, page=page)
+        for ask in pages:
+            yield from pages.take(self._connection.request(ask))
 
     def node(self, name: str) -> wire.NodeView:
         """Return one node."""
-        return wire.decode(self._connection.request("GET", forms.workflow_target(self.id, "nodes", name)), wire.NodeView)
+        return wire.decode(self._connection.request(forms.about(self.id, "nodes", name)), wire.NodeView)
 
     def events(self, *, reconnect_s: float = forms.RECONNECT_S) -> Iterator[wire.WorkflowView]:
         """Iterate over the view now and after each change, until the workflow has finished.
@@ -284,21 +251,18 @@ class Handle:
         Args:
             reconnect_s: How long to try to come back to a daemon that went away, before `DaemonUnreachable` is raised.
         """
-        lost_at: float | None = None
-        pauses = forms.pauses()
+        connection = forms.Reconnection(reconnect_s)
         while True:
             try:
                 for event in self._stream():
-                    lost_at, pauses = None, forms.pauses()
+                    connection.answered()
                     if event.kind == "end":
                         return
                     if event.view is not None:
                         yield event.view
             except DyrygentError as error:
-                lost_at = lost_at or time.monotonic()
-                if not forms.is_passing(error) or time.monotonic() - lost_at >= reconnect_s:
-                    raise
-            time.sleep(next(pauses))
+                connection.failed(error)
+            time.sleep(connection.pause_s())
 
     def _stream(self) -> Iterator[forms.StreamEvent]:
         reader = forms.EventReader()
@@ -308,13 +272,6 @@ class Handle:
             if event is not None:
                 yield event
 
-    def _view(self, query: Mapping[str, object], *, extra_s: float = 0.0) -> wire.WorkflowView:
-        target = forms.workflow_target(self.id, query=query)
-        return wire.decode_view(self._connection.request("GET", target, extra_s=extra_s))
-
     def _failed_nodes(self, view: wire.WorkflowView) -> list[wire.NodeView]:
-        # Not `counts`, which know tasks only: a join fails too, if its list of values is too large.
-        if view.state == "succeeded":
-            return []
-        target = forms.nodes_target(self.id, states=["failed"], limit=forms.FAILED_NODES_MAX)
-        return wire.decode(self._connection.request("GET", target), wire.NodePage).nodes
+        ask = forms.failed_nodes(view)
+        return [] if ask is None else wire.decode(self._connection.request(ask), wire.NodePage).nodes

@@ -193,7 +193,16 @@ def restore(
 
 
 def adopt(workflow: RunningWorkflow, states: Mapping[int, NodeState], now: float) -> None:
-    """Begin a workflow of which a part was done, or sent, before it was submitted."""
+    """Begin a workflow of which a part was done, or sent, before it was submitted.
+
+    Values are not adopted. A node that succeeded has failed here if somebody still takes its value: an operator may have it run
+    again, or skip it with the value.
+    """
+    lacking = {node for node in states if _lacks_value(workflow.graph, states, node)}
+    states = {node: NodeState.FAILED if node in lacking else state for node, state in states.items()}
+    errors = {
+        node: _NOT_ADOPTED if node in lacking else _FAILED_BEFORE for node, state in states.items() if state is NodeState.FAILED
+    }
     workflow.resume(
         [
             Live(
@@ -202,12 +211,26 @@ def adopt(workflow: RunningWorkflow, states: Mapping[int, NodeState], now: float
                 attempt=1,
                 dispatched_at=now,
                 settled_at=now if state.is_settled else 0.0,
-                error="it had failed before this workflow was adopted" if state is NodeState.FAILED else "",
+                error=errors.get(node, ""),
             )
             for node, state in states.items()
         ],
         now=now,
     )
     workflow.changed.update(states)
-    if workflow.policy.on_failure is OnFailure.STOP and NodeState.FAILED in states.values():
+    if workflow.policy.on_failure is OnFailure.STOP and errors:
         workflow.stop(now)
+
+
+def _lacks_value(graph: Graph, states: Mapping[int, NodeState], node: int) -> bool:
+    """Tell whether a node that succeeded before has a value that a task is still to be given."""
+    return states[node] is NodeState.SUCCEEDED and any(
+        dependent not in states and graph.takes_input(dependent) and (graph.is_task(dependent) or graph.feeds_tasks[dependent])
+        for dependent in graph.dependents(node)
+    )
+
+
+_FAILED_BEFORE: Final = "it had failed before this workflow was adopted"
+_NOT_ADOPTED: Final = (
+    "it had succeeded before this workflow was adopted, but its value is not here: retry it, or skip it with the value"
+)

@@ -5,11 +5,15 @@ and telling listeners come last. If saving fails, the rest of the batch waits (`
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.states import IN_FLIGHT
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError
+
+_IN_FLIGHT_WORDS: Final = frozenset(state.word for state in IN_FLIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,11 @@ class Batch:
         """Number of rows to be written."""
         return len(self.save_workflows) + len(self.save_nodes) + len(self.journal)
 
+    def still_sends(self, message: Publish) -> bool:
+        """Tell whether a message of an earlier batch is still to be sent, as far as this one knows."""
+        row = self.save_nodes.get((message.workflow_id, message.node))
+        return row is None or (row.state in _IN_FLIGHT_WORDS and row.attempt == message.attempt)
+
     def merge(self, later: "Batch") -> None:
         """Append a later batch that could not be saved on its own; the newest record of a row wins."""
         for workflow_id, record in later.save_workflows.items():
@@ -110,6 +119,9 @@ class Batch:
             self.watch = [task_id for task_id in self.watch if task_id not in ended]
             ended.update(revoke.task_id for revoke in later.revoke)
             self.publish = [message for message in self.publish if message.task_id not in ended]
+        if self.publish and later.save_nodes:
+            # A task may have ended and be watched all the same, since somebody else than itself said so.
+            self.publish = [message for message in self.publish if later.still_sends(message)]
         if self.unwatch and later.watch:
             # Unwatching is carried out last, so it must not hit a task id that is in flight again.
             begun = set(later.watch)

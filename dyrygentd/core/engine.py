@@ -29,9 +29,9 @@ results.
 *Tried and rejected.* A global heap of ready nodes: one large submission then decides the latency of everybody else.
 """
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from typing import Final, assert_never
 
@@ -55,6 +55,7 @@ from dyrygentd.core.events import (
 )
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.pools import Pools, PoolView
+from dyrygentd.core.rings import Rings
 from dyrygentd.core.states import IN_FLIGHT, NodeState
 from dyrygentd.core.verbs import Done, Request, Verb, perform
 from dyrygentd.core.workflow import Failure, HoldReason, RunningWorkflow
@@ -171,9 +172,7 @@ class Engine:
         self.draining = False
         self.node_count = 0
         self._in_flight: dict[str, tuple[RunningWorkflow, int]] = {}
-        self._rings: dict[int, deque[str]] = {}
-        self._ring_of: dict[str, int] = {}
-        self._turn = ("", 0)
+        self._rings = Rings()
         self._timers: list[tuple[float, str, int]] = []
         self._timers_max = _TIMERS_MIN
         self._pools_freed: set[str] = set()
@@ -261,16 +260,14 @@ class Engine:
         for workflow_id, workflow in self.workflows.items():
             if workflow_id in self._touched:
                 continue  # Its timers and its place in a ring come with the end of the turn.
-            if workflow.can_dispatch and self._ring_of.get(workflow_id) != workflow.priority:
+            if workflow.can_dispatch and self._rings.priority_of(workflow_id) != workflow.priority:
                 raise InvariantBroken(f"{workflow!r} could dispatch, but stands in no ring of its priority")
             due = [(hold.until, node) for node, hold in workflow.holds.items() if hold.until]
             due += [] if workflow.has_begun else [(workflow.policy.start_at, _WORKFLOW_TIMER)]
             missing = [node for at, node in due if (at, workflow_id, node) not in timers]
             if missing:
                 raise InvariantBroken(f"{workflow!r} waits for times that nobody looks at, of nodes {missing}")
-        rings = {workflow_id: priority for priority, ring in self._rings.items() for workflow_id in ring}
-        if rings != self._ring_of or sum(map(len, self._rings.values())) != len(rings) or not all(self._rings.values()):
-            raise InvariantBroken(f"the rings are {self._rings}, the table of them is {self._ring_of}")
+        self._rings.check()
         late_in = Counter(late.workflow_id for late in self._late.values())
         if late_in != self._late_in or not self._resting.keys() <= late_in.keys() or self._late.keys() & self._in_flight.keys():
             raise InvariantBroken(f"late tasks of {dict(late_in)}, counted are {dict(self._late_in)}")
@@ -323,31 +320,12 @@ class Engine:
 
     def _next_in_ring(self) -> RunningWorkflow | None:
         """Return the workflow whose turn it is; one that has nothing to give leaves its ring."""
-        priority = max(self._rings)
-        ring = self._rings[priority]
-        workflow_id = ring[0]
-        workflow = self.workflows.get(workflow_id)
+        workflow = self.workflows.get(self._rings.first)
         if workflow is None or not workflow.can_dispatch:
-            ring.popleft()
-            self._leave_ring(workflow_id)
+            self._rings.drop_first()
             return None
-        owner, given = self._turn
-        given = given + 1 if owner == workflow_id else 1
-        if given >= workflow.policy.weight:
-            ring.rotate(-1)
-            given = 0
-        self._turn = workflow_id, given
+        self._rings.give(workflow.policy.weight)
         return workflow
-
-    def _join_ring(self, workflow: RunningWorkflow) -> None:
-        if workflow.can_dispatch and workflow.workflow_id not in self._ring_of:
-            self._ring_of[workflow.workflow_id] = workflow.priority
-            self._rings.setdefault(workflow.priority, deque()).append(workflow.workflow_id)
-
-    def _leave_ring(self, workflow_id: str) -> None:
-        priority = self._ring_of.pop(workflow_id)
-        if not self._rings[priority]:
-            del self._rings[priority]
 
     def _can_dispatch(self, places: int) -> bool:
         return bool(self._rings) and not self.draining and len(self._in_flight) + places <= self.limits.in_flight_max
@@ -457,8 +435,8 @@ class Engine:
     def _set_timer(self, at: float, workflow: RunningWorkflow, node: int) -> None:
         heappush(self._timers, (at, workflow.workflow_id, node))
         if len(self._timers) > self._timers_max:
-            # Most timers of timeouts outlive their task.
-            self._timers = [timer for timer in self._timers if self._is_meant(timer)]
+            # Most timers of timeouts outlive their task, and verbs set some again that are set already.
+            self._timers = [timer for timer in set(self._timers) if self._is_meant(timer)]
             heapify(self._timers)
             self._timers_max = max(_TIMERS_MIN, 2 * len(self._timers))
 
@@ -615,10 +593,8 @@ class Engine:
             self._taken_in(workflow)
         elif not workflow.has_begun:
             self._set_workflow_timers(workflow)
-        priority = self._ring_of.get(workflow.workflow_id, workflow.priority)
-        if priority != workflow.priority:
-            self._rings[priority].remove(workflow.workflow_id)
-            self._leave_ring(workflow.workflow_id)
+        if self._rings.priority_of(workflow.workflow_id) != workflow.priority:
+            self._rings.leave(workflow.workflow_id)
 
     def _answer(self, answer: Answer) -> None:
         if answer.ticket:
@@ -732,9 +708,13 @@ class Engine:
         is_doubted = late.revoke is None
         if is_doubted and isinstance(event, TaskFailed | TaskRevoked):
             return  # What is known already, read once more.
-        del self._late[event.task_id]
-        self._forget_late(event.task_id, late)
         self.counters.late += 1
+        if isinstance(event, TaskRevoked) and late.revoke is not None and not late.revoke.terminate:
+            # A worker stores that at once, also of a task that runs and goes on: how it ends is stored after it.
+            self._late[event.task_id] = replace(late, revoke=None)
+        else:
+            del self._late[event.task_id]
+            self._forget_late(event.task_id, late)
         if workflow is None:
             return
         if workflow.task_id_of(node) != event.task_id or not workflow.state_of(node).is_settled:
@@ -774,7 +754,8 @@ class Engine:
 
     def _touch(self, workflow: RunningWorkflow) -> None:
         self._touched[workflow.workflow_id] = workflow
-        self._join_ring(workflow)
+        if workflow.can_dispatch:
+            self._rings.join(workflow.workflow_id, workflow.priority)
 
 
 _LATE_WORDS: Final[dict[type[TaskEvent], str]] = {

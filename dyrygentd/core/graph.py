@@ -280,7 +280,8 @@ class Graph:
             ends = (node for node in self.dependencies(self.hooks[0]) if node not in hooks)
         else:
             ends = (node for node in range(len(self)) if not self.dependents(node))
-        first, second = next(ends), next(ends, None)
+        # There is none if there is nothing but hooks.
+        first, second = next(ends, None), next(ends, None)
         return first if second is None else None
 
     def _heights_along(self, order: "array[int]") -> "array[int]":

@@ -81,7 +81,8 @@ def _check_dependencies(workflow: RunningWorkflow, node: int, state: NodeState) 
 def _check_values(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
     """Check that what a node takes is there as long as it may still want it."""
     graph = workflow.graph
-    if state in (NodeState.READY, *IN_FLIGHT) and graph.takes_input(node):
+    # One at a worker has been given what it takes; adopted ones were given it by somebody else.
+    if state in (NodeState.READY, NodeState.DISPATCHING) and graph.takes_input(node):
         missing = [
             dependency
             for dependency in graph.dependencies(node)

@@ -881,6 +881,9 @@ class RunningWorkflow:
         elif not self.graph.is_task(node):
             _, state, value, error = self._handed_on(node)
             self._settle(node, state, now, value=value, error=error)
+        elif self._unmet[node] and self._verdict(node)[0] is Verdict.WAIT:
+            # What it waited for was set running again while it was in flight: its next attempt comes after that.
+            self._move(node, NodeState.WAITING)
         else:
             self._move(node, NodeState.READY)
             self.ready.push(node)

@@ -38,15 +38,32 @@ class Sizes(dict[str, int]):
     def read(cls, given: Any) -> "Sizes":
         """Read a table of TOML, or text. Raises `ValueError`."""
         if isinstance(given, str):
-            pairs = [text.rpartition("=") for text in given.split(",") if text.strip()]
-            given = {name.strip(): int(number) for name, _, number in pairs}
-        sizes = cls(given) if isinstance(given, dict) else None
-        if sizes is None or not all(name and type(size) is int and size >= 1 for name, size in sizes.items()):
+            pairs = [_pair(text) for text in given.split(",") if text.strip()]
+            twice = [name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number])]
+            if twice:
+                raise ValueError(f"'{twice[0]}' stands there twice")
+            given = dict(pairs)
+        if not isinstance(given, dict):
             raise ValueError
-        return sizes
+        for name, size in given.items():
+            if not name or name != name.strip() or "," in name:
+                raise ValueError(f"'{name}' is no name")
+            if type(size) is not int or size < 1:
+                raise ValueError(f"the size of '{name}' is {size!r}")
+        return cls(given)
 
     def __str__(self) -> str:
         return ",".join(f"{name}={size}" for name, size in self.items())
+
+
+def _pair(text: str) -> tuple[str, int]:
+    name, equals, number = text.rpartition("=")
+    if not equals:
+        raise ValueError(f"'{text.strip()}' has no size")
+    try:
+        return name.strip(), int(number)
+    except ValueError:
+        raise ValueError(f"the size of '{name.strip()}' is '{number.strip()}'") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +86,9 @@ class Configuration:
         Sizes(), "Tasks in flight of the nodes that name a pool; * and ? fit any name, each a pool.", metavar="NAME=SIZE,…"
     )
     queue_limits: Sizes = _setting(Sizes(), "Tasks in flight of a queue.", metavar="QUEUE=SIZE,…")
+    late_watch_s: float = _setting(
+        Limits().late_watch_s, "Seconds for which a task that was given up is followed and revoked again."
+    )
     nodes_max: int = _setting(HttpLimits().nodes_max, "Nodes of one workflow.")
     workflows_max: int = _setting(SchedulerLimits().workflows_max, "Unfinished workflows.")
     nodes_in_memory_max: int = _setting(SchedulerLimits().nodes_in_memory_max, "Nodes of all unfinished workflows.")
@@ -82,7 +102,7 @@ class Configuration:
         for name in ("in_flight_max", "nodes_max", "workflows_max", "nodes_in_memory_max", "body_bytes_max", "value_bytes_max"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
-        for name in ("history_max", "drain_timeout_s"):
+        for name in ("history_max", "drain_timeout_s", "late_watch_s"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 0 or more")
         _socket_mode(self.socket_mode)
@@ -96,7 +116,7 @@ class Configuration:
     def scheduler_limits(self) -> SchedulerLimits:
         """Return the bounds of the scheduler."""
         return SchedulerLimits(
-            engine=Limits(in_flight_max=self.in_flight_max, value_bytes_max=self.value_bytes_max),
+            engine=Limits(in_flight_max=self.in_flight_max, value_bytes_max=self.value_bytes_max, late_watch_s=self.late_watch_s),
             workflows_max=self.workflows_max,
             nodes_in_memory_max=self.nodes_in_memory_max,
             pools=self.pools,
@@ -242,7 +262,11 @@ def _converted(name: str, value: Any, origin: str) -> Any:
         if kind is float and isinstance(value, int):
             value = float(value)
         if kind is Sizes:
-            value = Sizes.read(value)
+            try:
+                value = Sizes.read(value)
+            except ValueError as error:
+                reason = f": {error}" if str(error) else f", {value!r}"
+                raise ConfigurationError(f"'{name}' ({origin}){reason}; it must be {_KIND_WORDS[kind]}") from None
         if kind is Path and isinstance(value, str):
             value = Path(value).expanduser()
         if not isinstance(value, kind):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -42,6 +42,7 @@ logger = logging.getLogger("dyrygentd.http")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RenderMetrics = Callable[[str], tuple[bytes, str]]
+T = TypeVar("T")
 
 _DECODE_INLINE_BYTES = 16 * 1024
 """Below, the hop to a thread costs more than the decoding."""
@@ -257,7 +258,9 @@ class Api:
 
     async def _request_of(self, request: web.Request, verb: Verb) -> Request:
         async with self._body(request) as body:
-            document = wire.decode(body, wire.VerbDocument) if body.strip() else wire.VerbDocument()
+            if body.strip() and request.content_type != JSON and "Content-Type" in request.headers:
+                raise UnsupportedMediaType(request.content_type)
+            document = await self._in_thread_if_long(lambda: wire.decode(body.strip() or b"{}", wire.VerbDocument), len(body))
         if verb is Verb.SET_PRIORITY and document.priority is None:
             raise BadRequest("`priority` is missing", path="$.priority", next_step="give a whole number; higher goes first")
         return wire.request_of(verb, document, by=peer_of(request.transport))
@@ -427,11 +430,10 @@ class Api:
             self._bodies.give_back(held)
 
     async def _decode(self, body: bytes) -> Definition:
-        if len(body) <= _DECODE_INLINE_BYTES:
-            return wire.decode_definition(body, nodes_max=self._limits.nodes_max)
-        return await anyio.to_thread.run_sync(
-            lambda: wire.decode_definition(body, nodes_max=self._limits.nodes_max), limiter=self._decodes
-        )
+        return await self._in_thread_if_long(lambda: wire.decode_definition(body, nodes_max=self._limits.nodes_max), len(body))
+
+    async def _in_thread_if_long(self, decode: Callable[[], T], size: int) -> T:
+        return decode() if size <= _DECODE_INLINE_BYTES else await anyio.to_thread.run_sync(decode, limiter=self._decodes)
 
 
 _RESULT = Parameter("result", "whether the result is wanted", {"type": "boolean"})

@@ -290,6 +290,8 @@ class Scheduler:
             "inbox": self._turns.inbox_size,
             "publish_queue": self._courier.queue_size,
             "turns": self._turns.count,
+            "errands": self._courier.errand_count,
+            "asking": len(self._verbs),
             "recovery_seconds": self._recovered_s,
         }
         return wire.Statistics(

@@ -107,7 +107,7 @@ class SqliteStore:
         self._last_sequence = 0
         self._finished = 0
         self._kept: dict[str, None] = {}
-        self._commits = self._rows = self._failures = 0
+        self._commits = self._rows = self._failures = self._journal_entries = 0
         self._commit_seconds = 0.0
 
     def __repr__(self) -> str:
@@ -206,6 +206,7 @@ class SqliteStore:
             raise StoreUnavailable(f"cannot write the database '{self._path}': {error}") from error
         self._commits += 1
         self._rows += len(records) + len(rows) + len(entries)
+        self._journal_entries += len(entries)
         self._commit_seconds += time.perf_counter() - begun
         going_on = {record.workflow_id for record in records if not record.state.is_finished}
         for workflow_id in returned & going_on:
@@ -394,6 +395,7 @@ class SqliteStore:
             failures=self._failures,
             database_bytes=_size(self._path),
             wal_bytes=_size(self._path.with_name(self._path.name + "-wal")),
+            journal_entries=self._journal_entries,
         )
 
     async def _fetch(self, query: str, *values: Any) -> Sequence[Any]:

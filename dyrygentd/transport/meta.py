@@ -77,9 +77,30 @@ def state_of_payload(beginning: bytes) -> str:
     return "" if state is None else state[1].decode()
 
 
+#: As `dyrygentd.core.engine` doubts them.
+_DOUBTFUL = frozenset({"WorkerLostError"})
+
+
 def is_final(event: TaskEvent) -> bool:
     """Tell whether Celery is done with the task."""
     return not isinstance(event, TaskReported)
+
+
+def is_conclusive(event: TaskEvent) -> bool:
+    """Tell whether nothing else will be stored for the task.
+
+    Workers that do not execute a task may store REVOKED or WorkerLostError for one that another worker executes and ends well
+    (``celery/worker/control.py`` `revoke`, celery#3085, #1703).
+    """
+    match event:
+        case TaskReported():
+            return False
+        case TaskRevoked(is_expired=is_expired):
+            return is_expired
+        case TaskFailed(exception=exception):
+            return exception not in _DOUBTFUL
+        case _:
+            return True
 
 
 def _failed(task_id: str, error: Any, traceback: Any) -> TaskFailed:

@@ -18,7 +18,7 @@ from kombu.exceptions import SerializationError, SerializerNotInstalled
 
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.ports import Emit, WatcherStatistics
-from dyrygentd.transport.meta import event_of_meta, event_of_undecodable, is_final
+from dyrygentd.transport.meta import event_of_meta, event_of_undecodable, is_conclusive, is_final
 
 logger = logging.getLogger("dyrygentd.polling")
 
@@ -46,11 +46,12 @@ _UNDECODABLE_S: Final = 2.0
 
 @dataclass(slots=True)
 class _Watched:
-    """A task in flight: since when, when to ask again, and since when its result has been undecodable."""
+    """A task in flight: since when, when to ask again, since when its result has been undecodable, and what may be corrected."""
 
     since: float
     due: float
     undecodable_since: float | None = None
+    doubtful: TaskEvent | None = None
 
 
 class PollingResultWatcher:
@@ -148,8 +149,13 @@ class PollingResultWatcher:
             return None
         event = event_of_meta(task_id, answer) if isinstance(answer, dict) else self._undecodable_event(watched, task_id, answer)
         if event is not None and is_final(event):
+            if watched.doubtful == event:
+                return None
             self._read += 1
-            del self._watched[task_id]
+            if is_conclusive(event):
+                del self._watched[task_id]
+            else:
+                watched.doubtful = event
         return event
 
     def _undecodable_event(self, watched: _Watched, task_id: str, error: BaseException) -> TaskEvent | None:

@@ -39,7 +39,14 @@ from redis.exceptions import RedisError, ResponseError
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.ports import Emit, WatcherStatistics
-from dyrygentd.transport.meta import event_of_long_payload, event_of_meta, event_of_undecodable, is_final, state_of_payload
+from dyrygentd.transport.meta import (
+    event_of_long_payload,
+    event_of_meta,
+    event_of_undecodable,
+    is_conclusive,
+    is_final,
+    state_of_payload,
+)
 
 logger = logging.getLogger("dyrygentd.redis")
 
@@ -330,6 +337,7 @@ class RedisResultWatcher:
         # Beside the value there is a traceback or the like.
         self._payload_bytes_max = 2 * value_bytes_max + 64 * 1024
         self._watched: dict[str, bytes] = {}
+        self._doubtful: dict[str, TaskEvent] = {}
         self._task_of: dict[bytes, str] = {}
         self._to_subscribe: deque[str] = deque()
         self._to_unsubscribe: deque[bytes] = deque()
@@ -358,6 +366,7 @@ class RedisResultWatcher:
     def unwatch(self, task_ids: Sequence[str]) -> None:
         """Stop following these tasks."""
         for task_id in task_ids:
+            self._doubtful.pop(task_id, None)
             channel = self._watched.pop(task_id, None)
             if channel is not None:
                 del self._task_of[channel]
@@ -516,9 +525,15 @@ class RedisResultWatcher:
         if self._emit is None:
             return
         if is_final(event):
+            if self._doubtful.get(event.task_id) == event:
+                return
             # The other paths find the same result again: it counts for the first, and the engine is spared the rest.
             self._counts[path] += 1
-            self.unwatch([event.task_id])
+            if is_conclusive(event):
+                self.unwatch([event.task_id])
+            else:
+                # It may be corrected; whoever watches decides how long to wait for that.
+                self._doubtful[event.task_id] = event
         self._emit([event])
 
     def _note_problem(self, error: BaseException) -> None:

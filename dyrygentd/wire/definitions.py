@@ -5,7 +5,7 @@ document is the body of a submission, a definition file, and what the store keep
 (``{"__type__": "datetime", …}``) and stay text here: nothing in this process looks into them before the message is built.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
@@ -217,6 +217,9 @@ def decode_definition(
         for name, node in zip(names, document.nodes, strict=True)
     ]
     graph = _graph_of(specs, names, document.output, nodes_max)
+    adopted = {number: NodeState[node.adopted.upper()] for number, node in enumerate(document.nodes) if node.adopted is not None}
+    if has_good_options:
+        _refuse_values_of_adopted(graph, adopted)
     return Definition(
         graph=graph,
         name=document.name or next((node.task for node in document.nodes if node.task), "workflow"),
@@ -224,10 +227,22 @@ def decode_definition(
         labels=document.labels,
         payload=bytes(document.payload),
         policy=PLAIN_WORKFLOW if document.policy is None else _workflow_policy(document.policy),
-        adopted={
-            number: NodeState[node.adopted.upper()] for number, node in enumerate(document.nodes) if node.adopted is not None
-        },
+        adopted=adopted,
     )
+
+
+def _refuse_values_of_adopted(graph: Graph, adopted: Mapping[int, NodeState]) -> None:
+    """Refuse to take a value from what was done before: nobody has it here, and what wants it could never be published."""
+    for node, state in adopted.items():
+        if state is not NodeState.SUCCEEDED or not graph.feeds_tasks[node]:
+            continue
+        takers = (taker for taker in graph.dependents(node) if graph.takes_input(taker) and taker not in adopted)
+        for taker in takers:
+            raise BadNode(
+                graph.names[node],
+                f"it is adopted as succeeded, and has no value for '{graph.names[taker]}'",
+                next_step="make what takes its value immutable, or adopt that as well",
+            )
 
 
 def parameters_of(body: bytes) -> list[Parameter]:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from dyrygentd import __version__
 from dyrygentd.cli import main
+from dyrygentd.cli.show import _flat
 from tests.cli.support import Ctl, Terminal, environment_of
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
@@ -102,6 +103,8 @@ def test_object_of_a_module_is_submitted(ctl: Ctl, module: Callable[[str], None]
         ("flows:x", "1/0", 1, "module 'flows' cannot be imported: ZeroDivisionError: division by zero"),
         ("flows:x", "def (", 1, "SyntaxError"),
         ("flows:canvs", "canvas = 1", 2, "did you mean 'canvas'?"),
+        ("flows:nothing", "x = {'task': 'add'}\ny = {'nodes': []}\nz = 1", 2, "next: it has x, y\n"),
+        ("flows:nothing", "z = 1", 2, "next: it has no canvas, workflow or definition at all"),
         ("flows:make", "def make(): return {}['dc']", 1, "'flows:make' failed: KeyError: 'dc'"),
         ("flows:x", "x = 42", 1, "'flows:x' is not a canvas"),
         ("flows:int", "", 2, "module 'flows' has no 'int'"),
@@ -231,6 +234,12 @@ def test_stats_are_shown_by_part(ctl: Ctl) -> None:
     out = ctl("stats").stdout
     assert re.search(r"^in_flight_max +\d+$", out, re.M)
     assert json.loads(ctl("--json", "stats").stdout)["version"] == __version__
+
+
+def test_pools_are_shown_one_by_one() -> None:
+    """Who fills a pool is what `explain` sends people to `stats` for."""
+    pools = [{"name": "drain@gra1", "size": 2, "used": 1}]
+    assert _flat({"pools": pools, "none": []}) == {"pools.drain@gra1": "size 2, used 1"}
 
 
 # --- watch, wait --------------------------------------------------------------------------------------------

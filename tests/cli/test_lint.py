@@ -64,7 +64,7 @@ def test_warning_does_not_fail(run: Run) -> None:
     assert result.stdout == (
         "warning: chain-options-first-task\n"
         "  `queue` set on a chain of 2 steps\n"
-        "  Celery: they reach its first task only\n"
+        "  Celery: they reach the first task only (and the second, if the first is a group)\n"
         "  here: the same\n"
         "  next: set them on each task that is to have them\n\n"
     )

@@ -1,5 +1,6 @@
 """The synchronous client against a real daemon."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery, chain, group
 
-from dyrygentd import Client, errors
+from dyrygentd import AsyncClient, Client, errors
 from dyrygentd.client import forms
 from dyrygentd.wire import decode_definition, encode_definition
 from tests.http.support import Daemon
@@ -180,3 +181,55 @@ def test_signature_is_no_document() -> None:
     assert json.loads(body)["nodes"][0]["task"] == "add"
     assert encode_definition(decode_definition(body, nodes_max=1)) == body
     app.close()
+
+
+def test_every_verb_and_question(holding: Daemon) -> None:
+    """Each method of a handle asks for what its name says; the journal has it with the reason."""
+    client = Client(holding.path)
+    handle = client.submit({"nodes": [{"name": "a", "task": "add", "args": [1]}, {"name": "b", "task": "fail", "after": ["a"]}]})
+    assert handle.hold("b", why="1").nodes == ["b"]
+    assert handle.release("b", why="2").is_changed
+    assert not handle.release("b").is_changed
+    assert handle.pause(why="3").workflow.state == "paused"
+    assert "paused" in handle.explain().verdict
+    assert handle.resume(why="4").workflow.state == "running"
+    assert handle.set_priority(4, why="5").workflow.priority == 4
+    assert handle.retry("a", force=True, why="6").nodes == ["a"]
+    assert handle.skip("a", value={"n": 1}, why="7").nodes == ["a"]
+    holding.let_go()
+    assert handle.wait(10).state == "failed"
+    assert handle.causes().failures == 1
+    assert handle.explain("b").node == "b"
+    assert handle.rerun("b", why="8").is_changed
+    assert client.perform_in_bulk("pause", states=["running"], why="9").changed == [handle.id]
+    assert handle.cancel(terminate=True, why="10").state == "cancelled"
+    entries = handle.journal()
+    verbs = ["hold", "release", "pause", "resume", "set-priority", "retry", "skip", "rerun", "pause", "cancel"]
+    assert [(entry.verb, entry.why) for entry in entries] == [(verb, str(n)) for n, verb in enumerate(verbs, start=1)]
+
+
+def test_every_verb_and_question_in_asyncio(holding: Daemon) -> None:
+    """The other client asks for the same."""
+
+    async def use() -> list[str]:
+        async with AsyncClient(holding.path) as client:
+            handle = await client.submit({"nodes": [{"name": "a", "task": "add"}, {"name": "b", "task": "fail", "after": ["a"]}]})
+            await handle.hold("b")
+            await handle.release("b")
+            await handle.pause()
+            assert "paused" in (await handle.explain()).verdict
+            await handle.resume()
+            await handle.set_priority(4)
+            await handle.retry("a", force=True)
+            await handle.skip("a", value=1)
+            await asyncio.to_thread(holding.let_go)
+            assert (await handle.wait(10)).state == "failed"
+            assert (await handle.causes()).failures == 1
+            assert (await handle.explain("b")).node == "b"
+            await handle.rerun("b")
+            assert (await client.perform_in_bulk("pause", states=["running"])).changed == [handle.id]
+            await handle.cancel()
+            return [entry.verb for entry in await handle.journal()]
+
+    verbs = ["hold", "release", "pause", "resume", "set-priority", "retry", "skip", "rerun", "pause", "cancel"]
+    assert asyncio.run(use()) == verbs

@@ -405,6 +405,18 @@ CHORDS = [
     Case("chord with a chain to a group", lambda t: chord([t("a") | group(t("b"), t("c")), t("d")], t("e"))),
     Case("chord with a chain to a group, last", lambda t: chord([t("d"), t("a") | group(t("b"), t("c"))], t("e"))),
     Case("chord with a chord to a group in its header", lambda t: chord([group(t("a"), t("b")) | group(t("c"), t("d"))], t("e"))),
+    Case(
+        "chord with a raw chain with a group of chords as its body",
+        lambda t: chord([t("a")], _chain(t("b"), group(chord([t("c")], t("d")), t("e")), t("f"), app=t.app)),
+        shows=("chord-in-raw-body",),
+        ours="value f([d([c(b([a()]))]),e(b([a()]))])",
+    ),
+    Case(
+        "chord with a chord with a group body of one in its header",
+        lambda t: chord([chord([t("a")], t.group([t("b")])), t("c")], t("d")),
+        shows=("broken-in-5.6",),
+        ours="value d([[b([a()])],c()])",
+    ),
     Case("chord with a chain as its body", lambda t: chord([t("a"), t("b")], t("c") | t("d"))),
     Case("chord with a longer chain as its body", lambda t: chord([t("a"), t("b")], chain(t("c"), t.si("d"), t("e")))),
     Case("chord with a group as its body", lambda t: chord([t("a"), t("b")], group(t("c"), t("d")))),

@@ -7,7 +7,7 @@ differences that it shows; none of this uses our importer. ``draw(seed, index)``
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Final
@@ -167,44 +167,66 @@ class Expected:
         return f"{self.outcome} | {'; '.join(sorted(self.calls))}"
 
 
-def expected_of(tree: Tree) -> Expected:
-    """Execute a tree here."""
+def expected_of(canvas: Any) -> Expected:
+    """Execute a canvas here, by the tree that Celery has built: what `|` makes of an expression differs between its versions."""
     expected = Expected()
-    value = _value(tree, _NOTHING, expected)
-    only_member = isinstance(tree, Group) and isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
+    value = _value(canvas, _NOTHING, expected)
+    only_member = _kind(canvas) == "group" and isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
     expected.value = value[0] if only_member else value
     return expected
 
 
-def _value(tree: Tree, given: Any, expected: Expected) -> Any:
-    match tree:
-        case Task():
-            args = tree.args if tree.is_immutable or given is _NOTHING else (given, *tree.args)
-            text = f"{tree.label}({','.join([*map(_text, args), *(f'{name}={_text(value)}' for name, value in tree.kwargs)])})"
-            expected.calls[text] += 1
-            if tree.fails:
-                expected.failed.add(tree.label)
-                return Failed
-            return text
-        case Chain():
-            for step in _steps(tree):
+def _value(canvas: Any, given: Any, expected: Expected) -> Any:
+    inner = canvas["kwargs"]
+    match _kind(canvas):
+        case "chain":
+            steps = list(map(_unrolled, inner["tasks"]))
+            for number, step in enumerate(steps, start=1):
                 given = _value(step, given, expected)
                 if given is Failed:
                     return Failed
+                # Celery lets what follows a body take each of its values.
+                if number < len(steps) and isinstance(given, list) and len(given) == 1 and _is_body(step):
+                    given = given[0]
             return given
-        case Group():
-            return _list(tree.members, given, expected)
-        case Chord():
-            values = _list(tree.header, given, expected)
-            return Failed if values is Failed else _value(tree.body, values, expected)
+        case "group":
+            return _list(inner["tasks"], given, expected)
+        case "chord":
+            header = inner["header"]
+            values = _list(header["kwargs"]["tasks"] if isinstance(header, Mapping) else header, given, expected)
+            return Failed if values is Failed else _value(inner["body"], values, expected)
+    args = canvas["args"] if canvas["immutable"] or given is _NOTHING else (given, *canvas["args"])
+    kwargs = {name: value for name, value in inner.items() if name != "at"}
+    label = inner["at"].rpartition("/")[2]
+    text = f"{label}({','.join([*map(_text, args), *(f'{name}={_text(value)}' for name, value in kwargs.items())])})"
+    expected.calls[text] += 1
+    if canvas["task"].endswith(".fail"):
+        expected.failed.add(label)
+        return Failed
+    return text
 
 
-def _list(members: tuple[Tree, ...], given: Any, expected: Expected) -> Any:
+def _list(members: Sequence[Any], given: Any, expected: Expected) -> Any:
     values: list[Any] = []
     for member in members:
         value = _value(member, given, expected)
-        values.extend(value if isinstance(member, Group) and value is not Failed else [value])
+        values.extend(value if _kind(member) == "group" and value is not Failed else [value])
     return Failed if Failed in values else values
+
+
+def _kind(canvas: Any) -> str:
+    return canvas.get("subtask_type") or ""
+
+
+def _unrolled(step: Any) -> Any:
+    is_unrolled = _kind(step) == "group" and len(step["kwargs"]["tasks"]) == 1
+    return step["kwargs"]["tasks"][0] if is_unrolled else step
+
+
+def _is_body(step: Any) -> bool:
+    while _kind(step) == "chain":
+        step = step["kwargs"]["tasks"][-1]
+    return _kind(step) == "chord"
 
 
 def _steps(tree: Chain) -> Iterator[Tree]:
@@ -234,18 +256,22 @@ def differences_of(tree: Tree, version: str) -> set[str]:
         found.add("nested-group-order")
     if any(_repeats(_flat_steps(part)) for part in _parts(tree)):
         found.add("chain-of-groups")
-    if any(_hides_a_group_body(part) for part in _parts(tree)):
-        found.add("chain-of-groups")
     if any(_starts_with_raw_group(inner) for part in _parts(tree) for inner in _places(part)):
+        found.add("group-first-in-member")
+    if any(_starts_with_raw_group(step.steps[0]) for part in _parts(tree) for step in _inner_chains(part)):
         found.add("group-first-in-member")
     if any(_ends_in_containers(member) for part in _parts(tree) for member in _places(part)):
         found.add("group-body-of-containers")
+    if version == "5.7" and any(_has_raw_fan(part.body) for part in _parts(tree) if isinstance(part, Chord)):
+        found.add("chord-in-raw-body")
     if version == "5.6":
-        if any(re.search("H.*LH", _flat_steps(part)) for part in _parts(tree)):
+        if any(re.search("H.*[Ll]H", _flat_steps(part)) for part in _parts(tree)):
             found.add("chain-of-groups")
+        if any(_flat_steps(member).endswith("Hl") for part in _parts(tree) for member in _places(part)):
+            found.add("broken-in-5.6")
         if any(re.search("H.+H", _flat_steps(member)) for part in _parts(tree) for member in _places(part)):
             found.add("broken-in-5.6")
-        if "failure-hangs" in found and any("HL" in _flat_steps(part) for part in _parts(tree)):
+        if "failure-hangs" in found and any("HL" in _flat_steps(part).upper() for part in _parts(tree)):
             found.add("group-body-revoked")
     return found
 
@@ -266,12 +292,9 @@ def _places(tree: Tree) -> tuple[Tree, ...]:
     return ()
 
 
-def _hides_a_group_body(tree: Tree) -> bool:
-    """Tell whether `chain()` makes a chord of two groups, whose body of one then hands its only value on as it is."""
-    if not isinstance(tree, Chain) or tree.style != "chain" or len(tree.steps) < 3:
-        return False
-    first, second = tree.steps[:2]
-    return isinstance(first, Group) and isinstance(second, Group) and len(second.members) == 1
+def _inner_chains(tree: Tree) -> list[Chain]:
+    """List the chains that `|` puts behind something else: what stands first in them is a chain in a chain then."""
+    return [step for step in tree.steps[1:] if isinstance(step, Chain)] if isinstance(tree, Chain) else []
 
 
 def _starts_with_raw_group(tree: Tree) -> bool:
@@ -281,6 +304,16 @@ def _starts_with_raw_group(tree: Tree) -> bool:
         is_raw |= tree.style == "raw"
         tree = tree.steps[0]
     return is_raw and isinstance(tree, Group)
+
+
+def _has_raw_fan(tree: Tree) -> bool:
+    """Tell whether a raw chain in it has a group with a chord in it before another step."""
+    return any(
+        isinstance(step, Group) and any(isinstance(inner, Chord) for inner in _parts(step))
+        for part in _parts(tree)
+        if isinstance(part, Chain) and part.style == "raw"
+        for step in part.steps[:-1]
+    )
 
 
 def _reorders(tree: Tree) -> bool:
@@ -299,12 +332,12 @@ def _ends_in_containers(tree: Tree) -> bool:
 
 
 def _flat_steps(tree: Tree) -> str:
-    """Write what follows what in one chain: L for a group, H for a chord's header, T for a task."""
+    """Write what follows what in one chain: L for a group, l for a group of one, H for a chord's header, T for a task."""
     match tree:
         case Task():
             return "T"
         case Group():
-            return "L"
+            return "L" if len(tree.members) > 1 else "l"
         case Chord():
             return "H" + _flat_steps(tree.body)
         case Chain():

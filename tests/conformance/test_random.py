@@ -26,8 +26,8 @@ _INDEX: Final = os.environ.get("DYRYGENTD_CONFORMANCE_INDEX")
 #: At least this share of the canvases must be compared with Celery, else the known differences would hide everything.
 _COMPARED_MIN: Final = 0.4
 #: Celery has more bugs in deep nests than the list of differences tells. A canvas on which we and the model agree and Celery does
-#: not is one of them; more than this share of them would be a rule that we have misread.
-_ODD_MAX: Final = 0.005
+#: not is one of them, and belongs into the list or is a rule that we have misread; a search with other seeds may let some pass.
+_ODD_MAX: Final = float(os.environ.get("DYRYGENTD_CONFORMANCE_ODD_MAX", "0"))
 _SHOWN_MAX: Final = 10
 
 
@@ -49,8 +49,8 @@ def test_random_canvases() -> None:
     with running_site() as site:
         runs = site.run([_factory(tree) for tree in trees], not_natively=spared)
         for place, (index, tree, (native, ours)) in enumerate(zip(indexes, trees, runs, strict=True)):
-            expected = expected_of(tree)
-            orders = list(orders_of(build(tree, Tasks(site.app, "order"))))
+            canvas = build(tree, Tasks(site.app, "order"))
+            expected, orders = expected_of(canvas), list(orders_of(canvas))
             place_of_it = f"DYRYGENTD_CONFORMANCE_SEED={_SEED} DYRYGENTD_CONFORMANCE_INDEX={index}"
             told = f"    {shown(tree)}\n    model:  {expected.story}\n    Celery: {native.story}\n    ours:   {ours.story}"
             wrong += [f"{place_of_it}: ours {complaint}\n{told}" for complaint in _complaints_of_ours(expected, ours, orders)]

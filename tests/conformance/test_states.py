@@ -151,14 +151,30 @@ async def test_retries_used_up(site: Site) -> None:
     assert await site.errors(site.task("never_content")) == {"never_content-1": "ValueError: still not"}
 
 
-async def test_ignored_task_is_shown(site: Site) -> None:
-    """The plugin lets us see an ignored task, which is nowhere to be seen otherwise. What follows is not decided here yet."""
+async def test_ignored_task_is_skipped(site: Site) -> None:
+    """The plugin lets us see an ignored task. As in Celery the chain stops there, and nothing has failed."""
     async with site.scheduler() as scheduler:
         handle = await scheduler.submit(chain(site.task("ignored"), site.common("echo")))
-        node = await _node_reporting(scheduler, handle.id, "IGNORED")
-        assert node.state == "dispatched"
-        assert site.app.backend.get_task_meta(node.task_id)["result"] == "nothing to do"
-        await handle.cancel()
+        outcome = await handle.wait(timeout_s=_WAIT_S)
+        assert (outcome.state, outcome.result) == ("succeeded", None)
+        first, second = (await scheduler.nodes(handle.id)).nodes
+        assert (first.state, first.error, second.state) == ("skipped", "nothing to do", "skipped")
+        assert site.app.backend.get_task_meta(first.task_id)["status"] == "IGNORED"
+        assert second.task_id not in site.executions.counts()
+
+
+async def test_body_of_a_chord_with_an_ignored_task_is_skipped(site: Site) -> None:
+    """As in Celery, the body does not run, nor do its error callbacks; the rest of the header does."""
+    body = site.common("echo", "body")
+    body.link_error(site.common("echo", "failed"))
+    async with site.scheduler() as scheduler:
+        handle = await scheduler.submit(chord([site.task("ignored"), site.common("echo", 1)], body))
+        outcome = await handle.wait(timeout_s=_WAIT_S)
+        assert (outcome.state, outcome.result) == ("succeeded", None)
+        states = {node.name: node.state for node in (await scheduler.nodes(handle.id)).nodes}
+    assert {name: state for name, state in states.items() if "join" not in name} == {
+        **{"ignored-1": "skipped", "echo-2": "succeeded", "echo-4": "skipped", "echo-4.errback": "skipped"},
+    }
 
 
 async def test_plugin_leaves_other_tasks_alone(site: Site) -> None:

@@ -5,7 +5,8 @@ import pytest
 from dyrygentd.core.checkpoint import node_record, restore, workflow_record
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskSucceeded
 from dyrygentd.core.invariants import check_workflow
-from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.policy import OnFailure, WorkflowPolicy
+from dyrygentd.core.states import NodeState, WorkflowState
 from tests.core.conversation import START, Conversation, cancel, states_of
 
 
@@ -99,3 +100,26 @@ def test_values_are_let_go_after_a_restart_as_before(conversation: Conversation,
             conversation.crash()
     assert kept == [b"7", None]
     assert conversation.states()["d"] == "dispatching"
+
+
+def test_adopts_no_values(conversation: Conversation) -> None:
+    """What succeeded elsewhere has left no value here; who takes it must not get null, nor break the workflow."""
+    adopted = {0: NodeState.SUCCEEDED, 2: NodeState.SUCCEEDED, 3: NodeState.DISPATCHED}
+    conversation.submit("a; b < a; c; d < c; e! < c; &j < c", adopted=adopted)
+    assert conversation.states() == {
+        "a": "failed",
+        "b": "blocked",
+        "c": "succeeded",
+        "d": "dispatched",
+        "e": "dispatching",
+        "j": "succeeded",
+    }
+    assert conversation.ask("skip", "a", value=b"5").is_changed
+    assert conversation.engine.in_flight_count == 3
+
+
+def test_an_adopted_failure_stops_what_it_would_have_stopped(conversation: Conversation) -> None:
+    """A workflow that stops at a failure does not begin because the failure was before its time."""
+    policy = WorkflowPolicy(on_failure=OnFailure.STOP)
+    conversation.submit("a!; b!; c! < a rule=any_failed", policy=policy, adopted={0: NodeState.FAILED})
+    assert conversation.states() == {"a": "failed", "b": "cancelled", "c": "dispatching"}

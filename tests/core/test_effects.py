@@ -1,7 +1,7 @@
 """A batch that cannot be saved waits and is merged with the next one; its order of effects stays a promise."""
 
 from dyrygentd.core.effects import Batch
-from dyrygentd.core.events import TaskReported, TaskSucceeded
+from dyrygentd.core.events import TaskReported, TaskRevoked, TaskSucceeded
 from tests.core.conversation import Conversation, cancel
 
 
@@ -54,3 +54,13 @@ def test_merge_does_not_unwatch_what_is_in_flight_again(conversation: Conversati
     waiting.merge(conversation.take())
     assert (waiting.watch, waiting.unwatch) == (["same"], [])
     assert [message.workflow_id for message in waiting.publish] == ["v"]
+
+
+def test_what_ended_in_doubt_is_not_sent_any_more(conversation: Conversation) -> None:
+    """Somebody revoked a task that the disk kept from being sent: it is watched on, and must not be sent when the disk works."""
+    conversation.tell(conversation.submission("a; b"))
+    waiting = conversation.take()
+    conversation.tell(TaskRevoked("w/a", "somebody did"))
+    waiting.merge(conversation.take())
+    assert [message.task_id for message in waiting.publish] == ["w/b"]
+    assert waiting.unwatch == []

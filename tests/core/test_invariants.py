@@ -90,15 +90,15 @@ def test_finds_a_wrong_table_of_what_is_in_flight(conversation: Conversation) ->
 
 
 def _lose_rings(engine: Engine) -> None:
-    engine._rings.clear()
-    engine._ring_of.clear()
+    engine._rings._rings.clear()
+    engine._rings._priority_of.clear()
 
 
 #: ``(what is damaged, what the checker says)`` in an engine with ``a pool=p; b pool=p; c countdown=9; d; e``, one task in flight.
 ENGINE_DAMAGES: dict[str, tuple[Callable[[Engine], object], str]] = {
     "ring": (_lose_rings, "could dispatch, but stands in no ring"),
-    "ring of another priority": (lambda engine: engine._ring_of.update(w=1), "stands in no ring of its priority"),
-    "two rings": (lambda engine: engine._rings[0].append("w"), "the rings are"),
+    "ring of another priority": (lambda engine: engine._rings._priority_of.update(w=1), "stands in no ring of its priority"),
+    "two rings": (lambda engine: engine._rings._rings[0].append("w"), "the rings are"),
     "timers": (lambda engine: engine._timers.clear(), "waits for times that nobody looks at"),
     "late": (lambda engine: engine._late_in.update(w=1), "late tasks of"),
     "places": (lambda engine: engine.pools.give_back(("p",)), "places taken in pools"),

@@ -588,3 +588,54 @@ def test_a_late_result_of_an_earlier_attempt_is_not_noted() -> None:
     assert conversation.nodes["w", 1].late == "succeeded"
     conversation.ask("retry", "b")
     assert conversation.nodes["w", 1].late == ""
+
+
+@pytest.mark.parametrize("way", ["retry in time", "retry at once", "given up", "found again"])
+def test_a_hook_in_flight_waits_for_what_was_set_running_again(way: str) -> None:
+    """Its next attempt follows the new end, and tells about that, whichever way it comes by another attempt."""
+    conversation = Conversation()
+    conversation.submit("a; b! < a; h hook=failure retry=2 backoff=5")
+    conversation.turn(TaskFailed("w/a", "boom"))
+    conversation.ask("retry", "a")
+    assert conversation.states() == {"a": "dispatching", "b": "waiting", "h": "dispatching"}
+    if way == "given up":
+        conversation.ask("retry", "h", force=True)
+    elif way == "found again":
+        conversation.turn(TaskLost("w/h", "nobody has it"))
+        conversation.ask("retry", "h")
+    else:
+        conversation.turn(TaskFailed("w/h", "mail is down"))
+        if way == "retry at once":
+            conversation.ask("retry", "h")
+        conversation.turn(after_s=5)
+    assert conversation.states()["h"] == "waiting"
+    conversation.crash()
+    assert conversation.states()["h"] == "waiting"
+    a = conversation.workflow().task_id_of(0)
+    batch = conversation.turn(TaskFailed(a, "boom again"))
+    assert [(message.node, message.attempt) for message in batch.publish] == [(2, 2)]
+    assert b"boom again" in (batch.publish[0].input or b"")
+
+
+def test_a_cleanup_in_flight_waits_for_what_was_set_running_again() -> None:
+    """What runs when all has finished runs another attempt when all has finished once more."""
+    conversation = Conversation()
+    conversation.submit("a; c! < a rule=all_finished retry=2 backoff=5; z")
+    conversation.turn(TaskFailed("w/a", "boom"))
+    conversation.ask("retry", "a")
+    conversation.turn(TaskFailed("w/c", "boom"))
+    assert conversation.turn(after_s=5).publish == []
+    batch = conversation.succeed(conversation.workflow().task_id_of(0))
+    assert [(message.node, message.attempt) for message in batch.publish] == [(1, 2)]
+
+
+def test_timers_do_not_grow_with_verbs() -> None:
+    """A workflow that waits for its time may be asked for something as often as anybody likes."""
+    conversation = Conversation()
+    conversation.submit("a", policy=WorkflowPolicy(start_at=START + 1000))
+    request = [Request(Verb.SET_PRIORITY, priority=priority) for priority in (1, 2)]
+    for number in range(25_000):
+        conversation.engine.handle(VerbRequested("w", request[number % 2]), conversation.now)
+    assert conversation.engine.statistics().timers <= 10_001
+    conversation.take()
+    assert len(conversation.turn(after_s=1000).publish) == 1

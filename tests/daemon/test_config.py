@@ -52,6 +52,16 @@ def test_limits_reach_their_owners(tmp_path: Path) -> None:
         ("", {"DYRYGENTD_LOG_LEVEL": "loud"}, {}, "must be one of debug, info, warning, error", ""),
         ("", {}, {"socket_mode": "0999"}, "'socket_mode' is '0999'", ""),
         ("broker = 1", {}, {}, "it must be a text", ""),
+        ("late_watch_s = -1", {}, {}, "'late_watch_s' is -1", ""),
+        ("pools = 3", {}, {}, "it must be a table of names and sizes", ""),
+        ("[pools]\ndrain = 0", {}, {}, "'pools' (file", ""),
+        ("[pools]\ndrain = 0", {}, {}, "the size of 'drain' is 0; it must be a table", ""),
+        ("[pools]\ndrain = true", {}, {}, "the size of 'drain' is True", ""),
+        ("[queue_limits]\n'' = 1", {}, {}, "'' is no name", ""),
+        ("", {"DYRYGENTD_POOLS": "drain"}, {}, "'pools' (environment): 'drain' has no size", ""),
+        ("", {"DYRYGENTD_POOLS": "drain=x"}, {}, "the size of 'drain' is 'x'", ""),
+        ("", {"DYRYGENTD_POOLS": "a=1,a=2"}, {}, "'a' stands there twice", ""),
+        ("", {}, {"queue_limits": "io=0"}, "'queue_limits' (flag): the size of 'io' is 0", ""),
     ],
 )
 def test_errors(
@@ -82,3 +92,17 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
     loaded = _load(tmp_path, broker="redis://user:secret@host:1/0", result_backend="redis://host/0")
     shown = {origin.name: origin.shown for origin in loaded.origins}
     assert (shown["broker"], shown["result_backend"]) == ("redis://user:****@host:1/0", "redis://host/0")
+
+
+def test_pools_and_queue_limits(tmp_path: Path) -> None:
+    """Sizes come as a table or as text, reach the scheduler, and are shown as text that can be pasted back."""
+    loaded = _load(tmp_path, toml="[pools]\n'drain@*' = 2\nio = 4", environ={"DYRYGENTD_QUEUE_LIMITS": " narrow = 2 , a=b=3,"})
+    limits = loaded.configuration.scheduler_limits
+    assert limits.pools == {"drain@*": 2, "io": 4}
+    assert limits.queue_limits == {"narrow": 2, "a=b": 3}
+    shown = {origin.name: (origin.shown, origin.origin) for origin in loaded.origins}
+    assert shown["pools"][0] == "drain@*=2,io=4"
+    assert shown["queue_limits"] == ("narrow=2,a=b=3", "environment")
+    again = _load(tmp_path, pools=shown["pools"][0], queue_limits=shown["queue_limits"][0]).configuration
+    assert again.pools == loaded.configuration.pools
+    assert _load(tmp_path, late_watch_s="60").configuration.scheduler_limits.engine.late_watch_s == 60.0

@@ -64,7 +64,7 @@ def test_second_daemon_is_refused(short_tmp: Path, arguments: list[str]) -> None
     """Two daemons never share a database or a socket, and the second says who is there."""
     with Daemon(arguments, directory=short_tmp) as daemon:
         other = ["--socket", "other.sock", "--database", str(daemon.database_path)]
-        assert f"is in use by process {daemon.pid}" in _fails(*arguments, *other, directory=short_tmp)
+        assert f"is in use by process {daemon.pid}" in _fails(*arguments, *other, directory=short_tmp, status=1)
         other = ["--socket", str(daemon.socket_path), "--database", "other.db"]
         assert "another daemon" in _fails(*arguments, *other, directory=short_tmp)
         wait_until(lambda: daemon.client().health().status == "ok")

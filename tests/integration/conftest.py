@@ -26,11 +26,11 @@ class Site:
     executions: Executions
     directory: Path
 
-    def daemon(self, name: str = "daemon", **environment: str) -> Daemon:
+    def daemon(self, name: str = "daemon", *flags: str, **environment: str) -> Daemon:
         """Prepare a daemon with a directory of its own in here; it is not started."""
         directory = self.directory / name
         directory.mkdir(exist_ok=True)
-        arguments = ["--broker", self.server.url, "--result-backend", self.server.url, "--drain-timeout-s", "0.2"]
+        arguments = ["--broker", self.server.url, "--result-backend", self.server.url, "--drain-timeout-s", "0.2", *flags]
         return Daemon(arguments, directory=directory, environment=environment)
 
 

@@ -16,6 +16,7 @@ from dyrygentd import wire
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import VerbRefused
 from dyrygentd.ports import Selection
 from dyrygentd.scheduler import Scheduler
@@ -205,16 +206,16 @@ async def _operate(world: _World, fuse: _Fuse, answered: list[str]) -> wire.Outc
     with anyio.fail_after(10), suppress(BaseExceptionGroup):
         async with world.boot(fuse) as running:
             handle = await running.submit(definition(_GRAPH, key="ticket", prefix="p", output="d"))
-            for verb, ask in (
-                ("hold", lambda: handle.hold("d", why="1")),
-                ("set-priority", lambda: handle.set_priority(5, why="2")),
-                ("release", lambda: handle.release("d", why="3")),
+            for request in (
+                Request(Verb.HOLD, nodes=("d",), why="1"),
+                Request(Verb.SET_PRIORITY, priority=5, why="2"),
+                Request(Verb.RELEASE, nodes=("d",), why="3"),
             ):
-                if verb not in answered:
+                if request.verb not in answered:
                     # After a crash `d` may have gone, so that it cannot be held any more.
                     with suppress(VerbRefused):
-                        await ask()
-                    answered.append(verb)
+                        await handle.perform(request)
+                    answered.append(request.verb)
             if (await handle.wait()).state == "failed":
                 world.broker.tasks["tasks.bad"] = lambda n: n
                 await handle.retry(why="4")

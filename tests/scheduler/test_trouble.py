@@ -11,7 +11,15 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from dyrygentd.errors import BrokerUnavailable, DaemonUnreachable, NotAccepting, NotStored, StoreLocked, StoreUnavailable
+from dyrygentd.errors import (
+    BrokerUnavailable,
+    DaemonUnreachable,
+    InvariantBroken,
+    NotAccepting,
+    NotStored,
+    StoreLocked,
+    StoreUnavailable,
+)
 from dyrygentd.ports import Emit, Selection, Store
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
@@ -492,3 +500,38 @@ async def test_names_cannot_write_lines_of_the_log(caplog: pytest.LogCaptureFixt
     (message,) = [record.message for record in caplog.records if "forged" in record.message]
     assert "'x\\n2026 ERROR forged' succeeded" in message
     assert "\n" not in message
+
+
+async def test_bug_of_the_dispatcher_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected error while publishing is logged with its traceback, shown, and tried again; nothing else stops."""
+
+    class Buggy(FakeDispatcher):
+        fails = 2
+
+        async def publish(self, messages: Any) -> Any:
+            if self.fails:
+                self.fails -= 1
+                raise ZeroDivisionError("a bug")
+            return await super().publish(messages)
+
+    broker = FakeBroker()
+    async with scheduler(broker, dispatcher=Buggy(broker)) as running:
+        handle = await running.submit(definition("a"))
+        await until(lambda: any("ZeroDivisionError" in problem for problem in running.health().problems))
+        assert caplog.records[0].exc_info is not None
+        assert (await handle.wait(timeout_s=5)).state == "succeeded"
+        assert running.health().problems == []
+
+
+async def test_row_that_the_database_refuses_ends_the_scheduler(tmp_path: Path) -> None:
+    """What contradicts the schema is a bug of ours, and trying it again would go on for ever without anybody noticing."""
+
+    class Buggy(SqliteStore):
+        async def save(self, workflows: Any, nodes: Any, journal: Any = ()) -> None:
+            await super().save(workflows, [replace(node, attempt=None) for node in nodes], journal)
+
+    with anyio.fail_after(5), pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - it is about leaving the block
+        async with scheduler(FakeBroker(), Buggy(tmp_path / "state.db")) as running:
+            await running.submit(definition("a"))
+            await anyio.sleep_forever()
+    assert caught.group_contains(InvariantBroken, match="NOT NULL")

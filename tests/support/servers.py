@@ -160,6 +160,13 @@ class Executions:
         """Return ``{task_id: clock at its last end}``, by return or by exception."""
         return self._numbers("finished")
 
+    def most_at_once(self, task_ids: Iterable[str]) -> int:
+        """Return how many of these tasks were executed at one time at most; those that did not finish are left out."""
+        started, finished = self.started(), self.finished()
+        moments = [(started[each], 1) for each in task_ids if each in finished]
+        moments += [(finished[each], -1) for each in task_ids if each in finished]
+        return max(itertools.accumulate(step for _, step in sorted(moments)), default=0)
+
     def clear(self) -> None:
         """Forget all records."""
         self._client.delete(*(PREFIX + name for name in ("executions", "started", "finished", "clock")))

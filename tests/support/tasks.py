@@ -69,7 +69,7 @@ def records(url: str | None = None) -> redis.Redis:
     """Connect to the Redis that holds the records: the URL's, else the one the environment names."""
     if url is None:
         url = os.environ.get("DYRYGENTD_TEST_RECORDS") or os.environ["DYRYGENTD_TEST_BACKEND"]
-    return redis.Redis.from_url(url.replace("redis+socket://", "unix://"), decode_responses=True)
+    return redis.Redis.from_url(url.replace("redis+socket://", "unix://"), decode_responses=True, socket_timeout=None)
 
 
 def _configured(broker: str | None, backend: str | None, keyprefix: str) -> Celery:
@@ -126,6 +126,21 @@ def identity(x: Any) -> Any:
 def fail(message: str = "boom") -> None:
     """Fail with a ValueError."""
     raise ValueError(message)
+
+
+@app.task(base=RecordingTask)
+def flaky(key: str, failures: int) -> int:
+    """Fail so many times, counted under this key, then return the number of this call."""
+    calls = int(records_of(os.getpid()).incr(f"{PREFIX}calls:{key}"))
+    if calls <= failures:
+        raise ValueError(f"call {calls} of '{key}' fails")
+    return calls
+
+
+@app.task(base=RecordingTask)
+def is_ready(key: str, calls_before: int) -> bool:
+    """Tell whether it was asked more often than this, counted under this key."""
+    return int(records_of(os.getpid()).incr(f"{PREFIX}calls:{key}")) > calls_before
 
 
 @app.task(base=RecordingTask)

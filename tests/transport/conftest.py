@@ -61,5 +61,5 @@ def publish_of(signature: Any, *, task_id: str = "", workflow_id: str = "wf", no
         signature=graph.signatures[0],
         input=None,
         parent_id="",
-        stamp="w",
+        stamp=workflow_id,
     )

@@ -10,7 +10,7 @@ import pytest
 import redis
 from celery import Celery
 
-from dyrygentd.core.events import TaskFailed, TaskReported, TaskSucceeded
+from dyrygentd.core.events import TaskFailed, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.transport.redis import Pace, RedisResultWatcher
 from tests.support.apps import closing
@@ -104,6 +104,21 @@ async def test_states_on_the_way(celery_app: Celery, store: Store, server: redis
     assert told.events == [*(TaskReported("t", state) for state in ("STARTED", "RETRY", "PROGRESS")), TaskSucceeded("t", b"1")]
 
 
+async def test_revoked_task_that_ends_well(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """A worker that does not run a task may store REVOKED for it; it is told once, and so is what is stored in the end."""
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(["t"])
+        await _ready(watcher, told, store)
+        store("t", None, "REVOKED")
+        store("t", None, "REVOKED")
+        await told.wait_final("t")
+        store("t", 2)
+        await told.wait_until(lambda: TaskSucceeded("t", b"2") in told.events)
+        assert watcher.statistics().watched == 0
+    assert [event for event in told.events if event.task_id == "t"] == [TaskRevoked("t", "revoked"), TaskSucceeded("t", b"2")]
+
+
 async def test_duplicates_and_contradictions(celery_app: Celery, store: Store, server: redis.Redis) -> None:
     """The first end of a task is told once; the same again, or another one, is not."""
     watcher = _watcher(celery_app)
@@ -117,7 +132,11 @@ async def test_duplicates_and_contradictions(celery_app: Celery, store: Store, s
         server.publish(key, str(server.get(key)))
         store("last")
         await told.wait_final("last")
-    assert told.events == [TaskFailed("a", "ValueError: no"), TaskSucceeded("b", b"1"), TaskSucceeded("last", b"1")]
+    assert told.events == [
+        TaskFailed("a", "ValueError: no", "ValueError", cause="ValueError"),
+        TaskSucceeded("b", b"1"),
+        TaskSucceeded("last", b"1"),
+    ]
 
 
 async def test_keyprefix_of_the_backend(redis_server: EmbeddedServer) -> None:

@@ -140,12 +140,14 @@ class AmbiguousReference(RequestError):
 
     status = 409
     code = "ambiguous-reference"
-    next_step = "give more characters of the id"
 
     def __init__(self, reference: str, matches: Sequence[str]) -> None:
         super().__init__(f"'{reference}' fits {len(matches)} workflows or more, such as {', '.join(matches[:3])}")
         self.reference = reference
         self.matches = list(matches[:20])
+        # A name is no beginning of the ids that it fits, and more characters of it would fit nothing.
+        is_prefix = all(match.startswith(reference) for match in matches)
+        self.next_step = "give more characters of the id" if is_prefix else "give one of these ids, or the beginning of one"
 
 
 class NotAccepting(RequestError):

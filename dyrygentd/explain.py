@@ -13,6 +13,8 @@ Code = Literal["queued", "no-consumer", "reserved", "running", "orphaned", "lost
 _FINAL: Final = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 _RETRY: Final = "dyrygentctl retry WORKFLOW NODE --force"
 _NAMES_MAX: Final = 3
+#: A task that runs for so many seconds may hang.
+_LONG_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,10 @@ def _running(case: _Case) -> Finding:
     task = case.task
     since = "" if task.started_at is None else f" for {_span(case.now - task.started_at)}, since {_clock(task.started_at)}"
     state = f"; it reports {task.stored_state}" if task.stored_state and task.stored_state != "STARTED" else ""
-    return Finding("running", f"runs on {task.worker}{since}{state}")
+    step = ""
+    if task.started_at is not None and case.now - task.started_at >= _LONG_S:
+        step = f"if it hangs: `{case.retry}` starts a new attempt; the old one goes on at its worker, and keeps its place there"
+    return Finding("running", f"runs on {task.worker}{since}{state}", step)
 
 
 def _at_worker(case: _Case) -> Finding:
@@ -124,7 +129,7 @@ def _queued(case: _Case) -> Finding:
 def _waiting(case: _Case, where: str) -> Finding:
     """Tell of a message in a queue who is there to fetch it."""
     queue, workers = case.queue, case.inspection.workers
-    start = f"start a worker for it: `celery -A APP worker -Q {queue.name}`"
+    start = _start(queue.name)
     if queue.consumers == 0:
         others = ""
         if workers:
@@ -156,10 +161,11 @@ def _reserved_by_unknown(case: _Case) -> Finding:
         when = f", in {_span(left_s)}" if left_s > 0 else ", which is over: as soon as a worker runs"
         redelivery = f"{redelivery} of {timeout_s:g} s{when}"
     who = "no worker has it" if case.inspection.workers else "no worker runs"
+    start = "" if case.inspection.workers else f"{_start(case.queue.name)}; then "
     return Finding(
         "orphaned",
         f"a worker reserved it{since}, and {who} now: that worker is gone, or is shutting down; {redelivery}",
-        f"wait for that, or `{case.retry}` starts a new attempt now; then the task may run twice",
+        f"{start}wait for that, or `{case.retry}` starts a new attempt now; the task may run twice",
     )
 
 
@@ -202,13 +208,18 @@ def _lost(case: _Case) -> Finding:
     if task.stored_state:
         by = f" by {task.stored_worker}" if task.stored_worker else ""
         stored = f"the last state stored{by} is {task.stored_state}"
+    start = "" if case.inspection.workers else f"{_start(task.queue)}; " if task.queue else "start a worker; "
     listening = "no worker knows it" if case.inspection.workers else "no worker runs"
     where = f"not in queue '{task.queue}'" if task.queue else "not in the broker"
     return Finding(
         "lost",
         f"nobody has it: it is {where}, {listening}, {stored}; either its worker died, or is shutting down and still at work",
-        f"if no worker is shutting down, `{case.retry}` starts a new attempt",
+        f"{start}if no worker is shutting down, `{case.retry}` starts a new attempt",
     )
+
+
+def _start(queue: str) -> str:
+    return f"start a worker for it: `celery -A APP worker -Q {queue}`"
 
 
 def _count(number: int, word: str) -> str:

@@ -97,3 +97,9 @@ def test_long_lists_are_cut() -> None:
 def test_message_without_failed_nodes() -> None:
     """A cancelled workflow may have no node to blame."""
     assert str(errors.WorkflowNotSucceeded("w", "name", "cancelled", [])) == "workflow 'name' (w) ended as cancelled"
+
+
+def test_ambiguous_names_are_not_to_be_made_longer() -> None:
+    """More characters help with the beginning of an id only; a name stays ambiguous."""
+    assert errors.AmbiguousReference("a", ["a1", "a2"]).next_step == "give more characters of the id"
+    assert errors.AmbiguousReference("big", ["a1", "a2"]).next_step == "give one of these ids, or the beginning of one"

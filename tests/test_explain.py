@@ -247,6 +247,23 @@ def test_next_steps_name_the_command() -> None:
     assert "`celery -A APP worker -Q q`" in _explain(replace(_TASK, position=0), nobody).next_step
 
 
+def test_next_step_where_no_worker_runs() -> None:
+    """To wait for a redelivery, or to try again, helps nobody while there is no worker."""
+    for task in (replace(_TASK, is_reserved=True), _TASK):
+        step = _explain(task, workers=[], listening=0).next_step
+        assert step.startswith("start a worker for it: `celery -A APP worker -Q q`")
+        assert "`dyrygentctl retry wf n --force`" in step
+        assert "start a worker" not in _explain(task).next_step
+
+
+def test_long_running_task_may_hang() -> None:
+    """A task that has run for long is offered a new attempt, with what that leaves behind; a young one is left alone."""
+    running = replace(_TASK, worker="w1", worker_state="active", started_at=_NOW - 299)
+    assert _explain(running).next_step == ""
+    step = _explain(replace(running, started_at=_NOW - 300)).next_step
+    assert step.startswith("if it hangs: `dyrygentctl retry wf n --force` starts a new attempt; the old one goes on")
+
+
 def test_task_that_was_not_looked_for() -> None:
     """A task of which the inspection says nothing is unknown, never lost."""
     assert verdict(Inspection(), "t", now=_NOW).code == "unknown"

@@ -104,6 +104,7 @@ def test_value_of_another_type_is_refused(type_name: str, value: Any) -> None:
         ({"a": {"description": "the name"}}, {}, r"parameter 'a' \(the name\) has no value", "give one: -p a=…"),
         ({"a": 1}, {"b": 2}, "the definition has no parameter 'b'", "its parameters are a"),
         ({}, {"b": 2}, "the definition has no parameter 'b'", "its parameters are none"),
+        ({"osd": {"type": "integer"}}, {"ods": 2}, "the definition has no parameter 'ods'", "its parameters are osd"),
         ({"a": {"typ": "x"}}, {}, "parameter 'a' has an unknown field 'typ'", "use type, default, description, choices"),
         ({"a": {"type": "int"}}, {}, "parameter 'a' has the unknown type 'int'", "use one of string, integer"),
         ({"a": {"type": ["string"]}}, {}, "parameter 'a' has the unknown type", "use one of string, integer"),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _VERB: Final = re.compile(r"`(retry|release|skip|resume|rerun)(?: ([^`]*))?`")
 """The daemon's next steps name verbs and nodes in words; here they become commands that can be pasted."""
 
+_EXAMPLES_MAX: Final = 5
+
 _NAMING: Final = (("retry", ""), ("release", ""), ("skip", ""), ("rerun", "--from "))
 
 
@@ -43,14 +45,14 @@ def explain(session: Session, reference: str, node: str | None) -> None:
     click.echo(click.style(render.visible(found.verdict), bold=True))
     if node is not None:
         _show_steps(list(_steps_of_node(handle, found)), indent="")
-    causes = _numbers_of_causes(handle, found.standings)
+    causes = _ids_of_causes(handle, found.standings)
     has_failed = any(standing.code in ("failed", "cancelled") for standing in found.standings)
     offered: set[str] = set()
     for standing in found.standings:
         examples = ""
         if standing.count > 1:
-            more = ", …" if standing.count > len(standing.examples) else ""
-            examples = f"\n  {render.inline(', '.join(standing.examples))}{more}"
+            more = ", …" if standing.count > len(standing.examples[:_EXAMPLES_MAX]) else ""
+            examples = f"\n  {render.inline(', '.join(standing.examples[:_EXAMPLES_MAX]))}{more}"
         click.echo(f"\n{render.number(standing.count, 'node')}: {render.visible(standing.text)}{examples}")
         # What blocks the others has its commands already.
         if not (standing.code == "blocked" and has_failed):
@@ -97,7 +99,7 @@ def show_causes(workflow_id: str, causes: "wire.Causes", *, most: int, with_node
             more = f", … ({cause.count - len(cause.nodes):,} more)" if cause.count > len(cause.nodes) else ""
             click.echo(f"     cause: {render.inline(cause.cause)}")
             click.echo(f"     nodes: {render.inline(', '.join(cause.nodes))}{more}")
-        click.echo(f"     next: {_retry_cause(workflow_id, cause.number)}")
+        click.echo(f"     next: {_retry_cause(workflow_id, cause.id)}")
     if len(causes.causes) > len(shown):
         say(f"and {len(causes.causes) - len(shown)} more: `{render.shell('dyrygentctl', 'show', workflow_id, '--causes')}`")
 
@@ -113,23 +115,25 @@ def last_entry(entries: "Sequence[wire.JournalView]", verb: str, node: str | Non
     return render.visible(f"by {last.by} at {render.moment(last.at)}, {ago} ago{why}")
 
 
-def _retry_cause(workflow_id: str, number: int) -> str:
-    return render.command("retry", workflow_id, flags=["--cause", str(number)])
+def _retry_cause(workflow_id: str, cause_id: str) -> str:
+    # Not by its number: once one cause is retried, the others move up, and the next command would mean another one.
+    return render.command("retry", workflow_id, flags=["--cause", cause_id])
 
 
-def _numbers_of_causes(handle: "Handle", standings: "Sequence[wire.StandingView]") -> dict[str, int]:
-    """Return ``{node: number of its cause}`` for the nodes that stand for groups of failures."""
+def _ids_of_causes(handle: "Handle", standings: "Sequence[wire.StandingView]") -> dict[str, str]:
+    """Return ``{node: id of its cause}`` for the nodes that stand for groups of failures."""
     if not any(standing.code == "failed" and standing.count > 1 for standing in standings):
         return {}
-    return {name: cause.number for cause in handle.causes().causes for name in cause.nodes[:1]}
+    return {name: cause.id for cause in handle.causes().causes for name in cause.nodes[:1]}
 
 
-def _steps_of_group(workflow_id: str, standing: "wire.StandingView", causes: dict[str, int]) -> Iterator[str]:
+def _steps_of_group(workflow_id: str, standing: "wire.StandingView", causes: dict[str, str]) -> Iterator[str]:
     if standing.code == "failed" and standing.node in causes:
         yield _retry_cause(workflow_id, causes[standing.node])
         return
     # The names of a small group are known, and one command serves them all.
-    names = standing.examples if 1 < standing.count <= len(standing.examples) else [standing.node]
+    are_known = 1 < standing.count <= len(standing.examples) and standing.code != "running"
+    names = standing.examples if are_known else [standing.node]
     yield from _steps(workflow_id, standing.node, standing.next_step, names)
 
 
@@ -155,7 +159,7 @@ def _steps(workflow_id: str, node: str, words: str, names: Sequence[str]) -> Ite
     said = f"`dyrygentctl retry {workflow_id} {node} --force`"
     if said in words:
         # Forcing has its price and its conditions: the words around the command have to be read.
-        yield words.replace(said, f"`{render.command('retry', workflow_id, [node], flags=['--force'])}`")
+        yield words.replace(said, f"`{render.command('retry', workflow_id, names, flags=['--force'])}`")
         return
     # Any text may be a name, so the known one is looked for first, and others are only taken out of words without it.
     own = sorted((words.find(f"`{verb} {flag}{node}`"), verb) for verb, flag in _NAMING)

@@ -392,7 +392,8 @@ def _telling_how_far(session: Session, answers: Sequence[object], views: Sequenc
 def _what(handle: "Handle", before: "wire.WorkflowView", changed: "wire.Changed") -> str:
     """Say what a verb has changed."""
     if not changed.is_changed:
-        return "already so"
+        # A retry of what has not failed is no retry: "already so" would sound as if one were under way.
+        return "nothing to retry" if changed.verb == "retry" else "already so"
     match changed.verb:
         case "pause" | "resume":
             return f"was {before.state}"

@@ -99,14 +99,16 @@ def expanded(document: Mapping[str, Any]) -> dict[str, Any]:
                 next_step="declare them under `parameters` in the definition, or give none",
             )
         return {key: value for key, value in document.items() if key not in ("parameters", "values")}
-    values = {parameter.name: _value(parameter, given or {}) for parameter in parameters}
-    unknown = sorted((given or {}).keys() - values.keys())
+    names = sorted(parameter.name for parameter in parameters)
+    unknown = sorted((given or {}).keys() - set(names))
+    # First of all: a name that is not quite right is the usual reason why another has no value.
     if unknown:
         raise BadRequest(
             f"the definition has no parameter '{unknown[0]}'",
             path=f"$.values.{unknown[0]}",
-            next_step=f"its parameters are {', '.join(sorted(values)) or 'none'}",
+            next_step=f"its parameters are {', '.join(names) or 'none'}",
         )
+    values = {parameter.name: _value(parameter, given or {}) for parameter in parameters}
     filling = _Filling(values)
     return {
         key: filling.fill(part, f"$.{key}", DEPTH_MAX) for key, part in document.items() if key not in ("parameters", "values")

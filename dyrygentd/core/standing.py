@@ -182,7 +182,16 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             return "cancelled", f"was cancelled{late}", "`retry NODE` runs it"
         case NodeState.BLOCKED:
             blame = workflow.graph.names[workflow.blocked_by.get(node, node)]
-            return "blocked", f"never ran, because of '{blame}'", f"retry or skip '{blame}'"
+            return "blocked", f"never ran, because of '{blame}'{_others_to_blame(workflow, node)}", f"retry or skip '{blame}'"
+
+
+def _others_to_blame(workflow: RunningWorkflow, node: int) -> str:
+    """Tell how many more dependencies have not succeeded: to retry or skip the one that is named is not enough then."""
+    open_ones = sum(
+        workflow.state_of(other) in (NodeState.FAILED, NodeState.CANCELLED, NodeState.BLOCKED)
+        for other in workflow.graph.dependencies(node)
+    )
+    return f" and {open_ones - 1} more of its dependencies" if open_ones > 1 else ""
 
 
 def _held(workflow: RunningWorkflow, node: int, now: float) -> tuple[str, str, str]:

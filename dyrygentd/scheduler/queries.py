@@ -9,7 +9,7 @@ import anyio
 
 from dyrygentd import canvas, wire
 from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node, standings
-from dyrygentd.core.states import IN_FLIGHT, NodeState
+from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
 from dyrygentd.explain import verdict
@@ -19,7 +19,13 @@ from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.turns import Turns
 
 #: Tasks in flight that are looked for when somebody asks about a whole workflow.
-_INSPECTED_MAX: Final = 5
+_INSPECTED_MAX: Final = 40
+#: What is said of tasks that do not go on by themselves, in the verdict on their workflow.
+_TROUBLES: Final = {
+    "no-consumer": "nobody consumes queue '{queue}'",
+    "orphaned": "the worker that had '{node}' is gone",
+    "lost": "'{node}' is lost",
+}
 
 
 class Queries:
@@ -158,13 +164,18 @@ class Queries:
         verdict_text = headline(self._turns.engine, workflow, now)
         oldest = list(in_flight_of(workflow, _INSPECTED_MAX))
         inspection = await self._inspect(workflow, oldest)
-        # The group of what is in flight is told by its oldest member, which was looked for.
-        shown = [
-            self._found(workflow, oldest[0], standing, inspection)
-            if oldest and standing.node == workflow.graph.names[oldest[0]] and standing.code in _IN_FLIGHT_WORDS
-            else standing
-            for standing in found
-        ]
+        shown: list[Standing] = []
+        for standing in found:
+            if oldest and standing.node == workflow.graph.names[oldest[0]] and standing.code in _IN_FLIGHT_WORDS:
+                shown += self._split(workflow, oldest, standing, inspection, now)
+            else:
+                shown.append(standing)
+        troubles = dict.fromkeys(
+            _TROUBLES[standing.code].format(node=standing.node, queue=_queue_of(workflow, standing.node, inspection))
+            for standing in shown
+            if standing.code in _TROUBLES and workflow.state is WorkflowState.RUNNING
+        )
+        verdict_text = "; ".join([verdict_text, *troubles])
         first = shown[0] if shown else None
         return wire.Explanation(
             id=workflow.workflow_id,
@@ -186,6 +197,40 @@ class Queries:
             problems=[*self._problems(), *inspection.problems],
             facts=_facts(workflow, oldest, inspection),
         )
+
+    def _split(
+        self, workflow: RunningWorkflow, looked_for: Sequence[int], standing: Standing, inspection: Inspection, now: float
+    ) -> Sequence[Standing]:
+        """Divide the group of what is in flight by where its members were found.
+
+        One answer for all would be that of the oldest, and hide that others are somewhere else.
+        """
+        names = workflow.graph.names
+        state = workflow.state_of(looked_for[0])
+        places: dict[tuple[str, str], list[Standing]] = {}
+        for node in looked_for:
+            if workflow.state_of(node) is state:
+                each = standing_of_node(self._turns.engine, workflow, node, now)
+                each = self._found(workflow, node, each, inspection)
+                places.setdefault((each.code, _queue_of(workflow, names[node], inspection)), []).append(each)
+        if len(places) == 1:
+            found = self._found(workflow, looked_for[0], standing, inspection)
+            [members] = places.values()
+            # All of them are known by name then, and one command can serve them all.
+            is_complete = found.code in _TROUBLES and len(members) == standing.count
+            return [replace(found, examples=tuple(member.node for member in members)) if is_complete else found]
+        groups = [
+            replace(members[0], count=len(members), examples=tuple(member.node for member in members))
+            for members in places.values()
+        ]
+        groups.sort(key=lambda group: group.code not in _TROUBLES)
+        rest = standing.count - sum(group.count for group in groups)
+        if rest > 0:
+            following = in_flight_of(workflow, workflow.in_flight_count)
+            other = next((names[node] for node in following if node not in looked_for and workflow.state_of(node) is state), "")
+            text = f"'{other}' and others, in the broker or at a worker: only the {len(looked_for)} oldest are looked for"
+            groups.append(Standing(standing.code, text, "", other, count=rest, examples=(other,)))
+        return groups
 
     async def _inspect(self, workflow: RunningWorkflow, nodes: Sequence[int]) -> Inspection:
         """Ask the world outside about tasks in flight."""
@@ -248,6 +293,12 @@ class Queries:
 
 #: Codes of groups that an inspection can say more about.
 _IN_FLIGHT_WORDS = frozenset(state.word for state in IN_FLIGHT)
+
+
+def _queue_of(workflow: RunningWorkflow, name: str, inspection: Inspection) -> str:
+    number = workflow.graph.number(name)
+    task = None if number is None else inspection.tasks.get(workflow.task_id_of(number))
+    return "" if task is None else task.queue
 
 
 def _place(workflow: RunningWorkflow, node: int) -> TaskPlace:

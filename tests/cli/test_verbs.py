@@ -36,7 +36,7 @@ def test_each_verb_tells_what_it_changed(slow_ctl: Ctl) -> None:
         (["set-priority", workflow, "0"], "priority -7 -> 0  paused"),
         (["set-priority", workflow, "0"], "already so  paused"),
         (["resume", workflow], "was paused  running"),
-        (["retry", workflow], "already so  running"),
+        (["retry", workflow], "nothing to retry  running"),
         (["cancel", workflow], "2 nodes  cancelled"),
         (["cancel", workflow], "already so  cancelled"),
         (["retry", workflow], "2 nodes  running"),

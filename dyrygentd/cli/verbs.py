@@ -188,11 +188,21 @@ def set_priority(session: Session, references: tuple[str, ...], priority: int, w
     "--cause", default="", metavar="N|ID", help="Only what failed for this cause (see `dyrygentctl show REF --causes`)."
 )
 @click.option("--force", is_flag=True, help="Also give up an attempt that is in flight; the task may then run twice.")
+@click.option("--terminate", is_flag=True, help="With --force: end the attempt at its worker, too (SIGTERM).")
 @click.option("--each", "is_each", is_flag=True, help="All arguments are workflows, none is a node.")
 @_why
 @command
 @choosing
-def retry(session: Session, words: tuple[str, ...], cause: str, force: bool, is_each: bool, why: str, choice: Choice) -> None:
+def retry(
+    session: Session,
+    words: tuple[str, ...],
+    cause: str,
+    force: bool,
+    terminate: bool,
+    is_each: bool,
+    why: str,
+    choice: Choice,
+) -> None:
     """Try again what failed or was cancelled, and all that never ran because of it. A new attempt has a new task id.
 
     A filter without --state leaves out workflows that were cancelled.
@@ -201,7 +211,8 @@ def retry(session: Session, words: tuple[str, ...], cause: str, force: bool, is_
     Example: dyrygentctl retry @latest --cause 1 --why "DNS is back"
     """
     references, nodes = (words, ()) if is_each or choice.is_filter else (words[:1], words[1:])
-    _on_workflows(session, "retry", references, choice, nodes=nodes, cause=cause, force=force, why=why)
+    given = {"cause": cause, "force": force, "terminate": terminate, "why": why}
+    _on_workflows(session, "retry", references, choice, nodes=nodes, **given)
 
 
 # --- nodes ----------------------------------------------------------------------------------------------------------
@@ -239,9 +250,10 @@ def release(session: Session, reference: str, nodes: tuple[str, ...], why: str) 
 @click.argument("reference", metavar="REF")
 @click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
 @click.option("--value", metavar="JSON", help="What takes the place of their value [default: null].")
+@click.option("--terminate", is_flag=True, help="End their tasks, too, if a worker has begun them (SIGTERM).")
 @_why
 @command
-def skip(session: Session, reference: str, nodes: tuple[str, ...], value: str | None, why: str) -> None:
+def skip(session: Session, reference: str, nodes: tuple[str, ...], value: str | None, terminate: bool, why: str) -> None:
     """Count nodes as succeeded and go on without them. What waits for their value gets the one of --value.
 
     \b
@@ -253,7 +265,7 @@ def skip(session: Session, reference: str, nodes: tuple[str, ...], value: str | 
         raise click.BadParameter(
             f"'{value}' is no JSON: {error}; a text needs quotes: '\"text\"'", param_hint="--value"
         ) from None
-    _on_nodes(session, "skip", reference, nodes=nodes, value=decoded, why=why)
+    _on_nodes(session, "skip", reference, nodes=nodes, value=decoded, terminate=terminate, why=why)
 
 
 @main.command(short_help="Run nodes and everything after them again.")

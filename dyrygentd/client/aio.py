@@ -190,14 +190,17 @@ class AsyncHandle:
         """Go on after `pause`."""
         return await self.perform("resume", why=why)
 
-    async def retry(self, *nodes: str, cause: str = "", force: bool = False, why: str = "") -> wire.Changed:
+    async def retry(
+        self, *nodes: str, cause: str = "", force: bool = False, terminate: bool = False, why: str = ""
+    ) -> wire.Changed:
         """Try again what failed and all that never ran because of it: everything, some nodes, or one cause.
 
         Args:
             cause: Number or id of a cause, see `causes`.
             force: Also give up an attempt that is in flight.
+            terminate: End that attempt at its worker, too.
         """
-        return await self.perform("retry", nodes=nodes, cause=cause, force=force, why=why)
+        return await self.perform("retry", nodes=nodes, cause=cause, force=force, terminate=terminate, why=why)
 
     async def hold(self, *nodes: str, why: str = "") -> wire.Changed:
         """Keep nodes from being dispatched until `release`."""
@@ -207,9 +210,13 @@ class AsyncHandle:
         """Let nodes go that an operator, a gate or a time holds."""
         return await self.perform("release", nodes=nodes, why=why)
 
-    async def skip(self, *nodes: str, value: object = None, why: str = "") -> wire.Changed:
-        """Count nodes as succeeded, with this value, and go on without them."""
-        return await self.perform("skip", nodes=nodes, value=value, why=why)
+    async def skip(self, *nodes: str, value: object = None, terminate: bool = False, why: str = "") -> wire.Changed:
+        """Count nodes as succeeded, with this value, and go on without them.
+
+        Args:
+            terminate: End their tasks, too, if a worker has begun them.
+        """
+        return await self.perform("skip", nodes=nodes, value=value, terminate=terminate, why=why)
 
     async def rerun(self, *nodes: str, why: str = "") -> wire.Changed:
         """Run nodes and everything after them again."""

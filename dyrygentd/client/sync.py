@@ -194,14 +194,15 @@ class Handle:
         """Go on after `pause`."""
         return self.perform("resume", why=why)
 
-    def retry(self, *nodes: str, cause: str = "", force: bool = False, why: str = "") -> wire.Changed:
+    def retry(self, *nodes: str, cause: str = "", force: bool = False, terminate: bool = False, why: str = "") -> wire.Changed:
         """Try again what failed and all that never ran because of it: everything, some nodes, or one cause.
 
         Args:
             cause: Number or id of a cause, see `causes`.
             force: Also give up an attempt that is in flight.
+            terminate: End that attempt at its worker, too.
         """
-        return self.perform("retry", nodes=nodes, cause=cause, force=force, why=why)
+        return self.perform("retry", nodes=nodes, cause=cause, force=force, terminate=terminate, why=why)
 
     def hold(self, *nodes: str, why: str = "") -> wire.Changed:
         """Keep nodes from being dispatched until `release`."""
@@ -211,9 +212,13 @@ class Handle:
         """Let nodes go that an operator, a gate or a time holds."""
         return self.perform("release", nodes=nodes, why=why)
 
-    def skip(self, *nodes: str, value: object = None, why: str = "") -> wire.Changed:
-        """Count nodes as succeeded, with this value, and go on without them."""
-        return self.perform("skip", nodes=nodes, value=value, why=why)
+    def skip(self, *nodes: str, value: object = None, terminate: bool = False, why: str = "") -> wire.Changed:
+        """Count nodes as succeeded, with this value, and go on without them.
+
+        Args:
+            terminate: End their tasks, too, if a worker has begun them.
+        """
+        return self.perform("skip", nodes=nodes, value=value, terminate=terminate, why=why)
 
     def rerun(self, *nodes: str, why: str = "") -> wire.Changed:
         """Run nodes and everything after them again."""

@@ -21,7 +21,7 @@ class VerbDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         cause: Retry only what failed for this cause: its number, or the beginning of its id.
         value: What takes the place of a skipped node's value.
         priority: For set-priority.
-        terminate: For cancel: end running tasks, too.
+        terminate: For cancel, skip and retry with force: end running tasks, too.
         force: For retry: give up an attempt that is in flight.
     """
 

@@ -372,6 +372,27 @@ def test_hanging_task_is_skipped(control: Control) -> None:
     control.wait_node(handle, "hangs", state="skipped", late="succeeded")
 
 
+@pytest.mark.parametrize("verb", ["skip", "retry"])
+def test_hanging_task_gives_its_place_back(control: Control, verb: str) -> None:
+    """With terminate the attempt that is given up ends at its worker, so hanging tasks do not take all its processes."""
+    key, workflow = _key(), Workflow(f"{verb} hard")
+    workflow.add(tasks.wait_for.si(key), name="hangs")
+    handle = control.submit(workflow)
+    task_id = _task_id(handle, "hangs")
+    control.executions.wait_started([task_id])
+    if verb == "skip":
+        handle.skip("hangs", terminate=True)
+    else:
+        handle.retry("hangs", force=True, terminate=True)
+        again = _task_id(handle, "hangs")
+        assert again != task_id
+        control.executions.wait_started([again])
+        control.executions.release(key)
+    assert handle.wait(_WAIT_S).state == "succeeded"
+    with closing(_app(control.site)) as app:
+        wait_until(lambda: app.AsyncResult(task_id).state == "REVOKED", timeout_s=_WAIT_S)
+
+
 def test_rerun_runs_everything_after(control: Control) -> None:
     """A node that succeeded runs again with all that follows from it, under new ids and with new values."""
     key, workflow = _key(), Workflow("rerun")

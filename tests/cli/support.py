@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from dyrygentd.cli import main
 from tests.http.support import Daemon
+from tests.support.servers import wait_until
 
 Ctl = Callable[..., Result]
 
@@ -62,7 +63,8 @@ class Terminal:
         os.write(self._terminal, keys)
 
     def send(self, signal: int) -> None:
-        """Send a signal."""
+        """Send a signal when it waits for something: just before, Python would only see it after the next key."""
+        wait_until(lambda: Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
         self._child.send_signal(signal)
 
     def end(self) -> int:

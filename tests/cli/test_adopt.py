@@ -69,7 +69,7 @@ def test_dry_run_prints_the_definition(ctl: Ctl, tmp_path: Path) -> None:
         (json.dumps(workflow(version=2)), "version 2 is unknown"),
         (json.dumps(workflow(nodes={})), "the workflow has no nodes"),
         (json.dumps(workflow(running={"x": 1})), "`running` names 'x'"),
-        (json.dumps(workflow(nodes={"a": {"signature": {"task": "t", "subtask_type": [1]}}})), "not known here"),
+        (json.dumps(workflow(nodes={"a": {"signature": {"task": "t", "subtask_type": [1]}}})), "as its `subtask_type`"),
         (
             json.dumps(
                 workflow(

@@ -218,8 +218,10 @@ async def test_task_revoked_by_somebody_else(site: Site) -> None:
 
 async def test_expired_task(site: Site) -> None:
     """A task that came too late for its worker has failed, and says so."""
-    late = site.common("echo").set(expires="2020-01-01T00:00:00+00:00")
+    late = site.common("echo").set(expires=0.001)
     assert await site.errors(chain(late, site.common("echo"))) == {"echo-1": "revoked: expired"}
+    past = site.common("echo").set(expires="2020-01-01T00:00:00+00:00")
+    assert await site.errors(chain(past, site.common("echo"))) == {"echo-1": "it expired before it was dispatched"}
 
 
 async def test_unknown_task(site: Site) -> None:

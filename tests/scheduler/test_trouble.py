@@ -528,7 +528,7 @@ async def test_row_that_the_database_refuses_ends_the_scheduler(tmp_path: Path) 
 
     class Buggy(SqliteStore):
         async def save(self, workflows: Any, nodes: Any, journal: Any = ()) -> None:
-            await super().save(workflows, [replace(node, attempt=None) for node in nodes], journal)
+            await super().save(workflows, [node._replace(attempt=None) for node in nodes], journal)
 
     with anyio.fail_after(5), pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - it is about leaving the block
         async with scheduler(FakeBroker(), Buggy(tmp_path / "state.db")) as running:

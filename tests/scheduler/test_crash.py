@@ -247,7 +247,8 @@ async def test_crash_amid_verbs_at_every_point(on_disk: bool, tmp_path: Path) ->
         async with world.boot(_Fuse(1000)) as running:
             assert set((await running.view(outcome.id)).counts) == {"succeeded"}, story
             verbs = [entry.verb for entry in (await running.journal(outcome.id)).entries]
-            # Each changes something once; one that was answered before the crash is there.
+            # Each changes something once at most; without the retry it would not have come to this end. The others may have been
+            # refused after a crash, when the workflow had failed before they were asked for again.
             assert len(set(verbs)) == len(verbs), story
-            assert verbs.count("retry") == verbs.count("set-priority") == 1, story
+            assert "retry" in verbs, story
     assert crashes > len(calm.passed) / 2

@@ -47,7 +47,9 @@ def test_corpus() -> None:
 def _complaints(case: Case, native: Seen, ours: Seen, orders: Any) -> Iterator[str]:
     is_same = native.outcome == ours.outcome and native.counted == ours.counted
     differences = [key.rpartition(":")[2] for key in case.shows if _is_seen(key)]
-    if differences and is_same and case.is_racy:
+    # What 5.6 makes of these depends on which of its processes is faster, too: one in some runs comes out right.
+    is_racy = case.is_racy or "broken-in-5.6" in case.shows
+    if differences and is_same and is_racy:
         pass
     elif case.pending and is_same:
         yield f"'{case.pending}' works now: remove the mark"

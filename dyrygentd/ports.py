@@ -177,6 +177,10 @@ class Inspection:
 class Store(Protocol):
     """Durable checkpoints. One writer; `open` fails if another process has the database."""
 
+    @property
+    def identity(self) -> str:
+        """Return what tells this database from every other one; it is the same after each `open`."""
+
     async def open(self) -> None:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
 
@@ -213,6 +217,12 @@ class Store(Protocol):
 
     async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
         """Return what was done to a workflow, oldest first; the newest 1000 entries are kept."""
+
+    async def recall(self, name: str) -> str | None:
+        """Return what was noted last under this name, None if nothing was. Raises `StoreUnavailable`."""
+
+    async def remember(self, name: str, value: str) -> None:
+        """Note something about the world outside; it is durable when this returns. Raises `StoreUnavailable`."""
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""

@@ -6,6 +6,7 @@ They keep the contracts of `dyrygentd.ports` (the same suite runs against them a
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
@@ -48,7 +49,14 @@ class MemoryStore:
         self._workflows: dict[str, WorkflowRecord] = {}
         self._nodes: dict[str, dict[int, NodeRecord]] = {}
         self._journal: dict[str, list[JournalEntry]] = {}
+        self._notes: dict[str, str] = {}
         self._commits = self._rows = self._failures = self._journal_entries = 0
+        self._identity = uuid4().hex
+
+    @property
+    def identity(self) -> str:
+        """Return what tells this store from every other one."""
+        return self._identity
 
     async def open(self) -> None:
         """Do nothing: there is nothing to open."""
@@ -124,6 +132,16 @@ class MemoryStore:
     async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
         """Return what was done to a workflow, oldest first."""
         return list(self._journal.get(workflow_id, ()))
+
+    async def recall(self, name: str) -> str | None:
+        """Return what was noted last under this name."""
+        return self._notes.get(name)
+
+    async def remember(self, name: str, value: str) -> None:
+        """Note something about the world outside."""
+        if self.broken:
+            raise StoreUnavailable(self.broken)
+        self._notes[name] = value
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""

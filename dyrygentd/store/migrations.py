@@ -1,7 +1,7 @@
 """Creates the schema and brings older databases up to it.
 
 ``user_version`` tells the schema's version, ``application_id`` that the file is ours. Each step brings a database from one
-version to the next, in a transaction of its own. Version 2 added verbs, retries and the journal.
+version to the next, in a transaction of its own. Version 2 added verbs, retries and the journal, version 3 the notes.
 """
 
 import logging
@@ -15,7 +15,7 @@ from dyrygentd.errors import StoreIncompatible
 
 logger = logging.getLogger("dyrygentd.store")
 
-VERSION: Final = 2
+VERSION: Final = 3
 #: "dyrg" in ASCII.
 APPLICATION_ID: Final = 0x64797267
 
@@ -31,7 +31,11 @@ _STEPS: Final = {
             detail TEXT NOT NULL
         ) STRICT;
         CREATE INDEX journal_by_workflow ON journal (workflow, seq);
-    """
+    """,
+    2: """
+        CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+        INSERT INTO notes (name, value) VALUES ('identity', lower(hex(randomblob(16))));
+    """,
 }
 
 

@@ -1,4 +1,4 @@
--- Version 2. Times are Unix seconds, states are words, JSON is text.
+-- Version 3. Times are Unix seconds, states are words, JSON is text.
 
 CREATE TABLE workflows (
     seq         INTEGER PRIMARY KEY,      -- order of submission; the cursor of listings
@@ -51,3 +51,11 @@ CREATE TABLE journal (
 ) STRICT;
 
 CREATE INDEX journal_by_workflow ON journal (workflow, seq);
+
+-- What the daemon notes about the world outside, such as how far it has read. `identity` tells this database from every other one.
+CREATE TABLE notes (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO notes (name, value) VALUES ('identity', lower(hex(randomblob(16))));

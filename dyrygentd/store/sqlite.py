@@ -78,6 +78,7 @@ _TRIM_JOURNAL = """
         SELECT seq FROM journal WHERE workflow = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2
     )
 """
+_REMEMBER = "INSERT INTO notes (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 _DROP_VALUES = "UPDATE nodes SET value = NULL WHERE workflow = ? AND value IS NOT NULL"
 _PRUNE = """
     DELETE FROM workflows WHERE seq IN (
@@ -100,7 +101,10 @@ class SqliteStore:
         self._path = path.resolve()
         self._history_max = history_max
         self._lock_file: int | None = None
-        self._identity: tuple[int, int] | None = None
+        self._file: tuple[int, int] | None = None
+        self._identity = ""
+        # Statements are awaited one by one, and all of the connection's belong to its one transaction.
+        self._one_transaction = anyio.Lock(fast_acquire=True)
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._sequence_of: dict[str, int] = {}
@@ -113,13 +117,18 @@ class SqliteStore:
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path}>"
 
+    @property
+    def identity(self) -> str:
+        """Return what tells this database from every other one; empty before it was opened."""
+        return self._identity
+
     async def open(self) -> None:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock_file = _locked(self._path)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._identity = _identity(self._path)
+            self._file = _file_identity(self._path)
         except OSError as error:
             await self.close()
             raise StoreUnavailable(f"cannot open the database '{self._path}': {error.strerror}") from error
@@ -132,6 +141,7 @@ class SqliteStore:
             await self._reader.execute("PRAGMA query_only = ON")
             self._last_sequence = await self._number("SELECT coalesce(max(seq), 0) FROM workflows")
             self._finished = await self._number("SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL")
+            self._identity = await self.recall("identity") or ""
         except sqlite3.Error as error:
             await self.close()
             raise self._unreadable(error, "open") from error
@@ -162,17 +172,21 @@ class SqliteStore:
             StoreUnavailable: Nothing was written; the same call may be repeated.
             InvariantBroken: What was to be written contradicts what is there; repeating it would not help.
         """
+        async with self._one_transaction:
+            await self._save(list(workflows), list(nodes), list(journal))
+
+    async def _save(
+        self, records: Sequence[WorkflowRecord], node_records: Sequence[NodeRecord], entries: Sequence[JournalEntry]
+    ) -> None:
         writer = _opened(self._writer)
-        records = list(workflows)
         ended = [record for record in records if record.state.is_finished]
         begun = time.perf_counter()
-        if _identity(self._path) != self._identity:
+        if _file_identity(self._path) != self._file:
             # SQLite would go on writing to the file that has no name any more, and nothing would be there after a restart.
             self._failures += 1
             raise StoreUnavailable(
                 f"cannot write the database '{self._path}': it was deleted or replaced while in use; put it back"
             )
-        node_records, entries = list(nodes), list(journal)
         # Finished workflows that go on, and nodes of finished ones whose tasks ended late.
         named = {record.workflow_id for record in records if record.document is None}
         named |= {node.workflow_id for node in node_records} | {entry.workflow_id for entry in entries}
@@ -386,6 +400,24 @@ class SqliteStore:
             for at, verb, by, why, nodes, count, detail in rows
         ]
 
+    async def recall(self, name: str) -> str | None:
+        """Return what was noted last under this name, None if nothing was. Raises `StoreUnavailable`."""
+        rows = await self._fetch("SELECT value FROM notes WHERE name = ?", name)
+        return rows[0][0] if rows else None
+
+    async def remember(self, name: str, value: str) -> None:
+        """Note something; it is durable when this returns. Raises `StoreUnavailable` if it was not written."""
+        writer = _opened(self._writer)
+        try:
+            with anyio.CancelScope(shield=True):
+                async with self._one_transaction:
+                    await writer.execute(_REMEMBER, (name, _utf8(value)))
+                    await writer.commit()
+        except sqlite3.Error as error:
+            self._failures += 1
+            await _roll_back(writer)
+            raise StoreUnavailable(f"cannot write the database '{self._path}': {error}") from error
+
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""
         return StoreStatistics(
@@ -490,7 +522,7 @@ def _locked(path: Path) -> int:
     return lock
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _file_identity(path: Path) -> tuple[int, int] | None:
     """Return what tells a file from another one of the same name, or None if there is none."""
     try:
         status = path.stat()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
@@ -46,6 +47,29 @@ async def test_records_survive_a_restart(stores: StoreSetup, store: Store) -> No
     assert sorted(loaded.nodes, key=lambda row: row.node) == nodes
     assert await _unfinished(store) == [loaded]
     await store.close()
+
+
+async def test_notes_and_identity_survive_a_restart(stores: StoreSetup, store: Store) -> None:
+    """What was noted about the world is there after a restart, and the database is known by the same name."""
+    identity = store.identity
+    assert identity
+    assert await store.recall("reports") is None
+    await store.remember("reports", "1-0")
+    await store.remember("reports", "2-0")
+    store = await _reopened(stores, store)
+    assert await store.recall("reports") == "2-0"
+    assert store.identity == identity
+    await store.close()
+
+
+async def test_note_amid_a_save_is_a_transaction_of_its_own(store: Store) -> None:
+    """Noting something while a turn is saved makes neither durable halfway."""
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(store.save, [workflow(f"w{number}")], [node(f"w{number}", 0)])
+            tasks.start_soon(store.remember, "count", str(number))
+    assert len(await _unfinished(store)) == 20
+    assert await store.recall("count") == "19"
 
 
 async def test_unfinished_are_oldest_first(stores: StoreSetup, store: Store) -> None:

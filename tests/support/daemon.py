@@ -21,20 +21,31 @@ class Daemon:
     Args:
         arguments: Flags of ``serve``; socket and database are in ``directory`` unless they say otherwise.
         environment: Added to this process's own.
+        module: What is run instead of the daemon's own module; it takes the same arguments.
+
+    Attributes:
+        environment: The whole of it; what is changed counts from the next start on.
     """
 
-    def __init__(self, arguments: Sequence[str], *, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        module: str = "dyrygentd",
+    ) -> None:
         self.directory = directory
         self.socket_path = directory / "dyrygentd.sock"
         self.database_path = directory / "state.db"
         self.log_path = directory / "daemon.log"
         self._notify_path = directory / "notify.sock"
         defaults = ["--socket", str(self.socket_path), "--database", str(self.database_path)]
-        self._command = [sys.executable, "-m", "dyrygentd", "serve", *defaults, *arguments]
+        self._command = [sys.executable, "-m", module, "serve", *defaults, *arguments]
         # The daemon runs elsewhere, and finds the tests' modules nevertheless.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         notify = {"NOTIFY_SOCKET": str(self._notify_path)}
-        self._environment = {**os.environ, "PYTHONPATH": path, **(environment or {}), **notify}
+        self.environment = {**os.environ, "PYTHONPATH": path, **(environment or {}), **notify}
         self._child: ChildProcess | None = None
         self.notifications: list[str] = []
 
@@ -75,7 +86,7 @@ class Daemon:
     def launch(self) -> None:
         """Start it and do not wait."""
         self._child = ChildProcess(
-            self._command, output=self.log_path, environment=self._environment, working_directory=self.directory
+            self._command, output=self.log_path, environment=self.environment, working_directory=self.directory
         )
 
     def stop(self, *, timeout_s: float = 30) -> int:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,10 @@ from dyrygentd.client.sync import Client
 from dyrygentd.daemon.embedded import ChildProcess
 
 ROOT = Path(__file__).parents[2]
+
+
+class DaemonEnded(AssertionError):
+    """The daemon ended by itself."""
 
 
 class Daemon:
@@ -73,15 +78,20 @@ class Daemon:
         self._notify_path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(str(self._notify_path))
-            notify.settimeout(timeout_s)
+            notify.settimeout(0.1)
             self.launch()
-            try:
-                while True:
+            deadline = time.monotonic() + timeout_s
+            while True:
+                try:
                     self.notifications.append(notify.recv(4096).decode())
+                except TimeoutError:
+                    if not self.is_alive:
+                        raise DaemonEnded(f"the daemon ended before it was ready:\n{self.log()}") from None
+                    if time.monotonic() > deadline:
+                        raise AssertionError(f"the daemon did not get ready:\n{self.log()}") from None
+                else:
                     if "READY=1" in self.notifications[-1]:
                         return
-            except TimeoutError:
-                raise AssertionError(f"the daemon did not get ready:\n{self.log()}") from None
 
     def launch(self) -> None:
         """Start it and do not wait."""

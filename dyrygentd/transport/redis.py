@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import anyio
@@ -341,7 +342,8 @@ class RedisResultWatcher:
         self._task_of: dict[bytes, str] = {}
         self._to_subscribe: deque[str] = deque()
         self._to_unsubscribe: deque[bytes] = deque()
-        self._to_read: deque[str] = deque()
+        #: In order, each once.
+        self._to_read: dict[str, None] = {}
         self._subscriptions_changed = anyio.Event()
         self._confirmed = anyio.Event()
         self._beat_channel = b""
@@ -444,8 +446,7 @@ class RedisResultWatcher:
                 elif channel == self._beat_channel:
                     self._last_beat_at = anyio.current_time()
             elif message["type"] == "subscribe" and channel in self._task_of:
-                self._to_read.append(self._task_of[channel])
-                self._confirmed.set()
+                self._read_soon(self._task_of[channel])
 
     async def _keep_subscribed(self, pubsub: Any) -> None:
         while True:
@@ -469,7 +470,10 @@ class RedisResultWatcher:
                 await self._confirmed.wait()
             if len(self._to_read) < _SLICE:
                 await anyio.sleep(_READ_AFTER_S)
-            await self._read(client, _taken(self._to_read), "read")
+            task_ids = list(islice(self._to_read, _SLICE))
+            for task_id in task_ids:
+                del self._to_read[task_id]
+            await self._read(client, task_ids, "read")
 
     async def _beat(self, client: Any) -> None:
         pace = self._pace
@@ -509,16 +513,32 @@ class RedisResultWatcher:
             self._take_long(task_id, len(payload), payload[:_BEGINNING_BYTES], path)
             return
         try:
-            event = event_of_meta(task_id, self._backend.decode_result(payload))
+            meta = self._backend.decode_result(payload)
+            if not isinstance(meta["status"], str):
+                raise TypeError(f"its state is {meta['status']!r}")
+            event = event_of_meta(task_id, meta)
         except Exception as error:
             # Whatever the serializer raises.
+            if path == "pushed":
+                self._read_soon(task_id)
+                return
             self._undecodable += 1
             event = event_of_undecodable(task_id, error)
         if event is not None:
             self._emit_event(event, path)
 
+    def _read_soon(self, task_id: str) -> None:
+        """Have the key read: by this session, or by the next one, which reads all.
+
+        Also for what was pushed and cannot be decoded: anybody can publish anything on a channel, and what is stored decides.
+        """
+        self._to_read[task_id] = None
+        self._confirmed.set()
+
     def _take_long(self, task_id: str, size: int, beginning: bytes, path: str) -> None:
-        if task_id in self._watched:
+        if path == "pushed" and not state_of_payload(beginning):
+            self._read_soon(task_id)
+        elif task_id in self._watched:
             self._emit_event(event_of_long_payload(task_id, size, beginning), path)
 
     def _emit_event(self, event: TaskEvent, path: str) -> None:
@@ -559,7 +579,11 @@ async def _send(pubsub: Any, command: str, channels: Sequence[bytes]) -> None:
     connection = pubsub.connection
     if connection is None or not connection.is_connected:
         raise redis.ConnectionError("the connection was lost")
-    await connection.send_command(command, *channels)
+    try:
+        await connection.send_command(command, *channels)
+    except RuntimeError as error:
+        # uvloop's word for a transport that was closed a moment ago.
+        raise redis.ConnectionError(f"the connection was lost: {error}") from error
 
 
 def _pool_like(backend: Any, timeout_s: float) -> Any:

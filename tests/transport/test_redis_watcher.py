@@ -316,6 +316,7 @@ async def test_undecodable(payload: str, path: str, celery_app: Celery, store: S
         watcher.watch(["bad", "good"])
         if path == "pushed":
             await _ready(watcher, told, store)
+            server.set(key, payload)
             server.publish(key, payload)
         store("good")
         await told.wait_final("bad", "good")
@@ -323,6 +324,24 @@ async def test_undecodable(payload: str, path: str, celery_app: Celery, store: S
     assert isinstance(bad, TaskFailed)
     assert "cannot be decoded" in bad.error
     assert watcher.statistics().undecodable == 1
+
+
+@pytest.mark.parametrize("payload", [b"{", b"null", b'{"status": 7}', b"\xff\x00", b"", b"[" * 1_000_000])
+async def test_noise_on_a_channel(payload: bytes, celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """What is published and makes no sense is no result: anybody can publish, and what is stored decides."""
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(["task"])
+        await _ready(watcher, told, store)
+        for _ in range(3):
+            server.publish(celery_app.backend.get_key_for_task("task"), payload)
+        await _ready(watcher, told, store)
+        assert "task" not in told.final()
+        store("task")
+        await told.wait_final("task")
+    [event] = [event for event in told.events if event.task_id == "task"]
+    assert isinstance(event, TaskSucceeded)
+    assert watcher.statistics().undecodable == 0
 
 
 @pytest.mark.parametrize("path", ["pushed", "read"])

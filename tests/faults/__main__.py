@@ -18,6 +18,9 @@ from tests.faults.world import World, short_directory
 #: Servers and workers are replaced after so many runs; their logs and the append-only file grow.
 _RUNS_OF_A_WORLD = 20
 
+#: Errors of a run that are printed, beside its logs.
+_SHOWN_MAX = 8
+
 
 def run_seed(world: World, seed: int, *, faults: Sequence[str] | None = None, workflows: int = 3, size: int = 60) -> Verdict:
     """Make the run of a seed."""
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not verdict.is_well:
                 given = f" --faults '{options.faults}'" if options.faults else ""
                 print(f"  again: python -m tests.faults --runs 1 --seed {verdict.seed}{given}", flush=True)
-                for error in verdict.errors:
+                for error in verdict.errors[:_SHOWN_MAX] + verdict.errors[_SHOWN_MAX:][-3:]:
                     print("  " + error.replace("\n", "\n  "), flush=True)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -74,7 +77,7 @@ def _summary(verdicts: Sequence[Verdict], seconds: float) -> str:
     return "\n".join(lines)
 
 
-_TOTALS = ("tasks", "pushes", "executions", "restored", "retried", "daemon_ends")
+_TOTALS = ("tasks", "pushes", "executions", "restored", "retried", "daemon_ends", "worker_ends")
 
 
 def _share(runs: int, seed: int, jobs: int, faults: str | None) -> int:

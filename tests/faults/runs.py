@@ -35,6 +35,8 @@ from tests.support.daemon import Daemon, DaemonEnded
 HANG_S: Final = 90.0
 #: How long nothing may have ended before an operator looks.
 _PATIENCE_S: Final = 3.0
+#: How often, a second apart, nobody consumes a queue before its worker is restarted: a worker comes back within a few seconds.
+_UNCONSUMED_MAX: Final = 6
 #: The client gives up on a daemon that is stopped, and asks again.
 _CLIENT_TIMEOUT_S: Final = 10.0
 
@@ -51,6 +53,7 @@ class Verdict:
     restored: int = 0
     retried: int = 0
     daemon_ends: int = 0
+    worker_ends: int = 0
     seconds: float = 0.0
     errors: list[str] = field(default_factory=list)
 
@@ -64,7 +67,8 @@ class Verdict:
         verdict = "ok" if self.is_well else "FAILED"
         return (
             f"seed {self.seed:>5}  {self.tasks:>4} tasks  {self.pushes:>4} pushes  {self.executions:>4} executions  "
-            f"{self.restored:>3} restored  {self.retried:>2} retried  {self.daemon_ends:>2} daemon ends  {self.seconds:5.1f} s  "
+            f"{self.restored:>3} restored  {self.retried:>2} retried  {self.daemon_ends:>2} daemon ends  "
+            f"{self.worker_ends} worker ends  {self.seconds:5.1f} s  "
             f"{verdict:<6}  {', '.join(self.faults)}"
         )
 
@@ -88,6 +92,7 @@ class Run:
             for number in range(workflows)
         ]
         self.submitted: dict[str, str] = {}
+        self._unconsumed: Counter[str] = Counter()
         self._stop = threading.Event()
         self._pauses = [self.chance.uniform(0.0, 0.7) for _ in faults]
         self._ledger = world.ledger
@@ -137,6 +142,13 @@ class Run:
             self.note_end()
             self.start_daemon()
 
+    def keep_workers(self) -> None:
+        """Start workers again that have ended by themselves: kombu does not survive each outage of its server."""
+        for worker in self.world.workers:
+            if worker.pid is None:
+                self.verdict.worker_ends += 1
+                worker.start()
+
     def finished_tasks(self) -> list[str]:
         """Return task ids whose success is on disk, read past the daemon."""
         found: list[str] = []
@@ -185,7 +197,9 @@ class Run:
             self._reckon()
         self.verdict.seconds = time.monotonic() - begun
         if self.verdict.errors:
-            self.verdict.errors.append(f"the daemon's log ends with:\n{self.daemon.log()[-3000:]}")
+            self.error(f"the daemon's log ends with:\n{self.daemon.log()[-3000:]}")
+            for worker in self.world.workers:
+                self.error(f"the log of {worker.name} ends with:\n{worker.log()[-2000:]}")
         return self.verdict
 
     def _crash(self, point: str) -> None:
@@ -212,6 +226,7 @@ class Run:
         with self.client() as client:
             while time.monotonic() < deadline:
                 self.keep_daemon()
+                self.keep_workers()
                 views = {}
                 with suppress(DyrygentError):
                     views = {key: client.get(workflow_id) for key, workflow_id in [*self.submitted.items()]}
@@ -229,15 +244,27 @@ class Run:
             self.error(f"a run of {HANG_S:g} s, and not everything has ended: {self._explained(client)}")
 
     def _operate(self, client: Client) -> None:
-        """Do what an operator would: ask, and try again what is lost."""
+        """Do what an operator would: ask, try again what is lost, and restart workers that consume no more."""
         for workflow_id in self.submitted.values():
             with suppress(DyrygentError):
                 handle = client.handle(workflow_id)
                 for node in handle.nodes(states=["dispatched", "held"]):
-                    if node.hold == "lost" or handle.explain(node.name).code == "lost":
+                    explanation = handle.explain(node.name)
+                    if node.hold == "lost" or explanation.code == "lost":
                         handle.retry(node.name, force=True, why="lost")
                         self.retried.add((workflow_id, node.name))
                         self.verdict.retried += 1
+                    elif explanation.code == "no-consumer":
+                        self._unconsumed[node.name] += 1
+                        if self._unconsumed[node.name] > _UNCONSUMED_MAX:
+                            self._restart_workers_of(f"'{self.world.crews[1].queue}'" in explanation.verdict)
+
+    def _restart_workers_of(self, is_second: bool) -> None:
+        worker = self.world.workers[is_second]
+        worker.kill()
+        worker.start()
+        self.verdict.worker_ends += 1
+        self._unconsumed.clear()
 
     def _explained(self, client: Client) -> str:
         told = []
@@ -271,10 +298,13 @@ class Run:
                 self.error(f"node {node} of {workflow_id} was pushed as attempts {numbers}")
         known = {push.task_id for push in ours}
         for task_id, count in counts.items():
+            if task_id in self.world.pushed_before:
+                continue  # A worker had it in its hands when the run before this one was over.
             if task_id not in known:
                 self.error(f"task {task_id} was executed and never pushed")
             elif count > 1 + restored[task_id]:
                 self.error(f"task {task_id} was executed {count} times, and given back {restored[task_id]} times")
+        self.world.pushed_before |= known
         started, ended = self.world.executions.started(), self.world.executions.ended()
         with self.client() as client:
             for each in self.planned:

@@ -15,8 +15,10 @@ from tests.support import tasks
 
 #: Those of `tests.faults.world.EARLY` and `LATE`.
 QUEUES: Final = ("celery", "late")
-#: A child that is killed is a failure of no task; whatever else happens is repeated by nobody.
-_AGAIN: Final = Retry(attempts=10, backoff_s=0.05, backoff_max_s=0.2, on=frozenset({"infrastructure"}))
+#: What no task is to blame for: a child that was killed, and a result that a worker could not store, for which Celery stores
+#: the error as the task's own as soon as it can.
+_OUTAGES: Final = frozenset({"infrastructure", "ConnectionError", "TimeoutError", "BusyLoadingError", "OperationalError"})
+_AGAIN: Final = Retry(attempts=10, backoff_s=0.05, backoff_max_s=0.2, on=_OUTAGES)
 
 
 def small_workflow(chance: random.Random) -> Definition:

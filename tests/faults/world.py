@@ -51,6 +51,7 @@ class World:
     Records are on a server of their own which nobody touches: a task must not fail because it cannot be counted.
 
     Attributes:
+        pushed_before: Ids of the tasks of the runs that are over.
         keeps_ledger: The broker's append-only file is never rewritten, so `ledger` finds every message in it.
     """
 
@@ -61,6 +62,7 @@ class World:
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     workers: list[CeleryWorker] = field(init=False, default_factory=list)
+    pushed_before: set[str] = field(init=False, default_factory=set)
     server: EmbeddedServer = field(init=False)
     executions: Executions = field(init=False)
     proxy: CuttingProxy = field(init=False)

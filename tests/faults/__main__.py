@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from tests.faults.causes import CAUSES, chosen_faults
 from tests.faults.runs import Run, Verdict
-from tests.faults.world import World, short_directory
+from tests.faults.world import World, interrupt_on_signals, short_directory
 
 #: Servers and workers are replaced after so many runs; their logs and the append-only file grow.
 _RUNS_OF_A_WORLD = 20
@@ -45,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the seeds")
     parser.add_argument("--faults", help=f"these instead of the seed's, with commas: {', '.join(CAUSES)}, crash@POINT:N")
     options = parser.parse_args(arguments)
-    # Whoever ends it, it ends in good order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals()
     if options.jobs > 1:
         return _share(options.runs, options.seed, options.jobs, options.faults)
     faults = options.faults.split(",") if options.faults else None
@@ -115,7 +114,7 @@ def _ended(children: Sequence["subprocess.Popen[str]"]) -> Iterator[None]:
     finally:
         for child in children:
             if child.poll() is None:
-                os.kill(child.pid, signal.SIGINT)
+                os.kill(child.pid, signal.SIGTERM)
         for child in children:
             child.wait(60)
 

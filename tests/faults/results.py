@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from celery import group
 
 from dyrygentd.canvas import definition_of
 from dyrygentd.client.sync import Handle
 from tests.faults.tasks import TIMED
-from tests.faults.world import Crew, World, short_directory, signal_process
+from tests.faults.world import Crew, World, interrupt_on_signals, short_directory, signal_process
 from tests.support import tasks
 from tests.support.servers import wait_until
 from tests.support.tasks import PREFIX, records
@@ -48,7 +48,6 @@ class Chaos:
     pushed_twice: int
     paths: dict[str, int]
     connections: int
-    cut_off: int
     delays_s: Sequence[float]
     seconds: float
 
@@ -65,8 +64,7 @@ class Chaos:
         """Return it in a few lines."""
         return "\n".join(
             [
-                f"{self.tasks} results, {self.missing} missing, in {self.seconds:.1f} s over {self.connections} connections, "
-                f"{self.cut_off} of which Redis cut off for being slow",
+                f"{self.tasks} results, {self.missing} missing, in {self.seconds:.1f} s over {self.connections} connections",
                 "by " + ", ".join(f"{path} {count}" for path, count in self.paths.items()),
                 f"delay: median {self.share(0.5):.3f} s, p90 {self.share(0.9):.2f} s, p99 {self.share(0.99):.2f} s, "
                 f"largest {self.delays_s[-1]:.2f} s",
@@ -110,8 +108,6 @@ def run_chaos(count: int, *, say: Callable[[str], None]) -> Chaos:
         counts = world.executions.counts()
         pushes = [*ledger.pushes()]
         ledger.close()
-        with world.orders() as orders:
-            facts: Any = orders.info("stats")
     pushed = Counter(push.task_id for push in pushes if not push.is_restored)
     delays = [node.finished_at - ended_at[node.task_id] for node in nodes if node.finished_at and node.task_id in ended_at]
     return Chaos(
@@ -123,7 +119,6 @@ def run_chaos(count: int, *, say: Callable[[str], None]) -> Chaos:
         pushed_twice=sum(number > 1 for number in pushed.values()),
         paths={path: stats.watcher[path] for path in ("pushed", "read", "swept")},
         connections=stats.watcher["connections"],
-        cut_off=facts.get("client_output_buffer_limit_disconnections", 0),
         delays_s=sorted(max(0.0, delay) for delay in delays),
         seconds=time.monotonic() - begun,
     )
@@ -178,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.results", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tasks", type=int, default=6000)
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals()
     chaos = run_chaos(options.tasks, say=lambda text: print(text, file=sys.stderr, flush=True))
     print(chaos.text())
     return 0 if chaos.is_well else 1

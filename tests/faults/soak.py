@@ -30,7 +30,7 @@ import redis
 from dyrygentd.client.sync import Client
 from dyrygentd.errors import DyrygentError
 from tests.faults.workflows import small_workflow
-from tests.faults.world import Crew, World, short_directory, signal_process
+from tests.faults.world import Crew, World, interrupt_on_signals, short_directory, signal_process
 from tests.support.daemon import Daemon
 from tests.support.tasks import PREFIX, records
 
@@ -499,8 +499,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = options.output or Path(f"soak-{time.strftime('%Y%m%d-%H%M%S')}")
     output.mkdir(parents=True, exist_ok=True)
     seconds = 60 * options.minutes
-    # Whoever ends it, it ends in good order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals()
 
     def say(text: str) -> None:
         print(text, flush=True)

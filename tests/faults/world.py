@@ -1,6 +1,7 @@
 """Everything a run needs, as processes of its own: broker, records, workers, and the proxy between daemon and broker."""
 
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -177,10 +178,17 @@ class World:
             return not (orders.hlen("unacked") or sum(int(orders.llen(crew.queue)) for crew in self.crews))
 
 
+def interrupt_on_signals() -> None:
+    """Raise `KeyboardInterrupt` on SIGTERM and SIGINT, so that whoever ends us, processes and files are cleaned up.
+
+    A shell has its background jobs ignore SIGINT.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+
+
 def signal_process(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process of ours; to nobody if it has ended."""
-    import os
-
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 

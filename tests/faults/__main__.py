@@ -22,10 +22,25 @@ _RUNS_OF_A_WORLD = 20
 _SHOWN_MAX = 8
 
 
-def run_seed(world: World, seed: int, *, faults: Sequence[str] | None = None, workflows: int = 3, size: int = 60) -> Verdict:
-    """Make the run of a seed."""
+def run_seed(
+    world: World,
+    seed: int,
+    *,
+    faults: Sequence[str] | None = None,
+    workflows: int = 3,
+    size: int = 60,
+    waits_for_crashes: bool = False,
+) -> Verdict:
+    """Make the run of a seed.
+
+    Args:
+        faults: Instead of those of the seed.
+        size: Most tasks of a workflow; it has half as many at least.
+        waits_for_crashes: The next fault comes when the daemon has crashed at its point.
+    """
     world.empty()
-    with Run(world, seed, faults=chosen_faults(seed) if faults is None else faults, workflows=workflows, size=size) as run:
+    faults = chosen_faults(seed) if faults is None else faults
+    with Run(world, seed, faults=faults, workflows=workflows, size=size, waits_for_crashes=waits_for_crashes) as run:
         return run.go(CAUSES)
 
 

@@ -13,6 +13,7 @@ what it calls lost. If the daemon tries again by itself what is idempotent, ther
 """
 
 import random
+import re
 import signal
 import sqlite3
 import threading
@@ -35,6 +36,8 @@ from tests.support.daemon import Daemon, DaemonEnded
 HANG_S: Final = 90.0
 #: How long nothing may have ended before an operator looks.
 _PATIENCE_S: Final = 3.0
+#: How long a point may take to be passed by a daemon that has something to do.
+_CRASH_MAX_S: Final = 20.0
 #: How often, a second apart, nobody consumes a queue before its worker is restarted: a worker comes back within a few seconds.
 _UNCONSUMED_MAX: Final = 6
 #: The client gives up on a daemon that is stopped, and asks again.
@@ -43,7 +46,12 @@ _CLIENT_TIMEOUT_S: Final = 10.0
 
 @dataclass(slots=True)
 class Verdict:
-    """How a run went."""
+    """How a run went.
+
+    Attributes:
+        crashed: The points at which the daemon killed itself, in order.
+        retried: How often an operator had to try again what was lost.
+    """
 
     seed: int
     faults: list[str]
@@ -55,6 +63,7 @@ class Verdict:
     daemon_ends: int = 0
     worker_ends: int = 0
     seconds: float = 0.0
+    crashed: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -80,7 +89,9 @@ class Run:
         daemon: It may be dead at any moment; `keep_daemon` starts it again.
     """
 
-    def __init__(self, world: World, seed: int, *, faults: Sequence[str], workflows: int, size: int) -> None:
+    def __init__(
+        self, world: World, seed: int, *, faults: Sequence[str], workflows: int, size: int, waits_for_crashes: bool = False
+    ) -> None:
         self.world = world
         self.chance = random.Random(seed)
         self.verdict = Verdict(seed, list(faults))
@@ -93,6 +104,8 @@ class Run:
         ]
         self.submitted: dict[str, str] = {}
         self._unconsumed: Counter[str] = Counter()
+        self._waits_for_crashes = waits_for_crashes
+        self._submissions = threading.Semaphore(0 if waits_for_crashes else workflows)
         self._stop = threading.Event()
         self._pauses = [self.chance.uniform(0.0, 0.7) for _ in faults]
         self._ledger = world.ledger
@@ -182,19 +195,30 @@ class Run:
         submitting.start()
         try:
             for number, (name, pause_s) in enumerate(zip(self.verdict.faults, self._pauses, strict=True)):
-                self.pause(pause_s)
-                self.keep_daemon()
-                if number or "@" not in name:
-                    causes[name.partition("@")[0]](self) if "@" not in name else self._crash(name.partition("@")[2])
+                self.pause(0 if self._waits_for_crashes else pause_s)
+                if not self._waits_for_crashes:
+                    self.keep_daemon()
+                if "@" not in name:
+                    causes[name](self)
+                elif number:
+                    self._crash(name.partition("@")[2])
+                if self._waits_for_crashes:
+                    self._submissions.release()
+                    self._wait_crashed()
             self._wait_ended(submitting, deadline)
-        except DyrygentError as error:
-            self.error(f"{type(error).__name__}: {error}")
         finally:
             self._stop.set()
             submitting.join()
         self.world.mend()
+        if self.daemon.environment.get(CRASH):
+            # It never passed its point, and must not do so when it is asked.
+            self._crash("")
+        self.verdict.crashed = re.findall(r"^crashing (.*), at pass", self.daemon.log(), re.MULTILINE)
         if not self.verdict.errors:
-            self._reckon()
+            try:
+                self._reckon()
+            except DyrygentError as error:
+                self.error(f"the daemon did not answer in the end: {type(error).__name__}: {error}")
         self.verdict.seconds = time.monotonic() - begun
         if self.verdict.errors:
             self.error(f"the daemon's log ends with:\n{self.daemon.log()[-3000:]}")
@@ -208,10 +232,19 @@ class Run:
         self.note_end()
         self.start_daemon(crash=point)
 
+    def _wait_crashed(self) -> None:
+        """Wait until the daemon has passed its point; the reckoning tells if it never did."""
+        deadline = time.monotonic() + _CRASH_MAX_S
+        while self.daemon.is_alive and self.daemon.environment.get(CRASH) and time.monotonic() < deadline:
+            self.pause(0.02)
+
     def _submit_all(self) -> None:
         """Submit each workflow until it is answered; with its key, that is once."""
         with self.client() as client:
             for each in self.planned:
+                while not self._submissions.acquire(timeout=0.1):
+                    if self._stop.is_set():
+                        return
                 while not self._stop.is_set():
                     try:
                         self.submitted[each.key] = client.submit(each.definition).id

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,18 +107,31 @@ def _share(runs: int, seed: int, jobs: int, faults: str | None) -> int:
         command += ["--faults", faults] if faults else []
         children.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True))
         begin += count
-    readers = [threading.Thread(target=_copy, args=(child,)) for child in children]
+    lines: list[str] = []
+    readers = [threading.Thread(target=_copy, args=(child, lines)) for child in children]
     for reader in readers:
         reader.start()
     with _ended(children):
         for reader in readers:
             reader.join()
+    runs_seen = [line for line in lines if line.startswith("seed ")]
+    failed = [int(line.split()[1]) for line in runs_seen if "  FAILED  " in line]
+    total: Counter[str] = Counter()
+    for line in lines:
+        if _TOTAL_LINE.fullmatch(line.rstrip()):
+            total.update({name: int(number) for number, _, name in (part.partition(" ") for part in line.rstrip().split("; "))})
+    print("\nall together: " + "; ".join(f"{number} {name}" for name, number in total.items()))
+    print(f"{len(runs_seen)} runs, {len(failed)} failed{': seeds ' + str(failed) if failed else ''}")
     return max(child.wait() for child in children)
 
 
-def _copy(child: "subprocess.Popen[str]") -> None:
+_TOTAL_LINE = re.compile(r"\d+ tasks; .*")
+
+
+def _copy(child: "subprocess.Popen[str]", lines: list[str]) -> None:
     assert child.stdout is not None
     for line in child.stdout:
+        lines.append(line)
         print(line, end="", flush=True)
 
 

@@ -136,6 +136,16 @@ def _kill_normal(run: Run) -> None:
         orders.client_kill_filter(_type="normal", skipme=True)
 
 
+def _kill_fetching(run: Run) -> None:
+    """Kill the connections that wait for messages, which are the workers'; what one was just given is in no key any more."""
+    with run.world.orders() as orders:
+        for _ in range(run.chance.randrange(1, 4)):
+            for client in orders.client_list():
+                if "b" in client["flags"]:
+                    orders.client_kill_filter(_id=client["id"])
+            run.pause(0.1)
+
+
 def _cut_daemon(run: Run) -> None:
     for _ in range(run.chance.randrange(1, 4)):
         run.world.proxy.cut_all()
@@ -209,6 +219,7 @@ CAUSES: Final[Mapping[str, Callable[[Run], None]]] = {
     "redis-kill": _redis_kill,
     "kill-pubsub": _kill_pubsub,
     "kill-normal": _kill_normal,
+    "kill-fetching": _kill_fetching,
     "cut-daemon": _cut_daemon,
     "cut-reply": _cut_reply,
     "cut-subscription": _cut_subscription,

@@ -41,15 +41,15 @@ _BACKLOG_MAX: Final = 4000
 #: The share of the time in which the daemon is not restarted.
 _QUIET: Final = (0.25, 0.95)
 #: Growth from the first to the last part of that time which counts as flat: a share, and so much beside it.
-_GROWTH: Final = 0.10
+_GROWTH: Final = 0.05
 _SLACK: Final = {
-    "rss_mb": 6.0,
-    "fds": 8.0,
-    "threads": 3.0,
-    "wal_mb": 4.0,
-    "database_mb": 4.0,
-    "redis_mb": 8.0,
-    "redis_keys": 8000.0,
+    "rss_mb": 1.0,
+    "fds": 4.0,
+    "threads": 2.0,
+    "wal_mb": 1.0,
+    "database_mb": 1.0,
+    "redis_mb": 2.0,
+    "redis_keys": 2000.0,
 }
 
 

@@ -581,8 +581,8 @@ async def _send(pubsub: Any, command: str, channels: Sequence[bytes]) -> None:
         raise redis.ConnectionError("the connection was lost")
     try:
         await connection.send_command(command, *channels)
-    except RuntimeError as error:
-        # uvloop's word for a transport that was closed a moment ago.
+    except (RuntimeError, AttributeError) as error:
+        # What uvloop says of a transport that was closed a moment ago, and redis-py of its writer that is None by now.
         raise redis.ConnectionError(f"the connection was lost: {error}") from error
 
 

@@ -3,15 +3,20 @@
 import json
 import random
 import signal
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from dyrygentd.errors import DyrygentError
 from tests.faults.crashing_daemon import POINTS
 from tests.faults.runs import Run
+from tests.faults.workflows import Planned
 from tests.faults.world import signal_process
 from tests.support.daemon import Daemon
-from tests.support.servers import CeleryWorker
+from tests.support.servers import CeleryWorker, wait_until
 
 _EARLY, _LATE = 0, 1
 
@@ -199,6 +204,72 @@ def _garbage_published(run: Run) -> None:
             run.pause(0.1)
 
 
+# --- operators ------------------------------------------------------------------------------------------------------
+
+
+def _operator_pauses(run: Run) -> None:
+    """Pause a workflow and let it go on, with a crash between if chance will have it; nothing comes of it in the end."""
+    _performed(run, "pause")
+    if run.chance.random() < 0.5:
+        _daemon_kill(run)
+    run.pause(run.chance.uniform(0.0, 0.5))
+    _performed(run, "resume")
+
+
+def _operator_holds(run: Run) -> None:
+    """Hold nodes of a workflow and release them, with a crash between if chance will have it."""
+    _performed(run, "hold")
+    if run.chance.random() < 0.5:
+        _daemon_kill(run)
+    run.pause(run.chance.uniform(0.0, 0.5))
+    _performed(run, "release")
+
+
+def _submitted_again(run: Run) -> None:
+    """Submit what is there already, from several clients at once: each gets the workflow that is there."""
+
+    def submit(each: Planned) -> None:
+        with suppress(DyrygentError), run.client() as client:
+            found = client.submit(each.definition)
+            expected = run.submitted.get(each.key)
+            if expected is not None and found.id != expected:
+                run.error(f"key '{each.key}' was answered with {expected}, then with {found.id}")
+
+    threads = [
+        threading.Thread(target=submit, args=(each,)) for each in run.planned for _ in range(4) if each.key in run.submitted
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _performed(run: Run, verb: str) -> None:
+    """Carry out a verb on the first workflow, again until it is answered, as its operator would."""
+    deadline = time.monotonic() + 30
+    wait_until(lambda: run.submitted or time.monotonic() > deadline, timeout_s=31)
+    if not run.submitted:
+        return
+    key, workflow_id = next(iter(run.submitted.items()))
+    states = next(each.states for each in run.planned if each.key == key)
+    nodes = list(states)[-3:] if verb in _OF_NODES else []
+    with run.client() as client:
+        while time.monotonic() < deadline:
+            run.keep_daemon()
+            try:
+                client.handle(workflow_id).perform(verb, nodes=nodes, why="a fault run")
+            except DyrygentError as error:
+                if error.code in ("verb-refused", "value-gone"):
+                    return  # It has ended by now.
+                run.pause(0.1)
+            else:
+                return
+    run.error(f"verb '{verb}' was not answered within 30 s")
+
+
+_OF_NODES: Final = ("hold", "release")
+
+
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 #: ``{name: what it does}``; beside them there is ``crash@POINT:N``.
@@ -225,6 +296,9 @@ CAUSES: Final[Mapping[str, Callable[[Run], None]]] = {
     "cut-subscription": _cut_subscription,
     "forged-results": _forged_results,
     "garbage-published": _garbage_published,
+    "operator-pauses": _operator_pauses,
+    "operator-holds": _operator_holds,
+    "submitted-again": _submitted_again,
 }
 
 

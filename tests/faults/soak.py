@@ -132,7 +132,6 @@ class Soak:
         self._open: deque[_Submitted] = deque()
         self._submitting_done = threading.Event()
         self._last_fault = ""
-        self._executed_before = 0
         self._ledger = world.ledger
         self._ledger_lock = threading.Lock()
         #: ``{workflow_id: {(node, attempt)}}`` of what was pushed, until it was looked at.
@@ -420,8 +419,9 @@ class Soak:
             self.tally.error(f"{again} executions too many, and workers gave back only {restored} messages")
 
     def _show(self, sample: Sample) -> None:
-        rate = (sample.executed - self._executed_before) / 10
-        self._executed_before = sample.executed
+        before = self.samples[-2] if len(self.samples) > 1 else None
+        since_s = sample.at_s - (before.at_s if before else 0.0)
+        rate = (sample.executed - (before.executed if before else 0)) / max(since_s, 0.1)
         self._say(
             f"{sample.at_s:6.0f} s  rss {sample.rss_mb:6.1f}  fds {sample.fds:3.0f}  thr {sample.threads:2.0f}  "
             f"wal {sample.wal_mb:5.1f}  db {sample.database_mb:5.1f}  redis {sample.redis_mb:6.1f} MB {sample.redis_keys:6.0f}  "
@@ -485,8 +485,8 @@ def report(soak: Soak, seconds: float) -> tuple[str, bool]:
     return "\n".join(lines), is_flat and not tally.errors
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line says."""
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, default=200, help="tasks a second")
@@ -495,34 +495,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--history-max", type=int, default=2000, help="finished workflows that the daemon keeps")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, help="directory for samples.csv, report.txt and the logs; by default soak-<time>")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line says."""
+    options = read_options(arguments)
     output = options.output or Path(f"soak-{time.strftime('%Y%m%d-%H%M%S')}")
     output.mkdir(parents=True, exist_ok=True)
-    seconds = 60 * options.minutes
     interrupt_on_signals()
+    text, is_well = run_soak(options, say=lambda text: print(text, flush=True), output=output)
+    print(text)
+    return 0 if is_well else 1
 
-    def say(text: str) -> None:
-        print(text, flush=True)
 
+def run_soak(options: argparse.Namespace, *, say: Callable[[str], None], output: Path) -> tuple[str, bool]:
+    """Soak, leave samples, report and log in ``output``; return the report, and whether all is well."""
+    seconds = 60 * options.minutes
     with short_directory() as directory, _samples_into(output / "samples.csv") as write:
         crews = [Crew("celery", count=options.workers)]
-        with World(directory, crews=crews, result_expires_s=120, keeps_ledger=False) as world:
-            daemon = world.daemon(
-                "d", "--history-max", str(options.history_max), "--log-level", "warning", "--drain-timeout-s", "1"
-            )
-            with daemon:
-                soak = Soak(world, daemon, seconds=seconds, rate=options.rate, fault_every_s=options.fault_every_s, say=say)
-                try:
-                    soak.run(sample_every_s=options.sample_every_s, write=write)
-                except KeyboardInterrupt:
-                    say("interrupted: what follows is of the time until now")
-                    seconds = min(seconds, soak.samples[-1].at_s) if soak.samples else seconds
-                text, is_well = report(soak, seconds)
-                (output / "report.txt").write_text(text + "\n")
-                (output / "tally.json").write_text(json.dumps({**_plain(soak.tally)}, indent=1) + "\n")
-                say(text)
-                (output / "daemon.log").write_text(daemon.log()[-1_000_000:])
-    return 0 if is_well else 1
+        # Some 200 MB an hour otherwise.
+        world = World(directory, crews=crews, result_expires_s=120, keeps_ledger=False, worker_log_level="WARNING")
+        flags = ["--history-max", str(options.history_max), "--log-level", "warning", "--drain-timeout-s", "1"]
+        with world, world.daemon("d", *flags) as daemon:
+            soak = Soak(world, daemon, seconds=seconds, rate=options.rate, fault_every_s=options.fault_every_s, say=say)
+            try:
+                soak.run(sample_every_s=options.sample_every_s, write=write)
+            except KeyboardInterrupt:
+                say("interrupted: what follows is of the time until now")
+                seconds = min(seconds, soak.samples[-1].at_s) if soak.samples else seconds
+            text, is_well = report(soak, seconds)
+            (output / "report.txt").write_text(text + "\n")
+            (output / "tally.json").write_text(json.dumps(_plain(soak.tally), indent=1) + "\n")
+            (output / "daemon.log").write_text(daemon.log()[-1_000_000:])
+    return text, is_well
 
 
 def _plain(tally: Tally) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.faults.__main__ import run_seed
 from tests.faults.causes import CAUSES, chosen_faults
 from tests.faults.crashing_daemon import POINTS
 from tests.faults.results import run_chaos
+from tests.faults.soak import read_options, run_soak
 from tests.faults.world import World, short_directory
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -28,7 +30,7 @@ def world() -> Iterator[World]:
         yield world
 
 
-@pytest.mark.parametrize("seed", range(1, 41 if _IS_FULL else 8))
+@pytest.mark.parametrize("seed", range(1, 41 if _IS_FULL else 7))
 def test_random_faults(seed: int, world: World) -> None:
     """Whatever breaks while workflows run, each attempt is pushed once, and every node ends as it must."""
     verdict = run_seed(world, seed, workflows=3 if _IS_FULL else 2, size=60 if _IS_FULL else 40)
@@ -58,3 +60,11 @@ def test_results_in_chaos() -> None:
     chaos = run_chaos(6000 if _IS_FULL else 600, say=print)
     print(chaos.text())
     assert chaos.is_well, chaos.text()
+
+
+def test_soaking_a_little(short_tmp: Path) -> None:
+    """The soak counts right: every push once, every task executed, with a fault every few seconds."""
+    arguments = ["--minutes", "0.2", "--rate", "60", "--fault-every-s", "4", "--sample-every-s", "2"]
+    text, _ = run_soak(read_options(arguments), say=print, output=short_tmp)
+    assert "errors: 0\n" in text, text
+    assert len((short_tmp / "samples.csv").read_text().splitlines()) > 3

@@ -60,6 +60,7 @@ class World:
     crews: Sequence[Crew] = (EARLY, LATE)
     result_expires_s: int = 3600
     keeps_ledger: bool = True
+    worker_log_level: str = "INFO"
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     workers: list[CeleryWorker] = field(init=False, default_factory=list)
@@ -129,6 +130,7 @@ class World:
             concurrency=crew.concurrency,
             queues=[crew.queue],
             app="tests.faults.tasks",
+            arguments=["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", self.worker_log_level],
             environment={
                 "DYRYGENTD_TEST_BROKER_OPTIONS": json.dumps(options),
                 SETTINGS: json.dumps(settings),

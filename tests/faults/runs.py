@@ -198,8 +198,13 @@ class Run:
                 self.pause(0 if self._waits_for_crashes else pause_s)
                 if not self._waits_for_crashes:
                     self.keep_daemon()
+                    self.keep_workers()
                 if "@" not in name:
-                    causes[name](self)
+                    try:
+                        causes[name](self)
+                    except Exception as error:
+                        # Another run may go on after it.
+                        self.error(f"fault '{name}' could not be caused: {error!r}")
                 elif number:
                     self._crash(name.partition("@")[2])
                 if self._waits_for_crashes:

@@ -46,6 +46,7 @@ from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.handle import Handle
 from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
 from dyrygentd.scheduler.listeners import Listeners
+from dyrygentd.scheduler.lost import LostTasks, empty_statistics
 from dyrygentd.scheduler.queries import Queries
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
@@ -113,6 +114,11 @@ class Scheduler:
             problems=self._problems,
             follow_interval_s=self.limits.follow_interval_s,
         )
+        self._lost = None
+        if self._inspector is not None and self.limits.lost_after_s:
+            self._lost = LostTasks(
+                engine, self._inspector, self._clock, self.limits, post=self._turns.post, problems=self._problems
+            )
         self._started_at = self._recovered_s = 0.0
         self._exits = AsyncExitStack()
 
@@ -140,6 +146,8 @@ class Scheduler:
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
+            if self._lost is not None:
+                tasks.start_soon(self._lost.run, name="dyrygentd lost tasks")
             self._exits = exits.pop_all()
         return self
 
@@ -301,6 +309,7 @@ class Scheduler:
             store=asdict(self._store.statistics()),
             dispatcher=asdict(self._dispatcher.statistics()),
             watcher=asdict(self._watcher.statistics()),
+            lost=empty_statistics() if self._lost is None else self._lost.statistics(),
             problems=[*self._problems()],
         )
 

@@ -85,11 +85,25 @@ def _daemon_second(run: Run) -> None:
 
 
 def _worker_kill_early(run: Run) -> None:
+    """What it executes is lost."""
+    _wait_executing(run)
     _restarted(run, _EARLY, CeleryWorker.kill)
 
 
 def _worker_kill_late(run: Run) -> None:
+    """What it executes is delivered again, after the visibility timeout."""
+    _wait_executing(run)
     _restarted(run, _LATE, CeleryWorker.kill)
+
+
+def _wait_executing(run: Run) -> None:
+    """Wait a little for a task that takes its time."""
+    deadline = time.monotonic() + 1.5
+    while time.monotonic() < deadline:
+        executions = run.world.executions
+        if executions.started().keys() - executions.ended().keys():
+            return
+        run.pause(0.005)
 
 
 def _worker_stop(run: Run) -> None:

@@ -8,8 +8,8 @@ themselves what was executed:
 - each task is executed at least once, and once more for each time that a worker gave its message back, and no more;
 - nothing starts before everything that it depends on has ended.
 
-What a killed worker had begun is lost. Whoever watches then does what an operator would: asks ``explain``, and tries again
-what it calls lost. If the daemon tries again by itself what is idempotent, there is less to do.
+What a killed worker had begun is lost. The daemon has to find it, and to try again by itself what is idempotent; for the rest
+it asks a person, whose part is played here.
 """
 
 import random
@@ -24,8 +24,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from dyrygentd.client.sync import Client
+from dyrygentd.client.sync import Client, Handle
 from dyrygentd.errors import DyrygentError
+from dyrygentd.wire import NodeView
 from tests.faults.crashing_daemon import CRASH
 from tests.faults.ledger import Push
 from tests.faults.workflows import Planned, planned
@@ -36,8 +37,12 @@ from tests.support.daemon import Daemon, DaemonEnded
 HANG_S: Final = 90.0
 #: How long nothing may have ended before an operator looks.
 _PATIENCE_S: Final = 3.0
+#: What is lost is looked for soon: tasks take a fraction of a second.
+_FLAGS: Final = ("--lost-after-s", "3", "--lost-confirm-s", "2")
 #: How long a point may take to be passed by a daemon that has something to do.
 _CRASH_MAX_S: Final = 20.0
+#: How often, a second apart, a task may be told to be lost before something has to come of it.
+_LOST_SEEN_MAX: Final = 30
 #: How often, a second apart, nobody consumes a queue before its worker is restarted: a worker comes back within a few seconds.
 _UNCONSUMED_MAX: Final = 6
 #: The client gives up on a daemon that is stopped, and asks again.
@@ -50,7 +55,8 @@ class Verdict:
 
     Attributes:
         crashed: The points at which the daemon killed itself, in order.
-        retried: How often an operator had to try again what was lost.
+        lost: Verdicts of the daemon that a task was lost.
+        retried: How often a person had to decide on that.
     """
 
     seed: int
@@ -59,6 +65,7 @@ class Verdict:
     executions: int = 0
     pushes: int = 0
     restored: int = 0
+    lost: int = 0
     retried: int = 0
     daemon_ends: int = 0
     worker_ends: int = 0
@@ -76,7 +83,7 @@ class Verdict:
         verdict = "ok" if self.is_well else "FAILED"
         return (
             f"seed {self.seed:>5}  {self.tasks:>4} tasks  {self.pushes:>4} pushes  {self.executions:>4} executions  "
-            f"{self.restored:>3} restored  {self.retried:>2} retried  {self.daemon_ends:>2} daemon ends  "
+            f"{self.restored:>3} restored  {self.lost:>2} lost  {self.retried:>2} retried  {self.daemon_ends:>2} daemon ends  "
             f"{self.worker_ends} worker ends  {self.seconds:5.1f} s  "
             f"{verdict:<6}  {', '.join(self.faults)}"
         )
@@ -95,15 +102,14 @@ class Run:
         self.world = world
         self.chance = random.Random(seed)
         self.verdict = Verdict(seed, list(faults))
-        self.daemon: Daemon = world.daemon(f"d{seed}", module="tests.faults.crashing_daemon")
+        self.daemon: Daemon = world.daemon(f"d{seed}", *_FLAGS, module="tests.faults.crashing_daemon")
         self.forged = 0
-        self.retried: set[tuple[str, str]] = set()
         self.planned = [
             planned(self.chance, key=f"{seed}-{number}", size=self.chance.randrange(size // 2, size + 1))
             for number in range(workflows)
         ]
         self.submitted: dict[str, str] = {}
-        self._unconsumed: Counter[str] = Counter()
+        self._seen: Counter[tuple[str, str, str]] = Counter()
         self._waits_for_crashes = waits_for_crashes
         self._submissions = threading.Semaphore(0 if waits_for_crashes else workflows)
         self._stop = threading.Event()
@@ -218,6 +224,7 @@ class Run:
         if self.daemon.environment.get(CRASH):
             # It never passed its point, and must not do so when it is asked.
             self._crash("")
+        self.verdict.lost = len(re.findall(r"task \S+ is lost: ", self.daemon.log()))
         self.verdict.crashed = re.findall(r"^crashing (.*), at pass", self.daemon.log(), re.MULTILINE)
         if not self.verdict.errors:
             try:
@@ -282,27 +289,38 @@ class Run:
             self.error(f"a run of {HANG_S:g} s, and not everything has ended: {self._explained(client)}")
 
     def _operate(self, client: Client) -> None:
-        """Do what an operator would: ask, try again what is lost, and restart workers that consume no more."""
+        """Do what an operator would: decide on what is lost and held, and restart workers that consume no more.
+
+        What is idempotent the daemon has to try again by itself.
+        """
         for workflow_id in self.submitted.values():
             with suppress(DyrygentError):
                 handle = client.handle(workflow_id)
                 for node in handle.nodes(states=["dispatched", "held"]):
-                    explanation = handle.explain(node.name)
-                    if node.hold == "lost" or explanation.code == "lost":
-                        handle.retry(node.name, force=True, why="lost")
-                        self.retried.add((workflow_id, node.name))
-                        self.verdict.retried += 1
-                    elif explanation.code == "no-consumer":
-                        self._unconsumed[node.name] += 1
-                        if self._unconsumed[node.name] > _UNCONSUMED_MAX:
-                            self._restart_workers_of(f"'{self.world.crews[1].queue}'" in explanation.verdict)
+                    if node.hold == "lost":
+                        self._decide(handle, node)
+                        continue
+                    code = handle.explain(node.name).code
+                    self._seen[workflow_id, node.name, code] += 1
+                    if code == "lost" and self._seen[workflow_id, node.name, code] == _LOST_SEEN_MAX:
+                        self.error(f"node '{node.name}' is lost for a long time, and nothing comes of it")
+                    elif code == "no-consumer" and self._seen[workflow_id, node.name, code] > _UNCONSUMED_MAX:
+                        self._restart_worker_of(handle.explain(node.name).verdict)
 
-    def _restart_workers_of(self, is_second: bool) -> None:
-        worker = self.world.workers[is_second]
+    def _decide(self, handle: Handle, node: NodeView) -> None:
+        key = next(key for key, workflow_id in self.submitted.items() if workflow_id == handle.id)
+        if node.name in next(each.idempotent for each in self.planned if each.key == key):
+            self.error(f"node '{node.name}' of '{key}' is idempotent, and is held for a person: {node.error}")
+        handle.retry(node.name, why="lost")
+        self.verdict.retried += 1
+
+    def _restart_worker_of(self, told: str) -> None:
+        queue = next((number for number, crew in enumerate(self.world.crews) if f"'{crew.queue}'" in told), 0)
+        worker = self.world.workers[queue]
         worker.kill()
         worker.start()
         self.verdict.worker_ends += 1
-        self._unconsumed.clear()
+        self._seen.clear()
 
     def _explained(self, client: Client) -> str:
         told = []
@@ -392,8 +410,8 @@ class Run:
                 self.error(f"node '{name}' of '{each.key}' is at attempt {view.attempt}, and {len(pushed)} were pushed")
             ends = [ended[push.task_id] for push in pushed if push.task_id in ended]
             first_start[node] = min(started[push.task_id] for push in pushed if push.task_id in started)
-            # The end of an attempt that was given up as lost may have been believed, or that of a later one.
-            is_last = bool(ends) and (workflow_id, name) not in self.retried and pushed[-1].task_id in ended
+            # The end of an attempt that was taken for lost may have been believed, or that of a later one.
+            is_last = not self.verdict.lost and pushed[-1].task_id in ended
             last_end[node] = ended[pushed[-1].task_id] if is_last else min(ends, default=0)
             for dependency in graph.dependencies(node):
                 if first_start[node] <= last_end.get(dependency, 0):

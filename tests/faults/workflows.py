@@ -67,12 +67,14 @@ class Planned:
 
     Attributes:
         states: ``{node: state}`` of all nodes with a task.
+        idempotent: Nodes that may be tried again without asking, should their task be lost.
         result: The value of its output; None if it has none to look at.
     """
 
     key: str
     definition: Definition
     states: Mapping[str, str]
+    idempotent: frozenset[str]
     result: object = None
 
     @property
@@ -91,6 +93,7 @@ def _planned_graph(chance: random.Random, key: str, size: int) -> Planned:
     workflow = Workflow(key)
     nodes: list[NodeRef] = []
     states: dict[str, str] = {}
+    idempotent: set[str] = set()
     has_failures = chance.random() < 0.5
     width = chance.choice([1, 3, 8, 30])
     for number in range(size):
@@ -117,7 +120,7 @@ def _planned_graph(chance: random.Random, key: str, size: int) -> Planned:
             states[name] = "blocked"
         else:
             states[name] = "failed" if kind == "failing" else "succeeded"
-    return Planned(key, definition_of(workflow, key=key), states)
+    return Planned(key, definition_of(workflow, key=key), states, frozenset(idempotent))
 
 
 def _planned_values(chance: random.Random, key: str, size: int) -> Planned:
@@ -126,6 +129,7 @@ def _planned_values(chance: random.Random, key: str, size: int) -> Planned:
     states: dict[str, str] = {}
     value, before = 1, workflow.add(tasks.identity.si(1).set(queue=QUEUES[0]), name="begin", retry=_AGAIN, idempotent=True)
     states["begin"] = "succeeded"
+    idempotent = {"begin"}
     left = size - 1
     while left > 1:
         width = min(left - 1, chance.randrange(1, 9))
@@ -133,7 +137,9 @@ def _planned_values(chance: random.Random, key: str, size: int) -> Planned:
         for _ in range(width):
             name = f"add-{left}"
             signature = tasks.add.s(left).set(queue=chance.choice(QUEUES))
-            fan.append(workflow.add(signature, name=name, after=before, retry=_AGAIN, idempotent=chance.random() < 0.5))
+            if chance.random() < 0.5:
+                idempotent.add(name)
+            fan.append(workflow.add(signature, name=name, after=before, retry=_AGAIN, idempotent=name in idempotent))
             states[name] = "succeeded"
             left -= 1
         terms = [value + left + 1 + number for number in range(width)]
@@ -146,4 +152,4 @@ def _planned_values(chance: random.Random, key: str, size: int) -> Planned:
             value = terms[0]
         states[name] = "succeeded"
         left -= 1
-    return Planned(key, definition_of(workflow, key=key), states, result=value)
+    return Planned(key, definition_of(workflow, key=key), states, frozenset(idempotent), result=value)

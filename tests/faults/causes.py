@@ -132,6 +132,12 @@ def _redis_pause(run: Run) -> None:
     _stopped(run, run.world.server.pid, run.chance.uniform(0.5, 3.0))
 
 
+def _redis_pause_long(run: Run) -> None:
+    """Longer than anybody waits for an answer: what was sent is sent again, and the server finds both when it goes on."""
+    assert run.world.server.pid
+    _stopped(run, run.world.server.pid, run.chance.uniform(11.0, 13.0))
+
+
 def _redis_restart(run: Run) -> None:
     run.world.server.restart()
 
@@ -300,6 +306,7 @@ CAUSES: Final[Mapping[str, Callable[[Run], None]]] = {
     "worker-pause": _worker_pause,
     "child-kill": _child_kill,
     "redis-pause": _redis_pause,
+    "redis-pause-long": _redis_pause_long,
     "redis-restart": _redis_restart,
     "redis-kill": _redis_kill,
     "kill-pubsub": _kill_pubsub,

@@ -92,7 +92,7 @@ def _summary(verdicts: Sequence[Verdict], seconds: float) -> str:
     return "\n".join(lines)
 
 
-_TOTALS = ("tasks", "pushes", "executions", "restored", "lost", "retried", "daemon_ends", "worker_ends")
+_TOTALS = ("tasks", "pushes", "executions", "restored", "lost", "retried", "hanging", "daemon_ends", "worker_ends")
 
 
 def _share(runs: int, seed: int, jobs: int, faults: str | None) -> int:

@@ -43,6 +43,8 @@ _FLAGS: Final = ("--lost-after-s", "3", "--lost-confirm-s", "2")
 _CRASH_MAX_S: Final = 20.0
 #: How often, a second apart, a task may be told to be lost before something has to come of it.
 _LOST_SEEN_MAX: Final = 30
+#: How often, a second apart, a task may be told to run: the longest takes a fifth of a second.
+_RUNNING_SEEN_MAX: Final = 10
 #: How often, a second apart, nobody consumes a queue before its worker is restarted: a worker comes back within a few seconds.
 _UNCONSUMED_MAX: Final = 6
 #: The client gives up on a daemon that is stopped, and asks again.
@@ -57,6 +59,7 @@ class Verdict:
         crashed: The points at which the daemon killed itself, in order.
         lost: Verdicts of the daemon that a task was lost.
         retried: How often a person had to decide on that.
+        hanging: Tasks that a worker said to execute for ever, and that a person tried again.
     """
 
     seed: int
@@ -67,6 +70,7 @@ class Verdict:
     restored: int = 0
     lost: int = 0
     retried: int = 0
+    hanging: int = 0
     daemon_ends: int = 0
     worker_ends: int = 0
     seconds: float = 0.0
@@ -83,7 +87,8 @@ class Verdict:
         verdict = "ok" if self.is_well else "FAILED"
         return (
             f"seed {self.seed:>5}  {self.tasks:>4} tasks  {self.pushes:>4} pushes  {self.executions:>4} executions  "
-            f"{self.restored:>3} restored  {self.lost:>2} lost  {self.retried:>2} retried  {self.daemon_ends:>2} daemon ends  "
+            f"{self.restored:>3} restored  {self.lost:>2} lost  {self.retried:>2} retried  "
+            f"{self.hanging} hanging  {self.daemon_ends:>2} daemon ends  "
             f"{self.worker_ends} worker ends  {self.seconds:5.1f} s  "
             f"{verdict:<6}  {', '.join(self.faults)}"
         )
@@ -304,6 +309,11 @@ class Run:
                     self._seen[workflow_id, node.name, code] += 1
                     if code == "lost" and self._seen[workflow_id, node.name, code] == _LOST_SEEN_MAX:
                         self.error(f"node '{node.name}' is lost for a long time, and nothing comes of it")
+                    elif code == "running" and self._seen[workflow_id, node.name, code] == _RUNNING_SEEN_MAX:
+                        # A worker of the pool `solo` that loses the backend while it stores a result drops the task, and
+                        # counts it among those that it executes for ever.
+                        handle.retry(node.name, force=True, why="it hangs")
+                        self.verdict.hanging += 1
                     elif code == "no-consumer" and self._seen[workflow_id, node.name, code] > _UNCONSUMED_MAX:
                         self._restart_worker_of(handle.explain(node.name).verdict)
 
@@ -411,7 +421,7 @@ class Run:
             ends = [ended[push.task_id] for push in pushed if push.task_id in ended]
             first_start[node] = min(started[push.task_id] for push in pushed if push.task_id in started)
             # The end of an attempt that was taken for lost may have been believed, or that of a later one.
-            is_last = not self.verdict.lost and pushed[-1].task_id in ended
+            is_last = not (self.verdict.lost or self.verdict.hanging) and pushed[-1].task_id in ended
             last_end[node] = ended[pushed[-1].task_id] if is_last else min(ends, default=0)
             for dependency in graph.dependencies(node):
                 if first_start[node] <= last_end.get(dependency, 0):

@@ -64,6 +64,8 @@ CATALOGUE: Final = (
     _Entry(_C, "store", "failures", "dyrygentd_commit_failures", "Transactions that failed"),
     _Entry(_G, "store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),
     _Entry(_G, "store", "wal_bytes", "dyrygentd_wal_bytes", "Size of the write-ahead log"),
+    _Entry(_G, "engine", "broker_up", "dyrygentd_broker_up", "Whether the broker answered when it was last asked"),
+    _Entry(_C, "engine", "broker_emptied", "dyrygentd_broker_emptied", "Times that the broker had lost its memory"),
     _Entry(_C, "dispatcher", "published", "dyrygentd_published_messages", "Messages that the broker took"),
     _Entry(
         _C, "dispatcher", "repeated", "dyrygentd_repeated_messages", "Messages found in the broker already and not sent again"

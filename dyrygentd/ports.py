@@ -239,7 +239,20 @@ class Dispatcher(Protocol):
 
         Raises `BrokerUnavailable` if it is unknown whether any was sent: the caller hands in the same messages until it returns.
         Where the broker allows it (`DispatcherStatistics.exactly_once`), a repeated message is not sent a second time.
+        Raises `BrokerEmptied` if the broker has lost its mark; then nothing was sent.
         """
+
+    def guard(self, name: str, token: str) -> None:
+        """From now on publish only into a broker that has this token under this name; see `mark`. Without effect but on Redis."""
+
+    async def mark(self, name: str, token: str) -> None:
+        """Leave a token in the broker. Raises `BrokerUnavailable`."""
+
+    async def is_marked(self) -> bool:
+        """Tell whether the broker has the token that `guard` named; True if none was. Raises `BrokerUnavailable`."""
+
+    async def cautions(self) -> Sequence[str]:
+        """Return what about the broker's configuration weakens the promises; a line each. Raises `BrokerUnavailable`."""
 
     async def revoke(self, task_ids: Sequence[str], *, terminate: bool = False) -> None:
         """Ask the workers that run now to drop these tasks, with ``terminate`` also what they execute.

@@ -23,7 +23,7 @@ from dyrygentd.core.events import (
     TaskSucceeded,
 )
 from dyrygentd.core.graph import Signature
-from dyrygentd.errors import BrokerUnavailable, StoreUnavailable
+from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, StoreUnavailable
 from dyrygentd.ports import (
     JOURNAL_MAX,
     WORKFLOW_STAMP,
@@ -181,6 +181,8 @@ class FakeBroker:
         self.terminated: list[str] = []
         self.withdrawn: list[str] = []
         self.forgotten: list[str] = []
+        self.marks: dict[str, str] = {}
+        self.memory = 0
         self.results: dict[str, TaskEvent] = {}
         self.dispatcher = FakeDispatcher(self)
         self.watcher = FakeWatcher(self)
@@ -205,6 +207,13 @@ class FakeBroker:
         """Lose a task: its message is gone, or the worker that had it."""
         self.queued.pop(task_id, None)
         self._held.pop(task_id, None)
+
+    def empty(self) -> None:
+        """Forget messages, results and marks, as a server does that comes back without its data; workers keep what they have."""
+        self.queued.clear()
+        self.results.clear()
+        self.marks.clear()
+        self.memory += 1
 
     def terminate(self, task_ids: Iterable[str]) -> None:
         """End tasks that are being executed, as a worker does when it is told to."""
@@ -252,14 +261,40 @@ class FakeDispatcher:
     def __init__(self, broker: FakeBroker) -> None:
         self._broker = broker
         self._known: set[str] = set()
+        self._memory = 0
+        self._guard: tuple[str, str] | None = None
         self._repeated = self._refused = self._failures = 0
+
+    def guard(self, name: str, token: str) -> None:
+        """From now on publish only into a broker that has this token."""
+        self._guard = name, token
+
+    async def mark(self, name: str, token: str) -> None:
+        """Leave a token in the broker."""
+        self._raise_if_broken()
+        self._broker.marks[name] = token
+
+    async def is_marked(self) -> bool:
+        """Tell whether the broker has the token."""
+        self._raise_if_broken()
+        return self._guard is None or self._broker.marks.get(self._guard[0]) == self._guard[1]
+
+    async def cautions(self) -> Sequence[str]:
+        """Return nothing: this broker keeps what it has."""
+        return []
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
         """Run each task that was not published before; refuse one whose arguments are no JSON."""
+        guard = self._guard
         await anyio.lowlevel.checkpoint()
         if self._broker.broken:
             self._failures += 1
             raise BrokerUnavailable(self._broker.broken)
+        if guard is not None and self._broker.marks.get(guard[0]) != guard[1]:
+            raise BrokerEmptied("the broker has lost its memory")
+        if self._broker.memory != self._memory:
+            self._known.clear()
+            self._memory = self._broker.memory
         return [self._publish(message) for message in messages]
 
     def _publish(self, message: Publish) -> MessagePublished | MessageRefused:

@@ -129,7 +129,7 @@ def stats(session: Session) -> None:
     for part in ("engine", "store", "dispatcher", "watcher"):
         click.echo(f"\n{click.style(part, bold=True)}")
         click.echo(render.fields(_flat(getattr(statistics, part))))
-    say_problems(statistics.problems)
+    say_problems([*statistics.problems, *statistics.notices])
 
 
 def _workflow(view: "wire.WorkflowView", handle: "Handle") -> str:

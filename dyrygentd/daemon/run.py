@@ -127,7 +127,7 @@ async def _show_status(scheduler: Scheduler, notifier: Notifier) -> None:
 def _status_line(scheduler: Scheduler) -> str:
     statistics = scheduler.statistics()
     line = f"{statistics.engine['workflows']} workflows, {statistics.engine['in_flight']} tasks in flight"
-    return "; ".join([line, *statistics.problems])
+    return "; ".join([line, *statistics.problems, *statistics.notices])
 
 
 def _in_flight(scheduler: Scheduler) -> int:

@@ -48,6 +48,7 @@ from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.lost import LostTasks, empty_statistics
 from dyrygentd.scheduler.queries import Queries
+from dyrygentd.scheduler.sentinel import Sentinel
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.verbs import Verbs
@@ -99,8 +100,13 @@ class Scheduler:
         self._listeners = Listeners()
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
         self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out)
+        self._sentinel = Sentinel(self._store, self._dispatcher, self._clock, on_emptied=self._emptied)
         self._courier = Courier(
-            self._dispatcher, is_wanted=engine.is_in_flight, is_live=engine.workflows.__contains__, post=self._turns.post
+            self._dispatcher,
+            is_wanted=engine.is_in_flight,
+            is_live=engine.workflows.__contains__,
+            post=self._turns.post,
+            on_emptied=self._sentinel.replace,
         )
         self._submissions = Submissions(self._turns, self._store, pools, self.limits)
         self._verbs = Verbs(self._turns, self._store, self._archive, self._submissions, self._listeners, self.limits)
@@ -134,6 +140,7 @@ class Scheduler:
             await self._store.open()
             exits.push_async_callback(_shielded, self._store.close)
             self._started_at = self._clock.now()
+            await self._sentinel.prepare()
             await self._recover()
             if self._registry is not None:
                 collector = metrics.register(self._registry, self.statistics)
@@ -143,6 +150,7 @@ class Scheduler:
             exits.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._watcher.run, self._turns.post_results, name="dyrygentd watch")
             tasks.start_soon(self._courier.publish, name="dyrygentd publish")
+            tasks.start_soon(self._sentinel.run, name="dyrygentd sentinel")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
@@ -301,6 +309,8 @@ class Scheduler:
             "errands": self._courier.errand_count,
             "asking": len(self._verbs),
             "recovery_seconds": self._recovered_s,
+            "broker_up": not (self._courier.problem or self._sentinel.problem),
+            "broker_emptied": self._sentinel.emptied_count,
         }
         return wire.Statistics(
             version=__version__,
@@ -311,16 +321,21 @@ class Scheduler:
             watcher=asdict(self._watcher.statistics()),
             lost=empty_statistics() if self._lost is None else self._lost.statistics(),
             problems=[*self._problems()],
+            notices=[*self._notices()],
         )
 
     def health(self) -> wire.Health:
         """Tell whether everything works, and what does not."""
         problems = self._problems()
         status = "draining" if self._turns.engine.draining else "degraded" if problems else "ok"
-        return wire.Health(status=status, version=__version__, problems=[*problems])
+        return wire.Health(status=status, version=__version__, problems=[*problems], notices=[*self._notices()])
+
+    def _notices(self) -> Sequence[str]:
+        return [notice for notice in (self._sentinel.notice,) if notice]
 
     def _problems(self) -> Sequence[str]:
-        problems = [problem for problem in (self._turns.problem, self._courier.problem) if problem]
+        broker = self._courier.problem or self._sentinel.problem
+        problems = [problem for problem in (self._turns.problem, broker) if problem]
         watcher = self._watcher.statistics()
         if watcher.problem:
             problems.append(watcher.problem)
@@ -335,6 +350,8 @@ class Scheduler:
         async for workflow in self._archive.unfinished():
             engine.handle(WorkflowRecovered(workflow), self._clock.now())
             count += 1
+        # Whether their messages were sent is not known, and matters if the broker has lost its memory since.
+        self._courier.doubt(task_id for task_id, _, _ in engine.in_flight())
         self._recovered_s = time.monotonic() - begun
         if count:
             logger.info("recovered %d unfinished workflows in %.1f s: %r", count, self._recovered_s, engine)
@@ -363,6 +380,14 @@ class Scheduler:
         for workflow_id in batch.changed:
             self._archive.drop(workflow_id)
             self._listeners.notify(workflow_id)
+
+    def _emptied(self, reason: str) -> None:
+        """Have everything looked for that was in flight when the broker lost its memory."""
+        self._courier.emptied()
+        if self._lost is not None:
+            self._lost.doubt_all(reason)
+        else:
+            logger.error("%s: what was in flight may be lost, and nobody looks for it", reason)
 
     def _end(self) -> None:
         """Wake everybody who waits for something that will not happen any more in this process."""

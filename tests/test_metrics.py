@@ -73,6 +73,7 @@ async def test_every_entry_of_the_catalogue_appears() -> None:
         "dyrygentd_finished_workflows",
         "dyrygentd_finished_tasks",
         "dyrygentd_received_results",
+        "dyrygentd_read_reports",
         "dyrygentd_problems",
         "dyrygentd_build_info",
         "dyrygentd_verbs",

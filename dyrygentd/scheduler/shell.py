@@ -40,7 +40,17 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import ConfigurationError, OutsideError
-from dyrygentd.ports import Clock, Dispatcher, Inspector, ResultWatcher, Selection, Store
+from dyrygentd.ports import (
+    REPORTS_NOTE,
+    Clock,
+    Dispatcher,
+    Inspector,
+    ReportReader,
+    ReportsStatistics,
+    ResultWatcher,
+    Selection,
+    Store,
+)
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.handle import Handle
@@ -64,7 +74,7 @@ class Scheduler:
         database: Path of the SQLite file; it is created if it does not exist.
         limits: Bounds of everything that can grow.
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
-        store, dispatcher, watcher, inspector, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
+        store, dispatcher, watcher, inspector, reports, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
             `dyrygentd.testing`.
 
     Raises:
@@ -84,11 +94,13 @@ class Scheduler:
         dispatcher: Dispatcher | None = None,
         watcher: ResultWatcher | None = None,
         inspector: Inspector | None = None,
+        reports: ReportReader | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.limits = limits or SchedulerLimits()
         self._store = store or _store_of(database)
-        self._dispatcher = dispatcher or _dispatcher_of(app)
+        self._reports = reports or (None if app is None else _reports_of(app))
+        self._dispatcher = dispatcher or _dispatcher_of(app, self._reports)
         self._watcher = watcher or _watcher_of(app, value_bytes_max=self.limits.engine.value_bytes_max)
         self._inspector = inspector or (None if app is None else _inspector_of(app))
         self._clock = clock or SystemClock()
@@ -97,7 +109,8 @@ class Scheduler:
         engine = Engine(self.limits.engine, pools=pools, chance=random.random)
         self._listeners = Listeners()
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
-        self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out)
+        kept = (lambda _: None) if self._reports is None else self._reports.kept
+        self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out, reports_kept=kept)
         self._courier = Courier(
             self._dispatcher, is_wanted=engine.is_in_flight, is_live=engine.workflows.__contains__, post=self._turns.post
         )
@@ -128,6 +141,8 @@ class Scheduler:
             await self._store.open()
             exits.push_async_callback(_shielded, self._store.close)
             self._started_at = self._clock.now()
+            if self._reports is not None:
+                self._reports.begin(self._store.identity, await self._store.recall(REPORTS_NOTE))
             await self._recover()
             if self._registry is not None:
                 collector = metrics.register(self._registry, self.statistics)
@@ -136,6 +151,11 @@ class Scheduler:
             tasks = await exits.enter_async_context(anyio.create_task_group())
             exits.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._watcher.run, self._turns.post_results, name="dyrygentd watch")
+            if self._reports is not None:
+                is_in_flight = self._turns.engine.is_in_flight
+                tasks.start_soon(
+                    self._reports.run, self._turns.post_results, self._turns.post, is_in_flight, name="dyrygentd reports"
+                )
             tasks.start_soon(self._courier.publish, name="dyrygentd publish")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
@@ -301,6 +321,7 @@ class Scheduler:
             store=asdict(self._store.statistics()),
             dispatcher=asdict(self._dispatcher.statistics()),
             watcher=asdict(self._watcher.statistics()),
+            reports=asdict(ReportsStatistics() if self._reports is None else self._reports.statistics()),
             problems=[*self._problems()],
         )
 
@@ -388,10 +409,16 @@ def _store_of(database: str | Path | None) -> Store:
     return SqliteStore(Path(database))
 
 
-def _dispatcher_of(app: Any) -> Dispatcher:
+def _dispatcher_of(app: Any, reports: ReportReader | None) -> Dispatcher:
     from dyrygentd.transport.dispatcher import CeleryDispatcher
 
-    return CeleryDispatcher(_required(app))
+    return CeleryDispatcher(_required(app), reports=(lambda: None) if reports is None else reports.header)
+
+
+def _reports_of(app: Any) -> ReportReader:
+    from dyrygentd.transport.reports import RedisReports
+
+    return RedisReports(app)
 
 
 def _watcher_of(app: Any, *, value_bytes_max: int) -> ResultWatcher:

@@ -247,6 +247,7 @@ class Statistics(Struct):
     dispatcher: dict[str, Any]
     watcher: dict[str, Any]
     problems: list[str] = []
+    reports: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)

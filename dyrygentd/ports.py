@@ -109,6 +109,7 @@ class ReportsStatistics:
 
     Attributes:
         place: ``backend`` or ``broker``, where the stream is; empty if neither is a Redis that can have it.
+        is_heard: Whether any worker has ever reported to this database.
         connected: Whether reports can be read now.
         problem: Why not; also if there is no place.
         read: Reports by state, foreign ones included.
@@ -120,6 +121,7 @@ class ReportsStatistics:
     """
 
     place: str = ""
+    is_heard: bool = False
     connected: bool = False
     problem: str = ""
     connections: int = 0

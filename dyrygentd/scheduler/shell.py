@@ -123,6 +123,7 @@ class Scheduler:
             self._listeners,
             self._clock,
             self._inspector,
+            self._reports,
             problems=self._problems,
             follow_interval_s=self.limits.follow_interval_s,
         )

@@ -48,7 +48,7 @@ from dyrygentd.transport.redis import asyncio_pool, read_results
 logger = logging.getLogger("dyrygentd.reports")
 
 _BEGINNING: Final = "0-0"
-_PLACE: Final = re.compile(r"\d{1,20}-\d{1,20}")
+_PLACE: Final = re.compile(r"\d{1,19}-\d{1,19}")
 #: What workers report; everything else is counted under one name.
 _STATES: Final = (
     *(states.SUCCESS, states.FAILURE, states.RETRY, states.REVOKED, states.IGNORED, states.REJECTED),
@@ -115,6 +115,7 @@ class RedisReports:
         self._can_trim = True
         self._is_anchored = False
         self._has_moved = False
+        self._is_heard = False
         self._noted_at = self._check_at = float("-inf")
         self._ended: OrderedDict[str, _Ended] = OrderedDict()
         self._problem = "the stream has not been reached yet" if self._where else "neither result backend nor broker is one Redis"
@@ -134,7 +135,7 @@ class RedisReports:
         self._header = {"stream": self._stream, "in": self._where}
         if offset is not None and _PLACE.fullmatch(offset):
             self._offset = self._noted = offset
-            self._is_anchored = offset != _BEGINNING
+            self._is_anchored = self._is_heard = offset != _BEGINNING
 
     def header(self) -> Mapping[str, Any] | None:
         """Return what our messages say about reporting."""
@@ -152,6 +153,7 @@ class RedisReports:
         """Return an immutable snapshot."""
         return ReportsStatistics(
             place=self._where,
+            is_heard=self._is_heard,
             connected=not self._problem,
             problem=self._problem,
             connections=self._connections,
@@ -281,7 +283,7 @@ class RedisReports:
                     self._ended[event.task_id] = _Ended(event, self._offset, anyio.current_time() + self._pace.confirm_s)
             else:
                 events.append(event)
-            self._offset, self._is_anchored, self._has_moved = place, True, True
+            self._offset, self._is_anchored, self._has_moved, self._is_heard = place, True, True, True
         if entries:
             self._lag_s = max(0.0, self._now() - _parsed(self._offset)[0] / 1000)
         while len(self._ended) > _UNCONFIRMED_MAX:

@@ -12,8 +12,8 @@ happened while it was away, or while a connection was cut, is known as well: Ign
 none, a retry and its time, and that a task was replaced by another one (which is followed under the same id).
 
 A report costs one round trip after the result is stored. It changes nothing about the task: if Redis refuses it or does not
-answer, that is logged once, the report is kept for the next one's transport, and the task's result goes its own way. What a
-failing Redis costs is bounded: at most `_TIMEOUT_S` for one report, and a tenth of the time of a process.
+answer, that is logged once, the report is sent later, and the task's result goes its own way. What a failing Redis costs is
+bounded: at most `_TIMEOUT_S` for one report, and a tenth of the time of a process.
 
 What ends a task without a trace of its message in the process that notices is not reported: a worker killed with its main
 process, a hard time limit, and on Celery 5.6 a killed child. Celery stores a failure for the last two.
@@ -26,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
-from threading import Lock
+from threading import Lock, Timer
 from typing import Any, Final
 
 from celery import signals, states
@@ -55,8 +55,13 @@ _TEXT_CHARACTERS_MAX: Final = 500
 _TIMEOUT_S: Final = 1.0
 #: After a failure so many times as long as that took nothing is tried: a Redis that refuses at once is asked again at once.
 _PAUSE_FACTOR: Final = 10.0
+#: Pauses between tries while no task ends.
+_LATER_FIRST_S: Final = 1.0
+_LATER_MAX_S: Final = 30.0
 #: Reports that wait in one process for Redis to take them; the oldest go first.
 _BACKLOG_MAX: Final = 200
+
+_PLACES: Final = ("backend", "broker")
 
 _installed: dict[int, "_Reporter"] = {}
 
@@ -207,7 +212,7 @@ class _Reporter:
             "at": f"{time.time():.3f}",
             **{name: value for name, value in fields.items() if value not in (None, "")},
         }
-        where = str(place.get("in"))
+        where = place["in"]
         stream = self._streams.get(where)
         if stream is None or stream.pid != os.getpid():
             # A connection must not be shared with the process that this one was forked from.
@@ -228,27 +233,46 @@ class _Stream:
         self._is_failing = False
         # The pool `threads` ends tasks in several threads.
         self._lock = Lock()
+        self._timer: Timer | None = None
+        self._later_s = _LATER_FIRST_S
 
     def append(self, stream: str, entry: dict[str, Any]) -> None:
         """Append a report, and those before it that Redis did not take."""
         with self._lock:
             self._backlog.append((stream, entry))
-            begun = time.monotonic()
-            if begun < self._not_before:
-                return
-            try:
-                self._send()
-            except Exception as error:
-                # Whatever redis-py, a credential provider or the user's TLS settings raise.
-                ended = time.monotonic()
-                self._not_before = ended + _PAUSE_FACTOR * (ended - begun)
-                if not self._is_failing:
-                    logger.warning("cannot report to dyrygentd: %s; tasks and results are not affected", error)
-                self._is_failing = True
-            else:
-                if self._is_failing:
-                    logger.warning("reports to dyrygentd are taken again")
-                self._is_failing = False
+            if time.monotonic() >= self._not_before:
+                self._try()
+
+    def _try(self) -> None:
+        begun = time.monotonic()
+        try:
+            self._send()
+        except Exception as error:
+            # Whatever redis-py, a credential provider or the user's TLS settings raise.
+            ended = time.monotonic()
+            self._not_before = ended + _PAUSE_FACTOR * (ended - begun)
+            if not self._is_failing:
+                logger.warning("cannot report to dyrygentd: %s; tasks and results are not affected", error)
+            self._is_failing = True
+            self._try_later()
+        else:
+            if self._is_failing:
+                logger.warning("reports to dyrygentd are taken again")
+            self._is_failing, self._later_s = False, _LATER_FIRST_S
+
+    def _try_later(self) -> None:
+        """Try again some time if no task ends meanwhile, in a thread that keeps nobody from ending."""
+        if self._timer is None:
+            self._timer = Timer(self._later_s, self._try_again)
+            self._timer.daemon = True
+            self._timer.start()
+            self._later_s = min(2 * self._later_s, _LATER_MAX_S)
+
+    def _try_again(self) -> None:
+        with self._lock:
+            self._timer = None
+            if self._backlog:
+                self._try()
 
     def _send(self) -> None:
         if self._client is None:
@@ -315,7 +339,9 @@ def _header_of(request: Any) -> dict[str, Any] | None:
     header = _attribute(request, _REPORTS_HEADER)
     if header is None:
         header = (_attribute(request, "headers") or {}).get(_REPORTS_HEADER)
-    return header if isinstance(header, dict) and isinstance(header.get("stream"), str) else None
+    if not isinstance(header, dict) or not isinstance(header.get("stream"), str) or header.get("in") not in _PLACES:
+        return None
+    return header
 
 
 def _attribute(request: Any, name: str) -> Any:

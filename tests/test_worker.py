@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery, signals, states
-from celery.exceptions import Ignore, Reject, Retry
+from celery._state import _task_stack
+from celery.app.task import Context
+from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
 
 import dyrygentd.worker
 from dyrygentd.daemon.embedded import EmbeddedServer
@@ -229,3 +231,57 @@ def test_password_and_database_of_the_url(where: str, redis_server: EmbeddedServ
     path = redis_server.url.removeprefix("redis+socket://")
     with redis.Redis(unix_socket_path=path, password="secret", db=3, decode_responses=True) as client:
         assert _states(client) == [("t", "SUCCESS")]
+
+
+@pytest.mark.parametrize(
+    ("reason", "reported"),
+    [
+        # The connection to the broker was lost, and the worker gave the message back.
+        (None, True),
+        # Celery 5.7 tries again for a task whose process was lost.
+        (Retry(exc=WorkerLostError("gone"), when=5), True),
+        # A task's own retry is reported when it ends.
+        (Retry(exc=ValueError("no"), when=5), False),
+    ],
+)
+def test_retry_that_the_worker_decides(reason: Retry | None, reported: bool, worker: _Worker, server: redis.Redis) -> None:
+    """A retry is reported once, by whoever decides it."""
+    request = Context({"id": "t", "dyrygentd_reports": worker.header, "hostname": "w@test"})
+    signals.task_retry.send(sender=worker.task, request=request, reason=reason, einfo=None)
+    assert _states(server) == ([("t", "RETRY")] if reported else [])
+    if reason is not None and reported:
+        assert float(_reported(server)[0]["next"]) > time.time()
+
+
+def test_process_that_was_lost(worker: _Worker, server: redis.Redis) -> None:
+    """The main process of a worker reports it if Celery tells of which message (5.7); other failures were reported already."""
+    for error in (WorkerLostError("signal 9"), ValueError("no")):
+        signals.task_failure.send(sender=worker.task, task_id="unknown", exception=error)
+        worker.task.push_request(id="t", dyrygentd_reports=worker.header, ignore_result=False)
+        try:
+            signals.task_failure.send(sender=worker.task, task_id="t", exception=error)
+        finally:
+            worker.task.pop_request()
+    (report,) = _reported(server)
+    assert (report["task"], report["state"], report["exception"]) == ("t", "FAILURE", "WorkerLostError")
+
+
+def test_strange_messages_are_left_alone(worker: _Worker) -> None:
+    """What a task of ours sends otherwise carries no header of ours, whatever it looks like."""
+    bodies: list[Any] = [None, (), ((), {}, None), ((), {}, {"chain": None, "chord": None}), ((), {}, {"chain": ["?"]})]
+    worker.task.push_request(id="t", dyrygentd_reports=worker.header, called_directly=False)
+    _task_stack.push(worker.task)
+    try:
+        for body in bodies:
+            for headers in (None, "junk", {}, {"id": "child", "replaced_task_nesting": None}):
+                before = dict(headers) if isinstance(headers, dict) else headers
+                answers = signals.before_task_publish.send(sender="child", headers=headers, body=body)
+                assert headers == before
+                assert not [answer for _, answer in answers if isinstance(answer, Exception)]
+        # The test would prove nothing if no message got the header.
+        headers = {"id": "t"}
+        signals.before_task_publish.send(sender="successor", headers=headers, body=None)
+        assert headers == {"id": "t", "dyrygentd_reports": {**worker.header, "of": "t"}}
+    finally:
+        _task_stack.pop()
+        worker.task.pop_request()

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from dyrygentd.daemon.embedded import EmbeddedServer
-from tests.integration.conftest import Site
+from tests.integration.conftest import IS_FULL, Site
 from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.tasks import records
 
@@ -73,6 +73,25 @@ def test_daemon_is_killed_before_the_report(companion_site: tuple[Site, CeleryWo
         reports = client.stats().reports
         assert (reports["gaps"], reports["problem"]) == (0, "")
         assert sum(site.executions.counts().values()) == 4
+
+
+def test_daemon_is_killed_again_and_again(companion_site: tuple[Site, CeleryWorker, redis.Redis]) -> None:
+    """Of many tasks whose ends are nowhere but in reports, none is missed, wherever a kill hits the daemon."""
+    site, _, _ = companion_site
+    count, kills = (600, 12) if IS_FULL else (80, 3)
+    daemon = site.daemon()
+    nodes = [{"name": f"n{number}", "task": _TASK, "args": ["quiet"]} for number in range(count)]
+    with daemon, daemon.client() as client:
+        handle = client.submit({"nodes": nodes})
+        for kill in range(1, kills + 1):
+            # Two executions each: the task, and what it is replaced by.
+            wanted = 2 * count * kill // (kills + 1)
+            wait_until(lambda wanted=wanted: sum(site.executions.counts().values()) >= wanted, message=daemon.log)  # type: ignore[misc]
+            daemon.kill()
+            daemon.start()
+        assert handle.wait(timeout_s=90).state == "succeeded", (handle.status(), daemon.log())
+        assert set(site.executions.counts().values()) == {2}
+        assert client.stats().reports["gaps"] == 0
 
 
 def test_stream_is_deleted(companion_site: tuple[Site, CeleryWorker, redis.Redis]) -> None:

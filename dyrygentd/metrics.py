@@ -47,6 +47,9 @@ CATALOGUE: Final = (
     _Entry(_C, "counters", "retried", "dyrygentd_retried_tasks", "Failed attempts that are followed by another one"),
     _Entry(_C, "counters", "timed_out", "dyrygentd_timed_out_tasks", "Attempts that were given up because they took too long"),
     _Entry(_C, "counters", "lost", "dyrygentd_lost_tasks", "Tasks that vanished from broker, workers and backend"),
+    _Entry(_C, "counters", "turned_up", "dyrygentd_turned_up_tasks", "Tasks taken for lost that ended all the same"),
+    _Entry(_C, "lost", "looks", "dyrygentd_lost_looks", "Times that overdue tasks were looked for"),
+    _Entry(_G, "lost", "missing", "dyrygentd_missing_tasks", "Tasks found nowhere once, and looked for again"),
     _Entry(_C, "counters", "late", "dyrygentd_late_results", "Ends of tasks without which their node had gone on"),
     _Entry(_G, "engine", "late", "dyrygentd_late_watched_tasks", "Tasks that are followed although their node went on"),
     _Entry(_G, "engine", "timers", "dyrygentd_timers", "Times at which something is due"),
@@ -112,6 +115,7 @@ class SchedulerCollector:
             "dispatcher": statistics.dispatcher,
             "watcher": statistics.watcher,
             "reports": statistics.reports,
+            "lost": statistics.lost,
         }
         for entry in CATALOGUE:
             yield entry.kind(entry.name, entry.help, value=float(parts[entry.part][entry.key]))
@@ -126,6 +130,13 @@ class SchedulerCollector:
         yield _labelled(CounterMetricFamily, "dyrygentd_received_results", "Results by the way they came", "path", paths)
         yield _labelled(
             CounterMetricFamily, "dyrygentd_read_reports", "Reports of workers by state", "state", statistics.reports["read"]
+        )
+        yield _labelled(
+            CounterMetricFamily,
+            "dyrygentd_overdue_tasks_found",
+            "Where overdue tasks were, for each time that one was looked for",
+            "where",
+            statistics.lost["findings"],
         )
         verbs = {"done": counters["verbs"], "refused": counters["verbs_refused"]}
         yield _labelled(

@@ -324,6 +324,12 @@ class Inspector(Protocol):
         It never raises: what cannot be found out is None, with the reason among the problems. It changes nothing.
         """
 
+    async def heard(self, *, listen_s: float) -> frozenset[str] | None:
+        """Listen to the workers' heartbeats for so long and return who was heard; None if nobody could be listened to.
+
+        It never raises. A worker may live and have been told to send none (``--without-heartbeat``).
+        """
+
     async def close(self) -> None:
         """Let go of what is kept between two calls; safe to repeat."""
 

@@ -342,6 +342,13 @@ class FakeInspector:
         facts = {task.task_id: self._facts(task.task_id) for task in tasks}
         return Inspection(facts, {"celery": queue}, workers=workers, listening=len(workers))
 
+    async def heard(self, *, listen_s: float) -> frozenset[str] | None:
+        """Tell at once who lives; nobody has to be waited for here."""
+        await anyio.lowlevel.checkpoint()
+        if self._broker.broken:
+            return None
+        return frozenset({"fake@worker"} if self._broker.has_worker else ())
+
     def _facts(self, task_id: str) -> TaskFacts:
         broker, state = self._broker, self._stored(task_id)
         facts = TaskFacts(task_id, "celery", is_reserved=False, stored_state=state)

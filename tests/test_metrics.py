@@ -80,6 +80,7 @@ async def test_every_entry_of_the_catalogue_appears() -> None:
         "dyrygentd_pool_size_tasks",
         "dyrygentd_pool_used_tasks",
         "dyrygentd_pool_waiting_tasks",
+        "dyrygentd_overdue_tasks_found",
     }
 
 
@@ -113,7 +114,7 @@ async def test_names_keep_the_rules_of_prometheus() -> None:
         assert family.type in {"counter", "gauge"}, family.name
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
-            assert set(sample.labels) <= {"state", "outcome", "path", "version", "pool"}, sample.labels
+            assert set(sample.labels) <= {"state", "outcome", "path", "version", "pool", "where"}, sample.labels
             assert sample.value >= 0
         if family.type == "counter":
             assert not family.name.endswith("_total"), family.name
@@ -137,7 +138,7 @@ async def test_negotiation(accept: str, is_openmetrics: bool) -> None:
     assert content_type.startswith("application/openmetrics-text" if is_openmetrics else "text/plain")
     assert body.endswith(b"# EOF\n") == is_openmetrics
     families = list((parse_openmetrics if is_openmetrics else parse_classic)(body.decode()))
-    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 11
+    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 12
 
 
 async def test_registry_is_left_as_it_was() -> None:

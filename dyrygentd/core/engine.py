@@ -13,7 +13,8 @@ first.
 *In flight* is not a counter but a table, ``{task id: (workflow, node)}``, so a place can neither leak nor be given twice. It
 is also the routing of results: a task id that is not in it is late, doubled or foreign; it is counted and changes nothing but the
 note of what was late. What was cancelled while in flight is watched on for a while, and revoked again, since a worker that was
-away does not know.
+away does not know. What was taken for lost is watched on as well: nobody can be sure, and if it ends all the same before
+another attempt was sent, that is the node's end.
 
 *Priorities and pools.* Each priority has a ring of its own, and the highest that has work goes first. A node whose pool is full
 steps aside and stands in line there; it comes back when a place is free.
@@ -111,6 +112,7 @@ class Counters:
     revoked: int = 0
     ignored: int = 0
     lost: int = 0
+    turned_up: int = 0
     timed_out: int = 0
     refused: int = 0
     retried: int = 0
@@ -202,7 +204,7 @@ class Engine:
             case WorkflowSubmitted():
                 self._submitted(event, now)
             case WorkflowRecovered():
-                self._recovered(event.workflow)
+                self._recovered(event.workflow, now)
             case VerbRequested():
                 self._verb(event, now)
             case DrainRequested():
@@ -468,6 +470,11 @@ class Engine:
                 self._set_aside(workflow, error, now)
         while self._late and next(iter(self._late.values())).until <= now:
             task_id, late = self._late.popitem(last=False)
+            workflow = self.workflows.get(late.workflow_id)
+            if workflow is not None and workflow.is_taken_for_lost(late.node) and workflow.task_id_of(late.node) == task_id:
+                # It waits for a person, who may be spared the decision.
+                self._late[task_id] = replace(late, until=now + self.limits.late_watch_s)
+                continue
             self._forget_late(task_id, late)
         if self._revoke_again_at is not None and self._revoke_again_at <= now:
             self._revoke_again(now)
@@ -516,14 +523,14 @@ class Engine:
             workflow.begin(now)
         workflow.is_changed = False
         self._batch.save_workflows[event.workflow_id] = workflow_record(workflow, document=event.document)
-        self._taken_in(workflow)
+        self._taken_in(workflow, now)
 
-    def _recovered(self, workflow: RunningWorkflow) -> None:
+    def _recovered(self, workflow: RunningWorkflow, now: float) -> None:
         self.counters.recovered += 1
         self.workflows[workflow.workflow_id] = workflow
-        self._taken_in(workflow)
+        self._taken_in(workflow, now)
 
-    def _taken_in(self, workflow: RunningWorkflow) -> None:
+    def _taken_in(self, workflow: RunningWorkflow, now: float) -> None:
         """Set up what goes with a workflow that is new here; what it has in flight is watched."""
         self.node_count += len(workflow.graph)
         self._set_workflow_timers(workflow)
@@ -535,6 +542,10 @@ class Engine:
         for node, hold in workflow.holds.items():
             if hold.until:
                 self._set_timer(hold.until, workflow, node)
+            elif hold.reason is HoldReason.LOST:
+                task_id = workflow.task_id_of(node)
+                self._watch_late(workflow, node, task_id, now)
+                self._batch.watch.append(task_id)
         self._touch(workflow)
 
     def _set_workflow_timers(self, workflow: RunningWorkflow) -> None:
@@ -569,7 +580,7 @@ class Engine:
         names = tuple(workflow.graph.names[node] for node in done.nodes[:_NAMED_MAX])
         if done.is_changed:
             self.counters.verbs += 1
-            self._take_back(workflow)
+            self._take_back(workflow, now)
             self._end_flights(workflow, done.ended, now, terminate=request.terminate)
             if request.verb is Verb.CANCEL and done.ended:
                 self._batch.revoke_stamped.append(RevokeStamped(workflow.stamp, request.terminate))
@@ -588,12 +599,12 @@ class Engine:
             self._touch(workflow)
         self._answer(Answer(ticket, names, done.is_changed))
 
-    def _take_back(self, workflow: RunningWorkflow) -> None:
+    def _take_back(self, workflow: RunningWorkflow, now: float) -> None:
         """Put a finished workflow that goes on among the others; one that went on may have another place in the rings."""
         if workflow.workflow_id not in self.workflows:
             self._resting.pop(workflow.workflow_id, None)
             self.workflows[workflow.workflow_id] = workflow
-            self._taken_in(workflow)
+            self._taken_in(workflow, now)
         elif not workflow.has_begun:
             self._set_workflow_timers(workflow)
         if self._rings.priority_of(workflow.workflow_id) != workflow.priority:
@@ -684,6 +695,8 @@ class Engine:
                 self.counters.lost += 1
                 self._landed(event.task_id)
                 workflow.lost(node, event.error, now, chance=self._chance())
+                self.counters.retried += workflow.state_of(node) is NodeState.RETRYING
+                self._watch_late(workflow, node, event.task_id, now)
             case MessageRefused():
                 self.counters.refused += 1
                 self._landed(event.task_id)
@@ -708,8 +721,14 @@ class Engine:
         late = self._late[event.task_id]
         workflow = self.workflows.get(late.workflow_id) or self._resting.get(late.workflow_id)
         node = late.node
+        if workflow is not None and self._turns_up(event, workflow, node):
+            self.counters.turned_up += 1
+            workflow.turned_up(node, now)
+            self._begin_flight(workflow, node, event.task_id)
+            self._task_event(event, now)
+            return
         is_doubted = late.revoke is None
-        if is_doubted and isinstance(event, TaskFailed | TaskRevoked):
+        if is_doubted and isinstance(event, TaskFailed | TaskRevoked | TaskLost):
             return  # What is known already, read once more.
         self.counters.late += 1
         if isinstance(event, TaskRevoked) and late.revoke is not None and not late.revoke.terminate:
@@ -733,6 +752,16 @@ class Engine:
             workflow.late[node] = _LATE_WORDS.get(type(event), "failed")
             workflow.changed.add(node)
         self._touch(workflow)
+
+    def _turns_up(self, event: TaskEvent, workflow: RunningWorkflow, node: int) -> bool:
+        """Tell whether this is the end of a task that was taken for lost, with nothing sent in its place yet.
+
+        One that is to be tried again anyway is spared that by a success only.
+        """
+        is_its_last = workflow.task_id_of(node) == event.task_id
+        if not is_its_last or not workflow.is_taken_for_lost(node) or isinstance(event, TaskLost):
+            return False
+        return workflow.state_of(node) is NodeState.HELD or isinstance(event, TaskSucceeded)
 
     def _set_aside(self, workflow: RunningWorkflow, error: InvariantBroken, now: float) -> None:
         self.counters.broken += 1

@@ -104,6 +104,8 @@ TRANSITIONS: Final[dict[tuple[NodeState, NodeState], str]] = {
     (_X, _H): "an operator holds it",
     (_X, _K): _SKIPPED,
     (_X, _C): _CANCELLED,
+    (_H, _DD): "its task was taken for lost, and turned up",
+    (_X, _DD): "its task was taken for lost, and turned up before the next attempt",
     (_H, _W): "an operator has something run again that it depends on",
     (_R, _W): "an operator has something run again that it depends on",
     (_X, _W): "an operator has something run again that it depends on",

@@ -361,17 +361,32 @@ class RunningWorkflow:
     def lost(self, node: int, error: str, now: float, *, chance: float = 0.0) -> None:
         """Decide about a node whose task has vanished from broker, workers and backend."""
         failure = Failure(error, FailureKind.INFRASTRUCTURE, cause="lost")
-        match self.graph.policy(node).lost:
+        policy = self.graph.policy(node)
+        match policy.lost:
+            case _ if self.is_stopped and not cleans_up(policy):
+                self._fail(node, failure, now)
             case OnLost.HOLD:
                 self.errors[node] = error
                 self._again(node, NodeState.HELD, Hold(HoldReason.LOST))
-            case OnLost.RETRY if self.failures.get(node, 0) + 1 < LOST_MAX and not (
-                self.is_stopped and not cleans_up(self.graph.policy(node))
-            ):
+            case OnLost.RETRY if self.failures.get(node, 0) + 1 < LOST_MAX:
                 retry = self.retry_of(node) or Retry()
                 self._try_again(node, failure, now + retry.pause_s(self.failures.get(node, 0) + 1, chance))
             case _:
                 self._fail(node, failure, now)
+
+    def is_taken_for_lost(self, node: int) -> bool:
+        """Tell whether a node's last attempt was given up as lost, and its end would still be that of the node."""
+        hold = self.holds.get(node)
+        return hold is not None and (hold.reason is HoldReason.LOST or self.states[node] == NodeState.RETRYING)
+
+    def turned_up(self, node: int, now: float) -> None:
+        """Take the attempt back that was taken for lost: it is in flight after all."""
+        self._used[node] = self.attempt_of(node) - 1
+        self.dispatched_at[node] = now
+        del self.holds[node]
+        self.errors.pop(node, None)
+        self.causes.pop(node, None)
+        self._move(node, NodeState.DISPATCHED)
 
     def ignored(self, node: int, reason: str, now: float) -> None:
         """Skip a node whose task asked for it; what waits for its success is skipped as well, as a native chain stops."""

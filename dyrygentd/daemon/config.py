@@ -89,6 +89,13 @@ class Configuration:
     late_watch_s: float = _setting(
         Limits().late_watch_s, "Seconds for which a task that was given up is followed and revoked again."
     )
+    lost_after_s: float = _setting(
+        SchedulerLimits().lost_after_s, "Seconds after which a task in flight is looked for, in case that it was lost. 0: never."
+    )
+    lost_confirm_s: float = _setting(
+        SchedulerLimits().lost_confirm_s,
+        "Seconds for which a task must be found nowhere before it is taken for lost. Longer than workers take to reconnect.",
+    )
     nodes_max: int = _setting(HttpLimits().nodes_max, "Nodes of one workflow.")
     workflows_max: int = _setting(SchedulerLimits().workflows_max, "Unfinished workflows.")
     nodes_in_memory_max: int = _setting(SchedulerLimits().nodes_in_memory_max, "Nodes of all unfinished workflows.")
@@ -102,7 +109,7 @@ class Configuration:
         for name in ("in_flight_max", "nodes_max", "workflows_max", "nodes_in_memory_max", "body_bytes_max", "value_bytes_max"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
-        for name in ("history_max", "drain_timeout_s", "late_watch_s"):
+        for name in ("history_max", "drain_timeout_s", "late_watch_s", "lost_after_s", "lost_confirm_s"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 0 or more")
         _socket_mode(self.socket_mode)
@@ -119,6 +126,8 @@ class Configuration:
             engine=Limits(in_flight_max=self.in_flight_max, value_bytes_max=self.value_bytes_max, late_watch_s=self.late_watch_s),
             workflows_max=self.workflows_max,
             nodes_in_memory_max=self.nodes_in_memory_max,
+            lost_after_s=self.lost_after_s,
+            lost_confirm_s=self.lost_confirm_s,
             pools=self.pools,
             queue_limits=self.queue_limits,
         )

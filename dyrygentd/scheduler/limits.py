@@ -25,6 +25,8 @@ class SchedulerLimits:
         nodes_in_memory_max: Nodes of all unfinished workflows.
         durable_timeout_s: How long a submission waits for the disk before it is answered with an error.
         follow_interval_s: Shortest time between two views that a follower gets.
+        lost_after_s: How long a task is in flight before it is looked for; 0 for never.
+        lost_confirm_s: How long it must not be found anywhere before it is taken for lost.
         pools: ``{name or pattern: size}``: tasks in flight of the nodes that name the pool; each name that fits a pattern is a
             pool of its own.
         queue_limits: ``{queue: tasks in flight}``.
@@ -38,6 +40,8 @@ class SchedulerLimits:
     nodes_in_memory_max: int = 5_000_000
     durable_timeout_s: float = 30.0
     follow_interval_s: float = 0.1
+    lost_after_s: float = 60.0
+    lost_confirm_s: float = 30.0
     pools: Mapping[str, int] = field(default_factory=dict)
     queue_limits: Mapping[str, int] = field(default_factory=dict)
 

@@ -13,9 +13,10 @@ from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
 from dyrygentd.explain import verdict
-from dyrygentd.ports import Clock, Inspection, Inspector, ReportReader, Selection, Store, TaskPlace
+from dyrygentd.ports import Clock, Inspection, Inspector, ReportReader, Selection, Store
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.listeners import Listeners
+from dyrygentd.scheduler.lost import place_of
 from dyrygentd.scheduler.turns import Turns
 
 #: Tasks in flight that are looked for when somebody asks about a whole workflow.
@@ -238,7 +239,7 @@ class Queries:
         """Ask the world outside about tasks in flight."""
         if self._inspector is None or not nodes:
             return Inspection()
-        return await self._inspector.trace([_place(workflow, node) for node in nodes])
+        return await self._inspector.trace([place_of(workflow, node) for node in nodes])
 
     def _found(self, workflow: RunningWorkflow, node: int, standing: Standing, inspection: Inspection) -> Standing:
         """Put what the world outside knows of a task into what the engine says."""
@@ -309,12 +310,6 @@ def _queue_of(workflow: RunningWorkflow, name: str, inspection: Inspection) -> s
     number = workflow.graph.number(name)
     task = None if number is None else inspection.tasks.get(workflow.task_id_of(number))
     return "" if task is None else task.queue
-
-
-def _place(workflow: RunningWorkflow, node: int) -> TaskPlace:
-    signature = workflow.graph.signatures[node]
-    assert signature is not None
-    return TaskPlace(workflow.task_id_of(node), workflow.attempt_of(node), signature)
 
 
 def _facts(workflow: RunningWorkflow, nodes: Sequence[int], inspection: Inspection) -> dict[str, Any]:

@@ -56,6 +56,7 @@ from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.handle import Handle
 from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
 from dyrygentd.scheduler.listeners import Listeners
+from dyrygentd.scheduler.lost import LostTasks, empty_statistics
 from dyrygentd.scheduler.queries import Queries
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
@@ -127,6 +128,17 @@ class Scheduler:
             problems=self._problems,
             follow_interval_s=self.limits.follow_interval_s,
         )
+        self._lost = None
+        if self._inspector is not None and self.limits.lost_after_s:
+            self._lost = LostTasks(
+                engine,
+                self._inspector,
+                self._clock,
+                self.limits,
+                post=self._turns.post,
+                problems=self._problems,
+                has_ended=(lambda _: False) if self._reports is None else self._reports.has_ended,
+            )
         self._started_at = self._recovered_s = 0.0
         self._exits = AsyncExitStack()
 
@@ -161,6 +173,8 @@ class Scheduler:
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
+            if self._lost is not None:
+                tasks.start_soon(self._lost.run, name="dyrygentd lost tasks")
             self._exits = exits.pop_all()
         return self
 
@@ -323,6 +337,7 @@ class Scheduler:
             dispatcher=asdict(self._dispatcher.statistics()),
             watcher=asdict(self._watcher.statistics()),
             reports=asdict(ReportsStatistics() if self._reports is None else self._reports.statistics()),
+            lost=empty_statistics() if self._lost is None else self._lost.statistics(),
             problems=[*self._problems()],
         )
 

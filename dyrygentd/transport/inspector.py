@@ -1,16 +1,17 @@
 """Finds out where task attempts are: in the broker, at a worker, or finished.
 
 The places are looked at in the direction in which a task moves, queue, reservations, workers, result, so that one that moves on
-meanwhile is met later on. One that was met nowhere is looked for in the queue once more, because a worker that ends puts
-back what it did not start. What remains is a moment between two commands of a worker that fetches; whoever acts upon "nowhere"
-without a person looks again some seconds later.
+meanwhile is met later on. One that was met nowhere is looked for in the queue and among the reservations once more, because a
+worker that ends puts back what it did not start. What remains is a worker that is away for a moment, as while it connects again;
+whoever acts upon "nowhere" without a person looks again some time later (`dyrygentd.scheduler.lost`).
 
 A connection of its own for each inspection, closed afterwards: people ask rarely, and connections that nobody uses are dropped by
 brokers. All of it is bounded, by timeouts of the sockets and by deadlines.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -19,6 +20,7 @@ import anyio
 import anyio.to_thread
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
+from kombu.messaging import Consumer
 from kombu.transport.redis import Transport as RedisTransport
 from kombu.transport.virtual import Channel as VirtualChannel
 
@@ -35,9 +37,9 @@ _SOCKET_TIMEOUT_S: Final = 3.0
 _DEADLINE_S: Final = 10.0
 #: Inspections at a time, whose threads may all hang at a broker that does not answer.
 _THREADS_MAX: Final = 4
-#: Celery's default, see `visibility_timeout` among kombu's transport options.
-_VISIBILITY_TIMEOUT_S: Final = 3600.0
 
+#: Events that a worker sends while it lives; it says itself when it ends (`worker-offline`).
+_SIGNS_OF_LIFE: Final = frozenset({"worker-heartbeat", "worker-online"})
 _WORKER_STATES: Final = {"active": "active", "scheduled": "scheduled"}
 
 T = TypeVar("T")
@@ -57,9 +59,17 @@ class _Findings:
     def learn(self, task_id: str, **facts: Any) -> None:
         self.tasks[task_id] = replace(self.tasks[task_id], **facts)
 
+    def doubt_queues(self) -> None:
+        """Note that a task that was not found may be in the broker all the same."""
+        self.queues = {name: replace(facts, is_searched=False) for name, facts in self.queues.items()}
+
     def nowhere(self) -> list[str]:
         """Return the tasks that are not in the part of the queue that was searched, nor at a worker that answered."""
-        return [task.task_id for task in self.tasks.values() if task.position is None and not task.worker]
+        return [
+            task.task_id
+            for task in self.tasks.values()
+            if task.position is None and not task.worker and task.stored_state not in states.READY_STATES
+        ]
 
 
 class CeleryInspector:
@@ -102,18 +112,50 @@ class CeleryInspector:
             except Exception as error:
                 # Each backend has errors of its own.
                 known.problems.append(f"the result backend cannot be asked: {_described(error)}")
+            again = {task_id: places[task_id] for task_id in known.nowhere()}
+            if again and not problem:
+                found = replace(known, tasks=dict(known.tasks), queues=dict(known.queues), problems=list(known.problems))
+                problem = await self._within(lambda: self._look_again(found, again))
+                if not problem:
+                    known = found
+                else:
+                    known.problems.append(f"the broker cannot be asked again: {problem}")
+                    known.doubt_queues()
         return Inspection(known.tasks, known.queues, known.workers, known.listening, known.problems)
+
+    async def heard(self, *, listen_s: float) -> frozenset[str] | None:
+        """Listen to the workers' heartbeats; see `dyrygentd.ports.Inspector`."""
+        names: set[str] = set()
+
+        def listen() -> None:
+            with self._connected() as (connection, producer, _):
+                receiver = self._app.events.Receiver(connection, routing_key="worker.#", handlers={})
+                deadline = time.monotonic() + listen_s
+
+                def take(body: Any, message: Any) -> None:
+                    for event in body if isinstance(body, list) else [body]:
+                        if isinstance(event, dict) and event.get("type") in _SIGNS_OF_LIFE:
+                            names.add(str(event.get("hostname")))
+
+                consumer = Consumer(producer.channel, [receiver.queue], callbacks=[take], no_ack=True, accept=receiver.accept)
+                with consumer:
+                    while (left_s := deadline - time.monotonic()) > 0:
+                        with suppress(TimeoutError):
+                            connection.drain_events(timeout=left_s)
+
+        return None if await self._within(listen, deadline_s=listen_s + self._deadline_s) else frozenset(names)
 
     async def close(self) -> None:
         """Do nothing: no connection outlives its inspection."""
 
-    async def _within(self, work: Callable[[], T]) -> str:
+    async def _within(self, work: Callable[[], T], *, deadline_s: float | None = None) -> str:
         """Do blocking work in a thread; return what was wrong."""
+        deadline_s = deadline_s or self._deadline_s
         try:
-            with anyio.fail_after(self._deadline_s):
+            with anyio.fail_after(deadline_s):
                 await anyio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
         except TimeoutError as error:
-            return _described(error) if str(error) else f"no answer within {self._deadline_s:g} s"
+            return _described(error) if str(error) else f"no answer within {deadline_s:g} s"
         except Exception as error:
             # What transports raise is as various as they are, and none of it may reach who asks "why".
             return _described(error)
@@ -122,6 +164,31 @@ class CeleryInspector:
     # --- the broker and the workers, in a thread --------------------------------------------------------------------
 
     def _ask_broker(self, found: _Findings, places: Mapping[str, TaskPlace]) -> None:
+        """Look into the queues and the reservations, then ask the workers."""
+        with self._connected() as (connection, producer, is_redis):
+            channel = producer.channel
+            # A sender of its own, because its caches are not made for several threads.
+            sender = MessageSender(self._app)
+            found.queues_of = {task_id: queues_of(sender, channel, place.signature) for task_id, place in places.items()}
+            for task_id, queues in found.queues_of.items():
+                found.learn(task_id, queue=queues[0] if queues else "")
+            if is_redis:
+                self._look_into_redis(found, channel, places)
+            else:
+                self._declare_passively(found, connection, channel)
+            self._ask_workers(found, connection, producer)
+
+    def _look_again(self, found: _Findings, places: Mapping[str, TaskPlace]) -> None:
+        """Look for what was met nowhere where a worker that ended may have put it back."""
+        with self._connected() as (connection, producer, is_redis):
+            if is_redis:
+                self._look_into_redis(found, producer.channel, places)
+            else:
+                self._declare_passively(found, connection, producer.channel)
+
+    @contextmanager
+    def _connected(self) -> Iterator[tuple[Any, Any, bool]]:
+        """Connect for a few questions; yield the connection, a producer, and whether it is Redis."""
         connection = self._app.connection_for_write()
         is_redis = issubclass(connection.get_transport_cls(), RedisTransport)
         options = dict(connection.transport_options or {})
@@ -134,30 +201,14 @@ class CeleryInspector:
         connection.transport_options = options
         connection.connect_timeout = self._socket_timeout_s
         try:
-            producer = self._app.amqp.Producer(connection.channel(), auto_declare=False)
-            channel = producer.channel
-            # A sender of its own, because its caches are not made for several threads.
-            sender = MessageSender(self._app)
-            found.queues_of = {task_id: queues_of(sender, channel, place.signature) for task_id, place in places.items()}
-            for task_id, queues in found.queues_of.items():
-                found.learn(task_id, queue=queues[0] if queues else "")
-            if is_redis:
-                redis = RedisQueues(channel, client_of(channel))
-                visible_s = float(options.get("visibility_timeout", _VISIBILITY_TIMEOUT_S))
-                self._look_into_redis(found, redis, places, visible_s)
-                self._ask_workers(found, connection, producer)
-                if found.nowhere():
-                    self._look_into_redis(found, redis, {task_id: places[task_id] for task_id in found.nowhere()}, visible_s)
-            else:
-                self._declare_passively(found, connection, channel)
-                self._ask_workers(found, connection, producer)
+            yield connection, self._app.amqp.Producer(connection.channel(), auto_declare=False), is_redis
         finally:
             with suppress(Exception):
                 connection.release()
 
-    def _look_into_redis(
-        self, found: _Findings, redis: RedisQueues, places: Mapping[str, TaskPlace], visibility_timeout_s: float
-    ) -> None:
+    def _look_into_redis(self, found: _Findings, channel: Any, places: Mapping[str, TaskPlace]) -> None:
+        redis = RedisQueues(channel, client_of(channel))
+        visibility_timeout_s = float(channel.visibility_timeout)
         in_queue: dict[str, list[str]] = {}
         for task_id in places:
             for queue in found.queues_of[task_id]:
@@ -174,6 +225,17 @@ class CeleryInspector:
             since = reserved.get(tag)
             redelivered_at = None if since is None else since + visibility_timeout_s
             found.learn(task_id, is_reserved=tag in reserved, reserved_since=since, redelivered_at=redelivered_at)
+        elsewhere = [
+            task_id for task_id in places if found.tasks[task_id].position is None and not found.tasks[task_id].is_reserved
+        ]
+        others, is_searched = redis.reserved_under_other_tags(elsewhere) if elsewhere else ({}, True)
+        if not is_searched:
+            found.doubt_queues()
+        times = redis.reservations(list(others.values())) if others else {}
+        for task_id in elsewhere:
+            since = times.get(others[task_id]) if task_id in others else None
+            redelivered_at = None if since is None else since + visibility_timeout_s
+            found.learn(task_id, is_reserved=task_id in others, reserved_since=since, redelivered_at=redelivered_at)
 
     def _declare_passively(self, found: _Findings, connection: Any, channel: Any) -> None:
         is_virtual = isinstance(channel, VirtualChannel)

@@ -26,9 +26,9 @@ SEARCHED_MAX: Final = 100_000
 _SLICE: Final = 500
 _IDS_MAX: Final = 1000
 
-_SEARCH: Final = """
+_TASK_OF: Final = """
 local wanted, found = {}, {}
-for i = 4, #ARGV do
+for i = WANTED_FROM, #ARGV do
     wanted[ARGV[i]] = true
 end
 local function task_of(message)
@@ -41,6 +41,10 @@ local function task_of(message)
     id = at and string.match(message, '^"delivery_tag":%s*"dyrygentd:([^"]+):%d+"', at)
     return id and wanted[id] and id
 end
+"""
+_SEARCH: Final = (
+    _TASK_OF.replace("WANTED_FROM", "4")
+    + """
 local messages = redis.call('LRANGE', KEYS[1], ARGV[1], ARGV[2])
 for i, message in ipairs(messages) do
     local id = task_of(message)
@@ -59,6 +63,23 @@ if ARGV[3] == 'withdraw' and #found > 0 then
 end
 return {length, #messages, unpack(found)}
 """
+)
+#: ARGV: the cursor, and the wanted ids. Answers the next cursor, how many were looked at, and pairs of a task id and its tag.
+_SEARCH_RESERVED: Final = (
+    _TASK_OF.replace("WANTED_FROM", "2")
+    + """
+local answer = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', SLICE)
+local entries = answer[2]
+for i = 1, #entries, 2 do
+    local id = task_of(entries[i + 1])
+    if id then
+        table.insert(found, id)
+        table.insert(found, entries[i])
+    end
+end
+return {answer[1], #entries / 2, unpack(found)}
+"""
+).replace("SLICE", str(_SLICE))
 
 
 class RedisQueues:
@@ -74,6 +95,7 @@ class RedisQueues:
         self._prefix: str = channel.global_keyprefix
         self._searched_max = searched_max
         self._search = self._client.register_script(_SEARCH)
+        self._search_reserved = self._client.register_script(_SEARCH_RESERVED)
 
     def length(self, queue: str) -> int:
         """Return how many messages no worker has fetched."""
@@ -116,6 +138,28 @@ class RedisQueues:
             answers = pipe.execute()
         pairs = zip(tags, answers[::2], answers[1::2], strict=True)
         return {tag: since for tag, is_there, since in pairs if is_there or since is not None}
+
+    def reserved_under_other_tags(self, task_ids: Sequence[str]) -> tuple[dict[str, str], bool]:
+        """Return ``{task_id: delivery tag}`` of what workers have reserved, and whether all reservations were looked at.
+
+        A worker that sends a task again, for a retry or in place of itself, gives the message a tag of its own.
+        """
+        found: dict[str, str] = {}
+        is_searched = True
+        key = self._prefix + self._channel.unacked_key
+        for ids in _parts(task_ids):
+            names = {dumps(task_id)[1:-1]: task_id for task_id in ids}
+            cursor, looked_at = 0, 0
+            while True:
+                next_cursor, seen, *pairs = self._search_reserved(keys=[key], args=[cursor, *names])
+                found |= {names[bytes_to_str(name)]: bytes_to_str(tag) for name, tag in zip(pairs[::2], pairs[1::2], strict=True)}
+                cursor, looked_at = int(next_cursor), looked_at + int(seen)
+                if not cursor:
+                    break
+                if looked_at >= self._searched_max:
+                    is_searched = False
+                    break
+        return found, is_searched
 
     def drop_reservations(self, tags: Sequence[str]) -> None:
         """Keep these messages from being delivered again; acknowledging them later does no harm."""

@@ -246,6 +246,7 @@ class Statistics(Struct):
     store: dict[str, Any]
     dispatcher: dict[str, Any]
     watcher: dict[str, Any]
+    lost: dict[str, Any] = {}
     problems: list[str] = []
     reports: dict[str, Any] = {}
 

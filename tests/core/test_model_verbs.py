@@ -389,6 +389,10 @@ class VerbsAgainstModel(RuleBasedStateMachine):
 
     def _apply(self, model: Model, number: int, kind: str, value: bytes) -> None:
         facts = model.facts[number]
+        if facts.is_lost and not facts.outcome and kind != "lost":
+            # It turns up: nobody has decided about it yet.
+            event("turned up")
+            facts.is_lost, facts.is_in_flight = False, True
         if not facts.is_in_flight:
             if facts.task_id in model.doubted and kind not in ("failed", "revoked"):
                 model.doubted.discard(facts.task_id)

@@ -124,6 +124,16 @@ STORIES: dict[Row, Callable[[], Recorded]] = {
     (_DD, _H): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.lost(0, "nobody has it", 3.0)),
     (_DD, _K): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.ignored(0, "Ignore", 3.0)),
     (_DD, _C): lambda: _with(_in_flight(confirmed=True), _cancel),
+    (_H, _DD): lambda: _with(
+        _in_flight(confirmed=True),
+        lambda workflow: workflow.lost(0, "nobody has it", 3.0),
+        lambda workflow: workflow.turned_up(0, 4.0),
+    ),
+    (_X, _DD): lambda: _with(
+        _in_state("x on_lost=retry", confirmed=True),
+        lambda workflow: workflow.lost(0, "nobody has it", 3.0),
+        lambda workflow: workflow.turned_up(0, 4.0),
+    ),
     (_X, _R): lambda: _with(_retrying(), lambda workflow: workflow.time_passed(0, 99.0)),
     (_X, _H): lambda: _with(_retrying(), lambda workflow: workflow.hold(0), lambda workflow: workflow.time_passed(0, 99.0)),
     (_X, _K): lambda: _with(_retrying(), _skip),

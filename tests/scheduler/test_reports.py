@@ -11,7 +11,7 @@ from dyrygentd.errors import StoreUnavailable
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeReports, MemoryStore
-from tests.scheduler.support import definition, scheduler, settle, until
+from tests.scheduler.support import definition, limits, scheduler, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -125,3 +125,19 @@ async def test_next_try_is_explained_and_forgotten() -> None:
         reports.report(TaskReported(task_id, "STARTED"), offset="0-3")
         await until(lambda: "0-3" in reports.kept_offsets)
         assert "next try" not in (await running.explain(handle.id, "a")).verdict
+
+
+async def test_reported_end_is_not_lost() -> None:
+    """A task that is found nowhere is not lost as long as a worker has reported its end; without the report it is."""
+    reports, broker = FakeReports(), _hanging()
+    quick = limits(lost_after_s=0.05, lost_confirm_s=0.05)
+    async with scheduler(broker, reports=reports, inspector=broker.inspector, limits=quick) as running:
+        handle = await running.submit(definition("a on_lost=fail", prefix="p"))
+        await _task_id(running, handle.id)
+        reports.ended.add("p/a")
+        broker.lose("p/a")
+        await until(lambda: running.statistics().lost["findings"]["finished"] >= 3)
+        assert (await running.view(handle.id)).state == "running"
+        assert "a worker has reported that it ended" in (await running.explain(handle.id, "a")).verdict
+        reports.ended.clear()
+        assert (await handle.wait(timeout_s=5)).state == "failed"

@@ -171,6 +171,18 @@ def wait_for(key: str) -> str:
     return str(popped[1])
 
 
+@app.task(base=RecordingTask, instant=False, acks_late=True)
+def wait_for_late(key: str) -> str:
+    """Wait as `wait_for` does, and acknowledge the message when it is done."""
+    return str(wait_for.run(key))
+
+
+@app.task(base=RecordingTask)
+def retry_later(seconds: float) -> None:
+    """Ask the worker to try again after so long."""
+    raise retry_later.retry(countdown=seconds)
+
+
 @cache
 def records_of(pid: int) -> redis.Redis:
     """Return this process's connection; a pool's child must not use the one it was forked with."""

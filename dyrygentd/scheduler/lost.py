@@ -1,0 +1,232 @@
+"""Finds tasks that have vanished, so that nothing hangs because a worker or a broker has lost what it had.
+
+Theory of operation
+===================
+*The idea.* Celery tells nobody when a worker dies with a task that it had acknowledged, when a message is lost between two
+commands of a worker (celery#4354), or when a broker comes back empty. So tasks that are in flight for ``lost_after_s`` are looked
+for in the broker, at the workers and in the result backend (`dyrygentd.ports.Inspector`).
+
+*When a task is lost.* It was found nowhere, twice, ``lost_confirm_s`` apart: in no queue, in no reservation, at none of the
+workers, all of which answered, and without a result. Who is silent may have it: a worker that listens and does not answer, one
+whose heartbeat is heard and that does not answer, and one that answered shortly before and is gone now, since it may be
+connecting again or be shutting down warmly with its last tasks. Then nothing is decided, and it is looked for again.
+
+*What it costs.* Nothing for tasks that end in time. A task is looked for after ``lost_after_s``, then at intervals of half its
+age, ten minutes at most; at most `_ROUND_MAX` at one time, with one search of each queue for all of them, and a look that took
+long is followed by a long pause. Nothing is looked for while broker or backend are known to be away.
+
+*What could go wrong.* Nobody can be sure. A worker without a connection goes on with its task, and so does one that shuts down
+for longer than ``lost_confirm_s``. So a task that was taken for lost is watched on (see `dyrygentd.core.engine`): its end counts
+as long as no other attempt was sent. And nothing is sent a second time by itself unless the node says that it is idempotent, or
+asks for it.
+
+*Time* is the event loop's: a clock that is put forward makes nobody overdue.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+import anyio
+
+from dyrygentd.core.engine import Engine
+from dyrygentd.core.events import TaskLost
+from dyrygentd.core.states import NodeState
+from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.explain import Code, Finding, verdict
+from dyrygentd.ports import Clock, Inspection, Inspector, TaskPlace
+from dyrygentd.scheduler.limits import SchedulerLimits
+
+logger = logging.getLogger("dyrygentd.lost")
+
+#: Tasks looked for at one time: a few kilobytes for each place that is asked.
+_ROUND_MAX: Final = 500
+#: Longest time between two looks for one task, and the share of its age that is waited otherwise.
+_PAUSE_MAX_S: Final = 600.0
+_SHARE_OF_AGE: Final = 0.5
+#: Longest time between two rounds; and how many times as long as a look took is waited after it.
+_ROUND_EVERY_S: Final = 5.0
+_REST: Final = 3.0
+#: Workers send a heartbeat every two seconds, if nobody has told them otherwise.
+_LISTEN_S: Final = 5.0
+#: Workers kept in mind.
+_WORKERS_MAX: Final = 10_000
+
+
+@dataclass(slots=True)
+class _Case:
+    """A task in flight: since when it is known, when it is looked for, and since when it has not been found."""
+
+    since: float
+    due: float
+    missing_since: float | None = None
+
+
+class LostTasks:
+    """Looks for overdue tasks. Guards: a task is told to be lost only after it was found nowhere twice.
+
+    Args:
+        post: Takes the verdicts.
+        problems: Tells what keeps the scheduler from its work; while there is anything nobody is asked.
+        has_ended: Tells whether a worker has reported the end of a task, which is not lost then.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        inspector: Inspector,
+        clock: Clock,
+        limits: SchedulerLimits,
+        *,
+        post: Callable[[TaskLost], None],
+        problems: Callable[[], Sequence[str]],
+        has_ended: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._engine = engine
+        self._inspector = inspector
+        self._clock = clock
+        self._limits = limits
+        self._post = post
+        self._problems = problems
+        self._has_ended = has_ended
+        self._cases: dict[str, _Case] = {}
+        self._answered_at: dict[str, float] = {}
+        self._doubts = ""
+        self._awake = anyio.Event()
+        self._looks = 0
+        self._look_s = 0.0
+        self._findings = dict.fromkeys(get_args(Code), 0)
+
+    def __repr__(self) -> str:
+        return f"<LostTasks in flight={len(self._cases)} missing={self._missing_count}>"
+
+    def doubt_all(self, reason: str) -> None:
+        """Look for everything that is in flight at once; ``reason`` is told with what is not found."""
+        self._doubts = reason
+        self._awake.set()
+
+    def statistics(self) -> dict[str, Any]:
+        """Return a snapshot: rounds, what was found in them, and how many tasks are missing at the moment."""
+        return {"looks": self._looks, "missing": self._missing_count, "findings": dict(self._findings)}
+
+    @property
+    def _missing_count(self) -> int:
+        return sum(case.missing_since is not None for case in self._cases.values())
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        pause_s = self._round_every_s
+        while True:
+            with anyio.move_on_after(pause_s):
+                await self._awake.wait()
+            self._awake = anyio.Event()
+            self._look_s = 0.0
+            if not self._problems() and not self._engine.draining:
+                await self.look()
+            pause_s = max(self._round_every_s, _REST * self._look_s)
+
+    @property
+    def _round_every_s(self) -> float:
+        limits = self._limits
+        return max(0.01, min(_ROUND_EVERY_S, limits.lost_after_s / 4, limits.lost_confirm_s / 4))
+
+    async def look(self) -> None:
+        """Look for those that are due, and tell which are lost."""
+        now = anyio.current_time()
+        in_flight = self._take_stock(now)
+        due = sorted((case.due, task_id) for task_id, case in self._cases.items() if case.due <= now)[:_ROUND_MAX]
+        places = {task_id: place_of(*in_flight[task_id]) for _, task_id in due}
+        if not places:
+            return
+        heard: frozenset[str] | None = frozenset()
+        if any(self._is_second_look(task_id, now) for task_id in places):
+            heard = await self._inspector.heard(listen_s=min(_LISTEN_S, self._limits.lost_confirm_s))
+        begun = anyio.current_time()
+        inspection = await self._inspector.trace(list(places.values()))
+        self._look_s = anyio.current_time() - begun
+        self._looks += 1
+        silent = self._silent(inspection, heard, anyio.current_time())
+        for task_id in places:
+            self._judge(task_id, inspection, silent)
+
+    def _take_stock(self, now: float) -> dict[str, tuple[RunningWorkflow, int]]:
+        """Take note of what is in flight, forget what is not, and return it."""
+        in_flight = {
+            task_id: (workflow, node)
+            for task_id, workflow, node in self._engine.in_flight()
+            if workflow.state_of(node) is NodeState.DISPATCHED
+        }
+        first_due = now + self._limits.lost_after_s
+        self._cases = {task_id: self._cases.get(task_id) or _Case(now, first_due) for task_id in in_flight}
+        if self._doubts:
+            logger.warning("%s: looking for all %d tasks in flight", self._doubts, len(in_flight))
+            for case in self._cases.values():
+                case.due = now
+            self._doubts = ""
+        return in_flight
+
+    def _is_second_look(self, task_id: str, now: float) -> bool:
+        missing_since = self._cases[task_id].missing_since
+        return missing_since is not None and now - missing_since >= self._limits.lost_confirm_s
+
+    def _silent(self, inspection: Inspection, heard: frozenset[str] | None, now: float) -> str:
+        """Return who may have a task although nobody who answered has it; empty if there is nobody."""
+        answered = frozenset(inspection.workers or ())
+        if heard is None:
+            return "the workers' heartbeats could not be listened to"
+        unanswering = sorted(heard - answered)
+        self._answered_at |= dict.fromkeys(answered, now)
+        self._answered_at = {
+            worker: at for worker, at in self._answered_at.items() if now - at < self._limits.lost_confirm_s or worker in answered
+        }
+        while len(self._answered_at) > _WORKERS_MAX:
+            del self._answered_at[next(iter(self._answered_at))]
+        vanished = sorted(self._answered_at.keys() - answered)
+        if unanswering:
+            return f"{_named(unanswering)} lives and does not answer"
+        return f"{_named(vanished)} was there a moment ago" if vanished else ""
+
+    def _judge(self, task_id: str, inspection: Inspection, silent: str) -> None:
+        case, now = self._cases[task_id], anyio.current_time()
+        limits = self._limits
+        finding = verdict(inspection, task_id, now=self._clock.now(), has_ended=self._has_ended(task_id))
+        code: Code = "unknown" if finding.code == "lost" and silent else finding.code
+        self._findings[code] += 1
+        age_s = now - case.since
+        case.due = now + min(_PAUSE_MAX_S, max(limits.lost_after_s, _SHARE_OF_AGE * age_s))
+        if code == "unknown" and case.missing_since is not None:
+            # It was missing, and somebody who may have it is silent: that may be cleared up soon.
+            case.due = now + limits.lost_confirm_s
+        elif code != "lost":
+            case.missing_since = None
+        elif case.missing_since is None:
+            case.missing_since = now
+            case.due = now + limits.lost_confirm_s
+        elif now - case.missing_since >= limits.lost_confirm_s:
+            missing_s = now - case.missing_since
+            logger.warning("task %s is lost: %s", task_id, finding.text)
+            self._post(TaskLost(task_id, _story(finding, missing_s)))
+        else:
+            case.due = case.missing_since + limits.lost_confirm_s
+
+
+def place_of(workflow: RunningWorkflow, node: int) -> TaskPlace:
+    """Return what to look for of a node that is in flight."""
+    signature = workflow.graph.signatures[node]
+    assert signature is not None
+    return TaskPlace(workflow.task_id_of(node), workflow.attempt_of(node), signature)
+
+
+def _story(finding: Finding, missing_s: float) -> str:
+    where = finding.text.removeprefix("nobody has it: ").partition("; either")[0]
+    return f"its task is lost: {where} (found nowhere for {missing_s:.0f} s)"
+
+
+def _named(workers: Iterable[str]) -> str:
+    return ", ".join(list(workers)[:3])
+
+
+def empty_statistics() -> dict[str, Any]:
+    """Return the statistics of a scheduler that cannot look for tasks."""
+    return {"looks": 0, "missing": 0, "findings": dict.fromkeys(get_args(Code), 0)}

@@ -40,7 +40,17 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import ConfigurationError, OutsideError
-from dyrygentd.ports import Clock, Dispatcher, Inspector, ResultWatcher, Selection, Store
+from dyrygentd.ports import (
+    REPORTS_NOTE,
+    Clock,
+    Dispatcher,
+    Inspector,
+    ReportReader,
+    ReportsStatistics,
+    ResultWatcher,
+    Selection,
+    Store,
+)
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.handle import Handle
@@ -66,7 +76,7 @@ class Scheduler:
         database: Path of the SQLite file; it is created if it does not exist.
         limits: Bounds of everything that can grow.
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
-        store, dispatcher, watcher, inspector, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
+        store, dispatcher, watcher, inspector, reports, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
             `dyrygentd.testing`.
 
     Raises:
@@ -86,11 +96,13 @@ class Scheduler:
         dispatcher: Dispatcher | None = None,
         watcher: ResultWatcher | None = None,
         inspector: Inspector | None = None,
+        reports: ReportReader | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.limits = limits or SchedulerLimits()
         self._store = store or _store_of(database)
-        self._dispatcher = dispatcher or _dispatcher_of(app)
+        self._reports = reports or (None if app is None else _reports_of(app))
+        self._dispatcher = dispatcher or _dispatcher_of(app, self._reports)
         self._watcher = watcher or _watcher_of(app, value_bytes_max=self.limits.engine.value_bytes_max)
         self._inspector = inspector or (None if app is None else _inspector_of(app))
         self._clock = clock or SystemClock()
@@ -99,7 +111,8 @@ class Scheduler:
         engine = Engine(self.limits.engine, pools=pools, chance=random.random)
         self._listeners = Listeners()
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
-        self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out)
+        kept = (lambda _: None) if self._reports is None else self._reports.kept
+        self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out, reports_kept=kept)
         self._sentinel = Sentinel(self._store, self._dispatcher, self._clock, on_emptied=self._emptied)
         self._courier = Courier(
             self._dispatcher,
@@ -117,13 +130,20 @@ class Scheduler:
             self._listeners,
             self._clock,
             self._inspector,
+            self._reports,
             problems=self._problems,
             follow_interval_s=self.limits.follow_interval_s,
         )
         self._lost = None
         if self._inspector is not None and self.limits.lost_after_s:
             self._lost = LostTasks(
-                engine, self._inspector, self._clock, self.limits, post=self._turns.post, problems=self._problems
+                engine,
+                self._inspector,
+                self._clock,
+                self.limits,
+                post=self._turns.post,
+                problems=self._problems,
+                has_ended=(lambda _: False) if self._reports is None else self._reports.has_ended,
             )
         self._started_at = self._recovered_s = 0.0
         self._exits = AsyncExitStack()
@@ -141,6 +161,8 @@ class Scheduler:
             exits.push_async_callback(_shielded, self._store.close)
             self._started_at = self._clock.now()
             await self._sentinel.prepare()
+            if self._reports is not None:
+                self._reports.begin(self._store.identity, await self._store.recall(REPORTS_NOTE))
             await self._recover()
             if self._registry is not None:
                 collector = metrics.register(self._registry, self.statistics)
@@ -149,6 +171,11 @@ class Scheduler:
             tasks = await exits.enter_async_context(anyio.create_task_group())
             exits.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._watcher.run, self._turns.post_results, name="dyrygentd watch")
+            if self._reports is not None:
+                is_in_flight = self._turns.engine.is_in_flight
+                tasks.start_soon(
+                    self._reports.run, self._turns.post_results, self._turns.post, is_in_flight, name="dyrygentd reports"
+                )
             tasks.start_soon(self._courier.publish, name="dyrygentd publish")
             tasks.start_soon(self._sentinel.run, name="dyrygentd sentinel")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
@@ -319,6 +346,7 @@ class Scheduler:
             store=asdict(self._store.statistics()),
             dispatcher=asdict(self._dispatcher.statistics()),
             watcher=asdict(self._watcher.statistics()),
+            reports=asdict(ReportsStatistics() if self._reports is None else self._reports.statistics()),
             lost=empty_statistics() if self._lost is None else self._lost.statistics(),
             problems=[*self._problems()],
             notices=[*self._notices()],
@@ -422,10 +450,16 @@ def _store_of(database: str | Path | None) -> Store:
     return SqliteStore(Path(database))
 
 
-def _dispatcher_of(app: Any) -> Dispatcher:
+def _dispatcher_of(app: Any, reports: ReportReader | None) -> Dispatcher:
     from dyrygentd.transport.dispatcher import CeleryDispatcher
 
-    return CeleryDispatcher(_required(app))
+    return CeleryDispatcher(_required(app), reports=(lambda: None) if reports is None else reports.header)
+
+
+def _reports_of(app: Any) -> ReportReader:
+    from dyrygentd.transport.reports import RedisReports
+
+    return RedisReports(app)
 
 
 def _watcher_of(app: Any, *, value_bytes_max: int) -> ResultWatcher:

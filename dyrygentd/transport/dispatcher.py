@@ -10,7 +10,7 @@ that is gone or hangs costs a call a timeout and not the thread.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -63,15 +63,21 @@ class CeleryDispatcher:
     Args:
         socket_timeout_s: How long the broker may take for one answer.
         message_bytes_max: Longest message accepted for Redis.
+        reports: Returns what messages say about reporting, see `dyrygentd.ports.ReportReader.header`.
     """
 
     def __init__(
-        self, app: Any, *, socket_timeout_s: float = _SOCKET_TIMEOUT_S, message_bytes_max: int = _MESSAGE_BYTES_MAX
+        self,
+        app: Any,
+        *,
+        socket_timeout_s: float = _SOCKET_TIMEOUT_S,
+        message_bytes_max: int = _MESSAGE_BYTES_MAX,
+        reports: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self._app = app
         self._socket_timeout_s = socket_timeout_s
         self._message_bytes_max = message_bytes_max
-        self._sender = MessageSender(app)
+        self._sender = MessageSender(app, reports=reports)
         # The scheduler asks about each attempt twice, in its loop; large workflows repeat few signatures.
         self._routed = lru_cache(maxsize=_ROUTED_MAX)(lambda signature: self._sender.destination(signature).queue)
         self._one_at_a_time = anyio.CapacityLimiter(1)

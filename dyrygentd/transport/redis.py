@@ -611,7 +611,12 @@ async def _send(pubsub: Any, command: str, channels: Sequence[bytes]) -> None:
 
 def _pool_like(backend: Any, timeout_s: float) -> Any:
     """Make an asyncio connection pool with the parameters that Celery's backend uses for its own."""
-    parameters = dict(backend.connparams)
+    return asyncio_pool(backend.connparams, timeout_s)
+
+
+def asyncio_pool(parameters: Mapping[str, Any], timeout_s: float) -> Any:
+    """Make an asyncio connection pool without patience from the parameters of a blocking one."""
+    parameters = dict(parameters)
     connection_class = _ASYNCIO_CLASSES.get(parameters.pop("connection_class", redis.Connection))
     if connection_class is None:
         connection_class = redis.asyncio.Connection

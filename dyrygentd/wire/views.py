@@ -250,6 +250,7 @@ class Statistics(Struct):
     lost: dict[str, Any] = {}
     problems: list[str] = []
     notices: list[str] = []
+    reports: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,11 @@ class Answer:
 
 @dataclass(slots=True)
 class Batch:
-    """The effects of a turn, grouped in the order in which they are carried out."""
+    """The effects of a turn, grouped in the order in which they are carried out.
+
+    Attributes:
+        reports_read: Up to where the workers' reports were read, to be remembered once the rows are durable, or empty.
+    """
 
     save_workflows: dict[str, WorkflowRecord] = field(default_factory=dict)
     save_nodes: dict[tuple[str, int], NodeRecord] = field(default_factory=dict)
@@ -85,6 +89,7 @@ class Batch:
     answers: list[Answer] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
     finished: list[RunningWorkflow] = field(default_factory=list)
+    reports_read: str = ""
 
     def __bool__(self) -> bool:
         return bool(
@@ -96,6 +101,7 @@ class Batch:
             or self.revoke
             or self.answers
             or self.changed
+            or self.reports_read
         )
 
     @property
@@ -135,3 +141,4 @@ class Batch:
         self.answers.extend(later.answers)
         self.changed |= later.changed
         self.finished.extend(later.finished)
+        self.reports_read = later.reports_read or self.reports_read

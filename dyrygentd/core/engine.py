@@ -43,6 +43,7 @@ from dyrygentd.core.events import (
     Event,
     MessagePublished,
     MessageRefused,
+    ReportsRead,
     TaskEvent,
     TaskFailed,
     TaskIgnored,
@@ -198,7 +199,7 @@ class Engine:
         """Take note of one event; its effects come with the next batch."""
         if self._changed_at is None:
             self._changed_at = now
-        self._is_urgent |= not isinstance(event, TaskEvent)
+        self._is_urgent |= not isinstance(event, TaskEvent | ReportsRead)
         match event:
             case WorkflowSubmitted():
                 self._submitted(event, now)
@@ -208,6 +209,8 @@ class Engine:
                 self._verb(event, now)
             case DrainRequested():
                 self.draining = True
+            case ReportsRead():
+                self._batch.reports_read = event.offset
             case _:
                 self._task_event(event, now)
 
@@ -665,7 +668,7 @@ class Engine:
             case MessagePublished():
                 workflow.published(node)
             case TaskReported():
-                workflow.reported[node] = event.state
+                workflow.note_reported(node, event.state, event.next_try_at, event.worker)
             case TaskSucceeded():
                 self.counters.succeeded += 1
                 self._landed(event.task_id)

@@ -69,6 +69,7 @@ class LostTasks:
     Args:
         post: Takes the verdicts.
         problems: Tells what keeps the scheduler from its work; while there is anything nobody is asked.
+        has_ended: Tells whether a worker has reported the end of a task, which is not lost then.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class LostTasks:
         *,
         post: Callable[[TaskLost], None],
         problems: Callable[[], Sequence[str]],
+        has_ended: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._engine = engine
         self._inspector = inspector
@@ -87,6 +89,7 @@ class LostTasks:
         self._limits = limits
         self._post = post
         self._problems = problems
+        self._has_ended = has_ended
         self._cases: dict[str, _Case] = {}
         self._answered_at: dict[str, float] = {}
         self._doubts = ""
@@ -187,7 +190,7 @@ class LostTasks:
     def _judge(self, task_id: str, inspection: Inspection, silent: str) -> None:
         case, now = self._cases[task_id], anyio.current_time()
         limits = self._limits
-        finding = verdict(inspection, task_id, now=self._clock.now())
+        finding = verdict(inspection, task_id, now=self._clock.now(), has_ended=self._has_ended(task_id))
         code: Code = "unknown" if finding.code == "lost" and silent else finding.code
         self._findings[code] += 1
         age_s = now - case.since

@@ -58,18 +58,22 @@ CONNECTION_ERRORS: Final = (RedisError,)
 #: How long a marker outlives the last push of its workflow: longer than any outage after which somebody would still resume.
 _MARKER_TTL_S: Final = 30 * 24 * 3600
 
-#: ARGV: the markers' TTL; how many messages; for each message the marker's index among KEYS, the node, the attempt, the message,
-#: how many queues, and their indexes; then pairs of a key's index and the milliseconds after which it expires. Returns how many
-#: were pushed, and pairs of the number of a refused message and the error.
+#: KEYS begin with that of the sentinel. ARGV: its token, empty if it is not asked for; the markers' TTL; how many messages; for
+#: each message the marker's index among KEYS, the node, the attempt, the message, how many queues, and their indexes; then pairs
+#: of a key's index and the milliseconds after which it expires. Returns how many were pushed, and pairs of the number of a
+#: refused message and the error; -1 alone if the sentinel is gone.
 _PUSH_SCRIPT: Final = """
-local answer, pushed, at = {0}, 0, 3
-for number = 1, tonumber(ARGV[2]) do
+if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then
+    return {-1}
+end
+local answer, pushed, at = {0}, 0, 4
+for number = 1, tonumber(ARGV[3]) do
     local marker, node, attempt, last = KEYS[tonumber(ARGV[at])], ARGV[at + 1], tonumber(ARGV[at + 2]), at + 4 + ARGV[at + 4]
     local before = tonumber(redis.call('HGET', marker, node) or 0)
     -- Version 0.1 had a field for each attempt, and a workflow of its may still run.
     if attempt > before and redis.call('HEXISTS', marker, node .. ':' .. ARGV[at + 2]) == 0 then
         redis.call('HSET', marker, node, ARGV[at + 2])
-        redis.call('EXPIRE', marker, ARGV[1])
+        redis.call('EXPIRE', marker, ARGV[2])
         local problem
         for queue = at + 5, last do
             local result = redis.pcall('LPUSH', KEYS[tonumber(ARGV[queue])], ARGV[at + 3])
@@ -99,6 +103,10 @@ end
 answer[1] = pushed
 return answer
 """
+
+
+class SentinelGone(Exception):
+    """The server does not have the token that was left there."""
 
 
 class UndeliverableMessage(Exception):
@@ -185,11 +193,13 @@ class MarkedPush:
     Args:
         channel: A kombu Redis channel. Its connection pool brings along password, TLS and database as the app has configured
             them.
+        sentinel: The name and the token that tell a server with its memory from one without; None not to ask.
     """
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Any, sentinel: tuple[str, str] | None = None) -> None:
         self._client = client_of(channel)
         self._prefix: str = channel.global_keyprefix
+        self._sentinel = sentinel
         self._script = self._client.register_script(_PUSH_SCRIPT)
 
     def push(self, messages: Sequence[Collected]) -> tuple[int, dict[str, str]]:
@@ -197,16 +207,18 @@ class MarkedPush:
 
         Raises:
             redis.RedisError: It is unknown what was pushed.
+            SentinelGone: The server has lost its memory, and nothing was pushed.
         """
         sent = [collected for collected in messages if collected.queues]
         if not sent:
             return 0, {}
-        keys: dict[str, int] = {}
+        name, token = self._sentinel or ("", "")
+        keys: dict[str, int] = {self._sentinel_key(name): 1}
 
         def index(key: str) -> int:
             return keys.setdefault(key, len(keys) + 1)
 
-        arguments: list[str | int] = [_MARKER_TTL_S, len(sent)]
+        arguments: list[str | int] = [token, _MARKER_TTL_S, len(sent)]
         expires_ms: dict[str, int] = {}
         for collected in sent:
             publish = collected.message
@@ -216,6 +228,8 @@ class MarkedPush:
         for key, milliseconds in expires_ms.items():
             arguments += [index(self._prefix + key), milliseconds]
         pushed, *refused = self._script(keys=list(keys), args=arguments)
+        if int(pushed) < 0:
+            raise SentinelGone
         errors = {
             sent[number - 1].message.task_id: f"Redis refuses it: {error.decode(errors='replace')}"
             for number, error in zip(refused[::2], refused[1::2], strict=True)
@@ -225,6 +239,39 @@ class MarkedPush:
     def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of these workflows. Raises ``redis.RedisError``."""
         self._client.unlink(*[self._marker(workflow_id) for workflow_id in workflow_ids])
+
+    def mark(self, name: str, token: str) -> None:
+        """Leave a token. Raises ``redis.RedisError``."""
+        self._client.set(self._sentinel_key(name), token)
+
+    def is_marked(self) -> bool:
+        """Tell whether the token is there. Raises ``redis.RedisError``."""
+        if self._sentinel is None:
+            return True
+        name, token = self._sentinel
+        return bool(self._client.get(self._sentinel_key(name)) == token.encode())
+
+    def cautions(self) -> list[str]:
+        """Return what about the server weakens *published once*. Raises ``redis.RedisError``."""
+        try:
+            memory, persistence = self._client.info("memory"), self._client.info("persistence")
+        except ResponseError:
+            return []  # Not everybody may ask.
+        policy = memory.get("maxmemory_policy", "noeviction")
+        found = []
+        if policy != "noeviction" and memory.get("maxmemory"):
+            found.append(
+                f"the broker may drop messages when its memory is full (maxmemory-policy {policy}): set it to noeviction"
+            )
+        if not persistence.get("aof_enabled"):
+            found.append(
+                "the broker keeps no append-only file: after a crash it has forgotten tasks, which are then looked for;"
+                " set appendonly to yes"
+            )
+        return found
+
+    def _sentinel_key(self, name: str) -> str:
+        return f"{self._prefix}dyrygentd:sentinel:{name}"
 
     def _marker(self, workflow_id: str) -> str:
         return f"{self._prefix}dyrygentd:published:{workflow_id}"
@@ -588,7 +635,12 @@ async def _send(pubsub: Any, command: str, channels: Sequence[bytes]) -> None:
 
 def _pool_like(backend: Any, timeout_s: float) -> Any:
     """Make an asyncio connection pool with the parameters that Celery's backend uses for its own."""
-    parameters = dict(backend.connparams)
+    return asyncio_pool(backend.connparams, timeout_s)
+
+
+def asyncio_pool(parameters: Mapping[str, Any], timeout_s: float) -> Any:
+    """Make an asyncio connection pool without patience from the parameters of a blocking one."""
+    parameters = dict(parameters)
     connection_class = _ASYNCIO_CLASSES.get(parameters.pop("connection_class", redis.Connection))
     if connection_class is None:
         connection_class = redis.asyncio.Connection

@@ -149,6 +149,18 @@ def _redis_kill(run: Run) -> None:
     run.world.server.start()
 
 
+def _redis_emptied(run: Run) -> None:
+    """Queues, results and markers are gone, perhaps while the daemon is down: what was in flight is lost, or unknown."""
+    is_down = run.chance.random() < 0.5
+    if is_down:
+        run.daemon.kill()
+        run.note_end()
+    with run.world.orders() as orders:
+        orders.flushall()
+    if is_down:
+        run.start_daemon()
+
+
 def _kill_pubsub(run: Run) -> None:
     with run.world.orders() as orders:
         for _ in range(run.chance.randrange(1, 5)):
@@ -309,6 +321,7 @@ CAUSES: Final[Mapping[str, Callable[[Run], None]]] = {
     "redis-pause-long": _redis_pause_long,
     "redis-restart": _redis_restart,
     "redis-kill": _redis_kill,
+    "redis-emptied": _redis_emptied,
     "kill-pubsub": _kill_pubsub,
     "kill-normal": _kill_normal,
     "kill-fetching": _kill_fetching,

@@ -135,7 +135,11 @@ class LostTasks:
         """Look for those that are due, and tell which are lost."""
         now = anyio.current_time()
         in_flight = self._take_stock(now)
-        due = sorted((case.due, task_id) for task_id, case in self._cases.items() if case.due <= now)[:_ROUND_MAX]
+        due = sorted(
+            (case.due, task_id)
+            for task_id, case in self._cases.items()
+            if case.due <= now and _is_dispatched(*in_flight[task_id])
+        )[:_ROUND_MAX]
         places = {task_id: place_of(*in_flight[task_id]) for _, task_id in due}
         if not places:
             return
@@ -151,12 +155,11 @@ class LostTasks:
             self._judge(task_id, inspection, silent)
 
     def _take_stock(self, now: float) -> dict[str, tuple[RunningWorkflow, int]]:
-        """Take note of what is in flight, forget what is not, and return it."""
-        in_flight = {
-            task_id: (workflow, node)
-            for task_id, workflow, node in self._engine.in_flight()
-            if workflow.state_of(node) is NodeState.DISPATCHED
-        }
+        """Take note of what is in flight, forget what is not, and return it.
+
+        What is on its way to the broker, perhaps with its answer in the inbox, is looked for later; a doubt is about it as well.
+        """
+        in_flight = {task_id: (workflow, node) for task_id, workflow, node in self._engine.in_flight()}
         first_due = now + self._limits.lost_after_s
         self._cases = {task_id: self._cases.get(task_id) or _Case(now, first_due) for task_id in in_flight}
         if self._doubts:
@@ -209,6 +212,10 @@ class LostTasks:
             self._post(TaskLost(task_id, _story(finding, missing_s)))
         else:
             case.due = case.missing_since + limits.lost_confirm_s
+
+
+def _is_dispatched(workflow: RunningWorkflow, node: int) -> bool:
+    return workflow.state_of(node) is NodeState.DISPATCHED
 
 
 def place_of(workflow: RunningWorkflow, node: int) -> TaskPlace:

@@ -24,6 +24,7 @@ from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.graph import Signature
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
 from dyrygentd.ports import DispatcherStatistics, TaskPlace
+from dyrygentd.transport.advice import with_advice
 from dyrygentd.transport.broadcast import PublishesOnce
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.redis import (
@@ -357,7 +358,7 @@ class CeleryDispatcher:
                 return work()
             except self._retriable as error:
                 self._disconnect()
-                raise BrokerUnavailable(f"cannot reach the broker: {_described(error)}") from error
+                raise BrokerUnavailable(with_advice(f"cannot reach the broker: {_described(error)}")) from error
 
         # A broker that hangs must not hang the caller's shutdown as well; the thread ends with the socket's timeout.
         return await anyio.to_thread.run_sync(guarded, limiter=self._one_at_a_time, abandon_on_cancel=True)

@@ -40,6 +40,7 @@ from redis.exceptions import RedisError, ResponseError
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.ports import Emit, WatcherStatistics
+from dyrygentd.transport.advice import with_advice
 from dyrygentd.transport.meta import (
     event_of_long_payload,
     event_of_meta,
@@ -604,7 +605,7 @@ class RedisResultWatcher:
         self._emit([event])
 
     def _note_problem(self, error: BaseException) -> None:
-        problem = f"results cannot be received: {str(error) or type(error).__name__}"
+        problem = with_advice(f"results cannot be received: {str(error) or _NO_ANSWER.get(type(error), type(error).__name__)}")
         if not self._problem:
             is_expected = isinstance(error, RedisError | OSError | _Silent)
             story = None if is_expected else error
@@ -615,6 +616,9 @@ class RedisResultWatcher:
         if self._problem and self._connections > 1:
             logger.warning("results can be received again")
         self._problem = ""
+
+
+_NO_ANSWER: Final[dict[type[BaseException], str]] = {TimeoutError: "the server does not answer"}
 
 
 async def _send(pubsub: Any, command: str, channels: Sequence[bytes]) -> None:

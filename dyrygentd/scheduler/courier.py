@@ -178,9 +178,10 @@ class Courier:
                     await self._dispatcher.forget(over)
             except Exception as error:
                 is_bug = not isinstance(error, BrokerUnavailable)
-                logger.warning(
-                    "could not revoke %d tasks or forget %d workflows: %s", len(revokes), len(forget), error, exc_info=is_bug
-                )
+                # An outage is told once, however often it is tried meanwhile.
+                level = logging.WARNING if pause_s == RETRY_FIRST_S or is_bug else logging.DEBUG
+                words = "could not revoke %d tasks or forget %d workflows, and goes on trying: %s"
+                logger.log(level, words, len(revokes), len(forget), error, exc_info=is_bug)
                 self._to_revoke = _newest(revokes | self._to_revoke)
                 self._to_revoke_stamped = _newest(stamped | self._to_revoke_stamped)
                 self._to_forget = _newest(forget | self._to_forget)

@@ -79,6 +79,8 @@ class Scheduler:
         store, dispatcher, watcher, inspector, reports, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
             `dyrygentd.testing`.
 
+        chance: Makes ids and jitter; one with a seed makes a run repeatable.
+
     Raises:
         ConfigurationError: Neither an app nor adapters were given.
         BackendUnsupported: The app's results cannot be awaited from another process.
@@ -98,6 +100,7 @@ class Scheduler:
         inspector: Inspector | None = None,
         reports: ReportReader | None = None,
         clock: Clock | None = None,
+        chance: random.Random | None = None,
     ) -> None:
         self.limits = limits or SchedulerLimits()
         self._store = store or _store_of(database)
@@ -108,7 +111,8 @@ class Scheduler:
         self._clock = clock or SystemClock()
         self._registry = registry
         pools = Pools(self.limits.pools, queue_limits=self.limits.queue_limits, queue_of=self._dispatcher.queue_of)
-        engine = Engine(self.limits.engine, pools=pools, chance=random.random)
+        chance = chance or random.SystemRandom()
+        engine = Engine(self.limits.engine, pools=pools, chance=chance.random)
         self._listeners = Listeners()
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
         kept = (lambda _: None) if self._reports is None else self._reports.kept
@@ -121,7 +125,7 @@ class Scheduler:
             post=self._turns.post,
             on_emptied=self._sentinel.replace,
         )
-        self._submissions = Submissions(self._turns, self._store, pools, self.limits)
+        self._submissions = Submissions(self._turns, self._store, pools, self.limits, chance=chance)
         self._verbs = Verbs(self._turns, self._store, self._archive, self._submissions, self._listeners, self.limits)
         self._queries = Queries(
             self._turns,

@@ -1,6 +1,7 @@
 """Submissions on their way to the disk, and when none is accepted."""
 
-from uuid import uuid4
+from random import Random
+from uuid import UUID
 
 import anyio
 
@@ -20,7 +21,8 @@ from dyrygentd.scheduler.turns import Turns
 class Submissions:
     """Takes definitions in. Guards: a key creates one workflow, however often and however soon it comes again."""
 
-    def __init__(self, turns: Turns, store: Store, pools: Pools, limits: SchedulerLimits) -> None:
+    def __init__(self, turns: Turns, store: Store, pools: Pools, limits: SchedulerLimits, *, chance: Random) -> None:
+        self._chance = chance
         self._turns = turns
         self._store = store
         self._pools = pools
@@ -92,7 +94,7 @@ class Submissions:
     def _take_in(self, definition: Definition, document: bytes) -> str:
         """Put a new workflow into the inbox and return its id. Its key is kept until the disk has it."""
         self.refuse_if_not_accepting(len(definition.graph))
-        workflow_id = str(uuid4())
+        workflow_id = str(UUID(int=self._chance.getrandbits(128), version=4))
         self._submitting[workflow_id] = anyio.Event()
         if definition.key is not None:
             self._keys[definition.key] = workflow_id

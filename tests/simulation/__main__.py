@@ -1,0 +1,62 @@
+"""``python -m tests.simulation --seeds 1-10000 [--jobs 2]``: many runs, or the story of one (``--seed 36 --story``)."""
+
+import argparse
+import logging
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.simulation.runs import Outcome, run
+
+#: Seeds handed to a process at a time.
+_CHUNK = 20
+
+
+def main() -> int:
+    """Run what the command line says; return 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", default="1-1000", help="FIRST-LAST")
+    parser.add_argument("--seed", type=int, help="this one alone")
+    parser.add_argument("--story", action="store_true", help="tell what happened, also if all went well")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    if arguments.seed is not None:
+        outcome = run(arguments.seed)
+        if arguments.story or outcome.problem:
+            print(outcome.story)
+        print(f"seed {outcome.seed}: {outcome.problem or 'well'} {outcome.facts}")
+        return int(bool(outcome.problem))
+    first, _, last = arguments.seeds.partition("-")
+    return _many(range(int(first), int(last or first) + 1), arguments.jobs)
+
+
+def _many(seeds: range, jobs: int) -> int:
+    begun, broken, facts = time.monotonic(), 0, Counter[str]()
+    for number, outcome in enumerate(_outcomes(seeds, jobs), start=1):
+        facts.update(outcome.facts)
+        if outcome.problem:
+            broken += 1
+            print(
+                f"seed {outcome.seed}: {outcome.problem}\n  again: python -m tests.simulation --seed {outcome.seed} --story",
+                flush=True,
+            )
+        if number % 100 == 0 or number == len(seeds):
+            rate = number / (time.monotonic() - begun)
+            print(f"{number} of {len(seeds)} seeds, {broken} broken, {rate:.0f}/s", file=sys.stderr, flush=True)
+    print(f"{len(seeds)} seeds, {broken} broken; {dict(facts)}")
+    return int(bool(broken))
+
+
+def _outcomes(seeds: range, jobs: int) -> Iterator[Outcome]:
+    if jobs == 1:
+        yield from map(run, seeds)
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from pool.imap_unordered(run, seeds, chunksize=_CHUNK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

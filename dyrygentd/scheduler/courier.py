@@ -147,13 +147,18 @@ class Courier:
             answered = {outcome.task_id for outcome in outcomes}
             self._ambiguous -= answered
             messages = [message for message in messages if message.task_id not in answered]
-            if self.problem:
-                logger.warning("the broker answers again")
-                self.problem = ""
+            self._note_no_problem("the broker answers again")
+        # What was left may not be wanted any more; whether the broker is there is then known from elsewhere.
+        self._note_no_problem("nothing waits for the broker any more")
         if not self._to_publish:
             # What was cancelled meanwhile will not be sent.
             self._ambiguous.clear()
             self._given_up.clear()
+
+    def _note_no_problem(self, words: str) -> None:
+        if self.problem:
+            logger.warning(words)
+            self.problem = ""
 
     def _is_to_be_sent(self, task_id: str) -> bool:
         return self._is_wanted(task_id) and task_id not in self._given_up

@@ -99,6 +99,7 @@ class Simulation:
         self._fuse = Fuse(self.story)
         self._disk = Disk(Random(chance.random()), self.story, self._fuse)
         self._broker = Broker(Random(chance.random()), self.story, self._fuse, self._disk, self._behave)
+        self._broker.is_left_alone = self._is_left_alone
         self._clock = VirtualClock()
         self._accepted: dict[str, str] = {}
         self._stored: dict[str, TaskEvent] = {}
@@ -130,6 +131,10 @@ class Simulation:
         event = chance.choice(["succeeded"] * 16 + ["failed"] * 4 + ["ignored", "vanishes"])
         value = chance.choice([b"1", b'"two"', b"[3]", b"true", b"input", b"false", b"null"])
         return Behaviour(duration_s, event, value, acks_late=chance.random() < 0.3)
+
+    def _is_left_alone(self, workflow_id: str) -> bool:
+        record = self._disk._workflows.get(workflow_id)
+        return record is not None and any(plan.key == record.key and plan.is_left_alone for plan in self._plans)
 
     # --- the world --------------------------------------------------------------------------------------------------
 

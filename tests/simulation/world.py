@@ -36,16 +36,17 @@ from dyrygentd.ports import (
 )
 from dyrygentd.testing import MemoryStore
 
-#: After so long the broker gives a reserved message to another worker.
-VISIBILITY_S = 40.0
+#: After so long the broker gives a reserved message to another worker: longer than any task takes, as it has to be set, because
+#: a task that is delivered again while it runs is delivered for ever (kombu#337).
+VISIBILITY_S = 100.0
 
 
 class Crash(BaseException):
     """The scheduler's process is gone."""
 
 
-class BrokenPromise(AssertionError):
-    """The scheduler did what it must not."""
+class BrokenPromise(BaseException):
+    """The scheduler did what it must not; nothing on the way may take it for an outage."""
 
 
 class Story:
@@ -164,6 +165,7 @@ class Broker:
     workers: dict[str, "Worker"] = field(default_factory=dict)
     watcher: "Watcher | None" = None
     memory: int = 0
+    is_left_alone: Callable[[str], bool] = lambda _: False
     arrived: anyio.Event = field(default_factory=anyio.Event)
 
     def push(self, publish: Publish) -> None:
@@ -184,8 +186,23 @@ class Broker:
     def _check_order(self, publish: Publish) -> None:
         """Check P2 at the moment of the push: the intent is durable, and so are the ends of what it depends on."""
         row = self.disk.node_of(publish.workflow_id, publish.node)
+        self._check_that_the_one_before_is_gone(publish)
         if row is None or row.attempt < publish.attempt or (row.attempt == publish.attempt and row.state == "ready"):
             raise BrokenPromise(f"P2: {publish.task_id} was pushed, on disk is {row}")
+
+    def _check_that_the_one_before_is_gone(self, publish: Publish) -> None:
+        """Check that nobody was taken for lost who was still there, unless a person or a timeout wanted that."""
+        earlier = [
+            other.task_id
+            for other in self.sent.values()
+            if (other.workflow_id, other.node) == (publish.workflow_id, publish.node)
+            and other.attempt < publish.attempt
+            and other.task_id not in self.results
+        ]
+        there = {message.task_id for message in self.queue} | self.unacked.keys()
+        there |= {task_id for worker in self.workers.values() for task_id in worker.has}
+        if there & set(earlier) and self.is_left_alone(publish.workflow_id) and not self.memory:
+            raise BrokenPromise(f"{publish.task_id} is sent although {sorted(there & set(earlier))} is still there")
 
     def wake(self) -> None:
         """Have everybody look into the queue."""

@@ -119,7 +119,7 @@ class Scheduler:
             self._lost = LostTasks(
                 engine, self._inspector, self._clock, self.limits, post=self._turns.post, problems=self._problems
             )
-        self._started_at = self._recovered_s = 0.0
+        self._started_at = self._began = self._recovered_s = 0.0
         self._exits = AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -133,7 +133,7 @@ class Scheduler:
                 exits.push_async_callback(_shielded, self._inspector.close)
             await self._store.open()
             exits.push_async_callback(_shielded, self._store.close)
-            self._started_at = self._clock.now()
+            self._started_at, self._began = self._clock.now(), time.monotonic()
             await self._recover()
             if self._registry is not None:
                 collector = metrics.register(self._registry, self.statistics)
@@ -145,6 +145,7 @@ class Scheduler:
             tasks.start_soon(self._courier.publish, name="dyrygentd publish")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
+            tasks.start_soon(self._turns.log_slowness, name="dyrygentd slow disk")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
             if self._lost is not None:
                 tasks.start_soon(self._lost.run, name="dyrygentd lost tasks")
@@ -298,13 +299,14 @@ class Scheduler:
             "inbox": self._turns.inbox_size,
             "publish_queue": self._courier.queue_size,
             "turns": self._turns.count,
+            "saving_s": self._turns.saving_s,
             "errands": self._courier.errand_count,
             "asking": len(self._verbs),
             "recovery_seconds": self._recovered_s,
         }
         return wire.Statistics(
             version=__version__,
-            uptime_s=self._clock.now() - self._started_at,
+            uptime_s=time.monotonic() - self._began,
             engine=engine,
             store=asdict(self._store.statistics()),
             dispatcher=asdict(self._dispatcher.statistics()),
@@ -320,7 +322,8 @@ class Scheduler:
         return wire.Health(status=status, version=__version__, problems=[*problems])
 
     def _problems(self) -> Sequence[str]:
-        problems = [problem for problem in (self._turns.problem, self._courier.problem) if problem]
+        store = (self._turns.problem, self._turns.slowness, self._store.statistics().problem)
+        problems = [problem for problem in (*store, self._courier.problem) if problem]
         watcher = self._watcher.statistics()
         if watcher.problem:
             problems.append(watcher.problem)

@@ -10,7 +10,7 @@ from dyrygentd.core.events import VerbRequested, WorkflowSubmitted
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.errors import NotAccepting, NotStored, UnknownPool
+from dyrygentd.errors import InvariantBroken, NotAccepting, NotStored, UnknownPool
 from dyrygentd.ports import Store
 from dyrygentd.scheduler.archive import in_thread_if_long
 from dyrygentd.scheduler.limits import SchedulerLimits
@@ -28,6 +28,7 @@ class Submissions:
         self._submitting: dict[str, anyio.Event] = {}
         self._withdrawn: set[str] = set()
         self._keys: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
         self._key_lock = anyio.Lock()
 
     def __repr__(self) -> str:
@@ -81,8 +82,18 @@ class Submissions:
                 durable.set()
             if record.key is not None:
                 self._keys.pop(record.key, None)
+        for workflow_id, story in batch.refused.items():
+            durable = self._submitting.pop(workflow_id, None)
+            if durable is not None:
+                self._refused[workflow_id] = story
+                while len(self._refused) > self._limits.submissions_max:
+                    # Whoever asked went away.
+                    del self._refused[next(iter(self._refused))]
+                durable.set()
         for workflow in batch.finished:
             self._withdrawn.discard(workflow.workflow_id)
+            if workflow.workflow_id in batch.refused and workflow.key is not None:
+                self._keys.pop(workflow.key, None)
 
     def end(self) -> None:
         """Wake everybody who waits for something that will not happen any more."""
@@ -123,11 +134,13 @@ class Submissions:
                 await durable.wait()
                 if workflow_id in self._submitting:
                     self._turns.refuse_if_ended(workflow_id)
+                if workflow_id in self._refused:
+                    raise InvariantBroken(self._refused.pop(workflow_id))
             return
         if workflow_id not in self._submitting:
             return  # It reached the disk in the last moment.
         if not is_keyed:
             self._withdrawn.add(workflow_id)
             self._turns.post(VerbRequested(workflow_id, Request(Verb.CANCEL, why="it could not be stored in time")))
-        reason = self._turns.problem or "the database is slow"
+        reason = self._turns.problem or self._turns.slowness or "the database is slow"
         raise NotStored(reason, self._limits.durable_timeout_s, withdrawn=not is_keyed)

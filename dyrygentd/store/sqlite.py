@@ -22,8 +22,8 @@ concerns its workflow alone.
 
 *Names and files.* The lock lies on the file beside the database, which tells people who has it, and on the database itself, so
 that neither a deleted lock file nor a second name lets another process in. A database that was deleted or replaced is
-noticed before each save. A write-ahead log that was deleted is still open here: its content is taken over into the database, and a
-new one begun.
+noticed before each save. A write-ahead log that was deleted is still open here: its content is taken over into the database, and
+a new one begun.
 
 *Tried and rejected.* ``synchronous=NORMAL`` (0.02 instead of 0.4 ms a commit, but a power cut takes the last commits with it); a
 row per node at submission (a definition is one blob instead, a tenth of the time).
@@ -319,8 +319,8 @@ class SqliteStore:
         if log_file is not None and self._wal_file is not None:
             self._failures += 1
             raise StoreUnavailable(
-                f"cannot write the database '{self._path}': its write-ahead log '{self._wal_path.name}' was replaced while in use;"
-                " put it back"
+                f"cannot write the database '{self._path}': its write-ahead log '{self._wal_path.name}' was replaced while in"
+                " use; put it back"
             )
         await self._begin_new_log()
 
@@ -585,8 +585,8 @@ class SqliteStore:
         if wal_bytes <= self._wal_problem_bytes:
             return ""
         return (
-            f"the write-ahead log '{self._wal_path}' has {wal_bytes / 1e6:.0f} MB, since a program reads the database without end;"
-            f" `fuser {self._path}` shows which"
+            f"the write-ahead log '{self._wal_path}' has {wal_bytes / 1e6:.0f} MB, since a program reads the database without"
+            f" end; `fuser {self._path}` shows which"
         )
 
     async def _fetch(self, query: str, *values: Any) -> Sequence[Any]:

@@ -5,8 +5,8 @@ import logging
 import os
 import sqlite3
 import stat
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -19,7 +19,7 @@ from dyrygentd.ports import Selection
 from dyrygentd.store.migrations import APPLICATION_ID, COPIES_MAX, VERSION
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker
-from tests.scheduler.support import scheduler, until
+from tests.scheduler.support import scheduler
 from tests.store.make_version import GRAPHS
 
 pytestmark = pytest.mark.anyio
@@ -173,7 +173,7 @@ async def test_older_copies_are_kept(path: Path) -> None:
 async def test_no_upgrade_without_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without room for the copy nothing is changed, and the message has the figures and what to do."""
     make(path, 1)
-    full = namedtuple("full", ["f_bavail", "f_frsize"])(10, 4096)  # noqa: PYI024
+    full = SimpleNamespace(f_bavail=10, f_frsize=4096)
     monkeypatch.setattr(os, "statvfs", lambda _: full)
     with pytest.raises(StoreUnavailable, match="no room for a copy") as caught:
         await _open_and_close(path)

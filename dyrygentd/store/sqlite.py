@@ -48,7 +48,7 @@ from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports import JOURNAL_MAX, Listed, Selection, Stored, StoreStatistics
-from dyrygentd.store.migrations import migrate, version_of
+from dyrygentd.store.migrations import APPLICATION_ID, VERSION, migrate, version_of
 
 logger = logging.getLogger("dyrygentd.store")
 
@@ -606,8 +606,8 @@ class SqliteStore:
         error = StoreIncompatible(f"the database '{self._path}' is damaged: {what}")
         path = self._path
         error.next_step = (
-            f"stop the daemon and move '{path}' and '{path.name}-wal' away; then recover what is left with"
-            f" `sqlite3 damaged.db .recover | sqlite3 {path}`, put a copy back, or start with an empty database"
+            f"stop the daemon and move '{path}' and '{path.name}-wal' away together; then put a copy back, start with an empty"
+            f" database, or recover what is left: `{recovery_command('moved.db', path)}`"
         )
         return error
 
@@ -680,6 +680,15 @@ async def _roll_back(writer: aiosqlite.Connection) -> None:
             await writer.rollback()
     except sqlite3.Error as error:
         logger.warning("could not roll back: %s", error)
+
+
+def recovery_command(damaged: object, path: object) -> str:
+    """Return what makes a new database at ``path`` of what can be read of a damaged one.
+
+    Not with ``.recover``: Debian's sqlite3 is built without what it needs.
+    """
+    numbers = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION};"
+    return f"(sqlite3 {damaged} .dump | sed 's/^ROLLBACK.*/COMMIT;/'; echo '{numbers}') | sqlite3 {path}"
 
 
 def _is_damage(error: BaseException | None) -> bool:

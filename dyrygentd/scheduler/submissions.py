@@ -62,7 +62,7 @@ class Submissions:
         if engine.draining:
             raise NotAccepting("the daemon is stopping", next_step="submit again when it is back")
         if turns.problem:
-            raise NotAccepting(turns.problem, next_step="free the database's disk; the daemon goes on by itself")
+            raise NotAccepting(turns.problem, next_step="mend that; the daemon goes on by itself as soon as it can write")
         if len(self._submitting) >= limits.submissions_max:
             raise NotAccepting(f"{limits.submissions_max} submissions are being stored at this moment")
         if len(engine.workflows) >= limits.workflows_max:

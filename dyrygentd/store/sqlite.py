@@ -289,7 +289,7 @@ class SqliteStore:
             if not isinstance(error, sqlite3.Error | OSError):
                 raise
             self._note_damage(error)
-            raise StoreUnavailable(self._damage or f"cannot write the database '{self._path}': {error}") from error
+            raise StoreUnavailable(self._damage or f"cannot write the database '{self._path}': {_words(error)}") from error
         self._commits += 1
         self._rows += len(records) + len(rows) + len(entries)
         self._journal_entries += len(entries)
@@ -563,7 +563,7 @@ class SqliteStore:
             self._failures += 1
             await _roll_back(writer)
             self._note_damage(error)
-            raise StoreUnavailable(f"cannot write the database '{self._path}': {error}") from error
+            raise StoreUnavailable(f"cannot write the database '{self._path}': {_words(error)}") from error
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""
@@ -694,6 +694,12 @@ def recovery_command(damaged: object, path: object) -> str:
 def _is_damage(error: BaseException | None) -> bool:
     # Errors that Python itself raises have no code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _words(error: Exception) -> str:
+    """Return an error with SQLite's name for it, which says more: an "I/O error" is a write, a sync or a lock that failed."""
+    name = getattr(error, "sqlite_errorname", "")
+    return f"{error} ({name})" if name else str(error)
 
 
 def _is_of_our_making(error: Exception) -> bool:

@@ -273,6 +273,12 @@ class BrokerUnavailable(OutsideError):
     code = "broker-unavailable"
 
 
+class BrokerEmptied(OutsideError):
+    """The broker has lost its memory: queues, reservations and the markers against double publishing are gone."""
+
+    code = "broker-emptied"
+
+
 class BackendUnsupported(OutsideError):
     """The result backend cannot serve a process that awaits results of others."""
 

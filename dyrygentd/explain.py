@@ -13,6 +13,11 @@ Code = Literal["queued", "no-consumer", "reserved", "running", "orphaned", "lost
 _FINAL: Final = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 _RETRY: Final = "dyrygentctl retry WORKFLOW NODE --force"
 _NAMES_MAX: Final = 3
+#: What nobody can know of a task that was found nowhere, if its worker has no companion.
+_UNREPORTED: Final = (
+    "; a task that ended by Ignore, or stored nothing, looks the same: with `dyrygentd.worker.install(app)` in the workers' app"
+    " it would be known"
+)
 #: A task that runs for so many seconds may hang.
 _LONG_S: Final = 300.0
 
@@ -40,6 +45,7 @@ class _Case(NamedTuple):
     inspection: Inspection
     now: float
     retry: str
+    is_unreported: bool
 
     @property
     def has_everyone_answered(self) -> bool:
@@ -64,19 +70,31 @@ class _Case(NamedTuple):
 
 
 def verdict(
-    inspection: Inspection, task_id: str, *, now: float, seen_within_s: float = 10.0, retry_command: str = _RETRY
+    inspection: Inspection,
+    task_id: str,
+    *,
+    now: float,
+    seen_within_s: float = 10.0,
+    retry_command: str = _RETRY,
+    has_ended: bool = False,
+    is_unreported: bool = False,
 ) -> Finding:
     """Decide where a task is that was published and has no result yet, as far as we know.
 
     Args:
         seen_within_s: How long a stored result may take to be noticed: the watcher's sweep.
         retry_command: What starts a new attempt of this node.
+        has_ended: A worker has reported that it ended.
+        is_unreported: No worker with `dyrygentd.worker.install` was ever heard of.
     """
     task = inspection.tasks.get(task_id, TaskFacts(task_id))
     queue = inspection.queues.get(task.queue, QueueFacts(task.queue))
-    case = _Case(task, queue, inspection, now, retry_command)
+    case = _Case(task, queue, inspection, now, retry_command, is_unreported)
     if task.stored_state in _FINAL:
         return _finished(case, seen_within_s)
+    if has_ended:
+        text = "a worker has reported that it ended; its result is looked for, and if there is none, the report is what counts"
+        return Finding("finished", text, "wait for half a minute")
     if task.worker_state == "active":
         return _running(case)
     if task.worker:
@@ -194,7 +212,7 @@ def _nowhere(case: _Case) -> Finding:
         unknown.append("the result backend was not asked")
     if is_gone_from_broker and task.stored_state is not None:
         known.append("so a worker that does not answer has it, or it is lost")
-    text = "; ".join(["nobody who answered has it", *known, *unknown])
+    text = "; ".join(["nobody who answered has it", *known, *unknown]) + (_UNREPORTED if case.is_unreported else "")
     return Finding(
         "unknown",
         text,
@@ -213,7 +231,8 @@ def _lost(case: _Case) -> Finding:
     where = f"not in queue '{task.queue}'" if task.queue else "not in the broker"
     return Finding(
         "lost",
-        f"nobody has it: it is {where}, {listening}, {stored}; either its worker died, or is shutting down and still at work",
+        f"nobody has it: it is {where}, {listening}, {stored}; either its worker died, or is shutting down and still at work"
+        f"{_UNREPORTED if case.is_unreported else ''}",
         f"{start}if no worker is shutting down, `{case.retry}` starts a new attempt",
     )
 

@@ -66,6 +66,8 @@ CATALOGUE: Final = (
     _Entry(_C, "store", "failures", "dyrygentd_commit_failures", "Transactions that failed"),
     _Entry(_G, "store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),
     _Entry(_G, "store", "wal_bytes", "dyrygentd_wal_bytes", "Size of the write-ahead log"),
+    _Entry(_G, "engine", "broker_up", "dyrygentd_broker_up", "Whether the broker answered when it was last asked"),
+    _Entry(_C, "engine", "broker_emptied", "dyrygentd_broker_emptied", "Times that the broker had lost its memory"),
     _Entry(_C, "dispatcher", "published", "dyrygentd_published_messages", "Messages that the broker took"),
     _Entry(
         _C, "dispatcher", "repeated", "dyrygentd_repeated_messages", "Messages found in the broker already and not sent again"
@@ -75,6 +77,14 @@ CATALOGUE: Final = (
     _Entry(_G, "watcher", "watched", "dyrygentd_watched_tasks", "Tasks whose results are awaited"),
     _Entry(_G, "watcher", "connected", "dyrygentd_backend_up", "Whether results can be received now"),
     _Entry(_C, "watcher", "connections", "dyrygentd_backend_connections", "Connections made to the result backend"),
+    _Entry(_G, "reports", "connected", "dyrygentd_reports_up", "Whether the reports of workers can be read now"),
+    _Entry(
+        _C, "reports", "gaps", "dyrygentd_report_gaps", "Times that reports may be missing, since their stream was cut or emptied"
+    ),
+    _Entry(_C, "reports", "unreadable", "dyrygentd_unreadable_reports", "Entries in the stream of reports that are none"),
+    _Entry(_C, "reports", "concluded", "dyrygentd_concluded_reports", "Ends taken from a report, since no result was found"),
+    _Entry(_G, "reports", "unconfirmed", "dyrygentd_unconfirmed_reports", "Reported ends whose result was not seen yet"),
+    _Entry(_G, "reports", "lag_seconds", "dyrygentd_report_lag_seconds", "How old the newest report was when it was read"),
     _Entry(_C, "watcher", "undecodable", "dyrygentd_undecodable_results", "Stored results that could not be decoded"),
 )
 
@@ -108,6 +118,7 @@ class SchedulerCollector:
             "store": statistics.store,
             "dispatcher": statistics.dispatcher,
             "watcher": statistics.watcher,
+            "reports": statistics.reports,
             "lost": statistics.lost,
         }
         for entry in CATALOGUE:
@@ -121,6 +132,9 @@ class SchedulerCollector:
         yield _labelled(CounterMetricFamily, "dyrygentd_finished_tasks", "Results of tasks", "outcome", outcomes)
         paths = {path: statistics.watcher[path] for path in _RESULT_PATHS}
         yield _labelled(CounterMetricFamily, "dyrygentd_received_results", "Results by the way they came", "path", paths)
+        yield _labelled(
+            CounterMetricFamily, "dyrygentd_read_reports", "Reports of workers by state", "state", statistics.reports["read"]
+        )
         yield _labelled(
             CounterMetricFamily,
             "dyrygentd_overdue_tasks_found",

@@ -5,17 +5,25 @@ One contract suite per port (``tests/contracts``) runs against every implementat
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
-from dyrygentd.core.events import MessagePublished, MessageRefused, TaskEvent
+from dyrygentd.core.events import Event, MessagePublished, MessageRefused, TaskEvent
 from dyrygentd.core.graph import Signature
 
 Emit = Callable[[Sequence[TaskEvent]], None]
 
 #: Every message carries the workflow's id under this name, so that one broadcast can revoke a whole workflow.
 WORKFLOW_STAMP: Final = "dyrygentd_workflow"
+
+#: Under this header each message says where `dyrygentd.worker` reports what becomes of the task: ``{"stream": key, "in":
+#: place}``, the place being ``backend`` or ``broker``. Messages that a worker sends in its stead (`Task.replace`) have ``of``
+#: besides: the id of the task that is reported.
+REPORTS_HEADER: Final = "dyrygentd_reports"
+
+#: The name under which a store remembers how far the reports were read.
+REPORTS_NOTE: Final = "reports"
 
 #: Entries of the journal that a store keeps of one workflow, the newest.
 JOURNAL_MAX: Final = 1000
@@ -103,6 +111,36 @@ class WatcherStatistics:
     read: int = 0
     swept: int = 0
     undecodable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReportsStatistics:
+    """A snapshot of the reader of the workers' reports.
+
+    Attributes:
+        place: ``backend`` or ``broker``, where the stream is; empty if neither is a Redis that can have it.
+        is_heard: Whether any worker has ever reported to this database.
+        connected: Whether reports can be read now.
+        problem: Why not; also if there is no place.
+        read: Reports by state, foreign ones included.
+        gaps: How often reports may have been missed, because the stream was cut or emptied.
+        unreadable: Entries of the stream that are no reports.
+        unconfirmed: Ends that were reported, and whose stored result was not seen yet.
+        concluded: Ends that were taken from the report, since no result was found.
+        lag_seconds: How old the newest report was when it was read, by the clocks of Redis and of this host.
+    """
+
+    place: str = ""
+    is_heard: bool = False
+    connected: bool = False
+    problem: str = ""
+    connections: int = 0
+    read: Mapping[str, int] = field(default_factory=dict)
+    gaps: int = 0
+    unreadable: int = 0
+    unconfirmed: int = 0
+    concluded: int = 0
+    lag_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +287,20 @@ class Dispatcher(Protocol):
 
         Raises `BrokerUnavailable` if it is unknown whether any was sent: the caller hands in the same messages until it returns.
         Where the broker allows it (`DispatcherStatistics.exactly_once`), a repeated message is not sent a second time.
+        Raises `BrokerEmptied` if the broker has lost its mark; then nothing was sent.
         """
+
+    def guard(self, name: str, token: str) -> None:
+        """From now on publish only into a broker that has this token under this name; see `mark`. Without effect but on Redis."""
+
+    async def mark(self, name: str, token: str) -> None:
+        """Leave a token in the broker. Raises `BrokerUnavailable`."""
+
+    async def is_marked(self) -> bool:
+        """Tell whether the broker has the token that `guard` named; True if none was. Raises `BrokerUnavailable`."""
+
+    async def cautions(self) -> Sequence[str]:
+        """Return what about the broker's configuration weakens the promises; a line each. Raises `BrokerUnavailable`."""
 
     async def revoke(self, task_ids: Sequence[str], *, terminate: bool = False) -> None:
         """Ask the workers that run now to drop these tasks, with ``terminate`` also what they execute.
@@ -319,6 +370,38 @@ class ResultWatcher(Protocol):
         """Stop following these tasks."""
 
     def statistics(self) -> WatcherStatistics:
+        """Return an immutable snapshot."""
+
+
+class ReportReader(Protocol):
+    """Turns what workers with `dyrygentd.worker.install` report into events. It may repeat itself."""
+
+    def begin(self, identity: str, offset: str | None) -> None:
+        """Name the database whose reports are read, and where to go on; called once, before anything else.
+
+        Args:
+            offset: What the last `ReportsRead` said that became durable.
+        """
+
+    def header(self) -> Mapping[str, Any] | None:
+        """Return what our messages say under `REPORTS_HEADER`; None if there is no place for reports."""
+
+    async def run(self, emit: Emit, post: Callable[[Event], None], is_in_flight: Callable[[str], bool]) -> None:
+        """Work until cancelled, whatever happens to Redis.
+
+        Args:
+            emit: Takes what the reports tell.
+            post: Takes `ReportsRead`, once what it covers was emitted.
+            is_in_flight: Tells whether the end of a task would still change something.
+        """
+
+    def kept(self, offset: str) -> None:
+        """Take note that everything up to here is durable, so that the stream may be trimmed."""
+
+    def has_ended(self, task_id: str) -> bool:
+        """Tell whether a worker has reported the end of a task whose result was not seen yet."""
+
+    def statistics(self) -> ReportsStatistics:
         """Return an immutable snapshot."""
 
 

@@ -4,8 +4,10 @@ They keep the contracts of `dyrygentd.ports` (the same suite runs against them a
 """
 
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -14,8 +16,10 @@ import anyio.lowlevel
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import (
+    Event,
     MessagePublished,
     MessageRefused,
+    ReportsRead,
     TaskEvent,
     TaskFailed,
     TaskReported,
@@ -23,7 +27,7 @@ from dyrygentd.core.events import (
     TaskSucceeded,
 )
 from dyrygentd.core.graph import Signature
-from dyrygentd.errors import BrokerUnavailable, StoreUnavailable
+from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, StoreUnavailable
 from dyrygentd.ports import (
     JOURNAL_MAX,
     WORKFLOW_STAMP,
@@ -32,6 +36,7 @@ from dyrygentd.ports import (
     Inspection,
     Listed,
     QueueFacts,
+    ReportsStatistics,
     Selection,
     Stored,
     StoreStatistics,
@@ -181,6 +186,8 @@ class FakeBroker:
         self.terminated: list[str] = []
         self.withdrawn: list[str] = []
         self.forgotten: list[str] = []
+        self.marks: dict[str, str] = {}
+        self.memory = 0
         self.results: dict[str, TaskEvent] = {}
         self.dispatcher = FakeDispatcher(self)
         self.watcher = FakeWatcher(self)
@@ -205,6 +212,13 @@ class FakeBroker:
         """Lose a task: its message is gone, or the worker that had it."""
         self.queued.pop(task_id, None)
         self._held.pop(task_id, None)
+
+    def empty(self) -> None:
+        """Forget messages, results and marks, as a server does that comes back without its data; workers keep what they have."""
+        self.queued.clear()
+        self.results.clear()
+        self.marks.clear()
+        self.memory += 1
 
     def terminate(self, task_ids: Iterable[str]) -> None:
         """End tasks that are being executed, as a worker does when it is told to."""
@@ -252,14 +266,40 @@ class FakeDispatcher:
     def __init__(self, broker: FakeBroker) -> None:
         self._broker = broker
         self._known: set[str] = set()
+        self._memory = 0
+        self._guard: tuple[str, str] | None = None
         self._repeated = self._refused = self._failures = 0
+
+    def guard(self, name: str, token: str) -> None:
+        """From now on publish only into a broker that has this token."""
+        self._guard = name, token
+
+    async def mark(self, name: str, token: str) -> None:
+        """Leave a token in the broker."""
+        self._raise_if_broken()
+        self._broker.marks[name] = token
+
+    async def is_marked(self) -> bool:
+        """Tell whether the broker has the token."""
+        self._raise_if_broken()
+        return self._guard is None or self._broker.marks.get(self._guard[0]) == self._guard[1]
+
+    async def cautions(self) -> Sequence[str]:
+        """Return nothing: this broker keeps what it has."""
+        return []
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
         """Run each task that was not published before; refuse one whose arguments are no JSON."""
+        guard = self._guard
         await anyio.lowlevel.checkpoint()
         if self._broker.broken:
             self._failures += 1
             raise BrokerUnavailable(self._broker.broken)
+        if guard is not None and self._broker.marks.get(guard[0]) != guard[1]:
+            raise BrokerEmptied("the broker has lost its memory")
+        if self._broker.memory != self._memory:
+            self._known.clear()
+            self._memory = self._broker.memory
         return [self._publish(message) for message in messages]
 
     def _publish(self, message: Publish) -> MessagePublished | MessageRefused:
@@ -413,3 +453,57 @@ class FakeWatcher:
     def statistics(self) -> WatcherStatistics:
         """Return an immutable snapshot."""
         return WatcherStatistics(watched=len(self._watched), connected=self._emit is not None, pushed=self._pushed)
+
+
+class FakeReports:
+    """Reports of workers with `dyrygentd.worker.install`, made up by a test.
+
+    Attributes:
+        begun: What `begin` was told: whose reports they are, and up to where they were worked in before.
+        kept_offsets: What became durable, in order.
+        ended: Tasks whose end was reported and whose result was not seen.
+    """
+
+    def __init__(self) -> None:
+        self.begun: tuple[str, str | None] = ("", None)
+        self.kept_offsets: list[str] = []
+        self.ended: set[str] = set()
+        self._reported: deque[tuple[Sequence[TaskEvent], str]] = deque()
+        self._awake = anyio.Event()
+        self._read = 0
+
+    def report(self, *events: TaskEvent, offset: str) -> None:
+        """Let something have been reported up to a place."""
+        self._reported.append((events, offset))
+        self._awake.set()
+
+    def begin(self, identity: str, offset: str | None) -> None:
+        """Note what is to be read."""
+        self.begun = (identity, offset)
+
+    def header(self) -> Mapping[str, Any] | None:
+        """Return something: nobody reads it."""
+        return {"stream": f"dyrygentd:reports:{self.begun[0]}", "in": "backend"}
+
+    async def run(self, emit: Emit, post: Callable[[Event], None], is_in_flight: Callable[[str], bool]) -> None:
+        """Hand over what is reported, until cancelled."""
+        while True:
+            while self._reported:
+                events, offset = self._reported.popleft()
+                self._read += len(events)
+                emit(events)
+                post(ReportsRead(offset))
+            self._awake = anyio.Event()
+            await self._awake.wait()
+
+    def kept(self, offset: str) -> None:
+        """Note what became durable."""
+        self.kept_offsets.append(offset)
+
+    def has_ended(self, task_id: str) -> bool:
+        """Tell whether it is in ``ended``."""
+        return task_id in self.ended
+
+    def statistics(self) -> ReportsStatistics:
+        """Return an immutable snapshot."""
+        return ReportsStatistics(place="fake", is_heard=self._read > 0, connected=True, read={"other": self._read})

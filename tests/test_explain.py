@@ -21,6 +21,27 @@ def _explain(task: TaskFacts = _TASK, queue: QueueFacts = _QUEUE, **facts: Any) 
     return verdict(inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force")
 
 
+@pytest.mark.parametrize(("task", "code"), [(_TASK, "lost"), (replace(_TASK, stored_state=None), "unknown")])
+def test_what_a_companion_would_know(task: TaskFacts, code: str) -> None:
+    """Of a task that is nowhere, it is said what else may have become of it as long as no worker has a companion."""
+    inspection = Inspection({"t": task}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
+    unreported = verdict(inspection, "t", now=_NOW, is_unreported=True)
+    assert unreported.code == code
+    assert "ended by Ignore" in unreported.text
+    assert "dyrygentd.worker.install(app)" in unreported.text
+    reported = verdict(inspection, "t", now=_NOW)
+    assert (reported.code, "Ignore" in reported.text) == (code, False)
+
+
+def test_reported_end() -> None:
+    """A task is not lost if a worker has reported its end; a result that is there says more."""
+    inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
+    finding = verdict(inspection, "t", now=_NOW, has_ended=True)
+    assert (finding.code, "a worker has reported that it ended" in finding.text) == ("finished", True)
+    stored = Inspection({"t": replace(_TASK, stored_state="SUCCESS")}, {"q": _QUEUE})
+    assert "stored already" in verdict(stored, "t", now=_NOW, has_ended=True).text
+
+
 @pytest.mark.parametrize(
     ("task", "queue", "facts", "code", "text"),
     [

@@ -73,6 +73,7 @@ async def test_every_entry_of_the_catalogue_appears() -> None:
         "dyrygentd_finished_workflows",
         "dyrygentd_finished_tasks",
         "dyrygentd_received_results",
+        "dyrygentd_read_reports",
         "dyrygentd_problems",
         "dyrygentd_build_info",
         "dyrygentd_verbs",
@@ -137,7 +138,7 @@ async def test_negotiation(accept: str, is_openmetrics: bool) -> None:
     assert content_type.startswith("application/openmetrics-text" if is_openmetrics else "text/plain")
     assert body.endswith(b"# EOF\n") == is_openmetrics
     families = list((parse_openmetrics if is_openmetrics else parse_classic)(body.decode()))
-    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 11
+    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 12
 
 
 async def test_registry_is_left_as_it_was() -> None:

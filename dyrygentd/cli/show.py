@@ -126,10 +126,10 @@ def stats(session: Session) -> None:
         click.echo(wire.encode(statistics))
         return
     click.echo(render.fields({"version": statistics.version, "uptime": render.duration(statistics.uptime_s)}))
-    for part in ("engine", "store", "dispatcher", "watcher"):
+    for part in ("engine", "store", "dispatcher", "watcher", "reports"):
         click.echo(f"\n{click.style(part, bold=True)}")
         click.echo(render.fields(_flat(getattr(statistics, part))))
-    say_problems(statistics.problems)
+    say_problems([*statistics.problems, *statistics.notices])
 
 
 def _workflow(view: "wire.WorkflowView", handle: "Handle") -> str:

@@ -76,6 +76,7 @@ class Batch:
 
     Attributes:
         refused: ``{workflow id: why}`` of those of which the store takes nothing at all, so that they are in memory alone.
+        reports_read: Up to where the workers' reports were read, to be remembered once the rows are durable, or empty.
     """
 
     save_workflows: dict[str, WorkflowRecord] = field(default_factory=dict)
@@ -90,6 +91,7 @@ class Batch:
     changed: set[str] = field(default_factory=set)
     finished: list[RunningWorkflow] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    reports_read: str = ""
 
     def __bool__(self) -> bool:
         return bool(
@@ -101,6 +103,7 @@ class Batch:
             or self.revoke
             or self.answers
             or self.changed
+            or self.reports_read
         )
 
     @property
@@ -156,3 +159,4 @@ class Batch:
         self.changed |= later.changed
         self.finished.extend(later.finished)
         self.refused.update(later.refused)
+        self.reports_read = later.reports_read or self.reports_read

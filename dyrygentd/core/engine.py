@@ -47,6 +47,7 @@ from dyrygentd.core.events import (
     Event,
     MessagePublished,
     MessageRefused,
+    ReportsRead,
     SaveRefused,
     TaskEvent,
     TaskFailed,
@@ -204,7 +205,7 @@ class Engine:
         """Take note of one event; its effects come with the next batch."""
         if self._changed_at is None:
             self._changed_at = now
-        self._is_urgent |= not isinstance(event, TaskEvent)
+        self._is_urgent |= not isinstance(event, TaskEvent | ReportsRead)
         match event:
             case WorkflowSubmitted():
                 self._submitted(event, now)
@@ -218,6 +219,8 @@ class Engine:
                 self._save_refused(event, now)
             case ClockStepped():
                 self._clock_stepped(event.by_s, now)
+            case ReportsRead():
+                self._batch.reports_read = event.offset
             case _:
                 self._task_event(event, now)
 
@@ -698,7 +701,7 @@ class Engine:
             case MessagePublished():
                 workflow.published(node)
             case TaskReported():
-                workflow.reported[node] = event.state
+                workflow.note_reported(node, event.state, event.next_try_at, event.worker)
             case TaskSucceeded():
                 self.counters.succeeded += 1
                 self._landed(event.task_id)

@@ -146,11 +146,27 @@ class TaskLost:
 
 @dataclass(frozen=True, slots=True)
 class TaskReported:
-    """A state that is not final was stored: STARTED, RETRY, or one of the user's own."""
+    """A state that is not final was stored, or told by `dyrygentd.worker`: STARTED, RETRY, or one of the user's own.
+
+    Attributes:
+        worker: Who reports it; empty if that is not known.
+        next_try_at: When the task's own next try begins, as Unix time; 0 if there is none, or it is not known.
+    """
 
     task_id: str
     state: str
+    worker: str = ""
+    next_try_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReportsRead:
+    """All reports of the workers up to this place were read, and what they tell went ahead of this event."""
+
+    offset: str
 
 
 TaskEvent = MessagePublished | MessageRefused | TaskSucceeded | TaskFailed | TaskRevoked | TaskIgnored | TaskLost | TaskReported
-Event = WorkflowSubmitted | WorkflowRecovered | VerbRequested | DrainRequested | SaveRefused | ClockStepped | TaskEvent
+Event = (
+    WorkflowSubmitted | WorkflowRecovered | VerbRequested | DrainRequested | SaveRefused | ClockStepped | ReportsRead | TaskEvent
+)

@@ -5,6 +5,7 @@ Pure reading: nothing here changes anything. One node costs its dependencies, a 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from dyrygentd.core.engine import Engine
@@ -158,8 +159,7 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             )
         case NodeState.DISPATCHED:
             since = span(now - workflow.dispatched_at[node])
-            reported = workflow.reported.get(node)
-            seen = f", a worker reported {reported}" if reported else ""
+            seen = _reported(workflow, node)
             return "dispatched", f"has been in the broker or at a worker for {since} (attempt {attempt}{seen})", ""
         case NodeState.RETRYING:
             hold = workflow.holds[node]
@@ -183,6 +183,17 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
         case NodeState.BLOCKED:
             blame = workflow.graph.names[workflow.blocked_by.get(node, node)]
             return "blocked", f"never ran, because of '{blame}'{_others_to_blame(workflow, node)}", f"retry or skip '{blame}'"
+
+
+def _reported(workflow: RunningWorkflow, node: int) -> str:
+    """Tell a worker's last word about a task in flight."""
+    state = workflow.reported.get(node)
+    if not state:
+        return ""
+    if node not in workflow.next_tries:
+        return f", a worker reported {state}"
+    at, worker = workflow.next_tries[node]
+    return f", {worker or 'a worker'} reported {state}, next try at {datetime.fromtimestamp(at, UTC):%H:%M:%S} UTC"
 
 
 def _others_to_blame(workflow: RunningWorkflow, node: int) -> str:

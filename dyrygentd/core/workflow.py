@@ -75,6 +75,7 @@ class RunningWorkflow:
         is_changed: Whether its own record has.
         is_stopped: Whether a failure or the deadline has ended it, so that what is in flight is not tried again.
         reported: Last state that a worker reported for a node in flight, such as ``STARTED`` or ``RETRY``.
+        next_tries: ``{node: (time, worker)}`` of nodes in flight whose task tries again by itself, as far as workers tell.
     """
 
     __slots__ = (
@@ -102,6 +103,7 @@ class RunningWorkflow:
         "labels",
         "late",
         "name",
+        "next_tries",
         "on_hold",
         "policy",
         "polling_since",
@@ -158,6 +160,7 @@ class RunningWorkflow:
         self.unneeded: set[int] = set()
         self.late: dict[int, str] = {}
         self.reported: dict[int, str] = {}
+        self.next_tries: dict[int, tuple[float, str]] = {}
         self.values: dict[int, Value] = {}
         self.changed: set[int] = set()
         self.is_changed = False
@@ -353,6 +356,14 @@ class RunningWorkflow:
         if self.states[node] == NodeState.DISPATCHING:
             self._move(node, NodeState.DISPATCHED)
 
+    def note_reported(self, node: int, state: str, next_try_at: float = 0.0, worker: str = "") -> None:
+        """Note a state on the way; the same once more does not take away what is known of the next try."""
+        if next_try_at:
+            self.next_tries[node] = (next_try_at, worker)
+        elif self.reported.get(node) != state:
+            self.next_tries.pop(node, None)
+        self.reported[node] = state
+
     def succeeded(self, node: int, value: bytes | None, value_error: str, now: float) -> None:
         """Settle a node whose task succeeded; a value that is needed but cannot be carried makes it failed."""
         if self.graph.policies and self._asks_again(node, value, now):
@@ -454,6 +465,7 @@ class RunningWorkflow:
         self._used[node] = self.attempt_of(node)
         self.dispatched_at[node] = 0.0
         self.reported.pop(node, None)
+        self.next_tries.pop(node, None)
         self.late.pop(node, None)
         self.holds[node] = hold
         self._move(node, state)
@@ -475,6 +487,7 @@ class RunningWorkflow:
         self._unmet = array("I", bytes(self._unmet.itemsize * len(self.graph)))
         self.on_hold.clear()
         self.reported.clear()
+        self.next_tries.clear()
         self._finish(WorkflowState.CANCELLED, now)
         return in_flight
 
@@ -814,6 +827,7 @@ class RunningWorkflow:
             self._move(node, state)
             self.settled_at[node] = now
             self.reported.pop(node, None)
+            self.next_tries.pop(node, None)
             if error:
                 self.errors[node] = error
             has_failed |= state is NodeState.FAILED

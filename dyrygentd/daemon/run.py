@@ -23,6 +23,7 @@ from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.inspector import CeleryInspector
+from dyrygentd.transport.reports import RedisReports
 
 logger = logging.getLogger("dyrygentd.daemon")
 
@@ -71,11 +72,13 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     )
     registry = metrics.Registry()
     notifier.status("recovering")
+    reports = RedisReports(app)
     scheduler = Scheduler(
         store=SqliteStore(configuration.database, history_max=configuration.history_max),
-        dispatcher=CeleryDispatcher(app),
+        dispatcher=CeleryDispatcher(app, reports=reports.header),
         watcher=watcher_of(app, value_bytes_max=configuration.value_bytes_max),
         inspector=CeleryInspector(app),
+        reports=reports,
         limits=configuration.scheduler_limits,
         registry=registry,
     )
@@ -127,7 +130,7 @@ async def _show_status(scheduler: Scheduler, notifier: Notifier) -> None:
 def _status_line(scheduler: Scheduler) -> str:
     statistics = scheduler.statistics()
     line = f"{statistics.engine['workflows']} workflows, {statistics.engine['in_flight']} tasks in flight"
-    return "; ".join([line, *statistics.problems])
+    return "; ".join([line, *statistics.problems, *statistics.notices])
 
 
 def _in_flight(scheduler: Scheduler) -> int:

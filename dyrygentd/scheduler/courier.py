@@ -6,14 +6,14 @@ the next start what is still to be revoked, and a marker that stays expires by i
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import anyio
 
 from dyrygentd.core.effects import Batch, Publish, Revoke, RevokeStamped
-from dyrygentd.core.events import Event, TaskRevoked
-from dyrygentd.errors import BrokerUnavailable
+from dyrygentd.core.events import Event, MessagePublished, TaskRevoked
+from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, OutsideError
 from dyrygentd.ports import WORKFLOW_STAMP, Dispatcher, TaskPlace
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
 
@@ -34,6 +34,7 @@ class Courier:
         is_wanted: Tells whether a task id is still to be published.
         is_live: Tells whether a workflow may publish more.
         post: Takes the outcomes.
+        on_emptied: Called when the broker has lost its memory; when it returns, publishing goes on. It calls `emptied`.
 
     Attributes:
         problem: Why the broker cannot be reached, empty if it can.
@@ -46,8 +47,13 @@ class Courier:
         is_wanted: Callable[[str], bool],
         is_live: Callable[[str], bool],
         post: Callable[..., None],
+        on_emptied: Callable[[], Awaitable[None]],
     ) -> None:
         self.problem = ""
+        self._on_emptied = on_emptied
+        # Tried without an answer, and those of them that were given up when the broker had lost its memory.
+        self._ambiguous: set[str] = set()
+        self._given_up: set[str] = set()
         self._dispatcher = dispatcher
         self._is_wanted = is_wanted
         self._is_live = is_live
@@ -72,6 +78,18 @@ class Courier:
     def queue_size(self) -> int:
         """Durable dispatches that wait for the broker."""
         return len(self._to_publish)
+
+    def doubt(self, task_ids: Iterable[str]) -> None:
+        """Note that these messages may have been sent by an earlier process."""
+        self._ambiguous.update(task_ids)
+
+    def emptied(self) -> None:
+        """Note that the broker has lost its memory: what may have been sent before that counts as sent, and is not sent again.
+
+        A worker may have it, and the marker against double publishing is gone.
+        """
+        self._given_up, self._ambiguous = self._ambiguous, set()
+        self._post(*map(MessagePublished, self._given_up))
 
     def take(self, batch: Batch, *, publish: Sequence[Publish]) -> None:
         """Take the broker's part of a batch that is durable; ``publish`` is what is left of its messages."""
@@ -104,10 +122,19 @@ class Courier:
     async def _publish_slice(self, messages: Sequence[Publish]) -> None:
         """Publish, again and again until the broker answers; what was cancelled meanwhile is left out."""
         pause_s = RETRY_FIRST_S
-        while messages := [message for message in messages if self._is_wanted(message.task_id)]:
+        while messages := [message for message in messages if self._is_to_be_sent(message.task_id)]:
             try:
                 outcomes = await self._dispatcher.publish(messages)
+            except BrokerEmptied:
+                try:
+                    await self._on_emptied()
+                except OutsideError as error:
+                    self.problem = str(error)
+                    await anyio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, RETRY_MAX_S)
+                continue
             except Exception as error:
+                self._ambiguous.update(message.task_id for message in messages)
                 # What a dispatcher does not translate is a bug, its own or of a library below: an outage that can be looked into.
                 is_bug = not isinstance(error, BrokerUnavailable)
                 if not self.problem or is_bug:
@@ -118,10 +145,18 @@ class Courier:
                 continue
             self._post(*outcomes)
             answered = {outcome.task_id for outcome in outcomes}
+            self._ambiguous -= answered
             messages = [message for message in messages if message.task_id not in answered]
             if self.problem:
                 logger.warning("the broker answers again")
                 self.problem = ""
+        if not self._to_publish:
+            # What was cancelled meanwhile will not be sent.
+            self._ambiguous.clear()
+            self._given_up.clear()
+
+    def _is_to_be_sent(self, task_id: str) -> bool:
+        return self._is_wanted(task_id) and task_id not in self._given_up
 
     # --- errands ----------------------------------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ class LostTasks:
     Args:
         post: Takes the verdicts.
         problems: Tells what keeps the scheduler from its work; while there is anything nobody is asked.
+        has_ended: Tells whether a worker has reported the end of a task, which is not lost then.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class LostTasks:
         *,
         post: Callable[[TaskLost], None],
         problems: Callable[[], Sequence[str]],
+        has_ended: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._engine = engine
         self._inspector = inspector
@@ -87,6 +89,7 @@ class LostTasks:
         self._limits = limits
         self._post = post
         self._problems = problems
+        self._has_ended = has_ended
         self._cases: dict[str, _Case] = {}
         self._answered_at: dict[str, float] = {}
         self._doubts = ""
@@ -132,7 +135,11 @@ class LostTasks:
         """Look for those that are due, and tell which are lost."""
         now = anyio.current_time()
         in_flight = self._take_stock(now)
-        due = sorted((case.due, task_id) for task_id, case in self._cases.items() if case.due <= now)[:_ROUND_MAX]
+        due = sorted(
+            (case.due, task_id)
+            for task_id, case in self._cases.items()
+            if case.due <= now and _is_dispatched(*in_flight[task_id])
+        )[:_ROUND_MAX]
         places = {task_id: place_of(*in_flight[task_id]) for _, task_id in due}
         if not places:
             return
@@ -148,12 +155,11 @@ class LostTasks:
             self._judge(task_id, inspection, silent)
 
     def _take_stock(self, now: float) -> dict[str, tuple[RunningWorkflow, int]]:
-        """Take note of what is in flight, forget what is not, and return it."""
-        in_flight = {
-            task_id: (workflow, node)
-            for task_id, workflow, node in self._engine.in_flight()
-            if workflow.state_of(node) is NodeState.DISPATCHED
-        }
+        """Take note of what is in flight, forget what is not, and return it.
+
+        What is on its way to the broker, perhaps with its answer in the inbox, is looked for later; a doubt is about it as well.
+        """
+        in_flight = {task_id: (workflow, node) for task_id, workflow, node in self._engine.in_flight()}
         first_due = now + self._limits.lost_after_s
         self._cases = {task_id: self._cases.get(task_id) or _Case(now, first_due) for task_id in in_flight}
         if self._doubts:
@@ -187,7 +193,7 @@ class LostTasks:
     def _judge(self, task_id: str, inspection: Inspection, silent: str) -> None:
         case, now = self._cases[task_id], anyio.current_time()
         limits = self._limits
-        finding = verdict(inspection, task_id, now=self._clock.now())
+        finding = verdict(inspection, task_id, now=self._clock.now(), has_ended=self._has_ended(task_id))
         code: Code = "unknown" if finding.code == "lost" and silent else finding.code
         self._findings[code] += 1
         age_s = now - case.since
@@ -206,6 +212,10 @@ class LostTasks:
             self._post(TaskLost(task_id, _story(finding, missing_s)))
         else:
             case.due = case.missing_since + limits.lost_confirm_s
+
+
+def _is_dispatched(workflow: RunningWorkflow, node: int) -> bool:
+    return workflow.state_of(node) is NodeState.DISPATCHED
 
 
 def place_of(workflow: RunningWorkflow, node: int) -> TaskPlace:

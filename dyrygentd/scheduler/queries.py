@@ -13,7 +13,7 @@ from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
 from dyrygentd.explain import verdict
-from dyrygentd.ports import Clock, Inspection, Inspector, Selection, Store
+from dyrygentd.ports import Clock, Inspection, Inspector, ReportReader, Selection, Store
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.lost import place_of
@@ -44,6 +44,7 @@ class Queries:
         listeners: Listeners,
         clock: Clock,
         inspector: Inspector | None,
+        reports: ReportReader | None,
         *,
         problems: Callable[[], Sequence[str]],
         follow_interval_s: float,
@@ -54,6 +55,7 @@ class Queries:
         self._listeners = listeners
         self._clock = clock
         self._inspector = inspector
+        self._reports = reports
         self._problems = problems
         self._follow_interval_s = follow_interval_s
 
@@ -245,7 +247,15 @@ class Queries:
         if task_id not in inspection.tasks or workflow.state_of(node) not in IN_FLIGHT:
             return standing
         retry = f"dyrygentctl retry {workflow.workflow_id} {quote(workflow.graph.names[node])} --force"
-        finding = verdict(inspection, task_id, now=self._clock.now(), retry_command=retry)
+        reports = self._reports
+        finding = verdict(
+            inspection,
+            task_id,
+            now=self._clock.now(),
+            retry_command=retry,
+            has_ended=reports is not None and reports.has_ended(task_id),
+            is_unreported=reports is not None and not reports.statistics().is_heard,
+        )
         return replace(
             standing,
             code=finding.code,

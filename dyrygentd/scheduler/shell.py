@@ -40,7 +40,17 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import ConfigurationError, OutsideError
-from dyrygentd.ports import Clock, Dispatcher, Inspector, ResultWatcher, Selection, Store
+from dyrygentd.ports import (
+    REPORTS_NOTE,
+    Clock,
+    Dispatcher,
+    Inspector,
+    ReportReader,
+    ReportsStatistics,
+    ResultWatcher,
+    Selection,
+    Store,
+)
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.handle import Handle
@@ -48,6 +58,7 @@ from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.lost import LostTasks, empty_statistics
 from dyrygentd.scheduler.queries import Queries
+from dyrygentd.scheduler.sentinel import Sentinel
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.verbs import Verbs
@@ -65,7 +76,7 @@ class Scheduler:
         database: Path of the SQLite file; it is created if it does not exist.
         limits: Bounds of everything that can grow.
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
-        store, dispatcher, watcher, inspector, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
+        store, dispatcher, watcher, inspector, reports, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
             `dyrygentd.testing`.
 
     Raises:
@@ -85,11 +96,13 @@ class Scheduler:
         dispatcher: Dispatcher | None = None,
         watcher: ResultWatcher | None = None,
         inspector: Inspector | None = None,
+        reports: ReportReader | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.limits = limits or SchedulerLimits()
         self._store = store or _store_of(database)
-        self._dispatcher = dispatcher or _dispatcher_of(app)
+        self._reports = reports or (None if app is None else _reports_of(app))
+        self._dispatcher = dispatcher or _dispatcher_of(app, self._reports)
         self._watcher = watcher or _watcher_of(app, value_bytes_max=self.limits.engine.value_bytes_max)
         self._inspector = inspector or (None if app is None else _inspector_of(app))
         self._clock = clock or SystemClock()
@@ -98,9 +111,15 @@ class Scheduler:
         engine = Engine(self.limits.engine, pools=pools, chance=random.random)
         self._listeners = Listeners()
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
-        self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out)
+        kept = (lambda _: None) if self._reports is None else self._reports.kept
+        self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out, reports_kept=kept)
+        self._sentinel = Sentinel(self._store, self._dispatcher, self._clock, on_emptied=self._emptied)
         self._courier = Courier(
-            self._dispatcher, is_wanted=engine.is_in_flight, is_live=engine.workflows.__contains__, post=self._turns.post
+            self._dispatcher,
+            is_wanted=engine.is_in_flight,
+            is_live=engine.workflows.__contains__,
+            post=self._turns.post,
+            on_emptied=self._sentinel.replace,
         )
         self._submissions = Submissions(self._turns, self._store, pools, self.limits)
         self._verbs = Verbs(self._turns, self._store, self._archive, self._submissions, self._listeners, self.limits)
@@ -111,13 +130,20 @@ class Scheduler:
             self._listeners,
             self._clock,
             self._inspector,
+            self._reports,
             problems=self._problems,
             follow_interval_s=self.limits.follow_interval_s,
         )
         self._lost = None
         if self._inspector is not None and self.limits.lost_after_s:
             self._lost = LostTasks(
-                engine, self._inspector, self._clock, self.limits, post=self._turns.post, problems=self._problems
+                engine,
+                self._inspector,
+                self._clock,
+                self.limits,
+                post=self._turns.post,
+                problems=self._problems,
+                has_ended=(lambda _: False) if self._reports is None else self._reports.has_ended,
             )
         self._started_at = self._began = self._recovered_s = 0.0
         self._exits = AsyncExitStack()
@@ -134,6 +160,9 @@ class Scheduler:
             await self._store.open()
             exits.push_async_callback(_shielded, self._store.close)
             self._started_at, self._began = self._clock.now(), time.monotonic()
+            await self._sentinel.prepare()
+            if self._reports is not None:
+                self._reports.begin(self._store.identity, await self._store.recall(REPORTS_NOTE))
             await self._recover()
             if self._registry is not None:
                 collector = metrics.register(self._registry, self.statistics)
@@ -142,7 +171,13 @@ class Scheduler:
             tasks = await exits.enter_async_context(anyio.create_task_group())
             exits.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._watcher.run, self._turns.post_results, name="dyrygentd watch")
+            if self._reports is not None:
+                is_in_flight = self._turns.engine.is_in_flight
+                tasks.start_soon(
+                    self._reports.run, self._turns.post_results, self._turns.post, is_in_flight, name="dyrygentd reports"
+                )
             tasks.start_soon(self._courier.publish, name="dyrygentd publish")
+            tasks.start_soon(self._sentinel.run, name="dyrygentd sentinel")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
             tasks.start_soon(self._turns.log_slowness, name="dyrygentd slow disk")
@@ -303,6 +338,8 @@ class Scheduler:
             "errands": self._courier.errand_count,
             "asking": len(self._verbs),
             "recovery_seconds": self._recovered_s,
+            "broker_up": not (self._courier.problem or self._sentinel.problem),
+            "broker_emptied": self._sentinel.emptied_count,
         }
         return wire.Statistics(
             version=__version__,
@@ -311,19 +348,25 @@ class Scheduler:
             store=asdict(self._store.statistics()),
             dispatcher=asdict(self._dispatcher.statistics()),
             watcher=asdict(self._watcher.statistics()),
+            reports=asdict(ReportsStatistics() if self._reports is None else self._reports.statistics()),
             lost=empty_statistics() if self._lost is None else self._lost.statistics(),
             problems=[*self._problems()],
+            notices=[*self._notices()],
         )
 
     def health(self) -> wire.Health:
         """Tell whether everything works, and what does not."""
         problems = self._problems()
         status = "draining" if self._turns.engine.draining else "degraded" if problems else "ok"
-        return wire.Health(status=status, version=__version__, problems=[*problems])
+        return wire.Health(status=status, version=__version__, problems=[*problems], notices=[*self._notices()])
+
+    def _notices(self) -> Sequence[str]:
+        return [notice for notice in (self._sentinel.notice,) if notice]
 
     def _problems(self) -> Sequence[str]:
         store = (self._turns.problem, self._turns.slowness, self._store.statistics().problem)
-        problems = [problem for problem in (*store, self._courier.problem) if problem]
+        broker = self._courier.problem or self._sentinel.problem
+        problems = [problem for problem in (*store, broker) if problem]
         watcher = self._watcher.statistics()
         if watcher.problem:
             problems.append(watcher.problem)
@@ -338,6 +381,8 @@ class Scheduler:
         async for workflow in self._archive.unfinished():
             engine.handle(WorkflowRecovered(workflow), self._clock.now())
             count += 1
+        # Whether their messages were sent is not known, and matters if the broker has lost its memory since.
+        self._courier.doubt(task_id for task_id, _, _ in engine.in_flight())
         self._recovered_s = time.monotonic() - begun
         if count:
             logger.info("recovered %d unfinished workflows in %.1f s: %r", count, self._recovered_s, engine)
@@ -366,6 +411,14 @@ class Scheduler:
         for workflow_id in batch.changed:
             self._archive.drop(workflow_id)
             self._listeners.notify(workflow_id)
+
+    def _emptied(self, reason: str) -> None:
+        """Have everything looked for that was in flight when the broker lost its memory."""
+        self._courier.emptied()
+        if self._lost is not None:
+            self._lost.doubt_all(reason)
+        else:
+            logger.error("%s: what was in flight may be lost, and nobody looks for it", reason)
 
     def _end(self) -> None:
         """Wake everybody who waits for something that will not happen any more in this process."""
@@ -400,10 +453,16 @@ def _store_of(database: str | Path | None) -> Store:
     return SqliteStore(Path(database))
 
 
-def _dispatcher_of(app: Any) -> Dispatcher:
+def _dispatcher_of(app: Any, reports: ReportReader | None) -> Dispatcher:
     from dyrygentd.transport.dispatcher import CeleryDispatcher
 
-    return CeleryDispatcher(_required(app))
+    return CeleryDispatcher(_required(app), reports=(lambda: None) if reports is None else reports.header)
+
+
+def _reports_of(app: Any) -> ReportReader:
+    from dyrygentd.transport.reports import RedisReports
+
+    return RedisReports(app)
 
 
 def _watcher_of(app: Any, *, value_bytes_max: int) -> ResultWatcher:

@@ -21,7 +21,7 @@ from dyrygentd.core.events import ClockStepped, DrainRequested, Event, SaveRefus
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DaemonUnreachable, StoreUnavailable
-from dyrygentd.ports import Clock, SteadyClock, Store
+from dyrygentd.ports import REPORTS_NOTE, Clock, SteadyClock, Store
 from dyrygentd.scheduler.limits import (
     CLOCK_STEP_S,
     LOOK_AT_CLOCK_S,
@@ -39,6 +39,7 @@ class Turns:
 
     Args:
         carry_out: Does the rest of a batch that is durable, without waiting.
+        reports_kept: Told up to where the workers' reports need not be read again.
 
     Attributes:
         engine: Asked by everybody, changed by `run` alone.
@@ -48,7 +49,14 @@ class Turns:
     """
 
     def __init__(
-        self, engine: Engine, store: Store, clock: Clock, limits: SchedulerLimits, *, carry_out: Callable[[Batch], None]
+        self,
+        engine: Engine,
+        store: Store,
+        clock: Clock,
+        limits: SchedulerLimits,
+        *,
+        carry_out: Callable[[Batch], None],
+        reports_kept: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.engine = engine
         self.problem = ""
@@ -58,6 +66,7 @@ class Turns:
         self._clock = clock
         self._limits = limits
         self._carry_out = carry_out
+        self._reports_kept = reports_kept
         self._inbox: deque[Event] = deque()
         self._awake = anyio.Event()
         self._finishing: dict[str, RunningWorkflow] = {}
@@ -158,6 +167,8 @@ class Turns:
                     for workflow in batch.finished:
                         self._finishing.pop(workflow.workflow_id, None)
                     self._carry_out(batch)
+                    if batch.reports_read:
+                        await self._remember_reports(batch.reports_read)
                 self._has_landed = True
             if self.engine.draining and self._is_quiet():
                 self._idle.set()
@@ -213,6 +224,8 @@ class Turns:
                     logger.error("nothing is dispatched until the database can be written: %s", error)
                 self.problem = str(error)
             except Exception as error:
+                if rest is not None:
+                    raise
                 # Not by the disk: trying the same again would go on for ever.
                 logger.error("the database refuses a transaction, whose workflows are saved one by one: %s", error)
                 rest = batch.rows()
@@ -284,6 +297,17 @@ class Turns:
             logger.error("workflow %s is set aside in memory only; on disk it is as it was: %s", workflow_id, again)
             del batch.save_workflows[workflow_id]
             batch.refused[workflow_id] = story
+
+    async def _remember_reports(self, offset: str) -> None:
+        """Note up to where the reports are worked in. If that fails they are read again after a restart, which is harmless."""
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._store.remember(REPORTS_NOTE, offset)
+        except StoreUnavailable as error:
+            # Whether the database can be written is told by the next transaction.
+            logger.info("how far the workers' reports were read is not noted: %s", error)
+        else:
+            self._reports_kept(offset)
 
     def _is_quiet(self) -> bool:
         """Tell whether nothing is in flight and what came of it is on disk."""

@@ -10,7 +10,7 @@ that is gone or hangs costs a call a timeout and not the thread.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -22,11 +22,21 @@ from kombu.transport.redis import Transport as RedisTransport
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.graph import Signature
-from dyrygentd.errors import BrokerUnavailable
+from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
 from dyrygentd.ports import DispatcherStatistics, TaskPlace
+from dyrygentd.transport.advice import with_advice
 from dyrygentd.transport.broadcast import PublishesOnce
 from dyrygentd.transport.message import MessageSender
-from dyrygentd.transport.redis import CONNECTION_ERRORS, Collected, MarkedPush, client_of, collecting, delivery_tag, is_wrong_type
+from dyrygentd.transport.redis import (
+    CONNECTION_ERRORS,
+    Collected,
+    MarkedPush,
+    SentinelGone,
+    client_of,
+    collecting,
+    delivery_tag,
+    is_wrong_type,
+)
 from dyrygentd.transport.redis_queues import RedisQueues, queues_of
 
 logger = logging.getLogger("dyrygentd.dispatcher")
@@ -54,21 +64,29 @@ class CeleryDispatcher:
     Args:
         socket_timeout_s: How long the broker may take for one answer.
         message_bytes_max: Longest message accepted for Redis.
+        reports: Returns what messages say about reporting, see `dyrygentd.ports.ReportReader.header`.
     """
 
     def __init__(
-        self, app: Any, *, socket_timeout_s: float = _SOCKET_TIMEOUT_S, message_bytes_max: int = _MESSAGE_BYTES_MAX
+        self,
+        app: Any,
+        *,
+        socket_timeout_s: float = _SOCKET_TIMEOUT_S,
+        message_bytes_max: int = _MESSAGE_BYTES_MAX,
+        reports: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self._app = app
         self._socket_timeout_s = socket_timeout_s
         self._message_bytes_max = message_bytes_max
-        self._sender = MessageSender(app)
+        self._sender = MessageSender(app, reports=reports)
         # The scheduler asks about each attempt twice, in its loop; large workflows repeat few signatures.
         self._routed = lru_cache(maxsize=_ROUTED_MAX)(lambda signature: self._sender.destination(signature).queue)
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._connection: Any = None
         self._producer: Any = None
         self._push: MarkedPush | None = None
+        self._sentinel: tuple[str, str] | None = None
+        self._pushes_with: tuple[str, str] | None = None
         self._collected: dict[str, Collected | MessageRefused] = {}
         self._published = self._repeated = self._refused = self._failures = 0
         self._publish_seconds = self._used_at = 0.0
@@ -85,11 +103,17 @@ class CeleryDispatcher:
 
         Raises:
             BrokerUnavailable: It is unknown whether any was sent; handing in the same messages again is safe.
+            BrokerEmptied: The broker has lost its memory, and nothing was sent.
         """
         begun = time.perf_counter()
-        work = self._publish_marked if self._exactly_once else self._publish_plainly
+        # The token of this moment: a broker that loses its memory while this waits for the thread does not get the messages.
+        sentinel = self._sentinel
+
+        def work() -> list[Outcome]:
+            return self._publish_marked(messages, sentinel) if self._exactly_once else self._publish_plainly(messages)
+
         try:
-            outcomes = await self._in_thread(lambda: work(messages))
+            outcomes = await self._in_thread(work)
         except BrokerUnavailable:
             self._failures += 1
             raise
@@ -154,13 +178,41 @@ class CeleryDispatcher:
 
         return await self._in_thread(take_back) if self._exactly_once and tasks else []
 
+    def guard(self, name: str, token: str) -> None:
+        """From now on publish only into a broker that has this token; on Redis only."""
+        self._sentinel = name, token
+
+    async def mark(self, name: str, token: str) -> None:
+        """Leave a token in the broker. Raises `BrokerUnavailable`."""
+        await self._with_push(lambda push: push.mark(name, token))
+
+    async def is_marked(self) -> bool:
+        """Tell whether the broker has the token. Raises `BrokerUnavailable`."""
+        return await self._with_push(MarkedPush.is_marked) is not False
+
+    async def cautions(self) -> Sequence[str]:
+        """Return what about the broker's configuration weakens the promises. Raises `BrokerUnavailable`."""
+        return await self._with_push(MarkedPush.cautions) or []
+
+    async def _with_push(self, work: Callable[[MarkedPush], T]) -> T | None:
+        def connected() -> T:
+            self._connect()
+            return work(self._marked_push(self._sentinel))
+
+        return await self._in_thread(connected) if self._exactly_once else None
+
+    def _marked_push(self, sentinel: tuple[str, str] | None) -> MarkedPush:
+        """Return what pushes over the present connection to a broker with this token."""
+        if self._push is None or self._pushes_with != sentinel:
+            self._push, self._pushes_with = MarkedPush(self._producer.channel, sentinel), sentinel
+        return self._push
+
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of workflows that will publish no more. Raises `BrokerUnavailable`."""
 
         def drop() -> None:
             self._connect()
-            if self._push is not None:
-                self._push.forget(workflow_ids)
+            self._marked_push(self._sentinel).forget(workflow_ids)
 
         if self._exactly_once and workflow_ids:
             await self._in_thread(drop)
@@ -191,13 +243,13 @@ class CeleryDispatcher:
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 
-    def _publish_marked(self, messages: Sequence[Publish]) -> list[Outcome]:
+    def _publish_marked(self, messages: Sequence[Publish], sentinel: tuple[str, str] | None) -> list[Outcome]:
         """Build messages, then push them in one script; a message is built once however often it is pushed.
 
         What would make the script's arguments too long gets no answer, and comes again.
         """
         self._connect()
-        assert self._push is not None
+        push = self._marked_push(sentinel)
         known, self._collected = self._collected, {}
         size = 0
         for message in messages:
@@ -207,7 +259,10 @@ class CeleryDispatcher:
             if size > _PUSH_BYTES_MAX:
                 break
         to_push = [entry for entry in self._collected.values() if isinstance(entry, Collected)]
-        pushed, refused = self._push.push(to_push)
+        try:
+            pushed, refused = push.push(to_push)
+        except SentinelGone:
+            raise BrokerEmptied("the broker has lost its memory, and nothing was sent") from None
         self._repeated += sum(bool(entry.queues) for entry in to_push) - pushed - len(refused)
         outcomes: list[Outcome] = []
         for task_id, entry in self._collected.items():
@@ -287,8 +342,6 @@ class CeleryDispatcher:
         self._connection = connection
         # Asking for a channel connects once; a producer that is given a connection tries for ever.
         producer = self._app.amqp.Producer(connection.channel(), auto_declare=False)
-        if self._exactly_once:
-            self._push = MarkedPush(producer.channel)
         self._producer = producer
 
     def _disconnect(self) -> None:
@@ -305,7 +358,7 @@ class CeleryDispatcher:
                 return work()
             except self._retriable as error:
                 self._disconnect()
-                raise BrokerUnavailable(f"cannot reach the broker: {_described(error)}") from error
+                raise BrokerUnavailable(with_advice(f"cannot reach the broker: {_described(error)}")) from error
 
         # A broker that hangs must not hang the caller's shutdown as well; the thread ends with the socket's timeout.
         return await anyio.to_thread.run_sync(guarded, limiter=self._one_at_a_time, abandon_on_cancel=True)

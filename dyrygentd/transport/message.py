@@ -4,6 +4,7 @@ Routing, serializers, compression, headers and the publish signals are Celery's 
 `apply_async` does besides: subscribing to each result in this process (celery#3808, #5320), and looking for a current task.
 """
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ from kombu.utils.json import loads
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Signature
-from dyrygentd.ports import WORKFLOW_STAMP
+from dyrygentd.ports import REPORTS_HEADER, WORKFLOW_STAMP
 
 #: What a task class may set about its messages; the same attributes as `celery.app.task.extract_exec_options` reads.
 _TASK_OPTIONS: Final = (
@@ -30,7 +31,9 @@ _TASK_OPTIONS: Final = (
     "soft_time_limit",
 )
 #: What a message says about itself. Celery lets the option ``headers`` replace it, and a result under another id is never seen.
-_OWN_HEADERS: Final = frozenset({"id", "task", "root_id", "parent_id", "group", "retries", "eta", "lang", "ignore_result"})
+_OWN_HEADERS: Final = frozenset({"id", "task", "root_id", "parent_id", "group", "retries", "eta", "lang", "ignore_result"}) | {
+    REPORTS_HEADER
+}
 
 #: These run another task on each item of a list.
 _MAPS: Final = frozenset({"celery.map", "celery.starmap"})
@@ -62,10 +65,15 @@ class Destination(NamedTuple):
 
 
 class MessageSender:
-    """Builds the message of a node and gives it to a kombu producer."""
+    """Builds the message of a node and gives it to a kombu producer.
 
-    def __init__(self, app: Any) -> None:
+    Args:
+        reports: Returns what the message says under `REPORTS_HEADER`, or None.
+    """
+
+    def __init__(self, app: Any, *, reports: Callable[[], Mapping[str, Any] | None] = lambda: None) -> None:
         self._app = app
+        self._reports = reports
         self._task_options: dict[str, dict[str, Any]] = {}
         # Members of a group after a group share one long list as their input: it is parsed once.
         self._parse_input = lru_cache(maxsize=4)(loads)
@@ -90,6 +98,10 @@ class MessageSender:
         expires = options.pop("expires", None)
         if expires is not None:
             options["expiration"] = self._seconds_until(expires)
+        reports = self._reports()
+        if reports is not None:
+            # Celery sends headers that it does not know along with the retries of a task.
+            options["headers"] = {**(options.get("headers") or {}), REPORTS_HEADER: reports}
         # Without a stored result nobody would ever learn that the task is done.
         options.pop("ignore_result", None)
         message = app.amqp.create_task_message(

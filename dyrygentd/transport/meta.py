@@ -55,6 +55,12 @@ def event_of_meta(task_id: str, meta: dict[str, Any]) -> TaskEvent | None:
     return TaskReported(task_id, status)
 
 
+def event_of_failure(task_id: str, error: str, exception: str) -> TaskFailed:
+    """Read a failure of which no more than these words is known."""
+    kind = FailureKind.INFRASTRUCTURE if exception in _INFRASTRUCTURE else FailureKind.TASK
+    return TaskFailed(task_id, _one_line(error), exception, kind, _cause(exception, ""))
+
+
 def event_of_undecodable(task_id: str, error: BaseException) -> TaskEvent:
     """Read a result that the backend cannot decode: it is there, final or not, and nobody will ever be able to read it."""
     return TaskFailed(task_id, f"the stored result cannot be decoded: {_one_line(error)}")

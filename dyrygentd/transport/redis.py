@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import anyio
@@ -39,6 +40,7 @@ from redis.exceptions import RedisError, ResponseError
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.ports import Emit, WatcherStatistics
+from dyrygentd.transport.advice import with_advice
 from dyrygentd.transport.meta import (
     event_of_long_payload,
     event_of_meta,
@@ -57,18 +59,22 @@ CONNECTION_ERRORS: Final = (RedisError,)
 #: How long a marker outlives the last push of its workflow: longer than any outage after which somebody would still resume.
 _MARKER_TTL_S: Final = 30 * 24 * 3600
 
-#: ARGV: the markers' TTL; how many messages; for each message the marker's index among KEYS, the node, the attempt, the message,
-#: how many queues, and their indexes; then pairs of a key's index and the milliseconds after which it expires. Returns how many
-#: were pushed, and pairs of the number of a refused message and the error.
+#: KEYS begin with that of the sentinel. ARGV: its token, empty if it is not asked for; the markers' TTL; how many messages; for
+#: each message the marker's index among KEYS, the node, the attempt, the message, how many queues, and their indexes; then pairs
+#: of a key's index and the milliseconds after which it expires. Returns how many were pushed, and pairs of the number of a
+#: refused message and the error; -1 alone if the sentinel is gone.
 _PUSH_SCRIPT: Final = """
-local answer, pushed, at = {0}, 0, 3
-for number = 1, tonumber(ARGV[2]) do
+if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then
+    return {-1}
+end
+local answer, pushed, at = {0}, 0, 4
+for number = 1, tonumber(ARGV[3]) do
     local marker, node, attempt, last = KEYS[tonumber(ARGV[at])], ARGV[at + 1], tonumber(ARGV[at + 2]), at + 4 + ARGV[at + 4]
     local before = tonumber(redis.call('HGET', marker, node) or 0)
     -- Version 0.1 had a field for each attempt, and a workflow of its may still run.
     if attempt > before and redis.call('HEXISTS', marker, node .. ':' .. ARGV[at + 2]) == 0 then
         redis.call('HSET', marker, node, ARGV[at + 2])
-        redis.call('EXPIRE', marker, ARGV[1])
+        redis.call('EXPIRE', marker, ARGV[2])
         local problem
         for queue = at + 5, last do
             local result = redis.pcall('LPUSH', KEYS[tonumber(ARGV[queue])], ARGV[at + 3])
@@ -98,6 +104,10 @@ end
 answer[1] = pushed
 return answer
 """
+
+
+class SentinelGone(Exception):
+    """The server does not have the token that was left there."""
 
 
 class UndeliverableMessage(Exception):
@@ -184,11 +194,13 @@ class MarkedPush:
     Args:
         channel: A kombu Redis channel. Its connection pool brings along password, TLS and database as the app has configured
             them.
+        sentinel: The name and the token that tell a server with its memory from one without; None not to ask.
     """
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, channel: Any, sentinel: tuple[str, str] | None = None) -> None:
         self._client = client_of(channel)
         self._prefix: str = channel.global_keyprefix
+        self._sentinel = sentinel
         self._script = self._client.register_script(_PUSH_SCRIPT)
 
     def push(self, messages: Sequence[Collected]) -> tuple[int, dict[str, str]]:
@@ -196,16 +208,18 @@ class MarkedPush:
 
         Raises:
             redis.RedisError: It is unknown what was pushed.
+            SentinelGone: The server has lost its memory, and nothing was pushed.
         """
         sent = [collected for collected in messages if collected.queues]
         if not sent:
             return 0, {}
-        keys: dict[str, int] = {}
+        name, token = self._sentinel or ("", "")
+        keys: dict[str, int] = {self._sentinel_key(name): 1}
 
         def index(key: str) -> int:
             return keys.setdefault(key, len(keys) + 1)
 
-        arguments: list[str | int] = [_MARKER_TTL_S, len(sent)]
+        arguments: list[str | int] = [token, _MARKER_TTL_S, len(sent)]
         expires_ms: dict[str, int] = {}
         for collected in sent:
             publish = collected.message
@@ -215,6 +229,8 @@ class MarkedPush:
         for key, milliseconds in expires_ms.items():
             arguments += [index(self._prefix + key), milliseconds]
         pushed, *refused = self._script(keys=list(keys), args=arguments)
+        if int(pushed) < 0:
+            raise SentinelGone
         errors = {
             sent[number - 1].message.task_id: f"Redis refuses it: {error.decode(errors='replace')}"
             for number, error in zip(refused[::2], refused[1::2], strict=True)
@@ -224,6 +240,39 @@ class MarkedPush:
     def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of these workflows. Raises ``redis.RedisError``."""
         self._client.unlink(*[self._marker(workflow_id) for workflow_id in workflow_ids])
+
+    def mark(self, name: str, token: str) -> None:
+        """Leave a token. Raises ``redis.RedisError``."""
+        self._client.set(self._sentinel_key(name), token)
+
+    def is_marked(self) -> bool:
+        """Tell whether the token is there. Raises ``redis.RedisError``."""
+        if self._sentinel is None:
+            return True
+        name, token = self._sentinel
+        return bool(self._client.get(self._sentinel_key(name)) == token.encode())
+
+    def cautions(self) -> list[str]:
+        """Return what about the server weakens *published once*. Raises ``redis.RedisError``."""
+        try:
+            memory, persistence = self._client.info("memory"), self._client.info("persistence")
+        except ResponseError:
+            return []  # Not everybody may ask.
+        policy = memory.get("maxmemory_policy", "noeviction")
+        found = []
+        if policy != "noeviction" and memory.get("maxmemory"):
+            found.append(
+                f"the broker may drop messages when its memory is full (maxmemory-policy {policy}): set it to noeviction"
+            )
+        if not persistence.get("aof_enabled"):
+            found.append(
+                "the broker keeps no append-only file: after a crash it has forgotten tasks, which are then looked for;"
+                " set appendonly to yes"
+            )
+        return found
+
+    def _sentinel_key(self, name: str) -> str:
+        return f"{self._prefix}dyrygentd:sentinel:{name}"
 
     def _marker(self, workflow_id: str) -> str:
         return f"{self._prefix}dyrygentd:published:{workflow_id}"
@@ -341,7 +390,8 @@ class RedisResultWatcher:
         self._task_of: dict[bytes, str] = {}
         self._to_subscribe: deque[str] = deque()
         self._to_unsubscribe: deque[bytes] = deque()
-        self._to_read: deque[str] = deque()
+        #: In order, each once.
+        self._to_read: dict[str, None] = {}
         self._subscriptions_changed = anyio.Event()
         self._confirmed = anyio.Event()
         self._beat_channel = b""
@@ -444,8 +494,7 @@ class RedisResultWatcher:
                 elif channel == self._beat_channel:
                     self._last_beat_at = anyio.current_time()
             elif message["type"] == "subscribe" and channel in self._task_of:
-                self._to_read.append(self._task_of[channel])
-                self._confirmed.set()
+                self._read_soon(self._task_of[channel])
 
     async def _keep_subscribed(self, pubsub: Any) -> None:
         while True:
@@ -469,7 +518,10 @@ class RedisResultWatcher:
                 await self._confirmed.wait()
             if len(self._to_read) < _SLICE:
                 await anyio.sleep(_READ_AFTER_S)
-            await self._read(client, _taken(self._to_read), "read")
+            task_ids = list(islice(self._to_read, _SLICE))
+            for task_id in task_ids:
+                del self._to_read[task_id]
+            await self._read(client, task_ids, "read")
 
     async def _beat(self, client: Any) -> None:
         pace = self._pace
@@ -509,16 +561,32 @@ class RedisResultWatcher:
             self._take_long(task_id, len(payload), payload[:_BEGINNING_BYTES], path)
             return
         try:
-            event = event_of_meta(task_id, self._backend.decode_result(payload))
+            meta = self._backend.decode_result(payload)
+            if not isinstance(meta["status"], str):
+                raise TypeError(f"its state is {meta['status']!r}")
+            event = event_of_meta(task_id, meta)
         except Exception as error:
             # Whatever the serializer raises.
+            if path == "pushed":
+                self._read_soon(task_id)
+                return
             self._undecodable += 1
             event = event_of_undecodable(task_id, error)
         if event is not None:
             self._emit_event(event, path)
 
+    def _read_soon(self, task_id: str) -> None:
+        """Have the key read: by this session, or by the next one, which reads all.
+
+        Also for what was pushed and cannot be decoded: anybody can publish anything on a channel, and what is stored decides.
+        """
+        self._to_read[task_id] = None
+        self._confirmed.set()
+
     def _take_long(self, task_id: str, size: int, beginning: bytes, path: str) -> None:
-        if task_id in self._watched:
+        if path == "pushed" and not state_of_payload(beginning):
+            self._read_soon(task_id)
+        elif task_id in self._watched:
             self._emit_event(event_of_long_payload(task_id, size, beginning), path)
 
     def _emit_event(self, event: TaskEvent, path: str) -> None:
@@ -537,7 +605,7 @@ class RedisResultWatcher:
         self._emit([event])
 
     def _note_problem(self, error: BaseException) -> None:
-        problem = f"results cannot be received: {str(error) or type(error).__name__}"
+        problem = with_advice(f"results cannot be received: {str(error) or _NO_ANSWER.get(type(error), type(error).__name__)}")
         if not self._problem:
             is_expected = isinstance(error, RedisError | OSError | _Silent)
             story = None if is_expected else error
@@ -550,6 +618,9 @@ class RedisResultWatcher:
         self._problem = ""
 
 
+_NO_ANSWER: Final[dict[type[BaseException], str]] = {TimeoutError: "the server does not answer"}
+
+
 async def _send(pubsub: Any, command: str, channels: Sequence[bytes]) -> None:
     """Send a command past redis-py's bookkeeping.
 
@@ -559,12 +630,21 @@ async def _send(pubsub: Any, command: str, channels: Sequence[bytes]) -> None:
     connection = pubsub.connection
     if connection is None or not connection.is_connected:
         raise redis.ConnectionError("the connection was lost")
-    await connection.send_command(command, *channels)
+    try:
+        await connection.send_command(command, *channels)
+    except (RuntimeError, AttributeError) as error:
+        # What uvloop says of a transport that was closed a moment ago, and redis-py of its writer that is None by now.
+        raise redis.ConnectionError(f"the connection was lost: {error}") from error
 
 
 def _pool_like(backend: Any, timeout_s: float) -> Any:
     """Make an asyncio connection pool with the parameters that Celery's backend uses for its own."""
-    parameters = dict(backend.connparams)
+    return asyncio_pool(backend.connparams, timeout_s)
+
+
+def asyncio_pool(parameters: Mapping[str, Any], timeout_s: float) -> Any:
+    """Make an asyncio connection pool without patience from the parameters of a blocking one."""
+    parameters = dict(parameters)
     connection_class = _ASYNCIO_CLASSES.get(parameters.pop("connection_class", redis.Connection))
     if connection_class is None:
         connection_class = redis.asyncio.Connection

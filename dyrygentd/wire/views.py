@@ -230,11 +230,12 @@ class Submitted(Struct):
 
 
 class Health(Struct):
-    """Whether the daemon does its work; ``problems`` says what keeps it from that."""
+    """Whether the daemon does its work; ``problems`` says what keeps it from that, ``notices`` what else people should know."""
 
     status: str
     version: str
     problems: list[str] = []
+    notices: list[str] = []
 
 
 class Statistics(Struct):
@@ -248,6 +249,8 @@ class Statistics(Struct):
     watcher: dict[str, Any]
     lost: dict[str, Any] = {}
     problems: list[str] = []
+    notices: list[str] = []
+    reports: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)

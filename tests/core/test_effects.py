@@ -1,7 +1,7 @@
 """A batch that cannot be saved waits and is merged with the next one; its order of effects stays a promise."""
 
 from dyrygentd.core.effects import Batch
-from dyrygentd.core.events import TaskReported, TaskRevoked, TaskSucceeded
+from dyrygentd.core.events import ReportsRead, TaskReported, TaskRevoked, TaskSucceeded
 from tests.core.conversation import Conversation, cancel
 
 
@@ -29,6 +29,23 @@ def test_merge_keeps_the_newest_rows_and_all_effects(conversation: Conversation)
     assert {workflow_id: record.document for workflow_id, record in waiting.save_workflows.items()} == dict.fromkeys(
         "wv", b"document"
     )
+
+
+def test_place_in_the_reports_is_an_effect(conversation: Conversation) -> None:
+    """It comes with the batch that has what was reported, alone it is worth a turn, and of two the later counts."""
+    conversation.tell(conversation.submission("a"))
+    conversation.take()
+    conversation.tell(TaskSucceeded("w/a", b"1"), ReportsRead("0-1"))
+    waiting = conversation.take()
+    assert (waiting.reports_read, [workflow.workflow_id for workflow in waiting.finished]) == ("0-1", ["w"])
+    waiting.merge(Batch())
+    assert waiting.reports_read == "0-1"
+    conversation.tell(ReportsRead("0-2"))
+    later = conversation.take()
+    assert later
+    assert later.row_count == 0
+    waiting.merge(later)
+    assert waiting.reports_read == "0-2"
 
 
 def test_merge_drops_what_ended_before_it_was_sent(conversation: Conversation) -> None:

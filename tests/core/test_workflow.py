@@ -156,3 +156,15 @@ def _running(graph: Graph, *, value_bytes_max: int = 1000) -> RunningWorkflow:
     workflow = RunningWorkflow(workflow_id="w", name="w", graph=graph, created_at=1.0, value_bytes_max=value_bytes_max)
     workflow.begin(1.0)
     return workflow
+
+
+def test_next_try_is_known_until_something_else_is(conversation: Conversation) -> None:
+    """The state that is stored knows less than the report of the same; another one, or the end, makes it void."""
+    conversation.submit("a")
+    workflow = conversation.workflow()
+    conversation.tell(TaskReported("w/a", "RETRY", "w@h", 60.0), TaskReported("w/a", "RETRY"))
+    assert (workflow.reported, workflow.next_tries) == ({0: "RETRY"}, {0: (60.0, "w@h")})
+    conversation.tell(TaskReported("w/a", "STARTED"))
+    assert workflow.next_tries == {}
+    conversation.tell(TaskReported("w/a", "RETRY", "", 90.0), TaskSucceeded("w/a", b"1"))
+    assert (workflow.reported, workflow.next_tries) == ({}, {})

@@ -35,7 +35,8 @@ class Site:
 
 
 @contextmanager
-def _running_site(*, workers: int) -> Iterator[Site]:
+def running_site(*, workers: int) -> Iterator[Site]:
+    """Run a server, and so many workers on it."""
     with ExitStack() as exits:
         directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
         exits.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -54,21 +55,21 @@ def _running_site(*, workers: int) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     """A server and workers, shared by the module: tests leave them as they are."""
-    with _running_site(workers=2 if IS_FULL else 1) as site:
+    with running_site(workers=2 if IS_FULL else 1) as site:
         yield site
 
 
 @pytest.fixture
 def own_site() -> Iterator[Site]:
     """A server and a worker of this test alone, which it may maltreat."""
-    with _running_site(workers=1) as site:
+    with running_site(workers=1) as site:
         yield site
 
 
 @pytest.fixture
 def quiet_site() -> Iterator[Site]:
     """A server of this test alone, without workers."""
-    with _running_site(workers=0) as site:
+    with running_site(workers=0) as site:
         yield site
 
 

@@ -14,7 +14,7 @@ from dyrygentd.canvas import NodeRef
 from dyrygentd.client.sync import Handle
 from dyrygentd.core.policy import OnFailure, Retry, WorkflowPolicy
 from dyrygentd.errors import RemoteError
-from tests.integration.conftest import Site, _running_site
+from tests.integration.conftest import Site, running_site
 from tests.support import tasks
 from tests.support.apps import closing
 from tests.support.daemon import Daemon
@@ -56,7 +56,7 @@ class Control:
 @pytest.fixture(scope="module")
 def worked_site() -> Iterator[Site]:
     """A server with two workers of three processes each."""
-    with _running_site(workers=0) as site:
+    with running_site(workers=0) as site:
         workers = [
             CeleryWorker(
                 site.server.url,

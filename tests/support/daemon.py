@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,26 +16,41 @@ from dyrygentd.daemon.embedded import ChildProcess
 ROOT = Path(__file__).parents[2]
 
 
+class DaemonEnded(AssertionError):
+    """The daemon ended by itself."""
+
+
 class Daemon:
     """``dyrygentd serve`` in a directory of its own; tells that it is ready by systemd's protocol, as to systemd.
 
     Args:
         arguments: Flags of ``serve``; socket and database are in ``directory`` unless they say otherwise.
         environment: Added to this process's own.
+        module: What is run instead of the daemon's own module; it takes the same arguments.
+
+    Attributes:
+        environment: The whole of it; what is changed counts from the next start on.
     """
 
-    def __init__(self, arguments: Sequence[str], *, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        module: str = "dyrygentd",
+    ) -> None:
         self.directory = directory
         self.socket_path = directory / "dyrygentd.sock"
         self.database_path = directory / "state.db"
         self.log_path = directory / "daemon.log"
         self._notify_path = directory / "notify.sock"
         defaults = ["--socket", str(self.socket_path), "--database", str(self.database_path)]
-        self._command = [sys.executable, "-m", "dyrygentd", "serve", *defaults, *arguments]
+        self._command = [sys.executable, "-m", module, "serve", *defaults, *arguments]
         # The daemon runs elsewhere, and finds the tests' modules nevertheless.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         notify = {"NOTIFY_SOCKET": str(self._notify_path)}
-        self._environment = {**os.environ, "PYTHONPATH": path, **(environment or {}), **notify}
+        self.environment = {**os.environ, "PYTHONPATH": path, **(environment or {}), **notify}
         self._child: ChildProcess | None = None
         self.notifications: list[str] = []
 
@@ -62,20 +78,25 @@ class Daemon:
         self._notify_path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(str(self._notify_path))
-            notify.settimeout(timeout_s)
+            notify.settimeout(0.1)
             self.launch()
-            try:
-                while True:
+            deadline = time.monotonic() + timeout_s
+            while True:
+                try:
                     self.notifications.append(notify.recv(4096).decode())
+                except TimeoutError:
+                    if not self.is_alive:
+                        raise DaemonEnded(f"the daemon ended before it was ready:\n{self.log()}") from None
+                    if time.monotonic() > deadline:
+                        raise AssertionError(f"the daemon did not get ready:\n{self.log()}") from None
+                else:
                     if "READY=1" in self.notifications[-1]:
                         return
-            except TimeoutError:
-                raise AssertionError(f"the daemon did not get ready:\n{self.log()}") from None
 
     def launch(self) -> None:
         """Start it and do not wait."""
         self._child = ChildProcess(
-            self._command, output=self.log_path, environment=self._environment, working_directory=self.directory
+            self._command, output=self.log_path, environment=self.environment, working_directory=self.directory
         )
 
     def stop(self, *, timeout_s: float = 30) -> int:

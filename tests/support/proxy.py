@@ -48,8 +48,23 @@ class CuttingProxy:
         with self._lock:
             self._to_cut.extend(word.encode() for word in words)
 
+    def forget_cuts(self) -> int:
+        """Cut nothing more; return how many words were not met."""
+        with self._lock:
+            left = len(self._to_cut)
+            self._to_cut.clear()
+            return left
+
+    def cut_all(self) -> int:
+        """Cut every connection; return how many there were."""
+        with self._lock:
+            _shut(*self._open)
+            return len(self._open) // 2
+
     def _start(self, work: "object", *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]
+        # Those that have ended need not be joined, and a long test makes thousands.
+        self._threads = [one for one in self._threads if one.is_alive()]
         self._threads.append(thread)
         thread.start()
 
@@ -58,7 +73,13 @@ class CuttingProxy:
             while True:
                 client, _ = self._socket.accept()
                 server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                server.connect(str(self._server))
+                try:
+                    server.connect(str(self._server))
+                except OSError:
+                    # As the server itself would: it is away, and comes back.
+                    client.close()
+                    server.close()
+                    continue
                 with self._lock:
                     self._open += [client, server]
                 doomed = threading.Event()
@@ -74,7 +95,7 @@ class CuttingProxy:
                         self._to_cut.remove(found)
                         doomed.set()
                 server.sendall(received)
-        _shut(client, server)
+        self._close(client, server)
 
     def _forward_replies(self, server: socket.socket, client: socket.socket, doomed: threading.Event) -> None:
         with contextlib.suppress(OSError):
@@ -83,7 +104,18 @@ class CuttingProxy:
                     self.cuts += 1
                     break
                 client.sendall(received)
+        self._close(client, server)
+
+    def _close(self, client: socket.socket, server: socket.socket) -> None:
+        """End a connection in both directions; the second of its two threads closes it."""
         _shut(client, server)
+        with self._lock:
+            if client in self._open:
+                self._open.remove(client)
+                self._open.remove(server)
+            else:
+                client.close()
+                server.close()
 
 
 class TcpGate:

@@ -160,6 +160,10 @@ class Executions:
         """Return ``{task_id: clock at its last end}``, by return or by exception."""
         return self._numbers("finished")
 
+    def ended(self) -> dict[str, int]:
+        """Return ``{task_id: clock at its first end}``, by return or by exception."""
+        return self._numbers("ended")
+
     def most_at_once(self, task_ids: Iterable[str]) -> int:
         """Return how many of these tasks were executed at one time at most; those that did not finish are left out."""
         started, finished = self.started(), self.finished()
@@ -169,7 +173,7 @@ class Executions:
 
     def clear(self) -> None:
         """Forget all records."""
-        self._client.delete(*(PREFIX + name for name in ("executions", "started", "finished", "clock")))
+        self._client.delete(*(PREFIX + name for name in ("executions", "started", "finished", "ended", "clock")))
 
     def release(self, key: str, *, count: int = 1, value: str = "") -> None:
         """Open the gate for so many ``wait_for(key)`` tasks, which return the value."""

@@ -4,7 +4,8 @@ Workers run ``celery -A tests.support.tasks worker``; the environment says where
 are. A task costs one round trip for its record if it is instantaneous, else two (start and end).
 
 Records, all under ``test:``: ``executions`` {task id: count}, ``started`` {task id: number at the first start},
-``finished`` {task id: number at the last end}. Numbers come from one clock, so they order events across workers.
+``finished`` {task id: number at the last end}, ``ended`` {task id: number at the first end}. Numbers come from one clock, so they
+order events across workers.
 """
 
 import json
@@ -27,7 +28,9 @@ redis.call('HINCRBY', KEYS[1] .. 'executions', ARGV[1], 1)
 redis.call('HSETNX', KEYS[1] .. 'started', ARGV[1], redis.call('INCR', KEYS[1] .. 'clock'))
 """
 _FINISH = """
-redis.call('HSET', KEYS[1] .. 'finished', ARGV[1], redis.call('INCR', KEYS[1] .. 'clock'))
+local now = redis.call('INCR', KEYS[1] .. 'clock')
+redis.call('HSET', KEYS[1] .. 'finished', ARGV[1], now)
+redis.call('HSETNX', KEYS[1] .. 'ended', ARGV[1], now)
 """
 
 

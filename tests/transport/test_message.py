@@ -13,7 +13,7 @@ from celery.signals import after_task_publish, before_task_publish
 from kombu.entity import Exchange, Queue
 
 from dyrygentd.core.events import MessagePublished
-from dyrygentd.ports import WORKFLOW_STAMP
+from dyrygentd.ports import REPORTS_HEADER, WORKFLOW_STAMP
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from tests.support import tasks
 from tests.transport.conftest import publish_of
@@ -261,3 +261,14 @@ async def test_sent_event(app: Celery, dispatcher: CeleryDispatcher, queued: Loo
     assert told is not None
     event = json.loads(base64.b64decode(json.loads(told["data"])["body"]))
     assert (event["type"], event["uuid"], event["queue"]) == ("task-sent", _TASK_ID, "celery")
+
+
+async def test_place_for_reports(app: Celery, queued: Look, client: redis.Redis) -> None:
+    """Messages say where a worker reports, beside the user's headers, and nobody else's word for it counts."""
+    signature = tasks.echo.s(1).set(headers={"x-trace": "abc", REPORTS_HEADER: {"stream": "forged", "in": "broker"}})
+    place = {"stream": "dyrygentd:reports:db", "in": "backend"}
+    for expected in (place, None):
+        dispatcher = CeleryDispatcher(app, reports=lambda expected=expected: expected)  # type: ignore[misc]
+        client.flushall()
+        headers = (await _ours(dispatcher, signature, queued, client))["headers"]
+        assert (headers["x-trace"], headers.get(REPORTS_HEADER)) == ("abc", expected)

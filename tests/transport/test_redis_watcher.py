@@ -1,5 +1,6 @@
 """The guards of the Redis watcher, each on a real server that is made to misbehave."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -8,11 +9,12 @@ from typing import Any
 import anyio
 import pytest
 import redis
+import redis.asyncio
 from celery import Celery
 
 from dyrygentd.core.events import TaskFailed, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.transport.redis import Pace, RedisResultWatcher
+from dyrygentd.transport.redis import Pace, RedisResultWatcher, _send
 from tests.support.apps import closing
 from tests.support.following import Told, eventually, following
 from tests.support.tasks import create_app, records
@@ -301,6 +303,24 @@ async def test_sweep_finds_what_was_never_published(celery_app: Celery, store: S
     assert watcher.statistics().swept == 1
 
 
+async def test_sending_meets_the_loss_of_the_connection(redis_server: EmbeddedServer) -> None:
+    """A connection that is lost while something is sent is an outage, in whatever words the libraries tell of it."""
+    async with redis.asyncio.Redis(unix_socket_path=str(redis_server.socket_path), socket_timeout=5) as client:
+        for lose in (lambda connection: connection.disconnect(nowait=True), _close_transport):
+            pubsub = client.pubsub()
+            await pubsub.subscribe("first")
+            sending, _ = await asyncio.gather(
+                _send(pubsub, "SUBSCRIBE", [b"second"]), lose(pubsub.connection), return_exceptions=True
+            )
+            # Whether it was sent before depends on Python's version.
+            assert sending is None or isinstance(sending, redis.ConnectionError), repr(sending)
+            await pubsub.aclose()
+
+
+async def _close_transport(connection: Any) -> None:
+    connection._writer.transport.abort()
+
+
 # --- strange contents -----------------------------------------------------------------------------------------------
 
 
@@ -316,6 +336,7 @@ async def test_undecodable(payload: str, path: str, celery_app: Celery, store: S
         watcher.watch(["bad", "good"])
         if path == "pushed":
             await _ready(watcher, told, store)
+            server.set(key, payload)
             server.publish(key, payload)
         store("good")
         await told.wait_final("bad", "good")
@@ -323,6 +344,24 @@ async def test_undecodable(payload: str, path: str, celery_app: Celery, store: S
     assert isinstance(bad, TaskFailed)
     assert "cannot be decoded" in bad.error
     assert watcher.statistics().undecodable == 1
+
+
+@pytest.mark.parametrize("payload", [b"{", b"null", b'{"status": 7}', b"\xff\x00", b"", b"[" * 1_000_000])
+async def test_noise_on_a_channel(payload: bytes, celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """What is published and makes no sense is no result: anybody can publish, and what is stored decides."""
+    watcher = _watcher(celery_app)
+    async with following(watcher) as told:
+        watcher.watch(["task"])
+        await _ready(watcher, told, store)
+        for _ in range(3):
+            server.publish(celery_app.backend.get_key_for_task("task"), payload)
+        await _ready(watcher, told, store)
+        assert "task" not in told.final()
+        store("task")
+        await told.wait_final("task")
+    [event] = [event for event in told.events if event.task_id == "task"]
+    assert isinstance(event, TaskSucceeded)
+    assert watcher.statistics().undecodable == 0
 
 
 @pytest.mark.parametrize("path", ["pushed", "read"])

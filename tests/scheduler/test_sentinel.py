@@ -1,0 +1,108 @@
+"""A broker that has lost its memory: noticed before anything is pushed into it, and nothing is sent twice because of it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from dyrygentd.core.effects import Publish
+from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.ports import Store
+from dyrygentd.scheduler import sentinel
+from dyrygentd.testing import FakeBroker, FakeWatcher, MemoryStore
+from tests.scheduler.support import Ambiguous, definition, limits, published, scheduler, settle, until
+
+pytestmark = pytest.mark.anyio
+
+_QUICK = limits(lost_after_s=60.0, lost_confirm_s=0.05)
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentinel, "_LOOK_EVERY_S", 0.01)
+
+
+async def test_first_start_raises_no_alarm(store: Store) -> None:
+    """A broker that never had a token gets one, and so it has after a restart."""
+    broker = FakeBroker()
+    for _ in range(2):
+        async with scheduler(broker, store) as running:
+            await until(lambda: bool(broker.marks))
+            assert (await (await running.submit(definition("a"))).wait(timeout_s=5)).state == "succeeded"
+            assert running.statistics().engine["broker_emptied"] == 0
+            assert running.health().notices == []
+
+
+async def test_emptied_while_nothing_is_published(store: Store) -> None:
+    """What was in flight is looked for at once: what a worker has goes on, what nobody has is lost."""
+    broker = FakeBroker(holds=True)
+    async with scheduler(broker, store, inspector=broker.inspector, limits=_QUICK) as running:
+        handle = await running.submit(definition("gone; has", prefix="p"))
+        await until(lambda: running.statistics().engine["nodes"]["dispatched"] == 2)
+        await until(lambda: bool(broker.marks))
+        broker.lose("p/gone")
+        broker.empty()
+        await until(lambda: running.statistics().engine["counters"]["lost"] == 1)
+        assert running.statistics().engine["broker_emptied"] == 1
+        assert "emptied" in running.health().notices[0]
+        assert running.health().status == "ok"
+        node = await running.node(handle.id, "gone")
+        assert (node.state, node.hold) == ("held", "lost")
+        broker.let_go("p/has")
+        await handle.retry("gone")
+        await until(lambda: len(broker.published) == 3)
+        broker.let_go()
+        assert (await handle.wait(timeout_s=5)).state == "succeeded"
+
+
+async def test_emptied_before_a_push(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The push itself notices, whatever the looks do; what was never sent is sent into the broker that has a token again."""
+    monkeypatch.setattr(sentinel, "_LOOK_EVERY_S", 3600.0)
+    broker = FakeBroker()
+    async with scheduler(broker, store, limits=_QUICK) as running:
+        assert (await (await running.submit(definition("a"))).wait(timeout_s=5)).state == "succeeded"
+        broker.empty()
+        assert (await (await running.submit(definition("b"))).wait(timeout_s=5)).state == "succeeded"
+        assert running.statistics().engine["broker_emptied"] == 1
+    assert published(broker) == ["a", "b"]
+
+
+async def test_emptied_while_no_daemon_ran(store: Store, reopen: object) -> None:
+    """A daemon that starts on an emptied broker knows, since the token is on its disk."""
+    broker = FakeBroker(holds=True, has_worker=False)
+    async with scheduler(broker, store) as running:
+        handle = await running.submit(definition("a", prefix="p"))
+        await until(lambda: bool(broker.marks) and running.statistics().engine["nodes"]["dispatched"] == 1)
+        await settle()
+        workflow_id = handle.id
+    broker.empty()
+    broker.watcher = FakeWatcher(broker)
+    assert callable(reopen)
+    async with scheduler(broker, reopen(), inspector=broker.inspector, limits=_QUICK) as running:
+        await until(lambda: running.statistics().engine["counters"]["lost"] == 1)
+        assert (await running.node(workflow_id, "a")).hold == "lost"
+
+
+async def test_push_whose_answer_was_cut_before_the_emptying_is_not_repeated() -> None:
+    """A message that was perhaps sent before the broker lost its memory is looked for, and not sent again."""
+    broker = FakeBroker(holds=True)
+    dispatcher = _CutThenEmptied(broker)
+    async with scheduler(broker, MemoryStore(), dispatcher=dispatcher, inspector=broker.inspector, limits=_QUICK) as running:
+        await until(lambda: bool(broker.marks))
+        handle = await running.submit(definition("a", prefix="p"))
+        await until(lambda: running.statistics().engine["broker_emptied"] == 1)
+        await until(lambda: running.statistics().engine["nodes"]["dispatched"] == 1)
+        await settle()
+        broker.let_go()
+        assert (await handle.wait(timeout_s=5)).state == "succeeded"
+    assert published(broker) == ["a"]
+
+
+class _CutThenEmptied(Ambiguous):
+    """The broker takes a message, its answer is cut, and before anybody asks again it is empty."""
+
+    async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
+        try:
+            return await super().publish(messages)
+        finally:
+            if not self.times and not self._broker.memory:
+                self._broker.empty()

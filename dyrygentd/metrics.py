@@ -60,6 +60,8 @@ CATALOGUE: Final = (
     _Entry(_C, "store", "commits", "dyrygentd_commits", "Transactions made durable"),
     _Entry(_C, "store", "rows", "dyrygentd_saved_rows", "Rows written"),
     _Entry(_C, "store", "journal_entries", "dyrygentd_journal_entries", "Entries written to the journals of workflows"),
+    _Entry(_G, "engine", "saving_s", "dyrygentd_present_commit_seconds", "How long the present transaction has been waiting"),
+    _Entry(_C, "counters", "clock_steps", "dyrygentd_clock_steps", "Times that somebody set the clock of this machine"),
     _Entry(_C, "store", "commit_seconds", "dyrygentd_commit_seconds", "Time spent on transactions"),
     _Entry(_C, "store", "failures", "dyrygentd_commit_failures", "Transactions that failed"),
     _Entry(_G, "store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),

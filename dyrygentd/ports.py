@@ -5,7 +5,7 @@ One contract suite per port (``tests/contracts``) runs against every implementat
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
@@ -31,10 +31,15 @@ JOURNAL_MAX: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A workflow as it was read from the store; ``record.document`` is set."""
+    """A workflow as it was read from the store; ``record.document`` is set.
+
+    Attributes:
+        damage: Why it cannot be read; then there is neither a document nor a node. Only `Store.unfinished` tells so.
+    """
 
     record: WorkflowRecord
     nodes: list[NodeRecord]
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,11 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
-    """A snapshot of the store."""
+    """A snapshot of the store.
+
+    Attributes:
+        problem: What is wrong although it works, empty if nothing is.
+    """
 
     commits: int = 0
     rows: int = 0
@@ -71,6 +80,7 @@ class StoreStatistics:
     database_bytes: int = 0
     wal_bytes: int = 0
     journal_entries: int = 0
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +238,11 @@ class Store(Protocol):
         """Write all records in one transaction and return when they are durable.
 
         A workflow that had finished may come again, running; a record of one that is not kept any more is dropped.
-        Raises `StoreUnavailable`; then none is written.
+        Raises `StoreUnavailable`, then none is written; `InvariantBroken` if it never will be, whatever the disk does.
         """
 
     def unfinished(self) -> AsyncIterator[Stored]:
-        """Iterate over the workflows that have not finished, oldest first."""
+        """Iterate over the workflows that have not finished, oldest first; one that is damaged keeps no other back."""
 
     async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
         """Read one workflow, whatever its state.
@@ -400,3 +410,11 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return Unix time in seconds."""
+
+
+@runtime_checkable
+class SteadyClock(Clock, Protocol):
+    """A clock that somebody may set, and what tells so. One without `steady` is taken for one that is never set."""
+
+    def steady(self) -> float:
+        """Return seconds from some time on, whatever is done to the clock."""

@@ -75,6 +75,7 @@ class Batch:
     """The effects of a turn, grouped in the order in which they are carried out.
 
     Attributes:
+        refused: ``{workflow id: why}`` of those of which the store takes nothing at all, so that they are in memory alone.
         reports_read: Up to where the workers' reports were read, to be remembered once the rows are durable, or empty.
     """
 
@@ -89,6 +90,7 @@ class Batch:
     answers: list[Answer] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
     finished: list[RunningWorkflow] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
     reports_read: str = ""
 
     def __bool__(self) -> bool:
@@ -108,6 +110,21 @@ class Batch:
     def row_count(self) -> int:
         """Number of rows to be written."""
         return len(self.save_workflows) + len(self.save_nodes) + len(self.journal)
+
+    def rows(self) -> "Batch":
+        """Return what is to be written, to be taken apart."""
+        return Batch(dict(self.save_workflows), dict(self.save_nodes), journal=list(self.journal))
+
+    def take_rows(self, workflow_id: str) -> "Batch":
+        """Take the rows of one workflow out."""
+        taken = Batch()
+        if workflow_id in self.save_workflows:
+            taken.save_workflows[workflow_id] = self.save_workflows.pop(workflow_id)
+        taken.save_nodes = {place: row for place, row in self.save_nodes.items() if place[0] == workflow_id}
+        self.save_nodes = {place: row for place, row in self.save_nodes.items() if place[0] != workflow_id}
+        taken.journal = [entry for entry in self.journal if entry.workflow_id == workflow_id]
+        self.journal = [entry for entry in self.journal if entry.workflow_id != workflow_id]
+        return taken
 
     def still_sends(self, message: Publish) -> bool:
         """Tell whether a message of an earlier batch is still to be sent, as far as this one knows."""
@@ -141,4 +158,5 @@ class Batch:
         self.answers.extend(later.answers)
         self.changed |= later.changed
         self.finished.extend(later.finished)
+        self.refused.update(later.refused)
         self.reports_read = later.reports_read or self.reports_read

@@ -23,9 +23,12 @@ steps aside and stands in line there; it comes back when a place is free.
 submission, a cancel, an end. What changes nothing for anybody else (the broker has a message, one of a thousand members
 succeeded) waits ``linger_s`` for company.
 
-*What could go wrong.* A workflow that breaks an invariant is set aside with its story, its places are freed, and the others
-go on. A task id that another workflow already has in flight fails the node that came second: letting it go would mix up two
-results.
+*When the clock is set*, what was measured goes on as if nothing had happened: a pause, a poll and a timeout take as long as they
+should. Times that somebody named (an ETA, a start, a deadline) are times of the clock, and come when it says so.
+
+*What could go wrong.* A workflow that breaks an invariant, whose handling fails, or whose records the store refuses, is set aside
+with its story, its places are freed, and the others go on. A task id that another workflow already has in flight fails the node
+that came second: letting it go would mix up two results.
 
 *Tried and rejected.* A global heap of ready nodes: one large submission then decides the latency of everybody else.
 """
@@ -39,11 +42,13 @@ from typing import Final, assert_never
 from dyrygentd.core.checkpoint import JournalEntry, adopt, node_record, workflow_record
 from dyrygentd.core.effects import Answer, Batch, Publish, Revoke, RevokeStamped
 from dyrygentd.core.events import (
+    ClockStepped,
     DrainRequested,
     Event,
     MessagePublished,
     MessageRefused,
     ReportsRead,
+    SaveRefused,
     TaskEvent,
     TaskFailed,
     TaskIgnored,
@@ -124,6 +129,7 @@ class Counters:
     workflows_failed: int = 0
     workflows_cancelled: int = 0
     broken: int = 0
+    clock_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +215,10 @@ class Engine:
                 self._verb(event, now)
             case DrainRequested():
                 self.draining = True
+            case SaveRefused():
+                self._save_refused(event, now)
+            case ClockStepped():
+                self._clock_stepped(event.by_s, now)
             case ReportsRead():
                 self._batch.reports_read = event.offset
             case _:
@@ -319,7 +329,7 @@ class Engine:
                 continue
             try:
                 self._dispatch_one(workflow, now)
-            except InvariantBroken as error:
+            except Exception as error:
                 self._set_aside(workflow, error, now)
             budget -= 1
 
@@ -466,7 +476,7 @@ class Engine:
                 continue
             try:
                 self._ring_alarm(workflow, node, now)
-            except InvariantBroken as error:
+            except Exception as error:
                 self._set_aside(workflow, error, now)
         while self._late and next(iter(self._late.values())).until <= now:
             task_id, late = self._late.popitem(last=False)
@@ -502,6 +512,26 @@ class Engine:
         self._revoke_again_s = min(2 * self._revoke_again_s, _REVOKE_AGAIN_MAX_S)
         self._revoke_again_at = now + self._revoke_again_s if again else None
 
+    def _clock_stepped(self, by_s: float, now: float) -> None:
+        """Let everything that is measured take as long as it should, and keep to the times that somebody named."""
+        self.counters.clock_steps += 1
+        self._timers.clear()
+        for workflow in self.workflows.values():
+            if workflow.shift_times(by_s, now):
+                self._touch(workflow)
+            self._set_workflow_timers(workflow)
+            for node, hold in workflow.holds.items():
+                if hold.until:
+                    self._set_timer(hold.until, workflow, node)
+        for workflow, node in self._in_flight.values():
+            timeout_s = workflow.timeout_s(node)
+            if timeout_s:
+                self._set_timer(workflow.dispatched_at[node] + timeout_s, workflow, node)
+        for task_id, late in self._late.items():
+            self._late[task_id] = replace(late, until=late.until + by_s)
+        if self._revoke_again_at is not None:
+            self._revoke_again_at += by_s
+
     # --- one event each ---------------------------------------------------------------------------------------------
 
     def _submitted(self, event: WorkflowSubmitted, now: float) -> None:
@@ -527,6 +557,8 @@ class Engine:
 
     def _recovered(self, workflow: RunningWorkflow, now: float) -> None:
         self.counters.recovered += 1
+        # The clock may have been set back while no process ran.
+        workflow.bound_times(now)
         self.workflows[workflow.workflow_id] = workflow
         self._taken_in(workflow, now)
 
@@ -564,13 +596,14 @@ class Engine:
                 raise WorkflowNotFound(event.workflow_id)
             deadline_at = workflow.deadline_at
             done = perform(workflow, request, now)
-        except InvariantBroken as error:
+        except Exception as error:
+            if isinstance(error, DyrygentError) and not isinstance(error, InvariantBroken):
+                self.counters.verbs_refused += 1
+                self._answer(Answer(event.ticket, error=error))
+                return
             assert workflow is not None
             self._set_aside(workflow, error, now)
-            self._answer(Answer(event.ticket, error=error))
-        except DyrygentError as error:
-            self.counters.verbs_refused += 1
-            self._answer(Answer(event.ticket, error=error))
+            self._answer(Answer(event.ticket, error=_broken(error)))
         else:
             self._done(workflow, request, done, event.ticket, now)
             if workflow.deadline_at != deadline_at:
@@ -658,7 +691,7 @@ class Engine:
         workflow, node = place
         try:
             self._apply(event, workflow, node, now)
-        except InvariantBroken as error:
+        except Exception as error:
             self._set_aside(workflow, error, now)
         self._is_urgent |= workflow.state.is_finished
         self._touch(workflow)
@@ -745,7 +778,7 @@ class Engine:
         if is_doubted and isinstance(event, TaskSucceeded) and is_failed and not workflow.state.is_finished:
             try:
                 workflow.succeeded_late(node, event.value, event.value_error, now)
-            except InvariantBroken as error:
+            except Exception as error:
                 self._set_aside(workflow, error, now)
             self._is_urgent = True
         else:
@@ -763,9 +796,18 @@ class Engine:
             return False
         return workflow.state_of(node) is NodeState.HELD or isinstance(event, TaskSucceeded)
 
-    def _set_aside(self, workflow: RunningWorkflow, error: InvariantBroken, now: float) -> None:
+    def _save_refused(self, event: SaveRefused, now: float) -> None:
+        workflow = self.workflows.get(event.workflow_id)
+        if workflow is None:
+            # It has ended, and its end is what is refused.
+            self.counters.broken += 1
+        else:
+            self._set_aside(workflow, InvariantBroken(event.error), now)
+
+    def _set_aside(self, workflow: RunningWorkflow, error: Exception, now: float) -> None:
+        """End a workflow that contradicts itself; a bug that it met must not end the others as well."""
         self.counters.broken += 1
-        workflow.set_aside(str(error), now)
+        workflow.set_aside(str(_broken(error)), now)
         for task_id in [task_id for task_id, (owner, _) in self._in_flight.items() if owner is workflow]:
             self._landed(task_id)
         self._touch(workflow)
@@ -788,6 +830,16 @@ class Engine:
         self._touched[workflow.workflow_id] = workflow
         if workflow.can_dispatch:
             self._rings.join(workflow.workflow_id, workflow.priority)
+
+
+def _broken(error: Exception) -> InvariantBroken:
+    """Return an unexpected error as what it is: a bug of ours, and where it is."""
+    if isinstance(error, InvariantBroken):
+        return error
+    place, step = "", error.__traceback__
+    while step is not None:
+        place, step = f"{step.tb_frame.f_code.co_name}:{step.tb_lineno}", step.tb_next
+    return InvariantBroken(f"unexpected {type(error).__name__}: {error} (in {place})")
 
 
 _LATE_WORDS: Final[dict[type[TaskEvent], str]] = {

@@ -55,6 +55,21 @@ class VerbRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveRefused:
+    """The store takes everything but what this workflow has become: its records contradict what is there."""
+
+    workflow_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStepped:
+    """Somebody set the clock of this machine forward, or back if ``by_s`` is below zero."""
+
+    by_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class DrainRequested:
     """The process is about to stop: nothing more is to be dispatched."""
 
@@ -152,4 +167,6 @@ class ReportsRead:
 
 
 TaskEvent = MessagePublished | MessageRefused | TaskSucceeded | TaskFailed | TaskRevoked | TaskIgnored | TaskLost | TaskReported
-Event = WorkflowSubmitted | WorkflowRecovered | VerbRequested | DrainRequested | ReportsRead | TaskEvent
+Event = (
+    WorkflowSubmitted | WorkflowRecovered | VerbRequested | DrainRequested | SaveRefused | ClockStepped | ReportsRead | TaskEvent
+)

@@ -30,6 +30,7 @@ instead, and what few nodes have (errors, values, holds, attempts) lives in dict
 import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.notes import UNNEEDED, Failure, Hold, HoldReason, Live, Value, task_id_of_attempt
@@ -270,6 +271,54 @@ class RunningWorkflow:
         """Tell whether a node in flight has used up its time."""
         timeout_s = self.timeout_s(node)
         return bool(timeout_s) and self.states[node] in IN_FLIGHT and self.dispatched_at[node] + timeout_s <= now
+
+    def shift_times(self, by_s: float, now: float) -> bool:
+        """Move what is measured along with the clock that was set; tell whether there was anything."""
+        count = len(self.changed)
+        for node, hold in self.holds.items():
+            if hold.until and not self._is_named(node, hold):
+                self.holds[node] = replace(hold, until=hold.until + by_s)
+                self.changed.add(node)
+        for node in self.nodes_in(*IN_FLIGHT):
+            self.dispatched_at[node] += by_s
+            self.changed.add(node)
+        for node in self.polling_since:
+            self.polling_since[node] += by_s
+            self.changed.add(node)
+        self.bound_times(now)
+        return len(self.changed) > count
+
+    def bound_times(self, now: float) -> None:
+        """Let nothing that is measured take longer than its whole time from now, whatever the clock did before."""
+        for node, hold in self.holds.items():
+            if hold.until > now and not self._is_named(node, hold):
+                until = min(hold.until, now + self._longest_hold_s(node, hold))
+                if until != hold.until:
+                    self.holds[node] = replace(hold, until=until)
+                    self.changed.add(node)
+        for node in self.nodes_in(*IN_FLIGHT):
+            if self.dispatched_at[node] > now:
+                self.dispatched_at[node] = now
+                self.changed.add(node)
+        for node, since in self.polling_since.items():
+            if since > now:
+                self.polling_since[node] = now
+                self.changed.add(node)
+
+    def _is_named(self, node: int, hold: Hold) -> bool:
+        """Tell whether a node is held until a time that somebody named, instead of for so many seconds."""
+        signature = self.graph.signatures[node]
+        return hold.reason is HoldReason.TIME and signature is not None and hold.until == signature.eta_at
+
+    def _longest_hold_s(self, node: int, hold: Hold) -> float:
+        signature, policy = self.graph.signatures[node], self.graph.policy(node)
+        match hold.reason:
+            case HoldReason.TIME:
+                return policy.sleep_s if signature is None else signature.countdown_s
+            case HoldReason.POLL:
+                return policy.poll_every_s
+            case _:
+                return (self.retry_of(node) or Retry()).backoff_max_s
 
     def next_ready(self) -> int:
         """Return the ready node with the longest way to go."""

@@ -98,10 +98,14 @@ class Archive:
     async def unfinished(self) -> AsyncIterator[RunningWorkflow]:
         """Iterate over the workflows that have not finished, oldest first; those that cannot be rebuilt are set aside."""
         async for stored in self._store.unfinished():
+            if stored.damage:
+                await self._set_aside(stored.record, stored.damage)
+                continue
             try:
                 workflow = await self.rebuilt(stored)
-            except DyrygentError as error:
-                await self._set_aside(stored.record, error)
+            except Exception as error:
+                # Also what no check foresees: one row that was damaged must not keep all others from going on.
+                await self._set_aside(stored.record, str(error) if isinstance(error, DyrygentError) else repr(error))
                 continue
             yield workflow
 
@@ -126,7 +130,7 @@ class Archive:
             revokes += _revokes_of(workflow, terminate=terminate)
         return revokes
 
-    async def _set_aside(self, record: WorkflowRecord, error: DyrygentError) -> None:
+    async def _set_aside(self, record: WorkflowRecord, error: str) -> None:
         """End a workflow that cannot be rebuilt, so that it keeps no other from going on."""
         logger.error("workflow %s %r cannot be rebuilt and is set aside: %s", record.workflow_id, record.name, error)
         ended = replace(

@@ -46,9 +46,21 @@ class SchedulerLimits:
     queue_limits: Mapping[str, int] = field(default_factory=dict)
 
 
+#: Seconds that one transaction may take before the disk is called slow.
+SLOW_S: Final = 2.0
+#: Seconds until the clock is looked at again when something is due later: it may be set meanwhile.
+LOOK_AT_CLOCK_S: Final = 5.0
+#: A clock that is off by more than so many seconds was set; less is what adjusting it slowly makes, and rounding.
+CLOCK_STEP_S: Final = 1.0
+
+
 class SystemClock:
     """The time of this machine."""
 
     def now(self) -> float:
         """Return Unix time in seconds."""
         return time.time()
+
+    def steady(self) -> float:
+        """Return seconds since the machine was started; they go on while it is suspended, as the world outside does."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -149,7 +149,7 @@ class Scheduler:
                 problems=self._problems,
                 has_ended=(lambda _: False) if self._reports is None else self._reports.has_ended,
             )
-        self._started_at = self._recovered_s = 0.0
+        self._started_at = self._began = self._recovered_s = 0.0
         self._exits = AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -163,7 +163,7 @@ class Scheduler:
                 exits.push_async_callback(_shielded, self._inspector.close)
             await self._store.open()
             exits.push_async_callback(_shielded, self._store.close)
-            self._started_at = self._clock.now()
+            self._started_at, self._began = self._clock.now(), time.monotonic()
             await self._sentinel.prepare()
             if self._reports is not None:
                 self._reports.begin(self._store.identity, await self._store.recall(REPORTS_NOTE))
@@ -184,6 +184,7 @@ class Scheduler:
             tasks.start_soon(self._sentinel.run, name="dyrygentd sentinel")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
+            tasks.start_soon(self._turns.log_slowness, name="dyrygentd slow disk")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
             if self._lost is not None:
                 tasks.start_soon(self._lost.run, name="dyrygentd lost tasks")
@@ -337,6 +338,7 @@ class Scheduler:
             "inbox": self._turns.inbox_size,
             "publish_queue": self._courier.queue_size,
             "turns": self._turns.count,
+            "saving_s": self._turns.saving_s,
             "errands": self._courier.errand_count,
             "asking": len(self._verbs),
             "recovery_seconds": self._recovered_s,
@@ -345,7 +347,7 @@ class Scheduler:
         }
         return wire.Statistics(
             version=__version__,
-            uptime_s=self._clock.now() - self._started_at,
+            uptime_s=time.monotonic() - self._began,
             engine=engine,
             store=asdict(self._store.statistics()),
             dispatcher=asdict(self._dispatcher.statistics()),
@@ -366,8 +368,9 @@ class Scheduler:
         return [notice for notice in (self._sentinel.notice,) if notice]
 
     def _problems(self) -> Sequence[str]:
+        store = (self._turns.problem, self._turns.slowness, self._store.statistics().problem)
         broker = self._courier.problem or self._sentinel.problem
-        problems = [problem for problem in (self._turns.problem, broker) if problem]
+        problems = [problem for problem in (*store, broker) if problem]
         watcher = self._watcher.statistics()
         if watcher.problem:
             problems.append(watcher.problem)

@@ -11,7 +11,7 @@ from dyrygentd.core.events import VerbRequested, WorkflowSubmitted
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.errors import NotAccepting, NotStored, UnknownPool
+from dyrygentd.errors import InvariantBroken, NotAccepting, NotStored, UnknownPool
 from dyrygentd.ports import Store
 from dyrygentd.scheduler.archive import in_thread_if_long
 from dyrygentd.scheduler.limits import SchedulerLimits
@@ -30,6 +30,7 @@ class Submissions:
         self._submitting: dict[str, anyio.Event] = {}
         self._withdrawn: set[str] = set()
         self._keys: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
         self._key_lock = anyio.Lock()
 
     def __repr__(self) -> str:
@@ -63,7 +64,7 @@ class Submissions:
         if engine.draining:
             raise NotAccepting("the daemon is stopping", next_step="submit again when it is back")
         if turns.problem:
-            raise NotAccepting(turns.problem, next_step="free the database's disk; the daemon goes on by itself")
+            raise NotAccepting(turns.problem, next_step="mend that; the daemon goes on by itself as soon as it can write")
         if len(self._submitting) >= limits.submissions_max:
             raise NotAccepting(f"{limits.submissions_max} submissions are being stored at this moment")
         if len(engine.workflows) >= limits.workflows_max:
@@ -83,8 +84,18 @@ class Submissions:
                 durable.set()
             if record.key is not None:
                 self._keys.pop(record.key, None)
+        for workflow_id, story in batch.refused.items():
+            durable = self._submitting.pop(workflow_id, None)
+            if durable is not None:
+                self._refused[workflow_id] = story
+                while len(self._refused) > self._limits.submissions_max:
+                    # Whoever asked went away.
+                    del self._refused[next(iter(self._refused))]
+                durable.set()
         for workflow in batch.finished:
             self._withdrawn.discard(workflow.workflow_id)
+            if workflow.workflow_id in batch.refused and workflow.key is not None:
+                self._keys.pop(workflow.key, None)
 
     def end(self) -> None:
         """Wake everybody who waits for something that will not happen any more."""
@@ -125,11 +136,13 @@ class Submissions:
                 await durable.wait()
                 if workflow_id in self._submitting:
                     self._turns.refuse_if_ended(workflow_id)
+                if workflow_id in self._refused:
+                    raise InvariantBroken(self._refused.pop(workflow_id))
             return
         if workflow_id not in self._submitting:
             return  # It reached the disk in the last moment.
         if not is_keyed:
             self._withdrawn.add(workflow_id)
             self._turns.post(VerbRequested(workflow_id, Request(Verb.CANCEL, why="it could not be stored in time")))
-        reason = self._turns.problem or "the database is slow"
+        reason = self._turns.problem or self._turns.slowness or "the database is slow"
         raise NotStored(reason, self._limits.durable_timeout_s, withdrawn=not is_keyed)

@@ -1,19 +1,35 @@
-"""The turns: events in, a batch out, saved before anything of it is carried out."""
+"""The turns: events in, a batch out, saved before anything of it is carried out.
+
+*When the store refuses* a batch for good (a bug of ours, or a row that somebody changed), its workflows are saved one by one. The
+one that it is about is set aside, with the reason as its error, and all others go on.
+
+*When the clock is set*, the engine is told, before anything that is due by it.
+"""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
 
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.events import DrainRequested, Event, TaskEvent, TaskReported
+from dyrygentd.core.events import ClockStepped, DrainRequested, Event, SaveRefused, TaskEvent, TaskReported
+from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DaemonUnreachable, StoreUnavailable
-from dyrygentd.ports import REPORTS_NOTE, Clock, Store
-from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S, SchedulerLimits
+from dyrygentd.ports import REPORTS_NOTE, Clock, SteadyClock, Store
+from dyrygentd.scheduler.limits import (
+    CLOCK_STEP_S,
+    LOOK_AT_CLOCK_S,
+    RETRY_FIRST_S,
+    RETRY_MAX_S,
+    SLOW_S,
+    SchedulerLimits,
+)
 
 logger = logging.getLogger("dyrygentd")
 
@@ -27,7 +43,7 @@ class Turns:
 
     Attributes:
         engine: Asked by everybody, changed by `run` alone.
-        problem: Why the store cannot be written, empty if it can.
+        problem: Why the store cannot be written, empty if it can or is only slow.
         count: Turns that had work to do.
         has_ended: Nothing will happen any more in this process.
     """
@@ -56,6 +72,10 @@ class Turns:
         self._finishing: dict[str, RunningWorkflow] = {}
         self._has_landed = True
         self._idle = anyio.Event()
+        self._saving_since: float | None = None
+        self._slow_until = 0.0
+        self._steady = clock.steady if isinstance(clock, SteadyClock) else clock.now
+        self._clock_offset = clock.now() - self._steady()
 
     # --- for everybody ----------------------------------------------------------------------------------------------
 
@@ -92,6 +112,30 @@ class Turns:
             )
 
     @property
+    def saving_s(self) -> float:
+        """For how long the present transaction has been waiting for the disk."""
+        return 0.0 if self._saving_since is None else time.monotonic() - self._saving_since
+
+    @property
+    def slowness(self) -> str:
+        """That the database is slow, empty if it is not; one slow transaction is remembered for a while."""
+        if self.saving_s > SLOW_S:
+            return f"the database is slow: a transaction has been waiting for {self.saving_s:.0f} s"
+        return "the database is slow: transactions take seconds" if time.monotonic() < self._slow_until else ""
+
+    async def log_slowness(self) -> None:
+        """Tell the log when a transaction takes long, also one that never ends."""
+        is_told = False
+        while True:
+            await anyio.sleep(SLOW_S / 2)
+            slowness = self.slowness
+            if slowness and not is_told:
+                logger.warning("%s; what is sent and answered waits for it", slowness)
+            elif is_told and not slowness:
+                logger.warning("the database is fast again")
+            is_told = bool(slowness)
+
+    @property
     def inbox_size(self) -> int:
         """Events that wait for the next turn."""
         return len(self._inbox)
@@ -112,7 +156,7 @@ class Turns:
         """Take turns until cancelled."""
         while True:
             await self._wait_for_events()
-            now = self._clock.now()
+            now = self._now()
             self._feed(now)
             deadline = self.engine.next_deadline()
             if deadline is not None and deadline <= now:
@@ -132,13 +176,24 @@ class Turns:
     async def _wait_for_events(self) -> None:
         """Wait for something in the inbox, or for the engine's deadline."""
         deadline = self.engine.next_deadline()
-        pause_s = None if deadline is None else deadline - self._clock.now()
+        pause_s = None if deadline is None else min(deadline - self._clock.now(), LOOK_AT_CLOCK_S)
         if self._inbox or (pause_s is not None and pause_s <= 0):
             await anyio.lowlevel.checkpoint()
             return
         self._awake = anyio.Event()
         with anyio.move_on_after(pause_s):
             await self._awake.wait()
+
+    def _now(self) -> float:
+        """Return the time of a turn; if the clock was set since the last one, the engine knows."""
+        now = self._clock.now()
+        offset = now - self._steady()
+        stepped_s = offset - self._clock_offset
+        if abs(stepped_s) > CLOCK_STEP_S:
+            logger.warning("the clock was set by %+.0f s: pauses and timeouts go on, times that were named come by it", stepped_s)
+            self._clock_offset = offset
+            self.engine.handle(ClockStepped(stepped_s), now)
+        return now
 
     def _feed(self, now: float) -> None:
         if self._inbox:
@@ -154,24 +209,94 @@ class Turns:
 
     async def _save(self, batch: Batch) -> None:
         """Make a batch durable, however long it takes; what happens meanwhile is merged into it."""
+        # What is not written yet, if it is not all of the batch.
+        rest: Batch | None = None
         pause_s = RETRY_FIRST_S
-        while batch.row_count:
+        while (batch if rest is None else rest).row_count:
             try:
-                with anyio.CancelScope(shield=True):
-                    await self._store.save(batch.save_workflows.values(), batch.save_nodes.values(), batch.journal)
-                break
+                if rest is None:
+                    await self._write(batch)
+                    break
+                await self._save_apart(batch, rest)
+                continue
             except StoreUnavailable as error:
                 if not self.problem:
                     logger.error("nothing is dispatched until the database can be written: %s", error)
                 self.problem = str(error)
+            except Exception as error:
+                if rest is not None:
+                    raise
+                # Not by the disk: trying the same again would go on for ever.
+                logger.error("the database refuses a transaction, whose workflows are saved one by one: %s", error)
+                rest = batch.rows()
+                continue
             await anyio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
-            now = self._clock.now()
-            self._feed(now)
-            batch.merge(self._take_batch(now))
+            self._merge_next(batch, rest)
         if self.problem:
             logger.warning("the database can be written again")
             self.problem = ""
+
+    async def _write(self, rows: Batch) -> None:
+        self._saving_since = time.monotonic()
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._store.save(rows.save_workflows.values(), rows.save_nodes.values(), rows.journal)
+        finally:
+            if self.saving_s > SLOW_S:
+                self._slow_until = time.monotonic() + 10 * SLOW_S
+            self._saving_since = None
+
+    def _merge_next(self, batch: Batch, rest: Batch | None) -> None:
+        now = self._now()
+        self._feed(now)
+        later = self._take_batch(now)
+        batch.merge(later)
+        if rest is not None:
+            rest.merge(later)
+
+    async def _save_apart(self, batch: Batch, rest: Batch) -> None:
+        """Write what is left of a batch, each workflow in a transaction of its own; those that are refused are set aside."""
+        places = [*rest.save_workflows, *(owner for owner, _ in rest.save_nodes), *(entry.workflow_id for entry in rest.journal)]
+        for workflow_id in dict.fromkeys(places):
+            rows = rest.take_rows(workflow_id)
+            try:
+                await self._write(rows)
+            except StoreUnavailable:
+                rest.merge(rows)
+                raise
+            except Exception as error:
+                await self._save_end(batch, rest, rows, workflow_id, error)
+
+    async def _save_end(self, batch: Batch, rest: Batch, rows: Batch, workflow_id: str, error: Exception) -> None:
+        """Set a workflow aside whose rows are refused, and write that, if anything of it can be written."""
+        story = f"the database refuses what it has become: {error}"
+        logger.error("workflow %s is set aside: %s", workflow_id, story, exc_info=error)
+        self.engine.handle(SaveRefused(workflow_id, story), self._clock.now())
+        self._merge_next(batch, rest)
+        record = rest.take_rows(workflow_id).save_workflows.get(workflow_id) or rows.save_workflows.get(workflow_id)
+        if record is None:
+            return  # A late note about one that has finished.
+        document = next((earlier.document for earlier in rows.save_workflows.values()), None)
+        ended = replace(
+            record,
+            state=WorkflowState.FAILED,
+            finished_at=record.finished_at or self._clock.now(),
+            result=None,
+            error=record.error or story,
+            document=record.document or document,
+        )
+        only_end = Batch({workflow_id: ended})
+        batch.save_workflows[workflow_id] = ended
+        try:
+            await self._write(only_end)
+        except StoreUnavailable:
+            rest.merge(only_end)
+            raise
+        except Exception as again:
+            logger.error("workflow %s is set aside in memory only; on disk it is as it was: %s", workflow_id, again)
+            del batch.save_workflows[workflow_id]
+            batch.refused[workflow_id] = story
 
     async def _remember_reports(self, offset: str) -> None:
         """Note up to where the reports are worked in. If that fails they are read again after a restart, which is harmless."""

@@ -12,8 +12,18 @@ caller shields `save` (the scheduler does). The history is trimmed in the transa
 to go on is left out, and reading for that purpose stands in line with the writing.
 
 *What could go wrong.* On a full disk SQLite has rolled the transaction back by itself; rolling back blindly would be an error.
-A reader that stays open pins the WAL: reads fetch everything at once and hold no cursor across turns. A caller that is cancelled
-while it closes would leave threads behind that keep the process from ending: closing is shielded.
+A reader that stays open pins the WAL: reads fetch everything at once and hold no cursor across turns. Against somebody else's we
+can do nothing but say so, and cut the file as soon as that one is gone. A caller that is cancelled while it closes would leave
+threads behind that keep the process from ending: closing is shielded.
+
+*Damage.* All pages are looked through at the start, as far as a few seconds go. Damage that is met later ends all writing until
+the next start: SQLite would write on, and what is lost then cannot be recovered. A definition or a row that cannot be decoded
+concerns its workflow alone.
+
+*Names and files.* The lock lies on the file beside the database, which tells people who has it, and on the database itself, so
+that neither a deleted lock file nor a second name lets another process in. A database that was deleted or replaced is
+noticed before each save. A write-ahead log that was deleted is still open here: its content is taken over into the database, and
+a new one begun.
 
 *Tried and rejected.* ``synchronous=NORMAL`` (0.02 instead of 0.4 ms a commit, but a power cut takes the last commits with it); a
 row per node at submission (a definition is one blob instead, a tenth of the time).
@@ -38,7 +48,7 @@ from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports import JOURNAL_MAX, Listed, Selection, Stored, StoreStatistics
-from dyrygentd.store.migrations import migrate
+from dyrygentd.store.migrations import APPLICATION_ID, VERSION, migrate, version_of
 
 logger = logging.getLogger("dyrygentd.store")
 
@@ -46,6 +56,12 @@ logger = logging.getLogger("dyrygentd.store")
 HISTORY_MAX: Final = 20_000
 #: Finished workflows deleted in one transaction beyond those that ended in it, so that cleaning up never holds a turn for long.
 _PRUNED_PER_SAVE: Final = 5
+#: How long the pages are looked through at the start; 100 MB take about half a second.
+_CHECK_MAX_S: Final = 10.0
+#: A longer write-ahead log is a problem that people are told. SQLite itself needs 4 MB and the longest transaction.
+_WAL_PROBLEM_BYTES: Final = 256 * 1024 * 1024
+#: Seconds between two tries to cut it.
+_CUT_EVERY_S: Final = 5.0
 #: Definitions longer than this are deflated in a thread; it takes about 10 ms a megabyte.
 _INLINE_BYTES: Final = 16_384
 #: More rows than this are unpacked in a thread; ten thousand take 40 ms.
@@ -94,14 +110,29 @@ class SqliteStore:
     Args:
         path: The database; it and its directory are created if they do not exist, readable by this user only.
         history_max: Finished workflows to keep.
+        wal_problem_bytes: A write-ahead log longer than this is called a problem; it is cut from a quarter of it on.
+        check_max_s: How long the pages are looked through at the start.
     """
 
-    def __init__(self, path: Path, *, history_max: int = HISTORY_MAX) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        history_max: int = HISTORY_MAX,
+        wal_problem_bytes: int = _WAL_PROBLEM_BYTES,
+        check_max_s: float = _CHECK_MAX_S,
+    ) -> None:
         # Without symbolic links, so that two names of one file have one lock.
         self._path = path.resolve()
         self._history_max = history_max
-        self._lock_file: int | None = None
+        self._wal_path = self._path.with_name(self._path.name + "-wal")
+        self._wal_problem_bytes = wal_problem_bytes
+        self._check_max_s = check_max_s
+        self._locks: list[int] = []
         self._file: tuple[int, int] | None = None
+        self._wal_file: tuple[int, int] | None = None
+        self._cut_at = 0.0
+        self._damage = ""
         self._identity = ""
         # Statements are awaited one by one, and all of the connection's belong to its one transaction.
         self._one_transaction = anyio.Lock(fast_acquire=True)
@@ -126,19 +157,23 @@ class SqliteStore:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock_file = _locked(self._path)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._locks.append(_locked(self._path))
+            self._locks.append(_locked_itself(self._path))
             self._file = _file_identity(self._path)
         except OSError as error:
             await self.close()
             raise StoreUnavailable(f"cannot open the database '{self._path}': {error.strerror}") from error
+        except StoreLocked:
+            await self.close()
+            raise
+        self._damage, self._cut_at = "", 0.0
         try:
             self._writer = await aiosqlite.connect(self._path)
-            await migrate(self._writer, self._path)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 5000"):
-                await self._writer.execute(f"PRAGMA {pragma}")
-            self._reader = await aiosqlite.connect(self._path)
-            await self._reader.execute("PRAGMA query_only = ON")
+            version = await version_of(self._writer, self._path)
+            if version:
+                await self._look_through(self._writer)
+            await migrate(self._writer, self._path, version)
+            await self._connect()
             self._last_sequence = await self._number("SELECT coalesce(max(seq), 0) FROM workflows")
             self._finished = await self._number("SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL")
             self._identity = await self.recall("identity") or ""
@@ -151,15 +186,55 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Close and unlock; safe to repeat."""
+        await self._disconnect()
+        # Closing the database's own lock would take SQLite's locks along, so it comes after the connections.
+        while self._locks:
+            os.close(self._locks.pop())
+
+    async def _connect(self) -> None:
+        if self._writer is None:
+            self._writer = await aiosqlite.connect(self._path)
+        limit = self._wal_problem_bytes // 4
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 5000"):
+            await self._writer.execute(f"PRAGMA {pragma}")
+        await self._writer.execute(f"PRAGMA journal_size_limit = {limit}")
+        self._reader = await aiosqlite.connect(self._path)
+        await self._reader.execute("PRAGMA query_only = ON")
+        # The log is made with the first query, and its name is not given to another file while we have it.
+        await self._reader.execute_fetchall("SELECT 1 FROM sqlite_schema LIMIT 1")
+        self._wal_file = _file_identity(self._wal_path)
+
+    async def _disconnect(self) -> None:
         connections = (self._reader, self._writer)
         self._reader = self._writer = None
         with anyio.CancelScope(shield=True):
             for connection in connections:
                 if connection is not None:
                     await connection.close()
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+
+    async def _look_through(self, connection: aiosqlite.Connection) -> None:
+        """Refuse a database with damaged pages, as far as that is found in bounded time."""
+        is_over = False
+        begun = time.monotonic()
+
+        def is_too_long() -> int:
+            nonlocal is_over
+            is_over = time.monotonic() - begun > self._check_max_s
+            return int(is_over)
+
+        await connection.set_progress_handler(is_too_long, 10_000)
+        try:
+            rows = [*await connection.execute_fetchall("PRAGMA quick_check(3)")]
+        except sqlite3.OperationalError:
+            if not is_over:
+                raise
+            logger.warning("the database '%s' is large: its pages were looked through for %.0f s", self._path, self._check_max_s)
+            return
+        finally:
+            await connection.set_progress_handler(None, 0)  # type: ignore[arg-type]
+        words = "; ".join(str(row[0]) for row in rows)
+        if words != "ok":
+            raise self._damaged(words.replace("\n", " "))
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -181,12 +256,8 @@ class SqliteStore:
         writer = _opened(self._writer)
         ended = [record for record in records if record.state.is_finished]
         begun = time.perf_counter()
-        if _file_identity(self._path) != self._file:
-            # SQLite would go on writing to the file that has no name any more, and nothing would be there after a restart.
-            self._failures += 1
-            raise StoreUnavailable(
-                f"cannot write the database '{self._path}': it was deleted or replaced while in use; put it back"
-            )
+        await self._refuse_if_gone()
+        writer = _opened(self._writer)
         # Finished workflows that go on, and nodes of finished ones whose tasks ended late.
         named = {record.workflow_id for record in records if record.document is None}
         named |= {node.workflow_id for node in node_records} | {entry.workflow_id for entry in entries}
@@ -213,11 +284,12 @@ class SqliteStore:
             # The repetition has to find anew which of them had finished.
             for workflow_id in returned:
                 self._sequence_of.pop(workflow_id, None)
-            if isinstance(error, sqlite3.IntegrityError):
+            if _is_of_our_making(error):
                 raise InvariantBroken(f"the database '{self._path}' refuses what is to be saved: {error}") from error
             if not isinstance(error, sqlite3.Error | OSError):
                 raise
-            raise StoreUnavailable(f"cannot write the database '{self._path}': {error}") from error
+            self._note_damage(error)
+            raise StoreUnavailable(self._damage or f"cannot write the database '{self._path}': {_words(error)}") from error
         self._commits += 1
         self._rows += len(records) + len(rows) + len(entries)
         self._journal_entries += len(entries)
@@ -228,6 +300,69 @@ class SqliteStore:
         for workflow_id in {record.workflow_id for record in ended} | (returned - going_on):
             self._sequence_of.pop(workflow_id, None)
         self._finished += len(new_ends) - len(returned & going_on) - pruned
+        await self._cut_log(writer)
+
+    async def _refuse_if_gone(self) -> None:
+        """Raise `StoreUnavailable` if nothing may be written, or what is written would not be there after a restart."""
+        if self._damage:
+            self._failures += 1
+            raise StoreUnavailable(self._damage)
+        if _file_identity(self._path) != self._file:
+            # SQLite would go on writing to the file that has no name any more.
+            self._failures += 1
+            raise StoreUnavailable(
+                f"cannot write the database '{self._path}': it was deleted or replaced while in use; put it back"
+            )
+        log_file = _file_identity(self._wal_path)
+        if log_file == self._wal_file:
+            return
+        if log_file is not None and self._wal_file is not None:
+            self._failures += 1
+            raise StoreUnavailable(
+                f"cannot write the database '{self._path}': its write-ahead log '{self._wal_path.name}' was replaced while in"
+                " use; put it back"
+            )
+        await self._begin_new_log()
+
+    async def _begin_new_log(self) -> None:
+        """Take over what is in a write-ahead log that was deleted, and begin another one."""
+        try:
+            if self._wal_file is not None and self._writer is not None:
+                ((is_busy, _, _),) = await self._writer.execute_fetchall("PRAGMA wal_checkpoint(FULL)")
+                if is_busy:
+                    raise StoreUnavailable(f"the write-ahead log of '{self._path}' was deleted, and somebody still reads it")
+            # Both, since the log is open as long as one of them is.
+            await self._disconnect()
+            await self._connect()
+        except sqlite3.Error as error:
+            self._failures += 1
+            raise StoreUnavailable(f"cannot begin a new write-ahead log for the database '{self._path}': {error}") from error
+        logger.warning(
+            "the write-ahead log of the database '%s' was deleted; its content was saved, and a new one begun", self._path
+        )
+
+    async def _cut_log(self, writer: aiosqlite.Connection) -> None:
+        """Make the write-ahead log short again if it has grown long and nobody reads it."""
+        if _size(self._wal_path) <= self._wal_problem_bytes // 4 or time.monotonic() < self._cut_at:
+            return
+        self._cut_at = time.monotonic() + _CUT_EVERY_S
+        try:
+            # Whoever reads is not waited for.
+            await writer.execute("PRAGMA busy_timeout = 0")
+            try:
+                await writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                await writer.execute("PRAGMA busy_timeout = 5000")
+        except sqlite3.Error as error:
+            logger.warning("cannot cut the write-ahead log of the database '%s': %s", self._path, error)
+            self._note_damage(error)
+
+    def _note_damage(self, error: Exception) -> None:
+        """Write nothing more into a database that is damaged."""
+        if _is_damage(error) and not self._damage:
+            damage = self._damaged(error)
+            self._damage = f"{damage}; nothing more is written: {damage.next_step}"
+            logger.error("%s", self._damage)
 
     async def _find_sequences(self, workflow_ids: Iterable[str]) -> set[str]:
         """Look up the numbers of workflows that had finished; return which are there."""
@@ -302,7 +437,14 @@ class SqliteStore:
         """Iterate over the workflows that have not finished, oldest first; they can be saved again from then on."""
         for sequence, workflow_id in await self._fetch("SELECT seq, id FROM workflows WHERE finished_at IS NULL ORDER BY seq"):
             self._sequence_of[workflow_id] = sequence
-            stored = await self.load(workflow_id)
+            try:
+                stored = await self.load(workflow_id)
+            except StoreIncompatible as error:
+                if _is_damage(error.__cause__):
+                    raise
+                record = await self.record(workflow_id)
+                assert record is not None
+                stored = Stored(record, [], damage=str(error))
             assert stored is not None
             yield stored
 
@@ -327,6 +469,8 @@ class SqliteStore:
             return unpack() if len(nodes) <= _INLINE_ROWS else await anyio.to_thread.run_sync(unpack)
         except zlib.error as error:
             raise self._damaged(f"the definition of workflow '{workflow_id}': {error}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._damaged(f"a row of workflow '{workflow_id}': {error!r}") from error
 
     async def _keep(self, workflow_id: str) -> bool:
         """Keep a workflow from being deleted; tell whether it is there."""
@@ -411,12 +555,15 @@ class SqliteStore:
         try:
             with anyio.CancelScope(shield=True):
                 async with self._one_transaction:
+                    await self._refuse_if_gone()
+                    writer = _opened(self._writer)
                     await writer.execute(_REMEMBER, (name, _utf8(value)))
                     await writer.commit()
         except sqlite3.Error as error:
             self._failures += 1
             await _roll_back(writer)
-            raise StoreUnavailable(f"cannot write the database '{self._path}': {error}") from error
+            self._note_damage(error)
+            raise StoreUnavailable(f"cannot write the database '{self._path}': {_words(error)}") from error
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""
@@ -426,8 +573,20 @@ class SqliteStore:
             commit_seconds=self._commit_seconds,
             failures=self._failures,
             database_bytes=_size(self._path),
-            wal_bytes=_size(self._path.with_name(self._path.name + "-wal")),
+            wal_bytes=_size(self._wal_path),
             journal_entries=self._journal_entries,
+            problem=self._problem(),
+        )
+
+    def _problem(self) -> str:
+        if self._damage:
+            return self._damage
+        wal_bytes = _size(self._wal_path)
+        if wal_bytes <= self._wal_problem_bytes:
+            return ""
+        return (
+            f"the write-ahead log '{self._wal_path}' has {wal_bytes / 1e6:.0f} MB, since a program reads the database without"
+            f" end; `fuser {self._path}` shows which"
         )
 
     async def _fetch(self, query: str, *values: Any) -> Sequence[Any]:
@@ -438,14 +597,18 @@ class SqliteStore:
             raise self._unreadable(error, "read") from error
 
     def _unreadable(self, error: sqlite3.Error, verb: str) -> StoreUnavailable | StoreIncompatible:
-        # Errors that Python itself raises have no code.
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if _is_damage(error):
+            self._note_damage(error)
             return self._damaged(error)
         return StoreUnavailable(f"cannot {verb} the database '{self._path}': {error}")
 
     def _damaged(self, what: object) -> StoreIncompatible:
         error = StoreIncompatible(f"the database '{self._path}' is damaged: {what}")
-        error.next_step = "restore a copy, or move the file away and start with an empty one"
+        path = self._path
+        error.next_step = (
+            f"stop the daemon and move '{path}' and '{path.name}-wal' away together; then put a copy back, start with an empty"
+            f" database, or recover what is left: `{recovery_command('moved.db', path)}`"
+        )
         return error
 
     async def _number(self, query: str) -> int:
@@ -458,17 +621,29 @@ def _record(row: Sequence[Any], *, document: bytes | None) -> WorkflowRecord:
         workflow_id=workflow_id,
         name=name,
         key=key,
-        labels=json.loads(labels),
+        labels=_json(labels),
         state=WorkflowState(state),
         created_at=created_at,
         finished_at=finished_at,
         document=document,
         task_count=tasks,
-        counts=None if counts is None else json.loads(counts),
+        counts=None if counts is None else _json(counts),
         result=result,
         error=error,
-        **(json.loads(control) if control else {}),
+        **(_json(control) if control else {}),
     )
+
+
+def _json(text: str) -> dict[str, Any]:
+    """Return what a column of a workflow holds; if that is damaged nothing, so that it can be listed nevertheless."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        logger.warning("the database holds '%.50s' where a JSON object should be", text)
+        return {}
+    return content
 
 
 def _control(record: WorkflowRecord) -> str | None:
@@ -505,6 +680,44 @@ async def _roll_back(writer: aiosqlite.Connection) -> None:
             await writer.rollback()
     except sqlite3.Error as error:
         logger.warning("could not roll back: %s", error)
+
+
+def recovery_command(damaged: object, path: object) -> str:
+    """Return what makes a new database at ``path`` of what can be read of a damaged one.
+
+    Not with ``.recover``: Debian's sqlite3 is built without what it needs.
+    """
+    numbers = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION};"
+    return f"(sqlite3 {damaged} .dump | sed 's/^ROLLBACK.*/COMMIT;/'; echo '{numbers}') | sqlite3 {path}"
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    # Errors that Python itself raises have no code.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _words(error: Exception) -> str:
+    """Return an error with SQLite's name for it, which says more: an "I/O error" is a write, a sync or a lock that failed."""
+    name = getattr(error, "sqlite_errorname", "")
+    return f"{error} ({name})" if name else str(error)
+
+
+def _is_of_our_making(error: Exception) -> bool:
+    """Tell whether a transaction failed because of what was to be written, so that repeating it would not help."""
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError):
+        return True
+    return isinstance(error, sqlite3.ProgrammingError) and "binding" in str(error)
+
+
+def _locked_itself(path: Path) -> int:
+    """Take the lock of the database's own file, creating it: it is the same by whatever name, and whatever lies beside it."""
+    database = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(database, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # Not closed: should the holder be this very process, that would end SQLite's own locks on the file.
+        raise StoreLocked(f"the database '{path}' is in use by another process, maybe under another name") from None
+    return database
 
 
 def _locked(path: Path) -> int:

@@ -14,7 +14,6 @@ import pytest
 from dyrygentd.errors import (
     BrokerUnavailable,
     DaemonUnreachable,
-    InvariantBroken,
     NotAccepting,
     NotStored,
     StoreLocked,
@@ -526,17 +525,3 @@ async def test_bug_of_the_dispatcher_is_an_outage(caplog: pytest.LogCaptureFixtu
         assert caplog.records[0].exc_info is not None
         assert (await handle.wait(timeout_s=5)).state == "succeeded"
         assert running.health().problems == []
-
-
-async def test_row_that_the_database_refuses_ends_the_scheduler(tmp_path: Path) -> None:
-    """What contradicts the schema is a bug of ours, and trying it again would go on for ever without anybody noticing."""
-
-    class Buggy(SqliteStore):
-        async def save(self, workflows: Any, nodes: Any, journal: Any = ()) -> None:
-            await super().save(workflows, [node._replace(attempt=None) for node in nodes], journal)
-
-    with anyio.fail_after(5), pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - it is about leaving the block
-        async with scheduler(FakeBroker(), Buggy(tmp_path / "state.db")) as running:
-            await running.submit(definition("a"))
-            await anyio.sleep_forever()
-    assert caught.group_contains(InvariantBroken, match="NOT NULL")

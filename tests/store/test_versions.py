@@ -1,0 +1,199 @@
+"""A database of every released schema goes on under this one, with a copy of what it was beside it."""
+# ruff: noqa: ASYNC240 - small files of a test may block
+
+import logging
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+
+import dyrygentd.store
+from dyrygentd.core.events import TaskSucceeded
+from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.errors import StoreUnavailable
+from dyrygentd.ports import Selection
+from dyrygentd.store.migrations import APPLICATION_ID, COPIES_MAX, VERSION
+from dyrygentd.store.sqlite import SqliteStore
+from dyrygentd.testing import FakeBroker
+from tests.scheduler.support import scheduler
+from tests.store.make_version import GRAPHS
+
+pytestmark = pytest.mark.anyio
+
+_HERE: Final = Path(__file__).parent
+#: Version 1 has a fixture and tests of its own, in `test_upgrade`.
+_VERSIONS: Final = range(2, VERSION + 1)
+
+
+def make(path: Path, version: int) -> Path:
+    """Make a database as ``version`` left it."""
+    connection = sqlite3.connect(path)
+    connection.executescript((_HERE / f"schema_{version}.sql").read_text())
+    connection.executescript((_HERE / f"version_{version}.sql").read_text())
+    connection.executescript(
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}; PRAGMA journal_mode = WAL"
+    )
+    connection.close()
+    return path
+
+
+def _dump(path: Path) -> list[str]:
+    connection = sqlite3.connect(path)
+    try:
+        return [*connection.iterdump()]
+    finally:
+        connection.close()
+
+
+def _query(path: Path, query: str) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+async def _open_and_close(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+
+
+def test_every_version_has_a_fixture() -> None:
+    """Whoever raises the version leaves a database of it, and nobody changes a schema that was released."""
+    for version in range(1, VERSION + 1):
+        assert (_HERE / f"schema_{version}.sql").exists(), "see make_version.py"
+        assert (_HERE / f"version_{version}.sql").exists(), "see make_version.py"
+    present = Path(dyrygentd.store.__path__[0]) / "schema.sql"
+    assert present.read_text() == (_HERE / f"schema_{VERSION}.sql").read_text()
+
+
+@pytest.mark.parametrize("version", _VERSIONS)
+async def test_every_workflow_goes_on(path: Path, version: int) -> None:
+    """What ran, was held, paused, tried again, polled or in flight comes to its end, and nothing runs a second time."""
+    make(path, version)
+    broker = FakeBroker({"tasks.poll": lambda: True})
+    async with scheduler(broker, SqliteStore(path)) as running:
+        rows = (await running.list(Selection())).workflows
+        assert {row.name: row.id for row in rows} == {name: f"w-{name}" for name in GRAPHS}
+        for name in ("succeeded", "failed", "cancelled"):
+            assert (await running.view(f"w-{name}")).state == name
+        assert (await running.view("w-paused")).state == "paused"
+        held = {node.name: node.hold for node in (await running.nodes("w-held")).nodes}
+        assert (held["b"], held["g"]) == ("operator", "gate")
+        entries = (await running.journal("w-held")).entries
+        assert [(entry.verb, entry.by, entry.why, entry.nodes) for entry in entries] == [("hold", "ops", "a reason", ["b"])]
+        # Results that came while no daemon ran.
+        for task in ("running/b", "skipped/after", "lost/a"):
+            broker.deliver(TaskSucceeded(task, b"2"))
+        await running.perform("w-paused", Request(Verb.RESUME))
+        await running.perform("w-held", Request(Verb.RELEASE, nodes=("b", "g")))
+        for name in ("running", "paused", "held", "retrying", "polling", "skipped", "lost"):
+            assert (await running.wait(f"w-{name}", timeout_s=10)).state == "succeeded", name
+        sent = [message.task_id for message in broker.published]
+        assert len(sent) == len(set(sent))
+        # What was in flight is not sent again, and what had ended does not run again.
+        assert not {"running/a", "running/b", "held/a", "paused/a", "lost/a", "skipped/after"} & set(sent)
+        assert {"running/c", "running/late", "paused/b", "held/b", "held/c", "polling/after", "retrying/after"} <= set(sent)
+
+
+@pytest.mark.parametrize("version", _VERSIONS)
+@pytest.mark.parametrize("name", ["failed", "cancelled"])
+async def test_finished_workflows_are_retried(path: Path, version: int, name: str) -> None:
+    """What had failed or was cancelled is tried again with what was kept of it."""
+    make(path, version)
+    async with scheduler(FakeBroker(), SqliteStore(path)) as running:
+        assert (await running.nodes(f"w-{name}")).nodes
+        assert (await running.causes(f"w-{name}")).failures == (1 if name == "failed" else 0)
+        assert (await running.perform(f"w-{name}", Request(Verb.RETRY))).is_changed
+        assert (await running.wait(f"w-{name}", timeout_s=5)).state == "succeeded"
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+async def test_copy_is_what_the_database_was(path: Path, version: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The copy opens as the old version, has every row, is private, and the log names it."""
+    caplog.set_level(logging.INFO, "dyrygentd.store")
+    before = _dump(make(path, version))
+    await _open_and_close(path)
+    copy = path.with_name(f"state.db.v{version}.bak")
+    assert _dump(copy) == before
+    assert _query(copy, "PRAGMA user_version") == [(version,)]
+    assert _query(copy, "PRAGMA application_id") == [(APPLICATION_ID,)]
+    assert _query(copy, "PRAGMA integrity_check") == [("ok",)]
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert _query(path, "PRAGMA user_version") == [(VERSION,)]
+    assert any(copy.name in record.getMessage() for record in caplog.records)
+    # The next start has nothing to do, and makes none.
+    await _open_and_close(path)
+    names = sorted(entry.name for entry in path.parent.iterdir())
+    assert names == ["state.db", "state.db.lock", copy.name]
+
+
+async def test_copy_holds_what_is_only_in_the_log(path: Path) -> None:
+    """A daemon that was killed leaves its last transactions in the write-ahead log; the copy has them."""
+    make(path, 1)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE workflows SET name = 'changed last' WHERE id = 'w-running'")
+    connection.commit()
+    killed = path.parent / "killed.db"
+    killed.write_bytes(path.read_bytes())
+    killed.with_name("killed.db-wal").write_bytes(path.with_name("state.db-wal").read_bytes())
+    connection.close()
+    await _open_and_close(killed)
+    copy = killed.with_name("killed.db.v1.bak")
+    assert _query(copy, "SELECT count(*) FROM workflows WHERE name = 'changed last'") == [(1,)]
+
+
+async def test_older_copies_are_kept(path: Path) -> None:
+    """Whoever goes back and upgrades again keeps the first copy; the number of copies is bounded, and nothing is changed then."""
+    for number in range(COPIES_MAX):
+        path.unlink(missing_ok=True)
+        make(path, 1)
+        _query(path, "SELECT 1")
+        connection = sqlite3.connect(path)
+        connection.execute("UPDATE workflows SET name = ? WHERE id = 'w-running'", (f"upgrade {number}",))
+        connection.commit()
+        connection.close()
+        await _open_and_close(path)
+    for number, suffix in enumerate(["", ".2", ".3", ".4", ".5"]):
+        copy = path.with_name(f"state.db.v1.bak{suffix}")
+        assert _query(copy, "SELECT name FROM workflows WHERE id = 'w-running'") == [(f"upgrade {number}",)]
+    path.unlink()
+    make(path, 1)
+    with pytest.raises(StoreUnavailable, match="5 copies") as caught:
+        await _open_and_close(path)
+    assert "delete those" in caught.value.next_step
+    assert _query(path, "PRAGMA user_version") == [(1,)]
+
+
+async def test_no_upgrade_without_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room for the copy nothing is changed, and the message has the figures and what to do."""
+    make(path, 1)
+    full = SimpleNamespace(f_bavail=10, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    with pytest.raises(StoreUnavailable, match="no room for a copy") as caught:
+        await _open_and_close(path)
+    assert "nothing was changed" in caught.value.next_step
+    assert _query(path, "PRAGMA user_version") == [(1,)]
+    assert not [*path.parent.glob("*.bak*")]
+    monkeypatch.undo()
+    await _open_and_close(path)
+    assert _query(path, "PRAGMA user_version") == [(VERSION,)]
+
+
+async def test_failed_copy_is_no_copy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If copying fails, nothing that looks like a copy is left, and the database is as it was."""
+    make(path, 1)
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(StoreUnavailable, match="cannot copy the database"):
+        await _open_and_close(path)
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["state.db", "state.db.lock"]
+    assert _query(path, "PRAGMA user_version") == [(1,)]

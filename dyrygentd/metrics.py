@@ -157,6 +157,28 @@ class SchedulerCollector:
         yield build
 
 
+class HttpCollector:
+    """Reads what the HTTP side tells: ``{"connections": n, "refused": {reason: n}}``."""
+
+    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield names without values."""
+        yield GaugeMetricFamily("dyrygentd_http_connections", _CONNECTIONS)
+        yield CounterMetricFamily("dyrygentd_http_refused", _REFUSED, labels=["reason"])
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield both."""
+        found = self._read()
+        yield GaugeMetricFamily("dyrygentd_http_connections", _CONNECTIONS, value=found["connections"])
+        yield _labelled(CounterMetricFamily, "dyrygentd_http_refused", _REFUSED, "reason", found["refused"])
+
+
+_CONNECTIONS: Final = "Connections of clients"
+_REFUSED: Final = "Connections and requests that were refused or ended because they kept others waiting"
+
+
 def register(registry: Registry, read: Read) -> SchedulerCollector:
     """Add the metrics of a scheduler to ``registry``; `unregister` takes them out again.
 

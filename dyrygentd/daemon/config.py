@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from dyrygentd.core.engine import Limits
 from dyrygentd.errors import ConfigurationError
+from dyrygentd.http.guard import ConnectionLimits
 from dyrygentd.http.routes import HttpLimits
 from dyrygentd.scheduler import SchedulerLimits
 from dyrygentd.store.sqlite import HISTORY_MAX
@@ -100,13 +101,27 @@ class Configuration:
     workflows_max: int = _setting(SchedulerLimits().workflows_max, "Unfinished workflows.")
     nodes_in_memory_max: int = _setting(SchedulerLimits().nodes_in_memory_max, "Nodes of all unfinished workflows.")
     body_bytes_max: int = _setting(HttpLimits().body_bytes_max, "Bytes of one submission.")
+    connections_max: int = _setting(ConnectionLimits().connections_max, "Connections of clients at one time.")
+    head_timeout_s: float = _setting(ConnectionLimits().head_timeout_s, "Seconds in which the head of a request must arrive.")
+    body_timeout_s: float = _setting(HttpLimits().body_timeout_s, "Seconds in which the body of a request must arrive.")
+    write_timeout_s: float = _setting(
+        ConnectionLimits().write_timeout_s, "Seconds for which a client may leave an answer unread."
+    )
     value_bytes_max: int = _setting(Limits().value_bytes_max, "Bytes of one value passed from task to task.")
     history_max: int = _setting(HISTORY_MAX, "Finished workflows to keep.")
     drain_timeout_s: float = _setting(5.0, "Seconds to wait, when stopping, for tasks in flight. None is lost if it is short.")
     log_level: str = _setting("info", "What to log.", choices=LOG_LEVELS)
 
     def __post_init__(self) -> None:
-        for name in ("in_flight_max", "nodes_max", "workflows_max", "nodes_in_memory_max", "body_bytes_max", "value_bytes_max"):
+        for name in (
+            "connections_max",
+            "in_flight_max",
+            "nodes_max",
+            "workflows_max",
+            "nodes_in_memory_max",
+            "body_bytes_max",
+            "value_bytes_max",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
         for name in ("history_max", "drain_timeout_s", "late_watch_s", "lost_after_s", "lost_confirm_s"):
@@ -133,12 +148,20 @@ class Configuration:
         )
 
     @property
+    def connection_limits(self) -> ConnectionLimits:
+        """Return the bounds of connections."""
+        return ConnectionLimits(
+            connections_max=self.connections_max, head_timeout_s=self.head_timeout_s, write_timeout_s=self.write_timeout_s
+        )
+
+    @property
     def http_limits(self) -> HttpLimits:
         """Return the bounds of the HTTP side."""
         return HttpLimits(
             body_bytes_max=self.body_bytes_max,
             bodies_bytes_max=max(HttpLimits().bodies_bytes_max, self.body_bytes_max),
             nodes_max=self.nodes_max,
+            body_timeout_s=self.body_timeout_s,
         )
 
 

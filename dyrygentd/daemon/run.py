@@ -2,9 +2,11 @@
 
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -14,9 +16,11 @@ from dyrygentd.daemon import logs
 from dyrygentd.daemon.config import Configuration, masked
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.daemon.systemd import Notifier
-from dyrygentd.http.routes import make_app
-from dyrygentd.http.server import serving
-from dyrygentd.http.sockets import listen_tcp, listen_unix
+from dyrygentd.errors import ConfigurationError
+from dyrygentd.http.guard import Guard
+from dyrygentd.http.routes import API_KEY, Api, make_app
+from dyrygentd.http.server import Site, serving
+from dyrygentd.http.sockets import UnixListener, listen_tcp, listen_unix
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.transport import watcher_of
@@ -29,6 +33,8 @@ logger = logging.getLogger("dyrygentd.daemon")
 
 #: How often `systemctl status` gets a new line.
 _STATUS_INTERVAL_S = 5.0
+#: How long clients may not find a socket whose file was deleted.
+_SOCKET_LOOK_S = 2.0
 
 
 def run(configuration: Configuration) -> None:
@@ -58,7 +64,8 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     assert configuration.socket is not None
     # Sockets first: that another daemon is there already should be known before its database is touched.
     unix = listen_unix(configuration.socket, mode=configuration.mode)
-    exits.callback(unix.close)
+    listeners = [unix]
+    exits.callback(_close, listeners)
     tcp = listen_tcp(configuration.listen) if configuration.listen else None
     if tcp is not None:
         exits.callback(tcp.close)
@@ -87,11 +94,49 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     def render(accept: str) -> tuple[bytes, str]:
         return metrics.render(registry, accept)
 
+    guard = Guard(configuration.connection_limits)
+    apis = []
+    sites = []
     for listening, read_only in ((unix.socket, False), (tcp, True)):
         if listening is not None:
-            site = make_app(scheduler, limits=configuration.http_limits, render_metrics=render, read_only=read_only)
-            await exits.enter_async_context(serving(site, [listening]))
+            app = make_app(scheduler, limits=configuration.http_limits, render_metrics=render, read_only=read_only)
+            apis.append(app[API_KEY])
+            sites.append(await exits.enter_async_context(serving(app, [listening], guard=guard)))
+    registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, apis)))
+    tasks = await exits.enter_async_context(anyio.create_task_group())
+    exits.callback(tasks.cancel_scope.cancel)
+    tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
     return scheduler
+
+
+def _close(listeners: Sequence[UnixListener]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def _http_statistics(guard: Guard, apis: Sequence[Api]) -> dict[str, Any]:
+    connections = guard.statistics()
+    refused = Counter(connections.refused)
+    for api in apis:
+        refused.update(api.statistics().refused)
+    return {"connections": connections.connections, "refused": dict(refused)}
+
+
+async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int) -> None:
+    """Make the socket's file again if somebody has deleted it: the daemon would run on, and nobody could reach it."""
+    while True:
+        await anyio.sleep(_SOCKET_LOOK_S)
+        if listeners[-1].is_in_place:
+            continue
+        path = listeners[-1].path
+        try:
+            listener = listen_unix(path, mode=mode)
+        except ConfigurationError as error:
+            logger.warning("the socket's file was deleted and cannot be made again: %s", error)
+            continue
+        listeners.append(listener)
+        await site.listen(listener.socket)
+        logger.warning("the socket's file '%s' was deleted, and made again", path)
 
 
 async def _embedded_broker(directory: Path, exits: AsyncExitStack) -> str:

@@ -84,6 +84,19 @@ class TooBusy(RequestError):
         self.maximum = maximum
 
 
+class TooManyOfYours(RequestError):
+    """One user has taken what a single user may; others are still served, and nothing was changed by the request."""
+
+    status = 429
+    code = "too-many-of-yours"
+    next_step = "wait for your other requests"
+
+    def __init__(self, what: str, maximum: int) -> None:
+        super().__init__(f"your user has {maximum} {what} already, the most that one may have")
+        self.what = what
+        self.maximum = maximum
+
+
 class ForeignHost(RequestError):
     """The Host header does not name this machine: a page in a browser may be posing as us (DNS rebinding)."""
 

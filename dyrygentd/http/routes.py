@@ -5,6 +5,7 @@ unexpected exceptions included, leaves as an RFC 9457 problem document.
 """
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.states import NODE_STATE_OF_WORD, WorkflowState
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Request, Verb
 from dyrygentd.errors import BadRequest, BodyTooLarge, DyrygentError
+from dyrygentd.http.guard import user_of
 from dyrygentd.http.openapi import describe
 from dyrygentd.http.problems import (
     JSON,
@@ -30,6 +32,7 @@ from dyrygentd.http.problems import (
     MethodNotAllowed,
     RouteNotFound,
     TooBusy,
+    TooManyOfYours,
     UnknownVerb,
     UnsupportedMediaType,
 )
@@ -47,6 +50,11 @@ T = TypeVar("T")
 _DECODE_INLINE_BYTES = 16 * 1024
 """Below, the hop to a thread costs more than the decoding."""
 
+_BODY: Final = web.RequestKey("dyrygentd_body", bytes)
+
+_USER_SHARE: Final = 0.75
+"""Of all places, those that one user may take; root may take all."""
+
 _DECODES_MAX = 2
 """Decoding holds the interpreter's lock most of the time: more threads would only make everybody slower."""
 
@@ -54,6 +62,8 @@ _DECODES_MAX = 2
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
     """Bounds of the HTTP side.
+
+    Of each, one user who is not root may take three quarters.
 
     Attributes:
         body_bytes_max: Longest request body.
@@ -126,25 +136,39 @@ class HttpStatistics:
     streams: int = 0
     bodies_bytes: int = 0
     answers: dict[int, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
 
 class Places:
-    """A bounded number of places. Guards: ``taken`` never exceeds ``maximum``, and every place is given back."""
+    """A bounded number of places. Guards: ``taken`` never exceeds ``maximum``, no user has more than a share, all are given back.
 
-    def __init__(self, what: str, maximum: int) -> None:
+    Args:
+        refused: Told what was refused.
+    """
+
+    def __init__(self, what: str, maximum: int, refused: Callable[[str], None]) -> None:
         self.what = what
         self.maximum = maximum
         self.taken = 0
+        self._refused = refused
+        self._of_user: Counter[int | None] = Counter()
 
-    def take(self, number: int = 1) -> None:
-        """Take places. Raises `TooBusy` if there are not enough."""
+    def take(self, user: int | None, number: int = 1) -> None:
+        """Take places for a user; root may take all. Raises `TooBusy` or `TooManyOfYours` if there are not enough."""
+        own_max = max(1, int(self.maximum * _USER_SHARE))
         if self.taken + number > self.maximum:
+            self._refused(self.what)
             raise TooBusy(self.what, self.maximum)
+        if user and self._of_user[user] + number > own_max:
+            self._refused(self.what)
+            raise TooManyOfYours(self.what, own_max)
         self.taken += number
+        self._of_user[user] += number
 
-    def give_back(self, number: int = 1) -> None:
+    def give_back(self, user: int | None, number: int = 1) -> None:
         """Give places back."""
         self.taken -= number
+        self._of_user[user] -= number
 
 
 class Api:
@@ -155,11 +179,12 @@ class Api:
         self._limits = limits
         self._render_metrics = render_metrics
         self._read_only = read_only
-        self._requests = Places("requests", limits.requests_max)
-        self._waits = Places("long polls", limits.waits_max)
-        self._streams = Places("event streams", limits.streams_max)
-        self._bodies = Places("bytes of request bodies", limits.bodies_bytes_max)
+        self._requests = Places("requests", limits.requests_max, self._count)
+        self._waits = Places("long polls", limits.waits_max, self._count)
+        self._streams = Places("event streams", limits.streams_max, self._count)
+        self._bodies = Places("bytes of request bodies", limits.bodies_bytes_max, self._count)
         self._answers: dict[int, int] = {}
+        self._refused: Counter[str] = Counter()
         self._decodes: anyio.CapacityLimiter | None = None
         self._stopping: anyio.Event | None = None
         self._openapi: bytes | None = None
@@ -171,8 +196,8 @@ class Api:
         """Take a definition; answer when it is on disk."""
         if request.content_type != JSON and "Content-Type" in request.headers:
             raise UnsupportedMediaType(request.content_type)
-        async with self._body(request) as body:
-            definition = await self._decode(body)
+        definition = await self._decode(request[_BODY])
+        request[_BODY] = b""
         submitted = await self._scheduler.submit_definition(_with_key(definition, request.headers.get("Idempotency-Key")))
         location = f"/{wire.API_VERSION}/workflows/{submitted.id}"
         return _json(submitted, status=201 if submitted.created else 200, headers={"Location": location})
@@ -257,10 +282,10 @@ class Api:
         return _json(await self._scheduler.perform_in_bulk(selection, asked))
 
     async def _request_of(self, request: web.Request, verb: Verb) -> Request:
-        async with self._body(request) as body:
-            if body.strip() and request.content_type != JSON and "Content-Type" in request.headers:
-                raise UnsupportedMediaType(request.content_type)
-            document = await self._in_thread_if_long(lambda: wire.decode(body.strip() or b"{}", wire.VerbDocument), len(body))
+        body = request[_BODY]
+        if body.strip() and request.content_type != JSON and "Content-Type" in request.headers:
+            raise UnsupportedMediaType(request.content_type)
+        document = await self._in_thread_if_long(lambda: wire.decode(body.strip() or b"{}", wire.VerbDocument), len(body))
         if verb is Verb.SET_PRIORITY and document.priority is None:
             raise BadRequest("`priority` is missing", path="$.priority", next_step="give a whole number; higher goes first")
         return wire.request_of(verb, document, by=peer_of(request.transport))
@@ -305,6 +330,7 @@ class Api:
             streams=self._streams.taken,
             bodies_bytes=self._bodies.taken,
             answers=dict(self._answers),
+            refused=dict(self._refused),
         )
 
     def attach(self, app: web.Application) -> None:
@@ -329,7 +355,8 @@ class Api:
         response: web.StreamResponse
         try:
             _check_host(request)
-            async with self._place(request):
+            # A body that arrives slowly takes no place from others, only its share of the memory for bodies.
+            async with self._arrived(request), self._place(request):
                 response = await handler(request)
         except DyrygentError as error:
             response = _problem(error)
@@ -350,11 +377,12 @@ class Api:
         if places is None:
             yield
             return
-        places.take()
+        user = user_of(request.transport)
+        places.take(user)
         try:
             yield
         finally:
-            places.give_back()
+            places.give_back(user)
 
     def _translated(self, request: web.Request, error: web.HTTPException) -> web.Response:
         if isinstance(error, web.HTTPMethodNotAllowed):
@@ -365,6 +393,9 @@ class Api:
         if error.status == 404:
             return _problem(RouteNotFound(request.path))
         return _problem(BadRequest(error.text or error.reason))
+
+    def _count(self, what: str) -> None:
+        self._refused[what] += 1
 
     async def _start(self, app: web.Application) -> None:
         self._stopping = anyio.Event()
@@ -401,9 +432,12 @@ class Api:
         await self._stopping.wait()
 
     @asynccontextmanager
-    async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
-        """Read the body. What arrives counts against the common bound until the block is left."""
-        most = self._limits.body_bytes_max
+    async def _arrived(self, request: web.Request) -> AsyncIterator[None]:
+        """Read the body, if the route takes one. What arrives counts against the common bound until the request has ended."""
+        if request.method != "POST" or request.match_info.route.resource not in self._uses:
+            yield
+            return
+        most, user = self._limits.body_bytes_max, user_of(request.transport)
         if (request.content_length or 0) > most:
             raise BodyTooLarge(most)
         chunks: list[bytes] = []
@@ -412,7 +446,7 @@ class Api:
             try:
                 with anyio.fail_after(self._limits.body_timeout_s):
                     async for chunk in request.content.iter_any():
-                        self._bodies.take(len(chunk))
+                        self._bodies.take(user, len(chunk))
                         held += len(chunk)
                         chunks.append(chunk)
                         if held > most:
@@ -423,11 +457,11 @@ class Api:
                 raise BadRequest("the request body is not encoded as its headers say") from error
             except ConnectionError as error:
                 raise BadRequest("the connection was cut before the end of the request body") from error
-            body = b"".join(chunks)
+            request[_BODY] = b"".join(chunks)
             chunks.clear()
-            yield body
+            yield
         finally:
-            self._bodies.give_back(held)
+            self._bodies.give_back(user, held)
 
     async def _decode(self, body: bytes) -> Definition:
         return await self._in_thread_if_long(lambda: wire.decode_definition(body, nodes_max=self._limits.nodes_max), len(body))
@@ -572,7 +606,7 @@ def _json(view: object, *, status: int = 200, headers: Mapping[str, str] | None 
 
 
 def _problem(error: DyrygentError) -> web.Response:
-    headers = {"Retry-After": "1"} if error.status == 503 else None
+    headers = {"Retry-After": "1"} if error.status in (429, 503) else None
     return web.Response(body=wire.encode(wire.problem_of(error)), status=error.status, content_type=PROBLEM, headers=headers)
 
 

@@ -1,5 +1,6 @@
 """Run an application on sockets that listen already, and end it without cutting off anybody in the middle."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -9,6 +10,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from dyrygentd.http.guard import Connection, Guard
 from dyrygentd.http.sockets import BACKLOG
 
 logger = logging.getLogger("dyrygentd.http.server")
@@ -19,20 +21,55 @@ SHUTDOWN_TIMEOUT_S: Final = 5.0
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, sockets: Sequence[socket.socket], *, shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S
-) -> AsyncIterator[None]:
-    """Serve ``app`` on ``sockets`` and close them at the end. Signals and the event loop are left alone."""
+    app: web.Application,
+    sockets: Sequence[socket.socket],
+    *,
+    guard: Guard | None = None,
+    shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
+) -> AsyncIterator["Site"]:
+    """Serve ``app`` on ``sockets`` and close them at the end. Signals and the event loop are left alone.
+
+    Args:
+        guard: Bounds what a client may cost the others.
+    """
+    guard = guard or Guard()
     runner = web.AppRunner(
         app, handle_signals=False, access_log=None, logger=logger, shutdown_timeout=shutdown_timeout_s, keepalive_timeout=75.0
     )
     await runner.setup()
+    site = Site(runner, guard)
+    guard.start()
     try:
         for listening in sockets:
-            # aiohttp listens again, with 128 unless told otherwise.
-            await web.SockSite(runner, listening, backlog=BACKLOG).start()
-        yield
+            await site.listen(listening)
+        yield site
     finally:
+        site.close()
+        await guard.stop()
         await runner.cleanup()
+
+
+class Site:
+    """The sockets on which an application is served, with one guard for all of them."""
+
+    def __init__(self, runner: web.AppRunner, guard: Guard) -> None:
+        self.guard = guard
+        self._runner = runner
+        self._servers: list[asyncio.Server] = []
+
+    async def listen(self, listening: socket.socket) -> None:
+        """Serve on one more socket."""
+        server = self._runner.server
+        assert server is not None
+        # Not by `web.SockSite`, which makes connections that nobody guards.
+        loop = asyncio.get_running_loop()
+        # It listens again, with 100 unless told otherwise.
+        self._servers.append(await loop.create_server(lambda: Connection(self.guard, server), sock=listening, backlog=BACKLOG))
+
+    def close(self) -> None:
+        """Accept nobody any more."""
+        for server in self._servers:
+            server.close()
 
 
 class _WithoutMalformed(logging.Filter):

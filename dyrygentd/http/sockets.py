@@ -41,6 +41,11 @@ class UnixListener:
     def __repr__(self) -> str:
         return f"<UnixListener {self.path}>"
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether clients that look for the file find this socket, or somebody else's."""
+        return os.path.lexists(self.path)
+
     def close(self) -> None:
         """Close the socket and remove its file, unless another daemon has put its own there; safe to repeat."""
         self.socket.close()

@@ -1,10 +1,13 @@
 """Errors as problem documents (RFC 9457)."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from dyrygentd.errors import DyrygentError, RemoteError
+
+#: Characters of one text in a problem document.
+_TEXT_MAX: Final = 1500
 
 
 def problem_of(error: DyrygentError) -> dict[str, Any]:
@@ -13,11 +16,19 @@ def problem_of(error: DyrygentError) -> dict[str, Any]:
         "type": f"https://dyrygentd.invalid/problems/{error.code}",
         "title": error.code.replace("-", " "),
         "status": error.status,
-        "detail": str(error),
+        "detail": _shortened(str(error)),
         "code": error.code,
-        "next_step": error.next_step,
-        "facts": error.facts,
+        "next_step": _shortened(error.next_step),
+        "facts": {name: _shortened(fact) for name, fact in error.facts.items()},
     }
+
+
+def _shortened(fact: Any) -> Any:
+    """Cut the middle out of a long text: whoever sends megabytes need not be sent them back."""
+    if not isinstance(fact, str) or len(fact) <= _TEXT_MAX:
+        return fact
+    half = _TEXT_MAX // 2
+    return f"{fact[:half]} … {fact[-half:]}"
 
 
 def error_of_problem(body: bytes, status: int) -> RemoteError:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -123,3 +124,40 @@ def test_check_config(short_tmp: Path) -> None:
     assert printed["broker"] == {"value": "redis://u:****@h/0", "origin": "flag"}
     text = subprocess.run([*command[:4], "--listen", ":0"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert "listen              = :0  # flag\n" in text
+
+
+def test_deleted_socket_is_made_again(short_tmp: Path, arguments: list[str]) -> None:
+    """A socket whose file somebody deletes comes back within seconds, in its mode, and goes with the daemon."""
+    daemon = Daemon(arguments, directory=short_tmp)
+    with daemon:
+        for _ in range(2):
+            daemon.socket_path.unlink()
+            wait_until(daemon.socket_path.exists)
+            with daemon.client() as client:
+                assert client.health().version == __version__
+        assert daemon.socket_path.stat().st_mode & 0o777 == 0o660
+        assert "was deleted, and made again" in daemon.log()
+        assert daemon.stop(timeout_s=15) == 0
+    assert not daemon.socket_path.exists()
+
+
+def test_a_thousand_connections(short_tmp: Path, arguments: list[str]) -> None:
+    """A thousand clients at one time are served, or told to come again, and afterwards the daemon is as before."""
+    with Daemon(arguments, directory=short_tmp) as daemon, daemon.client() as client:
+        assert client.health().version
+        before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+        connections = []
+        for _ in range(1000):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(30)
+            connection.connect(str(daemon.socket_path))
+            connections.append(connection)
+        for connection in connections:
+            connection.sendall(b"GET /v1/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.health().version
+        answers = [connection.recv(4096).split()[1] for connection in connections]
+        assert set(answers) <= {b"200", b"503"}
+        assert answers.count(b"200") >= 200
+        for connection in connections:
+            connection.close()
+        wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before + 3)

@@ -12,6 +12,7 @@ import anyio.from_thread
 import pytest
 from aiohttp import web
 
+from dyrygentd.http.guard import Guard
 from dyrygentd.http.routes import API_KEY, HttpLimits, HttpStatistics, make_app
 from dyrygentd.http.server import serving
 from dyrygentd.http.sockets import listen_tcp, listen_unix
@@ -39,7 +40,8 @@ class Daemon(AbstractContextManager["Daemon"]):
         broker: Touch it through `call` while the daemon runs.
     """
 
-    def __init__(self, path: Path, *, limits: HttpLimits | None = None, holds: bool = False) -> None:
+    def __init__(self, path: Path, *, limits: HttpLimits | None = None, holds: bool = False, guard: Guard | None = None) -> None:
+        self.guard = guard or Guard()
         self.path = path
         self.limits = limits or HttpLimits()
         self.broker = FakeBroker({"add": lambda *numbers: sum(numbers), "fail": _fail}, holds=holds)
@@ -122,7 +124,7 @@ class Daemon(AbstractContextManager["Daemon"]):
             tcp = listen_tcp("127.0.0.1:0")
             self.tcp_port = tcp.getsockname()[1]
             try:
-                async with serving(self.app, [listener.socket]), serving(public, [tcp]):
+                async with serving(self.app, [listener.socket], guard=self.guard), serving(public, [tcp]):
                     yield
             finally:
                 listener.close()

@@ -169,14 +169,19 @@ class Ends:
         graph = self._graph
         for node in range(len(graph)):
             for attempt in self._attempts(node)[-1:]:
-                # With a rule that does not wait for all, some of them may not have ended yet.
-                waits_for_all = graph.policy(node).rule not in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED)
-                if graph.policy(node).hook is None and waits_for_all and states[graph.names[node]] == "succeeded":
+                if graph.policy(node).hook is None and self._waits_for_all(node) and states[graph.names[node]] == "succeeded":
                     given, expected = self._sent[attempt].input, self._input(node, states)
                     if (given is None) != (expected is None) or (
                         given is not None and expected is not None and json.loads(given) != json.loads(expected)
                     ):
                         raise BrokenPromise(f"{attempt} was given {given!r}, not {expected!r}\n{self._plan.text}")
+
+    def _waits_for_all(self, node: int) -> bool:
+        """Tell whether all had ended whose values it was given; with some rules a node, or a gate before it, goes on earlier."""
+        graph = self._graph
+        return graph.policy(node).rule not in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and all(
+            self._waits_for_all(dependency) for dependency in graph.dependencies(node) if not graph.is_task(dependency)
+        )
 
     def _input(self, node: int, states: dict[str, str]) -> bytes | None:
         graph = self._graph

@@ -1,0 +1,215 @@
+"""What one client may cost the others: connections, slow requests, and answers that nobody reads.
+
+aiohttp closes connections that are kept alive for too long, and nothing else: a request head that never ends, a client that takes
+no answer, and any number of connections are left to whoever uses it. Here each connection is known with its user (SO_PEERCRED),
+and one look a second over all of them ends what keeps others waiting. What this needs of aiohttp's internals (`_kwargs` of a
+server, `_waiter` and `_messages` of a connection) is used here and nowhere else; ``tests/http/test_hostile.py`` notices a change.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+logger = logging.getLogger("dyrygentd.http")
+
+_LOOK_EVERY_S: Final = 1.0
+_UNAVAILABLE: Final = b"503 Service Unavailable"
+_REFUSAL: Final = (
+    b"HTTP/1.1 %b\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
+)
+#: Of all places, those that only root may take: who is to find out what the others do.
+_RESERVED_SHARE: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of connections.
+
+    Attributes:
+        connections_max: All connections together; a tenth is kept for root.
+        head_timeout_s: From the first byte of a request, or from connecting, to the end of its head.
+        write_timeout_s: How long a client may take nothing of an answer.
+        user_share: The share of all places that the connections of one user may take; root may take all.
+    """
+
+    connections_max: int = 4000
+    head_timeout_s: float = 15.0
+    write_timeout_s: float = 30.0
+    user_share: float = 0.75
+
+
+@dataclass(slots=True)
+class GuardStatistics:
+    """What was kept out, by reason, and how many connections there are."""
+
+    connections: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+#: Why a connection or a request was refused or closed: the label of the metric.
+REASONS: Final = ("full", "client", "slow head", "unread answer", "requests", "bodies", "long polls", "event streams")
+
+
+class Guard:
+    """Knows all connections of a listener. Guards: there are never more than ``connections_max``."""
+
+    def __init__(self, limits: ConnectionLimits | None = None) -> None:
+        self.limits = limits or ConnectionLimits()
+        self._connections: dict[Connection, None] = {}
+        self._of_user: Counter[int | None] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._task: asyncio.Task[None] | None = None
+
+    def statistics(self) -> GuardStatistics:
+        """Return a snapshot."""
+        return GuardStatistics(len(self._connections), {reason: self._refused[reason] for reason in REASONS})
+
+    def count(self, reason: str) -> None:
+        """Count what was refused."""
+        self._refused[reason] += 1
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._look(), name="dyrygentd http guard")
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def admit(self, connection: "Connection") -> str:
+        """Take a connection in; return why not, if there is no place for it."""
+        limits, user = self.limits, connection.user
+        if user != 0 and user is not None and self._of_user[user] >= max(1, int(limits.connections_max * limits.user_share)):
+            return "client"
+        most = limits.connections_max if user == 0 else int(limits.connections_max * (1 - _RESERVED_SHARE))
+        if len(self._connections) >= most and not self._close_unused():
+            return "full"
+        self._connections[connection] = None
+        self._of_user[user] += 1
+        return ""
+
+    def leave(self, connection: "Connection") -> None:
+        """Forget a connection that has ended."""
+        if connection in self._connections:
+            del self._connections[connection]
+            self._of_user[connection.user] -= 1
+
+    def _close_unused(self) -> bool:
+        """End the oldest connection that nobody uses just now; tell whether there was one."""
+        for connection in self._connections:
+            if connection.is_unused:
+                connection.drop()
+                return True
+        return False
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            now = asyncio.get_running_loop().time()
+            for connection in list(self._connections):
+                connection.look(now)
+
+
+class Connection(RequestHandler):
+    """aiohttp's connection, which knows its user and since when it keeps others waiting."""
+
+    __slots__ = ("_connected", "_guard", "_head_since", "_unread_bytes", "_unread_since", "_was_used", "user")
+
+    def __init__(self, guard: Guard, server: web.Server) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **server._kwargs)
+        self._guard = guard
+        self.user: int | None = None
+        # aiohttp forgets its own when it begins to close.
+        self._connected: asyncio.Transport | None = None
+        self._head_since: float | None = None
+        self._was_used = False
+        self._unread_since = 0.0
+        self._unread_bytes = 0
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it may be ended for another's sake: it waits between two requests, or has never said anything."""
+        if self._unread:
+            return False
+        is_between = self._waiter is not None and not self._messages and self._head_since is None
+        return is_between or not self._was_used
+
+    @property
+    def _unread(self) -> int:
+        return 0 if self._connected is None else self._connected.get_write_buffer_size()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection in, or turn it away with an answer."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "get_write_buffer_size")
+        self._connected = transport  # type: ignore[assignment]
+        self.user = user_of(transport)
+        problem = self._guard.admit(self)
+        super().connection_made(transport)
+        if problem:
+            self._guard.count(problem)
+            status, title = (b"429 Too Many Requests", "too-many-of-yours") if problem == "client" else (_UNAVAILABLE, "too-busy")
+            detail = "there are as many connections as the daemon takes; try again in a moment"
+            body = b'{"title":"%b","status":%b,"detail":"%b"}' % (title.encode(), status[:3], detail.encode())
+            transport.write(_REFUSAL % (status, len(body), body))  # type: ignore[attr-defined]
+            self.force_close()
+            return
+        self._head_since = self._unread_since = asyncio.get_running_loop().time()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Give the place to another."""
+        self._guard.leave(self)
+        super().connection_lost(exc)
+        self._connected = None
+
+    def data_received(self, data: bytes) -> None:
+        """Note whether a head has begun and not ended."""
+        is_between = self._waiter is not None and not self._messages
+        self._was_used = True
+        super().data_received(data)
+        if self._messages or not is_between:
+            self._head_since = None
+        elif self._head_since is None:
+            self._head_since = asyncio.get_running_loop().time()
+
+    def look(self, now: float) -> None:
+        """End the connection if it keeps others waiting for too long."""
+        limits, unread = self._guard.limits, self._unread
+        if unread == 0 or unread < self._unread_bytes:
+            self._unread_since = now
+        self._unread_bytes = unread
+        if unread and now - self._unread_since > limits.write_timeout_s:
+            self._guard.count("unread answer")
+            self.drop()
+        elif self._head_since is not None and now - self._head_since > limits.head_timeout_s:
+            self._guard.count("slow head")
+            self.drop()
+
+    def drop(self) -> None:
+        """End the connection at once: what waits for the client would wait for ever."""
+        if self._connected is not None:
+            self._connected.abort()
+
+
+def user_of(transport: asyncio.BaseTransport | None) -> int | None:
+    """Return the user at the other end of a Unix socket (SO_PEERCRED, unix(7)); None for TCP."""
+    peer: Any = None if transport is None else transport.get_extra_info("socket")
+    if peer is None or peer.family != socket.AF_UNIX:
+        return None
+    _, user, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(user)

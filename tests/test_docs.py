@@ -140,3 +140,16 @@ def test_settings_are_listed_once() -> None:
 def test_paths_exist(path: tuple[str, str]) -> None:
     """What the README points to is there."""
     assert (ROOT / (path[0] or path[1])).exists()
+
+
+def test_faults_are_shown() -> None:
+    """Each row of the table of faults names tests, and they are there."""
+    table = README.partition("<!-- faults -->\n")[2].partition("\n\n")[0]
+    rows = table.splitlines()[2:]
+    assert len(rows) >= 20
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", row.split("|")[3])
+        assert named, row
+        for path, function in named:
+            text = (ROOT / path).read_text()
+            assert not function or re.search(rf"def {function}\b", text), f"{path}::{function}"

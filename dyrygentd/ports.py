@@ -280,7 +280,10 @@ class Store(Protocol):
 
 
 class Dispatcher(Protocol):
-    """Sends messages to the broker."""
+    """Sends messages to the broker.
+
+    Calls are carried out in the order in which they are made: a marker that is forgotten must not be missed by a push before it.
+    """
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
         """Send messages and tell what became of them; those without an answer are to be handed in again.

@@ -327,10 +327,11 @@ def _short(event: TaskEvent) -> str:
 
 
 class Dispatcher:
-    """The scheduler's way to the broker; answers may be cut."""
+    """The scheduler's way to the broker; answers may be cut. One call after the other, as over one connection."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._one_at_a_time = anyio.Lock()
         self._guard: tuple[str, str] | None = None
 
     def guard(self, name: str, token: str) -> None:
@@ -353,7 +354,14 @@ class Dispatcher:
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
         """Push all, in one script; the answer may not come."""
-        broker, guard = self._broker, self._guard
+        guard = self._guard
+        async with self._one_at_a_time:
+            return await self._publish(messages, guard)
+
+    async def _publish(
+        self, messages: Sequence[Publish], guard: tuple[str, str] | None
+    ) -> Sequence[MessagePublished | MessageRefused]:
+        broker = self._broker
         broker.fuse("before a push")
         await self._way()
         if guard is not None and broker.marks.get(guard[0]) != guard[1]:
@@ -401,9 +409,10 @@ class Dispatcher:
 
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop markers."""
-        await self._way()
-        for place in [place for place in self._broker.markers if place[0] in workflow_ids]:
-            del self._broker.markers[place]
+        async with self._one_at_a_time:
+            await self._way()
+            for place in [place for place in self._broker.markers if place[0] in workflow_ids]:
+                del self._broker.markers[place]
 
     def queue_of(self, signature: Signature) -> str:
         """Return the only queue."""

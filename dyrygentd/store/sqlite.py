@@ -276,7 +276,9 @@ class SqliteStore:
                     await writer.execute(_DROP_VALUES, (self._sequence_of[record.workflow_id],))
             # Not counted: those of which no row is there any more, and those that had finished before.
             new_ends = {record.workflow_id for record in ended if record.workflow_id in self._sequence_of} - returned
-            pruned = await self._prune(writer, len(new_ends)) if ended else 0
+            going_on = {record.workflow_id for record in records if not record.state.is_finished}
+            more = len(new_ends) - len(returned & going_on)
+            pruned = await self._prune(writer, more) if ended else 0
             await writer.commit()
         except Exception as error:
             self._failures += 1
@@ -294,12 +296,11 @@ class SqliteStore:
         self._rows += len(records) + len(rows) + len(entries)
         self._journal_entries += len(entries)
         self._commit_seconds += time.perf_counter() - begun
-        going_on = {record.workflow_id for record in records if not record.state.is_finished}
         for workflow_id in returned & going_on:
             self._kept.pop(workflow_id, None)
         for workflow_id in {record.workflow_id for record in ended} | (returned - going_on):
             self._sequence_of.pop(workflow_id, None)
-        self._finished += len(new_ends) - len(returned & going_on) - pruned
+        self._finished += more - pruned
         await self._cut_log(writer)
 
     async def _refuse_if_gone(self) -> None:
@@ -402,9 +403,9 @@ class SqliteStore:
         sequence = self._new_sequence(record.workflow_id)
         await writer.execute(_INSERT_WORKFLOW, (sequence, *row, record.task_count, counts, error, control, result, document))
 
-    async def _prune(self, writer: aiosqlite.Connection, ended: int) -> int:
-        """Delete the oldest finished workflows if there are too many, some more than have ``ended``; return how many."""
-        surplus = min(ended + _PRUNED_PER_SAVE, self._finished + ended - self._history_max)
+    async def _prune(self, writer: aiosqlite.Connection, more: int) -> int:
+        """Delete the oldest finished workflows if there are too many, some beside the ``more`` of this save; return how many."""
+        surplus = min(max(0, more) + _PRUNED_PER_SAVE, self._finished + more - self._history_max)
         if surplus <= 0:
             return 0
         return (await writer.execute(_PRUNE, (json.dumps([*self._kept]), surplus))).rowcount

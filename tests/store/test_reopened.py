@@ -92,6 +92,19 @@ async def test_what_is_about_to_go_on_is_not_deleted(path: Path) -> None:
     await store.close()
 
 
+async def test_one_goes_on_as_another_ends(path: Path) -> None:
+    """A finished workflow that goes on makes room: the one that ends in the same transaction is not trimmed for it."""
+    store = await _open(path, history_max=1)
+    await _end(store, "old", at=1.0)
+    await store.save([workflow("new")], [])
+    assert await store.load("old", to_reopen=True) is not None
+    ends = finished(workflow("new"), finished_at=2.0)
+    await store.save([workflow("old", document=None), ends], [node("old", 0)])
+    assert await store.load("new") is not None
+    assert store._finished == 1
+    await store.close()
+
+
 async def test_what_is_kept_is_bounded(path: Path) -> None:
     """Reading to go on, without anything coming of it, does not keep the history from being trimmed for ever."""
     store = await _open(path, history_max=1)

@@ -54,8 +54,8 @@ class GuardStatistics:
     refused: dict[str, int] = field(default_factory=dict)
 
 
-#: Why a connection or a request was refused or closed: the label of the metric.
-REASONS: Final = ("full", "client", "slow head", "unread answer", "requests", "bodies", "long polls", "event streams")
+#: Why a connection was refused or ended: labels of the metric, beside what requests find taken (`Places`).
+REASONS: Final = ("full", "client", "slow head", "unread answer")
 
 
 class Guard:

@@ -3,10 +3,11 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,22 @@ def quiet_site() -> Iterator[Site]:
     """A server of this test alone, without workers."""
     with running_site(workers=0) as site:
         yield site
+
+
+@pytest.fixture
+def start_worker(quiet_site: Site) -> Iterator[Callable[..., CeleryWorker]]:
+    """Start workers on `quiet_site`, which are killed at the end."""
+    started: list[CeleryWorker] = []
+
+    def start(**options: Any) -> CeleryWorker:
+        worker = CeleryWorker(quiet_site.server.url, log_directory=quiet_site.directory, **options)
+        started.append(worker)
+        worker.start()
+        return worker
+
+    yield start
+    for worker in started:
+        worker.kill()
 
 
 @pytest.fixture

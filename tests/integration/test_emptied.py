@@ -1,7 +1,6 @@
 """A server that comes back without its data, under a real daemon and real workers."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -25,22 +24,6 @@ def daemon(quiet_site: Site) -> Iterator[Daemon]:
     """A daemon that looks for tasks for a reason only."""
     with quiet_site.daemon("daemon", *_PATIENT) as daemon:
         yield daemon
-
-
-@pytest.fixture
-def start_worker(quiet_site: Site) -> Iterator[Callable[..., CeleryWorker]]:
-    """Start workers, which are killed at the end."""
-    started: list[CeleryWorker] = []
-
-    def start(**options: Any) -> CeleryWorker:
-        worker = CeleryWorker(quiet_site.server.url, log_directory=quiet_site.directory, **options)
-        started.append(worker)
-        worker.start()
-        return worker
-
-    yield start
-    for worker in started:
-        worker.kill()
 
 
 def _states(handle: Handle) -> dict[str, str]:

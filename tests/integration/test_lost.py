@@ -37,22 +37,6 @@ def client(daemon: Daemon) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture
-def start_worker(quiet_site: Site) -> Iterator[Callable[..., CeleryWorker]]:
-    """Start workers, which are killed at the end."""
-    started: list[CeleryWorker] = []
-
-    def start(**options: Any) -> CeleryWorker:
-        worker = CeleryWorker(quiet_site.server.url, log_directory=quiet_site.directory, **options)
-        started.append(worker)
-        worker.start()
-        return worker
-
-    yield start
-    for worker in started:
-        worker.kill()
-
-
 def _node(handle: Handle, name: str) -> Any:
     return next(node for node in handle.nodes() if node.name == name)
 

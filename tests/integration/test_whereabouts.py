@@ -42,22 +42,6 @@ def broker(quiet_site: Site) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture
-def start_worker(quiet_site: Site) -> Iterator[Callable[..., CeleryWorker]]:
-    """Start workers, which are stopped at the end."""
-    started: list[CeleryWorker] = []
-
-    def start(**options: Any) -> CeleryWorker:
-        worker = CeleryWorker(quiet_site.server.url, log_directory=quiet_site.directory, **options)
-        started.append(worker)
-        worker.start()
-        return worker
-
-    yield start
-    for worker in started:
-        worker.kill()
-
-
 def _key() -> str:
     return uuid.uuid4().hex
 

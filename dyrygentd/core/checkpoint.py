@@ -78,6 +78,7 @@ class NodeRecord(NamedTuple):
     polling_since: float = 0.0
     cause: str = ""
     late: str = ""
+    is_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
         workflow.polling_since.get(node, 0.0),
         workflow.causes.get(node, ""),
         workflow.late.get(node, ""),
+        node in workflow.stale,
     )
 
 
@@ -187,6 +189,7 @@ def restore(
             polling_since=row.polling_since,
             cause=row.cause,
             late=row.late,
+            is_stale=row.is_stale,
         )
         for row in nodes
     ]

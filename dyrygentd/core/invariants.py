@@ -55,6 +55,8 @@ def _check_marks(workflow: RunningWorkflow, node: int, state: NodeState) -> None
     _require(
         workflow, node, node not in workflow.on_hold or state is not NodeState.READY, "is ready although an operator holds it"
     )
+    is_on_its_way = state in IN_FLIGHT or state in _HELD
+    _require(workflow, node, node not in workflow.stale or is_on_its_way, "is to be decided anew when it comes back, and is here")
     _require(
         workflow, node, bool(workflow.settled_at[node]) == state.is_settled, "is settled without a time, or has one too early"
     )

@@ -80,6 +80,7 @@ class Live(NamedTuple):
     polling_since: float = 0.0
     cause: str = ""
     late: str = ""
+    is_stale: bool = False
 
 
 def task_id_of_attempt(first: str, attempt: int) -> str:

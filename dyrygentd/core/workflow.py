@@ -17,7 +17,8 @@ a dependency has no value, it gets null in its place.
 they need no storage and a crash cannot change them.
 
 *Going back.* `reopen` sets settled nodes back to waiting, and with them everything that never ran because of them, hooks
-included; then each is decided anew, so what is still blocked by somebody else is blocked again.
+included; then each is decided anew, so what is still blocked by somebody else is blocked again. A hook that is in flight just
+then is told of an end that is none any more: it is marked as stale, and decided anew when it comes back.
 
 *What could go wrong.* A result may arrive before the broker's answer to the publishing (dispatching → succeeded is a row of the
 table), twice, or after a cancel (the engine no longer has the task id in flight by then). Any change that is not in the
@@ -74,6 +75,7 @@ class RunningWorkflow:
         changed: Nodes whose record has changed since `take_changed`.
         is_changed: Whether its own record has.
         is_stopped: Whether a failure or the deadline has ended it, so that what is in flight is not tried again.
+        stale: Hooks in flight, or held on the way, which were told of an end that is none any more.
         reported: Last state that a worker reported for a node in flight, such as ``STARTED`` or ``RETRY``.
         next_tries: ``{node: (time, worker)}`` of nodes in flight whose task tries again by itself, as far as workers tell.
     """
@@ -113,6 +115,7 @@ class RunningWorkflow:
         "result",
         "run",
         "settled_at",
+        "stale",
         "state",
         "states",
         "unneeded",
@@ -159,6 +162,7 @@ class RunningWorkflow:
         self.polling_since: dict[int, float] = {}
         self.unneeded: set[int] = set()
         self.late: dict[int, str] = {}
+        self.stale: set[int] = set()
         self.reported: dict[int, str] = {}
         self.next_tries: dict[int, tuple[float, str]] = {}
         self.values: dict[int, Value] = {}
@@ -252,6 +256,8 @@ class RunningWorkflow:
             self.late[node] = row.late
         if row.is_on_hold:
             self.on_hold.add(node)
+        if row.is_stale:
+            self.stale.add(node)
         if self.states[node] in (NodeState.HELD, NodeState.RETRYING):
             self.holds[node] = Hold(HoldReason(row.reason or HoldReason.TIME), row.held_until)
         elif row.state is NodeState.SKIPPED and row.reason == UNNEEDED:
@@ -486,6 +492,7 @@ class RunningWorkflow:
         self.ready.clear()
         self._unmet = array("I", bytes(self._unmet.itemsize * len(self.graph)))
         self.on_hold.clear()
+        self.stale.clear()
         self.reported.clear()
         self.next_tries.clear()
         self._finish(WorkflowState.CANCELLED, now)
@@ -577,6 +584,7 @@ class RunningWorkflow:
                 self.ready.remove(node)
             self.errors.pop(node, None)
             self.causes.pop(node, None)
+            self.stale.discard(node)
             self._settle(node, NodeState.SKIPPED, now, value=value)
         self._consider_all(now, reopened)
         return in_flight
@@ -608,8 +616,11 @@ class RunningWorkflow:
     def _reopen(self, nodes: Iterable[int]) -> set[int]:
         reset = set(nodes)
         if self.graph.hooks and not all(self._is_hook(node) for node in reset):
-            # They were decided by an end that is none any more. One in flight is left to itself.
-            reset.update(hook for hook in self.graph.hooks if self.states[hook] not in IN_FLIGHT)
+            # They were decided by an end that is none any more. One in flight is so when it comes back.
+            in_flight = {hook for hook in self.graph.hooks if self.states[hook] in IN_FLIGHT}
+            reset.update(hook for hook in self.graph.hooks if hook not in in_flight)
+            self.changed |= in_flight - self.stale
+            self.stale |= in_flight
         stack = [*reset]
         while stack:
             for dependent in self.graph.dependents(stack.pop()):
@@ -649,6 +660,7 @@ class RunningWorkflow:
         self.polling_since.pop(node, None)
         self.late.pop(node, None)
         self.holds.pop(node, None)
+        self.stale.discard(node)
         self.unneeded.discard(node)
         self.values.pop(node, None)
         if self.states[node] != NodeState.WAITING:
@@ -817,6 +829,10 @@ class RunningWorkflow:
 
     def _settle(self, node: int, state: NodeState, now: float, *, value: bytes | None = None, error: str = "") -> None:
         """Settle a node and everything that is decided by it."""
+        if self.stale and node in self.stale:
+            self._again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now))
+            self._decide_anew(node, now)
+            return
         stack = [(node, state, value, error)]
         policies = self.graph.policies
         has_failed, first = False, node
@@ -955,12 +971,19 @@ class RunningWorkflow:
         elif not self.graph.is_task(node):
             _, state, value, error = self._handed_on(node)
             self._settle(node, state, now, value=value, error=error)
+        elif node in self.stale:
+            self._decide_anew(node, now)
         elif self._unmet[node] and self._verdict(node)[0] is Verdict.WAIT:
             # What it waited for was set running again while it was in flight: its next attempt comes after that.
             self._move(node, NodeState.WAITING)
         else:
             self._move(node, NodeState.READY)
             self.ready.push(node)
+
+    def _decide_anew(self, node: int, now: float) -> None:
+        """Set a stale hook back that is held for its next attempt, and decide it by how things stand now."""
+        self._set_back(node)
+        self._consider(node, now)
 
     def _finish_by_counts(self, now: float) -> None:
         self._finish(WorkflowState.FAILED if self._bad else WorkflowState.SUCCEEDED, now)

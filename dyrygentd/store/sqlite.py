@@ -653,10 +653,9 @@ def _control(record: WorkflowRecord) -> str | None:
 
 
 def _detail(node: NodeRecord) -> str | None:
-    if not (node.reason or node.is_on_hold or node.failures or node.polling_since or node.cause or node.late):
+    if not any(node[_FIRST_DETAIL:]):
         return None
-    fields = {name: getattr(node, name) for name in _DETAILS}
-    return json.dumps({name: value for name, value in fields.items() if value})
+    return json.dumps({name: value for name, value in zip(_DETAILS, node[_FIRST_DETAIL:], strict=True) if value})
 
 
 def _node_record(workflow_id: str, row: Sequence[Any]) -> NodeRecord:
@@ -664,8 +663,9 @@ def _node_record(workflow_id: str, row: Sequence[Any]) -> NodeRecord:
     return NodeRecord(workflow_id, *columns, **(json.loads(detail) if detail else {}))
 
 
-#: Fields of a node's record that share a column, because few nodes have them.
-_DETAILS: Final = ("reason", "is_on_hold", "failures", "polling_since", "cause", "late")
+#: Fields of a node's record that share a column, because few nodes have them: all from this one on.
+_FIRST_DETAIL: Final = NodeRecord._fields.index("reason")
+_DETAILS: Final = NodeRecord._fields[_FIRST_DETAIL:]
 
 
 async def _deflated(document: bytes) -> bytes:

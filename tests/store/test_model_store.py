@@ -33,8 +33,8 @@ from tests.core.test_model_verbs import shapes as verbs_shapes
 
 T = TypeVar("T")
 
-#: Finished workflows that are kept: one, so that others go often.
-HISTORY_MAX = 1
+#: Finished workflows that are kept: one, so that others go often; or all, for verbs on what has finished.
+ONE, ALL = 1, 1_000_000
 #: Where there is a file system in memory the machine takes a tenth of the time.
 _MEMORY = Path("/dev/shm")
 
@@ -42,9 +42,10 @@ _MEMORY = Path("/dev/shm")
 class StoredConversation(Conversation):
     """A conversation that saves to a real database as well, and recovers from that alone."""
 
-    def __init__(self, limits: Limits, directory: Path) -> None:
+    def __init__(self, limits: Limits, directory: Path, history_max: int) -> None:
         super().__init__(limits)
         self.directory = directory
+        self.history_max = history_max
         self.openings = 0
         self.notes: dict[str, str] = {}
         # `asyncio.run` would make a loop for each call.
@@ -62,7 +63,7 @@ class StoredConversation(Conversation):
 
     def opened(self) -> SqliteStore:
         """Open the present database."""
-        store = SqliteStore(self.path, history_max=HISTORY_MAX)
+        store = SqliteStore(self.path, history_max=self.history_max)
         self.wait(store.open())
         return store
 
@@ -102,8 +103,8 @@ class StoredConversation(Conversation):
         gone = self.workflows.keys() - kept
         assert all(self.workflows[workflow_id].state.is_finished for workflow_id in gone)
         finished = [workflow_id for workflow_id in kept if self.workflows[workflow_id].state.is_finished]
-        assert len(finished) <= HISTORY_MAX
-        assert not gone or len(finished) == HISTORY_MAX
+        assert len(finished) <= self.history_max
+        assert not gone or len(finished) == self.history_max
         for workflow_id in gone:
             del self.workflows[workflow_id]
         self.nodes = {place: row for place, row in self.nodes.items() if place[0] not in gone}
@@ -165,11 +166,11 @@ class _OnDisk(RuleBasedStateMachine):
     unsaved: Batch
     _take: Callable[[], None]
 
-    def use_disk(self, limits: Limits) -> None:
+    def use_disk(self, limits: Limits, *, history_max: int) -> None:
         """Begin with an empty database."""
         directory = Path(tempfile.mkdtemp(prefix="dyr-model-", dir=_MEMORY if _MEMORY.is_dir() else None))
         (directory / "0").mkdir()
-        self.conversation = StoredConversation(limits, directory)
+        self.conversation = StoredConversation(limits, directory, history_max)
 
     @rule()
     def fail_to_save(self) -> None:
@@ -211,7 +212,7 @@ class StoreAgainstModel(_OnDisk, EngineAgainstModel):
     @initialize(in_flight_max=st.sampled_from([2, 5, 100]), dispatch_max=st.sampled_from([1, 3, 100]))
     def begin(self, in_flight_max: int, dispatch_max: int) -> None:
         """Begin with an empty database."""
-        self.use_disk(Limits(in_flight_max, dispatch_max, VALUE_BYTES_MAX))
+        self.use_disk(Limits(in_flight_max, dispatch_max, VALUE_BYTES_MAX), history_max=ONE)
 
     @invariant()
     def agrees(self) -> None:
@@ -230,7 +231,7 @@ class StoreAgainstVerbs(_OnDisk, VerbsAgainstModel):
     @initialize(in_flight_max=st.sampled_from([1, 3, 100]), shape=verbs_shapes())
     def begin(self, in_flight_max: int, shape: list[VerbsShape]) -> None:
         """Begin with an empty database, and one workflow."""
-        self.use_disk(Limits(in_flight_max))
+        self.use_disk(Limits(in_flight_max), history_max=ALL)
         self.submit(shape)
 
 

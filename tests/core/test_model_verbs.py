@@ -394,10 +394,10 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             event("turned up")
             facts.is_lost, facts.is_in_flight = False, True
         if not facts.is_in_flight:
-            if facts.task_id in model.doubted and kind not in ("failed", "revoked"):
+            if facts.task_id in model.doubted and kind == "succeeded":
                 model.doubted.discard(facts.task_id)
                 is_open = model.end() in ("running", "paused")
-                if kind == "succeeded" and facts.outcome == "failed" and is_open:
+                if facts.outcome == "failed" and is_open:
                     event("corrected")
                     model.reopen({number})
                     facts.outcome, facts.value = "succeeded", value

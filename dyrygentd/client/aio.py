@@ -2,17 +2,27 @@
 
 import asyncio
 import errno
+import io
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 
 import aiohttp
 
 from dyrygentd import wire
 from dyrygentd.client import forms
-from dyrygentd.client.connection import CONNECT_PAUSES_S, VersionCheck, Warn, find_socket, foreign, unreachable
-from dyrygentd.errors import DaemonUnreachable, DyrygentError
+from dyrygentd.client.connection import (
+    CONNECT_PAUSES_S,
+    VersionCheck,
+    Warn,
+    busy_pauses_s,
+    find_socket,
+    foreign,
+    is_busy,
+    unreachable,
+)
+from dyrygentd.errors import DaemonUnreachable, DyrygentError, RemoteError
 
 Views = list[wire.WorkflowView]
 Entries = list[wire.JournalView]
@@ -310,6 +320,20 @@ class _Channel:
 
     @asynccontextmanager
     async def _exchange(self, ask: forms.Ask, limits: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
+        for pause_s in busy_pauses_s():
+            async with AsyncExitStack() as exits:
+                try:
+                    response = await exits.enter_async_context(self._answered(ask, limits))
+                except RemoteError as error:
+                    if not pause_s or not is_busy(error):
+                        raise
+                else:
+                    yield response
+                    return
+            await asyncio.sleep(pause_s)
+
+    @asynccontextmanager
+    async def _answered(self, ask: forms.Ask, limits: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
             async with await self._open(ask, limits) as response:
                 self._versions.check(response.headers.get(wire.VERSION_HEADER), response.headers.get("Server"))
@@ -336,11 +360,13 @@ class _Channel:
             connector = aiohttp.UnixConnector(path=str(self.path), limit=_CONNECTIONS_MAX, force_close=True)
             self._session = aiohttp.ClientSession(connector=connector)
         url = f"http://localhost{ask.target}"
-        for pause_s in CONNECT_PAUSES_S:
+        for pause_s in (*CONNECT_PAUSES_S, 0.0):
+            # aiohttp sends a file piece by piece, and warns of bytes as long as some definitions are.
+            body = None if ask.body is None else io.BytesIO(ask.body)
             try:
-                return await self._session.request(ask.method, url, data=ask.body, headers=ask.headers, timeout=limits)
+                return await self._session.request(ask.method, url, data=body, headers=ask.headers, timeout=limits)
             except aiohttp.ClientOSError as error:
-                if error.errno not in _BACKLOG_FULL:
+                if error.errno not in _BACKLOG_FULL or not pause_s:
                     raise
             await asyncio.sleep(pause_s)
-        return await self._session.request(ask.method, url, data=ask.body, headers=ask.headers, timeout=limits)
+        raise AssertionError("the last try neither answered nor failed")

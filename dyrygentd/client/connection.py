@@ -7,24 +7,30 @@ connections: a request that meets a connection which the daemon has just closed,
 import errno
 import http.client
 import os
+import random
 import socket
 import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from dyrygentd import __version__, wire
 from dyrygentd.client.forms import Ask
-from dyrygentd.errors import DaemonUnreachable
+from dyrygentd.errors import DaemonUnreachable, RemoteError
 
 ENVIRONMENT: Final = "DYRYGENTD_SOCKET"
 SYSTEM_SOCKET: Final = Path("/run/dyrygentd/dyrygentd.sock")
 
 CONNECT_PAUSES_S = (0.01, 0.03, 0.1, 0.3, 1.0)
 """A full backlog turns clients away with EAGAIN; these pauses give the daemon 1.4 s to catch up."""
+
+BUSY_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""A daemon that serves as many as it may turns clients away (429, 503); each pause is shortened by chance, up to half."""
+
+_BUSY: Final = frozenset({"too-busy", "too-many-of-yours"})
 
 Warn = Callable[[str], None]
 
@@ -82,10 +88,24 @@ class Connection:
 
     @contextmanager
     def _exchange(self, ask: Ask, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
+        for pause_s in busy_pauses_s():
+            with ExitStack() as exits:
+                try:
+                    response = exits.enter_context(self._answered(ask, timeout_s))
+                except RemoteError as error:
+                    if not pause_s or not is_busy(error):
+                        raise
+                else:
+                    yield response
+                    return
+            time.sleep(pause_s)
+
+    @contextmanager
+    def _answered(self, ask: Ask, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
         connection = _UnixConnection(self.path, timeout_s)
         try:
-            # An early answer (body too large) closes the sending side, and waits to be read nevertheless.
-            with suppress(BrokenPipeError):
+            # An early answer (body too large, too busy) closes the sending side, and waits to be read nevertheless.
+            with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(ask.method, ask.target, body=ask.body, headers=ask.headers)
             response = connection.getresponse()
             self.versions.check(response.getheader(wire.VERSION_HEADER), response.getheader("Server"))
@@ -103,6 +123,18 @@ class Connection:
             raise foreign(self.path, "what came is no HTTP") from error
         finally:
             connection.close()
+
+
+def busy_pauses_s() -> Iterator[float]:
+    """Iterate over the pauses after a busy answer; 0 means that it was the last try."""
+    for pause_s in BUSY_PAUSES_S:
+        yield pause_s * random.uniform(0.5, 1.0)
+    yield 0.0
+
+
+def is_busy(error: RemoteError) -> bool:
+    """Tell whether the daemon refused because it has too much to do, before it did anything."""
+    return error.code in _BUSY
 
 
 class VersionCheck:

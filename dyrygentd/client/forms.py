@@ -337,7 +337,7 @@ def nodes_target(workflow_id: str, *, states: Iterable[str] = (), limit: int = P
 
 def is_passing(error: DyrygentError) -> bool:
     """Tell whether waiting may help: the daemon restarts, or has reached a bound."""
-    return isinstance(error, DaemonUnreachable) or (isinstance(error, RemoteError) and error.status == 503)
+    return isinstance(error, DaemonUnreachable) or (isinstance(error, RemoteError) and error.status in (429, 503))
 
 
 def pauses() -> Iterator[float]:

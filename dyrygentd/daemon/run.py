@@ -1,10 +1,12 @@
 """The daemon's life: start everything in order, serve until a signal, stop in bounded time."""
 
 import logging
+import resource
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from dyrygentd.daemon.config import Configuration, masked
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.daemon.systemd import Notifier
 from dyrygentd.errors import ConfigurationError
-from dyrygentd.http.guard import Guard
+from dyrygentd.http.guard import ConnectionLimits, Guard
 from dyrygentd.http.routes import API_KEY, Api, make_app
 from dyrygentd.http.server import Site, serving
 from dyrygentd.http.sockets import UnixListener, listen_tcp, listen_unix
@@ -33,6 +35,8 @@ logger = logging.getLogger("dyrygentd.daemon")
 
 #: How often `systemctl status` gets a new line.
 _STATUS_INTERVAL_S = 5.0
+#: Open files beside the connections of clients: database, broker, backend, log, libraries.
+_OTHER_FILES = 100
 #: How long clients may not find a socket whose file was deleted.
 _SOCKET_LOOK_S = 2.0
 
@@ -94,7 +98,7 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     def render(accept: str) -> tuple[bytes, str]:
         return metrics.render(registry, accept)
 
-    guard = Guard(configuration.connection_limits)
+    guard = Guard(_with_files(configuration.connection_limits))
     apis = []
     sites = []
     for listening, read_only in ((unix.socket, False), (tcp, True)):
@@ -107,6 +111,20 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     exits.callback(tasks.cancel_scope.cancel)
     tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
     return scheduler
+
+
+def _with_files(limits: ConnectionLimits) -> ConnectionLimits:
+    """Let this process open as many files as its connections need, or take fewer connections if it may not."""
+    wanted = limits.connections_max + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted and soft < hard:
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft >= wanted:
+        return limits
+    most = max(1, soft - _OTHER_FILES)
+    logger.warning("the system allows %d open files: %d connections are taken instead of %d", soft, most, limits.connections_max)
+    return replace(limits, connections_max=most)
 
 
 def _close(listeners: Sequence[UnixListener]) -> None:
@@ -124,6 +142,7 @@ def _http_statistics(guard: Guard, apis: Sequence[Api]) -> dict[str, Any]:
 
 async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int) -> None:
     """Make the socket's file again if somebody has deleted it: the daemon would run on, and nobody could reach it."""
+    complaint = ""
     while True:
         await anyio.sleep(_SOCKET_LOOK_S)
         if listeners[-1].is_in_place:
@@ -132,8 +151,11 @@ async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int) -
         try:
             listener = listen_unix(path, mode=mode)
         except ConfigurationError as error:
-            logger.warning("the socket's file was deleted and cannot be made again: %s", error)
+            if str(error) != complaint:
+                complaint = str(error)
+                logger.warning("the socket's file was deleted and cannot be made again yet: %s", complaint)
             continue
+        complaint = ""
         listeners.append(listener)
         await site.listen(listener.socket)
         logger.warning("the socket's file '%s' was deleted, and made again", path)

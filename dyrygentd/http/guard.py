@@ -12,17 +12,20 @@ import socket
 import struct
 from collections import Counter
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from dyrygentd import __version__, wire
+from dyrygentd.http.problems import TooBusy, TooManyOfYours
+
 logger = logging.getLogger("dyrygentd.http")
 
 _LOOK_EVERY_S: Final = 1.0
-_UNAVAILABLE: Final = b"503 Service Unavailable"
 _REFUSAL: Final = (
-    b"HTTP/1.1 %b\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"HTTP/1.1 %d %b\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n%b: %b\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
 )
 #: Of all places, those that only root may take: who is to find out what the others do.
@@ -98,6 +101,16 @@ class Guard:
         self._of_user[user] += 1
         return ""
 
+    def refusal_of(self, problem: str) -> bytes:
+        """Return the whole answer to a connection for which there is no place."""
+        most = self.limits.connections_max
+        own_max = int(most * self.limits.user_share)
+        error = TooManyOfYours("connections", own_max) if problem == "client" else TooBusy("connections", most)
+        body = wire.encode(wire.problem_of(error))
+        phrase = HTTPStatus(error.status).phrase.encode()
+        header, version = wire.VERSION_HEADER.encode(), __version__.encode()
+        return _REFUSAL % (error.status, phrase, header, version, len(body), body)
+
     def leave(self, connection: "Connection") -> None:
         """Forget a connection that has ended."""
         if connection in self._connections:
@@ -163,10 +176,7 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         if problem:
             self._guard.count(problem)
-            status, title = (b"429 Too Many Requests", "too-many-of-yours") if problem == "client" else (_UNAVAILABLE, "too-busy")
-            detail = "there are as many connections as the daemon takes; try again in a moment"
-            body = b'{"title":"%b","status":%b,"detail":"%b"}' % (title.encode(), status[:3], detail.encode())
-            transport.write(_REFUSAL % (status, len(body), body))  # type: ignore[attr-defined]
+            transport.write(self._guard.refusal_of(problem))  # type: ignore[attr-defined]
             self.force_close()
             return
         self._head_since = self._unread_since = asyncio.get_running_loop().time()

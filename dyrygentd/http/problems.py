@@ -61,14 +61,17 @@ class UnsupportedMediaType(RequestError):
 
 
 class BodyTooSlow(RequestError):
-    """The body did not arrive in time."""
+    """The body did not arrive in time, or stopped on the way."""
 
     status = 408
     code = "body-too-slow"
 
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__(f"the request body did not arrive within {timeout_s:g} s")
-        self.timeout_s = timeout_s
+    def __init__(self, arrived: int, timeout_s: float, silence_s: float) -> None:
+        super().__init__(
+            f"of the request body {arrived} bytes had arrived when time was up: all of it may take {timeout_s:g} s,"
+            f" a pause in it {silence_s:g} s"
+        )
+        self.arrived = arrived
 
 
 class TooBusy(RequestError):

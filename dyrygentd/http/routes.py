@@ -69,6 +69,7 @@ class HttpLimits:
         body_bytes_max: Longest request body.
         bodies_bytes_max: All request bodies in memory together.
         body_timeout_s: Time for a body to arrive.
+        body_silence_s: Longest pause in it.
         nodes_max: Largest workflow.
         requests_max: Requests served at one time, without those below, `/metrics` and the health checks.
         waits_max: Long polls at one time.
@@ -80,6 +81,7 @@ class HttpLimits:
     body_bytes_max: int = 64 * 1024 * 1024
     bodies_bytes_max: int = 256 * 1024 * 1024
     body_timeout_s: float = 60.0
+    body_silence_s: float = 10.0
     nodes_max: int = 200_000
     requests_max: int = 256
     waits_max: int = 1000
@@ -444,15 +446,17 @@ class Api:
         held = 0
         try:
             try:
-                with anyio.fail_after(self._limits.body_timeout_s):
+                end, silence_s = anyio.current_time() + self._limits.body_timeout_s, self._limits.body_silence_s
+                with anyio.fail_after(min(silence_s, self._limits.body_timeout_s)) as patience:
                     async for chunk in request.content.iter_any():
+                        patience.deadline = min(end, anyio.current_time() + silence_s)
                         self._bodies.take(user, len(chunk))
                         held += len(chunk)
                         chunks.append(chunk)
                         if held > most:
                             raise BodyTooLarge(most)
             except TimeoutError:
-                raise BodyTooSlow(self._limits.body_timeout_s) from None
+                raise BodyTooSlow(held, self._limits.body_timeout_s, self._limits.body_silence_s) from None
             except web.RequestPayloadError as error:
                 raise BadRequest("the request body is not encoded as its headers say") from error
             except ConnectionError as error:

@@ -87,13 +87,20 @@ class Facts:
     is_lost: bool = False
     retry_at: float = 0.0
     is_on_hold: bool = False
+    is_stale: bool = False
     failures: int = 0
     attempts: int = 0
 
     def forget(self) -> None:
         """Be as if it had never run, but for the number of attempts and an operator's hold."""
         self.outcome, self.value, self.retry_at, self.failures = "", b"null", 0.0, 0
-        self.is_in_flight = self.is_lost = False
+        self.is_in_flight = self.is_lost = self.is_stale = False
+
+    def let_go(self) -> None:
+        """End the pause before the next attempt; a hook that was told of an end which is none any more begins anew."""
+        self.is_lost, self.retry_at = False, 0.0
+        if self.is_stale:
+            self.is_stale, self.failures = False, 0
 
 
 @dataclass
@@ -159,7 +166,11 @@ class Model:
         """Set nodes back, and what had not run because of them."""
         states, reset = self.states(), set(nodes)
         if any(self.shape[node].hook is None for node in nodes):
-            reset |= {number for number, node in enumerate(self.shape) if node.hook and states[number] != "in flight"}
+            hooks = {number for number, node in enumerate(self.shape) if node.hook}
+            in_flight = {number for number in hooks if states[number] == "in flight"}
+            reset |= hooks - in_flight
+            for number in in_flight:
+                self.facts[number].is_stale = True
         for number, node in enumerate(self.shape):
             if set(node.after) & reset and states[number] in SET_BACK:
                 reset.add(number)
@@ -253,11 +264,14 @@ class VerbsAgainstModel(RuleBasedStateMachine):
             case Verb.HOLD:
                 facts.is_on_hold = True
             case Verb.RELEASE:
-                facts.is_on_hold, facts.is_lost, facts.retry_at = False, False, 0.0
+                facts.is_on_hold = False
+                facts.let_go()
             case Verb.RETRY if state in ("retrying", "lost"):
-                facts.is_on_hold, facts.is_lost, facts.retry_at = False, False, 0.0
+                facts.is_on_hold = False
+                facts.let_go()
             case Verb.RETRY if state == "in flight":
                 facts.is_in_flight, facts.failures = False, 0
+                facts.let_go()
             case Verb.RETRY:
                 model.reopen({number})
             case Verb.RERUN:
@@ -346,8 +360,8 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 for number, state in enumerate(model.states()):
                     if state in ("held", "lost") or model.facts[number].is_on_hold:
                         assert self._ask(workflow_id, Request(Verb.RELEASE, nodes=(f"n{number}",))) is not None
-                        facts = model.facts[number]
-                        facts.is_on_hold, facts.is_lost, facts.retry_at = False, False, 0.0
+                        model.facts[number].is_on_hold = False
+                        model.facts[number].let_go()
             self.conversation.now += 30
             self.deliver_all("succeeded")
             self.agrees()
@@ -403,12 +417,16 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                     facts.outcome, facts.value = "succeeded", value
             return
         facts.is_in_flight = False
+        has_another = model.shape[number].has_retry and facts.failures + 1 < ATTEMPTS
         match kind:
+            case _ if facts.is_stale and kind != "lost" and not (kind == "failed" and has_another):
+                event("a stale hook")
+                facts.forget()
             case "succeeded":
                 facts.outcome, facts.value = "succeeded", value
             case "lost":
                 facts.is_lost = True
-            case "failed" if model.shape[number].has_retry and facts.failures + 1 < ATTEMPTS:
+            case "failed" if has_another:
                 facts.failures += 1
                 facts.retry_at = self.conversation.now + PAUSE_S
             case _:
@@ -440,7 +458,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 if hold is not None and hold.reason is HoldReason.RETRY and hold.until <= self.conversation.now:
                     facts.retry_at = hold.until
                 elif 0 < facts.retry_at <= self.conversation.now:
-                    facts.retry_at = 0.0
+                    facts.let_go()
 
     def _save(self) -> list[Publish]:
         self._take()

@@ -1,21 +1,32 @@
 """The daemon as a process: start, stop, two of them, and what it says when it cannot start."""
 
+import asyncio
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import anyio
 import pytest
+from aiohttp import web
 
 from dyrygentd import __version__
+from dyrygentd.daemon import run
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.http.server import serving
+from dyrygentd.http.sockets import UnixListener, listen_unix
 from tests.support.daemon import Daemon
+from tests.support.following import eventually
 from tests.support.servers import wait_until
 
 DEFINITION = {"nodes": [{"name": "one", "task": "nobody.runs.this"}, {"name": "two", "task": "nor.this", "after": ["one"]}]}
@@ -25,6 +36,13 @@ DEFINITION = {"nodes": [{"name": "one", "task": "nobody.runs.this"}, {"name": "t
 def arguments(redis_server: EmbeddedServer) -> list[str]:
     """Flags for a daemon on this test's server."""
     return ["--broker", redis_server.url, "--drain-timeout-s", "0.1"]
+
+
+@pytest.fixture
+def clients() -> Iterator[ExitStack]:
+    """What is closed at the end."""
+    with ExitStack() as exits:
+        yield exits
 
 
 def _fails(*arguments: str, directory: Path, status: int = 2) -> str:
@@ -141,23 +159,103 @@ def test_deleted_socket_is_made_again(short_tmp: Path, arguments: list[str]) -> 
     assert not daemon.socket_path.exists()
 
 
-def test_a_thousand_connections(short_tmp: Path, arguments: list[str]) -> None:
-    """A thousand clients at one time are served, or told to come again, and afterwards the daemon is as before."""
+@pytest.mark.parametrize("count", [1000, 3000])
+def test_thousands_of_connections(short_tmp: Path, arguments: list[str], clients: ExitStack, count: int) -> None:
+    """Thousands of clients at one time are served, or told to come again, and afterwards the daemon is as before."""
+    _allow_files(clients, count + 500)
     with Daemon(arguments, directory=short_tmp) as daemon, daemon.client() as client:
         assert client.health().version
         before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
-        connections = []
-        for _ in range(1000):
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(30)
-            connection.connect(str(daemon.socket_path))
-            connections.append(connection)
+        connections = _connections(daemon, clients, count)
         for connection in connections:
             connection.sendall(b"GET /v1/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.health().version
         answers = [connection.recv(4096).split()[1] for connection in connections]
         assert set(answers) <= {b"200", b"503"}
         assert answers.count(b"200") >= 200
-        for connection in connections:
-            connection.close()
+        clients.close()
         wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before + 10)
+
+
+def test_few_files_allow_few_connections(short_tmp: Path, arguments: list[str], clients: ExitStack) -> None:
+    """Where the system allows fewer open files than connections, clients are turned away before the database has none left."""
+    with Daemon(arguments, directory=short_tmp, open_files_max=300) as daemon, daemon.client() as client:
+        assert "allows 300 open files" in daemon.log()
+        connections = _connections(daemon, clients, 400)
+        for connection in connections[-200:]:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(b"POST /v1/workflows HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
+        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) < 280
+        clients.close()
+        assert client.submit(DEFINITION).status().state == "running"
+        assert "Traceback" not in daemon.log()
+
+
+@pytest.mark.anyio
+async def test_socket_of_another_daemon_is_left_alone(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's socket in the place of a deleted one is not fought over, also not when the daemon ends."""
+    monkeypatch.setattr(run, "_SOCKET_LOOK_S", 0.005)
+    path = short_tmp / "d.sock"
+    async with _kept_in_place(path) as listeners:
+        path.unlink()
+        other = listen_unix(path)
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        assert len(listeners) == 1
+    assert other.is_in_place
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    other.close()
+
+
+@pytest.mark.anyio
+async def test_directory_that_cannot_be_used_is_tried_again(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A deleted socket comes back as soon as its directory can be used, and until then it is told once, not with every look."""
+    monkeypatch.setattr(run, "_SOCKET_LOOK_S", 0.005)
+    directory = short_tmp / "here"
+    async with _kept_in_place(directory / "d.sock") as listeners:
+        shutil.rmtree(directory)
+        directory.write_text("a file in the way")
+        await eventually(lambda: caplog.records)
+        for _ in range(10):
+            await asyncio.sleep(0.005)
+        directory.unlink()
+        await eventually(lambda: len(listeners) == 2)
+        assert (directory / "d.sock").is_socket()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "cannot be made again yet" in caplog.records[0].message
+    assert "was deleted, and made again" in caplog.records[1].message
+
+
+@asynccontextmanager
+async def _kept_in_place(path: Path) -> AsyncIterator[list[UnixListener]]:
+    """Serve nothing on a socket whose file is looked after; the list gets those that are made later."""
+    listeners = [listen_unix(path)]
+    async with serving(web.Application(), [listeners[0].socket]) as site, anyio.create_task_group() as tasks:
+        tasks.start_soon(run._keep_in_place, site, listeners, 0o660)
+        yield listeners
+        tasks.cancel_scope.cancel()
+    for listener in listeners:
+        listener.close()
+
+
+def _allow_files(exits: ExitStack, number: int) -> None:
+    """Let this process, and the daemon that it starts, open so many files, until the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < number:
+        pytest.skip(f"a process may open {hard} files here, and {number} are needed")
+    if soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+        exits.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _connections(daemon: Daemon, exits: ExitStack, number: int) -> list[socket.socket]:
+    connections = []
+    for _ in range(number):
+        connection = exits.enter_context(socket.socket(socket.AF_UNIX))
+        connection.settimeout(30)
+        connection.connect(str(daemon.socket_path))
+        connections.append(connection)
+    return connections

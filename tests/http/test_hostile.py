@@ -1,5 +1,6 @@
 """Clients that mean harm, or are broken: none of them keeps the daemon or another client from its work."""
 
+import asyncio
 import gzip
 import json
 import os
@@ -7,13 +8,20 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from dyrygentd import __version__, wire
+from dyrygentd.client import connection
+from dyrygentd.client.aio import AsyncClient
+from dyrygentd.client.sync import Client
+from dyrygentd.core.graph import LABELS_MAX, NAME_LENGTH_MAX
 from dyrygentd.http.guard import ConnectionLimits, Guard
 from dyrygentd.http.routes import HttpLimits
 from tests.http.support import Daemon
@@ -27,6 +35,17 @@ def guarded(short_tmp: Path) -> Iterator[Daemon]:
     guard = Guard(ConnectionLimits(connections_max=20, head_timeout_s=0.5, write_timeout_s=1.0))
     with Daemon(short_tmp / "d.sock", limits=limits, guard=guard) as daemon:
         yield daemon
+
+
+@pytest.fixture
+def full(short_tmp: Path, clients: ExitStack) -> Iterator[tuple[Daemon, list[socket.socket]]]:
+    """A daemon without a place, and the clients that have them all."""
+    limits = HttpLimits(body_timeout_s=60.0, body_silence_s=60.0)
+    waiting = b"POST /v1/workflows HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
+    with Daemon(short_tmp / "d.sock", limits=limits, guard=Guard(ConnectionLimits(connections_max=20))) as daemon:
+        busy = [_connect(daemon, clients, waiting) for _ in range(20)]
+        wait_until(lambda: daemon.http_statistics().bodies_bytes == 20)
+        yield daemon, busy
 
 
 @pytest.fixture
@@ -83,6 +102,80 @@ def test_slow_bodies_take_no_places(guarded: Daemon, clients: ExitStack) -> None
         assert guarded.ask("GET", "/v1/workflows").status == 200
         guarded.submit()
     assert [client.recv(100).split()[1] for client in slow] == [b"408"] * 10
+
+
+def test_silent_body_is_given_up_early(short_tmp: Path, clients: ExitStack) -> None:
+    """A body that stops on its way is not waited for as long as one that goes on arriving."""
+    limits = HttpLimits(body_timeout_s=600.0, body_silence_s=0.3)
+    head = b"POST /v1/workflows HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    with Daemon(short_tmp / "d.sock", limits=limits) as daemon:
+        answer = _connect(daemon, clients, head).recv(4096)
+        assert answer.split()[1] == b"408"
+        assert b"1 bytes had arrived" in answer
+        # One that goes on, however slowly, is waited for.
+        slow = _connect(daemon, clients, head)
+        for _ in range(10):
+            time.sleep(0.1)
+            slow.sendall(b" ")
+        slow.sendall(b" " * 980 + b"]" * 9)
+        assert slow.recv(4096).split()[1] == b"400"
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["Client", "AsyncClient"])
+def test_clients_come_again_when_the_daemon_is_full(
+    is_async: bool, full: tuple[Daemon, list[socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both clients take the refusal for what it is, with a body on the way, and are served as soon as there is a place."""
+    monkeypatch.setattr(connection, "BUSY_PAUSES_S", (0.05,) * 1000)
+    daemon, busy = full
+    document = {"nodes": [{"name": "one", "task": "add"}], "payload": "x" * 2_000_000}
+
+    def submit() -> str:
+        if not is_async:
+            with Client(daemon.path) as client:
+                return client.submit(document).id
+
+        async def submit_async() -> str:
+            async with AsyncClient(daemon.path) as client:
+                return (await client.submit(document)).id
+
+        return asyncio.run(submit_async())
+
+    with ThreadPoolExecutor(1) as pool:
+        submitted = pool.submit(submit)
+        wait_until(lambda: daemon.guard.statistics().refused["full"] >= 3 or submitted.done())
+        for client in busy:
+            client.close()
+        assert daemon.finish(submitted.result(timeout=30)) == "succeeded"
+
+
+def test_refusal_of_a_full_daemon_is_a_problem_document(full: tuple[Daemon, list[socket.socket]], clients: ExitStack) -> None:
+    """Who is turned away before a request was read is told the same as everybody else: code, limit, next step, version."""
+    head, _, body = _connect(full[0], clients).recv(65536).partition(b"\r\n\r\n")
+    assert f"{wire.VERSION_HEADER}: {__version__}".encode() in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"], problem["facts"]["maximum"]) == (503, "too-busy", 20)
+    assert problem["next_step"]
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        ({"nodes": [{"task": "add"}] * 50}, 201),
+        ({"nodes": [{"task": "add"}] * 51}, 422),
+        ({"nodes": [{"task": "add", "name": "n" * NAME_LENGTH_MAX}]}, 201),
+        ({"nodes": [{"task": "add", "name": "n" * (NAME_LENGTH_MAX + 1)}]}, 400),
+        ({"nodes": [{"task": "add"}], "labels": {f"l{number}": "v" for number in range(LABELS_MAX)}}, 201),
+        ({"nodes": [{"task": "add"}], "labels": {f"l{number}": "v" for number in range(LABELS_MAX + 1)}}, 400),
+        ({"nodes": [{"task": "add"}], "name": "ä" * NAME_LENGTH_MAX}, 201),
+        ({"nodes": [{"task": "add"}], "name": "ä" * (NAME_LENGTH_MAX + 1)}, 400),
+    ],
+)
+def test_limits_are_met_exactly(document: dict[str, object], status: int, short_tmp: Path) -> None:
+    """What a limit allows is taken, one more is refused."""
+    with Daemon(short_tmp / "d.sock", limits=HttpLimits(nodes_max=50)) as daemon:
+        answer = daemon.ask("POST", "/v1/workflows", document)
+        assert answer.status == status, answer
 
 
 def test_unread_answers_are_given_up(guarded: Daemon, clients: ExitStack) -> None:

@@ -27,6 +27,7 @@ class Daemon:
         arguments: Flags of ``serve``; socket and database are in ``directory`` unless they say otherwise.
         environment: Added to this process's own.
         module: What is run instead of the daemon's own module; it takes the same arguments.
+        open_files_max: Files that the process may have open.
 
     Attributes:
         environment: The whole of it; what is changed counts from the next start on.
@@ -39,6 +40,7 @@ class Daemon:
         directory: Path,
         environment: Mapping[str, str] | None = None,
         module: str = "dyrygentd",
+        open_files_max: int = 0,
     ) -> None:
         self.directory = directory
         self.socket_path = directory / "dyrygentd.sock"
@@ -46,7 +48,8 @@ class Daemon:
         self.log_path = directory / "daemon.log"
         self._notify_path = directory / "notify.sock"
         defaults = ["--socket", str(self.socket_path), "--database", str(self.database_path)]
-        self._command = [sys.executable, "-m", module, "serve", *defaults, *arguments]
+        limit = ["prlimit", f"--nofile={open_files_max}:{open_files_max}"] if open_files_max else []
+        self._command = [*limit, sys.executable, "-m", module, "serve", *defaults, *arguments]
         # The daemon runs elsewhere, and finds the tests' modules nevertheless.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         notify = {"NOTIFY_SOCKET": str(self._notify_path)}

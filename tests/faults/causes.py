@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from dyrygentd.errors import DyrygentError
-from tests.faults.crashing_daemon import POINTS
+from tests.faults.crashing_daemon import CRASH, POINTS
 from tests.faults.runs import Run
 from tests.faults.workflows import Planned
 from tests.faults.world import signal_process
@@ -66,6 +66,9 @@ def _daemon_pause(run: Run) -> None:
 
 def _daemon_second(run: Run) -> None:
     """A second daemon on the same database, or the same socket: it is refused, and the first does not notice."""
+    if run.daemon.environment.get(CRASH):
+        # It might crash just then, and the second one would be the first.
+        _daemon_kill(run)
     other = run.daemon.directory / "second"
     other.mkdir(exist_ok=True)
     same = run.chance.choice(["database", "socket"])

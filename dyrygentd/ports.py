@@ -47,12 +47,14 @@ class Selection:
     """Which workflows a listing wants, newest first.
 
     Attributes:
+        owner: Only workflows that the user of this number has submitted.
         before: Cursor: only workflows stored before this one (`Listed.cursor` of the last row of the previous page).
     """
 
     states: frozenset[str] = frozenset()
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    owner: int | None = None
     before: int | None = None
     limit: int = 50
 

@@ -127,6 +127,8 @@ class MemoryStore:
                 continue
             if selection.states and record.state.value not in selection.states:
                 continue
+            if selection.owner is not None and record.owner != selection.owner:
+                continue
             if selection.name is not None and record.name != selection.name:
                 continue
             if any(record.labels.get(label) != value for label, value in selection.labels.items()):

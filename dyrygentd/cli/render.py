@@ -1,5 +1,6 @@
 """How things look in a terminal: tables whose names are never cut, times, bars, and no control characters from outside."""
 
+import pwd
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -263,3 +264,13 @@ def _line(cells: Sequence[str], widths: Sequence[int], *, style: Any) -> str:
     # Styled after padding: escape sequences have no width.
     padded = [style(cell) + " " * (width - len(cell)) for cell, width in zip(cells, widths, strict=True)]
     return "  ".join(padded).rstrip()
+
+
+def user(number: int | None) -> str:
+    """Show a user by name, if the number has one on this machine."""
+    if number is None:
+        return ""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"

@@ -150,6 +150,7 @@ def _workflow(view: "wire.WorkflowView", handle: "Handle") -> str:
             "finished": render.moment(view.finished_at),
             "took" if view.is_finished else "running for": "" if is_scheduled else render.took(view),
             "key": render.visible(view.key or ""),
+            "owner": render.user(view.owner),
             "labels": render.visible(labels),
             "error": render.visible(view.error),
             "result": render.visible((view.result_text or b"").decode()),

@@ -30,6 +30,7 @@ class WorkflowRecord:
         run: How often it was set running again after a cancel.
         deadline_at: When it is over, 0 for never.
         is_stopped: Whether a failure or the deadline has ended it.
+        owner: Number of the user who submitted it; None if nobody can tell.
     """
 
     workflow_id: str
@@ -48,6 +49,7 @@ class WorkflowRecord:
     run: int = 0
     deadline_at: float = 0.0
     is_stopped: bool = False
+    owner: int | None = None
 
     def following(self, earlier: "WorkflowRecord | None") -> "WorkflowRecord":
         """Return this record with the definition of an ``earlier`` one that has not reached the disk yet."""
@@ -123,6 +125,7 @@ def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None)
         run=workflow.run,
         deadline_at=workflow.deadline_at,
         is_stopped=workflow.is_stopped,
+        owner=workflow.owner,
     )
 
 
@@ -169,6 +172,7 @@ def restore(
         created_at=record.created_at,
         value_bytes_max=value_bytes_max,
         policy=policy,
+        owner=record.owner,
     )
     workflow.priority, workflow.run, workflow.deadline_at = record.priority, record.run, record.deadline_at
     workflow.is_stopped = record.is_stopped

@@ -544,6 +544,7 @@ class Engine:
             created_at=now,
             value_bytes_max=self.limits.value_bytes_max,
             policy=event.policy,
+            owner=event.owner,
         )
         self.counters.submitted += 1
         self.workflows[event.workflow_id] = workflow

@@ -20,6 +20,7 @@ class WorkflowSubmitted:
     Attributes:
         document: The definition as it is stored, opaque to the core; recovery builds ``graph`` from it again.
         adopted: ``{node: state}`` of what was done, or sent, before.
+        owner: Number of the user who submitted it; None if nobody can tell.
     """
 
     workflow_id: str
@@ -30,6 +31,7 @@ class WorkflowSubmitted:
     labels: Mapping[str, str] = field(default_factory=dict)
     policy: WorkflowPolicy = PLAIN_WORKFLOW
     adopted: Mapping[int, NodeState] = field(default_factory=dict)
+    owner: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

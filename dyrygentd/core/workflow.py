@@ -61,6 +61,7 @@ class RunningWorkflow:
     exactly when all its nodes are settled.
 
     Attributes:
+        owner: Number of the user who submitted it; None if nobody can tell.
         has_begun: Whether its start time has come; before, nothing is decided.
         run: How often it was set running again after a cancel; workers remember what was revoked under an earlier number.
         deadline_at: When it is over, 0 for never.
@@ -107,6 +108,7 @@ class RunningWorkflow:
         "name",
         "next_tries",
         "on_hold",
+        "owner",
         "policy",
         "polling_since",
         "priority",
@@ -135,8 +137,10 @@ class RunningWorkflow:
         key: str | None = None,
         labels: Mapping[str, str] | None = None,
         policy: WorkflowPolicy = PLAIN_WORKFLOW,
+        owner: int | None = None,
     ) -> None:
         self.workflow_id = workflow_id
+        self.owner = owner
         self.name = name
         self.key = key
         self.labels = labels or {}

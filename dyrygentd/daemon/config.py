@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from dyrygentd.core.engine import Limits
 from dyrygentd.errors import ConfigurationError
+from dyrygentd.http.access import Access
 from dyrygentd.http.guard import ConnectionLimits
 from dyrygentd.http.routes import HttpLimits
 from dyrygentd.scheduler import SchedulerLimits
@@ -57,6 +58,27 @@ class Sizes(dict[str, int]):
         return ",".join(f"{name}={size}" for name, size in self.items())
 
 
+class Names(tuple[str, ...]):
+    """Names; as text ``name,name``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, given: Any) -> "Names":
+        """Read a list of TOML, or text. Raises `ValueError`."""
+        if isinstance(given, str):
+            given = [name.strip() for name in given.split(",") if name.strip()]
+        if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
+            raise ValueError
+        for name in given:
+            if not name or name != name.strip() or "," in name:
+                raise ValueError(f"'{name}' is no name")
+        return cls(given)
+
+    def __str__(self) -> str:
+        return ",".join(self)
+
+
 def _pair(text: str) -> tuple[str, int]:
     name, equals, number = text.rpartition("=")
     if not equals:
@@ -81,6 +103,15 @@ class Configuration:
     database: Path | None = _setting(None, "SQLite file with the state of all workflows.", metavar="PATH")
     socket: Path | None = _setting(None, "Unix socket for clients.", metavar="PATH")
     socket_mode: str = _setting("0660", "Permissions of the socket. Who may connect may run tasks.", metavar="OCTAL")
+    admins: Names = _setting(
+        Names(), "Users, and groups with @, who control all workflows, beside root and the daemon's own user.", metavar="NAME,…"
+    )
+    submitters: Names = _setting(
+        Names(["*"]), "Those who submit workflows and control their own; * is all who may connect.", metavar="NAME,…"
+    )
+    readers: Names = _setting(Names(["*"]), "Those who see all workflows; * is all who may connect.", metavar="NAME,…")
+    tasks: Names = _setting(Names(["*"]), "Names of tasks that may be submitted; * and ? fit anything.", metavar="PATTERN,…")
+    tasks_denied: Names = _setting(Names(), "Names of tasks that may not, whatever `tasks` says.", metavar="PATTERN,…")
     listen: str | None = _setting(None, "Serve /metrics, health and read-only views on TCP.", metavar="HOST:PORT")
     in_flight_max: int = _setting(Limits().in_flight_max, "Tasks in the broker or at workers at one time.")
     pools: Sizes = _setting(
@@ -145,6 +176,17 @@ class Configuration:
             lost_confirm_s=self.lost_confirm_s,
             pools=self.pools,
             queue_limits=self.queue_limits,
+        )
+
+    @property
+    def access(self) -> Access:
+        """Return who may do what."""
+        return Access(
+            admins=self.admins,
+            submitters=self.submitters,
+            readers=self.readers,
+            tasks=self.tasks,
+            tasks_denied=self.tasks_denied,
         )
 
     @property
@@ -293,9 +335,9 @@ def _converted(name: str, value: Any, origin: str) -> Any:
             value = kind(value)
         if kind is float and isinstance(value, int):
             value = float(value)
-        if kind is Sizes:
+        if kind is Sizes or kind is Names:
             try:
-                value = Sizes.read(value)
+                value = kind.read(value)
             except ValueError as error:
                 reason = f": {error}" if str(error) else f", {value!r}"
                 raise ConfigurationError(f"'{name}' ({origin}){reason}; it must be {_KIND_WORDS[kind]}") from None
@@ -312,6 +354,7 @@ def _converted(name: str, value: Any, origin: str) -> Any:
 
 
 _KIND_WORDS: Final = {
+    Names: "a list of names, or text such as 'anna,@ops'",
     Sizes: "a table of names and sizes of 1 or more, or text such as 'drain@*=2,io=4'",
     int: "a whole number",
     float: "a number",

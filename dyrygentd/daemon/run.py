@@ -98,12 +98,13 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     def render(accept: str) -> tuple[bytes, str]:
         return metrics.render(registry, accept)
 
+    access = configuration.access
     guard = Guard(_with_files(configuration.connection_limits))
     apis = []
     sites = []
     for listening, read_only in ((unix.socket, False), (tcp, True)):
         if listening is not None:
-            app = make_app(scheduler, limits=configuration.http_limits, render_metrics=render, read_only=read_only)
+            app = make_app(scheduler, limits=configuration.http_limits, access=access, render_metrics=render, read_only=read_only)
             apis.append(app[API_KEY])
             sites.append(await exits.enter_async_context(serving(app, [listening], guard=guard)))
     registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, apis)))

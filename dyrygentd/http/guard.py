@@ -8,17 +8,16 @@ server, `_waiter` and `_messages` of a connection) is used here and nowhere else
 
 import asyncio
 import logging
-import socket
-import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from dyrygentd import __version__, wire
+from dyrygentd.http.access import Peer, peer_of
 from dyrygentd.http.problems import TooBusy, TooManyOfYours
 
 logger = logging.getLogger("dyrygentd.http")
@@ -136,11 +135,12 @@ class Guard:
 class Connection(RequestHandler):
     """aiohttp's connection, which knows its user and since when it keeps others waiting."""
 
-    __slots__ = ("_connected", "_guard", "_head_since", "_unread_bytes", "_unread_since", "_was_used", "user")
+    __slots__ = ("_connected", "_guard", "_head_since", "_unread_bytes", "_unread_since", "_was_used", "peer", "user")
 
     def __init__(self, guard: Guard, server: web.Server) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **server._kwargs)
         self._guard = guard
+        self.peer = Peer()
         self.user: int | None = None
         # aiohttp forgets its own when it begins to close.
         self._connected: asyncio.Transport | None = None
@@ -171,7 +171,8 @@ class Connection(RequestHandler):
         """Take the connection in, or turn it away with an answer."""
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "get_write_buffer_size")
         self._connected = transport  # type: ignore[assignment]
-        self.user = user_of(transport)
+        self.peer = peer_of(transport)
+        self.user = self.peer.user
         problem = self._guard.admit(self)
         super().connection_made(transport)
         if problem:
@@ -214,12 +215,3 @@ class Connection(RequestHandler):
         """End the connection at once: what waits for the client would wait for ever."""
         if self._connected is not None:
             self._connected.abort()
-
-
-def user_of(transport: asyncio.BaseTransport | None) -> int | None:
-    """Return the user at the other end of a Unix socket (SO_PEERCRED, unix(7)); None for TCP."""
-    peer: Any = None if transport is None else transport.get_extra_info("socket")
-    if peer is None or peer.family != socket.AF_UNIX:
-        return None
-    _, user, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return int(user)

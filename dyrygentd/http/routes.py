@@ -21,7 +21,8 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.states import NODE_STATE_OF_WORD, WorkflowState
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Request, Verb
 from dyrygentd.errors import BadRequest, BodyTooLarge, DyrygentError
-from dyrygentd.http.guard import user_of
+from dyrygentd.http.access import Access, Peer, Role, peer_of
+from dyrygentd.http.guard import Connection
 from dyrygentd.http.openapi import describe
 from dyrygentd.http.problems import (
     JSON,
@@ -36,7 +37,7 @@ from dyrygentd.http.problems import (
     UnknownVerb,
     UnsupportedMediaType,
 )
-from dyrygentd.http.sockets import is_loopback, peer_of
+from dyrygentd.http.sockets import is_loopback
 from dyrygentd.http.stream import send_views
 from dyrygentd.ports import Selection
 from dyrygentd.scheduler import Scheduler
@@ -116,6 +117,7 @@ class Route:
         answer: Form of the answer, or its media type.
         takes_definition: Whether the body is a definition.
         body: Form of the body, if it is none.
+        needs: What a client must be allowed to.
     """
 
     method: str
@@ -127,6 +129,7 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     takes_definition: bool = False
     body: type | None = None
+    needs: Role = Role.READ
 
 
 @dataclass(slots=True)
@@ -176,8 +179,11 @@ class Places:
 class Api:
     """The handlers and what they share. One is made for each application."""
 
-    def __init__(self, scheduler: Scheduler, *, limits: HttpLimits, render_metrics: RenderMetrics, read_only: bool) -> None:
+    def __init__(
+        self, scheduler: Scheduler, *, limits: HttpLimits, access: Access, render_metrics: RenderMetrics, read_only: bool
+    ) -> None:
         self._scheduler = scheduler
+        self.access = access
         self._limits = limits
         self._render_metrics = render_metrics
         self._read_only = read_only
@@ -191,6 +197,7 @@ class Api:
         self._stopping: anyio.Event | None = None
         self._openapi: bytes | None = None
         self._uses: dict[object, Use] = {}
+        self._needs: dict[tuple[str, object], Role] = {}
 
     # --- workflows --------------------------------------------------------------------------------------------------
 
@@ -200,7 +207,9 @@ class Api:
             raise UnsupportedMediaType(request.content_type)
         definition = await self._decode(request[_BODY])
         request[_BODY] = b""
-        submitted = await self._scheduler.submit_definition(_with_key(definition, request.headers.get("Idempotency-Key")))
+        self.access.check_tasks(definition.graph)
+        definition = _with_key(definition, request.headers.get("Idempotency-Key"))
+        submitted = await self._scheduler.submit_definition(definition, owner=_peer(request).user)
         location = f"/{wire.API_VERSION}/workflows/{submitted.id}"
         return _json(submitted, status=201 if submitted.created else 200, headers={"Location": location})
 
@@ -265,11 +274,14 @@ class Api:
         """Carry out a verb on one workflow; asking for what is so already changes nothing."""
         verb = _verb(request)
         asked = await self._request_of(request, verb)
-        return _json(await self._scheduler.perform(await self._resolve(request), asked))
+        workflow_id = await self._resolve(request)
+        await self.access.check_owner(_peer(request), await self._scheduler.owner(workflow_id), workflow_id)
+        return _json(await self._scheduler.perform(workflow_id, asked))
 
     async def perform_in_bulk(self, request: web.Request) -> web.StreamResponse:
-        """Carry out a verb on all workflows that fit."""
-        verb = _verb(request)
+        """Carry out a verb on all workflows that fit; of those, on one's own only for who is no admin."""
+        peer, verb = _peer(request), _verb(request)
+        owner = None if await self.access.role_of(peer) is Role.ADMIN else peer.user
         asked = await self._request_of(request, verb)
         if asked.nodes:
             raise BadRequest("nodes have names in one workflow only", path="$.nodes", next_step="leave out `nodes`")
@@ -277,7 +289,10 @@ class Api:
             words = ", ".join(WORKFLOW_VERBS)
             raise BadRequest(f"'{verb}' is for nodes, not for whole workflows", path="verb", next_step=f"use one of {words}")
         selection = Selection(
-            states=_states(request, frozenset(WorkflowState)), name=request.query.get("name"), labels=_labels(request)
+            states=_states(request, frozenset(WorkflowState)),
+            name=request.query.get("name"),
+            labels=_labels(request),
+            owner=owner,
         )
         if not (selection.states or selection.name or selection.labels):
             raise BadRequest("a verb in bulk needs a filter", path="query", next_step="give `state`, `name` or `label`")
@@ -290,7 +305,7 @@ class Api:
         document = await self._in_thread_if_long(lambda: wire.decode(body.strip() or b"{}", wire.VerbDocument), len(body))
         if verb is Verb.SET_PRIORITY and document.priority is None:
             raise BadRequest("`priority` is missing", path="$.priority", next_step="give a whole number; higher goes first")
-        return wire.request_of(verb, document, by=peer_of(request.transport))
+        return wire.request_of(verb, document, by=str(_peer(request)))
 
     # --- the daemon -------------------------------------------------------------------------------------------------
 
@@ -340,9 +355,12 @@ class Api:
         for route in _served(read_only=self._read_only):
             handler = _bound(self, route)
             # GET and POST of one path share a resource, so what a route uses is kept by path and not by method.
-            self._uses[app.router.add_route(route.method, route.path, handler).resource] = route.use
+            resource = app.router.add_route(route.method, route.path, handler).resource
+            self._uses[resource] = route.use
+            self._needs[route.method, resource] = route.needs
             if route.method == "GET" and route.use is not Use.STREAM:
                 app.router.add_route("HEAD", route.path, handler)
+                self._needs["HEAD", resource] = route.needs
 
         @web.middleware
         async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -357,6 +375,8 @@ class Api:
         response: web.StreamResponse
         try:
             _check_host(request)
+            needed = self._needs.get((request.method, request.match_info.route.resource), Role.NONE)
+            await self.access.check(_peer(request), needed)
             # A body that arrives slowly takes no place from others, only its share of the memory for bodies.
             async with self._arrived(request), self._place(request):
                 response = await handler(request)
@@ -379,7 +399,7 @@ class Api:
         if places is None:
             yield
             return
-        user = user_of(request.transport)
+        user = _peer(request).user
         places.take(user)
         try:
             yield
@@ -439,7 +459,7 @@ class Api:
         if request.method != "POST" or request.match_info.route.resource not in self._uses:
             yield
             return
-        most, user = self._limits.body_bytes_max, user_of(request.transport)
+        most, user = self._limits.body_bytes_max, _peer(request).user
         if (request.content_length or 0) > most:
             raise BodyTooLarge(most)
         chunks: list[bytes] = []
@@ -494,6 +514,7 @@ ROUTES: Final = (
         wire.Submitted,
         parameters=(Parameter("Idempotency-Key", "the key, if the definition has none", place="header"),),
         takes_definition=True,
+        needs=Role.SUBMIT,
     ),
     Route(
         "GET",
@@ -545,6 +566,7 @@ ROUTES: Final = (
         Api.perform,
         wire.Changed,
         body=wire.VerbDocument,
+        needs=Role.SUBMIT,
     ),
     Route(
         "POST",
@@ -554,12 +576,21 @@ ROUTES: Final = (
         wire.BulkChanged,
         parameters=(Parameter("state", "workflow states", _WORDS), Parameter("name", "the exact name"), _LABEL),
         body=wire.VerbDocument,
+        needs=Role.SUBMIT,
     ),
     Route("GET", "/v1/definition.schema.json", "Describe definitions as a JSON schema", Api.show_schema, JSON),
     Route("GET", "/v1/stats", "Show what the daemon is doing", Api.show_statistics, wire.Statistics),
     Route("GET", "/v1/openapi.json", "Describe this interface", Api.show_openapi, JSON),
-    Route("GET", "/healthz", "Tell whether the process works", Api.show_health, wire.Health, use=Use.NONE),
-    Route("GET", "/readyz", "Tell whether work is accepted; 503 if not", Api.show_readiness, wire.Health, use=Use.NONE),
+    Route("GET", "/healthz", "Tell whether the process works", Api.show_health, wire.Health, use=Use.NONE, needs=Role.NONE),
+    Route(
+        "GET",
+        "/readyz",
+        "Tell whether work is accepted; 503 if not",
+        Api.show_readiness,
+        wire.Health,
+        use=Use.NONE,
+        needs=Role.NONE,
+    ),
     Route("GET", "/metrics", "Metrics for Prometheus", Api.show_metrics, "text/plain", use=Use.NONE),
 )
 
@@ -571,6 +602,7 @@ def make_app(
     scheduler: Scheduler,
     *,
     limits: HttpLimits | None = None,
+    access: Access | None = None,
     render_metrics: RenderMetrics,
     read_only: bool,
 ) -> web.Application:
@@ -581,7 +613,13 @@ def make_app(
         read_only: Leave out whatever changes something, as for TCP.
     """
     app = web.Application()
-    app[API_KEY] = api = Api(scheduler, limits=limits or HttpLimits(), render_metrics=render_metrics, read_only=read_only)
+    app[API_KEY] = api = Api(
+        scheduler,
+        limits=limits or HttpLimits(),
+        access=access or Access(),
+        render_metrics=render_metrics,
+        read_only=read_only,
+    )
     api.attach(app)
     return app
 
@@ -595,6 +633,12 @@ def _bound(api: Api, route: Route) -> Handler:
         return await route.handler(api, request)
 
     return handle
+
+
+def _peer(request: web.Request) -> Peer:
+    """Return who asks, as it was when the connection was made."""
+    protocol = request.protocol
+    return protocol.peer if isinstance(protocol, Connection) else peer_of(request.transport)
 
 
 def _check_host(request: web.Request) -> None:

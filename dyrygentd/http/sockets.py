@@ -3,17 +3,12 @@
 import contextlib
 import ipaddress
 import os
-import pwd
 import socket
 import stat
-import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dyrygentd.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import asyncio
 
 PATH_BYTES_MAX: Final = 107
 """``sun_path`` has 108 bytes and ends in a zero byte (unix(7))."""
@@ -103,21 +98,6 @@ def listen_tcp(address: str, *, backlog: int = BACKLOG) -> socket.socket:
         raise ConfigurationError(f"cannot listen on '{address}': {error.strerror or error}") from error
     listening.setblocking(False)
     return listening
-
-
-def peer_of(transport: "asyncio.BaseTransport | None") -> str:
-    """Say who is at the other end: user and process for a Unix socket (SO_PEERCRED, unix(7)), else the address."""
-    peer = None if transport is None else transport.get_extra_info("socket")
-    if peer is None:
-        return "unknown"
-    if peer.family != socket.AF_UNIX:
-        return str(peer.getpeername()[0])
-    process, user, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    try:
-        name = pwd.getpwuid(user).pw_name
-    except KeyError:
-        name = f"uid {user}"
-    return f"{name} (uid {user}, pid {process})"
 
 
 def is_loopback(host: str) -> bool:

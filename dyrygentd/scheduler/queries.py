@@ -81,6 +81,16 @@ class Queries:
             raise AmbiguousReference(reference, fitting)
         return fitting[0]
 
+    async def owner(self, workflow_id: str) -> int | None:
+        """Return the number of the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
+        workflow = self._turns.live(workflow_id)
+        if workflow is not None:
+            return workflow.owner
+        record = await self._store.record(workflow_id)
+        if record is None:
+            raise WorkflowNotFound(workflow_id)
+        return record.owner
+
     async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""
         workflow = self._turns.live(workflow_id)

@@ -216,15 +216,18 @@ class Scheduler:
         submitted = await self.submit_definition(definition)
         return Handle(self, submitted.id, created=submitted.created)
 
-    async def submit_definition(self, definition: Definition) -> wire.Submitted:
+    async def submit_definition(self, definition: Definition, *, owner: int | None = None) -> wire.Submitted:
         """Submit a definition; return when it is on disk.
+
+        Args:
+            owner: Number of the user for whom it is submitted.
 
         Raises:
             NotAccepting: Not now.
             NotStored: The disk did not answer in time. Without a key the submission is withdrawn, so that trying again does not
                 run it twice; with one it may still be taken, and trying again finds it.
         """
-        workflow_id, is_new = await self._submissions.submit(definition)
+        workflow_id, is_new = await self._submissions.submit(definition, owner)
         if is_new:
             return _submitted(workflow_id, definition)
         view = await self.view(workflow_id)
@@ -279,6 +282,10 @@ class Scheduler:
             WorkflowNotFound, AmbiguousReference
         """
         return await self._queries.resolve(reference)
+
+    async def owner(self, workflow_id: str) -> int | None:
+        """Return the number of the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
+        return await self._queries.owner(workflow_id)
 
     async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""

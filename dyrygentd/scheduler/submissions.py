@@ -36,8 +36,8 @@ class Submissions:
     def __repr__(self) -> str:
         return f"<Submissions submitting={len(self._submitting)} keys={len(self._keys)} withdrawn={len(self._withdrawn)}>"
 
-    async def submit(self, definition: Definition) -> tuple[str, bool]:
-        """Submit a definition; return its id, and whether it is new, when it is on disk.
+    async def submit(self, definition: Definition, owner: int | None) -> tuple[str, bool]:
+        """Submit a definition for a user; return its id, and whether it is new, when it is on disk.
 
         Raises:
             NotAccepting, NotStored, UnknownPool
@@ -48,11 +48,11 @@ class Submissions:
         document = await in_thread_if_long(lambda: wire.encode_definition(definition), 100 * len(definition.graph))
         known = None
         if definition.key is None:
-            workflow_id = self._take_in(definition, document)
+            workflow_id = self._take_in(definition, document, owner)
         else:
             async with self._key_lock:
                 known = self._keys.get(definition.key) or await self._store.find_key(definition.key)
-                workflow_id = known or self._take_in(definition, document)
+                workflow_id = known or self._take_in(definition, document, owner)
         await self._wait_durable(workflow_id, is_keyed=definition.key is not None)
         return workflow_id, known is None
 
@@ -102,7 +102,7 @@ class Submissions:
         for durable in self._submitting.values():
             durable.set()
 
-    def _take_in(self, definition: Definition, document: bytes) -> str:
+    def _take_in(self, definition: Definition, document: bytes, owner: int | None) -> str:
         """Put a new workflow into the inbox and return its id. Its key is kept until the disk has it."""
         self.refuse_if_not_accepting(len(definition.graph))
         workflow_id = str(UUID(int=self._chance.getrandbits(128), version=4))
@@ -119,6 +119,7 @@ class Submissions:
                 labels=definition.labels,
                 policy=definition.policy,
                 adopted=definition.adopted,
+                owner=owner,
             )
         )
         return workflow_id

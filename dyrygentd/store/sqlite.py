@@ -520,6 +520,9 @@ class SqliteStore:
         if selection.states:
             conditions.append(f"state IN ({', '.join('?' * len(selection.states))})")
             values.extend(sorted(selection.states))
+        if selection.owner is not None:
+            conditions.append("json_extract(control, '$.owner') = ?")
+            values.append(selection.owner)
         if selection.name is not None:
             conditions.append("name = ?")
             values.append(selection.name)
@@ -648,8 +651,9 @@ def _json(text: str) -> dict[str, Any]:
 
 
 def _control(record: WorkflowRecord) -> str | None:
-    fields = {name: getattr(record, name) for name in ("priority", "run", "deadline_at", "is_stopped")}
-    return json.dumps({name: value for name, value in fields.items() if value}) if any(fields.values()) else None
+    values = {name: getattr(record, name) for name in _CONTROLS}
+    fields = {name: value for name, value in values.items() if value or (name == "owner" and value is not None)}
+    return json.dumps(fields) if fields else None
 
 
 def _detail(node: NodeRecord) -> str | None:
@@ -663,6 +667,8 @@ def _node_record(workflow_id: str, row: Sequence[Any]) -> NodeRecord:
     return NodeRecord(workflow_id, *columns, **(json.loads(detail) if detail else {}))
 
 
+#: Fields of a workflow's record that share a column, because few workflows have them. Root's number is 0, and has to be there.
+_CONTROLS: Final = ("priority", "run", "deadline_at", "is_stopped", "owner")
 #: Fields of a node's record that share a column, because few nodes have them: all from this one on.
 _FIRST_DETAIL: Final = NodeRecord._fields.index("reason")
 _DETAILS: Final = NodeRecord._fields[_FIRST_DETAIL:]

@@ -17,7 +17,10 @@ from dyrygentd.wire.encoding import decode
 
 
 class WorkflowView(Struct, omit_defaults=True):
-    """A workflow as clients see it. Times are Unix seconds; ``counts`` is ``{node state: number of tasks}``."""
+    """A workflow as clients see it.
+
+    Times are Unix seconds; ``counts`` is ``{node state: number of tasks}``; ``owner`` is the number of the user who submitted it.
+    """
 
     id: str
     name: str
@@ -32,6 +35,7 @@ class WorkflowView(Struct, omit_defaults=True):
     priority: int = 0
     start_at: float | None = None
     deadline_at: float | None = None
+    owner: int | None = None
     result: Raw | UnsetType = UNSET
 
     @property
@@ -302,6 +306,7 @@ def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> 
         priority=workflow.priority,
         start_at=workflow.policy.start_at or None,
         deadline_at=workflow.deadline_at or None,
+        owner=workflow.owner,
         result=Raw(workflow.result) if with_result and workflow.result is not None else UNSET,
     )
 
@@ -321,6 +326,7 @@ def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> Work
         error=record.error,
         priority=record.priority,
         deadline_at=record.deadline_at or None,
+        owner=record.owner,
         result=Raw(record.result) if with_result and record.result is not None else UNSET,
     )
 

@@ -116,9 +116,9 @@ class CrashingDispatcher(CeleryDispatcher):
 class CrashingScheduler(Scheduler):
     """Passes a point when a submission is on disk and was not answered, and when recovery is over."""
 
-    async def submit_definition(self, definition: Definition) -> Submitted:
+    async def submit_definition(self, definition: Definition, *, owner: int | None = None) -> Submitted:
         """Submit a definition; return when it is on disk."""
-        submitted = await super().submit_definition(definition)
+        submitted = await super().submit_definition(definition, owner=owner)
         passing("before the answer to a submission")
         return submitted
 

@@ -12,6 +12,7 @@ import anyio.from_thread
 import pytest
 from aiohttp import web
 
+from dyrygentd.http.access import Access
 from dyrygentd.http.guard import Guard
 from dyrygentd.http.routes import API_KEY, HttpLimits, HttpStatistics, make_app
 from dyrygentd.http.server import serving
@@ -40,7 +41,16 @@ class Daemon(AbstractContextManager["Daemon"]):
         broker: Touch it through `call` while the daemon runs.
     """
 
-    def __init__(self, path: Path, *, limits: HttpLimits | None = None, holds: bool = False, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        limits: HttpLimits | None = None,
+        holds: bool = False,
+        guard: Guard | None = None,
+        access: Access | None = None,
+    ) -> None:
+        self.access = access or Access()
         self.guard = guard or Guard()
         self.path = path
         self.limits = limits or HttpLimits()
@@ -118,8 +128,12 @@ class Daemon(AbstractContextManager["Daemon"]):
         async with Scheduler(
             store=self.store, dispatcher=self.broker.dispatcher, watcher=self.broker.watcher, limits=limits
         ) as self.scheduler:
-            self.app = make_app(self.scheduler, limits=self.limits, render_metrics=_render_metrics, read_only=False)
-            public = make_app(self.scheduler, limits=self.limits, render_metrics=_render_metrics, read_only=True)
+            self.app = make_app(
+                self.scheduler, access=self.access, limits=self.limits, render_metrics=_render_metrics, read_only=False
+            )
+            public = make_app(
+                self.scheduler, access=self.access, limits=self.limits, render_metrics=_render_metrics, read_only=True
+            )
             listener = listen_unix(self.path)
             tcp = listen_tcp("127.0.0.1:0")
             self.tcp_port = tcp.getsockname()[1]

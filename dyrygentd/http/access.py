@@ -1,0 +1,236 @@
+"""Who may do what: the user at the other end of the socket, their groups, and the task names that may be submitted.
+
+The kernel tells the user and the main group of whoever connected (SO_PEERCRED, unix(7)); the other groups are looked up. There
+are three roles, each with what the ones before it may do: *read* everything, *submit* workflows and control one's own, *admin*
+control everything. Root and the user the daemon runs as are always admins.
+"""
+
+import grp
+import logging
+import os
+import pwd
+import socket
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.to_thread
+
+from dyrygentd.core.graph import Graph
+from dyrygentd.errors import RequestError
+
+if TYPE_CHECKING:
+    import asyncio
+
+logger = logging.getLogger("dyrygentd.http.access")
+
+#: Seconds for which the groups of a user are remembered; a lookup may ask a directory service.
+_GROUPS_KEPT_S: Final = 30.0
+_USERS_MAX: Final = 1000
+#: A directory service that does not answer holds up the requests of users it would have to be asked about, for so long.
+_LOOKUP_TIMEOUT_S: Final = 5.0
+_LOOKUPS_MAX: Final = 4
+_EVERYBODY: Final = "*"
+
+
+class Role(IntEnum):
+    """What somebody may do; a higher one may do all that a lower one may."""
+
+    NONE = 0
+    READ = 1
+    SUBMIT = 2
+    ADMIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a connection; ``user`` is None on TCP, where nobody can tell.
+
+    Attributes:
+        user, group, process: As the kernel gave them when the connection was made. A process in another PID namespace is 0.
+    """
+
+    user: int | None = None
+    group: int = -1
+    process: int = 0
+    address: str = "unknown"
+
+    def __str__(self) -> str:
+        if self.user is None:
+            return self.address
+        process = f"pid {self.process}" if self.process else "in another PID namespace"
+        return f"{name_of(self.user)} (uid {self.user}, {process})"
+
+
+class Forbidden(RequestError):
+    """This user may not do that."""
+
+    status = 403
+    code = "forbidden"
+
+    def __init__(self, message: str, *, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+class TaskForbidden(RequestError):
+    """A node names a task that the daemon's configuration does not let anybody submit."""
+
+    status = 403
+    code = "task-forbidden"
+
+    def __init__(self, node: str, task: str, reason: str) -> None:
+        super().__init__(f"node '{node}': task '{task}' {reason}")
+        self.node = node
+        self.task = task
+        self.next_step = "an administrator of the daemon can change `tasks` and `tasks_denied` in its configuration"
+
+
+class Access:
+    """Decides. Names are users, or groups with ``@`` in front; ``*`` is everybody who may connect.
+
+    Args:
+        tasks, tasks_denied: Patterns of task names, in which * and ? fit anything. The second list wins.
+    """
+
+    def __init__(
+        self,
+        *,
+        admins: Iterable[str] = (),
+        submitters: Iterable[str] = (_EVERYBODY,),
+        readers: Iterable[str] = (_EVERYBODY,),
+        tasks: Sequence[str] = (_EVERYBODY,),
+        tasks_denied: Sequence[str] = (),
+    ) -> None:
+        self._names = {
+            Role.ADMIN: frozenset(admins),
+            Role.SUBMIT: frozenset(submitters),
+            Role.READ: frozenset(readers),
+        }
+        self._tasks = tuple(tasks)
+        self._tasks_denied = tuple(tasks_denied)
+        self._known: dict[tuple[int, int], tuple[float, Role]] = {}
+        self._lookups = anyio.CapacityLimiter(_LOOKUPS_MAX)
+
+    async def role_of(self, peer: Peer) -> Role:
+        """Return what a peer may do. Who comes by TCP may read, and the routes there change nothing."""
+        if peer.user is None:
+            return Role.READ
+        if peer.user in (0, os.geteuid()):
+            return Role.ADMIN
+        now, key = time.monotonic(), (peer.user, peer.group)
+        until, role = self._known.get(key, (0.0, Role.NONE))
+        if until < now:
+            role = self._role_of_names({_EVERYBODY, str(peer.user), *await _names_in_time(peer.user, peer.group, self._lookups)})
+            while len(self._known) >= _USERS_MAX:
+                del self._known[next(iter(self._known))]
+            self._known[key] = (now + _GROUPS_KEPT_S, role)
+        return role
+
+    async def check(self, peer: Peer, needed: Role) -> Role:
+        """Return a peer's role. Raises `Forbidden` if it is less than what is needed."""
+        role = await self.role_of(peer)
+        if role < needed:
+            raise Forbidden(
+                f"{peer} may not {_WORDS[needed]}; as it is configured, they may {_WORDS[role]}",
+                next_step=f"an administrator of the daemon can add them to `{_SETTINGS[needed]}` in its configuration",
+            )
+        return role
+
+    async def check_owner(self, peer: Peer, owner: int | None, workflow_id: str) -> None:
+        """Raise `Forbidden` unless a peer may control this workflow."""
+        if await self.check(peer, Role.SUBMIT) < Role.ADMIN and owner != peer.user:
+            whose = "has no known owner" if owner is None else f"belongs to {name_of(owner)}"
+            raise Forbidden(
+                f"workflow '{workflow_id}' {whose}, and {peer} controls their own only",
+                next_step="ask the owner, or an administrator of the daemon (root and those in `admins`)",
+            )
+
+    def check_tasks(self, graph: Graph) -> None:
+        """Raise `TaskForbidden` if a graph has a task that nobody may submit."""
+        if self._tasks == (_EVERYBODY,) and not self._tasks_denied:
+            return
+        allowed: dict[str, str] = {}
+        for node, signature in enumerate(graph.signatures):
+            if signature is None:
+                continue
+            reason = allowed.get(signature.task)
+            if reason is None:
+                reason = allowed[signature.task] = self._denial_of(signature.task)
+            if reason:
+                raise TaskForbidden(graph.names[node], signature.task, reason)
+
+    def _denial_of(self, task: str) -> str:
+        for pattern in self._tasks_denied:
+            if fnmatchcase(task, pattern):
+                return f"fits '{pattern}' in `tasks_denied`"
+        if not any(fnmatchcase(task, pattern) for pattern in self._tasks):
+            return f"fits nothing in `tasks` ({', '.join(self._tasks) or 'which is empty'})"
+        return ""
+
+    def _role_of_names(self, names: set[str]) -> Role:
+        return next((role for role in (Role.ADMIN, Role.SUBMIT, Role.READ) if names & self._names[role]), Role.NONE)
+
+
+_WORDS: Final = {
+    Role.NONE: "do nothing",
+    Role.READ: "read",
+    Role.SUBMIT: "submit workflows and control their own",
+    Role.ADMIN: "control everything",
+}
+_SETTINGS: Final = {Role.NONE: "readers", Role.READ: "readers", Role.SUBMIT: "submitters", Role.ADMIN: "admins"}
+
+
+def peer_of(transport: "asyncio.BaseTransport | None") -> Peer:
+    """Say who is at the other end: user and process of a Unix socket (SO_PEERCRED, unix(7)), else the address."""
+    peer: Any = None if transport is None else transport.get_extra_info("socket")
+    if peer is None:
+        return Peer()
+    if peer.family != socket.AF_UNIX:
+        return Peer(address=str(peer.getpeername()[0]))
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    process, user, group = struct.unpack("3i", credentials)
+    return Peer(user, group, process)
+
+
+@lru_cache(_USERS_MAX)
+def name_of(user: int) -> str:
+    """Return the name of a user, or their number if they have none here.
+
+    It is looked up in a thread when a user comes for the first time, so that no directory service holds up the loop later.
+    """
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"uid {user}"
+
+
+async def _names_in_time(user: int, group: int, limiter: anyio.CapacityLimiter) -> Iterable[str]:
+    """Return the names of a user and their groups; if they cannot be found out in time, what the kernel told."""
+    with anyio.move_on_after(_LOOKUP_TIMEOUT_S):
+        return await anyio.to_thread.run_sync(lambda: _names_of(user, group), limiter=limiter, abandon_on_cancel=True)
+    logger.warning("the name and groups of uid %d could not be looked up within %g s", user, _LOOKUP_TIMEOUT_S)
+    return [f"@{group}"]
+
+
+def _names_of(user: int, group: int) -> list[str]:
+    """Return the name of a user, and the names and numbers of their groups with ``@`` in front."""
+    name = name_of(user)
+    try:
+        numbers = {*os.getgrouplist(pwd.getpwuid(user).pw_name, group), group}
+    except KeyError:
+        numbers = {group}
+    names = [name]
+    for number in numbers:
+        names.append(f"@{number}")
+        try:
+            names.append(f"@{grp.getgrgid(number).gr_name}")
+        except KeyError:
+            continue
+    return names

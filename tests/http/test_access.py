@@ -1,0 +1,247 @@
+"""Who may do what: a table of routes and users, tried with real users over a real socket."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import anyio
+import pytest
+
+from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.http import access as access_module
+from dyrygentd.http.access import Access, Forbidden, Peer, Role, TaskForbidden
+from dyrygentd.http.routes import ROUTES
+from tests.http.support import Daemon
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+
+
+class User(NamedTuple):
+    """Somebody who connects: a user and a main group, both of which every Debian has."""
+
+    user: int
+    group: int
+
+
+#: Those in the configuration below: an admin by group, a submitter by name, a reader by number, and somebody in no list.
+USERS: Final[Mapping[str, User]] = {
+    "root": User(0, 0),
+    "admin": User(4, 60),
+    "submitter": User(1, 1),
+    "reader": User(2, 2),
+    "stranger": User(3, 3),
+}
+ACCESS: Final = {"admins": ["@games"], "submitters": ["daemon"], "readers": ["2"]}
+
+#: What each may do. A verb is for one's own workflows; `root's` and `own` are two that were submitted by root and by themselves.
+TABLE: Final = """
+    request                                      root admin submitter reader stranger
+    GET  /healthz                                yes  yes   yes       yes    yes
+    GET  /readyz                                 yes  yes   yes       yes    yes
+    GET  /metrics                                yes  yes   yes       yes    no
+    GET  /v1/stats                               yes  yes   yes       yes    no
+    GET  /v1/openapi.json                        yes  yes   yes       yes    no
+    GET  /v1/definition.schema.json              yes  yes   yes       yes    no
+    GET  /v1/workflows                           yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}                  yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}/nodes            yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}/nodes/one        yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}/nodes/one/explain yes yes   yes       yes    no
+    GET  /v1/workflows/{root's}/events           yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}/causes           yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}/journal          yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}/explain          yes  yes   yes       yes    no
+    POST /v1/workflows                           yes  yes   yes       no     no
+    POST /v1/workflows/{own}/pause               yes  yes   yes       no     no
+    POST /v1/workflows/{root's}/pause            yes  yes   no        no     no
+    POST /v1/bulk/pause?name=x                   yes  yes   yes       no     no
+"""
+
+_SCRIPT: Final = """
+import http.client, json, os, socket, sys
+path, user, group, requests = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
+if user:
+    os.setgroups([]); os.setgid(group); os.setuid(user)
+
+def ask(method, target, body=None):
+    connection = http.client.HTTPConnection("localhost", timeout=20)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(20)
+    connection.sock.connect(path)
+    connection.request(method, target, body=body)
+    answer = connection.getresponse()
+    status = answer.status
+    read = b"{}" if answer.headers.get_content_type() == "text/event-stream" else answer.read()
+    connection.close()
+    return status, read
+
+made, answers = "none", []
+for method, target in requests:
+    body = json.dumps({"name": "x", "nodes": [{"name": "one", "task": "add"}]}) if target == "/v1/workflows" else "{}"
+    status, read = ask(method, target.replace("{own}", made), body if method == "POST" else None)
+    if method == "POST" and target == "/v1/workflows" and status == 201:
+        made = json.loads(read)["id"]
+    answers.append([status, read.decode()])
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture
+def daemon(short_tmp: Path) -> Iterator[Daemon]:
+    """A daemon with the lists above, whose socket everybody may use; its tasks do not end."""
+    with Daemon(short_tmp / "d.sock", holds=True, access=Access(**ACCESS)) as daemon:
+        os.chmod(short_tmp, 0o755)
+        os.chmod(daemon.path, 0o666)
+        yield daemon
+
+
+def _ask_as(daemon: Daemon, who: User, requests: list[tuple[str, str]]) -> list[tuple[int, str]]:
+    command = [sys.executable, "-c", _SCRIPT, str(daemon.path), str(who.user), str(who.group), json.dumps(requests)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return [(status, read) for status, read in json.loads(done.stdout)]
+
+
+def _rows() -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+    head, *lines = TABLE.strip().splitlines()
+    rows = []
+    for line in lines:
+        method, target, *words = line.split()
+        rows.append((method, target, words))
+    return head.split()[1:], rows
+
+
+@only_root
+@pytest.mark.parametrize("name", USERS)
+def test_table(name: str, daemon: Daemon) -> None:
+    """Each user is served or refused with 403 as the table says, and a refusal says who may what, and the next step."""
+    roots = daemon.submit()
+    columns, rows = _rows()
+    requests = [(method, target.replace("{root's}", roots)) for method, target, _ in rows]
+    expected = [words[columns.index(name)] for _, _, words in rows]
+    answers = _ask_as(daemon, USERS[name], requests)
+    for (method, target), word, (status, read) in zip(requests, expected, answers, strict=True):
+        if word == "yes":
+            assert status in (200, 201), (method, target, status, read)
+        else:
+            assert status == 403, (method, target, status, read)
+            problem = json.loads(read)
+            assert problem["code"] == "forbidden"
+            assert problem["next_step"]
+
+
+def test_table_has_every_route() -> None:
+    """A new route has to be put into the table."""
+    _, rows = _rows()
+    tried = {(method, _shape(target)) for method, target, _ in rows}
+    assert {(route.method, _shape(route.path)) for route in ROUTES} == tried
+
+
+def _shape(target: str) -> str:
+    """Return a path with the same placeholders, whatever they are called."""
+    parts = target.partition("?")[0].split("/")
+    names = {"one": "{}", "pause": "{}"}
+    return "/".join("{}" if part.startswith("{") else names.get(part, part) for part in parts)
+
+
+@only_root
+def test_bulk_reaches_own_workflows_only(daemon: Daemon) -> None:
+    """A verb on all that fit leaves those of others alone, and an admin's does not."""
+    roots = daemon.submit(name="x")
+    requests = [("POST", "/v1/workflows"), ("POST", "/v1/bulk/pause?name=x")]
+    (_, made), (_, done) = _ask_as(daemon, USERS["submitter"], requests)
+    assert json.loads(done)["changed"] == [json.loads(made)["id"]]
+    view = daemon.ask("GET", f"/v1/workflows/{json.loads(made)['id']}").json
+    assert (view["state"], view["owner"]) == ("paused", 1)
+    assert daemon.ask("GET", f"/v1/workflows/{roots}").json["state"] == "running"
+    done = daemon.ask("POST", "/v1/bulk/cancel?name=x", {}).json
+    assert set(done["changed"]) == {roots, json.loads(made)["id"]}
+
+
+@only_root
+def test_journal_names_who_asked(daemon: Daemon) -> None:
+    """What an admin does to somebody's workflow is on record with the admin's name."""
+    _, (_, _) = _ask_as(daemon, USERS["submitter"], [("POST", "/v1/workflows"), ("GET", "/healthz")])
+    workflow_id = daemon.ask("GET", "/v1/workflows").json["workflows"][0]["id"]
+    [(status, _)] = _ask_as(daemon, USERS["admin"], [("POST", f"/v1/workflows/{workflow_id}/pause")])
+    assert status == 200
+    [entry] = daemon.ask("GET", f"/v1/workflows/{workflow_id}/journal").json["entries"]
+    assert entry["by"].startswith("sync (uid 4, pid ")
+
+
+def test_owner_survives_a_restart(daemon: Daemon) -> None:
+    """Who submitted a workflow is stored with it."""
+    workflow_id = daemon.submit()
+    daemon.stop()
+    daemon.start()
+    assert daemon.ask("GET", f"/v1/workflows/{workflow_id}").json["owner"] == os.geteuid()
+
+
+def test_tcp_may_read(daemon: Daemon) -> None:
+    """Nobody can tell who comes by TCP: they may read, and there is nothing there that changes anything."""
+    assert daemon.ask_tcp("GET", "/v1/workflows").status == 200
+    assert daemon.ask_tcp("POST", "/v1/workflows").status == 405
+
+
+def _graph(*tasks: str) -> Graph:
+    return Graph.build([NodeSpec(f"n{number}", Signature(task), f"id{number}", []) for number, task in enumerate(tasks)])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "denied", "task", "words"),
+    [
+        (["*"], [], "anything.at.all", ""),
+        (["ceph.*"], [], "ceph.drain", ""),
+        (["ceph.*", "mail.send"], [], "mail.send", ""),
+        (["ceph.*"], [], "mail.send", "fits nothing in `tasks` (ceph.*)"),
+        (["*"], ["celery.*"], "celery.backend_cleanup", "fits 'celery.*' in `tasks_denied`"),
+        (["ceph.*"], ["ceph.destroy*"], "ceph.destroy_osd", "fits 'ceph.destroy*'"),
+        (["Ceph.*"], [], "ceph.drain", "fits nothing"),
+        ([], [], "ceph.drain", "is empty"),
+    ],
+)
+def test_task_names(allowed: list[str], denied: list[str], task: str, words: str) -> None:
+    """A task must fit the one list and must not fit the other; the node, the task and the pattern are named."""
+    access = Access(tasks=allowed, tasks_denied=denied)
+    if not words:
+        access.check_tasks(_graph("ceph.a", task) if allowed != ["*"] else _graph(task))
+        return
+    with pytest.raises(TaskForbidden) as caught:
+        access.check_tasks(_graph(task))
+    assert f"node 'n0': task '{task}'" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_forbidden_task_is_refused_over_http(short_tmp: Path) -> None:
+    """Nothing of a definition with a forbidden task is taken."""
+    with Daemon(short_tmp / "d.sock", access=Access(tasks=["add"])) as daemon:
+        answer = daemon.ask("POST", "/v1/workflows", {"nodes": [{"task": "add"}, {"name": "b", "task": "os.system"}]})
+        assert (answer.status, answer.json["code"], answer.json["facts"]["node"]) == (403, "task-forbidden", "b")
+        assert daemon.ask("GET", "/v1/workflows").json["workflows"] == []
+
+
+@pytest.mark.anyio
+async def test_directory_service_that_hangs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """What the kernel told has to do if names cannot be looked up in time; it is logged, and nobody else waits."""
+    released = anyio.Event()
+    monkeypatch.setattr(access_module, "_LOOKUP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(access_module, "_names_of", lambda user, group: anyio.from_thread.run(released.wait))
+    access = Access(admins=["@77"], submitters=["anna"], readers=[])
+    assert await access.role_of(Peer(1000, 77)) is Role.ADMIN
+    assert await access.role_of(Peer(1001, 78)) is Role.NONE
+    assert await access.role_of(Peer(0, 0)) is Role.ADMIN
+    with pytest.raises(Forbidden, match="may not submit workflows"):
+        await access.check(Peer(1001, 78), Role.SUBMIT)
+    assert "could not be looked up" in caplog.text
+    released.set()
+
+
+def test_process_of_another_namespace_is_named_so() -> None:
+    """The kernel says 0 for a process that cannot be seen from here."""
+    assert str(Peer(0, 0, 0)) == "root (uid 0, in another PID namespace)"
+    assert str(Peer(0, 0, 17)) == "root (uid 0, pid 17)"
+    assert str(Peer(address="127.0.0.1")) == "127.0.0.1"

@@ -16,7 +16,13 @@ def set_up(level: str) -> None:
         handler.setFormatter(_JournalFormatter("%(name)s: %(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(_is_news)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out Celery's backends, which log each failed try with a traceback: the watcher tells of an outage, once."""
+    return not (record.exc_info and record.name.startswith("celery.backends."))
 
 
 class _JournalFormatter(logging.Formatter):

@@ -33,8 +33,8 @@ from dyrygentd.transport.reports import RedisReports
 
 logger = logging.getLogger("dyrygentd.daemon")
 
-#: How often `systemctl status` gets a new line.
-_STATUS_INTERVAL_S = 5.0
+#: How soon `systemctl status` has another line, and how often it gets the same one.
+_STATUS_LOOK_S, _STATUS_INTERVAL_S = 1.0, 5.0
 #: Open files beside the connections of clients: database, broker, backend, log, libraries.
 _OTHER_FILES = 100
 #: How long clients may not find a socket whose file was deleted.
@@ -190,9 +190,13 @@ async def _drain(scheduler: Scheduler, configuration: Configuration, notifier: N
 
 
 async def _show_status(scheduler: Scheduler, notifier: Notifier) -> None:
+    told, told_at = "", 0.0
     while True:
-        await anyio.sleep(_STATUS_INTERVAL_S)
-        notifier.status(_status_line(scheduler))
+        await anyio.sleep(_STATUS_LOOK_S)
+        line, now = _status_line(scheduler), anyio.current_time()
+        if line != told or now - told_at >= _STATUS_INTERVAL_S:
+            told, told_at = line, now
+            notifier.status(line)
 
 
 def _status_line(scheduler: Scheduler) -> str:

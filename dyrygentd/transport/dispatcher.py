@@ -379,4 +379,4 @@ def _refused(message: Publish, error: BaseException) -> MessageRefused:
 
 
 def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

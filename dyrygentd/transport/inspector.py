@@ -240,6 +240,8 @@ class CeleryInspector:
     def _declare_passively(self, found: _Findings, connection: Any, channel: Any) -> None:
         is_virtual = isinstance(channel, VirtualChannel)
         for queue in sorted({queue for queues in found.queues_of.values() for queue in queues}):
+            # At the second look it is known already which workers consume it.
+            before = found.queues.get(queue, QueueFacts(queue))
             try:
                 # An error closes the channel, so each has its own.
                 with connection.channel() as its_own:
@@ -250,10 +252,10 @@ class CeleryInspector:
                 found.problems.append(f"queue '{queue}' cannot be looked at: {_described(error)}")
             else:
                 # kombu's own transports know nothing of consumers, and say 0.
-                found.queues[queue] = QueueFacts(
-                    queue,
-                    declared.message_count,
-                    None if is_virtual else declared.consumer_count,
+                found.queues[queue] = replace(
+                    before,
+                    length=declared.message_count,
+                    consumers=before.consumers if is_virtual else declared.consumer_count,
                     is_searched=declared.message_count == 0,
                 )
 

@@ -134,7 +134,7 @@ class PollingResultWatcher:
                     answers[task_id] = error
         except Exception as error:
             # Each backend has errors of its own, and none of them may end the watching.
-            problem = f"results cannot be read: {str(error) or type(error).__name__}"
+            problem = f"results cannot be read: {_reason(error)}"
             if not self._problem:
                 logger.warning("%s; nothing is lost, they are read when the backend is back", problem)
             self._problem = problem
@@ -176,3 +176,12 @@ class PollingResultWatcher:
                 pause_s = _INTERVAL_MAX_S if self._problem else min(max(share_s, _INTERVAL_MIN_S), _INTERVAL_MAX_S)
                 watched.due = now + pause_s
                 heappush(self._due, (watched.due, task_id))
+
+
+def _reason(error: BaseException) -> str:
+    """Say what went wrong, first line only; Celery's own "failed to get meta" (`BackendGetMetaError`) hides it in the cause."""
+    at_root = error
+    while (cause := at_root.__cause__ or at_root.__context__) is not None:
+        at_root = cause
+    texts = dict.fromkeys(str(each).strip().partition("\n")[0] or type(each).__name__ for each in (error, at_root))
+    return ": ".join(texts)

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,12 @@ class Site:
 
 
 @contextmanager
-def running_site(*, workers: int) -> Iterator[Site]:
-    """Run a server, and so many workers on it."""
+def running_site(*, workers: int, settings: Mapping[str, str] | None = None) -> Iterator[Site]:
+    """Run a server with these lines of redis.conf, and so many workers on it."""
     with ExitStack() as exits:
         directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
         exits.callback(shutil.rmtree, directory, ignore_errors=True)
-        server = exits.enter_context(EmbeddedServer(directory))
+        server = exits.enter_context(EmbeddedServer(directory, settings=settings))
         started = [CeleryWorker(server.url, log_directory=directory) for _ in range(workers)]
         for worker in started:
             exits.callback(worker.stop)

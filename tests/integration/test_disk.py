@@ -59,16 +59,6 @@ def _metric(daemon: Daemon, name: str) -> float:
     return float(lines[0].split()[1])
 
 
-def _status(daemon: Daemon) -> str:
-    """Return the next line that `systemctl status` would show."""
-    path = daemon.directory / "notify.sock"
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.bind(str(path))
-        notify.settimeout(30)
-        return notify.recv(4096).decode()
-
-
 def _three_in_a_row(client: Client, site: Site, key: str) -> Handle:
     """Submit a chain whose first task waits at a gate, and wait until it runs."""
     workflow = Workflow(key)
@@ -111,8 +101,7 @@ def test_disk_that_refuses(site: Site, disk: FaultyDisk, daemon: Daemon, fault: 
             with pytest.raises(RemoteError, match=words) as caught:
                 client.submit(tasks.echo.si(1))
             assert caught.value.status == 503
-            if fault == "full":
-                assert words in _status(daemon)
+            assert words in daemon.status_line()
             # It goes on trying, and asking works all the while.
             wait_until(lambda: _metric(daemon, "dyrygentd_commit_failures_total") > failures, timeout_s=_WAIT_S)
             assert handle.node("second").state in ("ready", "dispatching")
@@ -138,6 +127,20 @@ def test_killed_while_the_disk_is_full(site: Site, disk: FaultyDisk, daemon: Dae
             daemon.kill()
         daemon.start()
         _ends_well(site, handle)
+
+
+def test_started_while_the_disk_is_full(site: Site, disk: FaultyDisk) -> None:
+    """A new database on a disk without room: exit status 1 and one message, nothing half made is left, and then it starts."""
+    daemon = site.daemon("roomless", **disk.environment)
+    with disk.failing("full"):
+        daemon.launch()
+        assert daemon.wait(timeout_s=_WAIT_S) == 1
+    log = daemon.log()
+    assert f"the database '{daemon.database_path}'" in log
+    assert "room" in log
+    assert "Traceback" not in log
+    with daemon, daemon.client() as client:
+        assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
 
 
 def test_slow_disk(site: Site, disk: FaultyDisk, daemon: Daemon) -> None:

@@ -8,12 +8,13 @@ import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 import redis
-from celery import group
+from celery import chain, group
 
 from dyrygentd.client.sync import Client
 from dyrygentd.daemon.embedded import EmbeddedServer
@@ -93,6 +94,11 @@ OUTAGES = {
         lambda _, orders: orders.execute_command("ACL", "SETUSER", "default", "+subscribe", "+publish"),
         "'subscribe' command; its ACL forbids that",
     ),
+    "paused": Outage(
+        lambda _, orders: orders.client_pause(8000, all=True),
+        lambda _, orders: orders.ping(),
+        "does not answer|nothing was received|Timeout",
+    ),
     "too many clients": Outage(
         lambda server, orders: _without_clients(server, orders, "CONFIG SET maxclients 1"),
         lambda _, orders: orders.config_set("maxclients", "1000"),
@@ -148,7 +154,7 @@ def test_outage(name: str, lonely: tuple[Site, Daemon]) -> None:
                 message=lambda: f"it says {_problems(client)!r}",
             )
             assert client.health().status == "degraded"
-            print(name, "->", _problems(client))
+            assert re.search(outage.words, daemon.status_line())
             assert _readiness(daemon) == 503
             assert handle.status().state == "running"
         wait_until(lambda: client.health().status == "ok", timeout_s=_WAIT_S, message=lambda: str(client.health()))
@@ -178,6 +184,75 @@ def test_gone_at_the_start(quiet_site: Site) -> None:
             assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", daemon.log()
         assert client.stats().engine["broker_emptied"] == 0
         site.executions.assert_each_once(str(node.task_id) for node in handle.nodes() if node.task_id)
+
+
+def test_server_is_loading() -> None:
+    """A server that comes back and still reads its data says so, and is waited for."""
+    keys = 6000
+    with (
+        running_site(workers=0, settings={"key-load-delay": "1000"}) as site,
+        site.daemon() as daemon,
+        daemon.client() as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        with records(site.server.url) as orders, orders.pipeline(transaction=False) as pipeline:
+            for number in range(keys):
+                pipeline.set(f"key{number}", number)
+            pipeline.execute()
+        site.server.kill()
+        handle = client.submit(group(tasks.noop.si() for _ in range(_TASKS)))
+        started = pool.submit(site.server.start)
+        wait_until(lambda: "it is reading its data: wait" in _problems(client) or started.done(), timeout_s=_WAIT_S)
+        assert "it is reading its data: wait" in _problems(client)
+        assert _readiness(daemon) == 503
+        started.result(timeout=_WAIT_S)
+        with CeleryWorker(site.server.url, log_directory=site.directory):
+            assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", daemon.log()
+        assert client.stats().engine["broker_emptied"] == 0
+        site.executions.assert_each_once(str(node.task_id) for node in handle.nodes() if node.task_id)
+        assert "Traceback" not in daemon.log()
+
+
+def test_scripts_are_flushed(own_site: Site) -> None:
+    """A server that forgets its scripts is given them again, and nobody is troubled."""
+    with own_site.daemon() as daemon, daemon.client() as client, records(own_site.server.url) as orders:
+        handles = []
+        for _ in range(5):
+            handles.append(client.submit(chain(tasks.noop.si() for _ in range(10))))
+            orders.script_flush()
+        for handle in handles:
+            assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", daemon.log()
+            own_site.executions.assert_each_once(str(node.task_id) for node in handle.nodes() if node.task_id)
+        assert client.health().status == "ok"
+        assert _said(daemon) == []
+
+
+def test_slow_subscriber_is_cut_off(quiet_site: Site) -> None:
+    """A daemon that reads too slowly for large results is cut off by the server; it reads what it missed, and all arrive."""
+    site, count = quiet_site, 40
+    with site.daemon() as daemon, daemon.client() as client, records(site.server.url) as orders:
+        orders.config_set("client-output-buffer-limit", "pubsub 1048576 1048576 1")
+        handle = client.submit(group(tasks.big.si(200_000) for _ in range(count)))
+        wait_until(lambda: handle.status().counts == {"dispatched": count})
+        assert orders.client_list(_type="pubsub")
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            with CeleryWorker(site.server.url, log_directory=site.directory):
+                wait_until(lambda: len(site.executions.ended()) == count, timeout_s=_WAIT_S)
+                wait_until(lambda: not _fed(orders))
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        outcome = handle.wait(timeout_s=_WAIT_S)
+        assert outcome.state == "succeeded"
+        assert isinstance(outcome.result, list)
+        assert [len(value) for value in outcome.result] == [200_000] * count
+        assert client.stats().watcher["connections"] >= 2
+        assert client.stats().watcher["read"] >= 1
+
+
+def _fed(orders: redis.Redis) -> list[str]:
+    """Return the subscribers that listen for results of tasks."""
+    return [client["id"] for client in orders.client_list(_type="pubsub") if int(client["sub"]) > 10]
 
 
 @pytest.mark.skipif(not IS_FULL, reason="set DYRYGENTD_TEST_FULL=1 for a minute's pause")
@@ -210,3 +285,28 @@ def test_backend_alone_is_gone(quiet_site: Site, redis_server: EmbeddedServer) -
         with worker:
             assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", daemon.log()
         site.executions.assert_each_once(str(node.task_id) for node in handle.nodes() if node.task_id)
+
+
+def test_database_backend_is_gone(quiet_site: Site) -> None:
+    """Where results are polled from a database that is away for a while, tasks are sent, it is told, and results come later."""
+    site, results = quiet_site, quiet_site.directory / "results"
+    results.mkdir()
+    url = f"db+sqlite:///{results}/results.db"
+    daemon = Daemon(["--broker", site.server.url, "--result-backend", url, "--drain-timeout-s", "0.2"], directory=site.directory)
+    with daemon, daemon.client() as client, records(site.server.url) as broker:
+        first = client.submit(tasks.noop.si())
+        with CeleryWorker(site.server.url, url, log_directory=site.directory, records_url=site.server.url):
+            assert first.wait(timeout_s=_WAIT_S).state == "succeeded"
+        (results / "results.db").rename(site.directory / "away")
+        (results / "results.db").mkdir()
+        handle = client.submit(group(tasks.noop.si() for _ in range(_TASKS)))
+        wait_until(lambda: broker.llen("celery") == _TASKS)
+        wait_until(lambda: "unable to open database file" in _problems(client), message=lambda: str(client.health()))
+        assert _readiness(daemon) == 503
+        (results / "results.db").rmdir()
+        (site.directory / "away").rename(results / "results.db")
+        wait_until(lambda: client.health().status == "ok", message=lambda: str(client.health()))
+        with CeleryWorker(site.server.url, url, log_directory=site.directory, records_url=site.server.url):
+            assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", daemon.log()
+        site.executions.assert_each_once(str(node.task_id) for node in handle.nodes() if node.task_id)
+        assert "Traceback" not in daemon.log()

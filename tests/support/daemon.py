@@ -123,6 +123,18 @@ class Daemon:
         assert status is not None, f"the daemon did not end within {timeout_s:g} s:\n{self.log()}"
         return status
 
+    def status_line(self, *, timeout_s: float = 30) -> str:
+        """Return the next status line that `systemctl status` would show."""
+        self._notify_path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(self._notify_path))
+            notify.settimeout(timeout_s)
+            while True:
+                told = notify.recv(4096).decode()
+                for line in told.splitlines():
+                    if line.startswith("STATUS="):
+                        return line.removeprefix("STATUS=")
+
     def client(self) -> Client:
         """Make a client for it."""
         return Client(self.socket_path)

@@ -119,7 +119,7 @@ class CuttingProxy:
 
 
 class TcpGate:
-    """Forward TCP connections to a server on a port of this host, until the gate is shut.
+    """Forward TCP connections to a server on a port of this host, until the gate is shut, or stalls.
 
     Args:
         server: Host and port.
@@ -128,6 +128,8 @@ class TcpGate:
     def __init__(self, server: tuple[str, int]) -> None:
         self._server = server
         self._is_shut = False
+        self._flows = threading.Event()
+        self._flows.set()
         self._lock = threading.Lock()
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -139,6 +141,7 @@ class TcpGate:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._flows.set()
         self.shut()
         _shut(self._socket)
         for thread in self._threads:
@@ -152,8 +155,13 @@ class TcpGate:
             self._is_shut = True
             _shut(*self._open)
 
+    def stall(self) -> None:
+        """Take connections and what comes on them, and let nothing through."""
+        self._flows.clear()
+
     def open(self) -> None:
-        """Let connections through again."""
+        """Let connections through again, with what was held back."""
+        self._flows.set()
         with self._lock:
             self._is_shut = False
 
@@ -178,6 +186,7 @@ class TcpGate:
     def _forward(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while received := source.recv(1 << 16):
+                self._flows.wait()
                 target.sendall(received)
         _shut(source, target)
 

@@ -246,6 +246,9 @@ class Store(Protocol):
     def unfinished(self) -> AsyncIterator[Stored]:
         """Iterate over the workflows that have not finished, oldest first; one that is damaged keeps no other back."""
 
+    async def unfinished_count(self) -> int:
+        """Return how many workflows have not finished."""
+
     async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
         """Read one workflow, whatever its state.
 

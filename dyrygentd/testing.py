@@ -94,6 +94,10 @@ class MemoryStore:
             if not record.state.is_finished:
                 yield self._stored(record)
 
+    async def unfinished_count(self) -> int:
+        """Return how many workflows have not finished."""
+        return sum(not record.state.is_finished for record in self._workflows.values())
+
     async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
         """Read one workflow, whatever its state; none is ever dropped here."""
         record = self._workflows.get(workflow_id)

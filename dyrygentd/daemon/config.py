@@ -1,4 +1,4 @@
-"""The daemon's configuration: defaults < TOML file < ``DYRYGENTD_*`` < flags, into one frozen object.
+"""The daemon's configuration: defaults < TOML file < ``DYRYGENTD_*`` < credentials < flags, into one frozen object.
 
 Each field of `Configuration` is the one definition of its TOML key, its variable, its flag, its help text and its default.
 """
@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from dyrygentd.core.engine import Limits
+from dyrygentd.daemon.systemd import credentials
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.access import Access
 from dyrygentd.http.guard import ConnectionLimits
@@ -248,7 +249,8 @@ def load(path: Path | None, flags: Mapping[str, Any], *, environ: Mapping[str, s
     path = path or (Path(environ[f"{PREFIX}CONFIG"]) if environ.get(f"{PREFIX}CONFIG") else None)
     if path is None and _SYSTEM_CONFIG.exists():
         path = _SYSTEM_CONFIG
-    layers = [(f"file {path}", _read_file(path) if path else {}), ("environment", _read_environment(environ)), ("flag", flags)]
+    layers = [(f"file {path}", _read_file(path) if path else {}), ("environment", _read_environment(environ))]
+    layers += [("credential", dict(credentials(environ))), ("flag", dict(flags))]
     values: dict[str, Any] = _default_paths(environ)
     origins = dict.fromkeys(values, "default")
     for origin, layer in layers:

@@ -45,7 +45,7 @@ NODES_MAX: Final = 200_000
 _POLL_S = 0.02
 _SUPERVISE_S = 0.1
 _LOG_TAIL_LINES = 15
-_STEERING = ("CELERY_", "DYRYGENTD_", "LISTEN_", "NOTIFY_")
+_STEERING = ("CELERY_", "CREDENTIALS_", "DYRYGENTD_", "LISTEN_", "NOTIFY_", "WATCHDOG_")
 _PLAIN_PATH = re.compile(r"[\w./+=@,-]+", re.ASCII)
 """Paths that need no quoting, neither in a URL nor in a shell."""
 

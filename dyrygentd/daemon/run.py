@@ -1,5 +1,6 @@
 """The daemon's life: start everything in order, serve until a signal, stop in bounded time."""
 
+import faulthandler
 import logging
 import resource
 import signal
@@ -14,10 +15,10 @@ import anyio
 import anyio.to_thread
 
 from dyrygentd import __version__, metrics
-from dyrygentd.daemon import logs
+from dyrygentd.daemon import keepalive, logs
 from dyrygentd.daemon.config import Configuration, masked
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.daemon.systemd import Notifier
+from dyrygentd.daemon.systemd import Notifier, passed_sockets
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.guard import ConnectionLimits, Guard
 from dyrygentd.http.routes import API_KEY, Api, make_app
@@ -37,6 +38,8 @@ logger = logging.getLogger("dyrygentd.daemon")
 _STATUS_LOOK_S, _STATUS_INTERVAL_S = 1.0, 5.0
 #: Open files beside the connections of clients: database, broker, backend, log, libraries.
 _OTHER_FILES = 100
+#: How long requests that have begun may take before submissions are refused.
+_HAND_OVER_S = 1.0
 #: How long clients may not find a socket whose file was deleted.
 _SOCKET_LOOK_S = 2.0
 
@@ -44,6 +47,8 @@ _SOCKET_LOOK_S = 2.0
 def run(configuration: Configuration) -> None:
     """Serve until SIGTERM or SIGINT. Raises `DyrygentError` if it cannot start."""
     logs.set_up(configuration.log_level)
+    # So that a daemon that the watchdog ends (SIGABRT) leaves in the log where it hung.
+    faulthandler.enable()
     anyio.run(_serve, configuration, backend_options={"use_uvloop": True})
 
 
@@ -51,29 +56,39 @@ async def _serve(configuration: Configuration) -> None:
     notifier = Notifier()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with AsyncExitStack() as exits:
-            scheduler = await _start(configuration, notifier, exits)
+            scheduler, passed = await _start(configuration, notifier, exits)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_show_status, scheduler, notifier)
+                tasks.start_soon(keepalive.feed_watchdog, scheduler, notifier)
                 notifier.ready(_status_line(scheduler))
-                logger.info("ready: dyrygentd %s, socket %s", __version__, configuration.socket)
+                logger.info("ready: dyrygentd %s", __version__)
                 await _first(signals)
+                notifier.stopping("waiting for tasks in flight")
+                if passed is not None:
+                    await _hand_over(passed)
                 await _drain(scheduler, configuration, notifier)
                 tasks.cancel_scope.cancel()
     logger.info("stopped")
 
 
-async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncExitStack) -> Scheduler:
-    """Start from the inside out, so that clients are only answered once everything works."""
+async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncExitStack) -> tuple[Scheduler, Site | None]:
+    """Start from the inside out, so that clients are only answered once everything works.
+
+    Returns:
+        The scheduler, and where clients are served whose sockets were passed, if they were.
+    """
     assert configuration.database is not None
     assert configuration.socket is not None
     # Sockets first: that another daemon is there already should be known before its database is touched.
-    unix = listen_unix(configuration.socket, mode=configuration.mode)
-    listeners = [unix]
+    passed = passed_sockets()
+    listeners = passed.unix or [listen_unix(configuration.socket, mode=configuration.mode)]
     exits.callback(_close, listeners)
-    tcp = listen_tcp(configuration.listen) if configuration.listen else None
-    if tcp is not None:
-        exits.callback(tcp.close)
-        logger.info("listening on %s:%d", *tcp.getsockname()[:2])
+    tcp = [*passed.tcp, *([listen_tcp(configuration.listen)] if configuration.listen else [])]
+    for listener in listeners:
+        logger.info("listening on %s%s", listener.path, ", a socket that was passed" if passed.unix else "")
+    for listening in tcp:
+        exits.callback(listening.close)
+        logger.info("listening on %s:%d", *listening.getsockname()[:2])
     broker = configuration.broker
     if broker is None and configuration.app is None:
         broker = await _embedded_broker(configuration.database.parent, exits)
@@ -92,6 +107,7 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
         reports=reports,
         limits=configuration.scheduler_limits,
         registry=registry,
+        on_recovered=keepalive.tell_recovery(notifier),
     )
     await exits.enter_async_context(scheduler)
 
@@ -102,16 +118,18 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     guard = Guard(_with_files(configuration.connection_limits))
     apis = []
     sites = []
-    for listening, read_only in ((unix.socket, False), (tcp, True)):
-        if listening is not None:
+    for sockets, read_only in (([listener.socket for listener in listeners], False), (tcp, True)):
+        if sockets:
             app = make_app(scheduler, limits=configuration.http_limits, access=access, render_metrics=render, read_only=read_only)
             apis.append(app[API_KEY])
-            sites.append(await exits.enter_async_context(serving(app, [listening], guard=guard)))
+            sites.append(await exits.enter_async_context(serving(app, sockets, guard=guard)))
     registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, apis)))
     tasks = await exits.enter_async_context(anyio.create_task_group())
     exits.callback(tasks.cancel_scope.cancel)
-    tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
-    return scheduler
+    # A file that systemd has made is systemd's.
+    if not passed.unix:
+        tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
+    return scheduler, sites[0] if passed.unix else None
 
 
 def _with_files(limits: ConnectionLimits) -> ConnectionLimits:
@@ -183,9 +201,17 @@ async def _first(signals: AsyncIterator[signal.Signals]) -> None:
         return
 
 
+async def _hand_over(passed: Site) -> None:
+    """Leave new clients in the sockets, for the next daemon, and answer those that are in: nobody is to notice an upgrade."""
+    passed.close()
+    # Whoever follows a workflow, or waits for its end, would be busy for ever.
+    with anyio.move_on_after(_HAND_OVER_S):
+        while passed.guard.is_busy:  # noqa: ASYNC110 - it is over in a moment, and no request should have to tell
+            await anyio.sleep(0.01)
+
+
 async def _drain(scheduler: Scheduler, configuration: Configuration, notifier: Notifier) -> None:
-    notifier.stopping("waiting for tasks in flight")
-    if not await scheduler.drain(timeout_s=configuration.drain_timeout_s):
+    if not await keepalive.drain(scheduler, notifier, timeout_s=configuration.drain_timeout_s):
         logger.info("%d tasks are still in flight; they are picked up at the next start", _in_flight(scheduler))
 
 

@@ -88,6 +88,11 @@ class Guard:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a connection is in the middle of a request, or is new and will say what it wants."""
+        return any(not connection.is_between for connection in self._connections)
+
     def admit(self, connection: "Connection") -> str:
         """Take a connection in; return why not, if there is no place for it."""
         limits, user = self.limits, connection.user
@@ -160,8 +165,12 @@ class Connection(RequestHandler):
         """Whether it may be ended for another's sake: it waits between two requests, or has never said anything."""
         if self._unread:
             return False
-        is_between = self._waiter is not None and not self._messages and self._head_since is None
-        return is_between or not self._was_used
+        return self.is_between or not self._was_used
+
+    @property
+    def is_between(self) -> bool:
+        """Whether it waits between two requests."""
+        return self._waiter is not None and not self._messages and self._head_since is None
 
     @property
     def _unread(self) -> int:

@@ -24,11 +24,14 @@ class UnixListener:
 
     Guards: the file is removed only while it is still the one that was made here.
 
+    Args:
+        inode: Of the file that was made; None if it is somebody else's, and outlives this process.
+
     Attributes:
         socket: Hand it to the server, which closes it.
     """
 
-    def __init__(self, path: Path, listening: socket.socket, inode: tuple[int, int]) -> None:
+    def __init__(self, path: Path, listening: socket.socket, inode: tuple[int, int] | None) -> None:
         self.path = path
         self.socket = listening
         self._inode = inode
@@ -44,6 +47,8 @@ class UnixListener:
     def close(self) -> None:
         """Close the socket and remove its file, unless another daemon has put its own there; safe to repeat."""
         self.socket.close()
+        if self._inode is None:
+            return
         with contextlib.suppress(FileNotFoundError):
             if _inode(self.path) == self._inode:
                 self.path.unlink()

@@ -78,8 +78,8 @@ class Scheduler:
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
         store, dispatcher, watcher, inspector, reports, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
             `dyrygentd.testing`.
-
         chance: Makes ids and jitter; one with a seed makes a run repeatable.
+        on_recovered: Told on entering, after each workflow, how many of how many are there again.
 
     Raises:
         ConfigurationError: Neither an app nor adapters were given.
@@ -101,6 +101,7 @@ class Scheduler:
         reports: ReportReader | None = None,
         clock: Clock | None = None,
         chance: random.Random | None = None,
+        on_recovered: Callable[[int, int], None] = lambda count, of: None,
     ) -> None:
         self.limits = limits or SchedulerLimits()
         self._store = store or _store_of(database)
@@ -110,6 +111,7 @@ class Scheduler:
         self._inspector = inspector or (None if app is None else _inspector_of(app))
         self._clock = clock or SystemClock()
         self._registry = registry
+        self._on_recovered = on_recovered
         pools = Pools(self.limits.pools, queue_limits=self.limits.queue_limits, queue_of=self._dispatcher.queue_of)
         chance = chance or random.SystemRandom()
         engine = Engine(self.limits.engine, pools=pools, chance=chance.random)
@@ -371,6 +373,14 @@ class Scheduler:
         status = "draining" if self._turns.engine.draining else "degraded" if problems else "ok"
         return wire.Health(status=status, version=__version__, problems=[*problems], notices=[*self._notices()])
 
+    @property
+    def stalled_s(self) -> float:
+        """For how long there has been work that no turn took up, though it is not the disk that a turn waits for.
+
+        Anything but 0 for longer than a moment is a bug of ours: a watchdog may end the process for it, and nothing is lost.
+        """
+        return self._turns.stalled_s
+
     def _notices(self) -> Sequence[str]:
         return [notice for notice in (self._sentinel.notice,) if notice]
 
@@ -387,11 +397,12 @@ class Scheduler:
 
     async def _recover(self) -> None:
         begun = time.monotonic()
-        count = 0
+        count, unfinished_count = 0, await self._store.unfinished_count()
         engine = self._turns.engine
         async for workflow in self._archive.unfinished():
             engine.handle(WorkflowRecovered(workflow), self._clock.now())
             count += 1
+            self._on_recovered(count, unfinished_count)
         # Whether their messages were sent is not known, and matters if the broker has lost its memory since.
         self._courier.doubt(task_id for task_id, _, _ in engine.in_flight())
         self._recovered_s = time.monotonic() - begun

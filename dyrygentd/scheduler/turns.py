@@ -73,6 +73,8 @@ class Turns:
         self._has_landed = True
         self._idle = anyio.Event()
         self._saving_since: float | None = None
+        self._is_at_disk = False
+        self._looked_at = time.monotonic()
         self._slow_until = 0.0
         self._steady = clock.steady if isinstance(clock, SteadyClock) else clock.now
         self._clock_offset = clock.now() - self._steady()
@@ -123,6 +125,13 @@ class Turns:
             return f"the database is slow: a transaction has been waiting for {self.saving_s:.0f} s"
         return "the database is slow: transactions take seconds" if time.monotonic() < self._slow_until else ""
 
+    @property
+    def stalled_s(self) -> float:
+        """For how long there has been work that no turn took up, though it is not the disk that a turn waits for."""
+        deadline = self.engine.next_deadline()
+        has_work = self._inbox or (deadline is not None and deadline <= self._clock.now())
+        return time.monotonic() - self._looked_at if has_work and not self._is_at_disk else 0.0
+
     async def log_slowness(self) -> None:
         """Tell the log when a transaction takes long, also one that never ends."""
         is_told = False
@@ -156,6 +165,7 @@ class Turns:
         """Take turns until cancelled."""
         while True:
             await self._wait_for_events()
+            self._looked_at = time.monotonic()
             now = self._now()
             self._feed(now)
             deadline = self.engine.next_deadline()
@@ -163,12 +173,14 @@ class Turns:
                 batch = self._take_batch(now)
                 if batch:
                     self.count += 1
+                    self._is_at_disk = True
                     await self._save(batch)
                     for workflow in batch.finished:
                         self._finishing.pop(workflow.workflow_id, None)
                     self._carry_out(batch)
                     if batch.reports_read:
                         await self._remember_reports(batch.reports_read)
+                    self._is_at_disk = False
                 self._has_landed = True
             if self.engine.draining and self._is_quiet():
                 self._idle.set()

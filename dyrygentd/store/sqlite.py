@@ -449,6 +449,10 @@ class SqliteStore:
             assert stored is not None
             yield stored
 
+    async def unfinished_count(self) -> int:
+        """Return how many workflows have not finished."""
+        return await self._number("SELECT count(*) FROM workflows WHERE finished_at IS NULL")
+
     async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
         """Read one workflow, whatever its state; with ``to_reopen`` it stays in the history until it was saved again."""
         if to_reopen and not await self._keep(workflow_id):

@@ -78,6 +78,7 @@ async def test_unfinished_are_oldest_first(stores: StoreSetup, store: Store) -> 
     await store.save([workflow("d")], [])
     await store.save([finished(workflow("a"))], [])
     store = await _reopened(stores, store)
+    assert await store.unfinished_count() == 3
     assert [stored.record.workflow_id for stored in await _unfinished(store)] == ["c", "b", "d"]
     await store.close()
 

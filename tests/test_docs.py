@@ -133,7 +133,8 @@ def test_settings_are_listed_once() -> None:
     """Every setting has a flag, so that the three ways to set it cannot drift apart."""
     serve = dyrygentd.commands["serve"]
     flags = {flag for option in serve.get_params(click.Context(serve)) for flag in option.opts}
-    assert flags == {"--" + setting.name.replace("_", "-") for setting in config.settings()} | {"--config", "--help"}
+    # Whether the short form of --help is among them depends on who has asked click first.
+    assert flags - {"-h"} == {"--" + setting.name.replace("_", "-") for setting in config.settings()} | {"--config", "--help"}
 
 
 @pytest.mark.parametrize("path", re.findall(r"\[[^]]*\]\((?!http)([^)#]+)\)|`(tests/[\w/.]+|dyrygentd/[\w/.]+)`", README))

@@ -56,6 +56,7 @@ INSIDE_FUNCTIONS: dict[str, set[str]] = {
     # Files that may import further rooms, but only inside a function.
     "cli/serve.py": {"daemon"},
     "cli/demo.py": {"daemon"},
+    "cli/units.py": {"daemon"},
     # Only with --app, which imports Celery: what the workers are asked for comes by way of it.
     "cli/lint.py": {"transport"},
     "cli/adopt.py": {"compat"},

@@ -1,4 +1,4 @@
-"""`dyrygentd`: serve (also without a command), demo, check-config.
+"""`dyrygentd`: serve (also without a command), demo, check-config, install-units.
 
 The settings are imported only by the commands that have them: they bring along the scheduler and the HTTP side, for which
 `--version`, `--help` and the demo should not wait.
@@ -15,6 +15,7 @@ import click
 from dyrygentd import __version__
 from dyrygentd.cli import Commands
 from dyrygentd.cli.demo import demo
+from dyrygentd.cli.units import install_units
 
 
 class _Configured(click.Command):
@@ -104,6 +105,7 @@ def check_config(is_json: bool, **flags: Any) -> None:
 
 
 main.add_command(demo)
+main.add_command(install_units)
 
 
 if __name__ == "__main__":

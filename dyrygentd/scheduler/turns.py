@@ -74,7 +74,7 @@ class Turns:
         self._idle = anyio.Event()
         self._saving_since: float | None = None
         self._is_at_disk = False
-        self._looked_at = time.monotonic()
+        self._looked_at = self._posted_at = time.monotonic()
         self._slow_until = 0.0
         self._steady = clock.steady if isinstance(clock, SteadyClock) else clock.now
         self._clock_offset = clock.now() - self._steady()
@@ -83,13 +83,17 @@ class Turns:
 
     def post(self, *events: Event) -> None:
         """Put events into the inbox."""
-        self._inbox.extend(events)
-        self._awake.set()
+        self._take(events)
 
     def post_results(self, events: Sequence[TaskEvent]) -> None:
         """Take events from the watcher; under overload the reports that decide nothing are dropped."""
         if len(self._inbox) > self._limits.inbox_max:
             events = [event for event in events if not isinstance(event, TaskReported)]
+        self._take(events)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        if not self._inbox:
+            self._posted_at = time.monotonic()
         self._inbox.extend(events)
         self._awake.set()
 
@@ -128,9 +132,13 @@ class Turns:
     @property
     def stalled_s(self) -> float:
         """For how long there has been work that no turn took up, though it is not the disk that a turn waits for."""
-        deadline = self.engine.next_deadline()
-        has_work = self._inbox or (deadline is not None and deadline <= self._clock.now())
-        return time.monotonic() - self._looked_at if has_work and not self._is_at_disk else 0.0
+        if self._is_at_disk:
+            return 0.0
+        now, deadline = time.monotonic(), self.engine.next_deadline()
+        posted_s = now - self._posted_at if self._inbox else 0.0
+        due_s = 0.0 if deadline is None else self._clock.now() - deadline
+        # Without work no turn is taken either, and that may be long ago.
+        return max(min(now - self._looked_at, max(posted_s, due_s)), 0.0)
 
     async def log_slowness(self) -> None:
         """Tell the log when a transaction takes long, also one that never ends."""

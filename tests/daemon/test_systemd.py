@@ -162,6 +162,8 @@ async def test_work_that_no_turn_takes_up_starves_it(short_tmp: Path, caplog: py
             await anyio.sleep(0.1)
             notify.forget()
             stopped._turns.post(DrainRequested())
+            # It has been without work for longer than this.
+            assert stopped.stalled_s < 0.05
             await until(lambda: "the watchdog is not fed any more" in caplog.text)
             notify.forget()
             await anyio.sleep(0.1)

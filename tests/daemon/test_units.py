@@ -110,6 +110,27 @@ def test_filter_permits_what_is_called(short_tmp: Path, run: Callable[..., str])
     assert called - (permitted - forbidden) <= {"fchown"}
 
 
+def test_no_memory_becomes_code(short_tmp: Path) -> None:
+    """The daemon, its event loop, and the broker that it starts get along with MemoryDenyWriteExecute=."""
+    deny = [sys.executable, "-c", _DENY_WRITE_EXECUTE]
+    if subprocess.run([*deny, "true"], check=False, timeout=30).returncode:
+        pytest.skip("the kernel has no PR_SET_MDWE, which does what the unit does by a filter")
+    own = ["--socket", str(short_tmp / "d.sock"), "--drain-timeout-s", "0.1"]
+    with Service(own, directory=short_tmp) as service:
+        service._command = [*deny, *service._command]
+        service.start()
+        assert service.stop() == 0
+
+
+# 65 is PR_SET_MDWE, 1 is PR_MDWE_REFUSE_EXEC_GAIN; since Linux 6.3.
+_DENY_WRITE_EXECUTE = """
+import ctypes, os, sys
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):
+    sys.exit(1)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
 def _calls(run: Callable[..., str], group: str) -> set[str]:
     """Return the system calls of a group such as @system-service, those of the groups in it included."""
     found: set[str] = set()

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Exemplar
 
 from dyrygentd import wire
 from dyrygentd.errors import ConfigurationError
@@ -64,6 +65,16 @@ CATALOGUE: Final = (
     _Entry(_C, "counters", "clock_steps", "dyrygentd_clock_steps", "Times that somebody set the clock of this machine"),
     _Entry(_C, "store", "commit_seconds", "dyrygentd_commit_seconds", "Time spent on transactions"),
     _Entry(_C, "store", "failures", "dyrygentd_commit_failures", "Transactions that failed"),
+    _Entry(_G, "engine", "oldest_workflow_s", "dyrygentd_oldest_workflow_seconds", "Age of the oldest unfinished workflow"),
+    _Entry(
+        _G,
+        "engine",
+        "oldest_ready_s",
+        "dyrygentd_oldest_ready_seconds",
+        "How long a workflow with ready nodes has had none dispatched",
+    ),
+    _Entry(_G, "engine", "recovery_seconds", "dyrygentd_recovery_seconds", "How long reading back took at the start"),
+    _Entry(_G, "store", "finished_workflows", "dyrygentd_history_workflows", "Finished workflows that are kept"),
     _Entry(_G, "store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),
     _Entry(_G, "store", "wal_bytes", "dyrygentd_wal_bytes", "Size of the write-ahead log"),
     _Entry(_G, "engine", "broker_up", "dyrygentd_broker_up", "Whether the broker answered when it was last asked"),
@@ -88,6 +99,22 @@ CATALOGUE: Final = (
     _Entry(_C, "watcher", "undecodable", "dyrygentd_undecodable_results", "Stored results that could not be decoded"),
 )
 
+#: Steps on the way from one node to the next: ``{step: what it lasts}``.
+STEPS: Final = {
+    "turn": "handling the events of a turn and deciding what follows",
+    "commit": "a transaction, until it is durable",
+    "publish": "from a dispatch being durable to its message being in the broker",
+    "task": "from the dispatch of a task to its result being seen: queue and worker",
+    "result": "from a result being stored, by the worker's clock, to its being seen",
+    "react": "from the first event of a turn to what follows from it being handed to the broker",
+}
+_STEP_SECONDS: Final = (
+    f"Seconds of each step on the way of a node: {'; '.join(f'{step}: {text}' for step, text in STEPS.items())}"
+)
+_COMMIT_ROWS: Final = "Rows of a transaction"
+#: Sums by the name of a task, and of a workflow; names beyond the first hundred are added up as (others).
+_TASK_WORDS: Final = ("dispatched", "succeeded", "failed", "ignored", "lost", "retried")
+
 _RESULT_PATHS: Final = ("pushed", "read", "swept")
 _OUTCOMES: Final = ("succeeded", "failed", "revoked")
 _WORKFLOW_OUTCOMES: Final = ("succeeded", "failed", "cancelled")
@@ -107,6 +134,7 @@ class SchedulerCollector:
         """Yield names without values, so that a registry refuses a second scheduler; statistics are not read for it."""
         for entry in CATALOGUE:
             yield entry.kind(entry.name, entry.help)
+        yield HistogramMetricFamily("dyrygentd_step_seconds", _STEP_SECONDS, labels=["step"])
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric of the catalogue."""
@@ -150,6 +178,15 @@ class SchedulerCollector:
         for key, name, text in _POOL_SERIES:
             values = {pool: float(sizes[key]) for pool, sizes in pools.items()}
             yield _labelled(GaugeMetricFamily, name, text, "pool", values)
+        engine = statistics.engine
+        yield _labelled(
+            GaugeMetricFamily, "dyrygentd_workflows_present", "Unfinished workflows", "state", engine["workflow_states"]
+        )
+        yield _labelled(
+            GaugeMetricFamily, "dyrygentd_held_nodes", "Nodes that are held, by what holds them", "reason", engine["held"]
+        )
+        yield from _by_name(statistics)
+        yield from _histograms(statistics.tallies)
         problems = len(statistics.problems)
         yield GaugeMetricFamily("dyrygentd_problems", "What keeps the daemon from its work, see /healthz", value=problems)
         build = GaugeMetricFamily("dyrygentd_build_info", "The running version", labels=["version"])
@@ -157,8 +194,57 @@ class SchedulerCollector:
         yield build
 
 
+def _by_name(statistics: wire.Statistics) -> Iterator[Metric]:
+    tasks = CounterMetricFamily("dyrygentd_task_events", "What became of tasks, by their name", labels=["task", "event"])
+    seconds = CounterMetricFamily(
+        "dyrygentd_task_seconds", "Seconds from dispatch to the end, by name of the task", labels=["task"]
+    )
+    for name, sums in statistics.tasks.items():
+        for word in _TASK_WORDS:
+            tasks.add_metric([name, word], sums[word])
+        seconds.add_metric([name], sums["seconds"])
+    yield tasks
+    yield seconds
+    workflows = CounterMetricFamily(
+        "dyrygentd_workflow_ends", "Workflows that ended, by their name", labels=["workflow", "state"]
+    )
+    lasted = CounterMetricFamily("dyrygentd_workflow_seconds", "Seconds from submission to the end", labels=["workflow"])
+    for name, sums in statistics.workflows.items():
+        for word in _WORKFLOW_OUTCOMES:
+            workflows.add_metric([name, word], sums[word])
+        lasted.add_metric([name], sums["seconds"])
+    yield workflows
+    yield lasted
+
+
+def _histograms(tallies: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    steps = HistogramMetricFamily("dyrygentd_step_seconds", _STEP_SECONDS, labels=["step"])
+    for step in STEPS:
+        steps.add_metric([step], _buckets(tallies[step]), tallies[step]["sum"])
+    yield steps
+    rows = HistogramMetricFamily("dyrygentd_commit_rows", _COMMIT_ROWS)
+    rows.add_metric([], _buckets(tallies["commit rows"]), tallies["commit rows"]["sum"])
+    yield rows
+
+
+def _buckets(tally: Mapping[str, Any]) -> list[Any]:
+    """Return ``(upper bound, values up to it, an example if there is one)``; examples are shown in OpenMetrics alone."""
+    buckets: list[Any] = []
+    count = 0
+    for place, bound in enumerate([*tally["bounds"], float("inf")]):
+        count += tally["counts"][place]
+        example = tally["examples"].get(str(place))
+        shown = None if example is None else Exemplar({"workflow": example[1]}, example[0], example[2])
+        text = "+Inf" if bound == float("inf") else str(bound)
+        buckets.append((text, count, shown) if shown else (text, count))
+    return buckets
+
+
 class HttpCollector:
-    """Reads what the HTTP side tells: ``{"connections": n, "refused": {reason: n}}``."""
+    """Reads what the HTTP side tells.
+
+    That is ``{"connections": n, "refused": {reason: n}, "answers": {(method, route, status): n}, "seconds": {route: tally}}``.
+    """
 
     def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
         self._read = read
@@ -167,15 +253,45 @@ class HttpCollector:
         """Yield names without values."""
         yield GaugeMetricFamily("dyrygentd_http_connections", _CONNECTIONS)
         yield CounterMetricFamily("dyrygentd_http_refused", _REFUSED, labels=["reason"])
+        yield CounterMetricFamily("dyrygentd_http_requests", _REQUESTS, labels=["method", "route", "status"])
+        yield HistogramMetricFamily("dyrygentd_http_request_seconds", _REQUEST_SECONDS, labels=["route"])
 
     def collect(self) -> Iterator[Metric]:
-        """Yield both."""
+        """Yield all of them."""
         found = self._read()
         yield GaugeMetricFamily("dyrygentd_http_connections", _CONNECTIONS, value=found["connections"])
         yield _labelled(CounterMetricFamily, "dyrygentd_http_refused", _REFUSED, "reason", found["refused"])
+        requests = CounterMetricFamily("dyrygentd_http_requests", _REQUESTS, labels=["method", "route", "status"])
+        for (method, route, status), number in found["answers"].items():
+            requests.add_metric([method, route, str(status)], number)
+        yield requests
+        seconds = HistogramMetricFamily("dyrygentd_http_request_seconds", _REQUEST_SECONDS, labels=["route"])
+        for route, tally in found["seconds"].items():
+            seconds.add_metric([route], _buckets(tally), tally["sum"])
+        yield seconds
+
+
+class LoopCollector:
+    """Reads how late the event loop was, as the view of a tally."""
+
+    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the name without values."""
+        yield HistogramMetricFamily("dyrygentd_loop_lag_seconds", _LOOP_LAG)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield it."""
+        lag, tally = HistogramMetricFamily("dyrygentd_loop_lag_seconds", _LOOP_LAG), self._read()
+        lag.add_metric([], _buckets(tally), tally["sum"])
+        yield lag
 
 
 _CONNECTIONS: Final = "Connections of clients"
+_REQUESTS: Final = "Answers to requests; what fits no route is (others)"
+_REQUEST_SECONDS: Final = "From the head of a request to its answer; event streams and long polls are left aside"
+_LOOP_LAG: Final = "How late the event loop came to a timer, looked at four times a second"
 _REFUSED: Final = "Connections and requests that were refused or ended because they kept others waiting"
 
 

@@ -11,6 +11,7 @@ from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import Event, MessagePublished, MessageRefused, TaskEvent
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.tally import Tally
 
 Emit = Callable[[Sequence[TaskEvent]], None]
 
@@ -76,6 +77,7 @@ class StoreStatistics:
     """
 
     commits: int = 0
+    finished_workflows: int = 0
     rows: int = 0
     commit_seconds: float = 0.0
     failures: int = 0
@@ -103,6 +105,7 @@ class WatcherStatistics:
 
     Attributes:
         problem: Why results cannot be received now, empty if they can.
+        seen_seconds: View of a `dyrygentd.core.tally.Tally`: from a result's storing, by the worker's clock, to its being seen.
     """
 
     watched: int = 0
@@ -113,6 +116,7 @@ class WatcherStatistics:
     read: int = 0
     swept: int = 0
     undecodable: int = 0
+    seen_seconds: Mapping[str, Any] = field(default_factory=lambda: Tally().view())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
 from dyrygentd import __version__, metrics
+from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
 from dyrygentd.errors import ConfigurationError, VerbRefused
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import definition, limits, scheduler, until
@@ -21,6 +22,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 #: https://prometheus.io/docs/practices/naming, and what `promtool check metrics` complains about.
 _NAME = re.compile(r"dyrygentd(_[a-z0-9]+)+")
 _NO_BASE_UNITS = {"milliseconds", "ms", "minutes", "hours", "days", "kilobytes", "kb", "mb", "megabytes", "bits", "percent"}
+_LABELS = {"state", "outcome", "path", "version", "pool", "where", "reason", "task", "event", "workflow", "step", "le"}
 _RESERVED_ENDS = ("_count", "_sum", "_bucket", "_created", "_gauge", "_counter")
 
 
@@ -58,6 +60,18 @@ async def _scraped() -> CollectorRegistry:
     return frozen
 
 
+class _Clock:
+    """Time that passes when it is told to, and no clock that was set."""
+
+    def __init__(self) -> None:
+        self.time = 1_700_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    steady = now
+
+
 async def test_every_entry_of_the_catalogue_appears() -> None:
     """Each entry is exported once, with its help and kind, and nothing beside them but what has labels."""
     families = _families(await _scraped())
@@ -81,6 +95,14 @@ async def test_every_entry_of_the_catalogue_appears() -> None:
         "dyrygentd_pool_used_tasks",
         "dyrygentd_pool_waiting_tasks",
         "dyrygentd_overdue_tasks_found",
+        "dyrygentd_workflows_present",
+        "dyrygentd_held_nodes",
+        "dyrygentd_task_events",
+        "dyrygentd_task_seconds",
+        "dyrygentd_workflow_ends",
+        "dyrygentd_workflow_seconds",
+        "dyrygentd_step_seconds",
+        "dyrygentd_commit_rows",
     }
 
 
@@ -111,10 +133,10 @@ async def test_names_keep_the_rules_of_prometheus() -> None:
         assert not family.documentation.endswith("."), family.name
         assert not _NO_BASE_UNITS & set(family.name.split("_")), family.name
         assert not family.name.endswith(_RESERVED_ENDS), family.name
-        assert family.type in {"counter", "gauge"}, family.name
+        assert family.type in {"counter", "gauge", "histogram"}, family.name
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
-            assert set(sample.labels) <= {"state", "outcome", "path", "version", "pool", "where"}, sample.labels
+            assert set(sample.labels) <= _LABELS, sample.labels
             assert sample.value >= 0
         if family.type == "counter":
             assert not family.name.endswith("_total"), family.name
@@ -138,7 +160,55 @@ async def test_negotiation(accept: str, is_openmetrics: bool) -> None:
     assert content_type.startswith("application/openmetrics-text" if is_openmetrics else "text/plain")
     assert body.endswith(b"# EOF\n") == is_openmetrics
     families = list((parse_openmetrics if is_openmetrics else parse_classic)(body.decode()))
-    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 12
+    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 20
+
+
+async def test_steps_are_measured() -> None:
+    """Each step on the way of a node has been passed, with the workflow as an example where it is asked for."""
+    registry = CollectorRegistry()
+    async with scheduler(FakeBroker(), registry=registry) as running:
+        handle = await running.submit(definition("a; b < a; c < b"))
+        await handle.wait(timeout_s=5)
+        for step in metrics.STEPS.keys() - {"result"}:
+            count = registry.get_sample_value("dyrygentd_step_seconds_count", {"step": step})
+            assert count is not None, step
+            assert count >= (3 if step in ("task", "publish") else 1), step
+        classic, _ = metrics.render(registry)
+        openmetrics, _ = metrics.render(registry, OPENMETRICS)
+    assert handle.id.encode() not in classic
+    [example] = [line for line in openmetrics.decode().splitlines() if handle.id in line][:1]
+    assert example.startswith('dyrygentd_step_seconds_bucket{le="')
+    assert len(list(parse_openmetrics(openmetrics.decode()))) > 10  # type: ignore[no-untyped-call]
+
+
+async def test_names_of_tasks_are_bounded() -> None:
+    """However many tasks and workflows there are, a hundred names have series of their own; the sums stay right."""
+    registry = CollectorRegistry()
+    async with scheduler(FakeBroker(), registry=registry) as running:
+        for number in range(3):
+            names = [f"n{number}x{each}" for each in range(50)]
+            specs = [NodeSpec(name, Signature(f"task.{name}"), f"id-{name}", []) for name in names]
+            handle = await running.submit(Definition(graph=Graph.build(specs), name=f"w{number}"))
+            await handle.wait(timeout_s=20)
+        family = _families(registry)["dyrygentd_task_events"]
+    ended = {sample.labels["task"]: sample.value for sample in family.samples if sample.labels["event"] == "succeeded"}
+    assert len(ended) == 101
+    assert ended["(others)"] == 50
+    assert sum(ended.values()) == 150
+
+
+async def test_ages_are_told() -> None:
+    """How old the oldest workflow is, and how long nodes could have gone and did not, since all places are taken."""
+    registry = CollectorRegistry()
+    clock = _Clock()
+    async with scheduler(FakeBroker(holds=True), registry=registry, clock=clock, limits=limits(in_flight_max=1)) as running:
+        await running.submit(definition("a; b"))
+        await until(lambda: _value(registry, "dyrygentd_nodes", state="dispatched") == 1)
+        assert _value(registry, "dyrygentd_oldest_ready_seconds") == 0
+        clock.time += 90
+        assert _value(registry, "dyrygentd_oldest_workflow_seconds") == 90
+        assert _value(registry, "dyrygentd_oldest_ready_seconds") == 90
+        assert _value(registry, "dyrygentd_workflows_present", state="running") == 1
 
 
 async def test_registry_is_left_as_it_was() -> None:

@@ -63,7 +63,8 @@ from dyrygentd.core.events import (
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.pools import Pools, PoolView
 from dyrygentd.core.rings import Rings
-from dyrygentd.core.states import IN_FLIGHT, NodeState
+from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.tally import SumsByName, Tally
 from dyrygentd.core.verbs import Done, Request, Verb, perform
 from dyrygentd.core.workflow import Failure, HoldReason, RunningWorkflow
 from dyrygentd.errors import DyrygentError, InvariantBroken, WorkflowNotFound
@@ -74,6 +75,8 @@ _NAMED_MAX: Final = 100
 _TIMERS_MIN: Final = 10_000
 #: Pauses between two broadcasts that revoke the same tasks.
 _REVOKE_AGAIN_FIRST_S, _REVOKE_AGAIN_MAX_S = 10.0, 300.0
+#: Names of tasks and of workflows that are counted apart.
+_NAMES_MAX: Final = 100
 #: In a timer, in the place of a node: it is the workflow's start or deadline.
 _WORKFLOW_TIMER: Final = -1
 #: A worker's last word about these may be corrected by the task itself (celery#3085, #1703).
@@ -145,6 +148,10 @@ class EngineStatistics:
     late: int = 0
     timers: int = 0
     pools: list[PoolView] = field(default_factory=list)
+    workflow_states: dict[str, int] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    oldest_workflow_s: float = 0.0
+    oldest_ready_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,8 @@ class Engine:
     Attributes:
         workflows: The unfinished workflows by id. A finished one leaves with the batch that records its end.
         node_count: Number of nodes in all of them.
+        task_seconds: From dispatch to the end of a task.
+        by_task, by_workflow: What became of tasks and workflows, by name, and their seconds from beginning to end.
     """
 
     def __init__(
@@ -180,6 +189,9 @@ class Engine:
         self.workflows: dict[str, RunningWorkflow] = {}
         self.draining = False
         self.node_count = 0
+        self.task_seconds = Tally()
+        self.by_task = SumsByName(("dispatched", "succeeded", "failed", "ignored", "lost", "retried", "seconds"), _NAMES_MAX)
+        self.by_workflow = SumsByName(("succeeded", "failed", "cancelled", "seconds"), _NAMES_MAX)
         self._in_flight: dict[str, tuple[RunningWorkflow, int]] = {}
         self._rings = Rings()
         self._timers: list[tuple[float, str, int]] = []
@@ -246,12 +258,23 @@ class Engine:
         """Tell whether a result for this task id would still change something."""
         return task_id in self._in_flight
 
-    def statistics(self) -> EngineStatistics:
-        """Return an immutable snapshot."""
+    def statistics(self, now: float = 0.0) -> EngineStatistics:
+        """Return an immutable snapshot; ages are counted to ``now``."""
         nodes = dict.fromkeys((state.word for state in NodeState), 0)
+        states = {state.value: 0 for state in WorkflowState if not state.is_finished}
+        held = {reason.value: 0 for reason in HoldReason}
+        oldest, oldest_ready = now, now
         for workflow in self.workflows.values():
             for state in NodeState:
                 nodes[state.word] += workflow.count(state)
+            for hold in workflow.holds.values():
+                held[hold.reason.value] += 1
+            if not workflow.state.is_finished:
+                states[workflow.state.value] += 1
+            if workflow.has_begun:
+                oldest = min(oldest, workflow.created_at)
+            if workflow.can_dispatch:
+                oldest_ready = min(oldest_ready, workflow.ready_since)
         return EngineStatistics(
             workflows=len(self.workflows),
             nodes=nodes,
@@ -262,6 +285,10 @@ class Engine:
             late=len(self._late),
             timers=len(self._timers),
             pools=self.pools.views(),
+            workflow_states=states,
+            held=held,
+            oldest_workflow_s=now - oldest,
+            oldest_ready_s=now - oldest_ready,
         )
 
     def in_flight(self) -> Iterator[tuple[str, RunningWorkflow, int]]:
@@ -366,6 +393,7 @@ class Engine:
             return
         self._begin_flight(workflow, node, task_id)
         self.counters.dispatched += 1
+        self.by_task.add(signature.task, "dispatched")
         self._publish(workflow, node)
 
     def _begin_flight(self, workflow: RunningWorkflow, node: int, task_id: str) -> None:
@@ -442,6 +470,9 @@ class Engine:
             self._resting[workflow.workflow_id] = workflow
         name = f"workflows_{workflow.state}"
         setattr(self.counters, name, getattr(self.counters, name) + 1)
+        if workflow.finished_at is not None:
+            self.by_workflow.add(workflow.name, workflow.state.value)
+            self.by_workflow.add(workflow.name, "seconds", max(0.0, workflow.finished_at - workflow.created_at))
         self._batch.finished.append(workflow)
         self.node_count -= len(workflow.graph)
 
@@ -705,10 +736,12 @@ class Engine:
                 workflow.note_reported(node, event.state, event.next_try_at, event.worker)
             case TaskSucceeded():
                 self.counters.succeeded += 1
+                self._note_end(workflow, node, "succeeded", now)
                 self._landed(event.task_id)
                 workflow.succeeded(node, event.value, event.value_error, now)
             case TaskFailed():
                 self.counters.failed += 1
+                self._note_end(workflow, node, "failed", now)
                 self._landed(event.task_id)
                 failure = Failure(event.error, event.kind, event.exception, event.cause)
                 self._failed(workflow, node, failure, now)
@@ -716,6 +749,7 @@ class Engine:
                     self._doubt(workflow, node, event.task_id, now)
             case TaskRevoked():
                 self.counters.revoked += 1
+                self._note_end(workflow, node, "failed", now)
                 self._landed(event.task_id)
                 kind = FailureKind.EXPIRED if event.is_expired else FailureKind.REVOKED
                 self._failed(workflow, node, Failure(f"revoked: {event.reason}", kind, cause=f"revoked: {event.reason}"), now)
@@ -723,10 +757,12 @@ class Engine:
                     self._doubt(workflow, node, event.task_id, now)
             case TaskIgnored():
                 self.counters.ignored += 1
+                self._note_end(workflow, node, "ignored", now)
                 self._landed(event.task_id)
                 workflow.ignored(node, event.reason, now)
             case TaskLost():
                 self.counters.lost += 1
+                self.by_task.add(self._task_of(workflow, node), "lost")
                 self._landed(event.task_id)
                 workflow.lost(node, event.error, now, chance=self._chance())
                 self.counters.retried += workflow.state_of(node) is NodeState.RETRYING
@@ -740,7 +776,21 @@ class Engine:
 
     def _failed(self, workflow: RunningWorkflow, node: int, failure: Failure, now: float) -> None:
         workflow.failed(node, failure, now, chance=self._chance())
-        self.counters.retried += workflow.state_of(node) is NodeState.RETRYING
+        if workflow.state_of(node) is NodeState.RETRYING:
+            self.counters.retried += 1
+            self.by_task.add(self._task_of(workflow, node), "retried")
+
+    def _note_end(self, workflow: RunningWorkflow, node: int, outcome: str, now: float) -> None:
+        """Count the end of a task under its name, and how long it took from its dispatch."""
+        seconds, task = max(0.0, now - workflow.dispatched_at[node]), self._task_of(workflow, node)
+        self.task_seconds.add(seconds, workflow=workflow.workflow_id, now=now)
+        self.by_task.add(task, outcome)
+        self.by_task.add(task, "seconds", seconds)
+
+    @staticmethod
+    def _task_of(workflow: RunningWorkflow, node: int) -> str:
+        signature = workflow.graph.signatures[node]
+        return "" if signature is None else signature.task
 
     def _doubt(self, workflow: RunningWorkflow, node: int, task_id: str, now: float) -> None:
         """Go on watching a task that was reported as ended by somebody else than itself."""

@@ -73,6 +73,7 @@ class RunningWorkflow:
         unneeded: Nodes that were skipped by their rule, or whose task asked to be ignored.
         late: ``{node: state}`` stored by a worker after the node was settled without it.
         ready: The nodes that wait for their turn.
+        ready_since: Since when there are some, or when one went last; 0 if that was before a restart.
         changed: Nodes whose record has changed since `take_changed`.
         is_changed: Whether its own record has.
         is_stopped: Whether a failure or the deadline has ended it, so that what is in flight is not tried again.
@@ -113,6 +114,7 @@ class RunningWorkflow:
         "polling_since",
         "priority",
         "ready",
+        "ready_since",
         "reported",
         "result",
         "run",
@@ -181,6 +183,7 @@ class RunningWorkflow:
         self.has_begun = False
         self.is_stopped = False
         self.ready = ReadyNodes(graph.heights)
+        self.ready_since = created_at
         self.value_bytes_max = value_bytes_max
 
     def __repr__(self) -> str:
@@ -337,7 +340,7 @@ class RunningWorkflow:
     def take_ready(self, now: float) -> int:
         """Take the ready node with the longest way to go and set it dispatching."""
         node = self.ready.pop()
-        self.dispatched_at[node] = now
+        self.dispatched_at[node] = self.ready_since = now
         if self.graph.policies and self.graph.policy(node).poll_every_s:
             self.polling_since.setdefault(node, now)
         self._move(node, NodeState.DISPATCHING)
@@ -951,8 +954,13 @@ class RunningWorkflow:
             self.holds[node] = hold
             self._move(node, NodeState.HELD)
         else:
-            self._move(node, NodeState.READY)
-            self.ready.push(node)
+            self._become_ready(node, now)
+
+    def _become_ready(self, node: int, now: float) -> None:
+        if not len(self.ready):
+            self.ready_since = now
+        self._move(node, NodeState.READY)
+        self.ready.push(node)
 
     def _hold_for(self, node: int, now: float) -> Hold | None:
         signature = self.graph.signatures[node]
@@ -981,8 +989,7 @@ class RunningWorkflow:
             # What it waited for was set running again while it was in flight: its next attempt comes after that.
             self._move(node, NodeState.WAITING)
         else:
-            self._move(node, NodeState.READY)
-            self.ready.push(node)
+            self._become_ready(node, now)
 
     def _decide_anew(self, node: int, now: float) -> None:
         """Set a stale hook back that is held for its next attempt, and decide it by how things stand now."""

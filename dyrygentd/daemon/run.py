@@ -13,11 +13,13 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+from prometheus_client import ProcessCollector
 
 from dyrygentd import __version__, metrics
 from dyrygentd.daemon import keepalive, logs
 from dyrygentd.daemon.config import Configuration, masked
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.daemon.lag import LoopLag
 from dyrygentd.daemon.systemd import Notifier, passed_sockets
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.guard import ConnectionLimits, Guard
@@ -124,8 +126,12 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
             apis.append(app[API_KEY])
             sites.append(await exits.enter_async_context(serving(app, sockets, guard=guard)))
     registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, apis)))
+    lag = LoopLag()
+    registry.register(metrics.LoopCollector(lag.tally.view))
+    ProcessCollector(registry=registry)
     tasks = await exits.enter_async_context(anyio.create_task_group())
     exits.callback(tasks.cancel_scope.cancel)
+    tasks.start_soon(lag.look)
     # A file that systemd has made is systemd's.
     if not passed.unix:
         tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
@@ -153,10 +159,16 @@ def _close(listeners: Sequence[UnixListener]) -> None:
 
 def _http_statistics(guard: Guard, apis: Sequence[Api]) -> dict[str, Any]:
     connections = guard.statistics()
-    refused = Counter(connections.refused)
+    refused, answers = Counter(connections.refused), Counter[tuple[str, str, int]]()
+    seconds: dict[str, Any] = {}
     for api in apis:
-        refused.update(api.statistics().refused)
-    return {"connections": connections.connections, "refused": dict(refused)}
+        statistics = api.statistics()
+        refused.update(statistics.refused)
+        answers.update(statistics.answers)
+        # The routes on TCP are a part of those on the socket, and their times are shown apart.
+        prefix = "tcp " if api.read_only else ""
+        seconds |= {f"{prefix}{route}": tally for route, tally in statistics.seconds.items()}
+    return {"connections": connections.connections, "refused": refused, "answers": answers, "seconds": seconds}
 
 
 async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int) -> None:

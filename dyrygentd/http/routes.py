@@ -5,6 +5,7 @@ unexpected exceptions included, leaves as an RFC 9457 problem document.
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +20,7 @@ from aiohttp import web
 from dyrygentd import __version__, wire
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.states import NODE_STATE_OF_WORD, WorkflowState
+from dyrygentd.core.tally import Tally
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Request, Verb
 from dyrygentd.errors import BadRequest, BodyTooLarge, DyrygentError
 from dyrygentd.http.access import Access, Peer, Role, peer_of
@@ -55,6 +57,10 @@ _BODY: Final = web.RequestKey("dyrygentd_body", bytes)
 
 _USER_SHARE: Final = 0.75
 """Of all places, those that one user may take; root may take all."""
+
+#: What stands in metrics for paths and methods that there are not.
+_NO_ROUTE: Final = "(others)"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 _DECODES_MAX = 2
 """Decoding holds the interpreter's lock most of the time: more threads would only make everybody slower."""
@@ -134,13 +140,19 @@ class Route:
 
 @dataclass(slots=True)
 class HttpStatistics:
-    """What the HTTP side serves now, and what it has answered since it was made (``{status: number}``)."""
+    """What the HTTP side serves now, and what it has answered since it was made.
+
+    Attributes:
+        answers: ``{(method, route, status): number}``.
+        seconds: ``{route: view of a tally}``, event streams and long polls left aside.
+    """
 
     requests: int = 0
     waits: int = 0
     streams: int = 0
     bodies_bytes: int = 0
-    answers: dict[int, int] = field(default_factory=dict)
+    answers: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    seconds: dict[str, dict[str, Any]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
 
 
@@ -186,12 +198,13 @@ class Api:
         self.access = access
         self._limits = limits
         self._render_metrics = render_metrics
-        self._read_only = read_only
+        self.read_only = read_only
         self._requests = Places("requests", limits.requests_max, self._count)
         self._waits = Places("long polls", limits.waits_max, self._count)
         self._streams = Places("event streams", limits.streams_max, self._count)
         self._bodies = Places("bytes of request bodies", limits.bodies_bytes_max, self._count)
-        self._answers: dict[int, int] = {}
+        self._answers: Counter[tuple[str, str, int]] = Counter()
+        self._seconds: dict[str, Tally] = {}
         self._refused: Counter[str] = Counter()
         self._decodes: anyio.CapacityLimiter | None = None
         self._stopping: anyio.Event | None = None
@@ -320,7 +333,7 @@ class Api:
     async def show_openapi(self, request: web.Request) -> web.StreamResponse:
         """Answer the description of this interface."""
         if self._openapi is None:
-            self._openapi = wire.encode(describe(_served(read_only=self._read_only)))
+            self._openapi = wire.encode(describe(_served(read_only=self.read_only)))
         return web.Response(body=self._openapi, content_type=JSON)
 
     async def show_health(self, request: web.Request) -> web.StreamResponse:
@@ -347,12 +360,13 @@ class Api:
             streams=self._streams.taken,
             bodies_bytes=self._bodies.taken,
             answers=dict(self._answers),
+            seconds={route: tally.view() for route, tally in self._seconds.items()},
             refused=dict(self._refused),
         )
 
     def attach(self, app: web.Application) -> None:
         """Put the routes and what is around them into an application."""
-        for route in _served(read_only=self._read_only):
+        for route in _served(read_only=self.read_only):
             handler = _bound(self, route)
             # GET and POST of one path share a resource, so what a route uses is kept by path and not by method.
             resource = app.router.add_route(route.method, route.path, handler).resource
@@ -373,6 +387,7 @@ class Api:
 
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
+        begun = time.monotonic()
         try:
             _check_host(request)
             needed = self._needs.get((request.method, request.match_info.route.resource), Role.NONE)
@@ -387,8 +402,16 @@ class Api:
         except Exception:
             logger.exception("%s %s ended in an unexpected error", request.method, request.path)
             response = _problem(InternalError())
-        self._answers[response.status] = self._answers.get(response.status, 0) + 1
+        self._note_answer(request, response.status, time.monotonic() - begun)
         return response
+
+    def _note_answer(self, request: web.Request, status: int, seconds: float) -> None:
+        resource = request.match_info.route.resource
+        route = _NO_ROUTE if resource is None or resource not in self._uses else resource.canonical
+        method = request.method if request.method in _METHODS else _NO_ROUTE
+        self._answers[method, route, status] += 1
+        if self._uses.get(resource) is not Use.STREAM and "wait_s" not in request.query:
+            self._seconds.setdefault(route, Tally()).add(seconds)
 
     @asynccontextmanager
     async def _place(self, request: web.Request) -> AsyncIterator[None]:
@@ -409,7 +432,7 @@ class Api:
     def _translated(self, request: web.Request, error: web.HTTPException) -> web.Response:
         if isinstance(error, web.HTTPMethodNotAllowed):
             allowed = sorted(error.allowed_methods)
-            response = _problem(MethodNotAllowed(request.method, request.path, allowed, read_only=self._read_only))
+            response = _problem(MethodNotAllowed(request.method, request.path, allowed, read_only=self.read_only))
             response.headers["Allow"] = ", ".join(allowed)
             return response
         if error.status == 404:

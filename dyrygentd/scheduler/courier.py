@@ -5,6 +5,7 @@ the next start what is still to be revoked, and a marker that stays expires by i
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
@@ -13,6 +14,7 @@ import anyio
 
 from dyrygentd.core.effects import Batch, Publish, Revoke, RevokeStamped
 from dyrygentd.core.events import Event, MessagePublished, TaskRevoked
+from dyrygentd.core.tally import Tally
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, OutsideError
 from dyrygentd.ports import WORKFLOW_STAMP, Dispatcher, TaskPlace
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
@@ -38,6 +40,7 @@ class Courier:
 
     Attributes:
         problem: Why the broker cannot be reached, empty if it can.
+        publish_seconds: From a dispatch being on disk to its message being in the broker.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class Courier:
         on_emptied: Callable[[], Awaitable[None]],
     ) -> None:
         self.problem = ""
+        self.publish_seconds = Tally()
+        self._taken_at: deque[tuple[int, float]] = deque()
         self._on_emptied = on_emptied
         # Tried without an answer, and those of them that were given up when the broker had lost its memory.
         self._ambiguous: set[str] = set()
@@ -95,6 +100,7 @@ class Courier:
         """Take the broker's part of a batch that is durable; ``publish`` is what is left of its messages."""
         if publish:
             self._to_publish.extend(publish)
+            self._taken_at.append((len(publish), time.monotonic()))
             self._publisher_awake.set()
         self.revoke(batch.revoke, batch.revoke_stamped)
         self._to_forget.update(dict.fromkeys(workflow.workflow_id for workflow in batch.finished))
@@ -118,6 +124,17 @@ class Courier:
                 await self._publisher_awake.wait()
             size = min(len(self._to_publish), _PUBLISH_SLICE)
             await self._publish_slice([self._to_publish.popleft() for _ in range(size)])
+            self._note_published(size)
+
+    def _note_published(self, count: int) -> None:
+        """Count how long messages took; they go in the order in which they were taken in."""
+        now = time.monotonic()
+        while count and self._taken_at:
+            number, taken_at = self._taken_at.popleft()
+            self.publish_seconds.add(now - taken_at, count=min(number, count))
+            if number > count:
+                self._taken_at.appendleft((number - count, taken_at))
+            count -= min(number, count)
 
     async def _publish_slice(self, messages: Sequence[Publish]) -> None:
         """Publish, again and again until the broker answers; what was cancelled meanwhile is left out."""

@@ -342,7 +342,7 @@ class Scheduler:
 
     def statistics(self) -> wire.Statistics:
         """Return a snapshot of all parts."""
-        engine = asdict(self._turns.engine.statistics())
+        engine = asdict(self._turns.engine.statistics(self._clock.now()))
         engine |= {
             "inbox": self._turns.inbox_size,
             "publish_queue": self._courier.queue_size,
@@ -354,18 +354,34 @@ class Scheduler:
             "broker_up": not (self._courier.problem or self._sentinel.problem),
             "broker_emptied": self._sentinel.emptied_count,
         }
+        watcher = asdict(self._watcher.statistics())
         return wire.Statistics(
             version=__version__,
             uptime_s=time.monotonic() - self._began,
             engine=engine,
             store=asdict(self._store.statistics()),
             dispatcher=asdict(self._dispatcher.statistics()),
-            watcher=asdict(self._watcher.statistics()),
+            watcher={name: value for name, value in watcher.items() if name != "seen_seconds"},
             reports=asdict(ReportsStatistics() if self._reports is None else self._reports.statistics()),
             lost=empty_statistics() if self._lost is None else self._lost.statistics(),
             problems=[*self._problems()],
             notices=[*self._notices()],
+            tallies=self._tallies() | {"result": watcher["seen_seconds"]},
+            tasks=self._turns.engine.by_task.view(),
+            workflows=self._turns.engine.by_workflow.view(),
         )
+
+    def _tallies(self) -> dict[str, Any]:
+        turns, engine = self._turns, self._turns.engine
+        tallies = {
+            "turn": turns.turn_seconds,
+            "commit": turns.save_seconds,
+            "commit rows": turns.save_rows,
+            "react": turns.react_seconds,
+            "publish": self._courier.publish_seconds,
+            "task": engine.task_seconds,
+        }
+        return {name: tally.view() for name, tally in tallies.items()}
 
     def health(self) -> wire.Health:
         """Tell whether everything works, and what does not."""

@@ -19,6 +19,7 @@ from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import ClockStepped, DrainRequested, Event, SaveRefused, TaskEvent, TaskReported
 from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.tally import ROWS, Tally
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DaemonUnreachable, StoreUnavailable
 from dyrygentd.ports import REPORTS_NOTE, Clock, SteadyClock, Store
@@ -45,6 +46,9 @@ class Turns:
         engine: Asked by everybody, changed by `run` alone.
         problem: Why the store cannot be written, empty if it can or is only slow.
         count: Turns that had work to do.
+        turn_seconds: How long a turn took, its transaction left aside.
+        save_seconds, save_rows: How long the transaction of a turn took until it was durable, and its rows.
+        react_seconds: From the first event of a turn to what follows from it being handed on.
         has_ended: Nothing will happen any more in this process.
     """
 
@@ -61,6 +65,10 @@ class Turns:
         self.engine = engine
         self.problem = ""
         self.count = 0
+        self.turn_seconds = Tally()
+        self.save_seconds, self.save_rows = Tally(), Tally(ROWS)
+        self.react_seconds = Tally()
+        self._first_post: float | None = None
         self.has_ended = False
         self._store = store
         self._clock = clock
@@ -94,6 +102,8 @@ class Turns:
     def _take(self, events: Sequence[Event]) -> None:
         if not self._inbox:
             self._posted_at = time.monotonic()
+        if self._first_post is None:
+            self._first_post = self._posted_at
         self._inbox.extend(events)
         self._awake.set()
 
@@ -178,14 +188,18 @@ class Turns:
             self._feed(now)
             deadline = self.engine.next_deadline()
             if deadline is not None and deadline <= now:
+                first_post, self._first_post = self._first_post, None
                 batch = self._take_batch(now)
                 if batch:
                     self.count += 1
+                    self.turn_seconds.add(time.monotonic() - self._looked_at)
                     self._is_at_disk = True
                     await self._save(batch)
                     for workflow in batch.finished:
                         self._finishing.pop(workflow.workflow_id, None)
                     self._carry_out(batch)
+                    if first_post is not None:
+                        self.react_seconds.add(time.monotonic() - first_post)
                     if batch.reports_read:
                         await self._remember_reports(batch.reports_read)
                     self._is_at_disk = False
@@ -259,10 +273,12 @@ class Turns:
 
     async def _write(self, rows: Batch) -> None:
         self._saving_since = time.monotonic()
+        self.save_rows.add(rows.row_count)
         try:
             with anyio.CancelScope(shield=True):
                 await self._store.save(rows.save_workflows.values(), rows.save_nodes.values(), rows.journal)
         finally:
+            self.save_seconds.add(self.saving_s)
             if self.saving_s > SLOW_S:
                 self._slow_until = time.monotonic() + 10 * SLOW_S
             self._saving_since = None

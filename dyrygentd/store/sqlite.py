@@ -577,6 +577,7 @@ class SqliteStore:
         """Return an immutable snapshot."""
         return StoreStatistics(
             commits=self._commits,
+            finished_workflows=self._finished,
             rows=self._rows,
             commit_seconds=self._commit_seconds,
             failures=self._failures,

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -27,6 +26,7 @@ from kombu.transport.virtual import Channel as VirtualChannel
 from dyrygentd.ports import Inspection, QueueFacts, TaskFacts, TaskPlace
 from dyrygentd.transport.broadcast import ask_workers, counting
 from dyrygentd.transport.message import MessageSender
+from dyrygentd.transport.meta import stored_at
 from dyrygentd.transport.redis import client_of, delivery_tag, read_results
 from dyrygentd.transport.redis_queues import RedisQueues, queues_of
 
@@ -317,16 +317,7 @@ def _stored(meta: Mapping[str, Any]) -> dict[str, Any]:
     # With `task_track_started` a worker says who it is as the result.
     result = meta.get("result")
     worker = meta.get("worker") or (result.get("hostname") if state == states.STARTED and isinstance(result, dict) else None)
-    return {"stored_state": str(state), "stored_at": _unix_time(meta.get("date_done")), "stored_worker": str(worker or "")}
-
-
-def _unix_time(moment: Any) -> float | None:
-    """Read Celery's `date_done`, which is text or a datetime, and in UTC if it does not say."""
-    with suppress(ValueError, TypeError):
-        moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-        if isinstance(moment, datetime):
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return None
+    return {"stored_state": str(state), "stored_at": stored_at(meta), "stored_worker": str(worker or "")}
 
 
 def _described(error: BaseException) -> str:

@@ -12,6 +12,9 @@ Observed on Celery 5.6 and 5.7 (result metas as JSON):
 """
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -135,3 +138,13 @@ def _one_line(error: object) -> str:
     text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
     text = " ".join(text.split())
     return text if len(text) <= _ERROR_CHARACTERS_MAX else text[: _ERROR_CHARACTERS_MAX - 1] + "…"
+
+
+def stored_at(meta: Mapping[str, Any]) -> float | None:
+    """Return when a result was stored by the worker's clock: Celery's `date_done`, text or a datetime, UTC if it does not say."""
+    moment = meta.get("date_done")
+    with suppress(ValueError, TypeError, OverflowError):
+        moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        if isinstance(moment, datetime):
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return None

@@ -6,6 +6,7 @@ task.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -17,8 +18,9 @@ import anyio.to_thread
 from kombu.exceptions import SerializationError, SerializerNotInstalled
 
 from dyrygentd.core.events import TaskEvent
+from dyrygentd.core.tally import Tally
 from dyrygentd.ports import Emit, WatcherStatistics
-from dyrygentd.transport.meta import event_of_meta, event_of_undecodable, is_conclusive, is_final
+from dyrygentd.transport.meta import event_of_meta, event_of_undecodable, is_conclusive, is_final, stored_at
 
 logger = logging.getLogger("dyrygentd.polling")
 
@@ -69,6 +71,7 @@ class PollingResultWatcher:
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._problem = ""
         self._read = self._undecodable = 0
+        self._seen_seconds = Tally()
 
     def watch(self, task_ids: Sequence[str]) -> None:
         """Follow these tasks from now on; results that are there already are found as well."""
@@ -92,6 +95,7 @@ class PollingResultWatcher:
             problem=self._problem,
             read=self._read,
             undecodable=self._undecodable,
+            seen_seconds=self._seen_seconds.view(),
         )
 
     async def run(self, emit: Emit) -> None:
@@ -152,6 +156,9 @@ class PollingResultWatcher:
             if watched.doubtful == event:
                 return None
             self._read += 1
+            stored = stored_at(answer) if isinstance(answer, dict) else None
+            if stored is not None:
+                self._seen_seconds.add(time.time() - stored)
             if is_conclusive(event):
                 del self._watched[task_id]
             else:

@@ -22,6 +22,7 @@ Keyspace notifications: need CONFIG SET. Celery's own result consumer: polls in 
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -39,6 +40,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
+from dyrygentd.core.tally import Tally
 from dyrygentd.ports import Emit, WatcherStatistics
 from dyrygentd.transport.advice import with_advice
 from dyrygentd.transport.meta import (
@@ -48,6 +50,7 @@ from dyrygentd.transport.meta import (
     is_conclusive,
     is_final,
     state_of_payload,
+    stored_at,
 )
 
 logger = logging.getLogger("dyrygentd.redis")
@@ -399,6 +402,7 @@ class RedisResultWatcher:
         self._emit: Emit | None = None
         self._problem = "the result backend has not been reached yet"
         self._connections = self._undecodable = 0
+        self._seen_seconds = Tally()
         self._counts = {"pushed": 0, "read": 0, "swept": 0}
 
     def __repr__(self) -> str:
@@ -432,6 +436,7 @@ class RedisResultWatcher:
             problem=self._problem,
             connections=self._connections,
             undecodable=self._undecodable,
+            seen_seconds=self._seen_seconds.view(),
             **self._counts,
         )
 
@@ -565,6 +570,8 @@ class RedisResultWatcher:
             if not isinstance(meta["status"], str):
                 raise TypeError(f"its state is {meta['status']!r}")
             event = event_of_meta(task_id, meta)
+            if event is not None and is_final(event):
+                self._note_seen(meta)
         except Exception as error:
             # Whatever the serializer raises.
             if path == "pushed":
@@ -574,6 +581,11 @@ class RedisResultWatcher:
             event = event_of_undecodable(task_id, error)
         if event is not None:
             self._emit_event(event, path)
+
+    def _note_seen(self, meta: Mapping[str, Any]) -> None:
+        stored = stored_at(meta)
+        if stored is not None:
+            self._seen_seconds.add(time.time() - stored)
 
     def _read_soon(self, task_id: str) -> None:
         """Have the key read: by this session, or by the next one, which reads all.

@@ -243,7 +243,12 @@ class Health(Struct):
 
 
 class Statistics(Struct):
-    """What the daemon is doing, by part."""
+    """What the daemon is doing, by part.
+
+    Attributes:
+        tallies: ``{step: {"bounds", "counts", "sum", "examples"}}``: how long steps took, see `dyrygentd.core.tally.Tally`.
+        tasks, workflows: ``{name: {word: sum}}``.
+    """
 
     version: str
     uptime_s: float
@@ -255,6 +260,9 @@ class Statistics(Struct):
     problems: list[str] = []
     notices: list[str] = []
     reports: dict[str, Any] = {}
+    tallies: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, dict[str, float]] = {}
+    workflows: dict[str, dict[str, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)

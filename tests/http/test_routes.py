@@ -189,7 +189,25 @@ def test_places_are_given_back(daemon: Daemon) -> None:
     daemon.ask("POST", "/v1/workflows", b"{")
     statistics = daemon.http_statistics()
     assert (statistics.requests, statistics.waits, statistics.streams, statistics.bodies_bytes) == (0, 0, 0, 0)
-    assert statistics.answers == {201: 1, 404: 1, 400: 1}
+    assert statistics.answers == {
+        ("POST", "/v1/workflows", 201): 1,
+        ("GET", "/v1/workflows/{ref}", 404): 1,
+        ("POST", "/v1/workflows", 400): 1,
+    }
+
+
+def test_routes_and_methods_in_metrics_are_bounded(daemon: Daemon) -> None:
+    """Whoever makes paths and methods up adds no series, and waiting for an end is not taken for a slow answer."""
+    workflow_id = daemon.submit()
+    for number in range(5):
+        daemon.ask("GET", f"/wp-admin/{number}")
+        daemon.ask(("PROPFIND", "MKCOL", "LOCK", "COPY", "MOVE")[number], "/v1/stats")
+    daemon.ask("GET", f"/v1/workflows/{workflow_id}?wait_s=5")
+    statistics = daemon.http_statistics()
+    assert statistics.answers["GET", "(others)", 404] == 5
+    assert {method for method, _, _ in statistics.answers} == {"GET", "POST", "(others)"}
+    assert "/v1/workflows/{ref}" not in statistics.seconds
+    assert sum(statistics.seconds["/v1/workflows"]["counts"]) == 1
 
 
 def test_large_definition_is_taken(daemon: Daemon) -> None:

@@ -103,6 +103,7 @@ async def test_every_entry_of_the_catalogue_appears() -> None:
         "dyrygentd_workflow_seconds",
         "dyrygentd_step_seconds",
         "dyrygentd_commit_rows",
+        "dyrygentd_start_time_seconds",
     }
 
 
@@ -160,7 +161,7 @@ async def test_negotiation(accept: str, is_openmetrics: bool) -> None:
     assert content_type.startswith("application/openmetrics-text" if is_openmetrics else "text/plain")
     assert body.endswith(b"# EOF\n") == is_openmetrics
     families = list((parse_openmetrics if is_openmetrics else parse_classic)(body.decode()))
-    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 20
+    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 21
 
 
 async def test_steps_are_measured() -> None:

@@ -4,7 +4,7 @@ The settings are imported only by the commands that have them: they bring along 
 `--version`, `--help` and the demo should not wait.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
@@ -81,27 +81,47 @@ def main() -> None:
 
 @main.command(cls=_Configured)
 def serve(**flags: Any) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C. SIGHUP reads the configuration again."""
     configuration = _loaded(flags).configuration
     from dyrygentd.daemon.run import run
 
-    run(configuration)
+    run(configuration, lambda: _loaded(flags).configuration)
 
 
 @main.command("check-config", cls=_Configured)
 @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-def check_config(is_json: bool, **flags: Any) -> None:
-    """Print the effective configuration and where each value comes from; secrets are masked."""
-    origins = _loaded(flags).origins
+@click.option("--online", "is_online", is_flag=True, help="Also try the app, broker, result backend, database and socket.")
+def check_config(is_json: bool, is_online: bool, **flags: Any) -> None:
+    """Print the effective configuration and where each value comes from; secrets are masked.
+
+    With --online the exit status is 1 if something of it cannot be used.
+    """
+    loaded = _loaded(flags)
+    tried: list[Any] = []
     if is_json:
         from dyrygentd import wire
 
-        rows = {origin.name: {"value": origin.shown, "origin": origin.origin} for origin in origins}
+        rows: dict[str, Any] = {each.name: {"value": each.shown, "origin": each.origin} for each in loaded.origins}
+        if is_online:
+            tried = [*_tried(loaded.configuration)]
+            rows["online"] = [each._asdict() for each in tried]
         click.echo(wire.encode(rows).decode())
-        return
-    width = max(len(origin.name) for origin in origins)
-    for origin in origins:
-        click.echo(f"{origin.name:<{width}} = {origin.shown}  # {origin.origin}")
+    else:
+        width = max(len(origin.name) for origin in loaded.origins)
+        for origin in loaded.origins:
+            click.echo(f"{origin.name:<{width}} = {origin.shown}  # {origin.origin}")
+        for each in _tried(loaded.configuration) if is_online else ():
+            tried.append(each)
+            sign = click.style("ok", fg="green") if each.is_well else click.style("FAILED", fg="red")
+            click.echo(f"{each.what}: {sign}: {each.words}", err=True)
+    if not all(each.is_well for each in tried):
+        raise SystemExit(1)
+
+
+def _tried(configuration: Any) -> Iterator[Any]:
+    from dyrygentd.daemon.check import check
+
+    return check(configuration)
 
 
 main.add_command(demo)

@@ -1,11 +1,12 @@
 """The daemon's life: start everything in order, serve until a signal, stop in bounded time."""
 
+import contextlib
 import faulthandler
 import logging
 import resource
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from dyrygentd.daemon import keepalive, logs
 from dyrygentd.daemon.config import Configuration, masked
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.daemon.lag import LoopLag
+from dyrygentd.daemon.reload import Reload, Running
 from dyrygentd.daemon.systemd import Notifier, passed_sockets
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.guard import ConnectionLimits, Guard
@@ -46,38 +48,46 @@ _HAND_OVER_S = 1.0
 _SOCKET_LOOK_S = 2.0
 
 
-def run(configuration: Configuration) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `DyrygentError` if it cannot start."""
+def run(configuration: Configuration, read: Callable[[], Configuration]) -> None:
+    """Serve until SIGTERM or SIGINT; at SIGHUP ``read`` the configuration again. Raises `DyrygentError` if it cannot start."""
     logs.set_up(configuration.log_level)
     # So that a daemon that the watchdog ends (SIGABRT) leaves in the log where it hung.
     faulthandler.enable()
-    anyio.run(_serve, configuration, backend_options={"use_uvloop": True})
+    reload = Reload(configuration, read, bounded=_with_files)
+    anyio.run(_serve, reload, backend_options={"use_uvloop": True})
 
 
-async def _serve(configuration: Configuration) -> None:
+async def _serve(reload: Reload) -> None:
     notifier = Notifier()
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with AsyncExitStack() as exits:
-            scheduler, passed = await _start(configuration, notifier, exits)
+            running, passed = await _start(reload.configuration, notifier, exits)
+            scheduler = running.scheduler
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_show_status, scheduler, notifier)
+                tasks.start_soon(_show_status, scheduler, notifier, reload)
                 tasks.start_soon(keepalive.feed_watchdog, scheduler, notifier)
-                notifier.ready(_status_line(scheduler))
+                notifier.ready(_status_line(scheduler, reload))
                 logger.info("ready: dyrygentd %s", __version__)
-                await _first(signals)
+                async for received in signals:
+                    logger.info("received %s", received.name)
+                    if received is not signal.SIGHUP:
+                        break
+                    notifier.reloading()
+                    reload.reload(running)
+                    notifier.ready(_status_line(scheduler, reload))
                 notifier.stopping("waiting for tasks in flight")
                 if passed is not None:
                     await _hand_over(passed)
-                await _drain(scheduler, configuration, notifier)
+                await _drain(scheduler, reload.configuration, notifier)
                 tasks.cancel_scope.cancel()
     logger.info("stopped")
 
 
-async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncExitStack) -> tuple[Scheduler, Site | None]:
+async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncExitStack) -> tuple[Running, Site | None]:
     """Start from the inside out, so that clients are only answered once everything works.
 
     Returns:
-        The scheduler, and where clients are served whose sockets were passed, if they were.
+        What runs, and where clients are served whose sockets were passed, if they were.
     """
     assert configuration.database is not None
     assert configuration.socket is not None
@@ -135,7 +145,7 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     # A file that systemd has made is systemd's.
     if not passed.unix:
         tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
-    return scheduler, sites[0] if passed.unix else None
+    return Running(scheduler, guard, apis), sites[0] if passed.unix else None
 
 
 def _with_files(limits: ConnectionLimits) -> ConnectionLimits:
@@ -143,8 +153,10 @@ def _with_files(limits: ConnectionLimits) -> ConnectionLimits:
     wanted = limits.connections_max + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and soft < hard:
-        soft = min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        # A service manager may forbid it, and has set the limit then.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
         return limits
     most = max(1, soft - _OTHER_FILES)
@@ -207,12 +219,6 @@ async def _embedded_broker(directory: Path, exits: AsyncExitStack) -> str:
     return server.url
 
 
-async def _first(signals: AsyncIterator[signal.Signals]) -> None:
-    async for received in signals:
-        logger.info("received %s", received.name)
-        return
-
-
 async def _hand_over(passed: Site) -> None:
     """Leave new clients in the sockets, for the next daemon, and answer those that are in: nobody is to notice an upgrade."""
     passed.close()
@@ -227,20 +233,20 @@ async def _drain(scheduler: Scheduler, configuration: Configuration, notifier: N
         logger.info("%d tasks are still in flight; they are picked up at the next start", _in_flight(scheduler))
 
 
-async def _show_status(scheduler: Scheduler, notifier: Notifier) -> None:
+async def _show_status(scheduler: Scheduler, notifier: Notifier, reload: Reload) -> None:
     told, told_at = "", 0.0
     while True:
         await anyio.sleep(_STATUS_LOOK_S)
-        line, now = _status_line(scheduler), anyio.current_time()
+        line, now = _status_line(scheduler, reload), anyio.current_time()
         if line != told or now - told_at >= _STATUS_INTERVAL_S:
             told, told_at = line, now
             notifier.status(line)
 
 
-def _status_line(scheduler: Scheduler) -> str:
+def _status_line(scheduler: Scheduler, reload: Reload) -> str:
     statistics = scheduler.statistics()
     line = f"{statistics.engine['workflows']} workflows, {statistics.engine['in_flight']} tasks in flight"
-    return "; ".join([line, *statistics.problems, *statistics.notices])
+    return "; ".join([line, *statistics.problems, *statistics.notices, *filter(None, [reload.problem])])
 
 
 def _in_flight(scheduler: Scheduler) -> int:

@@ -196,7 +196,7 @@ class Api:
     ) -> None:
         self._scheduler = scheduler
         self.access = access
-        self._limits = limits
+        self.limits = limits
         self._render_metrics = render_metrics
         self.read_only = read_only
         self._requests = Places("requests", limits.requests_max, self._count)
@@ -240,7 +240,7 @@ class Api:
     async def show_workflow(self, request: web.Request) -> web.StreamResponse:
         """Answer a workflow; with ``wait_s`` as soon as it has finished, or after that time as it stands."""
         with_result = _flag(request, "result")
-        wait_s = _number(request, "wait_s", least=0, most=self._limits.wait_s_max)
+        wait_s = _number(request, "wait_s", least=0, most=self.limits.wait_s_max)
         workflow_id = await self._resolve(request)
         if wait_s:
             await self._wait(workflow_id, wait_s)
@@ -264,7 +264,7 @@ class Api:
         workflow_id = await self._resolve(request)
         await self._scheduler.view(workflow_id)  # An error is still a problem document here, and not in the stream.
         views = self._scheduler.follow(workflow_id)
-        return await send_views(request, views, stopping=self._wait_stopping, heartbeat_s=self._limits.heartbeat_s)
+        return await send_views(request, views, stopping=self._wait_stopping, heartbeat_s=self.limits.heartbeat_s)
 
     async def show_causes(self, request: web.Request) -> web.StreamResponse:
         """Answer the failures of a workflow, grouped by cause."""
@@ -482,15 +482,15 @@ class Api:
         if request.method != "POST" or request.match_info.route.resource not in self._uses:
             yield
             return
-        most, user = self._limits.body_bytes_max, _peer(request).user
+        most, user = self.limits.body_bytes_max, _peer(request).user
         if (request.content_length or 0) > most:
             raise BodyTooLarge(most)
         chunks: list[bytes] = []
         held = 0
         try:
             try:
-                end, silence_s = anyio.current_time() + self._limits.body_timeout_s, self._limits.body_silence_s
-                with anyio.fail_after(min(silence_s, self._limits.body_timeout_s)) as patience:
+                end, silence_s = anyio.current_time() + self.limits.body_timeout_s, self.limits.body_silence_s
+                with anyio.fail_after(min(silence_s, self.limits.body_timeout_s)) as patience:
                     async for chunk in request.content.iter_any():
                         patience.deadline = min(end, anyio.current_time() + silence_s)
                         self._bodies.take(user, len(chunk))
@@ -499,7 +499,7 @@ class Api:
                         if held > most:
                             raise BodyTooLarge(most)
             except TimeoutError:
-                raise BodyTooSlow(held, self._limits.body_timeout_s, self._limits.body_silence_s) from None
+                raise BodyTooSlow(held, self.limits.body_timeout_s, self.limits.body_silence_s) from None
             except web.RequestPayloadError as error:
                 raise BadRequest("the request body is not encoded as its headers say") from error
             except ConnectionError as error:
@@ -511,7 +511,7 @@ class Api:
             self._bodies.give_back(user, held)
 
     async def _decode(self, body: bytes) -> Definition:
-        return await self._in_thread_if_long(lambda: wire.decode_definition(body, nodes_max=self._limits.nodes_max), len(body))
+        return await self._in_thread_if_long(lambda: wire.decode_definition(body, nodes_max=self.limits.nodes_max), len(body))
 
     async def _in_thread_if_long(self, decode: Callable[[], T], size: int) -> T:
         return decode() if size <= _DECODE_INLINE_BYTES else await anyio.to_thread.run_sync(decode, limiter=self._decodes)

@@ -25,7 +25,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -267,6 +267,13 @@ class Scheduler:
     async def perform_in_bulk(self, selection: Selection, request: Request) -> wire.BulkChanged:
         """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
         return await self._verbs.ask_all(selection, request)
+
+    def set_in_flight_max(self, number: int) -> None:
+        """Change how many tasks may be in flight; those that are stay there."""
+        engine = self._turns.engine
+        if number != engine.limits.in_flight_max:
+            engine.limits = replace(engine.limits, in_flight_max=number)
+            self._turns.wake()
 
     async def drain(self, *, timeout_s: float = 10.0) -> bool:
         """Dispatch nothing more and wait for what is in flight; tell whether all of it landed in time.

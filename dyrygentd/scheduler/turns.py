@@ -107,6 +107,10 @@ class Turns:
         self._inbox.extend(events)
         self._awake.set()
 
+    def wake(self) -> None:
+        """Take a turn although nothing has happened: the engine may do more than before."""
+        self._awake.set()
+
     def live(self, workflow_id: str) -> RunningWorkflow | None:
         """Return a workflow whose end is not on disk yet."""
         return self.engine.workflows.get(workflow_id) or self._finishing.get(workflow_id)

@@ -1,0 +1,122 @@
+"""SIGHUP under the real daemon, and what `check-config --online` finds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dyrygentd.daemon.config import Configuration
+from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.daemon.reload import APPLIED
+from dyrygentd.errors import RemoteError
+from tests.support.daemon import Daemon
+from tests.support.servers import wait_until
+
+ONE = {"nodes": [{"name": "one", "task": "nobody.runs.this"}]}
+
+
+@pytest.fixture
+def toml(short_tmp: Path) -> Path:
+    """The configuration file of `daemon`."""
+    return short_tmp / "dyrygentd.toml"
+
+
+@pytest.fixture
+def daemon(short_tmp: Path, redis_server: EmbeddedServer, toml: Path) -> Iterator[Daemon]:
+    """A daemon that reads a file."""
+    toml.write_text("in_flight_max = 1\n")
+    with Daemon(["--broker", redis_server.url, "--drain-timeout-s", "0.1", "--config", str(toml)], directory=short_tmp) as daemon:
+        yield daemon
+
+
+def _reload(daemon: Daemon, words: str) -> None:
+    """Send SIGHUP and wait until the log says so."""
+    before = daemon.log().count(words)
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_until(lambda: daemon.log().count(words) > before, message=daemon.log)
+
+
+def test_what_can_be_applied_is(daemon: Daemon, toml: Path) -> None:
+    """More places let waiting nodes go at once, forbidden tasks are refused from now on, and what needs a restart is named."""
+    with daemon.client() as client:
+        handle = client.submit({"nodes": [{"name": f"n{number}", "task": "nobody.runs.this"} for number in range(3)]})
+        wait_until(lambda: handle.status().counts == {"dispatched": 1, "ready": 2})
+        toml.write_text('in_flight_max = 2\ntasks_denied = ["nobody.*"]\nlog_level = "debug"\nhistory_max = 7\nlost_after_s = 9')
+        _reload(daemon, "loaded the configuration again; changed: in_flight_max, log_level, tasks_denied")
+        wait_until(lambda: handle.status().counts == {"dispatched": 2, "ready": 1})
+        assert "to be taken up by a restart only: lost_after_s, history_max" in daemon.log()
+        with pytest.raises(RemoteError) as caught:
+            client.submit(ONE)
+        assert caught.value.code == "task-forbidden"
+        toml.write_text("in_flight_max = 2\n")
+        _reload(daemon, "loaded the configuration again")
+        assert client.submit(ONE).status().state == "running"
+
+
+def test_wrong_configuration_is_refused_as_a_whole(daemon: Daemon, toml: Path) -> None:
+    """The daemon goes on with what it has, says so in log and status, and takes the next one that is right."""
+    with daemon.client() as client:
+        toml.write_text('tasks_denied = ["*"]\nin_flight_maxx = 5\n')
+        _reload(daemon, "the configuration was not loaded again: key 'in_flight_maxx'")
+        assert "did you mean 'in_flight_max'?" in daemon.log()
+        wait_until(lambda: "not loaded again" in daemon.status_line())
+        assert client.submit(ONE).status().state == "running"
+        toml.write_text('tasks_denied = ["*"]\n')
+        _reload(daemon, "loaded the configuration again")
+        wait_until(lambda: "not loaded again" not in daemon.status_line())
+        with pytest.raises(RemoteError):
+            client.submit(ONE)
+
+
+def test_settings_that_are_applied_exist() -> None:
+    """A setting that was renamed is missed here."""
+    assert Configuration.__dataclass_fields__.keys() >= APPLIED
+
+
+def _check(*arguments: str, directory: Path) -> tuple[int, dict[str, dict[str, object]]]:
+    command = [sys.executable, "-m", "dyrygentd", "check-config", "--online", "--json", *arguments]
+    paths = ["--database", str(directory / "state.db"), "--socket", str(directory / "dyrygentd.sock")]
+    done = subprocess.run([*command, *paths], cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, {tried["what"]: tried for tried in json.loads(done.stdout)["online"]}
+
+
+def test_online_check_of_what_works(daemon: Daemon, short_tmp: Path, redis_server: EmbeddedServer) -> None:
+    """Everything answers: exit status 0, and it is said who does."""
+    status, tried = _check("--broker", redis_server.url, directory=short_tmp)
+    assert status == 0
+    assert [*tried] == ["app", "broker", "result backend", "database", "socket"]
+    assert "a daemon answers" in str(tried["socket"]["words"])
+    assert "unfinished workflows" in str(tried["database"]["words"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "words"),
+    [
+        (["--broker", "redis://127.0.0.1:1/0"], "broker", "Connection refused"),
+        (["--broker", "redis://127.0.0.1:1/0"], "result backend", "Connection refused"),
+        (["--broker", "amqp://127.0.0.1:1", "--result-backend", "rpc://"], "result backend", "die with the process"),
+        (["--app", "no_such_module:app"], "app", "No module named 'no_such_module'"),
+    ],
+)
+def test_online_check_of_what_does_not(arguments: list[str], what: str, words: str, short_tmp: Path) -> None:
+    """What cannot be used is named with the reason, and the rest is tried all the same."""
+    status, tried = _check(*arguments, directory=short_tmp)
+    assert status == 1
+    assert not tried[what]["is_well"]
+    assert words in str(tried[what]["words"])
+    assert tried["database"]["is_well"]
+
+
+def test_online_check_of_a_damaged_database(short_tmp: Path, redis_server: EmbeddedServer) -> None:
+    """A file that is no database is found before the daemon is started on it, and left as it is."""
+    (short_tmp / "state.db").write_bytes(b"no database at all" * 1000)
+    status, tried = _check("--broker", redis_server.url, directory=short_tmp)
+    assert (status, tried["database"]["is_well"]) == (1, False)
+    assert "not a database" in str(tried["database"]["words"])
+    assert (short_tmp / "state.db").read_bytes() == b"no database at all" * 1000

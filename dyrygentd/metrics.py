@@ -3,7 +3,6 @@
 The catalogue below is the only place where a metric is named. No label has unbounded values: never ids.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -191,7 +190,7 @@ class SchedulerCollector:
         problems = len(statistics.problems)
         yield GaugeMetricFamily("dyrygentd_problems", "What keeps the daemon from its work, see /healthz", value=problems)
         # The process's own start time is not to be had where /proc is hidden, as in the hardened unit.
-        started = time.time() - statistics.uptime_s
+        started = statistics.engine["started_at"]
         yield GaugeMetricFamily("dyrygentd_start_time_seconds", "When the daemon was started, as Unix time", value=started)
         build = GaugeMetricFamily("dyrygentd_build_info", "The running version", labels=["version"])
         build.add_metric([statistics.version], 1)

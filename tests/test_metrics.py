@@ -210,6 +210,12 @@ async def test_ages_are_told() -> None:
         assert _value(registry, "dyrygentd_oldest_workflow_seconds") == 90
         assert _value(registry, "dyrygentd_oldest_ready_seconds") == 90
         assert _value(registry, "dyrygentd_workflows_present", state="running") == 1
+        # A restart is told by its change, so it must not change otherwise.
+        assert (
+            _value(registry, "dyrygentd_start_time_seconds")
+            == _value(registry, "dyrygentd_start_time_seconds")
+            == clock.time - 90
+        )
 
 
 async def test_registry_is_left_as_it_was() -> None:

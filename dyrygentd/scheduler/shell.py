@@ -357,6 +357,7 @@ class Scheduler:
             "saving_s": self._turns.saving_s,
             "errands": self._courier.errand_count,
             "asking": len(self._verbs),
+            "started_at": self._started_at,
             "recovery_seconds": self._recovered_s,
             "broker_up": not (self._courier.problem or self._sentinel.problem),
             "broker_emptied": self._sentinel.emptied_count,

@@ -223,7 +223,9 @@ class Soak:
             return False
         self.tally.checked += 1
         if view.state != "succeeded":
-            self.tally.error(f"workflow {view.id} '{view.name}' ended as {view.state}: {view.counts} {view.error}")
+            # Celery's own: a worker that cannot store a result stores the ConnectionError of its backend as the task's failure.
+            errors = [f"{node.name}: {node.error}" for node in client.handle(view.id).nodes(states=["failed"])]
+            self.tally.error(f"workflow {view.id} '{view.name}' ended as {view.state}: {view.counts} {view.error} {errors}")
         ids = list(submitted.task_ids)
         found = [int(count or 0) for count in counts.hmget(f"{PREFIX}executions", ids)]
         never = [task_id for task_id, count in zip(ids, found, strict=True) if not count]

@@ -1,0 +1,201 @@
+"""Dashboards and alerts with a real daemon, workers and a real Prometheus: every expression runs and finds something."""
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import chord, group
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from dyrygentd import Workflow
+from dyrygentd.errors import DyrygentError
+from tests.grafana import dashboards
+from tests.grafana.test_alerts import RULES, hurried
+from tests.integration.conftest import Site, running_site
+from tests.support import tasks
+from tests.support.daemon import Daemon
+from tests.support.disk_faults import FaultyDisk
+from tests.support.prometheus import Prometheus, promtool
+from tests.support.servers import CeleryWorker, wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+_WAIT_S = 60
+#: Fields that Grafana's editors of variables and annotations write, and its schema of dashboards does not name.
+_BESIDE_THE_SCHEMA = {"definition", "titleFormat", "textFormat", "step"}
+
+
+@pytest.mark.parametrize("name", dashboards.DASHBOARDS)
+def test_committed_dashboard_is_the_one_that_is_made(name: str) -> None:
+    """`python -m tests.grafana.dashboards` was run after the last change."""
+    assert (dashboards.DIRECTORY / f"{name}.json").read_text() == dashboards.text(name)
+
+
+@pytest.mark.parametrize("name", dashboards.DASHBOARDS)
+def test_dashboard_has_grafanas_schema(name: str) -> None:
+    """Grafana's own model reads each dashboard, and writes the same again."""
+    plugins.register_default_plugins()
+    made = dashboards.made(name)
+    written = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(made)))
+    assert set(_lost(made, written)) <= _BESIDE_THE_SCHEMA
+
+
+def _lost(given: Any, written: Any, field: str = "") -> Iterator[str]:
+    """Iterate over the names of fields that were not understood."""
+    if isinstance(given, dict):
+        for name, value in given.items():
+            if not isinstance(written, dict) or name not in written:
+                yield name
+            else:
+                yield from _lost(value, written[name], name)
+    elif isinstance(given, list):
+        for value, other in zip(given, written, strict=True):
+            yield from _lost(value, other, field)
+    elif given != written:
+        yield field
+
+
+@pytest.mark.parametrize("name", dashboards.DASHBOARDS)
+def test_panels_are_laid_out(name: str) -> None:
+    """No two panels share a place, each says what it shows, and each has a number of its own."""
+    panels = dashboards.made(name)["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24, panel["title"]
+        taken |= cells
+        assert panel["type"] == "row" or panel["description"], panel["title"]
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> FaultyDisk:
+    """The disk below the daemon's database."""
+    return FaultyDisk(tmp_path_factory.mktemp("disk"), files="/state.db")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """A server with one worker."""
+    with running_site(workers=0) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def daemon(site: Site, disk: FaultyDisk) -> Iterator[Daemon]:
+    """A daemon that is scraped, and soon looks for what is lost."""
+    flags = ["--listen", "127.0.0.1:0", "--lost-after-s", "1", "--lost-confirm-s", "1", "--pools", "drain=1"]
+    with site.daemon("scraped", *flags, **disk.environment) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def prometheus(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus with the alerts, in seconds instead of minutes."""
+    found = re.search(r"listening on (127\.0\.0\.1:\d+)", daemon.log())
+    assert found is not None
+    directory = tmp_path_factory.mktemp("prometheus")
+    with Prometheus(directory, target=found[1], rules=hurried(directory)) as prometheus:
+        yield prometheus
+
+
+def test_metrics_are_what_promtool_likes(daemon: Daemon, site: Site) -> None:
+    """`promtool check metrics` has nothing to say."""
+    found = re.search(r"listening on (127\.0\.0\.1:\d+)", daemon.log())
+    assert found is not None
+    with urllib.request.urlopen(f"http://{found[1]}/metrics", timeout=10) as answer:
+        said = promtool("check", "metrics", given=answer.read().decode())
+    assert said.strip() == ""
+
+
+def test_every_expression_finds_something(daemon: Daemon, site: Site, prometheus: Prometheus) -> None:
+    """After some work each panel of each dashboard has data, and each alert and recording rule can be evaluated."""
+    worker = CeleryWorker(site.server.url, log_directory=site.directory, pool="threads", concurrency=4)
+    with daemon.client() as client, worker:
+        wait_until(lambda: prometheus.query("up") != [])
+        # One that runs and one that waits for its place in the pool.
+        in_pool = Workflow("in the pool")
+        for number in range(2):
+            in_pool.add(tasks.wait_for.si("pool"), name=f"n{number}", pool="drain")
+        held = client.submit(in_pool)
+        for _ in range(3):
+            workflow = Workflow("work")
+            first = workflow.add(tasks.noop.si(), name="first")
+            workflow.add(tasks.fail.si(), name="failing", after=[first])
+            handles = [client.submit(workflow), client.submit(chord([tasks.noop.si()] * 20, tasks.noop.si()))]
+            for handle in handles:
+                handle.wait(timeout_s=_WAIT_S)
+            # Somebody whose request is wrong.
+            with pytest.raises(DyrygentError):
+                client.get("none")
+            count = float(
+                prometheus.query('sum(dyrygentd_finished_tasks_total{outcome="succeeded"}) or vector(0)')[0]["value"][1]
+            )
+            wait_until(lambda count=count: _finished(prometheus) > count)  # type: ignore[misc]
+        empty = []
+        for name in dashboards.DASHBOARDS:
+            for title, expression in dashboards.expressions(name):
+                asked = (
+                    expression.replace("$__rate_interval", "30s")
+                    .replace("$__range", "1m")
+                    .replace('instance=~"$instance"', 'instance=~".*"')
+                )
+                if not prometheus.query(asked):
+                    empty.append(f"{name} / {title}: {asked}")
+        assert empty == []
+        site.executions.release("pool", count=2)
+        assert held.wait(timeout_s=_WAIT_S).state == "succeeded"
+        assert prometheus.exemplars("dyrygentd_step_seconds_bucket")
+    metrics = set(re.findall(r"\b(?:dyrygentd|process)_[a-z_0-9]+\b", RULES.read_text()))
+    recorded = {"dyrygentd_finished_tasks", "dyrygentd_step_seconds", "dyrygentd_open_nodes"}
+    missing = [name for name in metrics - recorded if not prometheus.query(f"count({name})") and "rate5m" not in name]
+    assert missing == []
+
+
+def _finished(prometheus: Prometheus) -> float:
+    [found] = prometheus.query('sum(dyrygentd_finished_tasks_total{outcome="succeeded"}) or vector(0)')
+    return float(found["value"][1])
+
+
+def _wait_fired(prometheus: Prometheus, *alerts: str) -> None:
+    """Wait until each has fired; one may be over before another begins, as windows are short here."""
+    fired: set[str] = set()
+
+    def have_all() -> bool:
+        fired.update(prometheus.firing())
+        return set(alerts) <= fired
+
+    wait_until(have_all, timeout_s=_WAIT_S, message=lambda: f"not all of {alerts}, but {fired}")
+
+
+def test_faults_light_their_alerts(daemon: Daemon, site: Site, prometheus: Prometheus, disk: FaultyDisk) -> None:
+    """A failing task, a full disk, no worker, a killed worker, a stopped broker, a stopped daemon: each has its alert."""
+    with daemon.client() as client:
+        worker = CeleryWorker(site.server.url, log_directory=site.directory, pool="threads", concurrency=2)
+        with worker:
+            client.submit(group(tasks.fail.si() for _ in range(20))).wait(timeout_s=_WAIT_S)
+            _wait_fired(prometheus, "DyrygentdTaskFails", "DyrygentdWorkflowFailed")
+            with disk.failing("full"):
+                with pytest.raises(DyrygentError):
+                    client.submit(tasks.noop.si())
+                _wait_fired(prometheus, "DyrygentdDatabaseFails", "DyrygentdHasProblems")
+            wait_until(lambda: client.health().status == "ok", timeout_s=_WAIT_S)
+            handle = client.submit(tasks.wait_for.si("alerts"))
+            site.executions.wait_started([str(node.task_id) for node in handle.nodes()])
+            worker.kill()
+            waiting = client.submit(tasks.noop.si())
+            _wait_fired(prometheus, "DyrygentdNoWorker", "DyrygentdWorkerGone", "DyrygentdTasksLost", "DyrygentdWaitsForOperator")
+            assert waiting.status().state == "running"
+            site.server.stop()
+            _wait_fired(prometheus, "DyrygentdBrokerDown", "DyrygentdBackendDown")
+            site.server.start()
+    daemon.stop()
+    _wait_fired(prometheus, "DyrygentdDown")
+    daemon.start()

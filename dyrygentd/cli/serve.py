@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dyrygentd import __version__
-from dyrygentd.cli import Commands
+from dyrygentd.cli import Commands, care
 from dyrygentd.cli.demo import demo
 from dyrygentd.cli.units import install_units
 
@@ -124,6 +124,8 @@ def _tried(configuration: Any) -> Iterator[Any]:
     return check(configuration)
 
 
+for each in care.commands(_Configured, lambda flags: _loaded(flags).configuration):
+    main.add_command(each)
 main.add_command(demo)
 main.add_command(install_units)
 

@@ -29,6 +29,7 @@ a new one begun.
 row per node at submission (a definition is one blob instead, a tenth of the time).
 """
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -36,7 +37,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -745,6 +746,19 @@ def _locked(path: Path) -> int:
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Have a database for oneself, as a daemon has. Raises `StoreLocked` if a daemon has it."""
+    locks = [_locked(path)]
+    try:
+        if path.exists():
+            locks.append(_locked_itself(path))
+        yield
+    finally:
+        for lock in locks:
+            os.close(lock)
 
 
 def _file_identity(path: Path) -> tuple[int, int] | None:

@@ -1,0 +1,95 @@
+"""`dyrygentd backup`, `restore` and `check-db`: care of the database, beside a daemon or without one."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dyrygentd.cli import FAILED, say
+
+Settings = Callable[[dict[str, Any]], Any]
+
+
+def commands(configured: type[click.Command], settings: Settings) -> list[click.Command]:
+    """Make the commands.
+
+    Args:
+        configured: The class of commands that have the daemon's settings as flags.
+        settings: Turns those flags into a configuration.
+    """
+
+    @click.command("backup", cls=configured)
+    @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+    @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+    @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+    def backup(file: Path, force: bool, is_json: bool, **flags: Any) -> None:
+        """Copy the database to FILE, also while a daemon works on it."""
+        from dyrygentd.store import care
+
+        path = settings(flags).database
+        copied = care.backup(path, file, force=force, progress=_bar("copied"))
+        _print(
+            is_json, {"database": str(path), "copy": str(file), "bytes": copied}, f"copied '{path}' to '{file}', {copied} bytes"
+        )
+
+    @click.command("restore", cls=configured)
+    @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+    @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+    def restore(file: Path, is_json: bool, **flags: Any) -> None:
+        """Put the copy FILE in the place of the database; no daemon may run on it. What was there is kept beside it."""
+        from dyrygentd.store import care
+
+        path = settings(flags).database
+        kept = care.restore(file, path)
+        words = f"'{path}' is what '{file}' was" + (f"; what it was before is in '{kept}'" if kept else "")
+        _print(is_json, {"database": str(path), "copy": str(file), "kept": str(kept) if kept else None}, words)
+
+    @click.command("check-db", cls=configured)
+    @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+    def check_db(is_json: bool, **flags: Any) -> None:
+        """Look through all of the database, also while a daemon works on it. Exit status 1 if it is damaged."""
+        from dyrygentd.store import care
+
+        path = settings(flags).database
+        found = care.check(path)
+        if is_json:
+            click.echo(json.dumps(care.view_of(found)))
+        else:
+            workflows = ", ".join(f"{number} {state}" for state, number in found.workflows.items()) or "none"
+            click.echo(f"database:  {path}, {found.database_bytes} bytes, of which {found.free_bytes} are free")
+            click.echo(f"log:       {found.wal_bytes} bytes")
+            click.echo(f"schema:    {found.version}")
+            click.echo(f"workflows: {workflows}")
+            for complaint in found.complaints:
+                click.echo(f"damage:    {complaint}")
+        if found.complaints:
+            say(f"the database '{path}' is damaged\n{care.next_step(path)}")
+            sys.exit(FAILED)
+        if not is_json:
+            say("no damage was found")
+
+    return [backup, restore, check_db]
+
+
+def _print(is_json: bool, facts: dict[str, Any], words: str) -> None:
+    if is_json:
+        click.echo(json.dumps(facts))
+    else:
+        say(words)
+
+
+def _bar(what: str) -> Callable[[int, int], None]:
+    """Return what shows on a terminal how far something is; elsewhere it is silent."""
+    if not sys.stderr.isatty():
+        return lambda done, of: None
+
+    def show(done: int, of: int) -> None:
+        share = min(1.0, done / of) if of else 1.0
+        filled = round(30 * share)
+        sys.stderr.write(f"\r{what} [{'#' * filled}{' ' * (30 - filled)}] {share:4.0%}" + ("\n" if done >= of else ""))
+        sys.stderr.flush()
+
+    return show

@@ -1,0 +1,220 @@
+"""Care of a database: a copy while it is in use, putting a copy back, and looking for damage.
+
+*A copy* is made by ``VACUUM INTO``, inside one read transaction: it is consistent, small, and does not begin again when a daemon
+writes meanwhile, as SQLite's backup of pages does. It gets its name when it is complete and on disk.
+
+*Putting a copy back* takes the lock that a daemon has, so that no daemon runs on the database; what was there is kept beside it.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from dyrygentd.errors import StoreIncompatible, StoreUnavailable
+from dyrygentd.store.migrations import APPLICATION_ID, VERSION
+from dyrygentd.store.sqlite import locked, recovery_command
+
+#: SQLite's instructions between two looks at how far a copy is.
+_LOOK_EVERY: Final = 200_000
+_TIMEOUT_S: Final = 30.0
+_COMPLAINTS_MAX: Final = 20
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found in a database.
+
+    Attributes:
+        complaints: What is damaged; empty if nothing is.
+        workflows: ``{state: number}``.
+        free_bytes: What is in the file and not used.
+    """
+
+    path: str
+    version: int
+    complaints: list[str] = field(default_factory=list)
+    workflows: dict[str, int] = field(default_factory=dict)
+    database_bytes: int = 0
+    wal_bytes: int = 0
+    free_bytes: int = 0
+
+
+def backup(path: Path, target: Path, *, force: bool = False, progress: Progress = lambda done, of: None) -> int:
+    """Copy a database that may be in use; return the copy's bytes.
+
+    Args:
+        progress: Told ``(bytes done, bytes expected)`` now and then.
+
+    Raises:
+        StoreUnavailable: There is no such database, ``target`` exists, or there is no room; nothing was changed.
+        StoreIncompatible: It is not ours, or damaged.
+    """
+    if target.exists() and not force:
+        raise _unavailable(f"'{target}' exists", "choose another name, or pass --force")
+    if target.exists() and path.exists() and target.samefile(path):
+        raise _unavailable(f"'{target}' is the database itself", "choose another name")
+    part = target.with_name(f".{target.name}.part")
+    with _reading(path) as source:
+        _version_of(source, path)
+        (size,) = source.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()
+        try:
+            part.unlink(missing_ok=True)
+            # VACUUM takes an empty file; nobody else may read it from the beginning.
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            source.set_progress_handler(lambda: progress(part.stat().st_size, size), _LOOK_EVERY)
+            source.execute("VACUUM INTO ?", (str(part),))
+            source.set_progress_handler(None, 0)
+            _synced(part)
+            part.replace(target)
+            _synced(target.parent)
+        except (OSError, sqlite3.Error) as error:
+            raise _unavailable(f"cannot copy '{path}' to '{target}': {error}", "is there room? nothing was changed") from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    copied = target.stat().st_size
+    progress(copied, copied)
+    return copied
+
+
+def restore(copy: Path, path: Path) -> Path | None:
+    """Put a copy in the place of a database that no daemon uses; return where the present one is kept, if there was one.
+
+    Raises:
+        StoreLocked: A daemon runs on it.
+        StoreUnavailable: The copy cannot be read, or there is no room; nothing was changed.
+        StoreIncompatible: The copy is not ours, is damaged, or was written by a newer version; nothing was changed.
+    """
+    found = check(copy)
+    if found.complaints:
+        raise _incompatible(f"the copy '{copy}' is damaged: {found.complaints[0]}", "choose another copy; nothing was changed")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(path):
+        part = path.with_name(f".{path.name}.part")
+        kept = _free_name(path) if path.exists() else None
+        try:
+            with _reading(copy) as source:
+                part.unlink(missing_ok=True)
+                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                source.execute("VACUUM INTO ?", (str(part),))
+            _synced(part)
+            if kept is not None:
+                # Without a writer the last one to close folds the log into the file, so that there is one file to keep.
+                with contextlib.closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as present:
+                    present.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                os.link(path, kept)
+        except (OSError, sqlite3.Error) as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise _unavailable(f"cannot put '{copy}' in the place of '{path}': {error}", "nothing was changed") from error
+        # A log that was left belongs to the old file: together with the new one it would be damage.
+        for name in (f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(name).unlink(missing_ok=True)
+        part.replace(path)
+        _synced(path.parent)
+    return kept
+
+
+def check(path: Path) -> Findings:
+    """Look through all of a database, which may be in use.
+
+    Raises:
+        StoreUnavailable: It does not exist, or cannot be read.
+        StoreIncompatible: It is not ours, or was written by a newer version.
+    """
+    with _reading(path) as database:
+        try:
+            found = Findings(str(path), _version_of(database, path))
+            found.complaints = [
+                line for (line,) in database.execute(f"PRAGMA integrity_check({_COMPLAINTS_MAX})") if line != "ok"
+            ]
+            strangers = database.execute("PRAGMA foreign_key_check").fetchmany(_COMPLAINTS_MAX)
+            found.complaints += [f"row {row} of '{table}' belongs to nothing" for table, row, *_ in strangers]
+            found.workflows = dict(database.execute("SELECT state, count(*) FROM workflows GROUP BY state ORDER BY state"))
+            query = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
+            (found.free_bytes,) = database.execute(query).fetchone()
+        except sqlite3.DatabaseError as error:
+            found.complaints.append(str(error))
+    found.database_bytes = path.stat().st_size
+    with contextlib.suppress(OSError):
+        found.wal_bytes = path.with_name(f"{path.name}-wal").stat().st_size
+    return found
+
+
+def next_step(path: Path) -> str:
+    """Return what to do about a damaged database."""
+    moved = path.with_name("moved.db")
+    return (
+        f"stop the daemon, move '{path}' with its -wal and -shm files aside, then put a copy back (`dyrygentd restore FILE`), or"
+        f" recover what is left: `{recovery_command(moved, path)}`"
+    )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    if not path.is_file():
+        raise _unavailable(f"there is no database '{path}'", "name it with --database")
+    # Not `mode=ro`: a log that a killed daemon has left can only be read by somebody who may write beside it.
+    mode = "rw" if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "ro"
+    try:
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_TIMEOUT_S, isolation_level=None)
+    except sqlite3.Error as error:
+        raise _unavailable(f"cannot open the database '{path}': {error}", "may this user read it?") from error
+    with contextlib.closing(database):
+        yield database
+
+
+def _version_of(database: sqlite3.Connection, path: Path) -> int:
+    try:
+        ((application_id,),) = database.execute("PRAGMA application_id").fetchall()
+        ((version,),) = database.execute("PRAGMA user_version").fetchall()
+    except sqlite3.OperationalError as error:
+        raise _unavailable(f"cannot read the database '{path}': {error}", "does its disk work, and is there room?") from error
+    except sqlite3.DatabaseError as error:
+        raise _incompatible(f"'{path}' is no SQLite database or is damaged: {error}", next_step(path)) from error
+    if application_id != APPLICATION_ID or version < 1:
+        raise _incompatible(f"'{path}' is a database of another program", "name one of dyrygentd")
+    if version > VERSION:
+        raise _incompatible(
+            f"'{path}' was written by a newer dyrygentd (schema {version}, this one reads up to {VERSION})",
+            "install that version again",
+        )
+    return int(version)
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (name := path.with_name(f"{path.name}.before-restore" + (f".{number}" if number > 1 else ""))).exists():
+        number += 1
+    return name
+
+
+def _synced(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unavailable(message: str, step: str) -> StoreUnavailable:
+    error = StoreUnavailable(message)
+    error.next_step = step
+    return error
+
+
+def _incompatible(message: str, step: str) -> StoreIncompatible:
+    error = StoreIncompatible(message)
+    error.next_step = step
+    return error
+
+
+def view_of(found: Findings) -> dict[str, Any]:
+    """Return findings as plain data."""
+    return {name: getattr(found, name) for name in Findings.__dataclass_fields__} | {"is_well": not found.complaints}

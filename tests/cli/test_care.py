@@ -1,0 +1,58 @@
+"""The commands for the care of a database, as an operator gives them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dyrygentd.daemon.embedded import EmbeddedServer
+from tests.support.daemon import Daemon
+
+ONE = {"name": "kept", "nodes": [{"name": "one", "task": "nobody.runs.this"}]}
+
+
+def _run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dyrygentd", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def daemon(short_tmp: Path, redis_server: EmbeddedServer) -> Daemon:
+    """A daemon that is not started."""
+    return Daemon(["--broker", redis_server.url, "--drain-timeout-s", "0.1"], directory=short_tmp)
+
+
+def test_backup_and_restore(daemon: Daemon, short_tmp: Path) -> None:
+    """A copy made while the daemon works brings its workflows back; while it works none is put in its place."""
+    database, copy = ["--database", str(daemon.database_path)], str(short_tmp / "copy.db")
+    with daemon, daemon.client() as client:
+        first = client.submit(ONE)
+        made = json.loads(_run("backup", copy, "--json", *database).stdout)
+        assert made["bytes"] == Path(copy).stat().st_size
+        assert "exists" in _run("backup", copy, *database, status=1).stderr
+        client.submit({**ONE, "name": "gone"})
+        assert "in use by process" in _run("restore", copy, *database, status=1).stderr
+        assert "1 running" not in _run("check-db", *database).stdout
+    kept = json.loads(_run("restore", copy, "--json", *database).stdout)["kept"]
+    assert Path(kept).is_file()
+    with daemon, daemon.client() as client:
+        assert [view.id for view in client.list()] == [first.id]
+
+
+def test_damage_has_an_exit_status(daemon: Daemon) -> None:
+    """Monitoring can rely on it: 0 for a whole database, 1 for a damaged one, with what to do."""
+    with daemon, daemon.client() as client:
+        client.submit(ONE)
+    arguments = ["check-db", "--database", str(daemon.database_path)]
+    found = json.loads(_run(*arguments, "--json").stdout)
+    assert (found["is_well"], found["workflows"]) == (True, {"running": 1})
+    daemon.database_path.write_bytes(b"x" * 8192)
+    done = _run(*arguments, status=1)
+    assert "no SQLite database or is damaged" in done.stderr
+    assert "restore" in done.stderr
+    assert "there is no database" in _run("check-db", "--database", "/nowhere/state.db", status=1).stderr

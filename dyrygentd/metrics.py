@@ -6,7 +6,7 @@ The catalogue below is the only place where a metric is named. No label has unbo
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.samples import Exemplar
@@ -312,6 +312,11 @@ def register(registry: Registry, read: Read) -> SchedulerCollector:
             f"the registry has metrics of another scheduler already: {error}", next_step="give each scheduler a registry"
         ) from error
     return collector
+
+
+def register_process(registry: Registry) -> None:
+    """Add what the process itself uses: CPU, memory, open files."""
+    ProcessCollector(registry=registry)
 
 
 def unregister(registry: Registry, collector: SchedulerCollector) -> None:

@@ -281,6 +281,12 @@ class Store(Protocol):
     async def remember(self, name: str, value: str) -> None:
         """Note something about the world outside; it is durable when this returns. Raises `StoreUnavailable`."""
 
+    async def expire(self, before: float, *, limit: int) -> int:
+        """Delete the oldest workflows that finished before a time, ``limit`` at most; return how many.
+
+        Raises `StoreUnavailable`, then none is deleted.
+        """
+
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""
 

@@ -154,10 +154,26 @@ class MemoryStore:
             raise StoreUnavailable(self.broken)
         self._notes[name] = value
 
+    async def expire(self, before: float, *, limit: int) -> int:
+        """Delete the oldest workflows that finished before a time."""
+        if self.broken:
+            raise StoreUnavailable(self.broken)
+        ended = [(record.finished_at, name) for name, record in self._workflows.items() if record.finished_at is not None]
+        expired = [name for finished_at, name in sorted(ended) if finished_at < before][:limit]
+        for name in expired:
+            del self._workflows[name]
+            self._journal.pop(name, None)
+        self._nodes = {place: row for place, row in self._nodes.items() if place[0] not in expired}
+        return len(expired)
+
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""
         return StoreStatistics(
-            commits=self._commits, rows=self._rows, failures=self._failures, journal_entries=self._journal_entries
+            commits=self._commits,
+            finished_workflows=sum(record.finished_at is not None for record in self._workflows.values()),
+            rows=self._rows,
+            failures=self._failures,
+            journal_entries=self._journal_entries,
         )
 
     async def close(self) -> None:

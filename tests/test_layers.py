@@ -55,6 +55,8 @@ PUBLIC_NAMES = "__init__"
 INSIDE_FUNCTIONS: dict[str, set[str]] = {
     # Files that may import further rooms, but only inside a function.
     "cli/serve.py": {"daemon"},
+    # It works on the file, since there may be no daemon to ask.
+    "cli/care.py": {"store"},
     "cli/demo.py": {"daemon"},
     "cli/units.py": {"daemon"},
     # Only with --app, which imports Celery: what the workers are asked for comes by way of it.

@@ -1,15 +1,14 @@
 """What `dyrygentd check-config --online` tries: the app, the broker, the result backend, the database and the socket."""
 
-import contextlib
 import os
 import socket
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dyrygentd.daemon.config import Configuration, masked
 from dyrygentd.errors import DyrygentError
+from dyrygentd.store import care
 from dyrygentd.store.migrations import VERSION
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
@@ -77,15 +76,14 @@ def _database(path: Path | None) -> str:
         if not os.access(parent, os.W_OK | os.X_OK):
             raise PermissionError(f"'{path}' does not exist, and this user may not write '{parent}'")
         return f"'{path}' does not exist, and will be made"
-    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT_S)) as database:
-        ((version,),) = database.execute("PRAGMA user_version").fetchall()
-        if version > VERSION:
-            raise sqlite3.DatabaseError(f"'{path}' has schema version {version}, and this is made for {VERSION}")
-        ((unfinished,),) = database.execute("SELECT count(*) FROM workflows WHERE finished_at IS NULL").fetchall()
+    found = care.check(path, is_thorough=False)
+    if found.complaints:
+        raise OSError(found.complaints[0])
     if not os.access(path, os.W_OK):
         raise PermissionError(f"this user may not write '{path}'")
-    older = "" if version == VERSION else f", which the next start brings to {VERSION}"
-    return f"'{path}' has schema version {version}{older}, and {unfinished} unfinished workflows"
+    older = "" if found.version == VERSION else f", which the next start brings to {VERSION}"
+    workflows = ", ".join(f"{number} {state}" for state, number in found.workflows.items()) or "no"
+    return f"'{path}' has schema version {found.version}{older}, and {workflows} workflows"
 
 
 def _socket(path: Path | None) -> str:

@@ -141,6 +141,7 @@ class Configuration:
     )
     value_bytes_max: int = _setting(Limits().value_bytes_max, "Bytes of one value passed from task to task.")
     history_max: int = _setting(HISTORY_MAX, "Finished workflows to keep.")
+    history_days: float = _setting(0.0, "Days for which finished workflows are kept, as far as there is room. 0: no bound.")
     drain_timeout_s: float = _setting(5.0, "Seconds to wait, when stopping, for tasks in flight. None is lost if it is short.")
     log_level: str = _setting("info", "What to log.", choices=LOG_LEVELS)
 
@@ -156,7 +157,7 @@ class Configuration:
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
-        for name in ("history_max", "drain_timeout_s", "late_watch_s", "lost_after_s", "lost_confirm_s"):
+        for name in ("history_max", "history_days", "drain_timeout_s", "late_watch_s", "lost_after_s", "lost_confirm_s"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 0 or more")
         _socket_mode(self.socket_mode)
@@ -175,6 +176,7 @@ class Configuration:
             nodes_in_memory_max=self.nodes_in_memory_max,
             lost_after_s=self.lost_after_s,
             lost_confirm_s=self.lost_confirm_s,
+            history_s=86400 * self.history_days,
             pools=self.pools,
             queue_limits=self.queue_limits,
         )

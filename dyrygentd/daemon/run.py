@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from prometheus_client import ProcessCollector
 
 from dyrygentd import __version__, metrics
 from dyrygentd.daemon import keepalive, logs
@@ -138,7 +137,7 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, apis)))
     lag = LoopLag()
     registry.register(metrics.LoopCollector(lag.tally.view))
-    ProcessCollector(registry=registry)
+    metrics.register_process(registry)
     tasks = await exits.enter_async_context(anyio.create_task_group())
     exits.callback(tasks.cancel_scope.cancel)
     tasks.start_soon(lag.look)

@@ -27,6 +27,7 @@ class SchedulerLimits:
         follow_interval_s: Shortest time between two views that a follower gets.
         lost_after_s: How long a task is in flight before it is looked for; 0 for never.
         lost_confirm_s: How long it must not be found anywhere before it is taken for lost.
+        history_s: How long finished workflows are kept; 0 for as long as there is room in the history.
         pools: ``{name or pattern: size}``: tasks in flight of the nodes that name the pool; each name that fits a pattern is a
             pool of its own.
         queue_limits: ``{queue: tasks in flight}``.
@@ -42,6 +43,7 @@ class SchedulerLimits:
     follow_interval_s: float = 0.1
     lost_after_s: float = 60.0
     lost_confirm_s: float = 30.0
+    history_s: float = 0.0
     pools: Mapping[str, int] = field(default_factory=dict)
     queue_limits: Mapping[str, int] = field(default_factory=dict)
 

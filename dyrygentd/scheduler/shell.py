@@ -24,7 +24,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +64,9 @@ from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.verbs import Verbs
 
 logger = logging.getLogger("dyrygentd")
+
+#: Finished workflows that are deleted in one transaction, the pause to the next, and to the next look if there are no more.
+_EXPIRED_AT_ONCE, _EXPIRE_PAUSE_S, _EXPIRE_EVERY_S = 20, 0.1, 60.0
 
 
 class Scheduler:
@@ -188,6 +191,8 @@ class Scheduler:
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
             tasks.start_soon(self._turns.log_slowness, name="dyrygentd slow disk")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
+            if self.limits.history_s:
+                tasks.start_soon(self._expire, name="dyrygentd expire")
             if self._lost is not None:
                 tasks.start_soon(self._lost.run, name="dyrygentd lost tasks")
             self._exits = exits.pop_all()
@@ -432,6 +437,15 @@ class Scheduler:
         self._recovered_s = time.monotonic() - begun
         if count:
             logger.info("recovered %d unfinished workflows in %.1f s: %r", count, self._recovered_s, engine)
+
+    async def _expire(self) -> None:
+        """Delete finished workflows that are older than they are to be kept, a few at a time, so that nothing waits for it."""
+        while True:
+            deleted = 0
+            with suppress(OutsideError):
+                # Whether the database can be written is told by the turns.
+                deleted = await self._store.expire(self._clock.now() - self.limits.history_s, limit=_EXPIRED_AT_ONCE)
+            await anyio.sleep(_EXPIRE_PAUSE_S if deleted == _EXPIRED_AT_ONCE else _EXPIRE_EVERY_S)
 
     async def _revoke_again(self) -> None:
         """Revoke what was cancelled shortly before the last process ended: it may not have come to that."""

@@ -105,6 +105,14 @@ _PRUNE = """
 """
 
 
+_EXPIRE = """
+    DELETE FROM workflows WHERE seq IN (
+        SELECT seq FROM workflows WHERE finished_at < ? AND id NOT IN (SELECT value FROM json_each(?))
+        ORDER BY finished_at LIMIT ?
+    )
+"""
+
+
 class SqliteStore:
     """A store in one file. Guards: one process has it open; what `save` returned from is on disk.
 
@@ -573,6 +581,27 @@ class SqliteStore:
             await _roll_back(writer)
             self._note_damage(error)
             raise StoreUnavailable(f"cannot write the database '{self._path}': {_words(error)}") from error
+
+    async def expire(self, before: float, *, limit: int) -> int:
+        """Delete the oldest workflows that finished before a time, ``limit`` at most; return how many.
+
+        Raises `StoreUnavailable`, then none is deleted.
+        """
+        deleted = 0
+        with anyio.CancelScope(shield=True):
+            async with self._one_transaction:
+                await self._refuse_if_gone()
+                writer = _opened(self._writer)
+                try:
+                    deleted = (await writer.execute(_EXPIRE, (before, json.dumps([*self._kept]), limit))).rowcount
+                    await writer.commit()
+                except sqlite3.Error as error:
+                    self._failures += 1
+                    await _roll_back(writer)
+                    self._note_damage(error)
+                    raise StoreUnavailable(f"cannot write the database '{self._path}': {_words(error)}") from error
+                self._finished -= deleted
+        return deleted
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""

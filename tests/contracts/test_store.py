@@ -260,6 +260,24 @@ async def test_ten_thousand_nodes_in_one_save(store: Store) -> None:
     assert store.statistics().commits == 1
 
 
+async def test_old_workflows_expire(stores: StoreSetup, store: Store) -> None:
+    """The oldest go first, so many at a time; what has not finished, or is younger, stays, and a restart brings none back."""
+    for number in range(5):
+        await store.save([workflow(f"w{number}")], [node(f"w{number}", 0)])
+        await store.save([finished(workflow(f"w{number}"), finished_at=1000.0 + number)], [])
+    await store.save([workflow("running", created_at=1.0)], [node("running", 0)])
+    assert await store.expire(1003.0, limit=2) == 2
+    assert await store.record("w0") is None
+    assert await store.record("w1") is None
+    assert await store.expire(1003.0, limit=2) == 1
+    assert await store.expire(1003.0, limit=2) == 0
+    store = await _reopened(stores, store)
+    kept = [row.record.workflow_id for row in await store.list(Selection())]
+    assert kept == ["running", "w4", "w3"]
+    assert await store.load("w2") is None
+    await store.close()
+
+
 # --- what verbs need ------------------------------------------------------------------------------------------------
 
 

@@ -92,7 +92,7 @@ def test_online_check_of_what_works(daemon: Daemon, short_tmp: Path, redis_serve
     assert status == 0
     assert [*tried] == ["app", "broker", "result backend", "database", "socket"]
     assert "a daemon answers" in str(tried["socket"]["words"])
-    assert "unfinished workflows" in str(tried["database"]["words"])
+    assert "no workflows" in str(tried["database"]["words"])
 
 
 @pytest.mark.parametrize(
@@ -118,5 +118,5 @@ def test_online_check_of_a_damaged_database(short_tmp: Path, redis_server: Embed
     (short_tmp / "state.db").write_bytes(b"no database at all" * 1000)
     status, tried = _check("--broker", redis_server.url, directory=short_tmp)
     assert (status, tried["database"]["is_well"]) == (1, False)
-    assert "not a database" in str(tried["database"]["words"])
+    assert "is no SQLite database" in str(tried["database"]["words"])
     assert (short_tmp / "state.db").read_bytes() == b"no database at all" * 1000

@@ -154,7 +154,7 @@ def test_outage(name: str, lonely: tuple[Site, Daemon]) -> None:
                 message=lambda: f"it says {_problems(client)!r}",
             )
             assert client.health().status == "degraded"
-            assert re.search(outage.words, daemon.status_line())
+            wait_until(lambda: re.search(outage.words, daemon.status_line()), message="systemd is not told")
             assert _readiness(daemon) == 503
             assert handle.status().state == "running"
         wait_until(lambda: client.health().status == "ok", timeout_s=_WAIT_S, message=lambda: str(client.health()))

@@ -569,3 +569,16 @@ async def test_waiters_are_told_that_the_scheduler_ended(store: Store) -> None:
             tasks.start_soon(follow, handle)
             await until(lambda: running._listeners.count(handle.id) == 2)
     assert [type(error).__name__ for error in errors] == ["DaemonUnreachable"] * 2
+
+
+async def test_old_workflows_expire_while_it_runs(store: Store) -> None:
+    """With a bound on their age finished workflows are deleted without anybody's asking, and what runs is not."""
+    broker = FakeBroker(holds=True)
+    async with scheduler(FakeBroker(), store) as running:
+        for _ in range(25):
+            await (await running.submit(definition("a"))).wait(timeout_s=5)
+    async with scheduler(broker, store, limits=limits(history_s=0.001)) as running:
+        kept = await running.submit(definition("a"))
+        await until(lambda: running.statistics().store["finished_workflows"] == 0)
+        assert [view.id for view in (await running.list(Selection())).workflows] == [kept.id]
+        assert (await kept.status()).state == "running"

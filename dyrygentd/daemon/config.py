@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from dyrygentd.core.engine import Limits
+from dyrygentd.daemon.logs import FORMATS
 from dyrygentd.daemon.systemd import credentials
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.access import Access
@@ -144,6 +145,7 @@ class Configuration:
     history_days: float = _setting(0.0, "Days for which finished workflows are kept, as far as there is room. 0: no bound.")
     drain_timeout_s: float = _setting(5.0, "Seconds to wait, when stopping, for tasks in flight. None is lost if it is short.")
     log_level: str = _setting("info", "What to log.", choices=LOG_LEVELS)
+    log_format: str = _setting("text", "How to log.", choices=FORMATS)
 
     def __post_init__(self) -> None:
         for name in (

@@ -31,6 +31,7 @@ APPLIED: Final = frozenset(
         "write_timeout_s",
         "drain_timeout_s",
         "log_level",
+        "log_format",
     }
 )
 
@@ -75,7 +76,7 @@ class Reload:
         changed = [name.name for name in fields(new) if getattr(new, name.name) != getattr(self.configuration, name.name)]
         applied = {name: getattr(new, name) for name in changed if name in APPLIED}
         self.configuration = _with(self.configuration, applied)
-        logs.set_up(self.configuration.log_level)
+        logs.set_up(self.configuration.log_level, self.configuration.log_format)
         running.scheduler.set_in_flight_max(self.configuration.in_flight_max)
         running.guard.limits = self._bounded(self.configuration.connection_limits)
         for api in running.apis:

@@ -49,7 +49,7 @@ _SOCKET_LOOK_S = 2.0
 
 def run(configuration: Configuration, read: Callable[[], Configuration]) -> None:
     """Serve until SIGTERM or SIGINT; at SIGHUP ``read`` the configuration again. Raises `DyrygentError` if it cannot start."""
-    logs.set_up(configuration.log_level)
+    logs.set_up(configuration.log_level, configuration.log_format)
     # So that a daemon that the watchdog ends (SIGABRT) leaves in the log where it hung.
     faulthandler.enable()
     reload = Reload(configuration, read, bounded=_with_files)

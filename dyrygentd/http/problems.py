@@ -112,6 +112,18 @@ class ForeignHost(RequestError):
         self.host = host
 
 
+class ForeignOrigin(RequestError):
+    """A page that is not of this machine asks by way of a browser on it."""
+
+    status = 403
+    code = "foreign-origin"
+    next_step = "use a page of this machine, or a proxy that takes the Origin header away"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(f"the Origin header names '{origin}', but this listener serves pages of this machine only")
+        self.origin = origin
+
+
 class InternalError(DyrygentError):
     """Something unexpected happened; the log has it, the client gets no internals."""
 

@@ -31,6 +31,7 @@ from dyrygentd.http.problems import (
     PROBLEM,
     BodyTooSlow,
     ForeignHost,
+    ForeignOrigin,
     InternalError,
     MethodNotAllowed,
     RouteNotFound,
@@ -665,11 +666,16 @@ def _peer(request: web.Request) -> Peer:
 
 
 def _check_host(request: web.Request) -> None:
-    """Refuse a foreign Host on a loopback connection: a page in a browser may have its name resolve to us."""
+    """Refuse pages of strangers in a browser on this machine: one may have its name resolve to us, or ask from where it is."""
     transport = request.transport
     address = None if transport is None else transport.get_extra_info("sockname")
-    if isinstance(address, tuple) and is_loopback(str(address[0])) and not is_loopback(request.host):
+    if not isinstance(address, tuple) or not is_loopback(str(address[0])):
+        return
+    if not is_loopback(request.host):
         raise ForeignHost(request.host)
+    origin = request.headers.get("Origin")
+    if origin is not None and not is_loopback(origin.partition("://")[2]):
+        raise ForeignOrigin(origin)
 
 
 def _json(view: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -187,6 +187,26 @@ def test_tcp_may_read(daemon: Daemon) -> None:
     assert daemon.ask_tcp("POST", "/v1/workflows").status == 405
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://localhost:9465", 200),
+        ("http://127.0.0.1", 200),
+        ("http://[::1]:80", 200),
+        ("https://evil.example", 403),
+        ("http://localhost.evil.example", 403),
+        ("null", 403),
+        ("", 403),
+    ],
+)
+def test_pages_of_strangers_are_refused(origin: str, status: int, daemon: Daemon) -> None:
+    """A page in a browser on this machine that comes from elsewhere is refused; one from here, and no browser at all, is not."""
+    answer = daemon.ask_tcp("GET", "/v1/stats", {"Origin": origin})
+    assert answer.status == status, answer
+    assert status == 200 or answer.json["code"] == "foreign-origin"
+    assert daemon.ask_tcp("GET", "/v1/stats").status == 200
+
+
 def _graph(*tasks: str) -> Graph:
     return Graph.build([NodeSpec(f"n{number}", Signature(task), f"id{number}", []) for number, task in enumerate(tasks)])
 

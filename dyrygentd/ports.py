@@ -275,6 +275,13 @@ class Store(Protocol):
     async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
         """Return what was done to a workflow, oldest first; the newest 1000 entries are kept."""
 
+    async def audit(self, after: int | None, *, limit: int) -> Sequence[tuple[int, JournalEntry]]:
+        """Return what was done to all workflows, oldest first, each with its cursor.
+
+        Args:
+            after: Only what came after this cursor; None for the newest.
+        """
+
     async def recall(self, name: str) -> str | None:
         """Return what was noted last under this name, None if nothing was. Raises `StoreUnavailable`."""
 

@@ -54,6 +54,7 @@ class MemoryStore:
         self._workflows: dict[str, WorkflowRecord] = {}
         self._nodes: dict[str, dict[int, NodeRecord]] = {}
         self._journal: dict[str, list[JournalEntry]] = {}
+        self._audit: list[tuple[int, JournalEntry]] = []
         self._notes: dict[str, str] = {}
         self._commits = self._rows = self._failures = self._journal_entries = 0
         self._identity = uuid4().hex
@@ -86,6 +87,7 @@ class MemoryStore:
             del entries[:-JOURNAL_MAX]
             self._rows += 1
             self._journal_entries += 1
+            self._audit.append((self._journal_entries, entry))
         self._commits += 1
 
     async def unfinished(self) -> AsyncIterator[Stored]:
@@ -143,6 +145,12 @@ class MemoryStore:
     async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
         """Return what was done to a workflow, oldest first."""
         return list(self._journal.get(workflow_id, ()))
+
+    async def audit(self, after: int | None, *, limit: int) -> Sequence[tuple[int, JournalEntry]]:
+        """Return what was done to all workflows, oldest first, each with its cursor."""
+        if after is None:
+            return self._audit[-limit:]
+        return [row for row in self._audit if row[0] > after][:limit]
 
     async def recall(self, name: str) -> str | None:
         """Return what was noted last under this name."""

@@ -18,6 +18,8 @@ _VERB: Final = re.compile(r"`(retry|release|skip|resume|rerun)(?: ([^`]*))?`")
 """The daemon's next steps name verbs and nodes in words; here they become commands that can be pasted."""
 
 _EXAMPLES_MAX: Final = 5
+_AUDIT_PAGE: Final = 100
+_FOLLOW_S: Final = 1.0
 
 _NAMING: Final = (("retry", ""), ("release", ""), ("skip", ""), ("rerun", "--from "))
 
@@ -67,16 +69,21 @@ def explain(session: Session, reference: str, node: str | None) -> None:
 
 
 @main.command(short_help="Show the journal: who did what, when and why.")
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="[REF]", required=False)
+@click.option("--follow", is_flag=True, help="Go on with what is done from now on, until Ctrl-C.")
 @command
-def events(session: Session, reference: str) -> None:
-    """Show the journal of a workflow, oldest first: who did what to it, when and why.
+def events(session: Session, reference: str | None, follow: bool) -> None:
+    """Show the journal, oldest first: who did what, when and why. Without REF: of all workflows, the newest 100 entries.
 
     \b
     Example: dyrygentctl events @latest
+    Example: dyrygentctl events --follow
     """
     from dyrygentd import wire
 
+    if reference is None or follow:
+        _audit(session, reference, follow=follow)
+        return
     entries = session.handle(reference).journal()
     if session.is_json:
         click.echo(wire.encode(entries))
@@ -86,6 +93,42 @@ def events(session: Session, reference: str) -> None:
         return
     rows = [(render.moment(entry.at), entry.by, entry.verb, render.entry(entry), entry.why) for entry in entries]
     click.echo(render.table(("WHEN", "WHO", "VERB", "WHAT", "WHY"), rows))
+
+
+def _audit(session: Session, reference: str | None, *, follow: bool) -> None:
+    """Show what was done to all workflows, or one, and what is done from now on; a daemon that restarts is waited for."""
+    from dyrygentd import wire
+    from dyrygentd.client import forms
+    from dyrygentd.errors import DyrygentError
+
+    only = None if reference is None else session.handle(reference).id
+    client, connection, cursor = session.client(), forms.Reconnection(forms.RECONNECT_S), None
+    while True:
+        try:
+            page = client.journal(cursor)
+        except DyrygentError as error:
+            if not follow:
+                raise
+            connection.failed(error)
+            time.sleep(connection.pause_s())
+            continue
+        connection.answered()
+        cursor = page.next
+        for entry in page.entries:
+            if only not in (None, entry.workflow):
+                continue
+            if session.is_json:
+                click.echo(wire.encode(entry))
+            else:
+                who = f"{render.moment(entry.at)}  {entry.by}"
+                words = [who, entry.workflow, entry.verb, render.entry(entry), entry.why]
+                click.echo(render.visible("  ".join(word for word in words if word)))
+        if not follow:
+            if not page.entries and not session.is_json:
+                say("nobody has done anything")
+            return
+        if len(page.entries) < _AUDIT_PAGE:
+            time.sleep(_FOLLOW_S)
 
 
 def show_causes(workflow_id: str, causes: "wire.Causes", *, most: int, with_nodes: bool = False) -> None:

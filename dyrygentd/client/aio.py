@@ -121,6 +121,10 @@ class AsyncClient:
         ask = forms.verb_in_bulk(verb, states=states, name=name, labels=labels, priority=priority, terminate=terminate, why=why)
         return wire.decode(await self._channel.request(ask), wire.BulkChanged)
 
+    async def journal(self, cursor: str | None = None) -> wire.Journal:
+        """Return who did what to all workflows: what came after a cursor (`wire.Journal.next`), or the newest 100 entries."""
+        return wire.decode(await self._channel.request(forms.audit(cursor)), wire.Journal)
+
     async def stats(self) -> wire.Statistics:
         """Return what the daemon is doing."""
         return wire.decode(await self._channel.request(forms.STATISTICS), wire.Statistics)

@@ -93,6 +93,12 @@ def about(workflow_id: str, *parts: str) -> Ask:
     return Ask("GET", workflow_target(workflow_id, *parts))
 
 
+def audit(cursor: str | None) -> Ask:
+    """Return the request for what was done to all workflows after a cursor, or for the newest."""
+    query = {} if cursor is None else {"cursor": cursor}
+    return Ask("GET", f"/{wire.API_VERSION}/journal{f'?{urlencode(query)}' if query else ''}")
+
+
 def explanation(workflow_id: str, node: str | None) -> Ask:
     """Return the request for an explanation of a workflow, or of a node."""
     return about(workflow_id, "explain") if node is None else about(workflow_id, "nodes", node, "explain")

@@ -110,6 +110,10 @@ class Client:
         ask = forms.verb_in_bulk(verb, states=states, name=name, labels=labels, priority=priority, terminate=terminate, why=why)
         return wire.decode(self._connection.request(ask), wire.BulkChanged)
 
+    def journal(self, cursor: str | None = None) -> wire.Journal:
+        """Return who did what to all workflows: what came after a cursor (`wire.Journal.next`), or the newest 100 entries."""
+        return wire.decode(self._connection.request(forms.audit(cursor)), wire.Journal)
+
     def stats(self) -> wire.Statistics:
         """Return what the daemon is doing."""
         return wire.decode(self._connection.request(forms.STATISTICS), wire.Statistics)

@@ -275,6 +275,12 @@ class Api:
         """Answer who did what to a workflow, when and why."""
         return _json(await self._scheduler.journal(await self._resolve(request)))
 
+    async def show_audit(self, request: web.Request) -> web.StreamResponse:
+        """Answer who did what to all workflows, oldest first; without a cursor the newest."""
+        after = _integer(request, "cursor", default=None, least=0)
+        limit = _integer(request, "limit", default=100, least=1, most=1000) or 100
+        return _json(await self._scheduler.audit(after, limit=limit))
+
     async def explain_workflow(self, request: web.Request) -> web.StreamResponse:
         """Answer why a workflow is not running, and what can be done."""
         return _json(await self._scheduler.explain(await self._resolve(request)))
@@ -581,6 +587,14 @@ ROUTES: Final = (
     ),
     Route("GET", "/v1/workflows/{ref}/causes", "Group the failures of a workflow by cause", Api.show_causes, wire.Causes),
     Route("GET", "/v1/workflows/{ref}/journal", "Tell who did what to a workflow", Api.show_journal, wire.Journal),
+    Route(
+        "GET",
+        "/v1/journal",
+        "Tell who did what to all workflows; without a cursor the newest",
+        Api.show_audit,
+        wire.Journal,
+        parameters=(_limit(1000), _CURSOR),
+    ),
     Route("GET", "/v1/workflows/{ref}/explain", "Say why a workflow is not running", Api.explain_workflow, wire.Explanation),
     Route("GET", "/v1/workflows/{ref}/nodes/{name}/explain", "Say why a node is not running", Api.explain_node, wire.Explanation),
     Route(

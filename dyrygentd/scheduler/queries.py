@@ -143,6 +143,12 @@ class Queries:
             raise WorkflowNotFound(workflow_id)
         return wire.Journal([wire.view_of_entry(entry) for entry in entries])
 
+    async def audit(self, after: int | None, *, limit: int) -> wire.Journal:
+        """Return who did what to all workflows, oldest first."""
+        rows = await self._store.audit(after, limit=limit)
+        cursor = rows[-1][0] if rows else after or 0
+        return wire.Journal([wire.view_of_entry(entry) for _, entry in rows], str(cursor))
+
     # --- why it is not running ---------------------------------------------------------------------------------------
 
     async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:

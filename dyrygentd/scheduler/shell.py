@@ -327,6 +327,10 @@ class Scheduler:
         """Return who did what to a workflow, when and why. Raises `WorkflowNotFound`."""
         return await self._queries.journal(workflow_id)
 
+    async def audit(self, after: int | None = None, *, limit: int = 100) -> wire.Journal:
+        """Return who did what to all workflows, oldest first: what came after a cursor, or the newest."""
+        return await self._queries.audit(after, limit=limit)
+
     async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
         """Say why a workflow, or one node, is not running, and what can be done: engine, broker, workers and backend asked.
 

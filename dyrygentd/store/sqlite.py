@@ -561,6 +561,21 @@ class SqliteStore:
             for at, verb, by, why, nodes, count, detail in rows
         ]
 
+    async def audit(self, after: int | None, *, limit: int) -> Sequence[tuple[int, JournalEntry]]:
+        """Return what was done to all workflows, oldest first, each with its cursor; without one the newest."""
+        newest = await self._fetch(
+            "SELECT j.seq, w.id, j.at, j.verb, j.by, j.why, j.nodes, j.count, j.detail FROM journal AS j"
+            " JOIN workflows AS w ON w.seq = j.workflow"
+            + (" ORDER BY j.seq DESC LIMIT ?" if after is None else " WHERE j.seq > ? ORDER BY j.seq LIMIT ?"),
+            *(() if after is None else (after,)),
+            limit,
+        )
+        rows = reversed(newest) if after is None else newest
+        return [
+            (seq, JournalEntry(workflow, at, verb, by, why, tuple(json.loads(nodes)), count, detail))
+            for seq, workflow, at, verb, by, why, nodes, count, detail in rows
+        ]
+
     async def recall(self, name: str) -> str | None:
         """Return what was noted last under this name, None if nothing was. Raises `StoreUnavailable`."""
         rows = await self._fetch("SELECT value FROM notes WHERE name = ?", name)

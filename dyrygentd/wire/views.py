@@ -191,12 +191,14 @@ class JournalView(Struct, omit_defaults=True):
     nodes: list[str] = []
     count: int = 0
     detail: str = ""
+    workflow: str = ""
 
 
-class Journal(Struct):
-    """What was done to a workflow, oldest first."""
+class Journal(Struct, omit_defaults=True):
+    """What was done to a workflow, or to all of them, oldest first; ``next`` is the cursor after the last entry."""
 
     entries: list[JournalView]
+    next: str | None = None
 
 
 class CauseView(Struct, omit_defaults=True):
@@ -397,6 +399,7 @@ def view_of_entry(entry: JournalEntry) -> JournalView:
         nodes=list(entry.nodes),
         count=entry.count,
         detail=entry.detail,
+        workflow=entry.workflow_id,
     )
 
 

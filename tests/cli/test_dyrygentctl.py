@@ -362,3 +362,32 @@ def test_live_view_tells_why_it_stands_still(holding: Daemon) -> None:
 def _run(daemon: Daemon, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", "from dyrygentd.cli import main; main()", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment_of(daemon), **options)
+
+
+def test_audit_is_followed(short_tmp: Path) -> None:
+    """What is done is shown within seconds, one line each, until Ctrl-C ends it; a restart of the daemon is waited for."""
+    with Daemon(short_tmp / "d.sock", holds=True) as daemon:
+        command = [
+            sys.executable,
+            "-c",
+            "from dyrygentd.cli import main; main()",
+            "--socket",
+            str(daemon.path),
+            "events",
+            "--follow",
+            "--json",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+            assert following.stdout is not None
+            try:
+                workflow_id = daemon.submit()
+                daemon.ask("POST", f"/v1/workflows/{workflow_id}/pause", {"why": "a test"})
+                assert json.loads(following.stdout.readline())["verb"] == "pause"
+                daemon.stop()
+                daemon.start()
+                daemon.ask("POST", f"/v1/workflows/{workflow_id}/resume", {})
+                entry = json.loads(following.stdout.readline())
+                assert (entry["workflow"], entry["verb"]) == (workflow_id, "resume")
+            finally:
+                following.send_signal(signal.SIGINT)
+            assert following.wait(10) == 130

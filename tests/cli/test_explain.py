@@ -145,6 +145,21 @@ def test_journal_tells_who_when_what_and_why(slow_ctl: Ctl) -> None:
     assert re.search(r"^state +cancelled  by .* ago: wrong\\x1b\[2J host$", slow_ctl("show", workflow).stdout, re.M)
 
 
+def test_journal_of_all_workflows(slow_ctl: Ctl) -> None:
+    """Whoever comes in the morning sees what was done in the night, to whichever workflow."""
+    assert slow_ctl("events").stderr == "nobody has done anything\n"
+    first, second = submit(slow_ctl, {"name": "a"}), submit(slow_ctl, {"name": "b"})
+    slow_ctl("set-priority", first, "5", "--why", "CHG-42")
+    slow_ctl("pause", second, "--why", "wrong\x1b[2J host")
+    lines = slow_ctl("events").stdout.splitlines()
+    assert first in lines[0]
+    assert lines[0].endswith("set-priority  from 0 to 5  CHG-42")
+    assert second in lines[1]
+    assert "wrong\\x1b[2J host" in lines[1]
+    entries = [json.loads(line) for line in slow_ctl("events", "--json").stdout.splitlines()]
+    assert [(entry["workflow"], entry["verb"]) for entry in entries] == [(first, "set-priority"), (second, "pause")]
+
+
 def test_paused_workflow_tells_who_did_it(slow_ctl: Ctl) -> None:
     """A workflow that stands still by order names who gave it."""
     workflow = submit(slow_ctl, {"name": "a"})

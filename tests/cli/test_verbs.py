@@ -98,7 +98,6 @@ def test_large_changes_are_counted_in_full(slow_ctl: Ctl) -> None:
         ["rerun", "x", "a"],
         ["rerun", "x"],
         ["explain"],
-        ["events"],
         ["graph"],
     ],
 )

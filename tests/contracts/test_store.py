@@ -345,6 +345,22 @@ async def test_node_of_a_finished_workflow_is_saved(stores: StoreSetup, store: S
     await store.close()
 
 
+async def test_audit_goes_over_all_workflows(stores: StoreSetup, store: Store) -> None:
+    """The newest entries of all workflows, oldest of them first; from a cursor on what came later, also after a restart."""
+    entries = [_entry(f"w{number % 2}", number) for number in range(5)]
+    await store.save([workflow("w0"), workflow("w1")], [], entries)
+    newest = await store.audit(None, limit=2)
+    assert [entry for _, entry in newest] == entries[-2:]
+    assert [entry for _, entry in await store.audit(0, limit=3)] == entries[:3]
+    cursor = newest[-1][0]
+    assert await store.audit(cursor, limit=10) == []
+    store = await _reopened(stores, store)
+    later = _entry("w1", 9)
+    await store.save([], [], [later])
+    assert [entry for _, entry in await store.audit(cursor, limit=10)] == [later]
+    await store.close()
+
+
 async def test_journal_keeps_order_and_text(stores: StoreSetup, store: Store) -> None:
     """Entries come back oldest first as they were written, each workflow's own, whatever its state."""
     entries = [_entry("w", 2), _entry("w", 1, why="", nodes=(), count=0, detail="from 0 to 5"), _entry("w", 3, by="")]

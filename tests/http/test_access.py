@@ -46,6 +46,7 @@ TABLE: Final = """
     GET  /v1/stats                               yes  yes   yes       yes    no
     GET  /v1/openapi.json                        yes  yes   yes       yes    no
     GET  /v1/definition.schema.json              yes  yes   yes       yes    no
+    GET  /v1/journal                             yes  yes   yes       yes    no
     GET  /v1/workflows                           yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}                  yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/nodes            yes  yes   yes       yes    no

@@ -1,7 +1,7 @@
 """Creates the schema and brings older databases up to it.
 
 ``user_version`` tells the schema's version, ``application_id`` that the file is ours. Each step brings a database from one
-version to the next. Version 2 added verbs, retries and the journal, version 3 the notes.
+version to the next. Version 2 added verbs, retries and the journal, version 3 the notes, version 4 views for people.
 
 All steps that a database needs are one transaction: whenever the process dies, the file is of the old version or of the new one.
 Before them a copy is made beside it, which the old version of the program can open: the way back from an upgrade. A copy is never
@@ -24,7 +24,7 @@ from dyrygentd.errors import StoreIncompatible, StoreUnavailable
 
 logger = logging.getLogger("dyrygentd.store")
 
-VERSION: Final = 3
+VERSION: Final = 4
 #: "dyrg" in ASCII.
 APPLICATION_ID: Final = 0x64797267
 #: Copies of one version that may lie beside the database; more come of an upgrade that dies again and again.
@@ -51,6 +51,24 @@ _STEPS: Final = {
     2: """
         CREATE TABLE notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
         INSERT INTO notes (name, value) VALUES ('identity', lower(hex(randomblob(16))));
+    """,
+    3: """
+        CREATE VIEW v_workflows AS
+            SELECT id, name, state, json_extract(control, '$.owner') AS owner_uid, labels, key,
+                datetime(created_at, 'unixepoch') AS created, datetime(finished_at, 'unixepoch') AS finished,
+                round(finished_at - created_at, 3) AS seconds, tasks, counts, error
+            FROM workflows;
+        CREATE VIEW v_nodes AS
+            SELECT w.id AS workflow, w.name AS workflow_name, n.node, n.state, n.attempt,
+                datetime(nullif(n.dispatched_at, 0), 'unixepoch') AS dispatched,
+                datetime(nullif(n.finished_at, 0), 'unixepoch') AS finished,
+                round(nullif(n.finished_at, 0) - nullif(n.dispatched_at, 0), 3) AS seconds, n.error,
+                json_extract(n.detail, '$.cause') AS cause, json_extract(n.detail, '$.late') AS late
+            FROM nodes AS n JOIN workflows AS w ON w.seq = n.workflow;
+        CREATE VIEW v_journal AS
+            SELECT datetime(j.at, 'unixepoch') AS at, w.id AS workflow, w.name AS workflow_name, j.verb, j.by, j.why, j.nodes,
+                j.count, j.detail
+            FROM journal AS j JOIN workflows AS w ON w.seq = j.workflow;
     """,
 }
 

@@ -1,4 +1,4 @@
--- Version 3. Times are Unix seconds, states are words, JSON is text.
+-- Version 4. Times are Unix seconds, states are words, JSON is text.
 
 CREATE TABLE workflows (
     seq         INTEGER PRIMARY KEY,      -- order of submission; the cursor of listings
@@ -59,3 +59,23 @@ CREATE TABLE notes (
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO notes (name, value) VALUES ('identity', lower(hex(randomblob(16))));
+
+-- For people with `sqlite3`: times are UTC as text. These names and columns stay; the tables above may change with a version.
+CREATE VIEW v_workflows AS
+    SELECT id, name, state, json_extract(control, '$.owner') AS owner_uid, labels, key,
+        datetime(created_at, 'unixepoch') AS created, datetime(finished_at, 'unixepoch') AS finished,
+        round(finished_at - created_at, 3) AS seconds, tasks, counts, error
+    FROM workflows;
+
+CREATE VIEW v_nodes AS
+    SELECT w.id AS workflow, w.name AS workflow_name, n.node, n.state, n.attempt,
+        datetime(nullif(n.dispatched_at, 0), 'unixepoch') AS dispatched,
+        datetime(nullif(n.finished_at, 0), 'unixepoch') AS finished,
+        round(nullif(n.finished_at, 0) - nullif(n.dispatched_at, 0), 3) AS seconds, n.error,
+        json_extract(n.detail, '$.cause') AS cause, json_extract(n.detail, '$.late') AS late
+    FROM nodes AS n JOIN workflows AS w ON w.seq = n.workflow;
+
+CREATE VIEW v_journal AS
+    SELECT datetime(j.at, 'unixepoch') AS at, w.id AS workflow, w.name AS workflow_name, j.verb, j.by, j.why, j.nodes,
+        j.count, j.detail
+    FROM journal AS j JOIN workflows AS w ON w.seq = j.workflow;

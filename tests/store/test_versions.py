@@ -19,7 +19,7 @@ from dyrygentd.ports import Selection
 from dyrygentd.store.migrations import APPLICATION_ID, COPIES_MAX, VERSION
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker
-from tests.scheduler.support import scheduler
+from tests.scheduler.support import definition, scheduler
 from tests.store.make_version import GRAPHS
 
 pytestmark = pytest.mark.anyio
@@ -197,3 +197,21 @@ async def test_failed_copy_is_no_copy(path: Path, monkeypatch: pytest.MonkeyPatc
         await _open_and_close(path)
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["state.db", "state.db.lock"]
     assert _query(path, "PRAGMA user_version") == [(1,)]
+
+
+async def test_views_are_for_people(path: Path) -> None:
+    """Whoever has `sqlite3` alone reads who submitted what, how long it took, why it failed, and who did what to it."""
+    broker = FakeBroker({"tasks.bad": lambda _: 1 // 0})
+    async with scheduler(broker, SqliteStore(path)) as running:
+        submitted = await running.submit_definition(definition("a; bad < a"), owner=1000)
+        await running.wait(submitted.id, timeout_s=5)
+        await running.perform(submitted.id, Request(Verb.RETRY, by="ops", why="CHG-42"))
+        await running.wait(submitted.id, timeout_s=5)
+    columns = "id, state, owner_uid, tasks, created LIKE '20__-__-__ __:__:__', seconds >= 0, finished IS NOT NULL"
+    query = f"SELECT {columns} FROM v_workflows"
+    assert _query(path, query) == [(submitted.id, "failed", 1000, 2, 1, 1, 1)]
+    nodes = _query(path, "SELECT workflow, node, state, error, cause IS NOT NULL, seconds >= 0 FROM v_nodes ORDER BY node")
+    assert [row[1:3] for row in nodes] == [(0, "succeeded"), (1, "failed")]
+    assert nodes[1][3].startswith("ZeroDivisionError")
+    assert nodes[1][4:] == (1, 1)
+    assert _query(path, "SELECT workflow, verb, by, why FROM v_journal") == [(submitted.id, "retry", "ops", "CHG-42")]

@@ -193,6 +193,25 @@ def test_unread_answers_are_given_up(guarded: Daemon, clients: ExitStack) -> Non
     wait_until(lambda: _fds() <= before + len(greedy) + 2, message=lambda: f"{_fds()} files, {before} before")
 
 
+def test_stuck_reader_of_events_is_given_up(short_tmp: Path, clients: ExitStack) -> None:
+    """A client that follows a workflow and does not read is cut off in time, with what waited for it, and slows nobody down."""
+    guard = Guard(ConnectionLimits(write_timeout_s=0.5))
+    with Daemon(short_tmp / "d.sock", holds=True, guard=guard) as daemon:
+        workflow_id = daemon.submit(labels={f"label{number}": "x" * 150 for number in range(50)})
+        stuck = clients.enter_context(socket.socket(socket.AF_UNIX))
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect(str(daemon.path))
+        stuck.sendall(f"GET /v1/workflows/{workflow_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        wait_until(lambda: daemon.http_statistics().streams == 1)
+        changes = 0
+        while not guard.statistics().refused["unread answer"]:
+            answer = daemon.ask("POST", f"/v1/workflows/{workflow_id}/set-priority", {"priority": changes % 100 + 1})
+            assert answer.status == 200
+            changes += 1
+            assert changes < 5000, guard.statistics()
+        wait_until(lambda: daemon.http_statistics().streams == 0)
+
+
 def test_connections_are_bounded(guarded: Daemon, clients: ExitStack) -> None:
     """Beyond the bound the oldest unused connections make room; those that are used stay, and the rest is told to come again."""
     idle = [_connect(guarded, clients) for _ in range(20)]

@@ -204,11 +204,15 @@ class RunningWorkflow:
 
     def _start(self, now: float) -> None:
         """Decide every node that waits for nothing, or may be decided already."""
-        for node in range(len(self.graph)):
+        graph, unmet = self.graph, self._unmet
+        for node in range(len(graph)):
             # A join without dependencies settles at once and may have decided later nodes already.
-            if self.states[node] == NodeState.WAITING and (
-                not self._unmet[node] or self._unmet[node] < self.graph.dependency_count(node)
-            ):
+            if self.states[node] != NodeState.WAITING:
+                continue
+            count = graph.dependency_count(node)
+            if not count and node not in graph.policies and graph.is_task(node):
+                self._make_ready(node, now)
+            elif not unmet[node] or unmet[node] < count:
                 self._consider(node, now)
         if not self._unsettled and not self.state.is_finished:
             self._finish_by_counts(now)

@@ -5,6 +5,7 @@ document is the body of a submission, a definition file, and what the store keep
 (``{"__type__": "datetime", …}``) and stay text here: nothing in this process looks into them before the message is built.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
@@ -186,6 +187,23 @@ class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     values: dict[str, Any] | None = None
 
 
+#: Bodies that are longer are decoded so many nodes at a time.
+_SLICED_BYTES: Final = 500_000
+_SLICE: Final = 500
+_IN_SLICE: Final = re.compile(r"\$\[(\d+)\](.*)")
+#: The same form with its nodes left as they are.
+_Sliced: Final[Any] = msgspec.defstruct(
+    "WorkflowDocument",
+    [
+        (field.name, list[Raw] if field.name == "nodes" else field.type, *([] if field.required else [field.default]))
+        if field.default_factory is msgspec.NODEFAULT
+        else (field.name, field.type, msgspec.field(default_factory=field.default_factory))
+        for field in msgspec.structs.fields(WorkflowDocument)
+    ],
+    forbid_unknown_fields=True,
+)
+
+
 def decode_definition(
     body: bytes, *, nodes_max: int, new_id: Callable[[], str] = lambda: str(uuid4()), has_good_options: bool = True
 ) -> Definition:
@@ -252,14 +270,44 @@ def parameters_of(body: bytes) -> list[Parameter]:
 
 
 def _decoded(body: bytes) -> WorkflowDocument:
-    try:
-        document = decode(body, WorkflowDocument)
-    except BadRequest as error:
-        raise explained(error, body, WorkflowDocument) from error.__cause__
+    document = _decoded_in_slices(body) if len(body) > _SLICED_BYTES else _decoded_as(WorkflowDocument, body)
     if document.parameters is not None or document.values is not None:
         # They are looked for in the bytes, so that documents without them are read once only.
         raise BadRequest("`parameters` and `values` must be written without escapes in their names", path="$.parameters")
     return document
+
+
+def _decoded_in_slices(body: bytes) -> WorkflowDocument:
+    """Decode a long definition some nodes at a time: one call for all would hold the interpreter's lock, and the loop with it."""
+    sliced = _decoded_as(_Sliced, body)
+    nodes: list[NodeDocument] = []
+    for start in range(0, len(sliced.nodes), _SLICE):
+        raw = sliced.nodes[start : start + _SLICE]
+        try:
+            nodes += decode_any(b"[" + b",".join(raw) + b"]", list[NodeDocument])
+        except BadRequest as error:
+            raise _in_the_whole(error, raw, start) from error.__cause__
+    rest = {name: getattr(sliced, name) for name in _Sliced.__struct_fields__ if name != "nodes"}
+    return WorkflowDocument(nodes=nodes, **rest)
+
+
+def _decoded_as(form: Any, body: bytes) -> Any:
+    try:
+        return decode(body, form)
+    except BadRequest as error:
+        raise explained(error, body, WorkflowDocument) from error.__cause__
+
+
+def _in_the_whole(error: BadRequest, raw: Sequence[Raw], start: int) -> BadRequest:
+    """Return an error in a slice as one in the whole definition, without reading that again."""
+    found = _IN_SLICE.match(error.path)
+    if found is None:
+        return error
+    number, rest = start + int(found[1]), found[2]
+    path = f"$.nodes[{number}]{rest}"
+    message = str(error).removesuffix(error.path) + path
+    padded = b'{"nodes": [' + b"null," * number + bytes(raw[int(found[1])]) + b"]}"
+    return explained(BadRequest(message, path=path), padded, WorkflowDocument)
 
 
 def _with_parameters(body: bytes) -> bytes:

@@ -176,10 +176,12 @@ def _wait_fired(prometheus: Prometheus, *alerts: str) -> None:
 
 
 def test_faults_light_their_alerts(daemon: Daemon, site: Site, prometheus: Prometheus, disk: FaultyDisk) -> None:
-    """A failing task, a full disk, no worker, a killed worker, a stopped broker, a stopped daemon: each has its alert."""
+    """A failing task, a full disk, a stuck workflow, a killed worker, none at all, a stopped broker and daemon: each is told."""
     with daemon.client() as client:
         worker = CeleryWorker(site.server.url, log_directory=site.directory, pool="threads", concurrency=2)
         with worker:
+            # An increase is seen only of what was there before.
+            wait_until(lambda: prometheus.query("dyrygentd_finished_workflows_total"))
             client.submit(group(tasks.fail.si() for _ in range(20))).wait(timeout_s=_WAIT_S)
             _wait_fired(prometheus, "DyrygentdTaskFails", "DyrygentdWorkflowFailed")
             with disk.failing("full"):
@@ -189,6 +191,7 @@ def test_faults_light_their_alerts(daemon: Daemon, site: Site, prometheus: Prome
             wait_until(lambda: client.health().status == "ok", timeout_s=_WAIT_S)
             handle = client.submit(tasks.wait_for.si("alerts"))
             site.executions.wait_started([str(node.task_id) for node in handle.nodes()])
+            _wait_fired(prometheus, "DyrygentdStuck")
             worker.kill()
             waiting = client.submit(tasks.noop.si())
             _wait_fired(prometheus, "DyrygentdNoWorker", "DyrygentdWorkerGone", "DyrygentdTasksLost", "DyrygentdWaitsForOperator")

@@ -81,7 +81,7 @@ class SortedCommands(Commands):
 
 
 _SECTIONS: Final = {
-    "Look": ("list", "show", "explain", "graph", "events", "stats"),
+    "Look": ("list", "show", "explain", "graph", "events", "export", "stats"),
     "Submit": ("submit", "lint", "schema", "adopt"),
     "Wait": ("watch", "wait"),
     "Change workflows": ("cancel", "pause", "resume", "retry", "set-priority"),

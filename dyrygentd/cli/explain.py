@@ -95,6 +95,41 @@ def events(session: Session, reference: str | None, follow: bool) -> None:
     click.echo(render.table(("WHEN", "WHO", "VERB", "WHAT", "WHY"), rows))
 
 
+@main.command(short_help="Print all of a workflow as JSON.")
+@click.argument("reference", metavar="REF")
+@click.option("--definition", "is_definition", is_flag=True, help="Its definition alone, which `submit` takes.")
+@command
+def export(session: Session, reference: str, is_definition: bool) -> None:
+    """Print a workflow as JSON: definition, view, nodes and journal. For its owner and admins, as it has the arguments.
+
+    \b
+    Example: dyrygentctl export 1a2b > ticket.json
+    Example: dyrygentctl export 1a2b --definition | dyrygentctl --socket /run/other.sock submit -
+    """
+    import json
+
+    from dyrygentd import wire
+
+    handle = session.handle(reference)
+    definition = handle.definition()
+    if is_definition:
+        # A copy is another workflow: it must neither be taken for this one nor share its tasks' ids.
+        document = json.loads(definition)
+        document.pop("key", None)
+        for node in document["nodes"]:
+            node.pop("task_id", None)
+            node.pop("adopted", None)
+        click.echo(json.dumps(document, ensure_ascii=False))
+        return
+    everything = {
+        "workflow": json.loads(wire.encode(handle.status(with_result=True))),
+        "nodes": [json.loads(wire.encode(node)) for node in handle.nodes()],
+        "journal": [json.loads(wire.encode(entry)) for entry in handle.journal()],
+        "definition": json.loads(definition),
+    }
+    click.echo(json.dumps(everything, ensure_ascii=False))
+
+
 def _audit(session: Session, reference: str | None, *, follow: bool) -> None:
     """Show what was done to all workflows, or one, and what is done from now on; a daemon that restarts is waited for."""
     from dyrygentd import wire

@@ -248,6 +248,10 @@ class AsyncHandle:
         """Return the failures grouped by cause."""
         return wire.decode(await self._channel.request(forms.about(self.id, "causes")), wire.Causes)
 
+    async def definition(self) -> bytes:
+        """Return the definition as JSON, arguments included; `AsyncClient.submit` takes it. For the owner and admins."""
+        return await self._channel.request(forms.about(self.id, "definition"))
+
     async def journal(self) -> Entries:
         """Return who did what to the workflow, oldest first."""
         return wire.decode(await self._channel.request(forms.about(self.id, "journal")), wire.Journal).entries

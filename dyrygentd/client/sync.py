@@ -240,6 +240,10 @@ class Handle:
         """Return the failures grouped by cause."""
         return wire.decode(self._connection.request(forms.about(self.id, "causes")), wire.Causes)
 
+    def definition(self) -> bytes:
+        """Return the definition as JSON, arguments included; `Client.submit` takes it. For the owner and admins."""
+        return self._connection.request(forms.about(self.id, "definition"))
+
     def journal(self) -> Entries:
         """Return who did what to the workflow, oldest first."""
         return wire.decode(self._connection.request(forms.about(self.id, "journal")), wire.Journal).entries

@@ -247,6 +247,12 @@ class Api:
             await self._wait(workflow_id, wait_s)
         return _json(await self._scheduler.view(workflow_id, with_result=with_result))
 
+    async def show_definition(self, request: web.Request) -> web.StreamResponse:
+        """Answer the definition. It has the arguments of the tasks, so it is for the owner and admins."""
+        workflow_id = await self._resolve(request)
+        await self.access.check_owner(_peer(request), await self._scheduler.owner(workflow_id), workflow_id)
+        return web.Response(body=await self._scheduler.definition(workflow_id), content_type=JSON)
+
     async def show_nodes(self, request: web.Request) -> web.StreamResponse:
         """Answer a page of the nodes of a workflow, in their order."""
         states = _states(request, NODE_STATE_OF_WORD.keys())
@@ -567,6 +573,14 @@ ROUTES: Final = (
         Api.show_workflow,
         wire.WorkflowView,
         parameters=(_RESULT, _WAIT_S),
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/definition",
+        "Show the definition, arguments included; for the owner and admins",
+        Api.show_definition,
+        JSON,
+        needs=Role.SUBMIT,
     ),
     Route(
         "GET",

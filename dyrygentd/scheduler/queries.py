@@ -91,6 +91,12 @@ class Queries:
             raise WorkflowNotFound(workflow_id)
         return record.owner
 
+    async def definition(self, workflow_id: str) -> bytes:
+        """Return the definition of a workflow as JSON, as it was stored. Raises `WorkflowNotFound`."""
+        stored = await self._archive.stored(workflow_id)
+        assert stored.record.document is not None
+        return stored.record.document
+
     async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""
         workflow = self._turns.live(workflow_id)

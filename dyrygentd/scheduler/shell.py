@@ -301,6 +301,10 @@ class Scheduler:
         """Return the number of the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
         return await self._queries.owner(workflow_id)
 
+    async def definition(self, workflow_id: str) -> bytes:
+        """Return the definition of a workflow as JSON, with its arguments. Raises `WorkflowNotFound`."""
+        return await self._queries.definition(workflow_id)
+
     async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""
         return await self._queries.view(workflow_id, with_result=with_result)

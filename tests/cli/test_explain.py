@@ -160,6 +160,24 @@ def test_journal_of_all_workflows(slow_ctl: Ctl) -> None:
     assert [(entry["workflow"], entry["verb"]) for entry in entries] == [(first, "set-priority"), (second, "pause")]
 
 
+def test_exported_workflow_can_be_submitted_again(slow_ctl: Ctl) -> None:
+    """All of it is there as JSON; its definition alone makes another workflow, with ids and a key of its own."""
+    first: dict[str, object] = {"name": "a", "args": [1, {"b": None}]}
+    workflow = submit(slow_ctl, first, {"name": "c", "after": ["a"], "gate": True}, key="ticket")
+    slow_ctl("pause", workflow, "--why", "CHG-42")
+    whole = json.loads(slow_ctl("export", workflow).stdout)
+    assert (whole["workflow"]["id"], whole["workflow"]["state"]) == (workflow, "paused")
+    assert [node["name"] for node in whole["nodes"]] == ["a", "c"]
+    assert whole["journal"][0]["why"] == "CHG-42"
+    assert whole["definition"]["nodes"][0]["args"] == [1, {"b": None}]
+    definition = slow_ctl("export", workflow, "--definition").stdout
+    again = slow_ctl("submit", "-", input=definition).stdout.strip()
+    assert again != workflow
+    copy = json.loads(slow_ctl("export", again).stdout)
+    assert copy["definition"]["nodes"][0]["args"] == [1, {"b": None}]
+    assert copy["nodes"][0]["task_id"] != whole["nodes"][0]["task_id"]
+
+
 def test_paused_workflow_tells_who_did_it(slow_ctl: Ctl) -> None:
     """A workflow that stands still by order names who gave it."""
     workflow = submit(slow_ctl, {"name": "a"})

@@ -57,6 +57,8 @@ TABLE: Final = """
     GET  /v1/workflows/{root's}/journal          yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/explain          yes  yes   yes       yes    no
     POST /v1/workflows                           yes  yes   yes       no     no
+    GET  /v1/workflows/{own}/definition          yes  yes   yes       no     no
+    GET  /v1/workflows/{root's}/definition       yes  yes   no        no     no
     POST /v1/workflows/{own}/pause               yes  yes   yes       no     no
     POST /v1/workflows/{root's}/pause            yes  yes   no        no     no
     POST /v1/bulk/pause?name=x                   yes  yes   yes       no     no

@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -22,7 +22,7 @@ from dyrygentd.errors import DyrygentError
 from tests.integration.conftest import IS_FULL, Site, running_site
 from tests.support import tasks
 from tests.support.daemon import Daemon
-from tests.support.servers import CeleryWorker, wait_until
+from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.tasks import records
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -213,16 +213,25 @@ def test_server_is_loading() -> None:
         assert "Traceback" not in daemon.log()
 
 
-def test_scripts_are_flushed(own_site: Site) -> None:
+def test_scripts_are_flushed(quiet_site: Site, redis_server: EmbeddedServer) -> None:
     """A server that forgets its scripts is given them again, and nobody is troubled."""
-    with own_site.daemon() as daemon, daemon.client() as client, records(own_site.server.url) as orders:
+    site = quiet_site
+    # The tasks' own records are made by scripts as well, so they are elsewhere.
+    worker = CeleryWorker(site.server.url, log_directory=site.directory, records_url=redis_server.url)
+    with (
+        worker,
+        closing(Executions(redis_server.url)) as executions,
+        site.daemon() as daemon,
+        daemon.client() as client,
+        records(site.server.url) as orders,
+    ):
         handles = []
         for _ in range(5):
             handles.append(client.submit(chain(tasks.noop.si() for _ in range(10))))
             orders.script_flush()
         for handle in handles:
             assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", daemon.log()
-            own_site.executions.assert_each_once(str(node.task_id) for node in handle.nodes() if node.task_id)
+            executions.assert_each_once(str(node.task_id) for node in handle.nodes() if node.task_id)
         assert client.health().status == "ok"
         assert _said(daemon) == []
 

@@ -190,7 +190,12 @@ class Places:
 
 
 class Api:
-    """The handlers and what they share. One is made for each application."""
+    """The handlers and what they share. One is made for each application.
+
+    Attributes:
+        limits, access: May be replaced while it serves; the numbers of places stay as they were.
+        read_only: Whether it leaves out whatever changes something.
+    """
 
     def __init__(
         self, scheduler: Scheduler, *, limits: HttpLimits, access: Access, render_metrics: RenderMetrics, read_only: bool

@@ -95,7 +95,7 @@ OUTAGES = {
         "'subscribe' command; its ACL forbids that",
     ),
     "paused": Outage(
-        lambda _, orders: orders.client_pause(8000, all=True),
+        lambda _, orders: orders.client_pause(15_000, all=True),
         lambda _, orders: orders.ping(),
         "does not answer|nothing was received|Timeout",
     ),

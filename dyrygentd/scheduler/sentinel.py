@@ -5,12 +5,14 @@ an emptied broker as if nothing had happened; when nothing is pushed, a look eve
 looked for at once (`dyrygentd.scheduler.lost`): workers may have it, and what nobody has is lost, and its policy decides.
 
 A token that takes the place of another one is on disk before it is in the broker: a crash between the two raises a second alarm
-at the next start, which costs a search. The first one is in the broker before it is on disk, so that it raises none.
+at the next start, which costs a search. Before both it is on disk that what may have been sent counts as sent: after a crash in
+between nobody would be alarmed, and it would be sent again, past markers that are gone. The first token is in the broker before
+it is on disk, so that it raises no alarm.
 """
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -33,19 +35,29 @@ class Sentinel:
 
     Args:
         on_emptied: Called with the reason when the broker has lost its memory.
+        settle: Waits until what came of that is on disk.
 
     Attributes:
         problem: Why the broker cannot be reached, as far as is known from looking; empty if it can.
         emptied_count: How often it was found emptied.
     """
 
-    def __init__(self, store: Store, dispatcher: Dispatcher, clock: Clock, *, on_emptied: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        *,
+        on_emptied: Callable[[str], None],
+        settle: Callable[[], Awaitable[None]],
+    ) -> None:
         self.problem = ""
         self.emptied_count = 0
         self._store = store
         self._dispatcher = dispatcher
         self._clock = clock
         self._on_emptied = on_emptied
+        self._settle = settle
         self._emptied_at = 0.0
         self._is_new = False
         self._is_examined = False
@@ -103,10 +115,11 @@ class Sentinel:
             elif await self._dispatcher.is_marked():
                 return  # Somebody else was quicker.
             else:
-                await self._store.remember(_NOTE, token)
-                await self._dispatcher.mark(name, token)
                 self.emptied_count += 1
                 self._emptied_at = self._clock.now()
                 self._on_emptied("the broker was emptied")
+                await self._settle()
+                await self._store.remember(_NOTE, token)
+                await self._dispatcher.mark(name, token)
             self._dispatcher.guard(name, token)
             self._is_new = False

@@ -122,7 +122,7 @@ class Scheduler:
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
         kept = (lambda _: None) if self._reports is None else self._reports.kept
         self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out, reports_kept=kept)
-        self._sentinel = Sentinel(self._store, self._dispatcher, self._clock, on_emptied=self._emptied)
+        self._sentinel = Sentinel(self._store, self._dispatcher, self._clock, on_emptied=self._emptied, settle=self._turns.settle)
         self._courier = Courier(
             self._dispatcher,
             is_wanted=engine.is_in_flight,

@@ -80,6 +80,7 @@ class Turns:
         self._finishing: dict[str, RunningWorkflow] = {}
         self._has_landed = True
         self._idle = anyio.Event()
+        self._settled = anyio.Event()
         self._saving_since: float | None = None
         self._is_at_disk = False
         self._looked_at = self._posted_at = time.monotonic()
@@ -106,6 +107,13 @@ class Turns:
             self._first_post = self._posted_at
         self._inbox.extend(events)
         self._awake.set()
+
+    async def settle(self) -> None:
+        """Wait until all that was posted until now is worked in and on disk."""
+        while self._inbox or not self._has_landed:
+            if self._settled.is_set():
+                self._settled = anyio.Event()
+            await self._settled.wait()
 
     def wake(self) -> None:
         """Take a turn although nothing has happened: the engine may do more than before."""
@@ -208,6 +216,8 @@ class Turns:
                         await self._remember_reports(batch.reports_read)
                     self._is_at_disk = False
                 self._has_landed = True
+                if not self._inbox:
+                    self._settled.set()
             if self.engine.draining and self._is_quiet():
                 self._idle.set()
 

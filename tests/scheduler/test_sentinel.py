@@ -97,6 +97,45 @@ async def test_push_whose_answer_was_cut_before_the_emptying_is_not_repeated() -
     assert published(broker) == ["a"]
 
 
+async def test_what_may_have_been_sent_counts_as_sent_before_the_broker_has_its_token_again() -> None:
+    """After a crash between the two nobody would know that the broker was emptied, and all of it would be sent again.
+
+    Found by the simulation as: crash after a push, the broker emptied while no daemon ran, and a crash of the next one before its
+    first save: the third pushed a second time.
+    """
+    store, broker = _Watched(), FakeBroker(holds=True)
+    async with scheduler(broker, store, dispatcher=Ambiguous(broker, times=1_000_000), limits=_QUICK) as running:
+        await until(lambda: bool(broker.marks))
+        workflow_id = (await running.submit(definition("a", prefix="p"))).id
+        await until(lambda: len(broker.published) >= 1)
+    assert await store.states(workflow_id) == ["dispatching"]
+    broker.empty()
+    broker.watcher = FakeWatcher(broker)
+    store.seen.clear()
+    async with scheduler(broker, store, inspector=broker.inspector, limits=_QUICK) as running:
+        await until(lambda: running.statistics().engine["broker_emptied"] == 1 and bool(store.seen))
+    assert store.seen == [["dispatched"]]
+
+
+class _Watched(MemoryStore):
+    """Notes how the nodes of all workflows stand on disk when the sentinel's token is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[str]] = []
+
+    async def states(self, workflow_id: str) -> list[str]:
+        stored = await self.load(workflow_id)
+        assert stored is not None
+        return [row.state for row in stored.nodes]
+
+    async def remember(self, name: str, value: str) -> None:
+        if name == "sentinel":
+            for workflow_id in self._workflows:
+                self.seen.append(await self.states(workflow_id))
+        await super().remember(name, value)
+
+
 class _CutThenEmptied(Ambiguous):
     """The broker takes a message, its answer is cut, and before anybody asks again it is empty."""
 

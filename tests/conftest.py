@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from kombu.connection import Connection
+from kombu.exceptions import OperationalError
 
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.support.servers import CeleryWorker, Executions, wait_until
@@ -58,8 +59,8 @@ def amqp_url() -> str:
     try:
         with Connection(AMQP, connect_timeout=2) as connection:
             connection.ensure_connection(max_retries=1, timeout=2)
-    except OSError as error:
-        if os.environ.get("CI") and "DYRYGENTD_TESTAMQP" in os.environ:
+    except (OSError, OperationalError) as error:
+        if os.environ.get("CI") and "DYRYGENTD_TEST_AMQP" in os.environ:
             raise
         pytest.skip(f"no RabbitMQ at {AMQP}: {error}")
     return AMQP

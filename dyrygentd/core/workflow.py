@@ -73,7 +73,7 @@ class RunningWorkflow:
         unneeded: Nodes that were skipped by their rule, or whose task asked to be ignored.
         late: ``{node: state}`` stored by a worker after the node was settled without it.
         ready: The nodes that wait for their turn.
-        ready_since: Since when there are some, or when one went last; 0 if that was before a restart.
+        ready_since: Since when there are some, or when one went last; of a restored workflow since it was restored.
         changed: Nodes whose record has changed since `take_changed`.
         is_changed: Whether its own record has.
         is_stopped: Whether a failure or the deadline has ended it, so that what is in flight is not tried again.
@@ -227,6 +227,7 @@ class RunningWorkflow:
     ) -> None:
         """Take the states from stored rows instead of starting from the beginning."""
         values: dict[int, bytes] = {}
+        self.ready_since = now
         for row in live:
             is_free = row.state is NodeState.READY or row.reason == HoldReason.POOL
             self._place(row.node, NodeState.READY if is_free else row.state)
@@ -756,6 +757,11 @@ class RunningWorkflow:
     def count(self, state: NodeState) -> int:
         """Return how many nodes are in ``state``; joins are not counted."""
         return self._counts[state]
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """Number of nodes by the number of their state, joins left out; not to be changed."""
+        return self._counts
 
     def counts_by_word(self) -> dict[str, int]:
         """Return ``{state word: number of nodes}`` for all states; joins are not counted."""

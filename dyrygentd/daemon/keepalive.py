@@ -74,6 +74,6 @@ async def drain(scheduler: Scheduler, notifier: Notifier, *, timeout_s: float) -
 
 async def _ask_for_time(scheduler: Scheduler, notifier: Notifier, until: float) -> None:
     while True:
-        in_flight, left_s = scheduler.statistics().engine["in_flight"], max(until - time.monotonic(), 0)
-        notifier.extend(_EXTEND_S, f"waiting for {in_flight} tasks in flight, at most {left_s:.0f} s more")
+        left_s = max(until - time.monotonic(), 0)
+        notifier.extend(_EXTEND_S, f"waiting for {scheduler.in_flight_count} tasks in flight, at most {left_s:.0f} s more")
         await anyio.sleep(_DRAIN_INTERVAL_S)

@@ -229,7 +229,7 @@ async def _hand_over(passed: Site) -> None:
 
 async def _drain(scheduler: Scheduler, configuration: Configuration, notifier: Notifier) -> None:
     if not await keepalive.drain(scheduler, notifier, timeout_s=configuration.drain_timeout_s):
-        logger.info("%d tasks are still in flight; they are picked up at the next start", _in_flight(scheduler))
+        logger.info("%d tasks are still in flight; they are picked up at the next start", scheduler.in_flight_count)
 
 
 async def _show_status(scheduler: Scheduler, notifier: Notifier, reload: Reload) -> None:
@@ -243,10 +243,6 @@ async def _show_status(scheduler: Scheduler, notifier: Notifier, reload: Reload)
 
 
 def _status_line(scheduler: Scheduler, reload: Reload) -> str:
-    statistics = scheduler.statistics()
-    line = f"{statistics.engine['workflows']} workflows, {statistics.engine['in_flight']} tasks in flight"
-    return "; ".join([line, *statistics.problems, *statistics.notices, *filter(None, [reload.problem])])
-
-
-def _in_flight(scheduler: Scheduler) -> int:
-    return int(scheduler.statistics().engine["in_flight"])
+    health = scheduler.health()
+    line = f"{scheduler.workflow_count} workflows, {scheduler.in_flight_count} tasks in flight"
+    return "; ".join([line, *health.problems, *health.notices, *filter(None, [reload.problem])])

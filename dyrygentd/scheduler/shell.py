@@ -411,6 +411,16 @@ class Scheduler:
         return wire.Health(status=status, version=__version__, problems=[*problems], notices=[*self._notices()])
 
     @property
+    def workflow_count(self) -> int:
+        """Number of unfinished workflows."""
+        return len(self._turns.engine.workflows)
+
+    @property
+    def in_flight_count(self) -> int:
+        """Number of tasks in the broker or at workers."""
+        return self._turns.engine.in_flight_count
+
+    @property
     def stalled_s(self) -> float:
         """For how long there has been work that no turn took up, though it is not the disk that a turn waits for.
 

@@ -583,40 +583,34 @@ class SqliteStore:
 
     async def remember(self, name: str, value: str) -> None:
         """Note something; it is durable when this returns. Raises `StoreUnavailable` if it was not written."""
-        writer = _opened(self._writer)
-        try:
-            with anyio.CancelScope(shield=True):
-                async with self._one_transaction:
-                    await self._refuse_if_gone()
-                    writer = _opened(self._writer)
-                    await writer.execute(_REMEMBER, (name, _utf8(value)))
-                    await writer.commit()
-        except sqlite3.Error as error:
-            self._failures += 1
-            await _roll_back(writer)
-            self._note_damage(error)
-            raise StoreUnavailable(f"cannot write the database '{self._path}': {_words(error)}") from error
+        async with self._transaction() as writer:
+            await writer.execute(_REMEMBER, (name, _utf8(value)))
 
     async def expire(self, before: float, *, limit: int) -> int:
         """Delete the oldest workflows that finished before a time, ``limit`` at most; return how many.
 
         Raises `StoreUnavailable`, then none is deleted.
         """
-        deleted = 0
+        async with self._transaction() as writer:
+            deleted = (await writer.execute(_EXPIRE, (before, json.dumps([*self._kept]), limit))).rowcount
+        self._finished -= deleted
+        return deleted
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+        """Have the writer for a small transaction, which is durable at the end, also if the caller is cancelled meanwhile."""
         with anyio.CancelScope(shield=True):
             async with self._one_transaction:
                 await self._refuse_if_gone()
                 writer = _opened(self._writer)
                 try:
-                    deleted = (await writer.execute(_EXPIRE, (before, json.dumps([*self._kept]), limit))).rowcount
+                    yield writer
                     await writer.commit()
                 except sqlite3.Error as error:
                     self._failures += 1
                     await _roll_back(writer)
                     self._note_damage(error)
                     raise StoreUnavailable(f"cannot write the database '{self._path}': {_words(error)}") from error
-                self._finished -= deleted
-        return deleted
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot."""

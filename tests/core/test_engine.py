@@ -5,6 +5,7 @@ from dyrygentd.core.events import (
     DrainRequested,
     MessagePublished,
     TaskFailed,
+    TaskLost,
     TaskReported,
     TaskSucceeded,
 )
@@ -224,6 +225,25 @@ def test_recovers_from_a_submission_alone(conversation: Conversation) -> None:
     conversation.nodes.clear()
     conversation.crash()
     assert conversation.turn().publish[0].input == b"[]"
+
+
+def test_every_retry_is_counted_under_its_task(conversation: Conversation) -> None:
+    """Whether a task failed or was lost, what is tried again stands under its name as in the sum."""
+    conversation.submit("a! retry=3; b! retry=3 on_lost=retry; c!")
+    conversation.turn(TaskFailed("w/a", "boom"), TaskLost("w/b", "gone"), TaskFailed("w/c", "boom"))
+    by_task = conversation.engine.by_task.view()
+    assert {task: sums["retried"] for task, sums in by_task.items()} == {"tasks.a": 1, "tasks.b": 1, "tasks.c": 0}
+    assert conversation.engine.counters.retried == 2
+
+
+def test_what_waits_is_as_old_as_the_process() -> None:
+    """After a restart nobody is told that nodes have waited since their workflow began."""
+    conversation = Conversation(Limits(in_flight_max=1))
+    conversation.submit("a; b")
+    conversation.now += 500
+    conversation.crash()
+    conversation.now += 3
+    assert conversation.engine.statistics(conversation.now).oldest_ready_s == 3
 
 
 def _engine_with_two() -> tuple[Engine, RunningWorkflow]:

@@ -105,6 +105,18 @@ class VerbRefused(RequestError):
         self.next_step = f"possible are {', '.join(allowed)}" if allowed else ""
 
 
+class NotImportable(RequestError):
+    """An exported workflow cannot be taken in as it is."""
+
+    status = 409
+    code = "not-importable"
+
+    def __init__(self, workflow_id: str, reason: str, *, next_step: str) -> None:
+        super().__init__(f"workflow '{workflow_id}' cannot be imported: {reason}")
+        self.workflow_id = workflow_id
+        self.next_step = next_step
+
+
 class ValueGone(RequestError):
     """A node cannot run again because a value that it takes was let go."""
 

@@ -40,6 +40,7 @@ CATALOGUE: Final = (
     _Entry(_G, "engine", "publish_queue", "dyrygentd_publish_queue_messages", "Durable dispatches that wait for the broker"),
     _Entry(_C, "engine", "turns", "dyrygentd_turns", "Turns of the loop that had work to do"),
     _Entry(_C, "counters", "submitted", "dyrygentd_submissions", "Workflows accepted"),
+    _Entry(_C, "counters", "imported", "dyrygentd_imported_workflows", "Workflows brought from another daemon"),
     _Entry(_C, "counters", "recovered", "dyrygentd_recovered_workflows", "Unfinished workflows read back at start"),
     _Entry(_C, "counters", "dispatched", "dyrygentd_dispatched_tasks", _DISPATCHED),
     _Entry(

@@ -82,7 +82,7 @@ class SortedCommands(Commands):
 
 _SECTIONS: Final = {
     "Look": ("list", "show", "explain", "graph", "events", "export", "stats"),
-    "Submit": ("submit", "lint", "schema", "adopt"),
+    "Submit": ("submit", "import", "lint", "schema", "adopt"),
     "Wait": ("watch", "wait"),
     "Change workflows": ("cancel", "pause", "resume", "retry", "set-priority"),
     "Change nodes": ("hold", "release", "skip", "rerun"),

@@ -100,34 +100,26 @@ def events(session: Session, reference: str | None, follow: bool) -> None:
 @click.option("--definition", "is_definition", is_flag=True, help="Its definition alone, which `submit` takes.")
 @command
 def export(session: Session, reference: str, is_definition: bool) -> None:
-    """Print a workflow as JSON: definition, view, nodes and journal. For its owner and admins, as it has the arguments.
+    """Print a workflow as JSON: definition, states, values and journal. For its owner and admins, as it has the arguments.
 
     \b
     Example: dyrygentctl export 1a2b > ticket.json
+    Example: dyrygentctl export 1a2b | dyrygentctl --socket /run/other.sock import -
     Example: dyrygentctl export 1a2b --definition | dyrygentctl --socket /run/other.sock submit -
     """
     import json
 
-    from dyrygentd import wire
-
     handle = session.handle(reference)
-    definition = handle.definition()
-    if is_definition:
-        # A copy is another workflow: it must neither be taken for this one nor share its tasks' ids.
-        document = json.loads(definition)
-        document.pop("key", None)
-        for node in document["nodes"]:
-            node.pop("task_id", None)
-            node.pop("adopted", None)
-        click.echo(json.dumps(document, ensure_ascii=False))
+    if not is_definition:
+        click.echo(handle.export())
         return
-    everything = {
-        "workflow": json.loads(wire.encode(handle.status(with_result=True))),
-        "nodes": [json.loads(wire.encode(node)) for node in handle.nodes()],
-        "journal": [json.loads(wire.encode(entry)) for entry in handle.journal()],
-        "definition": json.loads(definition),
-    }
-    click.echo(json.dumps(everything, ensure_ascii=False))
+    # A copy is another workflow: it must neither be taken for this one nor share its tasks' ids.
+    document = json.loads(handle.definition())
+    document.pop("key", None)
+    for node in document["nodes"]:
+        node.pop("task_id", None)
+        node.pop("adopted", None)
+    click.echo(json.dumps(document, ensure_ascii=False))
 
 
 def _audit(session: Session, reference: str | None, *, follow: bool) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import click
@@ -75,6 +75,31 @@ def submit(
         control.follow(session, handle)
     elif is_waiting:
         control.wait_for_end(session, handle, timeout_s=None)
+
+
+@main.command("import", short_help="Take over a workflow from another daemon.")
+@click.argument("file", type=click.File("rb"))
+@command
+def take_over(session: Session, file: BinaryIO) -> None:
+    """Take over the workflow in FILE, or - for stdin: what `dyrygentctl export` of another daemon printed.
+
+    It must have finished there, or be paused with nothing in flight. It keeps its id, states, values and journal, and comes
+    paused: cancel it where it came from, then resume it here.
+
+    \b
+    Example: dyrygentctl export 1a2b | dyrygentctl --socket /run/other.sock import -
+    """
+    from dyrygentd import wire
+
+    handle = session.client().take_over(file.read())
+    submitted, view = handle.submitted, handle.status()
+    assert submitted is not None
+    if session.is_json:
+        click.echo(wire.encode(submitted))
+        return
+    click.echo(submitted.id)
+    step = "" if view.is_finished else f"; cancel it where it came from, then `dyrygentctl resume {submitted.id}`"
+    say(f"imported '{submitted.name}', {submitted.tasks} tasks, {view.state}{step}")
 
 
 @main.command()

@@ -80,6 +80,14 @@ class AsyncClient:
         submitted = wire.decode(answer, wire.Submitted)
         return AsyncHandle(self._channel, submitted.id, submitted)
 
+    async def take_over(self, export: bytes) -> "AsyncHandle":
+        """Hand over what `AsyncHandle.export` of another daemon gave; return when this daemon has it on disk.
+
+        A workflow that has not finished must have been paused, with nothing in flight; it comes paused.
+        """
+        submitted = wire.decode(await self._channel.request(forms.importation(export)), wire.Submitted)
+        return AsyncHandle(self._channel, submitted.id, submitted)
+
     async def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
         return wire.decode_view(await self._channel.request(forms.view(reference, with_result=with_result)))
@@ -247,6 +255,10 @@ class AsyncHandle:
     async def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""
         return wire.decode(await self._channel.request(forms.about(self.id, "causes")), wire.Causes)
+
+    async def export(self) -> bytes:
+        """Return all of the workflow as JSON, arguments and values included; `take_over` takes it. For the owner and admins."""
+        return await self._channel.request(forms.about(self.id, "export"))
 
     async def definition(self) -> bytes:
         """Return the definition as JSON, arguments included; `AsyncClient.submit` takes it. For the owner and admins."""

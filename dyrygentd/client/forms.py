@@ -73,6 +73,11 @@ def submission(
     return Ask("POST", f"/{wire.API_VERSION}/workflows", body)
 
 
+def importation(document: bytes) -> Ask:
+    """Return the request that takes in an export."""
+    return Ask("POST", f"/{wire.API_VERSION}/imports", document)
+
+
 def verb(workflow_id: str, word: str, **fields: Any) -> Ask:
     """Return the request for a verb on one workflow."""
     return Ask("POST", workflow_target(workflow_id, word), verb_body(**fields))

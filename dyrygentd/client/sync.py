@@ -69,6 +69,14 @@ class Client:
         submitted = wire.decode(answer, wire.Submitted)
         return Handle(self._connection, submitted.id, submitted)
 
+    def take_over(self, export: bytes) -> "Handle":
+        """Hand over what `Handle.export` of another daemon gave; return when this daemon has it on disk.
+
+        A workflow that has not finished must have been paused, with nothing in flight; it comes paused.
+        """
+        submitted = wire.decode(self._connection.request(forms.importation(export)), wire.Submitted)
+        return Handle(self._connection, submitted.id, submitted)
+
     def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
         return wire.decode_view(self._connection.request(forms.view(reference, with_result=with_result)))
@@ -239,6 +247,10 @@ class Handle:
     def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""
         return wire.decode(self._connection.request(forms.about(self.id, "causes")), wire.Causes)
+
+    def export(self) -> bytes:
+        """Return all of the workflow as JSON, arguments and values included; `take_over` takes it. For the owner and admins."""
+        return self._connection.request(forms.about(self.id, "export"))
 
     def definition(self) -> bytes:
         """Return the definition as JSON, arguments included; `Client.submit` takes it. For the owner and admins."""

@@ -57,6 +57,7 @@ from dyrygentd.core.events import (
     TaskRevoked,
     TaskSucceeded,
     VerbRequested,
+    WorkflowImported,
     WorkflowRecovered,
     WorkflowSubmitted,
 )
@@ -115,6 +116,7 @@ class Counters:
 
     submitted: int = 0
     recovered: int = 0
+    imported: int = 0
     dispatched: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -224,6 +226,8 @@ class Engine:
                 self._submitted(event, now)
             case WorkflowRecovered():
                 self._recovered(event.workflow, now)
+            case WorkflowImported():
+                self._imported(event, now)
             case VerbRequested():
                 self._verb(event, now)
             case DrainRequested():
@@ -592,6 +596,18 @@ class Engine:
         workflow.bound_times(now)
         self.workflows[workflow.workflow_id] = workflow
         self._taken_in(workflow, now)
+
+    def _imported(self, event: WorkflowImported, now: float) -> None:
+        """Take a workflow over with all that is stored of it; one that has finished goes to the store alone."""
+        workflow = event.workflow
+        self.counters.imported += 1
+        self._batch.save_workflows[workflow.workflow_id] = event.record
+        self._batch.save_nodes |= {(workflow.workflow_id, record.node): record for record in event.nodes}
+        self._batch.journal += event.journal
+        if not workflow.state.is_finished:
+            workflow.bound_times(now)
+            self.workflows[workflow.workflow_id] = workflow
+            self._taken_in(workflow, now)
 
     def _taken_in(self, workflow: RunningWorkflow, now: float) -> None:
         """Set up what goes with a workflow that is new here; what it has in flight is watched."""

@@ -3,9 +3,10 @@
 Adapters may repeat themselves, deliver late or contradict each other; the engine sorts that out by task id.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.policy import PLAIN_WORKFLOW, FailureKind, WorkflowPolicy
 from dyrygentd.core.states import NodeState
@@ -39,6 +40,21 @@ class WorkflowRecovered:
     """An unfinished workflow was read back from the store after a restart."""
 
     workflow: RunningWorkflow
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowImported:
+    """Somebody brought a workflow that another daemon had; nothing of it happens anywhere.
+
+    Attributes:
+        workflow: What was rebuilt of the records.
+        record: What is stored of it, with its definition.
+    """
+
+    workflow: RunningWorkflow
+    record: WorkflowRecord
+    nodes: Sequence[NodeRecord]
+    journal: Sequence[JournalEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,5 +186,13 @@ class ReportsRead:
 
 TaskEvent = MessagePublished | MessageRefused | TaskSucceeded | TaskFailed | TaskRevoked | TaskIgnored | TaskLost | TaskReported
 Event = (
-    WorkflowSubmitted | WorkflowRecovered | VerbRequested | DrainRequested | SaveRefused | ClockStepped | ReportsRead | TaskEvent
+    WorkflowSubmitted
+    | WorkflowImported
+    | WorkflowRecovered
+    | VerbRequested
+    | DrainRequested
+    | SaveRefused
+    | ClockStepped
+    | ReportsRead
+    | TaskEvent
 )

@@ -4,8 +4,8 @@ No process is left behind, and each way to leave something has one guard:
 
 - *An interrupt at any moment*: signals raise nothing, they cancel a scope, so that the code between a resource and its release
   is never torn apart. They stay caught until all is cleaned up, so that a second Ctrl-C changes nothing.
-- *This process is killed*: the kernel kills the children (`ChildProcess`). The workers have no pool, so no grandchildren either. Its
-  directory under /tmp stays, as nobody is left to delete it.
+- *This process is killed*: the kernel kills the children (`ChildProcess`). The workers have no pool, so no grandchildren
+  either. Its directory under /tmp stays, as nobody is left to delete it.
 - *A child that does not end*: all are killed. There is nothing here that is worth an orderly end.
 """
 

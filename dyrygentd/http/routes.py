@@ -258,6 +258,24 @@ class Api:
         await self.access.check_owner(_peer(request), await self._scheduler.owner(workflow_id), workflow_id)
         return web.Response(body=await self._scheduler.definition(workflow_id), content_type=JSON)
 
+    async def export_workflow(self, request: web.Request) -> web.StreamResponse:
+        """Answer all that is stored of a workflow. It has arguments and values, so it is for the owner and admins."""
+        workflow_id = await self._resolve(request)
+        await self.access.check_owner(_peer(request), await self._scheduler.owner(workflow_id), workflow_id)
+        return web.Response(body=await self._scheduler.export(workflow_id), content_type=JSON)
+
+    async def import_workflow(self, request: web.Request) -> web.StreamResponse:
+        """Take in an export; answer when it is on disk. It stays whose it was if an admin brings it."""
+        if request.content_type != JSON and "Content-Type" in request.headers:
+            raise UnsupportedMediaType(request.content_type)
+        body, peer = request[_BODY], _peer(request)
+        request[_BODY] = b""
+        imported = await self._in_thread_if_long(lambda: wire.decode_export(body, nodes_max=self.limits.nodes_max), len(body))
+        self.access.check_tasks(imported.definition.graph)
+        is_admin = await self.access.role_of(peer) is Role.ADMIN
+        owner = imported.record.owner if is_admin else peer.user
+        return _json(await self._scheduler.take_over(imported, by=str(peer), owner=owner), status=201)
+
     async def show_nodes(self, request: web.Request) -> web.StreamResponse:
         """Answer a page of the nodes of a workflow, in their order."""
         states = _states(request, NODE_STATE_OF_WORD.keys())
@@ -585,6 +603,23 @@ ROUTES: Final = (
         "Show the definition, arguments included; for the owner and admins",
         Api.show_definition,
         JSON,
+        needs=Role.SUBMIT,
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/export",
+        "Export all of a workflow, arguments and values included; for the owner and admins",
+        Api.export_workflow,
+        wire.ExportDocument,
+        needs=Role.SUBMIT,
+    ),
+    Route(
+        "POST",
+        "/v1/imports",
+        "Take in an export of a workflow that has finished, or is paused with nothing in flight; 201 once it is durable",
+        Api.import_workflow,
+        wire.Submitted,
+        body=wire.ExportDocument,
         needs=Role.SUBMIT,
     ),
     Route(

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import anyio
 
-from dyrygentd import canvas, wire
+from dyrygentd import __version__, canvas, wire
 from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node, standings
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
 from dyrygentd.explain import verdict
 from dyrygentd.ports import Clock, Inspection, Inspector, ReportReader, Selection, Store
-from dyrygentd.scheduler.archive import Archive
+from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.lost import place_of
 from dyrygentd.scheduler.turns import Turns
@@ -96,6 +96,15 @@ class Queries:
         stored = await self._archive.stored(workflow_id)
         assert stored.record.document is not None
         return stored.record.document
+
+    async def export(self, workflow_id: str) -> bytes:
+        """Return all that is stored of a workflow as JSON. Raises `WorkflowNotFound`."""
+        stored, journal, now = await self._archive.stored(workflow_id), await self._store.journal(workflow_id), self._clock.now()
+        assert stored.record.document is not None
+        return await in_thread_if_long(
+            lambda: wire.encode_export(stored.record, stored.nodes, journal, version=__version__, now=now),
+            len(stored.record.document),
+        )
 
     async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""

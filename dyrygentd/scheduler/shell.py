@@ -33,6 +33,7 @@ from typing import Any, Self
 import anyio
 
 from dyrygentd import __version__, canvas, metrics, wire
+from dyrygentd.core.checkpoint import JournalEntry
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import WorkflowRecovered
@@ -130,7 +131,7 @@ class Scheduler:
             post=self._turns.post,
             on_emptied=self._sentinel.replace,
         )
-        self._submissions = Submissions(self._turns, self._store, pools, self.limits, chance=chance)
+        self._submissions = Submissions(self._turns, self._store, self._archive, pools, self.limits, chance=chance)
         self._verbs = Verbs(self._turns, self._store, self._archive, self._submissions, self._listeners, self.limits)
         self._queries = Queries(
             self._turns,
@@ -240,6 +241,27 @@ class Scheduler:
         view = await self.view(workflow_id)
         return wire.Submitted(id=workflow_id, name=view.name, tasks=view.tasks, created=False)
 
+    async def take_over(self, imported: wire.Imported, *, by: str = "", owner: int | None = None) -> wire.Submitted:
+        """Take in a workflow that another daemon had, with its states and values; return when it is on disk.
+
+        One that has not finished comes paused, and `resume` lets it go on.
+
+        Args:
+            imported: What `wire.decode_export` has read.
+            by: Who brings it, for the journal.
+            owner: Number of the user whose workflow it is from now on.
+
+        Raises:
+            NotImportable: It is here already, or goes on where it came from.
+            BadRequest: It contradicts itself.
+            NotAccepting, NotStored: As `submit_definition`.
+        """
+        imported = imported._replace(record=replace(imported.record, owner=owner))
+        record = imported.record
+        entry = JournalEntry(record.workflow_id, self._clock.now(), "import", by, detail=f"it came {record.state}")
+        workflow_id = await self._submissions.take_over(imported, [*imported.journal, entry])
+        return _submitted(workflow_id, imported.definition)
+
     async def perform(self, workflow_id: str, request: Request) -> wire.Changed:
         """Carry out a verb on a workflow or on nodes of it; return when that is on disk.
 
@@ -304,6 +326,10 @@ class Scheduler:
     async def definition(self, workflow_id: str) -> bytes:
         """Return the definition of a workflow as JSON, with its arguments. Raises `WorkflowNotFound`."""
         return await self._queries.definition(workflow_id)
+
+    async def export(self, workflow_id: str) -> bytes:
+        """Return all that is stored of a workflow as JSON, for another daemon's `take_over`. Raises `WorkflowNotFound`."""
+        return await self._queries.export(workflow_id)
 
     async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""

@@ -1,19 +1,22 @@
 """Submissions on their way to the disk, and when none is accepted."""
 
+from collections.abc import Sequence
 from random import Random
 from uuid import UUID
 
 import anyio
 
 from dyrygentd import wire
+from dyrygentd.core.checkpoint import JournalEntry, WorkflowRecord
 from dyrygentd.core.effects import Batch
-from dyrygentd.core.events import VerbRequested, WorkflowSubmitted
+from dyrygentd.core.events import VerbRequested, WorkflowImported, WorkflowSubmitted
 from dyrygentd.core.graph import Definition
+from dyrygentd.core.invariants import check_workflow
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.errors import InvariantBroken, NotAccepting, NotStored, UnknownPool
-from dyrygentd.ports import Store
-from dyrygentd.scheduler.archive import in_thread_if_long
+from dyrygentd.errors import BadRequest, InvariantBroken, NotAccepting, NotImportable, NotStored, UnknownPool
+from dyrygentd.ports import Store, Stored
+from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.scheduler.turns import Turns
 
@@ -21,8 +24,11 @@ from dyrygentd.scheduler.turns import Turns
 class Submissions:
     """Takes definitions in. Guards: a key creates one workflow, however often and however soon it comes again."""
 
-    def __init__(self, turns: Turns, store: Store, pools: Pools, limits: SchedulerLimits, *, chance: Random) -> None:
+    def __init__(
+        self, turns: Turns, store: Store, archive: Archive, pools: Pools, limits: SchedulerLimits, *, chance: Random
+    ) -> None:
         self._chance = chance
+        self._archive = archive
         self._turns = turns
         self._store = store
         self._pools = pools
@@ -55,6 +61,28 @@ class Submissions:
                 workflow_id = known or self._take_in(definition, document, owner)
         await self._wait_durable(workflow_id, is_keyed=definition.key is not None)
         return workflow_id, known is None
+
+    async def take_over(self, imported: wire.Imported, journal: Sequence[JournalEntry]) -> str:
+        """Take in a workflow of another daemon, with its states; return its id when it is on disk.
+
+        Raises:
+            NotImportable, BadRequest, NotAccepting, NotStored, UnknownPool
+        """
+        record, definition = imported.record, imported.definition
+        self.refuse_if_not_accepting(len(definition.graph))
+        self._refuse_unknown_pools(definition)
+        try:
+            workflow = await self._archive.rebuilt(Stored(record, imported.nodes))
+            await in_thread_if_long(lambda: check_workflow(workflow), 100 * len(definition.graph))
+        except Exception as error:
+            # Whatever somebody has written into it must be told to them, and end nothing here.
+            raise BadRequest(f"the export contradicts itself: {error!s:.300}", path="$") from error
+        async with self._key_lock:
+            await self._refuse_if_known(record)
+            event = WorkflowImported(workflow, record, imported.nodes, journal)
+            self._post(record.workflow_id, record.key, event, len(definition.graph))
+        await self._wait_durable(record.workflow_id, is_keyed=True)
+        return record.workflow_id
 
     def refuse_if_not_accepting(self, nodes: int) -> None:
         """Raise `NotAccepting` if no workflow of so many nodes can be taken in now."""
@@ -104,25 +132,39 @@ class Submissions:
 
     def _take_in(self, definition: Definition, document: bytes, owner: int | None) -> str:
         """Put a new workflow into the inbox and return its id. Its key is kept until the disk has it."""
-        self.refuse_if_not_accepting(len(definition.graph))
         workflow_id = str(UUID(int=self._chance.getrandbits(128), version=4))
-        self._submitting[workflow_id] = anyio.Event()
-        if definition.key is not None:
-            self._keys[definition.key] = workflow_id
-        self._turns.post(
-            WorkflowSubmitted(
-                workflow_id=workflow_id,
-                name=definition.name,
-                graph=definition.graph,
-                document=document,
-                key=definition.key,
-                labels=definition.labels,
-                policy=definition.policy,
-                adopted=definition.adopted,
-                owner=owner,
-            )
+        submitted = WorkflowSubmitted(
+            workflow_id=workflow_id,
+            name=definition.name,
+            graph=definition.graph,
+            document=document,
+            key=definition.key,
+            labels=definition.labels,
+            policy=definition.policy,
+            adopted=definition.adopted,
+            owner=owner,
         )
+        self._post(workflow_id, definition.key, submitted, len(definition.graph))
         return workflow_id
+
+    def _post(self, workflow_id: str, key: str | None, event: WorkflowSubmitted | WorkflowImported, nodes: int) -> None:
+        self.refuse_if_not_accepting(nodes)
+        self._submitting[workflow_id] = anyio.Event()
+        if key is not None:
+            self._keys[key] = workflow_id
+        self._turns.post(event)
+
+    async def _refuse_if_known(self, record: WorkflowRecord) -> None:
+        workflow_id, key = record.workflow_id, record.key
+        if workflow_id in self._submitting or self._turns.live(workflow_id) or await self._store.record(workflow_id):
+            raise NotImportable(workflow_id, "it is here already", next_step=f"`dyrygentctl show {workflow_id}`")
+        known = None if key is None else self._keys.get(key) or await self._store.find_key(key)
+        if known is not None:
+            raise NotImportable(
+                workflow_id,
+                f"workflow '{known}' was submitted with the same key '{key}'",
+                next_step=f"`dyrygentctl show {known}`; if both are meant, remove `key` from the export",
+            )
 
     def _refuse_unknown_pools(self, definition: Definition) -> None:
         graph = definition.graph

@@ -11,6 +11,7 @@ from dyrygentd.wire.definitions import (
     parameters_of,
 )
 from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
+from dyrygentd.wire.exports import ExportDocument, Imported, decode_export, encode_export
 from dyrygentd.wire.problems import error_of_problem, problem_of
 from dyrygentd.wire.requests import VerbDocument, request_of
 from dyrygentd.wire.schema import definition_schema
@@ -55,7 +56,9 @@ __all__ = [
     "Causes",
     "Changed",
     "Explanation",
+    "ExportDocument",
     "Health",
+    "Imported",
     "Journal",
     "JournalView",
     "NodeDocument",
@@ -74,10 +77,12 @@ __all__ = [
     "decode",
     "decode_any",
     "decode_definition",
+    "decode_export",
     "decode_view",
     "definition_schema",
     "encode",
     "encode_definition",
+    "encode_export",
     "error_of_problem",
     "outcome_of",
     "parameters_of",

@@ -167,7 +167,7 @@ def test_exported_workflow_can_be_submitted_again(slow_ctl: Ctl) -> None:
     slow_ctl("pause", workflow, "--why", "CHG-42")
     whole = json.loads(slow_ctl("export", workflow).stdout)
     assert (whole["workflow"]["id"], whole["workflow"]["state"]) == (workflow, "paused")
-    assert [node["name"] for node in whole["nodes"]] == ["a", "c"]
+    assert [(node["name"], node["state"]) for node in whole["nodes"]] == [("a", "dispatched")]
     assert whole["journal"][0]["why"] == "CHG-42"
     assert whole["definition"]["nodes"][0]["args"] == [1, {"b": None}]
     definition = slow_ctl("export", workflow, "--definition").stdout
@@ -175,7 +175,33 @@ def test_exported_workflow_can_be_submitted_again(slow_ctl: Ctl) -> None:
     assert again != workflow
     copy = json.loads(slow_ctl("export", again).stdout)
     assert copy["definition"]["nodes"][0]["args"] == [1, {"b": None}]
-    assert copy["nodes"][0]["task_id"] != whole["nodes"][0]["task_id"]
+    assert copy["definition"]["nodes"][0]["task_id"] != whole["definition"]["nodes"][0]["task_id"]
+
+
+def test_a_workflow_moves_to_another_daemon(ctl: Ctl, slow_ctl: Ctl) -> None:
+    """What is paused, with nothing in flight, comes along as it stands, and goes on there."""
+    workflow = submit(slow_ctl, {"name": "a", "gate": True}, {"name": "b", "after": ["a"], "args": [5]}, key="ticket")
+    refused = ctl("import", "-", input=slow_ctl("export", workflow).stdout)
+    assert refused.exit_code == 1
+    assert "it was running when it was exported" in refused.stderr
+    slow_ctl("pause", workflow)
+    taken = ctl("import", "-", input=slow_ctl("export", workflow).stdout)
+    assert taken.stdout == f"{workflow}\n"
+    assert (
+        taken.stderr == f"imported 'sum', 2 tasks, paused; cancel it where it came from, then `dyrygentctl resume {workflow}`\n"
+    )
+    assert slow_ctl("cancel", workflow).exit_code == 0
+    ctl("resume", workflow)
+    ctl("release", workflow, "a")
+    assert ctl("wait", workflow).exit_code == 0
+    assert [json.loads(line)["verb"] for line in ctl("events", "--json").stdout.splitlines()] == [
+        "pause",
+        "import",
+        "resume",
+        "release",
+    ]
+    assert "it is here already" in ctl("import", "-", input=slow_ctl("export", workflow).stdout).stderr
+    assert ctl("import", "nowhere.json").exit_code == 2
 
 
 def test_paused_workflow_tells_who_did_it(slow_ctl: Ctl) -> None:

@@ -163,7 +163,7 @@ def daemon(short_tmp: Path) -> Iterator[Daemon]:
 @pytest.fixture
 def holding(short_tmp: Path) -> Iterator[Daemon]:
     """A daemon whose results are held back until `Daemon.let_go`."""
-    with Daemon(short_tmp / "d.sock", holds=True) as running:
+    with Daemon(short_tmp / "holding.sock", holds=True) as running:
         yield running
 
 

@@ -1,0 +1,219 @@
+"""A workflow as a document of its own: definition, states, values and journal, for a ticket or for another daemon."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from msgspec import Raw, Struct, structs
+
+from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.graph import Definition
+from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, WorkflowState
+from dyrygentd.errors import BadRequest, NotImportable
+from dyrygentd.wire.definitions import decode_definition, encode_definition
+from dyrygentd.wire.encoding import decode, encode
+from dyrygentd.wire.views import JournalView, view_of_entry
+
+EXPORT_VERSION: Final = 1
+
+
+class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The workflow itself, as it was stored.
+
+    Attributes:
+        result: The JSON text of its result.
+        run: How often it was set running again after a cancel.
+    """
+
+    id: str
+    name: str
+    state: WorkflowState
+    created_at: float
+    key: str | None = None
+    labels: dict[str, str] = {}
+    finished_at: float | None = None
+    counts: dict[str, int] | None = None
+    result: str | None = None
+    error: str = ""
+    priority: int = 0
+    run: int = 0
+    deadline_at: float = 0.0
+    is_stopped: bool = False
+    owner: int | None = None
+
+
+class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A node that is not waiting, or was not for a while, as it was stored.
+
+    Attributes:
+        value: The JSON text of its value, if it is kept for nodes that are to take it.
+        blocked_by: Name of the node to blame.
+    """
+
+    name: str
+    state: str
+    attempt: int = 0
+    dispatched_at: float = 0.0
+    finished_at: float = 0.0
+    held_until: float = 0.0
+    blocked_by: str | None = None
+    error: str = ""
+    value: str | None = None
+    reason: str = ""
+    is_on_hold: bool = False
+    failures: int = 0
+    polling_since: float = 0.0
+    cause: str = ""
+    late: str = ""
+    is_stale: bool = False
+
+
+class ExportDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """All of a workflow. Times are Unix seconds.
+
+    Attributes:
+        export: Version of this form.
+        dyrygentd: Version of the daemon that wrote it.
+        definition: As it was submitted, with the ids of its tasks.
+    """
+
+    export: int
+    workflow: ExportedWorkflow
+    definition: Raw
+    nodes: list[ExportedNode] = []
+    journal: list[JournalView] = []
+    dyrygentd: str = ""
+    exported_at: float = 0.0
+
+
+class _Named(Struct):
+    name: str
+
+
+class _Definition(Struct):
+    """Of a stored definition the names, which all nodes have there."""
+
+    nodes: list[_Named]
+
+
+class Imported(NamedTuple):
+    """What an export holds, in the forms of the core."""
+
+    record: WorkflowRecord
+    nodes: list[NodeRecord]
+    journal: list[JournalEntry]
+    definition: Definition
+
+
+def encode_export(
+    record: WorkflowRecord, nodes: Iterable[NodeRecord], journal: Sequence[JournalEntry], *, version: str, now: float
+) -> bytes:
+    """Write all that is stored of a workflow as JSON."""
+    assert record.document is not None
+    names = [node.name for node in decode(record.document, _Definition).nodes]
+    document = ExportDocument(
+        export=EXPORT_VERSION,
+        dyrygentd=version,
+        exported_at=now,
+        workflow=ExportedWorkflow(
+            id=record.workflow_id,
+            result=_text(record.result),
+            **{name: getattr(record, name) for name in _SAME if name != "labels"},
+            labels=dict(record.labels),
+        ),
+        nodes=[
+            ExportedNode(
+                name=names[node.node],
+                blocked_by=None if node.blocked_by is None else names[node.blocked_by],
+                value=_text(node.value),
+                **{name: getattr(node, name) for name in _SAME_OF_NODE},
+            )
+            for node in nodes
+        ],
+        journal=[view_of_entry(entry) for entry in journal],
+        definition=Raw(record.document),
+    )
+    return encode(document)
+
+
+def decode_export(body: bytes, *, nodes_max: int) -> Imported:
+    """Read an export.
+
+    Raises:
+        BadRequest: It is none, or contradicts itself.
+        NotImportable: It is that of a workflow which goes on where it came from.
+        DefinitionError: Its definition cannot be run.
+    """
+    document = decode(body, ExportDocument)
+    if document.export != EXPORT_VERSION:
+        raise BadRequest(f"export version {document.export} is unknown, this daemon reads {EXPORT_VERSION}", path="$.export")
+    workflow = document.workflow
+    definition = decode_definition(bytes(document.definition), nodes_max=nodes_max, has_good_options=False)
+    nodes = [_node_record(workflow.id, node, definition) for node in document.nodes]
+    _refuse_if_it_goes_on(workflow, nodes, definition)
+    if workflow.state.is_finished != (workflow.finished_at is not None):
+        raise BadRequest(f"the workflow is {workflow.state}, which does not fit its end", path="$.workflow.finished_at")
+    record = WorkflowRecord(
+        workflow_id=workflow.id,
+        result=_bytes(workflow.result, "$.workflow.result"),
+        document=encode_definition(definition),
+        task_count=definition.graph.task_count,
+        **{name: getattr(workflow, name) for name in _SAME},
+    )
+    journal = [
+        JournalEntry(workflow.id, entry.at, entry.verb, entry.by, entry.why, tuple(entry.nodes), entry.count, entry.detail)
+        for entry in document.journal
+    ]
+    return Imported(record, nodes, journal, replace(definition, key=workflow.key, name=workflow.name))
+
+
+def _refuse_if_it_goes_on(workflow: ExportedWorkflow, nodes: Iterable[NodeRecord], definition: Definition) -> None:
+    """Raise `NotImportable` unless nothing of the workflow happens anywhere, so that nothing is sent twice."""
+    if not workflow.state.is_finished and workflow.state is not WorkflowState.PAUSED:
+        raise NotImportable(
+            workflow.id,
+            f"it was {workflow.state} when it was exported, and would run in two places",
+            next_step=f"where it came from: `dyrygentctl pause {workflow.id}`, wait for what is in flight, and export it again",
+        )
+    for node in nodes:
+        if NODE_STATE_OF_WORD[node.state] in IN_FLIGHT:
+            raise NotImportable(
+                workflow.id,
+                f"node '{definition.graph.names[node.node]}' was in flight when it was exported",
+                next_step="wait there until nothing is in flight, or give it up, and export it again",
+            )
+
+
+def _node_record(workflow_id: str, node: ExportedNode, definition: Definition) -> NodeRecord:
+    number = definition.graph.number(node.name)
+    blamed = None if node.blocked_by is None else definition.graph.number(node.blocked_by)
+    for name, found in ((node.name, number), (node.blocked_by, blamed)):
+        if name is not None and found is None:
+            raise BadRequest(f"the definition has no node '{name}'", path="$.nodes")
+    if node.state not in NODE_STATE_OF_WORD:
+        raise BadRequest(f"node '{node.name}' is '{node.state}', which is no state", path="$.nodes")
+    assert number is not None
+    fields: dict[str, Any] = {name: getattr(node, name) for name in _SAME_OF_NODE}
+    return NodeRecord(workflow_id, number, blocked_by=blamed, value=_bytes(node.value, "$.nodes"), **fields)
+
+
+def _text(content: bytes | None) -> str | None:
+    return None if content is None else content.decode()
+
+
+def _bytes(text: str | None, path: str) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"a value is no JSON text: {error}", path=path) from None
+    return text.encode()
+
+
+#: Fields that have the same name and form here and in the records of the core.
+_SAME: Final = tuple(field.name for field in structs.fields(ExportedWorkflow) if field.name not in ("id", "result"))
+_SAME_OF_NODE: Final = tuple(
+    field.name for field in structs.fields(ExportedNode) if field.name not in ("name", "blocked_by", "value")
+)

@@ -1,0 +1,147 @@
+"""A workflow moves to another daemon: everything of it comes along, nothing runs twice, and nonsense is refused."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dyrygentd import wire
+from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.errors import BadRequest, NotImportable, UnknownPool, WorkflowNotFound
+from dyrygentd.scheduler import Scheduler
+from dyrygentd.store.sqlite import SqliteStore
+from dyrygentd.testing import FakeBroker
+from tests.scheduler.support import definition, limits, published, scheduler, until
+
+pytestmark = pytest.mark.anyio
+
+_TASKS: Mapping[str, Callable[..., object]] = {
+    "tasks.a": lambda: [1, 2],
+    "tasks.b": lambda value: [*value, 3],
+    "tasks.bad": lambda *_: 1 // 0,
+}
+
+
+async def _paused(running: Scheduler, broker: FakeBroker, text: str = "a!; b < a; c! < b", **options: Any) -> str:
+    """Submit, let what goes at once end, and pause before the rest."""
+    submitted = await running.submit_definition(definition(text, **options), owner=7)
+    await until(lambda: len(broker._held) > 0)
+    await running.perform(submitted.id, Request(Verb.PAUSE, by="anna", why="host goes"))
+    broker.let_go()
+    await until(lambda: running.in_flight_count == 0)
+    await running._turns.settle()
+    return submitted.id
+
+
+def _read(export: bytes) -> wire.Imported:
+    return wire.decode_export(export, nodes_max=1000)
+
+
+async def test_a_paused_workflow_goes_on_elsewhere(tmp_path: Path) -> None:
+    """Id, states, values, journal, key and labels come along; the rest runs there, with the values of what ran here."""
+    here, there = FakeBroker(_TASKS, holds=True), FakeBroker(_TASKS)
+    async with scheduler(here) as source:
+        moved = await _paused(source, here, key="k", labels={"site": "x"}, name="replace disk")
+        export = await source.export(moved)
+    store = SqliteStore(tmp_path / "there.db")
+    async with scheduler(there, store) as target:
+        submitted = await target.take_over(_read(export), by="bert", owner=9)
+        assert (submitted.id, submitted.name, submitted.tasks) == (moved, "replace disk", 3)
+        view = await target.view(moved)
+        assert (view.state, view.key, view.labels, view.owner) == ("paused", "k", {"site": "x"}, 9)
+        assert view.counts == {"succeeded": 1, "ready": 1, "waiting": 1}
+        verbs = [(entry.verb, entry.by, entry.why) for entry in (await target.journal(moved)).entries]
+        assert verbs == [("pause", "anna", "host goes"), ("import", "bert", "")]
+        assert published(there) == []
+    # It is on disk: the next process has it as well.
+    async with scheduler(there, SqliteStore(tmp_path / "there.db")) as target:
+        await target.perform(moved, Request(Verb.RESUME))
+        assert (await target.wait(moved)).state == "succeeded"
+        assert published(there) == ["b", "c"]
+        assert there.published[0].input == b"[1, 2]"
+
+
+async def test_a_finished_workflow_becomes_history_there() -> None:
+    """One that has ended is shown as it ended, and can be retried there."""
+    here, there = FakeBroker(_TASKS), FakeBroker(_TASKS)
+    async with scheduler(here) as source, scheduler(there) as target:
+        handle = await source.submit(definition("a!; bad < a; c! < bad"))
+        ended = await handle.wait()
+        assert ended.state == "failed"
+        await target.take_over(_read(await source.export(handle.id)))
+        view = await target.view(handle.id)
+        assert (view.state, view.counts, view.finished_at) == (
+            "failed",
+            {"succeeded": 1, "failed": 1, "blocked": 1},
+            (await source.view(handle.id)).finished_at,
+        )
+        node = await target.node(handle.id, "bad")
+        assert node.error == "ZeroDivisionError: integer division or modulo by zero"
+        assert target.workflow_count == 0
+        await target.perform(handle.id, Request(Verb.RETRY))
+        await target.wait(handle.id)
+        assert published(there) == ["bad"]
+        assert there.published[0].input == b"[1, 2]"
+
+
+async def test_what_goes_on_where_it_came_from_is_refused() -> None:
+    """A workflow that runs, or has something in flight, would run in two places."""
+    here = FakeBroker(_TASKS, holds=True)
+    async with scheduler(here) as source:
+        handle = await source.submit(definition("a!; b < a"))
+        await until(lambda: source.in_flight_count == 1)
+        with pytest.raises(NotImportable, match="it was running") as running:
+            _read(await source.export(handle.id))
+        assert f"dyrygentctl pause {handle.id}" in running.value.next_step
+        await source.perform(handle.id, Request(Verb.PAUSE))
+        with pytest.raises(NotImportable, match="node 'a' was in flight"):
+            _read(await source.export(handle.id))
+        with pytest.raises(WorkflowNotFound):
+            await source.export("nonsense")
+
+
+async def test_the_same_workflow_comes_once() -> None:
+    """Neither its id nor its key may be here already, so an import that was answered too late is found by repeating it."""
+    here, there = FakeBroker(_TASKS, holds=True), FakeBroker(_TASKS, holds=True)
+    async with scheduler(here) as source, scheduler(there) as target:
+        first = _read(await source.export(await _paused(source, here)))
+        await target.take_over(first)
+        with pytest.raises(NotImportable, match="it is here already"):
+            await target.take_over(first)
+        keyed = _read(await source.export(await _paused(source, here, key="k")))
+        other = await target.submit(definition("a!", key="k"))
+        with pytest.raises(NotImportable, match=f"workflow '{other.id}' was submitted with the same key 'k'"):
+            await target.take_over(keyed)
+        pooled = definition("a!; b! < a pool=p")
+        async with scheduler(FakeBroker(_TASKS, holds=True), limits=limits(pools={"p": 1})) as third:
+            handle = await third.submit(pooled)
+            await handle.cancel()
+            with pytest.raises(UnknownPool):
+                await target.take_over(_read(await third.export(handle.id)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda it: it.update(export=2), "export version 2 is unknown"),
+        (lambda it: it.update(what=1), "unknown field"),
+        (lambda it: it["nodes"][0].update(name="zz"), "no node 'zz'"),
+        (lambda it: it["nodes"][0].update(state="happy"), "'happy', which is no state"),
+        (lambda it: it["nodes"][0].update(value="{"), "no JSON text"),
+        (lambda it: it["workflow"].update(state="succeeded"), "does not fit its end"),
+        (lambda it: it["workflow"].update(state="succeeded", finished_at=5.0), "contradicts itself"),
+        (lambda it: it["nodes"].append(it["nodes"][0]), "contradicts itself"),
+        (lambda it: it["nodes"][0].update(reason="nonsense", state="held"), "contradicts itself"),
+    ],
+)
+async def test_an_export_that_somebody_has_changed_is_refused(change: Any, words: str) -> None:
+    """What contradicts itself must not get into the database, where it would end others' work."""
+    here = FakeBroker(_TASKS, holds=True)
+    async with scheduler(here) as source, scheduler(FakeBroker()) as target:
+        document = json.loads(await source.export(await _paused(source, here)))
+        change(document)
+        with pytest.raises(BadRequest, match=words):
+            await target.take_over(_read(json.dumps(document).encode()))
+        assert target.workflow_count == 0

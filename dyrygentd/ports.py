@@ -44,6 +44,21 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """Which finished workflows are kept.
+
+    Attributes:
+        succeeded_since: Those that succeeded, and ended at this Unix time or later.
+        others_since: The same for those that failed or were cancelled.
+        bytes_max: All of them as long as the database does not use more; 0 for no bound.
+    """
+
+    succeeded_since: float = 0.0
+    others_since: float = 0.0
+    bytes_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Which workflows a listing wants, newest first.
 
@@ -288,8 +303,8 @@ class Store(Protocol):
     async def remember(self, name: str, value: str) -> None:
         """Note something about the world outside; it is durable when this returns. Raises `StoreUnavailable`."""
 
-    async def expire(self, before: float, *, limit: int) -> int:
-        """Delete the oldest workflows that finished before a time, ``limit`` at most; return how many.
+    async def expire(self, retention: Retention, *, limit: int) -> int:
+        """Delete the oldest finished workflows that are not to be kept any more, ``limit`` at most; return how many.
 
         Raises `StoreUnavailable`, then none is deleted.
         """

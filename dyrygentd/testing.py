@@ -27,6 +27,7 @@ from dyrygentd.core.events import (
     TaskSucceeded,
 )
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, StoreUnavailable
 from dyrygentd.ports import (
     JOURNAL_MAX,
@@ -37,6 +38,7 @@ from dyrygentd.ports import (
     Listed,
     QueueFacts,
     ReportsStatistics,
+    Retention,
     Selection,
     Stored,
     StoreStatistics,
@@ -162,16 +164,22 @@ class MemoryStore:
             raise StoreUnavailable(self.broken)
         self._notes[name] = value
 
-    async def expire(self, before: float, *, limit: int) -> int:
-        """Delete the oldest workflows that finished before a time."""
+    async def expire(self, retention: Retention, *, limit: int) -> int:
+        """Delete the oldest finished workflows that are not to be kept any more."""
         if self.broken:
             raise StoreUnavailable(self.broken)
-        ended = [(record.finished_at, name) for name, record in self._workflows.items() if record.finished_at is not None]
-        expired = [name for finished_at, name in sorted(ended) if finished_at < before][:limit]
+        since = {WorkflowState.SUCCEEDED: retention.succeeded_since}
+        is_full = (
+            retention.bytes_max and sum(len(each.document or b"") for each in self._workflows.values()) > retention.bytes_max
+        )
+        ended = sorted(
+            (each.finished_at, name, each.state) for name, each in self._workflows.items() if each.finished_at is not None
+        )
+        expired = [name for at, name, state in ended if is_full or at < since.get(state, retention.others_since)][:limit]
         for name in expired:
             del self._workflows[name]
             self._journal.pop(name, None)
-        self._nodes = {place: row for place, row in self._nodes.items() if place[0] not in expired}
+            self._nodes.pop(name, None)
         return len(expired)
 
     def statistics(self) -> StoreStatistics:

@@ -143,6 +143,10 @@ class Configuration:
     value_bytes_max: int = _setting(Limits().value_bytes_max, "Bytes of one value passed from task to task.")
     history_max: int = _setting(HISTORY_MAX, "Finished workflows to keep.")
     history_days: float = _setting(0.0, "Days for which finished workflows are kept, as far as there is room. 0: no bound.")
+    history_failed_days: float = _setting(0.0, "Days for those that failed or were cancelled. 0: as `history_days`.")
+    history_bytes_max: int = _setting(
+        0, "Bytes of the database in use, unfinished workflows included, beyond which the oldest finished ones go. 0: no bound."
+    )
     drain_timeout_s: float = _setting(5.0, "Seconds to wait, when stopping, for tasks in flight. None is lost if it is short.")
     log_level: str = _setting("info", "What to log.", choices=LOG_LEVELS)
     log_format: str = _setting("text", "How to log.", choices=FORMATS)
@@ -159,7 +163,16 @@ class Configuration:
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
-        for name in ("history_max", "history_days", "drain_timeout_s", "late_watch_s", "lost_after_s", "lost_confirm_s"):
+        for name in (
+            "history_max",
+            "history_days",
+            "history_failed_days",
+            "history_bytes_max",
+            "drain_timeout_s",
+            "late_watch_s",
+            "lost_after_s",
+            "lost_confirm_s",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 0 or more")
         _socket_mode(self.socket_mode)
@@ -179,6 +192,8 @@ class Configuration:
             lost_after_s=self.lost_after_s,
             lost_confirm_s=self.lost_confirm_s,
             history_s=86400 * self.history_days,
+            history_failed_s=86400 * self.history_failed_days,
+            history_bytes_max=self.history_bytes_max,
             pools=self.pools,
             queue_limits=self.queue_limits,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dyrygentd.core.engine import Limits
+from dyrygentd.ports import Retention
 
 #: Seconds between two tries to save or to publish: short enough for an operator, long enough not to burn a core.
 RETRY_FIRST_S: Final = 0.2
@@ -28,6 +29,8 @@ class SchedulerLimits:
         lost_after_s: How long a task is in flight before it is looked for; 0 for never.
         lost_confirm_s: How long it must not be found anywhere before it is taken for lost.
         history_s: How long finished workflows are kept; 0 for as long as there is room in the history.
+        history_failed_s: The same for those that failed or were cancelled; 0 for as long as the others.
+        history_bytes_max: Bytes that the database may use before the oldest of them are dropped; 0 for no bound.
         pools: ``{name or pattern: size}``: tasks in flight of the nodes that name the pool; each name that fits a pattern is a
             pool of its own.
         queue_limits: ``{queue: tasks in flight}``.
@@ -44,8 +47,21 @@ class SchedulerLimits:
     lost_after_s: float = 60.0
     lost_confirm_s: float = 30.0
     history_s: float = 0.0
+    history_failed_s: float = 0.0
+    history_bytes_max: int = 0
     pools: Mapping[str, int] = field(default_factory=dict)
     queue_limits: Mapping[str, int] = field(default_factory=dict)
+
+    def retention(self, now: float) -> Retention | None:
+        """Return which finished workflows are kept; None if the history has a bound on their number alone."""
+        if not (self.history_s or self.history_failed_s or self.history_bytes_max):
+            return None
+        others_s = self.history_failed_s or self.history_s
+        return Retention(
+            succeeded_since=now - self.history_s if self.history_s else 0.0,
+            others_since=now - others_s if others_s else 0.0,
+            bytes_max=self.history_bytes_max,
+        )
 
 
 #: Seconds that one transaction may take before the disk is called slow.

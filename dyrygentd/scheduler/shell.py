@@ -192,7 +192,7 @@ class Scheduler:
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
             tasks.start_soon(self._turns.log_slowness, name="dyrygentd slow disk")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
-            if self.limits.history_s:
+            if self.limits.retention(self._started_at) is not None:
                 tasks.start_soon(self._expire, name="dyrygentd expire")
             if self._lost is not None:
                 tasks.start_soon(self._lost.run, name="dyrygentd lost tasks")
@@ -483,12 +483,12 @@ class Scheduler:
             logger.info("recovered %d unfinished workflows in %.1f s: %r", count, self._recovered_s, engine)
 
     async def _expire(self) -> None:
-        """Delete finished workflows that are older than they are to be kept, a few at a time, so that nothing waits for it."""
-        while True:
+        """Delete finished workflows that are not to be kept any more, a few at a time, so that nothing waits for it."""
+        while (retention := self.limits.retention(self._clock.now())) is not None:
             deleted = 0
             with suppress(OutsideError):
                 # Whether the database can be written is told by the turns.
-                deleted = await self._store.expire(self._clock.now() - self.limits.history_s, limit=_EXPIRED_AT_ONCE)
+                deleted = await self._store.expire(retention, limit=_EXPIRED_AT_ONCE)
             await anyio.sleep(_EXPIRE_PAUSE_S if deleted == _EXPIRED_AT_ONCE else _EXPIRE_EVERY_S)
 
     async def _revoke_again(self) -> None:

@@ -33,6 +33,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -48,7 +49,7 @@ import anyio.to_thread
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
-from dyrygentd.ports import JOURNAL_MAX, Listed, Selection, Stored, StoreStatistics
+from dyrygentd.ports import JOURNAL_MAX, Listed, Retention, Selection, Stored, StoreStatistics
 from dyrygentd.store.migrations import APPLICATION_ID, VERSION, migrate, version_of
 
 logger = logging.getLogger("dyrygentd.store")
@@ -103,14 +104,16 @@ _PRUNE = """
         ORDER BY finished_at LIMIT ?
     )
 """
-
-
+#: The first condition follows from the second, and is one that the index on the ends helps with.
 _EXPIRE = """
     DELETE FROM workflows WHERE seq IN (
-        SELECT seq FROM workflows WHERE finished_at < ? AND id NOT IN (SELECT value FROM json_each(?))
-        ORDER BY finished_at LIMIT ?
+        SELECT seq FROM workflows WHERE finished_at < max(?1, ?2)
+            AND finished_at < CASE state WHEN 'succeeded' THEN ?1 ELSE ?2 END
+            AND id NOT IN (SELECT value FROM json_each(?3))
+        ORDER BY finished_at LIMIT ?4
     )
 """
+_USED_BYTES = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 
 
 class SqliteStore:
@@ -586,13 +589,17 @@ class SqliteStore:
         async with self._transaction() as writer:
             await writer.execute(_REMEMBER, (name, _utf8(value)))
 
-    async def expire(self, before: float, *, limit: int) -> int:
-        """Delete the oldest workflows that finished before a time, ``limit`` at most; return how many.
+    async def expire(self, retention: Retention, *, limit: int) -> int:
+        """Delete the oldest finished workflows that are not to be kept any more, ``limit`` at most; return how many.
 
         Raises `StoreUnavailable`, then none is deleted.
         """
+        since = retention.succeeded_since, retention.others_since
         async with self._transaction() as writer:
-            deleted = (await writer.execute(_EXPIRE, (before, json.dumps([*self._kept]), limit))).rowcount
+            if retention.bytes_max:
+                ((used_bytes,),) = await writer.execute_fetchall(_USED_BYTES)
+                since = (math.inf, math.inf) if used_bytes > retention.bytes_max else since
+            deleted = (await writer.execute(_EXPIRE, (*since, json.dumps([*self._kept]), limit))).rowcount
         self._finished -= deleted
         return deleted
 

@@ -1,5 +1,6 @@
 """What every store promises, see `dyrygentd.ports.Store`."""
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
-from dyrygentd.ports import JOURNAL_MAX, Selection, Store, Stored
+from dyrygentd.ports import JOURNAL_MAX, Retention, Selection, Store, Stored
 from tests.contracts.adapters import StoreSetup
 from tests.store.records import finished, node, workflow
 
@@ -266,16 +267,43 @@ async def test_old_workflows_expire(stores: StoreSetup, store: Store) -> None:
         await store.save([workflow(f"w{number}")], [node(f"w{number}", 0)])
         await store.save([finished(workflow(f"w{number}"), finished_at=1000.0 + number)], [])
     await store.save([workflow("running", created_at=1.0)], [node("running", 0)])
-    assert await store.expire(1003.0, limit=2) == 2
+    young = Retention(1003.0, 1003.0)
+    assert await store.expire(Retention(), limit=2) == 0
+    assert await store.expire(young, limit=2) == 2
     assert await store.record("w0") is None
     assert await store.record("w1") is None
-    assert await store.expire(1003.0, limit=2) == 1
-    assert await store.expire(1003.0, limit=2) == 0
+    assert await store.expire(young, limit=2) == 1
+    assert await store.expire(young, limit=2) == 0
     store = await _reopened(stores, store)
     kept = [row.record.workflow_id for row in await store.list(Selection())]
     assert kept == ["running", "w4", "w3"]
     assert await store.load("w2") is None
     await store.close()
+
+
+async def test_what_failed_may_be_kept_longer(store: Store) -> None:
+    """People come back to failures; what succeeded is of interest for a shorter time."""
+    for number, state in enumerate((WorkflowState.SUCCEEDED, WorkflowState.FAILED, WorkflowState.CANCELLED)):
+        await store.save([workflow(f"w{number}")], [])
+        await store.save([finished(workflow(f"w{number}"), finished_at=1000.0 + number, state=state)], [])
+    assert await store.expire(Retention(succeeded_since=1100.0, others_since=1002.0), limit=9) == 2
+    assert await _listed(store, Selection()) == ["w2"]
+
+
+async def test_a_full_database_drops_the_oldest(store: Store) -> None:
+    """Beyond its bound in bytes the database keeps what has not finished, and the youngest of the rest that fit."""
+    for number in range(5):
+        document = random.Random(number).randbytes(400_000).hex().encode()
+        await store.save([workflow(f"w{number}", document=document)], [])
+        await store.save([finished(workflow(f"w{number}", document=document), finished_at=1000.0 + number)], [])
+    await store.save([workflow("running", document=document)], [])
+    bound = Retention(bytes_max=2_000_000)
+    while await store.expire(bound, limit=1):
+        pass
+    kept = await _listed(store, Selection())
+    assert kept[0] == "running"
+    # How many fit is the store's affair.
+    assert kept[1:] in (["w4"], ["w4", "w3"], ["w4", "w3", "w2"])
 
 
 # --- what verbs need ------------------------------------------------------------------------------------------------

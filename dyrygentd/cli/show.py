@@ -200,6 +200,7 @@ def _node(node: "wire.NodeView", handle: "Handle") -> str:
             "state": render.state(node.state),
             "kind": node.kind,
             "task": render.visible(node.task or ""),
+            "arguments": render.visible(node.arguments or ""),
             "task id": render.visible(node.task_id or ""),
             "attempt": node.attempt or "",
             "next attempt": render.moment(node.held_until) if is_retrying else "",

@@ -5,6 +5,7 @@ Each field of `Configuration` is the one definition of its TOML key, its variabl
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -81,6 +82,29 @@ class Names(tuple[str, ...]):
         return ",".join(self)
 
 
+class Patterns(tuple[str, ...]):
+    """Regular expressions; as text one a line, since they may hold any character."""
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, given: Any) -> "Patterns":
+        """Read a list of TOML, or text. Raises `ValueError`."""
+        if isinstance(given, str):
+            given = [line for line in given.splitlines() if line]
+        if not isinstance(given, list | tuple) or not all(isinstance(pattern, str) for pattern in given):
+            raise ValueError
+        for pattern in given:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
+        return cls(given)
+
+    def __str__(self) -> str:
+        return "\n".join(self)
+
+
 def _pair(text: str) -> tuple[str, int]:
     name, equals, number = text.rpartition("=")
     if not equals:
@@ -114,6 +138,12 @@ class Configuration:
     readers: Names = _setting(Names(["*"]), "Those who see all workflows; * is all who may connect.", metavar="NAME,…")
     tasks: Names = _setting(Names(["*"]), "Names of tasks that may be submitted; * and ? fit anything.", metavar="PATTERN,…")
     tasks_denied: Names = _setting(Names(), "Names of tasks that may not, whatever `tasks` says.", metavar="PATTERN,…")
+    redact: Patterns = _setting(
+        Patterns(),
+        "What errors of tasks and shown arguments must not hold; what it finds, or the group in it, becomes ****. Passwords in"
+        " URLs and values called password, secret, token or key always do.",
+        metavar="REGEX",
+    )
     listen: str | None = _setting(None, "Serve /metrics, health and read-only views on TCP.", metavar="HOST:PORT")
     in_flight_max: int = _setting(Limits().in_flight_max, "Tasks in the broker or at workers at one time.")
     pools: Sizes = _setting(
@@ -196,6 +226,7 @@ class Configuration:
             history_bytes_max=self.history_bytes_max,
             pools=self.pools,
             queue_limits=self.queue_limits,
+            redact=self.redact,
         )
 
     @property
@@ -356,7 +387,7 @@ def _converted(name: str, value: Any, origin: str) -> Any:
             value = kind(value)
         if kind is float and isinstance(value, int):
             value = float(value)
-        if kind is Sizes or kind is Names:
+        if kind in (Sizes, Names, Patterns):
             try:
                 value = kind.read(value)
             except ValueError as error:
@@ -375,6 +406,7 @@ def _converted(name: str, value: Any, origin: str) -> Any:
 
 
 _KIND_WORDS: Final = {
+    Patterns: "a list of regular expressions, or text with one a line",
     Names: "a list of names, or text such as 'anna,@ops'",
     Sizes: "a table of names and sizes of 1 or more, or text such as 'drain@*=2,io=4'",
     int: "a whole number",

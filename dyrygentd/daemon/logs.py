@@ -34,6 +34,8 @@ def set_up(level: str, form: str = "text") -> None:
     handler.addFilter(_is_news)
     handler.addFilter(Flood(handler.handle))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # It logs each statement with its values, which are the arguments and results of tasks.
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -143,9 +143,15 @@ class Access:
             )
         return role
 
+    async def may_control(self, peer: Peer, owner: int | None) -> bool:
+        """Tell whether a peer may control a workflow of this owner, and see what is in it."""
+        role = await self.role_of(peer)
+        return role is Role.ADMIN or (role is Role.SUBMIT and peer.user is not None and owner == peer.user)
+
     async def check_owner(self, peer: Peer, owner: int | None, workflow_id: str) -> None:
         """Raise `Forbidden` unless a peer may control this workflow."""
-        if await self.check(peer, Role.SUBMIT) < Role.ADMIN and owner != peer.user:
+        await self.check(peer, Role.SUBMIT)
+        if not await self.may_control(peer, owner):
             whose = "has no known owner" if owner is None else f"belongs to {name_of(owner)}"
             raise Forbidden(
                 f"workflow '{workflow_id}' {whose}, and {peer} controls their own only",

@@ -285,9 +285,11 @@ class Api:
         return _json(await self._scheduler.nodes(workflow_id, states=states, after=after, limit=limit))
 
     async def show_node(self, request: web.Request) -> web.StreamResponse:
-        """Answer one node."""
+        """Answer one node; the owner and admins see its arguments, without secrets."""
         workflow_id = await self._resolve(request)
-        return _json(await self._scheduler.node(workflow_id, request.match_info["name"]))
+        owner = await self._scheduler.owner(workflow_id)
+        may_control = await self.access.may_control(_peer(request), owner)
+        return _json(await self._scheduler.node(workflow_id, request.match_info["name"], with_arguments=may_control))
 
     async def stream_views(self, request: web.Request) -> web.StreamResponse:
         """Send the workflow now and after each change."""

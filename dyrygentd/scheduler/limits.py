@@ -34,6 +34,7 @@ class SchedulerLimits:
         pools: ``{name or pattern: size}``: tasks in flight of the nodes that name the pool; each name that fits a pattern is a
             pool of its own.
         queue_limits: ``{queue: tasks in flight}``.
+        redact: Regular expressions of what is not shown, in the errors of tasks and in arguments.
     """
 
     engine: Limits = field(default_factory=Limits)
@@ -51,6 +52,7 @@ class SchedulerLimits:
     history_bytes_max: int = 0
     pools: Mapping[str, int] = field(default_factory=dict)
     queue_limits: Mapping[str, int] = field(default_factory=dict)
+    redact: tuple[str, ...] = ()
 
     def retention(self, now: float) -> Retention | None:
         """Return which finished workflows are kept; None if the history has a bound on their number alone."""

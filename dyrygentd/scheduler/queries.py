@@ -17,6 +17,7 @@ from dyrygentd.ports import Clock, Inspection, Inspector, ReportReader, Selectio
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.lost import place_of
+from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.turns import Turns
 
 #: Tasks in flight that are looked for when somebody asks about a whole workflow.
@@ -45,6 +46,7 @@ class Queries:
         clock: Clock,
         inspector: Inspector | None,
         reports: ReportReader | None,
+        redaction: Redaction,
         *,
         problems: Callable[[], Sequence[str]],
         follow_interval_s: float,
@@ -56,6 +58,7 @@ class Queries:
         self._clock = clock
         self._inspector = inspector
         self._reports = reports
+        self._redaction = redaction
         self._problems = problems
         self._follow_interval_s = follow_interval_s
 
@@ -139,13 +142,15 @@ class Queries:
                 views.append(wire.view_of_node(workflow, node))
         return wire.NodePage(views)
 
-    async def node(self, workflow_id: str, name: str) -> wire.NodeView:
-        """Return one node. Raises `WorkflowNotFound` or `NodeNotFound`."""
+    async def node(self, workflow_id: str, name: str, *, with_arguments: bool) -> wire.NodeView:
+        """Return one node, its arguments as they may be shown. Raises `WorkflowNotFound` or `NodeNotFound`."""
         workflow = await self._unpacked(workflow_id)
         number = workflow.graph.number(name)
         if number is None:
             raise NodeNotFound(workflow_id, name)
-        return wire.view_of_node(workflow, number)
+        signature = workflow.graph.signatures[number]
+        arguments = self._redaction.arguments(signature) if with_arguments and signature is not None else ""
+        return wire.view_of_node(workflow, number, arguments=arguments)
 
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""

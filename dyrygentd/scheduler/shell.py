@@ -36,7 +36,7 @@ from dyrygentd import __version__, canvas, metrics, wire
 from dyrygentd.core.checkpoint import JournalEntry
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.events import WorkflowRecovered
+from dyrygentd.core.events import Event, TaskEvent, WorkflowRecovered
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
@@ -59,6 +59,7 @@ from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.lost import LostTasks, empty_statistics
 from dyrygentd.scheduler.queries import Queries
+from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.sentinel import Sentinel
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
@@ -121,6 +122,7 @@ class Scheduler:
         engine = Engine(self.limits.engine, pools=pools, chance=chance.random)
         self._listeners = Listeners()
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
+        self._redaction = Redaction(self.limits.redact)
         kept = (lambda _: None) if self._reports is None else self._reports.kept
         self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out, reports_kept=kept)
         self._sentinel = Sentinel(self._store, self._dispatcher, self._clock, on_emptied=self._emptied, settle=self._turns.settle)
@@ -128,7 +130,7 @@ class Scheduler:
             self._dispatcher,
             is_wanted=engine.is_in_flight,
             is_live=engine.workflows.__contains__,
-            post=self._turns.post,
+            post=self._post_redacted,
             on_emptied=self._sentinel.replace,
         )
         self._submissions = Submissions(self._turns, self._store, self._archive, pools, self.limits, chance=chance)
@@ -141,6 +143,7 @@ class Scheduler:
             self._clock,
             self._inspector,
             self._reports,
+            self._redaction,
             problems=self._problems,
             follow_interval_s=self.limits.follow_interval_s,
         )
@@ -180,12 +183,10 @@ class Scheduler:
             exits.callback(self._end)
             tasks = await exits.enter_async_context(anyio.create_task_group())
             exits.callback(tasks.cancel_scope.cancel)
-            tasks.start_soon(self._watcher.run, self._turns.post_results, name="dyrygentd watch")
+            tasks.start_soon(self._watcher.run, self._post_results, name="dyrygentd watch")
             if self._reports is not None:
                 is_in_flight = self._turns.engine.is_in_flight
-                tasks.start_soon(
-                    self._reports.run, self._turns.post_results, self._turns.post, is_in_flight, name="dyrygentd reports"
-                )
+                tasks.start_soon(self._reports.run, self._post_results, self._turns.post, is_in_flight, name="dyrygentd reports")
             tasks.start_soon(self._courier.publish, name="dyrygentd publish")
             tasks.start_soon(self._sentinel.run, name="dyrygentd sentinel")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
@@ -345,9 +346,9 @@ class Scheduler:
         """Return a page of nodes in the order of the definition, joins included; ``after`` is a cursor."""
         return await self._queries.nodes(workflow_id, states=states, after=after, limit=limit)
 
-    async def node(self, workflow_id: str, name: str) -> wire.NodeView:
-        """Return one node. Raises `WorkflowNotFound` or `NodeNotFound`."""
-        return await self._queries.node(workflow_id, name)
+    async def node(self, workflow_id: str, name: str, *, with_arguments: bool = True) -> wire.NodeView:
+        """Return one node; its arguments are shortened, and without secrets. Raises `WorkflowNotFound` or `NodeNotFound`."""
+        return await self._queries.node(workflow_id, name, with_arguments=with_arguments)
 
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
@@ -499,6 +500,12 @@ class Scheduler:
             logger.warning("what was cancelled before the start is not revoked again: %s", error)
         else:
             self._courier.revoke(revokes)
+
+    def _post_results(self, events: Sequence[TaskEvent]) -> None:
+        self._turns.post_results(self._redaction.events(events))
+
+    def _post_redacted(self, *events: Event) -> None:
+        self._turns.post(*self._redaction.events(events))
 
     def _carry_out(self, batch: Batch) -> None:
         """Do the rest of a batch that is durable; nothing here waits."""

@@ -62,6 +62,7 @@ class NodeView(Struct, omit_defaults=True):
         is_on_hold: Whether an operator holds it, now or as soon as it is free.
         cause: What failures of one cause have in common.
         late: How its task ended after the node had gone on without it.
+        arguments: The arguments that were submitted, shortened and without secrets, if one node was asked for.
         is_unneeded: Whether it was skipped by its rule or its task, and not by an operator.
     """
 
@@ -85,6 +86,7 @@ class NodeView(Struct, omit_defaults=True):
     cause: str | None = None
     late: str | None = None
     is_unneeded: bool = False
+    arguments: str | None = None
 
 
 class WorkflowPage(Struct):
@@ -341,7 +343,7 @@ def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> Work
     )
 
 
-def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
+def view_of_node(workflow: RunningWorkflow, node: int, *, arguments: str = "") -> NodeView:
     """Show one node."""
     graph = workflow.graph
     signature = graph.signatures[node]
@@ -367,6 +369,7 @@ def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
         cause=workflow.causes.get(node),
         late=workflow.late.get(node),
         is_unneeded=node in workflow.unneeded,
+        arguments=arguments or None,
     )
 
 

@@ -84,6 +84,22 @@ def test_what_was_left_out_is_told() -> None:
     assert told == ["4 more lines like this were left out: broker %s is away"]
 
 
+def test_statements_are_not_logged() -> None:
+    """Whoever looks for something with `log_level = "debug"` does not get the arguments of all tasks, which statements carry."""
+    script = """
+import asyncio, aiosqlite
+from dyrygentd.daemon import logs
+async def main():
+    async with aiosqlite.connect(":memory:") as database:
+        await database.execute("SELECT ?", ["hunter2"])
+logs.set_up("debug")
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "asyncio" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
 def test_kinds_are_bounded() -> None:
     """However many kinds of lines there are, few are kept in mind."""
     flood = Flood(lambda record: None, lines_max=1)

@@ -184,6 +184,18 @@ def test_journal_names_who_asked(daemon: Daemon) -> None:
     assert entry["by"].startswith("sync (uid 4, pid ")
 
 
+@only_root
+def test_arguments_are_shown_to_the_owner_and_admins(daemon: Daemon) -> None:
+    """Others see that there is a task, and how it stands; nobody sees what is called a secret."""
+    node = {"name": "one", "task": "add", "args": [1], "kwargs": {"password": "hunter2"}}
+    target = f"/v1/workflows/{daemon.submit(node)}/nodes/one"
+    for name, shown in (("root", True), ("admin", True), ("submitter", False), ("reader", False)):
+        [(status, read)] = _ask_as(daemon, USERS[name], [("GET", target)])
+        assert (status, json.loads(read)["state"]) == (200, "dispatched")
+        assert json.loads(read).get("arguments") == ("(1,) {'password': '****'}" if shown else None), name
+    assert "arguments" not in daemon.ask_tcp("GET", target).json
+
+
 def test_owner_survives_a_restart(daemon: Daemon) -> None:
     """Who submitted a workflow is stored with it."""
     workflow_id = daemon.submit()

@@ -105,6 +105,7 @@ STEPS: Final = {
     "turn": "handling the events of a turn and deciding what follows",
     "commit": "a transaction, until it is durable",
     "publish": "from a dispatch being durable to its message being in the broker",
+    "start": "from the dispatch of a task to the first word that a worker has begun it, if workers track that",
     "task": "from the dispatch of a task to its result being seen: queue and worker",
     "result": "from a result being stored, by the worker's clock, to its being seen",
     "react": "from the first event of a turn to what follows from it being handed to the broker",

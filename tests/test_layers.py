@@ -25,6 +25,8 @@ ROOMS: dict[str, set[str]] = {
     "differences": set(),
     # Loaded by Celery workers, which need nothing else of us.
     "worker": set(),
+    # Draws on a terminal, for whoever has long work.
+    "progress": set(),
     "core": {"errors"},
     "ports": _BASE,
     "wire": _BASE,
@@ -43,9 +45,9 @@ ROOMS: dict[str, set[str]] = {
     "lint": _BASE | {"wire", "canvas", "differences"},
     # What is shown by `dyrygentd demo`, and what Celery workers import for it; the command names the types of its outcome.
     "demo": _BASE | {"canvas"},
-    "cli": _BASE | {"wire", "canvas", "client", "demo", "differences", "lint"},
+    "cli": _BASE | {"wire", "canvas", "client", "demo", "differences", "lint", "progress"},
     "http": _EDGE | _SHELL | {"explain"},
-    "daemon": _EDGE | _SHELL | {"explain", "http", "demo"},
+    "daemon": _EDGE | _SHELL | {"explain", "http", "demo", "progress"},
     "compat": _BASE | {"wire", "canvas", "client"},
     "__main__": {"cli"},
 }

@@ -10,10 +10,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
 from dyrygentd import __version__, metrics
+from dyrygentd.core.events import TaskReported
 from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
 from dyrygentd.errors import ConfigurationError, VerbRefused
 from dyrygentd.testing import FakeBroker
-from tests.scheduler.support import definition, limits, scheduler, until
+from tests.scheduler.support import definition, limits, scheduler, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -170,7 +171,7 @@ async def test_steps_are_measured() -> None:
     async with scheduler(FakeBroker(), registry=registry) as running:
         handle = await running.submit(definition("a; b < a; c < b"))
         await handle.wait(timeout_s=5)
-        for step in metrics.STEPS.keys() - {"result"}:
+        for step in metrics.STEPS.keys() - {"result", "start"}:
             count = registry.get_sample_value("dyrygentd_step_seconds_count", {"step": step})
             assert count is not None, step
             assert count >= (3 if step in ("task", "publish") else 1), step
@@ -196,6 +197,20 @@ async def test_names_of_tasks_are_bounded() -> None:
     assert len(ended) == 101
     assert ended["(others)"] == 50
     assert sum(ended.values()) == 150
+
+
+async def test_the_wait_in_the_queue_is_measured() -> None:
+    """Where workers tell that they begin, the first such word of each attempt is counted."""
+    registry, broker = CollectorRegistry(), FakeBroker(holds=True)
+    async with scheduler(broker, registry=registry) as running:
+        await running.submit(definition("a; b", prefix="w"))
+        await until(lambda: running.in_flight_count == 2)
+        for _ in range(2):
+            broker.deliver(TaskReported("w/a", "STARTED"))
+            broker.deliver(TaskReported("w/b", "PROGRESS"))
+        await until(lambda: registry.get_sample_value("dyrygentd_step_seconds_count", {"step": "start"}) == 1)
+        await settle()
+        assert registry.get_sample_value("dyrygentd_step_seconds_count", {"step": "start"}) == 1
 
 
 async def test_ages_are_told() -> None:

@@ -1,5 +1,6 @@
 """`dyrygentd backup`, `restore` and `check-db`: care of the database, beside a daemon or without one."""
 
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from dyrygentd.cli import FAILED, say
+from dyrygentd.progress import Bar
 
 Settings = Callable[[dict[str, Any]], Any]
 
@@ -30,7 +32,7 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
         from dyrygentd.store import care
 
         path = settings(flags).database
-        copied = care.backup(path, file, force=force, progress=_bar("copied"))
+        copied = care.backup(path, file, force=force, progress=functools.partial(Bar(), "copied"))
         _print(
             is_json, {"database": str(path), "copy": str(file), "bytes": copied}, f"copied '{path}' to '{file}', {copied} bytes"
         )
@@ -79,17 +81,3 @@ def _print(is_json: bool, facts: dict[str, Any], words: str) -> None:
         click.echo(json.dumps(facts))
     else:
         say(words)
-
-
-def _bar(what: str) -> Callable[[int, int], None]:
-    """Return what shows on a terminal how far something is; elsewhere it is silent."""
-    if not sys.stderr.isatty():
-        return lambda done, of: None
-
-    def show(done: int, of: int) -> None:
-        share = min(1.0, done / of) if of else 1.0
-        filled = round(30 * share)
-        sys.stderr.write(f"\r{what} [{'#' * filled}{' ' * (30 - filled)}] {share:4.0%}" + ("\n" if done >= of else ""))
-        sys.stderr.flush()
-
-    return show

@@ -1,14 +1,25 @@
 """`dyrygentctl submit`: hand over a canvas from a module, or a definition file; `schema`: what such a file may hold."""
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from uuid import uuid4
 
 import click
 
 from dyrygentd.cli import Session, command, documents, fail, main, pairs, say
 from dyrygentd.cli.target import read_definition
+from dyrygentd.progress import Bar
+
+if TYPE_CHECKING:
+    from dyrygentd.client.forms import Progress
+
+#: Submissions that take less are over before anybody has read about them.
+_MOMENT_S: Final = 0.5
+_LONG_BYTES: Final = 4_000_000
 
 
 @main.command(short_help="Submit a canvas or a definition file.")
@@ -59,7 +70,10 @@ def submit(
     if is_dry:
         _print_definition(session, what, key=key, name=name, labels=labels or None, parameters=parameters)
         return
-    handle = session.client().submit(what, key=key, name=name, labels=labels or None, parameters=parameters)
+    with _shown_if_long() as progress:
+        handle = session.client().submit(
+            what, key=key, name=name, labels=labels or None, parameters=parameters, progress=progress
+        )
     submitted = handle.submitted
     assert submitted is not None
     if session.is_json and not (is_waiting or is_watching):
@@ -109,6 +123,23 @@ def schema(session: Session) -> None:
     from dyrygentd import wire
 
     click.echo(json.dumps(wire.definition_schema(), indent=None if session.is_json else 2))
+
+
+@contextmanager
+def _shown_if_long() -> "Iterator[Progress]":
+    """Show on a terminal how far a submission is, if it takes more than a moment."""
+    bar, begun, is_long = Bar(), time.monotonic(), False
+
+    def show(what: str, done: int, of: int) -> None:
+        nonlocal is_long
+        is_long |= of > _LONG_BYTES or time.monotonic() - begun > _MOMENT_S
+        if is_long:
+            bar(what, done, of)
+
+    try:
+        yield show
+    finally:
+        bar.end()
 
 
 def _read_values(path: Path) -> dict[str, Any]:

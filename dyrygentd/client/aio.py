@@ -14,6 +14,7 @@ from dyrygentd import wire
 from dyrygentd.client import forms
 from dyrygentd.client.connection import (
     CONNECT_PAUSES_S,
+    Told,
     VersionCheck,
     Warn,
     busy_pauses_s,
@@ -73,10 +74,13 @@ class AsyncClient:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
+        progress: forms.Progress | None = None,
     ) -> "AsyncHandle":
         """Submit a workflow; return when the daemon has it on disk. See `Client.submit`."""
+        tell = forms.told_by_step(progress)
+        tell("building", 0, 0)
         ask = await asyncio.to_thread(forms.submission, what, key=key, name=name, labels=labels, parameters=parameters)
-        answer = await self._channel.request(ask)
+        answer = await self._channel.request(ask, progress=tell)
         submitted = wire.decode(answer, wire.Submitted)
         return AsyncHandle(self._channel, submitted.id, submitted)
 
@@ -320,10 +324,10 @@ class _Channel:
         self._versions = VersionCheck(self.path, warn)
         self._session: aiohttp.ClientSession | None = None
 
-    async def request(self, ask: forms.Ask) -> bytes:
+    async def request(self, ask: forms.Ask, *, progress: forms.Progress | None = None) -> bytes:
         """Return the body of the answer. Raises `DaemonUnreachable` or `RemoteError`."""
         timeout = aiohttp.ClientTimeout(total=self._timeout_s + ask.extra_s)
-        async with self._exchange(ask, timeout) as response:
+        async with self._exchange(ask, timeout, progress) as response:
             return await response.read()
 
     async def lines(self, target: str, *, silence_max_s: float) -> AsyncIterator[bytes]:
@@ -339,11 +343,13 @@ class _Channel:
             self._session = None
 
     @asynccontextmanager
-    async def _exchange(self, ask: forms.Ask, limits: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _exchange(
+        self, ask: forms.Ask, limits: aiohttp.ClientTimeout, progress: forms.Progress | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         for pause_s in busy_pauses_s():
             async with AsyncExitStack() as exits:
                 try:
-                    response = await exits.enter_async_context(self._answered(ask, limits))
+                    response = await exits.enter_async_context(self._answered(ask, limits, progress))
                 except RemoteError as error:
                     if not pause_s or not is_busy(error):
                         raise
@@ -353,9 +359,11 @@ class _Channel:
             await asyncio.sleep(pause_s)
 
     @asynccontextmanager
-    async def _answered(self, ask: forms.Ask, limits: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answered(
+        self, ask: forms.Ask, limits: aiohttp.ClientTimeout, progress: forms.Progress | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            async with await self._open(ask, limits) as response:
+            async with await self._open(ask, limits, progress) as response:
                 self._versions.check(response.headers.get(wire.VERSION_HEADER), response.headers.get("Server"))
                 if response.status >= 400:
                     raise wire.error_of_problem(await response.read(), response.status)
@@ -373,7 +381,9 @@ class _Channel:
         except aiohttp.ClientError as error:
             raise foreign(self.path, "what came is no HTTP") from error
 
-    async def _open(self, ask: forms.Ask, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _open(
+        self, ask: forms.Ask, limits: aiohttp.ClientTimeout, progress: forms.Progress | None
+    ) -> aiohttp.ClientResponse:
         """Send a request; if the daemon's backlog is full, try again a few times."""
         if self._session is None:
             # Like the other client: a connection for each request, so none is met that the daemon has just closed.
@@ -382,7 +392,7 @@ class _Channel:
         url = f"http://localhost{ask.target}"
         for pause_s in (*CONNECT_PAUSES_S, 0.0):
             # aiohttp sends a file piece by piece, and warns of bytes as long as some definitions are.
-            body = None if ask.body is None else io.BytesIO(ask.body)
+            body = None if ask.body is None else io.BytesIO(ask.body) if progress is None else Told(ask.body, progress)
             try:
                 return await self._session.request(ask.method, url, data=body, headers=ask.headers, timeout=limits)
             except aiohttp.ClientOSError as error:

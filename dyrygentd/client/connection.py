@@ -6,6 +6,7 @@ connections: a request that meets a connection which the daemon has just closed,
 
 import errno
 import http.client
+import io
 import os
 import random
 import socket
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dyrygentd import __version__, wire
-from dyrygentd.client.forms import Ask
+from dyrygentd.client.forms import Ask, Progress
 from dyrygentd.errors import DaemonUnreachable, RemoteError
 
 ENVIRONMENT: Final = "DYRYGENTD_SOCKET"
@@ -33,6 +34,8 @@ BUSY_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 _BUSY: Final = frozenset({"too-busy", "too-many-of-yours"})
 
 Warn = Callable[[str], None]
+#: Read from a body and sent at a time.
+_PART_BYTES: Final = 64 * 1024
 
 
 def find_socket(argument: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] = os.environ) -> Path:
@@ -70,14 +73,17 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.path}>"
 
-    def request(self, ask: Ask) -> bytes:
+    def request(self, ask: Ask, *, progress: Progress | None = None) -> bytes:
         """Return the body of the answer.
+
+        Args:
+            progress: Told ``("sending", bytes sent, bytes in all)``.
 
         Raises:
             DaemonUnreachable: Nobody answers, or somebody else does.
             RemoteError: The daemon refuses.
         """
-        with self._exchange(ask, self.timeout_s + ask.extra_s) as response:
+        with self._exchange(ask, self.timeout_s + ask.extra_s, progress) as response:
             return response.read()
 
     def lines(self, target: str, *, silence_max_s: float) -> Iterator[bytes]:
@@ -87,11 +93,11 @@ class Connection:
                 yield line.rstrip(b"\r\n")
 
     @contextmanager
-    def _exchange(self, ask: Ask, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
+    def _exchange(self, ask: Ask, timeout_s: float, progress: Progress | None = None) -> Iterator[http.client.HTTPResponse]:
         for pause_s in busy_pauses_s():
             with ExitStack() as exits:
                 try:
-                    response = exits.enter_context(self._answered(ask, timeout_s))
+                    response = exits.enter_context(self._answered(ask, timeout_s, progress))
                 except RemoteError as error:
                     if not pause_s or not is_busy(error):
                         raise
@@ -101,12 +107,16 @@ class Connection:
             time.sleep(pause_s)
 
     @contextmanager
-    def _answered(self, ask: Ask, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
+    def _answered(self, ask: Ask, timeout_s: float, progress: Progress | None) -> Iterator[http.client.HTTPResponse]:
         connection = _UnixConnection(self.path, timeout_s)
         try:
             # An early answer (body too large, too busy) closes the sending side, and waits to be read nevertheless.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(ask.method, ask.target, body=ask.body, headers=ask.headers)
+                body: Any = ask.body
+                if body is not None and progress is not None:
+                    body = Told(body, progress)
+                length = {} if ask.body is None else {"Content-Length": str(len(ask.body))}
+                connection.request(ask.method, ask.target, body=body, headers={**ask.headers, **length})
             response = connection.getresponse()
             self.versions.check(response.getheader(wire.VERSION_HEADER), response.getheader("Server"))
             if response.status >= 400:
@@ -123,6 +133,20 @@ class Connection:
             raise foreign(self.path, "what came is no HTTP") from error
         finally:
             connection.close()
+
+
+class Told(io.BytesIO):
+    """A body that tells, whenever a part of it is taken, how far it is."""
+
+    def __init__(self, body: bytes, progress: Progress) -> None:
+        super().__init__(body)
+        self._progress, self._size = progress, len(body)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        part = super().read(size)
+        if part:
+            self._progress("sending", self.tell(), self._size)
+        return part
 
 
 def busy_pauses_s() -> Iterator[float]:
@@ -158,7 +182,7 @@ class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket. The request line and headers are the standard library's."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
+        super().__init__("localhost", timeout=timeout_s, blocksize=_PART_BYTES)
         self._path = path
 
     def connect(self) -> None:

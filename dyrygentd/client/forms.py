@@ -7,7 +7,7 @@ may be repeated if it has a key.
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
@@ -27,6 +27,10 @@ RECONNECT_S: Final = 60.0
 
 FAILED_NODES_MAX: Final = 100
 PAGE: Final = 500
+
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how much of it, and of how much; of 0 if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,18 @@ def submission(
     """Return the request that submits a canvas, `Workflow`, `Definition`, or a definition document."""
     body = submission_body(what, key=key, name=name, labels=labels, parameters=parameters)
     return Ask("POST", f"/{wire.API_VERSION}/workflows", body)
+
+
+def told_by_step(progress: Progress | None) -> Progress:
+    """Return what tells ``progress`` that a submission is being stored as soon as all of it was sent."""
+
+    def tell(what: str, done: int, of: int) -> None:
+        if progress is not None:
+            progress(what, done, of)
+            if done >= of > 0:
+                progress("storing", 0, 0)
+
+    return tell
 
 
 def importation(document: bytes) -> Ask:

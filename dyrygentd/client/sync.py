@@ -55,6 +55,7 @@ class Client:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
+        progress: forms.Progress | None = None,
     ) -> "Handle":
         """Submit a workflow; return when the daemon has it on disk.
 
@@ -64,8 +65,13 @@ class Client:
                 submission with a key can be repeated without harm after the connection broke.
             name, labels: Instead of those that ``what`` brings.
             parameters: Values of the parameters that a definition document declares.
+            progress: Told what is done (``building``, ``sending``, ``storing``), how much of it, and of how much; of 0 if that is
+                not known.
         """
-        answer = self._connection.request(forms.submission(what, key=key, name=name, labels=labels, parameters=parameters))
+        tell = forms.told_by_step(progress)
+        tell("building", 0, 0)
+        ask = forms.submission(what, key=key, name=name, labels=labels, parameters=parameters)
+        answer = self._connection.request(ask, progress=tell)
         submitted = wire.decode(answer, wire.Submitted)
         return Handle(self._connection, submitted.id, submitted)
 

@@ -78,6 +78,8 @@ _TIMERS_MIN: Final = 10_000
 _REVOKE_AGAIN_FIRST_S, _REVOKE_AGAIN_MAX_S = 10.0, 300.0
 #: Names of tasks and of workflows that are counted apart.
 _NAMES_MAX: Final = 100
+#: What workers with `task_track_started` store first.
+_STARTED: Final = "STARTED"
 _STATE_WORDS: Final = tuple(state.word for state in NodeState)
 #: In a timer, in the place of a node: it is the workflow's start or deadline.
 _WORKFLOW_TIMER: Final = -1
@@ -178,6 +180,7 @@ class Engine:
         workflows: The unfinished workflows by id. A finished one leaves with the batch that records its end.
         node_count: Number of nodes in all of them.
         task_seconds: From dispatch to the end of a task.
+        start_seconds: From dispatch to the first word that a worker has begun it, of workers that tell.
         by_task, by_workflow: What became of tasks and workflows, by name, and their seconds from beginning to end.
     """
 
@@ -192,7 +195,7 @@ class Engine:
         self.workflows: dict[str, RunningWorkflow] = {}
         self.draining = False
         self.node_count = 0
-        self.task_seconds = Tally()
+        self.task_seconds, self.start_seconds = Tally(), Tally()
         self.by_task = SumsByName(("dispatched", "succeeded", "failed", "ignored", "lost", "retried", "seconds"), _NAMES_MAX)
         self.by_workflow = SumsByName(("succeeded", "failed", "cancelled", "seconds"), _NAMES_MAX)
         self._in_flight: dict[str, tuple[RunningWorkflow, int]] = {}
@@ -748,6 +751,8 @@ class Engine:
             case MessagePublished():
                 workflow.published(node)
             case TaskReported():
+                if event.state == _STARTED and node not in workflow.reported:
+                    self.start_seconds.add(max(0.0, now - workflow.dispatched_at[node]), workflow=workflow.workflow_id, now=now)
                 workflow.note_reported(node, event.state, event.next_try_at, event.worker)
             case TaskSucceeded():
                 self.counters.succeeded += 1

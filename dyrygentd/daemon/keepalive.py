@@ -16,18 +16,20 @@ stacks are written to the log (`run`), so the reason can be found afterwards.
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Final
 
 import anyio
 
 from dyrygentd.daemon.systemd import Notifier
+from dyrygentd.progress import Bar
 from dyrygentd.scheduler import Scheduler
 
 logger = logging.getLogger("dyrygentd.daemon")
 
-#: Between two requests for time, while workflows come back and while tasks are waited for.
-_RECOVERY_INTERVAL_S = 2.0
+#: Between two requests for time, while the database is upgraded or workflows come back, and while tasks are waited for.
+_START_INTERVAL_S = 2.0
+#: Between two lines of the log about a start.
+_LOG_INTERVAL_S = 5.0
 _DRAIN_INTERVAL_S: Final = 2.0
 #: What is asked for: restoring the largest workflow takes a tenth of it, and closing after a drain has its bounds too.
 _EXTEND_S: Final = 60.0
@@ -49,18 +51,32 @@ async def feed_watchdog(scheduler: Scheduler, notifier: Notifier) -> None:
         await anyio.sleep(notifier.watchdog_s / 2)
 
 
-def tell_recovery(notifier: Notifier) -> Callable[[int, int], None]:
-    """Return what tells systemd how far the recovery is, and asks for more time, but not for every workflow."""
-    told_at = time.monotonic()
+class StartProgress:
+    """Tells how far a start is: systemd, with a request for more time, a terminal by a bar, a log by a line now and then."""
 
-    def tell(count: int, of: int) -> None:
-        nonlocal told_at
-        now = time.monotonic()
-        if now - told_at >= _RECOVERY_INTERVAL_S:
-            told_at = now
-            notifier.extend(_EXTEND_S, f"recovering: {count} of {of} workflows")
+    def __init__(self, notifier: Notifier, bar: Bar | None = None) -> None:
+        self._notifier = notifier
+        self._bar = bar or Bar()
+        self._extended_at = self._logged_at = time.monotonic()
 
-    return tell
+    def __call__(self, what: str, done: int, of: int) -> None:
+        """Take note that of something so much is done; ``of`` is 0 if nobody knows how much there is."""
+        self._bar(what, done, of)
+        now, words = time.monotonic(), f"{what}: {done} of {of}" if of else what
+        if now - self._extended_at >= _START_INTERVAL_S:
+            self._extended_at = now
+            self._notifier.extend(_EXTEND_S, words)
+        if now - self._logged_at >= _LOG_INTERVAL_S and not self._bar.is_shown:
+            self._logged_at = now
+            logger.info("%s", words)
+
+    def recovered(self, count: int, of: int) -> None:
+        """Take note that so many workflows are there again."""
+        self("recovering workflows", count, of)
+
+    def end(self) -> None:
+        """Leave the terminal to others."""
+        self._bar.end()
 
 
 async def drain(scheduler: Scheduler, notifier: Notifier, *, timeout_s: float) -> bool:

@@ -109,18 +109,20 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
     )
     registry = metrics.Registry()
     notifier.status("recovering")
+    progress = keepalive.StartProgress(notifier)
     reports = RedisReports(app)
     scheduler = Scheduler(
-        store=SqliteStore(configuration.database, history_max=configuration.history_max),
+        store=SqliteStore(configuration.database, history_max=configuration.history_max, progress=progress),
         dispatcher=CeleryDispatcher(app, reports=reports.header),
         watcher=watcher_of(app, value_bytes_max=configuration.value_bytes_max),
         inspector=CeleryInspector(app),
         reports=reports,
         limits=configuration.scheduler_limits,
         registry=registry,
-        on_recovered=keepalive.tell_recovery(notifier),
+        on_recovered=progress.recovered,
     )
     await exits.enter_async_context(scheduler)
+    progress.end()
 
     def render(accept: str) -> tuple[bytes, str]:
         return metrics.render(registry, accept)

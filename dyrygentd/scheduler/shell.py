@@ -427,6 +427,7 @@ class Scheduler:
             "commit rows": turns.save_rows,
             "react": turns.react_seconds,
             "publish": self._courier.publish_seconds,
+            "start": engine.start_seconds,
             "task": engine.task_seconds,
         }
         return {name: tally.view() for name, tally in tallies.items()}

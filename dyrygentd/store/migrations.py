@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-import time
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -31,9 +31,12 @@ APPLICATION_ID: Final = 0x64797267
 COPIES_MAX: Final = 5
 #: Room that must be left on the disk beside the copy: an upgrade writes little.
 _SPARE_BYTES: Final = 1024 * 1024
-#: Pages copied at a time, and seconds between two lines of the log about it.
+#: Pages copied at a time, and SQLite's instructions between two looks at an upgrade.
 _PAGES: Final = 2000
-_PROGRESS_EVERY_S: Final = 5.0
+_LOOK_EVERY: Final = 200_000
+
+#: Told what is done, how much of it, and of how much; of 0 if that is not known.
+Progress = Callable[[str, int, int], None]
 
 
 #: ``{version: what brings it to the next one}``.
@@ -99,8 +102,11 @@ async def version_of(connection: aiosqlite.Connection, path: object) -> int:
     return version
 
 
-async def migrate(connection: aiosqlite.Connection, path: Path, version: int) -> None:
+async def migrate(connection: aiosqlite.Connection, path: Path, version: int, progress: Progress) -> None:
     """Create the schema in an empty database, or bring one of an older ``version`` up to it.
+
+    Args:
+        progress: Told, in another thread, how far it is.
 
     Raises:
         StoreUnavailable: There is no room for the copy that is made first; nothing was changed.
@@ -108,8 +114,8 @@ async def migrate(connection: aiosqlite.Connection, path: Path, version: int) ->
     if not version:
         await _create(connection)
     elif version < VERSION:
-        copy = await _copy(connection, path, version)
-        await _upgrade(connection, path, version)
+        copy = await _copy(connection, path, version, progress)
+        await _upgrade(connection, path, version, progress)
         logger.warning(
             "the database '%s' was brought from schema %d to %d; what it was is in '%s', which may be deleted once nobody wants"
             " to go back",
@@ -124,13 +130,18 @@ async def _create(connection: aiosqlite.Connection) -> None:
     )
 
 
-async def _upgrade(connection: aiosqlite.Connection, path: Path, version: int) -> None:
+async def _upgrade(connection: aiosqlite.Connection, path: Path, version: int, progress: Progress) -> None:
     logger.info("bringing the database '%s' from schema %d to %d", path, version, VERSION)
     steps = [f"{_STEPS[step]}; PRAGMA user_version = {step + 1}" for step in range(version, VERSION)]
-    await connection.executescript(f"BEGIN EXCLUSIVE; {'; '.join(steps)}; COMMIT;")
+    words = f"upgrading the database from schema {version} to {VERSION}"
+    await connection.set_progress_handler(lambda: progress(words, 0, 0), _LOOK_EVERY)
+    try:
+        await connection.executescript(f"BEGIN EXCLUSIVE; {'; '.join(steps)}; COMMIT;")
+    finally:
+        await connection.set_progress_handler(None, 0)  # type: ignore[arg-type]
 
 
-async def _copy(connection: aiosqlite.Connection, path: Path, version: int) -> Path:
+async def _copy(connection: aiosqlite.Connection, path: Path, version: int, progress: Progress) -> Path:
     """Copy a database as it is to ``state.db.v1.bak``, durably; return where it is."""
     needed = await _pragma(connection, "page_count") * await _pragma(connection, "page_size")
     copy = _free_name(path, version)
@@ -145,13 +156,9 @@ async def _copy(connection: aiosqlite.Connection, path: Path, version: int) -> P
         raise error
     logger.info("copying the database '%s' (%.0f MB) to '%s' before it is upgraded", path, needed / 1e6, copy.name)
     part = path.with_name(f"{path.name}.copying")
-    told_at = time.monotonic()
 
     def tell(status: int, remaining: int, total: int) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at > _PROGRESS_EVERY_S:
-            told_at = time.monotonic()
-            logger.info("copied %d of %d pages", total - remaining, total)
+        progress("copying the database before it is upgraded", total - remaining, total)
 
     try:
         # What a copy that died has left.

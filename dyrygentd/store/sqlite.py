@@ -50,7 +50,7 @@ from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports import JOURNAL_MAX, Listed, Retention, Selection, Stored, StoreStatistics
-from dyrygentd.store.migrations import APPLICATION_ID, VERSION, migrate, version_of
+from dyrygentd.store.migrations import APPLICATION_ID, VERSION, Progress, migrate, version_of
 
 logger = logging.getLogger("dyrygentd.store")
 
@@ -124,6 +124,7 @@ class SqliteStore:
         history_max: Finished workflows to keep.
         wal_problem_bytes: A write-ahead log longer than this is called a problem; it is cut from a quarter of it on.
         check_max_s: How long the pages are looked through at the start.
+        progress: Told, in another thread, how far the upgrade of an older database is.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class SqliteStore:
         history_max: int = HISTORY_MAX,
         wal_problem_bytes: int = _WAL_PROBLEM_BYTES,
         check_max_s: float = _CHECK_MAX_S,
+        progress: Progress = lambda what, done, of: None,
     ) -> None:
         # Without symbolic links, so that two names of one file have one lock.
         self._path = path.resolve()
@@ -140,6 +142,7 @@ class SqliteStore:
         self._wal_path = self._path.with_name(self._path.name + "-wal")
         self._wal_problem_bytes = wal_problem_bytes
         self._check_max_s = check_max_s
+        self._progress = progress
         self._locks: list[int] = []
         self._file: tuple[int, int] | None = None
         self._wal_file: tuple[int, int] | None = None
@@ -184,7 +187,7 @@ class SqliteStore:
             version = await version_of(self._writer, self._path)
             if version:
                 await self._look_through(self._writer)
-            await migrate(self._writer, self._path, version)
+            await migrate(self._writer, self._path, version, self._progress)
             await self._connect()
             self._last_sequence = await self._number("SELECT coalesce(max(seq), 0) FROM workflows")
             self._finished = await self._number("SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL")

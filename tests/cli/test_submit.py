@@ -17,6 +17,7 @@ from dyrygentd.client.forms import submission_body
 from dyrygentd.client.sync import Client
 from dyrygentd.demo import REPLACEMENT
 from dyrygentd.errors import BadRequest
+from tests.cli.support import Terminal
 from tests.http.support import Daemon
 
 Run = Callable[..., Result]
@@ -291,3 +292,16 @@ def test_every_field_is_described(validator: jsonschema.Draft202012Validator) ->
         assert "Attributes" not in form.get("description", ""), name
         for field, about in form.get("properties", {}).items():
             assert about.get("description"), f"{name}.{field}"
+
+
+def test_a_large_submission_shows_how_far_it_is(daemon: Daemon, tmp_path: Path) -> None:
+    """Somebody at a terminal sees that megabytes are sent, then that the daemon stores them; a small one is just done."""
+    (tmp_path / "large.json").write_text(json.dumps({"nodes": [{"name": "n", "task": "add"}], "payload": "p" * 5_000_000}))
+    sending = Terminal(daemon, "submit", str(tmp_path / "large.json"))
+    assert sending.end() == 0
+    assert b"sending [####" in sending.seen
+    assert "storing …".encode() in sending.seen
+    (tmp_path / "small.json").write_text(json.dumps({"nodes": [{"name": "n", "task": "add"}]}))
+    sending = Terminal(daemon, "submit", str(tmp_path / "small.json"))
+    assert sending.end() == 0
+    assert b"storing" not in sending.seen

@@ -57,6 +57,31 @@ def test_canvas_is_submitted(client: Client) -> None:
     app.close()
 
 
+def test_a_large_submission_tells_how_far_it_is(daemon: Daemon) -> None:
+    """Both clients tell that they build, how much was sent, and that the rest is the daemon's."""
+    document = {"nodes": [{"name": "n", "task": "add"}], "payload": "p" * 300_000}
+    told: list[tuple[str, int, int]] = []
+    Client(daemon.path).submit(document, progress=lambda *step: told.append(step))
+    _check_steps(told)
+    told.clear()
+
+    async def submit() -> None:
+        async with AsyncClient(daemon.path) as client:
+            await client.submit(document, progress=lambda *step: told.append(step))
+
+    asyncio.run(submit())
+    _check_steps(told)
+
+
+def _check_steps(told: list[tuple[str, int, int]]) -> None:
+    assert told[0] == ("building", 0, 0)
+    assert told[-1] == ("storing", 0, 0)
+    sent = [done for what, done, _ in told if what == "sending"]
+    assert len(sent) > 1
+    assert sent == sorted(sent)
+    assert {of for what, _, of in told if what == "sending"} == {sent[-1]}
+
+
 def test_what_is_no_canvas_is_refused_before_it_is_sent(client: Client) -> None:
     """The error comes from the line that is wrong, and the daemon is not asked."""
     with pytest.raises(errors.NotACanvas):

@@ -181,7 +181,7 @@ def test_long_recovery_asks_for_time(short_tmp: Path, arguments: list[str]) -> N
     with Service(arguments, directory=short_tmp, module="tests.support.telling_daemon") as service:
         service.start()
         asked = [message for message in service.notify.seen if "EXTEND_TIMEOUT_USEC" in message]
-        assert [message["STATUS"] for message in asked] == [f"recovering: {count} of 5 workflows" for count in range(1, 6)]
+        assert [message["STATUS"] for message in asked] == [f"recovering workflows: {count} of 5" for count in range(1, 6)]
         assert {message["EXTEND_TIMEOUT_USEC"] for message in asked} == {"60000000"}
 
 

@@ -264,6 +264,7 @@ INTERNALS: Final = (
                 ("react", "From the first event of a turn to what follows being handed to the broker."),
                 ("commit", "A transaction until it is durable."),
                 ("publish", "From a durable dispatch to its message in the broker."),
+                ("start", "From dispatch to a worker's beginning: the queue. Of workers with task_track_started."),
                 ("task", "From dispatch to result: queue and worker."),
                 ("result", "From a result being stored, by the worker's clock, to its being seen."),
                 ("turn", "Deciding what follows."),

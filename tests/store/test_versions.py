@@ -215,3 +215,21 @@ async def test_views_are_for_people(path: Path) -> None:
     assert nodes[1][3].startswith("ZeroDivisionError")
     assert nodes[1][4:] == (1, 1)
     assert _query(path, "SELECT workflow, verb, by, why FROM v_journal") == [(submitted.id, "retry", "ops", "CHG-42")]
+
+
+async def test_an_upgrade_tells_how_far_it_is(path: Path) -> None:
+    """The copy is told page by page, and the upgrade that somebody is at work: systemd would end a start that seems to hang."""
+    make(path, 2)
+    connection = sqlite3.connect(path)
+    # Enough for several parts of the copy.
+    connection.execute("CREATE TABLE fill (text TEXT)")
+    connection.executemany("INSERT INTO fill VALUES (?)", [("x" * 1000,)] * 20_000)
+    connection.commit()
+    connection.close()
+    told: list[tuple[str, int, int]] = []
+    store = SqliteStore(path, progress=lambda *step: told.append(step))
+    await store.open()
+    await store.close()
+    copied = [(done, of) for what, done, of in told if what == "copying the database before it is upgraded"]
+    assert len(copied) > 2
+    assert copied[-1][0] == copied[-1][1]

@@ -4,5 +4,5 @@ from dyrygentd.cli.serve import main
 from dyrygentd.daemon import keepalive
 
 if __name__ == "__main__":
-    keepalive._RECOVERY_INTERVAL_S = 0.0
+    keepalive._START_INTERVAL_S = 0.0
     main()

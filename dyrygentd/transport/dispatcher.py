@@ -38,6 +38,7 @@ from dyrygentd.transport.redis import (
     is_wrong_type,
 )
 from dyrygentd.transport.redis_queues import RedisQueues, queues_of
+from dyrygentd.transport.template import Templates
 
 logger = logging.getLogger("dyrygentd.dispatcher")
 
@@ -79,6 +80,7 @@ class CeleryDispatcher:
         self._socket_timeout_s = socket_timeout_s
         self._message_bytes_max = message_bytes_max
         self._sender = MessageSender(app, reports=reports)
+        self._templates = Templates(app, self._built, reports=reports)
         # The scheduler asks about each attempt twice, in its loop; large workflows repeat few signatures.
         self._routed = lru_cache(maxsize=_ROUTED_MAX)(lambda signature: self._sender.destination(signature).queue)
         self._one_at_a_time = anyio.CapacityLimiter(1)
@@ -275,12 +277,17 @@ class CeleryDispatcher:
         self._collected = {}
         return outcomes
 
-    def _collect(self, message: Publish) -> Collected | MessageRefused:
+    def _built(self, message: Publish) -> Collected:
+        """Build a message in the ordinary way. Raises what routing, the serializer or the transport raise."""
         channel = self._producer.channel
         channel.begin(message)
+        self._sender.send(self._producer, message)
+        collected: Collected = channel.collected()
+        return collected
+
+    def _collect(self, message: Publish) -> Collected | MessageRefused:
         try:
-            self._sender.send(self._producer, message)
-            collected: Collected = channel.collected()
+            collected = self._templates.fill(message) or self._built(message)
         except _RETRIABLE as error:
             if not is_wrong_type(error):
                 raise
@@ -346,6 +353,7 @@ class CeleryDispatcher:
 
     def _disconnect(self) -> None:
         connection, self._connection, self._producer, self._push = self._connection, None, None, None
+        self._templates.clear()
         if connection is not None:
             try:
                 connection.release()

@@ -317,7 +317,7 @@ def _stored(meta: Mapping[str, Any]) -> dict[str, Any]:
     # With `task_track_started` a worker says who it is as the result.
     result = meta.get("result")
     worker = meta.get("worker") or (result.get("hostname") if state == states.STARTED and isinstance(result, dict) else None)
-    return {"stored_state": str(state), "stored_at": stored_at(meta), "stored_worker": str(worker or "")}
+    return {"stored_state": str(state), "stored_at": stored_at(meta.get("date_done")), "stored_worker": str(worker or "")}
 
 
 def _described(error: BaseException) -> str:

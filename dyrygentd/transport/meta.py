@@ -12,14 +12,16 @@ Observed on Celery 5.6 and 5.7 (result metas as JSON):
 """
 
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Final, Literal
 
+import msgspec
 from celery import states
+from celery.backends.base import Backend
 from kombu.utils.json import dumps
+from msgspec import Raw, Struct
 
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.core.policy import FailureKind
@@ -78,6 +80,40 @@ def event_of_long_payload(task_id: str, size: int, beginning: bytes) -> TaskEven
     if state == states.SUCCESS:
         return TaskSucceeded(task_id, None, problem)
     return event_of_meta(task_id, {"status": state, "result": problem}) or TaskFailed(task_id, problem)
+
+
+class Success(Struct):
+    """Of a stored result what a success is made of."""
+
+    status: Literal["SUCCESS"]
+    result: Raw
+    date_done: str | None = None
+
+
+def is_usual_json(backend: Any) -> bool:
+    """Tell whether this backend reads results as Celery does, and as JSON, so that `success_of_payload` may be asked."""
+    kind = type(backend)
+    is_celerys = all(getattr(kind, name) is getattr(Backend, name) for name in ("decode_result", "decode", "meta_from_decoded"))
+    accepted = getattr(backend, "accept", None)
+    return is_celerys and backend.content_type == _JSON and (accepted is None or _JSON in accepted or "json" in accepted)
+
+
+def success_of_payload(payload: bytes) -> Success | None:
+    """Read a stored success, its value as the worker has written it; None if it is anything else.
+
+    What Python's JSON alone knows (``NaN``), what is compressed, and types of kombu's JSON are left to Celery's own decoder.
+    """
+    if not payload.isascii() or _TYPED in payload:
+        return None
+    try:
+        return _success.decode(payload)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+_JSON: Final = "application/json"
+_TYPED: Final = b"__type__"
+_success: Final = msgspec.json.Decoder(Success)
 
 
 def state_of_payload(beginning: bytes) -> str:
@@ -140,9 +176,8 @@ def _one_line(error: object) -> str:
     return text if len(text) <= _ERROR_CHARACTERS_MAX else text[: _ERROR_CHARACTERS_MAX - 1] + "…"
 
 
-def stored_at(meta: Mapping[str, Any]) -> float | None:
+def stored_at(moment: object) -> float | None:
     """Return when a result was stored by the worker's clock: Celery's `date_done`, text or a datetime, UTC if it does not say."""
-    moment = meta.get("date_done")
     with suppress(ValueError, TypeError, OverflowError):
         moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
         if isinstance(moment, datetime):

@@ -156,7 +156,7 @@ class PollingResultWatcher:
             if watched.doubtful == event:
                 return None
             self._read += 1
-            stored = stored_at(answer) if isinstance(answer, dict) else None
+            stored = stored_at(answer.get("date_done")) if isinstance(answer, dict) else None
             if stored is not None:
                 self._seen_seconds.add(time.time() - stored)
             if is_conclusive(event):

@@ -31,6 +31,7 @@ from itertools import islice
 from typing import Any, Final
 
 import anyio
+import hiredis
 import redis
 import redis.asyncio
 from kombu.utils.json import dumps
@@ -39,7 +40,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from dyrygentd.core.effects import Publish
-from dyrygentd.core.events import TaskEvent
+from dyrygentd.core.events import TaskEvent, TaskSucceeded
 from dyrygentd.core.tally import Tally
 from dyrygentd.ports import Emit, WatcherStatistics
 from dyrygentd.transport.advice import with_advice
@@ -49,8 +50,10 @@ from dyrygentd.transport.meta import (
     event_of_undecodable,
     is_conclusive,
     is_final,
+    is_usual_json,
     state_of_payload,
     stored_at,
+    success_of_payload,
 )
 
 logger = logging.getLogger("dyrygentd.redis")
@@ -386,6 +389,7 @@ class RedisResultWatcher:
     def __init__(self, backend: Any, *, value_bytes_max: int, pace: Pace | None = None) -> None:
         self._backend = backend
         self._pace = pace or Pace()
+        self._has_usual_form = is_usual_json(backend)
         # Beside the value there is a traceback or the like.
         self._payload_bytes_max = 2 * value_bytes_max + 64 * 1024
         self._watched: dict[str, bytes] = {}
@@ -461,11 +465,12 @@ class RedisResultWatcher:
         """Connect, subscribe to everything, and receive until something breaks; always ends with an exception."""
         timeout_s = self._pace.command_timeout_s
         client = redis.asyncio.Redis(connection_pool=_pool_like(self._backend, timeout_s))
-        pubsub = client.pubsub()
+        subscription = Subscription(client.connection_pool)
         try:
             with anyio.fail_after(timeout_s):
                 self._beat_channel = b"dyrygentd:heartbeat:%d" % await client.client_id()
-                await pubsub.subscribe(self._beat_channel)
+                await subscription.open()
+                await subscription.send("SUBSCRIBE", [self._beat_channel])
             self._connections += 1
             self._last_beat_at = anyio.current_time()
             self._to_subscribe = deque(self._watched)
@@ -474,34 +479,33 @@ class RedisResultWatcher:
             self._subscriptions_changed.set()
             self._note_no_problem()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._receive, pubsub)
-                tasks.start_soon(self._keep_subscribed, pubsub)
+                tasks.start_soon(self._receive, subscription)
+                tasks.start_soon(self._keep_subscribed, subscription)
                 tasks.start_soon(self._read_confirmed, client)
                 tasks.start_soon(self._beat, client)
                 tasks.start_soon(self._sweep, client)
         finally:
             with anyio.move_on_after(timeout_s, shield=True):
-                await pubsub.aclose()
+                await subscription.close()
                 await client.connection_pool.disconnect()
 
     # --- the tasks of a session -------------------------------------------------------------------------------------
 
-    async def _receive(self, pubsub: Any) -> None:
+    async def _receive(self, subscription: "Subscription") -> None:
         while True:
-            message = await pubsub.get_message(timeout=None)
-            if message is None:
-                continue
-            channel = message["channel"]
-            if message["type"] == "message":
+            events: list[TaskEvent] = []
+            for kind, channel, data in await subscription.receive():
                 task_id = self._task_of.get(channel)
-                if task_id is not None:
-                    self._take(task_id, message["data"], "pushed")
-                elif channel == self._beat_channel:
-                    self._last_beat_at = anyio.current_time()
-            elif message["type"] == "subscribe" and channel in self._task_of:
-                self._read_soon(self._task_of[channel])
+                if kind == b"message":
+                    if task_id is not None:
+                        self._take(task_id, data, "pushed", events)
+                    elif channel == self._beat_channel:
+                        self._last_beat_at = anyio.current_time()
+                elif kind == b"subscribe" and task_id is not None:
+                    self._read_soon(task_id)
+            self._hand_over(events)
 
-    async def _keep_subscribed(self, pubsub: Any) -> None:
+    async def _keep_subscribed(self, subscription: "Subscription") -> None:
         while True:
             # A channel too many costs nothing, a command for each result does: they are given up by the slice.
             if not self._to_subscribe and len(self._to_unsubscribe) < _SLICE:
@@ -509,12 +513,12 @@ class RedisResultWatcher:
                 await self._subscriptions_changed.wait()
             channels = [self._watched[task_id] for task_id in _taken(self._to_subscribe) if task_id in self._watched]
             if channels:
-                await _send(pubsub, "SUBSCRIBE", channels)
+                await subscription.send("SUBSCRIBE", channels)
             if len(self._to_unsubscribe) >= _SLICE:
                 # One that is watched again meanwhile stays subscribed.
                 gone = [channel for channel in _taken(self._to_unsubscribe) if channel not in self._task_of]
                 if gone:
-                    await _send(pubsub, "UNSUBSCRIBE", gone)
+                    await subscription.send("UNSUBSCRIBE", gone)
 
     async def _read_confirmed(self, client: Any) -> None:
         while True:
@@ -550,20 +554,27 @@ class RedisResultWatcher:
             channels = [channel for _, channel in left]
             with anyio.fail_after(self._pace.command_timeout_s):
                 payloads = await client.eval(_READ_SCRIPT, len(channels), *channels, _REPLY_BYTES_MAX, self._payload_bytes_max)
+            events: list[TaskEvent] = []
             for (task_id, _), payload in zip(left, payloads, strict=False):
                 if isinstance(payload, list):
                     size, beginning = payload
-                    self._take_long(task_id, size, beginning, path)
+                    self._take_long(task_id, size, beginning, path, events)
                 elif payload is not None:
-                    self._take(task_id, payload, path)
+                    self._take(task_id, payload, path, events)
+            self._hand_over(events)
             left = left[len(payloads) :]
 
-    def _take(self, task_id: str, payload: bytes, path: str) -> None:
+    def _take(self, task_id: str, payload: bytes, path: str, events: list[TaskEvent]) -> None:
         """Turn a payload into an event, unless the task is settled already."""
         if task_id not in self._watched:
             return
         if len(payload) > self._payload_bytes_max:
-            self._take_long(task_id, len(payload), payload[:_BEGINNING_BYTES], path)
+            self._take_long(task_id, len(payload), payload[:_BEGINNING_BYTES], path, events)
+            return
+        success = success_of_payload(payload) if self._has_usual_form else None
+        if success is not None:
+            self._note_seen(success.date_done)
+            self._note(TaskSucceeded(task_id, bytes(success.result)), path, events)
             return
         try:
             meta = self._backend.decode_result(payload)
@@ -571,7 +582,7 @@ class RedisResultWatcher:
                 raise TypeError(f"its state is {meta['status']!r}")
             event = event_of_meta(task_id, meta)
             if event is not None and is_final(event):
-                self._note_seen(meta)
+                self._note_seen(meta.get("date_done"))
         except Exception as error:
             # Whatever the serializer raises.
             if path == "pushed":
@@ -580,10 +591,10 @@ class RedisResultWatcher:
             self._undecodable += 1
             event = event_of_undecodable(task_id, error)
         if event is not None:
-            self._emit_event(event, path)
+            self._note(event, path, events)
 
-    def _note_seen(self, meta: Mapping[str, Any]) -> None:
-        stored = stored_at(meta)
+    def _note_seen(self, date_done: object) -> None:
+        stored = stored_at(date_done)
         if stored is not None:
             self._seen_seconds.add(time.time() - stored)
 
@@ -595,15 +606,14 @@ class RedisResultWatcher:
         self._to_read[task_id] = None
         self._confirmed.set()
 
-    def _take_long(self, task_id: str, size: int, beginning: bytes, path: str) -> None:
+    def _take_long(self, task_id: str, size: int, beginning: bytes, path: str, events: list[TaskEvent]) -> None:
         if path == "pushed" and not state_of_payload(beginning):
             self._read_soon(task_id)
         elif task_id in self._watched:
-            self._emit_event(event_of_long_payload(task_id, size, beginning), path)
+            self._note(event_of_long_payload(task_id, size, beginning), path, events)
 
-    def _emit_event(self, event: TaskEvent, path: str) -> None:
-        if self._emit is None:
-            return
+    def _note(self, event: TaskEvent, path: str, events: list[TaskEvent]) -> None:
+        """Put an event to those that are handed over, unless it was told already."""
         if is_final(event):
             if self._doubtful.get(event.task_id) == event:
                 return
@@ -614,7 +624,11 @@ class RedisResultWatcher:
             else:
                 # It may be corrected; whoever watches decides how long to wait for that.
                 self._doubtful[event.task_id] = event
-        self._emit([event])
+        events.append(event)
+
+    def _hand_over(self, events: list[TaskEvent]) -> None:
+        if events and self._emit is not None:
+            self._emit(events)
 
     def _note_problem(self, error: BaseException) -> None:
         problem = with_advice(f"results cannot be received: {str(error) or _NO_ANSWER.get(type(error), type(error).__name__)}")
@@ -633,20 +647,66 @@ class RedisResultWatcher:
 _NO_ANSWER: Final[dict[type[BaseException], str]] = {TimeoutError: "the server does not answer"}
 
 
-async def _send(pubsub: Any, command: str, channels: Sequence[bytes]) -> None:
-    """Send a command past redis-py's bookkeeping.
+class Subscription:
+    """A connection for pub/sub: redis-py connects, authenticates and sends, hiredis reads, all that has arrived at once.
 
-    After an error redis-py reconnects once before it raises. If two tasks did that with one connection, the second would
-    overwrite the first one's socket; and all channels would be subscribed to for a session that is about to end.
+    redis-py's own `PubSub` passes each message through nine functions, which takes 25 µs. What is used beside its public
+    interface is the stream of a connection, in `_stream_of`. After an error redis-py would reconnect once before it raises, and
+    subscribe to everything for a session that is about to end; here the error ends the session.
     """
-    connection = pubsub.connection
-    if connection is None or not connection.is_connected:
+
+    def __init__(self, pool: Any) -> None:
+        self._connection = pool.make_connection()
+        self._parser = hiredis.Reader(notEnoughData=_NOT_ENOUGH)
+
+    async def open(self) -> None:
+        """Connect. Raises ``redis.RedisError`` or ``OSError``."""
+        await self._connection.connect()
+
+    async def send(self, command: str, channels: Sequence[bytes]) -> None:
+        """Send a command; its confirmations are received. Raises ``redis.RedisError`` or ``OSError``."""
+        if not self._connection.is_connected:
+            raise redis.ConnectionError("the connection was lost")
+        try:
+            await self._connection.send_command(command, *channels)
+        except (RuntimeError, AttributeError) as error:
+            # What uvloop says of a transport that was closed a moment ago, and redis-py of its writer that is None by now.
+            raise redis.ConnectionError(f"the connection was lost: {error}") from error
+
+    async def receive(self) -> list[tuple[bytes, bytes, Any]]:
+        """Wait for something, and return all that has arrived: what it is, the channel, and the message or a number.
+
+        Raises:
+            redis.RedisError, OSError: The connection is lost, or the server refuses something.
+        """
+        received = await _stream_of(self._connection).read(_RECEIVED_BYTES)
+        if not received:
+            raise redis.ConnectionError("the server closed the connection")
+        self._parser.feed(received)
+        arrived = []
+        while (reply := self._parser.gets()) is not _NOT_ENOUGH:
+            if isinstance(reply, hiredis.ReplyError):
+                raise ResponseError(str(reply))
+            if isinstance(reply, list) and len(reply) == 3:
+                arrived.append((reply[0], reply[1], reply[2]))
+        return arrived
+
+    async def close(self) -> None:
+        """Close; safe to repeat."""
+        await self._connection.disconnect()
+
+
+#: What hiredis says when it has no whole reply.
+_NOT_ENOUGH: Final = object()
+_RECEIVED_BYTES: Final = 256 * 1024
+
+
+def _stream_of(connection: Any) -> Any:
+    """Return the stream of a connected connection of redis-py, an internal of it: ``tests/transport`` notices if it is gone."""
+    stream = connection._reader
+    if stream is None:
         raise redis.ConnectionError("the connection was lost")
-    try:
-        await connection.send_command(command, *channels)
-    except (RuntimeError, AttributeError) as error:
-        # What uvloop says of a transport that was closed a moment ago, and redis-py of its writer that is None by now.
-        raise redis.ConnectionError(f"the connection was lost: {error}") from error
+    return stream
 
 
 def _pool_like(backend: Any, timeout_s: float) -> Any:

@@ -1,13 +1,27 @@
 """Every state that Celery stores, as an event."""
 
+import json
+import re
 from typing import Any
 
 import pytest
+from celery import Celery
 from celery.exceptions import Reject, TaskRevokedError, WorkerLostError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.core.policy import FailureKind
-from dyrygentd.transport.meta import event_of_long_payload, event_of_meta, event_of_undecodable, is_final
+from dyrygentd.transport.meta import (
+    event_of_long_payload,
+    event_of_meta,
+    event_of_undecodable,
+    is_final,
+    is_usual_json,
+    stored_at,
+    success_of_payload,
+)
+from tests.support.apps import closing
 
 
 class _Unspeakable:
@@ -121,3 +135,82 @@ def test_undecodable() -> None:
     assert event_of_undecodable("t", ValueError("bad\nbyte")) == TaskFailed(
         "t", "the stored result cannot be decoded: ValueError: bad byte"
     )
+
+
+# --- the short way of a success -------------------------------------------------------------------------------------
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@pytest.fixture(scope="module")
+def backend() -> Any:
+    """Celery's backend for Redis, which is not connected."""
+    with closing(Celery(backend="redis://127.0.0.1:1", set_as_current=False)) as app:
+        yield app.backend
+
+
+@settings(deadline=None, max_examples=300)
+@given(value=_values, is_ascii=st.booleans(), is_extended=st.booleans())
+def test_the_short_way_reads_what_celery_reads(value: Any, is_ascii: bool, is_extended: bool, backend: Any) -> None:
+    """A success is read as Celery's own decoder reads it, whatever its value; what the short way leaves alone is no harm."""
+    meta = {"status": "SUCCESS", "result": value, "traceback": None, "children": [], "date_done": "2030-01-31T00:00:00+00:00"}
+    meta |= {"task_id": "t", "name": "n", "args": [value], "kwargs": {}, "worker": "w"} if is_extended else {"task_id": "t"}
+    payload = json.dumps(meta, ensure_ascii=is_ascii).encode(errors="backslashreplace")
+    success = success_of_payload(payload)
+    slow = event_of_meta("t", backend.decode_result(payload))
+    assert isinstance(slow, TaskSucceeded)
+    assert slow.value is not None
+    if success is None:
+        assert not payload.isascii() or any(word in payload for word in (b"NaN", b"Infinity", b"__type__")) or has_odd(payload)
+    else:
+        assert json.loads(bytes(success.result)) == json.loads(slow.value)
+        assert stored_at(success.date_done) == 1896048000.0
+
+
+def has_odd(payload: bytes) -> bool:
+    """Tell whether there is half of a surrogate pair, which is no Unicode, or a number that fits into no machine's."""
+    return b"\\ud" in payload or re.search(rb"\d{19}", payload) is not None
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'{"status": "SUCCESS"}',
+        b'{"result": 1}',
+        b'{"status": "FAILURE", "result": {"exc_type": "ValueError"}}',
+        b'{"status": "STARTED", "result": {}}',
+        b'{"status": null, "result": 1}',
+        b'{"status": "SUCCESS", "result": NaN}',
+        b'{"status": "SUCCESS", "result": {"__type__": "datetime", "__value__": "2030-01-31"}}',
+        b'{"status": "SUCCESS", "result": "\xc5\x82"}',
+        b"x\x9c\x03\x00",
+        b'{"status": "SUCCESS", "result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+)
+def test_all_else_is_left_to_celery(payload: bytes) -> None:
+    """What is no plain success goes to Celery's decoder, and whatever it says about it."""
+    assert success_of_payload(payload) is None
+
+
+def test_other_backends_are_read_by_themselves(backend: Any) -> None:
+    """Who has a decoder of their own, or another serializer, gets it asked."""
+    assert is_usual_json(backend)
+
+    class Own(type(backend)):  # type: ignore[misc]
+        def decode_result(self, payload: Any) -> Any:
+            return super().decode_result(payload)
+
+    for own in (
+        Own(app=backend.app, url="redis://127.0.0.1:1"),
+        type(backend)(app=backend.app, url="redis://127.0.0.1:1", serializer="yaml"),
+        type(backend)(app=backend.app, url="redis://127.0.0.1:1", accept=["yaml"]),
+    ):
+        assert not is_usual_json(own)

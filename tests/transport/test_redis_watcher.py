@@ -14,7 +14,7 @@ from celery import Celery
 
 from dyrygentd.core.events import TaskFailed, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.transport.redis import Pace, RedisResultWatcher, _send
+from dyrygentd.transport.redis import Pace, RedisResultWatcher, Subscription
 from tests.support.apps import closing
 from tests.support.following import Told, eventually, following
 from tests.support.tasks import create_app, records
@@ -305,20 +305,72 @@ async def test_sweep_finds_what_was_never_published(celery_app: Celery, store: S
 
 async def test_sending_meets_the_loss_of_the_connection(redis_server: EmbeddedServer) -> None:
     """A connection that is lost while something is sent is an outage, in whatever words the libraries tell of it."""
-    async with redis.asyncio.Redis(unix_socket_path=str(redis_server.socket_path), socket_timeout=5) as client:
+    async with _client(redis_server) as client:
         for lose in (lambda connection: connection.disconnect(nowait=True), _close_transport):
-            pubsub = client.pubsub()
-            await pubsub.subscribe("first")
+            subscription = Subscription(client.connection_pool)
+            await subscription.open()
+            await subscription.send("SUBSCRIBE", [b"first"])
             sending, _ = await asyncio.gather(
-                _send(pubsub, "SUBSCRIBE", [b"second"]), lose(pubsub.connection), return_exceptions=True
+                subscription.send("SUBSCRIBE", [b"second"]), lose(subscription._connection), return_exceptions=True
             )
             # Whether it was sent before depends on Python's version.
             assert sending is None or isinstance(sending, redis.ConnectionError), repr(sending)
-            await pubsub.aclose()
+            await subscription.close()
+            with pytest.raises(redis.ConnectionError):
+                await subscription.send("SUBSCRIBE", [b"third"])
+            with pytest.raises(redis.ConnectionError):
+                await subscription.receive()
+
+
+def _client(server: EmbeddedServer, **options: Any) -> Any:
+    return redis.asyncio.Redis(unix_socket_path=str(server.socket_path), socket_timeout=5, **options)
 
 
 async def _close_transport(connection: Any) -> None:
     connection._writer.transport.abort()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_everything_that_has_arrived_is_received(protocol: int, redis_server: EmbeddedServer, server: redis.Redis) -> None:
+    """Whichever protocol is spoken: confirmations, many messages at once, and one that comes in parts."""
+    async with _client(redis_server, protocol=protocol) as client:
+        subscription = Subscription(client.connection_pool)
+        await subscription.open()
+        await subscription.send("SUBSCRIBE", [b"a", b"b"])
+        arrived: list[tuple[bytes, bytes, Any]] = []
+
+        async def arrive(number: int) -> None:
+            while len(arrived) < number:
+                arrived.extend(await subscription.receive())
+
+        await arrive(2)
+        assert arrived == [(b"subscribe", b"a", 1), (b"subscribe", b"b", 2)]
+        arrived.clear()
+        with server.pipeline(transaction=False) as pipe:
+            for number in range(1000):
+                pipe.publish("a", str(number))
+            pipe.publish("b", "x" * 3_000_000)
+            pipe.execute()
+        await arrive(1001)
+        assert [data for _, channel, data in arrived if channel == b"a"] == [b"%d" % number for number in range(1000)]
+        assert arrived[-1] == (b"message", b"b", b"x" * 3_000_000)
+        arrived.clear()
+        await subscription.send("UNSUBSCRIBE", [b"a"])
+        await arrive(1)
+        assert arrived == [(b"unsubscribe", b"a", 1)]
+        await subscription.close()
+
+
+async def test_a_refused_subscription_is_an_error(redis_server: EmbeddedServer, server: redis.Redis) -> None:
+    """What the server refuses is told in its words."""
+    server.execute_command("ACL", "SETUSER", "mute", "on", "nopass", "+@all", "-subscribe")
+    async with _client(redis_server, username="mute", password="x") as client:
+        subscription = Subscription(client.connection_pool)
+        await subscription.open()
+        await subscription.send("SUBSCRIBE", [b"a"])
+        with pytest.raises(redis.ResponseError, match=r"(?i)no permissions"):
+            await subscription.receive()
+        await subscription.close()
 
 
 # --- strange contents -----------------------------------------------------------------------------------------------

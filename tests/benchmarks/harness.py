@@ -75,12 +75,12 @@ class Daemon:
 
     def __init__(self, directory: Path, broker: str, *, name: str = "d") -> None:
         self._directory = directory
-        self._socket = directory / f"{name}.sock"
+        self.socket, self.database = directory / f"{name}.sock", directory / f"{name}.db"
         self._log = directory / f"{name}.log"
         self._command = [sys.executable, "-m", "dyrygentd", "serve", "--broker", broker, "--log-level", "warning"]
-        self._command += ["--database", str(directory / f"{name}.db"), "--socket", str(self._socket), "--drain-timeout-s", "0"]
+        self._command += ["--database", str(self.database), "--socket", str(self.socket), "--drain-timeout-s", "0"]
         self._child: ChildProcess | None = None
-        self.client = Client(self._socket, timeout_s=RUN_MAX_S)
+        self.client = Client(self.socket, timeout_s=RUN_MAX_S)
 
     @property
     def pid(self) -> int:
@@ -251,7 +251,9 @@ class SyntheticWorker:
         return Work([Execution(*task) for task in content["tasks"]], content["cpu_s"])
 
 
-def run_child(module: str, *arguments: object, environment: dict[str, str] | None = None) -> dict[str, Any]:
+def run_child(
+    module: str, *arguments: object, environment: dict[str, str] | None = None, max_s: float = RUN_MAX_S
+) -> dict[str, Any]:
     """Run a module of this package in a process of its own, and return the JSON object that it prints."""
     command = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, arguments)]
     done = subprocess.run(
@@ -260,7 +262,7 @@ def run_child(module: str, *arguments: object, environment: dict[str, str] | Non
         env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=RUN_MAX_S,
+        timeout=max_s,
         check=False,
     )
     assert done.returncode == 0, f"{module} ended with {done.returncode}:\n{done.stderr.decode()[-3000:]}"

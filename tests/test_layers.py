@@ -74,13 +74,15 @@ FOREIGN_HOMES: dict[str, set[str]] = {
     "celery": {"canvas", "transport", "compat", "demo", "worker"},
     "kombu": {"canvas", "transport", "compat", "worker"},
     "redis": {"transport/redis.py", "transport/reports.py", "demo", "worker"},
+    "hiredis": {"transport/redis.py"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
     "prometheus_client": {"metrics"},
     "aiohttp": {"http", "client/aio.py"},
     "click": {"cli"},
     "rich": {"cli"},
-    "msgspec": {"wire"},
+    # Workers' results are JSON too, which passes by without being unpacked.
+    "msgspec": {"wire", "transport/meta.py"},
     # The shipped fakes wait as the real ports do.
     "anyio": _LOOP | {"testing"},
     "asyncio": _LOOP | {"testing"},

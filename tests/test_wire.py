@@ -1,6 +1,7 @@
 """The forms on the wire: what is accepted comes back the same, what is refused says where and why."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -655,3 +656,52 @@ def test_long_definition_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(definitions, "_SLICED_BYTES", 0)
     with pytest.raises(BadRequest, match="not valid JSON"):
         wire.decode_definition(json.dumps({"nodes": _MANY}).encode()[:-5], nodes_max=10_000)
+
+
+# --- what is stored -------------------------------------------------------------------------------------------------
+
+
+def _read(document: dict[str, Any] | bytes) -> Definition:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return wire.decode_definition(body, nodes_max=100)
+
+
+def test_a_complete_definition_is_stored_as_it_came() -> None:
+    """What says everything need not be written anew; read again it gives the same, ids included."""
+    body = wire.encode_definition(_read({"nodes": [{"name": "a", "task": "t"}, {"name": "j", "join": True, "after": ["a"]}]}))
+    definition = _read(body)
+    assert wire.document_of(definition) == body
+    again = _read(wire.document_of(definition))
+    assert (again.graph.names, again.graph.task_ids) == (definition.graph.names, definition.graph.task_ids)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"nodes": [{"name": "a", "task": "t", "task_id": "1"}]},
+        {"name": "w", "nodes": [{"task": "t", "task_id": "1"}]},
+        {"name": "w", "nodes": [{"name": "a", "task": "t"}]},
+        {"name": "w", "parameters": {"p": 1}, "nodes": [{"name": "a", "task": "t", "args": ["${p}"]}]},
+    ],
+)
+def test_what_was_made_up_is_stored(document: dict[str, Any]) -> None:
+    """A name, an id or a parameter's value that was filled in would be another one after the next reading."""
+    definition = _read(document)
+    stored = _read(wire.document_of(definition))
+    assert wire.document_of(definition) == wire.encode_definition(definition)
+    assert stored.graph.task_ids == definition.graph.task_ids
+    assert (stored.name, stored.graph.names, stored.graph.signatures) == (
+        definition.name,
+        definition.graph.names,
+        definition.graph.signatures,
+    )
+
+
+@pytest.mark.parametrize("change", [{"key": "k"}, {"name": "other"}, {"labels": {"a": "b"}}, {"payload": b"1"}])
+def test_what_was_changed_since_is_stored(change: dict[str, Any]) -> None:
+    """A key from a header, or a name that somebody gave on the way, is not lost."""
+    definition = _read({"name": "w", "nodes": [{"name": "a", "task": "t", "task_id": "1"}]})
+    assert wire.document_of(definition) == definition.source.document  # type: ignore[union-attr]
+    stored = _read(wire.document_of(replace(definition, **change)))
+    (field, value), *_ = change.items()
+    assert getattr(stored, field) == value

@@ -314,6 +314,7 @@ class Definition:
         key: A second submission with the same key is answered with the first one's workflow.
         payload: Free JSON text of the user.
         adopted: ``{node: state}`` of what was done, or sent, before this workflow was submitted.
+        source: What it was read from; it is out of date if anything was changed since.
     """
 
     graph: Graph
@@ -323,6 +324,14 @@ class Definition:
     payload: bytes = b"null"
     policy: WorkflowPolicy = PLAIN_WORKFLOW
     adopted: Mapping[int, NodeState] = field(default_factory=dict)
+    source: "Source | None" = field(default=None, compare=False, repr=False)
+
+
+class Source(NamedTuple):
+    """A document, and the definition that is read from it."""
+
+    document: bytes
+    definition: Definition
 
 
 def _ends(nodes: Sequence[NodeSpec]) -> list[str]:

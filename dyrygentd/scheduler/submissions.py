@@ -51,7 +51,7 @@ class Submissions:
         self.refuse_if_not_accepting(len(definition.graph))
         self._refuse_unknown_pools(definition)
         # First, so that nothing waits, and nobody can be cancelled, between looking for the key and the inbox.
-        document = await in_thread_if_long(lambda: wire.encode_definition(definition), 100 * len(definition.graph))
+        document = await in_thread_if_long(lambda: wire.document_of(definition), 100 * len(definition.graph))
         known = None
         if definition.key is None:
             workflow_id = self._take_in(definition, document, owner)

@@ -278,17 +278,17 @@ class SqliteStore:
         named |= {node.workflow_id for node in node_records} | {entry.workflow_id for entry in entries}
         returned = await self._find_sequences(named - {record.workflow_id for record in records if record.document is not None})
         try:
-            for record in records:
-                await self._save_workflow(writer, record)
+            await self._save_workflows(writer, records)
             rows = [self._node_row(node) for node in node_records if node.workflow_id in self._sequence_of]
             if rows:
                 await writer.executemany(_SAVE_NODE, rows)
             if entries:
                 await self._add_entries(writer, entries)
-            for record in ended:
-                # The values of one that failed or was cancelled stay: trying again needs them.
-                if record.state is WorkflowState.SUCCEEDED and record.workflow_id in self._sequence_of:
-                    await writer.execute(_DROP_VALUES, (self._sequence_of[record.workflow_id],))
+            # The values of one that failed or was cancelled stay: trying again needs them.
+            succeeded = [record.workflow_id for record in ended if record.state is WorkflowState.SUCCEEDED]
+            emptied = [(self._sequence_of[workflow_id],) for workflow_id in succeeded if workflow_id in self._sequence_of]
+            if emptied:
+                await writer.executemany(_DROP_VALUES, emptied)
             # Not counted: those of which no row is there any more, and those that had finished before.
             new_ends = {record.workflow_id for record in ended if record.workflow_id in self._sequence_of} - returned
             going_on = {record.workflow_id for record in records if not record.state.is_finished}
@@ -398,25 +398,25 @@ class SqliteStore:
                 await writer.execute(_ADD_ENTRY, (sequence, entry.at, entry.verb, *words))
                 await writer.execute(_TRIM_JOURNAL, (sequence, JOURNAL_MAX))
 
-    async def _save_workflow(self, writer: aiosqlite.Connection, record: WorkflowRecord) -> None:
-        end = (
-            record.state.value,
-            record.finished_at,
-            None if record.counts is None else json.dumps(record.counts),
-            _utf8(record.error),
-            _control(record),
-            record.result,
-        )
-        if record.document is None:
-            if record.workflow_id in self._sequence_of:
-                await writer.execute(_UPDATE_WORKFLOW, (*end, self._sequence_of[record.workflow_id]))
-            return
-        state, finished_at, counts, error, control, result = end
-        document = await _deflated(record.document)
-        labels = json.dumps(dict(record.labels))
-        row = (record.workflow_id, record.name, record.key, labels, state, record.created_at, finished_at)
-        sequence = self._new_sequence(record.workflow_id)
-        await writer.execute(_INSERT_WORKFLOW, (sequence, *row, record.task_count, counts, error, control, result, document))
+    async def _save_workflows(self, writer: aiosqlite.Connection, records: Iterable[WorkflowRecord]) -> None:
+        """Write workflows, those that are new and the others each with one call: each call is a trip to the writer's thread."""
+        new: list[tuple[Any, ...]] = []
+        known: list[tuple[Any, ...]] = []
+        for record in records:
+            counts = None if record.counts is None else json.dumps(record.counts)
+            error, control = _utf8(record.error), _control(record)
+            if record.document is not None:
+                document, labels = await _deflated(record.document), json.dumps(dict(record.labels))
+                sequence = self._new_sequence(record.workflow_id)
+                row = (sequence, record.workflow_id, record.name, record.key, labels, record.state.value, record.created_at)
+                new.append((*row, record.finished_at, record.task_count, counts, error, control, record.result, document))
+            elif record.workflow_id in self._sequence_of:
+                sequence = self._sequence_of[record.workflow_id]
+                known.append((record.state.value, record.finished_at, counts, error, control, record.result, sequence))
+        if new:
+            await writer.executemany(_INSERT_WORKFLOW, new)
+        if known:
+            await writer.executemany(_UPDATE_WORKFLOW, known)
 
     async def _prune(self, writer: aiosqlite.Connection, more: int) -> int:
         """Delete the oldest finished workflows if there are too many, some beside the ``more`` of this save; return how many."""

@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 import hiredis
@@ -120,8 +120,7 @@ class UndeliverableMessage(Exception):
     """A message would reach no queue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(NamedTuple):
     """A finished message and where it goes; there are no queues if kombu sent it by itself (fanout exchanges).
 
     Attributes:
@@ -673,8 +672,8 @@ class Subscription:
             # What uvloop says of a transport that was closed a moment ago, and redis-py of its writer that is None by now.
             raise redis.ConnectionError(f"the connection was lost: {error}") from error
 
-    async def receive(self) -> list[tuple[bytes, bytes, Any]]:
-        """Wait for something, and return all that has arrived: what it is, the channel, and the message or a number.
+    async def receive(self) -> list[list[Any]]:
+        """Wait for something, and return all that has arrived: ``[what it is, the channel, the message or a number]``.
 
         Raises:
             redis.RedisError, OSError: The connection is lost, or the server refuses something.
@@ -683,12 +682,13 @@ class Subscription:
         if not received:
             raise redis.ConnectionError("the server closed the connection")
         self._parser.feed(received)
-        arrived = []
-        while (reply := self._parser.gets()) is not _NOT_ENOUGH:
-            if isinstance(reply, hiredis.ReplyError):
+        arrived, gets = [], self._parser.gets
+        while (reply := gets()) is not _NOT_ENOUGH:
+            if not isinstance(reply, list):
+                # Nothing is asked for here that has another answer than a list or an error.
                 raise ResponseError(str(reply))
-            if isinstance(reply, list) and len(reply) == 3:
-                arrived.append((reply[0], reply[1], reply[2]))
+            if len(reply) == 3:
+                arrived.append(reply)
         return arrived
 
     async def close(self) -> None:

@@ -200,8 +200,8 @@ class Templates:
 def _probe(publish: Publish) -> Publish:
     """Return a message of the same shape with marks in all places where messages differ."""
     signature = replace(publish.signature, args=_PROBE.args, kwargs=_PROBE.kwargs)
-    return replace(
-        publish, task_id=_ID, workflow_id=_ROOT, parent_id=_PARENT, stamp=_STAMP, attempt=0, signature=signature, input=None
+    return publish._replace(
+        task_id=_ID, workflow_id=_ROOT, parent_id=_PARENT, stamp=_STAMP, attempt=0, signature=signature, input=None
     )
 
 

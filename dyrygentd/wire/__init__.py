@@ -7,6 +7,7 @@ from dyrygentd.wire.definitions import (
     NodeDocument,
     WorkflowDocument,
     decode_definition,
+    document_of,
     encode_definition,
     parameters_of,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "decode_export",
     "decode_view",
     "definition_schema",
+    "document_of",
     "encode",
     "encode_definition",
     "encode_export",

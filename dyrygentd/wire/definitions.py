@@ -7,6 +7,7 @@ document is the body of a submission, a definition file, and what the store keep
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
@@ -23,6 +24,7 @@ from dyrygentd.core.graph import (
     Graph,
     NodeSpec,
     Signature,
+    Source,
 )
 from dyrygentd.core.options import SECONDS_MAX, flaw_of, is_number, shown
 from dyrygentd.core.parameters import Parameter, declared, expanded
@@ -217,7 +219,8 @@ def decode_definition(
         BadRequest: It is no JSON, or JSON of another shape; ``path`` tells where.
         DefinitionError: It has the right shape, but cannot be run.
     """
-    document = _decoded(_with_parameters(body))
+    filled = _with_parameters(body)
+    document = _decoded(filled)
     if document.version != DEFINITION_VERSION:
         raise BadRequest(
             f"definition version {document.version} is unknown, this daemon reads {DEFINITION_VERSION}", path="$.version"
@@ -238,7 +241,7 @@ def decode_definition(
     adopted = {number: NodeState[node.adopted.upper()] for number, node in enumerate(document.nodes) if node.adopted is not None}
     if has_good_options:
         _refuse_values_of_adopted(graph, adopted)
-    return Definition(
+    definition = Definition(
         graph=graph,
         name=document.name or next((node.task for node in document.nodes if node.task), "workflow"),
         key=document.key,
@@ -247,6 +250,15 @@ def decode_definition(
         policy=PLAIN_WORKFLOW if document.policy is None else _workflow_policy(document.policy),
         adopted=adopted,
     )
+    # Read again, it gives the same: it need not be written anew to be stored.
+    is_complete = bool(document.name) and all(node.name and (node.task is None or node.task_id) for node in document.nodes)
+    return replace(definition, source=Source(filled, definition)) if is_complete else definition
+
+
+def document_of(definition: Definition) -> bytes:
+    """Return a definition as it is stored: as it came if that says everything, else written by `encode_definition`."""
+    source = definition.source
+    return source.document if source is not None and source.definition == definition else encode_definition(definition)
 
 
 def _refuse_values_of_adopted(graph: Graph, adopted: Mapping[int, NodeState]) -> None:
@@ -473,7 +485,7 @@ class _SignatureReader:
 
     def __init__(self, has_good_options: bool) -> None:
         self._has_good_options = has_good_options
-        self._signatures: dict[Signature, Signature] = {}
+        self._signatures: dict[tuple[str, bytes, bytes, bytes, bool], Signature] = {}
         self._options: dict[bytes, tuple[bytes, float, float, float]] = {}
 
     def read(self, name: str, node: NodeDocument) -> Signature | None:
@@ -485,6 +497,14 @@ class _SignatureReader:
             kind = "a poll repeats a task, and " if node.poll else "a hook runs a task, and " if node.hook else ""
             next_step = "name a task" if kind else "name a task, or write `join: true`, `gate: true` or `sleep_s`"
             raise BadNode(name, f"{kind}`task` is missing", next_step=next_step)
+        written = node.task, bytes(node.args), bytes(node.kwargs), bytes(node.options), node.immutable
+        signature = self._signatures.get(written)
+        if signature is None:
+            signature = self._signatures[written] = self._read(name, node)
+        return signature
+
+    def _read(self, name: str, node: NodeDocument) -> Signature:
+        assert node.task is not None
         args, kwargs, options = bytes(node.args).strip(), bytes(node.kwargs).strip(), bytes(node.options).strip()
         if not args.startswith(b"["):
             raise BadNode(name, "`args` must be an array", next_step="write `args: [1, 2]`; named ones go into `kwargs`")
@@ -495,8 +515,7 @@ class _SignatureReader:
         if options not in self._options:
             self._options[options] = _split_options(name, options, has_good_options=self._has_good_options)
         options, countdown_s, eta_at, expires_at = self._options[options]
-        signature = Signature(node.task, args, kwargs, options, node.immutable, countdown_s, eta_at, expires_at)
-        return self._signatures.setdefault(signature, signature)
+        return Signature(node.task, args, kwargs, options, node.immutable, countdown_s, eta_at, expires_at)
 
 
 def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None:
@@ -529,6 +548,16 @@ def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None
 _WORDS: Final = {"join": "join", "gate": "gate", "sleep_s": "sleep"}
 
 
+def _is_plain(node: NodeDocument) -> bool:
+    """Tell whether a node asks for nothing that makes a policy; most do not, and comparing is cheaper than making one."""
+    return (
+        node.rule is Rule.ALL_SUCCEEDED
+        and (node.retry is None and node.on_lost is None and node.poll is None and node.hook is None)
+        and not (node.pool or node.timeout_s or node.idempotent or node.gate or node.sleep_s)
+        and bytes(node.payload) == b"null"
+    )
+
+
 class _PolicyReader:
     """Turns what node documents ask for into policies; equal ones become one object."""
 
@@ -536,6 +565,8 @@ class _PolicyReader:
         self._policies: dict[NodePolicy, NodePolicy] = {PLAIN: PLAIN}
 
     def read(self, name: str, node: NodeDocument) -> NodePolicy:
+        if _is_plain(node):
+            return PLAIN
         policy = NodePolicy(
             rule=node.rule,
             pool=node.pool,

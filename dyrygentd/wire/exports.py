@@ -11,7 +11,7 @@ from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, WorkflowState
 from dyrygentd.errors import BadRequest, NotImportable
-from dyrygentd.wire.definitions import decode_definition, encode_definition
+from dyrygentd.wire.definitions import decode_definition, document_of
 from dyrygentd.wire.encoding import decode, encode
 from dyrygentd.wire.views import JournalView, view_of_entry
 
@@ -157,7 +157,7 @@ def decode_export(body: bytes, *, nodes_max: int) -> Imported:
     record = WorkflowRecord(
         workflow_id=workflow.id,
         result=_bytes(workflow.result, "$.workflow.result"),
-        document=encode_definition(definition),
+        document=document_of(definition),
         task_count=definition.graph.task_count,
         **{name: getattr(workflow, name) for name in _SAME},
     )

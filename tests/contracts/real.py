@@ -4,7 +4,6 @@ import uuid
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +27,7 @@ from tests.support.tasks import create_app, records
 
 
 def _unsendable() -> Any:
-    return replace(message("unsendable"), signature=Signature("t", options=b'{"serializer": "none such"}'))
+    return message("unsendable")._replace(signature=Signature("t", options=b'{"serializer": "none such"}'))
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """What every dispatcher promises, see `dyrygentd.ports.Dispatcher`."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -105,7 +104,7 @@ async def test_withdrawn_message_is_not_sent_again(sending: DispatcherSetup) -> 
 
 async def test_later_attempts_follow_earlier_ones(sending: DispatcherSetup) -> None:
     """A later attempt of a node is a message of its own; once it was sent, an earlier one can only be a repetition."""
-    first, second = message("node"), replace(message("node"), attempt=2, task_id="second")
+    first, second = message("node"), message("node")._replace(attempt=2, task_id="second")
     await sending.dispatcher.publish([first])
     await sending.dispatcher.publish([second])
     assert await sending.arrived() == ["node", "second"]

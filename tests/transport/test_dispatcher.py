@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -323,7 +322,7 @@ async def test_queue_name_is_taken(app: Celery, dispatcher: CeleryDispatcher, qu
     [again] = await dispatcher.publish([bad])
     assert isinstance(again, MessageRefused)
     # The marker is as it was, so that a later attempt and a repetition are told apart.
-    [later] = await dispatcher.publish([replace(bad, attempt=2, task_id="later")])
+    [later] = await dispatcher.publish([bad._replace(attempt=2, task_id="later")])
     assert isinstance(later, MessageRefused)
     client.delete("taken")
     assert await dispatcher.publish([bad]) == [MessagePublished("bad")]

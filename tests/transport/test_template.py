@@ -102,8 +102,8 @@ def test_filled_is_built(what: str, dispatcher: CeleryDispatcher) -> None:
         )
     ):
         signature = _signature(args, kwargs, **_SHAPES[what])
-        publish = replace(
-            _PUBLISH, task_id=f"id-{number}", signature=signature, input=given_text, parent_id=parent, attempt=number
+        publish = _PUBLISH._replace(
+            task_id=f"id-{number}", signature=signature, input=given_text, parent_id=parent, attempt=number
         )
         filled = dispatcher._templates.fill(publish)
         assert filled is not None, "it goes the slow way"
@@ -115,7 +115,7 @@ def test_filled_is_built(what: str, dispatcher: CeleryDispatcher) -> None:
 @pytest.mark.parametrize("what", _OTHERS)
 def test_other_shapes_go_the_ordinary_way(what: str, dispatcher: CeleryDispatcher) -> None:
     """What is not known to be equal is not tried."""
-    assert dispatcher._templates.fill(replace(_PUBLISH, signature=_signature((1,), **_OTHERS[what]))) is None
+    assert dispatcher._templates.fill(_PUBLISH._replace(signature=_signature((1,), **_OTHERS[what]))) is None
 
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -181,9 +181,9 @@ def test_types_of_kombu_go_the_ordinary_way(content: Any, dispatcher: CeleryDisp
     """A date is a date to the worker, and only kombu knows how it is written."""
     text = json.dumps([content]).encode()
     for publish in (
-        replace(_PUBLISH, signature=Signature(_ECHO, text)),
-        replace(_PUBLISH, signature=Signature(_ECHO, b"[]", b'{"a": %s}' % text)),
-        replace(_PUBLISH, input=text),
+        _PUBLISH._replace(signature=Signature(_ECHO, text)),
+        _PUBLISH._replace(signature=Signature(_ECHO, b"[]", b'{"a": %s}' % text)),
+        _PUBLISH._replace(input=text),
     ):
         assert dispatcher._templates.fill(publish) is None
     assert dispatcher._templates.fill(_PUBLISH) is not None
@@ -192,7 +192,7 @@ def test_types_of_kombu_go_the_ordinary_way(content: Any, dispatcher: CeleryDisp
 def test_maps_are_routed_by_what_they_call(dispatcher: CeleryDispatcher) -> None:
     """Their arguments decide about their queue."""
     kwargs = dumps({"task": {"task": "t"}, "it": [[1]]}).encode()
-    assert dispatcher._templates.fill(replace(_PUBLISH, signature=Signature("celery.starmap", b"[]", kwargs))) is None
+    assert dispatcher._templates.fill(_PUBLISH._replace(signature=Signature("celery.starmap", b"[]", kwargs))) is None
 
 
 @pytest.mark.parametrize("signal", [before_task_publish, after_task_publish])
@@ -228,7 +228,7 @@ def test_settings_that_need_the_ordinary_way(setting: dict[str, Any], app: Celer
     for dispatcher in _connected(app):
         # Not one whose class has settings of its own.
         signature = replace(_signature((1,)), task="somebody.elses")
-        assert dispatcher._templates.fill(replace(_PUBLISH, signature=signature)) is None
+        assert dispatcher._templates.fill(_PUBLISH._replace(signature=signature)) is None
 
 
 def test_routes_by_name_and_queues(app: Celery) -> None:
@@ -238,7 +238,7 @@ def test_routes_by_name_and_queues(app: Celery) -> None:
         task_queues=[Queue("routed", Exchange("routed"), routing_key="routed", expires=60.0), Queue("celery")],
     )
     for dispatcher in _connected(app):
-        publish = replace(_PUBLISH, signature=_signature((1,)))
+        publish = _PUBLISH._replace(signature=_signature((1,)))
         filled = dispatcher._templates.fill(publish)
         assert filled is not None
         assert filled.expires_ms
@@ -271,5 +271,5 @@ def test_shapes_are_bounded(dispatcher: CeleryDispatcher, monkeypatch: pytest.Mo
     """However many different options come, few templates are kept."""
     monkeypatch.setattr(template, "_SHAPES_MAX", 5)
     for number in range(20):
-        assert dispatcher._templates.fill(replace(_PUBLISH, signature=_signature((), priority=number % 10, shadow=str(number))))
+        assert dispatcher._templates.fill(_PUBLISH._replace(signature=_signature((), priority=number % 10, shadow=str(number))))
     assert len(dispatcher._templates) == 5

@@ -171,7 +171,8 @@ class Graph:
         start, edges = array("I", [0]), array("I")
         ends = _ends(nodes) if any(node.policy.hook is not None for node in nodes) else []
         for node in nodes:
-            _refuse_contradictions(node)
+            if node.policy is not PLAIN:
+                _refuse_contradictions(node)
             after = ends if node.policy.hook is not None else node.after
             for name in dict.fromkeys(after) if len(after) > 1 else after:
                 try:
@@ -249,15 +250,15 @@ class Graph:
         return array("I", [start[node + 1] - start[node] for node in range(len(self))])
 
     def _topological_order(self) -> "array[int]":
-        unmet = self.unmet_counts()
+        unmet, start, dependents = self.unmet_counts(), self._dependents_start, self._dependents
         order = array("I", [node for node in range(len(self)) if not unmet[node]])
-        position = 0
-        while position < len(order):
-            for dependent in self.dependents(order[position]):
+        # What is appended while it goes on comes up in its turn.
+        for node in order:
+            for place in range(start[node], start[node + 1]):
+                dependent = dependents[place]
                 unmet[dependent] -= 1
                 if not unmet[dependent]:
                     order.append(dependent)
-            position += 1
         if len(order) < len(self):
             raise CycleError(self._cycle_among({node for node in range(len(self)) if unmet[node]}))
         return order
@@ -285,10 +286,15 @@ class Graph:
         return first if second is None else None
 
     def _heights_along(self, order: "array[int]") -> "array[int]":
-        heights = array("I", bytes(4 * len(self)))
+        heights, start, dependents = array("I", bytes(4 * len(self))), self._dependents_start, self._dependents
+        signatures = self.signatures
         for node in reversed(order):
-            below = max((heights[dependent] for dependent in self.dependents(node)), default=0)
-            heights[node] = below + self.is_task(node)
+            below = 0
+            for place in range(start[node], start[node + 1]):
+                height = heights[dependents[place]]
+                if height > below:
+                    below = height
+            heights[node] = below + (signatures[node] is not None)
         return heights
 
     def _value_uses_along(self, order: "array[int]") -> "tuple[array[int], bytearray]":
@@ -297,8 +303,11 @@ class Graph:
         feeds_tasks = bytearray(len(self))
         if self.output is not None:
             uses[self.output] += 1
+        signatures = self.signatures
         for node in reversed(order):
-            if self.takes_input(node):
+            signature = signatures[node]
+            # Most tasks of large workflows take nothing, which is seen faster from here.
+            if (signature is None or not signature.immutable) and self.takes_input(node):
                 feeds = feeds_tasks[node] or self.is_task(node)
                 for dependency in self.dependencies(node):
                     uses[dependency] += 1

@@ -23,6 +23,8 @@ logger = logging.getLogger("dyrygentd")
 
 #: Documents longer than this are built and parsed in a thread; for shorter ones the hop costs more than the work.
 _INLINE_BYTES: Final = 16_384
+#: The same at the start, when nobody waits for the loop yet but a program around it: ten milliseconds.
+_INLINE_AT_START_BYTES: Final = 262_144
 #: Finished workflows kept unpacked for paging through their nodes.
 _UNPACKED_MAX: Final = 2
 #: Cancelled workflows that are looked through for tasks to revoke after a start.
@@ -76,8 +78,8 @@ class Archive:
             raise WorkflowNotFound(workflow_id)
         return stored
 
-    async def rebuilt(self, stored: Stored) -> RunningWorkflow:
-        """Build a workflow from what is stored of it."""
+    async def rebuilt(self, stored: Stored, *, inline_bytes: int = _INLINE_BYTES) -> RunningWorkflow:
+        """Build a workflow from what is stored of it, in a thread if its definition is longer than ``inline_bytes``."""
         now = self._clock.now()
         document = stored.record.document
         assert document is not None
@@ -93,7 +95,7 @@ class Archive:
                 policy=definition.policy,
             )
 
-        return await in_thread_if_long(rebuild, len(document))
+        return await in_thread_if_long(rebuild, len(document), inline_bytes)
 
     async def unfinished(self) -> AsyncIterator[RunningWorkflow]:
         """Iterate over the workflows that have not finished, oldest first; those that cannot be rebuilt are set aside."""
@@ -102,7 +104,7 @@ class Archive:
                 await self._set_aside(stored.record, stored.damage)
                 continue
             try:
-                workflow = await self.rebuilt(stored)
+                workflow = await self.rebuilt(stored, inline_bytes=_INLINE_AT_START_BYTES)
             except Exception as error:
                 # Also what no check foresees: one row that was damaged must not keep all others from going on.
                 await self._set_aside(stored.record, str(error) if isinstance(error, DyrygentError) else repr(error))
@@ -150,6 +152,6 @@ def _revokes_of(workflow: RunningWorkflow, *, terminate: bool) -> Iterator[Revok
             yield Revoke(workflow.task_id_of(node), workflow.attempt_of(node), signature, terminate)
 
 
-async def in_thread_if_long(work: Callable[[], T], size: int) -> T:
+async def in_thread_if_long(work: Callable[[], T], size: int, inline_bytes: int = _INLINE_BYTES) -> T:
     """Do work on so many bytes, in a thread if that is worth the hop."""
-    return work() if size <= _INLINE_BYTES else await anyio.to_thread.run_sync(work)
+    return work() if size <= inline_bytes else await anyio.to_thread.run_sync(work)

@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+import anyio.lowlevel
 
 from dyrygentd import __version__, canvas, metrics, wire
 from dyrygentd.core.checkpoint import JournalEntry
@@ -478,6 +479,8 @@ class Scheduler:
             engine.handle(WorkflowRecovered(workflow), self._clock.now())
             count += 1
             self._on_recovered(count, unfinished_count)
+            # Others in the program around have their turn.
+            await anyio.lowlevel.checkpoint()
         # Whether their messages were sent is not known, and matters if the broker has lost its memory since.
         self._courier.doubt(task_id for task_id, _, _ in engine.in_flight())
         self._recovered_s = time.monotonic() - begun

@@ -71,6 +71,11 @@ _INLINE_ROWS: Final = 500
 #: Finished workflows kept from being deleted because they were read to go on; the oldest go first, should nothing come of it.
 _KEPT_MAX: Final = 100
 
+#: Workflows, and bytes of their definitions as they are stored, that are read together at the start.
+_PART_WORKFLOWS: Final = 100
+_PART_BYTES: Final = 1024 * 1024
+
+_NODE_COLUMNS = "node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value, detail"
 _COLUMNS = "seq, id, name, key, labels, state, created_at, finished_at, tasks, counts, error, control"
 
 _INSERT_WORKFLOW = f"""
@@ -451,18 +456,42 @@ class SqliteStore:
 
     async def unfinished(self) -> AsyncIterator[Stored]:
         """Iterate over the workflows that have not finished, oldest first; they can be saved again from then on."""
-        for sequence, workflow_id in await self._fetch("SELECT seq, id FROM workflows WHERE finished_at IS NULL ORDER BY seq"):
-            self._sequence_of[workflow_id] = sequence
+        rows = await self._fetch("SELECT seq, id, length(document) FROM workflows WHERE finished_at IS NULL ORDER BY seq")
+        for part in _in_parts(rows):
+            self._sequence_of.update({workflow_id: sequence for sequence, workflow_id in part})
             try:
-                stored = await self.load(workflow_id)
-            except StoreIncompatible as error:
-                if _is_damage(error.__cause__):
-                    raise
-                record = await self.record(workflow_id)
-                assert record is not None
-                stored = Stored(record, [], damage=str(error))
-            assert stored is not None
-            yield stored
+                loaded = await self._load_part([sequence for sequence, _ in part])
+            except StoreIncompatible:
+                # One of them cannot be read; which one is seen by reading each alone.
+                loaded = [await self._load_or_damage(workflow_id) for _, workflow_id in part]
+            for stored in loaded:
+                yield stored
+
+    async def _load_part(self, sequences: Sequence[int]) -> list[Stored]:
+        """Read several workflows with two queries."""
+        numbers = json.dumps(sequences)
+        rows = await self._fetch(
+            f"SELECT {_COLUMNS}, result, document FROM workflows WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
+            numbers,
+        )
+        nodes: dict[int, list[Any]] = {}
+        for workflow, *node in await self._fetch(
+            f"SELECT workflow, {_NODE_COLUMNS} FROM nodes WHERE workflow IN (SELECT value FROM json_each(?))", numbers
+        ):
+            nodes.setdefault(workflow, []).append(node)
+        return [await self._unpacked(row, nodes.get(row[0], [])) for row in rows]
+
+    async def _load_or_damage(self, workflow_id: str) -> Stored:
+        try:
+            stored = await self.load(workflow_id)
+        except StoreIncompatible as error:
+            if _is_damage(error.__cause__):
+                raise
+            record = await self.record(workflow_id)
+            assert record is not None
+            stored = Stored(record, [], damage=str(error))
+        assert stored is not None
+        return stored
 
     async def unfinished_count(self) -> int:
         """Return how many workflows have not finished."""
@@ -476,11 +505,12 @@ class SqliteStore:
         if not rows:
             return None
         row = rows[0]
-        nodes = await self._fetch(
-            "SELECT node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value, detail"
-            " FROM nodes WHERE workflow = ?",
-            row[0],
-        )
+        nodes = await self._fetch(f"SELECT {_NODE_COLUMNS} FROM nodes WHERE workflow = ?", row[0])
+        return await self._unpacked(row, nodes)
+
+    async def _unpacked(self, row: Sequence[Any], nodes: Sequence[Sequence[Any]]) -> Stored:
+        """Turn the rows of a workflow into records, in a thread if there are many. Raises `StoreIncompatible`."""
+        workflow_id = row[1]
 
         def unpack() -> Stored:
             return Stored(_record(row, document=zlib.decompress(row[-1])), [_node_record(workflow_id, node) for node in nodes])
@@ -671,6 +701,20 @@ class SqliteStore:
 
     async def _number(self, query: str) -> int:
         return int((await self._fetch(query))[0][0])
+
+
+def _in_parts(rows: Iterable[tuple[int, str, int]]) -> Iterator[list[tuple[int, str]]]:
+    """Divide ``(number, id, bytes)`` into parts that fit into memory together."""
+    part: list[tuple[int, str]] = []
+    size = 0
+    for sequence, workflow_id, document_bytes in rows:
+        if part and (len(part) >= _PART_WORKFLOWS or size + document_bytes > _PART_BYTES):
+            yield part
+            part, size = [], 0
+        part.append((sequence, workflow_id))
+        size += document_bytes
+    if part:
+        yield part
 
 
 def _record(row: Sequence[Any], *, document: bytes | None) -> WorkflowRecord:

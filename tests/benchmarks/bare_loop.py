@@ -1,16 +1,19 @@
 """The least that can turn a result into the next message: a floor for latency.
 
 ``python -m tests.benchmarks.bare_loop --socket PATH --chains K --steps N`` hears of each result by pub/sub and pushes the next
-message of its chain. No state, no disk, no check: one loop, one subscription, redis-py.
+message of its chain. No state, no disk, no check: one loop, one subscription, redis-py. With ``--celery`` the messages are those
+that Celery's workers execute, made of one that Celery has sent. Prints ``{"seconds"}``.
 """
 
 import argparse
 import json
+import time
 
 import redis.asyncio
 import uvloop
 
 _CHANNEL = b"celery-task-meta-"
+_MARK = "mark-of-the-id"
 
 
 def task_id(chain: int, step: int) -> str:
@@ -18,14 +21,19 @@ def task_id(chain: int, step: int) -> str:
     return f"{chain}:{step}"
 
 
-async def run(path: str, *, chains: int, steps: int, queue: str) -> None:
-    """Run all chains to their ends."""
+async def run(path: str, *, chains: int, steps: int, queue: str, template: str) -> float:
+    """Run all chains to their ends; return the seconds it took."""
     client = redis.asyncio.Redis(unix_socket_path=path)
+    begun = time.monotonic()
+
+    def message_of(chain: int, step: int) -> str:
+        return template.replace(_MARK, task_id(chain, step))
+
     async with client, client.pubsub() as pubsub:
         await pubsub.psubscribe(_CHANNEL + b"*")
         await pubsub.get_message(timeout=None)
         for chain in range(chains):
-            await client.lpush(queue, _message(chain, 0))
+            await client.lpush(queue, message_of(chain, 0))
         unfinished = chains
         while unfinished:
             message = await pubsub.get_message(timeout=None)
@@ -34,13 +42,20 @@ async def run(path: str, *, chains: int, steps: int, queue: str) -> None:
             json.loads(message["data"])
             chain, step = map(int, message["channel"].removeprefix(_CHANNEL).split(b":"))
             if step + 1 < steps:
-                await client.lpush(queue, _message(chain, step + 1))
+                await client.lpush(queue, message_of(chain, step + 1))
             else:
                 unfinished -= 1
+    return time.monotonic() - begun
 
 
-def _message(chain: int, step: int) -> str:
-    return json.dumps({"headers": {"id": task_id(chain, step)}})
+def _of_celery(path: str) -> str:
+    """Return a message that Celery has sent for a task, with a mark in the place of its id."""
+    from tests.support.tasks import noop
+
+    noop.apply_async(task_id=_MARK, queue="sample", ignore_result=True)
+    with redis.Redis(unix_socket_path=path, decode_responses=True) as client:
+        message = str(client.rpop("sample"))
+    return message.replace('"ignore_result": true', '"ignore_result": false')
 
 
 def main() -> None:
@@ -50,9 +65,11 @@ def main() -> None:
     parser.add_argument("--chains", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--queue", default="celery")
-    arguments = parser.parse_args()
-    uvloop.run(run(arguments.socket, chains=arguments.chains, steps=arguments.steps, queue=arguments.queue))
-    print(json.dumps({}))
+    parser.add_argument("--celery", action="store_true")
+    given = parser.parse_args()
+    template = _of_celery(given.socket) if given.celery else json.dumps({"headers": {"id": _MARK}})
+    seconds = uvloop.run(run(given.socket, chains=given.chains, steps=given.steps, queue=given.queue, template=template))
+    print(json.dumps({"seconds": seconds}))
 
 
 if __name__ == "__main__":

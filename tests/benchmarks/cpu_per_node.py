@@ -2,6 +2,9 @@
 
 import statistics
 from collections.abc import Callable
+from time import monotonic
+
+from celery import Celery
 
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.benchmarks.harness import RUN_MAX_S, Bench, Site, Stopwatch, SyntheticWorker, Work, run_child, short_directory
@@ -16,8 +19,8 @@ def run(bench: Bench) -> None:
         _with_synthetic_worker(bench, site)
         site.forget()
         with CeleryWorker(site.server.url, log_directory=site.directory) as worker:
-            with CeleryWorker(site.server.url, log_directory=site.directory):
-                _with_two_celery_workers(bench, site)
+            with CeleryWorker(site.server.url, log_directory=site.directory) as second:
+                _with_two_celery_workers(bench, site, [worker.name, second.name])
             _chains_with(worker, bench, site)
 
 
@@ -77,7 +80,7 @@ def _run_synthetic(bench: Bench, site: Site, shape: Shape) -> tuple[float, float
 # --- Celery's worker ------------------------------------------------------------------------------------------------
 
 
-def _with_two_celery_workers(bench: Bench, site: Site) -> None:
+def _with_two_celery_workers(bench: Bench, site: Site, workers: list[str]) -> None:
     n, runs = bench.size(10_000, 60), bench.size(2, 1)
     makers: dict[str, Callable[[], Shape]] = {"group": lambda: group_of(n), "layered": lambda: layered(n)}
     found = samples()
@@ -90,6 +93,13 @@ def _with_two_celery_workers(bench: Bench, site: Site) -> None:
         used_s, taken_s = _native_group(bench, site, n)
         found["native CPU"].append(1e6 * used_s / n)
         found["native rate"].append(n / taken_s)
+        found["drained"].append(_drained(bench, site, n, workers))
+    for name in makers:
+        taken = [n / rate for rate in found[f"{name} rate"]]
+        title = f"{name}({n:,}), 2 Celery workers, time"
+        bench.report.rows.append(
+            Row("cpu_per_node", title, n, "s", taken, "the same tasks, ready in the queue", found["drained"])
+        )
     for name in makers:
         for what, unit, reference in (
             ("CPU", "us/node", "publishing a native group"),
@@ -129,6 +139,29 @@ def _native_group(bench: Bench, site: Site, n: int) -> tuple[float, float]:
     return published["cpu_s"], watch.ended - published["began"]
 
 
+def _drained(bench: Bench, site: Site, n: int, workers: list[str]) -> float:
+    """Have tasks ready in the queue before the workers may take them; return the seconds until all were executed."""
+    executions = Executions(site.server.url)
+    try:
+        executions.clear()
+        control = _app_of(site.server).control
+        control.cancel_consumer("celery", destination=workers, reply=True, timeout=10)
+        run_child("celery_peer", "publish", n, environment=_peer_environment(site.server))
+        begun = monotonic()
+        control.add_consumer("celery", destination=workers, reply=False)
+        wait_until(lambda: site.redis.hlen("test:executions") == n, timeout_s=RUN_MAX_S)
+        taken_s = monotonic() - begun
+        ended = sum(execution.ended > 0 for execution in _recorded(executions))
+        bench.report.counts.append(Count("cpu_per_node", f"{n:,} ready in the queue", n, ended, n - ended, 0, 0, 0))
+    finally:
+        executions.close()
+    return taken_s
+
+
+def _app_of(server: EmbeddedServer) -> Celery:
+    return Celery(broker=server.url, backend=server.url, set_as_current=False)
+
+
 def _recorded(executions: Executions) -> list[Execution]:
     """Return what Celery's tasks recorded, one entry for each execution."""
     started, finished = executions.started(), executions.finished()
@@ -148,9 +181,15 @@ def _chains_with(worker: CeleryWorker, bench: Bench, site: Site) -> None:
         found["ours"].append(n / _run_celery(bench, site, chain_of(n))[1])
         awaited = run_child("celery_peer", "chain", n, environment=_peer_environment(site.server))
         found["native"].append(n / (awaited["ended"] - awaited["began"]))
+        bare = run_child(
+            *("bare_loop", "--socket", site.server.socket_path, "--chains", 1, "--steps", n, "--celery"),
+            environment=_peer_environment(site.server),
+        )
+        found["bare"].append(n / bare["seconds"])
     note = f"{statistics.median(1e3 / rate for rate in found['ours']):.2g} ms a step"
     title = f"chain({n:,}), 1 Celery worker, rate"
     bench.report.rows.append(Row("cpu_per_node", title, n, "steps/s", found["ours"], "native chain", found["native"], note))
+    bench.report.rows.append(Row("cpu_per_node", title, n, "steps/s", found["ours"], "bare loop", found["bare"]))
 
 
 def _peer_environment(server: EmbeddedServer) -> dict[str, str]:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -73,12 +73,13 @@ def short_directory() -> Iterator[Path]:
 class Daemon:
     """``python -m dyrygentd serve`` as a child, without the app: broker and results are one server."""
 
-    def __init__(self, directory: Path, broker: str, *, name: str = "d") -> None:
+    def __init__(self, directory: Path, broker: str, *, name: str = "d", arguments: Sequence[str] = ()) -> None:
         self._directory = directory
         self.socket, self.database = directory / f"{name}.sock", directory / f"{name}.db"
         self._log = directory / f"{name}.log"
         self._command = [sys.executable, "-m", "dyrygentd", "serve", "--broker", broker, "--log-level", "warning"]
         self._command += ["--database", str(self.database), "--socket", str(self.socket), "--drain-timeout-s", "0"]
+        self._command += arguments
         self._child: ChildProcess | None = None
         self.client = Client(self.socket, timeout_s=RUN_MAX_S)
 
@@ -140,11 +141,11 @@ class Daemon:
 class Site:
     """A server, and a daemon on it."""
 
-    def __init__(self, directory: Path, report: Report) -> None:
+    def __init__(self, directory: Path, report: Report, *, arguments: Sequence[str] = ()) -> None:
         self._exits = contextlib.ExitStack()
         self.directory = directory
         self.server = EmbeddedServer(directory)
-        self.daemon = Daemon(directory, self.server.url)
+        self.daemon = Daemon(directory, self.server.url, arguments=arguments)
         self._report = report
 
     def __enter__(self) -> Self:

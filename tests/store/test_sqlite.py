@@ -1,7 +1,9 @@
 """`SqliteStore` on a real disk: what it promises beyond the contract of all stores."""
 # ruff: noqa: ASYNC240 - small files of a test may block
 
+import contextlib
 import os
+import random
 import re
 import signal
 import sqlite3
@@ -22,6 +24,7 @@ from dyrygentd.core.checkpoint import WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports import Selection
+from dyrygentd.store import sqlite
 from dyrygentd.store.sqlite import SqliteStore
 from tests.store.conftest import Spawn
 from tests.store.records import finished, node, workflow
@@ -507,4 +510,34 @@ async def test_open_may_be_cancelled_anywhere(path: Path) -> None:
         await _wait_until_gone(before)
     store = SqliteStore(path)
     await store.open()
+    await store.close()
+
+
+async def test_many_unfinished_workflows_are_read_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All come back, oldest first, with their own nodes, whatever their number and size; one that is damaged is told alone."""
+    monkeypatch.setattr(sqlite, "_PART_WORKFLOWS", 3)
+    monkeypatch.setattr(sqlite, "_PART_BYTES", 1000)
+    store = SqliteStore(path)
+    await store.open()
+    for number in range(10):
+        document = random.Random(number).randbytes(2000 if number == 4 else 20).hex().encode()
+        await store.save([workflow(f"w{number}", document=document)], [node(f"w{number}", each) for each in range(number)])
+    await store.save([finished(workflow("w5"))], [])
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE workflows SET document = x'00' WHERE id = 'w7'")
+        database.commit()
+    store = SqliteStore(path)
+    await store.open()
+    read = [stored async for stored in store.unfinished()]
+    assert [stored.record.workflow_id for stored in read] == [f"w{number}" for number in range(10) if number != 5]
+    for stored in read:
+        number = int(stored.record.workflow_id[1:])
+        assert bool(stored.damage) == (number == 7)
+        if number != 7:
+            assert sorted(row.node for row in stored.nodes) == list(range(number))
+            assert {row.workflow_id for row in stored.nodes} <= {f"w{number}"}
+    # They can be saved again.
+    await store.save([finished(workflow("w9"), state=WorkflowState.FAILED)], [node("w9", 50)])
+    assert await store.unfinished_count() == 8
     await store.close()

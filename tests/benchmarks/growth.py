@@ -21,9 +21,7 @@ Before = Sequence[Sequence[int]]
 def run(bench: Bench) -> None:
     """Grow one workflow in several shapes, then the number of workflows; then let a daemon with waiting ones do nothing."""
     with short_directory() as directory, Site(directory, bench.report, arguments=_LARGE) as site:
-        with SyntheticWorker(site.server, site.directory) as worker:
-            worker.wait_idle(site.redis)
-            _of_workflows(bench, site, [Planned("warm", "warm", _wide(100))], "")
+        _of_workflows(bench, site, [Planned("warm", "warm", _wide(100))], "")
         for name, shape, sizes in (
             ("wide", _wide, (100, 1_000, 10_000, 100_000, 1_000_000)),
             ("layered, 3 dependencies", _layered, (100, 1_000, 10_000, 100_000)),

@@ -203,10 +203,12 @@ class Work:
 
     Attributes:
         cpu_s: Its processor time from its first message to its end.
+        fates: How many tasks it failed, lost, and answered twice.
     """
 
     executions: list[Execution]
     cpu_s: float
+    fates: dict[str, int]
 
     @property
     def rate(self) -> float:
@@ -219,13 +221,21 @@ class SyntheticWorker:
     """A child that runs `tests.benchmarks.synthetic_worker`."""
 
     def __init__(
-        self, server: EmbeddedServer, directory: Path, *, hold_s: float = 0.0, tasks_max: int = 0, seed: int = 0
+        self,
+        server: EmbeddedServer,
+        directory: Path,
+        *,
+        hold_s: float = 0.0,
+        tasks_max: int = 0,
+        seed: int = 0,
+        arguments: Sequence[str] = (),
     ) -> None:
         self._report = directory / "worker.json"
         self._log = directory / "worker.log"
         self._report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tests.benchmarks.synthetic_worker", "--socket", str(server.socket_path)]
         command += ["--report", str(self._report), "--hold-s", str(hold_s), "--tasks-max", str(tasks_max), "--seed", str(seed)]
+        command += arguments
         self._child = ChildProcess(command, output=self._log, working_directory=REPOSITORY)
 
     def __enter__(self) -> Self:
@@ -249,7 +259,7 @@ class SyntheticWorker:
         status = self._child.wait(RUN_MAX_S)
         assert status == 0, f"the worker ended with {status}:\n{self._log.read_text()[-3000:]}"
         content = json.loads(self._report.read_text())
-        return Work([Execution(*task) for task in content["tasks"]], content["cpu_s"])
+        return Work([Execution(*task) for task in content["tasks"]], content["cpu_s"], content["fates"])
 
 
 def run_child(

@@ -1,5 +1,6 @@
 """The replay: a workload like nine months at OVHcloud, through the daemon as it is shipped."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from tests.benchmarks.report import Count, Row
 _SEED = 11_170
 _UNFINISHED = 500
 _LOOK_S = 0.25
+#: After which a task that the worker has lost is tried again.
+_TIMEOUT_S = 2
 
 
 def run(bench: Bench) -> None:
@@ -44,6 +47,33 @@ def run(bench: Bench) -> None:
     add(Row("replay", "daemon, largest", n, "MB", [max(largest, default=0) / 1e6]))
     add(Row("replay", "database afterwards, all of it kept", n, "B/node", [database_bytes / n]))
     add(Row("replay", "transactions", n, "nodes each", [n / max(1, statistics.store["commits"])]))
+    _with_faults(bench)
+
+
+def _with_faults(bench: Bench) -> None:
+    """Run a part of it on a worker that fails, loses and repeats: every workflow has to succeed all the same."""
+    scale = 0.001 if bench.quick else 0.05
+    policy = {"retry": {"attempts": 8, "backoff_s": 0.1, "on": ["any"]}, "timeout_s": _TIMEOUT_S}
+    faults = ("--fail", "0.02", "--lose", "0.002", "--repeat", "0.05", "--spread", "long")
+    with short_directory() as directory, Site(directory, bench.report) as site:
+        bodies = directory / "bodies.jsonl"
+        arguments = ("--seed", _SEED, "--scale", scale, "--policy", json.dumps(policy), "--out", bodies)
+        run_child("workload", *arguments)
+        with SyntheticWorker(site.server, site.directory, hold_s=0.01, arguments=faults) as worker:
+            worker.wait_idle(site.redis)
+            bench.say("replay: with faults")
+            with Stopwatch() as watch:
+                socket = site.daemon.socket
+                submitted = run_child("submitter", "--socket", socket, "--bodies", bodies, "--unfinished", _UNFINISHED)
+            work = worker.stop()
+    planned = list(workload.plan(_SEED, scale))
+    n = sum(len(workflow.after) for workflow in planned)
+    assert submitted["succeeded"] == len(planned), f"{submitted} of {len(planned)} workflows"
+    ids = [execution.task_id for execution in work.executions]
+    assert len(ids) == len(set(ids)), "an attempt was executed twice"
+    assert {workflow.task_id(node) for workflow in planned for node in range(len(workflow.after))} <= set(ids)
+    note = ", ".join(f"{number:,} {fate}" for fate, number in work.fates.items())
+    bench.report.rows.append(Row("replay", f"{n:,} tasks with faults", n, "s", [watch.seconds], note=note))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tests.benchmarks.shapes import TASK
 
@@ -34,13 +34,14 @@ class Planned(NamedTuple):
         """Return the id of a task."""
         return f"{self.name}.{node}"
 
-    def body(self) -> str:
-        """Return the definition as JSON text."""
+    def body(self, policy: dict[str, Any] | None = None) -> str:
+        """Return the definition as JSON text, with a policy for the whole of it."""
         nodes = [
             {"name": str(node), "task": TASK, "immutable": True, "task_id": self.task_id(node), "after": list(map(str, before))}
             for node, before in enumerate(self.after)
         ]
-        return json.dumps({"name": self.shape, "nodes": nodes}, separators=(",", ":"))
+        document = {"name": self.shape, "nodes": nodes} | ({"policy": policy} if policy else {})
+        return json.dumps(document, separators=(",", ":"))
 
 
 def plan(seed: int, scale: float = 1.0) -> Iterator[Planned]:
@@ -113,11 +114,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--policy", type=json.loads, help="JSON of a policy for each workflow")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     with arguments.out.open("w") as file:
         for workflow in plan(arguments.seed, arguments.scale):
-            file.write(workflow.body() + "\n")
+            file.write(workflow.body(arguments.policy) + "\n")
     print(json.dumps({}))
 
 

@@ -35,6 +35,13 @@ _CONNECTIONS_MAX = 100
 """Requests of one client at one time, streams and waits included; further ones take turns."""
 
 
+class _Unread(DaemonUnreachable):
+    """The daemon closed the connection while the request was being sent, as it does if it has too many clients.
+
+    It has not read all of it, so nothing was done. Its answer may be there; aiohttp does not read it any more.
+    """
+
+
 class AsyncClient:
     """Talks to the daemon; an async context manager.
 
@@ -350,8 +357,8 @@ class _Channel:
             async with AsyncExitStack() as exits:
                 try:
                     response = await exits.enter_async_context(self._answered(ask, limits, progress))
-                except RemoteError as error:
-                    if not pause_s or not is_busy(error):
+                except (RemoteError, _Unread) as error:
+                    if not pause_s or not (isinstance(error, _Unread) or is_busy(error)):
                         raise
                 else:
                     yield response
@@ -375,6 +382,11 @@ class _Channel:
         except aiohttp.ClientConnectorError as error:
             raise unreachable(self.path, error.os_error) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
+            if getattr(error, "errno", None) == errno.EPIPE:
+                raise _Unread(
+                    f"'{self.path}' closed the connection before it had read the request",
+                    next_step="nothing was done; try again, and see the daemon's log",
+                ) from error
             is_full = getattr(error, "errno", None) in _BACKLOG_FULL
             code = errno.EAGAIN if is_full else errno.ECONNRESET
             raise unreachable(self.path, OSError(code, str(error))) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from celery import Celery
 from kombu.entity import Exchange, Queue
@@ -156,7 +157,10 @@ async def test_worker_is_killed(site: Site, make_worker: Callable[..., CeleryWor
     assert "nobody has it: it is not in queue 'celery', no worker runs, no result is stored" in lost.text
     # With another worker there is somebody to ask, and the answer is the same.
     make_worker(pool="prefork")
-    assert "no worker has it now" in (await site.explain("fetched")).text
+    with anyio.fail_after(60):
+        # On a busy machine it may be too late with its first answers.
+        while "no worker has it now" not in (await site.explain("fetched")).text:
+            await anyio.lowlevel.checkpoint()
     assert "no worker knows it" in (await site.explain("executed")).text
 
 

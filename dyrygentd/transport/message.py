@@ -156,7 +156,7 @@ class MessageSender:
         # A tuple, as in a signature, so that monitors show `(1, 2)` for one task whoever sent it.
         args, kwargs = tuple(loads(signature.args)), loads(signature.kwargs)
         amqp = self._app.amqp
-        depth = {"maxlevels": self._app.conf.task_repr_maxlevels} if _HAS_REPR_LEVELS else {}
+        depth = repr_levels_of(self._app)
         options = self._options_of(signature.task) | loads(signature.options)
         headers = options.get("headers")
         if isinstance(headers, dict):
@@ -191,6 +191,11 @@ class MessageSender:
         if isinstance(expires, datetime):
             expires = (expires - self._app.now()).total_seconds()
         return max(0.0, float(expires))
+
+
+def repr_levels_of(app: Any) -> dict[str, int]:
+    """Return how deep `saferepr` goes for an app, as its arguments."""
+    return {"maxlevels": app.conf.task_repr_maxlevels} if _HAS_REPR_LEVELS else {}
 
 
 def _route_name(task: str, kwargs: dict[str, Any]) -> str:

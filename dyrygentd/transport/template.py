@@ -32,6 +32,7 @@ from kombu.exceptions import KombuError
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Signature
+from dyrygentd.transport.message import repr_levels_of
 from dyrygentd.transport.redis import Collected, delivery_tag
 
 #: Shapes that are kept; a workflow has as many as it has different tasks and options.
@@ -182,7 +183,7 @@ class Templates:
                 built,
                 args_repr_max=amqp.argsrepr_maxsize,
                 kwargs_repr_max=amqp.kwargsrepr_maxsize,
-                levels=_levels_of(self._app),
+                levels=repr_levels_of(self._app),
             )
         except (ValueError, LookupError, TypeError, KombuError):
             # Whatever is wrong with the message is told where it is built in the ordinary way.
@@ -238,12 +239,6 @@ def _plain_repr(value: object) -> str | None:
     if type(value) is str:
         return "'" + value.replace("'", "\\'") + "'"
     return str(value) if type(value) in _PLAIN else None
-
-
-def _levels_of(app: Any) -> dict[str, int]:
-    # Celery 5.6 does not let its users choose how deep a repr goes.
-    depth = app.conf.get("task_repr_maxlevels")
-    return {} if depth is None else {"maxlevels": depth}
 
 
 def _cut(text: str, marks: Mapping[str, str]) -> list[str]:

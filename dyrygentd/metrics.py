@@ -115,7 +115,7 @@ _STEP_SECONDS: Final = (
 )
 _COMMIT_ROWS: Final = "Rows of a transaction"
 #: Sums by the name of a task, and of a workflow; names beyond the first hundred are added up as (others).
-_TASK_WORDS: Final = ("dispatched", "succeeded", "failed", "ignored", "lost", "retried")
+_TASK_WORDS: Final = ("dispatched", "succeeded", "failed", "ignored", "lost", "retried", "late")
 
 _RESULT_PATHS: Final = ("pushed", "read", "swept")
 _OUTCOMES: Final = ("succeeded", "failed", "revoked")
@@ -210,6 +210,11 @@ def _by_name(statistics: wire.Statistics) -> Iterator[Metric]:
         seconds.add_metric([name], sums["seconds"])
     yield tasks
     yield seconds
+    queues = CounterMetricFamily("dyrygentd_queue_events", "What became of tasks, by their queue", labels=["queue", "event"])
+    for name, sums in statistics.queues.items():
+        for word in _TASK_WORDS:
+            queues.add_metric([name, word], sums[word])
+    yield queues
     workflows = CounterMetricFamily(
         "dyrygentd_workflow_ends", "Workflows that ended, by their name", labels=["workflow", "state"]
     )

@@ -23,7 +23,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 #: https://prometheus.io/docs/practices/naming, and what `promtool check metrics` complains about.
 _NAME = re.compile(r"dyrygentd(_[a-z0-9]+)+")
 _NO_BASE_UNITS = {"milliseconds", "ms", "minutes", "hours", "days", "kilobytes", "kb", "mb", "megabytes", "bits", "percent"}
-_LABELS = {"state", "outcome", "path", "version", "pool", "where", "reason", "task", "event", "workflow", "step", "le"}
+_LABELS = {"state", "outcome", "path", "version", "pool", "where", "reason", "task", "queue", "event", "workflow", "step", "le"}
 _RESERVED_ENDS = ("_count", "_sum", "_bucket", "_created", "_gauge", "_counter")
 
 
@@ -99,6 +99,7 @@ async def test_every_entry_of_the_catalogue_appears() -> None:
         "dyrygentd_workflows_present",
         "dyrygentd_held_nodes",
         "dyrygentd_task_events",
+        "dyrygentd_queue_events",
         "dyrygentd_task_seconds",
         "dyrygentd_workflow_ends",
         "dyrygentd_workflow_seconds",
@@ -162,7 +163,7 @@ async def test_negotiation(accept: str, is_openmetrics: bool) -> None:
     assert content_type.startswith("application/openmetrics-text" if is_openmetrics else "text/plain")
     assert body.endswith(b"# EOF\n") == is_openmetrics
     families = list((parse_openmetrics if is_openmetrics else parse_classic)(body.decode()))
-    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 21
+    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 22
 
 
 async def test_steps_are_measured() -> None:
@@ -197,6 +198,36 @@ async def test_names_of_tasks_are_bounded() -> None:
     assert len(ended) == 101
     assert ended["(others)"] == 50
     assert sum(ended.values()) == 150
+
+
+async def test_tasks_are_counted_by_queue() -> None:
+    """A queue whose tasks fail, or come too late, is seen, whatever they are called."""
+    registry, broker = CollectorRegistry(), FakeBroker({"tasks.bad": lambda: 1 // 0}, holds=True)
+    graph = Graph.build(
+        [
+            NodeSpec("a", Signature("tasks.a", options=b'{"queue": "one"}'), "id-a"),
+            NodeSpec("b", Signature("tasks.bad", options=b'{"queue": "two"}'), "id-b"),
+            NodeSpec("c", Signature("tasks.c", options=b'{"queue": "two"}'), "id-c"),
+        ]
+    )
+    async with scheduler(broker, registry=registry) as running:
+        handle = await running.submit(Definition(graph, "w"))
+        await until(lambda: running.in_flight_count == 3)
+        await handle.skip("c")
+        broker.let_go()
+        await until(lambda: running.statistics().engine["counters"]["late"] == 1)
+        found = {
+            (sample.labels["queue"], sample.labels["event"]): sample.value
+            for sample in _families(registry)["dyrygentd_queue_events"].samples
+            if sample.value and sample.name.endswith("_total")
+        }
+    assert found == {
+        ("one", "dispatched"): 1,
+        ("one", "succeeded"): 1,
+        ("two", "dispatched"): 2,
+        ("two", "failed"): 1,
+        ("two", "late"): 1,
+    }
 
 
 async def test_the_wait_in_the_queue_is_measured() -> None:

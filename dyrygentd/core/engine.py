@@ -61,6 +61,7 @@ from dyrygentd.core.events import (
     WorkflowRecovered,
     WorkflowSubmitted,
 )
+from dyrygentd.core.graph import Signature
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.pools import Pools, PoolView
 from dyrygentd.core.rings import Rings
@@ -76,8 +77,11 @@ _NAMED_MAX: Final = 100
 _TIMERS_MIN: Final = 10_000
 #: Pauses between two broadcasts that revoke the same tasks.
 _REVOKE_AGAIN_FIRST_S, _REVOKE_AGAIN_MAX_S = 10.0, 300.0
-#: Names of tasks and of workflows that are counted apart.
+#: Names of tasks and of workflows that are counted apart, and what of tasks.
 _NAMES_MAX: Final = 100
+TASK_WORDS: Final = ("dispatched", "succeeded", "failed", "ignored", "lost", "retried", "late", "seconds")
+#: Signatures whose queue is kept in mind.
+_PLACES_MAX: Final = 1000
 #: What workers with `task_track_started` store first.
 _STARTED: Final = "STARTED"
 _STATE_WORDS: Final = tuple(state.word for state in NodeState)
@@ -175,28 +179,37 @@ class Engine:
     Args:
         pools: Named pools and limits of queues.
         chance: Makes numbers from 0 to 1, for the jitter of retries.
+        queue_of: Tells to which queue a signature goes, for counting.
 
     Attributes:
         workflows: The unfinished workflows by id. A finished one leaves with the batch that records its end.
         node_count: Number of nodes in all of them.
         task_seconds: From dispatch to the end of a task.
         start_seconds: From dispatch to the first word that a worker has begun it, of workers that tell.
-        by_task, by_workflow: What became of tasks and workflows, by name, and their seconds from beginning to end.
+        by_task: What became of tasks, by name and queue, and their seconds from dispatch to end.
+        by_workflow: What became of workflows, by name, and their seconds from beginning to end.
     """
 
     def __init__(
-        self, limits: Limits | None = None, *, pools: Pools | None = None, chance: Callable[[], float] = lambda: 0.0
+        self,
+        limits: Limits | None = None,
+        *,
+        pools: Pools | None = None,
+        chance: Callable[[], float] = lambda: 0.0,
+        queue_of: Callable[[Signature], str] = lambda signature: "",
     ) -> None:
         self.limits = limits or Limits()
         self.pools = pools or Pools()
         self._has_pools = bool(self.pools)
         self._chance = chance
+        self._queue_of = queue_of
+        self._places: dict[Signature, tuple[str, str]] = {}
         self.counters = Counters()
         self.workflows: dict[str, RunningWorkflow] = {}
         self.draining = False
         self.node_count = 0
         self.task_seconds, self.start_seconds = Tally(), Tally()
-        self.by_task = SumsByName(("dispatched", "succeeded", "failed", "ignored", "lost", "retried", "seconds"), _NAMES_MAX)
+        self.by_task = SumsByName(TASK_WORDS, _NAMES_MAX)
         self.by_workflow = SumsByName(("succeeded", "failed", "cancelled", "seconds"), _NAMES_MAX)
         self._in_flight: dict[str, tuple[RunningWorkflow, int]] = {}
         self._rings = Rings()
@@ -399,7 +412,7 @@ class Engine:
             return
         self._begin_flight(workflow, node, task_id)
         self.counters.dispatched += 1
-        self.by_task.add(signature.task, "dispatched")
+        self.by_task.add(self._place_of(signature), "dispatched")
         self._publish(workflow, node)
 
     def _begin_flight(self, workflow: RunningWorkflow, node: int, task_id: str) -> None:
@@ -477,8 +490,8 @@ class Engine:
         name = f"workflows_{workflow.state}"
         setattr(self.counters, name, getattr(self.counters, name) + 1)
         if workflow.finished_at is not None:
-            self.by_workflow.add(workflow.name, workflow.state.value)
-            self.by_workflow.add(workflow.name, "seconds", max(0.0, workflow.finished_at - workflow.created_at))
+            self.by_workflow.add((workflow.name,), workflow.state.value)
+            self.by_workflow.add((workflow.name,), "seconds", max(0.0, workflow.finished_at - workflow.created_at))
         self._batch.finished.append(workflow)
         self.node_count -= len(workflow.graph)
 
@@ -811,10 +824,18 @@ class Engine:
         self.by_task.add(task, outcome)
         self.by_task.add(task, "seconds", seconds)
 
-    @staticmethod
-    def _task_of(workflow: RunningWorkflow, node: int) -> str:
+    def _task_of(self, workflow: RunningWorkflow, node: int) -> tuple[str, str]:
         signature = workflow.graph.signatures[node]
-        return "" if signature is None else signature.task
+        return ("", "") if signature is None else self._place_of(signature)
+
+    def _place_of(self, signature: Signature) -> tuple[str, str]:
+        """Return a task's name and queue; large workflows repeat few signatures."""
+        place = self._places.get(signature)
+        if place is None:
+            if len(self._places) >= _PLACES_MAX:
+                self._places.clear()
+            place = self._places[signature] = signature.task, self._queue_of(signature)
+        return place
 
     def _doubt(self, workflow: RunningWorkflow, node: int, task_id: str, now: float) -> None:
         """Go on watching a task that was reported as ended by somebody else than itself."""
@@ -839,6 +860,8 @@ class Engine:
         if is_doubted and isinstance(event, TaskFailed | TaskRevoked | TaskLost):
             return  # What is known already, read once more.
         self.counters.late += 1
+        if workflow is not None:
+            self.by_task.add(self._task_of(workflow, node), "late")
         if isinstance(event, TaskRevoked) and late.revoke is not None and not late.revoke.terminate:
             # A worker stores that at once, also of a task that runs and goes on: how it ends is stored after it.
             self._late[event.task_id] = replace(late, revoke=None)

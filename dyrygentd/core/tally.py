@@ -54,6 +54,8 @@ class Tally:
 class SumsByName:
     """Sums for each name. Guards: there are never more than so many names; the rest is added up under `OTHERS`.
 
+    A name may have several parts, such as a task and its queue.
+
     Args:
         words: What is summed up.
         names_max: The first so many names have sums of their own.
@@ -64,17 +66,22 @@ class SumsByName:
     def __init__(self, words: Sequence[str], names_max: int) -> None:
         self._words = {word: number for number, word in enumerate(words)}
         self._names_max = names_max
-        self._sums: dict[str, list[float]] = {}
+        self._sums: dict[tuple[str, ...], list[float]] = {}
 
-    def add(self, name: str, word: str, value: float = 1.0) -> None:
+    def add(self, name: tuple[str, ...], word: str, value: float = 1.0) -> None:
         """Add to a sum."""
         sums = self._sums.get(name)
         if sums is None:
             if len(self._sums) >= self._names_max:
-                name = OTHERS
+                name = (OTHERS,) * len(name)
             sums = self._sums.setdefault(name, [0.0] * len(self._words))
         sums[self._words[word]] += value
 
-    def view(self) -> dict[str, dict[str, float]]:
-        """Return ``{name: {word: sum}}``."""
-        return {name: dict(zip(self._words, sums, strict=True)) for name, sums in self._sums.items()}
+    def view(self, part: int = 0) -> dict[str, dict[str, float]]:
+        """Return ``{one part of the name: {word: sum}}``."""
+        totals: dict[str, list[float]] = {}
+        for name, sums in self._sums.items():
+            total = totals.setdefault(name[part], [0.0] * len(sums))
+            for place, value in enumerate(sums):
+                total[place] += value
+        return {name: dict(zip(self._words, sums, strict=True)) for name, sums in totals.items()}

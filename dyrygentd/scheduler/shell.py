@@ -120,7 +120,7 @@ class Scheduler:
         self._on_recovered = on_recovered
         pools = Pools(self.limits.pools, queue_limits=self.limits.queue_limits, queue_of=self._dispatcher.queue_of)
         chance = chance or random.SystemRandom()
-        engine = Engine(self.limits.engine, pools=pools, chance=chance.random)
+        engine = Engine(self.limits.engine, pools=pools, chance=chance.random, queue_of=self._dispatcher.queue_of)
         self._listeners = Listeners()
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
         self._redaction = Redaction(self.limits.redact)
@@ -417,6 +417,7 @@ class Scheduler:
             notices=[*self._notices()],
             tallies=self._tallies() | {"result": watcher["seen_seconds"]},
             tasks=self._turns.engine.by_task.view(),
+            queues=self._turns.engine.by_task.view(1),
             workflows=self._turns.engine.by_workflow.view(),
         )
 

@@ -251,7 +251,7 @@ class Statistics(Struct):
 
     Attributes:
         tallies: ``{step: {"bounds", "counts", "sum", "examples"}}``: how long steps took, see `dyrygentd.core.tally.Tally`.
-        tasks, workflows: ``{name: {word: sum}}``.
+        tasks, queues, workflows: ``{name: {word: sum}}``.
     """
 
     version: str
@@ -266,6 +266,7 @@ class Statistics(Struct):
     reports: dict[str, Any] = {}
     tallies: dict[str, dict[str, Any]] = {}
     tasks: dict[str, dict[str, float]] = {}
+    queues: dict[str, dict[str, float]] = {}
     workflows: dict[str, dict[str, float]] = {}
 
 

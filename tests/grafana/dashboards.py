@@ -241,6 +241,18 @@ WORKFLOWS: Final = (
                 width=12,
             ),
             Panel(
+                "Ends by queue",
+                "Tasks that ended, per second.",
+                [
+                    (
+                        'sum by (queue) (rate(dyrygentd_queue_events_total{I, event=~"succeeded|failed|ignored"}[$__rate_interval]))',
+                        "{{queue}}",
+                    )
+                ],
+                unit="ops",
+                width=12,
+            ),
+            Panel(
                 "Verbs of operators",
                 "Done and refused.",
                 [("sum by (outcome) (increase(dyrygentd_verbs_total{I}[$__rate_interval]))", "{{outcome}}")],

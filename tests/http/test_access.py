@@ -61,8 +61,7 @@ TABLE: Final = """
     GET  /v1/workflows/{root's}/definition       yes  yes   no        no     no
     GET  /v1/workflows/{own}/export              yes  yes   yes       no     no
     GET  /v1/workflows/{root's}/export           yes  yes   no        no     no
-    POST /v1/imports                             yes  yes   yes       no     no
-    GET  /v1/workflows/{moved}/export            yes  yes   yes       no     no
+    POST /v1/imports                             yes  yes   no        no     no
     POST /v1/workflows/{own}/pause               yes  yes   yes       no     no
     POST /v1/workflows/{root's}/pause            yes  yes   no        no     no
     POST /v1/bulk/pause?name=x                   yes  yes   yes       no     no
@@ -89,7 +88,6 @@ def ask(method, target, body=None):
 made, answers = "none", []
 for method, target in requests:
     definition = {"name": "x", "nodes": [{"name": "one", "task": "add"}]}
-    # What somebody else had submitted belongs to whoever brings it, unless that is an admin.
     workflow = {"id": "moved", "name": "x", "state": "paused", "created_at": 1, "owner": 99}
     export = {"export": 1, "workflow": workflow, "definition": definition}
     body = json.dumps({"/v1/workflows": definition, "/v1/imports": export}.get(target, {}))

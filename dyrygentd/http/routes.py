@@ -265,7 +265,7 @@ class Api:
         return web.Response(body=await self._scheduler.export(workflow_id), content_type=JSON)
 
     async def import_workflow(self, request: web.Request) -> web.StreamResponse:
-        """Take in an export; answer when it is on disk. It stays whose it was. Its ids and journal are believed, so it is for admins."""
+        """Take in an export; answer when it is on disk. Its owner, ids and journal are believed, so it is for admins."""
         if request.content_type != JSON and "Content-Type" in request.headers:
             raise UnsupportedMediaType(request.content_type)
         body, peer = request[_BODY], _peer(request)

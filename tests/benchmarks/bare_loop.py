@@ -54,8 +54,11 @@ def _of_celery(path: str) -> str:
 
     noop.apply_async(task_id=_MARK, queue="sample", ignore_result=True)
     with redis.Redis(unix_socket_path=path, decode_responses=True) as client:
-        message = str(client.rpop("sample"))
-    return message.replace('"ignore_result": true', '"ignore_result": false')
+        message = json.loads(str(client.rpop("sample")))
+    message["headers"]["ignore_result"] = False
+    # Workers keep what they have by its tag, and a second message with the same one would end their counting.
+    message["properties"]["delivery_tag"] = _MARK
+    return json.dumps(message)
 
 
 def main() -> None:

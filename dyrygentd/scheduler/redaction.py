@@ -15,11 +15,19 @@ from typing import Any, Final, TypeVar
 from dyrygentd.core.events import Event, MessageRefused, TaskFailed, TaskIgnored, TaskRevoked
 from dyrygentd.core.graph import Signature
 
-#: Always looked for: the password of a URL, and values that are called secret, as ``name=value`` or ``"name": value``.
+#: What secrets are called, as the end of a name.
+_NAMES: Final = r"(?:passwords?|passwd|passphrase|pwd|secrets?|tokens?|credentials?|(?:secret|api|access|private|auth)[_-]?key)"
+#: A text in quotes (or in escaped ones, as JSON in a JSON text has them) to its end, else what stands there in one piece.
+_VALUE: Final = r"(?:\\\"([^\"\\]{0,500})\\\"|'((?:[^'\\]|\\.){0,500})'|\"((?:[^\"\\]|\\.){0,500})\"|([^\s'\",;)}&\\]+))"
+#: Always looked for: the password of a URL, and values that are called secret, as ``name=value``, ``"name": value`` or
+#: ``--name value``; of a password also ``password: value``, and what follows ``Bearer``. With bounds, so that hostile texts
+#: cost no more than others.
 USUAL: Final = (
-    r"://[^/\s:@'\"]*:([^/\s@]+)@",
-    r"(?i)(?:passw(?:or)?d|passphrase|secret|api_?key|access_?key|auth_?token|\btoken)"
-    r"(?:['\"]\s*:|=)\s*['\"]?([^\s'\",;)}&]+)",
+    r"://[^/\s:@'\"]{0,200}:(?!\d+/)([^\s'\"]{1,200})@",
+    rf"(?i){_NAMES}(?:\\?['\"]\s{{0,9}}:|\s{{0,9}}=)\s{{0,9}}b?{_VALUE}",
+    rf"(?i)(?:passwords?|passwd|passphrase|pwd):\s{{0,9}}{_VALUE}",
+    rf"(?i)(?<![\w-])--[\w-]{{0,50}}?{_NAMES}\s{{1,9}}{_VALUE}",
+    r"(?i)\bbearer\s{1,9}([\w.~+/=-]{6,})",
 )
 _HIDDEN: Final = "****"
 #: Celery's own bound of a repr (`celery.app.amqp.AMQP.argsrepr_maxsize`).
@@ -70,6 +78,7 @@ class Redaction:
             given = options.get(name)
             value = json.loads(content)
             if given is not None or value:
+                value = _without_secrets(value)
                 shown.append(str(given) if given is not None else _repr(tuple(value) if isinstance(value, list) else value))
         return self.text(" ".join(shown))
 
@@ -78,10 +87,21 @@ _TOLD: Final = (TaskFailed, TaskRevoked, TaskIgnored, MessageRefused)
 
 
 def _hidden(match: "re.Match[str]") -> str:
-    if not match.re.groups or match.group(1) is None:
+    group = match.lastindex
+    if group is None:
         return _HIDDEN
-    begin, end = match.start(1) - match.start(), match.end(1) - match.start()
+    begin, end = match.start(group) - match.start(), match.end(group) - match.start()
     return match.group()[:begin] + _HIDDEN + match.group()[end:]
+
+
+_CALLED_SECRET: Final = re.compile(rf"(?i){_NAMES}$")
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return JSON in which what is called secret is hidden whole, whatever it is."""
+    if isinstance(value, dict):
+        return {name: _HIDDEN if _CALLED_SECRET.search(name) else _without_secrets(each) for name, each in value.items()}
+    return [_without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
 def _repr(value: object) -> str:

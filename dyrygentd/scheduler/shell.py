@@ -43,6 +43,7 @@ from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import ConfigurationError, OutsideError
 from dyrygentd.ports import (
+    JOURNAL_MAX,
     REPORTS_NOTE,
     Clock,
     Dispatcher,
@@ -261,7 +262,7 @@ class Scheduler:
         imported = imported._replace(record=replace(imported.record, owner=owner))
         record = imported.record
         entry = JournalEntry(record.workflow_id, self._clock.now(), "import", by, detail=f"it came {record.state}")
-        workflow_id = await self._submissions.take_over(imported, [*imported.journal, entry])
+        workflow_id = await self._submissions.take_over(imported, [*imported.journal[1 - JOURNAL_MAX :], entry])
         return _submitted(workflow_id, imported.definition)
 
     async def perform(self, workflow_id: str, request: Request) -> wire.Changed:
@@ -276,7 +277,7 @@ class Scheduler:
             ValueGone: A node cannot run again without a value that was let go.
             StoreUnavailable: The disk did not answer in time. It may still be done; repeating it is harmless.
         """
-        answer = await self._verbs.ask(workflow_id, request)
+        answer = await self._verbs.ask(workflow_id, self._cleaned(request))
         return wire.Changed(
             id=workflow_id,
             verb=request.verb.value,
@@ -295,7 +296,10 @@ class Scheduler:
 
     async def perform_in_bulk(self, selection: Selection, request: Request) -> wire.BulkChanged:
         """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
-        return await self._verbs.ask_all(selection, request)
+        return await self._verbs.ask_all(selection, self._cleaned(request))
+
+    def _cleaned(self, request: Request) -> Request:
+        return replace(request, why=self._redaction.text(request.why))
 
     def set_in_flight_max(self, number: int) -> None:
         """Change how many tasks may be in flight; those that are stay there."""

@@ -1,6 +1,7 @@
 """Submissions on their way to the disk, and when none is accepted."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from uuid import UUID
 
@@ -79,7 +80,9 @@ class Submissions:
             raise BadRequest(f"the export contradicts itself: {error!s:.300}", path="$") from error
         async with self._key_lock:
             await self._refuse_if_known(record)
-            event = WorkflowImported(workflow, record, imported.nodes, journal)
+            # What is shown of a finished one is what it is, whatever the export says.
+            counts = workflow.counts_by_word() if workflow.state.is_finished else None
+            event = WorkflowImported(workflow, replace(record, counts=counts), imported.nodes, journal)
             self._post(record.workflow_id, record.key, event, len(definition.graph))
         await self._wait_durable(record.workflow_id, is_keyed=True)
         return record.workflow_id

@@ -1,21 +1,28 @@
 """A workflow as a document of its own: definition, states, values and journal, for a ticket or for another daemon."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
-from msgspec import Raw, Struct, structs
+from msgspec import Meta, Raw, Struct, structs
 
 from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
-from dyrygentd.core.graph import Definition
-from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, WorkflowState
+from dyrygentd.core.graph import LABELS_MAX, Definition
+from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, NodeState, WorkflowState
+from dyrygentd.core.verbs import PRIORITY_MAX
 from dyrygentd.errors import BadRequest, NotImportable
-from dyrygentd.wire.definitions import decode_definition, document_of
+from dyrygentd.wire.definitions import LabelValue, Name, decode_definition, document_of
 from dyrygentd.wire.encoding import decode, encode
 from dyrygentd.wire.views import JournalView, view_of_entry
 
 EXPORT_VERSION: Final = 1
+
+#: What fits into a column and onto a screen: Unix seconds of some thousand years, whole numbers, texts of errors.
+Moment = Annotated[float, Meta(ge=0, le=1e11)]
+Number = Annotated[int, Meta(ge=0, le=10**9)]
+Text = Annotated[str, Meta(max_length=10_000)]
 
 
 class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -27,20 +34,20 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """
 
     id: str
-    name: str
+    name: Name
     state: WorkflowState
-    created_at: float
-    key: str | None = None
-    labels: dict[str, str] = {}
-    finished_at: float | None = None
+    created_at: Moment
+    key: Name | None = None
+    labels: Annotated[dict[Name, LabelValue], Meta(max_length=LABELS_MAX)] = {}
+    finished_at: Moment | None = None
     counts: dict[str, int] | None = None
     result: str | None = None
-    error: str = ""
-    priority: int = 0
-    run: int = 0
-    deadline_at: float = 0.0
+    error: Text = ""
+    priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
+    run: Number = 0
+    deadline_at: Moment = 0.0
     is_stopped: bool = False
-    owner: int | None = None
+    owner: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
 
 
 class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -53,19 +60,19 @@ class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     name: str
     state: str
-    attempt: int = 0
-    dispatched_at: float = 0.0
-    finished_at: float = 0.0
-    held_until: float = 0.0
+    attempt: Number = 0
+    dispatched_at: Moment = 0.0
+    finished_at: Moment = 0.0
+    held_until: Moment = 0.0
     blocked_by: str | None = None
-    error: str = ""
+    error: Text = ""
     value: str | None = None
-    reason: str = ""
+    reason: Text = ""
     is_on_hold: bool = False
-    failures: int = 0
-    polling_since: float = 0.0
-    cause: str = ""
-    late: str = ""
+    failures: Number = 0
+    polling_since: Moment = 0.0
+    cause: Text = ""
+    late: Text = ""
     is_stale: bool = False
 
 
@@ -149,6 +156,9 @@ def decode_export(body: bytes, *, nodes_max: int) -> Imported:
     if document.export != EXPORT_VERSION:
         raise BadRequest(f"export version {document.export} is unknown, this daemon reads {EXPORT_VERSION}", path="$.export")
     workflow = document.workflow
+    if not _ID.fullmatch(workflow.id):
+        # Any other text might be somebody's name of a workflow, or the beginning of another id.
+        raise BadRequest(f"'{workflow.id:.100}' is no id of a workflow, at $.workflow.id", path="$.workflow.id")
     definition = decode_definition(bytes(document.definition), nodes_max=nodes_max, has_good_options=False)
     nodes = [_node_record(workflow.id, node, definition) for node in document.nodes]
     _refuse_if_it_goes_on(workflow, nodes, definition)
@@ -161,11 +171,16 @@ def decode_export(body: bytes, *, nodes_max: int) -> Imported:
         task_count=definition.graph.task_count,
         **{name: getattr(workflow, name) for name in _SAME},
     )
-    journal = [
-        JournalEntry(workflow.id, entry.at, entry.verb, entry.by, entry.why, tuple(entry.nodes), entry.count, entry.detail)
-        for entry in document.journal
-    ]
+    journal = [_entry(workflow.id, entry) for entry in document.journal]
     return Imported(record, nodes, journal, replace(definition, key=workflow.key, name=workflow.name))
+
+
+def _entry(workflow_id: str, entry: JournalView) -> JournalEntry:
+    """Return an entry of the journal, marked as what another daemon tells: here nobody has seen who did it."""
+    if not (0 <= entry.at <= 1e11 and 0 <= entry.count <= 10**9):
+        raise BadRequest(f"entry '{entry.verb:.100}' of the journal has a time or a number that cannot be", path="$.journal")
+    by = entry.by if entry.by.startswith(_ELSEWHERE) else f"{_ELSEWHERE}{entry.by}"
+    return JournalEntry(workflow_id, entry.at, entry.verb, by, entry.why, tuple(entry.nodes), entry.count, entry.detail)
 
 
 def _refuse_if_it_goes_on(workflow: ExportedWorkflow, nodes: Iterable[NodeRecord], definition: Definition) -> None:
@@ -195,6 +210,9 @@ def _node_record(workflow_id: str, node: ExportedNode, definition: Definition) -
         raise BadRequest(f"node '{node.name}' is '{node.state}', which is no state", path="$.nodes")
     assert number is not None
     fields: dict[str, Any] = {name: getattr(node, name) for name in _SAME_OF_NODE}
+    if NODE_STATE_OF_WORD[node.state] is NodeState.CANCELLED:
+        # What was in flight when it was cancelled is revoked again after a restart, and that is the other daemon's affair.
+        fields["dispatched_at"] = 0.0
     return NodeRecord(workflow_id, number, blocked_by=blamed, value=_bytes(node.value, "$.nodes"), **fields)
 
 
@@ -212,6 +230,8 @@ def _bytes(text: str | None, path: str) -> bytes | None:
     return text.encode()
 
 
+_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ELSEWHERE: Final = "elsewhere: "
 #: Fields that have the same name and form here and in the records of the core.
 _SAME: Final = tuple(field.name for field in structs.fields(ExportedWorkflow) if field.name not in ("id", "result"))
 _SAME_OF_NODE: Final = tuple(

@@ -88,7 +88,7 @@ def ask(method, target, body=None):
 made, answers = "none", []
 for method, target in requests:
     definition = {"name": "x", "nodes": [{"name": "one", "task": "add"}]}
-    workflow = {"id": "moved", "name": "x", "state": "paused", "created_at": 1, "owner": 99}
+    workflow = {"id": "00000000-0000-4000-8000-000000000001", "name": "x", "state": "paused", "created_at": 1, "owner": 99}
     export = {"export": 1, "workflow": workflow, "definition": definition}
     body = json.dumps({"/v1/workflows": definition, "/v1/imports": export}.get(target, {}))
     status, read = ask(method, target.replace("{own}", made).replace("{moved}", "moved"), body if method == "POST" else None)

@@ -10,10 +10,11 @@ import pytest
 from dyrygentd import wire
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import BadRequest, NotImportable, UnknownPool, WorkflowNotFound
+from dyrygentd.ports import JOURNAL_MAX
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
-from dyrygentd.testing import FakeBroker
-from tests.scheduler.support import definition, limits, published, scheduler, until
+from dyrygentd.testing import FakeBroker, MemoryStore
+from tests.scheduler.support import definition, limits, published, scheduler, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +54,7 @@ async def test_a_paused_workflow_goes_on_elsewhere(tmp_path: Path) -> None:
         assert (view.state, view.key, view.labels, view.owner) == ("paused", "k", {"site": "x"}, 9)
         assert view.counts == {"succeeded": 1, "ready": 1, "waiting": 1}
         verbs = [(entry.verb, entry.by, entry.why) for entry in (await target.journal(moved)).entries]
-        assert verbs == [("pause", "anna", "host goes"), ("import", "bert", "")]
+        assert verbs == [("pause", "elsewhere: anna", "host goes"), ("import", "bert", "")]
         assert published(there) == []
     # It is on disk: the next process has it as well.
     async with scheduler(there, SqliteStore(tmp_path / "there.db")) as target:
@@ -132,6 +133,16 @@ async def test_the_same_workflow_comes_once() -> None:
         (lambda it: it["nodes"][0].update(value="{"), "no JSON text"),
         (lambda it: it["workflow"].update(state="succeeded"), "does not fit its end"),
         (lambda it: it["workflow"].update(state="succeeded", finished_at=5.0), "contradicts itself"),
+        (lambda it: it["workflow"].update(id="nightly"), "'nightly' is no id of a workflow"),
+        (lambda it: it["workflow"].update(id=""), "is no id of a workflow"),
+        (lambda it: it["workflow"].update(created_at=1e300), "created_at"),
+        (lambda it: it["workflow"].update(owner=-1), "owner"),
+        (lambda it: it["workflow"].update(priority=2**63), "priority"),
+        (lambda it: it["workflow"].update(name="x" * 100_000), "name"),
+        (lambda it: it["nodes"][0].update(attempt=2**63), "attempt"),
+        (lambda it: it["nodes"][0].update(error="x" * 100_000), "error"),
+        (lambda it: it["journal"][0].update(count=2**63), "a time or a number that cannot be"),
+        (lambda it: it["journal"][0].update(at=-1.0), "a time or a number that cannot be"),
         (lambda it: it["nodes"].append(it["nodes"][0]), "contradicts itself"),
         (lambda it: it["nodes"][0].update(reason="nonsense", state="held"), "contradicts itself"),
     ],
@@ -145,3 +156,43 @@ async def test_an_export_that_somebody_has_changed_is_refused(change: Any, words
         with pytest.raises(BadRequest, match=words):
             await target.take_over(_read(json.dumps(document).encode()))
         assert target.workflow_count == 0
+
+
+async def test_an_import_revokes_nothing_and_tells_what_is_so() -> None:
+    """Its task ids may be somebody else's: nothing is revoked for it, and its counts are those of its nodes."""
+    here, there = FakeBroker(_TASKS, holds=True), FakeBroker(_TASKS, holds=True)
+    store = MemoryStore()
+    async with scheduler(here) as source:
+        handle = await source.submit(definition("a!; b!", prefix="victim"))
+        await until(lambda: source.in_flight_count == 2)
+        await handle.cancel()
+        document = json.loads(await source.export(handle.id))
+    document["workflow"]["counts"] = {"succeeded": -5, "bogus": 3}
+    async with scheduler(there, store) as target:
+        await target.take_over(_read(json.dumps(document).encode()))
+        assert (await target.view(handle.id)).counts == {"cancelled": 2}
+    async with scheduler(there, store):
+        await settle(200)
+    assert there.revoked == []
+
+
+async def test_a_long_journal_is_cut() -> None:
+    """Thousands of entries would hold the disk for everybody; the newest are kept, as of every workflow."""
+    here = FakeBroker(_TASKS, holds=True)
+    async with scheduler(here) as source, scheduler(FakeBroker()) as target:
+        document = json.loads(await source.export(await _paused(source, here)))
+        document["journal"] = [document["journal"][0] | {"why": str(number)} for number in range(JOURNAL_MAX + 500)]
+        imported = _read(json.dumps(document).encode())
+        await target.take_over(imported, by="bert")
+        entries = (await target.journal(imported.record.workflow_id)).entries
+        assert len(entries) == JOURNAL_MAX
+        assert [entry.why for entry in entries[-2:]] == [str(JOURNAL_MAX + 499), ""]
+        assert target._store.statistics().journal_entries == JOURNAL_MAX
+
+
+async def test_secrets_in_reasons_are_hidden() -> None:
+    """Whoever gives a reason may have pasted a URL into it."""
+    async with scheduler(FakeBroker(holds=True)) as running:
+        handle = await running.submit(definition("a!"))
+        await running.perform(handle.id, Request(Verb.PAUSE, why="redis://u:hunter2@h is down"))
+        assert (await running.journal(handle.id)).entries[0].why == "redis://u:****@h is down"

@@ -88,6 +88,8 @@ def _database(path: Path | None) -> str:
 
 def _socket(path: Path | None) -> str:
     assert path is not None
+    if path.exists() and not path.is_socket():
+        raise FileExistsError(f"'{path}' exists and is no socket")
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(_TIMEOUT_S)
         try:

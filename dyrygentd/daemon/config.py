@@ -4,6 +4,7 @@ Each field of `Configuration` is the one definition of its TOML key, its variabl
 """
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -96,9 +97,11 @@ class Patterns(tuple[str, ...]):
             raise ValueError
         for pattern in given:
             try:
-                re.compile(pattern)
+                finds_nothing = re.compile(pattern).search("")
             except re.error as error:
                 raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
+            if finds_nothing:
+                raise ValueError(f"'{pattern}' finds the empty text, so it would be found everywhere")
         return cls(given)
 
     def __str__(self) -> str:
@@ -141,7 +144,7 @@ class Configuration:
     redact: Patterns = _setting(
         Patterns(),
         "What errors of tasks and shown arguments must not hold; what it finds, or the group in it, becomes ****. Passwords in"
-        " URLs and values called password, secret, token or key always do.",
+        " URLs and values called password, secret, token and the like always do.",
         metavar="REGEX",
     )
     listen: str | None = _setting(None, "Serve /metrics, health and read-only views on TCP.", metavar="HOST:PORT")
@@ -193,18 +196,10 @@ class Configuration:
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
-        for name in (
-            "history_max",
-            "history_days",
-            "history_failed_days",
-            "history_bytes_max",
-            "drain_timeout_s",
-            "late_watch_s",
-            "lost_after_s",
-            "lost_confirm_s",
-        ):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 0 or more")
+        for setting in settings():
+            value = getattr(self, setting.name)
+            if kind_of(setting) in (int, float) and not 0 <= value < math.inf:
+                raise ConfigurationError(f"'{setting.name}' is {value}, it must be 0 or more")
         _socket_mode(self.socket_mode)
 
     @property
@@ -318,8 +313,15 @@ def load(path: Path | None, flags: Mapping[str, Any], *, environ: Mapping[str, s
 
 
 def masked(url: str) -> str:
-    """Hide the password of a URL."""
-    parts = urlsplit(url)
+    """Hide the passwords of a URL, or of several with semicolons between them, as kombu takes them."""
+    return ";".join(map(_masked, re.split(r";(?=[A-Za-z][\w+.-]*://)", url)))
+
+
+def _masked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(a URL that cannot be read)"
     if parts.password is None:
         return url
     return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":****@")))

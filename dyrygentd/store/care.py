@@ -9,6 +9,7 @@ writes meanwhile, as SQLite's backup of pages does. It gets its name when it is 
 import contextlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,28 +60,39 @@ def backup(path: Path, target: Path, *, force: bool = False, progress: Progress 
         raise _unavailable(f"'{target}' exists", "choose another name, or pass --force")
     if target.exists() and path.exists() and target.samefile(path):
         raise _unavailable(f"'{target}' is the database itself", "choose another name")
-    part = target.with_name(f".{target.name}.part")
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        raise _unavailable(f"'{target}' is no regular file", "name a file; nothing else is replaced")
     with _reading(path) as source:
         _version_of(source, path)
         (size,) = source.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()
         try:
-            part.unlink(missing_ok=True)
-            # VACUUM takes an empty file; nobody else may read it from the beginning.
-            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            source.set_progress_handler(lambda: progress(part.stat().st_size, size), _LOOK_EVERY)
-            source.execute("VACUUM INTO ?", (str(part),))
-            source.set_progress_handler(None, 0)
-            _synced(part)
-            part.replace(target)
-            _synced(target.parent)
+            with _part_of(target) as part:
+                source.set_progress_handler(lambda: progress(part.stat().st_size, size), _LOOK_EVERY)
+                source.execute("VACUUM INTO ?", (str(part),))
+                source.set_progress_handler(None, 0)
+                _synced(part)
+                copied = part.stat().st_size
+                part.replace(target)
+                _synced(target.parent)
         except (OSError, sqlite3.Error) as error:
-            raise _unavailable(f"cannot copy '{path}' to '{target}': {error}", "is there room? nothing was changed") from error
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-    copied = target.stat().st_size
+            step = f"{_question(error)} nothing was changed"
+            raise _unavailable(f"cannot copy '{path}' to '{target}': {error}", step) from error
     progress(copied, copied)
     return copied
+
+
+@contextlib.contextmanager
+def _part_of(target: Path) -> Iterator[Path]:
+    """Make an empty file beside ``target``, of a name that nobody else has; what is left of it in the end goes."""
+    # VACUUM takes an empty file; nobody else may read it from the beginning.
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        for left in (name, f"{name}-journal"):
+            with contextlib.suppress(OSError):
+                os.unlink(left)
 
 
 def restore(copy: Path, path: Path) -> Path | None:
@@ -94,14 +106,11 @@ def restore(copy: Path, path: Path) -> Path | None:
     found = check(copy)
     if found.complaints:
         raise _incompatible(f"the copy '{copy}' is damaged: {found.complaints[0]}", "choose another copy; nothing was changed")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with locked(path):
-        part = path.with_name(f".{path.name}.part")
-        kept = _free_name(path) if path.exists() else None
-        try:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(path), _part_of(path) as part:
+            kept = _free_name(path) if path.exists() else None
             with _reading(copy) as source:
-                part.unlink(missing_ok=True)
-                os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
                 source.execute("VACUUM INTO ?", (str(part),))
             _synced(part)
             if kept is not None:
@@ -109,16 +118,20 @@ def restore(copy: Path, path: Path) -> Path | None:
                 with contextlib.closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as present:
                     present.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 os.link(path, kept)
-        except (OSError, sqlite3.Error) as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise _unavailable(f"cannot put '{copy}' in the place of '{path}': {error}", "nothing was changed") from error
-        # A log that was left belongs to the old file: together with the new one it would be damage.
-        for name in (f"{path.name}-wal", f"{path.name}-shm"):
-            path.with_name(name).unlink(missing_ok=True)
-        part.replace(path)
-        _synced(path.parent)
+            # A log that was left belongs to the old file: together with the new one it would be damage.
+            for name in (f"{path.name}-wal", f"{path.name}-shm"):
+                path.with_name(name).unlink(missing_ok=True)
+            part.replace(path)
+            _synced(path.parent)
+    except (OSError, sqlite3.Error) as error:
+        step = f"{_question(error)} `dyrygentd check-db` tells what is there now"
+        raise _unavailable(f"cannot put '{copy}' in the place of '{path}': {error}", step) from error
     return kept
+
+
+def _question(error: Exception) -> str:
+    is_closed = isinstance(error, PermissionError | FileNotFoundError)
+    return "does the directory exist, and may this user write there?" if is_closed else "is there room?"
 
 
 def check(path: Path, *, is_thorough: bool = True) -> Findings:

@@ -47,6 +47,11 @@ def test_limits_reach_their_owners(tmp_path: Path) -> None:
         ("in_flight_max = true", {}, {}, "it must be a whole number", ""),
         ("in_flight_max = 0", {}, {}, "it must be 1 or more", ""),
         ("drain_timeout_s = -1", {}, {}, "it must be 0 or more", ""),
+        ("history_days = nan", {}, {}, "'history_days' is nan, it must be 0 or more", ""),
+        ("drain_timeout_s = inf", {}, {}, "'drain_timeout_s' is inf", ""),
+        ("head_timeout_s = -1", {}, {}, "'head_timeout_s' is -1", ""),
+        ("redact = ['(']", {}, {}, "'(' is no regular expression", ""),
+        ("redact = ['x*']", {}, {}, "'x*' finds the empty text", ""),
         ("not toml", {}, {}, "is not valid TOML", ""),
         ("", {"DYRYGENTD_IN_FLIGHT": "1"}, {}, "variable 'DYRYGENTD_IN_FLIGHT' is unknown", "did you mean"),
         ("", {"DYRYGENTD_LOG_LEVEL": "loud"}, {}, "must be one of debug, info, warning, error", ""),
@@ -92,6 +97,19 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
     loaded = _load(tmp_path, broker="redis://user:secret@host:1/0", result_backend="redis://host/0")
     shown = {origin.name: origin.shown for origin in loaded.origins}
     assert (shown["broker"], shown["result_backend"]) == ("redis://user:****@host:1/0", "redis://host/0")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sentinel://:s1@h:1;sentinel://:s2@h:2", "sentinel://:****@h:1;sentinel://:****@h:2"),
+        ("redis://:a;b@h", "redis://:****@h"),
+        ("redis://:x@[::1", "(a URL that cannot be read)"),
+    ],
+)
+def test_every_password_is_masked(url: str, shown: str) -> None:
+    """Of several URLs, of odd ones, and of what is none."""
+    assert config.masked(url) == shown
 
 
 def test_pools_and_queue_limits(tmp_path: Path) -> None:

@@ -89,6 +89,49 @@ def test_copy_replaces_nothing_unasked(tmp_path: Path) -> None:
         care.backup(tmp_path / "none.db", tmp_path / "other.db")
 
 
+def test_copy_replaces_regular_files_alone(tmp_path: Path) -> None:
+    """Not a device, a pipe or a link, not even when it is told to replace what is there; nothing is left beside it."""
+    path, pipe, link = tmp_path / "state.db", tmp_path / "pipe", tmp_path / "link"
+    asyncio.run(_filled(path, 1))
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.iterdir())
+    for target in (pipe, link, tmp_path):
+        with pytest.raises(StoreUnavailable, match="is no regular file"):
+            care.backup(path, target, force=True)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_two_copies_to_one_place(tmp_path: Path) -> None:
+    """Each writes a file of its own, so that what bears the name is always complete."""
+    path, copy = tmp_path / "state.db", tmp_path / "copy.db"
+    asyncio.run(_filled(path, 300))
+    second: list[int] = []
+
+    def again(done: int, of: int) -> None:
+        if not second:
+            second.append(0)
+            second[0] = care.backup(path, copy, force=True)
+            assert len(_ids(copy)) == 300
+
+    first = care.backup(path, copy, force=True, progress=again)
+    assert first == second[0] == copy.stat().st_size
+    assert len(_ids(copy)) == 300
+    assert [name.name for name in tmp_path.iterdir() if ".part" in name.name] == []
+
+
+def test_no_right_is_an_error_with_a_step(tmp_path: Path) -> None:
+    """A place where nothing can be made is told as such, and not as a fault of ours."""
+    copy = tmp_path / "copy.db"
+    asyncio.run(_filled(copy, 1))
+    for place in (Path("/proc/none.db"), Path("/proc/none/none.db")):
+        with pytest.raises(StoreUnavailable, match="cannot put") as caught:
+            care.restore(copy, place)
+        assert "may this user write there" in caught.value.next_step
+
+
 def test_copy_is_put_back(tmp_path: Path) -> None:
     """The workflows of the copy are there again, what was there is kept whole, its log included, and a store opens it."""
     path, copy = tmp_path / "state.db", tmp_path / "copy.db"

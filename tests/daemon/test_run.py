@@ -150,13 +150,19 @@ def test_deleted_socket_is_made_again(short_tmp: Path, arguments: list[str]) -> 
     with daemon:
         for _ in range(2):
             daemon.socket_path.unlink()
-            wait_until(daemon.socket_path.exists)
+            # The file is there a moment before anybody listens.
+            wait_until(lambda: _accepts(daemon.socket_path))
             with daemon.client() as client:
                 assert client.health().version == __version__
         assert daemon.socket_path.stat().st_mode & 0o777 == 0o660
         assert "was deleted, and made again" in daemon.log()
         assert daemon.stop(timeout_s=15) == 0
     assert not daemon.socket_path.exists()
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 @pytest.mark.parametrize("count", [1000, 3000])

@@ -281,26 +281,30 @@ class HttpCollector:
         yield seconds
 
 
-class LoopCollector:
-    """Reads how late the event loop was, as the view of a tally."""
+class DaemonCollector:
+    """Reads how late the event loop was, as the view of a tally, and whether the configuration could be loaded."""
 
-    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
-        self._read = read
+    def __init__(self, lag: Callable[[], Mapping[str, Any]], is_loaded: Callable[[], bool]) -> None:
+        self._lag = lag
+        self._is_loaded = is_loaded
 
     def describe(self) -> Iterator[Metric]:
-        """Yield the name without values."""
+        """Yield the names without values."""
         yield HistogramMetricFamily("dyrygentd_loop_lag_seconds", _LOOP_LAG)
+        yield GaugeMetricFamily("dyrygentd_config_last_reload_successful", _LAST_RELOAD)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield it."""
-        lag, tally = HistogramMetricFamily("dyrygentd_loop_lag_seconds", _LOOP_LAG), self._read()
+        """Yield them."""
+        lag, tally = HistogramMetricFamily("dyrygentd_loop_lag_seconds", _LOOP_LAG), self._lag()
         lag.add_metric([], _buckets(tally), tally["sum"])
         yield lag
+        yield GaugeMetricFamily("dyrygentd_config_last_reload_successful", _LAST_RELOAD, value=float(self._is_loaded()))
 
 
 _CONNECTIONS: Final = "Connections of clients"
 _REQUESTS: Final = "Answers to requests; what fits no route is (others)"
 _REQUEST_SECONDS: Final = "From the head of a request to its answer; event streams and long polls are left aside"
+_LAST_RELOAD: Final = "Whether the configuration could be loaded the last time that SIGHUP asked for it"
 _LOOP_LAG: Final = "How late the event loop came to a timer, looked at four times a second"
 _REFUSED: Final = "Connections and requests that were refused or ended because they kept others waiting"
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import anyio
+
 from dyrygentd.daemon.config import Configuration, masked
-from dyrygentd.errors import DyrygentError
+from dyrygentd.errors import ConfigurationError, DyrygentError
 from dyrygentd.store import care
 from dyrygentd.store.migrations import VERSION
 from dyrygentd.transport import watcher_of
@@ -40,6 +42,7 @@ def check(configuration: Configuration) -> Iterator[Tried]:
             yield _tried("result backend", lambda: _backend(app))
     yield _tried("database", lambda: _database(configuration.database))
     yield _tried("socket", lambda: _socket(configuration.socket))
+    yield _tried("users and groups", lambda: _users(configuration))
 
 
 def _tried(what: str, attempt: Callable[[], str]) -> Tried:
@@ -84,6 +87,13 @@ def _database(path: Path | None) -> str:
     older = "" if found.version == VERSION else f", which the next start brings to {VERSION}"
     workflows = ", ".join(f"{number} {state}" for state, number in found.workflows.items()) or "no"
     return f"'{path}' has schema version {found.version}{older}, and {workflows} workflows"
+
+
+def _users(configuration: Configuration) -> str:
+    unknown = anyio.run(configuration.access.unknown)
+    if unknown:
+        raise ConfigurationError(f"this system knows no {', '.join(unknown)}", next_step="a group has @ in front of its name")
+    return "all that are named exist"
 
 
 def _socket(path: Path | None) -> str:

@@ -1,18 +1,27 @@
 """What SIGHUP does: the configuration is read again, what can be changed in a running daemon is, and the rest is named."""
 
+import asyncio
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import fields
 from typing import Final, NamedTuple
+
+import anyio
 
 from dyrygentd.daemon import logs
 from dyrygentd.daemon.config import Configuration
 from dyrygentd.errors import ConfigurationError
+from dyrygentd.http.access import Access
 from dyrygentd.http.guard import ConnectionLimits, Guard
 from dyrygentd.http.routes import Api
 from dyrygentd.scheduler import Scheduler
 
 logger = logging.getLogger("dyrygentd.daemon")
+
+#: How long reading the configuration may take.
+_READ_TIMEOUT_S: Final = 5.0
 
 #: Settings that take effect without a restart.
 APPLIED: Final = frozenset(
@@ -22,7 +31,11 @@ APPLIED: Final = frozenset(
         "readers",
         "tasks",
         "tasks_denied",
+        "redact",
         "in_flight_max",
+        "history_days",
+        "history_failed_days",
+        "history_bytes_max",
         "nodes_max",
         "body_bytes_max",
         "body_timeout_s",
@@ -61,23 +74,26 @@ class Reload:
     ) -> None:
         self.configuration = configuration
         self.problem = ""
+        self._reading: Future[Configuration] | None = None
         self._read = read
         self._bounded = bounded
 
-    def reload(self, running: Running) -> None:
+    async def reload(self, running: Running) -> None:
         """Read the configuration and apply what can be; a wrong one is refused as a whole, and the present one stays."""
         try:
-            new = self._read()
+            new = await self._read_again()
         except ConfigurationError as error:
             self.problem = f"the configuration was not loaded again: {error}"
+            running.scheduler.note(self.problem)
             logger.error("%s; the present one stays%s", self.problem, f" ({error.next_step})" if error.next_step else "")
             return
         self.problem = ""
+        running.scheduler.note("")
         changed = [name.name for name in fields(new) if getattr(new, name.name) != getattr(self.configuration, name.name)]
         applied = {name: getattr(new, name) for name in changed if name in APPLIED}
         self.configuration = _with(self.configuration, applied)
         logs.set_up(self.configuration.log_level, self.configuration.log_format)
-        running.scheduler.set_in_flight_max(self.configuration.in_flight_max)
+        running.scheduler.set_limits(self.configuration.scheduler_limits)
         running.guard.limits = self._bounded(self.configuration.connection_limits)
         for api in running.apis:
             api.access, api.limits = self.configuration.access, self.configuration.http_limits
@@ -85,6 +101,34 @@ class Reload:
         logger.info("loaded the configuration again; changed: %s", ", ".join(sorted(applied)) or "nothing")
         if waiting:
             logger.warning("changed, and to be taken up by a restart only: %s", ", ".join(waiting))
+
+        if {"admins", "submitters", "readers"} & applied.keys():
+            await warn_of_unknown(self.configuration.access)
+
+    async def _read_again(self) -> Configuration:
+        """Read in a thread of its own, which keeps neither the daemon nor its end waiting: files may be on a disk that hangs."""
+        if self._reading is not None and not self._reading.done():
+            raise ConfigurationError("it is still being read", next_step="does its disk answer?")
+        reading = self._reading = Future[Configuration]()
+
+        def read() -> None:
+            try:
+                reading.set_result(self._read())
+            except BaseException as error:
+                reading.set_exception(error)
+
+        threading.Thread(target=read, name="dyrygentd configuration", daemon=True).start()
+        with anyio.move_on_after(_READ_TIMEOUT_S):
+            # Shielded, so that giving up does not cancel what the thread will want to set.
+            return await asyncio.shield(asyncio.wrap_future(reading))
+        raise ConfigurationError(f"it could not be read in {_READ_TIMEOUT_S:.0f} s", next_step="does its disk answer?")
+
+
+async def warn_of_unknown(access: Access) -> None:
+    """Say whom the configuration names and nobody is: a slip there takes somebody's right away without a word."""
+    unknown = await access.unknown()
+    if unknown:
+        logger.warning("this system knows no %s; a group has @ in front of its name", ", ".join(unknown))
 
 
 def _with(configuration: Configuration, values: dict[str, object]) -> Configuration:

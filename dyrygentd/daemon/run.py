@@ -20,7 +20,7 @@ from dyrygentd.daemon import keepalive, logs
 from dyrygentd.daemon.config import Configuration, masked
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.daemon.lag import LoopLag
-from dyrygentd.daemon.reload import Reload, Running
+from dyrygentd.daemon.reload import Reload, Running, warn_of_unknown
 from dyrygentd.daemon.systemd import Notifier, passed_sockets
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.guard import ConnectionLimits, Guard
@@ -60,20 +60,20 @@ async def _serve(reload: Reload) -> None:
     notifier = Notifier()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with AsyncExitStack() as exits:
-            running, passed = await _start(reload.configuration, notifier, exits)
+            running, passed = await _start(reload, notifier, exits)
             scheduler = running.scheduler
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_show_status, scheduler, notifier, reload)
+                tasks.start_soon(_show_status, scheduler, notifier)
                 tasks.start_soon(keepalive.feed_watchdog, scheduler, notifier)
-                notifier.ready(_status_line(scheduler, reload))
+                notifier.ready(_status_line(scheduler))
                 logger.info("ready: dyrygentd %s", __version__)
                 async for received in signals:
                     logger.info("received %s", received.name)
                     if received is not signal.SIGHUP:
                         break
                     notifier.reloading()
-                    reload.reload(running)
-                    notifier.ready(_status_line(scheduler, reload))
+                    await reload.reload(running)
+                    notifier.ready(_status_line(scheduler))
                 notifier.stopping("waiting for tasks in flight")
                 if passed is not None:
                     await _hand_over(passed)
@@ -82,12 +82,13 @@ async def _serve(reload: Reload) -> None:
     logger.info("stopped")
 
 
-async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncExitStack) -> tuple[Running, Site | None]:
+async def _start(reload: Reload, notifier: Notifier, exits: AsyncExitStack) -> tuple[Running, Site | None]:
     """Start from the inside out, so that clients are only answered once everything works.
 
     Returns:
         What runs, and where clients are served whose sockets were passed, if they were.
     """
+    configuration = reload.configuration
     assert configuration.database is not None
     assert configuration.socket is not None
     # Sockets first: that another daemon is there already should be known before its database is touched.
@@ -138,11 +139,12 @@ async def _start(configuration: Configuration, notifier: Notifier, exits: AsyncE
             sites.append(await exits.enter_async_context(serving(app, sockets, guard=guard)))
     registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, apis)))
     lag = LoopLag()
-    registry.register(metrics.LoopCollector(lag.tally.view))
+    registry.register(metrics.DaemonCollector(lag.tally.view, lambda: not reload.problem))
     metrics.register_process(registry)
     tasks = await exits.enter_async_context(anyio.create_task_group())
     exits.callback(tasks.cancel_scope.cancel)
     tasks.start_soon(lag.look)
+    tasks.start_soon(warn_of_unknown, access)
     # A file that systemd has made is systemd's.
     if not passed.unix:
         tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
@@ -234,17 +236,17 @@ async def _drain(scheduler: Scheduler, configuration: Configuration, notifier: N
         logger.info("%d tasks are still in flight; they are picked up at the next start", scheduler.in_flight_count)
 
 
-async def _show_status(scheduler: Scheduler, notifier: Notifier, reload: Reload) -> None:
+async def _show_status(scheduler: Scheduler, notifier: Notifier) -> None:
     told, told_at = "", 0.0
     while True:
         await anyio.sleep(_STATUS_LOOK_S)
-        line, now = _status_line(scheduler, reload), anyio.current_time()
+        line, now = _status_line(scheduler), anyio.current_time()
         if line != told or now - told_at >= _STATUS_INTERVAL_S:
             told, told_at = line, now
             notifier.status(line)
 
 
-def _status_line(scheduler: Scheduler, reload: Reload) -> str:
+def _status_line(scheduler: Scheduler) -> str:
     health = scheduler.health()
     line = f"{scheduler.workflow_count} workflows, {scheduler.in_flight_count} tasks in flight"
-    return "; ".join([line, *health.problems, *health.notices, *filter(None, [reload.problem])])
+    return "; ".join([line, *health.problems, *health.notices])

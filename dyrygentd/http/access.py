@@ -158,6 +158,17 @@ class Access:
                 next_step="ask the owner, or an administrator of the daemon (root and those in `admins`)",
             )
 
+    async def unknown(self) -> list[str]:
+        """Return the users and groups, each with its setting, that this system does not know: nobody has what they were given."""
+        named = [(_SETTINGS[role], name) for role, names in self._names.items() for name in sorted(names)]
+        with anyio.move_on_after(_LOOKUP_TIMEOUT_S):
+            return await anyio.to_thread.run_sync(
+                lambda: [f"'{name}' in `{setting}`" for setting, name in named if not _is_known(name)],
+                limiter=self._lookups,
+                abandon_on_cancel=True,
+            )
+        return []
+
     def check_tasks(self, graph: Graph) -> None:
         """Raise `TaskForbidden` if a graph has a task that nobody may submit."""
         if self._tasks == (_EVERYBODY,) and not self._tasks_denied:
@@ -203,6 +214,18 @@ def peer_of(transport: "asyncio.BaseTransport | None") -> Peer:
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     process, user, group = struct.unpack("3i", credentials)
     return Peer(user, group, process)
+
+
+def _is_known(name: str) -> bool:
+    """Tell whether a name of the configuration is a user or, with ``@`` in front, a group; numbers need no name."""
+    bare = name.removeprefix("@")
+    if name == _EVERYBODY or bare.isdecimal():
+        return True
+    try:
+        grp.getgrnam(bare) if name.startswith("@") else pwd.getpwnam(bare)
+    except KeyError:
+        return False
+    return True
 
 
 @lru_cache(_USERS_MAX)

@@ -44,6 +44,10 @@ class Redaction:
     """
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
+        self.set_patterns(patterns)
+
+    def set_patterns(self, patterns: Iterable[str]) -> None:
+        """Look for others from now on, beside `USUAL`."""
         self._patterns = [re.compile(pattern) for pattern in (*USUAL, *patterns)]
 
     def text(self, text: str) -> str:

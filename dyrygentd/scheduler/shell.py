@@ -160,6 +160,8 @@ class Scheduler:
                 problems=self._problems,
                 has_ended=(lambda _: False) if self._reports is None else self._reports.has_ended,
             )
+        self._retention_changed = anyio.Event()
+        self._noted = ""
         self._started_at = self._began = self._recovered_s = 0.0
         self._exits = AsyncExitStack()
 
@@ -195,8 +197,7 @@ class Scheduler:
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
             tasks.start_soon(self._turns.log_slowness, name="dyrygentd slow disk")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
-            if self.limits.retention(self._started_at) is not None:
-                tasks.start_soon(self._expire, name="dyrygentd expire")
+            tasks.start_soon(self._expire, name="dyrygentd expire")
             if self._lost is not None:
                 tasks.start_soon(self._lost.run, name="dyrygentd lost tasks")
             self._exits = exits.pop_all()
@@ -301,12 +302,30 @@ class Scheduler:
     def _cleaned(self, request: Request) -> Request:
         return replace(request, why=self._redaction.text(request.why))
 
-    def set_in_flight_max(self, number: int) -> None:
-        """Change how many tasks may be in flight; those that are stay there."""
+    def set_limits(self, limits: SchedulerLimits) -> None:
+        """Change what can be while it runs: `Limits.in_flight_max`, the bounds of the history in time and bytes, `redact`.
+
+        Tasks that are in flight stay there, and what was kept or shown before stays as it is.
+        """
         engine = self._turns.engine
-        if number != engine.limits.in_flight_max:
-            engine.limits = replace(engine.limits, in_flight_max=number)
+        if limits.engine.in_flight_max != engine.limits.in_flight_max:
+            engine.limits = replace(engine.limits, in_flight_max=limits.engine.in_flight_max)
             self._turns.wake()
+        if limits.redact != self.limits.redact:
+            self._redaction.set_patterns(limits.redact)
+        self.limits = replace(
+            self.limits,
+            engine=engine.limits,
+            redact=limits.redact,
+            history_s=limits.history_s,
+            history_failed_s=limits.history_failed_s,
+            history_bytes_max=limits.history_bytes_max,
+        )
+        self._retention_changed.set()
+
+    def note(self, words: str) -> None:
+        """Have `health` and the status tell what whoever runs the scheduler noticed; nothing takes it back."""
+        self._noted = words
 
     async def drain(self, *, timeout_s: float = 10.0) -> bool:
         """Dispatch nothing more and wait for what is in flight; tell whether all of it landed in time.
@@ -463,7 +482,7 @@ class Scheduler:
         return self._turns.stalled_s
 
     def _notices(self) -> Sequence[str]:
-        return [notice for notice in (self._sentinel.notice,) if notice]
+        return [notice for notice in (self._sentinel.notice, self._noted) if notice]
 
     def _problems(self) -> Sequence[str]:
         store = (self._turns.problem, self._turns.slowness, self._store.statistics().problem)
@@ -494,12 +513,15 @@ class Scheduler:
 
     async def _expire(self) -> None:
         """Delete finished workflows that are not to be kept any more, a few at a time, so that nothing waits for it."""
-        while (retention := self.limits.retention(self._clock.now())) is not None:
-            deleted = 0
-            with suppress(OutsideError):
-                # Whether the database can be written is told by the turns.
-                deleted = await self._store.expire(retention, limit=_EXPIRED_AT_ONCE)
-            await anyio.sleep(_EXPIRE_PAUSE_S if deleted == _EXPIRED_AT_ONCE else _EXPIRE_EVERY_S)
+        while True:
+            self._retention_changed = anyio.Event()
+            deleted, retention = 0, self.limits.retention(self._clock.now())
+            if retention is not None:
+                with suppress(OutsideError):
+                    # Whether the database can be written is told by the turns.
+                    deleted = await self._store.expire(retention, limit=_EXPIRED_AT_ONCE)
+            with anyio.move_on_after(_EXPIRE_PAUSE_S if deleted == _EXPIRED_AT_ONCE else _EXPIRE_EVERY_S):
+                await self._retention_changed.wait()
 
     async def _revoke_again(self) -> None:
         """Revoke what was cancelled shortly before the last process ended: it may not have come to that."""

@@ -65,12 +65,54 @@ def test_wrong_configuration_is_refused_as_a_whole(daemon: Daemon, toml: Path) -
         _reload(daemon, "the configuration was not loaded again: key 'in_flight_maxx'")
         assert "did you mean 'in_flight_max'?" in daemon.log()
         wait_until(lambda: "not loaded again" in daemon.status_line())
+        health = client.health()
+        assert (health.status, len(health.notices)) == ("ok", 1)
+        assert "not loaded again" in health.notices[0]
+        assert daemon.metric("dyrygentd_config_last_reload_successful") == 0
         assert client.submit(ONE).status().state == "running"
         toml.write_text('tasks_denied = ["*"]\n')
         _reload(daemon, "loaded the configuration again")
         wait_until(lambda: "not loaded again" not in daemon.status_line())
+        assert client.health().notices == []
+        assert daemon.metric("dyrygentd_config_last_reload_successful") == 1
         with pytest.raises(RemoteError):
             client.submit(ONE)
+
+
+def test_file_that_cannot_be_read_holds_nobody_up(daemon: Daemon, toml: Path) -> None:
+    """A file that gives nothing, as one on a disk that hangs: clients are served, it is said, and the daemon can end."""
+    with daemon.client() as client:
+        toml.unlink()
+        os.mkfifo(toml)
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_until(lambda: "received SIGHUP" in daemon.log())
+        assert client.submit(ONE).status().state == "running"
+        wait_until(lambda: "it could not be read in 5 s" in daemon.log(), message=daemon.log)
+        _reload(daemon, "it is still being read")
+        assert client.health().notices
+    assert daemon.stop() == 0
+
+
+def test_history_and_redaction_change_at_once(daemon: Daemon, toml: Path, redis_server: EmbeddedServer) -> None:
+    """A shorter history is cut without a restart, and what must not be shown is hidden from now on."""
+    with daemon.client() as client:
+        shown = client.submit({"nodes": [{"name": "one", "task": "nobody.runs.this", "args": ["x-4711"]}]})
+        assert "x-4711" in str(shown.node("one").arguments)
+        ended = client.submit(ONE)
+        ended.cancel()
+        wait_until(lambda: ended.status().state == "cancelled")
+        toml.write_text('in_flight_max = 1\nhistory_failed_days = 0.0000001\nredact = ["x-[0-9]+"]\n')
+        _reload(daemon, "changed: history_failed_days, redact")
+        wait_until(lambda: ended.id not in [row.id for row in client.list()])
+        assert "x-4711" not in str(shown.node("one").arguments)
+
+
+def test_unknown_users_are_named(daemon: Daemon, toml: Path, short_tmp: Path) -> None:
+    """A name that nobody has is said in the log and by `check-config --online`; root, a number and * are known."""
+    toml.write_text('in_flight_max = 1\nadmins = ["root", "@root", "4711", "@nobodys-group"]\nreaders = ["*", "nobodys-name"]\n')
+    _reload(daemon, "this system knows no '@nobodys-group' in `admins`, 'nobodys-name' in `readers`; a group has @")
+    _, tried = _check("--config", str(toml), directory=short_tmp)
+    assert not tried["users and groups"]["is_well"]
 
 
 def test_settings_that_are_applied_exist() -> None:
@@ -90,7 +132,7 @@ def test_online_check_of_what_works(daemon: Daemon, short_tmp: Path, redis_serve
     """Everything answers: exit status 0, and it is said who does."""
     status, tried = _check("--broker", redis_server.url, directory=short_tmp)
     assert status == 0
-    assert [*tried] == ["app", "broker", "result backend", "database", "socket"]
+    assert [*tried] == ["app", "broker", "result backend", "database", "socket", "users and groups"]
     assert "a daemon answers" in str(tried["socket"]["words"])
     assert "no workflows" in str(tried["database"]["words"])
 

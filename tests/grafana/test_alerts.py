@@ -88,6 +88,7 @@ CASES: Final = (
     ),
     Case("DyrygentdLoopLags", _lag(10, 10), _lag(1000, 1)),
     Case("DyrygentdClientsRefused", *_one("http_refused_total", "0+5x30", "0+0x15 3x20", 'reason="full"')),
+    Case("DyrygentdConfigurationRefused", *_one("config_last_reload_successful", "1 0x30", "1 0 0 1x30")),
     Case("DyrygentdBrokenWorkflow", *_one("broken_workflows_total", "0x15 1x20", "1x30")),
 )
 #: It is looked at before the ten minutes are over for which nodes are held from the beginning.

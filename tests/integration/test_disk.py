@@ -6,7 +6,6 @@ It stays up, says what is wrong, resumes by itself, and loses nothing.
 import os
 import resource
 import signal
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -44,21 +43,6 @@ def daemon(site: Site, disk: FaultyDisk, request: pytest.FixtureRequest) -> Iter
         disk.set("")
 
 
-def _get(daemon: Daemon, path: str) -> tuple[int, str]:
-    """Ask as a load balancer or Prometheus does."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
-        connection.connect(str(daemon.socket_path))
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-    return int(answer.split()[1]), answer.partition("\r\n\r\n")[2]
-
-
-def _metric(daemon: Daemon, name: str) -> float:
-    lines = [line for line in _get(daemon, "/metrics")[1].splitlines() if line.startswith(f"{name} ")]
-    return float(lines[0].split()[1])
-
-
 def _three_in_a_row(client: Client, site: Site, key: str) -> Handle:
     """Submit a chain whose first task waits at a gate, and wait until it runs."""
     workflow = Workflow(key)
@@ -93,22 +77,22 @@ def test_disk_that_refuses(site: Site, disk: FaultyDisk, daemon: Daemon, fault: 
             wait_until(lambda: bool(client.health().problems), timeout_s=_WAIT_S)
             assert words in client.health().problems[0]
             assert str(daemon.database_path) in client.health().problems[0]
-            assert _get(daemon, "/readyz")[0] == 503
-            assert _get(daemon, "/healthz")[0] == 200
-            failures = _metric(daemon, "dyrygentd_commit_failures_total")
+            assert daemon.get("/readyz")[0] == 503
+            assert daemon.get("/healthz")[0] == 200
+            failures = daemon.metric("dyrygentd_commit_failures_total")
             assert failures >= 1
-            assert _metric(daemon, "dyrygentd_problems") >= 1
+            assert daemon.metric("dyrygentd_problems") >= 1
             with pytest.raises(RemoteError, match=words) as caught:
                 client.submit(tasks.echo.si(1))
             assert caught.value.status == 503
             assert words in daemon.status_line()
             # It goes on trying, and asking works all the while.
-            wait_until(lambda: _metric(daemon, "dyrygentd_commit_failures_total") > failures, timeout_s=_WAIT_S)
+            wait_until(lambda: daemon.metric("dyrygentd_commit_failures_total") > failures, timeout_s=_WAIT_S)
             assert handle.node("second").state in ("ready", "dispatching")
             assert handle.status().state == "running"
             assert str(handle.node("second").task_id) not in site.executions.started()
         _ends_well(site, handle)
-        wait_until(lambda: _get(daemon, "/readyz")[0] == 200, timeout_s=_WAIT_S)
+        wait_until(lambda: daemon.get("/readyz")[0] == 200, timeout_s=_WAIT_S)
         assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
     assert "nothing is dispatched until the database can be written" in daemon.log()
     assert "the database can be written again" in daemon.log()
@@ -151,11 +135,11 @@ def test_slow_disk(site: Site, disk: FaultyDisk, daemon: Daemon) -> None:
             site.executions.release("gate-slow")
             wait_until(lambda: any("the database is slow" in text for text in client.health().problems), timeout_s=_WAIT_S)
             begun = time.monotonic()
-            assert _get(daemon, "/healthz")[0] == 200
+            assert daemon.get("/healthz")[0] == 200
             assert handle.status().state == "running"
             # Far less than one sync, although the machine may be busy.
             assert time.monotonic() - begun < 3.5
-            wait_until(lambda: _metric(daemon, "dyrygentd_present_commit_seconds") > 1, timeout_s=_WAIT_S)
+            wait_until(lambda: daemon.metric("dyrygentd_present_commit_seconds") > 1, timeout_s=_WAIT_S)
             wait_until(lambda: "the database is slow" in daemon.log(), timeout_s=_WAIT_S)
             # It is slow, and no reason to refuse: what is submitted is answered when it is durable.
             other = client.submit(tasks.echo.si(1))
@@ -216,8 +200,8 @@ def test_clock_that_is_set(site: Site, disk: FaultyDisk, daemon: Daemon, step_s:
         wait_until(lambda: handle.node("pause").state == "held", timeout_s=_WAIT_S)
         disk.set_clock_by(0)
         _ends_well(site, handle)
-        assert _metric(daemon, "dyrygentd_clock_steps_total") == 2
-        turns = _metric(daemon, "dyrygentd_turns_total")
+        assert daemon.metric("dyrygentd_clock_steps_total") == 2
+        turns = daemon.metric("dyrygentd_turns_total")
         assert turns < 100
         assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
     assert "the clock was set by" in daemon.log()

@@ -135,6 +135,20 @@ class Daemon:
                     if line.startswith("STATUS="):
                         return line.removeprefix("STATUS=")
 
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask as a load balancer or Prometheus does; return status and body."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(str(self.socket_path))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+        return int(answer.split()[1]), answer.partition("\r\n\r\n")[2]
+
+    def metric(self, name: str) -> float:
+        """Return a metric that has no labels."""
+        lines = [line for line in self.get("/metrics")[1].splitlines() if line.startswith(f"{name} ")]
+        return float(lines[0].split()[1])
+
     def client(self) -> Client:
         """Make a client for it."""
         return Client(self.socket_path)

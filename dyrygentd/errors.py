@@ -312,7 +312,7 @@ class NotStored(OutsideError):
         fate = "it was withdrawn and will not run" if withdrawn else "it may still be taken"
         super().__init__(f"the workflow was not on disk within {timeout_s:g} s, {fate}: {reason}")
         self.withdrawn = withdrawn
-        self.next_step = "submit again when the disk works" if withdrawn else "repeat the submission with the same key"
+        self.next_step = "submit again when the disk works" if withdrawn else "do the same again: it is taken once"
 
 
 class StoreLocked(OutsideError):

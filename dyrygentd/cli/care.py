@@ -2,6 +2,7 @@
 
 import functools
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
         """Copy the database to FILE, also while a daemon works on it."""
         from dyrygentd.store import care
 
+        _end_as_by_ctrl_c()
         path = settings(flags).database
         copied = care.backup(path, file, force=force, progress=functools.partial(Bar(), "copied"))
         _print(
@@ -44,6 +46,7 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
         """Put the copy FILE in the place of the database; no daemon may run on it. What was there is kept beside it."""
         from dyrygentd.store import care
 
+        _end_as_by_ctrl_c()
         path = settings(flags).database
         kept = care.restore(file, path)
         words = f"'{path}' is what '{file}' was" + (f"; what it was before is in '{kept}'" if kept else "")
@@ -74,6 +77,11 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
             say("no damage was found")
 
     return [backup, restore, check_db]
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Have SIGTERM leave nothing half done, as Ctrl-C does: by default a process would end at once, and leave its file."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _print(is_json: bool, facts: dict[str, Any], words: str) -> None:

@@ -75,6 +75,8 @@ def explain(session: Session, reference: str, node: str | None) -> None:
 def events(session: Session, reference: str | None, follow: bool) -> None:
     """Show the journal, oldest first: who did what, when and why. Without REF: of all workflows, the newest 100 entries.
 
+    --follow goes on past the end of a workflow, which can be retried, until Ctrl-C.
+
     \b
     Example: dyrygentctl events @latest
     Example: dyrygentctl events --follow

@@ -35,7 +35,11 @@ def _setting_flags() -> tuple[click.Option, ...]:
         flags.append(
             click.Option(
                 ["--" + setting.name.replace("_", "-")],
-                type=click.Choice(choices) if choices else click.Path(path_type=Path) if kind is Path else _type_of(kind),
+                type=click.Choice(choices)
+                if choices
+                else click.Path(path_type=Path, readable=False)
+                if kind is Path
+                else _type_of(kind),
                 metavar=setting.metadata["metavar"] or None,
                 help=setting.metadata["about"] + _shown_default(setting.default),
             )

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import click
 
-from dyrygentd.cli import Session, command, documents, fail, main, pairs, say
+from dyrygentd.cli import INTERRUPTED, Session, command, documents, fail, main, pairs, say
 from dyrygentd.cli.target import read_definition
 from dyrygentd.progress import Bar
 
@@ -70,10 +70,13 @@ def submit(
     if is_dry:
         _print_definition(session, what, key=key, name=name, labels=labels or None, parameters=parameters)
         return
-    with _shown_if_long() as progress:
-        handle = session.client().submit(
-            what, key=key, name=name, labels=labels or None, parameters=parameters, progress=progress
-        )
+    try:
+        with _shown_if_long() as progress:
+            handle = session.client().submit(
+                what, key=key, name=name, labels=labels or None, parameters=parameters, progress=progress
+            )
+    except KeyboardInterrupt:
+        fail("interrupted; it may have been taken", next_step="`dyrygentctl list` shows whether it was", status=INTERRUPTED)
     submitted = handle.submitted
     assert submitted is not None
     if session.is_json and not (is_waiting or is_watching):

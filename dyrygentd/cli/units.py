@@ -97,6 +97,9 @@ def _write(path: Path, text: str) -> None:
 
 def _tell_next(prefix: Path, *, for_user: bool) -> None:
     if for_user:
+        if prefix != Path.home() / ".local":
+            say(f"systemd looks below ~/.local, not below {prefix}: this is for making a package")
+            return
         say("next: systemctl --user daemon-reload")
         say("next: systemctl --user enable --now dyrygentd.socket dyrygentd.service")
         return

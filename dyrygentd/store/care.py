@@ -56,12 +56,12 @@ def backup(path: Path, target: Path, *, force: bool = False, progress: Progress 
         StoreUnavailable: There is no such database, ``target`` exists, or there is no room; nothing was changed.
         StoreIncompatible: It is not ours, or damaged.
     """
-    if target.exists() and not force:
-        raise _unavailable(f"'{target}' exists", "choose another name, or pass --force")
-    if target.exists() and path.exists() and target.samefile(path):
-        raise _unavailable(f"'{target}' is the database itself", "choose another name")
     if target.is_symlink() or (target.exists() and not target.is_file()):
         raise _unavailable(f"'{target}' is no regular file", "name a file; nothing else is replaced")
+    if target.exists() and path.exists() and target.samefile(path):
+        raise _unavailable(f"'{target}' is the database itself", "choose another name")
+    if target.exists() and not force:
+        raise _unavailable(f"'{target}' exists", "choose another name, or pass --force")
     with _reading(path) as source:
         _version_of(source, path)
         (size,) = source.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()
@@ -75,7 +75,7 @@ def backup(path: Path, target: Path, *, force: bool = False, progress: Progress 
                 part.replace(target)
                 _synced(target.parent)
         except (OSError, sqlite3.Error) as error:
-            step = f"{_question(error)} nothing was changed"
+            step = f"{_question(error)} nothing was changed".strip()
             raise _unavailable(f"cannot copy '{path}' to '{target}': {error}", step) from error
     progress(copied, copied)
     return copied
@@ -103,7 +103,11 @@ def restore(copy: Path, path: Path) -> Path | None:
         StoreUnavailable: The copy cannot be read, or there is no room; nothing was changed.
         StoreIncompatible: The copy is not ours, is damaged, or was written by a newer version; nothing was changed.
     """
-    found = check(copy)
+    try:
+        found = check(copy)
+    except (StoreIncompatible, StoreUnavailable) as error:
+        error.next_step = f"name a copy that `dyrygentd backup` made; '{path}' is as it was"
+        raise
     if found.complaints:
         raise _incompatible(f"the copy '{copy}' is damaged: {found.complaints[0]}", "choose another copy; nothing was changed")
     try:
@@ -124,12 +128,14 @@ def restore(copy: Path, path: Path) -> Path | None:
             part.replace(path)
             _synced(path.parent)
     except (OSError, sqlite3.Error) as error:
-        step = f"{_question(error)} `dyrygentd check-db` tells what is there now"
+        step = f"{_question(error)} `dyrygentd check-db` tells what is there now".strip()
         raise _unavailable(f"cannot put '{copy}' in the place of '{path}': {error}", step) from error
     return kept
 
 
 def _question(error: Exception) -> str:
+    if isinstance(error, sqlite3.OperationalError) and str(error) == "interrupted":
+        return ""
     is_closed = isinstance(error, PermissionError | FileNotFoundError)
     return "does the directory exist, and may this user write there?" if is_closed else "is there room?"
 
@@ -190,7 +196,8 @@ def _version_of(database: sqlite3.Connection, path: Path) -> int:
     except sqlite3.OperationalError as error:
         raise _unavailable(f"cannot read the database '{path}': {error}", "does its disk work, and is there room?") from error
     except sqlite3.DatabaseError as error:
-        raise _incompatible(f"'{path}' is no SQLite database or is damaged: {error}", next_step(path)) from error
+        step = f"is that the file? If so: {next_step(path)}"
+        raise _incompatible(f"'{path}' is no SQLite database or is damaged: {error}", step) from error
     if application_id != APPLICATION_ID or version < 1:
         raise _incompatible(f"'{path}' is a database of another program", "name one of dyrygentd")
     if version > VERSION:

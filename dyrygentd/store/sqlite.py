@@ -161,6 +161,7 @@ class SqliteStore:
         self._sequence_of: dict[str, int] = {}
         self._last_sequence = 0
         self._finished = 0
+        self._is_crowded = False
         self._kept: dict[str, None] = {}
         self._commits = self._rows = self._failures = self._journal_entries = 0
         self._commit_seconds = 0.0
@@ -629,11 +630,19 @@ class SqliteStore:
         """
         since = retention.succeeded_since, retention.others_since
         async with self._transaction() as writer:
+            used_bytes = 0
             if retention.bytes_max:
                 ((used_bytes,),) = await writer.execute_fetchall(_USED_BYTES)
                 since = (math.inf, math.inf) if used_bytes > retention.bytes_max else since
             deleted = (await writer.execute(_EXPIRE, (*since, json.dumps([*self._kept]), limit))).rowcount
         self._finished -= deleted
+        is_crowded = math.isinf(since[0]) and not deleted
+        if is_crowded and not self._is_crowded:
+            logger.warning(
+                "%d bytes of the database are in use, more than `history_bytes_max`, and no finished workflow is left to delete",
+                used_bytes,
+            )
+        self._is_crowded = is_crowded
         return deleted
 
     @contextlib.asynccontextmanager

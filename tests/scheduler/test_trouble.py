@@ -102,7 +102,7 @@ async def test_submission_with_a_key_may_still_be_taken(gated: Gated) -> None:
         with pytest.raises(NotStored, match="it may still be taken") as caught:
             await running.submit(definition("a", key="ticket"))
         assert not caught.value.withdrawn
-        assert "with the same key" in caught.value.next_step
+        assert "do the same again" in caught.value.next_step
         gated.open_gate()
         await until(lambda: published(broker) == ["a"])
 

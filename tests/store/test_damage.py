@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
-from dyrygentd.ports import Selection
+from dyrygentd.ports import Retention, Selection
 from dyrygentd.store.sqlite import SqliteStore, recovery_command
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import definition, published, scheduler, settle, until
@@ -223,6 +223,14 @@ async def test_damage_that_a_reader_meets_ends_writing(store: SqliteStore, path:
 
 
 # --- the write-ahead log --------------------------------------------------------------------------------------------
+
+
+async def test_bound_that_unfinished_workflows_fill_is_told_once(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is left to delete and the database is larger than it may be: the log says so, and not at every look."""
+    await store.save([workflow("w")], [node("w", 0)])
+    for _ in range(3):
+        assert await store.expire(Retention(bytes_max=4096), limit=5) == 0
+    assert caplog.text.count("more than `history_bytes_max`") == 1
 
 
 async def test_deleted_log_is_begun_anew(store: SqliteStore, path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -37,7 +37,7 @@ from dyrygentd import __version__, canvas, metrics, wire
 from dyrygentd.core.checkpoint import JournalEntry
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.events import Event, TaskEvent, WorkflowRecovered
+from dyrygentd.core.events import TaskEvent, WorkflowRecovered
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.verbs import Request, Verb
@@ -132,7 +132,7 @@ class Scheduler:
             self._dispatcher,
             is_wanted=engine.is_in_flight,
             is_live=engine.workflows.__contains__,
-            post=self._post_redacted,
+            post=self._post_outcomes,
             on_emptied=self._sentinel.replace,
         )
         self._submissions = Submissions(self._turns, self._store, self._archive, pools, self.limits, chance=chance)
@@ -535,8 +535,8 @@ class Scheduler:
     def _post_results(self, events: Sequence[TaskEvent]) -> None:
         self._turns.post_results(self._redaction.events(events))
 
-    def _post_redacted(self, *events: Event) -> None:
-        self._turns.post(*self._redaction.events(events))
+    def _post_outcomes(self, *events: TaskEvent) -> None:
+        self._post_results(events)
 
     def _carry_out(self, batch: Batch) -> None:
         """Do the rest of a batch that is durable; nothing here waits."""

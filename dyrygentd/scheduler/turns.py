@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 import anyio
 import anyio.lowlevel
@@ -33,6 +34,10 @@ from dyrygentd.scheduler.limits import (
 )
 
 logger = logging.getLogger("dyrygentd")
+
+#: A result waits for others until there is one for so many tasks in flight, and no longer than so many seconds.
+_COMPANY: Final = 10
+_COMPANY_S: Final = 0.01
 
 
 class Turns:
@@ -77,6 +82,7 @@ class Turns:
         self._reports_kept = reports_kept
         self._inbox: deque[Event] = deque()
         self._awake = anyio.Event()
+        self._is_urgent = False
         self._finishing: dict[str, RunningWorkflow] = {}
         self._has_landed = True
         self._idle = anyio.Event()
@@ -93,12 +99,16 @@ class Turns:
     def post(self, *events: Event) -> None:
         """Put events into the inbox."""
         self._take(events)
+        self._is_urgent = True
+        self._awake.set()
 
     def post_results(self, events: Sequence[TaskEvent]) -> None:
-        """Take events from the watcher; under overload the reports that decide nothing are dropped."""
+        """Take what became of tasks, which may wait for company; under overload reports that decide nothing are dropped."""
         if len(self._inbox) > self._limits.inbox_max:
             events = [event for event in events if not isinstance(event, TaskReported)]
         self._take(events)
+        if not self._lacks_company:
+            self._awake.set()
 
     def _take(self, events: Sequence[Event]) -> None:
         if not self._inbox:
@@ -106,7 +116,14 @@ class Turns:
         if self._first_post is None:
             self._first_post = self._posted_at
         self._inbox.extend(events)
-        self._awake.set()
+
+    @property
+    def _lacks_company(self) -> bool:
+        """Tell whether what has happened may wait a moment for more, so that they share a turn and its transaction.
+
+        It may if it is little beside what is in flight: what goes on because of it would wait behind that.
+        """
+        return not self._is_urgent and len(self._inbox) < self.engine.in_flight_count // _COMPANY
 
     async def settle(self) -> None:
         """Wait until all that was posted until now is worked in and on disk."""
@@ -225,9 +242,12 @@ class Turns:
         """Wait for something in the inbox, or for the engine's deadline."""
         deadline = self.engine.next_deadline()
         pause_s = None if deadline is None else min(deadline - self._clock.now(), LOOK_AT_CLOCK_S)
-        if self._inbox or (pause_s is not None and pause_s <= 0):
+        is_due = pause_s is not None and pause_s <= 0
+        if is_due or (self._inbox and not self._lacks_company):
             await anyio.lowlevel.checkpoint()
             return
+        if self._inbox:
+            pause_s = min(_COMPANY_S, _COMPANY_S if pause_s is None else pause_s)
         self._awake = anyio.Event()
         with anyio.move_on_after(pause_s):
             await self._awake.wait()
@@ -246,6 +266,7 @@ class Turns:
     def _feed(self, now: float) -> None:
         if self._inbox:
             self._has_landed = False
+        self._is_urgent = False
         for _ in range(min(len(self._inbox), self._limits.turn_events_max)):
             self.engine.handle(self._inbox.popleft(), now)
 

@@ -1,8 +1,11 @@
 """Sends messages: exactly once per attempt on Redis, at least once elsewhere.
 
 One connection of our own, used by one thread at a time. On Redis, kombu builds each message into a channel that only
-collects, and one script then sets the markers and pushes (see `dyrygentd.transport.redis`). On every other transport kombu
-publishes as usual; a message whose publishing was cut may then be sent twice, under the same task id.
+collects, and one script then sets the markers and pushes (see `dyrygentd.transport.redis`). Once a shape of messages is known
+(`dyrygentd.transport.template`), the event loop does both over a second connection, which spares the thread.
+
+On every other transport kombu publishes as usual; a message whose publishing was cut may then be sent twice, under the same task
+id.
 
 Nothing here waits without a bound: the sockets have timeouts, and neither kombu nor Celery tries again by itself, so a broker
 that is gone or hangs costs a call a timeout and not the thread.
@@ -30,6 +33,7 @@ from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.redis import (
     CONNECTION_ERRORS,
     Collected,
+    LoopPush,
     MarkedPush,
     SentinelGone,
     client_of,
@@ -83,7 +87,9 @@ class CeleryDispatcher:
         self._templates = Templates(app, self._built, reports=reports)
         # The scheduler asks about each attempt twice, in its loop; large workflows repeat few signatures.
         self._routed = lru_cache(maxsize=_ROUTED_MAX)(lambda signature: self._sender.destination(signature).queue)
+        self._in_order = anyio.Lock(fast_acquire=True)
         self._one_at_a_time = anyio.CapacityLimiter(1)
+        self._loop_push: LoopPush | None = None
         self._connection: Any = None
         self._producer: Any = None
         self._push: MarkedPush | None = None
@@ -115,7 +121,10 @@ class CeleryDispatcher:
             return self._publish_marked(messages, sentinel) if self._exactly_once else self._publish_plainly(messages)
 
         try:
-            outcomes = await self._in_thread(work)
+            async with self._in_order:
+                outcomes = await self._publish_on_loop(messages, sentinel)
+                if outcomes is None:
+                    outcomes = await self._run_in_thread(work)
         except BrokerUnavailable:
             self._failures += 1
             raise
@@ -242,6 +251,28 @@ class CeleryDispatcher:
         """Close the connection; safe to repeat."""
         with anyio.move_on_after(self._socket_timeout_s, shield=True):
             await self._in_thread(self._disconnect)
+            if self._loop_push is not None:
+                await self._loop_push.close()
+
+    # --- on the loop ------------------------------------------------------------------------------------------------
+
+    async def _publish_on_loop(self, messages: Sequence[Publish], sentinel: tuple[str, str] | None) -> list[Outcome] | None:
+        """Publish messages that have templates; None if that has to be done in the thread, as the first of each shape is."""
+        if self._loop_push is None or self._producer is None or self._one_at_a_time.borrowed_tokens:
+            return None
+        filled = self._templates.filled(messages)
+        if filled is None or any(len(each.payload) > self._message_bytes_max for each in filled):
+            return None
+        try:
+            pushed, refused = await self._loop_push.push(self._marked_push(sentinel), filled)
+        except SentinelGone:
+            raise BrokerEmptied("the broker has lost its memory, and nothing was sent") from None
+        except self._retriable as error:
+            # The other connection is to the same broker, whose queues may have to be declared again.
+            await self._run_in_thread(self._disconnect)
+            raise BrokerUnavailable(with_advice(f"cannot reach the broker: {_described(error)}")) from error
+        self._repeated += len(filled) - pushed - len(refused)
+        return _outcomes_of({each.message.task_id: each for each in filled}, refused)
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 
@@ -266,14 +297,7 @@ class CeleryDispatcher:
         except SentinelGone:
             raise BrokerEmptied("the broker has lost its memory, and nothing was sent") from None
         self._repeated += sum(bool(entry.queues) for entry in to_push) - pushed - len(refused)
-        outcomes: list[Outcome] = []
-        for task_id, entry in self._collected.items():
-            if isinstance(entry, MessageRefused):
-                outcomes.append(entry)
-            elif task_id in refused:
-                outcomes.append(MessageRefused(task_id, refused[task_id]))
-            else:
-                outcomes.append(MessagePublished(task_id))
+        outcomes = _outcomes_of(self._collected, refused)
         self._collected = {}
         return outcomes
 
@@ -350,6 +374,8 @@ class CeleryDispatcher:
         # Asking for a channel connects once; a producer that is given a connection tries for ever.
         producer = self._app.amqp.Producer(connection.channel(), auto_declare=False)
         self._producer = producer
+        if self._exactly_once and self._loop_push is None and LoopPush.can_be(producer.channel):
+            self._loop_push = LoopPush(producer.channel, self._socket_timeout_s)
 
     def _disconnect(self) -> None:
         connection, self._connection, self._producer, self._push = self._connection, None, None, None
@@ -361,6 +387,10 @@ class CeleryDispatcher:
                 logger.debug("closing a connection failed: %s", error)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        async with self._in_order:
+            return await self._run_in_thread(work)
+
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
         def guarded() -> T:
             try:
                 return work()
@@ -378,6 +408,19 @@ _RETRIABLE: tuple[type[BaseException], ...] = (OperationalError, OSError, EOFErr
 def _outages(errors: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
     """Leave out what kombu's Redis transport counts as a connection error, and routing raises for an unknown queue."""
     return tuple(error for error in errors if not issubclass(error, LookupError))
+
+
+def _outcomes_of(entries: Mapping[str, Collected | MessageRefused], refused: Mapping[str, str]) -> list[Outcome]:
+    """Tell what became of messages: of those that were built, what Redis said, if it refused them."""
+    outcomes: list[Outcome] = []
+    for task_id, entry in entries.items():
+        if isinstance(entry, MessageRefused):
+            outcomes.append(entry)
+        elif task_id in refused:
+            outcomes.append(MessageRefused(task_id, refused[task_id]))
+        else:
+            outcomes.append(MessagePublished(task_id))
+    return outcomes
 
 
 def _refused(message: Publish, error: BaseException) -> MessageRefused:

@@ -21,6 +21,7 @@ Keyspace notifications: need CONFIG SET. Celery's own result consumer: polls in 
 (celery#4857).
 """
 
+import hashlib
 import logging
 import time
 from collections import deque
@@ -37,7 +38,7 @@ import redis.asyncio
 from kombu.utils.json import dumps
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent, TaskSucceeded
@@ -110,6 +111,13 @@ end
 answer[1] = pushed
 return answer
 """
+
+
+#: How long closing a connection may take before it is left to itself.
+_CLOSE_S: Final = 1.0
+
+
+_PUSH_SHA: Final = hashlib.sha1(_PUSH_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 class SentinelGone(Exception):
@@ -218,6 +226,11 @@ class MarkedPush:
         sent = [collected for collected in messages if collected.queues]
         if not sent:
             return 0, {}
+        keys, arguments = self.call_for(sent)
+        return pushed_of(self._script(keys=keys, args=arguments), sent)
+
+    def call_for(self, sent: Sequence[Collected]) -> tuple[list[str], list[str | int]]:
+        """Return keys and arguments of the script for messages that have queues."""
         name, token = self._sentinel or ("", "")
         keys: dict[str, int] = {self._sentinel_key(name): 1}
 
@@ -233,14 +246,7 @@ class MarkedPush:
             expires_ms.update(collected.expires_ms)
         for key, milliseconds in expires_ms.items():
             arguments += [index(self._prefix + key), milliseconds]
-        pushed, *refused = self._script(keys=list(keys), args=arguments)
-        if int(pushed) < 0:
-            raise SentinelGone
-        errors = {
-            sent[number - 1].message.task_id: f"Redis refuses it: {error.decode(errors='replace')}"
-            for number, error in zip(refused[::2], refused[1::2], strict=True)
-        }
-        return int(pushed), errors
+        return list(keys), arguments
 
     def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of these workflows. Raises ``redis.RedisError``."""
@@ -283,6 +289,79 @@ class MarkedPush:
         return f"{self._prefix}dyrygentd:published:{workflow_id}"
 
 
+def pushed_of(answer: Sequence[Any], sent: Sequence[Collected]) -> tuple[int, dict[str, str]]:
+    """Read the script's answer: how many were pushed, and ``{task_id: error}``. Raises `SentinelGone`."""
+    pushed, *refused = answer
+    if int(pushed) < 0:
+        raise SentinelGone
+    errors = {
+        sent[number - 1].message.task_id: f"Redis refuses it: {error.decode(errors='replace')}"
+        for number, error in zip(refused[::2], refused[1::2], strict=True)
+    }
+    return int(pushed), errors
+
+
+class LoopPush:
+    """Pushes from the event loop, over a connection of its own: a thread costs each push as much again as the push itself.
+
+    Args:
+        channel: As for `MarkedPush`; `LoopPush.can_be` tells whether its connections are such as can be made here.
+        timeout_s: That connecting or one push may take.
+    """
+
+    def __init__(self, channel: Any, timeout_s: float) -> None:
+        pool = channel.pool
+        parameters = {**pool.connection_kwargs, "connection_class": pool.connection_class}
+        self._pool = asyncio_pool(parameters, None)
+        self._timeout_s = timeout_s
+        self._connection: Any = None
+
+    @staticmethod
+    def can_be(channel: Any) -> bool:
+        """Tell whether these are ordinary connections to one server."""
+        return type(channel.pool) is redis.ConnectionPool and channel.pool.connection_class in _ASYNCIO_CLASSES
+
+    async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> tuple[int, dict[str, str]]:
+        """Do what `MarkedPush.push` does, with messages that have queues. Raises ``OSError`` as well."""
+        keys, arguments = marked.call_for(sent)
+        with anyio.fail_after(self._timeout_s):
+            is_fresh = self._connection is None
+            try:
+                answer = await self._run(keys, arguments)
+            except (redis.ConnectionError, OSError):
+                if is_fresh:
+                    raise
+                # It may have been cut while nobody used it, which is no outage; and the script may run again.
+                answer = await self._run(keys, arguments)
+        return pushed_of(answer, sent)
+
+    async def _run(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Sequence[Any]:
+        """Run the script; after an error, or if it is cancelled, the connection is not used again."""
+        try:
+            if self._connection is None:
+                self._connection = self._pool.make_connection()
+                await self._connection.connect()
+            try:
+                return await self._ask("EVALSHA", _PUSH_SHA, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return await self._ask("EVAL", _PUSH_SCRIPT, len(keys), *keys, *arguments)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _ask(self, *words: str | int) -> Sequence[Any]:
+        await self._connection.send_command(*words)
+        answer: Sequence[Any] = await self._connection.read_response()
+        return answer
+
+    async def close(self) -> None:
+        """Close the connection; the next push makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with anyio.move_on_after(_CLOSE_S, shield=True), suppress(RedisError, OSError, RuntimeError):
+                await connection.disconnect()
+
+
 # --- receiving ------------------------------------------------------------------------------------------------------
 
 #: Channels or keys in one command: keeps a reply below 100 kB, so that no read holds up the loop.
@@ -296,7 +375,7 @@ _BEGINNING_BYTES: Final = 100
 _INSPECTED_BYTES_MAX: Final = 64 * 1024
 #: How long after a confirmation the keys are read. What was stored before the subscription is found so much later; what is
 #: pushed meanwhile, as most results of short tasks are, need not be read at all.
-_READ_AFTER_S: Final = 0.02
+_READ_AFTER_S: Final = 0.1
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 2.0
 
 #: ARGV: bytes of the reply, and of one payload. Answers for each key, up to where the reply is full: nothing, the payload, or the
@@ -714,7 +793,7 @@ def _pool_like(backend: Any, timeout_s: float) -> Any:
     return asyncio_pool(backend.connparams, timeout_s)
 
 
-def asyncio_pool(parameters: Mapping[str, Any], timeout_s: float) -> Any:
+def asyncio_pool(parameters: Mapping[str, Any], timeout_s: float | None) -> Any:
     """Make an asyncio connection pool without patience from the parameters of a blocking one."""
     parameters = dict(parameters)
     connection_class = _ASYNCIO_CLASSES.get(parameters.pop("connection_class", redis.Connection))

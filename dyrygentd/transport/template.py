@@ -19,7 +19,7 @@ have a template gets none.
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final
@@ -50,6 +50,8 @@ _ROUTED_BY_ARGUMENTS: Final = frozenset({"celery.map", "celery.starmap"})
 _OF_THE_MOMENT: Final = frozenset({"expires", "eta", "countdown", "expiration"})
 #: Arguments that hold this may be of a type that only kombu's JSON has.
 _TYPED: Final = b"__type__"
+#: Bytes of arguments and inputs that are filled in at once on the event loop: some milliseconds.
+_LOOP_BYTES_MAX: Final = 262_144
 #: Longest input that is looked through for it each time.
 _INPUT_BYTES_MAX: Final = 65_536
 
@@ -152,21 +154,42 @@ class Templates:
         self._templates.clear()
         self._is_possible = None
 
+    def filled(self, messages: Sequence[Publish]) -> list[Collected] | None:
+        """Return messages whose templates are there, without calling anybody else's code; None if one has none.
+
+        None also if they are so long that filling them in would hold up the event loop.
+        """
+        if self._has_receivers() or self._reports() is not self._reports_then:
+            return None
+        size = sum(len(each.signature.args) + len(each.signature.kwargs) + len(each.input or b"") for each in messages)
+        if size > _LOOP_BYTES_MAX or any(self._templates.get(_shape_of(each)) is None for each in messages):
+            return None
+        found = []
+        for each in messages:
+            collected = self.fill(each)
+            if collected is None:
+                return None
+            found.append(collected)
+        return found
+
     def fill(self, publish: Publish) -> Collected | None:
         """Return the message of a node, None if it has to go the ordinary way."""
-        if any(signal.receivers for signal in _SIGNALS):
+        if self._has_receivers():
             return None
         if self._reports() is not self._reports_then:
             self._reports_then = self._reports()
             self.clear()
-        signature = publish.signature
-        shape = (signature.task, signature.options)
+        shape = _shape_of(publish)
         if shape not in self._templates:
             while len(self._templates) >= _SHAPES_MAX:
                 del self._templates[next(iter(self._templates))]
             self._templates[shape] = self._made(publish)
         template = self._templates[shape]
         return None if template is None else template.fill(publish)
+
+    @staticmethod
+    def _has_receivers() -> bool:
+        return any(signal.receivers for signal in _SIGNALS)
 
     def _made(self, publish: Publish) -> Template | None:
         if self._is_possible is None:
@@ -196,6 +219,10 @@ class Templates:
         is_usual = type(amqp) is AMQP and amqp.create_task_message == amqp.as_task_v2
         routes = all(isinstance(route, MapRoute) for route in amqp.router.routes)
         return bool(is_usual and routes and not app.conf.task_send_sent_event)
+
+
+def _shape_of(publish: Publish) -> tuple[str, bytes]:
+    return publish.signature.task, publish.signature.options
 
 
 def _probe(publish: Publish) -> Publish:

@@ -21,7 +21,7 @@ from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.transport import dispatcher
 from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.redis import Collected, MarkedPush
+from dyrygentd.transport.redis import Collected, LoopPush, MarkedPush
 from dyrygentd.wire import Submitted
 
 CRASH: Final = "DYRYGENTD_TEST_CRASH"
@@ -103,6 +103,17 @@ class CrashingPush(MarkedPush):
         passing("after markers are forgotten")
 
 
+class CrashingLoopPush(LoopPush):
+    """Does the same on the event loop."""
+
+    async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> tuple[int, dict[str, str]]:
+        """Push what was not pushed before."""
+        passing("before the push")
+        answer = await super().push(marked, sent)
+        passing("after the push")
+        return answer
+
+
 class CrashingDispatcher(CeleryDispatcher):
     """Passes a point when it knows what was pushed, and nobody else does."""
 
@@ -135,6 +146,7 @@ def main() -> None:
         (run, CrashingDispatcher),
         (run, CrashingScheduler),
         (dispatcher, CrashingPush),
+        (dispatcher, CrashingLoopPush),
     ):
         replaced = crashing.__base__
         assert replaced is not None

@@ -328,11 +328,14 @@ class LoopPush:
             is_fresh = self._connection is None
             try:
                 answer = await self._run(keys, arguments)
-            except (redis.ConnectionError, OSError):
+            except (redis.ConnectionError, OSError) as error:
                 if is_fresh:
                     raise
                 # It may have been cut while nobody used it, which is no outage; and the script may run again.
                 answer = await self._run(keys, arguments)
+                if int(answer[0]) < 0:
+                    # Whether the server had pushed them before it lost its memory is not known.
+                    raise error from None
         return pushed_of(answer, sent)
 
     async def _run(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Sequence[Any]:

@@ -17,10 +17,10 @@ from dyrygentd.errors import (
     WorkflowNotFound,
 )
 from dyrygentd.ports import Selection, Store
-from dyrygentd.scheduler import Handle, Scheduler
+from dyrygentd.scheduler import Handle, Scheduler, turns
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker
-from tests.scheduler.support import Refusing, definition, limits, published, scheduler, settle, until
+from tests.scheduler.support import DEADLINE_S, Refusing, definition, limits, published, scheduler, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -164,6 +164,43 @@ async def test_cancel_after_the_end_changes_nothing(store: Store) -> None:
         handle = await running.submit(definition("a"))
         await handle.wait(timeout_s=5)
         assert (await handle.cancel()).state == "succeeded"
+
+
+async def _has_counts(handle: Handle, counts: dict[str, int]) -> None:
+    with anyio.fail_after(DEADLINE_S):
+        while (await handle.status()).counts != counts:  # noqa: ASYNC110 - as `until`
+            await anyio.sleep(0.001)
+
+
+async def test_few_results_wait_for_company(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside many tasks in flight a few results share a turn; what somebody asks for does not wait, and takes them along."""
+    monkeypatch.setattr(turns, "_COMPANY_S", 3600.0)
+    broker = FakeBroker(holds=True)
+    async with scheduler(broker, store) as running:
+        chains = "; ".join(f"a{number}; b{number} < a{number}" for number in range(40))
+        handle = await running.submit(definition(chains, prefix="p"))
+        # That they are sent is an event as well, and forty of those are company enough.
+        await _has_counts(handle, {"dispatched": 40, "waiting": 40})
+        broker.let_go("p/a0", "p/a1", "p/a2")
+        await settle()
+        assert len(broker.published) == 40
+        broker.let_go("p/a3")
+        await _has_counts(handle, {"succeeded": 4, "dispatched": 40, "waiting": 36})
+        broker.let_go("p/a4")
+        await settle()
+        assert len(broker.published) == 44
+        await handle.pause()
+        assert (await handle.status()).counts == {"succeeded": 5, "dispatched": 39, "ready": 1, "waiting": 35}
+
+
+async def test_lone_result_does_not_wait_long(store: Store) -> None:
+    """If nobody comes it goes alone."""
+    broker = FakeBroker(holds=True)
+    async with scheduler(broker, store) as running:
+        await running.submit(definition("; ".join(f"a{number}; b{number} < a{number}" for number in range(40)), prefix="p"))
+        await until(lambda: len(broker.published) == 40)
+        broker.let_go("p/a7")
+        await until(lambda: published(broker)[40:] == ["b7"])
 
 
 async def test_drain_waits_for_what_is_in_flight(store: Store) -> None:

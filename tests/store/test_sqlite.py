@@ -68,6 +68,17 @@ async def test_durability_is_in_force(store: SqliteStore) -> None:
     assert await _pragma(store, "busy_timeout") == 5000
 
 
+@pytest.mark.parametrize("count", [1, 32, 33])
+async def test_nodes_alone_are_durable_when_saved(store: SqliteStore, path: Path, count: int) -> None:
+    """A few nodes go by one statement, which is no transaction that somebody has to end; the next ones overwrite them."""
+    await store.save([workflow("w")], [node("w", 0)])
+    for state in ("dispatching", "succeeded"):
+        await store.save([], [node("w", number, state=state, value=b"\x00\xff") for number in range(count)])
+        assert not _writer(store).in_transaction
+        rows = _rows(path, "SELECT node, state, value FROM nodes ORDER BY node")
+        assert rows == [(number, state, b"\x00\xff") for number in range(count)]
+
+
 async def test_one_transaction_a_save(store: SqliteStore) -> None:
     """All records of a save, ends and clean-up included, go to disk with one commit: a turn is atomic."""
     statements: list[str] = []

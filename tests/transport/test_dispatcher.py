@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import redis
 from celery import Celery
@@ -19,8 +20,10 @@ from kombu.entity import Exchange, Queue
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.errors import BrokerUnavailable
+from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
+from dyrygentd.ports import TaskPlace
 from dyrygentd.transport.dispatcher import CeleryDispatcher
+from dyrygentd.transport.redis import MarkedPush
 from tests.support import tasks
 from tests.support.apps import closing
 from tests.support.proxy import CuttingProxy
@@ -128,6 +131,93 @@ async def test_reply_is_cut(celery_app: Celery, redis_server: EmbeddedServer, sh
         assert told == [word for message in messages for word in (f"before {message.task_id}", f"after {message.task_id}")]
         assert dispatcher.statistics().failures == 3
         assert dispatcher.statistics().repeated == 3
+
+
+async def test_known_shapes_are_pushed_from_the_loop(
+    app: Celery, dispatcher: CeleryDispatcher, queued: Look, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first message of a shape no thread is needed, also when the server has forgotten its scripts."""
+    first, *messages = _messages(app, 5)
+    await dispatcher.publish([first])
+
+    def push(*_: Any) -> Any:
+        raise AssertionError("a thread was used")
+
+    monkeypatch.setattr(MarkedPush, "push", push)
+    assert await dispatcher.publish(messages[:2]) == [MessagePublished(message.task_id) for message in messages[:2]]
+    client.script_flush()
+    assert len(await dispatcher.publish(messages)) == 4
+    assert [message["headers"]["id"] for message in queued()["celery"]] == [f"wf-{n}" for n in range(5)]
+    assert dispatcher.statistics().repeated == 2
+
+
+async def test_connection_that_was_cut_while_idle_is_no_outage(
+    celery_app: Celery, redis_server: EmbeddedServer, short_tmp: Path
+) -> None:
+    """Firewalls and servers cut connections that nobody uses; and if the reply alone was lost, nothing is pushed twice."""
+    with (
+        CuttingProxy(short_tmp / "proxy.sock", redis_server.socket_path) as proxy,
+        closing(create_app(proxy.url, redis_server.url)) as app,
+        records(redis_server.url) as client,
+    ):
+        dispatcher = CeleryDispatcher(app, socket_timeout_s=_TIMEOUT_S)
+        messages = _messages(app, 6)
+        for message in messages[:2]:
+            await dispatcher.publish([message])
+        proxy.cut_all()
+        assert len(await dispatcher.publish(messages[:4])) == 4
+        proxy.cut_reply_to("EVALSHA")
+        assert len(await dispatcher.publish(messages)) == 6
+        await dispatcher.close()
+        assert (proxy.cuts, client.llen("celery"), dispatcher.statistics().failures) == (1, 6, 0)
+
+
+async def test_cut_push_to_a_broker_that_then_lost_its_memory(
+    celery_app: Celery, redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was sent is not known: that is what is answered, and not that nothing was."""
+    with closing(create_app(redis_server.url, redis_server.url)) as app, records(redis_server.url) as client:
+        dispatcher = CeleryDispatcher(app, socket_timeout_s=_TIMEOUT_S)
+        dispatcher.guard("d", "token")
+        await dispatcher.mark("d", "token")
+        messages = _messages(app, 3)
+        for message in messages[:2]:
+            await dispatcher.publish([message])
+        loop_push = dispatcher._loop_push
+        assert loop_push is not None
+        pushed = loop_push._run
+
+        async def lost(keys: Any, arguments: Any) -> Any:
+            # The first time it is carried out, and its reply is lost with all the server had.
+            if client.exists("dyrygentd:sentinel:d"):
+                await pushed(keys, arguments)
+                client.flushall()
+                raise redis.ConnectionError("cut")
+            return await pushed(keys, arguments)
+
+        monkeypatch.setattr(loop_push, "_run", lost)
+        with pytest.raises(BrokerUnavailable):
+            await dispatcher.publish(messages[2:])
+        with pytest.raises(BrokerEmptied):
+            await dispatcher.publish(messages[2:])
+        await dispatcher.close()
+
+
+async def test_withdrawing_comes_after_publishing(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
+    """Calls keep their order, whichever way each takes: what was cancelled while it was being sent is not left in the queue."""
+    first, *messages = _messages(app, 60)
+    await dispatcher.publish([first])
+    places = [TaskPlace(message.task_id, 1, message.signature) for message in messages]
+    withdrawn: list[str] = []
+
+    async def withdraw() -> None:
+        withdrawn.extend(await dispatcher.withdraw(places))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(dispatcher.publish, messages)
+        group.start_soon(withdraw)
+    assert sorted(withdrawn) == sorted(message.task_id for message in messages)
+    assert len(queued()["celery"]) == 1
 
 
 @contextmanager

@@ -371,6 +371,12 @@ class Dispatcher(Protocol):
     def queue_of(self, signature: Signature) -> str:
         """Return the name of the queue that a task goes to, empty if that cannot be told."""
 
+    def backlog(self) -> int:
+        """Return how many messages are before one that is published now, in whatever queue; 0 if that is not known.
+
+        As long as there are some, the workers lack nothing if a message comes a little later.
+        """
+
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""
 

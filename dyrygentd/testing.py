@@ -326,6 +326,10 @@ class FakeDispatcher:
         """Return nothing: this broker keeps what it has."""
         return []
 
+    def backlog(self) -> int:
+        """Return how many messages no worker has fetched."""
+        return len(self._broker.queued)
+
     async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
         """Run each task that was not published before; refuse one whose arguments are no JSON."""
         guard = self._guard

@@ -126,7 +126,15 @@ class Scheduler:
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
         self._redaction = Redaction(self.limits.redact)
         kept = (lambda _: None) if self._reports is None else self._reports.kept
-        self._turns = Turns(engine, self._store, self._clock, self.limits, carry_out=self._carry_out, reports_kept=kept)
+        self._turns = Turns(
+            engine,
+            self._store,
+            self._clock,
+            self.limits,
+            carry_out=self._carry_out,
+            reports_kept=kept,
+            backlog=self._dispatcher.backlog,
+        )
         self._sentinel = Sentinel(self._store, self._dispatcher, self._clock, on_emptied=self._emptied, settle=self._turns.settle)
         self._courier = Courier(
             self._dispatcher,

@@ -35,7 +35,7 @@ from dyrygentd.scheduler.limits import (
 
 logger = logging.getLogger("dyrygentd")
 
-#: A result waits for others until there is one for so many tasks in flight, and no longer than so many seconds.
+#: A result waits for others until there is one for so many messages in the queues, and no longer than so many seconds.
 _COMPANY: Final = 10
 _COMPANY_S: Final = 0.01
 
@@ -46,6 +46,7 @@ class Turns:
     Args:
         carry_out: Does the rest of a batch that is durable, without waiting.
         reports_kept: Told up to where the workers' reports need not be read again.
+        backlog: Tells how many messages are before one that is published now, see `Dispatcher.backlog`.
 
     Attributes:
         engine: Asked by everybody, changed by `run` alone.
@@ -66,6 +67,7 @@ class Turns:
         *,
         carry_out: Callable[[Batch], None],
         reports_kept: Callable[[str], None] = lambda _: None,
+        backlog: Callable[[], int] = lambda: 0,
     ) -> None:
         self.engine = engine
         self.problem = ""
@@ -80,6 +82,7 @@ class Turns:
         self._limits = limits
         self._carry_out = carry_out
         self._reports_kept = reports_kept
+        self._backlog = backlog
         self._inbox: deque[Event] = deque()
         self._awake = anyio.Event()
         self._is_urgent = False
@@ -121,9 +124,9 @@ class Turns:
     def _lacks_company(self) -> bool:
         """Tell whether what has happened may wait a moment for more, so that they share a turn and its transaction.
 
-        It may if it is little beside what is in flight: what goes on because of it would wait behind that.
+        It may if it is little beside what waits in the queues: what goes on because of it would wait behind that.
         """
-        return not self._is_urgent and len(self._inbox) < self.engine.in_flight_count // _COMPANY
+        return not self._is_urgent and len(self._inbox) < self._backlog() // _COMPANY
 
     async def settle(self) -> None:
         """Wait until all that was posted until now is worked in and on disk."""

@@ -35,6 +35,7 @@ from dyrygentd.transport.redis import (
     Collected,
     LoopPush,
     MarkedPush,
+    Pushed,
     SentinelGone,
     client_of,
     collecting,
@@ -58,6 +59,10 @@ _ROUTED_MAX = 1000
 #: like an outage that never ends. A slice of large messages is therefore pushed in parts.
 _MESSAGE_BYTES_MAX = 128 * 1024 * 1024
 _PUSH_BYTES_MAX = 8 * 1024 * 1024
+
+#: A queue with fewer messages is short: workers may be waiting for the next one. For so long it is taken to be as it was.
+_BACKLOG_MIN = 20
+_BACKLOG_S = 1.0
 
 T = TypeVar("T")
 Outcome = MessagePublished | MessageRefused
@@ -98,6 +103,7 @@ class CeleryDispatcher:
         self._collected: dict[str, Collected | MessageRefused] = {}
         self._published = self._repeated = self._refused = self._failures = 0
         self._publish_seconds = self._used_at = 0.0
+        self._backlog, self._backlog_at, self._short_at = 0, -_BACKLOG_S, -_BACKLOG_S
         connection = app.connection_for_write()
         self._exactly_once = issubclass(connection.get_transport_cls(), RedisTransport)
         recoverable = (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors)
@@ -236,6 +242,12 @@ class CeleryDispatcher:
         except Exception:
             return ""
 
+    def backlog(self) -> int:
+        """Return how many messages were in the queues before what was published last; 0 if a queue was short lately."""
+        now = time.monotonic()
+        is_known = now - self._backlog_at < _BACKLOG_S and now - self._short_at >= _BACKLOG_S
+        return self._backlog if is_known else 0
+
     def statistics(self) -> DispatcherStatistics:
         """Return an immutable snapshot."""
         return DispatcherStatistics(
@@ -264,15 +276,14 @@ class CeleryDispatcher:
         if filled is None or any(len(each.payload) > self._message_bytes_max for each in filled):
             return None
         try:
-            pushed, refused = await self._loop_push.push(self._marked_push(sentinel), filled)
+            pushed = await self._loop_push.push(self._marked_push(sentinel), filled)
         except SentinelGone:
             raise BrokerEmptied("the broker has lost its memory, and nothing was sent") from None
         except self._retriable as error:
             # The other connection is to the same broker, whose queues may have to be declared again.
             await self._run_in_thread(self._disconnect)
             raise BrokerUnavailable(with_advice(f"cannot reach the broker: {_described(error)}")) from error
-        self._repeated += len(filled) - pushed - len(refused)
-        return _outcomes_of({each.message.task_id: each for each in filled}, refused)
+        return self._outcomes_of({each.message.task_id: each for each in filled}, pushed)
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 
@@ -293,13 +304,33 @@ class CeleryDispatcher:
                 break
         to_push = [entry for entry in self._collected.values() if isinstance(entry, Collected)]
         try:
-            pushed, refused = push.push(to_push)
+            pushed = push.push(to_push)
         except SentinelGone:
             raise BrokerEmptied("the broker has lost its memory, and nothing was sent") from None
-        self._repeated += sum(bool(entry.queues) for entry in to_push) - pushed - len(refused)
-        outcomes = _outcomes_of(self._collected, refused)
+        outcomes = self._outcomes_of(self._collected, pushed)
         self._collected = {}
         return outcomes
+
+    def _outcomes_of(self, entries: Mapping[str, Collected | MessageRefused], pushed: Pushed) -> list[Outcome]:
+        """Tell what became of messages: of those that were built, what Redis said, if it refused them."""
+        sent = sum(isinstance(entry, Collected) and bool(entry.queues) for entry in entries.values())
+        self._repeated += sent - pushed.new - len(pushed.refused)
+        if pushed.new:
+            self._note_backlog(pushed.before)
+        outcomes: list[Outcome] = []
+        for task_id, entry in entries.items():
+            if isinstance(entry, MessageRefused):
+                outcomes.append(entry)
+            elif task_id in pushed.refused:
+                outcomes.append(MessageRefused(task_id, pushed.refused[task_id]))
+            else:
+                outcomes.append(MessagePublished(task_id))
+        return outcomes
+
+    def _note_backlog(self, before: int) -> None:
+        self._backlog, self._backlog_at = before, time.monotonic()
+        if before < _BACKLOG_MIN:
+            self._short_at = self._backlog_at
 
     def _built(self, message: Publish) -> Collected:
         """Build a message in the ordinary way. Raises what routing, the serializer or the transport raise."""
@@ -408,19 +439,6 @@ _RETRIABLE: tuple[type[BaseException], ...] = (OperationalError, OSError, EOFErr
 def _outages(errors: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
     """Leave out what kombu's Redis transport counts as a connection error, and routing raises for an unknown queue."""
     return tuple(error for error in errors if not issubclass(error, LookupError))
-
-
-def _outcomes_of(entries: Mapping[str, Collected | MessageRefused], refused: Mapping[str, str]) -> list[Outcome]:
-    """Tell what became of messages: of those that were built, what Redis said, if it refused them."""
-    outcomes: list[Outcome] = []
-    for task_id, entry in entries.items():
-        if isinstance(entry, MessageRefused):
-            outcomes.append(entry)
-        elif task_id in refused:
-            outcomes.append(MessageRefused(task_id, refused[task_id]))
-        else:
-            outcomes.append(MessagePublished(task_id))
-    return outcomes
 
 
 def _refused(message: Publish, error: BaseException) -> MessageRefused:

@@ -68,13 +68,13 @@ _MARKER_TTL_S: Final = 30 * 24 * 3600
 
 #: KEYS begin with that of the sentinel. ARGV: its token, empty if it is not asked for; the markers' TTL; how many messages; for
 #: each message the marker's index among KEYS, the node, the attempt, the message, how many queues, and their indexes; then pairs
-#: of a key's index and the milliseconds after which it expires. Returns how many were pushed, and pairs of the number of a
-#: refused message and the error; -1 alone if the sentinel is gone.
+#: of a key's index and the milliseconds after which it expires. Returns how many were pushed, the messages that were in the
+#: shortest queue before, and pairs of the number of a refused message and the error; -1 alone if the sentinel is gone.
 _PUSH_SCRIPT: Final = """
 if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then
     return {-1}
 end
-local answer, pushed, at = {0}, 0, 4
+local answer, pushed, at, is_known, shortest = {0, 0}, 0, 4, {}, nil
 for number = 1, tonumber(ARGV[3]) do
     local marker, node, attempt, last = KEYS[tonumber(ARGV[at])], ARGV[at + 1], tonumber(ARGV[at + 2]), at + 4 + ARGV[at + 4]
     local before = tonumber(redis.call('HGET', marker, node) or 0)
@@ -86,6 +86,10 @@ for number = 1, tonumber(ARGV[3]) do
         for queue = at + 5, last do
             local result = redis.pcall('LPUSH', KEYS[tonumber(ARGV[queue])], ARGV[at + 3])
             problem = problem or type(result) == 'table' and result.err
+            if not problem and not is_known[ARGV[queue]] then
+                is_known[ARGV[queue]] = true
+                shortest = math.min(shortest or result, result)
+            end
         end
         if problem then
             -- Without its marker taken back, the next try would count it as sent.
@@ -108,7 +112,7 @@ end
 for pair = at, #ARGV, 2 do
     redis.call('PEXPIRE', KEYS[tonumber(ARGV[pair])], ARGV[pair + 1])
 end
-answer[1] = pushed
+answer[1], answer[2] = pushed, shortest and shortest - 1 or 0
 return answer
 """
 
@@ -139,6 +143,20 @@ class Collected(NamedTuple):
     queues: Sequence[str]
     payload: str
     expires_ms: Mapping[str, int]
+
+
+class Pushed(NamedTuple):
+    """What came of a push.
+
+    Attributes:
+        new: Messages that were pushed; the others had been before.
+        before: Messages that were in the shortest of their queues before.
+        refused: ``{task_id: error}`` of what can never be pushed.
+    """
+
+    new: int
+    before: int
+    refused: dict[str, str]
 
 
 def delivery_tag(task_id: str, attempt: int) -> str:
@@ -216,8 +234,8 @@ class MarkedPush:
         self._sentinel = sentinel
         self._script = self._client.register_script(_PUSH_SCRIPT)
 
-    def push(self, messages: Sequence[Collected]) -> tuple[int, dict[str, str]]:
-        """Push what was not pushed before; return how many that were, and ``{task_id: error}`` of what can never be pushed.
+    def push(self, messages: Sequence[Collected]) -> Pushed:
+        """Push what was not pushed before.
 
         Raises:
             redis.RedisError: It is unknown what was pushed.
@@ -225,7 +243,7 @@ class MarkedPush:
         """
         sent = [collected for collected in messages if collected.queues]
         if not sent:
-            return 0, {}
+            return Pushed(0, 0, {})
         keys, arguments = self.call_for(sent)
         return pushed_of(self._script(keys=keys, args=arguments), sent)
 
@@ -289,16 +307,16 @@ class MarkedPush:
         return f"{self._prefix}dyrygentd:published:{workflow_id}"
 
 
-def pushed_of(answer: Sequence[Any], sent: Sequence[Collected]) -> tuple[int, dict[str, str]]:
-    """Read the script's answer: how many were pushed, and ``{task_id: error}``. Raises `SentinelGone`."""
-    pushed, *refused = answer
-    if int(pushed) < 0:
+def pushed_of(answer: Sequence[Any], sent: Sequence[Collected]) -> Pushed:
+    """Read the script's answer. Raises `SentinelGone`."""
+    if int(answer[0]) < 0:
         raise SentinelGone
+    pushed, before, *refused = answer
     errors = {
         sent[number - 1].message.task_id: f"Redis refuses it: {error.decode(errors='replace')}"
         for number, error in zip(refused[::2], refused[1::2], strict=True)
     }
-    return int(pushed), errors
+    return Pushed(int(pushed), int(before), errors)
 
 
 class LoopPush:
@@ -321,7 +339,7 @@ class LoopPush:
         """Tell whether these are ordinary connections to one server."""
         return type(channel.pool) is redis.ConnectionPool and channel.pool.connection_class in _ASYNCIO_CLASSES
 
-    async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> tuple[int, dict[str, str]]:
+    async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> Pushed:
         """Do what `MarkedPush.push` does, with messages that have queues. Raises ``OSError`` as well."""
         keys, arguments = marked.call_for(sent)
         with anyio.fail_after(self._timeout_s):

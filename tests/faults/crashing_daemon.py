@@ -21,7 +21,7 @@ from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.transport import dispatcher
 from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.redis import Collected, LoopPush, MarkedPush
+from dyrygentd.transport.redis import Collected, LoopPush, MarkedPush, Pushed
 from dyrygentd.wire import Submitted
 
 CRASH: Final = "DYRYGENTD_TEST_CRASH"
@@ -89,7 +89,7 @@ class CrashingStore(SqliteStore):
 class CrashingPush(MarkedPush):
     """Passes a point before the script runs, and after it has run."""
 
-    def push(self, messages: Sequence[Collected]) -> tuple[int, dict[str, str]]:
+    def push(self, messages: Sequence[Collected]) -> Pushed:
         """Push what was not pushed before."""
         passing("before the push")
         answer = super().push(messages)
@@ -106,7 +106,7 @@ class CrashingPush(MarkedPush):
 class CrashingLoopPush(LoopPush):
     """Does the same on the event loop."""
 
-    async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> tuple[int, dict[str, str]]:
+    async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> Pushed:
         """Push what was not pushed before."""
         passing("before the push")
         answer = await super().push(marked, sent)

@@ -166,6 +166,10 @@ async def test_cancel_after_the_end_changes_nothing(store: Store) -> None:
         assert (await handle.cancel()).state == "succeeded"
 
 
+#: Forty chains of two.
+_CHAINS = "; ".join(f"a{number}; b{number} < a{number}" for number in range(40))
+
+
 async def _has_counts(handle: Handle, counts: dict[str, int]) -> None:
     with anyio.fail_after(DEADLINE_S):
         while (await handle.status()).counts != counts:  # noqa: ASYNC110 - as `until`
@@ -173,20 +177,19 @@ async def _has_counts(handle: Handle, counts: dict[str, int]) -> None:
 
 
 async def test_few_results_wait_for_company(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside many tasks in flight a few results share a turn; what somebody asks for does not wait, and takes them along."""
+    """If much waits in the queues a few results share a turn; what somebody asks for does not wait, and takes them along."""
     monkeypatch.setattr(turns, "_COMPANY_S", 3600.0)
-    broker = FakeBroker(holds=True)
+    broker = FakeBroker(has_worker=False)
     async with scheduler(broker, store) as running:
-        chains = "; ".join(f"a{number}; b{number} < a{number}" for number in range(40))
-        handle = await running.submit(definition(chains, prefix="p"))
+        handle = await running.submit(definition(_CHAINS, prefix="p"))
         # That they are sent is an event as well, and forty of those are company enough.
         await _has_counts(handle, {"dispatched": 40, "waiting": 40})
-        broker.let_go("p/a0", "p/a1", "p/a2")
+        broker.deliver(*(TaskSucceeded(f"p/a{number}", b"1") for number in range(3)))
         await settle()
         assert len(broker.published) == 40
-        broker.let_go("p/a3")
+        broker.deliver(TaskSucceeded("p/a3", b"1"))
         await _has_counts(handle, {"succeeded": 4, "dispatched": 40, "waiting": 36})
-        broker.let_go("p/a4")
+        broker.deliver(TaskSucceeded("p/a4", b"1"))
         await settle()
         assert len(broker.published) == 44
         await handle.pause()
@@ -195,11 +198,11 @@ async def test_few_results_wait_for_company(store: Store, monkeypatch: pytest.Mo
 
 async def test_lone_result_does_not_wait_long(store: Store) -> None:
     """If nobody comes it goes alone."""
-    broker = FakeBroker(holds=True)
+    broker = FakeBroker(has_worker=False)
     async with scheduler(broker, store) as running:
-        await running.submit(definition("; ".join(f"a{number}; b{number} < a{number}" for number in range(40)), prefix="p"))
+        await running.submit(definition(_CHAINS, prefix="p"))
         await until(lambda: len(broker.published) == 40)
-        broker.let_go("p/a7")
+        broker.deliver(TaskSucceeded("p/a7", b"1"))
         await until(lambda: published(broker)[40:] == ["b7"])
 
 

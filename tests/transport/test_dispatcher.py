@@ -22,6 +22,7 @@ from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
 from dyrygentd.ports import TaskPlace
+from dyrygentd.transport import dispatcher as dispatching
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.redis import MarkedPush
 from tests.support import tasks
@@ -201,6 +202,27 @@ async def test_cut_push_to_a_broker_that_then_lost_its_memory(
         with pytest.raises(BrokerEmptied):
             await dispatcher.publish(messages[2:])
         await dispatcher.close()
+
+
+async def test_backlog_is_what_waited_before(app: Celery, dispatcher: CeleryDispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what was in the shortest queue before the last push, and nothing if one was short a moment ago."""
+    monkeypatch.setattr(dispatching, "_BACKLOG_S", 0.2)
+    here, there = _messages(app, 90), _messages(app, 2, workflow_id="other", queue="there")
+    await dispatcher.publish(here[:30])
+    assert dispatcher.backlog() == 0
+    await anyio.sleep(0.2)
+    for message in here[30:32]:
+        await dispatcher.publish([message])
+    assert dispatcher.backlog() == 31
+    await dispatcher.publish([here[32], there[0]])
+    assert dispatcher.backlog() == 0
+    await dispatcher.publish([here[33]])
+    assert dispatcher.backlog() == 0
+    await anyio.sleep(0.2)
+    assert dispatcher.backlog() == 0
+    await dispatcher.publish([here[33]])
+    await dispatcher.publish([here[34]])
+    assert dispatcher.backlog() == 34
 
 
 async def test_withdrawing_comes_after_publishing(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:

@@ -564,7 +564,9 @@ class RedisResultWatcher:
         """Connect, subscribe to everything, and receive until something breaks; always ends with an exception."""
         timeout_s = self._pace.command_timeout_s
         client = redis.asyncio.Redis(connection_pool=_pool_like(self._backend, timeout_s))
-        subscription = Subscription(client.connection_pool)
+        # Without a time for each command redis-py sends at once, so that what waits for a result is sent before the task. A server
+        # that takes nothing sends no heartbeat either.
+        subscription = Subscription(_pool_like(self._backend, None))
         try:
             with anyio.fail_after(timeout_s):
                 self._beat_channel = b"dyrygentd:heartbeat:%d" % await client.client_id()
@@ -809,7 +811,7 @@ def _stream_of(connection: Any) -> Any:
     return stream
 
 
-def _pool_like(backend: Any, timeout_s: float) -> Any:
+def _pool_like(backend: Any, timeout_s: float | None) -> Any:
     """Make an asyncio connection pool with the parameters that Celery's backend uses for its own."""
     return asyncio_pool(backend.connparams, timeout_s)
 

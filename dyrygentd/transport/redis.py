@@ -564,8 +564,8 @@ class RedisResultWatcher:
         """Connect, subscribe to everything, and receive until something breaks; always ends with an exception."""
         timeout_s = self._pace.command_timeout_s
         client = redis.asyncio.Redis(connection_pool=_pool_like(self._backend, timeout_s))
-        # Without a time for each command redis-py sends at once, so that what waits for a result is sent before the task. A server
-        # that takes nothing sends no heartbeat either.
+        # Without a time for each command redis-py sends at once, so that what waits for a result is sent before the task. A
+        # server that takes nothing sends no heartbeat either.
         subscription = Subscription(_pool_like(self._backend, None))
         try:
             with anyio.fail_after(timeout_s):

@@ -2,12 +2,15 @@
 
 ``python -m tests.benchmarks.bare_loop --socket PATH --chains K --steps N`` hears of each result by pub/sub and pushes the next
 message of its chain. No state, no disk, no check: one loop, one subscription, redis-py. With ``--celery`` the messages are those
-that Celery's workers execute, made of one that Celery has sent. Prints ``{"seconds"}``.
+that Celery's workers execute, made of one that Celery has sent. With ``--database`` each result is on disk before its successor
+is sent, by a commit of SQLite with FULL durability: what nobody who promises that can do without. Prints ``{"seconds"}``.
 """
 
 import argparse
 import json
+import sqlite3
 import time
+from collections.abc import Callable
 
 import redis.asyncio
 import uvloop
@@ -21,7 +24,7 @@ def task_id(chain: int, step: int) -> str:
     return f"{chain}:{step}"
 
 
-async def run(path: str, *, chains: int, steps: int, queue: str, template: str) -> float:
+async def run(path: str, *, chains: int, steps: int, queue: str, template: str, keep: Callable[[str], None]) -> float:
     """Run all chains to their ends; return the seconds it took."""
     client = redis.asyncio.Redis(unix_socket_path=path)
     begun = time.monotonic()
@@ -41,11 +44,25 @@ async def run(path: str, *, chains: int, steps: int, queue: str, template: str) 
                 continue
             json.loads(message["data"])
             chain, step = map(int, message["channel"].removeprefix(_CHANNEL).split(b":"))
+            keep(task_id(chain, step))
             if step + 1 < steps:
                 await client.lpush(queue, message_of(chain, step + 1))
             else:
                 unfinished -= 1
     return time.monotonic() - begun
+
+
+def _keeper(database: str) -> Callable[[str], None]:
+    """Return what puts the id of a task on disk."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("CREATE TABLE IF NOT EXISTS ended (id TEXT, at REAL)")
+
+    def keep(ended: str) -> None:
+        connection.execute("INSERT INTO ended VALUES (?, ?)", (ended, time.time()))
+
+    return keep
 
 
 def _of_celery(path: str) -> str:
@@ -69,9 +86,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--queue", default="celery")
     parser.add_argument("--celery", action="store_true")
+    parser.add_argument("--database")
     given = parser.parse_args()
     template = _of_celery(given.socket) if given.celery else json.dumps({"headers": {"id": _MARK}})
-    seconds = uvloop.run(run(given.socket, chains=given.chains, steps=given.steps, queue=given.queue, template=template))
+    keep = _keeper(given.database) if given.database else lambda _: None
+    seconds = uvloop.run(
+        run(given.socket, chains=given.chains, steps=given.steps, queue=given.queue, template=template, keep=keep)
+    )
     print(json.dumps({"seconds": seconds}))
 
 

@@ -173,7 +173,7 @@ def _recorded(executions: Executions) -> list[Execution]:
 
 
 def _chains_with(worker: CeleryWorker, bench: Bench, site: Site) -> None:
-    n, runs = bench.size(300, 20), bench.size(3, 1)
+    n, runs = bench.size(1_000, 20), bench.size(3, 1)
     found = samples()
     for number in range(runs):
         bench.say(f"cpu_per_node: one Celery worker, run {number + 1} of {runs}")
@@ -183,15 +183,20 @@ def _chains_with(worker: CeleryWorker, bench: Bench, site: Site) -> None:
         found["native"].append(n / (awaited["ended"] - awaited["began"]))
         # Its ids are the same in each run, and Celery neither stores nor publishes a success a second time.
         site.forget()
-        bare = run_child(
-            *("bare_loop", "--socket", site.server.socket_path, "--chains", 1, "--steps", n, "--celery"),
-            environment=_peer_environment(site.server),
-        )
-        found["bare"].append(n / bare["seconds"])
+        for name, arguments in (("bare", ()), ("bare with a disk", ("--database", site.directory / "bare.db"))):
+            bare = run_child(
+                *("bare_loop", "--socket", site.server.socket_path, "--chains", 1, "--steps", n, "--celery", *arguments),
+                environment=_peer_environment(site.server),
+            )
+            found[name].append(n / bare["seconds"])
+            site.forget()
     note = f"{statistics.median(1e3 / rate for rate in found['ours']):.2g} ms a step"
     title = f"chain({n:,}), 1 Celery worker, rate"
     bench.report.rows.append(Row("cpu_per_node", title, n, "steps/s", found["ours"], "native chain", found["native"], note))
     bench.report.rows.append(Row("cpu_per_node", title, n, "steps/s", found["ours"], "bare loop", found["bare"]))
+    bench.report.rows.append(
+        Row("cpu_per_node", title, n, "steps/s", found["ours"], "it, with a commit a step", found["bare with a disk"])
+    )
 
 
 def _peer_environment(server: EmbeddedServer) -> dict[str, str]:

@@ -7,6 +7,7 @@ one that it is about is set aside, with the reason as its error, and all others 
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -109,8 +110,10 @@ class Turns:
         """Take what became of tasks, which may wait for company; under overload reports that decide nothing are dropped."""
         if len(self._inbox) > self._limits.inbox_max:
             events = [event for event in events if not isinstance(event, TaskReported)]
+        is_first = not self._inbox
         self._take(events)
-        if not self._lacks_company:
+        # The first begins the time for which the others may take to come.
+        if is_first or not self._lacks_company:
             self._awake.set()
 
     def _take(self, events: Sequence[Event]) -> None:
@@ -242,18 +245,24 @@ class Turns:
                 self._idle.set()
 
     async def _wait_for_events(self) -> None:
-        """Wait for something in the inbox, or for the engine's deadline."""
-        deadline = self.engine.next_deadline()
-        pause_s = None if deadline is None else min(deadline - self._clock.now(), LOOK_AT_CLOCK_S)
-        is_due = pause_s is not None and pause_s <= 0
-        if is_due or (self._inbox and not self._lacks_company):
-            await anyio.lowlevel.checkpoint()
-            return
-        if self._inbox:
-            pause_s = min(_COMPANY_S, _COMPANY_S if pause_s is None else pause_s)
-        self._awake = anyio.Event()
-        with anyio.move_on_after(pause_s):
-            await self._awake.wait()
+        """Wait for something in the inbox that needs no more company, or for the engine's deadline."""
+        company_until: float | None = None
+        while True:
+            deadline = self.engine.next_deadline()
+            pause_s = math.inf if deadline is None else min(deadline - self._clock.now(), LOOK_AT_CLOCK_S)
+            if self._inbox:
+                now = anyio.current_time()
+                if company_until is None:
+                    company_until = now + _COMPANY_S
+                pause_s = min(pause_s, company_until - now) if self._lacks_company else 0.0
+            if pause_s <= 0:
+                await anyio.lowlevel.checkpoint()
+                return
+            self._awake = anyio.Event()
+            with anyio.move_on_after(pause_s):
+                await self._awake.wait()
+            if not (self._inbox and self._lacks_company):
+                return
 
     def _now(self) -> float:
         """Return the time of a turn; if the clock was set since the last one, the engine knows."""

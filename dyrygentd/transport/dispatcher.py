@@ -405,8 +405,11 @@ class CeleryDispatcher:
         # Asking for a channel connects once; a producer that is given a connection tries for ever.
         producer = self._app.amqp.Producer(connection.channel(), auto_declare=False)
         self._producer = producer
-        if self._exactly_once and self._loop_push is None and LoopPush.can_be(producer.channel):
-            self._loop_push = LoopPush(producer.channel, self._socket_timeout_s)
+        if self._exactly_once and self._loop_push is None:
+            try:
+                self._loop_push = LoopPush(producer.channel, self._socket_timeout_s)
+            except ValueError as error:
+                logger.debug("all messages are pushed from the thread: %s", error)
 
     def _disconnect(self) -> None:
         connection, self._connection, self._producer, self._push = self._connection, None, None, None

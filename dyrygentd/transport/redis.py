@@ -323,21 +323,24 @@ class LoopPush:
     """Pushes from the event loop, over a connection of its own: a thread costs each push as much again as the push itself.
 
     Args:
-        channel: As for `MarkedPush`; `LoopPush.can_be` tells whether its connections are such as can be made here.
+        channel: As for `MarkedPush`.
         timeout_s: That connecting or one push may take.
+
+    Raises:
+        ValueError: Its connections are no ordinary ones to one server, or have what asyncio's cannot have.
     """
 
     def __init__(self, channel: Any, timeout_s: float) -> None:
         pool = channel.pool
-        parameters = {**pool.connection_kwargs, "connection_class": pool.connection_class}
-        self._pool = asyncio_pool(parameters, None)
+        if type(pool) is not redis.ConnectionPool or pool.connection_class not in _ASYNCIO_CLASSES:
+            raise ValueError(f"{type(pool).__name__} of {pool.connection_class.__name__}")
+        self._pool = asyncio_pool({**pool.connection_kwargs, "connection_class": pool.connection_class}, None)
+        try:
+            self._pool.make_connection()
+        except TypeError as error:
+            raise ValueError(str(error)) from error
         self._timeout_s = timeout_s
         self._connection: Any = None
-
-    @staticmethod
-    def can_be(channel: Any) -> bool:
-        """Tell whether these are ordinary connections to one server."""
-        return type(channel.pool) is redis.ConnectionPool and channel.pool.connection_class in _ASYNCIO_CLASSES
 
     async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> Pushed:
         """Do what `MarkedPush.push` does, with messages that have queues. Raises ``OSError`` as well."""

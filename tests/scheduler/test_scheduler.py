@@ -200,8 +200,10 @@ async def test_lone_result_does_not_wait_long(store: Store) -> None:
     """If nobody comes it goes alone."""
     broker = FakeBroker(has_worker=False)
     async with scheduler(broker, store) as running:
-        await running.submit(definition(_CHAINS, prefix="p"))
-        await until(lambda: len(broker.published) == 40)
+        handle = await running.submit(definition(_CHAINS, prefix="p"))
+        await _has_counts(handle, {"dispatched": 40, "waiting": 40})
+        # Nothing else is due that would take it along.
+        await running._turns.settle()
         broker.deliver(TaskSucceeded("p/a7", b"1"))
         await until(lambda: published(broker)[40:] == ["b7"])
 

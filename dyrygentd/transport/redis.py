@@ -374,7 +374,7 @@ class LoopPush:
             raise
 
     async def _ask(self, *words: str | int) -> Sequence[Any]:
-        await self._connection.send_command(*words)
+        await self._connection.send_packed_command(_packed(*words))
         answer: Sequence[Any] = await self._connection.read_response()
         return answer
 
@@ -772,7 +772,7 @@ class Subscription:
         if not self._connection.is_connected:
             raise redis.ConnectionError("the connection was lost")
         try:
-            await self._connection.send_command(command, *channels)
+            await self._connection.send_packed_command(_packed(command, *channels))
         except (RuntimeError, AttributeError) as error:
             # What uvloop says of a transport that was closed a moment ago, and redis-py of its writer that is None by now.
             raise redis.ConnectionError(f"the connection was lost: {error}") from error
@@ -799,6 +799,12 @@ class Subscription:
     async def close(self) -> None:
         """Close; safe to repeat."""
         await self._connection.disconnect()
+
+
+def _packed(*words: str | int | bytes) -> bytes:
+    """Return a command as it is sent; redis-py's own way takes nine times as long for many words."""
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
+    return packed
 
 
 #: What hiredis says when it has no whole reply.

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 import redis
+import redis.asyncio
 from celery import Celery
 from celery.canvas import Signature
 from celery.signals import after_task_publish, before_task_publish
@@ -23,6 +24,7 @@ from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
 from dyrygentd.ports import TaskPlace
 from dyrygentd.transport import dispatcher as dispatching
+from dyrygentd.transport import redis as redis_transport
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.redis import MarkedPush
 from tests.support import tasks
@@ -202,6 +204,12 @@ async def test_cut_push_to_a_broker_that_then_lost_its_memory(
         with pytest.raises(BrokerEmptied):
             await dispatcher.publish(messages[2:])
         await dispatcher.close()
+
+
+async def test_commands_are_packed_as_by_redis_py() -> None:
+    """Whatever a name, a number or a payload looks like."""
+    words = ("EVALSHA", "sha", 2, "queue\x06\x163", "ż", b"\x00\r\n$5", 0, -7, "", "x" * 70_000)
+    assert redis_transport._packed(*words) == b"".join(redis.asyncio.Connection().pack_command(*words))
 
 
 async def test_backlog_is_what_waited_before(app: Celery, dispatcher: CeleryDispatcher, monkeypatch: pytest.MonkeyPatch) -> None:

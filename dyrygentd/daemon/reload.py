@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import fields
 from typing import Final, NamedTuple
 
@@ -110,17 +111,20 @@ class Reload:
         if self._reading is not None and not self._reading.done():
             raise ConfigurationError("it is still being read", next_step="does its disk answer?")
         reading = self._reading = Future[Configuration]()
+        is_over, loop = anyio.Event(), asyncio.get_running_loop()
 
         def read() -> None:
             try:
                 reading.set_result(self._read())
             except BaseException as error:
                 reading.set_exception(error)
+            with suppress(RuntimeError):  # The loop may have ended meanwhile.
+                loop.call_soon_threadsafe(is_over.set)
 
         threading.Thread(target=read, name="dyrygentd configuration", daemon=True).start()
         with anyio.move_on_after(_READ_TIMEOUT_S):
-            # Shielded, so that giving up does not cancel what the thread will want to set.
-            return await asyncio.shield(asyncio.wrap_future(reading))
+            await is_over.wait()
+            return reading.result()
         raise ConfigurationError(f"it could not be read in {_READ_TIMEOUT_S:.0f} s", next_step="does its disk answer?")
 
 

@@ -306,7 +306,7 @@ class SqliteStore:
             # Which numbers new workflows, so that their nodes have one.
             await self._save_workflows(writer, records)
             rows = [self._node_row(node) for node in node_records if node.workflow_id in self._sequence_of]
-            is_one_statement = bool(rows) and len(rows) <= _AT_ONCE_MAX and not (records or entries)
+            is_one_statement = 0 < len(rows) <= _AT_ONCE_MAX and not (records or entries or writer.in_transaction)
             if is_one_statement:
                 await writer.execute(_saving_at_once(len(rows)), [*chain.from_iterable(rows)])
             elif rows:

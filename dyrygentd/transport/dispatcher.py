@@ -60,6 +60,8 @@ _ROUTED_MAX = 1000
 _MESSAGE_BYTES_MAX = 128 * 1024 * 1024
 _PUSH_BYTES_MAX = 8 * 1024 * 1024
 
+#: After an error all messages go by the thread for so long.
+_LOOP_PAUSE_S = 30.0
 #: A queue with fewer messages is short: workers may be waiting for the next one. For so long it is taken to be as it was.
 _BACKLOG_MIN = 20
 _BACKLOG_S = 1.0
@@ -95,6 +97,7 @@ class CeleryDispatcher:
         self._in_order = anyio.Lock(fast_acquire=True)
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._loop_push: LoopPush | None = None
+        self._loop_after = 0.0
         self._connection: Any = None
         self._producer: Any = None
         self._push: MarkedPush | None = None
@@ -262,15 +265,17 @@ class CeleryDispatcher:
     async def close(self) -> None:
         """Close the connection; safe to repeat."""
         with anyio.move_on_after(self._socket_timeout_s, shield=True):
-            await self._in_thread(self._disconnect)
             if self._loop_push is not None:
                 await self._loop_push.close()
+            await self._in_thread(self._disconnect)
 
     # --- on the loop ------------------------------------------------------------------------------------------------
 
     async def _publish_on_loop(self, messages: Sequence[Publish], sentinel: tuple[str, str] | None) -> list[Outcome] | None:
         """Publish messages that have templates; None if that has to be done in the thread, as the first of each shape is."""
         if self._loop_push is None or self._producer is None or self._one_at_a_time.borrowed_tokens:
+            return None
+        if time.monotonic() < self._loop_after:
             return None
         filled = self._templates.filled(messages)
         if filled is None or any(len(each.payload) > self._message_bytes_max for each in filled):
@@ -279,7 +284,11 @@ class CeleryDispatcher:
             pushed = await self._loop_push.push(self._marked_push(sentinel), filled)
         except SentinelGone:
             raise BrokerEmptied("the broker has lost its memory, and nothing was sent") from None
-        except self._retriable as error:
+        except Exception as error:
+            # Whether it is the broker or this way alone is for the thread to find out.
+            self._loop_after = time.monotonic() + _LOOP_PAUSE_S
+            if not isinstance(error, self._retriable):
+                raise
             # The other connection is to the same broker, whose queues may have to be declared again.
             await self._run_in_thread(self._disconnect)
             raise BrokerUnavailable(with_advice(f"cannot reach the broker: {_described(error)}")) from error
@@ -407,7 +416,8 @@ class CeleryDispatcher:
         self._producer = producer
         if self._exactly_once and self._loop_push is None:
             try:
-                self._loop_push = LoopPush(producer.channel, self._socket_timeout_s)
+                timeout_s = float(transport_options.get("socket_timeout") or self._socket_timeout_s)
+                self._loop_push = LoopPush(producer.channel, timeout_s)
             except ValueError as error:
                 logger.debug("all messages are pushed from the thread: %s", error)
 

@@ -374,7 +374,10 @@ class LoopPush:
             raise
 
     async def _ask(self, *words: str | int) -> Sequence[Any]:
-        await self._connection.send_packed_command(_packed(*words))
+        try:
+            await self._connection.send_packed_command(_packed(*words))
+        except (RuntimeError, AttributeError) as error:
+            raise _lost(error) from error
         answer: Sequence[Any] = await self._connection.read_response()
         return answer
 
@@ -774,8 +777,7 @@ class Subscription:
         try:
             await self._connection.send_packed_command(_packed(command, *channels))
         except (RuntimeError, AttributeError) as error:
-            # What uvloop says of a transport that was closed a moment ago, and redis-py of its writer that is None by now.
-            raise redis.ConnectionError(f"the connection was lost: {error}") from error
+            raise _lost(error) from error
 
     async def receive(self) -> list[list[Any]]:
         """Wait for something, and return all that has arrived: ``[what it is, the channel, the message or a number]``.
@@ -799,6 +801,11 @@ class Subscription:
     async def close(self) -> None:
         """Close; safe to repeat."""
         await self._connection.disconnect()
+
+
+def _lost(error: Exception) -> redis.ConnectionError:
+    """Translate what uvloop says of a transport that was closed a moment ago, and redis-py of its writer that is None by now."""
+    return redis.ConnectionError(f"the connection was lost: {error}")
 
 
 def _packed(*words: str | int | bytes) -> bytes:

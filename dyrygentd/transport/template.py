@@ -161,7 +161,10 @@ class Templates:
         """
         if self._has_receivers() or self._reports() is not self._reports_then:
             return None
-        size = sum(len(each.signature.args) + len(each.signature.kwargs) + len(each.input or b"") for each in messages)
+        size = 0
+        for each in messages:
+            signature = each.signature
+            size += len(signature.args) + len(signature.kwargs) + len(signature.options) + len(each.input or b"")
         if size > _LOOP_BYTES_MAX or any(self._templates.get(_shape_of(each)) is None for each in messages):
             return None
         found = []

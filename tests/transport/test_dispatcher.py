@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import redis
 import redis.asyncio
@@ -26,7 +27,7 @@ from dyrygentd.ports import TaskPlace
 from dyrygentd.transport import dispatcher as dispatching
 from dyrygentd.transport import redis as redis_transport
 from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.redis import MarkedPush
+from dyrygentd.transport.redis import LoopPush, MarkedPush
 from tests.support import tasks
 from tests.support.apps import closing
 from tests.support.proxy import CuttingProxy
@@ -173,6 +174,53 @@ async def test_connection_that_was_cut_while_idle_is_no_outage(
         assert len(await dispatcher.publish(messages)) == 6
         await dispatcher.close()
         assert (proxy.cuts, client.llen("celery"), dispatcher.statistics().failures) == (1, 6, 0)
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})])
+async def test_connection_that_was_reset_is_no_outage(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
+    """Both loops say in words of their own that a transport is gone."""
+    messages = _messages(app, 4)
+    for message in messages[:2]:
+        await dispatcher.publish([message])
+    assert dispatcher._loop_push is not None
+    dispatcher._loop_push._connection._writer.transport.abort()
+    for _ in range(5):
+        await anyio.lowlevel.checkpoint()
+    assert len(await dispatcher.publish(messages)) == 4
+    assert (len(queued()["celery"]), dispatcher.statistics().failures) == (4, 0)
+
+
+@pytest.mark.parametrize("error", [AttributeError("a bug"), redis.ConnectionError("of this way alone")])
+async def test_thread_takes_over_from_the_loop(
+    app: Celery, dispatcher: CeleryDispatcher, queued: Look, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What only the loop's connection cannot do stops nothing."""
+    messages = _messages(app, 5)
+    await dispatcher.publish(messages[:1])
+    assert dispatcher._loop_push is not None
+    tries: list[Any] = []
+
+    async def run(*given: Any) -> Any:
+        tries.append(given)
+        raise error
+
+    monkeypatch.setattr(dispatcher._loop_push, "_run", run)
+    with pytest.raises((AttributeError, BrokerUnavailable)):
+        await dispatcher.publish(messages[1:3])
+    tried = len(tries)
+    for message in messages[1:]:
+        await dispatcher.publish([message])
+    assert (len(tries), len(queued()["celery"])) == (tried, 5)
+
+
+async def test_large_options_do_not_hold_up_the_loop(
+    app: Celery, dispatcher: CeleryDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in each message, as long as they are."""
+    messages = _messages(app, 3, headers={"long": "x" * 200_000})
+    await dispatcher.publish(messages[:1])
+    monkeypatch.setattr(LoopPush, "push", None)
+    assert len(await dispatcher.publish(messages[1:])) == 2
 
 
 async def test_cut_push_to_a_broker_that_then_lost_its_memory(

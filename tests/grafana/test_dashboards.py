@@ -23,9 +23,9 @@ from tests.support.disk_faults import FaultyDisk
 from tests.support.prometheus import Prometheus, promtool
 from tests.support.servers import CeleryWorker, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
 
-_WAIT_S = 60
+_WAIT_S = 150
 #: Fields that Grafana's editors of variables and annotations write, and its schema of dashboards does not name.
 _BESIDE_THE_SCHEMA = {"definition", "titleFormat", "textFormat", "step"}
 

@@ -312,11 +312,13 @@ def test_cancelled_workflow_runs_again(control: Control) -> None:
         workflow.add(tasks.wait_for.si(key), name=f"w{number}")
     handle = control.submit(workflow)
     first = {str(node.task_id) for node in handle.nodes()}
-    wait_until(lambda: len(first & control.executions.started().keys()) >= 6)
+    # A worker may fetch all of them and start three.
+    wait_until(lambda: len(first & control.executions.started().keys()) >= 3)
     for _ in range(2):
         handle.cancel(terminate=True)
         assert handle.retry(why="go on").workflow.state == "running"
-    control.executions.release(key, count=8)
+    # Enough for those as well that are being ended and have not noticed yet.
+    control.executions.release(key, count=3 * 8)
     assert handle.wait(_WAIT_S).state == "succeeded", _states(handle)
     last = {str(node.task_id) for node in handle.nodes()}
     assert not last & first

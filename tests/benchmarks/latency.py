@@ -22,8 +22,10 @@ def run(bench: Bench) -> None:
 
 
 def _at_rate(bench: Bench, site: Site, *, chains: int, steps: int, hold_s: float, rate: int) -> None:
+    # Where the disk stalls for a moment, whoever has to be on disk before the next step waits.
+    peers = {"bare loop": [], "it, with a commit a step": ["--database", site.directory / "bare.db"]}
     ours: list[list[float]] = []
-    floors: dict[str, list[list[float]]] = {"bare loop": [], "it, with a commit a step": []}
+    floors: dict[str, list[list[float]]] = {name: [] for name in peers}
     reached = []
     runs = bench.size(3, 1)
     for number in range(runs):
@@ -31,10 +33,9 @@ def _at_rate(bench: Bench, site: Site, *, chains: int, steps: int, hold_s: float
         work, latencies = _through_daemon(bench, site, chains=chains, steps=steps, hold_s=hold_s, seed=number)
         ours.append(latencies)
         reached.append(work.rate)
-        for name, found in floors.items():
-            # Where the disk stalls for a moment, whoever has to be on disk before the next step waits.
-            options = ["--database", site.directory / "bare.db"] if "commit" in name else []
-            found.append(_through_bare_loop(bench, site, options, chains=chains, steps=steps, hold_s=hold_s, seed=number))
+        for name, options in peers.items():
+            latencies = _through_bare_loop(bench, site, options, chains=chains, steps=steps, hold_s=hold_s, seed=number)
+            floors[name].append(latencies)
     note = f"{statistics.median(reached):.0f}/s reached"
     for name, part in _PARTS.items():
         taken = [_quantile(run, part) for run in ours]

@@ -21,7 +21,7 @@ from celery.signals import worker_ready
 
 from dyrygentd.canvas import Workflow
 from dyrygentd.core.graph import Graph
-from dyrygentd.core.workflow import task_id_of_attempt
+from dyrygentd.core.ids import task_id_of_attempt
 
 LAYERS: Final = 10
 PROBLEMS_MAX: Final = 5

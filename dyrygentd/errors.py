@@ -19,6 +19,10 @@ class DyrygentError(Exception):
         """Return the attributes that describe the error, for a problem document."""
         return {name: value for name, value in vars(self).items() if name not in ("next_step", "status", "code")}
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default an exception is made anew of its message alone, which most of these do not take: other processes need them.
+        return _made_again, (type(self), self.args), dict(vars(self))
+
 
 # --- the caller's request -------------------------------------------------------------------------------------------
 
@@ -123,11 +127,15 @@ class ValueGone(RequestError):
     status = 409
     code = "value-gone"
 
-    def __init__(self, node: str, dependency: str) -> None:
+    def __init__(self, node: str, dependency: str, origins: Sequence[str]) -> None:
         super().__init__(f"node '{node}' needs the value of '{dependency}', which is not kept any more")
         self.node = node
         self.dependency = dependency
-        self.next_step = f"rerun from '{dependency}'"
+        #: From all of these together it can run again; ``origin_count`` says whether there are more.
+        self.origins, self.origin_count = list(origins[:20]), len(origins)
+        names = ", ".join(f"'{name}'" for name in self.origins)
+        more = self.origin_count - len(self.origins)
+        self.next_step = f"rerun from {names}" + (f" and {more} more, or submit it anew" if more else "")
 
 
 class UnknownPool(RequestError):
@@ -160,6 +168,35 @@ class AmbiguousReference(RequestError):
         # A name is no beginning of the ids that it fits, and more characters of it would fit nothing.
         is_prefix = all(match.startswith(reference) for match in matches)
         self.next_step = "give more characters of the id" if is_prefix else "give one of these ids, or the beginning of one"
+
+
+class TaskIdTaken(RequestError):
+    """A definition brings a task id that is, or was, another task's."""
+
+    status = 409
+    code = "task-id-taken"
+    next_step = "leave `task_id` out, and one is made; of a canvas, submit one that was not frozen"
+
+    def __init__(self, node: str, task_id: str, reason: str, *, next_step: str = "") -> None:
+        super().__init__(f"node '{node}': task id '{task_id}' {reason}")
+        self.node = node
+        self.task_id = task_id
+        if next_step:
+            self.next_step = next_step
+
+
+class KeyTaken(RequestError):
+    """The key was given to another workflow before."""
+
+    status = 409
+    code = "key-taken"
+
+    def __init__(self, key: str, workflow_id: str, what_differs: str) -> None:
+        super().__init__(f"key '{key}' belongs to workflow '{workflow_id}', whose definition is another one: {what_differs}")
+        self.key = key
+        self.workflow_id = workflow_id
+        self.what_differs = what_differs
+        self.next_step = f"give a new key to new work, or see `dyrygentctl show {workflow_id}` for what has this one"
 
 
 class NotAccepting(RequestError):
@@ -199,8 +236,9 @@ class TooManyNodes(DefinitionError):
     code = "too-many-nodes"
     next_step = "split the workflow, or raise `nodes_max` in the daemon's configuration"
 
-    def __init__(self, nodes: int, nodes_max: int) -> None:
-        super().__init__(f"the workflow has {nodes} nodes, the limit is {nodes_max}")
+    def __init__(self, nodes: int, nodes_max: int, *, is_counted: bool = True) -> None:
+        number = nodes if is_counted else f"more than {nodes_max}"
+        super().__init__(f"the workflow has {number} nodes, the limit is {nodes_max}")
         self.nodes = nodes
         self.nodes_max = nodes_max
 
@@ -286,9 +324,15 @@ class BrokerUnavailable(OutsideError):
 
 
 class BrokerEmptied(OutsideError):
-    """The broker has lost its memory: queues, reservations and the markers against double publishing are gone."""
+    """The broker has lost its memory, or the last of it: queues, reservations and the markers against double publishing."""
 
     code = "broker-emptied"
+
+
+class BackendUnavailable(OutsideError):
+    """The result backend cannot be reached, cannot be read, or refuses to take a result."""
+
+    code = "backend-unavailable"
 
 
 class BackendUnsupported(OutsideError):
@@ -303,16 +347,45 @@ class StoreUnavailable(OutsideError):
     code = "store-unavailable"
 
 
+class ListingTooLong(OutsideError):
+    """A listing has to look at more workflows than there is time for."""
+
+    code = "listing-too-long"
+    next_step = "ask for less: a newer part (`cursor`), fewer labels; a shorter history (`history_max`) is looked through faster"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"the workflows could not be looked through within {timeout_s:g} s")
+        self.timeout_s = timeout_s
+
+
 class NotStored(OutsideError):
-    """A submission did not reach the disk in time; ``withdrawn`` tells whether it can still be run."""
+    """A submission did not reach the disk in time and was undone: it never runs."""
 
     code = "not-stored"
+    next_step = "submit again when the disk works"
 
-    def __init__(self, reason: str, timeout_s: float, *, withdrawn: bool) -> None:
-        fate = "it was withdrawn and will not run" if withdrawn else "it may still be taken"
-        super().__init__(f"the workflow was not on disk within {timeout_s:g} s, {fate}: {reason}")
-        self.withdrawn = withdrawn
-        self.next_step = "submit again when the disk works" if withdrawn else "do the same again: it is taken once"
+    def __init__(self, reason: str, timeout_s: float) -> None:
+        super().__init__(f"the workflow was not on disk within {timeout_s:g} s, it was withdrawn and will not run: {reason}")
+
+
+class NotOnDiskYet(OutsideError):
+    """What was asked for is not on disk yet, and will be done as soon as it can be written. No failure: a *not yet*.
+
+    It is reported as 202, which no proxy and no client repeats by itself: what is done twice may be more than what was asked for.
+
+    Attributes:
+        what: What was asked for.
+        workflow_id: Of which workflow.
+    """
+
+    status = 202
+    code = "not-on-disk-yet"
+
+    def __init__(self, what: str, workflow_id: str, reason: str, *, next_step: str) -> None:
+        super().__init__(f"{what} of workflow '{workflow_id}' is not on disk yet, and will be done when it is: {reason}")
+        self.what = what
+        self.workflow_id = workflow_id
+        self.next_step = next_step
 
 
 class StoreLocked(OutsideError):
@@ -328,15 +401,26 @@ class StoreIncompatible(OutsideError):
     code = "store-incompatible"
 
 
-class DaemonUnreachable(OutsideError):
-    """The client cannot talk to the daemon."""
+class DaemonUnreachable(OutsideError, ConnectionError):
+    """The client cannot talk to the daemon. A `ConnectionError`, so that what repeats on those repeats on this one.
+
+    Attributes:
+        may_be_done: Whether the daemon may have done what was asked, and only its answer did not come.
+    """
 
     code = "daemon-unreachable"
 
-    def __init__(self, message: str, *, next_step: str = "") -> None:
+    def __init__(self, message: str, *, next_step: str = "", may_be_done: bool = False) -> None:
         super().__init__(message)
+        self.may_be_done = may_be_done
         if next_step:
             self.next_step = next_step
+
+
+class DaemonTimeout(DaemonUnreachable, TimeoutError):
+    """The daemon has not answered in time. A `TimeoutError` as well."""
+
+    code = "daemon-timeout"
 
 
 class ConfigurationError(OutsideError):
@@ -350,19 +434,64 @@ class ConfigurationError(OutsideError):
             self.next_step = next_step
 
 
+class NotThereYet(ConfigurationError):
+    """What the configuration names cannot be had at this moment, and may be later: an address that is taken, a module.
+
+    Attributes:
+        setting: The key that names it, if that is known.
+    """
+
+    code = "not-there-yet"
+
+    def __init__(self, message: str, *, next_step: str = "", setting: str = "") -> None:
+        super().__init__(message, next_step=next_step)
+        self.setting = setting
+
+
 class RemoteError(DyrygentError):
     """The daemon answered with a problem document; ``status`` and ``code`` are the daemon's."""
 
     def __init__(self, detail: str, *, status: int, code: str, next_step: str, document: dict[str, object]) -> None:
-        super().__init__(detail)
+        # Not `super`: a class below may also be what the daemon has raised.
+        Exception.__init__(self, detail)
         self.status = status
         self.code = code
         self.next_step = next_step
         self.document = document
 
 
-class WaitTimeout(DyrygentError):
-    """The time given to wait for a workflow is over; the workflow goes on."""
+class RemoteUnavailable(RemoteError, ConnectionError):
+    """The daemon answered that it cannot do it now (429, 503): nothing was done, and it can be asked again later."""
+
+
+class RemoteNotOnDiskYet(RemoteError, NotOnDiskYet):
+    """The daemon answered that something is not on disk yet and will be done; what it knows is in ``document``."""
+
+    def __init__(self, detail: str, *, status: int, code: str, next_step: str, document: dict[str, object]) -> None:
+        RemoteError.__init__(self, detail, status=status, code=code, next_step=next_step, document=document)
+        facts = document.get("facts")
+        known = facts if isinstance(facts, dict) else {}
+        self.what, self.workflow_id = str(known.get("what", "")), str(known.get("workflow_id", ""))
+
+
+class SubmissionRefused(DyrygentError):
+    """The daemon refused what was submitted through the broker; ``code`` and ``status`` are the daemon's.
+
+    All that it tells are its arguments, since Celery keeps nothing else of an exception.
+    """
+
+    def __init__(self, detail: str, code: str = "bad-request", next_step: str = "", status: int = 400) -> None:
+        super().__init__(detail, code, next_step, status)
+        self.code = code
+        self.next_step = next_step
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class WaitTimeout(DyrygentError, TimeoutError):
+    """The time given to wait for a workflow is over; the workflow goes on. A `TimeoutError`."""
 
     status = 504
     code = "wait-timeout"
@@ -374,13 +503,14 @@ class WaitTimeout(DyrygentError):
 
 
 class WorkflowNotSucceeded(DyrygentError):
-    """A workflow ended as failed or cancelled; raised where its success was demanded."""
+    """A workflow ended as failed or cancelled, or has not ended yet; raised where its success was demanded."""
 
     code = "workflow-not-succeeded"
 
     def __init__(self, workflow_id: str, name: str, state: str, failed_nodes: Sequence[str]) -> None:
         failed = f", failed nodes: {_quoted(failed_nodes[:5])}" if failed_nodes else ""
-        super().__init__(f"workflow '{name}' ({workflow_id}) ended as {state}{failed}")
+        verb = "ended as" if state in ("failed", "cancelled") else "is"
+        super().__init__(f"workflow '{name}' ({workflow_id}) {verb} {state}{failed}")
         self.workflow_id = workflow_id
         self.state = state
         self.failed_nodes = list(failed_nodes)
@@ -395,6 +525,12 @@ class InvariantBroken(DyrygentError):
 
     code = "invariant-broken"
     next_step = "this is a bug of dyrygentd: please report it with this message"
+
+
+def _made_again(error_class: type[DyrygentError], args: tuple[object, ...]) -> DyrygentError:
+    error = error_class.__new__(error_class, *args)
+    error.args = args
+    return error
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -50,10 +50,13 @@ CATALOGUE: Final = (
     _Entry(_C, "counters", "timed_out", "dyrygentd_timed_out_tasks", "Attempts that were given up because they took too long"),
     _Entry(_C, "counters", "lost", "dyrygentd_lost_tasks", "Tasks that vanished from broker, workers and backend"),
     _Entry(_C, "counters", "turned_up", "dyrygentd_turned_up_tasks", "Tasks taken for lost that ended all the same"),
+    _Entry(_C, "counters", "redelivered", "dyrygentd_redelivered_tasks", "Messages that the broker gave out once more"),
     _Entry(_C, "lost", "looks", "dyrygentd_lost_looks", "Times that overdue tasks were looked for"),
     _Entry(_G, "lost", "missing", "dyrygentd_missing_tasks", "Tasks found nowhere once, and looked for again"),
     _Entry(_C, "counters", "late", "dyrygentd_late_results", "Ends of tasks without which their node had gone on"),
     _Entry(_G, "engine", "late", "dyrygentd_late_watched_tasks", "Tasks that are followed although their node went on"),
+    _Entry(_G, "engine", "values_bytes", "dyrygentd_kept_value_bytes", "Bytes of the values that are kept for nodes to come"),
+    _Entry(_C, "engine", "values_refused", "dyrygentd_refused_values", "Values for which there was no room"),
     _Entry(_G, "engine", "timers", "dyrygentd_timers", "Times at which something is due"),
     _Entry(_G, "engine", "errands", "dyrygentd_errands", "Revokes and clean-ups that wait for the broker"),
     _Entry(_G, "engine", "asking", "dyrygentd_waiting_verbs", "Verbs that wait for the disk"),
@@ -80,6 +83,23 @@ CATALOGUE: Final = (
     _Entry(_G, "store", "wal_bytes", "dyrygentd_wal_bytes", "Size of the write-ahead log"),
     _Entry(_G, "engine", "broker_up", "dyrygentd_broker_up", "Whether the broker answered when it was last asked"),
     _Entry(_C, "engine", "broker_emptied", "dyrygentd_broker_emptied", "Times that the broker had lost its memory"),
+    _Entry(_C, "engine", "broker_changed", "dyrygentd_broker_changed", "Times that the broker was at another address"),
+    _Entry(
+        _G, "engine", "unrun_waiting", "dyrygentd_unrun_results_waiting", "Tasks that never ran, of which that is not stored yet"
+    ),
+    _Entry(_C, "engine", "unrun_stored", "dyrygentd_unrun_results", "Results stored for tasks that never ran"),
+    _Entry(
+        _C,
+        "engine",
+        "broker_went_back",
+        "dyrygentd_broker_setbacks",
+        "Times that the broker had lost its last messages",
+    ),
+    _Entry(_C, "engine", "lost_pushes", "dyrygentd_lost_pushes", "Messages that the broker had lost with it"),
+    _Entry(
+        _C, "engine", "setbacks", "dyrygentd_database_setbacks", "Times that the database was older than what was done with it"
+    ),
+    _Entry(_C, "engine", "found_stored", "dyrygentd_found_tasks", "Tasks from before a setback that were found, and not sent"),
     _Entry(_C, "dispatcher", "published", "dyrygentd_published_messages", "Messages that the broker took"),
     _Entry(
         _C, "dispatcher", "repeated", "dyrygentd_repeated_messages", "Messages found in the broker already and not sent again"
@@ -191,7 +211,7 @@ class SchedulerCollector:
         yield from _histograms(statistics.tallies)
         problems = len(statistics.problems)
         yield GaugeMetricFamily("dyrygentd_problems", "What keeps the daemon from its work, see /healthz", value=problems)
-        # The process's own start time is not to be had where /proc is hidden, as in the hardened unit.
+        # The process's own start time is not to be had where /proc/stat is hidden, as in some sandboxes.
         started = statistics.engine["started_at"]
         yield GaugeMetricFamily("dyrygentd_start_time_seconds", "When the daemon was started, as Unix time", value=started)
         build = GaugeMetricFamily("dyrygentd_build_info", "The running version", labels=["version"])

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.absence import Absence
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import Event, MessagePublished, MessageRefused, TaskEvent
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.tally import Tally
+from dyrygentd.core.unrun import StoreOutcome
 
 Emit = Callable[[Sequence[TaskEvent]], None]
 
@@ -25,9 +27,16 @@ REPORTS_HEADER: Final = "dyrygentd_reports"
 
 #: The name under which a store remembers how far the reports were read.
 REPORTS_NOTE: Final = "reports"
+#: When the database was found to be older than what was done with it, and why.
+SETBACK_NOTE: Final = "setback"
+#: Until when the process before this one had the database, see `dyrygentd.core.absence`.
+CLOSED_NOTE: Final = "closed"
 
 #: Entries of the journal that a store keeps of one workflow, the newest.
 JOURNAL_MAX: Final = 1000
+#: How a problem of an `Inspection` begins that says that nobody could ask for results.
+BACKEND_SILENT: Final = "the result backend cannot be asked"
+BROKER_SILENT: Final = "the broker cannot be asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,9 @@ class Selection:
     Attributes:
         owner: Only workflows that the user of this number has submitted.
         before: Cursor: only workflows stored before this one (`Listed.cursor` of the last row of the previous page).
+        since, until: Only workflows created in this time.
+        ended_since: Only workflows that have finished at this time or later.
+        parent_task: Only workflows that were submitted in the task of this id.
     """
 
     states: frozenset[str] = frozenset()
@@ -73,6 +85,10 @@ class Selection:
     owner: int | None = None
     before: int | None = None
     limit: int = 50
+    since: float | None = None
+    until: float | None = None
+    ended_since: float | None = None
+    parent_task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +182,12 @@ class ReportsStatistics:
 
 @dataclass(frozen=True, slots=True)
 class TaskPlace:
-    """An attempt to look for: its names, and the signature, which tells where its message went."""
+    """An attempt to look for: its names, and where its message went; if that is not known, the signature tells where it would."""
 
     task_id: str
     attempt: int
     signature: Signature
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +213,7 @@ class TaskFacts:
     """What is known of one attempt.
 
     Attributes:
+        task: The task's name.
         queue: The one that holds its message, else the first that it routes to; empty if that is not known.
         position: Messages ahead of its own; None also if it is not in the queue, or not in the part that was searched.
         is_reserved: A worker has fetched the message and not acknowledged it. It does that when the task starts, or, with
@@ -204,9 +222,13 @@ class TaskFacts:
         redelivered_at: Unix time from which on the broker gives a reserved message to another worker.
         worker, worker_state: Who said to have it, and as what; empty if nobody did. Scheduled means that it waits for its ETA.
         started_at: Unix time.
+        also_at: ``{worker: Unix time of its start}`` of further workers that execute it at the same time.
+        is_redelivered: The broker gave the message to a worker once more.
         stored_state: As Celery's result backend has it, empty if nothing is stored.
         stored_at: Unix time of a final state.
         stored_worker: Who stored it, if the result tells.
+        stored_error: With which error the task has asked for another try.
+        due_at: Unix time at which a worker that waits with it goes on.
     """
 
     task_id: str
@@ -218,9 +240,27 @@ class TaskFacts:
     worker: str = ""
     worker_state: Literal["", "active", "reserved", "scheduled"] = ""
     started_at: float | None = None
+    also_at: Mapping[str, float] = field(default_factory=dict)
+    is_redelivered: bool = False
     stored_state: str | None = None
     stored_at: float | None = None
     stored_worker: str = ""
+    stored_error: str = ""
+    due_at: float | None = None
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What is known of a worker that answered; asked only if a task was found nowhere.
+
+    Attributes:
+        uptime_s: Seconds since it was started.
+        rates: ``{task name: rate limit}`` of the tasks that are looked for.
+    """
+
+    uptime_s: float | None = None
+    rates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +273,17 @@ class Inspection:
         workers: Who answered; None if nobody could be asked.
         listening: How many workers were reached by the question, if the broker tells. One that executes in the pool ``solo``
             listens and does not answer; one that is gone does not listen.
+        connected: How many connections to the broker wait for messages, if it tells: one a worker, whether it answers or not.
+        connected_before: How many have waited for messages and do not now: workers that have all they can take, are busy in the
+            pool ``solo`` or shut down, and programs that asked the workers for something once.
+        alive: More about workers that answered.
+        heard: Whose heartbeat was heard, if anybody listened to them.
+        last_answered: ``{worker: Unix time}`` of workers that answered now or earlier.
+        last_consumed: ``{queue: (worker, Unix time)}``: who was last seen to take from a queue, now or earlier.
+        consumed: ``{queue: workers that answered and take from it}`` of all queues, whatever they are.
+        origins: ``{task: where the name of its queue comes from}``, of tasks whose queue nobody consumes.
+        results_kept_s: How long the backend keeps a result, 0 if that is not known or for ever.
+        absence: For how long no daemon ran before this one, if that is known.
         problems: What could not be found out, and why; a line each.
     """
 
@@ -241,6 +292,40 @@ class Inspection:
     workers: Sequence[str] | None = None
     listening: int | None = None
     problems: Sequence[str] = ()
+    connected: int | None = None
+    connected_before: int = 0
+    alive: Mapping[str, WorkerFacts] = field(default_factory=dict)
+    heard: frozenset[str] | None = None
+    last_answered: Mapping[str, float] = field(default_factory=dict)
+    last_consumed: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    consumed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    results_kept_s: float = 0.0
+    absence: Absence | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the broker tells how many workers there are, beside those who answer."""
+        return self.connected is not None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerMemory:
+    """What a broker remembers of a database. Each remembers the other, so that one that went back is noticed.
+
+    Attributes:
+        token: What was left there; empty if there is nothing.
+        pushes: Messages that were pushed for it.
+        turn: How far the database was when it was told last.
+        holder: The process that told it; empty if none has.
+        place: Where the broker is, without user and password; empty if that is not known.
+    """
+
+    token: str = ""
+    pushes: int = 0
+    turn: int = 0
+    holder: str = ""
+    place: str = ""
 
 
 class Store(Protocol):
@@ -249,6 +334,10 @@ class Store(Protocol):
     @property
     def identity(self) -> str:
         """Return what tells this database from every other one; it is the same after each `open`."""
+
+    @property
+    def setback(self) -> str:
+        """Return why the database is older than what was done with it, as far as it can tell by itself; empty if it is not."""
 
     async def open(self) -> None:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
@@ -281,14 +370,17 @@ class Store(Protocol):
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
         """Return the ids that fit: the exact id alone, else ids with this prefix and workflows with this name, newest first."""
 
-    async def find_key(self, key: str) -> str | None:
-        """Return the id of the workflow that was submitted with this key."""
+    async def find_key(self, key: str, owner: int | None = None) -> str | None:
+        """Return the id of the workflow that this user has submitted with this key; keys of two users never meet."""
 
     async def list(self, selection: Selection) -> Sequence[Listed]:
         """List workflows, newest first."""
 
     async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
         """Return what was done to a workflow, oldest first; the newest 1000 entries are kept."""
+
+    async def last_entry(self, workflow_id: str, verb: str) -> JournalEntry | None:
+        """Return when a verb was carried out last on a workflow, None if it never was, as far as the journal goes back."""
 
     async def audit(self, after: int | None, *, limit: int) -> Sequence[tuple[int, JournalEntry]]:
         """Return what was done to all workflows, oldest first, each with its cursor.
@@ -327,17 +419,26 @@ class Dispatcher(Protocol):
 
         Raises `BrokerUnavailable` if it is unknown whether any was sent: the caller hands in the same messages until it returns.
         Where the broker allows it (`DispatcherStatistics.exactly_once`), a repeated message is not sent a second time.
-        Raises `BrokerEmptied` if the broker has lost its mark; then nothing was sent.
+        Raises `BrokerEmptied` if the broker has lost its mark, or its last pushes; then nothing was sent.
         """
 
-    def guard(self, name: str, token: str) -> None:
-        """From now on publish only into a broker that has this token under this name; see `mark`. Without effect but on Redis."""
+    def guard(self, name: str, token: str, pushes: int = 0) -> None:
+        """From now on publish only into a broker that has this token under this name, and so many pushes at least; see `mark`.
+
+        Without effect but on Redis.
+        """
 
     async def mark(self, name: str, token: str) -> None:
         """Leave a token in the broker. Raises `BrokerUnavailable`."""
 
-    async def is_marked(self) -> bool:
-        """Tell whether the broker has the token that `guard` named; True if none was. Raises `BrokerUnavailable`."""
+    async def memory(self, name: str) -> BrokerMemory | None:
+        """Return what the broker remembers under a name; None if it is of a kind that does not. Raises `BrokerUnavailable`."""
+
+    def pushes(self) -> int:
+        """Return how many pushes the broker has at least, by its own answers since `guard`."""
+
+    async def note(self, name: str, turn: int, holder: str) -> None:
+        """Have the broker remember how far the database is, and which process says so. Raises `BrokerUnavailable`."""
 
     async def cautions(self) -> Sequence[str]:
         """Return what about the broker's configuration weakens the promises; a line each. Raises `BrokerUnavailable`."""
@@ -371,6 +472,23 @@ class Dispatcher(Protocol):
     def queue_of(self, signature: Signature) -> str:
         """Return the name of the queue that a task goes to, empty if that cannot be told."""
 
+    def knows(self, task: str) -> bool:
+        """Tell whether this process has the task itself, and goes by its own app for what the submitting program's has said."""
+
+    def refusal_of(self, signature: Signature) -> tuple[str, str]:
+        """Return why a task's result could not be read here, and what to do; both empty if it can, or if nobody knows."""
+
+    @property
+    def looks_at_input(self) -> bool:
+        """Whether it may depend on more than the signature where a message goes, since a router is code."""
+
+    def destination_of(self, signature: Signature, given: bytes | None) -> str:
+        """Return where a message goes, as text (`dyrygentd.core.destination`); empty if that cannot be told beforehand.
+
+        Args:
+            given: JSON text of the value before the arguments, None if there is none; read only if `looks_at_input`.
+        """
+
     def backlog(self) -> int:
         """Return how many messages are before one that is published now, in whatever queue; 0 if that is not known.
 
@@ -392,6 +510,21 @@ class Inspector(Protocol):
 
         It never raises: what cannot be found out is None, with the reason among the problems. It changes nothing.
         """
+
+    async def census(self) -> Inspection:
+        """Ask the workers who there is and from which queues they take, and nothing else; no task is looked for.
+
+        It never raises, as `trace`.
+        """
+
+    async def registered(self, task: str) -> Mapping[str, bool] | None:
+        """Ask the workers whether they know a task: ``{worker: whether}`` of those that answered; None if nobody could be asked.
+
+        It never raises.
+        """
+
+    async def task_names(self) -> Sequence[str]:
+        """Return the names of all tasks that workers have who answer, sorted; none if nobody can be asked."""
 
     async def heard(self, *, listen_s: float) -> frozenset[str] | None:
         """Listen to the workers' heartbeats for so long and return who was heard; None if nobody could be listened to.
@@ -415,8 +548,34 @@ class ResultWatcher(Protocol):
     def unwatch(self, task_ids: Sequence[str]) -> None:
         """Stop following these tasks."""
 
+    async def find_stored(self, task_ids: Sequence[str]) -> Mapping[str, str]:
+        """Look whether anything is stored of these tasks, watched or not: ``{task id: Celery's state}`` of those of which it is.
+
+        It takes a few seconds at most. Raises `BackendUnavailable`.
+        """
+
+    async def read(self, task_ids: Sequence[str]) -> Mapping[str, bool]:
+        """Read now what is stored of watched tasks, tell it, and return whether it was the end, for those that have anything.
+
+        What is not watched any more has ended. Raises `BackendUnavailable`.
+        """
+
     def statistics(self) -> WatcherStatistics:
         """Return an immutable snapshot."""
+
+
+class OutcomeKeeper(Protocol):
+    """Stores how tasks ended that never ran, as Celery stores the results of those that did. Repeating it is harmless."""
+
+    async def store(self, outcomes: Sequence[StoreOutcome]) -> int:
+        """Store those of whose tasks nothing is stored but what was stored here; return how many.
+
+        `ResultWatcher` takes no notice of what was stored here, so a task may still run under the id, and its result takes the
+        place; only a success stays. Raises `BackendUnavailable`, then any part may have been stored.
+        """
+
+    async def close(self) -> None:
+        """Let connections go; safe to repeat."""
 
 
 class ReportReader(Protocol):

@@ -1,16 +1,19 @@
 """Fixtures for all tests: real servers and workers on Unix sockets, safe to run in parallel."""
 
 import contextlib
+import faulthandler
 import os
 import shutil
+import signal
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
+from hypothesis import HealthCheck, settings
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
@@ -21,6 +24,57 @@ from tests.support.tasks import create_app
 #: A RabbitMQ for tests, if there is one.
 AMQP = os.environ.get("DYRYGENTD_TEST_AMQP", "amqp://guest:guest@127.0.0.1:5672//")
 _MARK = "DYRYGENTD_TEST_PROCESS"
+#: Beyond the longest ``timeout`` of a test.
+_HANGS_S = 900
+_ENDS_S = 60
+_stderr = 2
+
+# What a shell starts in the background ignores Ctrl-C, and would hand that on to all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes, or making it, says how busy the machine is, and nothing of what is tested.
+settings.register_profile("dyrygentd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dyrygentd")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--long``: all there is, as CI runs it."""
+    parser.addoption("--long", action="store_true", help="run the tests marked as long too, when none are named")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave out what takes long, unless it is asked for or tests are named; keep the real stderr before it is captured."""
+    global _stderr
+    _stderr = os.dup(2)
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.getoption("--long") and not config.option.markexpr:
+        config.option.markexpr = "not long"
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say aloud what was left out."""
+    if config.option.markexpr == "not long":
+        terminalreporter.write_line("NOT RUN: tests marked as long, which CI runs; --long runs them too")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """End a process whose test does not even end by its timeout, and show where every thread stands.
+
+    pytest-timeout interrupts a test once: what hangs on in tearing it down, or in C, would hang the whole run.
+    """
+    faulthandler.dump_traceback_later(_HANGS_S, exit=True, file=_stderr)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The same for a process that does not end, such as for a thread that nobody stopped."""
+    # Those of xdist wait for each other, and are killed by it.
+    if not hasattr(config, "workerinput"):
+        faulthandler.dump_traceback_later(_ENDS_S, exit=True, file=_stderr)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,6 +91,12 @@ def _no_process_left_behind() -> Iterator[None]:
         timeout_s=10,
         message=lambda: f"processes left behind: {_processes_of_ours(mark)}",
     )
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The only backend, since all here is asyncio's: older anyio would try trio as well, whether it is there or not."""
+    return "asyncio"
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""What the README shows works: its files are taken out of it and run."""
+"""What the guides show works: their files are taken out of them and run."""
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,21 +19,16 @@ from dyrygentd.cli.serve import main as dyrygentd
 from dyrygentd.daemon import config
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.demo import REPLACEMENT
-from dyrygentd.wire.definitions import PolicyDocument
 from tests.support.daemon import Daemon
+from tests.support.guides import ROOT, blocks, guides
 from tests.support.servers import CeleryWorker
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-FILES = {
-    name: re.sub(r"(?m)^ {3}", "", body) if indent else body
-    for indent, name, body in re.findall(r"(?ms)^( *)<!-- file: (\S+) -->\n *```\w+\n(.*?)^ *```", README)
-}
+FILES = {name: body for guide in guides() for name, body in blocks(guide, "file").items()}
 
 
 @pytest.fixture
 def directory(short_tmp: Path) -> Path:
-    """A directory with the files that the README shows."""
+    """A directory with the files that the guides show."""
     for name, body in FILES.items():
         (short_tmp / name).write_text(body)
     return short_tmp
@@ -40,14 +36,14 @@ def directory(short_tmp: Path) -> Path:
 
 @pytest.fixture
 def environment(redis_server: EmbeddedServer, directory: Path) -> dict[str, str]:
-    """The environment in which the README's files find their modules and their server."""
+    """The environment in which the guides' files find their modules and their server."""
     path = os.pathsep.join([str(directory), str(ROOT)])
     return {"REDIS_URL": redis_server.url, "PYTHONPATH": path}
 
 
 @pytest.fixture
 def worker(redis_server: EmbeddedServer, directory: Path, environment: dict[str, str]) -> Iterator[CeleryWorker]:
-    """A worker of the README's app."""
+    """A worker of the guides' app."""
     worker = CeleryWorker(redis_server.url, log_directory=directory, app="tasks", environment=environment)
     worker.launch()
     yield worker
@@ -56,7 +52,7 @@ def worker(redis_server: EmbeddedServer, directory: Path, environment: dict[str,
 
 @pytest.fixture
 def run(directory: Path, environment: dict[str, str]) -> Callable[[str], str]:
-    """Run one of the README's files and return what it prints."""
+    """Run one of the guides' files and return what it prints."""
 
     def run(name: str) -> str:
         done = subprocess.run(
@@ -105,7 +101,7 @@ def test_two_schedulers_in_one_program(worker: CeleryWorker, run: Callable[[str]
 
 
 def test_workflow_built_by_hand(directory: Path, run: Callable[[str], str]) -> None:
-    """The graph of the README can be built."""
+    """The graph of the guide can be built."""
     with (directory / "replace.py").open("a") as file:
         file.write("graph = workflow.definition().graph\nprint(graph.task_count, graph.edge_count)\n")
     assert run("replace.py") == "4 4\n"
@@ -120,15 +116,6 @@ def test_definition_file_is_the_one_that_the_demo_runs(directory: Path) -> None:
     validator.validate(json.loads((directory / "definition.json").read_bytes()))
 
 
-@pytest.mark.parametrize(("head", "form"), [("of a node", wire.NodeDocument), ("of a workflow", PolicyDocument)])
-def test_policies_are_listed(head: str, form: type) -> None:
-    """Each policy of the table exists, and each that exists is in the table."""
-    table = README.partition(f"| {head} |")[2].partition("\n\n")[0]
-    listed = {word for row in table.splitlines()[2:] for word in re.findall(r"`(\w+)`", row.split("|")[1])}
-    basics = {"name", "task", "join", "args", "kwargs", "options", "immutable", "task_id", "after", "adopted"}
-    assert listed == set(form.__struct_fields__) - basics  # type: ignore[attr-defined]
-
-
 def test_settings_are_listed_once() -> None:
     """Every setting has a flag, so that the three ways to set it cannot drift apart."""
     serve = dyrygentd.commands["serve"]
@@ -137,15 +124,27 @@ def test_settings_are_listed_once() -> None:
     assert flags - {"-h"} == {"--" + setting.name.replace("_", "-") for setting in config.settings()} | {"--config", "--help"}
 
 
-@pytest.mark.parametrize("path", re.findall(r"\[[^]]*\]\((?!http)([^)#]+)\)|`(tests/[\w/.]+|dyrygentd/[\w/.]+)`", README))
-def test_paths_exist(path: tuple[str, str]) -> None:
-    """What the README points to is there."""
-    assert (ROOT / (path[0] or path[1])).exists()
+def test_requests_by_hand(directory: Path, environment: dict[str, str]) -> None:
+    """What the guide to HTTP sends with curl is answered, and by no problem document."""
+    if shutil.which("curl") is None:
+        pytest.skip("NOT RUN: there is no curl")
+    steps = blocks(ROOT / "dyrygentd/http/README.md", "run")["curl"]
+    steps = (
+        steps.replace("/run/dyrygentd/dyrygentd.sock", "dyrygentd.sock")
+        .replace("curl -sS", "curl -sSf")
+        .replace("REF", "@latest")
+    )
+    with Daemon(["--app", "tasks:app"], directory=directory, environment=environment):
+        command = ["bash", "-O", "expand_aliases", "-euc", steps]
+        answers = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+    assert answers.returncode == 0, answers.stderr
+    assert '"created":true' in answers.stdout
 
 
 def test_faults_are_shown() -> None:
     """Each row of the table of faults names tests, and they are there."""
-    table = README.partition("<!-- faults -->\n")[2].partition("\n\n")[0]
+    guide = (ROOT / "tests/faults/README.md").read_text()
+    table = guide.partition("<!-- faults -->\n")[2].partition("\n\n")[0]
     rows = table.splitlines()[2:]
     assert len(rows) >= 20
     for row in rows:

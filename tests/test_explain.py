@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from dyrygentd.core.absence import Absence
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Signature
 from dyrygentd.explain import Finding, verdict
-from dyrygentd.ports import Inspection, QueueFacts, TaskFacts, TaskPlace
+from dyrygentd.ports import BACKEND_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
 from dyrygentd.testing import FakeBroker
 
 _NOW = 1_700_000_000.0
@@ -33,6 +34,17 @@ def test_what_a_companion_would_know(task: TaskFacts, code: str) -> None:
     assert (reported.code, "Ignore" in reported.text) == (code, False)
 
 
+def test_what_a_companion_would_know_of_a_task_that_has_ended() -> None:
+    """That it may have ended by Ignore is said once; while the backend is away nothing follows from what it does not tell."""
+    task = replace(_TASK, stored_state="STARTED", stored_worker="w1")
+    facts: dict[str, Any] = {"workers": ["w1", "w2"], "listening": 2}
+    ended = verdict(Inspection({"t": task}, {"q": _QUEUE}, **facts), "t", now=_NOW, is_unreported=True)
+    assert ended.text.count("Ignore") == 1
+    assert ended.text.endswith("; with `dyrygentd.worker.install(app)` in the workers' app it would be known how")
+    away = Inspection({"t": replace(_TASK, stored_state=None)}, {"q": _QUEUE}, problems=[f"{BACKEND_SILENT}: gone"], **facts)
+    assert "Ignore" not in verdict(away, "t", now=_NOW, is_unreported=True).text
+
+
 def test_reported_end() -> None:
     """A task is not lost if a worker has reported its end; a result that is there says more."""
     inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
@@ -40,6 +52,53 @@ def test_reported_end() -> None:
     assert (finding.code, "a worker has reported that it ended" in finding.text) == ("finished", True)
     stored = Inspection({"t": replace(_TASK, stored_state="SUCCESS")}, {"q": _QUEUE})
     assert "stored already" in verdict(stored, "t", now=_NOW, has_ended=True).text
+
+
+@pytest.mark.parametrize(("again", "step"), [(0, "wait"), (2, "wait"), (3, "its worker dies with it")])
+def test_step_for_what_is_given_out_again(again: int, step: str) -> None:
+    """A task that comes back each time is not waited for, also in the moments in which its worker has not begun it."""
+    inspection = Inspection({"t": replace(_TASK, worker="w1", worker_state="reserved")}, {"q": _QUEUE}, workers=["w1"])
+    assert verdict(inspection, "t", now=_NOW, again=again).next_step.startswith(step)
+
+
+def test_result_that_may_have_expired() -> None:
+    """A task that was sent longer ago than a result is kept may have ended while no daemon ran: that is said, and only then."""
+    inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2, results_kept_s=86_400.0)
+    late = verdict(inspection, "t", now=_NOW, dispatched_at=_NOW - 90_000)
+    assert late.code == "lost"
+    assert "kept for 1 d (`result_expires`), and it was sent 1 d 1 h ago" in late.text
+    assert "its result has expired" in late.text
+    assert "expire" not in verdict(inspection, "t", now=_NOW, dispatched_at=_NOW - 80_000).text
+    assert "expire" not in verdict(replace(inspection, results_kept_s=0.0), "t", now=_NOW, dispatched_at=_NOW - 90_000).text
+
+
+@pytest.mark.parametrize(
+    ("absence", "words"),
+    [
+        pytest.param(
+            Absence(_NOW - 90, _NOW - 50),
+            "no daemon ran from 22:11:50 UTC to 22:12:30 UTC, and results are kept for 5 s (`result_expires`):"
+            " if it ended then, its result has expired; else either its worker died",
+            id="stopped",
+        ),
+        pytest.param(
+            Absence(_NOW - 90, _NOW - 50, was_killed=True),
+            "the daemon before was killed, after 22:11:50 UTC, and none ran to 22:12:30 UTC",
+            id="killed",
+        ),
+        pytest.param(Absence(_NOW - 54, _NOW - 50), "", id="shorter than results are kept"),
+        pytest.param(Absence(_NOW - 900, _NOW - 110), "", id="before it was sent"),
+    ],
+)
+def test_result_that_expired_while_no_daemon_ran(absence: Absence, words: str) -> None:
+    """Who left the daemon down for longer than results are kept is told so, before anything runs twice; who did not is not."""
+    inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2, results_kept_s=5.0, absence=absence)
+    finding = verdict(inspection, "t", now=_NOW, dispatched_at=_NOW - 100)
+    assert finding.code == "lost"
+    assert words in finding.text
+    assert ("no daemon ran from" in finding.text or "was killed" in finding.text) is bool(words)
+    assert finding.next_step.startswith("see whether its work is done: `dyrygentctl skip WORKFLOW NODE`") is bool(words)
+    assert "`dyrygentctl retry WORKFLOW NODE --force`" in finding.next_step
 
 
 @pytest.mark.parametrize(
@@ -90,7 +149,8 @@ def test_reported_end() -> None:
             {"consumers": None, "workers": []},
             {"workers": ["w1"], "listening": 3},
             "queued",
-            "waits in queue 'q' at its head; whether anybody consumes it is not known: 2 of 3 workers did not answer",
+            "waits in queue 'q' at its head; whether anybody consumes it is not known: 2 of 3 workers did not answer; "
+            "nobody who answers takes from queue 'q', so somebody who does not answer took it",
             id="perhaps no consumer",
         ),
         pytest.param(
@@ -139,6 +199,16 @@ def test_reported_end() -> None:
             id="orphaned for long",
         ),
         pytest.param(
+            {"is_reserved": True, "reserved_since": _NOW - 130, "redelivered_at": _NOW + 3470},
+            {"workers": ["w1", "w2"]},
+            {"alive": {"w1": WorkerFacts(3600.0), "w2": WorkerFacts(60.0)}},
+            "orphaned",
+            "a worker reserved it 2 min 10 s ago, and no worker has it now: that worker is gone, or is shutting down, or it is "
+            "w1 and has dropped it, as Celery's worker does with what it has fetched when its connection to the broker breaks (a "
+            "broker that was restarted); the broker redelivers it after the visibility timeout of 3600 s, in 57 min 50 s",
+            id="dropped by a worker that lives",
+        ),
+        pytest.param(
             {"is_reserved": True, "reserved_since": _NOW - 7200},
             {},
             {"workers": ["w1"]},
@@ -152,16 +222,17 @@ def test_reported_end() -> None:
             {},
             "lost",
             "nobody has it: it is not in queue 'q', no worker knows it, no result is stored; "
-            "either its worker died, or is shutting down and still at work",
+            "either its worker died, or is shutting down and still at work"
+            ", or the workers store results in another backend (`celery -A APP inspect conf` shows their `result_backend`)",
             id="lost",
         ),
         pytest.param(
             {"stored_state": "STARTED", "stored_worker": "w9"},
             {},
-            {"workers": [], "listening": 0},
+            {"workers": [], "listening": 0, "connected": 0},
             "lost",
             "nobody has it: it is not in queue 'q', no worker runs, the last state stored by w9 is STARTED; "
-            "either its worker died, or is shutting down and still at work",
+            "w9 had it, and does not answer: either its worker died, or is shutting down and still at work",
             id="lost with its worker",
         ),
         pytest.param(
@@ -178,7 +249,7 @@ def test_reported_end() -> None:
             {"listening": 3},
             "unknown",
             "nobody who answered has it; the last state stored by w3 is STARTED; it is not in queue 'q'; "
-            "so a worker that does not answer has it, or it is lost; 1 of 3 workers did not answer",
+            "so a worker that does not answer has it, or it is lost; 1 of 3 workers did not answer (w3)",
             id="a silent worker may have it",
         ),
         pytest.param(
@@ -228,7 +299,8 @@ def test_reported_end() -> None:
             {"listening": None},
             "lost",
             "nobody has it: it is not in queue 'q', no worker knows it, no result is stored; "
-            "either its worker died, or is shutting down and still at work",
+            "either its worker died, or is shutting down and still at work"
+            ", or the workers store results in another backend (`celery -A APP inspect conf` shows their `result_backend`)",
             id="opaque queue that is empty",
         ),
         pytest.param(
@@ -237,7 +309,7 @@ def test_reported_end() -> None:
             {"listening": None},
             "unknown",
             "nobody who answered has it; it is not in queue 'q'; so a worker that does not answer has it, or it is lost; "
-            "not every worker may have answered",
+            "3 workers take from queue 'q', and 2 of them answered",
             id="a consumer is silent",
         ),
         pytest.param(
@@ -257,6 +329,147 @@ def test_verdict(task: dict[str, Any], queue: dict[str, Any], facts: dict[str, A
     assert (finding.code, finding.text) == (code, text)
     # Only a task that runs, or waits for a time that was set for it, leaves nothing to be done.
     assert finding.next_step or code in ("running", "reserved")
+
+
+@pytest.mark.parametrize(
+    ("task", "queue", "facts", "code", "text"),
+    [
+        pytest.param(
+            {}, {}, {"connected": 3}, "unknown", "3 connections to the broker fetch messages, and 2 workers answered", id="mute"
+        ),
+        pytest.param(
+            {},
+            {"workers": [], "consumers": 0},
+            {"workers": [], "listening": 0, "connected": 1},
+            "unknown",
+            "1 connection to the broker fetches messages, and 0 workers answered",
+            id="mute and alone",
+        ),
+        pytest.param(
+            {},
+            {"workers": [], "consumers": 0},
+            {"workers": [], "listening": 0, "connected": 0, "connected_before": 1},
+            "unknown",
+            "1 connection to the broker fetches messages, and 0 workers answered",
+            id="mute, alone and busy",
+        ),
+        pytest.param(
+            {}, {}, {"connected": 2, "connected_before": 7}, "lost", "no worker knows it", id="monitors are connected, too"
+        ),
+        pytest.param(
+            {},
+            {"workers": [], "consumers": 0},
+            {"workers": [], "listening": 0},
+            "unknown",
+            "nobody who answers takes from queue 'q', so somebody who does not answer took it",
+            id="nobody counts them",
+        ),
+        pytest.param(
+            {},
+            {"workers": [], "consumers": 0},
+            {"last_answered": {"w9": _NOW - 60}, "last_consumed": {"other": ("w9", _NOW - 60)}},
+            "unknown",
+            "nobody who answers takes from queue 'q', so somebody who does not answer took it",
+            id="a worker of another queue is gone",
+        ),
+        pytest.param(
+            {},
+            {"workers": [], "consumers": 0},
+            {"last_answered": {"w9": _NOW - 60}, "last_consumed": {"q": ("w9", _NOW - 60)}},
+            "lost",
+            "no worker knows it",
+            id="the worker of its queue is gone",
+        ),
+        pytest.param(
+            {"stored_state": "STARTED", "stored_worker": "w9"},
+            {},
+            {},
+            "unknown",
+            "w9, which started it, has never answered",
+            id="its starter was never heard of",
+        ),
+        pytest.param({}, {}, {"heard": frozenset({"w1", "w3"})}, "unknown", "w3 lives and does not answer", id="heard"),
+        pytest.param(
+            {},
+            {},
+            {"listening": 3, "last_answered": {"w1": _NOW, "w3": _NOW - 60}},
+            "unknown",
+            "1 of 3 workers did not answer (w3)",
+            id="who it may be",
+        ),
+        pytest.param(
+            {"stored_state": "STARTED", "stored_worker": "w1"},
+            {},
+            {"connected": 2, "alive": {"w1": WorkerFacts(3600.0)}},
+            "lost",
+            "w1, which started it, is alive and no longer has it: it ended without a result (Ignore, or one that",
+            id="ended without a result",
+        ),
+        pytest.param(
+            {"stored_state": "STARTED", "stored_worker": "w1"},
+            {},
+            {"connected": 2, "alive": {"w1": WorkerFacts(20.0)}},
+            "lost",
+            "w1, which started it, was itself started anew at 22:13:00 UTC: it was ended with the task",
+            id="its worker was started anew",
+        ),
+        pytest.param(
+            {"stored_state": "STARTED", "stored_worker": "w9"},
+            {},
+            {"connected": 2, "last_answered": {"w1": _NOW, "w2": _NOW, "w9": _NOW - 65}},
+            "lost",
+            "w9 had it, and does not answer since 22:12:15 UTC; w1, w2 do not have it: either its worker died",
+            id="its worker died",
+        ),
+        pytest.param(
+            {"is_reserved": True, "reserved_since": _NOW - 40, "task": "rate.limited"},
+            {},
+            {"connected": 2, "alive": {"w1": WorkerFacts(3600.0, {"rate.limited": "2/m"}), "w2": WorkerFacts(3600.0)}},
+            "reserved",
+            "waits at w1 for the rate limit of 2/m, reserved 40 s ago",
+            id="rate limit on Redis",
+        ),
+        pytest.param(
+            {"is_reserved": None, "task": "rate.limited"},
+            {"length": 0},
+            {"listening": None, "alive": {"w1": WorkerFacts(3600.0, {"rate.limited": "2/m"})}},
+            "reserved",
+            "probably waits at w1 for the rate limit of 2/m",
+            id="rate limit on RabbitMQ",
+        ),
+        pytest.param(
+            {"worker": "w1", "worker_state": "active", "started_at": _NOW - 31, "also_at": {"w2": _NOW - 16}},
+            {},
+            {},
+            "running",
+            "runs on w1 for 31 s, since 22:12:49 UTC, and on w2 for 16 s: the broker gave it out once more while it ran",
+            id="twice",
+        ),
+        pytest.param(
+            {"worker": "w1", "worker_state": "active", "is_redelivered": True},
+            {},
+            {},
+            "running",
+            "runs on w1; the broker gave it out once more after a worker had it",
+            id="redelivered",
+        ),
+    ],
+)
+def test_who_may_have_it(task: dict[str, Any], queue: dict[str, Any], facts: dict[str, Any], code: str, text: str) -> None:
+    """What is said rests on who answered and who did not, and nothing is lost that somebody unasked may have."""
+    inspection = Inspection(
+        {"t": replace(_TASK, **task)}, {"q": replace(_QUEUE, **queue)}, **{"workers": ["w1", "w2"], "listening": 2, **facts}
+    )
+    finding = verdict(inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force", dispatched_at=_NOW - 70)
+    assert finding.code == code, finding
+    assert text in finding.text
+
+
+def test_a_new_attempt_would_do_the_same() -> None:
+    """Of a task that ended without a result at a living worker, `skip` is offered first, as a command."""
+    task = replace(_TASK, stored_state="STARTED", stored_worker="w1")
+    finding = _explain(task, connected=2, alive={"w1": WorkerFacts(9.0)})
+    assert finding.next_step.startswith("`dyrygentctl skip wf n` goes on without it; a new attempt would end in the same way")
 
 
 def test_next_steps_name_the_command() -> None:
@@ -318,3 +531,81 @@ async def test_fakes_tell_the_same() -> None:
 def anyio_backend() -> str:
     """The only backend: the fakes are asyncio's."""
     return "asyncio"
+
+
+def test_commands_for_a_queue_that_nobody_consumes() -> None:
+    """They can be pasted: the app's name, one worker and no more; who consumed it last and what may be meant is said."""
+    facts = {
+        "consumed": {"reports": ["w2"], "celery": ["w1"]},
+        "origins": {"report.mail": "`task_routes` for task 'report.mail'"},
+        "last_consumed": {"reprots": ("w9", _NOW - 60)},
+    }
+    task = TaskFacts("t", "reprots", position=0, is_reserved=False, stored_state="", task="report.mail")
+    queue = QueueFacts("reprots", 1, consumers=0, workers=[], is_searched=True)
+    inspection = Inspection({"t": task}, {"reprots": queue}, workers=["w1", "w2"], listening=2, **facts)  # type: ignore[arg-type]
+    found = verdict(inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force", app="nightapp:app")
+    assert found.code == "no-consumer"
+    assert "; the last that was seen to consume it is w9, 1 min ago at 22:12:20 UTC" in found.text
+    assert (
+        "; the name comes from `task_routes` for task 'report.mail'; w2 consumes 'reports', which is much like it" in found.text
+    )
+    assert found.next_step.startswith("if 'reports' is meant, correct `task_routes` for task 'report.mail', and `")
+    assert "`celery -A nightapp:app worker -Q reprots`" in found.next_step
+    assert found.next_step.endswith("`celery -A nightapp:app control -d w1 add_consumer reprots`")
+    unknown = verdict(replace(inspection, consumed={}, origins={}), "t", now=_NOW)
+    assert "much like" not in unknown.text
+    assert unknown.next_step.endswith("add_consumer reprots` (APP: the workers' app, as `module:app`)")
+
+
+def test_task_that_tries_again_for_hours() -> None:
+    """Its own error, how often, when next, and what ends the waiting."""
+    task = replace(_TASK, worker="w1", worker_state="scheduled", stored_state="RETRY", stored_error="TimeoutError: j-77")
+    inspection = Inspection({"t": replace(task, due_at=_NOW + 30)}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
+    found = verdict(inspection, "t", now=_NOW, tries=3, retry_command="dyrygentctl retry wf n --force")
+    assert found.text == (
+        "waits at w1 for its retry, after 3 tries, next at 22:13:50 UTC (in 30 s); it ended last with TimeoutError: j-77"
+    )
+    assert "`dyrygentctl skip wf n`" in found.next_step
+
+
+def test_backend_that_cannot_be_asked() -> None:
+    """The next step is about the backend, not about workers that answer."""
+    problems = ["the result backend cannot be asked: ConnectionError"]
+    found = _explain(replace(_TASK, stored_state=None), problems=problems)
+    assert found.next_step.startswith("bring the result backend back first")
+
+
+def test_what_an_emptied_broker_has_forgotten_is_not_retried_name_by_name() -> None:
+    """Only the oldest tasks are looked for when somebody asks; the daemon looks for all of them, and in a minute it is done."""
+    inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
+    finding = verdict(inspection, "t", now=_NOW, setback="the broker was emptied at 07:34:28 UTC")
+    assert finding.text.endswith("; the broker was emptied at 07:34:28 UTC, and its message was in it")
+    assert finding.next_step.startswith(
+        "wait for a minute: what nobody has is found lost then, and one command is for all of it; "
+    )
+    assert finding.next_step.endswith("starts a new attempt before")
+
+
+_AWAY = "the result backend was away from 19:20:00 UTC to 19:25:00 UTC"
+_DROPPED = f"; {_AWAY}, and workers that could not store results may have dropped it; if not: "
+
+
+def test_backend_that_was_away_is_the_first_reading_of_a_lost_task() -> None:
+    """The workers' configuration is not blamed, and nothing is said to be certain."""
+    inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
+    finding = verdict(inspection, "t", now=_NOW, away=_AWAY, is_unreported=True, retry_command="dyrygentctl retry wf n --force")
+    assert finding.text.endswith(f"{_DROPPED}either its worker died, or is shutting down and still at work")
+    assert finding.next_step.endswith(
+        " --force` starts a new attempt; what is known to have run to its end can be skipped instead"
+    )
+    emptied = verdict(inspection, "t", now=_NOW, away=_AWAY, setback="the broker was emptied at 07:34:28 UTC")
+    assert emptied.text.endswith("; the broker was emptied at 07:34:28 UTC, and its message was in it")
+
+
+def test_what_ended_while_the_backend_was_away_may_be_tried_again() -> None:
+    """Its worker lives and has it no longer: it could not store its result, so another attempt may end otherwise."""
+    task = replace(_TASK, stored_state="STARTED", stored_worker="w1")
+    inspection = Inspection({"t": task}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
+    finding = verdict(inspection, "t", now=_NOW, away=_AWAY)
+    assert finding.text.endswith(f"{_DROPPED}w1, which started it, is alive and no longer has it")
+    assert "starts a new attempt; what is known to have run to its end" in finding.next_step

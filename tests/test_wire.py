@@ -12,8 +12,9 @@ from kombu import compression
 from dyrygentd import wire
 from dyrygentd.core.checkpoint import workflow_record
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported, TaskSucceeded
-from dyrygentd.core.graph import RESERVED_OPTIONS, Definition
+from dyrygentd.core.graph import NODES_MAX, RESERVED_OPTIONS, Definition
 from dyrygentd.core.options import COMPRESSIONS
+from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.errors import (
     BadNode,
     BadRequest,
@@ -24,7 +25,7 @@ from dyrygentd.errors import (
     UnknownDependency,
     WorkflowNotSucceeded,
 )
-from dyrygentd.wire import definitions
+from dyrygentd.wire import reading
 from tests.core.conversation import START, Conversation, parse_graph
 
 
@@ -77,6 +78,7 @@ _POLICIES = st.fixed_dictionaries(
         "priority": st.integers(-1_000_000, 1_000_000),
         "weight": st.integers(1, 1000),
         "in_flight_max": st.integers(0, 10**6),
+        "redeliveries_max": st.none() | st.integers(0, 1000),
     },
 )
 _TASK_FIELDS = st.fixed_dictionaries(
@@ -89,6 +91,7 @@ _TASK_FIELDS = st.fixed_dictionaries(
         "timeout_s": _SECONDS,
         "on_lost": st.sampled_from(["retry", "fail", "hold", None]),
         "idempotent": st.booleans(),
+        "redeliveries_max": st.none() | st.integers(0, 1000),
         "payload": _JSON,
         "poll": st.none() | st.fixed_dictionaries({"every_s": st.floats(0.1, 1e7)}, optional={"timeout_s": _SECONDS}),
         "adopted": st.sampled_from(["succeeded", "failed", "dispatched", None]),
@@ -97,7 +100,7 @@ _TASK_FIELDS = st.fixed_dictionaries(
 _KNOWN_OPTIONS = st.fixed_dictionaries(
     {},
     optional={
-        "queue": st.text(max_size=5) | st.none(),
+        "queue": st.text(max_size=5).filter(str.isprintable) | st.none(),
         "priority": st.integers(0, 255) | st.none(),
         "expires": st.integers(-5, 10**6) | st.datetimes(timezones=st.timezones()).map(str) | st.none(),
         "compression": st.sampled_from(sorted(COMPRESSIONS)) | st.none(),
@@ -168,6 +171,7 @@ def _essence(definition: Definition) -> object:
     )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(documents())
 def test_what_is_accepted_is_read_back(document: dict[str, Any]) -> None:
@@ -328,6 +332,7 @@ def test_refuses_a_bad_node_by_name(node: dict[str, Any], reason: str) -> None:
         ({"after": "a"}, "`after` must be an array, and is text", "write an array"),
         ({"after": ["a", 5]}, "`after[1]` must be text, and is a whole number", "write text"),
         ({"rule": "all"}, "`rule` cannot be 'all'", "use one of all_succeeded, all_finished, any_failed, any_succeeded"),
+        ({"redeliveries_max": -1}, "`redeliveries_max` must be a whole number >= 0", "write a whole number from 0 to 1000"),
         ({"on_lost": "x"}, "`on_lost` cannot be 'x'", "use one of retry, fail, hold"),
         ({"hook": "x"}, "`hook` cannot be 'x'", "use one of success, failure, always"),
         ({"adopted": "x"}, "`adopted` cannot be 'x'", "use one of dispatched, failed, succeeded"),
@@ -371,6 +376,12 @@ def test_refuses_a_bad_node_by_name(node: dict[str, Any], reason: str) -> None:
         ({"options": {"compression": ["gzip"]}}, "`options.compression` must be one that kombu knows", "use one of"),
         ({"options": {"delivery_mode": "fast"}}, "`options.delivery_mode` must be 1, 2, 'transient'", "leave it out"),
         ({"options": {"headers": [1]}}, "`options.headers` must be an object", "write"),
+        ({"options": {"headers": {"timelimit": [1]}}}, "`options.headers` has `timelimit`, which workers", "use the option"),
+        ({"options": {"headers": {"expires": "x"}}}, "`options.headers` has `expires`", "use the option `expires`"),
+        ({"options": {"headers": {"stamped_headers": 5}}}, "`options.headers` has `stamped_headers`", "use the option"),
+        ({"options": {"headers": {"x": 1, "delivery_info": 5}}}, "`options.headers` has `delivery_info`", "leave it out"),
+        ({"options": {"countdown": 10**400}}, "`options.countdown` must be a number of seconds", "write a number"),
+        ({"options": {"eta": 10**400}}, "`options.eta` must be an ISO 8601 time", "write it as in"),
         ({"options": {"stamped_headers": "x"}}, "`options.stamped_headers` must be a list of names", "leave it out"),
         ({"options": {"link": "t"}}, "`options.link` must be a signature or a list of them, and is 't'", "write"),
         ({"options": {"link_error": [{"task": "t"}, {}]}}, "`options.link_error` must be a signature", "write"),
@@ -402,6 +413,7 @@ def test_mistake_in_a_node_says_what_is_allowed(node: dict[str, Any], message: s
         ({"policy": {"weight": 0}}, "`policy.weight` must be a whole number >= 1", "write a whole number from 1 to 1000"),
         ({"policy": {"priority": "high"}}, "`policy.priority` must be a whole number, and is text", "write a whole number"),
         ({"policy": {"in_flight_max": -1}}, "`policy.in_flight_max` must be a whole number >= 0", "write a whole number, 0"),
+        ({"policy": {"redeliveries_max": 1001}}, "`policy.redeliveries_max` must be a whole number <= 1000", "write"),
         ({"policy": {"retry": {"on": [1]}}}, "`policy.retry.on[0]` must be text", "write text of 1 to 200"),
         ({"policy": {"retry": {"backoff_s": 601}}}, "`policy.retry`: the longest pause, 600 s, is shorter", "raise"),
         ({"policy": {"start_at": "soon"}}, "`policy.start_at` must be an ISO 8601 time or Unix seconds", "write it as in 2030"),
@@ -412,6 +424,20 @@ def test_mistake_in_a_node_says_what_is_allowed(node: dict[str, Any], message: s
         ({"name": ""}, "`name` must be text with a length >= 1", "write text of 1 to 200"),
         ({"output": "tt"}, "`output` names 'tt', which is no node", "known are t-1"),
         ({"version": "1"}, "`version` must be a whole number, and is text", "write a whole number"),
+        ({"parent_task": "x"}, "`parent_task` must be an object or null, and is text", "write an object with task_id, root_id"),
+        ({"parent_task": {}}, "the field `task_id` of `parent_task` is missing", "add `task_id`"),
+        ({"parent_task": {"task_id": ""}}, "`parent_task.task_id` must be text with a length >= 1", "write text of 1 to 200"),
+        ({"parent_task": {"task_id": "x" * 201}}, "must be text with a length <= 200", "write text of 1 to 200"),
+        ({"parent_task": {"task_id": 5}}, "`parent_task.task_id` must be text, and is a whole number", "write text"),
+        ({"parent_task": {"task_id": "x", "root_id": ""}}, "`parent_task.root_id` must be text with a length >= 1", "write"),
+        ({"parent_task": {"task_id": "x", "chord": 1}}, "unknown field `chord` in `parent_task`", "known are task_id, root_id"),
+        ({"parent_task": {"task_id": "a\nb"}}, "`parent_task.task_id` has characters that cannot be printed", "leave"),
+        ({"parent_task": {"task_id": "a", "root_id": "\x1b[2J"}}, "`parent_task.root_id` has characters", "leave"),
+        (
+            {"nodes": [{"task": "t", "task_id": "x"}], "parent_task": {"task_id": "x"}},
+            "`parent_task.task_id` is 'x', a task of this workflow",
+            "leave `parent_task` out",
+        ),
     ],
 )  # fmt: skip
 def test_mistake_in_a_workflow_says_what_is_allowed(fields: dict[str, Any], message: str, next_step: str) -> None:
@@ -426,7 +452,7 @@ def test_mistake_in_a_workflow_says_what_is_allowed(fields: dict[str, Any], mess
     "options",
     [
         {"queue": "", "routing_key": "a.b", "exchange": "x", "exchange_type": "topic", "shadow": "s"},
-        {"priority": 0, "time_limit": 0.5, "soft_time_limit": 3, "delivery_mode": 2, "headers": {}},
+        {"priority": 0, "time_limit": 3, "soft_time_limit": 0.5, "delivery_mode": 2, "headers": {}},
         {"expires": -5, "compression": "", "link": [], "link_error": {"task": "t"}, "stamped_headers": ["a"], "a": 5},
         {"queue": None, "priority": None, "expires": None, "compression": None, "headers": None, "link": None},
         {"mandatory": True, "anything": {"else": 1}},
@@ -456,6 +482,15 @@ def test_a_missing_node_is_guessed_among_many() -> None:
     with pytest.raises(UnknownDependency) as caught:
         decode({"nodes": [*nodes, {"task": "t", "after": ["nod-7"]}]}, nodes_max=10_000)
     assert caught.value.next_step == "did you mean 'node-7'?"
+
+
+def test_hooks_are_bounded_at_submission_only() -> None:
+    """Each has an edge from every end of the graph, so many of both would cost their product; what is stored is read."""
+    hooks = [{"name": f"h{number}", "task": "t", "hook": "always"} for number in range(101)]
+    assert len(decode({"nodes": hooks[:100]}).graph) == 100
+    with pytest.raises(BadRequest, match="the workflow has 101 hooks, the limit is 100"):
+        decode({"nodes": hooks})
+    assert len(decode({"nodes": hooks}, nodes_max=NODES_MAX).graph) == 101
 
 
 def test_refuses_a_graph_that_cannot_run() -> None:
@@ -505,6 +540,15 @@ def test_memory_and_store_show_the_same(conversation: Conversation) -> None:
     assert wire.view_of_record(workflow_record(workflow)).result_text is None
 
 
+def test_shows_the_task_that_started_it(conversation: Conversation) -> None:
+    """From memory and from the store."""
+    conversation.submit("a", parent_task=ParentTask("p", "r"))
+    (workflow,) = conversation.succeed("w/a").finished
+    for view in (wire.view_of_running(workflow), wire.view_of_record(workflow_record(workflow))):
+        assert json.loads(wire.encode(view))["parent_task"] == {"task_id": "p", "root_id": "r"}
+        assert wire.decode(wire.encode(view), wire.WorkflowView) == view
+
+
 def test_shows_nodes(conversation: Conversation) -> None:
     """A node tells why it is where it is."""
     conversation.submit("a; b < a; &j < a; c countdown=9; d; e")
@@ -524,11 +568,11 @@ def test_outcome_raises_unless_all_succeeded(conversation: Conversation) -> None
     conversation.submit("a")
     conversation.submit("a", "v")
     bad, good = conversation.turn(TaskFailed("w/a", "boom"), TaskSucceeded("v/a", b"[1]")).finished
-    failed = wire.outcome_of(wire.view_of_running(bad, with_result=True), [wire.view_of_node(bad, 0)], decode_value=json.loads)
+    failed = wire.outcome_of(wire.view_of_running(bad, with_result=True), [wire.view_of_node(bad, 0)])
     assert not failed.is_success
     with pytest.raises(WorkflowNotSucceeded, match=r"workflow 'name of w' \(w\) ended as failed, failed nodes: 'a'"):
         failed.raise_for_state()
-    succeeded = wire.outcome_of(wire.view_of_running(good, with_result=True), [], decode_value=json.loads)
+    succeeded = wire.outcome_of(wire.view_of_running(good, with_result=True), [])
     succeeded.raise_for_state()
     assert succeeded.result == [1]
 
@@ -642,7 +686,7 @@ def test_long_definitions_are_decoded_alike(document: Any, monkeypatch: pytest.M
     body = json.dumps(document).encode()
     found: list[object] = []
     for limit in (0, 10**9):
-        monkeypatch.setattr(definitions, "_SLICED_BYTES", limit)
+        monkeypatch.setattr(reading, "SLICED_BYTES", limit)
         try:
             made = wire.decode_definition(body, nodes_max=10_000, new_id=iter(map(str, range(10_000))).__next__)
             found.append((wire.encode_definition(made), made.name, made.key, dict(made.labels), made.payload))
@@ -653,7 +697,7 @@ def test_long_definitions_are_decoded_alike(document: Any, monkeypatch: pytest.M
 
 def test_long_definition_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no JSON is told as such, some nodes at a time too."""
-    monkeypatch.setattr(definitions, "_SLICED_BYTES", 0)
+    monkeypatch.setattr(reading, "SLICED_BYTES", 0)
     with pytest.raises(BadRequest, match="not valid JSON"):
         wire.decode_definition(json.dumps({"nodes": _MANY}).encode()[:-5], nodes_max=10_000)
 
@@ -697,7 +741,17 @@ def test_what_was_made_up_is_stored(document: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [{"key": "k"}, {"name": "other"}, {"labels": {"a": "b"}}, {"payload": b"1"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": "k"},
+        {"name": "other"},
+        {"labels": {"a": "b"}},
+        {"payload": b"1"},
+        {"parent_task": ParentTask("p", "p")},
+        {"parent_task": ParentTask("p", "r")},
+    ],
+)
 def test_what_was_changed_since_is_stored(change: dict[str, Any]) -> None:
     """A key from a header, or a name that somebody gave on the way, is not lost."""
     definition = _read({"name": "w", "nodes": [{"name": "a", "task": "t", "task_id": "1"}]})

@@ -8,6 +8,7 @@ that help and completion answer at once.
 
 import functools
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Sequence
@@ -17,14 +18,25 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from dyrygentd import __version__
-from dyrygentd.errors import BackendUnsupported, ConfigurationError, DaemonUnreachable, DyrygentError
+from dyrygentd.cli import complaints
+from dyrygentd.errors import (
+    BackendUnsupported,
+    ConfigurationError,
+    DaemonUnreachable,
+    DyrygentError,
+    NotOnDiskYet,
+    RemoteError,
+)
 
 if TYPE_CHECKING:
+    from dyrygentd import wire
     from dyrygentd.client.sync import Client, Handle
 
 FAILED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
+NOT_YET: Final = 4
+"""What was asked for is not on disk yet, and will be done as soon as the daemon can write."""
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
 
@@ -52,20 +64,74 @@ class Session:
             raise click.BadParameter(
                 f"'{reference}' names no workflow; `dyrygentctl list` shows those that are known", param_hint="REF"
             )
-        return self.client().handle(reference)
+        try:
+            return self.client().handle(reference)
+        except RemoteError as error:
+            if error.code != "ambiguous-reference":
+                raise
+            from dyrygentd.cli.names import refuse_ambiguous
+
+            refuse_ambiguous(self.client(), error)
 
 
 class Commands(click.Group):
     """A group of commands that reports our errors with their next step, and in its exit status."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments; what is wrong with them is told without what would steer a terminal."""
+        arguments = list(args[1] if len(args) > 1 else kwargs.get("args", ()))
+        is_json = complaints.wants_json(arguments)
+        try:
+            context = super().make_context(*args, **kwargs)
+        except click.ClickException as error:
+            _complain(error, is_json=is_json)
+        complaints.note_form(context, is_json=is_json)
+        return context
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except click.ClickException as error:
+            _complain(error, is_json=complaints.is_json())
+        except NotOnDiskYet as error:
+            say_not_yet(error)
+            sys.exit(NOT_YET)
         except DyrygentError as error:
-            fail(str(error), next_step=error.next_step, status=status_of(error))
+            fail(str(error), next_step=error.next_step, status=status_of(error), error=error)
         except KeyboardInterrupt:
             say("interrupted")
             sys.exit(INTERRUPTED)
+        except OSError as error:
+            words = complaints.unwritable(error)
+            if not words:
+                raise
+            fail(words, next_step="look at where the output goes")
+
+
+def _complain(error: click.ClickException, *, is_json: bool) -> NoReturn:
+    """Raise an error of usage in printable form, or write it as JSON and exit."""
+    harmless = _harmless(error)
+    if not is_json:
+        raise harmless from None
+    complaints.write(complaints.usage(harmless))
+    sys.exit(harmless.exit_code)
+
+
+def _harmless(error: click.ClickException) -> click.ClickException:
+    """Return an error of usage that repeats arguments in printable form: a script may have them from anywhere."""
+    from dyrygentd.cli.render import visible
+
+    context = error.ctx if isinstance(error, click.NoSuchOption) else None
+    if isinstance(error, click.NoSuchOption) and context is not None and context.parent is not None:
+        root = context.find_root()
+        if any(error.option_name in parameter.opts for parameter in root.command.params):
+            words = f"{error.option_name} stands before the command: {root.info_name} {error.option_name} … {context.info_name}"
+            return click.UsageError(words, ctx=context)
+    for name in ("message", "param_hint", "option_name", "command_name"):
+        given = getattr(error, name, None)
+        if isinstance(given, str):
+            setattr(error, name, visible(given))
+    return error
 
 
 class SortedCommands(Commands):
@@ -106,12 +172,16 @@ def _socket(context: click.Context, parameter: click.Parameter, value: str | Non
     cls=SortedCommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""REF is a workflow's id, a unique prefix of it, its name, or @latest. Exit status: 0 fine, 1 failed, 2 usage,
-    3 daemon unreachable. Completion: eval "$(_DYRYGENTCTL_COMPLETE=bash_source dyrygentctl)" (or zsh_source, fish_source).""",
+    3 daemon unreachable, 4 not on disk yet. With --json data is one document on stdout (of `watch` and `events --follow` one a
+    line), and an error is one line on stderr: a problem document (RFC 9457) with `exit_status`.
+
+    Completion is installed by `dyrygentd install-units`; elsewhere:
+    eval "$(_DYRYGENTCTL_COMPLETE=bash_source dyrygentctl)" (or zsh_source, fish_source).""",
 )
 @click.option(
     "--socket", metavar="PATH", callback=_socket, help="The daemon's socket [default: $DYRYGENTD_SOCKET, the system's, yours]."
 )
-@click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "is_json", is_flag=True, help="Print JSON; fields that are empty are left out.")
 @click.version_option(__version__, prog_name="dyrygentctl")
 @click.pass_context
 def main(context: click.Context, socket: str | None, is_json: bool) -> None:
@@ -128,7 +198,30 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     # Keeps the help text, and the options that were declared below this decorator, if any.
     functools.update_wrapper(run, function)
-    return click.option("--json", "is_json", is_flag=True, help="Print JSON.")(click.pass_obj(run))
+    return click.option("--json", "is_json", is_flag=True, help="Print JSON; fields that are empty are left out.")(
+        click.pass_obj(run)
+    )
+
+
+def echo_json(value: object) -> None:
+    """Print JSON, or bytes that are JSON already, with what would steer a terminal written in its other way."""
+    if not isinstance(value, bytes):
+        from dyrygentd import wire
+
+        value = wire.encode(value)
+    click.echo(_STEERING.sub(_escaped, value.decode(errors="surrogatepass")))
+
+
+#: Everything but printable ASCII and the end of a line; most of it is printable too.
+_STEERING: Final = re.compile(r"[^ -~\n]")
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    character = found[0]
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def say(words: str) -> None:
@@ -139,19 +232,52 @@ def say(words: str) -> None:
 def say_problems(problems: Sequence[str]) -> None:
     """Tell what keeps the daemon from its work."""
     from dyrygentd.cli.render import visible
+    from dyrygentd.cli.times import localized
 
     for problem in problems:
-        say(f"problem: {visible(problem)}")
+        say(f"problem: {localized(visible(problem))}")
 
 
-def fail(words: str, *, next_step: str = "", status: int = FAILED) -> NoReturn:
-    """Tell what went wrong and what to do, and exit."""
+def say_health(health: "wire.Health | wire.Statistics") -> None:
+    """Tell what keeps the daemon from its work, and what else is to be known."""
+    from dyrygentd.cli.render import visible
+    from dyrygentd.cli.times import localized
+
+    say_problems(health.problems)
+    for notice in health.notices:
+        say(f"notice: {localized(visible(notice))}")
+
+
+def fail(words: str, *, next_step: str = "", status: int = FAILED, error: DyrygentError | None = None) -> NoReturn:
+    """Tell what went wrong and what to do, and exit.
+
+    Args:
+        error: What was raised, if anything was; with ``--json`` its facts are told, too.
+    """
     from dyrygentd.cli.render import visible
 
+    if complaints.is_json():
+        complaints.write(complaints.document_of(words, next_step=next_step, status=status, document=_document_of(error)))
+        sys.exit(status)
     say(f"error: {visible(words)}")
     if next_step:
         say(f"next: {visible(next_step)}")
     sys.exit(status)
+
+
+def _document_of(error: DyrygentError | None) -> "dict[str, Any] | None":
+    from dyrygentd import wire
+
+    if error is None:
+        return None
+    return error.document if isinstance(error, RemoteError) else wire.problem_of(error)
+
+
+def say_not_yet(error: NotOnDiskYet, *, of: str = "") -> None:
+    """Tell that something will be done, and is not on disk yet. It is no error, so it is not called one."""
+    from dyrygentd.cli.render import visible
+
+    say(f"not yet: {of}{visible(error)}\nnext: {visible(error.next_step)}")
 
 
 def status_of(error: DyrygentError) -> int:
@@ -173,6 +299,8 @@ def pairs(context: click.Context, parameter: click.Parameter, values: tuple[str,
 
 
 # The commands register themselves with `main`.
-from dyrygentd.cli import adopt, control, explain, graph, lint, show, submit, verbs  # noqa: E402
+from dyrygentd.cli import adopt, completion, control, explain, graph, lint, show, submit, verbs  # noqa: E402
 
-__all__ = ["adopt", "control", "explain", "graph", "lint", "main", "show", "submit", "verbs"]
+completion.attach(main)
+
+__all__ = ["adopt", "completion", "control", "explain", "graph", "lint", "main", "show", "submit", "verbs"]

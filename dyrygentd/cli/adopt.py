@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dyrygentd.cli import USAGE, Session, command, fail, main, say
+from dyrygentd.cli import USAGE, Session, command, echo_json, fail, main, say
 
 
 @main.command(short_help="Take over a workflow of celery-dyrygent.")
@@ -36,14 +36,14 @@ def adopt(session: Session, file: str, name: str | None, is_dry_run: bool) -> No
     counts = {word: marks.count(word) for word in ("succeeded", "failed", "dispatched")}
     words = f"{len(marks)} tasks: " + ", ".join(f"{count} {word}" for word, count in counts.items())
     if is_dry_run:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        echo_json(json.dumps(document, indent=2, ensure_ascii=False).encode(errors="surrogatepass"))
         say(f"would adopt {words}")
         return
     handle = session.client().submit(document)
     submitted = handle.submitted
     assert submitted is not None
     if session.is_json:
-        click.echo(wire.encode(submitted))
+        echo_json(submitted)
         return
     click.echo(submitted.id)
     say(f"adopted '{submitted.name}', {words}" if submitted.created else "known already, nothing was created")

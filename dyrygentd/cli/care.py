@@ -50,6 +50,10 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
         path = settings(flags).database
         kept = care.restore(file, path)
         words = f"'{path}' is what '{file}' was" + (f"; what it was before is in '{kept}'" if kept else "")
+        words += (
+            "\nthe next start says so, and looks for results in the backend before it sends what the copy takes for undone; what"
+            " is stored nowhere, since its result has expired, runs again"
+        )
         _print(is_json, {"database": str(path), "copy": str(file), "kept": str(kept) if kept else None}, words)
 
     @click.command("check-db", cls=configured)
@@ -63,13 +67,7 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
         if is_json:
             click.echo(json.dumps(care.view_of(found)))
         else:
-            workflows = ", ".join(f"{number} {state}" for state, number in found.workflows.items()) or "none"
-            click.echo(f"database:  {path}, {found.database_bytes} bytes, of which {found.free_bytes} are free")
-            click.echo(f"log:       {found.wal_bytes} bytes")
-            click.echo(f"schema:    {found.version}")
-            click.echo(f"workflows: {workflows}")
-            for complaint in found.complaints:
-                click.echo(f"damage:    {complaint}")
+            _print_check(path, found)
         if found.complaints:
             say(f"the database '{path}' is damaged\n{care.next_step(path)}")
             sys.exit(FAILED)
@@ -82,6 +80,16 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
 def _end_as_by_ctrl_c() -> None:
     """Have SIGTERM leave nothing half done, as Ctrl-C does: by default a process would end at once, and leave its file."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _print_check(path: Path, found: Any) -> None:
+    workflows = ", ".join(f"{number} {state}" for state, number in found.workflows.items()) or "none"
+    click.echo(f"database:  {path}, {found.database_bytes} bytes, of which {found.free_bytes} are free")
+    click.echo(f"log:       {found.wal_bytes} bytes")
+    click.echo(f"schema:    {found.version}")
+    click.echo(f"workflows: {workflows}")
+    for complaint in found.complaints:
+        click.echo(f"damage:    {complaint}")
 
 
 def _print(is_json: bool, facts: dict[str, Any], words: str) -> None:

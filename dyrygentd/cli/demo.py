@@ -139,7 +139,7 @@ class _Show:
         if self._bars is not None:
             self._bars.update(self._bars.tasks[number].id, rate=f"{_rate(tasks, seconds)}/s")
         else:
-            say(f"  {name}: {tasks:,} tasks in {seconds:.2f} s")
+            say(f"  {name}: {tasks:,} nodes in {seconds:.2f} s")
             self._told_at = time.monotonic()
 
     def kept(self, report: Any) -> None:
@@ -154,7 +154,7 @@ class _Show:
     def _tell_progress(self, number: int, ended: int) -> None:
         name, tasks = self._workflows[number]
         if ended < tasks and time.monotonic() - self._told_at >= _LINE_INTERVAL_S:
-            say(f"  {name}: {ended:,} of {tasks:,} tasks")
+            say(f"  {name}: {ended:,} of {tasks:,} nodes")
             self._told_at = time.monotonic()
 
     def _end_bars(self) -> None:
@@ -198,13 +198,13 @@ def _json(report: Any) -> bytes:
 def _text(report: Any) -> str:
     ran: list[Ran] = report.ran
     tasks, once, in_order = (sum(getattr(each, field) for each in ran) for field in ("tasks", "once", "in_order"))
-    heads = ("WORKFLOW", f"{'TASKS':>7}", f"{'SECONDS':>7}", f"{'TASKS/S':>7}", "EXACTLY ONCE", "IN ORDER", "RESULT")
+    heads = ("WORKFLOW", f"{'ATTEMPTS':>8}", f"{'SECONDS':>7}", f"{'PER SECOND':>10}", "EXACTLY ONCE", "IN ORDER", "RESULT")
     rows = [
         (
             each.name,
-            f"{each.tasks:>7,}",
+            f"{each.tasks:>8,}",
             f"{each.seconds:>7.2f}",
-            f"{_rate(each.tasks, each.seconds):>7}",
+            f"{_rate(each.tasks, each.seconds):>10}",
             _verdict(each.once, each.tasks),
             _verdict(each.in_order, each.tasks),
             _result(each),
@@ -215,7 +215,7 @@ def _text(report: Any) -> str:
         "",
         render.table(heads, rows),
         "",
-        f"every task exactly once          {_verdict(once, tasks)}, {once:,} of {tasks:,}",
+        f"every attempt exactly once       {_verdict(once, tasks)}, {once:,} of {tasks:,}",
         f"no task before its dependencies  {_verdict(in_order, tasks)}, {in_order:,} of {tasks:,}",
         "found by comparing what the tasks recorded with the graphs that were submitted",
     ]

@@ -1,15 +1,21 @@
 """Files with JSON or YAML in them: definitions and values of parameters."""
 
 import importlib
+import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dyrygentd.cli import fail
+from dyrygentd.errors import DyrygentError
 
 YAML_SUFFIXES = (".yaml", ".yml")
 SUFFIXES = (".json", *YAML_SUFFIXES)
 
+#: Names in objects, merged ones counted where they come to stand.
+_MERGED_MAX = 500_000
 _WRITE_TEXT = "put it into quotation marks if text is meant"
 
 
@@ -19,6 +25,22 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         fail(f"cannot read '{path}': {error.strerror}", status=2)
+
+
+@contextmanager
+def naming(target: str, content: object) -> Iterator[None]:
+    """Exit with the name of the file, and the place in it, if it is refused and is no JSON at all."""
+    try:
+        yield
+    except DyrygentError:
+        # Only now: to read what is right here, too, would take its time.
+        if isinstance(content, bytes):
+            where = "what came on stdin" if target == "-" else f"'{target}'"
+            try:
+                json.loads(content)
+            except (ValueError, RecursionError) as error:
+                fail(f"{where} is no JSON: {error}", status=2)
+        raise
 
 
 def read_yaml(path: Path) -> Any:
@@ -52,6 +74,22 @@ def _loader(yaml: Any) -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Reads what JSON can carry."""
 
+        merged = 0
+
+        def flatten_mapping(self, node: Any) -> None:
+            """Merge what `<<` names, which multiplies like an alias, and at once."""
+            for key, value in node.value:
+                if key.tag != "tag:yaml.org,2002:merge":
+                    continue
+                for each in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(each, yaml.MappingNode):
+                        self.flatten_mapping(each)
+                        self.merged += len(each.value)
+                    if self.merged > _MERGED_MAX:
+                        words = f"with its merges it has more than {_MERGED_MAX} names"
+                        raise yaml.constructor.ConstructorError(None, None, words, node.start_mark)
+            super().flatten_mapping(node)
+
     Loader.yaml_implicit_resolvers = {}
     for tag, pattern, starts in (
         ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -64,26 +102,54 @@ def _loader(yaml: Any) -> Any:
     return Loader
 
 
+#: As long as the longest submission: aliases may name what is long again and again.
+_CHARACTERS_MAX = 64 * 1024 * 1024
+
+
 def _problem_in(document: Any) -> str | None:
-    """Say what JSON cannot carry, and where; None if there is nothing. Without recursion, as aliases can make a circle."""
-    stack: list[tuple[Any, str]] = [(document, "$")]
+    """Say what JSON cannot carry, and where; None if there is nothing. Without recursion, as aliases can make a circle.
+
+    What aliases name is looked into once, however often it is named, and counted as often: written out it would be as long.
+    """
+    # How long what was looked into is when it is written out, and what is being looked into.
+    lengths: dict[int, int] = {}
     inside: set[int] = set()
+    stack: list[tuple[Any, str, bool]] = [(document, "$", False)]
     while stack:
-        part, path = stack.pop()
-        if path == "":
-            inside.discard(part)
+        part, path, is_done = stack.pop()
+        if is_done:
+            lengths[id(part)] = sum(_length(each, lengths) for each in _each(part)) + 2
+            inside.discard(id(part))
+            if lengths[id(part)] > _CHARACTERS_MAX:
+                return f"what is at {path} has more than {_CHARACTERS_MAX} characters when its aliases are written out"
         elif isinstance(part, dict | list):
             if id(part) in inside:
                 return f"what is at {path} refers to itself"
+            if id(part) in lengths:
+                continue
             inside.add(id(part))
-            stack.append((id(part), ""))
+            stack.append((part, path, True))
             if isinstance(part, list):
-                stack += [(value, f"{path}[{number}]") for number, value in enumerate(part)]
+                stack += [(value, f"{path}[{number}]", False) for number, value in enumerate(part)]
                 continue
             wrong = next((key for key in part if not isinstance(key, str)), None)
             if wrong is not None or None in part:
                 return f"the name {wrong!r} at {path} is no text"
-            stack += [(value, f"{path}.{key}") for key, value in part.items()]
+            stack += [(value, f"{path}.{key[:100]}", False) for key, value in part.items()]
         elif not isinstance(part, str | int | float | None) or (isinstance(part, float) and not math.isfinite(part)):
             return f"the {type(part).__name__} at {path} has no form in JSON"
+        elif isinstance(part, str) and not _is_text(part):
+            return f"the text at {path} has half of a character in it"
     return None
+
+
+def _each(part: Any) -> Any:
+    return part if isinstance(part, list) else [*part.keys(), *part.values()]
+
+
+def _length(part: Any, lengths: dict[int, int]) -> int:
+    return len(part) + 3 if isinstance(part, str) else lengths.get(id(part), 8)
+
+
+def _is_text(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

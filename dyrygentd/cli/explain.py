@@ -1,14 +1,18 @@
 """`dyrygentctl explain` and `events`: why it is not running, what can be done, and who did what."""
 
+import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import Session, command, main, render, say, say_problems
+from dyrygentd.cli import Session, command, echo_json, main, render, say, say_problems
+from dyrygentd.cli.ends import Ends
 from dyrygentd.cli.names import hinting
+from dyrygentd.cli.times import head, in_column, localized, moment
+from dyrygentd.commands import command_on
 
 if TYPE_CHECKING:
     from dyrygentd import wire
@@ -21,50 +25,78 @@ _EXAMPLES_MAX: Final = 5
 _AUDIT_PAGE: Final = 100
 _FOLLOW_S: Final = 1.0
 
-_NAMING: Final = (("retry", ""), ("release", ""), ("skip", ""), ("rerun", "--from "))
+_OR_ELSE: Final = "; or else "
+_COMMAND: Final = "dyrygentctl "
+_NULL: Final = ("--value", "null")
+#: ``(verb, what stands before the name, and behind it)``.
+_NAMING: Final = (
+    ("retry", "", ""),
+    ("release", "", ""),
+    ("skip", "", ""),
+    ("skip", "", f" {' '.join(_NULL)}"),
+    ("rerun", "--from ", ""),
+)
+#: What is known of a group by the word for it, as the state in which `show` lists it.
+_STATES: Final = {
+    **{state: state for state in ("failed", "cancelled", "blocked", "waiting", "ready", "dispatching", "dispatched", "retrying")},
+    **dict.fromkeys(("gate", "hold", "time", "poll", "pool"), "held"),
+    **dict.fromkeys(("queued", "no-consumer", "reserved", "running", "orphaned", "finished", "unknown"), "dispatched"),
+}
 
 
-@main.command(short_help="Say why it is not running, and what can be done.")
-@click.argument("reference", metavar="REF")
+@main.command(short_help="Say what is wrong, or why it is not running, and what can be done.")
+@click.argument("reference", metavar="[REF]", required=False)
 @click.argument("node", metavar="[NODE]", required=False)
 @command
-def explain(session: Session, reference: str, node: str | None) -> None:
-    """Say why a workflow, or one node of it, is not running, and what can be done: engine, broker, workers, backend are asked.
+def explain(session: Session, reference: str | None, node: str | None) -> None:
+    """Say what is wrong and what waits for a person; with REF why a workflow, or one node of it, is not running.
 
-    The answer comes first, then the nodes that have not succeeded, in groups, with commands to paste.
+    Engine, broker, workers and result backend are asked. The answer comes first, then what can be done, with commands to paste.
+    Without REF it tells what keeps the daemon from its work, gates, held nodes, paused workflows and lost tasks, what is stuck,
+    and what has failed in the last 24 hours; --json gives up to 100 of each kind.
 
     \b
+    Example: dyrygentctl explain
     Example: dyrygentctl explain @latest drain
     """
-    from dyrygentd import wire
+    if reference is None:
+        from dyrygentd.cli.overview import show_overview
 
+        show_overview(session)
+        return
     handle = session.handle(reference)
     with hinting(handle):
         found = handle.explain(node)
     if session.is_json:
-        click.echo(wire.encode(found))
+        echo_json(_with_steps(handle, found))
         return
-    click.echo(click.style(render.visible(found.verdict), bold=True))
-    if node is not None:
-        _show_steps(list(_steps_of_node(handle, found)), indent="")
-    causes = _ids_of_causes(handle, found.standings)
-    has_failed = any(standing.code in ("failed", "cancelled") for standing in found.standings)
+    click.echo(click.style(localized(render.visible(found.verdict)), bold=True))
+    _show_decided(found.decided, indent="")
     offered: set[str] = set()
+    if node is not None:
+        steps = list(_steps_of_node(handle, found))
+        _show_steps(steps, indent="")
+        _show_note(steps, indent="")
+    elif not found.standings or found.next_step != found.standings[0].next_step:
+        # What is about all of it comes before what is about some of its nodes.
+        steps = list(_steps(found.id, "", found.next_step, []))
+        offered.update(steps)
+        _show_steps(steps, indent="")
+    has_failed = any(standing.code in ("failed", "cancelled") for standing in found.standings)
     for standing in found.standings:
         examples = ""
         if standing.count > 1:
-            more = ", …" if standing.count > len(standing.examples[:_EXAMPLES_MAX]) else ""
-            examples = f"\n  {render.inline(', '.join(standing.examples[:_EXAMPLES_MAX]))}{more}"
-        click.echo(f"\n{render.number(standing.count, 'node')}: {render.visible(standing.text)}{examples}")
+            examples = f"\n  {_names(found.id, standing)}"
+        click.echo(f"\n{render.number(standing.count, 'node')}: {localized(render.visible(standing.text))}{examples}")
+        if standing.decided != found.decided:
+            _show_decided(standing.decided, indent="  ")
         # What blocks the others has its commands already.
         if not (standing.code == "blocked" and has_failed):
             # One gate may be all that hundreds of groups wait for: each command is offered once.
-            steps = [step for step in _steps_of_group(found.id, standing, causes) if step not in offered]
+            steps = [step for step in _steps_of_group(found.id, standing) if step not in offered]
             offered.update(steps)
             _show_steps(steps, indent="  ")
-    resume = render.command("resume", found.id)
-    if found.state == "paused" and node is None and resume not in offered:
-        click.echo(f"\nnext: {resume}")
+            _show_note(steps, indent="  ")
     say_problems(found.problems)
 
 
@@ -75,26 +107,26 @@ def explain(session: Session, reference: str, node: str | None) -> None:
 def events(session: Session, reference: str | None, follow: bool) -> None:
     """Show the journal, oldest first: who did what, when and why. Without REF: of all workflows, the newest 100 entries.
 
-    --follow goes on past the end of a workflow, which can be retried, until Ctrl-C.
+    --follow goes on past the end of a workflow, which can be retried, until Ctrl-C, and tells the ends of workflows, too. --json
+    prints a list; without REF or with --follow one object a line. What is empty is left out of it.
 
     \b
     Example: dyrygentctl events @latest
     Example: dyrygentctl events --follow
     """
-    from dyrygentd import wire
 
     if reference is None or follow:
         _audit(session, reference, follow=follow)
         return
     entries = session.handle(reference).journal()
     if session.is_json:
-        click.echo(wire.encode(entries))
+        echo_json(entries)
         return
     if not entries:
         say("nobody has done anything to it")
         return
-    rows = [(render.moment(entry.at), entry.by, entry.verb, render.entry(entry), entry.why) for entry in entries]
-    click.echo(render.table(("WHEN", "WHO", "VERB", "WHAT", "WHY"), rows))
+    rows = [(in_column(entry.at), entry.by, entry.verb, render.entry(entry), entry.why) for entry in entries]
+    click.echo(render.table((head("AT"), "WHO", "VERB", "WHAT", "WHY"), rows))
 
 
 @main.command(short_help="Print all of a workflow as JSON.")
@@ -109,11 +141,9 @@ def export(session: Session, reference: str, is_definition: bool) -> None:
     Example: dyrygentctl export 1a2b | dyrygentctl --socket /run/other.sock import -
     Example: dyrygentctl export 1a2b --definition | dyrygentctl --socket /run/other.sock submit -
     """
-    import json
-
     handle = session.handle(reference)
     if not is_definition:
-        click.echo(handle.export())
+        echo_json(handle.export())
         return
     # A copy is another workflow: it must neither be taken for this one nor share its tasks' ids.
     document = json.loads(handle.definition())
@@ -121,20 +151,20 @@ def export(session: Session, reference: str, is_definition: bool) -> None:
     for node in document["nodes"]:
         node.pop("task_id", None)
         node.pop("adopted", None)
-    click.echo(json.dumps(document, ensure_ascii=False))
+    echo_json(document)
 
 
 def _audit(session: Session, reference: str | None, *, follow: bool) -> None:
     """Show what was done to all workflows, or one, and what is done from now on; a daemon that restarts is waited for."""
-    from dyrygentd import wire
     from dyrygentd.client import forms
     from dyrygentd.errors import DyrygentError
 
     only = None if reference is None else session.handle(reference).id
     client, connection, cursor = session.client(), forms.Reconnection(forms.RECONNECT_S), None
+    ends = Ends(client, only=only)
     while True:
         try:
-            page = client.journal(cursor)
+            page, ended = client.journal(cursor), ends.new() if follow else []
         except DyrygentError as error:
             if not follow:
                 raise
@@ -143,13 +173,13 @@ def _audit(session: Session, reference: str | None, *, follow: bool) -> None:
             continue
         connection.answered()
         cursor = page.next
-        for entry in page.entries:
+        for entry in sorted([*page.entries, *ended], key=lambda entry: entry.at):
             if only not in (None, entry.workflow):
                 continue
             if session.is_json:
-                click.echo(wire.encode(entry))
+                echo_json(entry)
             else:
-                who = f"{render.moment(entry.at)}  {entry.by}"
+                who = f"{moment(entry.at)}  {entry.by}"
                 words = [who, entry.workflow, entry.verb, render.entry(entry), entry.why]
                 click.echo(render.visible("  ".join(word for word in words if word)))
         if not follow:
@@ -163,7 +193,9 @@ def _audit(session: Session, reference: str | None, *, follow: bool) -> None:
 def show_causes(workflow_id: str, causes: "wire.Causes", *, most: int, with_nodes: bool = False) -> None:
     """Show failures by cause, each with the command that retries it."""
     shown = causes.causes[:most]
-    click.echo(f"{render.number(causes.failures, 'failure')}, {render.number(len(causes.causes), 'cause')}")
+    lost = f"{render.number(causes.lost, 'lost task')}, " if causes.lost else ""
+    failures = "" if lost and not causes.failures else f"{render.number(causes.failures, 'failure')}, "
+    click.echo(f"{failures}{lost}{render.number(len(causes.causes), 'cause')}")
     for cause in shown:
         example = render.inline(cause.example or cause.cause)
         click.echo(f"\n  {cause.number}  {cause.id}  {render.number(cause.count, 'node')}: {example}")
@@ -171,9 +203,15 @@ def show_causes(workflow_id: str, causes: "wire.Causes", *, most: int, with_node
             more = f", … ({cause.count - len(cause.nodes):,} more)" if cause.count > len(cause.nodes) else ""
             click.echo(f"     cause: {render.inline(cause.cause)}")
             click.echo(f"     nodes: {render.inline(', '.join(cause.nodes))}{more}")
-        click.echo(f"     next: {_retry_cause(workflow_id, cause.id)}")
+        _show_steps(_steps_of_cause(workflow_id, cause), indent="     ")
     if len(causes.causes) > len(shown):
         say(f"and {len(causes.causes) - len(shown)} more: `{render.shell('dyrygentctl', 'show', workflow_id, '--causes')}`")
+
+
+def _show_decided(entry: "wire.JournalView | None", *, indent: str) -> None:
+    """Show who brought it about, when and why."""
+    if entry is not None:
+        click.echo(f"{indent}{last_entry([entry], entry.verb)}")
 
 
 def last_entry(entries: "Sequence[wire.JournalView]", verb: str, node: str | None = None) -> str:
@@ -184,24 +222,50 @@ def last_entry(entries: "Sequence[wire.JournalView]", verb: str, node: str | Non
     last = fitting[-1]
     ago = render.duration(max(0.0, time.time() - last.at))
     why = f": {last.why}" if last.why else ""
-    return render.visible(f"by {last.by} at {render.moment(last.at)}, {ago} ago{why}")
+    return render.visible(f"by {last.by} at {moment(last.at)}, {ago} ago{why}")
 
 
-def _retry_cause(workflow_id: str, cause_id: str) -> str:
+def _steps_of_cause(workflow_id: str, cause: "wire.CauseView") -> list[str]:
+    """Return what can be done about all of a cause; first what is of use where another attempt would end in the same way."""
+    from dyrygentd.core.lost_causes import ENDED_SILENTLY
+    from dyrygentd.core.without_value import is_without_value
+
     # Not by its number: once one cause is retried, the others move up, and the next command would mean another one.
-    return render.command("retry", workflow_id, flags=["--cause", cause_id])
+    flags = ["--cause", cause.id]
+    retry, skip = (render.command(verb, workflow_id, flags=flags) for verb in ("retry", "skip"))
+    if is_without_value(cause.example):
+        return [render.command("skip", workflow_id, flags=[*flags, *_NULL]), retry]
+    return [skip, retry] if ENDED_SILENTLY in cause.cause else [retry, skip]
 
 
-def _ids_of_causes(handle: "Handle", standings: "Sequence[wire.StandingView]") -> dict[str, str]:
-    """Return ``{node: id of its cause}`` for the nodes that stand for groups of failures."""
-    if not any(standing.code == "failed" and standing.count > 1 for standing in standings):
-        return {}
-    return {name: cause.id for cause in handle.causes().causes for name in cause.nodes[:1]}
+def _names(workflow_id: str, standing: "wire.StandingView") -> str:
+    """Name the first few of a group, how many more there are, and what lists all of them."""
+    shown = standing.examples[:_EXAMPLES_MAX]
+    names, more = render.inline(", ".join(shown)), standing.count - len(shown)
+    if not more:
+        return names
+    # What is lost may be in flight still, or held for a person.
+    state = ("held" if standing.cause else "dispatched") if standing.code == "lost" else _STATES.get(standing.code, "")
+    where = f" ({render.shell('dyrygentctl', 'show', workflow_id, '--state', state)})" if state else ""
+    return f"{names} and {more:,} more{where}"
 
 
-def _steps_of_group(workflow_id: str, standing: "wire.StandingView", causes: dict[str, str]) -> Iterator[str]:
-    if standing.code == "failed" and standing.node in causes:
-        yield _retry_cause(workflow_id, causes[standing.node])
+def _with_steps(handle: "Handle", found: "wire.Explanation") -> "dict[str, Any]":
+    """Return an explanation as plain data, with what the text prints as next steps: commands to paste, or words."""
+    from dyrygentd import wire
+
+    document: dict[str, Any] = json.loads(wire.encode(found))
+    own = _steps_of_node(handle, found) if found.node is not None else _steps(found.id, "", found.next_step, [])
+    document["next_steps"] = list(own)
+    for shown, standing in zip(document.get("standings", []), found.standings, strict=True):
+        shown["next_steps"] = list(_steps_of_group(found.id, standing))
+    return document
+
+
+def _steps_of_group(workflow_id: str, standing: "wire.StandingView") -> Iterator[str]:
+    is_named = standing.code == "cancelled" and standing.count <= len(standing.examples)
+    if standing.cause and standing.code in ("failed", "lost", "cancelled") and not is_named:
+        yield from _steps(workflow_id, standing.node, standing.next_step, [], ["--cause", standing.cause])
         return
     # The names of a small group are known, and one command serves them all.
     are_known = 1 < standing.count <= len(standing.examples) and standing.code != "running"
@@ -221,23 +285,27 @@ def _steps_of_node(handle: "Handle", found: "wire.Explanation") -> Iterator[str]
         yield render.command("release", found.id, [name])
 
 
-def _steps(workflow_id: str, node: str, words: str, names: Sequence[str]) -> Iterator[str]:
+def _steps(workflow_id: str, node: str, words: str, names: Sequence[str], flags: Sequence[str] = ()) -> Iterator[str]:
     """Return commands for what the daemon advises, or its words if they are more than that.
 
     Args:
         node: The node that its words are about.
-        names: The nodes that are meant instead of it.
+        names, flags: The nodes that are meant instead of it, or what means them.
     """
-    said = f"`dyrygentctl retry {workflow_id} {node} --force`"
+    said = f"`{command_on('retry', workflow_id, [node], force=True)}`"
     if said in words:
         # Forcing has its price and its conditions: the words around the command have to be read.
-        yield words.replace(said, f"`{render.command('retry', workflow_id, names, flags=['--force'])}`")
+        words = words.replace(said, f"`{render.command('retry', workflow_id, names, flags=['--force'])}`")
+        skip = f"`{command_on('skip', workflow_id, [node])}`"
+        yield words.replace(skip, f"`{render.command('skip', workflow_id, names)}`")
         return
     # Any text may be a name, so the known one is looked for first, and others are only taken out of words without it.
-    own = sorted((words.find(f"`{verb} {flag}{node}`"), verb) for verb, flag in _NAMING)
-    found = [verb for at, verb in own if at >= 0]
+    own = sorted((words.find(f"`{verb} {before}{node}{after}`"), verb, after) for verb, before, after in _NAMING)
+    found = [(verb, after.split()) for at, verb, after in own if at >= 0]
     if found:
-        yield from (render.command(verb, workflow_id, names) for verb in found)
+        yield from _first_of_all(words)
+        yield from (render.command(verb, workflow_id, names, flags=[*flags, *after]) for verb, after in found)
+        yield from _last_of_all(words)
         return
     others = [] if "`" in node else _VERB.findall(words)
     if words and not others:
@@ -246,6 +314,32 @@ def _steps(workflow_id: str, node: str, words: str, names: Sequence[str]) -> Ite
         yield render.command(verb, workflow_id, [rest.removeprefix("--from ")] if rest else [])
 
 
+def _first_of_all(words: str) -> Iterator[str]:
+    """Return what has to be done before the commands, which would end in the same way again without it."""
+    first, then, _ = words.partition("; then `")
+    if then:
+        yield first
+
+
+def _last_of_all(words: str) -> Iterator[str]:
+    """Return what can be done instead of all commands."""
+    last = words.partition(_OR_ELSE)[2]
+    if last:
+        yield last
+
+
+def _show_note(steps: Sequence[str], *, indent: str) -> None:
+    """Say what a command means that hands on a value."""
+    if any(step.startswith(f"{_COMMAND}skip ") and " ".join(_NULL) in step for step in steps):
+        click.echo(
+            f"{indent}(null takes the place of what was returned then: if what comes after needs a value, give that instead)"
+        )
+
+
 def _show_steps(steps: Sequence[str], *, indent: str) -> None:
-    for number, step in enumerate(steps):
-        click.echo(f"{indent}{'  or' if number else 'next'}: {render.visible(step)}")
+    before = ""
+    for step in steps:
+        # What is told in words first is to be done before the command, and not instead of it.
+        label = "next" if not before else "then" if not before.startswith(_COMMAND) and step.startswith(_COMMAND) else "  or"
+        click.echo(f"{indent}{label}: {render.visible(step)}")
+        before = step

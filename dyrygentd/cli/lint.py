@@ -7,83 +7,84 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import FAILED, USAGE, Session, command, fail, main, say
-from dyrygentd.cli.target import last_line, read
-from dyrygentd.errors import ConfigurationError
+from dyrygentd.cli import FAILED, Session, apps, command, echo_json, main, pairs, say
+from dyrygentd.cli.target import read
 
 if TYPE_CHECKING:
     from dyrygentd.lint import Finding
 
+#: Workers that are named.
+_WORKERS_MAX: Final = 10
+#: Tasks that are nobody's own.
+_OF_OTHERS: Final = ("celery.", "dyrygentd.")
 _COLOURS: Final = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
 @main.command(short_help="Report what a canvas does that may not be meant.")
 @click.argument("target")
 @click.option("--app", "app_name", metavar="MODULE:APP", help="The Celery app: its tasks' arguments and options are checked.")
+@click.option(
+    "-p",
+    "--parameter",
+    "arguments",
+    metavar="K=V",
+    multiple=True,
+    callback=pairs,
+    help="Argument of a function (JSON or text), or value of a definition's parameter; may be repeated.",
+)
 @click.option("--workers", "is_asking", is_flag=True, help="Ask running workers for their tasks and queues (needs --app).")
 @click.option("--strict", "is_strict", is_flag=True, help="Exit 1 on warnings too.")
 @command
-def lint(session: Session, target: str, app_name: str | None, is_asking: bool, is_strict: bool) -> None:
+def lint(
+    session: Session, target: str, app_name: str | None, arguments: dict[str, str], is_asking: bool, is_strict: bool
+) -> None:
     """Report on TARGET (as in `submit`) without running it; the daemon is not needed.
+
+    A function is called with what -p says, so that CI can look at canvases that are built from arguments.
 
     Tells what cannot be published, where arguments do not fit, and where Celery itself would run a canvas in another way. Exit
     status: 0 fine, 1 errors were found.
     """
-    from dyrygentd import wire
     from dyrygentd.lint import lint as findings_of
 
     if is_asking and app_name is None:
         raise click.UsageError("--workers asks over the broker of an app: give --app too")
-    app = _loaded(app_name) if app_name else None
-    what = read(target)
+    app = apps.loaded(app_name) if app_name else None
+    what = read(target, arguments)
     workers = _asked(app) if is_asking else None
     findings = findings_of(
         what,
         app=app,
-        known_tasks=None if workers is None else workers.tasks,
-        known_queues=None if workers is None else workers.queues,
+        fleet=workers,
+        # Nothing else imports it: it is there if the app has it.
+        imports_companion="dyrygentd.worker" in sys.modules,
     )
     if session.is_json:
-        click.echo(wire.encode(findings))
+        echo_json(findings)
     else:
         for finding in findings:
             click.echo(_block(finding) + "\n")
+    if app is None:
+        say("without --app nothing was compared with task classes, routes and settings")
     counts = Counter(finding.severity for finding in findings)
     say(_summary(counts))
     if counts["error"] or (is_strict and counts["warning"]):
         sys.exit(FAILED)
 
 
-def _loaded(name: str) -> Any:
-    """Import the app and its tasks."""
-    from dyrygentd.transport.app import import_app
-    from dyrygentd.transport.workers import load_tasks
-
-    try:
-        app = import_app(name)
-    except ConfigurationError as error:
-        fail(str(error), next_step=error.next_step, status=USAGE)
-    try:
-        load_tasks(app)
-    except Exception as error:
-        # Whatever the user's modules raise on import ends here, and is the user's to read.
-        fail(
-            f"the tasks of '{name}' cannot be imported: {last_line(error)}",
-            next_step=f"try `celery -A {name} report` in the same directory and environment",
-            status=USAGE,
-        )
-    return app
-
-
 def _asked(app: Any) -> Any:
     """Return what the workers have, or None if none answered."""
-    from dyrygentd.transport.workers import ask_workers
-
-    workers = ask_workers(app)
-    if not workers.names:
+    workers = apps.asked(app)
+    if not workers.workers:
         say("warning: no worker answered: tasks and queues were not looked up")
+        if workers.silent_count:
+            say(f"{workers.silent_count} got the question; those that refuse JSON (`accept_content`) do not answer")
         return None
-    say(f"{len(workers.names)} answered: {len(workers.tasks)} tasks, queues {', '.join(sorted(workers.queues))}")
+    for worker in workers.workers[:_WORKERS_MAX]:
+        own = sum(not task.startswith(_OF_OTHERS) for task in worker.tasks)
+        say(f"{worker.name} answered: {own} {'task' if own == 1 else 'tasks'}, queues {', '.join(sorted(worker.queues)) or '?'}")
+    if len(workers.workers) > _WORKERS_MAX:
+        say(f"and {len(workers.workers) - _WORKERS_MAX} more")
     return workers
 
 

@@ -1,21 +1,25 @@
 """Help with names of nodes that are not quite right."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
 
 from dyrygentd.cli import fail
 from dyrygentd.errors import DyrygentError, RemoteError
 
 if TYPE_CHECKING:
-    from dyrygentd.client.sync import Handle
+    from dyrygentd.client.sync import Client, Handle
 
 _LOOKED_AT_MAX: Final = 20_000
 """Names that are compared: a second's work."""
 
 _PAGE: Final = 1000
 _NAMED_MAX: Final = 3
+_MATCHES_MAX: Final = 5
 
 
 def node_hint(handle: "Handle", error: RemoteError) -> str:
@@ -40,7 +44,24 @@ def hinting(handle: "Handle") -> Iterator[None]:
     except RemoteError as error:
         if error.code != "node-not-found":
             raise
-        fail(str(error), next_step=node_hint(handle, error))
+        fail(str(error), next_step=node_hint(handle, error), error=error)
+
+
+def refuse_ambiguous(client: "Client", error: RemoteError) -> NoReturn:
+    """Exit with the workflows that a reference fits: their states and ages tell which one is meant."""
+    from dyrygentd.cli import render
+
+    facts = error.document.get("facts")
+    matches = facts.get("matches") if isinstance(facts, dict) else None
+    try:
+        views = [client.get(str(each)) for each in (matches if isinstance(matches, list) else [])[:_MATCHES_MAX]]
+    except DyrygentError:
+        views = []  # One of them was deleted meanwhile.
+    rows = [(view.id, view.name, view.state, f"{render.duration(time.time() - view.created_at)} old") for view in views]
+    table = "".join(f"\n  {line}" for line in render.table(("ID", "NAME", "STATE", "AGE"), rows).splitlines()) if rows else ""
+    unfinished = [view.id for view in views if not view.is_finished]
+    step = f"{unfinished[0]} is the only one of them that has not finished" if len(unfinished) == 1 else error.next_step
+    fail(f"{error}{table and ':'}{click.unstyle(table)}", next_step=step, error=error)
 
 
 def similar(wanted: str, names: list[str]) -> list[str]:

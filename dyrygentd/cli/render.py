@@ -4,9 +4,12 @@ import pwd
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
+
+from dyrygentd.cli.times import head, in_column, moment
+from dyrygentd.core.words import counted, span
 
 if TYPE_CHECKING:
     from dyrygentd import wire
@@ -39,7 +42,17 @@ _ORDER: Final = (
 )
 """Order in which counts are shown: what is behind, what is under way, what is ahead, what went wrong."""
 
+number: Final = counted
+
 _NAMED_MAX: Final = 5
+
+_WAITS: Final = {"lost": "{count} lost", "gate": "{count} gate{wait} for release", "operator": "{count} held"}
+
+_DONE_MIN: Final = 3
+"""Ends from which on a guess is made of how long the rest takes."""
+
+_GOOD: Final = ("succeeded", "skipped")
+"""What dependents go on after."""
 
 _ENDED: Final = ("succeeded", "skipped", "failed", "cancelled")
 """What has come to its end. Blocked is not among them: such a node never ran."""
@@ -80,11 +93,6 @@ def command(verb: str, workflow_id: str, nodes: Sequence[str] = (), *, flags: Se
     return shell("dyrygentctl", verb, workflow_id, *flags, *first, *nodes)
 
 
-def number(count: int, word: str) -> str:
-    """Return ``1 node`` or ``3,812 nodes``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return an aligned table. A column with a state is coloured; nothing is ever cut."""
     cells = [[inline(cell) for cell in row] for row in rows]
@@ -100,38 +108,49 @@ def state(word: str) -> str:
     return click.style(word, fg=colour) if colour else word
 
 
-def moment(at: float | None) -> str:
-    """Return a time of the past in local time, as short as today permits."""
-    if at is None:
-        return ""
-    try:
-        then, now = time.localtime(at), time.localtime()
-    except (OverflowError, OSError):
-        return "the end of time"  # A countdown may be any number.
-    return time.strftime("%H:%M:%S" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
-
-
 def duration(seconds: float) -> str:
     """Return a span of time in its two largest units."""
-    if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    for unit, size, smaller, smaller_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // smaller_size} {smaller}"
-    return f"{whole} s"
+    return span(seconds, is_fine=True)
 
 
 def counts(numbers: Mapping[str, int]) -> str:
     """Return ``succeeded 3, failed 1``, without what there is none of."""
     known = [word for word in _ORDER if numbers.get(word)]
     others = [word for word in numbers if word not in _ORDER and numbers[word]]
-    return ", ".join(f"{state(word)} {numbers[word]}" for word in [*known, *others])
+    return ", ".join(f"{state(word)} {numbers[word]:,}" for word in [*known, *others])
 
 
 def ended(view: "wire.WorkflowView") -> int:
     """Return how many tasks have come to their end."""
     return sum(view.counts.get(word, 0) for word in _ENDED)
+
+
+def progress(view: "wire.WorkflowView") -> str:
+    """Return how many tasks have done what was asked of them, and of how many: ``6,516/10,000``."""
+    return f"{sum(view.counts.get(word, 0) for word in _GOOD):,}/{view.tasks:,}"
+
+
+def note(view: "wire.WorkflowView") -> str:
+    """Return what is to be known of a workflow at a glance: what went wrong, what waits for a person, how long it may take."""
+    bad = [f"{view.counts[word]:,} {word}" for word in ("failed", "cancelled", "blocked") if view.counts.get(word)]
+    left = left_s(view)
+    return ", ".join([*bad, *waits(view.waits_for_person), *([] if left is None else [f"about {duration(left)} left"])])
+
+
+def waits(for_person: Mapping[str, int]) -> list[str]:
+    """Return what waits for a person, in words: ``1 gate waits``, ``2 lost``."""
+    return [
+        _WAITS[word].format(count=f"{count:,}", wait=" waits" if count == 1 else "s wait") for word, count in for_person.items()
+    ]
+
+
+def left_s(view: "wire.WorkflowView", *, now: float | None = None) -> float | None:
+    """Return for how many seconds a workflow may still run, if it goes on as it has; None if nobody can tell."""
+    now, done = time.time() if now is None else now, ended(view)
+    elapsed_s = now - max(view.created_at, view.start_at or 0.0)
+    if view.state != "running" or view.waits_for_person or done < _DONE_MIN or elapsed_s <= 0:
+        return None
+    return elapsed_s / done * max(0, view.tasks - done - view.counts.get("blocked", 0))
 
 
 def took(view: "wire.WorkflowView") -> str:
@@ -142,7 +161,7 @@ def took(view: "wire.WorkflowView") -> str:
 def summary(view: "wire.WorkflowView") -> str:
     """Return one line that says how a workflow stands."""
     share = 100 * ended(view) // view.tasks if view.tasks else 100
-    return f"{view.state} {ended(view)}/{view.tasks} {share}% ({click.unstyle(counts(view.counts))}) {took(view)}"
+    return f"{view.state} {ended(view):,}/{view.tasks:,} {share}% ({click.unstyle(counts(view.counts))}) {took(view)}"
 
 
 def fields(pairs: Mapping[str, object]) -> str:
@@ -160,17 +179,25 @@ def node_rows(nodes: "Iterable[wire.NodeView]") -> str:
             node.state,
             node.task or f"({node.kind})",
             node.attempt or "",
-            moment(node.finished_at or node.dispatched_at),
+            in_column(node.finished_at or node.dispatched_at),
+            _node_took(node),
             reason(node),
         )
         for node in nodes
     ]
-    return table(("NODE", "STATE", "TASK", "ATTEMPT", "AT", "WHY"), rows)
+    return table(("NODE", "STATE", "TASK", "ATTEMPT", head("AT"), "TOOK", "WHY"), rows)
+
+
+def _node_took(node: "wire.NodeView") -> str:
+    """Return how long the last attempt of a node took, from when it was sent."""
+    if not node.dispatched_at or not node.finished_at:
+        return ""
+    return duration(max(0.0, node.finished_at - node.dispatched_at))
 
 
 def reason(node: "wire.NodeView") -> str:
     """Return why a node is in its state."""
-    late = f"; its task ended as {node.late} later" if node.late else ""
+    late = f"; its task ended as {node.late} later" if node.late else "; its task may still run" if node.may_run_on else ""
     return f"{_reason(node)}{late}".removeprefix("; ")
 
 
@@ -196,7 +223,8 @@ def _reason(node: "wire.NodeView") -> str:
 def held_by(node: "wire.NodeView") -> str:
     """Return what holds a node, and until when; empty if nothing does."""
     until = f" until {moment(node.held_until)}" if node.held_until else ""
-    match node.hold:
+    # A newer daemon may have more words.
+    match cast("str | None", node.hold):
         case None:
             return ""
         case "gate":
@@ -211,8 +239,10 @@ def held_by(node: "wire.NodeView") -> str:
             return f"asks again at {moment(node.held_until)}"
         case "retry":
             return f"next attempt at {moment(node.held_until)}"
+        case "time":
+            return f"held{until}"
         case reason:
-            return f"held{until}" if reason == "time" else f"held ({reason}){until}"
+            return f"held ({reason}){until}"
 
 
 def entry(done: "wire.JournalView") -> str:
@@ -223,41 +253,6 @@ def entry(done: "wire.JournalView") -> str:
 def _changed(done: "wire.JournalView") -> str:
     names = done.nodes[:_NAMED_MAX]
     return f"{number(done.count, 'node')}: {', '.join(names)}{', …' if done.count > len(names) else ''}"
-
-
-class LiveProgress:
-    """A progress bar with counts, rate and time left that follows views; a context manager."""
-
-    def __init__(self, view: "wire.WorkflowView") -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[counts]}", markup=False),
-            console=Console(stderr=True),
-        )
-        self._task = self._bar.add_task(inline(view.name), total=view.tasks, completed=ended(view), rate="", counts="")
-
-    def __enter__(self) -> "LiveProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, view: "wire.WorkflowView") -> None:
-        """Move to a view."""
-        speed = next((task.speed for task in self._bar.tasks if task.id == self._task), None)
-        details: dict[str, Any] = {"rate": f"{speed:.1f}/s" if speed else "", "counts": click.unstyle(counts(view.counts))}
-        # Running is what everybody expects; any other state explains why the bar stands still.
-        state = "" if view.state == "running" else f" ({view.state})"
-        self._bar.update(self._task, completed=ended(view), description=f"{inline(view.name)}{state}", **details)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], *, style: Any) -> str:

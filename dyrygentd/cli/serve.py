@@ -1,10 +1,12 @@
-"""`dyrygentd`: serve (also without a command), demo, check-config, install-units.
+"""`dyrygentd`: serve (also without a command), broker, demo, check-config, install-units.
 
-The settings are imported only by the commands that have them: they bring along the scheduler and the HTTP side, for which
-`--version`, `--help` and the demo should not wait.
+The settings are imported only by the commands that have them: they bring along the scheduler, for which `--version`, `--help` and
+the demo should not wait.
 """
 
-from collections.abc import Iterator, Mapping
+import os
+import sys
+from collections.abc import Mapping
 from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import Any
 
 import click
 
-from dyrygentd import __version__
-from dyrygentd.cli import Commands, care
+from dyrygentd import __version__, versions
+from dyrygentd.cli import FAILED, USAGE, Commands, care, check, fail, say, status_of
 from dyrygentd.cli.demo import demo
 from dyrygentd.cli.units import install_units
+from dyrygentd.errors import ConfigurationError, DyrygentError, NotThereYet
 
 
 class _Configured(click.Command):
@@ -56,11 +59,11 @@ def _shown_default(default: Any) -> str:
     return "" if default in (None, MISSING) else f" [default: {default}]"
 
 
-def _loaded(flags: Mapping[str, Any]) -> Any:
+def _loaded(flags: Mapping[str, Any], **where: Any) -> Any:
     from dyrygentd.daemon import config
 
     given = {name: value for name, value in flags.items() if value is not None}
-    return config.load(given.pop("config", None), given)
+    return config.load(given.pop("config", None), given, **where)
 
 
 class _ServeByDefault(Commands):
@@ -79,57 +82,87 @@ class _ServeByDefault(Commands):
     epilog="Each setting is also a key of the TOML file and a variable: --in-flight-max, in_flight_max, DYRYGENTD_IN_FLIGHT_MAX.",
 )
 @click.version_option(__version__, prog_name="dyrygentd")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Run workflows of thousands of tasks on existing Celery workers. Without a command: serve."""
+    # Before the command's own flags are made, for which much is imported that may be too old to be.
+    if context.invoked_subcommand in ("check-config", "demo"):
+        versions.refuse_older()
+
+
+class _Serve(_Configured):
+    """Flags that are wrong are told to the clients, too, for whom systemd has started it."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            from dyrygentd.daemon import fatal
+            from dyrygentd.daemon.waiting import Waiting
+
+            refused = ConfigurationError(error.format_message(), next_step="look at `ExecStart=` of its unit")
+            with Waiting() as waiting:
+                waiting.answer(str(refused), next_step=refused.next_step)
+            if fatal.tell(refused, fatal.format_of({}, os.environ, None)):
+                sys.exit(USAGE)
+            raise
+
+
+@main.command(cls=_Serve)
+def serve(**flags: Any) -> None:
+    """Serve until SIGTERM or Ctrl-C. SIGHUP reads the configuration again."""
+    from dyrygentd.daemon import config, fatal
+    from dyrygentd.daemon.waiting import Waiting
+
+    form = fatal.format_of(flags, os.environ, flags.get("config") or config.default_file(os.environ))
+    try:
+        with Waiting() as waiting:
+            versions.refuse_older()
+            loaded = _loaded(flags)
+            from dyrygentd.daemon.run import run
+
+            try:
+                run(loaded.configuration, lambda: _loaded(flags).configuration, on_ready=waiting.let_go)
+            except NotThereYet as error:
+                if error.setting:
+                    error.next_step = f"{error.next_step}, or change {loaded.place_of(error.setting)}"
+                raise
+    except Exception as error:
+        is_told = fatal.tell(error, form)
+        if isinstance(error, NotThereYet):
+            # It may pass, and the service is to be started again then; a wrong configuration has another status.
+            sys.exit(FAILED) if is_told else fail(str(error), next_step=error.next_step, status=FAILED)
+        if not is_told:
+            raise
+        sys.exit(status_of(error) if isinstance(error, DyrygentError) else FAILED)
 
 
 @main.command(cls=_Configured)
-def serve(**flags: Any) -> None:
-    """Serve until SIGTERM or Ctrl-C. SIGHUP reads the configuration again."""
-    configuration = _loaded(flags).configuration
-    from dyrygentd.daemon.run import run
+def broker(**flags: Any) -> None:
+    """Keep the broker of a daemon that has none configured, until SIGTERM or Ctrl-C.
 
-    run(configuration, lambda: _loaded(flags).configuration)
-
-
-@main.command("check-config", cls=_Configured)
-@click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-@click.option("--online", "is_online", is_flag=True, help="Also try the app, broker, result backend, database and socket.")
-def check_config(is_json: bool, is_online: bool, **flags: Any) -> None:
-    """Print the effective configuration and where each value comes from; secrets are masked.
-
-    With --online the exit status is 1 if something of it cannot be used.
+    A Redis-compatible server on a Unix socket beside the database. The daemon starts one by itself, which ends with it; this one
+    stays when the daemon is restarted or killed, so that tasks go on. Where a broker or an app is configured it ends at once.
     """
-    loaded = _loaded(flags)
-    tried: list[Any] = []
-    if is_json:
-        from dyrygentd import wire
+    configuration = _loaded(flags).configuration
+    from dyrygentd.daemon.broker import run, why_not
 
-        rows: dict[str, Any] = {each.name: {"value": each.shown, "origin": each.origin} for each in loaded.origins}
-        if is_online:
-            tried = [*_tried(loaded.configuration)]
-            rows["online"] = [each._asdict() for each in tried]
-        click.echo(wire.encode(rows).decode())
+    reason = why_not(configuration)
+    if reason:
+        say(reason)
     else:
-        width = max(len(origin.name) for origin in loaded.origins)
-        for origin in loaded.origins:
-            click.echo(f"{origin.name:<{width}} = {origin.shown}  # {origin.origin}")
-        for each in _tried(loaded.configuration) if is_online else ():
-            tried.append(each)
-            sign = click.style("ok", fg="green") if each.is_well else click.style("FAILED", fg="red")
-            click.echo(f"{each.what}: {sign}: {each.words}", err=True)
-    if not all(each.is_well for each in tried):
-        raise SystemExit(1)
+        run(configuration)
 
 
-def _tried(configuration: Any) -> Iterator[Any]:
-    from dyrygentd.daemon.check import check
-
-    return check(configuration)
+def _parsed(arguments: list[str]) -> dict[str, Any]:
+    """Read arguments of `serve` as flags."""
+    with serve.make_context("serve", arguments) as context:
+        return {name: value for name, value in context.params.items() if value is not None}
 
 
 for each in care.commands(_Configured, lambda flags: _loaded(flags).configuration):
     main.add_command(each)
+main.add_command(check.command(_Configured, _loaded, _parsed))
 main.add_command(demo)
 main.add_command(install_units)
 

@@ -1,80 +1,161 @@
 """`dyrygentctl list`, `show` and `stats`: look without touching."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyrygentd.cli import Session, command, main, pairs, render, say, say_problems
+from dyrygentd.cli import Session, command, echo_json, main, pairs, render, say, say_health
 from dyrygentd.cli.explain import last_entry, show_causes
 from dyrygentd.cli.names import hinting
+from dyrygentd.cli.times import Moment, head, in_column, moment
 from dyrygentd.cli.verbs import states_of
+from dyrygentd.core.states import NodeState
 
 if TYPE_CHECKING:
     from dyrygentd import wire
     from dyrygentd.client.sync import Handle
 
 _NODES_SHOWN = 10
-_BLOCKED_SHOWN = 5
+_FAILED_SHOWN = 5
+_BLOCKED_SHOWN = 2
 _FAILED_IN_JSON = 20
-_CAUSES_SHOWN = 5
+_CAUSES_SHOWN = 3
 _ALL = 1_000_000
 _UNDER_WAY = ("held", "retrying", "dispatching", "dispatched")
+_LOOKED_AT_MAX = 2_000
+"""Nodes that are looked through for those to show: as many as are in flight at most by default."""
+_PAGE = 1_000
+_CREATED = 4
+"""The column that says least when there is no room."""
+
+
+def node_states(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Read states of nodes, repeated or separated by commas."""
+    known = [state.word for state in NodeState]
+    words = tuple(word for text in values for word in text.split(",") if word)
+    for word in words:
+        if word not in known:
+            raise click.BadParameter(f"'{word}' is no state of a node, these are: {', '.join(known)}")
+    return words
 
 
 @main.command("list")
 @click.option("--state", "states", multiple=True, metavar="STATE", callback=states_of, help="Only these states; may be repeated.")
 @click.option("--name", help="Only workflows with this name.")
 @click.option("--label", "labels", metavar="K=V", multiple=True, callback=pairs, help="Only with this label; may be repeated.")
+@click.option("--since", type=Moment(), metavar="WHEN", help="Only those created since then: 2h (ago), 14:30, 2026-11-28.")
+@click.option("--until", type=Moment(), metavar="WHEN", help="Only those created until then.")
+@click.option("--parent-task", metavar="ID", help="Only those that the Celery task of this id has submitted.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show so many.")
 @click.option("--all", "is_all", is_flag=True, help="Show all of them.")
 @command
 def list_workflows(
-    session: Session, states: tuple[str, ...], name: str | None, labels: dict[str, str], limit: int, is_all: bool
+    session: Session,
+    states: tuple[str, ...],
+    name: str | None,
+    labels: dict[str, str],
+    since: float | None,
+    until: float | None,
+    parent_task: str | None,
+    limit: int,
+    is_all: bool,
 ) -> None:
-    """List workflows, newest first.
+    """List workflows, newest first. TASKS counts those that succeeded or were skipped; NOTE has the others that ended.
+
+    WHEN is an age (90s, 5m, 2h, 3d), a time of today (14:30), today, yesterday, a day (2026-11-28, its beginning), or a day and
+    time ('2026-11-28 14:30', 2026-11-28T14:30Z). Without a zone it is local time.
 
     \b
     Example: dyrygentctl list --state running,paused --label cluster=gra1
+    Example: dyrygentctl list --state failed --since yesterday --until today
     """
-    from dyrygentd import wire
 
     # One more than wanted, to tell whether there are more.
     wanted = None if is_all else limit + 1
-    views = session.client().list(states=states, name=name, labels=labels, limit=wanted)
+    if since is not None and until is not None and since > until:
+        raise click.UsageError("--since is later than --until: nothing can be in between")
+    client = session.client()
+    views = client.list(states=states, name=name, labels=labels, limit=wanted, since=since, until=until, parent_task=parent_task)
     shown = views if is_all else views[:limit]
     if session.is_json:
-        click.echo(wire.encode(shown))
+        echo_json(shown)
         return
+    say_health(client.health())
     if shown:
-        rows = [
-            (
-                view.id,
-                view.name,
-                view.state,
-                f"{render.ended(view)}/{view.tasks}",
-                render.moment(view.created_at),
-                f"starts {render.moment(view.start_at)}" if view.state == "scheduled" else render.took(view),
-            )
-            for view in shown
-        ]
-        click.echo(render.table(("ID", "NAME", "STATE", "TASKS", "CREATED", "TOOK"), rows))
+        click.echo(_workflow_rows(shown))
     else:
         say("no workflows")
     if len(views) > len(shown):
         say(f"there are more: --limit {limit * 5}, or --all")
 
 
+def _workflow_rows(views: "Sequence[wire.WorkflowView]") -> str:
+    rows = [
+        (
+            view.id,
+            view.name,
+            view.state,
+            render.progress(view),
+            in_column(view.created_at),
+            f"starts {moment(view.start_at)}" if view.state == "scheduled" else render.took(view),
+            render.note(view),
+        )
+        for view in views
+    ]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ALL
+    return fitted(("ID", "NAME", "STATE", "TASKS", head("CREATED"), "TOOK", "NOTE"), rows, width=width)
+
+
+def fitted(heads: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> str:
+    """Return a table of workflows that a terminal does not wrap, if that can be: notes go below, and then CREATED goes."""
+    # Most have nothing to note, and the screen is narrow.
+    columns = list(range(len(heads) - (not any(row[-1] for row in rows))))
+    notes = [""] * len(rows)
+    text = _columns(heads, rows, columns)
+    if _width(text) > width and len(columns) == len(heads):
+        columns.pop()
+        notes = [f"\n    {row[-1]}" if row[-1] else "" for row in rows]
+        text = _columns(heads, rows, columns)
+    if _width(text) > width:
+        columns.remove(_CREATED)
+        text = _columns(heads, rows, columns)
+    first, *lines = text.splitlines()
+    return "\n".join([first, *(f"{line}{note}" for line, note in zip(lines, notes, strict=True))])
+
+
+def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
+    return render.table([heads[each] for each in columns], [[row[each] for each in columns] for row in rows])
+
+
+def _width(text: str) -> int:
+    return max(len(click.unstyle(line)) for line in text.splitlines())
+
+
 @main.command()
 @click.argument("reference", metavar="REF")
 @click.option("--nodes", "is_all", is_flag=True, help="Show all nodes.")
-@click.option("--state", "states", multiple=True, metavar="STATE", help="Show the nodes in this state; may be repeated.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="STATE",
+    callback=node_states,
+    help="Show the nodes in this state; may be repeated.",
+)
 @click.option("--node", "name", metavar="NAME", help="Show one node.")
 @click.option("--causes", "is_causes", is_flag=True, help="Show all failures by cause.")
 @command
 def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...], name: str | None, is_causes: bool) -> None:
     """Show a workflow: how it stands, what went wrong, and how to go on.
+
+    --json prints one object: `workflow`, `nodes` (those that were asked for, else up to 20 that failed), `causes` of failures,
+    `problems` and `notices` of the daemon.
 
     \b
     Example: dyrygentctl show @latest --state failed,held
@@ -87,12 +168,15 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
     if name is not None:
         with hinting(handle):
             node = handle.node(name)
-        click.echo(wire.encode(node) if session.is_json else _node(node, handle))
+        if session.is_json:
+            echo_json(node)
+        else:
+            click.echo(_node(node, handle))
         return
     if is_causes:
         causes = handle.causes()
         if session.is_json:
-            click.echo(wire.encode(causes))
+            echo_json(causes)
         else:
             show_causes(handle.id, causes, most=_ALL, with_nodes=True)
         return
@@ -103,59 +187,94 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
     elif session.is_json:
         nodes = itertools.islice(handle.nodes(states=["failed"]), _FAILED_IN_JSON)
     if session.is_json:
-        click.echo(wire.encode({"workflow": view, "nodes": list(nodes)}))
+        health = session.client().health()
+        failures = handle.causes().causes if view.counts.get("failed") or view.state == "failed" else []
+        told = {"problems": health.problems, "notices": health.notices}
+        echo_json({"workflow": view, "nodes": list(nodes), "causes": failures, **told})
         return
+    if not view.is_finished:
+        say_health(session.client().health())
     click.echo(_workflow(view, handle))
     if is_all or states:
         click.echo("\n" + render.node_rows(nodes))
     else:
         _show_failed(handle, view)
         if not view.is_finished:
-            _show_in_flight(handle, view)
-            say_problems(session.client().health().problems)
+            _show_under_way(handle, view)
+        _show_end(view)
 
 
 @main.command()
+@click.option("--all", "is_all", is_flag=True, help="Show what is 0, too.")
 @command
-def stats(session: Session) -> None:
-    """Show what the daemon is doing."""
-    from dyrygentd import wire
+def stats(session: Session, is_all: bool) -> None:
+    """Show what the daemon is doing, without what is 0. --json has all of it."""
 
     statistics = session.client().stats()
     if session.is_json:
-        click.echo(wire.encode(statistics))
+        echo_json(statistics)
         return
+    say_health(statistics)
     click.echo(render.fields({"version": statistics.version, "uptime": render.duration(statistics.uptime_s)}))
+    hidden = 0
     for part in ("engine", "store", "dispatcher", "watcher", "reports"):
         click.echo(f"\n{click.style(part, bold=True)}")
-        click.echo(render.fields(_flat(getattr(statistics, part))))
-    say_problems([*statistics.problems, *statistics.notices])
+        flat = _flat(getattr(statistics, part))
+        shown = flat if is_all else {name: value for name, value in flat.items() if value not in (0, "0.000")}
+        click.echo(render.fields(shown) or "nothing yet")
+        hidden += len(flat) - len(shown)
+    if hidden:
+        say(f"{hidden} more are 0: --all shows them")
 
 
 def _workflow(view: "wire.WorkflowView", handle: "Handle") -> str:
     labels = " ".join(f"{name}={value}" for name, value in view.labels.items())
     verb = {"paused": "pause", "cancelled": "cancel"}.get(view.state)
     by = last_entry(handle.journal(), verb) if verb else ""
-    is_scheduled = view.state == "scheduled"
+    is_scheduled, left = view.state == "scheduled", render.left_s(view)
     return render.fields(
         {
             "id": view.id,
             "name": render.visible(view.name),
             "state": f"{render.state(view.state)}  {by}".rstrip(),
-            "tasks": f"{render.ended(view)}/{view.tasks}  ({render.counts(view.counts)})",
+            "tasks": f"{render.progress(view)}  ({render.counts(view.counts)})",
+            "waits": ", ".join(render.waits(view.waits_for_person)),
             "priority": view.priority or "",
-            "created": render.moment(view.created_at),
-            "starts" if is_scheduled else "started": render.moment(view.start_at),
-            "deadline": render.moment(view.deadline_at),
-            "finished": render.moment(view.finished_at),
+            "created": moment(view.created_at),
+            "starts" if is_scheduled else "started": moment(view.start_at),
+            "deadline": moment(view.deadline_at),
+            "finished": moment(view.finished_at),
             "took" if view.is_finished else "running for": "" if is_scheduled else render.took(view),
+            "left": "" if left is None else f"about {render.duration(left)}, if it goes on as it has",
             "key": render.visible(view.key or ""),
             "owner": render.user(view.owner),
             "labels": render.visible(labels),
+            "parent task": _parent(view),
+            "given up": _given_up(view),
             "error": render.visible(view.error),
             "result": render.visible((view.result_text or b"").decode()),
         }
     )
+
+
+def _parent(view: "wire.WorkflowView") -> str:
+    parent = view.parent_task
+    if parent is None:
+        return ""
+    root = "" if parent.root_id == parent.task_id else f", whose root is {parent.root_id}"
+    return render.visible(f"{parent.task_id}{root}")
+
+
+def _given_up(view: "wire.WorkflowView") -> str:
+    if not view.may_run_on:
+        return ""
+    return f"{view.may_run_on:,} {'task' if view.may_run_on == 1 else 'tasks'} may still run: {_ask_workers(view.id)}"
+
+
+def _ask_workers(workflow_id: str, node: str = "") -> str:
+    """Name the command that asks the workers whether a task that was given up still runs."""
+    words = ["dyrygentctl", "explain", workflow_id, *([node] if node else [])]
+    return f"`{render.visible(shlex.join(words))}` asks the workers"
 
 
 def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
@@ -163,7 +282,7 @@ def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
     # The counts know tasks only. A join fails too, if its list of values is too large.
     if not (view.state == "failed" or view.counts.get("failed") or view.counts.get("blocked")):
         return
-    failed = list(itertools.islice(handle.nodes(states=["failed"]), _NODES_SHOWN))
+    failed = list(itertools.islice(handle.nodes(states=["failed"]), _FAILED_SHOWN))
     if not failed:
         return
     click.echo("")
@@ -171,23 +290,51 @@ def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
     click.echo("\n" + render.node_rows(failed))
     more = view.counts.get("failed", 0) - len(failed)
     if more > 0:
-        say(f"and {more} more: `dyrygentctl show {view.id} --state failed`")
+        say(f"and {more:,} more: `dyrygentctl show {view.id} --state failed`")
     if view.counts.get("blocked"):
         blocked = list(itertools.islice(handle.nodes(states=["blocked"]), _BLOCKED_SHOWN))
         click.echo("\n" + render.node_rows(blocked))
         if view.counts["blocked"] > len(blocked):
-            say(f"and {view.counts['blocked'] - len(blocked)} more: `dyrygentctl show {view.id} --state blocked`")
+            say(f"and {view.counts['blocked'] - len(blocked):,} more: `dyrygentctl show {view.id} --state blocked`")
 
 
-def _show_in_flight(handle: "Handle", view: "wire.WorkflowView") -> None:
-    """Show what the rest waits for: the tasks that have been in the broker or at a worker the longest come first."""
-    nodes = list(itertools.islice(handle.nodes(states=_UNDER_WAY), _NODES_SHOWN))
+def _show_under_way(handle: "Handle", view: "wire.WorkflowView") -> None:
+    """Show what the rest waits for: what waits for a person, what runs, and then what waits for a worker, the oldest first."""
+    nodes = sorted(_looked_through(handle, view), key=_urgency)[:_NODES_SHOWN]
     if not nodes:
         return
-    click.echo("\n" + render.node_rows(sorted(nodes, key=lambda node: node.dispatched_at or 0.0)))
+    click.echo("\n" + render.node_rows(nodes))
     more = sum(view.counts.get(state, 0) for state in _UNDER_WAY) - len(nodes)
     if more > 0:
-        say(f"and {more} more: `dyrygentctl show {view.id} --state {','.join(_UNDER_WAY)}`")
+        say(f"and {more:,} more: `dyrygentctl show {view.id} --state {','.join(_UNDER_WAY)}`")
+    if any(node.state == "dispatched" and not node.reported for node in nodes):
+        say(f"where they are: `dyrygentctl explain {view.id}` asks the broker and the workers")
+
+
+def _looked_through(handle: "Handle", view: "wire.WorkflowView") -> "Iterator[wire.NodeView]":
+    """Iterate over nodes under way: all that are in flight, up to a bound, and of the others no more than may be shown."""
+    for state in _UNDER_WAY:
+        # What people hold may be anywhere among thousands that wait for a pool.
+        is_sought = state in ("dispatching", "dispatched") or (state == "held" and view.waits_for_person)
+        most = _LOOKED_AT_MAX if is_sought else _NODES_SHOWN
+        if view.counts.get(state) or state == "held":
+            yield from itertools.islice(handle.nodes(states=[state], page=min(most, _PAGE)), most)
+
+
+def _urgency(node: "wire.NodeView") -> tuple[int, float]:
+    if node.hold in ("gate", "operator", "lost"):
+        return 0, node.dispatched_at or 0.0
+    if node.state in ("dispatched", "dispatching"):
+        return (1 if node.reported else 2), node.dispatched_at or 0.0
+    return 3, node.held_until or 0.0
+
+
+def _show_end(view: "wire.WorkflowView") -> None:
+    """Say once more what it is about: on a small screen the beginning has scrolled away."""
+    if any(view.counts.get(state) for state in ("failed", "blocked", *_UNDER_WAY)):
+        click.echo(
+            f"\n{render.inline(view.name)}: {render.state(view.state)}  {render.progress(view)}  {render.note(view)}".rstrip()
+        )
 
 
 def _node(node: "wire.NodeView", handle: "Handle") -> str:
@@ -201,20 +348,23 @@ def _node(node: "wire.NodeView", handle: "Handle") -> str:
             "kind": node.kind,
             "task": render.visible(node.task or ""),
             "arguments": render.visible(node.arguments or ""),
+            "payload": "" if node.payload is None else render.visible(json.dumps(node.payload, ensure_ascii=False)),
             "task id": render.visible(node.task_id or ""),
             "attempt": node.attempt or "",
-            "next attempt": render.moment(node.held_until) if is_retrying else "",
+            "next attempt": moment(node.held_until) if is_retrying else "",
             "rule": "" if node.rule == "all_succeeded" else node.rule,
             "pool": render.visible(node.pool or ""),
             "after": _names(node.after),
             "held": "" if is_retrying else render.visible(f"{held} {by}".strip()),
-            "dispatched": render.moment(node.dispatched_at),
+            "dispatched": moment(node.dispatched_at),
             "reported": render.visible(node.reported or ""),
-            "finished": render.moment(node.finished_at),
+            "finished": moment(node.finished_at),
             "blocked by": render.visible(node.blocked_by or ""),
             "error": render.visible(node.error or ""),
             "cause": render.visible(node.cause or ""),
             "late result": render.visible(node.late or ""),
+            "its task": f"may still run: {_ask_workers(handle.id, node.name)}" if node.may_run_on else "",
+            "given out again": f"{node.redelivered} x by the broker" if node.redelivered else "",
             "skipped": "" if node.state != "skipped" else "not needed" if node.is_unneeded else "by an operator",
         }
     )

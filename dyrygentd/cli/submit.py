@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import click
 
-from dyrygentd.cli import INTERRUPTED, Session, command, documents, fail, main, pairs, say
-from dyrygentd.cli.target import read_definition
+from dyrygentd.cli import INTERRUPTED, Session, apps, command, documents, echo_json, fail, main, pairs, render, say
+from dyrygentd.cli.target import is_document, read_definition
 from dyrygentd.progress import Bar
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ _LONG_BYTES: Final = 4_000_000
     help="JSON or YAML file with values of parameters; -p goes first.",
 )
 @click.option("--show-parameters", "is_asking", is_flag=True, help="List the parameters of the file, and submit nothing.")
+@click.option("--app", "app_name", metavar="MODULE:APP", help="The Celery app, loaded first as a worker loads it.")
+@click.option(
+    "--on-override",
+    type=click.Choice(["call", "ignore"]),
+    default="call",
+    show_default=True,
+    help="An `apply_async` that somebody has overridden.",
+)
 @click.option("--dry-run", "is_dry", is_flag=True, help="Check it without a daemon, print the definition, and submit nothing.")
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for the end; exit 1 unless it succeeded.")
 @click.option("--watch", "is_watching", is_flag=True, help="The same, and show the progress.")
@@ -51,47 +59,56 @@ def submit(
     given: dict[str, str],
     values_file: Path | None,
     is_asking: bool,
+    app_name: str | None,
+    on_override: Any,
     is_dry: bool,
     is_waiting: bool,
     is_watching: bool,
 ) -> None:
     """Submit TARGET: module:object, a definition file (*.json, *.yaml), or - for JSON on stdin.
 
-    The object is a canvas, a dyrygentd Workflow, or a function without arguments that returns one.
+    The object is a canvas, a dyrygentd Workflow, or a function that returns one: -p gives its arguments.
     """
-    from dyrygentd import wire
     from dyrygentd.cli import control
 
-    what = read_definition(target)
+    app = apps.loaded(app_name) if app_name else None
+    is_sent = not (is_asking or is_dry)
+    values = {**(_read_values(values_file) if values_file else {}), **given}
+    what, parameters = read_definition(target, values, app=app, calls_overrides=is_sent and on_override == "call")
     if is_asking:
         _show_parameters(session, target, what)
         return
-    parameters = {**(_read_values(values_file) if values_file else {}), **given}
     if is_dry:
-        _print_definition(session, what, key=key, name=name, labels=labels or None, parameters=parameters)
+        with documents.naming(target, what):
+            _print_definition(session, what, key=key, name=name, labels=labels or None, parameters=parameters)
         return
     try:
-        with _shown_if_long() as progress:
+        with documents.naming(target, what), _shown_if_long() as progress:
             handle = session.client().submit(
-                what, key=key, name=name, labels=labels or None, parameters=parameters, progress=progress
+                what,
+                key=key,
+                name=name,
+                labels=labels or None,
+                parameters=parameters,
+                # What an app has to say was asked, and told, above.
+                on_override=on_override if app is None and is_document(what) else "ignore",
+                progress=progress,
             )
     except KeyboardInterrupt:
         fail("interrupted; it may have been taken", next_step="`dyrygentctl list` shows whether it was", status=INTERRUPTED)
     submitted = handle.submitted
     assert submitted is not None
     if session.is_json and not (is_waiting or is_watching):
-        click.echo(wire.encode(submitted))
+        echo_json(submitted)
     elif not session.is_json:
         click.echo(submitted.id)
         say(
-            f"submitted '{submitted.name}', {submitted.tasks} tasks"
+            f"submitted '{submitted.name}', {render.number(submitted.tasks, 'task')}"
             if submitted.created
             else "known already, nothing was created"
         )
-    if is_watching:
-        control.follow(session, handle)
-    elif is_waiting:
-        control.wait_for_end(session, handle, timeout_s=None)
+    if is_watching or is_waiting:
+        (control.follow if is_watching else control.wait_for_end)(session, handle)
 
 
 @main.command("import", short_help="Take over a workflow from another daemon.")
@@ -106,13 +123,12 @@ def take_over(session: Session, file: BinaryIO) -> None:
     \b
     Example: dyrygentctl export 1a2b | dyrygentctl --socket /run/other.sock import -
     """
-    from dyrygentd import wire
 
     handle = session.client().take_over(file.read())
     submitted, view = handle.submitted, handle.status()
     assert submitted is not None
     if session.is_json:
-        click.echo(wire.encode(submitted))
+        echo_json(submitted)
         return
     click.echo(submitted.id)
     step = "" if view.is_finished else f"; cancel it where it came from, then `dyrygentctl resume {submitted.id}`"
@@ -164,8 +180,7 @@ def _show_parameters(session: Session, target: str, what: Any) -> None:
     from dyrygentd.cli import render
     from dyrygentd.client.forms import submission_body
 
-    is_document = type(what) is dict or isinstance(what, bytes)
-    parameters = wire.parameters_of(submission_body(what)) if is_document else []
+    parameters = wire.parameters_of(submission_body(what)) if is_document(what) else []
     if session.is_json:
         views = [
             {
@@ -178,7 +193,7 @@ def _show_parameters(session: Session, target: str, what: Any) -> None:
             }
             for each in parameters
         ]
-        click.echo(wire.encode(views))
+        echo_json(views)
     elif not parameters:
         say(f"'{target}' has no parameters")
     else:
@@ -212,10 +227,9 @@ def _print_definition(session: Session, what: Any, **given: Any) -> None:
 
     definition = wire.decode_definition(submission_body(what, **given), nodes_max=NODES_MAX, new_id=new_id)
     document = json.loads(wire.encode_definition(definition))
-    is_document = type(what) is dict or isinstance(what, bytes)
     for node in document["nodes"]:
         # Made here, they would be the same in each submission of what is printed.
-        if not is_document or node.get("task_id") in made:
+        if not is_document(what) or node.get("task_id") in made:
             node.pop("task_id", None)
     click.echo(json.dumps(document, indent=None if session.is_json else 2))
-    say(f"'{definition.name}' can be submitted: {definition.graph.task_count} tasks")
+    say(f"'{definition.name}' can be submitted: {render.number(definition.graph.task_count, 'task')}")

@@ -6,7 +6,6 @@ confirmed is what is changed, each line appears when its change is on disk, and 
 
 import functools
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import FAILED, INTERRUPTED, Session, command, main, pairs, render, say
+from dyrygentd.cli import FAILED, INTERRUPTED, NOT_YET, Session, command, echo_json, main, pairs, render, say, say_not_yet
 from dyrygentd.cli.names import node_hint
-from dyrygentd.errors import DaemonUnreachable, RemoteError
+from dyrygentd.errors import DaemonUnreachable, RemoteError, RemoteNotOnDiskYet
 
 if TYPE_CHECKING:
+    WholeNumber = click.ParamType[int]
     from dyrygentd import wire
     from dyrygentd.client.sync import Handle
+
+if not TYPE_CHECKING:
+    WholeNumber = click.ParamType
 
 STATES: Final = ("scheduled", "running", "paused", "succeeded", "failed", "cancelled")
 
@@ -50,11 +53,12 @@ class Choice:
     labels: dict[str, str]
     is_dry_run: bool
     is_yes: bool
+    is_all: bool = False
 
     @property
     def is_filter(self) -> bool:
         """Tell whether there is a filter."""
-        return bool(self.states or self.labels) or self.name is not None
+        return bool(self.states or self.labels or self.is_all) or self.name is not None
 
 
 def states_of(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -77,9 +81,10 @@ def choosing(function: Callable[..., None]) -> Callable[..., None]:
         labels: dict[str, str],
         is_dry_run: bool,
         is_yes: bool,
+        is_all: bool,
         **parameters: Any,
     ) -> None:
-        choice = Choice(states, name, labels, is_dry_run, is_yes)
+        choice = Choice(states, name, labels, is_dry_run, is_yes, is_all)
         if choice.is_filter and not (is_dry_run or is_yes or sys.stdin.isatty()):
             raise click.UsageError("nobody can be asked here: add --yes, or look first with --dry-run")
         function(session, choice=choice, **parameters)
@@ -91,6 +96,7 @@ def choosing(function: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--state", "states", metavar="STATE", multiple=True, callback=states_of, help="All in this state."),
         click.option("--name", metavar="NAME", help="All with this name."),
+        click.option("--all", "is_all", is_flag=True, help="All for which the verb does something."),
         click.option("--dry-run", "is_dry_run", is_flag=True, help="Show which workflows are meant, change nothing."),
         click.option("--yes", "is_yes", is_flag=True, help="Do not ask; needed with a filter where nobody can be asked."),
     )
@@ -100,6 +106,24 @@ def choosing(function: Callable[..., None]) -> Callable[..., None]:
 
 
 _why = click.option("--why", default="", metavar="TEXT", help="The reason, for the journal (see `dyrygentctl events`).")
+
+
+class _Priority(WholeNumber):
+    """A priority on the command line."""
+
+    name = "integer"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        """Read it."""
+        try:
+            priority = int(value)
+        except ValueError:
+            self.fail(
+                f"'{value}' is no whole number: higher goes first, 0 is usual, and less than 0 goes last", parameter, context
+            )
+        if abs(priority) > _PRIORITY_MAX:
+            self.fail(f"{priority} is not from {-_PRIORITY_MAX} to {_PRIORITY_MAX}", parameter, context)
+        return priority
 
 
 class _Numbers(click.Command):
@@ -169,7 +193,7 @@ def resume(session: Session, references: tuple[str, ...], why: str, choice: Choi
 
 @main.command("set-priority", cls=_Numbers, short_help="Change whose turn comes first.")
 @click.argument("references", metavar="[REF]...", nargs=-1)
-@click.argument("priority", metavar="N", type=click.IntRange(-_PRIORITY_MAX, _PRIORITY_MAX))
+@click.argument("priority", metavar="N", type=_Priority())
 @_why
 @command
 @choosing
@@ -185,8 +209,12 @@ def set_priority(session: Session, references: tuple[str, ...], priority: int, w
 @main.command(short_help="Try again what failed: all of it, some nodes, or one cause.")
 @click.argument("words", metavar="[REF [NODE]...]", nargs=-1)
 @click.option(
-    "--cause", default="", metavar="N|ID", help="Only what failed for this cause (see `dyrygentctl show REF --causes`)."
+    "--cause",
+    default="",
+    metavar="N|ID",
+    help="Only what failed, was lost or cancelled for this cause (see `dyrygentctl explain REF`).",
 )
+@click.option("--lost", "is_lost", is_flag=True, help="Only what was lost: the same as --cause lost.")
 @click.option("--force", is_flag=True, help="Also give up an attempt that is in flight; the task may then run twice.")
 @click.option("--terminate", is_flag=True, help="With --force: end the attempt at its worker, too (SIGTERM).")
 @click.option("--each", "is_each", is_flag=True, help="All arguments are workflows, none is a node.")
@@ -197,21 +225,23 @@ def retry(
     session: Session,
     words: tuple[str, ...],
     cause: str,
+    is_lost: bool,
     force: bool,
     terminate: bool,
     is_each: bool,
     why: str,
     choice: Choice,
 ) -> None:
-    """Try again what failed or was cancelled, and all that never ran because of it. A new attempt has a new task id.
+    """Try again what failed, was cancelled or lost, and all that never ran because of it. A new attempt has a new task id.
 
     A filter without --state leaves out workflows that were cancelled.
 
     \b
     Example: dyrygentctl retry @latest --cause 1 --why "DNS is back"
+    Example: dyrygentctl retry --lost --all --yes --why "the broker had lost its memory"
     """
     references, nodes = (words, ()) if is_each or choice.is_filter else (words[:1], words[1:])
-    given = {"cause": cause, "force": force, "terminate": terminate, "why": why}
+    given = {"cause": _cause(cause, is_lost), "force": force, "terminate": terminate, "why": why}
     _on_workflows(session, "retry", references, choice, nodes=nodes, **given)
 
 
@@ -232,13 +262,15 @@ def hold(session: Session, reference: str, nodes: tuple[str, ...], why: str) -> 
     _on_nodes(session, "hold", reference, nodes=nodes, why=why)
 
 
-@main.command(short_help="Open gates, let held nodes go.")
+@main.command(short_help="Open gates, let held nodes go, start a scheduled workflow now.")
 @click.argument("reference", metavar="REF")
-@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.argument("nodes", metavar="[NODE]...", nargs=-1)
 @_why
 @command
 def release(session: Session, reference: str, nodes: tuple[str, ...], why: str) -> None:
     """Open gates, and let nodes go that an operator or a time holds; a poll asks now. --why is a gate's note.
+
+    Without NODE: have a workflow start now that waits for its start time.
 
     \b
     Example: dyrygentctl release @latest approval --why "checked by Ada"
@@ -248,12 +280,25 @@ def release(session: Session, reference: str, nodes: tuple[str, ...], why: str) 
 
 @main.command(short_help="Count nodes as succeeded and go on without them.")
 @click.argument("reference", metavar="REF")
-@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.argument("nodes", metavar="[NODE]...", nargs=-1)
+@click.option(
+    "--cause", default="", metavar="N|ID", help="All that failed, was lost or cancelled for this cause, instead of NODE."
+)
+@click.option("--lost", "is_lost", is_flag=True, help="All that was lost, instead of NODE.")
 @click.option("--value", metavar="JSON", help="What takes the place of their value [default: null].")
 @click.option("--terminate", is_flag=True, help="End their tasks, too, if a worker has begun them (SIGTERM).")
 @_why
 @command
-def skip(session: Session, reference: str, nodes: tuple[str, ...], value: str | None, terminate: bool, why: str) -> None:
+def skip(
+    session: Session,
+    reference: str,
+    nodes: tuple[str, ...],
+    cause: str,
+    is_lost: bool,
+    value: str | None,
+    terminate: bool,
+    why: str,
+) -> None:
     """Count nodes as succeeded and go on without them. What waits for their value gets the one of --value.
 
     \b
@@ -265,7 +310,10 @@ def skip(session: Session, reference: str, nodes: tuple[str, ...], value: str | 
         raise click.BadParameter(
             f"'{value}' is no JSON: {error}; a text needs quotes: '\"text\"'", param_hint="--value"
         ) from None
-    _on_nodes(session, "skip", reference, nodes=nodes, value=decoded, terminate=terminate, why=why)
+    cause = _cause(cause, is_lost)
+    if not nodes and not cause:
+        raise click.UsageError("name a node, or give --cause or --lost")
+    _on_nodes(session, "skip", reference, nodes=nodes, cause=cause, value=decoded, terminate=terminate, why=why)
 
 
 @main.command(short_help="Run nodes and everything after them again.")
@@ -283,17 +331,24 @@ def rerun(session: Session, reference: str, first: tuple[str, ...], further: tup
     _on_nodes(session, "rerun", reference, nodes=(*first, *further), why=why)
 
 
+def _cause(cause: str, is_lost: bool) -> str:
+    if cause and is_lost:
+        raise click.UsageError("give --cause or --lost, not both")
+    return "lost" if is_lost else cause
+
+
 # --- carrying out ---------------------------------------------------------------------------------------------------
 
 
 def _on_workflows(session: Session, verb: str, references: Sequence[str], choice: Choice, **fields: Any) -> None:
     if references and choice.is_filter:
-        raise click.UsageError("name workflows or give a filter (--label, --state, --name), not both")
+        raise click.UsageError("name workflows or give a filter (--label, --state, --name, --all), not both")
     if not references and not choice.is_filter:
         raise click.UsageError(
-            "name a workflow (an id, a unique prefix, a name, @latest), or give a filter: --label, --state, --name"
+            "name a workflow (an id, a unique prefix, a name, @latest), or give a filter: --label, --state, --name, --all"
         )
-    views = _fitting(session, verb, choice) if choice.is_filter else _named(session, references)
+    is_lost = fields.get("cause") == "lost"
+    views = _fitting(session, verb, choice, is_lost=is_lost) if choice.is_filter else _named(session, references)
     if choice.is_dry_run:
         _show(session, views)
         say(f"{verb} would go to {render.number(len(views), 'workflow')}; nothing was changed")
@@ -319,26 +374,33 @@ def _named(session: Session, references: Sequence[str]) -> "list[wire.WorkflowVi
     return list(views.values())
 
 
-def _fitting(session: Session, verb: str, choice: Choice) -> "list[wire.WorkflowView]":
+def _fitting(session: Session, verb: str, choice: Choice, *, is_lost: bool) -> "list[wire.WorkflowView]":
     states = choice.states or MEANT_STATES[verb]
     views = session.client().list(states=states, name=choice.name, labels=choice.labels, limit=None)
+    if is_lost:
+        return [view for view in views if view.waits_for_person.get("lost")]
     if verb == "retry" and not choice.states:
         # One that runs is meant if something in it has failed already.
-        views = [view for view in views if view.is_finished or any(map(view.counts.get, ("failed", "cancelled", "blocked")))]
+        views = [
+            view
+            for view in views
+            if view.is_finished
+            or view.waits_for_person.get("lost")
+            or any(map(view.counts.get, ("failed", "cancelled", "blocked")))
+        ]
     return views
 
 
 def _show(session: Session, views: "Sequence[wire.WorkflowView]") -> None:
-    from dyrygentd import wire
 
     if session.is_json:
-        click.echo(wire.encode(views))
+        echo_json(views)
     elif views:
         click.echo(_rows(views))
 
 
 def _rows(views: "Sequence[wire.WorkflowView]") -> str:
-    rows = [(view.id, view.name, view.state, f"{render.ended(view)}/{view.tasks}") for view in views]
+    rows = [(view.id, view.name, view.state, render.progress(view)) for view in views]
     return render.table(("ID", "NAME", "STATE", "TASKS"), rows)
 
 
@@ -359,36 +421,43 @@ def _ask(verb: str, views: "Sequence[wire.WorkflowView]", **fields: Any) -> None
 
 
 def _perform_all(session: Session, verb: str, views: "Sequence[wire.WorkflowView]", **fields: Any) -> None:
-    """Carry out a verb on each, and tell it as it is done. What is refused is told on stderr, and the rest goes on."""
+    """Carry out a verb on each, and tell it as it is done. What is refused or late is told on stderr, and the rest goes on."""
     from dyrygentd import wire
 
     answers: list[wire.Changed | wire.Refusal] = []
     with _telling_how_far(session, answers, views):
         for view in views:
             handle = session.client().handle(view.id)
+            of = f"{view.id}  {render.inline(view.name)}: " if len(views) > 1 else ""
             try:
                 changed = handle.perform(verb, **fields)
+            except RemoteNotOnDiskYet as error:
+                answers.append(wire.Refusal(view.id, str(error), error.code, error.next_step))
+                say_not_yet(error, of=of)
+                continue
             except RemoteError as error:
                 next_step = _next_step(handle, error, verb, fields)
                 answers.append(wire.Refusal(view.id, str(error), error.code, next_step))
-                of = f"{view.id}  {render.inline(view.name)}: " if len(views) > 1 else ""
                 say(f"error: {of}{render.visible(error)}" + (f"\nnext: {render.visible(next_step)}" if next_step else ""))
                 continue
             answers.append(changed)
             if not session.is_json:
                 what, state = _what(handle, view, changed), changed.workflow.state
                 click.echo(f"{view.id}  {render.inline(view.name)}  {what}  {render.state(state)}")
-    refused = sum(isinstance(answer, wire.Refusal) for answer in answers)
+    undone = [answer.code for answer in answers if isinstance(answer, wire.Refusal)]
+    late = undone.count(RemoteNotOnDiskYet.code)
+    refused = len(undone) - late
     if refused and len(views) > 1:
         say(f"{verb} was refused for {refused} of {render.number(len(views), 'workflow')}")
     if refused:
         sys.exit(FAILED)
+    if late:
+        sys.exit(NOT_YET)
 
 
 @contextmanager
 def _telling_how_far(session: Session, answers: Sequence[object], views: Sequence[object]) -> Iterator[None]:
     """Say how far it came if it is interrupted or the daemon goes away; write the JSON document in any case."""
-    from dyrygentd import wire
 
     try:
         yield
@@ -398,7 +467,7 @@ def _telling_how_far(session: Session, answers: Sequence[object], views: Sequenc
         raise
     finally:
         if session.is_json:
-            click.echo(wire.encode(answers))
+            echo_json(answers)
 
 
 def _what(handle: "Handle", before: "wire.WorkflowView", changed: "wire.Changed") -> str:
@@ -409,6 +478,8 @@ def _what(handle: "Handle", before: "wire.WorkflowView", changed: "wire.Changed"
     match changed.verb:
         case "pause" | "resume":
             return f"was {before.state}"
+        case "release" if not changed.nodes:
+            return "starts now"
         case "set-priority":
             return f"priority {before.priority} -> {changed.workflow.priority}"
     count = len(changed.nodes)
@@ -424,7 +495,9 @@ def _next_step(handle: "Handle", error: RemoteError, verb: str, fields: dict[str
         return node_hint(handle, error)
     if verb == "retry" and error.code == "verb-refused" and "`force`" in str(error):
         return f"wait for it, or {render.command('retry', handle.id, nodes, flags=['--force'])}"
-    gone = re.fullmatch(r"rerun from '(.*)'", error.next_step, re.S) if error.code == "value-gone" else None
-    if gone is not None:
-        return render.command("rerun", handle.id, [gone[1]])
+    facts = error.document.get("facts")
+    if error.code == "value-gone" and isinstance(facts, dict):
+        origins = list(facts.get("origins") or ())
+        if origins and len(origins) == facts.get("origin_count"):
+            return render.command("rerun", handle.id, origins)
     return error.next_step

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import aiohttp
 
@@ -21,9 +21,12 @@ from dyrygentd.client.connection import (
     find_socket,
     foreign,
     is_busy,
+    timed_out,
     unreachable,
 )
 from dyrygentd.errors import DaemonUnreachable, DyrygentError, RemoteError
+from dyrygentd.tasks.apply_options import ApplyOptions
+from dyrygentd.tasks.current import current_parent_task
 
 Views = list[wire.WorkflowView]
 Entries = list[wire.JournalView]
@@ -53,6 +56,8 @@ class AsyncClient:
     Raises:
         DaemonUnreachable: (all methods) Nobody answers on the socket, or somebody else does.
         RemoteError: (all methods) The daemon refuses.
+        NotOnDiskYet: (verbs, submissions with a key) It is no failure: what was asked for is done as soon as the daemon can write
+            it. A `RemoteError` as well.
     """
 
     def __init__(
@@ -81,12 +86,25 @@ class AsyncClient:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
+        on_override: forms.OnOverride = "call",
         progress: forms.Progress | None = None,
+        **options: Unpack[ApplyOptions],
     ) -> "AsyncHandle":
         """Submit a workflow; return when the daemon has it on disk. See `Client.submit`."""
         tell = forms.told_by_step(progress)
         tell("building", 0, 0)
-        ask = await asyncio.to_thread(forms.submission, what, key=key, name=name, labels=labels, parameters=parameters)
+        ask = await asyncio.to_thread(
+            forms.submission,
+            what,
+            key=key,
+            name=name,
+            labels=labels,
+            parameters=parameters,
+            on_override=on_override,
+            options=options,
+            # Here, and not in the thread, where nobody knows of the task.
+            parent_task=current_parent_task(),
+        )
         answer = await self._channel.request(ask, progress=tell)
         submitted = wire.decode(answer, wire.Submitted)
         return AsyncHandle(self._channel, submitted.id, submitted)
@@ -114,9 +132,20 @@ class AsyncClient:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = 50,
+        since: float | None = None,
+        until: float | None = None,
+        ended_since: float | None = None,
+        parent_task: str | None = None,
     ) -> Views:
-        """Return workflows, newest first; all of them if ``limit`` is None."""
-        listing = forms.Listing(states=states, name=name, labels=labels, limit=limit)
+        """Return workflows, newest first; all of them if ``limit`` is None.
+
+        Args:
+            since, until: Only those created in this time, in Unix seconds.
+            ended_since: Only those that have finished since then.
+            parent_task: Only those that were submitted in the Celery task of this id.
+        """
+        times = {"since": since, "until": until, "ended_since": ended_since}
+        listing = forms.Listing(states=states, name=name, labels=labels, limit=limit, parent_task=parent_task, **times)
         for ask in listing:
             listing.take(await self._channel.request(ask))
         return listing.views
@@ -144,6 +173,10 @@ class AsyncClient:
         """Return who did what to all workflows: what came after a cursor (`wire.Journal.next`), or the newest 100 entries."""
         return wire.decode(await self._channel.request(forms.audit(cursor)), wire.Journal)
 
+    async def explain(self, *, most: int = 5) -> wire.Overview:
+        """Return what is wrong, what waits for a person, what is stuck and what failed lately; so many of each kind."""
+        return wire.decode(await self._channel.request(forms.overview(most)), wire.Overview)
+
     async def stats(self) -> wire.Statistics:
         """Return what the daemon is doing."""
         return wire.decode(await self._channel.request(forms.STATISTICS), wire.Statistics)
@@ -154,7 +187,11 @@ class AsyncClient:
 
 
 class AsyncHandle:
-    """One workflow at the daemon. See `dyrygentd.client.sync.Handle`."""
+    """One workflow at the daemon. See `dyrygentd.client.sync.Handle`.
+
+    Attributes:
+        id: The workflow's id, and no task's: an `AsyncResult` of it stays pending for ever. `celery_result` gives those that end.
+    """
 
     def __init__(self, channel: "_Channel", workflow_id: str, submitted: wire.Submitted | None = None) -> None:
         self.id = workflow_id
@@ -165,8 +202,16 @@ class AsyncHandle:
         return f"<AsyncHandle {self.id}>"
 
     async def status(self, *, with_result: bool = False) -> wire.WorkflowView:
-        """Return the present view."""
+        """Return the present view; with ``with_result`` also the value of the output, as ``view.result``."""
         return wire.decode_view(await self._channel.request(forms.view(self.id, with_result=with_result)))
+
+    async def outcome(self) -> wire.Outcome:
+        """Return how it stands now, without waiting: state, value, first error, and the nodes that failed so far.
+
+        Of one that goes on (``is_finished`` is False) there is no value yet.
+        """
+        view = await self.status(with_result=True)
+        return wire.outcome_of(view, await self._failed_nodes(view))
 
     async def wait(self, timeout_s: float | None = None) -> wire.Outcome:
         """Wait for the end; a daemon that goes away meanwhile is waited for as well.
@@ -179,7 +224,7 @@ class AsyncHandle:
             try:
                 view = wire.decode_view(await self._channel.request(wait.ask()))
                 if view.is_finished:
-                    return wire.outcome_of(view, await self._failed_nodes(view), decode_value=forms.decoded_result)
+                    return wire.outcome_of(view, await self._failed_nodes(view))
                 wait.answered()
             except DyrygentError as error:
                 wait.failed(error)
@@ -226,10 +271,10 @@ class AsyncHandle:
     async def retry(
         self, *nodes: str, cause: str = "", force: bool = False, terminate: bool = False, why: str = ""
     ) -> wire.Changed:
-        """Try again what failed and all that never ran because of it: everything, some nodes, or one cause.
+        """Try again what failed or was lost, and all that never ran because of it: everything, some nodes, or one cause.
 
         Args:
-            cause: Number or id of a cause, see `causes`.
+            cause: Number or id of a cause, see `causes`; ``lost`` for all that was lost.
             force: Also give up an attempt that is in flight.
             terminate: End that attempt at its worker, too.
         """
@@ -240,16 +285,19 @@ class AsyncHandle:
         return await self.perform("hold", nodes=nodes, why=why)
 
     async def release(self, *nodes: str, why: str = "") -> wire.Changed:
-        """Let nodes go that an operator, a gate or a time holds."""
+        """Let nodes go that an operator, a gate or a time holds; without any, start a workflow now that waits for its time."""
         return await self.perform("release", nodes=nodes, why=why)
 
-    async def skip(self, *nodes: str, value: object = None, terminate: bool = False, why: str = "") -> wire.Changed:
+    async def skip(
+        self, *nodes: str, value: object = None, cause: str = "", terminate: bool = False, why: str = ""
+    ) -> wire.Changed:
         """Count nodes as succeeded, with this value, and go on without them.
 
         Args:
+            cause: Number or id of a cause, see `causes`, or ``lost``: all nodes that failed or were lost for it.
             terminate: End their tasks, too, if a worker has begun them.
         """
-        return await self.perform("skip", nodes=nodes, value=value, terminate=terminate, why=why)
+        return await self.perform("skip", nodes=nodes, value=value, cause=cause, terminate=terminate, why=why)
 
     async def rerun(self, *nodes: str, why: str = "") -> wire.Changed:
         """Run nodes and everything after them again."""
@@ -285,6 +333,12 @@ class AsyncHandle:
         for ask in pages:
             for node in pages.take(await self._channel.request(ask)):
                 yield node
+
+    async def celery_result(self, app: Any = None) -> Any:
+        """Return Celery's own result of the workflow, see `dyrygentd.client.sync.Handle.celery_result`."""
+        from dyrygentd.results import celery_result
+
+        return celery_result(self.id, [node async for node in self.nodes()], app=app)
 
     async def node(self, name: str) -> wire.NodeView:
         """Return one node."""
@@ -372,13 +426,11 @@ class _Channel:
         try:
             async with await self._open(ask, limits, progress) as response:
                 self._versions.check(response.headers.get(wire.VERSION_HEADER), response.headers.get("Server"))
-                if response.status >= 400:
+                if wire.is_problem(response.status, response.headers.get("Content-Type")):
                     raise wire.error_of_problem(await response.read(), response.status)
                 yield response
         except TimeoutError as error:
-            raise DaemonUnreachable(
-                f"'{self.path}' did not answer in time", next_step="is the daemon overloaded or stopped? see its log"
-            ) from error
+            raise timed_out(self.path, limits.total or limits.sock_read or 0.0, ask.if_lost) from error
         except aiohttp.ClientConnectorError as error:
             raise unreachable(self.path, error.os_error) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
@@ -389,7 +441,7 @@ class _Channel:
                 ) from error
             is_full = getattr(error, "errno", None) in _BACKLOG_FULL
             code = errno.EAGAIN if is_full else errno.ECONNRESET
-            raise unreachable(self.path, OSError(code, str(error))) from error
+            raise unreachable(self.path, OSError(code, str(error)), ask.if_lost) from error
         except aiohttp.ClientError as error:
             raise foreign(self.path, "what came is no HTTP") from error
 

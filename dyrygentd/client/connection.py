@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from dyrygentd import __version__, wire
+from dyrygentd.client.again import QUESTION, IfLost
 from dyrygentd.client.forms import Ask, Progress
-from dyrygentd.errors import DaemonUnreachable, RemoteError
+from dyrygentd.errors import DaemonTimeout, DaemonUnreachable, DyrygentError, RemoteError
 
 ENVIRONMENT: Final = "DYRYGENTD_SOCKET"
 SYSTEM_SOCKET: Final = Path("/run/dyrygentd/dyrygentd.sock")
@@ -41,13 +42,14 @@ _PART_BYTES: Final = 64 * 1024
 def find_socket(argument: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the argument, else ``$DYRYGENTD_SOCKET``, else the system's socket if it exists, else the user's.
 
-    If neither exists, the system's is returned, so that a person is told about that one.
+    A system's socket that this user may not connect to gives way to the user's own. If neither exists, the system's is returned,
+    so that a person is told about that one.
     """
     if argument:
         return Path(argument)
     if environ.get(ENVIRONMENT):
         return Path(environ[ENVIRONMENT])
-    if not _exists(SYSTEM_SOCKET):
+    if not os.access(SYSTEM_SOCKET, os.W_OK):
         # The same places as the daemon's own default, see `dyrygentd.daemon.config`.
         home = Path(environ.get("HOME") or Path.home())
         state = environ.get("XDG_STATE_HOME") or home / ".local/state"
@@ -109,6 +111,7 @@ class Connection:
     @contextmanager
     def _answered(self, ask: Ask, timeout_s: float, progress: Progress | None) -> Iterator[http.client.HTTPResponse]:
         connection = _UnixConnection(self.path, timeout_s)
+        was_sent = False
         try:
             # An early answer (body too large, too busy) closes the sending side, and waits to be read nevertheless.
             with suppress(BrokenPipeError, ConnectionResetError):
@@ -117,18 +120,18 @@ class Connection:
                     body = Told(body, progress)
                 length = {} if ask.body is None else {"Content-Length": str(len(ask.body))}
                 connection.request(ask.method, ask.target, body=body, headers={**ask.headers, **length})
+                was_sent = True
             response = connection.getresponse()
             self.versions.check(response.getheader(wire.VERSION_HEADER), response.getheader("Server"))
-            if response.status >= 400:
+            if wire.is_problem(response.status, response.getheader("Content-Type")):
                 raise wire.error_of_problem(response.read(), response.status)
             yield response
+        except DyrygentError:
+            raise  # Some of ours are an OSError, too.
         except TimeoutError as error:
-            raise DaemonUnreachable(
-                f"'{self.path}' did not answer within {timeout_s:g} s",
-                next_step="is the daemon overloaded or stopped? see its log",
-            ) from error
+            raise timed_out(self.path, timeout_s, ask.if_lost if was_sent else QUESTION) from error
         except OSError as error:
-            raise unreachable(self.path, error) from error
+            raise unreachable(self.path, error, ask.if_lost if was_sent else QUESTION) from error
         except http.client.HTTPException as error:
             raise foreign(self.path, "what came is no HTTP") from error
         finally:
@@ -202,8 +205,20 @@ class _UnixConnection(http.client.HTTPConnection):
                 raise
 
 
-def unreachable(path: Path, error: OSError) -> DaemonUnreachable:
-    """Say why nobody can be reached at ``path``, and what to do."""
+def timed_out(path: Path, timeout_s: float, if_lost: IfLost) -> DaemonTimeout:
+    """Say that no answer came in time, and what that means for what was asked."""
+    words = f"'{path}' did not answer within {timeout_s:g} s{if_lost.what and f': {if_lost.what}'}"
+    daemon = "is the daemon overloaded or stopped? see its log"
+    next_step = f"{daemon}; {if_lost.next_step}" if if_lost.next_step else daemon
+    return DaemonTimeout(words, next_step=next_step, may_be_done=bool(if_lost.what))
+
+
+def unreachable(path: Path, error: OSError, if_lost: IfLost = QUESTION) -> DaemonUnreachable:
+    """Say why nobody can be reached at ``path``, and what to do.
+
+    Args:
+        if_lost: What it means for what was asked, if all of that was sent.
+    """
     if isinstance(error, PermissionError) or error.errno == errno.EACCES:
         return DaemonUnreachable(f"cannot reach '{path}': this user may not use it", next_step=_way_in(path))
     if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
@@ -216,8 +231,9 @@ def unreachable(path: Path, error: OSError) -> DaemonUnreachable:
         )
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return DaemonUnreachable(
-            f"'{path}' closed the connection before it answered",
-            next_step="did the daemon stop? a verb, or a submission with a key, can be repeated without harm",
+            f"'{path}' closed the connection before it answered{if_lost.what and f': {if_lost.what}'}",
+            next_step=f"did the daemon stop? {if_lost.next_step or 'nothing was done, it can be repeated'}",
+            may_be_done=bool(if_lost.what),
         )
     if path == SYSTEM_SOCKET:
         return DaemonUnreachable(
@@ -245,6 +261,8 @@ def _way_in(path: Path) -> str:
         group = grp.getgrgid(path.stat().st_gid).gr_name
     except (OSError, KeyError):
         return "join the group that owns it, or use sudo"
+    if group == "root":
+        return "use sudo, or ask an administrator to give its socket a group that you are in"
     return f"join the group '{group}' (`sudo usermod -aG {group} $USER`, then log in again), or use sudo"
 
 

@@ -1,8 +1,6 @@
 """What both clients share: requests, the reading of answers, and when to ask again. No input or output.
 
-Everything but a submission may be repeated when a connection broke before the answer: questions change nothing, and verbs change
-nothing that is so already. Two are the exception, since they mean "once more": `rerun`, and `retry` with ``force``. A submission
-may be repeated if it has a key.
+What may be repeated when a connection broke before the answer is told by `dyrygentd.client.again`.
 """
 
 import json
@@ -13,8 +11,11 @@ from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 from dyrygentd import wire
+from dyrygentd.client import again
 from dyrygentd.core.graph import Definition
-from dyrygentd.errors import BadRequest, DaemonUnreachable, DyrygentError, RemoteError, WaitTimeout
+from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.errors import BadRequest, DaemonUnreachable, DyrygentError, RemoteUnavailable, WaitTimeout
+from dyrygentd.tasks.apply_options import checked_apply_options
 
 WAIT_POLL_S: Final = 20.0
 """Longest time that one poll of `wait` is held by the daemon."""
@@ -33,18 +34,24 @@ Progress = Callable[[str, int, int], None]
 """Told what is done, how much of it, and of how much; of 0 if that is not known."""
 
 
+OnOverride = Literal["call", "ignore"]
+"""Call an `apply_async` or `send_task` that somebody has overridden, once for each node, or pass it over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A request.
 
     Attributes:
         extra_s: Time that the answer may take beyond the client's timeout.
+        if_lost: What to do if no answer comes although all was sent; see `dyrygentd.client.again`.
     """
 
     method: str
     target: str
     body: bytes | None = None
     extra_s: float = 0.0
+    if_lost: again.IfLost = again.QUESTION
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -71,10 +78,22 @@ def submission(
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
     parameters: Mapping[str, Any] | None = None,
+    on_override: OnOverride = "call",
+    options: Mapping[str, Any] | None = None,
+    parent_task: ParentTask | None = None,
 ) -> Ask:
     """Return the request that submits a canvas, `Workflow`, `Definition`, or a definition document."""
-    body = submission_body(what, key=key, name=name, labels=labels, parameters=parameters)
-    return Ask("POST", f"/{wire.API_VERSION}/workflows", body)
+    body = submission_body(
+        what,
+        key=key,
+        name=name,
+        labels=labels,
+        parameters=parameters,
+        on_override=on_override,
+        options=options,
+        parent_task=parent_task,
+    )
+    return Ask("POST", f"/{wire.API_VERSION}/workflows", body, if_lost=again.of_submission(what, key=key))
 
 
 def told_by_step(progress: Progress | None) -> Progress:
@@ -91,17 +110,19 @@ def told_by_step(progress: Progress | None) -> Progress:
 
 def importation(document: bytes) -> Ask:
     """Return the request that takes in an export."""
-    return Ask("POST", f"/{wire.API_VERSION}/imports", document)
+    return Ask("POST", f"/{wire.API_VERSION}/imports", document, if_lost=again.IMPORT)
 
 
 def verb(workflow_id: str, word: str, **fields: Any) -> Ask:
     """Return the request for a verb on one workflow."""
-    return Ask("POST", workflow_target(workflow_id, word), verb_body(**fields))
+    if_lost = again.of_verb(word, force=bool(fields.get("force")))
+    return Ask("POST", workflow_target(workflow_id, word), verb_body(**fields), if_lost=if_lost)
 
 
 def verb_in_bulk(word: str, *, states: Iterable[str], name: str | None, labels: Mapping[str, str] | None, **fields: Any) -> Ask:
     """Return the request for a verb on all workflows that fit."""
-    return Ask("POST", bulk_target(word, states=states, name=name, labels=labels), verb_body(**fields))
+    target = bulk_target(word, states=states, name=name, labels=labels)
+    return Ask("POST", target, verb_body(**fields), if_lost=again.of_verb(word))
 
 
 def view(reference: str, *, with_result: bool = False) -> Ask:
@@ -120,6 +141,11 @@ def audit(cursor: str | None) -> Ask:
     return Ask("GET", f"/{wire.API_VERSION}/journal{f'?{urlencode(query)}' if query else ''}")
 
 
+def overview(most: int) -> Ask:
+    """Return the request for what is wrong and what waits for a person, in all workflows."""
+    return Ask("GET", f"/{wire.API_VERSION}/explain?limit={most}")
+
+
 def explanation(workflow_id: str, node: str | None) -> Ask:
     """Return the request for an explanation of a workflow, or of a node."""
     return about(workflow_id, "explain") if node is None else about(workflow_id, "nodes", node, "explain")
@@ -136,9 +162,24 @@ def failed_nodes(workflow: wire.WorkflowView) -> Ask | None:
 class Listing:
     """Follows the pages of a listing; iterating gives the request for each, and `take` gets its answer."""
 
-    def __init__(self, *, states: Iterable[str], name: str | None, labels: Mapping[str, str] | None, limit: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        states: Iterable[str],
+        name: str | None,
+        labels: Mapping[str, str] | None,
+        limit: int | None,
+        parent_task: str | None,
+        **times: float | None,
+    ) -> None:
         self.views: list[wire.WorkflowView] = []
-        self._filter: dict[str, Any] = {"states": list(states), "name": name, "labels": labels}
+        self._filter: dict[str, Any] = {
+            "states": list(states),
+            "name": name,
+            "labels": labels,
+            "parent_task": parent_task,
+            **times,
+        }
         self._limit = limit
         self._cursor: str | None = None
         self._is_over = False
@@ -245,18 +286,27 @@ def submission_body(
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
     parameters: Mapping[str, Any] | None = None,
+    on_override: OnOverride = "ignore",
+    options: Mapping[str, Any] | None = None,
+    parent_task: ParentTask | None = None,
 ) -> bytes:
     """Write the definition of a canvas, `Workflow`, `Definition`, or of a definition document (dict, or JSON as bytes).
 
     Args:
         parameters: Values of the document's parameters; they go before those in its ``values``.
+        on_override: What to do with an `apply_async` or `send_task` that somebody has overridden.
+        options: Arguments of `apply_async`, for a canvas.
+        parent_task: The task in which it is submitted; one that ``what`` names itself goes before it.
     """
+    checked_apply_options(options or {}, what)
+    if on_override not in ("call", "ignore"):
+        raise BadRequest(f"`on_override` is {on_override!r}", path="$", next_step="use call or ignore")
     given: dict[str, Any] = {
         field: value
         for field, value in {"key": key, "name": name, "labels": None if labels is None else dict(labels)}.items()
         if value is not None
     }
-    if isinstance(what, bytes | bytearray) and not given and not parameters:
+    if isinstance(what, bytes | bytearray) and not given and not parameters and parent_task is None:
         return bytes(what)
     if isinstance(what, bytes | bytearray):
         try:
@@ -267,18 +317,36 @@ def submission_body(
             raise BadRequest("the definition is no JSON object", path="$", next_step="a definition is an object with `nodes`")
     # A signature is a dict too, so only a plain one is a document.
     if type(what) is dict:
-        return _document_body(what | given | ({"values": _values(what, parameters)} if parameters else {}))
+        if on_override == "call":
+            _warn_of_overrides(what)
+        parent = {} if parent_task is None else {"parent_task": parent_task._asdict()}
+        return _document_body(parent | what | given | ({"values": _values(what, parameters)} if parameters else {}))
     if parameters:
+        kind = "canvas or `Workflow`" if isinstance(what, Definition) else type(what).__name__
         raise BadRequest(
-            f"a {type(what).__name__} has no parameters",
+            f"a {kind} has no parameters",
             path="$.values",
             next_step="put the values into the canvas itself; parameters belong to definition documents",
         )
     if not isinstance(what, Definition):
         from dyrygentd.canvas import definition_of
 
-        what = definition_of(what, name=name, key=key, labels=labels)
-    return wire.encode_definition(replace(what, **given))
+        what = definition_of(what, name=name, key=key, labels=labels, options=options, calls_overrides=on_override == "call")
+        # The daemon makes the ids that nobody has chosen, and need not ask whether anybody has them.
+        return wire.encode_definition(replace(what, parent_task=what.parent_task or parent_task), chosen_ids_only=True)
+    if on_override == "call":
+        _warn_of_overrides(what)
+    given["parent_task"] = what.parent_task or parent_task
+    return wire.encode_definition(replace(what, **given), chosen_ids_only=what.is_fresh)
+
+
+def _warn_of_overrides(what: dict[str, Any] | Definition) -> None:
+    from dyrygentd.tasks.documents import tasks_of, warn_of_overrides
+
+    if isinstance(what, Definition):
+        warn_of_overrides(each.task for each in what.graph.signatures if each is not None)
+    else:
+        warn_of_overrides(tasks_of(what))
 
 
 def _values(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,15 +390,6 @@ def bulk_target(
     return f"/{wire.API_VERSION}/bulk/{quote(verb, safe='')}{_query(query)}"
 
 
-def decoded_result(text: bytes) -> object:
-    """Turn the JSON text of a result into a value; what has no types of kombu's needs no kombu."""
-    if b'"__type__"' not in text:
-        return json.loads(text)
-    from dyrygentd.canvas import decode_value
-
-    return decode_value(text)
-
-
 def workflow_target(reference: str, *parts: str, query: Mapping[str, object] | None = None) -> str:
     """Return the target of a request about one workflow."""
     path = "/".join(quote(part, safe="") for part in ("workflows", reference, *parts))
@@ -344,14 +403,21 @@ def listing_target(
     labels: Mapping[str, str] | None = None,
     limit: int,
     cursor: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    ended_since: float | None = None,
+    parent_task: str | None = None,
 ) -> str:
-    """Return the target of a page of the listing."""
+    """Return the target of a page of the listing; times are Unix seconds."""
+    times = {"since": since, "until": until, "ended_since": ended_since}
     query = {
         "state": list(states),
         "name": [name] if name is not None else [],
         "label": [f"{label}={value}" for label, value in (labels or {}).items()],
+        "parent_task": [parent_task] if parent_task is not None else [],
         "limit": [limit],
         "cursor": [cursor] if cursor else [],
+        **{word: [] if at is None else [repr(float(at))] for word, at in times.items()},
     }
     return f"/{wire.API_VERSION}/workflows{_query(query)}"
 
@@ -364,7 +430,7 @@ def nodes_target(workflow_id: str, *, states: Iterable[str] = (), limit: int = P
 
 def is_passing(error: DyrygentError) -> bool:
     """Tell whether waiting may help: the daemon restarts, or has reached a bound."""
-    return isinstance(error, DaemonUnreachable) or (isinstance(error, RemoteError) and error.status in (429, 503))
+    return isinstance(error, DaemonUnreachable | RemoteUnavailable)
 
 
 def pauses() -> Iterator[float]:

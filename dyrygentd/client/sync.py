@@ -6,12 +6,14 @@ A daemon that restarts interrupts nobody who waits: `Handle.wait` and `Handle.ev
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from dyrygentd import wire
 from dyrygentd.client import forms
 from dyrygentd.client.connection import Connection, Warn, find_socket
 from dyrygentd.errors import DyrygentError
+from dyrygentd.tasks.apply_options import ApplyOptions
+from dyrygentd.tasks.current import current_parent_task
 
 Views = list[wire.WorkflowView]
 Entries = list[wire.JournalView]
@@ -28,6 +30,8 @@ class Client:
     Raises:
         DaemonUnreachable: (all methods) Nobody answers on the socket, or somebody else does.
         RemoteError: (all methods) The daemon refuses.
+        NotOnDiskYet: (verbs, submissions with a key) It is no failure: what was asked for is done as soon as the daemon can write
+            it. A `RemoteError` as well.
     """
 
     def __init__(
@@ -55,22 +59,48 @@ class Client:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
+        on_override: forms.OnOverride = "call",
         progress: forms.Progress | None = None,
+        **options: Unpack[ApplyOptions],
     ) -> "Handle":
         """Submit a workflow; return when the daemon has it on disk.
 
+        Inside a Celery task, that one is the parent of the first tasks, as natively.
+
         Args:
             what: A canvas, a `Workflow`, a `Definition`, or a definition document (a dict, or JSON as bytes).
-            key: If a workflow was submitted with this key before, its handle is returned and nothing is created. Only a
-                submission with a key can be repeated without harm after the connection broke.
+            key: If this user has submitted a workflow with this key before, its handle is returned and nothing is created;
+                with another definition the key is refused. It is forgotten with the workflow's history. Only a submission with
+                a key can be repeated without harm after the connection broke.
             name, labels: Instead of those that ``what`` brings.
             parameters: Values of the parameters that a definition document declares.
+            on_override: An overridden `apply_async` or `send_task` of a task in a canvas or `Workflow` is called for each node,
+                and what it adds is kept; with ``ignore`` it is passed over. One that cannot be called is refused.
             progress: Told what is done (``building``, ``sending``, ``storing``), how much of it, and of how much; of 0 if that is
                 not known.
+            options: Of a canvas the arguments of its `apply_async`: ``queue``, ``countdown``, ``eta``, ``expires``, ``priority``,
+                ``link``, ``link_error``, ``task_id``, ``headers``, limits … They mean what they mean there: of a chain they are
+                for its first step, of a group for each member.
+
+        Raises:
+            NotACanvas, DefinitionError: It cannot be run; nothing was sent.
+            TypeError: An argument of `apply_async` is not taken; the message says where it goes.
+            RemoteError: The daemon refuses it: ``key-taken``, ``not-allowed``, an unknown pool …
+            RemoteUnavailable: Not now; nothing was taken.
+            DaemonUnreachable: If its ``may_be_done`` is true, repeat it with the same key; without one, look first.
         """
         tell = forms.told_by_step(progress)
         tell("building", 0, 0)
-        ask = forms.submission(what, key=key, name=name, labels=labels, parameters=parameters)
+        ask = forms.submission(
+            what,
+            key=key,
+            name=name,
+            labels=labels,
+            parameters=parameters,
+            on_override=on_override,
+            options=options,
+            parent_task=current_parent_task(),
+        )
         answer = self._connection.request(ask, progress=tell)
         submitted = wire.decode(answer, wire.Submitted)
         return Handle(self._connection, submitted.id, submitted)
@@ -98,9 +128,20 @@ class Client:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = 50,
+        since: float | None = None,
+        until: float | None = None,
+        ended_since: float | None = None,
+        parent_task: str | None = None,
     ) -> Views:
-        """Return workflows, newest first; all of them if ``limit`` is None."""
-        listing = forms.Listing(states=states, name=name, labels=labels, limit=limit)
+        """Return workflows, newest first; all of them if ``limit`` is None.
+
+        Args:
+            since, until: Only those created in this time, in Unix seconds.
+            ended_since: Only those that have finished since then.
+            parent_task: Only those that were submitted in the Celery task of this id.
+        """
+        times = {"since": since, "until": until, "ended_since": ended_since}
+        listing = forms.Listing(states=states, name=name, labels=labels, limit=limit, parent_task=parent_task, **times)
         for ask in listing:
             listing.take(self._connection.request(ask))
         return listing.views
@@ -128,6 +169,10 @@ class Client:
         """Return who did what to all workflows: what came after a cursor (`wire.Journal.next`), or the newest 100 entries."""
         return wire.decode(self._connection.request(forms.audit(cursor)), wire.Journal)
 
+    def explain(self, *, most: int = 5) -> wire.Overview:
+        """Return what is wrong, what waits for a person, what is stuck and what failed lately; so many of each kind."""
+        return wire.decode(self._connection.request(forms.overview(most)), wire.Overview)
+
     def stats(self) -> wire.Statistics:
         """Return what the daemon is doing."""
         return wire.decode(self._connection.request(forms.STATISTICS), wire.Statistics)
@@ -141,7 +186,7 @@ class Handle:
     """One workflow at the daemon.
 
     Attributes:
-        id: The workflow's id.
+        id: The workflow's id, and no task's: an `AsyncResult` of it stays pending for ever. `celery_result` gives those that end.
         submitted: The daemon's answer, if this handle comes from a submission.
     """
 
@@ -154,8 +199,20 @@ class Handle:
         return f"<Handle {self.id}>"
 
     def status(self, *, with_result: bool = False) -> wire.WorkflowView:
-        """Return the present view."""
+        """Return the present view.
+
+        Args:
+            with_result: Also fetch the value of the output, for ``view.result``.
+        """
         return wire.decode_view(self._connection.request(forms.view(self.id, with_result=with_result)))
+
+    def outcome(self) -> wire.Outcome:
+        """Return how it stands now, without waiting: state, value, first error, and the nodes that failed so far.
+
+        Of one that goes on (``is_finished`` is False) there is no value yet.
+        """
+        view = self.status(with_result=True)
+        return wire.outcome_of(view, self._failed_nodes(view))
 
     def wait(self, timeout_s: float | None = None) -> wire.Outcome:
         """Wait for the end; a daemon that goes away meanwhile is waited for as well.
@@ -168,7 +225,7 @@ class Handle:
             try:
                 view = wire.decode_view(self._connection.request(wait.ask()))
                 if view.is_finished:
-                    return wire.outcome_of(view, self._failed_nodes(view), decode_value=forms.decoded_result)
+                    return wire.outcome_of(view, self._failed_nodes(view))
                 wait.answered()
             except DyrygentError as error:
                 wait.failed(error)
@@ -213,10 +270,10 @@ class Handle:
         return self.perform("resume", why=why)
 
     def retry(self, *nodes: str, cause: str = "", force: bool = False, terminate: bool = False, why: str = "") -> wire.Changed:
-        """Try again what failed and all that never ran because of it: everything, some nodes, or one cause.
+        """Try again what failed or was lost, and all that never ran because of it: everything, some nodes, or one cause.
 
         Args:
-            cause: Number or id of a cause, see `causes`.
+            cause: Number or id of a cause, see `causes`; ``lost`` for all that was lost.
             force: Also give up an attempt that is in flight.
             terminate: End that attempt at its worker, too.
         """
@@ -227,16 +284,17 @@ class Handle:
         return self.perform("hold", nodes=nodes, why=why)
 
     def release(self, *nodes: str, why: str = "") -> wire.Changed:
-        """Let nodes go that an operator, a gate or a time holds."""
+        """Let nodes go that an operator, a gate or a time holds; without any, start a workflow now that waits for its time."""
         return self.perform("release", nodes=nodes, why=why)
 
-    def skip(self, *nodes: str, value: object = None, terminate: bool = False, why: str = "") -> wire.Changed:
+    def skip(self, *nodes: str, value: object = None, cause: str = "", terminate: bool = False, why: str = "") -> wire.Changed:
         """Count nodes as succeeded, with this value, and go on without them.
 
         Args:
+            cause: Number or id of a cause, see `causes`, or ``lost``: all nodes that failed or were lost for it.
             terminate: End their tasks, too, if a worker has begun them.
         """
-        return self.perform("skip", nodes=nodes, value=value, terminate=terminate, why=why)
+        return self.perform("skip", nodes=nodes, value=value, cause=cause, terminate=terminate, why=why)
 
     def rerun(self, *nodes: str, why: str = "") -> wire.Changed:
         """Run nodes and everything after them again."""
@@ -271,6 +329,21 @@ class Handle:
         pages = forms.NodePages(self.id, states=states, page=page)
         for ask in pages:
             yield from pages.take(self._connection.request(ask))
+
+    def celery_result(self, app: Any = None) -> Any:
+        """Return Celery's own result of the workflow, as `apply_async` of the same canvas does.
+
+        That is the `AsyncResult` of a task or of a chain's last step, with its parents; of a group its `GroupResult`; of a chord
+        the `AsyncResult` of its body, whose parent is the header's `GroupResult`. The ids are those of the tasks as they are when
+        this is called: right after the submission those of the first attempts. Of a node that was tried again it is the id of
+        its latest attempt, since what is stored under an earlier one is how that one ended.
+
+        Args:
+            app: The Celery app with the result backend, by default the current one.
+        """
+        from dyrygentd.results import celery_result
+
+        return celery_result(self.id, self.nodes(), app=app)
 
     def node(self, name: str) -> wire.NodeView:
         """Return one node."""

@@ -6,103 +6,18 @@ states of the dependencies.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from dataclasses import replace
+from typing import Final
 
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.ids import OF_OLD, SOME_FROM_OUTSIDE
+from dyrygentd.core.notes import UNNEEDED, Hold, HoldReason
 from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, WorkflowPolicy
-from dyrygentd.core.states import NODE_STATE_OF_WORD, NodeState, WorkflowState
-from dyrygentd.core.workflow import UNNEEDED, Live, RunningWorkflow
+from dyrygentd.core.records import NodeRecord, WorkflowRecord
+from dyrygentd.core.states import NODE_STATE_OF_WORD, SETTLED, NodeState, WorkflowState
+from dyrygentd.core.workflow import RunningWorkflow
 
 _WORDS: Final = tuple(state.word for state in NodeState)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowRecord:
-    """The durable part of a workflow.
-
-    Attributes:
-        document: The definition; None in records that only update a workflow that is stored already.
-        counts: ``{state word: number of nodes}`` when it finished.
-        result: JSON text of the output's value, when it finished and the value could be kept.
-        error: Why there is no result, or why the workflow is broken.
-        priority: As it was last set.
-        run: How often it was set running again after a cancel.
-        deadline_at: When it is over, 0 for never.
-        is_stopped: Whether a failure or the deadline has ended it.
-        owner: Number of the user who submitted it; None if nobody can tell.
-    """
-
-    workflow_id: str
-    name: str
-    key: str | None
-    labels: Mapping[str, str]
-    state: WorkflowState
-    created_at: float
-    finished_at: float | None = None
-    document: bytes | None = None
-    task_count: int = 0
-    counts: Mapping[str, int] | None = None
-    result: bytes | None = None
-    error: str = ""
-    priority: int = 0
-    run: int = 0
-    deadline_at: float = 0.0
-    is_stopped: bool = False
-    owner: int | None = None
-
-    def following(self, earlier: "WorkflowRecord | None") -> "WorkflowRecord":
-        """Return this record with the definition of an ``earlier`` one that has not reached the disk yet."""
-        if earlier is None or self.document is not None:
-            return self
-        return replace(self, document=earlier.document)
-
-
-class NodeRecord(NamedTuple):
-    """The durable part of a node; see `Live` and `RunningWorkflow` for the fields.
-
-    A named tuple, since one is made for each change of a node: a frozen dataclass of so many fields takes three times as long.
-    """
-
-    workflow_id: str
-    node: int
-    state: str
-    attempt: int
-    dispatched_at: float
-    finished_at: float
-    held_until: float
-    blocked_by: int | None
-    error: str
-    value: bytes | None
-    reason: str = ""
-    is_on_hold: bool = False
-    failures: int = 0
-    polling_since: float = 0.0
-    cause: str = ""
-    late: str = ""
-    is_stale: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """What somebody did to a workflow.
-
-    Attributes:
-        by: Who, as far as it is known.
-        why: What they gave as the reason.
-        nodes: Names of the nodes that it changed, the first few of them.
-        count: How many it changed.
-        detail: Further words, such as the new priority.
-    """
-
-    workflow_id: str
-    at: float
-    verb: str
-    by: str
-    why: str = ""
-    nodes: tuple[str, ...] = ()
-    count: int = 0
-    detail: str = ""
 
 
 def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None) -> WorkflowRecord:
@@ -118,7 +33,7 @@ def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None)
         finished_at=workflow.finished_at,
         document=document,
         task_count=workflow.graph.task_count,
-        counts=workflow.counts_by_word() if finished else None,
+        counts=workflow.nodes.counts_by_word() if finished else None,
         result=workflow.result if finished else None,
         error=workflow.error,
         priority=workflow.priority,
@@ -126,30 +41,52 @@ def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None)
         deadline_at=workflow.deadline_at,
         is_stopped=workflow.is_stopped,
         owner=workflow.owner,
+        routes=dict(workflow.attempts.routes),
+        ids=workflow.attempts.ids,
+        digest=workflow.digest,
+        names=workflow.graph.names if document is not None else (),
+        started_early_at=workflow.started_early_at,
+        parent_task=workflow.parent_task,
     )
 
 
 def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
     """Return what is to be stored of one node."""
-    value, hold = workflow.values.get(node), workflow.holds.get(node) if workflow.holds else None
+    value = workflow.values.by_node.get(node)
+    if not workflow.has_notes:
+        # What most records are; looking for each of the notes takes as long as all the rest.
+        return NodeRecord(
+            workflow.workflow_id,
+            node,
+            _WORDS[workflow.states[node]],
+            workflow.attempts.of(node),
+            workflow.attempts.dispatched_at[node],
+            workflow.settled_at[node],
+            0.0,
+            None,
+            "",
+            None if value is None or value.is_derived else value.content,
+        )
+    hold = workflow.holds.get(node) if workflow.holds else None
     return NodeRecord(
         workflow.workflow_id,
         node,
         _WORDS[workflow.states[node]],
-        workflow.attempt_of(node),
-        workflow.dispatched_at[node],
+        workflow.attempts.of(node),
+        workflow.attempts.dispatched_at[node],
         workflow.settled_at[node],
         0.0 if hold is None else hold.until,
         workflow.blocked_by.get(node),
         workflow.errors.get(node, ""),
-        None if value is None else value.content,
+        None if value is None or value.is_derived else value.content,
         hold.reason.value if hold is not None else UNNEEDED if node in workflow.unneeded else "",
         node in workflow.on_hold,
-        workflow.failures.get(node, 0),
-        workflow.polling_since.get(node, 0.0),
+        workflow.attempts.failures.get(node, 0),
+        workflow.attempts.polling_since.get(node, 0.0),
         workflow.causes.get(node, ""),
-        workflow.late.get(node, ""),
+        workflow.attempts.late.get(node, ""),
         node in workflow.stale,
+        workflow.attempts.sent_to.get(node, "") if workflow.attempts.sent_to else "",
     )
 
 
@@ -171,36 +108,72 @@ def restore(
         graph=graph,
         created_at=record.created_at,
         value_bytes_max=value_bytes_max,
-        policy=policy,
+        policy=replace(policy, start_at=record.started_early_at) if record.started_early_at else policy,
         owner=record.owner,
     )
+    workflow.started_early_at, workflow.parent_task = record.started_early_at, record.parent_task
     workflow.priority, workflow.run, workflow.deadline_at = record.priority, record.run, record.deadline_at
-    workflow.is_stopped = record.is_stopped
-    live = [
-        Live(
-            node=row.node,
-            state=NODE_STATE_OF_WORD[row.state],
-            attempt=row.attempt,
-            dispatched_at=row.dispatched_at,
-            settled_at=row.finished_at,
-            held_until=row.held_until,
-            blocked_by=row.blocked_by,
-            error=row.error,
-            value=row.value,
-            reason=row.reason,
-            is_on_hold=row.is_on_hold,
-            failures=row.failures,
-            polling_since=row.polling_since,
-            cause=row.cause,
-            late=row.late,
-            is_stale=row.is_stale,
-        )
-        for row in nodes
-    ]
-    workflow.resume(live, state=record.state, finished_at=record.finished_at, now=now)
+    workflow.is_stopped, workflow.attempts.ids, workflow.digest = record.is_stopped, record.ids, record.digest
+    workflow.attempts.routes = dict(record.routes)
+    rows = list(nodes)
+    _read_back(workflow, rows, state=record.state, finished_at=record.finished_at, now=now)
+    if workflow.attempts.ids == OF_OLD and all(row.attempt <= 1 for row in rows):
+        # No attempt was named in the old way, which can be guessed; the next ones are named in the new one.
+        workflow.attempts.ids, workflow.is_changed = SOME_FROM_OUTSIDE, True
     if workflow.state.is_finished or not workflow.error:
         workflow.result, workflow.error = record.result, record.error
     return workflow
+
+
+def _read_back(
+    workflow: RunningWorkflow,
+    rows: Iterable[NodeRecord],
+    *,
+    state: WorkflowState = WorkflowState.RUNNING,
+    finished_at: float | None = None,
+    now: float,
+) -> None:
+    """Take the states from stored rows instead of starting from the beginning."""
+    values: dict[int, bytes] = {}
+    workflow.ready_since = now
+    for row in rows:
+        state_of_row = NODE_STATE_OF_WORD[row.state]
+        is_free = state_of_row is NodeState.READY or row.reason == HoldReason.POOL
+        workflow.nodes.place(row.node, NodeState.READY if is_free else state_of_row)
+        _read_details(workflow, row)
+        if is_free:
+            workflow.ready.push(row.node)
+        if row.value is not None:
+            values[row.node] = row.value
+        if state_of_row in SETTLED:
+            for dependent in workflow.graph.dependents(row.node):
+                workflow.nodes.unmet[dependent] -= 1
+    workflow.state, workflow.finished_at = state, finished_at
+    workflow.values.resume(values)
+    if state.is_finished:
+        workflow.has_begun = True
+    else:
+        workflow.begin(now)
+
+
+def _read_details(workflow: RunningWorkflow, row: NodeRecord) -> None:
+    node = row.node
+    workflow.attempts.read_back(row)
+    workflow.settled_at[node] = row.finished_at
+    if row.error:
+        workflow.errors[node] = row.error
+    if row.cause:
+        workflow.causes[node] = row.cause
+    if row.blocked_by is not None:
+        workflow.blocked_by[node] = row.blocked_by
+    if row.is_on_hold:
+        workflow.on_hold.add(node)
+    if row.is_stale:
+        workflow.stale.add(node)
+    if workflow.states[node] in (NodeState.HELD, NodeState.RETRYING):
+        workflow.holds[node] = Hold(HoldReason(row.reason or HoldReason.TIME), row.held_until)
+    elif workflow.states[node] == NodeState.SKIPPED and row.reason == UNNEEDED:
+        workflow.unneeded.add(node)
 
 
 def adopt(workflow: RunningWorkflow, states: Mapping[int, NodeState], now: float) -> None:
@@ -214,21 +187,26 @@ def adopt(workflow: RunningWorkflow, states: Mapping[int, NodeState], now: float
     errors = {
         node: _NOT_ADOPTED if node in lacking else _FAILED_BEFORE for node, state in states.items() if state is NodeState.FAILED
     }
-    workflow.resume(
+    _read_back(
+        workflow,
         [
-            Live(
-                node=node,
-                state=state,
+            NodeRecord(
+                workflow.workflow_id,
+                node,
+                state.word,
                 attempt=1,
                 dispatched_at=now,
-                settled_at=now if state.is_settled else 0.0,
+                finished_at=now if state.is_settled else 0.0,
+                held_until=0.0,
+                blocked_by=None,
                 error=errors.get(node, ""),
+                value=None,
             )
             for node, state in states.items()
         ],
         now=now,
     )
-    workflow.changed.update(states)
+    workflow.nodes.changed.update(states)
     if workflow.policy.on_failure is OnFailure.STOP and errors:
         workflow.stop(now)
 

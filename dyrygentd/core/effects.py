@@ -7,9 +7,10 @@ and telling listeners come last. If saving fails, the rest of the batch waits (`
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import IN_FLIGHT
+from dyrygentd.core.values import Text
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError
 
@@ -20,9 +21,10 @@ class Publish(NamedTuple):
     """Send one message. A named tuple, since one is made for each node: a frozen dataclass of so many fields takes longer.
 
     Attributes:
-        input: JSON text of the value to prepend to the arguments, None if the node takes none.
-        parent_id: Task id of the last dependency, empty for the first nodes.
+        input: JSON text of the value to prepend to the arguments, a long one by reference; None if the node takes none.
+        parent_id: Task id of the last dependency, for the first nodes of the task that submitted the workflow, or empty.
         stamp: What the message is stamped with, so that the workflow can be revoked as a whole.
+        destination: Where it is to go, see `dyrygentd.core.destination`; empty if the dispatcher is to find that out, and tell.
     """
 
     workflow_id: str
@@ -30,9 +32,10 @@ class Publish(NamedTuple):
     attempt: int
     task_id: str
     signature: Signature
-    input: bytes | None
+    input: Text | None
     parent_id: str
     stamp: str
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Revoke:
     attempt: int
     signature: Signature
     terminate: bool = False
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Batch:
 
     Attributes:
         refused: ``{workflow id: why}`` of those of which the store takes nothing at all, so that they are in memory alone.
+        unrun: Nodes that have settled and whose tasks never ran; the result backend is told, see `dyrygentd.core.unrun`.
         reports_read: Up to where the workers' reports were read, to be remembered once the rows are durable, or empty.
     """
 
@@ -90,6 +95,7 @@ class Batch:
     changed: set[str] = field(default_factory=set)
     finished: list[RunningWorkflow] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    unrun: list[tuple[RunningWorkflow, int]] = field(default_factory=list)
     reports_read: str = ""
 
     def __bool__(self) -> bool:
@@ -100,6 +106,7 @@ class Batch:
             or self.publish
             or self.unwatch
             or self.revoke
+            or self.journal
             or self.answers
             or self.changed
             or self.reports_read
@@ -158,4 +165,5 @@ class Batch:
         self.changed |= later.changed
         self.finished.extend(later.finished)
         self.refused.update(later.refused)
+        self.unrun.extend(later.unrun)
         self.reports_read = later.reports_read or self.reports_read

@@ -10,12 +10,6 @@ atomic: its changes reach the disk in one transaction, or none does.
 of ten thousand nodes delays one of three by three places. Inside a workflow the node with the longest path to the end goes
 first.
 
-*In flight* is not a counter but a table, ``{task id: (workflow, node)}``, so a place can neither leak nor be given twice. It
-is also the routing of results: a task id that is not in it is late, doubled or foreign; it is counted and changes nothing but the
-note of what was late. What was cancelled while in flight is watched on for a while, and revoked again, since a worker that was
-away does not know. What was taken for lost is watched on as well: nobody can be sure, and if it ends all the same before
-another attempt was sent, that is the node's end.
-
 *Priorities and pools.* Each priority has a ring of its own, and the highest that has work goes first. A node whose pool is full
 steps aside and stands in line there; it comes back when a place is free.
 
@@ -27,150 +21,70 @@ succeeded) waits ``linger_s`` for company.
 should. Times that somebody named (an ETA, a start, a deadline) are times of the clock, and come when it says so.
 
 *What could go wrong.* A workflow that breaks an invariant, whose handling fails, or whose records the store refuses, is set aside
-with its story, its places are freed, and the others go on. A task id that another workflow already has in flight fails the node
-that came second: letting it go would mix up two results.
+with its story, its places are freed, and the others go on.
+
+*Parts.* What has come together since the last batch is `Turn`; who has a place in flight, `Flights`; what an event of a task
+means, `TaskEvents`. Here is what concerns many workflows: who goes next, what a batch holds, what a workflow brings and leaves
+behind. That is one decision a turn, so it stays in one file although that is long.
 
 *Tried and rejected.* A global heap of ready nodes: one large submission then decides the latency of everybody else.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from heapq import heapify, heappop, heappush
-from typing import Final, assert_never
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Final, get_args
 
-from dyrygentd.core.checkpoint import JournalEntry, adopt, node_record, workflow_record
+from dyrygentd.core import outcomes, steering
+from dyrygentd.core.checkpoint import adopt, node_record, workflow_record
+from dyrygentd.core.clock_steps import bound_times, shift_times
+from dyrygentd.core.counting import Counting, EngineStatistics
+from dyrygentd.core.decisions import Decision, Decisions
 from dyrygentd.core.effects import Answer, Batch, Publish, Revoke, RevokeStamped
 from dyrygentd.core.events import (
     ClockStepped,
     DrainRequested,
     Event,
     MessagePublished,
-    MessageRefused,
     ReportsRead,
     SaveRefused,
     TaskEvent,
-    TaskFailed,
-    TaskIgnored,
-    TaskLost,
-    TaskReported,
-    TaskRevoked,
     TaskSucceeded,
     VerbRequested,
     WorkflowImported,
     WorkflowRecovered,
     WorkflowSubmitted,
 )
+from dyrygentd.core.flights import Flights, as_broken
+from dyrygentd.core.given_up import TIMED_OUT, given_up_by
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.ids import OF_OLD
+from dyrygentd.core.limits import Limits
+from dyrygentd.core.notes import Failure, HoldReason
+from dyrygentd.core.places import Places, Routing
 from dyrygentd.core.policy import FailureKind
-from dyrygentd.core.pools import Pools, PoolView
+from dyrygentd.core.pools import Pools
+from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.rings import Rings
-from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
-from dyrygentd.core.tally import SumsByName, Tally
-from dyrygentd.core.verbs import Done, Request, Verb, perform
-from dyrygentd.core.workflow import Failure, HoldReason, RunningWorkflow
+from dyrygentd.core.states import IN_FLIGHT, NodeState
+from dyrygentd.core.steps import Steps, finish
+from dyrygentd.core.task_events import TaskEvents
+from dyrygentd.core.timers import WORKFLOW_TIMER, Timers
+from dyrygentd.core.turn import Turn
+from dyrygentd.core.unrun import is_unrun
+from dyrygentd.core.values import ValueBudget
+from dyrygentd.core.verbs import Done, Request, Verb, perform_in_steps
+from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError, InvariantBroken, WorkflowNotFound
 
 #: Names of nodes in one entry of the journal or one answer; the number is told as well.
 _NAMED_MAX: Final = 100
-#: Timers are sorted out when there are more than this and more than twice as many as after the last time.
-_TIMERS_MIN: Final = 10_000
-#: Pauses between two broadcasts that revoke the same tasks.
-_REVOKE_AGAIN_FIRST_S, _REVOKE_AGAIN_MAX_S = 10.0, 300.0
-#: Names of tasks and of workflows that are counted apart, and what of tasks.
-_NAMES_MAX: Final = 100
-TASK_WORDS: Final = ("dispatched", "succeeded", "failed", "ignored", "lost", "retried", "late", "seconds")
-#: Signatures whose queue is kept in mind.
-_PLACES_MAX: Final = 1000
-#: What workers with `task_track_started` store first.
-_STARTED: Final = "STARTED"
-_STATE_WORDS: Final = tuple(state.word for state in NodeState)
-#: In a timer, in the place of a node: it is the workflow's start or deadline.
-_WORKFLOW_TIMER: Final = -1
-#: A worker's last word about these may be corrected by the task itself (celery#3085, #1703).
-_DOUBTFUL_EXCEPTIONS: Final = frozenset({"WorkerLostError"})
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of the engine.
-
-    Attributes:
-        in_flight_max: Tasks in the broker or at workers at one time. The rest waits here, where it can still be cancelled.
-        linger_s: How long changes that let nothing go on may wait for company, so that they share a transaction.
-        dispatch_max: Nodes dispatched in one turn, so that one turn stays short.
-        value_bytes_max: Longest value, as JSON text, that is passed from node to node or kept as a result.
-        late_watch_s, late_max: How long, and how many, tasks are watched after a cancel, to show what they did in the end.
-    """
-
-    in_flight_max: int = 2000
-    dispatch_max: int = 500
-    value_bytes_max: int = 16 * 1024 * 1024
-    linger_s: float = 0.02
-    late_watch_s: float = 3600.0
-    late_max: int = 10_000
-
-    @property
-    def refill(self) -> int:
-        """Return how many places in flight are filled up together; one at a time if there are only few."""
-        return max(1, self.in_flight_max // 20)
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened since the engine was made; only ever counts up."""
-
-    submitted: int = 0
-    recovered: int = 0
-    imported: int = 0
-    dispatched: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    revoked: int = 0
-    ignored: int = 0
-    lost: int = 0
-    turned_up: int = 0
-    timed_out: int = 0
-    refused: int = 0
-    retried: int = 0
-    late: int = 0
-    unrouted: int = 0
-    verbs: int = 0
-    verbs_refused: int = 0
-    workflows_succeeded: int = 0
-    workflows_failed: int = 0
-    workflows_cancelled: int = 0
-    broken: int = 0
-    clock_steps: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStatistics:
-    """A snapshot of the engine."""
-
-    workflows: int
-    nodes: dict[str, int]
-    in_flight: int
-    in_flight_max: int
-    draining: bool
-    counters: dict[str, int]
-    late: int = 0
-    timers: int = 0
-    pools: list[PoolView] = field(default_factory=list)
-    workflow_states: dict[str, int] = field(default_factory=dict)
-    held: dict[str, int] = field(default_factory=dict)
-    oldest_workflow_s: float = 0.0
-    oldest_ready_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Late:
-    """A task that is still watched although its node has gone on without it."""
-
-    workflow_id: str
-    node: int
-    until: float
-    revoke: Revoke | None
+#: Nodes whose records are taken in one step, if more have changed.
+_STEP: Final = 1000
+#: Those first that come most.
+_TASK_EVENTS: Final = (TaskSucceeded, MessagePublished, *get_args(TaskEvent))
+#: As a plain number, which is compared faster; beyond it are the ends of which no worker may have told.
+_SUCCEEDED: Final = int(NodeState.SUCCEEDED)
 
 
 class Engine:
@@ -180,14 +94,13 @@ class Engine:
         pools: Named pools and limits of queues.
         chance: Makes numbers from 0 to 1, for the jitter of retries.
         queue_of: Tells to which queue a signature goes, for counting.
+        routing: Tells where messages go; without it that is not remembered.
 
     Attributes:
+        counting: What is counted.
+        flights: Which tasks are in flight, for which nodes, and which are watched on.
         workflows: The unfinished workflows by id. A finished one leaves with the batch that records its end.
         node_count: Number of nodes in all of them.
-        task_seconds: From dispatch to the end of a task.
-        start_seconds: From dispatch to the first word that a worker has begun it, of workers that tell.
-        by_task: What became of tasks, by name and queue, and their seconds from dispatch to end.
-        by_workflow: What became of workflows, by name, and their seconds from beginning to end.
     """
 
     def __init__(
@@ -197,46 +110,44 @@ class Engine:
         pools: Pools | None = None,
         chance: Callable[[], float] = lambda: 0.0,
         queue_of: Callable[[Signature], str] = lambda signature: "",
+        routing: Routing | None = None,
     ) -> None:
-        self.limits = limits or Limits()
-        self.pools = pools or Pools()
-        self._has_pools = bool(self.pools)
-        self._chance = chance
-        self._queue_of = queue_of
-        self._places: dict[Signature, tuple[str, str]] = {}
-        self.counters = Counters()
-        self.workflows: dict[str, RunningWorkflow] = {}
-        self.draining = False
-        self.node_count = 0
-        self.task_seconds, self.start_seconds = Tally(), Tally()
-        self.by_task = SumsByName(TASK_WORDS, _NAMES_MAX)
-        self.by_workflow = SumsByName(("succeeded", "failed", "cancelled", "seconds"), _NAMES_MAX)
-        self._in_flight: dict[str, tuple[RunningWorkflow, int]] = {}
         self._rings = Rings()
-        self._timers: list[tuple[float, str, int]] = []
-        self._timers_max = _TIMERS_MIN
-        self._pools_freed: set[str] = set()
-        self._pools_open: set[str] = set()
-        self._late: OrderedDict[str, _Late] = OrderedDict()
-        self._late_in: Counter[str] = Counter()
-        self._resting: dict[str, RunningWorkflow] = {}
-        self._revoke_again_at: float | None = None
-        self._revoke_again_s = _REVOKE_AGAIN_FIRST_S
-        self._touched: dict[str, RunningWorkflow] = {}
-        self._batch = Batch()
-        self._is_urgent = False
-        self._changed_at: float | None = None
+        self._turn = Turn(limits or Limits(), self._rings)
+        self.workflows: dict[str, RunningWorkflow] = {}
+        self.node_count = 0
+        self.draining = False
+        self.pools = pools or Pools()
+        self.values = ValueBudget(self.limits.workflow_values_bytes_max, self.limits.values_bytes_max)
+        self._places = Places(queue_of, routing)
+        self.counting = Counting(self._places)
+        self._timers = Timers(self.workflows)
+        self._decisions = Decisions()
+        self.flights = Flights(self._turn, self.workflows, pools=self.pools, timers=self._timers, counting=self.counting)
+        self._tasks = TaskEvents(self._turn, self.flights, counting=self.counting, decisions=self._decisions, chance=chance)
 
     def __repr__(self) -> str:
-        return f"<Engine workflows={len(self.workflows)} in_flight={len(self._in_flight)}>"
+        return f"<Engine workflows={len(self.workflows)} in_flight={self.flights.in_flight_count}>"
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds of what is kept and done at a time; new ones hold from the next turn on."""
+        return self._turn.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._turn.limits = limits
 
     # --- events in --------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> None:
         """Take note of one event; its effects come with the next batch."""
-        if self._changed_at is None:
-            self._changed_at = now
-        self._is_urgent |= not isinstance(event, TaskEvent | ReportsRead)
+        if self._turn.changed_at is None:
+            self._turn.changed_at = now
+        if isinstance(event, _TASK_EVENTS):
+            self._tasks.happened(event, now)
+            return
+        self._turn.is_urgent |= not isinstance(event, ReportsRead)
         match event:
             case WorkflowSubmitted():
                 self._submitted(event, now)
@@ -245,7 +156,7 @@ class Engine:
             case WorkflowImported():
                 self._imported(event, now)
             case VerbRequested():
-                self._verb(event, now)
+                finish(self.verb_in_steps(event, now))
             case DrainRequested():
                 self.draining = True
             case SaveRefused():
@@ -253,121 +164,85 @@ class Engine:
             case ClockStepped():
                 self._clock_stepped(event.by_s, now)
             case ReportsRead():
-                self._batch.reports_read = event.offset
+                self._turn.batch.reports_read = event.offset
             case _:
-                self._task_event(event, now)
+                self._tasks.happened(event, now)
 
     def next_deadline(self) -> float | None:
         """Return when `take_batch` is due if nothing else happens: a time, 0 for at once, None for never."""
-        if self._is_urgent or self._can_dispatch(self.limits.refill):
+        if self._turn.is_urgent or self._can_dispatch(self.limits.refill):
             return 0.0
-        due = [self._timers[0][0]] if self._timers else []
-        if self._changed_at is not None:
-            due.append(self._changed_at + self.limits.linger_s)
-        if self._late:
-            due.append(next(iter(self._late.values())).until)
-        if self._revoke_again_at is not None:
-            due.append(self._revoke_again_at)
+        due = self.flights.late.next_at()
+        if self._timers.next_at is not None:
+            due.append(self._timers.next_at)
+        if self._turn.changed_at is not None:
+            due.append(self._turn.changed_at + self.limits.linger_s)
+        decided_at = self._decisions.next_at()
+        if decided_at is not None:
+            due.append(decided_at)
         return min(due, default=None)
-
-    @property
-    def in_flight_count(self) -> int:
-        """Number of tasks in the broker or at workers."""
-        return len(self._in_flight)
-
-    def is_in_flight(self, task_id: str) -> bool:
-        """Tell whether a result for this task id would still change something."""
-        return task_id in self._in_flight
 
     def statistics(self, now: float = 0.0) -> EngineStatistics:
         """Return an immutable snapshot; ages are counted to ``now``."""
-        workflows = self.workflows.values()
-        # Summed up column by column: of 20,000 workflows that takes a fifth of the time of adding them one after the other.
-        columns = map(sum, zip(*[workflow.counts for workflow in workflows], strict=True))
-        nodes = dict.fromkeys(_STATE_WORDS, 0) | dict(zip(_STATE_WORDS, columns, strict=False))
-        states, held, oldest, oldest_ready = Counter[WorkflowState](), Counter[HoldReason](), now, now
-        for workflow in workflows:
-            if workflow.holds:
-                held.update([hold.reason for hold in workflow.holds.values()])
-            states[workflow.state] += 1
-            if workflow.has_begun:
-                oldest = min(oldest, workflow.created_at)
-            if workflow.can_dispatch:
-                oldest_ready = min(oldest_ready, workflow.ready_since)
-        return EngineStatistics(
-            workflows=len(self.workflows),
-            nodes=nodes,
-            in_flight=len(self._in_flight),
+        return self.counting.statistics(
+            self.workflows.values(),
+            now,
+            in_flight=self.flights.in_flight_count,
             in_flight_max=self.limits.in_flight_max,
-            draining=self.draining,
-            counters=asdict(self.counters),
-            late=len(self._late),
+            is_draining=self.draining,
+            late=len(self.flights.late),
+            values=self.values,
             timers=len(self._timers),
             pools=self.pools.views(),
-            workflow_states={state.value: states[state] for state in WorkflowState if not state.is_finished},
-            held={reason.value: held[reason] for reason in HoldReason},
-            oldest_workflow_s=now - oldest,
-            oldest_ready_s=now - oldest_ready,
         )
-
-    def in_flight(self) -> Iterator[tuple[str, RunningWorkflow, int]]:
-        """Iterate over ``(task id, workflow, node)``."""
-        for task_id, (workflow, node) in self._in_flight.items():
-            yield task_id, workflow, node
 
     def check_tables(self) -> None:
         """Raise `InvariantBroken` if rings, timers or the notes of late tasks disagree with the workflows. For tests."""
-        timers = set(self._timers)
         for workflow_id, workflow in self.workflows.items():
-            if workflow_id in self._touched:
+            if workflow_id in self._turn.touched:
                 continue  # Its timers and its place in a ring come with the end of the turn.
             if workflow.can_dispatch and self._rings.priority_of(workflow_id) != workflow.priority:
                 raise InvariantBroken(f"{workflow!r} could dispatch, but stands in no ring of its priority")
-            due = [(hold.until, node) for node, hold in workflow.holds.items() if hold.until]
-            due += [] if workflow.has_begun else [(workflow.policy.start_at, _WORKFLOW_TIMER)]
-            missing = [node for at, node in due if (at, workflow_id, node) not in timers]
-            if missing:
-                raise InvariantBroken(f"{workflow!r} waits for times that nobody looks at, of nodes {missing}")
+            self._timers.check(workflow)
         self._rings.check()
-        late_in = Counter(late.workflow_id for late in self._late.values())
-        if late_in != self._late_in or not self._resting.keys() <= late_in.keys() or self._late.keys() & self._in_flight.keys():
-            raise InvariantBroken(f"late tasks of {dict(late_in)}, counted are {dict(self._late_in)}")
+        self.flights.check()
 
     # --- effects out ------------------------------------------------------------------------------------------------
 
     def take_batch(self, now: float) -> Batch:
         """Let time pass until ``now``, dispatch what may go, and return the work of this turn."""
+        steps = self.batch_in_steps(now)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                batch: Batch = done.value
+                return batch
+
+    def batch_in_steps(self, now: float) -> Generator[None, None, Batch]:
+        """Do what `take_batch` does, some thousand nodes at a time if very many have changed; no event may come in between."""
         self._let_time_pass(now)
         if not self.draining:
             self._dispatch(now)
-        for workflow in self._touched.values():
-            self._collect(workflow)
-        self._touched.clear()
-        batch, self._batch = self._batch, Batch()
+        for workflow in self._turn.touched.values():
+            if len(workflow.nodes.changed) > _STEP:
+                yield from self._record_in_steps(workflow)
+            self._collect(workflow, now)
+        self._turn.touched.clear()
+        self._turn.batch.journal += self._decisions.take(now)
+        batch = self._turn.take_batch()
         if batch.unwatch or batch.revoke:
-            self._drop_landed(batch)
-        self._is_urgent, self._changed_at = False, None
+            self.flights.drop_landed(batch)
         return batch
 
-    def _drop_landed(self, batch: Batch) -> None:
-        """Keep what a turn both began and ended out of its batch, and watched what is in flight anew."""
-        batch.watch = [task_id for task_id in batch.watch if self._is_watched(task_id)]
-        batch.publish = [message for message in batch.publish if message.task_id in self._in_flight]
-        batch.unwatch = [task_id for task_id in batch.unwatch if not self._is_watched(task_id)]
-
-    def _is_watched(self, task_id: str) -> bool:
-        return task_id in self._in_flight or task_id in self._late
-
     def _dispatch(self, now: float) -> None:
-        budget = self.limits.dispatch_max
+        budget, has_pools = self._turn.limits.dispatch_max, self.flights.has_pools
         while budget:
-            if self._pools_freed:
-                self._pools_open |= self._pools_freed
-                self._call_to(self._pools_freed, now)
-                self._pools_freed.clear()
+            if has_pools:
+                self.flights.call_freed(now)
             if not self._can_dispatch(1):
                 # Those who were called may not be able to go: their workflow is paused, or they wait for another pool now.
-                if self._rings or not self._pools_open or not self._call_to(self._pools_open, now):
+                if self._rings or not has_pools or not self.flights.call_open(now):
                     break
                 continue
             workflow = self._next_in_ring()
@@ -376,7 +251,7 @@ class Engine:
             try:
                 self._dispatch_one(workflow, now)
             except Exception as error:
-                self._set_aside(workflow, error, now)
+                self.flights.set_aside(workflow, error, now)
             budget -= 1
 
     def _next_in_ring(self) -> RunningWorkflow | None:
@@ -389,198 +264,159 @@ class Engine:
         return workflow
 
     def _can_dispatch(self, places: int) -> bool:
-        return bool(self._rings) and not self.draining and len(self._in_flight) + places <= self.limits.in_flight_max
+        if self.draining or not self._rings:
+            return False
+        return len(self.flights.by_id) + places <= self._turn.limits.in_flight_max
 
     def _dispatch_one(self, workflow: RunningWorkflow, now: float) -> None:
-        self._touch(workflow)
-        pools = self._pools_of(workflow, workflow.next_ready()) if self._has_pools else ()
+        self._turn.touch(workflow)
+        node = workflow.next_ready()
+        signature = workflow.graph.signatures[node]
+        assert signature is not None
+        place, destination = self._places.known.get(signature) or self._places.of(signature)
+        if self._places.is_by_input:
+            destination = self._places.destination_for(workflow, node, signature)
+        pools = self.flights.pools_of(workflow, node, destination) if self.flights.has_pools else ()
         full = self.pools.full_one(pools) if pools else None
         if full is not None:
-            self.pools.wait(full, workflow.workflow_id, workflow.park(full))
-            self._pools_open.update(pool for pool in pools if pool != full and self.pools.is_callable(pool))
+            self.flights.wait_for(full, pools, workflow)
             return
-        node = workflow.take_ready(now)
-        signature = workflow.graph.signatures[node]
-        assert signature is not None
-        task_id = workflow.task_id_of(node)
-        if task_id in self._in_flight:
-            error = f"task id '{task_id}' is in flight for another node already"
-            workflow.failed(node, Failure(error, FailureKind.REFUSED), now)
-            return
+        workflow.take_ready(now)
+        task_id = workflow.attempts.task_id_of(node)
         if signature.expires_at and signature.expires_at <= now:
-            workflow.failed(node, Failure("it expired before it was dispatched", FailureKind.EXPIRED, "Expired"), now)
+            outcomes.failed(workflow, node, Failure("it expired before it was dispatched", FailureKind.EXPIRED, "Expired"), now)
             return
-        self._begin_flight(workflow, node, task_id)
-        self.counters.dispatched += 1
-        self.by_task.add(self._place_of(signature), "dispatched")
-        self._publish(workflow, node)
+        if workflow.attempts.sent_to or workflow.attempts.routes.get(signature.task) != destination:
+            workflow.is_changed |= workflow.attempts.note_destination(node, destination)
+        if not self.flights.begin(workflow, node, task_id, now):
+            return
+        self.counting.counters.dispatched += 1
+        self.counting.by_task.add(place, "dispatched")
+        self._publish(workflow, node, destination)
 
-    def _begin_flight(self, workflow: RunningWorkflow, node: int, task_id: str) -> None:
-        late = self._late.pop(task_id, None)
-        if late is not None:
-            self._count_late_out(late)
-        self._in_flight[task_id] = (workflow, node)
-        if self._has_pools:
-            self.pools.take(self._pools_of(workflow, node))
-        self._batch.watch.append(task_id)
-        timeout_s = workflow.timeout_s(node)
-        if timeout_s:
-            self._set_timer(workflow.dispatched_at[node] + timeout_s, workflow, node)
-
-    def _pools_of(self, workflow: RunningWorkflow, node: int) -> tuple[str, ...]:
-        if not self._has_pools:
-            return ()
-        signature = workflow.graph.signatures[node]
-        return () if signature is None else self.pools.needed_by(signature, workflow.graph.policy(node))
-
-    def _call_to(self, pools: set[str], now: float) -> bool:
-        """Let those go on who stand in line for a pool that has places; tell whether there was anybody."""
-        is_anybody = False
-        for pool in pools:
-            for workflow_id, node in self.pools.called(pool):
-                is_anybody = True
-                workflow = self.workflows[workflow_id]
-                workflow.unpark(node, now)
-                self._touch(workflow)
-        self._pools_open = {pool for pool in self._pools_open if self.pools.is_callable(pool)}
-        return is_anybody
-
-    def _publish(self, workflow: RunningWorkflow, node: int) -> None:
+    def _publish(self, workflow: RunningWorkflow, node: int, destination: str) -> None:
         signature = workflow.graph.signatures[node]
         assert signature is not None
-        self._batch.publish.append(
+        self._turn.batch.publish.append(
             Publish(
-                workflow_id=workflow.workflow_id,
-                node=node,
-                attempt=workflow.attempt_of(node),
-                task_id=workflow.task_id_of(node),
-                signature=signature,
-                input=workflow.input_of(node),
-                parent_id=workflow.parent_task_id(node),
-                stamp=workflow.stamp,
+                workflow.workflow_id,
+                node,
+                workflow.attempts.of(node),
+                workflow.attempts.task_id_of(node),
+                signature,
+                workflow.input_text(node),
+                workflow.parent_task_id(node),
+                workflow.stamp,
+                destination,
             )
         )
 
-    def _collect(self, workflow: RunningWorkflow) -> None:
+    def _collect(self, workflow: RunningWorkflow, now: float) -> None:
         """Turn what changed inside one workflow into records, timers, a place in the ring, or its end."""
-        batch = self._batch
+        batch = self._turn.batch
         batch.changed.add(workflow.workflow_id)
-        for node in workflow.take_changed():
-            batch.save_nodes[workflow.workflow_id, node] = node_record(workflow, node)
-            hold = workflow.holds.get(node) if workflow.holds else None
-            if self._has_pools and self.pools.has_guests and (hold is None or hold.reason is not HoldReason.POOL):
-                self.pools.leave(workflow.workflow_id, node)
-            if hold is not None and hold.until:
-                self._set_timer(hold.until, workflow, node)
+        self._record(workflow, workflow.nodes.take_changed())
         if workflow.is_changed:
             workflow.is_changed = False
             earlier = batch.save_workflows.get(workflow.workflow_id)
             batch.save_workflows[workflow.workflow_id] = workflow_record(workflow).following(earlier)
         if workflow.state.is_finished and workflow.workflow_id in self.workflows:
+            self._turn.batch.journal += self._decisions.end(workflow.workflow_id, now)
             self._finished(workflow)
+
+    def _record_in_steps(self, workflow: RunningWorkflow) -> Iterator[None]:
+        changed = iter(workflow.nodes.take_changed())
+        while part := list(islice(changed, _STEP)):
+            self._record(workflow, part)
+            yield
+
+    def _record(self, workflow: RunningWorkflow, nodes: Iterable[int]) -> None:
+        """Take the records of nodes that have changed, and set their timers."""
+        batch = self._turn.batch
+        is_of_old, states, save_nodes = workflow.attempts.ids == OF_OLD, workflow.states, batch.save_nodes
+        has_guests, workflow_id = self.flights.has_pools and self.pools.has_guests, workflow.workflow_id
+        for node in nodes:
+            if is_of_old:
+                self.flights.claims.claim(workflow_id, workflow.attempts.held_ids(node))
+            save_nodes[workflow_id, node] = node_record(workflow, node)
+            if states[node] > _SUCCEEDED and is_unrun(workflow, node):
+                batch.unrun.append((workflow, node))
+            hold = workflow.holds.get(node) if workflow.holds else None
+            if has_guests and (hold is None or hold.reason is not HoldReason.POOL):
+                self.pools.leave(workflow.workflow_id, node)
+            if hold is not None and hold.until:
+                self._timers.set(hold.until, workflow, node)
 
     def _finished(self, workflow: RunningWorkflow) -> None:
         del self.workflows[workflow.workflow_id]
-        if workflow.unsettled_count:
+        self.flights.claims.release(workflow.workflow_id)
+        if workflow.nodes.unsettled:
             # It is broken and not to be trusted: whatever comes of it is made from its records.
             for node in range(len(workflow.graph)) if self.pools.has_guests else ():
                 self.pools.leave(workflow.workflow_id, node)
-        elif self._late_in[workflow.workflow_id]:
-            self._resting[workflow.workflow_id] = workflow
-        name = f"workflows_{workflow.state}"
-        setattr(self.counters, name, getattr(self.counters, name) + 1)
-        if workflow.finished_at is not None:
-            self.by_workflow.add((workflow.name,), workflow.state.value)
-            self.by_workflow.add((workflow.name,), "seconds", max(0.0, workflow.finished_at - workflow.created_at))
-        self._batch.finished.append(workflow)
+        else:
+            self.flights.late.rest(workflow)
+        self.counting.workflow_ended(workflow)
+        self._turn.batch.finished.append(workflow)
         self.node_count -= len(workflow.graph)
+        workflow.values.count_out()
 
     # --- time -------------------------------------------------------------------------------------------------------
 
-    def _set_timer(self, at: float, workflow: RunningWorkflow, node: int) -> None:
-        heappush(self._timers, (at, workflow.workflow_id, node))
-        if len(self._timers) > self._timers_max:
-            # Most timers of timeouts outlive their task, and verbs set some again that are set already.
-            self._timers = [timer for timer in set(self._timers) if self._is_meant(timer)]
-            heapify(self._timers)
-            self._timers_max = max(_TIMERS_MIN, 2 * len(self._timers))
-
-    def _is_meant(self, timer: tuple[float, str, int]) -> bool:
-        at, workflow_id, node = timer
-        workflow = self.workflows.get(workflow_id)
-        if workflow is None:
-            return False
-        if node == _WORKFLOW_TIMER:
-            return at in (workflow.policy.start_at, workflow.deadline_at)
-        hold = workflow.holds.get(node)
-        if hold is not None:
-            return hold.until == at
-        return workflow.state_of(node) in IN_FLIGHT and workflow.dispatched_at[node] + workflow.timeout_s(node) == at
-
     def _let_time_pass(self, now: float) -> None:
-        while self._timers and self._timers[0][0] <= now:
-            _, workflow_id, node = heappop(self._timers)
-            workflow = self.workflows.get(workflow_id)
-            # One that has finished in this turn stays until the batch is taken, and keeps its end.
-            if workflow is None or workflow.state.is_finished:
-                continue
+        while due := self._timers.take_due(now):
+            workflow, node = due
             try:
                 self._ring_alarm(workflow, node, now)
             except Exception as error:
-                self._set_aside(workflow, error, now)
-        while self._late and next(iter(self._late.values())).until <= now:
-            task_id, late = self._late.popitem(last=False)
-            workflow = self.workflows.get(late.workflow_id)
-            if workflow is not None and workflow.is_taken_for_lost(late.node) and workflow.task_id_of(late.node) == task_id:
+                self.flights.set_aside(workflow, error, now)
+        for task_id, late in self.flights.late.drop_over(now):
+            watched = self.workflows.get(late.workflow_id)
+            if (
+                watched is not None
+                and outcomes.is_taken_for_lost(watched, late.node)
+                and watched.attempts.task_id_of(late.node) == task_id
+            ):
                 # It waits for a person, who may be spared the decision.
-                self._late[task_id] = replace(late, until=now + self.limits.late_watch_s)
-                continue
-            self._forget_late(task_id, late)
-        if self._revoke_again_at is not None and self._revoke_again_at <= now:
-            self._revoke_again(now)
+                self.flights.late.note(task_id, replace(late, until=now + self.limits.late_watch_s))
+            else:
+                self._turn.batch.unwatch.append(task_id)
+        self._turn.batch.revoke += self.flights.late.revoke_again(now)
 
     def _ring_alarm(self, workflow: RunningWorkflow, node: int, now: float) -> None:
-        if node == _WORKFLOW_TIMER:
+        if node == WORKFLOW_TIMER:
             if not workflow.has_begun:
                 workflow.begin(now)
             if workflow.deadline_at and workflow.deadline_at <= now and not workflow.state.is_finished:
-                self._end_flights(workflow, workflow.over_deadline(now), now, terminate=True)
-            self._touch(workflow)
+                was_stopped = workflow.is_stopped
+                self.flights.give_up(workflow, steering.over_deadline(workflow, now), now, terminate=True)
+                if workflow.is_stopped and not was_stopped:
+                    self._decisions.note(workflow.workflow_id, Decision.DEADLINE, "", now, why=workflow.error)
+            self._turn.touch(workflow)
         elif workflow.time_passed(node, now):
-            self._touch(workflow)
+            self._turn.touch(workflow)
         elif workflow.is_overdue(node, now):
-            self.counters.timed_out += 1
-            self._end_flights(workflow, [node], now, terminate=True)
+            self.counting.counters.timed_out += 1
+            self.flights.give_up(workflow, [node], now, terminate=True)
             error = f"no result within {workflow.timeout_s(node):g} s"
-            self._failed(workflow, node, Failure(error, FailureKind.INFRASTRUCTURE, "Timeout", "node timeout"), now)
-            self._touch(workflow)
-
-    def _revoke_again(self, now: float) -> None:
-        """Repeat what workers keep in memory only, for those that were away."""
-        again = [late.revoke for late in self._late.values() if late.revoke is not None]
-        self._batch.revoke += again
-        self._revoke_again_s = min(2 * self._revoke_again_s, _REVOKE_AGAIN_MAX_S)
-        self._revoke_again_at = now + self._revoke_again_s if again else None
+            self._tasks.decided(Decision.TIMED_OUT, workflow, node, now, error)
+            self._tasks.failed(workflow, node, Failure(error, FailureKind.INFRASTRUCTURE, "Timeout", TIMED_OUT), now)
+            self._turn.touch(workflow)
 
     def _clock_stepped(self, by_s: float, now: float) -> None:
         """Let everything that is measured take as long as it should, and keep to the times that somebody named."""
-        self.counters.clock_steps += 1
+        self.counting.counters.clock_steps += 1
         self._timers.clear()
         for workflow in self.workflows.values():
-            if workflow.shift_times(by_s, now):
-                self._touch(workflow)
-            self._set_workflow_timers(workflow)
+            if shift_times(workflow, by_s, now):
+                self._turn.touch(workflow)
+            self._timers.set_of_workflow(workflow)
             for node, hold in workflow.holds.items():
                 if hold.until:
-                    self._set_timer(hold.until, workflow, node)
-        for workflow, node in self._in_flight.values():
-            timeout_s = workflow.timeout_s(node)
-            if timeout_s:
-                self._set_timer(workflow.dispatched_at[node] + timeout_s, workflow, node)
-        for task_id, late in self._late.items():
-            self._late[task_id] = replace(late, until=late.until + by_s)
-        if self._revoke_again_at is not None:
-            self._revoke_again_at += by_s
+                    self._timers.set(hold.until, workflow, node)
+        for _, workflow, node in self.flights.in_flight():
+            self._timers.set_timeout(workflow, node)
+        self.flights.late.shift_times(by_s)
 
     # --- one event each ---------------------------------------------------------------------------------------------
 
@@ -596,91 +432,107 @@ class Engine:
             policy=event.policy,
             owner=event.owner,
         )
-        self.counters.submitted += 1
+        workflow.attempts.ids, workflow.digest, workflow.parent_task = event.ids, event.digest, event.parent_task
+        self.counting.counters.submitted += 1
         self.workflows[event.workflow_id] = workflow
         if event.adopted:
             adopt(workflow, event.adopted, now)
         else:
             workflow.begin(now)
         workflow.is_changed = False
-        self._batch.save_workflows[event.workflow_id] = workflow_record(workflow, document=event.document)
+        self._turn.batch.save_workflows[event.workflow_id] = workflow_record(workflow, document=event.document)
         self._taken_in(workflow, now)
 
     def _recovered(self, workflow: RunningWorkflow, now: float) -> None:
-        self.counters.recovered += 1
+        self.counting.counters.recovered += 1
         # The clock may have been set back while no process ran.
-        workflow.bound_times(now)
+        bound_times(workflow, now)
         self.workflows[workflow.workflow_id] = workflow
         self._taken_in(workflow, now)
+        for task in given_up_by(workflow, now - self.limits.late_watch_s):
+            signature = workflow.graph.signatures[task.node]
+            assert signature is not None
+            if self.flights.holder_of(task.task_id) not in (None, workflow.workflow_id):
+                continue  # Another workflow has this id, and it is that one's task.
+            revoke = Revoke(task.task_id, task.attempt, signature, task.terminate, workflow.attempts.destination_of(task.node))
+            self._turn.batch.revoke.append(revoke)
+            self._turn.batch.watch.append(task.task_id)
+            self.flights.watch_late(workflow, task.node, task.task_id, now, revoke)
+            self.flights.late.begin_revoking(now)
 
     def _imported(self, event: WorkflowImported, now: float) -> None:
         """Take a workflow over with all that is stored of it; one that has finished goes to the store alone."""
         workflow = event.workflow
-        self.counters.imported += 1
-        self._batch.save_workflows[workflow.workflow_id] = event.record
-        self._batch.save_nodes |= {(workflow.workflow_id, record.node): record for record in event.nodes}
-        self._batch.journal += event.journal
+        self.counting.counters.imported += 1
+        self._turn.batch.save_workflows[workflow.workflow_id] = event.record
+        self._turn.batch.save_nodes |= {(workflow.workflow_id, record.node): record for record in event.nodes}
+        self._turn.batch.journal += event.journal
         if not workflow.state.is_finished:
-            workflow.bound_times(now)
+            bound_times(workflow, now)
             self.workflows[workflow.workflow_id] = workflow
             self._taken_in(workflow, now)
 
     def _taken_in(self, workflow: RunningWorkflow, now: float) -> None:
         """Set up what goes with a workflow that is new here; what it has in flight is watched."""
+        workflow.values.count_in(self.values)
         self.node_count += len(workflow.graph)
-        self._set_workflow_timers(workflow)
-        if workflow.in_flight_count:
-            for node in workflow.nodes_in(*IN_FLIGHT):
-                self._begin_flight(workflow, node, workflow.task_id_of(node))
-                if workflow.state_of(node) is NodeState.DISPATCHING:
-                    self._publish(workflow, node)
+        self.flights.claim(workflow)
+        self._timers.set_of_workflow(workflow)
+        if workflow.nodes.in_flight_count:
+            for node in workflow.nodes.all_in(*IN_FLIGHT):
+                if (
+                    self.flights.begin(workflow, node, workflow.attempts.task_id_of(node), now)
+                    and workflow.state_of(node) is NodeState.DISPATCHING
+                ):
+                    self._publish(workflow, node, workflow.attempts.destination_of(node))
         for node, hold in workflow.holds.items():
             if hold.until:
-                self._set_timer(hold.until, workflow, node)
+                self._timers.set(hold.until, workflow, node)
             elif hold.reason is HoldReason.LOST:
-                task_id = workflow.task_id_of(node)
-                self._watch_late(workflow, node, task_id, now)
-                self._batch.watch.append(task_id)
-        self._touch(workflow)
-
-    def _set_workflow_timers(self, workflow: RunningWorkflow) -> None:
-        if not workflow.has_begun:
-            self._set_timer(workflow.policy.start_at, workflow, _WORKFLOW_TIMER)
-        if workflow.deadline_at:
-            self._set_timer(workflow.deadline_at, workflow, _WORKFLOW_TIMER)
+                task_id = workflow.attempts.task_id_of(node)
+                if self.flights.holder_of(task_id) in (None, workflow.workflow_id):
+                    self.flights.watch_late(workflow, node, task_id, now)
+                    self._turn.batch.watch.append(task_id)
+        self._turn.touch(workflow)
 
     # --- verbs ------------------------------------------------------------------------------------------------------
 
-    def _verb(self, event: VerbRequested, now: float) -> None:
+    def verb_in_steps(self, event: VerbRequested, now: float) -> Steps[None]:
+        """Do what `handle` does, in steps if very many nodes change; nothing else may be handled in between."""
+        self._turn.is_urgent = True
+        if self._turn.changed_at is None:
+            self._turn.changed_at = now
         request = event.request
-        workflow = self.workflows.get(event.workflow_id) or self._resting.get(event.workflow_id) or event.restored
+        workflow = self.workflows.get(event.workflow_id) or self.flights.late.resting(event.workflow_id) or event.restored
         try:
             if workflow is None:
                 raise WorkflowNotFound(event.workflow_id)
             deadline_at = workflow.deadline_at
-            done = perform(workflow, request, now)
+            done = yield from perform_in_steps(workflow, request, now)
         except Exception as error:
             if isinstance(error, DyrygentError) and not isinstance(error, InvariantBroken):
-                self.counters.verbs_refused += 1
+                self.counting.counters.verbs_refused += 1
                 self._answer(Answer(event.ticket, error=error))
                 return
             assert workflow is not None
-            self._set_aside(workflow, error, now)
-            self._answer(Answer(event.ticket, error=_broken(error)))
+            self.flights.set_aside(workflow, error, now)
+            self._answer(Answer(event.ticket, error=as_broken(error)))
         else:
+            if done.is_changed:
+                workflow.nodes.changed.update(workflow.attempts.pass_over_ids(event.taken))
             self._done(workflow, request, done, event.ticket, now)
             if workflow.deadline_at != deadline_at:
-                self._set_timer(workflow.deadline_at, workflow, _WORKFLOW_TIMER)
+                self._timers.set(workflow.deadline_at, workflow, WORKFLOW_TIMER)
 
     def _done(self, workflow: RunningWorkflow, request: Request, done: Done, ticket: int, now: float) -> None:
         names = tuple(workflow.graph.names[node] for node in done.nodes[:_NAMED_MAX])
         if done.is_changed:
-            self.counters.verbs += 1
+            self.counting.counters.verbs += 1
             self._take_back(workflow, now)
-            self._end_flights(workflow, done.ended, now, terminate=request.terminate)
+            self.flights.give_up(workflow, done.ended, now, terminate=request.terminate)
             if request.verb is Verb.CANCEL and done.ended:
-                self._batch.revoke_stamped.append(RevokeStamped(workflow.stamp, request.terminate))
-            self._batch.journal.append(
+                self._turn.batch.revoke_stamped.append(RevokeStamped(workflow.stamp, request.terminate))
+            self._turn.batch.journal.append(
                 JournalEntry(
                     workflow_id=workflow.workflow_id,
                     at=now,
@@ -692,257 +544,30 @@ class Engine:
                     detail=done.detail,
                 )
             )
-            self._touch(workflow)
+            self._turn.touch(workflow)
         self._answer(Answer(ticket, names, done.is_changed))
 
     def _take_back(self, workflow: RunningWorkflow, now: float) -> None:
         """Put a finished workflow that goes on among the others; one that went on may have another place in the rings."""
         if workflow.workflow_id not in self.workflows:
-            self._resting.pop(workflow.workflow_id, None)
+            self.flights.late.wake(workflow.workflow_id)
             self.workflows[workflow.workflow_id] = workflow
             self._taken_in(workflow, now)
         elif not workflow.has_begun:
-            self._set_workflow_timers(workflow)
+            self._timers.set_of_workflow(workflow)
         if self._rings.priority_of(workflow.workflow_id) != workflow.priority:
             self._rings.leave(workflow.workflow_id)
 
     def _answer(self, answer: Answer) -> None:
         if answer.ticket:
-            self._batch.answers.append(answer)
-
-    def _end_flights(self, workflow: RunningWorkflow, nodes: list[int], now: float, *, terminate: bool) -> None:
-        """Give up tasks that are in flight: revoke them, and watch for what they do all the same."""
-        for node in nodes:
-            task_id, signature = workflow.task_id_of(node), workflow.graph.signatures[node]
-            assert signature is not None
-            revoke = Revoke(task_id, workflow.attempt_of(node), signature, terminate)
-            self._batch.revoke.append(revoke)
-            if self._in_flight.pop(task_id, None) is not None:
-                self._free_pools(workflow, node)
-                self._watch_late(workflow, node, task_id, now, revoke)
-        if nodes:
-            self._revoke_again_s = _REVOKE_AGAIN_FIRST_S
-            self._revoke_again_at = now + self._revoke_again_s
-
-    def _watch_late(self, workflow: RunningWorkflow, node: int, task_id: str, now: float, revoke: Revoke | None = None) -> None:
-        self._late[task_id] = _Late(workflow.workflow_id, node, now + self.limits.late_watch_s, revoke)
-        self._late_in[workflow.workflow_id] += 1
-        while len(self._late) > self.limits.late_max:
-            oldest, late = self._late.popitem(last=False)
-            self._forget_late(oldest, late)
-
-    def _forget_late(self, task_id: str, late: _Late) -> None:
-        self._batch.unwatch.append(task_id)
-        self._count_late_out(late)
-
-    def _count_late_out(self, late: _Late) -> None:
-        self._late_in[late.workflow_id] -= 1
-        if not self._late_in[late.workflow_id]:
-            del self._late_in[late.workflow_id]
-            self._resting.pop(late.workflow_id, None)
+            self._turn.batch.answers.append(answer)
 
     # --- tasks ------------------------------------------------------------------------------------------------------
-
-    def _task_event(self, event: TaskEvent, now: float) -> None:
-        place = self._in_flight.get(event.task_id)
-        if place is None:
-            if event.task_id in self._late:
-                self._late_event(event, now)
-            elif not isinstance(event, MessagePublished | MessageRefused):
-                self.counters.unrouted += 1
-            return
-        workflow, node = place
-        try:
-            self._apply(event, workflow, node, now)
-        except Exception as error:
-            self._set_aside(workflow, error, now)
-        self._is_urgent |= workflow.state.is_finished
-        self._touch(workflow)
-
-    def _apply(self, event: TaskEvent, workflow: RunningWorkflow, node: int, now: float) -> None:
-        match event:
-            case MessagePublished():
-                workflow.published(node)
-            case TaskReported():
-                if event.state == _STARTED and node not in workflow.reported:
-                    self.start_seconds.add(max(0.0, now - workflow.dispatched_at[node]), workflow=workflow.workflow_id, now=now)
-                workflow.note_reported(node, event.state, event.next_try_at, event.worker)
-            case TaskSucceeded():
-                self.counters.succeeded += 1
-                self._note_end(workflow, node, "succeeded", now)
-                self._landed(event.task_id)
-                workflow.succeeded(node, event.value, event.value_error, now)
-            case TaskFailed():
-                self.counters.failed += 1
-                self._note_end(workflow, node, "failed", now)
-                self._landed(event.task_id)
-                failure = Failure(event.error, event.kind, event.exception, event.cause)
-                self._failed(workflow, node, failure, now)
-                if event.exception in _DOUBTFUL_EXCEPTIONS:
-                    self._doubt(workflow, node, event.task_id, now)
-            case TaskRevoked():
-                self.counters.revoked += 1
-                self._note_end(workflow, node, "failed", now)
-                self._landed(event.task_id)
-                kind = FailureKind.EXPIRED if event.is_expired else FailureKind.REVOKED
-                self._failed(workflow, node, Failure(f"revoked: {event.reason}", kind, cause=f"revoked: {event.reason}"), now)
-                if not event.is_expired:
-                    self._doubt(workflow, node, event.task_id, now)
-            case TaskIgnored():
-                self.counters.ignored += 1
-                self._note_end(workflow, node, "ignored", now)
-                self._landed(event.task_id)
-                workflow.ignored(node, event.reason, now)
-            case TaskLost():
-                self.counters.lost += 1
-                self.by_task.add(self._task_of(workflow, node), "lost")
-                self._landed(event.task_id)
-                workflow.lost(node, event.error, now, chance=self._chance())
-                self._note_retry(workflow, node)
-                self._watch_late(workflow, node, event.task_id, now)
-            case MessageRefused():
-                self.counters.refused += 1
-                self._landed(event.task_id)
-                self._failed(workflow, node, Failure(f"not dispatched: {event.error}", FailureKind.REFUSED), now)
-            case _:
-                assert_never(event)
-
-    def _failed(self, workflow: RunningWorkflow, node: int, failure: Failure, now: float) -> None:
-        workflow.failed(node, failure, now, chance=self._chance())
-        self._note_retry(workflow, node)
-
-    def _note_retry(self, workflow: RunningWorkflow, node: int) -> None:
-        """Count a task that is tried again, if it is."""
-        if workflow.state_of(node) is NodeState.RETRYING:
-            self.counters.retried += 1
-            self.by_task.add(self._task_of(workflow, node), "retried")
-
-    def _note_end(self, workflow: RunningWorkflow, node: int, outcome: str, now: float) -> None:
-        """Count the end of a task under its name, and how long it took from its dispatch."""
-        seconds, task = max(0.0, now - workflow.dispatched_at[node]), self._task_of(workflow, node)
-        self.task_seconds.add(seconds, workflow=workflow.workflow_id, now=now)
-        self.by_task.add(task, outcome)
-        self.by_task.add(task, "seconds", seconds)
-
-    def _task_of(self, workflow: RunningWorkflow, node: int) -> tuple[str, str]:
-        signature = workflow.graph.signatures[node]
-        return ("", "") if signature is None else self._place_of(signature)
-
-    def _place_of(self, signature: Signature) -> tuple[str, str]:
-        """Return a task's name and queue; large workflows repeat few signatures."""
-        place = self._places.get(signature)
-        if place is None:
-            if len(self._places) >= _PLACES_MAX:
-                self._places.clear()
-            place = self._places[signature] = signature.task, self._queue_of(signature)
-        return place
-
-    def _doubt(self, workflow: RunningWorkflow, node: int, task_id: str, now: float) -> None:
-        """Go on watching a task that was reported as ended by somebody else than itself."""
-        if workflow.state_of(node) is NodeState.FAILED:
-            # `_drop_landed` keeps it from being unwatched.
-            self._watch_late(workflow, node, task_id, now)
-
-    def _late_event(self, event: TaskEvent, now: float) -> None:
-        """Note what became of a task without which its node has gone on; only a failure that was none is corrected."""
-        if isinstance(event, MessagePublished | MessageRefused | TaskReported):
-            return
-        late = self._late[event.task_id]
-        workflow = self.workflows.get(late.workflow_id) or self._resting.get(late.workflow_id)
-        node = late.node
-        if workflow is not None and self._turns_up(event, workflow, node):
-            self.counters.turned_up += 1
-            workflow.turned_up(node, now)
-            self._begin_flight(workflow, node, event.task_id)
-            self._task_event(event, now)
-            return
-        is_doubted = late.revoke is None
-        if is_doubted and isinstance(event, TaskFailed | TaskRevoked | TaskLost):
-            return  # What is known already, read once more.
-        self.counters.late += 1
-        if workflow is not None:
-            self.by_task.add(self._task_of(workflow, node), "late")
-        if isinstance(event, TaskRevoked) and late.revoke is not None and not late.revoke.terminate:
-            # A worker stores that at once, also of a task that runs and goes on: how it ends is stored after it.
-            self._late[event.task_id] = replace(late, revoke=None)
-        else:
-            del self._late[event.task_id]
-            self._forget_late(event.task_id, late)
-        if workflow is None:
-            return
-        if workflow.task_id_of(node) != event.task_id or not workflow.state_of(node).is_settled:
-            return  # It was an earlier attempt, which says nothing about the present one.
-        is_failed = workflow.state_of(node) is NodeState.FAILED
-        if is_doubted and isinstance(event, TaskSucceeded) and is_failed and not workflow.state.is_finished:
-            try:
-                workflow.succeeded_late(node, event.value, event.value_error, now)
-            except Exception as error:
-                self._set_aside(workflow, error, now)
-            self._is_urgent = True
-        else:
-            workflow.late[node] = _LATE_WORDS.get(type(event), "failed")
-            workflow.changed.add(node)
-        self._touch(workflow)
-
-    def _turns_up(self, event: TaskEvent, workflow: RunningWorkflow, node: int) -> bool:
-        """Tell whether this is the end of a task that was taken for lost, with nothing sent in its place yet.
-
-        One that is to be tried again anyway is spared that by a success only.
-        """
-        is_its_last = workflow.task_id_of(node) == event.task_id
-        if not is_its_last or not workflow.is_taken_for_lost(node) or isinstance(event, TaskLost):
-            return False
-        return workflow.state_of(node) is NodeState.HELD or isinstance(event, TaskSucceeded)
 
     def _save_refused(self, event: SaveRefused, now: float) -> None:
         workflow = self.workflows.get(event.workflow_id)
         if workflow is None:
             # It has ended, and its end is what is refused.
-            self.counters.broken += 1
+            self.counting.counters.broken += 1
         else:
-            self._set_aside(workflow, InvariantBroken(event.error), now)
-
-    def _set_aside(self, workflow: RunningWorkflow, error: Exception, now: float) -> None:
-        """End a workflow that contradicts itself; a bug that it met must not end the others as well."""
-        self.counters.broken += 1
-        workflow.set_aside(str(_broken(error)), now)
-        for task_id in [task_id for task_id, (owner, _) in self._in_flight.items() if owner is workflow]:
-            self._landed(task_id)
-        self._touch(workflow)
-
-    def _landed(self, task_id: str) -> None:
-        place = self._in_flight.pop(task_id, None)
-        if place is not None:
-            self._batch.unwatch.append(task_id)
-            if self._has_pools:
-                self._free_pools(*place)
-
-    def _free_pools(self, workflow: RunningWorkflow, node: int) -> None:
-        pools = self._pools_of(workflow, node)
-        if pools:
-            self.pools.give_back(pools)
-            self._pools_freed.update(pools)
-            self._is_urgent |= any(self.pools.is_waited_for(pool) for pool in pools)
-
-    def _touch(self, workflow: RunningWorkflow) -> None:
-        self._touched[workflow.workflow_id] = workflow
-        if workflow.can_dispatch:
-            self._rings.join(workflow.workflow_id, workflow.priority)
-
-
-def _broken(error: Exception) -> InvariantBroken:
-    """Return an unexpected error as what it is: a bug of ours, and where it is."""
-    if isinstance(error, InvariantBroken):
-        return error
-    place, step = "", error.__traceback__
-    while step is not None:
-        place, step = f"{step.tb_frame.f_code.co_name}:{step.tb_lineno}", step.tb_next
-    return InvariantBroken(f"unexpected {type(error).__name__}: {error} (in {place})")
-
-
-_LATE_WORDS: Final[dict[type[TaskEvent], str]] = {
-    TaskSucceeded: NodeState.SUCCEEDED.word,
-    TaskRevoked: "revoked",
-    TaskIgnored: "ignored",
-    TaskLost: "lost",
-}
+            self.flights.set_aside(workflow, InvariantBroken(event.error), now)

@@ -6,9 +6,11 @@ Adapters may repeat themselves, deliver late or contradict each other; the engin
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.ids import SOME_FROM_OUTSIDE
+from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN_WORKFLOW, FailureKind, WorkflowPolicy
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import Request
 from dyrygentd.core.workflow import RunningWorkflow
@@ -22,6 +24,9 @@ class WorkflowSubmitted:
         document: The definition as it is stored, opaque to the core; recovery builds ``graph`` from it again.
         adopted: ``{node: state}`` of what was done, or sent, before.
         owner: Number of the user who submitted it; None if nobody can tell.
+        ids: Where its task ids come from, see `dyrygentd.core.ids`.
+        digest: What tells its definition from another one, if it has a key.
+        parent_task: The task in which it was submitted.
     """
 
     workflow_id: str
@@ -33,6 +38,9 @@ class WorkflowSubmitted:
     policy: WorkflowPolicy = PLAIN_WORKFLOW
     adopted: Mapping[int, NodeState] = field(default_factory=dict)
     owner: int | None = None
+    ids: int = SOME_FROM_OUTSIDE
+    digest: str = ""
+    parent_task: ParentTask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +72,14 @@ class VerbRequested:
     Attributes:
         ticket: Under which number the answer is to be given; 0 if nobody waits for one.
         restored: The workflow as it was stored, in case that it has finished and left the engine.
+        taken: Nodes of it that were never sent, and whose ids other tasks have by now.
     """
 
     workflow_id: str
     request: Request
     ticket: int = 0
     restored: RunningWorkflow | None = None
+    taken: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +104,14 @@ class DrainRequested:
 
 @dataclass(frozen=True, slots=True)
 class MessagePublished:
-    """The broker has the message of this task."""
+    """The broker has the message of this task.
+
+    Attributes:
+        destination: Where it went, if that was not known before.
+    """
 
     task_id: str
+    destination: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +128,13 @@ class TaskSucceeded:
 
     Attributes:
         value: The return value as JSON text; None if it has no JSON form, for the reason in ``value_error``.
+        ends_chain: The task asked that what follows it in its chain is not run. Told by `dyrygentd.worker`.
     """
 
     task_id: str
     value: bytes | None
     value_error: str = ""
+    ends_chain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +186,26 @@ class TaskReported:
     Attributes:
         worker: Who reports it; empty if that is not known.
         next_try_at: When the task's own next try begins, as Unix time; 0 if there is none, or it is not known.
+        start: Of STARTED the worker and the process that began it, if they are told.
     """
 
     task_id: str
     state: str
     worker: str = ""
     next_try_at: float = 0.0
+    start: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRedelivered:
+    """A worker has confirmed that the broker gave out the message of this task once more.
+
+    Attributes:
+        story: Who has it.
+    """
+
+    task_id: str
+    story: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +215,17 @@ class ReportsRead:
     offset: str
 
 
-TaskEvent = MessagePublished | MessageRefused | TaskSucceeded | TaskFailed | TaskRevoked | TaskIgnored | TaskLost | TaskReported
+TaskEvent = (
+    MessagePublished
+    | MessageRefused
+    | TaskSucceeded
+    | TaskFailed
+    | TaskRevoked
+    | TaskIgnored
+    | TaskLost
+    | TaskReported
+    | TaskRedelivered
+)
 Event = (
     WorkflowSubmitted
     | WorkflowImported

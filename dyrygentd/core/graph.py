@@ -7,7 +7,7 @@ dependents and nobody else.
 A *join* is a node without a task: it succeeds by itself as soon as its dependencies have, and its value is the list of
 theirs, in the order in which they are named. Through a join ``group(n) | group(m)`` has n+m edges instead of n*m. A *gate* and
 a *sleep* have no task either; they are steps that a person sees, and hand on what precedes them. A *hook* depends on all ends of
-the graph.
+the graph, and waits for the rest as well.
 
 Which value a node is given follows Celery's chain and chord: an immutable signature gets none; a mutable one gets the value
 of its dependency, or, when it names several, the list of their values; a join takes the values of all it names.
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, Rule, WorkflowPolicy
 from dyrygentd.core.states import NodeState
 from dyrygentd.errors import (
@@ -36,12 +37,14 @@ NODES_MAX: Final = 10_000_000
 #: Bounds of a definition's words, so that a listing stays readable and a row small.
 NAME_LENGTH_MAX: Final = 200
 LABELS_MAX: Final = 50
+#: Hooks of one workflow that is submitted: each has an edge from every end of the graph.
+HOOKS_MAX: Final = 100
 
 #: Never pickle: a definition is data from outside. These are kombu's other serializers.
 SERIALIZERS: Final = frozenset({"json", "yaml", "msgpack"})
 
 #: Publish options that belong to the daemon. Celery's ``freeze`` and workers leave some of them in a canvas: sent on, ``chord``
-#: would mark a body failed, and ``task_id`` would run twice.
+#: would mark a body failed. A ``task_id`` becomes that of the node.
 RESERVED_OPTIONS: Final = frozenset(
     {"task_id", "root_id", "parent_id", "group_id", "group_index", "chord", "chain", "retries", "replaced_task_nesting"}
     | {"reply_to", "reply-to", "correlation_id", "delivery_tag", "producer", "connection", "retry", "retry_policy"}
@@ -215,9 +218,10 @@ class Graph:
         """Return the last of what ``node`` waits for, without a copy of all of them."""
         return self._dependencies[self._dependencies_start[node + 1] - 1] if self.dependency_count(node) else None
 
-    def dependents(self, node: int) -> "array[int]":
-        """Return the numbers of the nodes that wait for ``node``, in ascending order."""
-        return self._dependents[self._dependents_start[node] : self._dependents_start[node + 1]]
+    def dependents(self, node: int, *, most: int = NODES_MAX) -> "array[int]":
+        """Return the numbers of the nodes that wait for ``node``, in ascending order, or the first of them."""
+        start = self._dependents_start[node]
+        return self._dependents[start : min(start + most, self._dependents_start[node + 1])]
 
     def policy(self, node: int) -> NodePolicy:
         """Return what ``node`` asks for."""
@@ -230,6 +234,10 @@ class Graph:
     def is_join(self, node: int) -> bool:
         """Tell whether ``node`` is a join: no task, and nothing that a person would count."""
         return self.signatures[node] is None and not (self.policies and self.policy(node).is_taskless_step)
+
+    def is_chained(self, node: int) -> bool:
+        """Tell whether something waits for this node alone, as what follows in a chain does, and a chord's body does not."""
+        return any(len(self.dependencies(dependent)) == 1 for dependent in self.dependents(node))
 
     def takes_input(self, node: int) -> bool:
         """Tell whether ``node`` needs the values of its dependencies."""
@@ -323,6 +331,9 @@ class Definition:
         key: A second submission with the same key is answered with the first one's workflow.
         payload: Free JSON text of the user.
         adopted: ``{node: state}`` of what was done, or sent, before this workflow was submitted.
+        chosen: The nodes whose task ids whoever submits it brings along; None if nobody can tell.
+        is_fresh: All other task ids were made for this submission, by `dyrygentd.core.ids.MadeIds`.
+        parent_task: The task in which it is submitted.
         source: What it was read from; it is out of date if anything was changed since.
     """
 
@@ -333,7 +344,17 @@ class Definition:
     payload: bytes = b"null"
     policy: WorkflowPolicy = PLAIN_WORKFLOW
     adopted: Mapping[int, NodeState] = field(default_factory=dict)
+    chosen: frozenset[int] | None = None
+    is_fresh: bool = False
+    parent_task: ParentTask | None = None
     source: "Source | None" = field(default=None, compare=False, repr=False)
+
+    @property
+    def nodes_from_outside(self) -> Sequence[int]:
+        """Return the nodes whose task ids may be those of other tasks."""
+        if self.is_fresh and self.chosen is not None:
+            return sorted(self.chosen)
+        return [node for node, task_id in enumerate(self.graph.task_ids) if task_id]
 
 
 class Source(NamedTuple):

@@ -3,9 +3,10 @@
 from collections import Counter
 
 from dyrygentd.core.engine import Engine
+from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import PLAIN
 from dyrygentd.core.states import BAD, GOOD, IN_FLIGHT, SETTLED, NodeState, WorkflowState
-from dyrygentd.core.workflow import HoldReason, RunningWorkflow
+from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
 
 _HELD = (NodeState.HELD, NodeState.RETRYING)
@@ -31,15 +32,15 @@ def check_workflow(workflow: RunningWorkflow) -> None:
         _check_values(workflow, node, state)
         _check_hold(workflow, node, state)
     for state, count in counts.items():
-        if workflow.count(state) != count:
-            raise InvariantBroken(f"{workflow!r} counts {workflow.count(state)} {state.word} nodes, there are {count}")
-    if unsettled != workflow.unsettled_count:
-        raise InvariantBroken(f"{workflow!r} counts {workflow.unsettled_count} unsettled nodes, there are {unsettled}")
+        if workflow.nodes.count(state) != count:
+            raise InvariantBroken(f"{workflow!r} counts {workflow.nodes.count(state)} {state.word} nodes, there are {count}")
+    if unsettled != workflow.nodes.unsettled:
+        raise InvariantBroken(f"{workflow!r} counts {workflow.nodes.unsettled} unsettled nodes, there are {unsettled}")
     if (unsettled == 0) != workflow.state.is_finished:
         raise InvariantBroken(f"{workflow!r} has {unsettled} unsettled nodes")
-    bad = len(workflow.nodes_in(*BAD))
-    if workflow.bad_count != bad:
-        raise InvariantBroken(f"{workflow!r} counts {workflow.bad_count} nodes that did not succeed, there are {bad}")
+    bad = len(workflow.nodes.all_in(*BAD))
+    if workflow.nodes.bad != bad:
+        raise InvariantBroken(f"{workflow!r} counts {workflow.nodes.bad} nodes that did not succeed, there are {bad}")
     if workflow.state.is_finished and (workflow.state is WorkflowState.SUCCEEDED) != (bad == 0):
         raise InvariantBroken(f"{workflow!r} has {bad} nodes that did not succeed")
     in_heap = list(workflow.ready)
@@ -67,17 +68,27 @@ def _check_dependencies(workflow: RunningWorkflow, node: int, state: NodeState) 
     graph, policy = workflow.graph, workflow.graph.policy(node)
     states = [workflow.state_of(dependency) for dependency in graph.dependencies(node)]
     unmet = sum(dependency not in SETTLED for dependency in states)
-    counted = workflow.unmet_count(node)
+    counted = workflow.nodes.unmet[node]
     _require(workflow, node, counted == unmet, f"counts {counted} unmet dependencies, there are {unmet}")
-    if state is NodeState.WAITING:
+    if policy.hook is not None:
+        _check_hook(workflow, node, state)
+    elif state is NodeState.WAITING:
         _require(workflow, node, unmet or not workflow.has_begun, "waits although all its dependencies have settled")
     elif policy is PLAIN and (state in IN_FLIGHT or state is NodeState.READY):
         _require(workflow, node, all(dependency in GOOD for dependency in states), "went on before its dependencies succeeded")
     elif policy is PLAIN and state is NodeState.BLOCKED:
         has_bad = any(dependency in BAD for dependency in states)
         _require(workflow, node, has_bad, "is blocked although no dependency failed")
-    if state is NodeState.READY and policy.hook is not None:
-        _require(workflow, node, not unmet, "is a hook and went on before the ends of the graph")
+
+
+def _check_hook(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
+    """Check that a hook waits for everything but hooks, and for nothing else."""
+    hooks = set(workflow.graph.hooks)
+    waits = any(workflow.state_of(other) not in SETTLED for other in range(len(workflow.graph)) if other not in hooks)
+    if state is NodeState.WAITING:
+        _require(workflow, node, waits or not workflow.has_begun, "is a hook and waits although all the rest has settled")
+    elif state is NodeState.READY:
+        _require(workflow, node, not waits, "is a hook and went on before the rest had settled")
 
 
 def _check_values(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
@@ -88,10 +99,10 @@ def _check_values(workflow: RunningWorkflow, node: int, state: NodeState) -> Non
         missing = [
             dependency
             for dependency in graph.dependencies(node)
-            if dependency not in workflow.values and workflow.state_of(dependency) is NodeState.SUCCEEDED
+            if dependency not in workflow.values.by_node and workflow.state_of(dependency) is NodeState.SUCCEEDED
         ]
         _require(workflow, node, not missing, "has lost a value that it needs")
-    if node in workflow.values:
+    if node in workflow.values.by_node:
         _require(workflow, node, state in GOOD, "has a value and no success")
 
 
@@ -110,13 +121,13 @@ def _check_hold(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
 
 def check_engine(engine: Engine) -> None:
     """Raise `InvariantBroken` if a workflow is inconsistent, or a table of the engine disagrees with the workflows."""
-    in_flight = {task_id: (workflow.workflow_id, node) for task_id, workflow, node in engine.in_flight()}
+    in_flight = {task_id: (workflow.workflow_id, node) for task_id, workflow, node in engine.flights.in_flight()}
     expected: dict[str, tuple[str, int]] = {}
     for workflow in engine.workflows.values():
         check_workflow(workflow)
         for node in range(len(workflow.graph)):
             if workflow.state_of(node) in IN_FLIGHT:
-                expected[workflow.task_id_of(node)] = (workflow.workflow_id, node)
+                expected[workflow.attempts.task_id_of(node)] = (workflow.workflow_id, node)
     if in_flight != expected:
         raise InvariantBroken(f"in flight by the table: {in_flight}; by the states: {expected}")
     engine.check_tables()
@@ -128,7 +139,8 @@ def _check_pools(engine: Engine, in_flight: dict[str, tuple[str, int]]) -> None:
     for workflow, node in ((engine.workflows[owner], node) for owner, node in in_flight.values()):
         signature = workflow.graph.signatures[node]
         assert signature is not None
-        places.update(engine.pools.needed_by(signature, workflow.graph.policy(node)) if engine.pools else ())
+        destination = workflow.attempts.destination_of(node)
+        places.update(engine.pools.needed_by(signature, workflow.graph.policy(node), destination) if engine.pools else ())
     if places != engine.pools.used():
         raise InvariantBroken(f"places taken in pools: {engine.pools.used()}; by the states: {dict(places)}")
     lines = engine.pools.lines()

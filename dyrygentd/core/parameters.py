@@ -8,7 +8,7 @@ in is not looked at again, so a value can hold ``${`` without harm.
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from dyrygentd.core.options import shown
 from dyrygentd.errors import BadRequest
 
 NAME_PATTERN: Final = "[A-Za-z_][A-Za-z0-9_-]{0,99}"
-#: As many characters as the daemon reads in one submission: a long value named often must not become more than it would take.
+#: As many bytes as the daemon reads in one submission: a long value named often must not become more than it would take.
 EXPANSION_MAX: Final = 64 * 1024 * 1024
 #: As deep as the messages of Celery get anyway: kombu reads and writes them by recursion.
 DEPTH_MAX: Final = 200
@@ -88,6 +88,16 @@ def expanded(document: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BadRequest: A value is missing, unknown or of another type, a reference names none, or it is too large or too deep.
     """
+    filling = filling_of(document)
+    return {key: filling.fill(part, (key,)) for key, part in document.items() if key not in ("parameters", "values")}
+
+
+def filling_of(document: Mapping[str, Any]) -> "Filling":
+    """Return what puts the values of a definition document into its parts; of the document only these two fields are looked at.
+
+    Raises:
+        BadRequest: A value is missing, unknown or of another type.
+    """
     parameters, given = declared(document), document.get("values")
     if not isinstance(given, dict | None):
         raise BadRequest(f"`values` must be an object, and is {shown(given)}", path="$.values", next_step='write {"name": value}')
@@ -98,7 +108,7 @@ def expanded(document: Mapping[str, Any]) -> dict[str, Any]:
                 path="$.values",
                 next_step="declare them under `parameters` in the definition, or give none",
             )
-        return {key: value for key, value in document.items() if key not in ("parameters", "values")}
+        return Filling(None)
     names = sorted(parameter.name for parameter in parameters)
     unknown = sorted((given or {}).keys() - set(names))
     # First of all: a name that is not quite right is the usual reason why another has no value.
@@ -108,11 +118,7 @@ def expanded(document: Mapping[str, Any]) -> dict[str, Any]:
             path=f"$.values.{unknown[0]}",
             next_step=f"its parameters are {', '.join(names) or 'none'}",
         )
-    values = {parameter.name: _value(parameter, given or {}) for parameter in parameters}
-    filling = _Filling(values)
-    return {
-        key: filling.fill(part, f"$.{key}", DEPTH_MAX) for key, part in document.items() if key not in ("parameters", "values")
-    }
+    return Filling({parameter.name: _value(parameter, given or {}) for parameter in parameters})
 
 
 def _parameter(name: str, about: Any) -> Parameter:
@@ -209,16 +215,33 @@ def _type_of(default: Any) -> str:
     return next((name for name in ("boolean", "integer", "number", "list", "object") if _is_of(default, name)), "string")
 
 
-class _Filling:
-    """Puts values in. Guards: what comes out has a bound, however often a value is named."""
+#: Where a part stands: what holds it, and its name or number in that. It becomes a text for an error only: written out for each
+#: part, a long name would be copied as often as there is something in it.
+Path = tuple["Path | None", str | int]
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+
+class Filling:
+    """Puts values in. Guards: what comes out has a bound, however often a value is named.
+
+    Args:
+        values: None if the document has no parameters, and is left as it is.
+    """
+
+    def __init__(self, values: Mapping[str, Any] | None) -> None:
         self._values = values
         self._sizes: dict[str, int] = {}
         self._left = EXPANSION_MAX
 
-    def fill(self, part: Any, path: str, depth_left: int) -> Any:
-        """Return a part of the document with its references replaced."""
+    def fill(self, part: Any, path: Sequence[str | int]) -> Any:
+        """Return a part of the document with its references replaced. Raises `BadRequest`."""
+        if self._values is None:
+            return part
+        place: Path | None = None
+        for each in path:
+            place = place, each
+        return self._fill(part, place, DEPTH_MAX)
+
+    def _fill(self, part: Any, path: Path | None, depth_left: int) -> Any:
         if isinstance(part, str):
             return self._fill_text(part, path) if "$" in part else part
         if not isinstance(part, dict | list):
@@ -226,14 +249,14 @@ class _Filling:
         if not depth_left:
             raise BadRequest(
                 f"a definition with parameters may be nested {DEPTH_MAX} levels deep at most",
-                path=path[:200],
+                path=_written(path)[:200],
                 next_step="flatten it, or submit it without `parameters`",
             )
         if isinstance(part, dict):
-            return {key: self.fill(value, f"{path}.{key}", depth_left - 1) for key, value in part.items()}
-        return [self.fill(value, f"{path}[{number}]", depth_left - 1) for number, value in enumerate(part)]
+            return {key: self._fill(value, (path, key), depth_left - 1) for key, value in part.items()}
+        return [self._fill(value, (path, number), depth_left - 1) for number, value in enumerate(part)]
 
-    def _fill_text(self, text: str, path: str) -> Any:
+    def _fill_text(self, text: str, path: Path | None) -> Any:
         whole = _REFERENCE.fullmatch(text)
         if whole is not None and not whole[1]:
             return self._value_of(whole[2], path)
@@ -245,18 +268,21 @@ class _Filling:
             if isinstance(value, list | dict | None):
                 raise BadRequest(
                     f"parameter '{reference[2]}' is no text, so it must stand alone",
-                    path=path,
+                    path=_written(path),
                     next_step=f'write "${{{reference[2]}}}"',
                 )
             return str(value).lower() if isinstance(value, bool) else str(value)
 
         return _REFERENCE.sub(replace, text)
 
-    def _value_of(self, name: str, path: str) -> Any:
+    def _value_of(self, name: str, path: Path | None) -> Any:
+        assert self._values is not None
         if name not in self._values:
             known = ", ".join(sorted(self._values)) or "none"
             raise BadRequest(
-                f"'${{{name[:100]}}}' names no parameter", path=path, next_step=f"the parameters are {known}; {_ESCAPE}"
+                f"'${{{name[:100]}}}' names no parameter",
+                path=_written(path),
+                next_step=f"the parameters are {known}; {_ESCAPE}",
             )
         value = self._values[name]
         if name not in self._sizes:
@@ -264,17 +290,24 @@ class _Filling:
         self._left -= self._sizes[name]
         if self._left < 0:
             raise BadRequest(
-                f"with its parameters put in, the definition has more than {EXPANSION_MAX} characters",
-                path=path,
+                f"with its parameters put in, the definition has more than {EXPANSION_MAX} bytes",
+                path=_written(path),
                 next_step="pass a reference to long data instead of the data",
             )
         return value
 
 
+def _written(path: Path | None) -> str:
+    parts = []
+    while path is not None:
+        path, part = path
+        parts.append(f"[{part}]" if isinstance(part, int) else f".{part[:100]}")
+    return "$" + "".join(reversed(parts))
+
+
 def _size(name: str, value: Any) -> int:
-    if not isinstance(value, str | list | dict):
-        return 20
+    """Return how many bytes a value takes in a document: a control character has six."""
     try:
-        return len(value) if isinstance(value, str) else len(json.dumps(value))
-    except RecursionError:
+        return len(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    except (RecursionError, ValueError):
         raise BadRequest(f"the value of parameter '{name}' is nested too deeply", path=f"$.values.{name}") from None

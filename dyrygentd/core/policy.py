@@ -20,7 +20,7 @@ class Rule(StrEnum):
 
 
 class Hook(StrEnum):
-    """When a hook runs. It waits for all ends of the graph and is then decided once."""
+    """When a hook runs. It waits for everything but hooks, and is then decided once, by whether the workflow has failed."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -105,6 +105,7 @@ class NodePolicy:
         retry: Instead of the workflow's.
         timeout_s: From dispatch to result; 0 for the workflow's, which may be none.
         on_lost: What to do when its task has vanished; None means `OnLost.RETRY` if it is idempotent, else `OnLost.HOLD`.
+        redeliveries_max: How often the broker may give an attempt out again, 0 for as often as it likes; None for the workflow's.
         payload: JSON text of the user.
         is_gate: It has no task and waits for an operator's release.
         sleep_s: It has no task and takes so long.
@@ -125,6 +126,7 @@ class NodePolicy:
     poll_every_s: float = 0.0
     poll_timeout_s: float = 0.0
     hook: Hook | None = None
+    redeliveries_max: int | None = None
 
     @property
     def is_taskless_step(self) -> bool:
@@ -142,7 +144,7 @@ class WorkflowPolicy:
     """What a workflow asks for.
 
     Attributes:
-        retry, timeout_s: Of every node that brings none itself.
+        retry, timeout_s, redeliveries_max: Of every node that brings none itself.
         deadline_s: From its start; then what has not finished is cancelled, and the workflow has failed. 0 for none.
         start_at: Unix time before which nothing is dispatched.
         priority: Workflows with a higher one go first.
@@ -158,6 +160,7 @@ class WorkflowPolicy:
     priority: int = 0
     weight: int = 1
     in_flight_max: int = 0
+    redeliveries_max: int | None = None
 
 
 PLAIN: Final = NodePolicy()

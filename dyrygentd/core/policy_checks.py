@@ -10,9 +10,11 @@ from dyrygentd.core.policy import ANY, OnFailure, Retry, WorkflowPolicy
 from dyrygentd.errors import BadNode, BadRequest
 
 #: What is longer is a mistake of units.
-SECONDS_MAX: Final = 10 * 366 * 86_400.0
+POLICY_SECONDS_MAX: Final = 10 * 366 * 86_400.0
 ATTEMPTS_MAX: Final = 1000
 WEIGHT_MAX: Final = 1000
+#: Whoever means more means 0.
+REDELIVERIES_MAX: Final = 1000
 #: Far beyond any use, and still one integer for SQLite and JSON.
 _NUMBER_MAX: Final = 1_000_000
 
@@ -33,8 +35,8 @@ def checked_seconds(node: str, field: str, given: Any) -> float:
         # A timedelta is not taken: all other forms have seconds, with the unit in the name.
         next_step = f"write {given.total_seconds():g}" if hasattr(given, "total_seconds") else "write a number, 0 or more"
         raise BadNode(node, f"`{field}` must be a number of seconds, and is a '{type(given).__name__}'", next_step=next_step)
-    if not 0 <= given <= SECONDS_MAX:
-        raise BadNode(node, f"`{field}` is {given:g} seconds", next_step=f"use 0 to {SECONDS_MAX:.0f}")
+    if not 0 <= given <= POLICY_SECONDS_MAX:
+        raise BadNode(node, f"`{field}` is {given:g} seconds", next_step=f"use 0 to {POLICY_SECONDS_MAX:.0f}")
     return float(given)
 
 
@@ -60,6 +62,14 @@ def checked_retry(node: str, given: Any) -> Retry | None:
     return replace(retry, on=_failures(node, retry.on))
 
 
+def checked_redeliveries(node: str, given: Any) -> int | None:
+    """Return how often the broker may give a task out again, None if nothing is said. Raises `BadNode`."""
+    if given is not None and not _is_whole(given, 0, REDELIVERIES_MAX):
+        next_step = f"use 1 to {REDELIVERIES_MAX}, or 0 for as often as the broker likes"
+        raise BadNode(node, f"`redeliveries_max` is {shown(given)}", next_step=next_step)
+    return None if given is None else int(given)
+
+
 def checked_policy(policy: Any) -> WorkflowPolicy:
     """Return a workflow's policy. Raises `BadRequest`."""
     if not isinstance(policy, WorkflowPolicy):
@@ -75,6 +85,7 @@ def checked_policy(policy: Any) -> WorkflowPolicy:
     try:
         checked_seconds("", "timeout_s", policy.timeout_s)
         checked_seconds("", "deadline_s", policy.deadline_s)
+        checked_redeliveries("", policy.redeliveries_max)
         retry, on_failure = checked_retry("", policy.retry), checked_word(OnFailure, "", "on_failure", policy.on_failure)
     except BadNode as error:
         raise BadRequest(f"the workflow's policy: {error.reason}", path="$.policy", next_step=error.next_step) from None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from dyrygentd.core.destination import queue_of as queue_in
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.policy import NodePolicy
 
@@ -75,11 +76,15 @@ class Pools:
             return self._sizes[name]
         return next((size for pattern, size in self._sizes.items() if fnmatchcase(name, pattern)), None)
 
-    def needed_by(self, signature: Signature, policy: NodePolicy) -> tuple[str, ...]:
-        """Return the pools of which a task takes a place."""
+    def needed_by(self, signature: Signature, policy: NodePolicy, destination: str = "") -> tuple[str, ...]:
+        """Return the pools of which a task takes a place.
+
+        Args:
+            destination: Where its message goes, if that is known better than by the signature.
+        """
         needed: tuple[str, ...] = (policy.pool,) if policy.pool else ()
         if self._queue_limits:
-            queue = self._queue_of(signature)
+            queue = queue_in(destination) if destination else self._queue_of(signature)
             if queue in self._queue_limits:
                 needed += (QUEUE_PREFIX + queue,)
         return needed
@@ -130,6 +135,10 @@ class Pools:
     def is_waited_for(self, name: str) -> bool:
         """Tell whether somebody stands in line."""
         return bool(self._pool(name).waiting)
+
+    def first_in_line(self, name: str) -> tuple[str, int] | None:
+        """Return ``(workflow id, node)`` of whoever stands in line longest."""
+        return next(iter(self._pool(name).waiting), None)
 
     def is_callable(self, name: str) -> bool:
         """Tell whether somebody stands in line although there is a place."""

@@ -1,19 +1,37 @@
 """Why is it not running? The engine's own answer; what happens at the broker and the workers is added by the shell.
 
-Pure reading: nothing here changes anything. One node costs its dependencies, a whole workflow one look at each node.
+Pure reading: nothing here changes anything. One node costs its dependencies, a whole workflow one look at each node that has
+failed or is held; the others are counted and not looked at. It goes in steps, so that others have their turn in between.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 
+from dyrygentd.core import outcomes
+from dyrygentd.core.cancelled import group_of_cancelled, waited_for, words_of_cancelled
+from dyrygentd.core.causes import fingerprint_of
 from dyrygentd.core.engine import Engine
+from dyrygentd.core.for_people import waits_for_person
+from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
+from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.states import IN_FLIGHT, SETTLED, NodeState, WorkflowState
-from dyrygentd.core.workflow import HoldReason, RunningWorkflow
+from dyrygentd.core.without_value import is_without_value
+from dyrygentd.core.words import counted, span
+from dyrygentd.core.workflow import RunningWorkflow
 
+#: Clocks that differ by less are nothing to remark.
+_CLOCKS_S: Final = 5.0
+#: The innermost frame in the cause of a failure, see `dyrygentd.transport.meta`.
+_PLACE: Final = re.compile(r" in ([^\s()]+ \([^()]+:\d+\))")
 #: Names given as examples.
 _NAMED_MAX: Final = 5
+#: Nodes looked at in one step.
+_STEP: Final = 5000
 #: Steps back from a waiting node to what it waits for in the end; longer ways are cut.
 _STEPS_MAX: Final = 100_000
 
@@ -46,58 +64,117 @@ def standing_of_node(engine: Engine, workflow: RunningWorkflow, node: int, now: 
     return _standing(engine, workflow, node, now)
 
 
-def standings(engine: Engine, workflow: RunningWorkflow, now: float) -> list[Standing]:
-    """Say how the nodes of a workflow stand that have not succeeded, those first for which somebody can do something."""
-    groups: dict[tuple[int, str, str], list[int]] = {}
-    for node in range(len(workflow.graph)):
-        key = _group_of(workflow, node)
-        if key is not None:
-            groups.setdefault(key, []).append(node)
+def standings(engine: Engine, workflow: RunningWorkflow, now: float, apart: frozenset[int] = frozenset()) -> list[Standing]:
+    """Say how the nodes of a workflow stand that have not succeeded, those first for which somebody can do something.
+
+    Args:
+        apart: Nodes that are told apart from others in the same state, whatever it is.
+    """
+    steps = standings_in_steps(engine, workflow, now, apart)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: list[Standing] = done.value
+            return found
+
+
+def standings_in_steps(
+    engine: Engine, workflow: RunningWorkflow, now: float, apart: frozenset[int] = frozenset()
+) -> Generator[None, None, list[Standing]]:
+    """Do what `standings` does, some thousand nodes at a time; the workflow may go on in between."""
+    groups: dict[tuple[int, str, str], _Group] = {}
+    for node in sorted(apart):
+        groups.setdefault((-1, workflow.state_of(node).word, ""), _Group()).add(workflow, node)
+    for state in _RANKS:
+        count = workflow.states.count(state) - sum(workflow.states[node] == state for node in apart)
+        if count <= 0:
+            continue
+        others = (node for node in workflow.nodes.each_in(state) if node not in apart)
+        if state not in (NodeState.HELD, NodeState.FAILED, NodeState.CANCELLED) and state not in IN_FLIGHT:
+            groups[_RANKS[state], state.word, ""] = _Group(count, [*islice(others, _NAMED_MAX)])
+            continue
+        for number, node in enumerate(others, start=1):
+            key = _group_of(workflow, node)
+            if key is not None:
+                groups.setdefault(key, _Group()).add(workflow, node)
+            if number % _STEP == 0:
+                yield
     found = []
     for key in sorted(groups, key=lambda key: key[:2]):
-        nodes = groups[key]
-        first = _oldest(workflow, nodes)
-        standing = standing_of_node(engine, workflow, first, now)
-        names = tuple(workflow.graph.names[node] for node in nodes[:_NAMED_MAX])
-        found.append(Standing(standing.code, standing.text, standing.next_step, standing.node, count=len(nodes), examples=names))
+        group = groups[key]
+        standing = _in_a_group(workflow, group.first, standing_of_node(engine, workflow, group.first, now))
+        names = tuple(workflow.graph.names[node] for node in group.nodes)
+        found.append(Standing(standing.code, standing.text, standing.next_step, standing.node, count=group.count, examples=names))
     return found
+
+
+@dataclass(slots=True)
+class _Group:
+    """Nodes with something in common: how many, the first few, and of those in flight the one that has been longest."""
+
+    count: int = 0
+    nodes: list[int] = field(default_factory=list)
+    oldest: int | None = None
+
+    @property
+    def first(self) -> int:
+        """The one that speaks for all."""
+        return self.nodes[0] if self.oldest is None else self.oldest
+
+    def add(self, workflow: RunningWorkflow, node: int) -> None:
+        """Take a node in."""
+        self.count += 1
+        if self.count <= _NAMED_MAX:
+            self.nodes.append(node)
+        if workflow.state_of(node) in IN_FLIGHT and (
+            self.oldest is None or workflow.attempts.dispatched_at[node] < workflow.attempts.dispatched_at[self.oldest]
+        ):
+            self.oldest = node
 
 
 def headline(engine: Engine, workflow: RunningWorkflow, now: float) -> str:
     """Say in one sentence how a workflow stands."""
-    in_flight = workflow.in_flight_count
+    in_flight = workflow.nodes.in_flight_count
     match workflow.state:
         case WorkflowState.SCHEDULED:
             return f"it starts in {span(workflow.policy.start_at - now)}"
         case WorkflowState.PAUSED:
-            return f"it is paused: nothing is dispatched until `resume`; {in_flight} tasks are in flight"
+            return f"it is paused: nothing is dispatched until `resume`; {counted(in_flight, 'task')} in flight"
         case WorkflowState.SUCCEEDED:
             return "it has succeeded"
         case WorkflowState.FAILED:
-            causes = workflow.failures_by_cause()
-            failures = sum(len(nodes) for _, nodes in causes)
-            return f"it has failed: {_counted(failures, 'failure')}, {_counted(len(causes), 'cause')}"
+            failures = workflow.states.count(NodeState.FAILED)
+            if not failures:
+                cancelled = workflow.states.count(NodeState.CANCELLED)
+                return f"it has failed: {counted(cancelled, 'node')} {'was' if cancelled == 1 else 'were'} cancelled before"
+            causes = len(set(workflow.causes.values())) + (failures > len(workflow.causes))
+            return f"it has failed: {counted(failures, 'failure')}, {counted(causes, 'cause')}"
         case WorkflowState.CANCELLED:
             return "it was cancelled"
         case WorkflowState.RUNNING:
             if in_flight:
-                return f"it is running: {_counted(in_flight, 'task')} in flight"
+                return f"it is running: {counted(in_flight, 'task')} in flight"
             if workflow.ready_count:
                 return (
-                    f"{_counted(workflow.ready_count, 'node')} ready, none in flight: {_why_not_dispatched(engine, workflow)[0]}"
+                    f"{counted(workflow.ready_count, 'node')} ready, none in flight: {_why_not_dispatched(engine, workflow)[0]}"
                 )
-            held = len(workflow.holds)
-            return f"nothing is in flight: {_counted(held, 'node')} held or waiting for another attempt"
+            return f"nothing is in flight: {_what_holds(workflow)}"
 
 
-def span(seconds: float) -> str:
-    """Write a duration for people."""
-    seconds = max(0.0, seconds)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+def _what_holds(workflow: RunningWorkflow) -> str:
+    """Say what a workflow waits for of which nothing is in flight: people first."""
+    wanted = waits_for_person(workflow)
+    parts = [
+        f"{counted(count, _WANTED[word])} {'waits' if count == 1 else 'wait'} for a person" for word, count in wanted.items()
+    ]
+    rest = len(workflow.holds) - sum(wanted.values())
+    if rest or not parts:
+        parts.append(f"{counted(rest, 'node')} held or waiting for another attempt")
+    return ", ".join(parts)
+
+
+_WANTED: Final = {"lost": "lost node", "gate": "gate", "operator": "held node"}
 
 
 # --- one node -------------------------------------------------------------------------------------------------------
@@ -107,9 +184,10 @@ def _waiting(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -
     """Follow what a node waits for to where somebody, or something, can be named."""
     names = workflow.graph.names
     if workflow.state is WorkflowState.SCHEDULED:
-        return Standing("scheduled", headline(engine, workflow, now), "", names[node])
-    open_ones = [other for other in workflow.graph.dependencies(node) if workflow.state_of(other) not in SETTLED]
-    total = workflow.graph.dependency_count(node)
+        return Standing("scheduled", headline(engine, workflow, now), "`release`", names[node])
+    before = waited_for(workflow, node)
+    open_ones = [other for other in before if workflow.state_of(other) not in SETTLED]
+    total = len(before)
     root = _root(workflow, node)
     if root == node:
         return Standing("waiting", f"'{names[node]}' is about to be decided", "", names[node])
@@ -121,12 +199,23 @@ def _waiting(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -
     return Standing("waiting", f"{way}: {below.text}{held}", below.next_step, names[node])
 
 
+def _in_a_group(workflow: RunningWorkflow, node: int, standing: Standing) -> Standing:
+    """Say no more than its name of a lost task that others wait for: it has a group of its own, with commands for all of it."""
+    if standing.code != "waiting":
+        return standing
+    root = _root(workflow, node)
+    hold, error = workflow.holds.get(root), workflow.errors.get(root, "")
+    if hold is None or hold.reason is not HoldReason.LOST or not error:
+        return standing
+    text = standing.text.replace(f": {error.removeprefix('its task is lost: ')}", "", 1)
+    return replace(standing, text=text, next_step="")
+
+
 def _root(workflow: RunningWorkflow, node: int) -> int:
     for _ in range(_STEPS_MAX):
         if workflow.state_of(node) is not NodeState.WAITING:
             break
-        dependencies = workflow.graph.dependencies(node)
-        following = next((other for other in dependencies if workflow.state_of(other) not in SETTLED), None)
+        following = next((other for other in waited_for(workflow, node) if workflow.state_of(other) not in SETTLED), None)
         if following is None:
             break
         node = following
@@ -141,7 +230,7 @@ def _standing(engine: Engine, workflow: RunningWorkflow, node: int, now: float) 
 
 def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> tuple[str, str, str]:
     error = workflow.errors.get(node, "")
-    attempt = workflow.attempt_of(node)
+    attempt = workflow.attempts.of(node)
     match workflow.state_of(node):
         case NodeState.WAITING:
             return "waiting", "waits for its dependencies", ""
@@ -151,21 +240,21 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             reason, next_step = _why_not_dispatched(engine, workflow)
             return "ready", f"is ready: {reason}", next_step
         case NodeState.DISPATCHING:
-            since = span(now - workflow.dispatched_at[node])
+            since = span(now - workflow.attempts.dispatched_at[node])
             return (
                 "dispatching",
                 f"is on its way to the broker since {since}",
                 "`dyrygentctl stats` tells whether the broker answers",
             )
         case NodeState.DISPATCHED:
-            since = span(now - workflow.dispatched_at[node])
-            seen = _reported(workflow, node)
+            since = span(now - workflow.attempts.dispatched_at[node])
+            seen = _reported(workflow, node) + _redelivered(engine, workflow, node)
             return "dispatched", f"has been in the broker or at a worker for {since} (attempt {attempt}{seen})", ""
         case NodeState.RETRYING:
             hold = workflow.holds[node]
             return (
                 "retrying",
-                f"failed in attempt {attempt} ({error}) and is tried again in {span(hold.until - now)}",
+                f"failed in attempt {attempt} ({error}{_place(workflow, node)}) and is tried again in {span(hold.until - now)}",
                 "`retry NODE` tries at once, `skip NODE` goes on without it",
             )
         case NodeState.SUCCEEDED:
@@ -175,25 +264,57 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
         case NodeState.SKIPPED:
             return "skipped", "was skipped by an operator", "`rerun --from NODE` runs it"
         case NodeState.FAILED:
-            late = f"; its task ended as {workflow.late[node]} later" if node in workflow.late else ""
-            return "failed", f"failed in attempt {attempt}: {error}{late}", "`retry NODE`, or `skip NODE` to go on without it"
+            late = f"; its task ended as {workflow.attempts.late[node]} later" if node in workflow.attempts.late else ""
+            step = "`retry NODE`, or `skip NODE` to go on without it"
+            if is_without_value(error):
+                step = "`skip NODE --value null` goes on without it; `retry NODE` runs it again, for the same end"
+            return "failed", f"failed in attempt {attempt}: {error}{_place(workflow, node)}{_clocks(workflow, node)}{late}", step
         case NodeState.CANCELLED:
-            late = f"; its task ended as {workflow.late[node]} later" if node in workflow.late else ""
-            return "cancelled", f"was cancelled{late}", "`retry NODE` runs it"
+            return "cancelled", *words_of_cancelled(workflow, node)
         case NodeState.BLOCKED:
             blame = workflow.graph.names[workflow.blocked_by.get(node, node)]
             return "blocked", f"never ran, because of '{blame}'{_others_to_blame(workflow, node)}", f"retry or skip '{blame}'"
 
 
+def _clocks(workflow: RunningWorkflow, node: int) -> str:
+    """Remark that a worker found a task expired before its time by this host's clock."""
+    signature, ended_at = workflow.graph.signatures[node], workflow.settled_at[node]
+    if signature is None or not workflow.errors.get(node, "").startswith("revoked: expired"):
+        return ""
+    expires_at = signature.expires_at
+    if not expires_at and workflow.attempts.dispatched_at[node]:
+        given = json.loads(signature.options).get("expires")
+        expires_at = workflow.attempts.dispatched_at[node] + given if isinstance(given, int | float) else 0.0
+    early_s = expires_at - ended_at
+    if early_s < _CLOCKS_S:
+        return ""
+    return f"; by this host's clock that was {span(early_s)} too early: its worker's clock is ahead, or its time zone is wrong"
+
+
+def _place(workflow: RunningWorkflow, node: int) -> str:
+    """Tell the function, file and line where a task failed, as far as its traceback was stored."""
+    found = _PLACE.search(workflow.causes.get(node, ""))
+    return f" [in {found[1]}]" if found else ""
+
+
 def _reported(workflow: RunningWorkflow, node: int) -> str:
     """Tell a worker's last word about a task in flight."""
-    state = workflow.reported.get(node)
+    state = workflow.attempts.reported.get(node)
     if not state:
         return ""
-    if node not in workflow.next_tries:
+    if node not in workflow.attempts.next_tries:
         return f", a worker reported {state}"
-    at, worker = workflow.next_tries[node]
+    at, worker = workflow.attempts.next_tries[node]
     return f", {worker or 'a worker'} reported {state}, next try at {datetime.fromtimestamp(at, UTC):%H:%M:%S} UTC"
+
+
+def _redelivered(engine: Engine, workflow: RunningWorkflow, node: int) -> str:
+    times = workflow.attempts.redelivered.get(node, 0)
+    if not times:
+        return ""
+    most, whose = outcomes.redeliveries_max(workflow, node, engine.limits.redeliveries_max)
+    bound = f", {most} allowed by {whose}" if most else ", without a bound: `redeliveries_max` is not set"
+    return f", given out again {times} {'time' if times == 1 else 'times'} by the broker{bound}"
 
 
 def _others_to_blame(workflow: RunningWorkflow, node: int) -> str:
@@ -202,7 +323,7 @@ def _others_to_blame(workflow: RunningWorkflow, node: int) -> str:
         workflow.state_of(other) in (NodeState.FAILED, NodeState.CANCELLED, NodeState.BLOCKED)
         for other in workflow.graph.dependencies(node)
     )
-    return f" and {open_ones - 1} more of its dependencies" if open_ones > 1 else ""
+    return f" and {open_ones - 1:,} more of its dependencies" if open_ones > 1 else ""
 
 
 def _held(workflow: RunningWorkflow, node: int, now: float) -> tuple[str, str, str]:
@@ -216,15 +337,21 @@ def _held(workflow: RunningWorkflow, node: int, now: float) -> tuple[str, str, s
         case HoldReason.TIME:
             return "time", f"waits for its time, another {left}", "`release NODE` lets it go now"
         case HoldReason.POLL:
-            return "poll", f"asked {workflow.attempt_of(node)} times and asks again in {left}", "`release NODE` asks now"
+            return "poll", f"asked {workflow.attempts.of(node)} times and asks again in {left}", "`release NODE` asks now"
         case HoldReason.POOL:
-            return "pool", f"waits for a place in pool '{hold.pool}'", "it goes when a place is free; `stats` shows who has them"
+            return "pool", f"waits for a place in pool '{hold.pool}'", "it goes when a place is free"
         case HoldReason.LOST:
-            return (
-                "lost",
-                f"was lost: {workflow.errors.get(node, '')}",
-                "`retry NODE` starts another attempt, `skip NODE` goes on",
-            )
+            error = workflow.errors.get(node, "").removeprefix("its task is lost: ")
+            if ENDED_SILENTLY in error:
+                return (
+                    "lost",
+                    f"is held, since its task was lost: {error}",
+                    "`skip NODE` goes on; another attempt, by `retry NODE`, would end in the same way",
+                )
+            steps = "`retry NODE` starts another attempt, `skip NODE` goes on"
+            if EXPIRED in error:
+                steps = "`skip NODE` goes on, if its work is done; `retry NODE` starts another attempt"
+            return "lost", f"is held, since its task was lost: {error}", steps
         case HoldReason.RETRY:
             return "retrying", f"is tried again in {left}", "`retry NODE` tries at once"
 
@@ -235,11 +362,11 @@ def _why_not_dispatched(engine: Engine, workflow: RunningWorkflow) -> tuple[str,
         return "the workflow is paused", "`resume`"
     if engine.draining:
         return "the daemon is stopping and dispatches nothing more", "it goes on after the next start"
-    if policy.in_flight_max and workflow.in_flight_count >= policy.in_flight_max:
+    if policy.in_flight_max and workflow.nodes.in_flight_count >= policy.in_flight_max:
         return f"the workflow's own limit of {policy.in_flight_max} tasks in flight is reached", ""
-    if engine.in_flight_count >= limits.in_flight_max:
+    if engine.flights.in_flight_count >= limits.in_flight_max:
         return (
-            f"{limits.in_flight_max} tasks are in flight, as many as `in_flight_max` allows",
+            f"{limits.in_flight_max:,} tasks are in flight, as many as `in_flight_max` allows",
             "add workers, or raise `in_flight_max`",
         )
     return "its turn comes within moments", ""
@@ -252,26 +379,37 @@ def _group_of(workflow: RunningWorkflow, node: int) -> tuple[int, str, str] | No
     """Return ``(rank, state, what they have in common)``; None for nodes that nobody has to think about."""
     state = workflow.state_of(node)
     if state is NodeState.HELD:
-        hold = workflow.holds[node]
+        hold = workflow.holds.get(node)
+        if hold is None:
+            return None  # It has gone on between two steps.
         is_for_people = hold.reason in (HoldReason.GATE, HoldReason.OPERATOR, HoldReason.LOST)
+        if hold.reason is HoldReason.LOST:
+            return 1, hold.reason.value, fingerprint_of(workflow, node)
         return 1 if is_for_people else 5, hold.reason.value, hold.pool
     if state is NodeState.FAILED:
         return 0, state.word, workflow.causes.get(node, "")
     if state in IN_FLIGHT:
         return 2, state.word, ""
-    ranks = {NodeState.READY: 3, NodeState.RETRYING: 4, NodeState.CANCELLED: 6, NodeState.BLOCKED: 7, NodeState.WAITING: 8}
-    return (ranks[state], state.word, "") if state in ranks else None
+    if state is NodeState.CANCELLED:
+        return _RANKS[state], *group_of_cancelled(workflow, node)
+    return (_RANKS[state], state.word, "") if state in _RANKS else None
 
 
-def _oldest(workflow: RunningWorkflow, nodes: list[int]) -> int:
-    return min(nodes, key=lambda node: workflow.dispatched_at[node]) if workflow.state_of(nodes[0]) in IN_FLIGHT else nodes[0]
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
+#: States that somebody may have to think about, and in what order.
+_RANKS: Final = {
+    NodeState.FAILED: 0,
+    NodeState.HELD: 1,
+    NodeState.DISPATCHING: 2,
+    NodeState.DISPATCHED: 2,
+    NodeState.READY: 3,
+    NodeState.RETRYING: 4,
+    NodeState.CANCELLED: 6,
+    NodeState.BLOCKED: 7,
+    NodeState.WAITING: 8,
+}
 
 
 def in_flight_of(workflow: RunningWorkflow, most: int) -> Iterator[int]:
     """Iterate over the nodes that have been in flight longest."""
-    nodes = workflow.nodes_in(*IN_FLIGHT) if workflow.in_flight_count else []
-    yield from sorted(nodes, key=lambda node: workflow.dispatched_at[node])[:most]
+    nodes = workflow.nodes.all_in(*IN_FLIGHT) if workflow.nodes.in_flight_count else []
+    yield from sorted(nodes, key=lambda node: workflow.attempts.dispatched_at[node])[:most]

@@ -68,14 +68,16 @@ class SumsByName:
         self._names_max = names_max
         self._sums: dict[tuple[str, ...], list[float]] = {}
 
-    def add(self, name: tuple[str, ...], word: str, value: float = 1.0) -> None:
-        """Add to a sum."""
+    def add(self, name: tuple[str, ...], word: str, value: float = 1.0, *, seconds: float = 0.0) -> None:
+        """Add to a sum, and seconds to that of the word ``seconds``."""
         sums = self._sums.get(name)
         if sums is None:
             if len(self._sums) >= self._names_max:
                 name = (OTHERS,) * len(name)
             sums = self._sums.setdefault(name, [0.0] * len(self._words))
         sums[self._words[word]] += value
+        if seconds:
+            sums[self._words["seconds"]] += seconds
 
     def view(self, part: int = 0) -> dict[str, dict[str, float]]:
         """Return ``{one part of the name: {word: sum}}``."""

@@ -4,14 +4,21 @@ Every verb is idempotent: asking for what is so already changes nothing and is n
 with what can. A request that names several nodes is checked for all of them before anything is changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 
+from dyrygentd.core import steering
+from dyrygentd.core.cancelled import cancelled_by_cause, cause_of_cancelled
+from dyrygentd.core.causes import failures_by_cause, fingerprint_of, lost_nodes
+from dyrygentd.core.lost_causes import LOST, is_of_lost
+from dyrygentd.core.notes import HoldReason
+from dyrygentd.core.reopening import abandon, reopen_in_steps, set_back_with, skip_in_steps
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
-from dyrygentd.core.workflow import HoldReason, RunningWorkflow
+from dyrygentd.core.steps import Steps, finish, parts, reached
+from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
 
 #: Far beyond any use, and still one integer for SQLite and JSON.
@@ -75,8 +82,10 @@ class Request:
 
     Attributes:
         by, why: Who asks, and what they give as the reason.
-        nodes: Names of the nodes that are meant; none means the whole workflow.
-        cause: Only nodes that failed for this cause: its number from 1, or the beginning of its id.
+        nodes: Names of the nodes that are meant; none means the whole workflow. A release of a whole workflow starts one now that
+            waits for its start time.
+        cause: Only nodes that failed, were lost or cancelled for this cause: its number from 1, the beginning of its id,
+            or ``lost``.
         value: JSON text that takes the place of a skipped node's value.
         terminate: End tasks that run, too.
         force: Give up an attempt that is in flight.
@@ -114,13 +123,39 @@ def perform(workflow: RunningWorkflow, request: Request, now: float) -> Done:
     Raises:
         VerbRefused, NodeNotFound, CauseNotFound, ValueGone, BadRequest: Nothing was changed.
     """
+    return finish(perform_in_steps(workflow, request, now))
+
+
+def perform_in_steps(workflow: RunningWorkflow, request: Request, now: float) -> Steps[Done]:
+    """Do what `perform` does, some thousand nodes at a time if there are very many; nothing may change them in between."""
     match request.verb:
+        case Verb.RELEASE if not (request.nodes or request.cause or workflow.has_begun or workflow.state.is_finished):
+            workflow.start_now(now)
+            return Done(is_changed=True, detail="started before its time")
         case Verb.HOLD | Verb.RELEASE | Verb.SKIP | Verb.RERUN:
-            return _on_nodes(workflow, request, _named(workflow, request), now)
+            return (yield from _on_nodes(workflow, request, _named(workflow, request), now))
         case Verb.RETRY if request.nodes or request.cause:
-            return _on_nodes(workflow, request, _named(workflow, request), now)
+            return (yield from _on_nodes(workflow, request, _named(workflow, request), now))
         case _:
-            return _on_workflow(workflow, request, now)
+            return (yield from _on_workflow(workflow, request, now))
+
+
+def check(workflow: RunningWorkflow, request: Request) -> None:
+    """Raise what `perform` would raise for a hold, a release or a skip of named nodes; nothing is changed."""
+    nodes = _named(workflow, request)
+    for node in nodes:
+        effect, reason = _effect(workflow, request, node)
+        if effect is Effect.REFUSED:
+            raise _refused(workflow, request, node, reason)
+
+
+def cause_of(workflow: RunningWorkflow, node: int) -> str:
+    """Return the id by which a verb means all of a node's cause; empty for one that neither failed nor was lost or cancelled."""
+    hold, state = workflow.holds.get(node), workflow.state_of(node)
+    if state is NodeState.CANCELLED:
+        return cause_id(cause_of_cancelled(workflow, node))
+    is_lost = hold is not None and hold.reason is HoldReason.LOST
+    return cause_id(fingerprint_of(workflow, node)) if is_lost or state is NodeState.FAILED else ""
 
 
 def cause_id(fingerprint: str) -> str:
@@ -141,7 +176,7 @@ def allowed_for_workflow(state: WorkflowState) -> list[str]:
 # --- whole workflows ------------------------------------------------------------------------------------------------
 
 
-def _on_workflow(workflow: RunningWorkflow, request: Request, now: float) -> Done:
+def _on_workflow(workflow: RunningWorkflow, request: Request, now: float) -> Steps[Done]:
     match WORKFLOW_VERBS[request.verb][workflow.state]:
         case Effect.NOTHING:
             return Done()
@@ -154,18 +189,23 @@ def _on_workflow(workflow: RunningWorkflow, request: Request, now: float) -> Don
             )
     match request.verb:
         case Verb.CANCEL:
-            open_nodes = [node for node in range(len(workflow.graph)) if not workflow.state_of(node).is_settled]
-            ended = workflow.cancel(now)
+            open_nodes = workflow.nodes.all_in(*(state for state in NodeState if not state.is_settled))
+            ended = steering.cancel(workflow, now)
             return Done(open_nodes, ended, is_changed=True, detail="terminating" if request.terminate else "")
         case Verb.PAUSE:
-            workflow.pause()
+            steering.pause(workflow)
         case Verb.RESUME:
-            workflow.unpause(now)
+            steering.unpause(workflow, now)
         case Verb.SET_PRIORITY:
             return _set_priority(workflow, request.priority)
         case _:
-            return _retry(workflow, workflow.nodes_in(NodeState.FAILED, NodeState.CANCELLED), now)
+            nodes = _all_to_retry(workflow)
+            return (yield from _retry_nodes(workflow, nodes, now)) if nodes else Done()
     return Done(is_changed=True)
+
+
+def _all_to_retry(workflow: RunningWorkflow) -> list[int]:
+    return sorted([*workflow.nodes.all_in(NodeState.FAILED, NodeState.CANCELLED), *lost_nodes(workflow)])
 
 
 def _set_priority(workflow: RunningWorkflow, priority: int) -> Done:
@@ -174,76 +214,93 @@ def _set_priority(workflow: RunningWorkflow, priority: int) -> Done:
     if workflow.priority == priority:
         return Done()
     before = workflow.priority
-    workflow.set_priority(priority)
+    steering.set_priority(workflow, priority)
     return Done(is_changed=True, detail=f"from {before} to {priority}")
 
 
-def _retry(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Done:
-    if not nodes:
-        return Done()
-    _refuse_if_value_gone(workflow, set(nodes))
-    return Done(sorted(workflow.reopen(nodes, now)), is_changed=True)
-
-
-def _refuse_if_value_gone(workflow: RunningWorkflow, nodes: set[int]) -> None:
-    missing = workflow.missing_value(nodes)
+def _refuse_if_value_gone(workflow: RunningWorkflow, nodes: set[int]) -> Steps[None]:
+    missing = yield from workflow.values.missing(nodes)
     if missing is not None:
         names = workflow.graph.names
-        raise ValueGone(names[missing[0]], names[missing[1]])
+        origins = yield from _origins(workflow, nodes)
+        raise ValueGone(names[missing[0]], names[missing[1]], [names[node] for node in origins])
+
+
+def _origins(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[list[int]]:
+    """Return from where these can run again: with what is behind them, whatever gives that its values, and what is behind it."""
+    graph = workflow.graph
+    again = yield from reached(nodes, lambda node: (*graph.dependents(node), *workflow.values.gone(node)))
+    return sorted(node for node in again if again.isdisjoint(graph.dependencies(node)))
 
 
 # --- nodes ----------------------------------------------------------------------------------------------------------
 
 
 def _named(workflow: RunningWorkflow, request: Request) -> list[int]:
-    nodes = dict.fromkeys(_failed_by(workflow, request.cause)) if request.cause else {}
+    nodes = dict.fromkeys(nodes_of_cause(workflow, request.cause)) if request.cause else {}
     for name in request.nodes:
         node = workflow.graph.number(name)
         if node is None:
             raise NodeNotFound(workflow.workflow_id, name)
         nodes[node] = None
-    if not nodes:
+    if not nodes and request.cause != LOST:
         raise BadRequest(f"'{request.verb}' needs the name of a node", path="$.nodes")
     return list(nodes)
 
 
-def _failed_by(workflow: RunningWorkflow, cause: str) -> list[int]:
-    causes = workflow.failures_by_cause()
+def nodes_of_cause(workflow: RunningWorkflow, cause: str) -> list[int]:
+    """Return the nodes that failed, were lost or cancelled by a cause: its number, the beginning of its id, `LOST` for the lost.
+
+    Raises:
+        CauseNotFound
+    """
+    causes = failures_by_cause(workflow)
+    # A group of cancelled nodes has an id like any other, and no number among the failures.
+    every = [*causes, *cancelled_by_cause(workflow).items()]
+    if cause == LOST:
+        return [node for fingerprint, nodes in causes if is_of_lost(fingerprint) for node in nodes]
     if cause.isdecimal() and 1 <= int(cause[:9]) <= len(causes):
         return causes[int(cause) - 1][1]
-    fitting = [nodes for fingerprint, nodes in causes if cause_id(fingerprint).startswith(cause)]
+    fitting = [nodes for fingerprint, nodes in every if cause_id(fingerprint).startswith(cause)]
     if len(fitting) != 1:
         known = [f"{number} ({cause_id(fingerprint)})" for number, (fingerprint, _) in enumerate(causes, start=1)]
         raise CauseNotFound(workflow.workflow_id, cause, known)
     return fitting[0]
 
 
-def _on_nodes(workflow: RunningWorkflow, request: Request, nodes: Sequence[int], now: float) -> Done:
+def _on_nodes(workflow: RunningWorkflow, request: Request, nodes: Sequence[int], now: float) -> Steps[Done]:
     meant = []
-    for node in nodes:
-        effect, reason = _effect(workflow, request, node)
-        if effect is Effect.REFUSED:
-            raise _refused(workflow, request, node, reason)
-        if effect is Effect.DOES:
-            meant.append(node)
+    for is_later, part in parts(nodes):
+        if is_later:
+            yield
+        for node in part:
+            effect, reason = _effect(workflow, request, node)
+            if effect is Effect.REFUSED:
+                raise _refused(workflow, request, node, reason)
+            if effect is Effect.DOES:
+                meant.append(node)
     if not meant:
         return Done()
     match request.verb:
         case Verb.RETRY:
-            return _retry_nodes(workflow, meant, now)
+            return (yield from _retry_nodes(workflow, meant, now))
         case Verb.RERUN:
-            return _rerun(workflow, meant, now)
+            return (yield from _rerun(workflow, meant, now))
         case Verb.SKIP:
-            return Done(meant, workflow.skip(meant, request.value, now), is_changed=True)
+            problem = workflow.values.no_room_for(len(meant) * len(request.value))
+            if problem:
+                raise _refused(workflow, request, meant[0], problem)
+            ended = yield from skip_in_steps(workflow, meant, request.value, now)
+            return Done(meant, ended, is_changed=True)
     done = Done(is_changed=True)
     for node in meant:
         # What was done to the one before may have decided this one.
         if _effect(workflow, request, node)[0] is not Effect.DOES:
             continue
         if request.verb is Verb.HOLD:
-            workflow.hold(node)
+            steering.hold(workflow, node)
         else:
-            workflow.release(node, now)
+            steering.release(workflow, node, now)
         done.nodes.append(node)
     return done
 
@@ -258,6 +315,8 @@ def _effect(workflow: RunningWorkflow, request: Request, node: int) -> tuple[Eff
             return Effect.REFUSED, "a join has no task that could be held: hold what comes before or after it"
         case Verb.HOLD if node in workflow.on_hold or (state is NodeState.HELD and is_gate):
             return Effect.NOTHING, ""
+        case Verb.RELEASE if not workflow.has_begun and node not in workflow.on_hold:
+            return Effect.REFUSED, "the workflow has not begun: `release` of it, without a node, starts it now"
         case Verb.RELEASE if state is NodeState.WAITING and node not in workflow.on_hold:
             if is_gate:
                 return Effect.REFUSED, "the gate is not reached yet; `explain` tells what it waits for"
@@ -273,45 +332,52 @@ def _effect(workflow: RunningWorkflow, request: Request, node: int) -> tuple[Eff
         case Verb.RETRY | Verb.RERUN if state is NodeState.BLOCKED:
             to_blame = workflow.graph.names[workflow.blocked_by.get(node, node)]
             return Effect.REFUSED, f"it never ran; '{to_blame}' is to blame: retry or skip that one"
-        case Verb.SKIP if effect is Effect.DOES and len(request.value) > workflow.value_bytes_max:
-            return Effect.REFUSED, f"the value has {len(request.value)} bytes of JSON, the limit is {workflow.value_bytes_max}"
+        case Verb.SKIP if effect is Effect.DOES and len(request.value) > workflow.values.bytes_max:
+            return Effect.REFUSED, f"the value has {len(request.value)} bytes of JSON, the limit is {workflow.values.bytes_max}"
     return effect, ""
 
 
-def _retry_nodes(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Done:
+def _retry_nodes(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[Done]:
     done = Done(is_changed=True)
     settled = []
-    _refuse_if_value_gone(workflow, {node for node in nodes if workflow.state_of(node).is_settled})
+    yield from _refuse_if_value_gone(workflow, {node for node in nodes if workflow.state_of(node).is_settled})
     for node in nodes:
         if workflow.state_of(node) in IN_FLIGHT:
-            workflow.abandon(node, now)
+            abandon(workflow, node, now)
             done.ended.append(node)
         elif node in workflow.holds:
-            workflow.release(node, now)
+            steering.release(workflow, node, now)
         else:
             settled.append(node)
             continue
         done.nodes.append(node)
     if settled:
-        done.nodes += sorted(workflow.reopen(settled, now))
+        done.nodes += sorted((yield from reopen_in_steps(workflow, settled, now)))
     return done
 
 
-def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Done:
+def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[Done]:
     """Set nodes back with all that follows from them."""
-    graph, reset, stack = workflow.graph, set(nodes), list(nodes)
-    while stack:
-        for dependent in graph.dependents(stack.pop()):
-            if dependent not in reset:
-                reset.add(dependent)
-                stack.append(dependent)
-    in_flight = [graph.names[node] for node in sorted(reset) if workflow.state_of(node) in IN_FLIGHT]
-    if in_flight:
-        raise VerbRefused(
-            Verb.RERUN.value, f"node '{in_flight[0]}'", "in flight", [], "wait for it, skip it, or cancel the workflow first"
-        )
-    _refuse_if_value_gone(workflow, reset)
-    return Done(sorted(workflow.reopen(list(reset), now)), is_changed=True)
+    graph = workflow.graph
+    reset = yield from reached(nodes, graph.dependents)
+    in_flight = next((node for node in workflow.nodes.all_in(*IN_FLIGHT) if node in reset), None)
+    if in_flight is not None:
+        story = "wait for it, skip it, or cancel the workflow first"
+        raise VerbRefused(Verb.RERUN.value, f"node '{graph.names[in_flight]}'", "in flight", [], story)
+    yield from _refuse_if_value_gone(workflow, reset)
+    return Done(sorted((yield from reopen_in_steps(workflow, list(reset), now))), is_changed=True)
+
+
+def started_again_by(workflow: RunningWorkflow, request: Request) -> set[int]:
+    """Return the nodes of which a retry or rerun may start another attempt: those it means, and those it sets back with them.
+
+    Raises:
+        BadRequest, NodeNotFound, CauseNotFound: As the verb would.
+    """
+    meant = _named(workflow, request) if request.nodes or request.cause else _all_to_retry(workflow)
+    if request.verb is Verb.RERUN:
+        return finish(reached(meant, workflow.graph.dependents))
+    return finish(set_back_with(workflow, meant))
 
 
 def _refused(workflow: RunningWorkflow, request: Request, node: int, reason: str) -> VerbRefused:

@@ -1,21 +1,31 @@
-"""What `dyrygentd check-config --online` tries: the app, the broker, the result backend, the database and the socket."""
+"""What `dyrygentd check-config --online` tries: app, broker, result backend, workers, database, socket, address, users."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import anyio
 
+from dyrygentd import versions
+from dyrygentd.daemon import check_workers
 from dyrygentd.daemon.config import Configuration, masked
+from dyrygentd.daemon.in_use import Holders, check_address, database_holder, has_members, named, peer_of
 from dyrygentd.errors import ConfigurationError, DyrygentError
 from dyrygentd.store import care
 from dyrygentd.store.migrations import VERSION
+from dyrygentd.tasks.fleet import Fleet
+from dyrygentd.tasks.remarks import WITHOUT_APP, remarks_of_all
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
+from dyrygentd.transport.broadcast import url_of
+from dyrygentd.transport.results import is_pickled
+from dyrygentd.transport.workers import ask_workers
 
 _TIMEOUT_S: Final = 5.0
+#: Workers answer a broadcast within that, if they are idle.
+_WORKERS_S: Final = 2.0
+_REMARKS_MAX: Final = 10
 
 
 class Tried(NamedTuple):
@@ -26,22 +36,41 @@ class Tried(NamedTuple):
     words: str
 
 
-def check(configuration: Configuration) -> Iterator[Tried]:
-    """Try one after the other; nothing is changed, and nothing is started."""
+def check(configuration: Configuration, holders: Holders | None = None, *, may_import: bool = True) -> Iterator[Tried]:
+    """Try one after the other; nothing is changed, and nothing is started.
+
+    Args:
+        holders: Who listens on TCP, if this process was another user before, and saw more.
+        may_import: Whether the app may be imported: code that others can write is not run as root.
+    """
     app: Any = None
+    yield Tried("packages", True, versions.installed())
     if configuration.app is None and configuration.broker is None:
         yield Tried("broker", True, "none is configured: the daemon starts one of its own")
+    elif configuration.app is not None and not may_import:
+        yield Tried(
+            "app", False, f"'{configuration.app}' is not imported: as root it would run what the service's user can write"
+        )
     else:
         try:
             app = load_app(configuration.app, broker=configuration.broker, result_backend=configuration.result_backend)
         except DyrygentError as error:
             yield Tried("app", False, f"{error}; {error.next_step}")
         else:
-            yield Tried("app", True, configuration.app or "none; broker and backend are named by themselves")
-            yield _tried("broker", lambda: _broker(app))
+            yield Tried("app", True, configuration.app or WITHOUT_APP)
+            if configuration.app is not None:
+                yield _tried("tasks", lambda: _tasks(app))
+            yield (broker := _tried("broker", lambda: _broker(app)))
             yield _tried("result backend", lambda: _backend(app))
-    yield _tried("database", lambda: _database(configuration.database))
+            if is_pickled(app.backend):
+                yield _pickled(configuration)
+            yield from _with_workers(app, is_reachable=broker.is_well, has_tasks=configuration.app is not None)
+    daemon = _daemon_of(configuration)
+    yield _tried("database", lambda: _database(configuration.database, daemon))
     yield _tried("socket", lambda: _socket(configuration.socket))
+    if configuration.listen is not None:
+        address, process = configuration.listen, database_holder(configuration.database) if configuration.database else None
+        yield _tried("listen", lambda: check_address(address, holders or Holders.look(), process))
     yield _tried("users and groups", lambda: _users(configuration))
 
 
@@ -58,7 +87,29 @@ def _tried(what: str, attempt: Callable[[], str]) -> Tried:
 def _broker(app: Any) -> str:
     with app.connection_for_write(connect_timeout=_TIMEOUT_S) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=_TIMEOUT_S)
-        return f"{masked(connection.as_uri(include_password=False))} answers"
+        return f"{url_of(connection)} answers"
+
+
+def _tasks(app: Any) -> str:
+    own = [name for name in app.tasks if not name.startswith("celery.")]
+    remarks = [remark.words for remark in remarks_of_all(app)]
+    return "; ".join([f"{len(own)} are known", *remarks[:_REMARKS_MAX]])
+
+
+def _with_workers(app: Any, *, is_reachable: bool, has_tasks: bool) -> Iterator[Tried]:
+    """Ask the workers, and compare them with the app; without a broker that answers, look at the app alone."""
+    fleet = Fleet()
+
+    def ask() -> str:
+        nonlocal fleet
+        fleet = ask_workers(app, timeout_s=_WORKERS_S)
+        return check_workers.workers(fleet, app, has_tasks=has_tasks)
+
+    if is_reachable:
+        yield _tried("workers", ask)
+    if has_tasks:
+        yield _tried("accepted content", lambda: check_workers.accepted(app))
+        yield _tried("routes", lambda: check_workers.routes(app, fleet))
 
 
 def _backend(app: Any) -> str:
@@ -69,14 +120,23 @@ def _backend(app: Any) -> str:
         client.ping()
     else:
         backend.get_task_meta("dyrygentd-check-config", cache=False)
-    return f"{masked(backend.as_uri(include_password=False))} answers"
+    # Those that others bring along, such as `django-db`, have no URL.
+    return f"{masked(backend.as_uri(include_password=False) or str(app.conf.result_backend))} answers"
 
 
-def _database(path: Path | None) -> str:
+def _pickled(configuration: Configuration) -> Tried:
+    """Tell beforehand what becomes of results that the app's workers pickle."""
+    if configuration.pickled_results == "unpickle":
+        return Tried("pickled results", True, "whoever can write to the result backend can run code in the daemon")
+    words = "the app pickles results: plain data, dates, decimals and UUIDs are passed on, other objects fail what needs them"
+    return Tried("pickled results", True, f"{words}; set `result_serializer` to 'json', or `pickled_results` to 'unpickle'")
+
+
+def _database(path: Path | None, daemon: int | None) -> str:
     assert path is not None
     if not path.exists():
         parent = next(parent for parent in path.parents if parent.exists())
-        if not os.access(parent, os.W_OK | os.X_OK):
+        if not (os.access(parent, os.W_OK | os.X_OK) or _is_made_by_systemd(path)):
             raise PermissionError(f"'{path}' does not exist, and this user may not write '{parent}'")
         return f"'{path}' does not exist, and will be made"
     found = care.check(path, is_thorough=False)
@@ -86,27 +146,60 @@ def _database(path: Path | None) -> str:
         raise PermissionError(f"this user may not write '{path}'")
     older = "" if found.version == VERSION else f", which the next start brings to {VERSION}"
     workflows = ", ".join(f"{number} {state}" for state, number in found.workflows.items()) or "no"
-    return f"'{path}' has schema version {found.version}{older}, and {workflows} workflows"
+    return f"'{path}' has schema version {found.version}{older}, and {workflows} workflows{_holder_words(path, daemon)}"
 
 
 def _users(configuration: Configuration) -> str:
     unknown = anyio.run(configuration.access.unknown)
     if unknown:
         raise ConfigurationError(f"this system knows no {', '.join(unknown)}", next_step="a group has @ in front of its name")
-    return "all that are named exist"
+    empty = [name for name in _groups_of(configuration) if not has_members(name.removeprefix("@"))]
+    return "all that are named exist" + (f"; nobody seems to be in {', '.join(map(repr, empty))}" if empty else "")
+
+
+def _groups_of(configuration: Configuration) -> list[str]:
+    names = {*configuration.admins, *configuration.submitters, *configuration.readers}
+    return sorted(name for name in names if name.startswith("@"))
 
 
 def _socket(path: Path | None) -> str:
     assert path is not None
     if path.exists() and not path.is_socket():
         raise FileExistsError(f"'{path}' exists and is no socket")
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(_TIMEOUT_S)
-        try:
-            client.connect(os.fspath(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            parent = next(parent for parent in path.absolute().parents if parent.exists())
-            if not os.access(parent, os.W_OK | os.X_OK):
-                raise PermissionError(f"nobody listens on '{path}', and this user may not write '{parent}'") from None
-            return f"nobody listens on '{path}' yet"
-    return f"a daemon answers on '{path}'"
+    if peer_of(path, timeout_s=_TIMEOUT_S) is not None:
+        return f"a daemon answers on '{path}'"
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (os.access(parent, os.W_OK | os.X_OK) or _is_made_by_systemd(path)):
+        raise PermissionError(f"nobody listens on '{path}', and this user may not write '{parent}'")
+    return f"nobody listens on '{path}' yet"
+
+
+def _is_made_by_systemd(path: Path) -> bool:
+    """Tell whether a path is in a directory that is not there yet, and is made when the service starts."""
+    variables = ("STATE_DIRECTORY", "RUNTIME_DIRECTORY")
+    directories = [Path(each) for name in variables for each in os.environ.get(name, "").split(":") if each]
+    return any(path.is_relative_to(directory) and not directory.exists() for directory in directories)
+
+
+def _daemon_of(configuration: Configuration) -> int | None:
+    """Return the process that listens on the socket; 1 is systemd, which may have passed it. None if nobody does."""
+    assert configuration.socket is not None
+    try:
+        return peer_of(configuration.socket, timeout_s=_TIMEOUT_S)
+    except OSError:
+        return None
+
+
+def _holder_words(path: Path, daemon: int | None) -> str:
+    """Say who has the database. Raises `ConfigurationError` if it is not the daemon that listens on the socket."""
+    holder = database_holder(path)
+    if holder is None:
+        return ""
+    # A socket that systemd has passed shows systemd, and one in another container nobody.
+    if daemon not in (None, 0, 1, holder) or daemon is None:
+        who = "nobody listens on its socket" if daemon is None else f"{named(daemon)} listens on the socket"
+        raise ConfigurationError(
+            f"'{path}' is in use by {named(holder) if holder else 'another process'}, and {who}",
+            next_step="stop that daemon, or give this one a database of its own",
+        )
+    return f"; {named(holder) if holder else 'the daemon'}, which runs, has it"

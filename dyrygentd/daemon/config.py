@@ -11,16 +11,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit, urlunsplit
 
-from dyrygentd.core.engine import Limits
+from dyrygentd.core.limits import Limits
 from dyrygentd.daemon.logs import FORMATS
 from dyrygentd.daemon.systemd import credentials
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.access import Access
-from dyrygentd.http.guard import ConnectionLimits
-from dyrygentd.http.routes import HttpLimits
+from dyrygentd.http.limits import ConnectionLimits, HttpLimits
 from dyrygentd.scheduler import SchedulerLimits
 from dyrygentd.store.sqlite import HISTORY_MAX
 
@@ -141,6 +141,12 @@ class Configuration:
     readers: Names = _setting(Names(["*"]), "Those who see all workflows; * is all who may connect.", metavar="NAME,…")
     tasks: Names = _setting(Names(["*"]), "Names of tasks that may be submitted; * and ? fit anything.", metavar="PATTERN,…")
     tasks_denied: Names = _setting(Names(), "Names of tasks that may not, whatever `tasks` says.", metavar="PATTERN,…")
+    queues: Names = _setting(
+        Names(["*"]),
+        "Queues, routing keys and exchanges that options may name; * and ? fit anything.",
+        metavar="PATTERN,…",
+    )
+    queues_denied: Names = _setting(Names(), "Those that they may not, whatever `queues` says.", metavar="PATTERN,…")
     redact: Patterns = _setting(
         Patterns(),
         "What errors of tasks and shown arguments must not hold; what it finds, or the group in it, becomes ****. Passwords in"
@@ -148,6 +154,11 @@ class Configuration:
         metavar="REGEX",
     )
     listen: str | None = _setting(None, "Serve /metrics, health and read-only views on TCP.", metavar="HOST:PORT")
+    hosts: Names = _setting(
+        Names(),
+        "Names in the Host header that are taken on TCP, beside this machine's own and addresses; * is any.",
+        metavar="NAME,…",
+    )
     in_flight_max: int = _setting(Limits().in_flight_max, "Tasks in the broker or at workers at one time.")
     pools: Sizes = _setting(
         Sizes(), "Tasks in flight of the nodes that name a pool; * and ? fit any name, each a pool.", metavar="NAME=SIZE,…"
@@ -155,6 +166,14 @@ class Configuration:
     queue_limits: Sizes = _setting(Sizes(), "Tasks in flight of a queue.", metavar="QUEUE=SIZE,…")
     late_watch_s: float = _setting(
         Limits().late_watch_s, "Seconds for which a task that was given up is followed and revoked again."
+    )
+    store_unrun_results: bool = _setting(
+        SchedulerLimits().store_unrun_results,
+        "Whether the result backend is told how tasks ended that never ran, so that whoever has their `AsyncResult` learns it.",
+    )
+    redeliveries_max: int = _setting(
+        Limits().redeliveries_max,
+        "Times that the broker may give a task out again before it is revoked and failed, if no policy says. 0: it is told only.",
     )
     lost_after_s: float = _setting(
         SchedulerLimits().lost_after_s, "Seconds after which a task in flight is looked for, in case that it was lost. 0: never."
@@ -166,6 +185,9 @@ class Configuration:
     nodes_max: int = _setting(HttpLimits().nodes_max, "Nodes of one workflow.")
     workflows_max: int = _setting(SchedulerLimits().workflows_max, "Unfinished workflows.")
     nodes_in_memory_max: int = _setting(SchedulerLimits().nodes_in_memory_max, "Nodes of all unfinished workflows.")
+    node_bytes_max: int = _setting(
+        HttpLimits().node_bytes_max, "Bytes of one node's arguments, and of its payload or a workflow's."
+    )
     body_bytes_max: int = _setting(HttpLimits().body_bytes_max, "Bytes of one submission.")
     connections_max: int = _setting(ConnectionLimits().connections_max, "Connections of clients at one time.")
     head_timeout_s: float = _setting(ConnectionLimits().head_timeout_s, "Seconds in which the head of a request must arrive.")
@@ -174,6 +196,15 @@ class Configuration:
         ConnectionLimits().write_timeout_s, "Seconds for which a client may leave an answer unread."
     )
     value_bytes_max: int = _setting(Limits().value_bytes_max, "Bytes of one value passed from task to task.")
+    pickled_results: str = _setting(
+        "data",
+        "What is done with results that are pickles: read as data, which runs nothing, or unpickle, as the app's workers do.",
+        choices=("data", "unpickle"),
+    )
+    workflow_values_bytes_max: int = _setting(
+        Limits().workflow_values_bytes_max, "Bytes of the values that one workflow keeps for tasks to come."
+    )
+    values_bytes_max: int = _setting(Limits().values_bytes_max, "Bytes of the values that all workflows keep for tasks to come.")
     history_max: int = _setting(HISTORY_MAX, "Finished workflows to keep.")
     history_days: float = _setting(0.0, "Days for which finished workflows are kept, as far as there is room. 0: no bound.")
     history_failed_days: float = _setting(0.0, "Days for those that failed or were cancelled. 0: as `history_days`.")
@@ -191,8 +222,11 @@ class Configuration:
             "nodes_max",
             "workflows_max",
             "nodes_in_memory_max",
+            "node_bytes_max",
             "body_bytes_max",
             "value_bytes_max",
+            "workflow_values_bytes_max",
+            "values_bytes_max",
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
@@ -211,10 +245,18 @@ class Configuration:
     def scheduler_limits(self) -> SchedulerLimits:
         """Return the bounds of the scheduler."""
         return SchedulerLimits(
-            engine=Limits(in_flight_max=self.in_flight_max, value_bytes_max=self.value_bytes_max, late_watch_s=self.late_watch_s),
+            engine=Limits(
+                in_flight_max=self.in_flight_max,
+                value_bytes_max=self.value_bytes_max,
+                workflow_values_bytes_max=self.workflow_values_bytes_max,
+                values_bytes_max=self.values_bytes_max,
+                late_watch_s=self.late_watch_s,
+                redeliveries_max=self.redeliveries_max,
+            ),
             workflows_max=self.workflows_max,
             nodes_in_memory_max=self.nodes_in_memory_max,
             lost_after_s=self.lost_after_s,
+            store_unrun_results=self.store_unrun_results,
             lost_confirm_s=self.lost_confirm_s,
             history_s=86400 * self.history_days,
             history_failed_s=86400 * self.history_failed_days,
@@ -225,6 +267,11 @@ class Configuration:
         )
 
     @property
+    def logging(self) -> tuple[str, str]:
+        """Return what `logs.set_up` is given, at the start and when the configuration is read again."""
+        return self.log_level, self.log_format
+
+    @property
     def access(self) -> Access:
         """Return who may do what."""
         return Access(
@@ -233,6 +280,9 @@ class Configuration:
             readers=self.readers,
             tasks=self.tasks,
             tasks_denied=self.tasks_denied,
+            queues=self.queues,
+            queues_denied=self.queues_denied,
+            hosts=self.hosts,
         )
 
     @property
@@ -249,6 +299,7 @@ class Configuration:
             body_bytes_max=self.body_bytes_max,
             bodies_bytes_max=max(HttpLimits().bodies_bytes_max, self.body_bytes_max),
             nodes_max=self.nodes_max,
+            node_bytes_max=self.node_bytes_max,
             body_timeout_s=self.body_timeout_s,
         )
 
@@ -267,6 +318,18 @@ class Loaded(NamedTuple):
     configuration: Configuration
     origins: list[Origin]
 
+    def place_of(self, name: str) -> str:
+        """Say where a value can be changed."""
+        origin = next((each.origin for each in self.origins if each.name == name), "default")
+        kind, _, file = origin.partition(" ")
+        words = {
+            "file": f"`{name}` in {file}",
+            "environment": f"the variable {PREFIX}{name.upper()}",
+            "flag": f"the flag --{name.replace('_', '-')}",
+            "credential": f"the credential of `{name}`",
+        }
+        return words.get(kind, f"the default of `{name}`")
+
 
 def settings() -> "tuple[Field[Any], ...]":
     """Return the fields of `Configuration`; their metadata has ``about``, ``metavar``, ``choices`` and ``is_secret``."""
@@ -281,21 +344,27 @@ def kind_of(setting: "Field[Any]") -> type:
     return kind
 
 
-def load(path: Path | None, flags: Mapping[str, Any], *, environ: Mapping[str, str] = os.environ) -> Loaded:
+def load(
+    path: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    environ: Mapping[str, str] = os.environ,
+    secrets: Mapping[str, str] = MappingProxyType({}),
+) -> Loaded:
     """Put the layers together.
 
     Args:
-        path: The TOML file; by default ``$DYRYGENTD_CONFIG``, else ``/etc/dyrygentd/dyrygentd.toml`` if it exists.
+        path: The TOML file; by default ``$DYRYGENTD_CONFIG``, which with ``-`` in front need not exist, else that of the user
+            (``~/.config/dyrygentd/dyrygentd.toml``; not for root and services), else ``/etc/dyrygentd/dyrygentd.toml``, if there.
         flags: ``{field name: value}`` of the flags that were given.
+        secrets: ``{field name: value}`` of credentials beside those of the environment.
 
     Raises:
         ConfigurationError: A key, variable or value is wrong; the message names it.
     """
-    path = path or (Path(environ[f"{PREFIX}CONFIG"]) if environ.get(f"{PREFIX}CONFIG") else None)
-    if path is None and _SYSTEM_CONFIG.exists():
-        path = _SYSTEM_CONFIG
+    path = path or default_file(environ)
     layers = [(f"file {path}", _read_file(path) if path else {}), ("environment", _read_environment(environ))]
-    layers += [("credential", dict(credentials(environ))), ("flag", dict(flags))]
+    layers += [("credential", {**credentials(environ), **secrets}), ("flag", dict(flags))]
     values: dict[str, Any] = _default_paths(environ)
     origins = dict.fromkeys(values, "default")
     for origin, layer in layers:
@@ -310,6 +379,22 @@ def load(path: Path | None, flags: Mapping[str, Any], *, environ: Mapping[str, s
             for setting in settings()
         ],
     )
+
+
+def default_file(environ: Mapping[str, str]) -> Path | None:
+    """Return the TOML file that is read if none is given: ``$DYRYGENTD_CONFIG``, the user's own, the system's."""
+    named = environ.get(f"{PREFIX}CONFIG", "")
+    if named:
+        path = Path(named.removeprefix("-"))
+        return path if path.exists() or not named.startswith("-") else None
+    own = _own_directory(environ, "XDG_CONFIG_HOME", ".config") / "dyrygentd.toml"
+    is_a_users = os.geteuid() != 0 and "STATE_DIRECTORY" not in environ
+    return next((path for path in ([own] if is_a_users else []) + [_SYSTEM_CONFIG] if path.exists()), None)
+
+
+def _own_directory(environ: Mapping[str, str], variable: str, default: str) -> Path:
+    home = Path(environ.get("HOME") or Path.home())
+    return Path(environ.get(variable) or home / default) / "dyrygentd"
 
 
 def masked(url: str) -> str:
@@ -329,9 +414,8 @@ def _masked(url: str) -> str:
 
 def _default_paths(environ: Mapping[str, str]) -> dict[str, Any]:
     """Choose directories: systemd's, else the system's for root, else the user's (XDG)."""
-    home = Path(environ.get("HOME") or Path.home())
     is_root = os.geteuid() == 0
-    state = Path("/var/lib/dyrygentd") if is_root else Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "dyrygentd"
+    state = Path("/var/lib/dyrygentd") if is_root else _own_state(environ)
     runtime = (
         Path("/run/dyrygentd")
         if is_root
@@ -343,6 +427,14 @@ def _default_paths(environ: Mapping[str, str]) -> dict[str, Any]:
     state = Path(environ.get("STATE_DIRECTORY", "").partition(":")[0] or state)
     runtime = Path(environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or runtime)
     return {"database": state / "state.db", "socket": runtime / "dyrygentd.sock"}
+
+
+def _own_state(environ: Mapping[str, str]) -> Path:
+    """Return where a user's own daemon has its state, whoever asks: the service of the user, or a command in a shell."""
+    state = _own_directory(environ, "XDG_STATE_HOME", ".local/state")
+    # Earlier units had `StateDirectory=`, which systemd before 254 takes for this one; who has it there keeps it.
+    earlier = _own_directory(environ, "XDG_CONFIG_HOME", ".config")
+    return earlier if (earlier / "state.db").exists() and not (state / "state.db").exists() else state
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -369,7 +461,7 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 #: Variables of ours that are no settings.
-_OTHER_VARIABLES: Final = frozenset({f"{PREFIX}CONFIG"})
+_OTHER_VARIABLES: Final = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}BROKER_UNIT"})
 _TEST_PREFIX: Final = f"{PREFIX}TEST_"
 
 
@@ -383,8 +475,10 @@ def _converted(name: str, value: Any, origin: str) -> Any:
     setting = next(setting for setting in settings() if setting.name == name)
     kind = kind_of(setting)
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) is not (kind is bool) and not isinstance(value, str):
             raise ValueError
+        if kind is bool and isinstance(value, str):
+            value = _TRUTHS.get(value.lower(), value)
         if isinstance(value, str) and kind in (int, float):
             value = kind(value)
         if kind is float and isinstance(value, int):
@@ -393,7 +487,7 @@ def _converted(name: str, value: Any, origin: str) -> Any:
             try:
                 value = kind.read(value)
             except ValueError as error:
-                reason = f": {error}" if str(error) else f", {value!r}"
+                reason = f": {error}" if str(error) else f" is {value!r}"
                 raise ConfigurationError(f"'{name}' ({origin}){reason}; it must be {_KIND_WORDS[kind]}") from None
         if kind is Path and isinstance(value, str):
             value = Path(value).expanduser()
@@ -407,7 +501,11 @@ def _converted(name: str, value: Any, origin: str) -> Any:
     return value
 
 
+#: As variables and flags have them.
+_TRUTHS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
 _KIND_WORDS: Final = {
+    bool: "true or false",
     Patterns: "a list of regular expressions, or text with one a line",
     Names: "a list of names, or text such as 'anna,@ops'",
     Sizes: "a table of names and sizes of 1 or more, or text such as 'drain@*=2,io=4'",

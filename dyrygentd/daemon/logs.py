@@ -1,14 +1,24 @@
-"""Logging of the process: one line an event on stderr, as text or JSON, with priorities for journald, and without floods."""
+"""Logging of the process: one line an event on stderr, as text or JSON, with priorities for journald, and without floods.
+
+What others have written (names, errors, paths of requests) is in many lines. So that nobody writes lines that look like ours, or
+steers a terminal, what cannot be printed is written as its number, only a traceback has lines of its own, and these are indented.
+What looks like a secret is hidden. The arguments of tasks are in no line: whoever logs an error that came of building a message
+names where it came from, and not its words.
+"""
 
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Final
+
+from dyrygentd.scheduler.secrets import hide_secrets
 
 FORMATS: Final = ("text", "json")
 
@@ -21,21 +31,53 @@ _WINDOW_S: Final = 10.0
 _KINDS_MAX: Final = 500
 
 
+#: Characters of the line that stands for those that were left out, before its secrets are hidden.
+_LAST_CHARACTERS_MAX: Final = 500
+#: Characters of a message, and of a traceback: more is no log line any more.
+_MESSAGE_CHARACTERS_MAX: Final = 4000
+_TRACEBACK_CHARACTERS_MAX: Final = 40_000
+#: What steers a terminal, ends a line or turns a text round; a lone surrogate is written by the stream as its number.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def visible(text: str) -> str:
+    """Return a text in one line without control characters: they become ``\\n``, ``\\x1b``, ``\\u202e``."""
+    return _UNPRINTABLE.sub(lambda found: _NUMBERS.get(found[0]) or found[0].encode("unicode_escape").decode(), text)
+
+
+_NUMBERS: Final = {"\n": "\\n", "\t": " "}
+
+_ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
 def set_up(level: str, form: str = "text") -> None:
     """Log to stderr. Under systemd the journal has the time; elsewhere it stands in the line."""
     handler = logging.StreamHandler(sys.stderr)
+    is_journal = goes_to_journal()
     if form == "json":
         formatter: logging.Formatter = _JsonFormatter()
-    elif "JOURNAL_STREAM" in os.environ:
-        formatter = logging.Formatter("%(name)s: %(message)s")
+    elif is_journal:
+        formatter = _TextFormatter("%(name)s: %(message)s")
     else:
-        formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(_WithPriority(formatter) if "JOURNAL_STREAM" in os.environ else formatter)
+        formatter = _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_WithPriority(formatter) if is_journal else formatter)
     handler.addFilter(_is_news)
     handler.addFilter(Flood(handler.handle))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It logs each statement with its values, which are the arguments and results of tasks.
     logging.getLogger("aiosqlite").setLevel(logging.INFO)
+
+
+def goes_to_journal() -> bool:
+    """Tell whether stderr is the journal's.
+
+    See "JOURNAL_STREAM" in systemd.exec(5). It says which stream: a terminal that a service has started inherits the variable.
+    """
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -50,12 +92,12 @@ class _Kind:
     since: float
     name: str
     level: int
-    text: str
     count: int = 0
+    last: str = ""
 
 
 class Flood:
-    """A filter that lets so many lines of one kind through in some seconds, and tells afterwards how many it left out.
+    """A filter that lets so many lines of one kind through in some seconds, and tells then how many it left out.
 
     Lines are of one kind if they come from one call in the code: what it fills in does not matter.
 
@@ -90,9 +132,13 @@ class Flood:
         if kind is None:
             while len(self._kinds) >= _KINDS_MAX:
                 self._tell(self._kinds.pop(next(iter(self._kinds))))
-            kind = self._kinds[key] = _Kind(now, record.name, record.levelno, str(record.msg))
+            kind = self._kinds[key] = _Kind(now, record.name, record.levelno)
         kind.count += 1
-        return kind.count <= self._lines_max
+        if kind.count <= self._lines_max:
+            return True
+        # Not the record, which may hold an error with all that it refers to.
+        kind.last = _cut(record.getMessage(), _LAST_CHARACTERS_MAX)
+        return False
 
     def _tell_what_is_over(self, now: float) -> None:
         # Kinds are in the order of their beginning, so the first that is not over ends this.
@@ -109,13 +155,33 @@ class Flood:
             return
         self._is_telling = True
         try:
-            words = f"{surplus} more lines like this were left out: {kind.text}"
+            words = f"{surplus} more lines like this were left out: {kind.last}"
             self._emit(logging.LogRecord(kind.name, kind.level, __file__, 0, "%s", (words,), None))
         finally:
             self._is_telling = False
 
 
-class _JsonFormatter(logging.Formatter):
+def _message(record: logging.LogRecord) -> str:
+    return visible(_cut(hide_secrets(record.getMessage()[: 2 * _MESSAGE_CHARACTERS_MAX]), _MESSAGE_CHARACTERS_MAX))
+
+
+def _cut(text: str, characters_max: int) -> str:
+    return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
+
+
+class _TextFormatter(logging.Formatter):
+    """Writes each event as one line, and its traceback below, indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = _message(record)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: _ExceptionInfo) -> str:
+        text = hide_secrets(super().formatException(ei)[: 2 * _TRACEBACK_CHARACTERS_MAX])
+        return "\n".join(f"  {visible(line)}" for line in _cut(text, _TRACEBACK_CHARACTERS_MAX).split("\n"))
+
+
+class _JsonFormatter(_TextFormatter):
     """Writes each event as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -123,7 +189,7 @@ class _JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Final, NamedTuple
 
 import anyio
@@ -15,8 +15,9 @@ from dyrygentd.daemon import logs
 from dyrygentd.daemon.config import Configuration
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.access import Access
-from dyrygentd.http.guard import ConnectionLimits, Guard
-from dyrygentd.http.routes import Api
+from dyrygentd.http.around import Around
+from dyrygentd.http.guard import Guard
+from dyrygentd.http.limits import ConnectionLimits
 from dyrygentd.scheduler import Scheduler
 
 logger = logging.getLogger("dyrygentd.daemon")
@@ -32,12 +33,16 @@ APPLIED: Final = frozenset(
         "readers",
         "tasks",
         "tasks_denied",
+        "queues",
+        "queues_denied",
+        "hosts",
         "redact",
         "in_flight_max",
         "history_days",
         "history_failed_days",
         "history_bytes_max",
         "nodes_max",
+        "node_bytes_max",
         "body_bytes_max",
         "body_timeout_s",
         "connections_max",
@@ -55,7 +60,7 @@ class Running(NamedTuple):
 
     scheduler: Scheduler
     guard: Guard
-    apis: Sequence[Api]
+    arounds: Sequence[Around]
 
 
 class Reload:
@@ -92,12 +97,12 @@ class Reload:
         running.scheduler.note("")
         changed = [name.name for name in fields(new) if getattr(new, name.name) != getattr(self.configuration, name.name)]
         applied = {name: getattr(new, name) for name in changed if name in APPLIED}
-        self.configuration = _with(self.configuration, applied)
-        logs.set_up(self.configuration.log_level, self.configuration.log_format)
+        self.configuration = replace(self.configuration, **applied)
+        logs.set_up(*self.configuration.logging)
         running.scheduler.set_limits(self.configuration.scheduler_limits)
         running.guard.limits = self._bounded(self.configuration.connection_limits)
-        for api in running.apis:
-            api.access, api.limits = self.configuration.access, self.configuration.http_limits
+        for around in running.arounds:
+            around.access, around.limits = self.configuration.access, self.configuration.http_limits
         waiting = [name for name in changed if name not in APPLIED]
         logger.info("loaded the configuration again; changed: %s", ", ".join(sorted(applied)) or "nothing")
         if waiting:
@@ -133,8 +138,3 @@ async def warn_of_unknown(access: Access) -> None:
     unknown = await access.unknown()
     if unknown:
         logger.warning("this system knows no %s; a group has @ in front of its name", ", ".join(unknown))
-
-
-def _with(configuration: Configuration, values: dict[str, object]) -> Configuration:
-    present = {each.name: getattr(configuration, each.name) for each in fields(configuration)}
-    return Configuration(**(present | values))

@@ -5,67 +5,109 @@ import faulthandler
 import logging
 import resource
 import signal
+import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from dyrygentd import __version__, metrics
-from dyrygentd.daemon import keepalive, logs
-from dyrygentd.daemon.config import Configuration, masked
-from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.daemon import fatal, hidden, keepalive, logs
+from dyrygentd.daemon.config import Configuration
 from dyrygentd.daemon.lag import LoopLag
+from dyrygentd.daemon.leaving import leave
+from dyrygentd.daemon.own_broker import own_broker
 from dyrygentd.daemon.reload import Reload, Running, warn_of_unknown
+from dyrygentd.daemon.status import show_status, status_line
 from dyrygentd.daemon.systemd import Notifier, passed_sockets
-from dyrygentd.errors import ConfigurationError
-from dyrygentd.http.guard import ConnectionLimits, Guard
-from dyrygentd.http.routes import API_KEY, Api, make_app
+from dyrygentd.errors import ConfigurationError, NotThereYet
+from dyrygentd.http.app import AROUND, make_app
+from dyrygentd.http.around import Around
+from dyrygentd.http.guard import Guard
+from dyrygentd.http.hosts import own_names
+from dyrygentd.http.limits import ConnectionLimits
 from dyrygentd.http.server import Site, serving
 from dyrygentd.http.sockets import UnixListener, listen_tcp, listen_unix
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
+from dyrygentd.tasks.remarks import WITHOUT_APP, remarks_of_all
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.inspector import CeleryInspector
+from dyrygentd.transport.outcomes import CeleryOutcomeKeeper
 from dyrygentd.transport.reports import RedisReports
+from dyrygentd.transport.results import forbid_unpickling
 
 logger = logging.getLogger("dyrygentd.daemon")
 
-#: How soon `systemctl status` has another line, and how often it gets the same one.
-_STATUS_LOOK_S, _STATUS_INTERVAL_S = 1.0, 5.0
+#: What there is to know of an app is told up to here.
+_REMARKS_MAX = 10
 #: Open files beside the connections of clients: database, broker, backend, log, libraries.
 _OTHER_FILES = 100
-#: How long requests that have begun may take before submissions are refused.
-_HAND_OVER_S = 1.0
+#: What a healthy broker and backend need to be reached, so that the first line of `systemctl status` is no false alarm.
+_SETTLE_S = 0.5
 #: How long clients may not find a socket whose file was deleted.
 _SOCKET_LOOK_S = 2.0
 
 
-def run(configuration: Configuration, read: Callable[[], Configuration]) -> None:
-    """Serve until SIGTERM or SIGINT; at SIGHUP ``read`` the configuration again. Raises `DyrygentError` if it cannot start."""
-    logs.set_up(configuration.log_level, configuration.log_format)
+def run(
+    configuration: Configuration, read: Callable[[], Configuration], *, on_ready: Callable[[], object] = lambda: None
+) -> None:
+    """Serve until SIGTERM or SIGINT; at SIGHUP ``read`` the configuration again. Raises `DyrygentError` if it cannot start.
+
+    Args:
+        on_ready: Called once, when all has started.
+    """
+    logs.set_up(*configuration.logging)
+    fatal.log_everything()
     # So that a daemon that the watchdog ends (SIGABRT) leaves in the log where it hung.
     faulthandler.enable()
+    if configuration.pickled_results != "unpickle":
+        # What results are read with does not unpickle anyway; this is for what else a process of Celery's decodes.
+        forbid_unpickling()
+    # Before there is a loop, in the main thread, as in a worker: the user's modules may need both, and a signal ends what hangs.
+    app = _imported(configuration) if configuration.app is not None else None
     reload = Reload(configuration, read, bounded=_with_files)
-    anyio.run(_serve, reload, backend_options={"use_uvloop": True})
+    anyio.run(_serve, reload, app, on_ready, backend_options={"use_uvloop": True})
 
 
-async def _serve(reload: Reload) -> None:
+def _imported(configuration: Configuration) -> Any:
+    """Import the user's app and its tasks, and say what was found."""
+    logger.info("importing '%s'", configuration.app)
+    try:
+        app = load_app(configuration.app, broker=configuration.broker, result_backend=configuration.result_backend)
+    except NotThereYet as error:
+        error.next_step = hidden.advice() or error.next_step
+        raise
+    own = [name for name in app.tasks if not name.startswith("celery.")]
+    logger.info("'%s' has %d tasks", configuration.app, len(own))
+    remarks = list(remarks_of_all(app))
+    for remark in remarks[:_REMARKS_MAX]:
+        logger.warning("%s", remark.words)
+    if len(remarks) > _REMARKS_MAX:
+        logger.warning("%d more like these: `dyrygentd check-config --online`", len(remarks) - _REMARKS_MAX)
+    return app
+
+
+async def _serve(reload: Reload, app: Any, on_ready: Callable[[], object]) -> None:
     notifier = Notifier()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with AsyncExitStack() as exits:
-            running, passed = await _start(reload, notifier, exits)
+            running, passed = await _start(reload, app, notifier, exits)
             scheduler = running.scheduler
+            on_ready()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_show_status, scheduler, notifier)
+                tasks.start_soon(show_status, scheduler, notifier)
                 tasks.start_soon(keepalive.feed_watchdog, scheduler, notifier)
-                notifier.ready(_status_line(scheduler))
+                with anyio.move_on_after(_SETTLE_S):
+                    while scheduler.health().problems:  # noqa: ASYNC110 - clients are served already
+                        await anyio.sleep(0.02)
+                notifier.ready(status_line(scheduler))
                 logger.info("ready: dyrygentd %s", __version__)
                 async for received in signals:
                     logger.info("received %s", received.name)
@@ -73,25 +115,74 @@ async def _serve(reload: Reload) -> None:
                         break
                     notifier.reloading()
                     await reload.reload(running)
-                    notifier.ready(_status_line(scheduler))
+                    notifier.ready(status_line(scheduler))
                 notifier.stopping("waiting for tasks in flight")
-                if passed is not None:
-                    await _hand_over(passed)
-                await _drain(scheduler, reload.configuration, notifier)
+                drain = partial(_drain, scheduler, reload.configuration, notifier)
+                await leave(passed, drain, timeout_s=reload.configuration.drain_timeout_s)
                 tasks.cancel_scope.cancel()
     logger.info("stopped")
 
 
-async def _start(reload: Reload, notifier: Notifier, exits: AsyncExitStack) -> tuple[Running, Site | None]:
+async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitStack) -> tuple[Running, Site | None]:
     """Start from the inside out, so that clients are only answered once everything works.
+
+    Args:
+        app: The user's app; None if there are only URLs.
 
     Returns:
         What runs, and where clients are served whose sockets were passed, if they were.
     """
     configuration = reload.configuration
     assert configuration.database is not None
-    assert configuration.socket is not None
     # Sockets first: that another daemon is there already should be known before its database is touched.
+    listeners, tcp, is_passed = _listen(configuration, exits)
+    trouble: Callable[[str], str] = str
+    if app is None:
+        broker = configuration.broker
+        if broker is None:
+            broker, trouble = await own_broker(configuration.database, exits)
+        app = load_app(None, broker=broker, result_backend=configuration.result_backend)
+        logger.info("%s", WITHOUT_APP)
+    registry = metrics.Registry()
+    notifier.status("recovering")
+    progress = keepalive.StartProgress(notifier)
+    scheduler = _scheduler_of(configuration, app, registry, progress, trouble)
+    await exits.enter_async_context(scheduler)
+    progress.end()
+
+    def render(accept: str) -> tuple[bytes, str]:
+        return metrics.render(registry, accept)
+
+    access = configuration.access
+    names = await own_names(configuration.listen) if tcp else frozenset[str]()
+    guard = Guard(_with_files(configuration.connection_limits))
+    limits = configuration.http_limits
+    arounds = []
+    sites = []
+    for sockets, read_only in (([listener.socket for listener in listeners], False), (tcp, True)):
+        if sockets:
+            served = make_app(
+                scheduler, limits=limits, access=access, render_metrics=render, read_only=read_only, own_names=names
+            )
+            arounds.append(served[AROUND])
+            sites.append(await exits.enter_async_context(serving(served, sockets, guard=guard)))
+    registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, arounds)))
+    lag = LoopLag()
+    registry.register(metrics.DaemonCollector(lag.tally.view, lambda: not reload.problem))
+    metrics.register_process(registry)
+    tasks = await exits.enter_async_context(anyio.create_task_group())
+    exits.callback(tasks.cancel_scope.cancel)
+    tasks.start_soon(lag.look)
+    tasks.start_soon(warn_of_unknown, access)
+    # A file that systemd has made is systemd's.
+    if not is_passed:
+        tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
+    return Running(scheduler, guard, arounds), sites[0] if is_passed else None
+
+
+def _listen(configuration: Configuration, exits: AsyncExitStack) -> tuple[list[UnixListener], list[socket.socket], bool]:
+    """Return the Unix sockets and those on TCP, and whether the Unix ones were passed to this process."""
+    assert configuration.socket is not None
     passed = passed_sockets()
     listeners = passed.unix or [listen_unix(configuration.socket, mode=configuration.mode)]
     exits.callback(_close, listeners)
@@ -101,54 +192,34 @@ async def _start(reload: Reload, notifier: Notifier, exits: AsyncExitStack) -> t
     for listening in tcp:
         exits.callback(listening.close)
         logger.info("listening on %s:%d", *listening.getsockname()[:2])
-    broker = configuration.broker
-    if broker is None and configuration.app is None:
-        broker = await _embedded_broker(configuration.database.parent, exits)
-    # Importing the user's app may take seconds and read files; it has the thread to itself.
-    app = await anyio.to_thread.run_sync(
-        lambda: load_app(configuration.app, broker=broker, result_backend=configuration.result_backend)
-    )
-    registry = metrics.Registry()
-    notifier.status("recovering")
-    progress = keepalive.StartProgress(notifier)
+    return listeners, tcp, bool(passed.unix)
+
+
+def _scheduler_of(
+    configuration: Configuration,
+    app: Any,
+    registry: metrics.Registry,
+    progress: keepalive.StartProgress,
+    trouble: Callable[[str], str],
+) -> Scheduler:
+    """Make the scheduler with the adapters that the configuration asks for."""
+    assert configuration.database is not None
     reports = RedisReports(app)
-    scheduler = Scheduler(
+    return Scheduler(
         store=SqliteStore(configuration.database, history_max=configuration.history_max, progress=progress),
         dispatcher=CeleryDispatcher(app, reports=reports.header),
-        watcher=watcher_of(app, value_bytes_max=configuration.value_bytes_max),
+        watcher=watcher_of(
+            app, value_bytes_max=configuration.value_bytes_max, may_unpickle=configuration.pickled_results == "unpickle"
+        ),
         inspector=CeleryInspector(app),
         reports=reports,
+        keeper=CeleryOutcomeKeeper(app.backend),
         limits=configuration.scheduler_limits,
         registry=registry,
+        app_name=configuration.app or "",
         on_recovered=progress.recovered,
+        broker_trouble=trouble,
     )
-    await exits.enter_async_context(scheduler)
-    progress.end()
-
-    def render(accept: str) -> tuple[bytes, str]:
-        return metrics.render(registry, accept)
-
-    access = configuration.access
-    guard = Guard(_with_files(configuration.connection_limits))
-    apis = []
-    sites = []
-    for sockets, read_only in (([listener.socket for listener in listeners], False), (tcp, True)):
-        if sockets:
-            app = make_app(scheduler, limits=configuration.http_limits, access=access, render_metrics=render, read_only=read_only)
-            apis.append(app[API_KEY])
-            sites.append(await exits.enter_async_context(serving(app, sockets, guard=guard)))
-    registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, apis)))
-    lag = LoopLag()
-    registry.register(metrics.DaemonCollector(lag.tally.view, lambda: not reload.problem))
-    metrics.register_process(registry)
-    tasks = await exits.enter_async_context(anyio.create_task_group())
-    exits.callback(tasks.cancel_scope.cancel)
-    tasks.start_soon(lag.look)
-    tasks.start_soon(warn_of_unknown, access)
-    # A file that systemd has made is systemd's.
-    if not passed.unix:
-        tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
-    return Running(scheduler, guard, apis), sites[0] if passed.unix else None
 
 
 def _with_files(limits: ConnectionLimits) -> ConnectionLimits:
@@ -172,16 +243,16 @@ def _close(listeners: Sequence[UnixListener]) -> None:
         listener.close()
 
 
-def _http_statistics(guard: Guard, apis: Sequence[Api]) -> dict[str, Any]:
+def _http_statistics(guard: Guard, arounds: Sequence[Around]) -> dict[str, Any]:
     connections = guard.statistics()
     refused, answers = Counter(connections.refused), Counter[tuple[str, str, int]]()
     seconds: dict[str, Any] = {}
-    for api in apis:
-        statistics = api.statistics()
+    for around in arounds:
+        statistics = around.statistics()
         refused.update(statistics.refused)
         answers.update(statistics.answers)
         # The routes on TCP are a part of those on the socket, and their times are shown apart.
-        prefix = "tcp " if api.read_only else ""
+        prefix = "tcp " if around.read_only else ""
         seconds |= {f"{prefix}{route}": tally for route, tally in statistics.seconds.items()}
     return {"connections": connections.connections, "refused": refused, "answers": answers, "seconds": seconds}
 
@@ -207,46 +278,6 @@ async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int) -
         logger.warning("the socket's file '%s' was deleted, and made again", path)
 
 
-async def _embedded_broker(directory: Path, exits: AsyncExitStack) -> str:
-    """Start a Redis-compatible server for ourselves and the workers that are told its URL."""
-    await anyio.to_thread.run_sync(lambda: directory.mkdir(parents=True, exist_ok=True, mode=0o700))
-    server = EmbeddedServer(directory)
-    await anyio.to_thread.run_sync(server.start)
-
-    async def stop() -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(server.stop)
-
-    exits.push_async_callback(stop)
-    logger.warning("no broker is configured: started one of our own; workers find it at %s", masked(server.url))
-    return server.url
-
-
-async def _hand_over(passed: Site) -> None:
-    """Leave new clients in the sockets, for the next daemon, and answer those that are in: nobody is to notice an upgrade."""
-    passed.close()
-    # Whoever follows a workflow, or waits for its end, would be busy for ever.
-    with anyio.move_on_after(_HAND_OVER_S):
-        while passed.guard.is_busy:  # noqa: ASYNC110 - it is over in a moment, and no request should have to tell
-            await anyio.sleep(0.01)
-
-
 async def _drain(scheduler: Scheduler, configuration: Configuration, notifier: Notifier) -> None:
     if not await keepalive.drain(scheduler, notifier, timeout_s=configuration.drain_timeout_s):
         logger.info("%d tasks are still in flight; they are picked up at the next start", scheduler.in_flight_count)
-
-
-async def _show_status(scheduler: Scheduler, notifier: Notifier) -> None:
-    told, told_at = "", 0.0
-    while True:
-        await anyio.sleep(_STATUS_LOOK_S)
-        line, now = _status_line(scheduler), anyio.current_time()
-        if line != told or now - told_at >= _STATUS_INTERVAL_S:
-            told, told_at = line, now
-            notifier.status(line)
-
-
-def _status_line(scheduler: Scheduler) -> str:
-    health = scheduler.health()
-    line = f"{scheduler.workflow_count} workflows, {scheduler.in_flight_count} tasks in flight"
-    return "; ".join([line, *health.problems, *health.notices])

@@ -93,20 +93,25 @@ def passed_sockets(environ: MutableMapping[str, str] = os.environ) -> Passed:
     Raises:
         ConfigurationError: One of them is nothing that requests can be accepted from, or would let everybody in.
     """
-    process, count, names = (environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
-    passed = Passed([], [])
-    # Meant for a parent of ours that did not clear them, if the id is another one.
-    if process != str(os.getpid()) or not count.isdecimal():
-        return passed
+    passed, descriptors = Passed([], []), passed_descriptors(environ)
+    _, _, names = (environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
     named = names.split(":")
-    for number in range(int(count)):
-        name = named[number] if number < len(named) and named[number] else f"descriptor {_FIRST_DESCRIPTOR + number}"
-        listening = _listening(_FIRST_DESCRIPTOR + number, name)
+    for number, descriptor in enumerate(descriptors):
+        name = named[number] if number < len(named) and named[number] else f"descriptor {descriptor}"
+        listening = _listening(descriptor, name)
         if listening.family == socket.AF_UNIX:
             passed.unix.append(UnixListener(_path_of(listening, name), listening, None))
         else:
             passed.tcp.append(listening)
     return passed
+
+
+def passed_descriptors(environ: Mapping[str, str] = os.environ) -> range:
+    """Return the numbers of the descriptors that systemd has passed to this process."""
+    process, count = environ.get("LISTEN_PID", ""), environ.get("LISTEN_FDS", "")
+    # Meant for a parent of ours that did not clear them, if the id is another one.
+    is_ours = process == str(os.getpid()) and count.isdecimal()
+    return range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + (int(count) if is_ours else 0))
 
 
 def credentials(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """The files of a systemd service: templates from ``systemd/``, filled in for the virtual environment that this runs from."""
 
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,16 +14,20 @@ _SYSTEM: Final = {
     "dyrygentd.socket": "lib/systemd/system/dyrygentd.socket",
     "dyrygentd@.service": "lib/systemd/system/dyrygentd@.service",
     "dyrygentd@.socket": "lib/systemd/system/dyrygentd@.socket",
+    "dyrygentd-broker.service": "lib/systemd/system/dyrygentd-broker.service",
+    "dyrygentd-broker@.service": "lib/systemd/system/dyrygentd-broker@.service",
     "dyrygentd.sysusers.conf": "lib/sysusers.d/dyrygentd.conf",
     "dyrygentd.tmpfiles.conf": "lib/tmpfiles.d/dyrygentd.conf",
     "notify-reload.conf": "share/doc/dyrygentd/notify-reload.conf",
     "celery-worker.conf": "share/doc/dyrygentd/celery-worker.conf",
+    "celery-worker.service": "share/doc/dyrygentd/celery-worker.service",
 }
 _USER: Final = {
     "user/dyrygentd.service": "share/systemd/user/dyrygentd.service",
     "user/dyrygentd.socket": "share/systemd/user/dyrygentd.socket",
+    "user/dyrygentd-broker.service": "share/systemd/user/dyrygentd-broker.service",
 }
-_EXAMPLE: Final = "share/doc/dyrygentd/dyrygentd.toml"
+EXAMPLE: Final = "share/doc/dyrygentd/dyrygentd.toml"
 
 #: What ``ProtectHome=yes`` hides, and what ``PrivateTmp=yes`` does.
 _HOMES: Final = (Path("/home"), Path("/root"), Path("/run/user"))
@@ -36,7 +42,54 @@ def unit_files(*, for_user: bool) -> dict[str, str]:
         text = (templates() / template).read_text()
         text = text.replace("@EXECUTABLE@", command_line()).replace("@PROTECT_HOME@", protect_home)
         filled[path] = text
-    return {**filled, _EXAMPLE: example()}
+    return {**filled, EXAMPLE: example()}
+
+
+def links(prefix: Path) -> dict[str, Path]:
+    """Return ``{place below the prefix: command}`` of links that put the commands of this environment on PATH."""
+    commands = [Path(sys.executable).with_name(name) for name in ("dyrygentd", "dyrygentctl")]
+    return {f"bin/{each.name}": each for each in commands if each.exists() and each.parent != prefix / "bin"}
+
+
+def is_link_to(path: Path, target: Path) -> bool:
+    """Tell whether this is a link, and to the command of this environment."""
+    return path.is_symlink() and path.readlink() == target
+
+
+def user_configuration(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where the configuration of a user's own daemon is, as the unit for users has it."""
+    return _user_directory("XDG_CONFIG_HOME", ".config", environ) / "dyrygentd.toml"
+
+
+def in_use(*, for_user: bool, root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the units of ours, instances among them, that run or are started at boot or login; sockets come first."""
+    directories, runtime = [root / "etc/systemd/system"], root / "run"
+    if for_user:
+        directories = [_user_directory("XDG_CONFIG_HOME", ".config").parent / "systemd/user", root / "etc/systemd/user"]
+        runtime = Path(environ.get("XDG_RUNTIME_DIR") or "/nowhere")
+    names = {link.name for each in directories for link in each.glob("*.wants/dyrygentd*")}
+    # How systemd tells the journal which units run.
+    names |= {link.name.partition(":")[2] for link in runtime.glob("systemd/units/invocation:dyrygentd*")}
+    return sorted(names, key=lambda name: (not name.endswith(".socket"), name))
+
+
+def left_behind(*, for_user: bool, root: Path = Path("/")) -> list[tuple[Path, str]]:
+    """Return what is there beside the files that were installed, and what it is: nobody but the operator decides on that."""
+    if for_user:
+        state = _user_directory("XDG_STATE_HOME", ".local/state")
+        places = [(user_configuration().parent, "configuration"), (state, "state: the database, a broker's files")]
+        return [(path, about) for path, about in places if path.exists()]
+    found = [(root / "etc/dyrygentd", "configuration")]
+    for directory in ("credstore", "credstore.encrypted"):
+        found += [(path, "a credential") for path in sorted((root / "etc" / directory).glob("dyrygentd*"))]
+    found += [(path, "drop-ins") for path in sorted((root / "etc/systemd/system").glob("dyrygentd*.d"))]
+    found += [(root / "var/lib/dyrygentd", "state: databases, a broker's files")]
+    users = root / "etc/passwd"
+    if users.exists() and any(line.startswith("dyrygent:") for line in users.read_text(errors="replace").splitlines()):
+        found.append((users, "the user dyrygent, and a group of that name with its members: `userdel dyrygent`"))
+    if sys.prefix != sys.base_prefix:
+        found.append((Path(sys.prefix), "the virtual environment"))
+    return [(path, about) for path, about in found if path.exists()]
 
 
 def warnings() -> list[str]:
@@ -68,6 +121,10 @@ def _word(word: str) -> str:
     # See "COMMAND LINES" in systemd.service(5) and "SPECIFIERS" in systemd.unit(5).
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{word}"' if " " in word or '"' in word else word
+
+
+def _user_directory(variable: str, default: str, environ: Mapping[str, str] = os.environ) -> Path:
+    return Path(environ.get(variable) or Path.home() / default) / "dyrygentd"
 
 
 def _needed() -> list[Path]:

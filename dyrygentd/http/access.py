@@ -12,10 +12,9 @@ import pwd
 import socket
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +23,8 @@ import anyio.to_thread
 
 from dyrygentd.core.graph import Graph
 from dyrygentd.errors import RequestError
+from dyrygentd.http.lists import Lists, nobody
+from dyrygentd.wire.bounds import Look, nothing
 
 if TYPE_CHECKING:
     import asyncio
@@ -79,24 +80,15 @@ class Forbidden(RequestError):
         self.next_step = next_step
 
 
-class TaskForbidden(RequestError):
-    """A node names a task that the daemon's configuration does not let anybody submit."""
-
-    status = 403
-    code = "task-forbidden"
-
-    def __init__(self, node: str, task: str, reason: str) -> None:
-        super().__init__(f"node '{node}': task '{task}' {reason}")
-        self.node = node
-        self.task = task
-        self.next_step = "an administrator of the daemon can change `tasks` and `tasks_denied` in its configuration"
-
-
 class Access:
     """Decides. Names are users, or groups with ``@`` in front; ``*`` is everybody who may connect.
 
     Args:
-        tasks, tasks_denied: Patterns of task names, in which * and ? fit anything. The second list wins.
+        tasks, tasks_denied, queues, queues_denied: As `Lists` has them.
+        hosts: Names that a Host header on TCP may have beside this machine's own; ``*`` is any.
+
+    Attributes:
+        hosts: As given.
     """
 
     def __init__(
@@ -107,14 +99,17 @@ class Access:
         readers: Iterable[str] = (_EVERYBODY,),
         tasks: Sequence[str] = (_EVERYBODY,),
         tasks_denied: Sequence[str] = (),
+        queues: Sequence[str] = (_EVERYBODY,),
+        queues_denied: Sequence[str] = (),
+        hosts: Iterable[str] = (),
     ) -> None:
+        self.hosts = frozenset(host.lower() for host in hosts)
         self._names = {
             Role.ADMIN: frozenset(admins),
             Role.SUBMIT: frozenset(submitters),
             Role.READ: frozenset(readers),
         }
-        self._tasks = tuple(tasks)
-        self._tasks_denied = tuple(tasks_denied)
+        self._lists = Lists(tasks=tasks, tasks_denied=tasks_denied, queues=queues, queues_denied=queues_denied)
         self._known: dict[tuple[int, int], tuple[float, Role]] = {}
         self._lookups = anyio.CapacityLimiter(_LOOKUPS_MAX)
 
@@ -139,7 +134,8 @@ class Access:
         if role < needed:
             raise Forbidden(
                 f"{peer} may not {_WORDS[needed]}; as it is configured, they may {_WORDS[role]}",
-                next_step=f"an administrator of the daemon can add them to `{_SETTINGS[needed]}` in its configuration",
+                next_step=f"an administrator of the daemon can add them to `{_SETTINGS[needed]}` in its configuration;"
+                f" a change of groups counts within {_GROUPS_KEPT_S:.0f} s",
             )
         return role
 
@@ -169,27 +165,13 @@ class Access:
             )
         return []
 
-    def check_tasks(self, graph: Graph) -> None:
-        """Raise `TaskForbidden` if a graph has a task that nobody may submit."""
-        if self._tasks == (_EVERYBODY,) and not self._tasks_denied:
-            return
-        allowed: dict[str, str] = {}
-        for node, signature in enumerate(graph.signatures):
-            if signature is None:
-                continue
-            reason = allowed.get(signature.task)
-            if reason is None:
-                reason = allowed[signature.task] = self._denial_of(signature.task)
-            if reason:
-                raise TaskForbidden(graph.names[node], signature.task, reason)
+    def check_tasks(self, graph: Graph, look: Look = nothing, *, knows: Callable[[str], bool] = nobody) -> None:
+        """Raise `TaskForbidden` or `QueueForbidden` if a graph has a task or names a queue that nobody may.
 
-    def _denial_of(self, task: str) -> str:
-        for pattern in self._tasks_denied:
-            if fnmatchcase(task, pattern):
-                return f"fits '{pattern}' in `tasks_denied`"
-        if not any(fnmatchcase(task, pattern) for pattern in self._tasks):
-            return f"fits nothing in `tasks` ({', '.join(self._tasks) or 'which is empty'})"
-        return ""
+        Args:
+            knows: Tells of which tasks the daemon's own app says where they go, whatever a client's app has said.
+        """
+        self._lists.check(graph, look, knows=knows)
 
     def _role_of_names(self, names: set[str]) -> Role:
         return next((role for role in (Role.ADMIN, Role.SUBMIT, Role.READ) if names & self._names[role]), Role.NONE)

@@ -3,7 +3,8 @@
 aiohttp closes connections that are kept alive for too long, and nothing else: a request head that never ends, a client that takes
 no answer, and any number of connections are left to whoever uses it. Here each connection is known with its user (SO_PEERCRED),
 and one look a second over all of them ends what keeps others waiting. What this needs of aiohttp's internals (`_kwargs` of a
-server, `_waiter` and `_messages` of a connection) is used here and nowhere else; ``tests/http/test_hostile.py`` notices a change.
+server; `_waiter`, `_messages`, `_request_count` and `_current_request` of a connection) is used here and nowhere else;
+``tests/http/test_hostile.py`` notices a change.
 """
 
 import asyncio
@@ -13,12 +14,13 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
-from aiohttp import web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from dyrygentd import __version__, wire
 from dyrygentd.http.access import Peer, peer_of
-from dyrygentd.http.problems import TooBusy, TooManyOfYours
+from dyrygentd.http.limits import ConnectionLimits
+from dyrygentd.http.problems import PROBLEM, InternalError, NotHttp, TooBusy, TooManyOfYours
 
 logger = logging.getLogger("dyrygentd.http")
 
@@ -29,23 +31,6 @@ _REFUSAL: Final = (
 )
 #: Of all places, those that only root may take: who is to find out what the others do.
 _RESERVED_SHARE: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Bounds of connections.
-
-    Attributes:
-        connections_max: All connections together; a tenth is kept for root.
-        head_timeout_s: From the first byte of a request, or from connecting, to the end of its head.
-        write_timeout_s: How long a client may take nothing of an answer.
-        user_share: The share of all places that the connections of one user may take; root may take all.
-    """
-
-    connections_max: int = 4000
-    head_timeout_s: float = 15.0
-    write_timeout_s: float = 30.0
-    user_share: float = 0.75
 
 
 @dataclass(slots=True)
@@ -140,7 +125,17 @@ class Guard:
 class Connection(RequestHandler):
     """aiohttp's connection, which knows its user and since when it keeps others waiting."""
 
-    __slots__ = ("_connected", "_guard", "_head_since", "_unread_bytes", "_unread_since", "_was_used", "peer", "user")
+    __slots__ = (
+        "_body",
+        "_connected",
+        "_guard",
+        "_head_since",
+        "_unread_bytes",
+        "_unread_since",
+        "_was_used",
+        "peer",
+        "user",
+    )
 
     def __init__(self, guard: Guard, server: web.Server) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **server._kwargs)
@@ -150,6 +145,8 @@ class Connection(RequestHandler):
         # aiohttp forgets its own when it begins to close.
         self._connected: asyncio.Transport | None = None
         self._head_since: float | None = None
+        # Of the last message whose head was read.
+        self._body: StreamReader = EMPTY_PAYLOAD
         self._was_used = False
         self._unread_since = 0.0
         self._unread_bytes = 0
@@ -171,6 +168,11 @@ class Connection(RequestHandler):
     def is_between(self) -> bool:
         """Whether it waits between two requests."""
         return self._waiter is not None and not self._messages and self._head_since is None
+
+    @property
+    def _is_serving(self) -> bool:
+        """Whether an answer is on its way: it is not broken off because of what came behind its request."""
+        return self._current_request is not None or bool(self._messages)
 
     @property
     def _unread(self) -> int:
@@ -198,14 +200,44 @@ class Connection(RequestHandler):
         self._connected = None
 
     def data_received(self, data: bytes) -> None:
-        """Note whether a head has begun and not ended."""
-        is_between = self._waiter is not None and not self._messages
+        """Note whether a head has begun and not ended, also behind a request that is being served."""
+        count, body = self._request_count, self._body
+        was_over, before = body.is_eof(), body.total_bytes
         self._was_used = True
         super().data_received(data)
-        if self._messages or not is_between:
+        if self._request_count > count:
+            message, self._body = self._messages[-1]
+            is_begun = self._body.is_eof() and _has_more(message, data)
+        elif was_over:
+            # Blank lines between two requests are nothing (RFC 9112, 2.2).
+            is_begun = bool(data.strip(b"\r\n")) or self._head_since is not None
+        else:
+            # What is decompressed has another length; then a head that begins in the same packet is seen with the next one.
+            read = body.total_bytes - before
+            rest = data.rpartition(b"\n")[2] if read == 0 else data[read:]
+            is_begun = body.is_eof() and bool(rest) and not data.endswith(_END)
+        if not is_begun:
             self._head_since = None
-        elif self._head_since is None:
+        elif self._head_since is None or self._request_count > count:
             self._head_since = asyncio.get_running_loop().time()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP with a problem document, as everything else."""
+        # It logs, and raises if a part of an answer was sent already.
+        super().handle_error(request, status, exc, message)
+        error = InternalError() if status >= 500 else NotHttp((message or "").partition("\n")[0].strip(" .:"))
+        headers = {wire.VERSION_HEADER: __version__}
+        response = web.Response(
+            body=wire.encode(wire.problem_of(error)), status=error.status, content_type=PROBLEM, headers=headers
+        )
+        response.force_close()
+        return response
 
     def look(self, now: float) -> None:
         """End the connection if it keeps others waiting for too long."""
@@ -216,7 +248,7 @@ class Connection(RequestHandler):
         if unread and now - self._unread_since > limits.write_timeout_s:
             self._guard.count("unread answer")
             self.drop()
-        elif self._head_since is not None and now - self._head_since > limits.head_timeout_s:
+        elif self._head_since is not None and not self._is_serving and now - self._head_since > limits.head_timeout_s:
             self._guard.count("slow head")
             self.drop()
 
@@ -224,3 +256,32 @@ class Connection(RequestHandler):
         """End the connection at once: what waits for the client would wait for ever."""
         if self._connected is not None:
             self._connected.abort()
+
+
+def asking(request: web.Request) -> Peer:
+    """Return who asks, as it was when the connection was made."""
+    protocol = request.protocol
+    return protocol.peer if isinstance(protocol, Connection) else peer_of(request.transport)
+
+
+#: Ends a head, and the last chunk of a body in chunks.
+_END: Final = b"\r\n\r\n"
+
+
+def _has_more(message: object, data: bytes) -> bool:
+    """Tell whether something stands behind a message whose last byte is in this data, as far as can be seen from there.
+
+    A body of known length may be made to look as if a head ended where none does; then the end of keep-alive ends it.
+    """
+    headers = getattr(message, "headers", None)
+    if headers is None or data.endswith((_END, b"\n\n")):
+        return False
+    length = headers.get("Content-Length", "0")
+    if not length.isdecimal() or length == "0":
+        return True
+    # Before the body its head ends, perhaps in an earlier packet; behind it a blank line may stand.
+    for end in (len(data), len(data) - 2 if data.endswith(b"\r\n") else -1):
+        before = end - int(length)
+        if 0 <= before <= end and _END.endswith(data[max(0, before - len(_END)) : before]):
+            return False
+    return True

@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from dyrygentd import __version__, wire
 from dyrygentd.http.problems import JSON, PROBLEM
-
-if TYPE_CHECKING:
-    from dyrygentd.http.routes import Route
+from dyrygentd.http.table import Route
 
 PROBLEM_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -26,7 +24,7 @@ PROBLEM_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-def describe(routes: "Iterable[Route]") -> dict[str, Any]:
+def describe(routes: Iterable[Route]) -> dict[str, Any]:
     """Return the OpenAPI document of these routes."""
     routes = list(routes)
     paths: dict[str, dict[str, Any]] = {}
@@ -42,7 +40,7 @@ def describe(routes: "Iterable[Route]") -> dict[str, Any]:
     }
 
 
-def _operation(route: "Route") -> dict[str, Any]:
+def _operation(route: Route) -> dict[str, Any]:
     content: dict[str, Any]
     if isinstance(route.answer, type):
         content = {JSON: {"schema": {"$ref": f"#/components/schemas/{route.answer.__name__}"}}}
@@ -70,6 +68,11 @@ def _operation(route: "Route") -> dict[str, Any]:
             },
         },
     }
+    if route.method == "POST":
+        operation["responses"]["202"] = {
+            "description": "not on disk yet; it will be done as soon as it can be written (in bulk: see `not_on_disk_yet`)",
+            "content": content if route.path.startswith("/v1/bulk/") else operation["responses"]["default"]["content"],
+        }
     if route.takes_definition:
         operation["requestBody"] = {
             "required": True,

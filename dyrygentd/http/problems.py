@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
+from dyrygentd import wire
 from dyrygentd.errors import DyrygentError, RequestError
 
 JSON: Final = "application/json"
-PROBLEM: Final = "application/problem+json"
+PROBLEM: Final = wire.PROBLEM
 
 
 class RouteNotFound(RequestError):
@@ -74,6 +75,18 @@ class BodyTooSlow(RequestError):
         self.arrived = arrived
 
 
+class DecodingTooSlow(RequestError):
+    """The body was not read in time; nothing was changed by the request."""
+
+    status = 503
+    code = "decoding-too-slow"
+    next_step = "submit it in parts, or when the machine has less to do"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"the request body could not be read within {timeout_s:g} s")
+        self.timeout_s = timeout_s
+
+
 class TooBusy(RequestError):
     """A bound of the daemon is reached; nothing was changed by the request."""
 
@@ -100,15 +113,29 @@ class TooManyOfYours(RequestError):
         self.maximum = maximum
 
 
+class NotStarted(RequestError):
+    """The daemon was started for this client and cannot start; nothing was changed by the request."""
+
+    status = 503
+    code = "not-started"
+
+    def __init__(self, reason: str, *, next_step: str) -> None:
+        super().__init__(f"the daemon cannot start: {reason}" if reason else "the daemon cannot start")
+        self.next_step = next_step
+
+
 class ForeignHost(RequestError):
     """The Host header does not name this machine: a page in a browser may be posing as us (DNS rebinding)."""
 
     status = 421
     code = "foreign-host"
-    next_step = "use 'localhost' in the address; a proxy has to send it as the Host header"
+    next_step = (
+        "use 'localhost' (by loopback), this machine's name or its address; a proxy has to send that as the Host header, or its"
+        " own name is added to `hosts` in the daemon's configuration"
+    )
 
     def __init__(self, host: str) -> None:
-        super().__init__(f"the Host header names '{host}', but this listener serves localhost only")
+        super().__init__(f"the Host header names '{host}', which is no name of this machine that the daemon knows")
         self.host = host
 
 
@@ -122,6 +149,16 @@ class ForeignOrigin(RequestError):
     def __init__(self, origin: str) -> None:
         super().__init__(f"the Origin header names '{origin}', but this listener serves pages of this machine only")
         self.origin = origin
+
+
+class NotHttp(RequestError):
+    """What came is no HTTP; the connection is closed."""
+
+    code = "no-http"
+    next_step = "speak HTTP/1.1, as in `curl --unix-socket PATH http://localhost/healthz`"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"what came is no HTTP: {reason}" if reason else "what came is no HTTP")
 
 
 class InternalError(DyrygentError):

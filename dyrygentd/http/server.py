@@ -50,26 +50,48 @@ async def serving(
 
 
 class Site:
-    """The sockets on which an application is served, with one guard for all of them."""
+    """The sockets on which an application is served, with one guard for all of them.
+
+    Guards: a socket is kept while it is paused, so that whoever comes meanwhile waits in it.
+    """
 
     def __init__(self, runner: web.AppRunner, guard: Guard) -> None:
         self.guard = guard
         self._runner = runner
         self._servers: list[asyncio.Server] = []
+        self._kept: list[socket.socket] = []
 
     async def listen(self, listening: socket.socket) -> None:
         """Serve on one more socket."""
+        # A server closes its socket with itself.
+        self._kept.append(listening.dup())
+        await self._serve(listening)
+
+    def pause(self) -> None:
+        """Accept nobody for now: who comes waits. Safe to repeat."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def resume(self) -> None:
+        """Accept again, those first who wait."""
+        for kept in self._kept:
+            await self._serve(kept.dup())
+
+    def close(self) -> None:
+        """Accept nobody any more."""
+        self.pause()
+        for kept in self._kept:
+            kept.close()
+        self._kept.clear()
+
+    async def _serve(self, listening: socket.socket) -> None:
         server = self._runner.server
         assert server is not None
         # Not by `web.SockSite`, which makes connections that nobody guards.
         loop = asyncio.get_running_loop()
         # It listens again, with 100 unless told otherwise.
         self._servers.append(await loop.create_server(lambda: Connection(self.guard, server), sock=listening, backlog=BACKLOG))
-
-    def close(self) -> None:
-        """Accept nobody any more."""
-        for server in self._servers:
-            server.close()
 
 
 class _WithoutMalformed(logging.Filter):

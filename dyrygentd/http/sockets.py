@@ -1,14 +1,15 @@
 """Where the daemon listens: a Unix socket that is never taken from a living daemon, and TCP."""
 
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from dyrygentd.errors import ConfigurationError
+from dyrygentd.errors import ConfigurationError, NotThereYet
 
 PATH_BYTES_MAX: Final = 107
 """``sun_path`` has 108 bytes and ends in a zero byte (unix(7))."""
@@ -83,7 +84,32 @@ def listen_tcp(address: str, *, backlog: int = BACKLOG) -> socket.socket:
     """Listen on ``HOST:PORT``, ``[V6]:PORT`` or ``:PORT`` (loopback). Port 0 takes any free one.
 
     Raises:
-        ConfigurationError: It is no address, or cannot be bound.
+        ConfigurationError: It is no address.
+        NotThereYet: It cannot be bound: somebody else has it, or no interface has it yet.
+    """
+    family, where = address_of(address)
+    try:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise NotThereYet(f"cannot listen on '{address}': {error.strerror or error}") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
+        listening.listen(backlog)
+    except OSError as error:
+        listening.close()
+        next_step = f"`ss -ltnp` shows who has port {where[1]}" if error.errno == errno.EADDRINUSE else ""
+        raise NotThereYet(f"cannot listen on '{address}': {error.strerror or error}", next_step=next_step) from error
+    listening.setblocking(False)
+    return listening
+
+
+def address_of(address: str) -> tuple[int, tuple[Any, ...]]:
+    """Return the family and address to bind for ``HOST:PORT``, ``[V6]:PORT`` or ``:PORT``.
+
+    Raises:
+        ConfigurationError: It is no address.
+        NotThereYet: Its name is not known.
     """
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
@@ -91,32 +117,31 @@ def listen_tcp(address: str, *, backlog: int = BACKLOG) -> socket.socket:
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
     try:
         family, _, _, _, where = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on '{address}': {error.strerror or error}") from error
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(where)
-        listening.listen(backlog)
-    except OSError as error:
-        listening.close()
-        raise ConfigurationError(f"cannot listen on '{address}': {error.strerror or error}") from error
-    listening.setblocking(False)
-    return listening
+        raise NotThereYet(f"cannot listen on '{address}': {error.strerror or error}") from error
+    return family, where
 
 
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address (a port and brackets may be there) means this machine and nobody else."""
-    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host
-    if name.count(":") == 1:
-        name = name.partition(":")[0]
-    name = name.rstrip(".").lower()
+    name = host_of(host)
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    # On a socket for both versions, IPv4 comes as ``::ffff:127.0.0.1``, which Python before 3.13 does not call loopback.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def host_of(text: str) -> str:
+    """Return the name or address of a Host header or ``HOST:PORT``: small letters, no port, no brackets, no final dot."""
+    name = text.partition("]")[0].removeprefix("[") if text.startswith("[") else text
+    if name.count(":") == 1:
+        name = name.partition(":")[0]
+    return name.partition("%")[0].rstrip(".").lower()
 
 
 def _make_parent(directory: Path) -> None:

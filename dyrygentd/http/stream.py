@@ -27,18 +27,33 @@ async def send_views(
     views: AsyncIterator[wire.WorkflowView],
     *,
     stopping: Callable[[], Awaitable[object]],
+    forbidden: Callable[[], Awaitable[DyrygentError]],
     heartbeat_s: float,
 ) -> web.StreamResponse:
-    """Send views as they come; then ``end``, or ``bye`` as soon as ``stopping()`` returns. A client that leaves is no error."""
+    """Send views as they come; then ``end``, or ``bye`` as soon as ``stopping()`` returns. A client that leaves is no error.
+
+    Args:
+        forbidden: Returns, with the reason, as soon as the client may not read any more; it is told, and sees nothing else.
+    """
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     frames_in, frames = anyio.create_memory_object_stream[bytes](0)
 
+    following = anyio.CancelScope()
+
     async def follow() -> None:
-        try:
-            async for view in views:
-                await frames_in.send(b"event: workflow\ndata: %b\n\n" % wire.encode(view))
-        except DyrygentError as error:
-            await frames_in.send(b"event: error\ndata: %b\n\n" % wire.encode(wire.problem_of(error)))
+        with following:
+            try:
+                async for view in views:
+                    await frames_in.send(b"event: workflow\ndata: %b\n\n" % wire.encode(view))
+            except DyrygentError as error:
+                await frames_in.send(_error(error))
+            await frames_in.send(_END)
+
+    async def shut_out() -> None:
+        error = await forbidden()
+        # A view that waits to be taken is not sent any more.
+        following.cancel()
+        await frames_in.send(_error(error))
         await frames_in.send(_END)
 
     async def say_bye() -> None:
@@ -48,6 +63,7 @@ async def send_views(
     async with frames_in, frames, anyio.create_task_group() as tasks:
         tasks.start_soon(follow)
         tasks.start_soon(say_bye)
+        tasks.start_soon(shut_out)
         try:
             await response.prepare(request)
             frame = b""
@@ -61,3 +77,7 @@ async def send_views(
             pass
         tasks.cancel_scope.cancel()
     return response
+
+
+def _error(error: DyrygentError) -> bytes:
+    return b"event: error\ndata: %b\n\n" % wire.encode(wire.problem_of(error))

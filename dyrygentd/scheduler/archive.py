@@ -10,14 +10,16 @@ import anyio
 import anyio.to_thread
 
 from dyrygentd import wire
-from dyrygentd.core.checkpoint import WorkflowRecord, restore
+from dyrygentd.core.checkpoint import restore
 from dyrygentd.core.effects import Revoke
+from dyrygentd.core.given_up import given_up_by
 from dyrygentd.core.graph import NODES_MAX
-from dyrygentd.core.states import NodeState, WorkflowState
+from dyrygentd.core.records import WorkflowRecord
+from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.verbs import Verb
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.errors import DyrygentError, WorkflowNotFound
-from dyrygentd.ports import Clock, Selection, Store, Stored
+from dyrygentd.errors import DyrygentError, OutsideError, StoreIncompatible, WorkflowNotFound
+from dyrygentd.ports import Clock, Listed, Selection, Store, Stored
 
 logger = logging.getLogger("dyrygentd")
 
@@ -41,11 +43,15 @@ class Archive:
         self._clock = clock
         self._value_bytes_max = value_bytes_max
         self._unpacked: OrderedDict[str, RunningWorkflow] = OrderedDict()
-        self._unpacking: dict[str, object] = {}
+        self._unpacking: dict[str, anyio.Event] = {}
 
     def __len__(self) -> int:
         """Return how many are kept unpacked."""
         return len(self._unpacked)
+
+    def kept(self, workflow_id: str) -> RunningWorkflow | None:
+        """Return a workflow that is kept unpacked."""
+        return self._unpacked.get(workflow_id)
 
     def drop(self, workflow_id: str) -> None:
         """Forget a workflow that has changed."""
@@ -54,14 +60,17 @@ class Archive:
 
     async def unpacked(self, workflow_id: str) -> RunningWorkflow:
         """Return a finished workflow in its unpacked form, to be read only. Raises `WorkflowNotFound`."""
-        workflow = self._unpacked.get(workflow_id)
+        while (workflow := self._unpacked.get(workflow_id)) is None and (other := self._unpacking.get(workflow_id)) is not None:
+            # Somebody reads it already; read once more, it would be in memory twice.
+            await other.wait()
         if workflow is not None:
             return workflow
-        mark = self._unpacking[workflow_id] = object()
+        mark = self._unpacking[workflow_id] = anyio.Event()
         try:
             workflow = await self.rebuilt(await self.stored(workflow_id))
         finally:
-            # Without the mark it has changed meanwhile, or somebody else reads it as well and keeps it.
+            # Without the mark it has changed meanwhile.
+            mark.set()
             is_present = self._unpacking.get(workflow_id) is mark
             if is_present:
                 del self._unpacking[workflow_id]
@@ -85,7 +94,7 @@ class Archive:
         assert document is not None
 
         def rebuild() -> RunningWorkflow:
-            definition = wire.decode_definition(document, nodes_max=NODES_MAX, has_good_options=False)
+            definition = wire.decode_definition(document, nodes_max=NODES_MAX, node_bytes_max=0, has_good_options=False)
             return restore(
                 stored.record,
                 stored.nodes,
@@ -112,24 +121,29 @@ class Archive:
             yield workflow
 
     async def given_up(self, since: float) -> list[Revoke]:
-        """Return what is to be revoked again: tasks that were in flight when their workflow was cancelled after ``since``.
+        """Return what is to be revoked again: tasks that were in flight when their workflow ended without them after ``since``.
 
         What was not told to the broker when the last process ended is known from the records alone. Only the newest workflows
-        are looked at.
+        are looked at, those that failed so that they leave room for the others.
         """
         revokes: list[Revoke] = []
-        cancelled = Selection(states=frozenset({WorkflowState.CANCELLED.value}), limit=_GIVEN_UP_MAX)
-        for row in await self._store.list(cancelled):
+        rows: list[Listed] = []
+        for state in (WorkflowState.CANCELLED, WorkflowState.FAILED):
+            rows += await self._store.list(Selection(states=frozenset({state.value}), limit=_GIVEN_UP_MAX))
+        for row in rows:
             if (row.record.finished_at or 0.0) < since:
                 continue
             try:
                 workflow = await self.rebuilt(await self.stored(row.record.workflow_id))
-            except DyrygentError as error:
-                logger.warning("the tasks of workflow %s are not revoked again: %s", row.record.workflow_id, error)
+            except Exception as error:
+                if isinstance(error, OutsideError) and not isinstance(error, StoreIncompatible):
+                    raise
+                # One that was set aside since it cannot be rebuilt is among those that failed.
+                logger.warning("the tasks of workflow %s are not revoked again: %r", row.record.workflow_id, error)
                 continue
             verbs = await self._store.journal(workflow.workflow_id)
             terminate = any(entry.verb == Verb.CANCEL and entry.detail for entry in verbs[-1:])
-            revokes += _revokes_of(workflow, terminate=terminate)
+            revokes += _revokes_of(workflow, since, terminate=terminate)
         return revokes
 
     async def _set_aside(self, record: WorkflowRecord, error: str) -> None:
@@ -145,11 +159,13 @@ class Archive:
         await self._store.save([ended], [])
 
 
-def _revokes_of(workflow: RunningWorkflow, *, terminate: bool) -> Iterator[Revoke]:
-    for node in workflow.nodes_in(NodeState.CANCELLED):
-        signature = workflow.graph.signatures[node]
-        if signature is not None and workflow.dispatched_at[node] and node not in workflow.late:
-            yield Revoke(workflow.task_id_of(node), workflow.attempt_of(node), signature, terminate)
+def _revokes_of(workflow: RunningWorkflow, since: float, *, terminate: bool) -> Iterator[Revoke]:
+    for task in given_up_by(workflow, since):
+        signature = workflow.graph.signatures[task.node]
+        assert signature is not None
+        # Who cancelled has said whether what runs is ended; a deadline and a timeout always end it.
+        is_ended = terminate if workflow.state is WorkflowState.CANCELLED else task.terminate
+        yield Revoke(task.task_id, task.attempt, signature, is_ended, workflow.attempts.destination_of(task.node))
 
 
 async def in_thread_if_long(work: Callable[[], T], size: int, inline_bytes: int = _INLINE_BYTES) -> T:

@@ -36,6 +36,8 @@ class Courier:
         is_wanted: Tells whether a task id is still to be published.
         is_live: Tells whether a workflow may publish more.
         post: Takes the outcomes.
+        on_withdrawn: Told which cancelled tasks will never run, since their messages were taken back.
+        wait_examined: Waits until it is known whether the broker is as it was left; nothing is published before.
         on_emptied: Called when the broker has lost its memory; when it returns, publishing goes on. It calls `emptied`.
 
     Attributes:
@@ -51,11 +53,15 @@ class Courier:
         is_live: Callable[[str], bool],
         post: Callable[..., None],
         on_emptied: Callable[[], Awaitable[None]],
+        on_withdrawn: Callable[[Iterable[str]], None] = lambda _: None,
+        wait_examined: Callable[[], Awaitable[None]],
     ) -> None:
         self.problem = ""
         self.publish_seconds = Tally()
         self._taken_at: deque[tuple[int, float]] = deque()
         self._on_emptied = on_emptied
+        self._on_withdrawn = on_withdrawn
+        self._wait_examined = wait_examined
         # Tried without an answer, and those of them that were given up when the broker had lost its memory.
         self._ambiguous: set[str] = set()
         self._given_up: set[str] = set()
@@ -88,6 +94,10 @@ class Courier:
         """Note that these messages may have been sent by an earlier process."""
         self._ambiguous.update(task_ids)
 
+    def is_doubted(self, task_id: str) -> bool:
+        """Tell whether a message may have been sent, and nobody knows."""
+        return task_id in self._ambiguous
+
     def emptied(self) -> None:
         """Note that the broker has lost its memory: what may have been sent before that counts as sent, and is not sent again.
 
@@ -98,14 +108,18 @@ class Courier:
 
     def take(self, batch: Batch, *, publish: Sequence[Publish]) -> None:
         """Take the broker's part of a batch that is durable; ``publish`` is what is left of its messages."""
-        if publish:
-            self._to_publish.extend(publish)
-            self._taken_at.append((len(publish), time.monotonic()))
-            self._publisher_awake.set()
+        self.hand_in(publish)
         self.revoke(batch.revoke, batch.revoke_stamped)
         self._to_forget.update(dict.fromkeys(workflow.workflow_id for workflow in batch.finished))
         if self._has_errands:
             self._errands_awake.set()
+
+    def hand_in(self, messages: Sequence[Publish]) -> None:
+        """Take messages of a batch that is durable."""
+        if messages:
+            self._to_publish.extend(messages)
+            self._taken_at.append((len(messages), time.monotonic()))
+            self._publisher_awake.set()
 
     def revoke(self, revokes: Iterable[Revoke], stamped: Iterable[RevokeStamped] = ()) -> None:
         """Keep tasks from running, as soon as the broker can be reached."""
@@ -118,6 +132,7 @@ class Courier:
 
     async def publish(self) -> None:
         """Publish what is taken in, until cancelled."""
+        await self._wait_examined()
         while True:
             if not self._to_publish:
                 self._publisher_awake = anyio.Event()
@@ -221,10 +236,11 @@ class Courier:
         withdrawn: set[str] = set()
         for start in range(0, len(revokes), _PUBLISH_SLICE):
             part = revokes[start : start + _PUBLISH_SLICE]
-            places = [TaskPlace(revoke.task_id, revoke.attempt, revoke.signature) for revoke in part]
+            places = [TaskPlace(revoke.task_id, revoke.attempt, revoke.signature, revoke.destination) for revoke in part]
             withdrawn.update(await self._dispatcher.withdraw(places))
         events: list[Event] = [TaskRevoked(task_id, "withdrawn before a worker had it") for task_id in withdrawn]
         self._post(*events)
+        self._on_withdrawn(withdrawn)
         for terminate in (False, True):
             ids = [revoke.task_id for revoke in revokes if revoke.terminate == terminate and revoke.task_id not in withdrawn]
             if ids:

@@ -1,7 +1,7 @@
 """A submitted workflow, in the process of the scheduler."""
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dyrygentd import canvas, wire
 from dyrygentd.core.verbs import Request, Verb
@@ -28,6 +28,18 @@ class Handle:
     async def wait(self, timeout_s: float | None = None) -> wire.Outcome:
         """Wait for the end. Raises `WaitTimeout`; the workflow goes on then."""
         return await self._scheduler.outcome(self.id, timeout_s=timeout_s)
+
+    async def celery_result(self, app: Any = None) -> Any:
+        """Return Celery's own result of the workflow, see `dyrygentd.client.sync.Handle.celery_result`."""
+        from dyrygentd.results import celery_result
+
+        nodes, after = list[wire.NodeView](), 0
+        while True:
+            page = await self._scheduler.nodes(self.id, after=after, limit=1000)
+            nodes += page.nodes
+            if page.next is None:
+                return celery_result(self.id, nodes, app=app or self._scheduler.app)
+            after = int(page.next)
 
     async def cancel(self, *, terminate: bool = False, why: str = "") -> wire.Changed:
         """End the workflow now; do nothing if it has finished."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from dyrygentd.core.engine import Limits
+from dyrygentd.core.limits import Limits
 from dyrygentd.ports import Retention
 
 #: Seconds between two tries to save or to publish: short enough for an operator, long enough not to burn a core.
@@ -34,6 +34,7 @@ class SchedulerLimits:
         pools: ``{name or pattern: size}``: tasks in flight of the nodes that name the pool; each name that fits a pattern is a
             pool of its own.
         queue_limits: ``{queue: tasks in flight}``.
+        store_unrun_results: Whether the result backend is told how tasks ended that never ran, so that nobody waits for them.
         redact: Regular expressions of what is not shown, in the errors of tasks and in arguments.
     """
 
@@ -52,6 +53,7 @@ class SchedulerLimits:
     history_bytes_max: int = 0
     pools: Mapping[str, int] = field(default_factory=dict)
     queue_limits: Mapping[str, int] = field(default_factory=dict)
+    store_unrun_results: bool = True
     redact: tuple[str, ...] = ()
 
     def retention(self, now: float) -> Retention | None:

@@ -7,16 +7,16 @@ commands of a worker (celery#4354), or when a broker comes back empty. So tasks 
 for in the broker, at the workers and in the result backend (`dyrygentd.ports.Inspector`).
 
 *When a task is lost.* It was found nowhere, twice, ``lost_confirm_s`` apart: in no queue, in no reservation, at none of the
-workers, all of which answered, and without a result. Who is silent may have it: a worker that listens and does not answer, one
-whose heartbeat is heard and that does not answer, and one that answered shortly before and is gone now, since it may be
-connecting again or be shutting down warmly with its last tasks. Then nothing is decided, and it is looked for again.
+workers, all of which answered, and without a result. Who is silent may have it (`dyrygentd.witnesses` tells who that may be), and
+one that answered shortly before and is gone now, since it may be connecting again. Then nothing is decided, and it is looked for
+again.
 
 *What it costs.* Nothing for tasks that end in time. A task is looked for after ``lost_after_s``, then at intervals of half its
 age, ten minutes at most; at most `_ROUND_MAX` at one time, with one search of each queue for all of them, and a look that took
 long is followed by a long pause. Nothing is looked for while broker or backend are known to be away.
 
 *What could go wrong.* Nobody can be sure. A worker without a connection goes on with its task, and so does one that shuts down
-for longer than ``lost_confirm_s``. So a task that was taken for lost is watched on (see `dyrygentd.core.engine`): its end counts
+for longer than ``lost_confirm_s``. So a task that was taken for lost is watched on (see `dyrygentd.core.late`): its end counts
 as long as no other attempt was sent. And nothing is sent a second time by itself unless the node says that it is idempotent, or
 asks for it.
 
@@ -25,18 +25,21 @@ asks for it.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, get_args
 
 import anyio
 
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.events import TaskLost
+from dyrygentd.core.events import TaskLost, TaskRedelivered
+from dyrygentd.core.lost_causes import cause_of_lost
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.explain import Code, Finding, verdict
 from dyrygentd.ports import Clock, Inspection, Inspector, TaskPlace
+from dyrygentd.scheduler.doubts import BackendAway, Doubt
 from dyrygentd.scheduler.limits import SchedulerLimits
+from dyrygentd.witnesses import Roster, clock
 
 logger = logging.getLogger("dyrygentd.lost")
 
@@ -50,17 +53,26 @@ _ROUND_EVERY_S: Final = 5.0
 _REST: Final = 3.0
 #: Workers send a heartbeat every two seconds, if nobody has told them otherwise.
 _LISTEN_S: Final = 5.0
+#: Nodes named in one line of the log.
+_NAMED_MAX: Final = 3
 #: Workers kept in mind.
 _WORKERS_MAX: Final = 10_000
 
 
 @dataclass(slots=True)
 class _Case:
-    """A task in flight: since when it is known, when it is looked for, and since when it has not been found."""
+    """A task in flight: since when it is known, when it is looked for, and since when it has not been found.
+
+    ``doubt`` says what happened to the broker while it was in flight, and ``away`` that the result backend was away then; the
+    latter is forgotten as soon as the task is found somewhere, since nobody has dropped it.
+    """
 
     since: float
     due: float
     missing_since: float | None = None
+    began_at: float = 0.0
+    doubt: str = ""
+    away: str = ""
 
 
 class LostTasks:
@@ -69,7 +81,11 @@ class LostTasks:
     Args:
         post: Takes the verdicts.
         problems: Tells what keeps the scheduler from its work; while there is anything nobody is asked.
+        is_backend_away: Tells whether results cannot be received now.
         has_ended: Tells whether a worker has reported the end of a task, which is not lost then.
+        is_unreported: Tells whether no worker with a companion was ever heard of.
+        roster: Who answered, whoever asked.
+        app: What Celery's ``-A`` takes; empty if that is not known.
     """
 
     def __init__(
@@ -79,9 +95,13 @@ class LostTasks:
         clock: Clock,
         limits: SchedulerLimits,
         *,
-        post: Callable[[TaskLost], None],
+        post: Callable[[TaskLost | TaskRedelivered], None],
         problems: Callable[[], Sequence[str]],
+        is_backend_away: Callable[[], bool] = lambda: False,
         has_ended: Callable[[str], bool] = lambda _: False,
+        is_unreported: Callable[[], bool] = lambda: False,
+        roster: Roster | None = None,
+        app: str = "",
     ) -> None:
         self._engine = engine
         self._inspector = inspector
@@ -89,10 +109,16 @@ class LostTasks:
         self._limits = limits
         self._post = post
         self._problems = problems
+        self._is_backend_away = is_backend_away
+        self._away = BackendAway()
         self._has_ended = has_ended
+        self._is_unreported = is_unreported
+        self._roster = roster or Roster()
+        self._app = app
         self._cases: dict[str, _Case] = {}
         self._answered_at: dict[str, float] = {}
         self._doubts = ""
+        self._found_lost: list[tuple[RunningWorkflow, int, str]] = []
         self._awake = anyio.Event()
         self._looks = 0
         self._look_s = 0.0
@@ -103,8 +129,13 @@ class LostTasks:
 
     def doubt_all(self, reason: str) -> None:
         """Look for everything that is in flight at once; ``reason`` is told with what is not found."""
-        self._doubts = reason
+        self._doubts = f"{reason} at {clock(self._clock.now())}"
         self._awake.set()
+
+    def doubt_of(self, task_id: str) -> Doubt:
+        """Return what happened to broker and result backend while a task was in flight."""
+        case = self._cases.get(task_id)
+        return Doubt() if case is None else Doubt(case.doubt, case.away)
 
     def statistics(self) -> dict[str, Any]:
         """Return a snapshot: rounds, what was found in them, and how many tasks are missing at the moment."""
@@ -122,6 +153,7 @@ class LostTasks:
                 await self._awake.wait()
             self._awake = anyio.Event()
             self._look_s = 0.0
+            self._away.note(self._clock.now(), is_away=self._is_backend_away())
             if not self._problems() and not self._engine.draining:
                 await self.look()
             pause_s = max(self._round_every_s, _REST * self._look_s)
@@ -151,22 +183,41 @@ class LostTasks:
         self._look_s = anyio.current_time() - begun
         self._looks += 1
         silent = self._silent(inspection, heard, anyio.current_time())
+        self._roster.note(inspection, self._clock.now())
+        inspection = replace(
+            inspection,
+            heard=heard,
+            last_answered=self._roster.last_answered,
+            last_consumed=self._roster.last_consumed,
+            absence=self._roster.absence,
+        )
         for task_id in places:
-            self._judge(task_id, inspection, silent)
+            self._judge(task_id, inspection, silent, *in_flight[task_id])
+        self._log_lost()
 
     def _take_stock(self, now: float) -> dict[str, tuple[RunningWorkflow, int]]:
         """Take note of what is in flight, forget what is not, and return it.
 
         What is on its way to the broker, perhaps with its answer in the inbox, is looked for later; a doubt is about it as well.
         """
-        in_flight = {task_id: (workflow, node) for task_id, workflow, node in self._engine.in_flight()}
+        in_flight = {task_id: (workflow, node) for task_id, workflow, node in self._engine.flights.in_flight()}
         first_due = now + self._limits.lost_after_s
+        suspected = frozenset(self._engine.flights.deliveries.take_suspected())
         self._cases = {task_id: self._cases.get(task_id) or _Case(now, first_due) for task_id in in_flight}
+        for task_id in suspected & self._cases.keys():
+            self._cases[task_id].due = now
         if self._doubts:
-            logger.warning("%s: looking for all %d tasks in flight", self._doubts, len(in_flight))
+            if in_flight:
+                logger.warning("%s: looking for all %d tasks in flight", self._doubts, len(in_flight))
+            else:
+                logger.warning("%s; nothing was in flight", self._doubts)
             for case in self._cases.values():
-                case.due = now
+                case.due, case.doubt = now, self._doubts
             self._doubts = ""
+        if away := self._away.take():
+            for task_id, (workflow, node) in in_flight.items():
+                if _is_dispatched(workflow, node) and workflow.attempts.dispatched_at[node] <= self._away.until:
+                    self._cases[task_id].away = away
         return in_flight
 
     def _is_second_look(self, task_id: str, now: float) -> bool:
@@ -174,11 +225,10 @@ class LostTasks:
         return missing_since is not None and now - missing_since >= self._limits.lost_confirm_s
 
     def _silent(self, inspection: Inspection, heard: frozenset[str] | None, now: float) -> str:
-        """Return who may have a task although nobody who answered has it; empty if there is nobody."""
+        """Return who may be away for a moment only; empty if there is nobody. The others are told by `dyrygentd.witnesses`."""
         answered = frozenset(inspection.workers or ())
         if heard is None:
             return "the workers' heartbeats could not be listened to"
-        unanswering = sorted(heard - answered)
         self._answered_at |= dict.fromkeys(answered, now)
         self._answered_at = {
             worker: at for worker, at in self._answered_at.items() if now - at < self._limits.lost_confirm_s or worker in answered
@@ -186,16 +236,27 @@ class LostTasks:
         while len(self._answered_at) > _WORKERS_MAX:
             del self._answered_at[next(iter(self._answered_at))]
         vanished = sorted(self._answered_at.keys() - answered)
-        if unanswering:
-            return f"{_named(unanswering)} lives and does not answer"
         return f"{_named(vanished)} was there a moment ago" if vanished else ""
 
-    def _judge(self, task_id: str, inspection: Inspection, silent: str) -> None:
+    def _judge(self, task_id: str, inspection: Inspection, silent: str, workflow: RunningWorkflow, node: int) -> None:
         case, now = self._cases[task_id], anyio.current_time()
         limits = self._limits
-        finding = verdict(inspection, task_id, now=self._clock.now(), has_ended=self._has_ended(task_id))
+        finding = verdict(
+            inspection,
+            task_id,
+            now=self._clock.now(),
+            has_ended=self._has_ended(task_id),
+            is_unreported=self._is_unreported(),
+            dispatched_at=workflow.attempts.dispatched_at[node],
+            setback=case.doubt,
+            away=case.away,
+            app=self._app,
+        )
+        self._note_redelivery(task_id, case, inspection, finding)
         code: Code = "unknown" if finding.code == "lost" and silent else finding.code
         self._findings[code] += 1
+        if finding.code not in ("lost", "unknown"):
+            case.away = ""
         age_s = now - case.since
         case.due = now + min(_PAUSE_MAX_S, max(limits.lost_after_s, _SHARE_OF_AGE * age_s))
         if code == "unknown" and case.missing_since is not None:
@@ -208,10 +269,33 @@ class LostTasks:
             case.due = now + limits.lost_confirm_s
         elif now - case.missing_since >= limits.lost_confirm_s:
             missing_s = now - case.missing_since
-            logger.warning("task %s is lost: %s", task_id, finding.text)
+            self._found_lost.append((workflow, node, finding.text))
             self._post(TaskLost(task_id, _story(finding, missing_s)))
         else:
             case.due = case.missing_since + limits.lost_confirm_s
+
+    def _log_lost(self) -> None:
+        """Log what was found lost in a round: one line for each workflow and kind, however many tasks there are."""
+        groups: dict[tuple[str, str], list[tuple[RunningWorkflow, int, str]]] = {}
+        for workflow, node, text in self._found_lost:
+            groups.setdefault((workflow.workflow_id, cause_of_lost(text)), []).append((workflow, node, text))
+        self._found_lost.clear()
+        for (workflow_id, _), found in groups.items():
+            workflow, node, text = found[0]
+            names = ", ".join(f"'{workflow.graph.names[each]}'" for _, each, _ in found[:_NAMED_MAX])
+            more = f" and {len(found) - _NAMED_MAX} more" if len(found) > _NAMED_MAX else ""
+            what = f"task {workflow.attempts.task_id_of(node)} is" if len(found) == 1 else f"{len(found)} tasks are"
+            logger.warning("%s lost, of %s%s in workflow %s: %s", what, names, more, workflow_id, text)
+
+    def _note_redelivery(self, task_id: str, case: _Case, inspection: Inspection, finding: Finding) -> None:
+        """Tell of a message that was given out once more; each beginning counts once, whoever had it before."""
+        task = inspection.tasks.get(task_id)
+        if task is None or task.worker_state != "active" or not (task.is_redelivered or task.also_at):
+            return
+        began_at = max([task.started_at or 0.0, *task.also_at.values()])
+        if began_at > case.began_at:
+            case.began_at = began_at
+            self._post(TaskRedelivered(task_id, finding.text))
 
 
 def _is_dispatched(workflow: RunningWorkflow, node: int) -> bool:
@@ -222,12 +306,14 @@ def place_of(workflow: RunningWorkflow, node: int) -> TaskPlace:
     """Return what to look for of a node that is in flight."""
     signature = workflow.graph.signatures[node]
     assert signature is not None
-    return TaskPlace(workflow.task_id_of(node), workflow.attempt_of(node), signature)
+    return TaskPlace(
+        workflow.attempts.task_id_of(node), workflow.attempts.of(node), signature, workflow.attempts.destination_of(node)
+    )
 
 
 def _story(finding: Finding, missing_s: float) -> str:
-    where = finding.text.removeprefix("nobody has it: ").partition("; either")[0]
-    return f"its task is lost: {where} (found nowhere for {missing_s:.0f} s)"
+    """Say what is kept of a task that was lost: where it is not, and how that can be read."""
+    return f"its task is lost: {finding.text.removeprefix('nobody has it: it is ')} (found nowhere for {missing_s:.0f} s)"
 
 
 def _named(workers: Iterable[str]) -> str:

@@ -1,40 +1,36 @@
 """What can be asked: views, listings, nodes, journals, explanations, and the waiting for changes. Changes nothing."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, replace
-from shlex import quote
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
-from dyrygentd import __version__, canvas, wire
-from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node, standings
-from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd import __version__, wire
+from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
-from dyrygentd.explain import verdict
-from dyrygentd.ports import Clock, Inspection, Inspector, ReportReader, Selection, Store
+from dyrygentd.ports import Clock, Selection, Store
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
-from dyrygentd.scheduler.listeners import Listeners
-from dyrygentd.scheduler.lost import place_of
+from dyrygentd.scheduler.explanations import Explanations
+from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.redaction import Redaction
+from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.turns import Turns
+from dyrygentd.wire.again import definition_again
 
-#: Tasks in flight that are looked for when somebody asks about a whole workflow.
-_INSPECTED_MAX: Final = 40
-#: What is said of tasks that do not go on by themselves, in the verdict on their workflow.
-_TROUBLES: Final = {
-    "no-consumer": "nobody consumes queue '{queue}'",
-    "orphaned": "the worker that had '{node}' is gone",
-    "lost": "'{node}' is lost",
-}
+#: How soon those who follow a workflow are told that something keeps the daemon from its work, or does no more.
+_PROBLEMS_LOOK_S: Final = 1.0
+#: Nodes of a workflow that is looked through within a millisecond or two.
+_SHORT_MAX: Final = 2_000
 
 
 class Queries:
     """Answers from memory what is live, and from the store what has finished.
 
     Args:
+        explanations: Says why something is not running.
         problems: Tells what keeps the scheduler from its work.
+        still_running: Finds tasks that run although their nodes have gone on.
     """
 
     def __init__(
@@ -44,23 +40,23 @@ class Queries:
         archive: Archive,
         listeners: Listeners,
         clock: Clock,
-        inspector: Inspector | None,
-        reports: ReportReader | None,
         redaction: Redaction,
         *,
+        explanations: Explanations,
         problems: Callable[[], Sequence[str]],
         follow_interval_s: float,
+        still_running: StillRunning,
     ) -> None:
         self._turns = turns
         self._store = store
         self._archive = archive
         self._listeners = listeners
         self._clock = clock
-        self._inspector = inspector
-        self._reports = reports
         self._redaction = redaction
+        self._explanations = explanations
         self._problems = problems
         self._follow_interval_s = follow_interval_s
+        self._still_running = still_running
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -94,11 +90,16 @@ class Queries:
             raise WorkflowNotFound(workflow_id)
         return record.owner
 
+    def is_at_hand(self, workflow_id: str) -> bool:
+        """Tell whether a workflow is in memory, and short."""
+        workflow = self._turns.live(workflow_id) or self._archive.kept(workflow_id)
+        return workflow is not None and len(workflow.graph) <= _SHORT_MAX
+
     async def definition(self, workflow_id: str) -> bytes:
-        """Return the definition of a workflow as JSON, as it was stored. Raises `WorkflowNotFound`."""
-        stored = await self._archive.stored(workflow_id)
-        assert stored.record.document is not None
-        return stored.record.document
+        """Return the definition of a workflow as JSON, so that it can be submitted again. Raises `WorkflowNotFound`."""
+        document = (await self._archive.stored(workflow_id)).record.document
+        assert document is not None
+        return await in_thread_if_long(lambda: definition_again(document), len(document))
 
     async def export(self, workflow_id: str) -> bytes:
         """Return all that is stored of a workflow as JSON. Raises `WorkflowNotFound`."""
@@ -113,11 +114,17 @@ class Queries:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""
         workflow = self._turns.live(workflow_id)
         if workflow is not None:
-            return wire.view_of_running(workflow, with_result=with_result)
-        record = await self._store.record(workflow_id)
-        if record is None:
-            raise WorkflowNotFound(workflow_id)
-        return wire.view_of_record(record, with_result=with_result)
+            view = wire.view_of_running(workflow, with_result=with_result)
+        else:
+            record = await self._store.record(workflow_id)
+            if record is None:
+                raise WorkflowNotFound(workflow_id)
+            view = wire.view_of_record(record, with_result=with_result)
+        view.may_run_on = self._turns.engine.flights.given_up_count(workflow_id)
+        if workflow is not None:
+            # One whose end is not on disk yet has them, too.
+            view.problems = [*self._problems()]
+        return view
 
     async def list(self, selection: Selection) -> wire.WorkflowPage:
         """Return a page of workflows, newest first."""
@@ -139,18 +146,26 @@ class Queries:
             if len(views) == limit:
                 return wire.NodePage(views, str(node))
             if workflow.states[node] in wanted:
-                views.append(wire.view_of_node(workflow, node))
+                views.append(self._view_of_node(workflow, node))
         return wire.NodePage(views)
 
     async def node(self, workflow_id: str, name: str, *, with_arguments: bool) -> wire.NodeView:
-        """Return one node, its arguments as they may be shown. Raises `WorkflowNotFound` or `NodeNotFound`."""
+        """Return one node, its arguments and payload as they may be shown. Raises `WorkflowNotFound` or `NodeNotFound`."""
         workflow = await self._unpacked(workflow_id)
         number = workflow.graph.number(name)
         if number is None:
             raise NodeNotFound(workflow_id, name)
         signature = workflow.graph.signatures[number]
         arguments = self._redaction.arguments(signature) if with_arguments and signature is not None else ""
-        return wire.view_of_node(workflow, number, arguments=arguments)
+        view = self._view_of_node(workflow, number)
+        view.arguments = arguments or None
+        view.payload = self._redaction.data(workflow.graph.policy(number).payload) if with_arguments else None
+        return view
+
+    def _view_of_node(self, workflow: RunningWorkflow, node: int) -> wire.NodeView:
+        view = wire.view_of_node(workflow, node)
+        view.may_run_on = self._still_running.may_run_on(workflow, node)
+        return view
 
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
@@ -169,135 +184,9 @@ class Queries:
         cursor = rows[-1][0] if rows else after or 0
         return wire.Journal([wire.view_of_entry(entry) for _, entry in rows], str(cursor))
 
-    # --- why it is not running ---------------------------------------------------------------------------------------
-
     async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
-        """Say why a workflow, or one node, is not running, and what can be done: engine, broker, workers and backend asked.
-
-        Raises:
-            WorkflowNotFound, NodeNotFound
-        """
-        workflow = await self._unpacked(workflow_id)
-        if node is None:
-            return await self._explain_workflow(workflow)
-        number = workflow.graph.number(node)
-        if number is None:
-            raise NodeNotFound(workflow_id, node)
-        standing = standing_of_node(self._turns.engine, workflow, number, self._clock.now())
-        inspection = await self._inspect(workflow, [number] if workflow.state_of(number) in IN_FLIGHT else [])
-        standing = self._found(workflow, number, standing, inspection)
-        return wire.Explanation(
-            id=workflow_id,
-            state=workflow.state.value,
-            node=node,
-            code=standing.code,
-            verdict=standing.text,
-            next_step=standing.next_step,
-            problems=[*self._problems(), *inspection.problems],
-            facts=_facts(workflow, [number], inspection),
-        )
-
-    async def _explain_workflow(self, workflow: RunningWorkflow) -> wire.Explanation:
-        now = self._clock.now()
-        found = standings(self._turns.engine, workflow, now)
-        verdict_text = headline(self._turns.engine, workflow, now)
-        oldest = list(in_flight_of(workflow, _INSPECTED_MAX))
-        inspection = await self._inspect(workflow, oldest)
-        shown: list[Standing] = []
-        for standing in found:
-            if oldest and standing.node == workflow.graph.names[oldest[0]] and standing.code in _IN_FLIGHT_WORDS:
-                shown += self._split(workflow, oldest, standing, inspection, now)
-            else:
-                shown.append(standing)
-        troubles = dict.fromkeys(
-            _TROUBLES[standing.code].format(node=standing.node, queue=_queue_of(workflow, standing.node, inspection))
-            for standing in shown
-            if standing.code in _TROUBLES and workflow.state is WorkflowState.RUNNING
-        )
-        verdict_text = "; ".join([verdict_text, *troubles])
-        first = shown[0] if shown else None
-        return wire.Explanation(
-            id=workflow.workflow_id,
-            state=workflow.state.value,
-            code=workflow.state.value,
-            verdict=verdict_text,
-            next_step="" if first is None else first.next_step,
-            standings=[
-                wire.StandingView(
-                    code=standing.code,
-                    text=standing.text,
-                    node=standing.node,
-                    next_step=standing.next_step,
-                    count=standing.count,
-                    examples=list(standing.examples),
-                )
-                for standing in shown
-            ],
-            problems=[*self._problems(), *inspection.problems],
-            facts=_facts(workflow, oldest, inspection),
-        )
-
-    def _split(
-        self, workflow: RunningWorkflow, looked_for: Sequence[int], standing: Standing, inspection: Inspection, now: float
-    ) -> Sequence[Standing]:
-        """Divide the group of what is in flight by where its members were found.
-
-        One answer for all would be that of the oldest, and hide that others are somewhere else.
-        """
-        names = workflow.graph.names
-        state = workflow.state_of(looked_for[0])
-        places: dict[tuple[str, str], list[Standing]] = {}
-        for node in looked_for:
-            if workflow.state_of(node) is state:
-                each = standing_of_node(self._turns.engine, workflow, node, now)
-                each = self._found(workflow, node, each, inspection)
-                places.setdefault((each.code, _queue_of(workflow, names[node], inspection)), []).append(each)
-        if len(places) == 1:
-            found = self._found(workflow, looked_for[0], standing, inspection)
-            [members] = places.values()
-            # All of them are known by name then, and one command can serve them all.
-            is_complete = found.code in _TROUBLES and len(members) == standing.count
-            return [replace(found, examples=tuple(member.node for member in members)) if is_complete else found]
-        groups = [
-            replace(members[0], count=len(members), examples=tuple(member.node for member in members))
-            for members in places.values()
-        ]
-        groups.sort(key=lambda group: group.code not in _TROUBLES)
-        rest = standing.count - sum(group.count for group in groups)
-        if rest > 0:
-            following = in_flight_of(workflow, workflow.in_flight_count)
-            other = next((names[node] for node in following if node not in looked_for and workflow.state_of(node) is state), "")
-            text = f"'{other}' and others, in the broker or at a worker: only the {len(looked_for)} oldest are looked for"
-            groups.append(Standing(standing.code, text, "", other, count=rest, examples=(other,)))
-        return groups
-
-    async def _inspect(self, workflow: RunningWorkflow, nodes: Sequence[int]) -> Inspection:
-        """Ask the world outside about tasks in flight."""
-        if self._inspector is None or not nodes:
-            return Inspection()
-        return await self._inspector.trace([place_of(workflow, node) for node in nodes])
-
-    def _found(self, workflow: RunningWorkflow, node: int, standing: Standing, inspection: Inspection) -> Standing:
-        """Put what the world outside knows of a task into what the engine says."""
-        task_id = workflow.task_id_of(node)
-        if task_id not in inspection.tasks or workflow.state_of(node) not in IN_FLIGHT:
-            return standing
-        retry = f"dyrygentctl retry {workflow.workflow_id} {quote(workflow.graph.names[node])} --force"
-        reports = self._reports
-        finding = verdict(
-            inspection,
-            task_id,
-            now=self._clock.now(),
-            retry_command=retry,
-            has_ended=reports is not None and reports.has_ended(task_id),
-            is_unreported=reports is not None and not reports.statistics().is_heard,
-        )
-        return replace(
-            standing,
-            code=finding.code,
-            text=f"{standing.text}: {finding.text}",
-            next_step=finding.next_step or standing.next_step,
-        )
+        """Say why a workflow, or one node, is not running; see `dyrygentd.scheduler.explanations`."""
+        return await self._explanations.explain(await self._unpacked(workflow_id), node)
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
@@ -321,7 +210,7 @@ class Queries:
         await self.wait(workflow_id, timeout_s=timeout_s)
         view = await self.view(workflow_id, with_result=True)
         failed = [] if view.state == "succeeded" else (await self.nodes(workflow_id, states=frozenset({"failed"}))).nodes
-        return wire.outcome_of(view, failed, decode_value=canvas.decode_value)
+        return wire.outcome_of(view, failed)
 
     async def follow(self, workflow_id: str) -> AsyncIterator[wire.WorkflowView]:
         """Iterate over the view now and after changes, at most one per ``follow_interval_s``, until it is finished."""
@@ -329,30 +218,18 @@ class Queries:
             while self._turns.live(workflow_id) is not None:
                 yield await self.view(workflow_id)
                 self._turns.refuse_if_ended(workflow_id)
-                await listener.wait()
+                await self._changed(listener)
                 if self._turns.live(workflow_id) is not None:
                     await anyio.sleep(self._follow_interval_s)
         yield await self.view(workflow_id)
 
+    async def _changed(self, listener: Listener) -> None:
+        """Wait for a change of a workflow, or of what keeps the daemon from its work: then nothing else may change."""
+        problems = [*self._problems()]
+        while [*self._problems()] == problems:
+            with anyio.move_on_after(_PROBLEMS_LOOK_S):
+                await listener.wait()
+                return
+
     async def _unpacked(self, workflow_id: str) -> RunningWorkflow:
         return self._turns.live(workflow_id) or await self._archive.unpacked(workflow_id)
-
-
-#: Codes of groups that an inspection can say more about.
-_IN_FLIGHT_WORDS = frozenset(state.word for state in IN_FLIGHT)
-
-
-def _queue_of(workflow: RunningWorkflow, name: str, inspection: Inspection) -> str:
-    number = workflow.graph.number(name)
-    task = None if number is None else inspection.tasks.get(workflow.task_id_of(number))
-    return "" if task is None else task.queue
-
-
-def _facts(workflow: RunningWorkflow, nodes: Sequence[int], inspection: Inspection) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for node in nodes:
-        task = inspection.tasks.get(workflow.task_id_of(node))
-        if task is not None:
-            queue = inspection.queues.get(task.queue)
-            facts[workflow.graph.names[node]] = asdict(task) | {"queue": None if queue is None else asdict(queue)}
-    return facts

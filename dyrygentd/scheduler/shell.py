@@ -23,8 +23,8 @@ awaited, since SQLite's thread would finish it anyway.
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -34,43 +34,62 @@ import anyio
 import anyio.lowlevel
 
 from dyrygentd import __version__, canvas, metrics, wire
-from dyrygentd.core.checkpoint import JournalEntry
+from dyrygentd.core.absence import Absence
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import TaskEvent, WorkflowRecovered
+from dyrygentd.core.for_people import people_wanted
 from dyrygentd.core.graph import Definition
+from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.pools import Pools
+from dyrygentd.core.records import JournalEntry
+from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.errors import ConfigurationError, OutsideError
+from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.errors import OutsideError
 from dyrygentd.ports import (
+    CLOSED_NOTE,
     JOURNAL_MAX,
     REPORTS_NOTE,
     Clock,
     Dispatcher,
     Inspector,
+    OutcomeKeeper,
     ReportReader,
     ReportsStatistics,
     ResultWatcher,
     Selection,
     Store,
 )
+from dyrygentd.scheduler import adapters
 from dyrygentd.scheduler.archive import Archive
+from dyrygentd.scheduler.census import Census
 from dyrygentd.scheduler.courier import Courier
+from dyrygentd.scheduler.door import Door
+from dyrygentd.scheduler.doubts import Doubt
+from dyrygentd.scheduler.expiry import Expiry
+from dyrygentd.scheduler.explanations import Explanations, Surroundings
+from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.handle import Handle
+from dyrygentd.scheduler.hindsight import Hindsight
+from dyrygentd.scheduler.large_verbs import PART, ask_in_parts
 from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.lost import LostTasks, empty_statistics
+from dyrygentd.scheduler.outages import Outages
+from dyrygentd.scheduler.overview import Overviews
 from dyrygentd.scheduler.queries import Queries
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.sentinel import Sentinel
+from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
+from dyrygentd.scheduler.unrun import UnrunResults
 from dyrygentd.scheduler.verbs import Verbs
+from dyrygentd.tasks.current import current_parent_task
+from dyrygentd.witnesses import Roster
 
 logger = logging.getLogger("dyrygentd")
-
-#: Finished workflows that are deleted in one transaction, the pause to the next, and to the next look if there are no more.
-_EXPIRED_AT_ONCE, _EXPIRE_PAUSE_S, _EXPIRE_EVERY_S = 20, 0.1, 60.0
 
 
 class Scheduler:
@@ -83,10 +102,12 @@ class Scheduler:
         database: Path of the SQLite file; it is created if it does not exist.
         limits: Bounds of everything that can grow.
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
-        store, dispatcher, watcher, inspector, reports, clock: Adapters instead of the usual ones, see `dyrygentd.ports` and
-            `dyrygentd.testing`.
+        store, dispatcher, watcher, inspector, reports, keeper, clock: Adapters instead of the usual ones, see `dyrygentd.ports`
+            and `dyrygentd.testing`.
         chance: Makes ids and jitter; one with a seed makes a run repeatable.
+        app_name: What Celery's ``-A`` takes for this app, for commands that people are given.
         on_recovered: Told on entering, after each workflow, how many of how many are there again.
+        broker_trouble: Given what is seen of the broker (empty: nothing is wrong), returns what whoever runs it knows.
 
     Raises:
         ConfigurationError: Neither an app nor adapters were given.
@@ -106,59 +127,134 @@ class Scheduler:
         watcher: ResultWatcher | None = None,
         inspector: Inspector | None = None,
         reports: ReportReader | None = None,
+        keeper: OutcomeKeeper | None = None,
         clock: Clock | None = None,
         chance: random.Random | None = None,
+        app_name: str = "",
         on_recovered: Callable[[int, int], None] = lambda count, of: None,
+        broker_trouble: Callable[[str], str] = str,
     ) -> None:
         self.limits = limits or SchedulerLimits()
-        self._store = store or _store_of(database)
-        self._reports = reports or (None if app is None else _reports_of(app))
-        self._dispatcher = dispatcher or _dispatcher_of(app, self._reports)
-        self._watcher = watcher or _watcher_of(app, value_bytes_max=self.limits.engine.value_bytes_max)
-        self._inspector = inspector or (None if app is None else _inspector_of(app))
+        self.app = app
+        self._store = store or adapters.store_of(database)
+        self._reports = reports or (None if app is None else adapters.reports_of(app))
+        self._dispatcher = dispatcher or adapters.dispatcher_of(app, self._reports)
+        self._watcher = watcher or adapters.watcher_of(app, value_bytes_max=self.limits.engine.value_bytes_max)
+        self._inspector = inspector or (None if app is None else adapters.inspector_of(app))
+        if self.limits.store_unrun_results and keeper is None and app is not None:
+            keeper = adapters.keeper_of(app)
         self._clock = clock or SystemClock()
         self._registry = registry
+        self._app_name = app_name
         self._on_recovered = on_recovered
+        self._broker_trouble = broker_trouble
         pools = Pools(self.limits.pools, queue_limits=self.limits.queue_limits, queue_of=self._dispatcher.queue_of)
         chance = chance or random.SystemRandom()
-        engine = Engine(self.limits.engine, pools=pools, chance=chance.random, queue_of=self._dispatcher.queue_of)
+        engine = Engine(
+            self.limits.engine, pools=pools, chance=chance.random, queue_of=self._dispatcher.queue_of, routing=self._dispatcher
+        )
         self._listeners = Listeners()
         self._archive = Archive(self._store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
         self._redaction = Redaction(self.limits.redact)
+        self._make_turns(engine, keeper)
+        self._make_callers(engine, pools, chance)
+        self._expiry = Expiry(self._store, self._clock, lambda now: self.limits.retention(now))
+        self._noted = ""
+        self._started_at = self._began = self._recovered_s = 0.0
+        self._exits = AsyncExitStack()
+
+    def _make_turns(self, engine: Engine, keeper: OutcomeKeeper | None) -> None:
+        """Make what decides, and what carries the decisions out."""
         kept = (lambda _: None) if self._reports is None else self._reports.kept
+        backlog = self._dispatcher.backlog
         self._turns = Turns(
-            engine,
+            engine, self._store, self._clock, self.limits, carry_out=self._carry_out, reports_kept=kept, backlog=backlog
+        )
+        self._hindsight = Hindsight(
             self._store,
             self._clock,
-            self.limits,
-            carry_out=self._carry_out,
-            reports_kept=kept,
-            backlog=self._dispatcher.backlog,
+            self._watcher,
+            workflows=engine.workflows,
+            post=self._turns.post,
+            send=lambda messages: self._courier.hand_in(messages),
+            revoke=lambda revokes: self._courier.revoke(revokes),
         )
-        self._sentinel = Sentinel(self._store, self._dispatcher, self._clock, on_emptied=self._emptied, settle=self._turns.settle)
+        self._sentinel = Sentinel(
+            self._store,
+            self._dispatcher,
+            self._clock,
+            on_emptied=self._emptied,
+            settle=self._turns.settle,
+            on_setback=self._hindsight.begin,
+            in_flight_count=self._sent_count,
+        )
         self._courier = Courier(
             self._dispatcher,
-            is_wanted=engine.is_in_flight,
+            is_wanted=engine.flights.is_in_flight,
             is_live=engine.workflows.__contains__,
             post=self._post_outcomes,
             on_emptied=self._sentinel.replace,
+            on_withdrawn=self._withdrawn,
+            wait_examined=self._sentinel.wait_examined,
         )
-        self._submissions = Submissions(self._turns, self._store, self._archive, pools, self.limits, chance=chance)
-        self._verbs = Verbs(self._turns, self._store, self._archive, self._submissions, self._listeners, self.limits)
+        self._unrun = None
+        if keeper is not None and self.limits.store_unrun_results:
+            self._unrun = UnrunResults(keeper, engine, self._store, self._archive, self._clock, publish=self._courier.hand_in)
+
+    def _make_callers(self, engine: Engine, pools: Pools, chance: random.Random) -> None:
+        """Make what speaks for those who ask: submissions, verbs, questions, and the search for lost tasks."""
+        door = Door(engine, self._watcher)
+        roster = self._roster = Roster()
+        still_running = StillRunning(engine, self._archive, self._inspector, self._clock, roster)
+        self._submissions = Submissions(self._turns, self._store, self._archive, pools, self.limits, door, chance=chance)
+        self._verbs = Verbs(
+            self._turns,
+            self._store,
+            self._archive,
+            self._submissions,
+            self._listeners,
+            self.limits,
+            door,
+            refuse=still_running.refuse,
+        )
+        around = Surroundings(
+            self._inspector,
+            self._reports,
+            problems=self._problems,
+            outages=lambda: Outages.of(self._troubles()),
+            doubt_of=self._doubt_of,
+            app=self._app_name,
+            roster=roster,
+            still_running=still_running,
+            redact=self._redaction.text,
+        )
         self._queries = Queries(
             self._turns,
             self._store,
             self._archive,
             self._listeners,
             self._clock,
-            self._inspector,
-            self._reports,
             self._redaction,
+            explanations=Explanations(self._turns, self._store, self._clock, around),
             problems=self._problems,
             follow_interval_s=self.limits.follow_interval_s,
+            still_running=still_running,
         )
-        self._lost = None
+        self._overviews = self._make_overviews(roster)
+        self._make_seekers(engine, roster)
+
+    def _make_seekers(self, engine: Engine, roster: Roster) -> None:
+        """Make what looks by itself for tasks and workers, if there is something to look with."""
+        self._lost = self._census = None
         if self._inspector is not None and self.limits.lost_after_s:
+            self._census = Census(
+                self._inspector,
+                roster,
+                self._store,
+                self._clock,
+                in_flight_count=self._sent_count,
+                problems=self._problems,
+            )
             self._lost = LostTasks(
                 engine,
                 self._inspector,
@@ -166,12 +262,38 @@ class Scheduler:
                 self.limits,
                 post=self._turns.post,
                 problems=self._problems,
+                is_backend_away=lambda: not self._watcher.statistics().connected,
                 has_ended=(lambda _: False) if self._reports is None else self._reports.has_ended,
+                is_unreported=self._is_unreported,
+                roster=roster,
+                app=self._app_name,
             )
-        self._retention_changed = anyio.Event()
-        self._noted = ""
-        self._started_at = self._began = self._recovered_s = 0.0
-        self._exits = AsyncExitStack()
+
+    def _sent_count(self) -> int:
+        """Count the tasks that the broker has or may have: not those that are still to be sent."""
+        return sum(
+            workflow.state_of(node) is NodeState.DISPATCHED or self._courier.is_doubted(task_id)
+            for task_id, workflow, node in self._turns.engine.flights.in_flight()
+        )
+
+    def _doubt_of(self, task_id: str) -> Doubt:
+        """Tell what happened to broker and result backend while a task was in flight."""
+        return Doubt() if self._lost is None else self._lost.doubt_of(task_id)
+
+    def _make_overviews(self, roster: Roster) -> Overviews:
+        return Overviews(
+            self._turns,
+            self._store,
+            self._clock,
+            self._inspector,
+            self._reports,
+            troubles=self._troubles,
+            notices=self._notices,
+            roster=roster,
+            redact=self._redaction.text,
+            doubt_of=self._doubt_of,
+            app=self._app_name,
+        )
 
     def __repr__(self) -> str:
         waiting = f"inbox={self._turns.inbox_size} to_publish={self._courier.queue_size}"
@@ -184,8 +306,14 @@ class Scheduler:
                 exits.push_async_callback(_shielded, self._inspector.close)
             await self._store.open()
             exits.push_async_callback(_shielded, self._store.close)
+            exits.callback(self._redaction.close)
             self._started_at, self._began = self._clock.now(), time.monotonic()
+            self._roster.absence = Absence.of_note(await self._store.recall(CLOSED_NOTE), until=self._started_at)
+            if self._census is not None:
+                await self._census.prepare()
             await self._sentinel.prepare()
+            await self._hindsight.prepare()
+            exits.push_async_callback(_shielded, self._sentinel.end)
             if self._reports is not None:
                 self._reports.begin(self._store.identity, await self._store.recall(REPORTS_NOTE))
             await self._recover()
@@ -197,17 +325,22 @@ class Scheduler:
             exits.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._watcher.run, self._post_results, name="dyrygentd watch")
             if self._reports is not None:
-                is_in_flight = self._turns.engine.is_in_flight
+                is_in_flight = self._turns.engine.flights.is_in_flight
                 tasks.start_soon(self._reports.run, self._post_results, self._turns.post, is_in_flight, name="dyrygentd reports")
             tasks.start_soon(self._courier.publish, name="dyrygentd publish")
             tasks.start_soon(self._sentinel.run, name="dyrygentd sentinel")
+            tasks.start_soon(self._hindsight.run, name="dyrygentd hindsight")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
             tasks.start_soon(self._turns.run, name="dyrygentd turns")
             tasks.start_soon(self._turns.log_slowness, name="dyrygentd slow disk")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
-            tasks.start_soon(self._expire, name="dyrygentd expire")
+            tasks.start_soon(self._expiry.run, name="dyrygentd expire")
+            if self._unrun is not None:
+                tasks.start_soon(self._unrun.run, name="dyrygentd unrun results")
             if self._lost is not None:
                 tasks.start_soon(self._lost.run, name="dyrygentd lost tasks")
+            if self._census is not None:
+                tasks.start_soon(self._census.run, name="dyrygentd census")
             self._exits = exits.pop_all()
         return self
 
@@ -226,15 +359,25 @@ class Scheduler:
         """Submit a canvas, a `Workflow` or a `Definition`; return when it is on disk.
 
         Args:
-            key: If a workflow was submitted with this key before, that one is returned and nothing is created.
+            key: If a workflow was submitted with this key before, that one is returned and nothing is created. With another
+                definition the key is refused.
 
         Raises:
             NotACanvas, DefinitionError: It cannot be run.
             NotAccepting: Not now.
         """
-        definition = await anyio.to_thread.run_sync(lambda: canvas.definition_of(what, name=name, key=key))
+        parent_task = current_parent_task()
+        definition = await anyio.to_thread.run_sync(
+            lambda: canvas.definition_of(what, name=name, key=key, calls_overrides=True, new_id=MadeIds())
+        )
+        if parent_task is not None and definition.parent_task is None:
+            definition = replace(definition, parent_task=parent_task)
         submitted = await self.submit_definition(definition)
         return Handle(self, submitted.id, created=submitted.created)
+
+    def knows_task(self, task: str) -> bool:
+        """Tell whether the app of this process has the task, and says itself where it goes."""
+        return self._dispatcher.knows(task)
 
     async def submit_definition(self, definition: Definition, *, owner: int | None = None) -> wire.Submitted:
         """Submit a definition; return when it is on disk.
@@ -243,10 +386,13 @@ class Scheduler:
             owner: Number of the user for whom it is submitted.
 
         Raises:
+            BadNode: Its result could not be read here.
             NotAccepting: Not now.
             NotStored: The disk did not answer in time. Without a key the submission is withdrawn, so that trying again does not
-                run it twice; with one it may still be taken, and trying again finds it.
+                run it twice.
+            NotOnDiskYet: The same with a key: it is taken as soon as it can be written, and trying again finds it.
         """
+        await refuse_foreign(definition, self._dispatcher)
         workflow_id, is_new = await self._submissions.submit(definition, owner)
         if is_new:
             return _submitted(workflow_id, definition)
@@ -266,7 +412,8 @@ class Scheduler:
         Raises:
             NotImportable: It is here already, or goes on where it came from.
             BadRequest: It contradicts itself.
-            NotAccepting, NotStored: As `submit_definition`.
+            NotAccepting: As `submit_definition`.
+            NotOnDiskYet: It is taken as soon as it can be written.
         """
         imported = imported._replace(record=replace(imported.record, owner=owner))
         record = imported.record
@@ -284,9 +431,10 @@ class Scheduler:
             WorkflowNotFound, NodeNotFound, CauseNotFound
             VerbRefused: Not in this state; its next step says what is possible.
             ValueGone: A node cannot run again without a value that was let go.
-            StoreUnavailable: The disk did not answer in time. It may still be done; repeating it is harmless.
+            NotOnDiskYet: The disk did not answer in time. It will be done as soon as it can be written.
+            StoreUnavailable: The disk did not answer in time. Nothing was done.
         """
-        answer = await self._verbs.ask(workflow_id, self._cleaned(request))
+        answer = await ask_in_parts(self._verbs.ask, self._large_one, workflow_id, self._cleaned(request))
         return wire.Changed(
             id=workflow_id,
             verb=request.verb.value,
@@ -306,6 +454,15 @@ class Scheduler:
     async def perform_in_bulk(self, selection: Selection, request: Request) -> wire.BulkChanged:
         """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
         return await self._verbs.ask_all(selection, self._cleaned(request))
+
+    async def _large_one(self, workflow_id: str) -> RunningWorkflow | None:
+        """Return a workflow that has so many nodes that a verb on them may have to go in parts."""
+        workflow = self._turns.live(workflow_id)
+        if workflow is None:
+            record = await self._store.record(workflow_id)
+            if record is not None and record.task_count > PART:
+                workflow = await self._archive.unpacked(workflow_id)
+        return workflow
 
     def _cleaned(self, request: Request) -> Request:
         return replace(request, why=self._redaction.text(request.why))
@@ -329,7 +486,7 @@ class Scheduler:
             history_failed_s=limits.history_failed_s,
             history_bytes_max=limits.history_bytes_max,
         )
-        self._retention_changed.set()
+        self._expiry.retention_changed()
 
     def note(self, words: str) -> None:
         """Have `health` and the status tell what whoever runs the scheduler noticed; nothing takes it back."""
@@ -355,6 +512,10 @@ class Scheduler:
     async def owner(self, workflow_id: str) -> int | None:
         """Return the number of the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
         return await self._queries.owner(workflow_id)
+
+    def is_at_hand(self, workflow_id: str) -> bool:
+        """Tell whether a workflow is in memory and short, so that asking about its nodes costs others nothing."""
+        return self._queries.is_at_hand(workflow_id)
 
     async def definition(self, workflow_id: str) -> bytes:
         """Return the definition of a workflow as JSON, with its arguments. Raises `WorkflowNotFound`."""
@@ -402,6 +563,10 @@ class Scheduler:
         """
         return await self._queries.explain(workflow_id, node)
 
+    async def overview(self, *, most: int = 5) -> wire.Overview:
+        """Say what is wrong, what waits for a person, what is stuck and what failed lately; at most so many of each kind."""
+        return await self._overviews.overview(most=most)
+
     async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
         """Return the view of a workflow once its end is on disk.
 
@@ -424,7 +589,7 @@ class Scheduler:
         engine = asdict(self._turns.engine.statistics(self._clock.now()))
         engine |= {
             "inbox": self._turns.inbox_size,
-            "publish_queue": self._courier.queue_size,
+            "publish_queue": self._courier.queue_size + self._hindsight.queue_size,
             "turns": self._turns.count,
             "saving_s": self._turns.saving_s,
             "errands": self._courier.errand_count,
@@ -433,6 +598,13 @@ class Scheduler:
             "recovery_seconds": self._recovered_s,
             "broker_up": not (self._courier.problem or self._sentinel.problem),
             "broker_emptied": self._sentinel.emptied_count,
+            "broker_changed": self._sentinel.changed_count,
+            "unrun_waiting": 0 if self._unrun is None else self._unrun.waiting_count,
+            "unrun_stored": 0 if self._unrun is None else self._unrun.stored,
+            "broker_went_back": self._sentinel.went_back_count,
+            "lost_pushes": self._sentinel.lost_pushes,
+            "setbacks": self._hindsight.setback_count,
+            "found_stored": self._hindsight.found_count,
         }
         watcher = asdict(self._watcher.statistics())
         return wire.Statistics(
@@ -447,9 +619,9 @@ class Scheduler:
             problems=[*self._problems()],
             notices=[*self._notices()],
             tallies=self._tallies() | {"result": watcher["seen_seconds"]},
-            tasks=self._turns.engine.by_task.view(),
-            queues=self._turns.engine.by_task.view(1),
-            workflows=self._turns.engine.by_workflow.view(),
+            tasks=self._turns.engine.counting.by_task.view(),
+            queues=self._turns.engine.counting.by_task.view(1),
+            workflows=self._turns.engine.counting.by_workflow.view(),
         )
 
     def _tallies(self) -> dict[str, Any]:
@@ -460,8 +632,8 @@ class Scheduler:
             "commit rows": turns.save_rows,
             "react": turns.react_seconds,
             "publish": self._courier.publish_seconds,
-            "start": engine.start_seconds,
-            "task": engine.task_seconds,
+            "start": engine.counting.start_seconds,
+            "task": engine.counting.task_seconds,
         }
         return {name: tally.view() for name, tally in tallies.items()}
 
@@ -473,13 +645,19 @@ class Scheduler:
 
     @property
     def workflow_count(self) -> int:
-        """Number of unfinished workflows."""
-        return len(self._turns.engine.workflows)
+        """Number of unfinished workflows, without those whose submission was withdrawn."""
+        return len(self._turns.engine.workflows) - len(self._submissions.withdrawn())
+
+    def people_wanted(self) -> dict[str, int]:
+        """Count what waits for a person: nodes that are ``lost``, a ``gate``, held by an ``operator``; ``paused`` workflows."""
+        return people_wanted(self._turns.engine.workflows.values())
 
     @property
     def in_flight_count(self) -> int:
-        """Number of tasks in the broker or at workers."""
-        return self._turns.engine.in_flight_count
+        """Number of tasks in the broker or at workers; nothing of a withdrawn submission was sent."""
+        return self._turns.engine.flights.in_flight_count - sum(
+            each.nodes.in_flight_count for each in self._submissions.withdrawn()
+        )
 
     @property
     def stalled_s(self) -> float:
@@ -489,17 +667,28 @@ class Scheduler:
         """
         return self._turns.stalled_s
 
+    def _is_unreported(self) -> bool:
+        return self._reports is not None and not self._reports.statistics().is_heard
+
     def _notices(self) -> Sequence[str]:
-        return [notice for notice in (self._sentinel.notice, self._noted) if notice]
+        # What is hidden keeps nobody from work, so that it is no problem: whoever can have tasks fail could take readiness away.
+        notices = (self._sentinel.notice, self._hindsight.notice, self._noted, self._redaction.problem)
+        return [notice for notice in notices if notice]
 
     def _problems(self) -> Sequence[str]:
-        store = (self._turns.problem, self._turns.slowness, self._store.statistics().problem)
-        broker = self._courier.problem or self._sentinel.problem
-        problems = [problem for problem in (*store, broker) if problem]
-        watcher = self._watcher.statistics()
-        if watcher.problem:
-            problems.append(watcher.problem)
-        return problems
+        return [problem for _, problem in self._troubles()]
+
+    def _troubles(self) -> Sequence[tuple[str, str]]:
+        """Return what keeps the scheduler from its work, each with where it is: disk, broker or backend."""
+        found = (
+            ("disk", self._turns.problem),
+            ("disk", self._turns.slowness),
+            ("disk", self._store.statistics().problem),
+            ("backend", self._hindsight.problem),
+            ("broker", self._broker_trouble(self._courier.problem or self._sentinel.problem)),
+            ("backend", self._watcher.statistics().problem),
+        )
+        return [(where, problem) for where, problem in found if problem]
 
     # --- beginning, every turn, and the end -------------------------------------------------------------------------
 
@@ -514,22 +703,15 @@ class Scheduler:
             # Others in the program around have their turn.
             await anyio.lowlevel.checkpoint()
         # Whether their messages were sent is not known, and matters if the broker has lost its memory since.
-        self._courier.doubt(task_id for task_id, _, _ in engine.in_flight())
+        since = self._sentinel.nothing_sent_since
+        self._courier.doubt(
+            task_id
+            for task_id, workflow, node in engine.flights.in_flight()
+            if workflow.state_of(node) is NodeState.DISPATCHED or workflow.attempts.dispatched_at[node] < since
+        )
         self._recovered_s = time.monotonic() - begun
         if count:
             logger.info("recovered %d unfinished workflows in %.1f s: %r", count, self._recovered_s, engine)
-
-    async def _expire(self) -> None:
-        """Delete finished workflows that are not to be kept any more, a few at a time, so that nothing waits for it."""
-        while True:
-            self._retention_changed = anyio.Event()
-            deleted, retention = 0, self.limits.retention(self._clock.now())
-            if retention is not None:
-                with suppress(OutsideError):
-                    # Whether the database can be written is told by the turns.
-                    deleted = await self._store.expire(retention, limit=_EXPIRED_AT_ONCE)
-            with anyio.move_on_after(_EXPIRE_PAUSE_S if deleted == _EXPIRED_AT_ONCE else _EXPIRE_EVERY_S):
-                await self._retention_changed.wait()
 
     async def _revoke_again(self) -> None:
         """Revoke what was cancelled shortly before the last process ended: it may not have come to that."""
@@ -538,7 +720,8 @@ class Scheduler:
         except OutsideError as error:
             logger.warning("what was cancelled before the start is not revoked again: %s", error)
         else:
-            self._courier.revoke(revokes)
+            # What was cancelled under an id that another task has now is that task's affair.
+            self._courier.revoke(revoke for revoke in revokes if self._turns.engine.flights.holder_of(revoke.task_id) is None)
 
     def _post_results(self, events: Sequence[TaskEvent]) -> None:
         self._turns.post_results(self._redaction.events(events))
@@ -556,15 +739,21 @@ class Scheduler:
             self._watcher.watch(batch.watch)
         if batch.unwatch:
             self._watcher.unwatch(batch.unwatch)
-        self._courier.take(batch, publish=publish)
+        straight = self._hindsight.divert(publish)
+        self._courier.take(batch, publish=straight if self._unrun is None else self._unrun.take(batch, straight))
         self._verbs.answered(batch.answers)
         for workflow_id in batch.changed:
             self._archive.drop(workflow_id)
             self._listeners.notify(workflow_id)
 
+    def _withdrawn(self, task_ids: Iterable[str]) -> None:
+        if self._unrun is not None:
+            self._unrun.withdrawn(task_ids)
+
     def _emptied(self, reason: str) -> None:
         """Have everything looked for that was in flight when the broker lost its memory."""
         self._courier.emptied()
+        self._hindsight.broker_went_back()
         if self._lost is not None:
             self._lost.doubt_all(reason)
         else:
@@ -593,41 +782,3 @@ async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
     """Close to the end, also when the program around is being cancelled."""
     with anyio.CancelScope(shield=True):
         await close()
-
-
-def _store_of(database: str | Path | None) -> Store:
-    from dyrygentd.store.sqlite import SqliteStore
-
-    if database is None:
-        raise ConfigurationError("no database was named", next_step='pass `database="state.db"`')
-    return SqliteStore(Path(database))
-
-
-def _dispatcher_of(app: Any, reports: ReportReader | None) -> Dispatcher:
-    from dyrygentd.transport.dispatcher import CeleryDispatcher
-
-    return CeleryDispatcher(_required(app), reports=(lambda: None) if reports is None else reports.header)
-
-
-def _reports_of(app: Any) -> ReportReader:
-    from dyrygentd.transport.reports import RedisReports
-
-    return RedisReports(app)
-
-
-def _watcher_of(app: Any, *, value_bytes_max: int) -> ResultWatcher:
-    from dyrygentd.transport import watcher_of
-
-    return watcher_of(_required(app), value_bytes_max=value_bytes_max)
-
-
-def _inspector_of(app: Any) -> Inspector:
-    from dyrygentd.transport.inspector import CeleryInspector
-
-    return CeleryInspector(app)
-
-
-def _required(app: Any) -> Any:
-    if app is None:
-        raise ConfigurationError("no Celery app was given", next_step="pass the app, or adapters of your own")
-    return app

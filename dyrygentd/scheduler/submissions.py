@@ -1,33 +1,64 @@
 """Submissions on their way to the disk, and when none is accepted."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
+from typing import NamedTuple
 from uuid import UUID
 
 import anyio
 
 from dyrygentd import wire
-from dyrygentd.core.checkpoint import JournalEntry, WorkflowRecord
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.events import VerbRequested, WorkflowImported, WorkflowSubmitted
-from dyrygentd.core.graph import Definition
+from dyrygentd.core.graph import NODES_MAX, Definition
+from dyrygentd.core.ids import ALL_MADE, SOME_FROM_OUTSIDE
 from dyrygentd.core.invariants import check_workflow
 from dyrygentd.core.pools import Pools
+from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.errors import BadRequest, InvariantBroken, NotAccepting, NotImportable, NotStored, UnknownPool
+from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.errors import (
+    BadRequest,
+    InvariantBroken,
+    KeyTaken,
+    NotAccepting,
+    NotImportable,
+    NotOnDiskYet,
+    NotStored,
+    UnknownPool,
+)
 from dyrygentd.ports import Store, Stored
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
+from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.scheduler.turns import Turns
+from dyrygentd.wire.digests import difference, digest_of, is_other
+
+#: A key, and whose it is: those of two users never meet.
+_Key = tuple[int | None, str]
+
+
+class _Keyed(NamedTuple):
+    """What has a key, and is not on disk yet."""
+
+    workflow_id: str
+    digest: str
+    definition: Definition
 
 
 class Submissions:
-    """Takes definitions in. Guards: a key creates one workflow, however often and however soon it comes again."""
+    """Takes definitions in. Guards: a key of a user creates one workflow, however often and however soon it comes again.
+
+    Task ids that come from outside go through the `Door`.
+    """
 
     def __init__(
-        self, turns: Turns, store: Store, archive: Archive, pools: Pools, limits: SchedulerLimits, *, chance: Random
+        self, turns: Turns, store: Store, archive: Archive, pools: Pools, limits: SchedulerLimits, door: Door, *, chance: Random
     ) -> None:
+        self._door = door
         self._chance = chance
         self._archive = archive
         self._turns = turns
@@ -36,9 +67,11 @@ class Submissions:
         self._limits = limits
         self._submitting: dict[str, anyio.Event] = {}
         self._withdrawn: set[str] = set()
-        self._keys: dict[str, str] = {}
+        self._keys: dict[_Key, _Keyed] = {}
         self._refused: dict[str, str] = {}
-        self._key_lock = anyio.Lock()
+        self._key_locks: dict[_Key, anyio.Lock] = {}
+        self._key_users: Counter[_Key] = Counter()
+        self._import_lock = anyio.Lock()
 
     def __repr__(self) -> str:
         return f"<Submissions submitting={len(self._submitting)} keys={len(self._keys)} withdrawn={len(self._withdrawn)}>"
@@ -47,27 +80,67 @@ class Submissions:
         """Submit a definition for a user; return its id, and whether it is new, when it is on disk.
 
         Raises:
-            NotAccepting, NotStored, UnknownPool
+            NotAccepting, NotStored, NotOnDiskYet, UnknownPool, TaskIdTaken, KeyTaken
         """
         self.refuse_if_not_accepting(len(definition.graph))
         self._refuse_unknown_pools(definition)
-        # First, so that nothing waits, and nobody can be cancelled, between looking for the key and the inbox.
-        document = await in_thread_if_long(lambda: wire.document_of(definition), 100 * len(definition.graph))
         known = None
         if definition.key is None:
-            workflow_id = self._take_in(definition, document, owner)
+            workflow_id = await self._take_in(definition, owner)
         else:
-            async with self._key_lock:
-                known = self._keys.get(definition.key) or await self._store.find_key(definition.key)
-                workflow_id = known or self._take_in(definition, document, owner)
+            digest = await in_thread_if_long(lambda: digest_of(definition), 100 * len(definition.graph))
+            async with self._only(owner, definition.key):
+                known = await self._known(definition, owner, digest)
+                workflow_id = known or await self._take_in(definition, owner, digest)
         await self._wait_durable(workflow_id, is_keyed=definition.key is not None)
         return workflow_id, known is None
+
+    async def _known(self, definition: Definition, owner: int | None, digest: str) -> str | None:
+        """Return the workflow that a user has given this key before. Raises `KeyTaken` if it has another definition."""
+        key = definition.key
+        assert key is not None
+        keyed = self._keys.get((owner, key))
+        if keyed is not None:
+            if is_other(keyed.digest, digest):
+                raise KeyTaken(key, keyed.workflow_id, difference(keyed.definition, definition))
+            return keyed.workflow_id
+        known = await self._store.find_key(key, owner)
+        record = None if known is None else await self._store.record(known)
+        if known is not None and record is not None and is_other(record.digest, digest):
+            raise KeyTaken(key, known, await self._difference(known, definition))
+        return known
+
+    async def _difference(self, workflow_id: str, definition: Definition) -> str:
+        stored = await self._archive.stored(workflow_id)
+        document = stored.record.document or b""
+
+        def compare() -> str:
+            known = wire.decode_definition(document, nodes_max=NODES_MAX, has_good_options=False)
+            return difference(known, definition)
+
+        return await in_thread_if_long(compare, len(document))
+
+    @asynccontextmanager
+    async def _only(self, owner: int | None, key: str | None) -> AsyncIterator[None]:
+        """Let one submission after the other look for a key: what the first one does is what the next one finds."""
+        if key is None:
+            yield
+            return
+        whose = owner, key
+        self._key_users[whose] += 1
+        try:
+            async with self._key_locks.setdefault(whose, anyio.Lock()):
+                yield
+        finally:
+            self._key_users[whose] -= 1
+            if not self._key_users[whose]:
+                del self._key_users[whose], self._key_locks[whose]
 
     async def take_over(self, imported: wire.Imported, journal: Sequence[JournalEntry]) -> str:
         """Take in a workflow of another daemon, with its states; return its id when it is on disk.
 
         Raises:
-            NotImportable, BadRequest, NotAccepting, NotStored, UnknownPool
+            NotImportable, BadRequest, NotAccepting, NotStored, UnknownPool, TaskIdTaken
         """
         record, definition = imported.record, imported.definition
         self.refuse_if_not_accepting(len(definition.graph))
@@ -78,12 +151,19 @@ class Submissions:
         except Exception as error:
             # Whatever somebody has written into it must be told to them, and end nothing here.
             raise BadRequest(f"the export contradicts itself: {error!s:.300}", path="$") from error
-        async with self._key_lock:
+        async with self._import_lock, self._only(record.owner, record.key):
             await self._refuse_if_known(record)
-            # What is shown of a finished one is what it is, whatever the export says.
-            counts = workflow.counts_by_word() if workflow.state.is_finished else None
-            event = WorkflowImported(workflow, replace(record, counts=counts), imported.nodes, journal)
-            self._post(record.workflow_id, record.key, event, len(definition.graph))
+            try:
+                await self._door.admit_import(workflow)
+                # What is shown of a finished one is what it is, whatever the export says.
+                counts = workflow.nodes.counts_by_word() if workflow.state.is_finished else None
+                event = WorkflowImported(workflow, replace(record, counts=counts), imported.nodes, journal)
+                self._post(record.workflow_id, event, len(definition.graph))
+            except BaseException:
+                self._door.dismiss(record.workflow_id)
+                raise
+            if record.key is not None:
+                self._keys[record.owner, record.key] = _Keyed(record.workflow_id, record.digest, definition)
         await self._wait_durable(record.workflow_id, is_keyed=True)
         return record.workflow_id
 
@@ -107,6 +187,11 @@ class Submissions:
         """Tell whether a workflow was given up before it was stored, so that nothing of it may be sent."""
         return workflow_id in self._withdrawn
 
+    def withdrawn(self) -> list[RunningWorkflow]:
+        """Return those that were given up and are in memory until the disk works again."""
+        workflows = self._turns.engine.workflows
+        return [workflows[each] for each in self._withdrawn if each in workflows]
+
     def saved(self, batch: Batch) -> None:
         """Let those go on who wait for what is on disk now."""
         for workflow_id, record in batch.save_workflows.items():
@@ -114,7 +199,7 @@ class Submissions:
             if durable is not None:
                 durable.set()
             if record.key is not None:
-                self._keys.pop(record.key, None)
+                self._keys.pop((record.owner, record.key), None)
         for workflow_id, story in batch.refused.items():
             durable = self._submitting.pop(workflow_id, None)
             if durable is not None:
@@ -126,17 +211,33 @@ class Submissions:
         for workflow in batch.finished:
             self._withdrawn.discard(workflow.workflow_id)
             if workflow.workflow_id in batch.refused and workflow.key is not None:
-                self._keys.pop(workflow.key, None)
+                self._keys.pop((workflow.owner, workflow.key), None)
 
     def end(self) -> None:
         """Wake everybody who waits for something that will not happen any more."""
         for durable in self._submitting.values():
             durable.set()
 
-    def _take_in(self, definition: Definition, document: bytes, owner: int | None) -> str:
+    async def _take_in(self, definition: Definition, owner: int | None, digest: str = "") -> str:
         """Put a new workflow into the inbox and return its id. Its key is kept until the disk has it."""
         workflow_id = str(UUID(int=self._chance.getrandbits(128), version=4))
-        submitted = WorkflowSubmitted(
+        given = definition
+        try:
+            definition = await self._door.admit(workflow_id, definition)
+            document = await in_thread_if_long(lambda: wire.document_of(definition), 100 * len(definition.graph))
+            # From here on nothing waits, so nobody can be cancelled.
+            self._post(workflow_id, self._submitted(workflow_id, definition, document, owner, digest), len(definition.graph))
+        except BaseException:
+            self._door.dismiss(workflow_id)
+            raise
+        if definition.key is not None:
+            self._keys[owner, definition.key] = _Keyed(workflow_id, digest, given)
+        return workflow_id
+
+    def _submitted(
+        self, workflow_id: str, definition: Definition, document: bytes, owner: int | None, digest: str
+    ) -> WorkflowSubmitted:
+        return WorkflowSubmitted(
             workflow_id=workflow_id,
             name=definition.name,
             graph=definition.graph,
@@ -146,22 +247,24 @@ class Submissions:
             policy=definition.policy,
             adopted=definition.adopted,
             owner=owner,
+            ids=SOME_FROM_OUTSIDE if definition.nodes_from_outside else ALL_MADE,
+            digest=digest,
+            parent_task=definition.parent_task,
         )
-        self._post(workflow_id, definition.key, submitted, len(definition.graph))
-        return workflow_id
 
-    def _post(self, workflow_id: str, key: str | None, event: WorkflowSubmitted | WorkflowImported, nodes: int) -> None:
+    def _post(self, workflow_id: str, event: WorkflowSubmitted | WorkflowImported, nodes: int) -> None:
         self.refuse_if_not_accepting(nodes)
         self._submitting[workflow_id] = anyio.Event()
-        if key is not None:
-            self._keys[key] = workflow_id
         self._turns.post(event)
 
     async def _refuse_if_known(self, record: WorkflowRecord) -> None:
         workflow_id, key = record.workflow_id, record.key
         if workflow_id in self._submitting or self._turns.live(workflow_id) or await self._store.record(workflow_id):
             raise NotImportable(workflow_id, "it is here already", next_step=f"`dyrygentctl show {workflow_id}`")
-        known = None if key is None else self._keys.get(key) or await self._store.find_key(key)
+        keyed = None if key is None else self._keys.get((record.owner, key))
+        known = keyed.workflow_id if keyed is not None else None
+        if key is not None and known is None:
+            known = await self._store.find_key(key, record.owner)
         if known is not None:
             raise NotImportable(
                 workflow_id,
@@ -187,8 +290,12 @@ class Submissions:
             return
         if workflow_id not in self._submitting:
             return  # It reached the disk in the last moment.
-        if not is_keyed:
-            self._withdrawn.add(workflow_id)
-            self._turns.post(VerbRequested(workflow_id, Request(Verb.CANCEL, why="it could not be stored in time")))
+        self._turns.refuse_if_ended(workflow_id)
         reason = self._turns.problem or self._turns.slowness or "the database is slow"
-        raise NotStored(reason, self._limits.durable_timeout_s, withdrawn=not is_keyed)
+        if is_keyed:
+            show = f"`dyrygentctl show {workflow_id}`; doing the same again takes nothing twice"
+            next_step = f"{show}; if the daemon is killed before it is on disk, it never happened"
+            raise NotOnDiskYet("the submission", workflow_id, reason, next_step=next_step)
+        self._withdrawn.add(workflow_id)
+        self._turns.post(VerbRequested(workflow_id, Request(Verb.CANCEL, why="it could not be stored in time")))
+        raise NotStored(reason, self._limits.durable_timeout_s)

@@ -10,16 +10,16 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 import anyio
 import anyio.lowlevel
 
-from dyrygentd.core.effects import Batch
+from dyrygentd.core.effects import Answer, Batch
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.events import ClockStepped, DrainRequested, Event, SaveRefused, TaskEvent, TaskReported
+from dyrygentd.core.events import ClockStepped, DrainRequested, Event, SaveRefused, TaskEvent, TaskReported, VerbRequested
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.tally import ROWS, Tally
 from dyrygentd.core.workflow import RunningWorkflow
@@ -88,6 +88,7 @@ class Turns:
         self._awake = anyio.Event()
         self._is_urgent = False
         self._finishing: dict[str, RunningWorkflow] = {}
+        self._unsaved: Batch | None = None
         self._has_landed = True
         self._idle = anyio.Event()
         self._settled = anyio.Event()
@@ -149,6 +150,11 @@ class Turns:
     def is_finishing(self, workflow_id: str) -> bool:
         """Tell whether a workflow has ended, and its end is not on disk yet."""
         return workflow_id in self._finishing
+
+    def unsaved_answer(self, ticket: int) -> Answer | None:
+        """Return what the engine has answered to somebody, if that is not on disk yet."""
+        answers = () if self._unsaved is None else self._unsaved.answers
+        return next((answer for answer in answers if answer.ticket == ticket), None)
 
     def end(self) -> None:
         """Note that no turn will follow."""
@@ -218,18 +224,20 @@ class Turns:
         """Take turns until cancelled."""
         while True:
             await self._wait_for_events()
-            self._looked_at = time.monotonic()
+            begun = self._looked_at = time.monotonic()
             now = self._now()
-            self._feed(now)
+            await self._feed_in_steps(now)
             deadline = self.engine.next_deadline()
             if deadline is not None and deadline <= now:
                 first_post, self._first_post = self._first_post, None
-                batch = self._take_batch(now)
+                batch = await self._take_batch_in_steps(now)
                 if batch:
                     self.count += 1
-                    self.turn_seconds.add(time.monotonic() - self._looked_at)
+                    self.turn_seconds.add(time.monotonic() - begun)
                     self._is_at_disk = True
+                    self._unsaved = batch
                     await self._save(batch)
+                    self._unsaved = None
                     for workflow in batch.finished:
                         self._finishing.pop(workflow.workflow_id, None)
                     self._carry_out(batch)
@@ -276,14 +284,42 @@ class Turns:
         return now
 
     def _feed(self, now: float) -> None:
+        for event in self._taken_events():
+            self.engine.handle(event, now)
+
+    async def _feed_in_steps(self, now: float) -> None:
+        """Work events in; in a verb on very many nodes others in this process have their turn now and then."""
+        for event in self._taken_events():
+            if not isinstance(event, VerbRequested):
+                self.engine.handle(event, now)
+                continue
+            for _ in self.engine.verb_in_steps(event, now):
+                self._looked_at = time.monotonic()
+                await anyio.lowlevel.checkpoint()
+
+    def _taken_events(self) -> Iterator[Event]:
         if self._inbox:
             self._has_landed = False
         self._is_urgent = False
         for _ in range(min(len(self._inbox), self._limits.turn_events_max)):
-            self.engine.handle(self._inbox.popleft(), now)
+            yield self._inbox.popleft()
+
+    async def _take_batch_in_steps(self, now: float) -> Batch:
+        """Take a batch; if very many nodes have changed, others in this process have their turn now and then."""
+        steps = self.engine.batch_in_steps(now)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                batch: Batch = done.value
+                return self._noted(batch)
+            self._looked_at = time.monotonic()
+            await anyio.lowlevel.checkpoint()
 
     def _take_batch(self, now: float) -> Batch:
-        batch = self.engine.take_batch(now)
+        return self._noted(self.engine.take_batch(now))
+
+    def _noted(self, batch: Batch) -> Batch:
         for workflow in batch.finished:
             self._finishing[workflow.workflow_id] = workflow
         return batch
@@ -311,12 +347,23 @@ class Turns:
                 logger.error("the database refuses a transaction, whose workflows are saved one by one: %s", error)
                 rest = batch.rows()
                 continue
-            await anyio.sleep(pause_s)
+            await self._pause(pause_s, batch, rest)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
-            self._merge_next(batch, rest)
         if self.problem:
             logger.warning("the database can be written again")
             self.problem = ""
+
+    async def _pause(self, pause_s: float, batch: Batch, rest: Batch | None) -> None:
+        """Wait before the disk is tried again. What somebody asks for meanwhile is judged at once: a refusal needs no disk."""
+        end = anyio.current_time() + pause_s
+        while (left_s := end - anyio.current_time()) > 0:
+            self._awake = anyio.Event()
+            with anyio.move_on_after(left_s):
+                await self._awake.wait()
+            # Results come one by one, and a merge looks at all that waits to be published: they have time.
+            if self._is_urgent:
+                self._merge_next(batch, rest)
+        self._merge_next(batch, rest)
 
     async def _write(self, rows: Batch) -> None:
         self._saving_since = time.monotonic()
@@ -394,4 +441,4 @@ class Turns:
 
     def _is_quiet(self) -> bool:
         """Tell whether nothing is in flight and what came of it is on disk."""
-        return self._has_landed and not self._inbox and not self.engine.in_flight_count
+        return self._has_landed and not self._inbox and not self.engine.flights.in_flight_count

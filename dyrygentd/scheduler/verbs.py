@@ -1,6 +1,12 @@
-"""Verbs: handed to the engine, and answered when what they did is on disk."""
+"""Verbs: handed to the engine, and answered when what they did is on disk.
 
-from collections.abc import Iterable
+*When the disk does not answer in time*, whoever asked is told what is true. What the engine has taken cannot be taken back (more
+has been decided since, by what it changed), so it is done as soon as it can be written: that is `NotOnDiskYet` and no error. What
+the engine refuses, or has never been handed, changes nothing: that is an error at once. If the process is killed before, nothing
+of it ever happened.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -9,11 +15,20 @@ import anyio
 from dyrygentd import wire
 from dyrygentd.core.effects import Answer
 from dyrygentd.core.events import VerbRequested
+from dyrygentd.core.ids import ALL_MADE
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.errors import OutsideError, RequestError, StoreUnavailable, WorkflowNotFound
+from dyrygentd.errors import (
+    DaemonUnreachable,
+    NotOnDiskYet,
+    OutsideError,
+    RequestError,
+    StoreUnavailable,
+    WorkflowNotFound,
+)
 from dyrygentd.ports import Selection, Store
 from dyrygentd.scheduler.archive import Archive
-from dyrygentd.scheduler.limits import SchedulerLimits
+from dyrygentd.scheduler.door import Door
+from dyrygentd.scheduler.limits import RETRY_MAX_S, SchedulerLimits
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
@@ -22,21 +37,37 @@ from dyrygentd.scheduler.turns import Turns
 _BULK_MAX: Final = 1000
 #: A workflow may finish, and one that has finished may be set running, between looking for it and asking for something.
 _ASK_TRIES: Final = 3
+#: How long a verb waits for a disk that is known not to work: until it was tried once more.
+_KNOWN_PROBLEM_WAIT_S: Final = RETRY_MAX_S + 1.0
+#: A verb waits a second longer for so many nodes of its workflow, whose rows are to be read and written; in all no longer than
+#: that, since clients wait for a minute.
+_NODES_PER_S: Final = 4000
+_LONGER_MAX_S: Final = 25.0
 #: Verbs that may set a finished workflow running again, which takes a place in memory.
 _REOPENING: Final = frozenset({Verb.RETRY, Verb.RERUN, Verb.SKIP})
 
 
 @dataclass(slots=True)
 class _Ticket:
-    """Somebody who waits for the answer to a verb."""
+    """Somebody who waits for the answer to a verb; ``number`` is 0 as long as the engine has not been asked."""
 
     workflow_id: str
+    number: int = 0
     answered: anyio.Event = field(default_factory=anyio.Event)
     answer: Answer | None = None
+    patience: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    def wait_longer(self, node_count: int) -> None:
+        """Have the patience that so many nodes need."""
+        self.patience.deadline += min(node_count / _NODES_PER_S, _LONGER_MAX_S)
 
 
 class Verbs:
-    """Asks the engine. Guards: nobody brings back an older state of a finished workflow than another has just made."""
+    """Asks the engine. Guards: nobody brings back an older state of a finished workflow than another has just made.
+
+    Args:
+        refuse: Raises if a request is not to be carried out because of what the world outside says.
+    """
 
     def __init__(
         self,
@@ -46,13 +77,18 @@ class Verbs:
         submissions: Submissions,
         listeners: Listeners,
         limits: SchedulerLimits,
+        door: Door,
+        *,
+        refuse: Callable[[str, Request], Awaitable[None]] | None = None,
     ) -> None:
+        self._door = door
         self._turns = turns
         self._store = store
         self._archive = archive
         self._submissions = submissions
         self._listeners = listeners
         self._limits = limits
+        self._refuse = refuse
         self._tickets: dict[int, _Ticket] = {}
         self._reopening: dict[str, _Ticket] = {}
         self._last_ticket = 0
@@ -66,46 +102,78 @@ class Verbs:
         """Hand a verb to the engine and wait until its answer is on disk; raise the error that it answers.
 
         Raises:
-            StoreUnavailable: The disk did not answer in time; what was asked for may still be done.
+            NotOnDiskYet: The disk did not answer in time; what was asked for is done as soon as it does.
+            StoreUnavailable: The disk did not answer in time, and nothing was or will be done.
         """
+        if self._refuse is not None:
+            await self._refuse(workflow_id, request)
         answer: Answer | None = None
-        with anyio.move_on_after(self._limits.durable_timeout_s):
-            answer = await self._answer(workflow_id, request)
+        with anyio.move_on_after(self._patience_s) as patience:
+            ticket = _Ticket(workflow_id, patience=patience)
+            workflow = self._turns.engine.workflows.get(workflow_id)
+            if workflow is not None:
+                ticket.wait_longer(len(workflow.graph))
+            answer = await self._answer(ticket, request)
         if answer is None:
-            self._turns.refuse_if_ended(workflow_id)
-            raise StoreUnavailable(
-                self._turns.problem or f"the database is slow; '{request.verb}' is not on disk yet, and may still be done"
-            )
+            answer = self._refused_in_memory(ticket, request)
         if answer.error is not None:
             raise answer.error
         return answer
 
-    async def _answer(self, workflow_id: str, request: Request) -> Answer | None:
-        answer = None
+    @property
+    def _patience_s(self) -> float:
+        longest = self._limits.durable_timeout_s
+        return min(longest, _KNOWN_PROBLEM_WAIT_S) if self._turns.problem else longest
+
+    def _refused_in_memory(self, ticket: _Ticket, request: Request) -> Answer:
+        """Return the answer to what is not on disk in time if it is a refusal, which changes nothing; else raise what is true."""
+        workflow_id, reason = ticket.workflow_id, self._turns.problem or self._turns.slowness or "the database is slow"
+        decided = self._turns.unsaved_answer(ticket.number) if ticket.number else None
+        if self._turns.has_ended and ticket.number and decided is None:
+            raise DaemonUnreachable(
+                f"the scheduler has ended before '{request.verb}' of workflow '{workflow_id}' was seen on disk",
+                next_step=f"when it is back, `dyrygentctl events {workflow_id}` shows whether it was done",
+            )
+        self._turns.refuse_if_ended(workflow_id)
+        if not ticket.number or (decided is not None and isinstance(decided.error, WorkflowNotFound)):
+            raise StoreUnavailable(f"'{request.verb}' was not done, nothing was changed: {reason}")
+        if decided is not None and decided.error is not None:
+            return decided
+        fate = f"`dyrygentctl events {workflow_id}` shows it then; if the daemon is killed before, it never happened"
+        if decided is None:
+            fate = f"it waits behind a transaction, and the workflow must still allow it then; {fate}"
+        raise NotOnDiskYet(f"'{request.verb}'", workflow_id, reason, next_step=f"nothing has to be repeated: {fate}")
+
+    async def _answer(self, ticket: _Ticket, request: Request) -> Answer | None:
+        answer, workflow_id = None, ticket.workflow_id
         for _ in range(_ASK_TRIES):
             self._turns.refuse_if_ended(workflow_id)
             if workflow_id in self._turns.engine.workflows:
-                answer = await self._ask_engine(VerbRequested(workflow_id, request))
+                answer = await self._ask_engine(ticket, VerbRequested(workflow_id, request))
             else:
                 async with self._reopen_lock:
-                    answer = await self._ask_about_finished(workflow_id, request)
+                    answer = await self._ask_about_finished(ticket, request)
             if answer is None or not isinstance(answer.error, WorkflowNotFound):
                 break
         return answer
 
-    async def _ask_about_finished(self, workflow_id: str, request: Request) -> Answer | None:
+    async def _ask_about_finished(self, ticket: _Ticket, request: Request) -> Answer | None:
+        workflow_id = ticket.workflow_id
         earlier = self._reopening.get(workflow_id)
         if earlier is not None:
             # Whoever asked has gone, and what was asked for happens all the same: what is stored now is out of date.
             await earlier.answered.wait()
         await self._wait_until_stored(workflow_id)
         if workflow_id in self._turns.engine.workflows:
-            return await self._ask_engine(VerbRequested(workflow_id, request))
+            return await self._ask_engine(ticket, VerbRequested(workflow_id, request))
         stored = await self._archive.stored(workflow_id, to_reopen=True)
+        ticket.wait_longer(stored.record.task_count)
         if request.verb in _REOPENING:
             self._submissions.refuse_if_not_accepting(stored.record.task_count)
         restored = await self._archive.rebuilt(stored)
-        return await self._ask_engine(VerbRequested(workflow_id, request, restored=restored))
+        is_to_be_judged = request.verb in _REOPENING and restored.attempts.ids != ALL_MADE
+        taken = await self._door.taken_since(restored) if is_to_be_judged else ()
+        return await self._ask_engine(ticket, VerbRequested(workflow_id, request, restored=restored, taken=taken))
 
     async def ask_all(self, selection: Selection, request: Request) -> wire.BulkChanged:
         """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
@@ -125,6 +193,10 @@ class Verbs:
                 (done.changed if answer.is_changed else done.unchanged).append(workflow_id)
             except RequestError as error:
                 done.refused.append(wire.Refusal(workflow_id, str(error), error.code, error.next_step))
+            except NotOnDiskYet:
+                done.not_on_disk_yet.append(workflow_id)
+                done.is_complete = False
+                break
             except OutsideError as error:
                 # The others would fare no better; what was done is told.
                 done.refused.append(wire.Refusal(workflow_id, str(error), error.code, error.next_step))
@@ -139,7 +211,7 @@ class Verbs:
             if ticket is not None:
                 if self._reopening.get(ticket.workflow_id) is ticket:
                     del self._reopening[ticket.workflow_id]
-                ticket.answer = answer
+                ticket.answer, ticket.number = answer, 0
                 ticket.answered.set()
 
     def end(self) -> None:
@@ -147,11 +219,12 @@ class Verbs:
         for ticket in self._tickets.values():
             ticket.answered.set()
 
-    async def _ask_engine(self, event: VerbRequested) -> Answer | None:
+    async def _ask_engine(self, ticket: _Ticket, event: VerbRequested) -> Answer | None:
         """Return the engine's answer once it is on disk, None if the scheduler ends before."""
         self._turns.refuse_if_ended(event.workflow_id)
         self._last_ticket += 1
-        number, ticket = self._last_ticket, _Ticket(event.workflow_id)
+        number = ticket.number = self._last_ticket
+        ticket.answered = anyio.Event()
         self._tickets[number] = ticket
         if event.restored is not None:
             self._reopening[event.workflow_id] = ticket

@@ -4,20 +4,26 @@
 writes meanwhile, as SQLite's backup of pages does. It gets its name when it is complete and on disk.
 
 *Putting a copy back* takes the lock that a daemon has, so that no daemon runs on the database; what was there is kept beside it.
+Whoever does it, the new file is the user's whose the old one was, or whose the directory is: that user's daemon has to open it.
+Root does it with the rights of the user whose the directory is.
 """
 
 import contextlib
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from dyrygentd.errors import StoreIncompatible, StoreUnavailable
+from dyrygentd.store.continuity import mark_restored
+from dyrygentd.store.damage import recovery_command
+from dyrygentd.store.files import locked
 from dyrygentd.store.migrations import APPLICATION_ID, VERSION
-from dyrygentd.store.sqlite import locked, recovery_command
+from dyrygentd.store.owners import SYSTEM_DATABASE, acting_in, owner_of, refuse_others_link
 
 #: SQLite's instructions between two looks at how far a copy is.
 _LOOK_EVERY: Final = 200_000
@@ -103,6 +109,9 @@ def restore(copy: Path, path: Path) -> Path | None:
         StoreUnavailable: The copy cannot be read, or there is no room; nothing was changed.
         StoreIncompatible: The copy is not ours, is damaged, or was written by a newer version; nothing was changed.
     """
+    # By its own name: a link in its place leads to the database, which is where the new one belongs.
+    refuse_others_link(path)
+    path = path.resolve()
     try:
         found = check(copy)
     except (StoreIncompatible, StoreUnavailable) as error:
@@ -112,25 +121,41 @@ def restore(copy: Path, path: Path) -> Path | None:
         raise _incompatible(f"the copy '{copy}' is damaged: {found.complaints[0]}", "choose another copy; nothing was changed")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with locked(path), _part_of(path) as part:
-            kept = _free_name(path) if path.exists() else None
-            with _reading(copy) as source:
-                source.execute("VACUUM INTO ?", (str(part),))
-            _synced(part)
-            if kept is not None:
-                # Without a writer the last one to close folds the log into the file, so that there is one file to keep.
-                with contextlib.closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as present:
-                    present.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                os.link(path, kept)
-            # A log that was left belongs to the old file: together with the new one it would be damage.
-            for name in (f"{path.name}-wal", f"{path.name}-shm"):
-                path.with_name(name).unlink(missing_ok=True)
-            part.replace(path)
-            _synced(path.parent)
+        owner, lock = owner_of(path), path.with_name(f"{path.name}.lock")
+        with _reading(copy) as source:
+            # Which opens it: the user that acts from here on need not be allowed to.
+            _version_of(source, copy)
+            with acting_in(path.parent, [path, *_beside(path), lock]), locked(path):
+                kept = _put_in_place(source, copy, path)
+        for made in (path, lock):
+            owner.give(made)
     except (OSError, sqlite3.Error) as error:
         step = f"{_question(error)} `dyrygentd check-db` tells what is there now".strip()
         raise _unavailable(f"cannot put '{copy}' in the place of '{path}': {error}", step) from error
     return kept
+
+
+def _put_in_place(source: sqlite3.Connection, copy: Path, path: Path) -> Path | None:
+    with _part_of(path) as part:
+        kept = _free_name(path) if path.exists() else None
+        source.execute("VACUUM INTO ?", (str(part),))
+        mark_restored(part, copy, at=time.time())
+        _synced(part)
+        if kept is not None:
+            # Without a writer the last one to close folds the log into the file, so that there is one file to keep.
+            with contextlib.closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as present:
+                present.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            os.link(path, kept, follow_symlinks=False)
+        # A log that was left belongs to the old file: together with the new one it would be damage.
+        for name in _beside(path):
+            name.unlink(missing_ok=True)
+        part.replace(path)
+        _synced(path.parent)
+    return kept
+
+
+def _beside(path: Path) -> list[Path]:
+    return [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-shm")]
 
 
 def _question(error: Exception) -> str:
@@ -177,16 +202,34 @@ def next_step(path: Path) -> str:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.is_file():
-        raise _unavailable(f"there is no database '{path}'", "name it with --database")
-    # Not `mode=ro`: a log that a killed daemon has left can only be read by somebody who may write beside it.
-    mode = "rw" if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "ro"
+    if not _is_there(path):
+        raise _unavailable(f"there is no database '{path}'", _other_database(path))
+    # A log that a killed daemon has left can only be read by somebody who may write beside it. `mode=ro` leaves it there: whoever
+    # may write folds it into the file in the end, and the next daemon would miss it.
+    has_log = path.with_name(f"{path.name}-wal").exists()
+    mode = "rw" if not has_log and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "ro"
     try:
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_TIMEOUT_S, isolation_level=None)
     except sqlite3.Error as error:
         raise _unavailable(f"cannot open the database '{path}': {error}", "may this user read it?") from error
     with contextlib.closing(database):
         yield database
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        step = f"as root (`sudo`), or as the owner of '{path.parent}'"
+        raise _unavailable(f"cannot look for the database '{path}': {error.strerror}", step) from error
+
+
+def _other_database(path: Path) -> str:
+    """Return where the database may be that somebody looks for."""
+    system = SYSTEM_DATABASE
+    if path == system or os.geteuid() == 0 or not system.parent.exists():
+        return "name it with --database"
+    return f"`sudo` for the system's ('{system}'), or name another one with --database"
 
 
 def _version_of(database: sqlite3.Connection, path: Path) -> int:

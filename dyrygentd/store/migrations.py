@@ -1,42 +1,33 @@
 """Creates the schema and brings older databases up to it.
 
 ``user_version`` tells the schema's version, ``application_id`` that the file is ours. Each step brings a database from one
-version to the next. Version 2 added verbs, retries and the journal, version 3 the notes, version 4 views for people.
+version to the next. Version 2 added verbs, retries and the journal, version 3 the notes, version 4 views for people; version 5
+says whose a key is, version 6 knows the names of nodes in a table of their own.
 
 All steps that a database needs are one transaction: whenever the process dies, the file is of the old version or of the new one.
-Before them a copy is made beside it, which the old version of the program can open: the way back from an upgrade. A copy is never
-overwritten, and there is no upgrade without room for one.
+Before them a copy is made beside it, see `dyrygentd.store.copies`: the way back from an upgrade.
 """
 
-import contextlib
 import logging
-import os
+import shlex
 import sqlite3
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 import aiosqlite
-import anyio.to_thread
 
 from dyrygentd.errors import StoreIncompatible, StoreUnavailable
+from dyrygentd.store.copies import Progress, copies_of, copy_of
+from dyrygentd.store.names import teach
 
 logger = logging.getLogger("dyrygentd.store")
 
-VERSION: Final = 4
+VERSION: Final = 6
 #: "dyrg" in ASCII.
 APPLICATION_ID: Final = 0x64797267
-#: Copies of one version that may lie beside the database; more come of an upgrade that dies again and again.
-COPIES_MAX: Final = 5
-#: Room that must be left on the disk beside the copy: an upgrade writes little.
-_SPARE_BYTES: Final = 1024 * 1024
-#: Pages copied at a time, and SQLite's instructions between two looks at an upgrade.
-_PAGES: Final = 2000
+#: SQLite's instructions between two looks at an upgrade.
 _LOOK_EVERY: Final = 200_000
-
-#: Told what is done, how much of it, and of how much; of 0 if that is not known.
-Progress = Callable[[str, int, int], None]
 
 
 #: ``{version: what brings it to the next one}``.
@@ -73,10 +64,47 @@ _STEPS: Final = {
                 j.count, j.detail
             FROM journal AS j JOIN workflows AS w ON w.seq = j.workflow;
     """,
+    4: """
+        UPDATE workflows SET key =
+            coalesce(CASE WHEN json_valid(control) THEN json_extract(control, '$.owner') END, '') || ':' || key
+            WHERE key IS NOT NULL;
+        DROP VIEW IF EXISTS v_workflows;
+        CREATE VIEW v_workflows AS
+            SELECT id, name, state, json_extract(control, '$.owner') AS owner_uid, labels,
+                substr(key, instr(key, ':') + 1) AS key,
+                datetime(created_at, 'unixepoch') AS created, datetime(finished_at, 'unixepoch') AS finished,
+                round(finished_at - created_at, 3) AS seconds, tasks, counts, error
+            FROM workflows;
+    """,
+    5: """
+        CREATE TABLE node_names (
+            workflow INTEGER PRIMARY KEY REFERENCES workflows (seq) ON DELETE CASCADE, names TEXT NOT NULL
+        ) STRICT;
+        INSERT INTO node_names (workflow, names)
+            SELECT seq, names FROM (SELECT seq, names_in_definition(document) AS names FROM workflows) WHERE names IS NOT NULL;
+        DROP VIEW IF EXISTS v_nodes;
+        CREATE VIEW v_nodes AS
+            SELECT w.id AS workflow, w.name AS workflow_name, n.node, m.value AS node_name, n.state, n.attempt,
+                datetime(nullif(n.dispatched_at, 0), 'unixepoch') AS dispatched,
+                datetime(nullif(n.finished_at, 0), 'unixepoch') AS finished,
+                round(nullif(n.finished_at, 0) - nullif(n.dispatched_at, 0), 3) AS seconds, n.error,
+                json_extract(n.detail, '$.cause') AS cause, json_extract(n.detail, '$.late') AS late
+            FROM workflows AS w JOIN node_names AS g ON g.workflow = w.seq
+                -- The names are gone through once for each workflow, and not once for each node.
+                CROSS JOIN json_each(g.names) AS m JOIN nodes AS n ON n.workflow = w.seq AND n.node = m.key
+            UNION ALL
+            SELECT w.id, w.name, n.node, NULL, n.state, n.attempt,
+                datetime(nullif(n.dispatched_at, 0), 'unixepoch') AS dispatched,
+                datetime(nullif(n.finished_at, 0), 'unixepoch') AS finished,
+                round(nullif(n.finished_at, 0) - nullif(n.dispatched_at, 0), 3) AS seconds, n.error,
+                json_extract(n.detail, '$.cause') AS cause, json_extract(n.detail, '$.late') AS late
+            FROM nodes AS n JOIN workflows AS w ON w.seq = n.workflow
+            WHERE w.seq NOT IN (SELECT workflow FROM node_names);
+    """,
 }
 
 
-async def version_of(connection: aiosqlite.Connection, path: object) -> int:
+async def version_of(connection: aiosqlite.Connection, path: Path) -> int:
     """Return the version of a database that is ours, 0 if it is empty.
 
     Raises:
@@ -97,25 +125,40 @@ async def version_of(connection: aiosqlite.Connection, path: object) -> int:
     if version > VERSION:
         raise _incompatible(
             f"'{path}' was written by a newer dyrygentd (schema {version}, this one reads up to {VERSION})",
-            "install that version again, or name another database",
+            _way_back(path),
         )
     return version
 
 
-async def migrate(connection: aiosqlite.Connection, path: Path, version: int, progress: Progress) -> None:
+def _way_back(path: Path) -> str:
+    """Return what to do about a database of a newer version."""
+    copies = [copy for version in range(VERSION, 0, -1) for copy in copies_of(path, version)]
+    if not copies:
+        return "install that version again, or name another database"
+    return (
+        "install that version again; or go back to what the database was before the upgrade, without what was done since:"
+        f" `dyrygentd restore --database {shlex.quote(str(path))} {shlex.quote(str(copies[0]))}`"
+    )
+
+
+async def migrate(connection: aiosqlite.Connection, path: Path, version: int, progress: Progress, *, file: int) -> None:
     """Create the schema in an empty database, or bring one of an older ``version`` up to it.
 
     Args:
         progress: Told, in another thread, how far it is.
+        file: The database, opened for reading.
 
     Raises:
-        StoreUnavailable: There is no room for the copy that is made first; nothing was changed.
+        StoreUnavailable: There is no room for the copy that is made first, or for the upgrade; nothing was changed.
     """
     if not version:
         await _create(connection)
     elif version < VERSION:
-        copy = await _copy(connection, path, version, progress)
-        await _upgrade(connection, path, version, progress)
+        copy = await copy_of(connection, path, version, progress, file=file)
+        try:
+            await _upgrade(connection, path, version, progress)
+        except sqlite3.OperationalError as error:
+            raise _taken_back(error, path, version, copy) from error
         logger.warning(
             "the database '%s' was brought from schema %d to %d; what it was is in '%s', which may be deleted once nobody wants"
             " to go back",
@@ -134,6 +177,7 @@ async def _upgrade(connection: aiosqlite.Connection, path: Path, version: int, p
     logger.info("bringing the database '%s' from schema %d to %d", path, version, VERSION)
     steps = [f"{_STEPS[step]}; PRAGMA user_version = {step + 1}" for step in range(version, VERSION)]
     words = f"upgrading the database from schema {version} to {VERSION}"
+    await teach(connection)
     await connection.set_progress_handler(lambda: progress(words, 0, 0), _LOOK_EVERY)
     try:
         await connection.executescript(f"BEGIN EXCLUSIVE; {'; '.join(steps)}; COMMIT;")
@@ -141,68 +185,13 @@ async def _upgrade(connection: aiosqlite.Connection, path: Path, version: int, p
         await connection.set_progress_handler(None, 0)  # type: ignore[arg-type]
 
 
-async def _copy(connection: aiosqlite.Connection, path: Path, version: int, progress: Progress) -> Path:
-    """Copy a database as it is to ``state.db.v1.bak``, durably; return where it is."""
-    needed = await _pragma(connection, "page_count") * await _pragma(connection, "page_size")
-    copy = _free_name(path, version)
-    disk = os.statvfs(path.parent)
-    free = disk.f_bavail * disk.f_frsize
-    if free < needed + _SPARE_BYTES:
-        error = StoreUnavailable(
-            f"no room for a copy of the database '{path}', which is made before it is upgraded:"
-            f" it takes {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
-        )
-        error.next_step = f"make room in '{path.parent}', and start again; nothing was changed"
-        raise error
-    logger.info("copying the database '%s' (%.0f MB) to '%s' before it is upgraded", path, needed / 1e6, copy.name)
-    part = path.with_name(f"{path.name}.copying")
-
-    def tell(status: int, remaining: int, total: int) -> None:
-        progress("copying the database before it is upgraded", total - remaining, total)
-
-    try:
-        # What a copy that died has left.
-        part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        target = sqlite3.connect(part, check_same_thread=False)
-        try:
-            await connection.backup(target, pages=_PAGES, progress=tell)
-        finally:
-            target.close()
-        await anyio.to_thread.run_sync(_keep, part, copy)
-    except (OSError, sqlite3.Error) as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        unavailable = StoreUnavailable(f"cannot copy the database '{path}' before it is upgraded: {error}")
-        unavailable.next_step = "nothing was changed; start again when that is mended"
-        raise unavailable from error
-    return copy
-
-
-def _free_name(path: Path, version: int) -> Path:
-    for number in range(1, COPIES_MAX + 1):
-        copy = path.with_name(f"{path.name}.v{version}.bak" + (f".{number}" if number > 1 else ""))
-        if not copy.exists():
-            return copy
-    error = StoreUnavailable(
-        f"there are {COPIES_MAX} copies '{path.name}.v{version}.bak' beside the database already: does the upgrade never end?"
-    )
-    error.next_step = f"delete those in '{path.parent}' that nobody needs, and start again; nothing was changed"
-    raise error
-
-
-def _keep(part: Path, copy: Path) -> None:
-    """Give a complete copy its name, when it is on disk."""
-    for place in (part, part.parent):
-        descriptor = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if place == part:
-            # Fails if somebody made a file of that name meanwhile.
-            os.link(part, copy)
-            part.unlink()
+def _taken_back(error: sqlite3.OperationalError, path: Path, version: int, copy: Path) -> StoreUnavailable:
+    """Say that an upgrade failed: the transaction is none."""
+    failed = StoreUnavailable(f"cannot upgrade the database '{path}' from schema {version} to {VERSION}: {error}")
+    is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    mend = f"make room in '{path.parent}' (an upgrade may need as much as the database has)" if is_full else "see to that"
+    failed.next_step = f"{mend}, and start again; nothing was changed, and the copy '{copy.name}' is taken again"
+    return failed
 
 
 async def _pragma(connection: aiosqlite.Connection, name: str) -> int:

@@ -9,11 +9,15 @@ from celery.backends.rpc import RPCBackend
 from dyrygentd.errors import BackendUnsupported
 from dyrygentd.ports import ResultWatcher
 from dyrygentd.transport.polling import PollingResultWatcher
-from dyrygentd.transport.redis import RedisResultWatcher
+from dyrygentd.transport.redis_results import RedisResultWatcher
 
 
-def watcher_of(app: Any, *, value_bytes_max: int) -> ResultWatcher:
+def watcher_of(app: Any, *, value_bytes_max: int, may_unpickle: bool = False) -> ResultWatcher:
     """Return the watcher for the app's result backend: pushed results on Redis, polling elsewhere.
+
+    Args:
+        value_bytes_max: Longest value that anybody could use.
+        may_unpickle: Whether results that are pickles may be unpickled as the app does it.
 
     Raises:
         BackendUnsupported: Results go nowhere, or only to the process that published the task.
@@ -27,8 +31,8 @@ def watcher_of(app: Any, *, value_bytes_max: int) -> ResultWatcher:
             "use redis://, a database or another backend that stores results",
         )
     if isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend):
-        return RedisResultWatcher(backend, value_bytes_max=value_bytes_max)
-    return PollingResultWatcher(backend)
+        return RedisResultWatcher(backend, value_bytes_max=value_bytes_max, may_unpickle=may_unpickle)
+    return PollingResultWatcher(backend, may_unpickle=may_unpickle)
 
 
 def _unsupported(message: str, next_step: str) -> BackendUnsupported:

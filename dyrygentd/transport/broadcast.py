@@ -1,12 +1,16 @@
 """Remote control of Celery's workers, without Celery's endless retries: commands out, and the answers within a deadline."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
 from kombu.messaging import Consumer
+from kombu.transport.redis import Transport as RedisTransport
 from kombu.utils.json import dumps
+
+from dyrygentd.transport.results import without_pickle
 
 Answers = dict[str, Any]
 """``{worker: answer}``; a worker that could not carry out the command is left out."""
@@ -49,6 +53,36 @@ def counting(transport: Any) -> Any:
     return CountingTransport
 
 
+@contextmanager
+def connected(app: Any, *, timeout_s: float) -> Iterator[tuple[Any, Any, bool]]:
+    """Connect for a few questions; yield the connection, a producer, and whether it is Redis.
+
+    Args:
+        timeout_s: For each of what is written to, or read from, the broker.
+    """
+    connection = app.connection_for_write()
+    is_redis = issubclass(connection.get_transport_cls(), RedisTransport)
+    options = dict(connection.transport_options or {})
+    if is_redis:
+        options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+        connection.transport_cls = counting(connection.get_transport_cls())
+    else:
+        options |= {"read_timeout": timeout_s, "write_timeout": timeout_s, "connect_timeout": timeout_s}
+    connection.transport_options = options
+    connection.connect_timeout = timeout_s
+    try:
+        yield connection, app.amqp.Producer(connection.channel(), auto_declare=False), is_redis
+    finally:
+        with suppress(Exception):
+            connection.release()
+
+
+def url_of(connection: Any) -> str:
+    """Return a broker's URL without its password: kombu shows asterisks also where there is none."""
+    url = str(connection.as_uri(include_password=False))
+    return url if connection.password else url.replace(":**@", "@").replace("//@", "//")
+
+
 def ask_workers(
     app: Any, connection: Any, producer: Any, commands: Mapping[str, Mapping[str, Any]], *, timeout_s: float
 ) -> tuple[dict[str, Answers], int | None]:
@@ -74,7 +108,7 @@ def ask_workers(
     queue = mailbox.reply_queue
     deadline = time.monotonic() + timeout_s
     try:
-        with Consumer(channel, [queue], accept=mailbox.accept, callbacks=[take], no_ack=True):
+        with Consumer(channel, [queue], accept=without_pickle(mailbox.accept), callbacks=[take], no_ack=True):
             for ticket, command in tickets.items():
                 once = PublishesOnce(producer)
                 arguments = dict(commands[command])

@@ -10,9 +10,11 @@ brokers. All of it is bounded, by timeouts of the sockets and by deadlines.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -20,21 +22,28 @@ import anyio.to_thread
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
 from kombu.messaging import Consumer
-from kombu.transport.redis import Transport as RedisTransport
 from kombu.transport.virtual import Channel as VirtualChannel
 
-from dyrygentd.ports import Inspection, QueueFacts, TaskFacts, TaskPlace
-from dyrygentd.transport.broadcast import ask_workers, counting
+from dyrygentd.advice import with_advice
+from dyrygentd.ports import BACKEND_SILENT, BROKER_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
+from dyrygentd.transport.broadcast import ask_workers, connected
 from dyrygentd.transport.message import MessageSender
-from dyrygentd.transport.meta import stored_at
-from dyrygentd.transport.redis import client_of, delivery_tag, read_results
-from dyrygentd.transport.redis_queues import RedisQueues, queues_of
+from dyrygentd.transport.meta import error_of_retry, is_never_ran, stored_at, worker_of
+from dyrygentd.transport.origins import origin_of_queue
+from dyrygentd.transport.redis_push import client_of, delivery_tag
+from dyrygentd.transport.redis_queues import RedisQueues, fetching_connections, queues_of
+from dyrygentd.transport.redis_reading import read_results
+from dyrygentd.transport.results import StoredResults, states_of, without_pickle
 
 #: Workers answer within milliseconds unless they are busy with something else.
 _ANSWER_TIMEOUT_S: Final = 1.0
 _SOCKET_TIMEOUT_S: Final = 3.0
 #: For all questions to the broker, and for all to the backend: a search of long queues takes seconds.
 _DEADLINE_S: Final = 10.0
+#: Queues of one worker that are kept in mind.
+_QUEUES_MAX: Final = 1000
+#: Tasks of one worker whose names are looked at.
+_TASKS_MAX: Final = 10_000
 #: Inspections at a time, whose threads may all hang at a broker that does not answer.
 _THREADS_MAX: Final = 4
 
@@ -55,6 +64,11 @@ class _Findings:
     workers: list[str] | None = None
     listening: int | None = None
     problems: list[str] = field(default_factory=list)
+    connected: int | None = None
+    connected_before: int = 0
+    alive: dict[str, WorkerFacts] = field(default_factory=dict)
+    consumed: dict[str, list[str]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
 
     def learn(self, task_id: str, **facts: Any) -> None:
         self.tasks[task_id] = replace(self.tasks[task_id], **facts)
@@ -98,20 +112,21 @@ class CeleryInspector:
     async def trace(self, tasks: Sequence[TaskPlace]) -> Inspection:
         """Look for these attempts; never raises, see `dyrygentd.ports.Inspector`."""
         places = {task.task_id: task for task in tasks}
-        known = _Findings({task_id: TaskFacts(task_id) for task_id in places})
+        known = _Findings({task_id: TaskFacts(task_id, task=place.signature.task) for task_id, place in places.items()})
         if places:
             # A copy, because the thread may go on after its deadline.
             found = _Findings(dict(known.tasks))
             problem = await self._within(lambda: self._ask_broker(found, places))
             known = replace(found, tasks=dict(found.tasks), queues=dict(found.queues), problems=list(found.problems))
+            known.alive, known.consumed, known.origins = dict(found.alive), dict(found.consumed), dict(found.origins)
             if problem:
-                known.problems.append(f"the broker cannot be asked: {problem}")
+                known.problems.append(with_advice(f"{BROKER_SILENT}: {problem}"))
             try:
                 with anyio.fail_after(self._deadline_s):
                     await self._ask_backend(known)
             except Exception as error:
                 # Each backend has errors of its own.
-                known.problems.append(f"the result backend cannot be asked: {_described(error)}")
+                known.problems.append(f"{BACKEND_SILENT}: {_described(error)}")
             again = {task_id: places[task_id] for task_id in known.nowhere()}
             if again and not problem:
                 found = replace(known, tasks=dict(known.tasks), queues=dict(known.queues), problems=list(known.problems))
@@ -121,7 +136,60 @@ class CeleryInspector:
                 else:
                     known.problems.append(f"the broker cannot be asked again: {problem}")
                     known.doubt_queues()
-        return Inspection(known.tasks, known.queues, known.workers, known.listening, known.problems)
+        return Inspection(
+            known.tasks,
+            known.queues,
+            known.workers,
+            known.listening,
+            known.problems,
+            connected=known.connected,
+            connected_before=known.connected_before,
+            alive=known.alive,
+            consumed=known.consumed,
+            origins=known.origins,
+            results_kept_s=_kept_s(self._app.conf.result_expires),
+        )
+
+    async def census(self) -> Inspection:
+        """Ask the workers from which queues they take; see `dyrygentd.ports.Inspector`."""
+        consumed: dict[str, list[str]] = {}
+        found: dict[str, Any] = {}
+
+        def ask() -> None:
+            with self._connected() as (connection, producer, _):
+                answers, found["listening"] = self._ask(connection, producer, {"active_queues": {}})
+                consumed.update(_consumed(answers["active_queues"]))
+                found["workers"] = sorted(answers["active_queues"])
+
+        problem = await self._within(ask)
+        if problem:
+            return Inspection(problems=[with_advice(f"{BROKER_SILENT}: {problem}")])
+        return Inspection(consumed=consumed, **found)
+
+    async def registered(self, task: str) -> Mapping[str, bool] | None:
+        """Ask the workers whether they know a task; see `dyrygentd.ports.Inspector`."""
+        known: dict[str, bool] = {}
+
+        def ask() -> None:
+            with self._connected() as (connection, producer, _):
+                answers, _ = self._ask(connection, producer, {"registered": {"taskinfoitems": ["rate_limit"], "builtins": True}})
+                for worker, tasks in answers["registered"].items():
+                    known[worker] = any(str(each).partition(" [")[0] == task for each in tasks or ())
+
+        return None if await self._within(ask) else dict(known)
+
+    async def task_names(self) -> Sequence[str]:
+        """Ask the workers for all their tasks; see `dyrygentd.ports.Inspector`."""
+        names: set[str] = set()
+
+        def ask() -> None:
+            with self._connected() as (connection, producer, _):
+                answers, _ = self._ask(connection, producer, {"registered": {}})
+                for tasks in answers["registered"].values():
+                    names.update(str(each).partition(" [")[0] for each in (tasks or ())[:_TASKS_MAX])
+
+        await self._within(ask)
+        return sorted(names)
 
     async def heard(self, *, listen_s: float) -> frozenset[str] | None:
         """Listen to the workers' heartbeats; see `dyrygentd.ports.Inspector`."""
@@ -137,7 +205,8 @@ class CeleryInspector:
                         if isinstance(event, dict) and event.get("type") in _SIGNS_OF_LIFE:
                             names.add(str(event.get("hostname")))
 
-                consumer = Consumer(producer.channel, [receiver.queue], callbacks=[take], no_ack=True, accept=receiver.accept)
+                accept = without_pickle(receiver.accept)
+                consumer = Consumer(producer.channel, [receiver.queue], callbacks=[take], no_ack=True, accept=accept)
                 with consumer:
                     while (left_s := deadline - time.monotonic()) > 0:
                         with suppress(TimeoutError):
@@ -169,14 +238,20 @@ class CeleryInspector:
             channel = producer.channel
             # A sender of its own, because its caches are not made for several threads.
             sender = MessageSender(self._app)
-            found.queues_of = {task_id: queues_of(sender, channel, place.signature) for task_id, place in places.items()}
+            found.queues_of = {task_id: queues_of(sender, channel, place) for task_id, place in places.items()}
             for task_id, queues in found.queues_of.items():
                 found.learn(task_id, queue=queues[0] if queues else "")
             if is_redis:
                 self._look_into_redis(found, channel, places)
+                # Before the workers are asked: to listen to them this process fetches messages, too.
+                found.connected, found.connected_before = fetching_connections(client_of(channel), channel)
             else:
                 self._declare_passively(found, connection, channel)
             self._ask_workers(found, connection, producer)
+            nobodys = {name for name, facts in found.queues.items() if facts.consumers == 0}
+            for task in found.tasks.values():
+                if task.queue in nobodys and task.task not in found.origins:
+                    found.origins[task.task] = origin_of_queue(self._app, places[task.task_id].signature, task.queue)
 
     def _look_again(self, found: _Findings, places: Mapping[str, TaskPlace]) -> None:
         """Look for what was met nowhere where a worker that ended may have put it back."""
@@ -186,25 +261,9 @@ class CeleryInspector:
             else:
                 self._declare_passively(found, connection, producer.channel)
 
-    @contextmanager
-    def _connected(self) -> Iterator[tuple[Any, Any, bool]]:
+    def _connected(self) -> AbstractContextManager[tuple[Any, Any, bool]]:
         """Connect for a few questions; yield the connection, a producer, and whether it is Redis."""
-        connection = self._app.connection_for_write()
-        is_redis = issubclass(connection.get_transport_cls(), RedisTransport)
-        options = dict(connection.transport_options or {})
-        if is_redis:
-            options |= {"socket_timeout": self._socket_timeout_s, "socket_connect_timeout": self._socket_timeout_s}
-            connection.transport_cls = counting(connection.get_transport_cls())
-        else:
-            options |= {"read_timeout": self._socket_timeout_s, "write_timeout": self._socket_timeout_s}
-            options |= {"connect_timeout": self._socket_timeout_s}
-        connection.transport_options = options
-        connection.connect_timeout = self._socket_timeout_s
-        try:
-            yield connection, self._app.amqp.Producer(connection.channel(), auto_declare=False), is_redis
-        finally:
-            with suppress(Exception):
-                connection.release()
+        return connected(self._app, timeout_s=self._socket_timeout_s)
 
     def _look_into_redis(self, found: _Findings, channel: Any, places: Mapping[str, TaskPlace]) -> None:
         redis = RedisQueues(channel, client_of(channel))
@@ -265,26 +324,45 @@ class CeleryInspector:
         found.workers = sorted({*answers["query_task"], *answers["active_queues"]})
         for worker, requests in answers["query_task"].items():
             for task_id, (state, request) in requests.items():
-                if task_id in found.tasks and found.tasks[task_id].worker_state != "active":
-                    found.learn(task_id, **_at_worker(worker, _WORKER_STATES.get(state, "reserved"), request))
+                if task_id in found.tasks:
+                    found.learn(task_id, **_met_at(found.tasks[task_id], worker, _WORKER_STATES.get(state, "reserved"), request))
+        found.consumed = _consumed(answers["active_queues"])
         for name, facts in found.queues.items():
-            workers = sorted(
-                worker
-                for worker, queues in answers["active_queues"].items()
-                if any(queue.get("name") == name for queue in queues or ())
-            )
+            workers = found.consumed.get(name, [])
             consumers = facts.consumers
             if consumers is None and listening is not None and len(answers["active_queues"]) >= listening:
                 consumers = len(workers)
             found.queues[name] = replace(facts, workers=workers, consumers=consumers)
         if found.workers and found.nowhere():
-            # `query_task` does not know of a task that waits for its retry. This answer may be long, so it is not always wanted.
+            self._ask_more(found, connection, producer)
+        elif any(task.worker_state == "scheduled" for task in found.tasks.values()):
+            # `query_task` does not say for when.
             answers, _ = self._ask(connection, producer, {"scheduled": {}})
-            for worker, entries in answers["scheduled"].items():
-                for entry in entries or ():
-                    request = entry.get("request") or {}
-                    if request.get("id") in found.tasks and not found.tasks[request["id"]].worker:
-                        found.learn(request["id"], **_at_worker(worker, "scheduled", request))
+            self._learn_scheduled(found, answers["scheduled"])
+
+    def _learn_scheduled(self, found: _Findings, scheduled: Mapping[str, Any]) -> None:
+        """Take in what waits at workers for its time: ``{worker: entries}``."""
+        for worker, entries in scheduled.items():
+            for entry in entries or ():
+                request = entry.get("request") or {}
+                task = found.tasks.get(str(request.get("id")))
+                if task is not None and task.worker_state in ("", "scheduled"):
+                    due_at = stored_at(entry.get("eta"))
+                    found.learn(task.task_id, **_at_worker(worker, "scheduled", request), due_at=due_at)
+
+    def _ask_more(self, found: _Findings, connection: Any, producer: Any) -> None:
+        """Ask for what `query_task` does not know: what waits for its retry, rate limits, and how old the workers are.
+
+        These answers may be long, so they are wanted only if a task was met nowhere.
+        """
+        names = {task.task for task in found.tasks.values()}
+        commands: dict[str, Mapping[str, Any]] = {"scheduled": {}, "registered": {"taskinfoitems": ["rate_limit"]}, "stats": {}}
+        answers, _ = self._ask(connection, producer, commands)
+        self._learn_scheduled(found, answers["scheduled"])
+        for worker in {*answers["registered"], *answers["stats"]}:
+            uptime_s = (answers["stats"].get(worker) or {}).get("uptime")
+            rates = _rates_of(answers["registered"].get(worker) or (), names)
+            found.alive[worker] = WorkerFacts(float(uptime_s) if isinstance(uptime_s, int | float) else None, rates)
 
     def _ask(self, connection: Any, producer: Any, commands: Mapping[str, Mapping[str, Any]]) -> Any:
         return ask_workers(self._app, connection, producer, commands, timeout_s=self._answer_timeout_s)
@@ -296,13 +374,21 @@ class CeleryInspector:
         if isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend):
             metas = await read_results(backend, task_ids, timeout_s=self._socket_timeout_s)
         else:
-
-            def ask() -> dict[str, dict[str, Any]]:
-                return {task_id: backend.get_task_meta(task_id, cache=False) for task_id in task_ids}
-
+            # One for each inspection: two of them may ask at a time, each in a thread of its own.
+            stored = StoredResults(backend)
+            ask = partial(states_of, stored, task_ids)
             metas = await anyio.to_thread.run_sync(ask, limiter=self._threads, abandon_on_cancel=True)
         for task_id, meta in metas.items():
             found.learn(task_id, **_stored(meta))
+
+
+def _consumed(answers: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return ``{queue: workers}`` of what workers say of their queues."""
+    consumed: dict[str, list[str]] = {}
+    for worker, queues in sorted(answers.items()):
+        for queue in (queues or ())[:_QUEUES_MAX]:
+            consumed.setdefault(str(queue.get("name")), []).append(worker)
+    return consumed
 
 
 def _at_worker(worker: str, state: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,15 +396,45 @@ def _at_worker(worker: str, state: str, request: Mapping[str, Any]) -> dict[str,
     return {"worker": worker, "worker_state": state, "started_at": float(started_at) if started_at else None}
 
 
+def _met_at(task: TaskFacts, worker: str, state: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is learnt of a task that one more worker said to have."""
+    met = _at_worker(worker, state, request)
+    is_redelivered = task.is_redelivered or bool((request.get("delivery_info") or {}).get("redelivered"))
+    if task.worker_state != "active":
+        return {**met, "is_redelivered": is_redelivered}
+    if state != "active":
+        return {"is_redelivered": is_redelivered}
+    return {"is_redelivered": is_redelivered, "also_at": {**task.also_at, worker: met["started_at"] or 0.0}}
+
+
+def _rates_of(registered: Iterable[Any], names: Container[str]) -> dict[str, str]:
+    """Read the rate limits of some tasks from what a worker says: ``name [rate_limit=2/m]``."""
+    rates = {}
+    for each in registered:
+        name, _, rest = str(each).partition(" [rate_limit=")
+        if rest and name in names:
+            rates[name] = rest.rstrip("]")
+    return rates
+
+
 def _stored(meta: Mapping[str, Any]) -> dict[str, Any]:
     state = meta.get("status")
-    if state in (None, states.PENDING):
+    if state in (None, states.PENDING) or is_never_ran(meta):
         return {"stored_state": ""}
-    # With `task_track_started` a worker says who it is as the result.
-    result = meta.get("result")
-    worker = meta.get("worker") or (result.get("hostname") if state == states.STARTED and isinstance(result, dict) else None)
-    return {"stored_state": str(state), "stored_at": stored_at(meta.get("date_done")), "stored_worker": str(worker or "")}
+    return {
+        "stored_state": str(state),
+        "stored_at": stored_at(meta.get("date_done")),
+        "stored_worker": worker_of(meta),
+        "stored_error": error_of_retry(meta),
+    }
 
 
 def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _kept_s(expires: object) -> float:
+    """Return how long Celery's `result_expires` keeps a result, 0 for ever or if it cannot be told."""
+    if isinstance(expires, timedelta):
+        return expires.total_seconds()
+    return float(expires) if isinstance(expires, int | float) else 0.0

@@ -4,6 +4,7 @@ Routing, serializers, compression, headers and the publish signals are Celery's 
 `apply_async` does besides: subscribing to each result in this process (celery#3808, #5320), and looking for a current task.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -11,32 +12,20 @@ from typing import Any, Final, NamedTuple
 
 from celery.app.defaults import SETTING_KEYS
 from celery.utils.saferepr import saferepr
-from kombu.utils.json import loads
 
+from dyrygentd.core.destination import Destination, destination_of
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.headers import NEVER_SENT
+from dyrygentd.core.options import FROM_APP, RESULT_SERIALIZER
+from dyrygentd.errors import ConfigurationError
 from dyrygentd.ports import REPORTS_HEADER, WORKFLOW_STAMP
+from dyrygentd.tasks.known import route_name
+from dyrygentd.tasks.written import class_options_of, has_own_shadow
+from dyrygentd.transport.values import has_types, read_value, read_value_as_the_app
 
-#: What a task class may set about its messages; the same attributes as `celery.app.task.extract_exec_options` reads.
-_TASK_OPTIONS: Final = (
-    "queue",
-    "routing_key",
-    "exchange",
-    "priority",
-    "expires",
-    "serializer",
-    "delivery_mode",
-    "compression",
-    "time_limit",
-    "soft_time_limit",
-)
-#: What a message says about itself. Celery lets the option ``headers`` replace it, and a result under another id is never seen.
-_OWN_HEADERS: Final = frozenset({"id", "task", "root_id", "parent_id", "group", "retries", "eta", "lang", "ignore_result"}) | {
-    REPORTS_HEADER
-}
-
-#: These run another task on each item of a list.
-_MAPS: Final = frozenset({"celery.map", "celery.starmap"})
+#: What no definition has a say in: a result under another id is never seen, and a header of another form ends workers.
+_NEVER_SENT: Final = NEVER_SENT | {REPORTS_HEADER}
 
 #: Celery 5.6 does not let its users choose how deep a repr goes.
 _HAS_REPR_LEVELS: Final = "task_repr_maxlevels" in SETTING_KEYS
@@ -55,15 +44,6 @@ class _Parts(NamedTuple):
     route_name: str
 
 
-class Destination(NamedTuple):
-    """Where a message goes: straight into a queue if there is no exchange, else to the queues bound to it."""
-
-    queue: str
-    exchange: str
-    exchange_type: str
-    routing_key: str
-
-
 class MessageSender:
     """Builds the message of a node and gives it to a kombu producer.
 
@@ -76,23 +56,28 @@ class MessageSender:
         self._reports = reports
         self._task_options: dict[str, dict[str, Any]] = {}
         # Members of a group after a group share one long list as their input: it is parsed once.
-        self._parse_input = lru_cache(maxsize=4)(loads)
+        self._parse_input = lru_cache(maxsize=4)(read_value)
         # Large workflows repeat few signatures, and the ones that are equal are one object.
         self._read = lru_cache(maxsize=_READ_MAX)(self._read_signature)
         self._declared: set[str] = set()
         self._declared_by: Any = None
 
-    def send(self, producer: Any, publish: Publish) -> None:
-        """Build, route, encode and publish. Raises what routing, the serializer or the transport raise."""
+    def send(self, producer: Any, publish: Publish, *, mandatory: bool = False) -> str:
+        """Build, route, encode and publish; return where to, as text. Raises what routing, serializer and transport raise.
+
+        Args:
+            mandatory: Have the broker return what it would drop, since no queue is bound for it.
+        """
         app, signature = self._app, publish.signature
         parts = self._read(signature)
-        args, kwargs, options = parts.args, dict(parts.kwargs), {**parts.options}
-        if publish.input is not None:
-            args = (self._parse_input(publish.input), *args)
-        else:
-            options.setdefault("argsrepr", parts.argsrepr)
-        options.setdefault("kwargsrepr", parts.kwargsrepr)
-        options = app.amqp.router.route(options, parts.route_name, args, kwargs, app.tasks.get(signature.task))
+        task = app.tasks.get(signature.task)
+        args, kwargs, options = self._filled(publish, parts, task)
+        options = app.amqp.router.route(options, parts.route_name, args, kwargs, task)
+        going_to = self._destination_in(options).text
+        if publish.destination and publish.destination != going_to:
+            # Routers may have changed since, or answer as they like; the message is looked for where it was to go.
+            going_to = publish.destination
+            self._direct(options, publish.destination)
         stamps = [*(options.pop("stamped_headers", None) or ()), WORKFLOW_STAMP]
         options[WORKFLOW_STAMP] = publish.stamp
         expires = options.pop("expires", None)
@@ -128,16 +113,70 @@ class MessageSender:
         if queue in self._declared_on(producer):
             # kombu knows that too, but binds a copy of the queue each time before it looks: 40 µs a message.
             options["declare"] = ()
+        if mandatory:
+            options["mandatory"] = True
         app.amqp.send_task_message(producer, signature.task, message, **{**options, "retry": False})
         if queue is not None:
             self._declared.add(queue)
+        return going_to
 
-    def destination(self, signature: Signature) -> Destination:
-        """Tell where the messages of this signature go. Raises what routing raises."""
+    def _filled(self, publish: Publish, parts: _Parts, task: Any) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+        """Return the arguments with the value before them, and the options as they are routed."""
+        signature = publish.signature
+        args, kwargs, options = parts.args, dict(parts.kwargs), {**parts.options}
+        read: Callable[[bytes], Any] = self._parse_input
+        if options.get("serializer", self._app.conf.task_serializer) != "json":
+            # What is an object of the app's own must be one, to be written by another serializer.
+            read = read_value_as_the_app
+            if has_types(signature.args) or has_types(signature.kwargs):
+                args, kwargs = tuple(read(signature.args)), read(signature.kwargs)
+        if publish.input is not None:
+            args = (read(bytes(publish.input)), *args)
+        else:
+            options.setdefault("argsrepr", parts.argsrepr)
+        options.setdefault("kwargsrepr", parts.kwargsrepr)
+        if "shadow" not in options and has_own_shadow(task):
+            options["shadow"] = task.shadow_name(args, kwargs, dict(options))
+        return args, kwargs, options
+
+    def destination(self, signature: Signature, given: bytes | None = None) -> Destination:
+        """Tell where the messages of this signature go, with the value before its arguments. Raises what routing raises."""
         parts = self._read(signature)
-        kwargs = dict(parts.kwargs)
+        args = parts.args if given is None else (self._parse_input(given), *parts.args)
         task = self._app.tasks.get(signature.task)
-        options = self._app.amqp.router.route({**parts.options}, signature.task, parts.args, kwargs, task)
+        return self._destination_in(
+            self._app.amqp.router.route({**parts.options}, parts.route_name, args, dict(parts.kwargs), task)
+        )
+
+    def bound_queues(self, destination: Destination) -> list[str]:
+        """Return the queues that the app binds to an exchange for a routing key; the broker may have more."""
+        _, exchange, kind, routing_key = destination
+        return [
+            name
+            for name, queue in self._app.amqp.queues.items()
+            if any(
+                bound == exchange and _is_bound(kind, key or "", routing_key)
+                for bound, key in (
+                    (getattr(queue.exchange, "name", ""), queue.routing_key),
+                    *((binding.exchange.name, binding.routing_key) for binding in queue.bindings or ()),
+                )
+            )
+        ]
+
+    def _direct(self, options: dict[str, Any], text: str) -> None:
+        """Have a message go where it was meant to go, whatever the routers say now."""
+        destination = destination_of(text)
+        assert destination is not None
+        for name in ("queue", "exchange", "routing_key", "exchange_type"):
+            options.pop(name, None)
+        if destination.queue:
+            options["queue"] = self._app.amqp.queues[destination.queue]
+        if destination.exchange:
+            options["exchange"], options["routing_key"] = destination.exchange, destination.routing_key
+            options["exchange_type"] = destination.exchange_type
+
+    def _destination_in(self, options: dict[str, Any]) -> Destination:
+        """Read where a message goes off its routed options."""
         queue, exchange, key = options.get("queue"), options.get("exchange"), options.get("routing_key")
         if isinstance(queue, str):
             queue = self._app.amqp.queues[queue]
@@ -154,13 +193,14 @@ class MessageSender:
 
     def _read_signature(self, signature: Signature) -> "_Parts":
         # A tuple, as in a signature, so that monitors show `(1, 2)` for one task whoever sent it.
-        args, kwargs = tuple(loads(signature.args)), loads(signature.kwargs)
+        args, kwargs = tuple(read_value(signature.args)), read_value(signature.kwargs)
         amqp = self._app.amqp
         depth = repr_levels_of(self._app)
-        options = self._options_of(signature.task) | loads(signature.options)
+        name = route_name(signature.task, kwargs)
+        options = self._options_of(signature.task) | self._said_of(name, read_value(signature.options))
         headers = options.get("headers")
         if isinstance(headers, dict):
-            options["headers"] = {name: value for name, value in headers.items() if name not in _OWN_HEADERS}
+            options["headers"] = {name: value for name, value in headers.items() if name not in _NEVER_SENT}
         return _Parts(
             args,
             kwargs,
@@ -168,7 +208,7 @@ class MessageSender:
             # As Celery makes them when they are not given, for each message anew.
             saferepr(args, amqp.argsrepr_maxsize, **depth),
             saferepr(kwargs, amqp.kwargsrepr_maxsize, **depth),
-            _route_name(signature.task, kwargs),
+            name,
         )
 
     def _declared_on(self, producer: Any) -> set[str]:
@@ -180,10 +220,37 @@ class MessageSender:
     def _options_of(self, task: str) -> dict[str, Any]:
         """Return what the task's class says about its messages, if this process knows the task."""
         if task not in self._task_options:
-            known = self._app.tasks.get(task)
-            options = {name: getattr(known, name, None) for name in _TASK_OPTIONS}
-            self._task_options[task] = {name: value for name, value in options.items() if value is not None}
+            self._task_options[task] = class_options_of(self._app.tasks.get(task))
         return self._task_options[task]
+
+    def knows(self, task: str) -> bool:
+        """Tell whether the app has the task; those of Celery's own are everywhere."""
+        return task in self._app.tasks and not task.startswith("celery.")
+
+    def refusal_of(self, signature: Signature) -> tuple[str, str]:
+        """Return why a result could not be read here, and the next step; both empty if it can."""
+        try:
+            self._said_of(route_name(signature.task, read_value(signature.kwargs)), read_value(signature.options))
+        except ConfigurationError as error:
+            return str(error), error.next_step
+        return "", ""
+
+    def _said_of(self, task: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Leave out what the submitting program's app has said of a task, if this app knows the task itself.
+
+        Raises:
+            ConfigurationError: The workers write results in a way that this process does not read.
+        """
+        written, serializer = options.pop(FROM_APP, None) or (), options.pop(RESULT_SERIALIZER, None)
+        if self.knows(task):
+            return {name: value for name, value in options.items() if name not in written}
+        if serializer is not None and serializer != self._app.conf.result_serializer:
+            raise ConfigurationError(
+                f"workers write results of '{task}' with serializer '{serializer}', and this daemon has no app with that task: "
+                f"it would read them as '{self._app.conf.result_serializer}'",
+                next_step="start the daemon with --app",
+            )
+        return options
 
     def _seconds_until(self, expires: Any) -> float:
         if isinstance(expires, str):
@@ -198,12 +265,15 @@ def repr_levels_of(app: Any) -> dict[str, int]:
     return {"maxlevels": app.conf.task_repr_maxlevels} if _HAS_REPR_LEVELS else {}
 
 
-def _route_name(task: str, kwargs: dict[str, Any]) -> str:
-    """Return the name that routes see: of ``map``, ``starmap`` and ``chunks`` it is the task that they call."""
-    inner = kwargs.get("task") if task in _MAPS else None
-    if isinstance(inner, dict):
-        inner = inner.get("task")
-    return inner if isinstance(inner, str) else task
+def _is_bound(kind: str, pattern: str, routing_key: str) -> bool:
+    """Tell whether a binding takes a routing key; ``#`` stands for any words of a topic, ``*`` for one."""
+    if kind != "topic":
+        return pattern == routing_key
+    words = "".join(_TOPIC_WORDS.get(word, re.escape(word) + r"\.") for word in pattern.split("."))
+    return re.fullmatch(words, f"{routing_key}.") is not None
+
+
+_TOPIC_WORDS: Final = {"#": r"(?:[^.]*\.)*", "*": r"[^.]*\."}
 
 
 def _listed(callbacks: Any) -> list[Any] | None:

@@ -14,14 +14,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from kombu.transport.virtual import Channel as VirtualChannel
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.destination import destination_of
+from dyrygentd.ports import TaskPlace
 from dyrygentd.transport.message import MessageSender
+from dyrygentd.transport.redis_connections import CONNECTION_ERRORS
 
 #: Messages looked at in a list: seconds of work for a server, and far more than the daemon keeps in the broker.
 SEARCHED_MAX: Final = 100_000
+#: Priorities that a queue may have had a list for, whatever `priority_steps` says now.
+_STEPS: Final = range(10)
 #: Messages in one call of a script, about 2 ms, and task ids in its arguments.
 _SLICE: Final = 500
 _IDS_MAX: Final = 1000
@@ -170,8 +175,9 @@ class RedisQueues:
                 pipe.execute()
 
     def _lists(self, queue: str) -> list[str]:
-        """Return the keys of a queue in the order in which workers empty them."""
-        return [self._prefix + self._channel._q_for_pri(queue, step) for step in self._channel.priority_steps]
+        """Return the keys of a queue in the order in which workers empty them, those of earlier steps included."""
+        steps = sorted({*self._channel.priority_steps, *_STEPS})
+        return [f"{self._prefix}{queue}{self._channel.sep}{step}" if step else self._prefix + queue for step in steps]
 
     def _slices(self, key: str, task_ids: Sequence[str], what: str) -> Iterator[tuple[int, int, list[tuple[str, int]]]]:
         """Yield for each slice the list's length, how many messages it has, and ``(task_id, index)`` of the found ones."""
@@ -188,15 +194,36 @@ class RedisQueues:
             begin += seen - (len(places) if what == "withdraw" else 0)
 
 
-def queues_of(sender: MessageSender, channel: Any, signature: Signature) -> list[str]:
-    """Return the queues that a signature's messages go to; none if it cannot be routed, or goes to a fanout exchange."""
+def fetching_connections(client: Any, channel: Any) -> tuple[int | None, int]:
+    """Return how many connections wait for messages in this database, None if we may not know, and how many did so last.
+
+    A worker has one connection for BRPOP, whatever it does meanwhile: one that is busy, silent or shutting down, too. But so has
+    a program that asked the workers for something, as monitors and health checks do, after it got the answers.
+    """
+    try:
+        clients = client.client_list()
+    except CONNECTION_ERRORS:
+        return None, 0  # `CLIENT LIST` is not for everybody.
+    database = str(channel.connection.client.virtual_host or "0").strip("/") or "0"
+    number = database if database.isdigit() else "0"
+    fetching = [each for each in clients if each.get("cmd") == "brpop" and each.get("db") == number]
+    waiting = sum("b" in each.get("flags", "") for each in fetching)
+    return waiting, len(fetching) - waiting
+
+
+def queues_of(sender: MessageSender, channel: Any, place: TaskPlace) -> list[str]:
+    """Return the queues that an attempt's message went to; none if it cannot be routed, or went to a fanout exchange."""
     # Whatever a router of the user raises, or kombu for an unknown exchange: then the message was refused as well.
     with suppress(Exception):
-        queue, exchange, kind, routing_key = sender.destination(signature)
+        destination = destination_of(place.destination) or sender.destination(place.signature)
+        queue, exchange, kind, routing_key = destination
         if kind == "fanout":
             return []
         if not exchange:
             return [queue]
+        is_virtual = isinstance(channel, VirtualChannel)
+        if not is_virtual:
+            return sender.bound_queues(destination)
         table = channel.get_table(exchange)
         return [name for name in channel.exchange_types[kind].lookup(table, exchange, routing_key, None) if name]
     return []

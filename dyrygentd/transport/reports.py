@@ -20,6 +20,7 @@ Results are received all the same, and swept, as without reports.
 what may not be on disk yet.
 """
 
+import json
 import logging
 import re
 import time
@@ -27,6 +28,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -37,13 +39,14 @@ from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
 from kombu.transport.redis import SentinelTransport
 from kombu.transport.redis import Transport as RedisTransport
-from kombu.utils.json import loads
 from redis.exceptions import RedisError, ResponseError
 
 from dyrygentd.core.events import Event, ReportsRead, TaskEvent, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.ports import Emit, ReportsStatistics
 from dyrygentd.transport.meta import event_of_failure, event_of_meta
-from dyrygentd.transport.redis import asyncio_pool, read_results
+from dyrygentd.transport.redis_connections import asyncio_pool
+from dyrygentd.transport.redis_reading import prefix_of, read_results
+from dyrygentd.transport.results import StoredResults, states_of
 
 logger = logging.getLogger("dyrygentd.reports")
 
@@ -319,9 +322,8 @@ class RedisReports:
         timeout_s = self._pace.command_timeout_s
         if self._where == "backend":
             return await read_results(self._app.backend, task_ids, timeout_s=timeout_s)
-        return await anyio.to_thread.run_sync(
-            lambda: {task_id: self._app.backend.get_task_meta(task_id) for task_id in task_ids}, abandon_on_cancel=True
-        )
+        ask = partial(states_of, StoredResults(self._app.backend), task_ids)
+        return await anyio.to_thread.run_sync(ask, abandon_on_cancel=True)
 
     def _note_offset(self, post: Callable[[Event], None]) -> None:
         """Say how far was read: up to the first end whose result is still awaited; seldom, and only if there is news."""
@@ -360,7 +362,8 @@ def event_of_report(fields: Mapping[str, str]) -> TaskEvent | None:
             if len(value) > _VALUE_BYTES_MAX:
                 return None
             with suppress(ValueError, RecursionError):
-                loads(value)
+                # Whether it is JSON; what it means is for whoever gets it.
+                json.loads(value)
                 return TaskSucceeded(task_id, value.encode())
             return None
         case states.FAILURE:
@@ -381,9 +384,7 @@ def _place_of(app: Any) -> tuple[str, str]:
     """Return where the stream is, and the prefix of keys there; empty if there is no one Redis for it."""
     backend = app.backend
     if isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend):
-        # As `celery.backends.base.KeyValueStoreBackend` has put it before the keys of results.
-        key = backend.task_keyprefix
-        return "backend", (key.decode() if isinstance(key, bytes) else key).removesuffix("celery-task-meta-")
+        return "backend", prefix_of(backend)
     connection = app.connection_for_write()
     transport = connection.get_transport_cls()
     if issubclass(transport, RedisTransport) and not issubclass(transport, SentinelTransport):

@@ -32,8 +32,10 @@ from kombu.exceptions import KombuError
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.values import Joined
+from dyrygentd.tasks.written import is_moved
 from dyrygentd.transport.message import repr_levels_of
-from dyrygentd.transport.redis import Collected, delivery_tag
+from dyrygentd.transport.redis_push import Collected, delivery_tag
 
 #: Shapes that are kept; a workflow has as many as it has different tasks and options.
 _SHAPES_MAX: Final = 1000
@@ -49,7 +51,7 @@ _ROUTED_BY_ARGUMENTS: Final = frozenset({"celery.map", "celery.starmap"})
 #: What cannot be known before a message is sent.
 _OF_THE_MOMENT: Final = frozenset({"expires", "eta", "countdown", "expiration"})
 #: Arguments that hold this may be of a type that only kombu's JSON has.
-_TYPED: Final = b"__type__"
+TYPED: Final = b"__type__"
 #: Bytes of arguments and inputs that are filled in at once on the event loop: some milliseconds.
 _LOOP_BYTES_MAX: Final = 262_144
 #: Longest input that is looked through for it each time.
@@ -69,11 +71,22 @@ class Template:
         ValueError: It does not have them where they are expected.
     """
 
-    __slots__ = ("_args_repr_max", "_body", "_expires_ms", "_kwargs_repr_max", "_levels", "_pieces", "_places", "_queues")
+    __slots__ = (
+        "_args_repr_max",
+        "_body",
+        "_destination",
+        "_expires_ms",
+        "_fixed",
+        "_kwargs_repr_max",
+        "_levels",
+        "_pieces",
+        "_places",
+        "_queues",
+    )
 
     def __init__(self, built: Collected, *, args_repr_max: int, kwargs_repr_max: int, levels: Mapping[str, int]) -> None:
         self._args_repr_max, self._kwargs_repr_max, self._levels = args_repr_max, kwargs_repr_max, levels
-        self._queues, self._expires_ms = built.queues, built.expires_ms
+        self._queues, self._expires_ms, self._destination = built.queues, built.expires_ms, built.destination
         message = json.loads(built.payload)
         _require(message["content-type"] == "application/json" and message["content-encoding"] == "utf-8", "it is JSON")
         _require(not message["headers"].get("compression"), "it is not compressed")
@@ -94,12 +107,40 @@ class Template:
         _require(not any(_MARK in piece for piece in (*self._pieces, *self._body)), "it has no marks elsewhere")
         for name in ("body", "tag", *_EXPECTED):
             _require(self._places.count(name) == _EXPECTED.get(name, 1), f"it has its {name} as often as is known")
+        self._fixed: _Fixed | None = None
 
     def fill(self, publish: Publish) -> Collected | None:
         """Return the message of a node; None if its arguments have to go the ordinary way."""
         signature, given = publish.signature, publish.input
-        args, kwargs = signature.args, signature.kwargs
-        if _TYPED in args or _TYPED in kwargs or (given is not None and (len(given) > _INPUT_BYTES_MAX or _TYPED in given)):
+        if publish.destination and publish.destination != self._destination:
+            return None
+        key = publish.workflow_id, publish.stamp, publish.parent_id
+        fixed = self._fixed
+        if fixed is None or given is not None or fixed.signature is not signature or fixed.key != key:
+            common = self._common(publish)
+            if common is None:
+                return None
+            pieces, places, values = self._pieces, self._places, common
+            if given is None:
+                self._fixed = _Fixed(signature, key, common)
+        else:
+            # The members of a group often differ in nothing but their ids.
+            pieces, places = fixed.cut or fixed.fix(self._pieces, self._places)
+            values = {}
+        try:
+            values["tag"] = encode_basestring_ascii(delivery_tag(publish.task_id, publish.attempt))
+            values[_ID] = encode_basestring_ascii(publish.task_id)
+        except ValueError:
+            return None
+        text = pieces[0] + "".join([values[place] + piece for place, piece in zip(places, pieces[1:], strict=True)])
+        return Collected(publish, self._queues, text, self._expires_ms, self._destination)
+
+    def _common(self, publish: Publish) -> dict[str, str] | None:
+        """Return what stands in the places of a message, but for its own ids."""
+        args, kwargs, given = publish.signature.args, publish.signature.kwargs, publish.input
+        if isinstance(given, Joined):
+            return None
+        if TYPED in args or TYPED in kwargs or (given is not None and (len(given) > _INPUT_BYTES_MAX or TYPED in given)):
             return None
         before, between, after = self._body
         try:
@@ -107,8 +148,6 @@ class Template:
             body = f"{before}{all_args.decode()}{between}{kwargs.decode()}{after}".encode()
             values = {
                 "body": f'"{base64.b64encode(body).decode()}"',
-                "tag": encode_basestring_ascii(delivery_tag(publish.task_id, publish.attempt)),
-                _ID: encode_basestring_ascii(publish.task_id),
                 _ROOT: encode_basestring_ascii(publish.workflow_id),
                 _PARENT: encode_basestring_ascii(publish.parent_id) if publish.parent_id else "null",
                 _STAMP: encode_basestring_ascii(publish.stamp),
@@ -121,10 +160,29 @@ class Template:
         except (ValueError, TypeError, RecursionError):
             # No JSON, or nothing that UTF-8 can carry: the ordinary way has the words for it.
             return None
-        text = self._pieces[0] + "".join(
-            [values[place] + piece for place, piece in zip(self._places, self._pieces[1:], strict=True)]
-        )
-        return Collected(publish, self._queues, text, self._expires_ms)
+        return values
+
+
+class _Fixed:
+    """What a message has in common with the last one that no input was put into, of the same signature in the same workflow."""
+
+    __slots__ = ("_values", "cut", "key", "signature")
+
+    def __init__(self, signature: Signature, key: tuple[str, str, str], values: dict[str, str]) -> None:
+        self.signature, self.key, self._values = signature, key, values
+        self.cut: tuple[list[str], list[str]] | None = None
+
+    def fix(self, pieces: Sequence[str], places: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Put it into the pieces of a template, for the messages to come; only the places of ids are left."""
+        whole, left = [pieces[0]], []
+        for place, piece in zip(places, pieces[1:], strict=True):
+            if place in ("tag", _ID):
+                left.append(place)
+                whole.append(piece)
+            else:
+                whole[-1] += self._values[place] + piece
+        self.cut = whole, left
+        return self.cut
 
 
 class Templates:
@@ -162,14 +220,19 @@ class Templates:
         if self._has_receivers() or self._reports() is not self._reports_then:
             return None
         size = 0
+        templates = []
         for each in messages:
             signature = each.signature
             size += len(signature.args) + len(signature.kwargs) + len(signature.options) + len(each.input or b"")
-        if size > _LOOP_BYTES_MAX or any(self._templates.get(_shape_of(each)) is None for each in messages):
+            template = self._templates.get((signature.task, signature.options))
+            if template is None:
+                return None
+            templates.append(template)
+        if size > _LOOP_BYTES_MAX:
             return None
         found = []
-        for each in messages:
-            collected = self.fill(each)
+        for each, template in zip(messages, templates, strict=True):
+            collected = template.fill(each)
             if collected is None:
                 return None
             found.append(collected)
@@ -200,6 +263,8 @@ class Templates:
         signature = publish.signature
         if not self._is_possible or signature.task in _ROUTED_BY_ARGUMENTS or signature.expires_at:
             return None
+        if is_moved(self._app.tasks.get(signature.task)):
+            return None
         try:
             if _OF_THE_MOMENT & json.loads(signature.options).keys():
                 return None
@@ -220,8 +285,12 @@ class Templates:
         app = self._app
         amqp = app.amqp
         is_usual = type(amqp) is AMQP and amqp.create_task_message == amqp.as_task_v2
-        routes = all(isinstance(route, MapRoute) for route in amqp.router.routes)
-        return bool(is_usual and routes and not app.conf.task_send_sent_event)
+        return bool(is_usual and not has_code(amqp.router) and not app.conf.task_send_sent_event)
+
+
+def has_code(router: Any) -> bool:
+    """Tell whether a router of the app is code, and may look at more than the name of a task."""
+    return not all(isinstance(route, MapRoute) for route in router.routes)
 
 
 def _shape_of(publish: Publish) -> tuple[str, bytes]:
@@ -232,7 +301,14 @@ def _probe(publish: Publish) -> Publish:
     """Return a message of the same shape with marks in all places where messages differ."""
     signature = replace(publish.signature, args=_PROBE.args, kwargs=_PROBE.kwargs)
     return publish._replace(
-        task_id=_ID, workflow_id=_ROOT, parent_id=_PARENT, stamp=_STAMP, attempt=0, signature=signature, input=None
+        task_id=_ID,
+        workflow_id=_ROOT,
+        parent_id=_PARENT,
+        stamp=_STAMP,
+        attempt=0,
+        signature=signature,
+        input=None,
+        destination="",
     )
 
 

@@ -1,44 +1,49 @@
 """What the running workers have: asked for over the broker, as ``celery inspect`` does it."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from kombu.exceptions import OperationalError
 
 from dyrygentd.errors import BrokerUnavailable
+from dyrygentd.tasks.fleet import Fleet, Worker
+from dyrygentd.transport.broadcast import ask_workers as ask
+from dyrygentd.transport.broadcast import connected, url_of
+
+_COMMANDS: Final = {"registered": {}, "active_queues": {}, "conf": {"with_defaults": True}}
+_SOCKET_TIMEOUT_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """The workers that answered, and what they have between them."""
+def ask_workers(app: Any, *, timeout_s: float = 2.0) -> Fleet:
+    """Ask all workers for their tasks, queues and settings.
 
-    names: frozenset[str]
-    tasks: frozenset[str]
-    queues: frozenset[str]
-
-
-def ask_workers(app: Any, *, timeout_s: float = 2.0) -> Workers:
-    """Ask all workers for their tasks and queues. Takes up to twice ``timeout_s``: nobody knows how many there are to answer.
+    Takes ``timeout_s`` unless the broker tells how many there are to answer, as Redis does. Those without remote control do not
+    answer, nor do those that refuse what this app sends, or are busy in the pool ``solo``.
 
     Raises:
         BrokerUnavailable: The app's broker cannot be reached.
     """
     try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=timeout_s)
-            inspect = app.control.inspect(timeout=timeout_s, connection=connection)
-            registered: dict[str, Any] = inspect.registered() or {}
-            consumed: dict[str, Any] = (inspect.active_queues() or {}) if registered else {}
-    except (OperationalError, OSError) as error:
-        raise BrokerUnavailable(f"cannot ask the workers over '{app.connection_for_write().as_uri()}': {error}") from error
-    return Workers(
-        names=frozenset(registered.keys() | consumed.keys()),
+        with connected(app, timeout_s=_SOCKET_TIMEOUT_S) as (connection, producer, _):
+            answers, reached = ask(app, connection, producer, _COMMANDS, timeout_s=timeout_s)
+    except (OperationalError, OSError, *app.connection_for_write().connection_errors) as error:
+        where = url_of(app.connection_for_write())
+        refused = BrokerUnavailable(f"cannot ask the workers over '{where}': {error}")
+        if "Permission denied" in str(error):
+            refused.next_step = (
+                "its socket is open to its own user alone: ask as that user, for the service's own `sudo -u dyrygent`"
+            )
+        raise refused from error
+    names = sorted(frozenset().union(*answers.values()))
+    return Fleet(tuple(_worker(name, answers) for name in names), reached)
+
+
+def _worker(name: str, answers: dict[str, dict[str, Any]]) -> Worker:
+    conf = answers["conf"].get(name)
+    return Worker(
+        name,
         # A worker may add what it limits: `tasks.add [rate_limit=10/s]`.
-        tasks=frozenset(task.partition(" ")[0] for tasks in registered.values() for task in tasks),
-        queues=frozenset(queue["name"] for queues in consumed.values() for queue in queues),
+        tasks=frozenset(str(task).partition(" ")[0] for task in answers["registered"].get(name) or ()),
+        queues=frozenset(str(queue["name"]) for queue in answers["active_queues"].get(name) or ()),
+        # Without defaults, settings have the names and prefixes under which the user wrote them.
+        settings=conf if isinstance(conf, dict) else {},
     )
-
-
-def load_tasks(app: Any) -> None:
-    """Import the modules that the app names (``include``, ``imports``, ``autodiscover_tasks``), as a worker does."""
-    app.loader.import_default_modules()

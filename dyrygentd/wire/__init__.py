@@ -3,9 +3,6 @@
 from typing import Final
 
 from dyrygentd.wire.definitions import (
-    DEFINITION_VERSION,
-    NodeDocument,
-    WorkflowDocument,
     decode_definition,
     document_of,
     encode_definition,
@@ -13,8 +10,13 @@ from dyrygentd.wire.definitions import (
 )
 from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
 from dyrygentd.wire.exports import ExportDocument, Imported, decode_export, encode_export
-from dyrygentd.wire.problems import error_of_problem, problem_of
-from dyrygentd.wire.requests import VerbDocument, request_of
+from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, WorkflowDocument
+from dyrygentd.wire.outcomes import Outcome, outcome_of
+from dyrygentd.wire.overview import Overview, OverviewItem
+from dyrygentd.wire.parents import ParentTaskView
+from dyrygentd.wire.plain import View
+from dyrygentd.wire.problems import PROBLEM, error_of_problem, is_problem, problem_of
+from dyrygentd.wire.requests import VerbDocument, decode_request, request_of
 from dyrygentd.wire.schema import definition_schema
 from dyrygentd.wire.views import (
     BulkChanged,
@@ -27,7 +29,6 @@ from dyrygentd.wire.views import (
     JournalView,
     NodePage,
     NodeView,
-    Outcome,
     Refusal,
     StandingView,
     Statistics,
@@ -36,12 +37,12 @@ from dyrygentd.wire.views import (
     WorkflowView,
     causes_of,
     decode_view,
-    outcome_of,
     view_of_entry,
     view_of_node,
     view_of_record,
     view_of_running,
 )
+from dyrygentd.wire.words import HoldWord, KindWord, NodeWord, WorkflowWord
 
 #: Response header with the version of the daemon; an answer without it comes from something else.
 VERSION_HEADER: Final = "Dyrygentd-Version"
@@ -51,6 +52,7 @@ API_VERSION: Final = "v1"
 __all__ = [
     "API_VERSION",
     "DEFINITION_VERSION",
+    "PROBLEM",
     "VERSION_HEADER",
     "BulkChanged",
     "CauseView",
@@ -59,26 +61,35 @@ __all__ = [
     "Explanation",
     "ExportDocument",
     "Health",
+    "HoldWord",
     "Imported",
     "Journal",
     "JournalView",
+    "KindWord",
     "NodeDocument",
     "NodePage",
     "NodeView",
+    "NodeWord",
     "Outcome",
+    "Overview",
+    "OverviewItem",
+    "ParentTaskView",
     "Refusal",
     "StandingView",
     "Statistics",
     "Submitted",
     "VerbDocument",
+    "View",
     "WorkflowDocument",
     "WorkflowPage",
     "WorkflowView",
+    "WorkflowWord",
     "causes_of",
     "decode",
     "decode_any",
     "decode_definition",
     "decode_export",
+    "decode_request",
     "decode_view",
     "definition_schema",
     "document_of",
@@ -86,6 +97,7 @@ __all__ = [
     "encode_definition",
     "encode_export",
     "error_of_problem",
+    "is_problem",
     "outcome_of",
     "parameters_of",
     "problem_of",

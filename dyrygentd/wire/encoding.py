@@ -11,8 +11,11 @@ import msgspec
 from msgspec import NODEFAULT, Raw, Struct
 
 from dyrygentd.errors import BadRequest
+from dyrygentd.wire.bounds import check_text
 
 _encoder = msgspec.json.Encoder()
+_WORDS_MAX = 300
+_PATH_MAX = 1000
 _PATH = re.compile(r" - at `(?:key` in `)?(?P<path>[^`]*)`$")
 
 
@@ -33,16 +36,23 @@ def decode(body: bytes, form: type[T]) -> T:
 def decode_any(body: bytes, form: Any) -> Any:
     """Read a form that is no class, such as ``dict[str, Any]``; raises as `decode` does."""
     try:
-        if not body.isascii():
-            body.decode()  # What is kept as raw text is not looked into below, and must not fail when a message is built from it.
+        # What is kept as raw text is not looked into below, and must not fail when a message is built from it.
+        check_text(body)
         return msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:
-        message = str(error)
-        match = _PATH.search(message)
-        path = match["path"] if match else "$"
-        raise BadRequest(f"{_PATH.sub('', message)}, at {path}", path=path) from error
+        message, path = _parted(str(error))
+        raise BadRequest(f"{message}, at {path}", path=path) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body is not valid JSON: {error}", path="$") from error
+
+
+def _parted(message: str) -> tuple[str, str]:
+    """Part msgspec's words from the path at their end; they may repeat a name of megabytes, of which a beginning will do."""
+    match = _PATH.search(message, max(0, len(message) - _PATH_MAX))
+    words = message[: min(match.start(), _WORDS_MAX)] if match else message[:_WORDS_MAX]
+    if (match.start() if match else len(message)) > _WORDS_MAX:
+        words += "…`"
+    return words, match["path"] if match else "$"
 
 
 def schemas(forms: Iterable[type[Struct]]) -> dict[str, Any]:
@@ -113,13 +123,13 @@ def _described(forms: Iterable[type[Struct]]) -> dict[type[Struct], type[Struct]
                 kind = list[found[get_args(kind)[0]]]  # type: ignore[misc]
             default = json.loads(bytes(field.default)) if isinstance(field.default, Raw) else field.default
             if field.required:
-                fields.append((field.name, kind))
+                fields.append((field.encode_name, kind))
             elif field.default_factory is not NODEFAULT:
-                fields.append((field.name, kind, msgspec.field(default_factory=field.default_factory)))
+                fields.append((field.encode_name, kind, msgspec.field(default_factory=field.default_factory)))
             elif default == [] or default == {}:
-                fields.append((field.name, kind, msgspec.field(default_factory=type(default))))
+                fields.append((field.encode_name, kind, msgspec.field(default_factory=type(default))))
             else:
-                fields.append((field.name, kind, default))
+                fields.append((field.encode_name, kind, default))
         config = form.__struct_config__
         described = msgspec.defstruct(form.__name__, fields, forbid_unknown_fields=config.forbid_unknown_fields, kw_only=True)
         described.__doc__ = form.__doc__

@@ -8,16 +8,21 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Raw, Struct, structs
 
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.graph import LABELS_MAX, Definition
+from dyrygentd.core.ids import OF_OLD
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, NodeState, WorkflowState
 from dyrygentd.core.verbs import PRIORITY_MAX
 from dyrygentd.errors import BadRequest, NotImportable
-from dyrygentd.wire.definitions import LabelValue, Name, decode_definition, document_of
+from dyrygentd.wire.bounds import Look, check_counts, nothing
+from dyrygentd.wire.definitions import decode_definition, document_of
 from dyrygentd.wire.encoding import decode, encode
+from dyrygentd.wire.forms import LabelValue, Name
 from dyrygentd.wire.views import JournalView, view_of_entry
 
 EXPORT_VERSION: Final = 1
+#: Far more than any daemon keeps of one workflow.
+_JOURNAL_MAX: Final = 100_000
 
 #: What fits into a column and onto a screen: Unix seconds of some thousand years, whole numbers, texts of errors.
 Moment = Annotated[float, Meta(ge=0, le=1e11)]
@@ -31,6 +36,9 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
     Attributes:
         result: The JSON text of its result.
         run: How often it was set running again after a cancel.
+        ids: How its attempts are named.
+        digest: What tells its definition from another one, if it has a key.
+        started_early_at: When somebody had it begin before its time, 0 if nobody has.
     """
 
     id: str
@@ -48,6 +56,9 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
     deadline_at: Moment = 0.0
     is_stopped: bool = False
     owner: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
+    ids: Annotated[int, Meta(ge=0, le=2)] = OF_OLD
+    digest: Annotated[str, Meta(max_length=100)] = ""
+    started_early_at: Moment = 0.0
 
 
 class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -144,7 +155,7 @@ def encode_export(
     return encode(document)
 
 
-def decode_export(body: bytes, *, nodes_max: int) -> Imported:
+def decode_export(body: bytes, *, nodes_max: int, look: Look = nothing) -> Imported:
     """Read an export.
 
     Raises:
@@ -152,6 +163,7 @@ def decode_export(body: bytes, *, nodes_max: int) -> Imported:
         NotImportable: It is that of a workflow which goes on where it came from.
         DefinitionError: Its definition cannot be run.
     """
+    check_counts(body, {"nodes": nodes_max, "journal": _JOURNAL_MAX}, dict.fromkeys(("definition", "workflow"), len(body)), look)
     document = decode(body, ExportDocument)
     if document.export != EXPORT_VERSION:
         raise BadRequest(f"export version {document.export} is unknown, this daemon reads {EXPORT_VERSION}", path="$.export")
@@ -159,7 +171,9 @@ def decode_export(body: bytes, *, nodes_max: int) -> Imported:
     if not _ID.fullmatch(workflow.id):
         # Any other text might be somebody's name of a workflow, or the beginning of another id.
         raise BadRequest(f"'{workflow.id:.100}' is no id of a workflow, at $.workflow.id", path="$.workflow.id")
-    definition = decode_definition(bytes(document.definition), nodes_max=nodes_max, has_good_options=False)
+    definition = decode_definition(
+        bytes(document.definition), nodes_max=nodes_max, node_bytes_max=len(body), has_good_options=False, look=look
+    )
     nodes = [_node_record(workflow.id, node, definition) for node in document.nodes]
     _refuse_if_it_goes_on(workflow, nodes, definition)
     if workflow.state.is_finished != (workflow.finished_at is not None):
@@ -169,6 +183,7 @@ def decode_export(body: bytes, *, nodes_max: int) -> Imported:
         result=_bytes(workflow.result, "$.workflow.result"),
         document=document_of(definition),
         task_count=definition.graph.task_count,
+        parent_task=definition.parent_task,
         **{name: getattr(workflow, name) for name in _SAME},
     )
     journal = [_entry(workflow.id, entry) for entry in document.journal]

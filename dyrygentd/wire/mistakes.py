@@ -11,8 +11,9 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct, inspect
+from msgspec import Raw, Struct, inspect
 
+from dyrygentd.core.graph import NAME_LENGTH_MAX
 from dyrygentd.errors import BadRequest
 
 #: Names that are compared with a wrong one; a thousand take some 20 ms.
@@ -26,11 +27,15 @@ _WORD: Final = re.compile(r"^Invalid enum value (.*), at ")
 _EXPECTED: Final = re.compile(r"^Expected (.*), at ")
 
 
-def explained(error: BadRequest, body: bytes, form: type[Struct]) -> BadRequest:
-    """Return an error that names the node, the field and what is allowed; an error about something else is returned as it is."""
+def explained(error: BadRequest, form: type[Struct], body: bytes = b"", *, node: bytes = b"") -> BadRequest:
+    """Return an error that names the node, the field and what is allowed; an error about something else is returned as it is.
+
+    Args:
+        body: The document, if it is short; otherwise ``node`` is what the error is about.
+    """
     message, path = str(error), error.path
     place = _type_at(form, path)
-    where = _node_at(body, path)
+    where = _node_at(body, node, path)
     field = re.sub(r"^\$(\.nodes\[\d+\])?\.?", "", path)
     subject = f"`{field}`" if field else "a node" if where and not _is_named(where) else "it"
     if unknown := _UNKNOWN.match(message):
@@ -50,8 +55,8 @@ def explained(error: BadRequest, body: bytes, form: type[Struct]) -> BadRequest:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return the next step for a word that is not known."""
-    known = list(islice(known, _KNOWN_MAX))
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    known = [name[:NAME_LENGTH_MAX] for name in islice(known, _KNOWN_MAX)]
+    close = get_close_matches(word[:NAME_LENGTH_MAX], known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known are {', '.join(known[:40])}{' …' if len(known) > 40 else ''}" if known else ""
@@ -135,20 +140,37 @@ def _without_null(place: Any) -> Any:
     return place
 
 
-def _node_at(body: bytes, path: str) -> str:
+class _Called(Struct):
+    """What a node is called, of whatever type that is; the rest is passed over."""
+
+    name: Raw = Raw()
+    task: Raw = Raw()
+
+
+class _Nodes(Struct):
+    nodes: list[Raw]
+
+
+def _node_at(body: bytes, node: bytes, path: str) -> str:
     """Return what the node is called at which the path leads, as its author would look for it."""
     match = _NODE.match(path)
     if match is None:
         return ""
     number = int(match[1])
     try:
-        node = msgspec.json.decode(body)["nodes"][number]
-    except (msgspec.MsgspecError, LookupError, TypeError, RecursionError):
+        node = node or bytes(msgspec.json.decode(body, type=_Nodes).nodes[number])
+        called = msgspec.json.decode(node, type=_Called)
+    except (msgspec.MsgspecError, LookupError, RecursionError):
         return f"node {number + 1}"
-    name, task = (node.get("name"), node.get("task")) if isinstance(node, dict) else (None, None)
-    if isinstance(name, str) and name:
+    name, task = _text(called.name), _text(called.task)
+    if name:
         return f"node '{name}'"
-    return f"node {number + 1} (task '{task}')" if isinstance(task, str) and task else f"node {number + 1}"
+    return f"node {number + 1} (task '{task}')" if task else f"node {number + 1}"
+
+
+def _text(raw: Raw) -> str:
+    """Return a text, cut to the length that a name may have; nothing if it is none."""
+    return str(msgspec.json.decode(raw))[:NAME_LENGTH_MAX] if bytes(raw).startswith(b'"') else ""
 
 
 def _is_named(where: str) -> bool:

@@ -4,10 +4,22 @@ from typing import Any, Final
 
 import msgspec
 
-from dyrygentd.errors import DyrygentError, RemoteError
+from dyrygentd.errors import DyrygentError, NotOnDiskYet, RemoteError, RemoteNotOnDiskYet, RemoteUnavailable
 
 #: Characters of one text in a problem document.
 _TEXT_MAX: Final = 1500
+
+
+#: Statuses of what may be possible later.
+UNAVAILABLE: Final = frozenset({429, 503})
+
+#: The media type of a problem document (RFC 9457).
+PROBLEM: Final = "application/problem+json"
+
+
+def is_problem(status: int, content_type: str | None) -> bool:
+    """Tell whether an answer is a problem document: every error is, and so is what is accepted but not done yet."""
+    return status >= 400 or (content_type or "").partition(";")[0].strip().lower() == PROBLEM
 
 
 def problem_of(error: DyrygentError) -> dict[str, Any]:
@@ -37,7 +49,10 @@ def error_of_problem(body: bytes, status: int) -> RemoteError:
         document = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document = {"detail": body[:200].decode(errors="replace").strip() or f"HTTP status {status}"}
-    return RemoteError(
+    kind = RemoteUnavailable if status in UNAVAILABLE else RemoteError
+    if document.get("code") == NotOnDiskYet.code:
+        kind = RemoteNotOnDiskYet
+    return kind(
         str(document.get("detail", f"HTTP status {status}")),
         status=status,
         code=str(document.get("code", "unknown")),

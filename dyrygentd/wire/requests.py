@@ -4,12 +4,17 @@ from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
+from dyrygentd.core.graph import NAME_LENGTH_MAX
 from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.wire.bounds import Look, check_counts, check_data, nothing
+from dyrygentd.wire.encoding import decode
 
 #: Names in one request: a whole group of a large workflow.
 _NODES_MAX = 100_000
 #: A reason is a sentence or a link to a ticket.
 _WHY_MAX = 1000
+#: The number of a cause, its id, or a word. Longer ones would be told again of each workflow in bulk.
+_CAUSE_MAX = 100
 
 
 class VerbDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -18,7 +23,8 @@ class VerbDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     Attributes:
         why: The reason, for the journal.
         nodes: Names of the nodes that are meant (hold, release, skip, rerun, retry).
-        cause: Retry only what failed for this cause: its number, or the beginning of its id.
+        cause: For retry and skip: what failed or was lost for this cause, its number or the beginning of its id; ``lost`` is all
+            that was lost.
         value: What takes the place of a skipped node's value.
         priority: For set-priority.
         terminate: For cancel, skip and retry with force: end running tasks, too.
@@ -26,12 +32,20 @@ class VerbDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """
 
     why: Annotated[str, Meta(max_length=_WHY_MAX)] = ""
-    nodes: Annotated[list[str], Meta(max_length=_NODES_MAX)] = []
-    cause: str = ""
+    nodes: Annotated[list[Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]], Meta(max_length=_NODES_MAX)] = []
+    cause: Annotated[str, Meta(max_length=_CAUSE_MAX)] = ""
     value: Raw = Raw(b"null")
     priority: int | None = None
     terminate: bool = False
     force: bool = False
+
+
+def decode_request(body: bytes, look: Look = nothing) -> VerbDocument:
+    """Read the body of a verb's request, which may be empty. Raises `BadRequest`."""
+    check_counts(body, {"nodes": _NODES_MAX}, {"value": len(body)}, look)
+    document = decode(body.strip() or b"{}", VerbDocument)
+    check_data("", {"value": bytes(document.value)}, len(body) + 4)
+    return document
 
 
 def request_of(verb: Verb, document: VerbDocument, *, by: str) -> Request:

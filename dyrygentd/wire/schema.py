@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from dyrygentd.core.parameters import NAME_PATTERN
-from dyrygentd.wire.definitions import NodeDocument, WorkflowDocument
 from dyrygentd.wire.encoding import schema
+from dyrygentd.wire.forms import NodeDocument, WorkflowDocument
 
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 

@@ -1,30 +1,48 @@
 """Views: what clients see of workflows and nodes."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from dyrygentd.core.checkpoint import JournalEntry, WorkflowRecord
+from dyrygentd.core.causes import failures_by_cause, lost_nodes
+from dyrygentd.core.for_people import waits_for_person
 from dyrygentd.core.policy import Rule
+from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.core.verbs import cause_id
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.errors import BadRequest, WorkflowNotSucceeded
+from dyrygentd.errors import BadRequest
 from dyrygentd.wire.encoding import decode
+from dyrygentd.wire.parents import ParentTaskView, view_of_parent
+from dyrygentd.wire.plain import View, plain
+from dyrygentd.wire.values import decoded_value
+
+if TYPE_CHECKING:
+    from dyrygentd.wire.words import HoldWord, KindWord, NodeWord, WorkflowWord
+else:
+    # A newer daemon may have more words, and whoever reads it need not mind.
+    WorkflowWord = NodeWord = KindWord = HoldWord = str
 
 
-class WorkflowView(Struct, omit_defaults=True):
+class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "result"}):
     """A workflow as clients see it.
 
-    Times are Unix seconds; ``counts`` is ``{node state: number of tasks}``; ``owner`` is the number of the user who submitted it.
+    Times are Unix seconds; ``counts`` is ``{node state: number of tasks}``; ``owner`` is the number of the user who submitted it;
+    ``may_run_on`` is how many tasks it has given up lately whose end has not been seen, if one workflow was asked for;
+    ``waits_for_person`` is ``{"gate", "operator" or "lost": number of nodes}`` that go on only when somebody says so;
+    ``problems`` is what keeps the daemon from its work, if one workflow was asked for that is under way.
+
+    Attributes:
+        error: What failed first, shortened and without secrets; empty if nothing did.
+        parent_task: The Celery task in which it was submitted, if it was in one.
+        result: The value of its output, if that was asked for; in JSON as the worker stored it.
     """
 
     id: str
     name: str
-    state: str
+    state: WorkflowWord
     created_at: float
     tasks: int
     counts: dict[str, int]
@@ -36,7 +54,13 @@ class WorkflowView(Struct, omit_defaults=True):
     start_at: float | None = None
     deadline_at: float | None = None
     owner: int | None = None
-    result: Raw | UnsetType = UNSET
+    may_run_on: int = 0
+    waits_for_person: dict[str, int] = {}
+    problems: list[str] = []
+    parent_task: ParentTaskView | None = None
+    #: The text of `result`, decoded by nobody who does not ask.
+    # `Raw | None` would be the plain way, but msgspec decodes nothing than null into it.
+    stored_result: Raw | UnsetType = UNSET
 
     @property
     def is_finished(self) -> bool:
@@ -46,11 +70,22 @@ class WorkflowView(Struct, omit_defaults=True):
     @property
     def result_text(self) -> bytes | None:
         """Return the JSON text of the result, or None if there is none or it was not asked for."""
-        # `Raw | None` would be the plain way, but msgspec decodes nothing than null into it.
-        return None if self.result is UNSET else bytes(self.result)
+        return None if self.stored_result is UNSET else bytes(self.stored_result)
+
+    @property
+    def result(self) -> Any:
+        """The value as Python has it, dates and decimals included; None if there is none, or it was not asked for.
+
+        It is decoded each time that it is asked for. Raises `BadRequest` if it has a type that nobody here knows.
+        """
+        return None if self.result_text is None else decoded_value(self.result_text)
+
+    def to_dict(self) -> dict[str, Any]:
+        found = View.to_dict(self)
+        return found if self.result_text is None else found | {"result": plain(self.result)}
 
 
-class NodeView(Struct, omit_defaults=True):
+class NodeView(Struct, View, omit_defaults=True):
     """A node as clients see it.
 
     Attributes:
@@ -62,13 +97,18 @@ class NodeView(Struct, omit_defaults=True):
         is_on_hold: Whether an operator holds it, now or as soon as it is free.
         cause: What failures of one cause have in common.
         late: How its task ended after the node had gone on without it.
+        may_run_on: Whether its task may still run although the node has gone on without it: it was revoked, and no end of it has
+            been seen. To explain the node asks the workers.
+        redelivered: How often the broker gave the message of the present attempt out once more, as far as it was seen.
         arguments: The arguments that were submitted, shortened and without secrets, if one node was asked for.
+        payload: The free data that was submitted with it, shortened and without secrets, if one node was asked for.
         is_unneeded: Whether it was skipped by its rule or its task, and not by an operator.
+        is_output: Whether its value is the workflow's result.
     """
 
     name: str
-    state: str
-    kind: str = "task"
+    state: NodeWord
+    kind: KindWord = "task"
     task: str | None = None
     task_id: str | None = None
     attempt: int = 0
@@ -80,30 +120,34 @@ class NodeView(Struct, omit_defaults=True):
     blocked_by: str | None = None
     dispatched_at: float | None = None
     finished_at: float | None = None
-    hold: str | None = None
+    hold: HoldWord | None = None
     held_until: float | None = None
     is_on_hold: bool = False
     cause: str | None = None
     late: str | None = None
+    may_run_on: bool = False
+    redelivered: int = 0
     is_unneeded: bool = False
     arguments: str | None = None
+    payload: Any = None
+    is_output: bool = False
 
 
-class WorkflowPage(Struct):
+class WorkflowPage(Struct, View):
     """A page of a listing; ``next`` is the cursor of the following page, or None."""
 
     workflows: list[WorkflowView]
     next: str | None = None
 
 
-class NodePage(Struct):
+class NodePage(Struct, View):
     """A page of the nodes of a workflow; ``next`` is the cursor of the following page, or None."""
 
     nodes: list[NodeView]
     next: str | None = None
 
 
-class Changed(Struct):
+class Changed(Struct, View):
     """The answer to a verb; it is on disk.
 
     Attributes:
@@ -118,12 +162,12 @@ class Changed(Struct):
     workflow: WorkflowView
 
     @property
-    def state(self) -> str:
+    def state(self) -> WorkflowWord:
         """The workflow's state now."""
         return self.workflow.state
 
 
-class Refusal(Struct):
+class Refusal(Struct, View):
     """A workflow for which a verb was refused in bulk."""
 
     id: str
@@ -132,8 +176,12 @@ class Refusal(Struct):
     next_step: str = ""
 
 
-class BulkChanged(Struct):
-    """The answer to a verb for many workflows; ``is_complete`` is False if there are more that fit."""
+class BulkChanged(Struct, View):
+    """The answer to a verb for many workflows; ``is_complete`` is False if there are more that fit.
+
+    Attributes:
+        not_on_disk_yet: For these it will be done as soon as it can be written.
+    """
 
     verb: str
     matched: int
@@ -141,15 +189,18 @@ class BulkChanged(Struct):
     unchanged: list[str]
     refused: list[Refusal]
     is_complete: bool = True
+    not_on_disk_yet: list[str] = []
 
 
-class StandingView(Struct, omit_defaults=True):
+class StandingView(Struct, View, omit_defaults=True):
     """Why a node, or a group of nodes with the same answer, is not running.
 
     Attributes:
         code: A stable word for programs.
         next_step: What a person can do.
         count, examples: How many nodes it is about, and the names of the first few.
+        cause: The id by which `retry` and `skip` mean all of a group that failed, was lost or cancelled.
+        decided: Who held, cancelled or skipped it, when and why.
     """
 
     code: str
@@ -158,9 +209,11 @@ class StandingView(Struct, omit_defaults=True):
     next_step: str = ""
     count: int = 1
     examples: list[str] = []
+    cause: str = ""
+    decided: "JournalView | None" = None
 
 
-class Explanation(Struct, omit_defaults=True):
+class Explanation(Struct, View, omit_defaults=True):
     """Why something is not running, and what can be done.
 
     Attributes:
@@ -170,10 +223,11 @@ class Explanation(Struct, omit_defaults=True):
         standings: How the nodes stand that have not succeeded, those first for which somebody can do something.
         problems: What keeps the daemon from its work, or could not be found out.
         facts: What broker, workers and backend said of the tasks in flight, ``{node: facts}``.
+        decided: Who paused or cancelled the workflow, when and why.
     """
 
     id: str
-    state: str
+    state: WorkflowWord | NodeWord
     code: str
     verdict: str
     node: str | None = None
@@ -181,9 +235,10 @@ class Explanation(Struct, omit_defaults=True):
     standings: list[StandingView] = []
     problems: list[str] = []
     facts: dict[str, Any] = {}
+    decided: "JournalView | None" = None
 
 
-class JournalView(Struct, omit_defaults=True):
+class JournalView(Struct, View, omit_defaults=True):
     """What somebody did to a workflow: who, when and why."""
 
     at: float
@@ -196,18 +251,19 @@ class JournalView(Struct, omit_defaults=True):
     workflow: str = ""
 
 
-class Journal(Struct, omit_defaults=True):
+class Journal(Struct, View, omit_defaults=True):
     """What was done to a workflow, or to all of them, oldest first; ``next`` is the cursor after the last entry."""
 
     entries: list[JournalView]
     next: str | None = None
 
 
-class CauseView(Struct, omit_defaults=True):
-    """Failures with one cause: the exception and where it came from.
+class CauseView(Struct, View, omit_defaults=True):
+    """Failures, or lost tasks, with one cause: the exception and where it came from.
 
     Attributes:
         number: From 1, in the order in which the causes first appear; ``retry --cause`` takes it, or the id.
+        lost: How many of the nodes have not failed, but are held since their tasks were lost.
         example: The error of the first of them.
         nodes: Names, at most 20.
     """
@@ -218,16 +274,18 @@ class CauseView(Struct, omit_defaults=True):
     count: int
     example: str = ""
     nodes: list[str] = []
+    lost: int = 0
 
 
-class Causes(Struct):
-    """Failures of a workflow by cause."""
+class Causes(Struct, View, omit_defaults=True):
+    """Failures and lost tasks of a workflow by cause; ``lost`` is how many nodes are held since their tasks were lost."""
 
     failures: int
     causes: list[CauseView]
+    lost: int = 0
 
 
-class Submitted(Struct):
+class Submitted(Struct, View):
     """The answer to a submission: it is on disk. ``created`` is False if the key was known already."""
 
     id: str
@@ -237,7 +295,7 @@ class Submitted(Struct):
     task_id: str | None = None
 
 
-class Health(Struct):
+class Health(Struct, View):
     """Whether the daemon does its work; ``problems`` says what keeps it from that, ``notices`` what else people should know."""
 
     status: str
@@ -246,7 +304,7 @@ class Health(Struct):
     notices: list[str] = []
 
 
-class Statistics(Struct):
+class Statistics(Struct, View):
     """What the daemon is doing, by part.
 
     Attributes:
@@ -270,39 +328,6 @@ class Statistics(Struct):
     workflows: dict[str, dict[str, float]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a workflow ended.
-
-    Attributes:
-        result: The decoded value of its output; None if it has none.
-        failed_nodes: The nodes that failed, without those that were blocked by them; at most 100.
-    """
-
-    id: str
-    name: str
-    state: str
-    result: object
-    error: str
-    failed_nodes: list[NodeView]
-
-    @property
-    def is_success(self) -> bool:
-        """Tell whether every node succeeded."""
-        return self.state == "succeeded"
-
-    def raise_for_state(self) -> None:
-        """Raise `WorkflowNotSucceeded` unless every node succeeded."""
-        if not self.is_success:
-            raise WorkflowNotSucceeded(self.id, self.name, self.state, [node.name for node in self.failed_nodes])
-
-
-def outcome_of(view: WorkflowView, failed_nodes: list[NodeView], *, decode_value: Callable[[bytes], object]) -> Outcome:
-    """Make an outcome of a finished workflow's view with its result."""
-    result = None if view.result_text is None else decode_value(view.result_text)
-    return Outcome(view.id, view.name, view.state, result, view.error, failed_nodes)
-
-
 def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> WorkflowView:
     """Show a workflow that is in memory."""
     return WorkflowView(
@@ -311,7 +336,7 @@ def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> 
         state=workflow.state.value,
         created_at=workflow.created_at,
         tasks=workflow.graph.task_count,
-        counts=_present(workflow.counts_by_word()),
+        counts=_present(workflow.nodes.counts_by_word()),
         finished_at=workflow.finished_at,
         key=workflow.key,
         labels=dict(workflow.labels),
@@ -320,7 +345,9 @@ def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> 
         start_at=workflow.policy.start_at or None,
         deadline_at=workflow.deadline_at or None,
         owner=workflow.owner,
-        result=Raw(workflow.result) if with_result and workflow.result is not None else UNSET,
+        waits_for_person=waits_for_person(workflow),
+        parent_task=view_of_parent(workflow.parent_task),
+        stored_result=Raw(workflow.result) if with_result and workflow.result is not None else UNSET,
     )
 
 
@@ -340,26 +367,27 @@ def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> Work
         priority=record.priority,
         deadline_at=record.deadline_at or None,
         owner=record.owner,
-        result=Raw(record.result) if with_result and record.result is not None else UNSET,
+        parent_task=view_of_parent(record.parent_task),
+        stored_result=Raw(record.result) if with_result and record.result is not None else UNSET,
     )
 
 
-def view_of_node(workflow: RunningWorkflow, node: int, *, arguments: str = "") -> NodeView:
+def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
     """Show one node."""
     graph = workflow.graph
     signature = graph.signatures[node]
     blocked_by, policy, hold = workflow.blocked_by.get(node), graph.policy(node), workflow.holds.get(node)
     return NodeView(
         name=graph.names[node],
-        state=workflow.state_of(node).word,
+        state=cast("NodeWord", workflow.state_of(node).word),
         task=None if signature is None else signature.task,
-        task_id=workflow.task_id_of(node) or None,
-        attempt=workflow.attempt_of(node),
+        task_id=workflow.attempts.task_id_of(node) or None,
+        attempt=workflow.attempts.of(node),
         after=[graph.names[dependency] for dependency in graph.dependencies(node)],
-        reported=workflow.reported.get(node),
+        reported=workflow.attempts.reported.get(node),
         error=workflow.errors.get(node),
         blocked_by=None if blocked_by is None else graph.names[blocked_by],
-        dispatched_at=workflow.dispatched_at[node] or None,
+        dispatched_at=workflow.attempts.dispatched_at[node] or None,
         finished_at=workflow.settled_at[node] or None,
         kind=_kind(workflow, node),
         rule=policy.rule.value,
@@ -368,17 +396,19 @@ def view_of_node(workflow: RunningWorkflow, node: int, *, arguments: str = "") -
         held_until=(hold.until or None) if hold is not None else None,
         is_on_hold=node in workflow.on_hold,
         cause=workflow.causes.get(node),
-        late=workflow.late.get(node),
+        late=workflow.attempts.late.get(node),
+        redelivered=workflow.attempts.redelivered.get(node, 0),
         is_unneeded=node in workflow.unneeded,
-        arguments=arguments or None,
+        is_output=node == graph.output,
     )
 
 
 def causes_of(workflow: RunningWorkflow) -> Causes:
     """Group the failures of a workflow by cause."""
-    groups = workflow.failures_by_cause()
+    groups, lost = failures_by_cause(workflow), frozenset(lost_nodes(workflow))
     return Causes(
-        failures=sum(len(nodes) for _, nodes in groups),
+        failures=sum(len(nodes) for _, nodes in groups) - len(lost),
+        lost=len(lost),
         causes=[
             CauseView(
                 number=number,
@@ -387,6 +417,7 @@ def causes_of(workflow: RunningWorkflow) -> Causes:
                 count=len(nodes),
                 example=workflow.errors.get(nodes[0], ""),
                 nodes=[workflow.graph.names[node] for node in nodes[:20]],
+                lost=sum(node in lost for node in nodes),
             )
             for number, (cause, nodes) in enumerate(groups, start=1)
         ],
@@ -407,7 +438,7 @@ def view_of_entry(entry: JournalEntry) -> JournalView:
     )
 
 
-def _kind(workflow: RunningWorkflow, node: int) -> str:
+def _kind(workflow: RunningWorkflow, node: int) -> KindWord:
     policy = workflow.graph.policy(node)
     if policy.hook is not None:
         return "hook"
@@ -439,5 +470,5 @@ def decode_view(body: bytes) -> WorkflowView:
             view = msgspec.convert(document, WorkflowView)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise error from None
-        view.result = Raw(result)
+        view.stored_result = Raw(result)
         return view

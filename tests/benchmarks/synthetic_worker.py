@@ -27,8 +27,9 @@ import msgspec
 _READ_BYTES = 1 << 20
 _STORED = b'{"status":"SUCCESS","result":true,"traceback":null,"children":[],"date_done":"%s","parent_id":null,"task_id":"%s"}'
 _FAILED = (
-    b'{"status":"FAILURE","result":{"exc_type":"ValueError","exc_message":["no luck"],"exc_module":"builtins"},"traceback":null,'
-    b'"children":[],"date_done":"%s","parent_id":null,"task_id":"%s"}'
+    b'{"status":"FAILURE","result":{"exc_type":"ValueError","exc_message":["no luck"],"exc_module":"builtins"},'
+    b'"traceback":"Traceback (most recent call last):\\nValueError: no luck","children":[],'
+    b'"date_done":"%s","parent_id":null,"task_id":"%s"}'
 )
 _STORE = (
     b"*1\r\n$5\r\nMULTI\r\n*4\r\n$5\r\nSETEX\r\n$%(key_bytes)d\r\n%(key)s\r\n$5\r\n86400\r\n$%(value_bytes)d\r\n%(value)s\r\n"

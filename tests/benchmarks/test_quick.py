@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.benchmarks.__main__ import BENCHMARKS, measure
 
 
+@pytest.mark.long
 def test_every_benchmark_runs() -> None:
     """A benchmark that broke, or that measures tasks lost or run twice, should be noticed before anybody reads its figures."""
     report = measure([], quick=True, say=lambda text: None)

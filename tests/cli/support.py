@@ -5,15 +5,17 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from dyrygentd.cli import main
 from tests.http.support import Daemon
+from tests.support.commands import runner
 from tests.support.servers import wait_until
 
 Ctl = Callable[..., Result]
@@ -24,9 +26,14 @@ def ctl_of(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(directory)
 
     def run(*arguments: str, input: str | None = None) -> Result:
-        return CliRunner().invoke(main, ["--socket", str(daemon.path), *arguments], input=input, catch_exceptions=False)
+        return runner().invoke(main, ["--socket", str(daemon.path), *arguments], input=input, catch_exceptions=False)
 
     return run
+
+
+def zone() -> str:
+    """Return the name of the zone in which times are shown."""
+    return time.strftime("%Z")
 
 
 def submit(ctl: Ctl, *nodes: dict[str, Any], **fields: Any) -> str:
@@ -41,12 +48,12 @@ def submit(ctl: Ctl, *nodes: dict[str, Any], **fields: Any) -> str:
 class Terminal:
     """A `dyrygentctl` that talks with a terminal, as a person sees it."""
 
-    def __init__(self, daemon: Daemon, *arguments: str) -> None:
+    def __init__(self, daemon: Daemon, *arguments: str, before: str = "", columns: int = 200) -> None:
         self._terminal, line = pty.openpty()
         self.seen = b""
         self._child = subprocess.Popen(
-            [sys.executable, "-c", "from dyrygentd.cli import main; main()", *arguments],
-            env=environment_of(daemon) | {"TERM": "xterm", "COLUMNS": "200"},
+            [sys.executable, "-c", f"{before}\nfrom dyrygentd.cli import main; main()", *arguments],
+            env=environment_of(daemon) | {"TERM": "xterm", "COLUMNS": str(columns)},
             stderr=line,
             stdout=line,
             stdin=line,

@@ -18,7 +18,7 @@ from celery import Celery
 
 from dyrygentd import wire
 from dyrygentd.canvas import Workflow, definition_of
-from dyrygentd.core.workflow import task_id_of_attempt
+from dyrygentd.core.ids import task_id_of_attempt
 from dyrygentd.demo import Executions, check, ids_of, layers, noop, programme, unknown
 from tests.support.servers import REPOSITORY, wait_until
 from tests.support.tasks import records
@@ -121,9 +121,12 @@ def test_demo_shows_what_ran_and_what_to_try_next(start_demo: StartDemo) -> None
     assert re.search(r"^groups in groups +23 +[\d.]+ +[\d,]+  yes +yes +True$", demo.out, re.M)
     assert re.search(r"^sum of 100 sums +101 +[\d.]+ +[\d,]+  yes +yes +9900$", demo.out, re.M)
     assert re.search(r"^replace hardware +11 +[\d.]+ +[\d,]+  yes +yes +osd.42 is back in gra1$", demo.out, re.M)
-    assert re.search(r"^every task exactly once +yes, 192 of 192$", demo.out, re.M)
+    assert re.search(r"^every attempt exactly once +yes, 192 of 192$", demo.out, re.M)
     assert re.search(r"^no task before its dependencies +yes, 192 of 192$", demo.out, re.M)
-    assert "chain of chords: 57 tasks in" in demo.err
+    assert "chain of chords: 57 nodes in" in demo.err
+    # Retries and polls make more attempts than nodes, so each number says which it is.
+    assert re.search(r"^WORKFLOW +ATTEMPTS +SECONDS +PER SECOND ", demo.out, re.M)
+    assert "replace hardware: 8 nodes in" in demo.err
     assert "demo --keep" in demo.err
     assert max(map(len, (demo.out + demo.err).splitlines())) <= 100
 
@@ -171,7 +174,7 @@ def test_bars_are_drawn_in_a_terminal(start_demo: StartDemo, short_tmp: Path) ->
         ("replace hardware", 8),
     ):
         assert re.search(rf"{name} +━+ +{tasks} of {tasks} +[\d,]+/s", text), text
-    assert "every task exactly once" in text
+    assert "every attempt exactly once" in text
     assert "replace hardware: 'confirm' is a gate and waits for an operator" in text
 
 
@@ -218,6 +221,7 @@ def test_long_temporary_directory_is_avoided(start_demo: StartDemo, tmp_path: Pa
 # --- keep -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_kept_demo_answers_as_it_says(start_demo: StartDemo) -> None:
     """With --keep the printed commands work, and Ctrl-C is the proper end."""
     demo = start_demo("--keep")
@@ -256,13 +260,29 @@ def test_death_of_a_kept_child_is_told(start_demo: StartDemo) -> None:
     worker = next(pid for pid, command in demo.children().items() if "worker-2@demo" in command)
     os.kill(worker, signal.SIGKILL)
     assert demo.wait() == 1
-    assert "error: worker-2 ended with status -9; its log ends with:" in demo.err
+    assert "error: worker-2 was ended by SIGKILL from outside, and the demo with it\nnext: all of it has ended" in demo.err
+    demo.assert_nothing_left()
+
+
+def test_death_of_the_broker_is_told(start_demo: StartDemo) -> None:
+    """Nothing it had is kept, so the demo ends, with the reason and no traceback of whoever noticed first."""
+    demo = start_demo("--nodes", "3000")
+    demo.wait_said("x celery worker")
+    # A server that writes its title over its environment has no mark.
+    tasks = Path(f"/proc/{demo.process.pid}/task").glob("*/children")
+    children = [int(word) for each in tasks for word in each.read_text().split()]
+    [broker] = [pid for pid in children if "-server" in Path(f"/proc/{pid}/comm").read_text()]
+    os.kill(broker, signal.SIGKILL)
+    assert demo.wait() == 1
+    assert re.search(r"error: the broker \(\S+\) was ended by SIGKILL from outside, and the demo with it\nnext: all", demo.err)
+    assert "Traceback" not in demo.err
     demo.assert_nothing_left()
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_second_execution_is_found(start_demo: StartDemo) -> None:
     """The check is real: a task that somebody publishes again, and a stranger, make the demo fail."""
     demo = start_demo("--json", "--nodes", "3000")
@@ -296,6 +316,7 @@ def test_missing_server_is_explained(start_demo: StartDemo, tmp_path: Path) -> N
     demo.assert_nothing_left()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("victim", "name"), [("worker", "worker-1"), ("serve", "dyrygentd")])
 def test_child_that_dies_at_start_is_quoted(start_demo: StartDemo, tmp_path: Path, victim: str, name: str) -> None:
     """The reason stands in the child's log, which would be gone with the directory."""
@@ -332,6 +353,7 @@ def test_wrong_usage_starts_nothing(start_demo: StartDemo, arguments: list[str])
 STARTING, RUNNING = "  broker ", "groups in groups:"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["", "everything runs in", STARTING, RUNNING])
 def test_signal_at_any_moment_leaves_nothing(start_demo: StartDemo, moment: str, number: signal.Signals) -> None:
@@ -348,6 +370,7 @@ def test_signal_at_any_moment_leaves_nothing(start_demo: StartDemo, moment: str,
         assert "Traceback" not in demo.err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", [STARTING, RUNNING])
 def test_many_signals_do_not_break_the_cleaning(start_demo: StartDemo, moment: str) -> None:
     """Who presses Ctrl-C again and again, or closes the window then, gets the same clean end."""

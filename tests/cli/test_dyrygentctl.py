@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from dyrygentd import __version__
 from dyrygentd.cli import main
 from dyrygentd.cli.show import _flat
-from tests.cli.support import Ctl, Terminal, environment_of
+from tests.cli.support import Ctl, Terminal, environment_of, zone
 from tests.http.support import Daemon
+from tests.support.commands import runner
 from tests.support.servers import wait_until
 
 GOOD = {"name": "sum", "nodes": [{"name": "a", "task": "add", "args": [1, 2]}]}
@@ -51,11 +51,29 @@ def test_definition_is_submitted(ctl: Ctl, tmp_path: Path, target: str) -> None:
     result = ctl("submit", target, "--name", "mine", "--label", "dc=gra", "--key", "k", input=json.dumps(GOOD))
     assert result.exit_code == 0, result.stderr
     assert re.fullmatch(r"[0-9a-f-]{36}\n", result.stdout)
-    assert result.stderr == "submitted 'mine', 1 tasks\n"
+    assert result.stderr == "submitted 'mine', 1 task\n"
     view = json.loads(ctl("--json", "show", "mine").stdout)["workflow"]
     assert (view["id"], view["labels"], view["key"]) == (result.stdout.strip(), {"dc": "gra"}, "k")
     again = ctl("submit", target, "--key", "k", input=json.dumps(GOOD))
     assert (again.stdout, again.stderr) == (result.stdout, "known already, nothing was created\n")
+
+
+def test_parent_task_is_shown_and_found(ctl: Ctl) -> None:
+    """From the task that submitted a workflow to the workflow, and back; nothing in it steers a terminal."""
+    ids = {}
+    for name, parent in {"tied": {"task_id": "t-1", "root_id": "r-1"}, "first": {"task_id": "r\u202e1"}, "alone": None}.items():
+        document = GOOD | {"name": name} | ({"parent_task": parent} if parent else {})
+        if name == "first":
+            # A mark of direction cannot be printed.
+            assert "cannot be printed" in ctl("submit", "-", input=json.dumps(document)).stderr
+            document["parent_task"] = {"task_id": "r-1"}
+        ids[name] = ctl("submit", "-", input=json.dumps(document)).stdout.strip()
+    assert re.search(r"(?m)^parent task +t-1, whose root is r-1$", ctl("show", "tied").stdout)
+    assert re.search(r"(?m)^parent task +r-1$", ctl("show", "first").stdout)
+    assert "parent task" not in ctl("show", "alone").stdout
+    (view,) = json.loads(ctl("--json", "list", "--parent-task", "t-1").stdout)
+    assert (view["id"], view["parent_task"]) == (ids["tied"], {"task_id": "t-1", "root_id": "r-1"})
+    assert ctl("list", "--parent-task", "t-2").stderr == "no workflows\n"
 
 
 def test_yaml_without_its_package_is_explained(ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +120,7 @@ def test_object_of_a_module_is_submitted(ctl: Ctl, module: Callable[[str], None]
         ("flows:x", "import nowhere", 1, "module 'flows' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         ("flows:x", "1/0", 1, "module 'flows' cannot be imported: ZeroDivisionError: division by zero"),
         ("flows:x", "def (", 1, "SyntaxError"),
+        ("flows:x", "from celery import chain, signature\nx = chain(signature('t'), 3)", 1, "flows.py:2)"),
         ("flows:canvs", "canvas = 1", 2, "did you mean 'canvas'?"),
         ("flows:nothing", "x = {'task': 'add'}\ny = {'nodes': []}\nz = 1", 2, "next: it has x, y\n"),
         ("flows:nothing", "z = 1", 2, "next: it has no canvas, workflow or definition at all"),
@@ -121,6 +140,14 @@ def test_bad_target_is_explained(
     assert (result.exit_code, result.stdout) == (status, "")
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [["list"], ["retry", "@latest"]])
+def test_socket_after_the_command(ctl: Ctl, words: list[str]) -> None:
+    """It is told where the option goes, instead of which other one it resembles."""
+    result = ctl(*words, "--socket", "x.sock")
+    assert result.exit_code == 2
+    assert result.stderr.endswith(f"Error: --socket stands before the command: main --socket … {words[0]}\n")
 
 
 def test_refused_definition_tells_what_and_what_next(ctl: Ctl) -> None:
@@ -152,7 +179,7 @@ def test_list_shows_names_whole(ctl: Ctl) -> None:
     for document in (GOOD, BAD | {"name": name}):
         ctl("submit", "-", "--wait", input=json.dumps(document))
     heads, first, second = ctl("list").stdout.splitlines()
-    assert heads.split() == ["ID", "NAME", "STATE", "TASKS", "CREATED", "TOOK"]
+    assert heads.split() == ["ID", "NAME", "STATE", "TASKS", "CREATED", f"({zone()})", "TOOK", "NOTE"]
     assert name in first
     assert "failed" in first
     assert "succeeded" in second
@@ -180,12 +207,24 @@ def test_show_puts_failures_first_with_their_causes(ctl: Ctl) -> None:
     assert out.index("ValueError: no such host") < out.index("blocked by a")
     everything = ctl("show", "@latest", "--nodes").stdout
     assert re.search(r"^a +failed +fail", everything, re.M)
-    assert "no such host" not in ctl("show", "@latest", "--state", "blocked").stdout
+    assert "no such host" not in ctl("show", "@latest", "--state", "blocked").stdout.partition("NODE")[2]
     node = ctl("show", "@latest", "--node", "b").stdout
     assert re.search(r"^blocked by +a$", node, re.M)
     document = json.loads(ctl("show", "@latest", "--json").stdout)
     assert [node["name"] for node in document["nodes"]] == ["a"]
     assert json.loads(ctl("show", "@latest", "--node", "b", "--json").stdout)["blocked_by"] == "a"
+
+
+def test_payload_is_shown_with_its_node(ctl: Ctl) -> None:
+    """What people attached to a node stands where they look at it, as data for programs."""
+    payload = {"ticket": "CHG-42", "disks": ["sdé"], "password": "hunter2"}
+    definition = {"nodes": [{"name": "a", "task": "add", "payload": payload}, {"name": "b", "task": "add"}]}
+    assert ctl("submit", "-", input=json.dumps(definition)).exit_code == 0
+    shown = {**payload, "password": "****"}
+    assert json.loads(ctl("show", "@latest", "--node", "a", "--json").stdout)["payload"] == shown
+    out = ctl("show", "@latest", "--node", "a").stdout
+    assert re.search(r'^payload +{"ticket": "CHG-42", "disks": \["sdé"\], "password": "\*+"}$', out, re.M)
+    assert "payload" not in ctl("show", "@latest", "--node", "b").stdout
 
 
 def test_show_tells_what_a_running_workflow_waits_for(slow_ctl: Ctl) -> None:
@@ -233,6 +272,8 @@ def test_stats_are_shown_by_part(ctl: Ctl) -> None:
     """The daemon's inside is visible without Prometheus."""
     out = ctl("stats").stdout
     assert re.search(r"^in_flight_max +\d+$", out, re.M)
+    assert not re.search(r" 0(\.000)?$", out, re.M)
+    assert re.search(r"^late +0$", ctl("stats", "--all").stdout, re.M)
     assert json.loads(ctl("--json", "stats").stdout)["version"] == __version__
 
 
@@ -250,7 +291,7 @@ def test_watch_prints_lines_without_a_terminal(ctl: Ctl) -> None:
     ctl("submit", "-", "--wait", input=json.dumps(GOOD))
     result = ctl("watch", "@latest")
     assert (result.exit_code, result.stdout.startswith("succeeded after")) == (0, True)
-    assert re.fullmatch(r"[\d:]+ succeeded 1/1 100% \(succeeded 1\) .* s\n", result.stderr)
+    assert re.fullmatch(r"[\d:]+ \S+ succeeded 1/1 100% \(succeeded 1\) .* s\n", result.stderr)
     last = ctl("watch", "--json", "@latest").stdout.splitlines()[-1]
     assert json.loads(last)["state"] == "succeeded"
 
@@ -277,7 +318,7 @@ def test_wait_gives_up_in_time(slow_ctl: Ctl) -> None:
 
 def test_unreachable_daemon_has_its_own_status(short_tmp: Path) -> None:
     """A script can tell a daemon that is down from a workflow that failed."""
-    result = CliRunner().invoke(main, ["--socket", f"{short_tmp}/d.sock", "list"])
+    result = runner().invoke(main, ["--socket", f"{short_tmp}/d.sock", "list"])
     assert (result.exit_code, result.stdout) == (3, "")
     assert re.match(rf"error: cannot reach '{short_tmp}/d.sock'.*\nnext: .*dyrygentd serve", result.stderr)
 
@@ -300,7 +341,7 @@ def test_unknown_reference_tells_where_to_look(ctl: Ctl) -> None:
 
 def test_help_mentions_references_statuses_and_completion() -> None:
     """What a user cannot guess stands in the help, and every command has a line there."""
-    out = CliRunner().invoke(main, ["--help"]).stdout
+    out = runner().invoke(main, ["--help"]).stdout
     for word in ("@latest", "3 daemon", "bash_source", *main.commands):
         assert word in out
     for command in main.commands.values():
@@ -312,7 +353,7 @@ def test_version_is_the_one_of_the_package() -> None:
     """The version stands in two files, which must agree."""
     pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert f'version = "{__version__}"' in pyproject
-    assert __version__ in CliRunner().invoke(main, ["--version"]).stdout
+    assert __version__ in runner().invoke(main, ["--version"]).stdout
 
 
 def test_help_imports_nothing_slow() -> None:
@@ -391,3 +432,41 @@ def test_audit_is_followed(short_tmp: Path) -> None:
             finally:
                 following.send_signal(signal.SIGINT)
             assert following.wait(10) == 130
+
+
+_STEERING = "a\x9b31m\u202eb\u2028c\x7f\U000e0001żółw😀"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["show", "@latest"], ["list"], ["export", "@latest"], ["graph", "@latest"], ["events", "@latest"]]
+)
+def test_json_steers_no_terminal(arguments: list[str], ctl: Ctl) -> None:
+    """What others have named is data in JSON as well, and read back it is what it was."""
+    nodes = [{"name": _STEERING, "task": "add"}]
+    assert ctl("submit", "-", input=json.dumps({"name": _STEERING, "nodes": nodes})).exit_code == 0
+    shown = ctl("--json", *arguments).stdout
+    assert shown.replace("\n", "").isprintable()
+    assert "żółw😀" in shown or "events" in arguments
+    assert (
+        _STEERING in json.dumps(json.loads(shown.splitlines()[0]), ensure_ascii=False).replace("\\u007f", "\x7f")
+        or "events" in arguments
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--state", "x\x1b[31m"],
+        ["list", "--label", "x\x1b[31m"],
+        ["x\x1b[31m"],
+        ["show", "a", "--x\x1b[31m"],
+        ["--socket", "/x\x1b[31m", "list"],
+        ["list", "--limit", "x\x1b[31m"],
+    ],
+)
+def test_wrong_arguments_steer_no_terminal(arguments: list[str], ctl: Ctl) -> None:
+    """A script may have them from anywhere."""
+    result = ctl(*arguments)
+    assert result.exit_code in (2, 3)
+    assert "\x1b" not in result.stderr
+    assert "x\\x1b[31m" in result.stderr

@@ -2,11 +2,14 @@
 
 import json
 import re
+import sys
+from collections import Counter
 from typing import Any
 
+import click
 import pytest
 
-from dyrygentd.cli.graph import folded, levels_of, rows_of
+from dyrygentd.cli.graph import _rows, _table, folded, levels_of, rows_of
 from dyrygentd.wire import NodeView
 from tests.cli.support import Ctl, submit
 from tests.cli.test_verbs import HOSTILE
@@ -70,15 +73,73 @@ def test_large_workflow_is_one_screen(slow_ctl: Ctl) -> None:
     out = slow_ctl("graph", workflow).stdout
     assert out.startswith("sum: running, 10,001 nodes\n")
     assert len(out.splitlines()) == 5
-    assert re.search(r"^1 +1 +start  first +dispatch\w+ 1$", out, re.M)
-    assert re.search(r"^2-101 +100 x 99 +add +waiting 9900$", out, re.M)
+    assert re.search(r"^1 +1 +start +first +dispatch\w+ 1$", out, re.M)
+    assert re.search(r"^2-101 +100 x 99 +add +m\*-\* +waiting 9,900$", out, re.M)
     assert out.endswith("longest way, 101 nodes: first -> m0-0 -> m1-0 -> … -> m97-0 -> m98-0 -> m99-0\n")
     document = json.loads(slow_ctl("graph", workflow, "--json").stdout)
     assert [(level["first"], level["last"], level["repeats"]) for level in document["levels"]] == [(1, 1, 1), (2, 101, 100)]
     assert document["levels"][1]["groups"] == [
-        {"level": 2, "task": "add", "nodes": 9900, "states": {"waiting": 9900}, "example": "m0-0"}
+        {
+            "level": 2,
+            "task": "add",
+            "nodes": 9900,
+            "states": {"waiting": 9900},
+            "example": "m0-0",
+            "names": "m*-*",
+            "ended": 0,
+            "mean_s": None,
+            "longest_s": None,
+        }
     ]
     assert slow_ctl("graph", workflow, "--dot").stdout.count(" -> ") == 99 * 100 * 2
+
+
+def _phases() -> list[NodeView]:
+    """Three phases of one task, of which the second fails now and then."""
+    nodes = []
+    for phase, before in (("fetch", ""), ("decode", "fetch"), ("thumb", "decode")):
+        for number in range(100):
+            state: Any = "failed" if phase == "decode" and number % 50 == 7 else "blocked" if phase == "thumb" else "succeeded"
+            given: dict[str, Any] = {"after": [f"{before}-{number}"] if before else []}
+            if state != "blocked":
+                given |= {"dispatched_at": 1000.0, "finished_at": 1002.0 + (number == 99) * 58}
+            nodes.append(NodeView(f"{phase}-{number}", state, task="img.resize", **given))
+    return nodes
+
+
+def test_phases_of_one_task_are_told_apart_by_their_names() -> None:
+    """Which of them fails is the question; 2-4 of img.resize is no answer. How long each took stands beside it."""
+    nodes = _phases()
+    blocks = folded(rows_of(nodes, levels_of(nodes)[0]))
+    text = click.unstyle(_table(_rows(blocks)))
+    assert [re.split(r"  +", line) for line in text.splitlines()] == [
+        ["LEVEL", "NODES", "TASK", "NAMES", "TOOK", "STATES"],
+        ["1", "100", "img.resize", "fetch-*", "2.6 s, up to 1 min", "succeeded 100"],
+        ["2", "100", "img.resize", "decode-*", "2.6 s, up to 1 min", "failed 2, succeeded 98"],
+        ["3", "100", "img.resize", "thumb-*", "blocked 100"],
+    ]
+
+
+def test_names_that_tell_nothing_are_left_out() -> None:
+    """A name of its own for each node is no pattern, and a hundred patterns are none either."""
+    words = [NodeView("".join(chr(97 + int(digit)) for digit in str(number)), "waiting", task="t") for number in range(100)]
+    letters = [NodeView(f"{chr(97 + number % 26)}-{number}", "waiting", task="t") for number in range(100)]
+    for nodes in (words, letters):
+        [[row]] = rows_of(nodes, [1] * 100)
+        assert (row.count, row.names, row.example) == (100, "", nodes[0].name)
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_rows_do_not_wrap(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What says least gives way to the edge of the terminal; states have their colours."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    states = Counter(succeeded=7358, failed=68, blocked=68, dispatched=1998, dispatching=2, ready=498, waiting=6337, held=3)
+    text = _table([(("2-4", "3 x 2,498", "img.resize", "decode-*", "12 min 3 s, up to 1 h 2 min"), states)])
+    plain = click.unstyle(text)
+    assert max(map(len, plain.splitlines())) <= columns
+    assert "failed 68" in plain
+    assert click.style("failed", fg="red") in text
 
 
 def test_what_is_longer_than_a_screen_is_cut_in_the_middle(slow_ctl: Ctl) -> None:

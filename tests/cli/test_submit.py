@@ -9,16 +9,17 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from dyrygentd import wire
-from dyrygentd.cli import main
+from dyrygentd.cli import documents, main
 from dyrygentd.client.forms import submission_body
 from dyrygentd.client.sync import Client
 from dyrygentd.demo import REPLACEMENT
 from dyrygentd.errors import BadRequest
-from tests.cli.support import Terminal
+from tests.cli.support import Ctl, Terminal
 from tests.http.support import Daemon
+from tests.support.commands import runner
 
 Run = Callable[..., Result]
 
@@ -40,7 +41,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DYRYGENTD_SOCKET", str(tmp_path / "nobody.sock"))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    return lambda *arguments, **options: CliRunner().invoke(main, list(arguments), **options)
+    return lambda *arguments, **options: runner().invoke(main, list(arguments), **options)
 
 
 @pytest.fixture
@@ -77,7 +78,55 @@ def test_dry_run_of_a_canvas_makes_a_file_of_it(run: Run, tmp_path: Path) -> Non
     assert [node.keys() & {"task_id"} for node in json.loads(result.stdout)["nodes"]] == [set(), set()]
     assert result.stdout.count("\n") == 1
     refused = run("submit", "canvas_of_dry_run:flow", "--dry-run", "-p", "a=1")
-    assert (refused.exit_code, refused.stderr.splitlines()[0]) == (1, "error: a Definition has no parameters")
+    assert (refused.exit_code, refused.stderr.splitlines()[0]) == (1, "error: a canvas or `Workflow` has no parameters")
+
+
+FUNCTIONS = """\
+from celery import chain, signature
+
+
+def flow(host, count=1):
+    return chain(*(signature('drain', args=(host,)) for _ in range(count)))
+
+
+def file():
+    return {"parameters": {"host": {}}, "nodes": [{"task": "drain", "args": ["${host}"]}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "expected"),
+    [
+        ("flow", ["-p", "host=osd-1"], [["osd-1"]]),
+        ("flow", ["-p", "host=osd-1", "-p", "count=2"], [["osd-1"], ["osd-1"]]),
+        ("flow", ["--parameters", "values.json"], [["osd-2"], ["osd-2"], ["osd-2"]]),
+        ("flow", ["--parameters", "values.json", "-p", "count=1"], [["osd-2"]]),
+        ("file", ["-p", "host=osd-1"], [["osd-1"]]),
+    ],
+)
+def test_functions_are_called_with_values(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, given: list[str], expected: list[Any]
+) -> None:
+    """As `lint` does it. One that takes nothing leaves them to the definition that it returns."""
+    monkeypatch.delitem(sys.modules, "functions_of_submit", raising=False)
+    (tmp_path / "functions_of_submit.py").write_text(FUNCTIONS)
+    (tmp_path / "values.json").write_text('{"host": "osd-2", "count": 3}')
+    result = run("submit", f"functions_of_submit:{target}", "--dry-run", *given)
+    assert result.exit_code == 0, result.stderr
+    assert [node["args"] for node in json.loads(result.stdout)["nodes"]] == expected
+
+
+def test_a_function_says_what_it_takes(run: Run, tmp_path: Path) -> None:
+    """The next step that is told can be taken with this command."""
+    (tmp_path / "function_of_submit.py").write_text(FUNCTIONS)
+    refused = run("submit", "function_of_submit:flow", "--dry-run")
+    assert (refused.exit_code, refused.stderr.splitlines()) == (
+        2,
+        [
+            "error: 'function_of_submit:flow(host, count=1)' is given nothing: missing a required argument: 'host'",
+            "next: give its arguments by name: `-p NAME=VALUE`, where VALUE is JSON or text",
+        ],
+    )
 
 
 def test_given_task_ids_stay(run: Run, tmp_path: Path) -> None:
@@ -150,6 +199,13 @@ def test_parameters_are_listed(run: Run, definition: Path) -> None:
     assert run("submit", "plain.json", "--show-parameters").stderr == "'plain.json' has no parameters\n"
 
 
+def _laughs(form: str) -> str:
+    """Return a short text in which each line names the one before a hundred times."""
+    lines = ["l0: &l0 {x: lol, y: lol}"]
+    lines += [f"l{level}: &l{level} {form.format(', '.join([f'*l{level - 1}'] * 100))}" for level in range(1, 12)]
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
@@ -165,6 +221,9 @@ def test_parameters_are_listed(run: Run, definition: Path) -> None:
         ("nodes: &a [*a]", "refers to itself"),
         ("nodes: [!!python/object:os.system {}]", "is no YAML"),
         ("a: " + "[" * 5000 + "]" * 5000, "is no YAML that can be read"),
+        (_laughs("[{}]"), "characters when its aliases are written out"),
+        (_laughs("{{a: [{}]}}"), "characters when its aliases are written out"),
+        ('nodes: ["\\ud800"]', "half of a character"),
     ],
 )
 def test_yaml_that_json_cannot_carry_is_explained(run: Run, tmp_path: Path, text: str, error: str) -> None:
@@ -174,6 +233,15 @@ def test_yaml_that_json_cannot_carry_is_explained(run: Run, tmp_path: Path, text
     assert (result.exit_code, result.stdout) == (2, "")
     assert error in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_merges_of_yaml_have_a_bound(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `<<` names is copied, which older versions of PyYAML do as often as it is named."""
+    (tmp_path / "bad.yaml").write_text(_laughs("{{<<: [{}]}}"))
+    monkeypatch.setattr(documents, "_MERGED_MAX", 1000)
+    result = run("submit", "bad.yaml", "--dry-run")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "with its merges it has more than 1000 names" in result.stderr
 
 
 def test_yaml_words_are_those_of_version_1_2(run: Run, tmp_path: Path) -> None:
@@ -296,12 +364,70 @@ def test_every_field_is_described(validator: jsonschema.Draft202012Validator) ->
 
 def test_a_large_submission_shows_how_far_it_is(daemon: Daemon, tmp_path: Path) -> None:
     """Somebody at a terminal sees that megabytes are sent, then that the daemon stores them; a small one is just done."""
-    (tmp_path / "large.json").write_text(json.dumps({"nodes": [{"name": "n", "task": "add"}], "payload": "p" * 5_000_000}))
+    (tmp_path / "large.json").write_text(json.dumps({"nodes": [{"name": "n", "task": "add"}], "payload": "p" * 4_000_000}))
     sending = Terminal(daemon, "submit", str(tmp_path / "large.json"))
     assert sending.end() == 0
     assert b"sending [####" in sending.seen
     assert "storing …".encode() in sending.seen
     (tmp_path / "small.json").write_text(json.dumps({"nodes": [{"name": "n", "task": "add"}]}))
-    sending = Terminal(daemon, "submit", str(tmp_path / "small.json"))
+    # However busy the machine is, this takes less than a moment.
+    patient = "from dyrygentd.cli import submit; submit._MOMENT_S = 60"
+    sending = Terminal(daemon, "submit", str(tmp_path / "small.json"), before=patient)
     assert sending.end() == 0
     assert b"storing" not in sending.seen
+
+
+_SHOP = """
+from celery import Celery, Task
+
+class Branded(Task):
+    def apply_async(self, args=None, kwargs=None, **options):
+        options["headers"] = {**(options.get("headers") or {}), "brand": "acme"}
+        return super().apply_async(args, kwargs, **options)
+
+app = Celery("branded", broker="memory://", backend="cache+memory://", set_as_current=False)
+app.conf.task_routes = {"branded_*": {"queue": "brands"}}
+
+@app.task(base=Branded, name=f"{__name__}.one", shared=False)
+def task(x=1):
+    return x
+
+canvas = task.s(1)
+document = {"nodes": [{"name": "a", "task": task.name}]}
+"""
+
+
+@pytest.mark.parametrize(("target", "headers", "told"), [("canvas", {"brand": "acme"}, 0), ("document", None, 1)])
+def test_what_is_passed_over_is_told_once_and_only_if_it_is(
+    daemon: Daemon, ctl: Ctl, tmp_path: Path, caplog: pytest.LogCaptureFixture, target: str, headers: Any, told: int
+) -> None:
+    """An override that was called is not said to be passed over; a definition gets the app's routes wherever it stands."""
+    module = f"branded_{target}"
+    (tmp_path / f"{module}.py").write_text(_SHOP)
+    submitted = ctl("submit", f"{module}:{target}", "--app", f"{module}:app")
+    assert submitted.exit_code == 0, submitted.stderr
+    assert f"{submitted.stderr}{caplog.text}".count("is passed over") == told
+    with Client(daemon.path) as client:
+        (node,) = json.loads(client.handle(submitted.stdout.strip()).definition())["nodes"]
+    assert (node["options"].get("headers"), node["options"]["queue"]) == (headers, "brands")
+
+
+@pytest.mark.parametrize("where", ["import", "call", "override"])
+def test_app_is_named_where_django_is_not_set_up(run: Run, tmp_path: Path, where: str) -> None:
+    """What fails for want of a set-up says what sets it up: while it is imported, called, or asks its models."""
+    pytest.importorskip("django")
+    fails = "from django.apps import apps; apps.get_models()"
+    texts = {
+        "import": fails,
+        "call": f"def canvas():\n    {fails}",
+        "override": "from celery import Celery, Task\n"
+        f"class Own(Task):\n    def apply_async(self, *args, **options):\n        {fails}\n"
+        "app = Celery('o', broker='memory://', set_as_current=False)\n"
+        "def own():\n    pass\n"
+        "canvas = app.task(base=Own, name='own', shared=False)(own).s()\n",
+    }
+    (tmp_path / f"models_at_{where}.py").write_text(texts[where])
+    refused = run("submit", f"models_at_{where}:canvas")
+    assert refused.exit_code == 1
+    assert "AppRegistryNotReady" in refused.stderr
+    assert "next: name the Celery app with --app" in refused.stderr

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from dyrygentd import AsyncClient, errors
+from dyrygentd import AsyncClient, errors, scheduler
 from dyrygentd.client import aio, sync
+from dyrygentd.core.verbs import Verb
 from tests.http.support import Daemon
 
 CHAIN = {"nodes": [{"name": "a", "task": "add", "args": [1, 2]}, {"name": "b", "task": "add", "args": [3], "after": ["a"]}]}
@@ -22,6 +23,15 @@ def test_both_clients_have_one_surface(one: type, other: type) -> None:
     for name, function in inspect.getmembers(one, inspect.isfunction):
         if not name.startswith("_"):
             assert inspect.signature(function).parameters.keys() == inspect.signature(getattr(other, name)).parameters.keys()
+
+
+@pytest.mark.parametrize("handle", [sync.Handle, aio.AsyncHandle, scheduler.Handle])
+@pytest.mark.parametrize("verb", Verb)
+def test_every_verb_is_a_method(verb: Verb, handle: type) -> None:
+    """What the command line can do to a workflow, programs can: a new verb comes with its method, which takes the reason."""
+    method = getattr(handle, verb.replace("-", "_"), None)
+    assert method is not None, f"{handle.__module__}.{handle.__name__} has no method for `{verb}`"
+    assert "why" in inspect.signature(method).parameters
 
 
 def test_workflow_from_submission_to_outcome(daemon: Daemon) -> None:

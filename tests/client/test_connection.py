@@ -1,5 +1,6 @@
 """When the daemon cannot be reached, the message says why, where and what to do."""
 
+import grp
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ from dyrygentd import Client, __version__
 from dyrygentd.client import connection
 from dyrygentd.client.connection import find_socket, unreachable
 from dyrygentd.errors import DaemonUnreachable, RemoteError
-from dyrygentd.http.routes import HttpLimits
+from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Daemon
 
 
@@ -31,6 +32,18 @@ def test_socket_is_found_in_the_documented_order(short_tmp: Path, monkeypatch: p
     environ["DYRYGENTD_SOCKET"] = "/env.sock"
     assert find_socket(environ=environ) == Path("/env.sock")
     assert find_socket("/arg.sock", environ=environ) == Path("/arg.sock")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_socket_of_ones_own_comes_before_one_that_is_closed(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the system's service, a user who is not in its group gets to the daemon of their own."""
+    system, own = short_tmp / "system.sock", short_tmp / "dyrygentd" / "dyrygentd.sock"
+    own.parent.mkdir()
+    monkeypatch.setattr(connection, "SYSTEM_SOCKET", system)
+    system.touch(mode=0)
+    assert find_socket(environ={"XDG_RUNTIME_DIR": str(short_tmp)}) == system
+    own.touch()
+    assert find_socket(environ={"XDG_RUNTIME_DIR": str(short_tmp)}) == own
 
 
 def test_missing_system_socket_asks_for_the_service(monkeypatch: pytest.MonkeyPatch, short_tmp: Path) -> None:
@@ -72,7 +85,8 @@ def test_forbidden_socket_names_the_group(short_tmp: Path) -> None:
     path.touch()
     error = unreachable(path, PermissionError(13, "Permission denied"))
     assert "may not use it" in str(error)
-    assert "usermod -aG" in error.next_step
+    # Nobody is told to join root's group.
+    assert ("usermod -aG" in error.next_step) == (grp.getgrgid(path.stat().st_gid).gr_name != "root")
 
 
 def test_forbidden_socket_is_met_by_another_user(short_tmp: Path) -> None:

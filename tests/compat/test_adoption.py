@@ -5,8 +5,10 @@ import json
 import pickle
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from random import Random
 from typing import Any
 
 import celery_dyrygent.tasks as their_tasks
@@ -19,6 +21,7 @@ from dyrygentd import wire
 from dyrygentd.compat.celery_dyrygent import adopted_definition, workflow_dict_of
 from dyrygentd.compat.celery_dyrygent.adoption import node_names
 from dyrygentd.errors import BadNode, BadRequest, DyrygentError, EmptyWorkflow, UnknownDependency
+from tests.bombs.mutations import change
 from tests.compat.test_same import task
 
 
@@ -187,6 +190,17 @@ def test_damaged_dicts_are_told_apart(
         adopted_definition(change(workflow_dict(app, task(app))))
 
 
+def test_adopted_tasks_keep_their_routes(app: Celery) -> None:
+    """Whoever hands a workflow over knows the routes; a daemon with URLs alone would send all to a queue that nobody consumes."""
+    app.conf.task_routes = {"*": {"queue": "hardware"}}
+    found = workflow_dict(app, chain(task(app), task(app).set(queue="own")))
+    routed, own = (node["options"] for node in adopted_definition(found)["nodes"])
+    assert (routed["queue"], own["queue"]) == ("hardware", "own")
+    with Celery(set_as_current=False) as other:
+        again, _ = adopted_definition(found, app=other)["nodes"]
+    assert "queue" not in again.get("options", {})
+
+
 # --- messages -------------------------------------------------------------------------------------------------------
 
 
@@ -276,3 +290,40 @@ def test_anything_else_is_refused(what: Any, words: str) -> None:
     with pytest.raises(BadRequest, match=words) as caught:
         workflow_dict_of(what)
     assert "to_dict" in caught.value.next_step
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_dicts_that_are_a_little_wrong(part: int) -> None:
+    """What somebody has written down by hand, or cut off, is adopted or refused in words, and never ends in a traceback."""
+    answers = Counter(_tried(seed) for seed in range(part, 1500, 2))
+    assert answers["adopted"] > 50
+    assert answers["refused"] > 50
+
+
+def _tried(seed: int) -> str:
+    chance = Random(seed)
+    signature = {"task": "add", "args": [1], "kwargs": {}, "options": {"queue": "q"}, "subtask_type": None, "immutable": False}
+    nodes = {
+        "a": {"id": "a", "signature": signature, "dependencies": {}, "custom_payload": {}},
+        "b": {"id": "b", "signature": signature, "dependencies": {"a": None}, "custom_payload": {"x": 1}},
+    }
+    document: Any = {
+        "id": "w",
+        "version": 1,
+        "nodes": nodes,
+        "running": {"a": 3},
+        "finished": {},
+        "tasks_options": {"queue": "q"},
+    }
+    document |= {"processing_limit_ts": 1e10, "custom_payload": {"a": 1}}
+    if seed % 3 == 0:
+        document = {"kwargs": {"workflow_dict": document}, "headers": {"id": "x"}, "properties": {"correlation_id": "y"}}
+    if seed % 7 == 0:
+        document = {"body": json.dumps([[], {"workflow_dict": document}, {}]), "headers": {}, "properties": {}}
+    change(chance, document := json.loads(json.dumps(document)))
+    try:
+        made = adopted_definition(workflow_dict_of(json.dumps(document).encode()))
+        wire.decode_definition(json.dumps(made).encode(), nodes_max=10)
+    except DyrygentError:
+        return "refused"
+    return "adopted"

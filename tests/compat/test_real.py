@@ -205,6 +205,7 @@ wf.apply_async(options={'priority': 8, 'queue': 'elsewhere'})
 """
 
 
+@pytest.mark.long
 def test_options(site: Site) -> None:
     """Options of the workflow reach each task, in front of its own."""
     site.write(OURS, INTEGRATION)
@@ -287,6 +288,7 @@ def _wait_for_the_middle(site: Site, worker: CeleryWorker) -> None:
     wait_until(lambda: worker.log().count("workflow-processor[") >= ticks + 4)
 
 
+@pytest.mark.long
 def test_workflow_under_way_moves_over(site: Site) -> None:
     """A workflow that celery-dyrygent started goes on at the daemon as soon as the workers have the changed import."""
     workflow_id = _started_by_the_original(site)
@@ -298,6 +300,7 @@ def test_workflow_under_way_moves_over(site: Site) -> None:
     assert site.notes() == ["a", "b", "c", "d"]
 
 
+@pytest.mark.long
 def test_workflow_goes_back(site: Site) -> None:
     """A way back in the middle: the original waits for what the daemon publishes, and publishes nothing twice."""
     site.write(OURS, VIA_WORKER)
@@ -312,6 +315,40 @@ def test_workflow_goes_back(site: Site) -> None:
     assert site.notes() == ["a", "b", "c", "d"]
 
 
+FAILS_LATER = """
+from celery import chain, group
+from tasks import app, fail, note
+
+from PACKAGE.workflows import Workflow
+
+wf = Workflow()
+wf.set_retry_policy('random', 1, 1)
+never = chain(note.s("c"), group(note.s("d"), note.s("e")), note.s("f"))
+wf.add_celery_canvas(chain(note.s("a"), note.s("b", wait_for="gate"), fail.s(), never))
+print(wf.apply_async().id)
+"""
+
+
+@pytest.mark.long
+def test_failure_is_told_after_the_way_back(site: Site) -> None:
+    """What never runs because of a failure at the daemon has its end in the result backend, so the original tells FAILURE.
+
+    Otherwise its processor would wait for these tasks to the end of its processing time, which is seven days.
+    """
+    site.write(OURS, VIA_WORKER)
+    with site.worker() as worker:
+        workflow_id = site.run(FAILS_LATER).strip()
+        _wait_for_the_middle(site, worker)
+        site.open("gate")
+    site.write(THEIRS, INTEGRATION, SIGNALS)
+    with site.worker() as worker:
+        wait = f"from tasks import app; print(app.AsyncResult('{workflow_id}').get(timeout=50))"
+        assert site.run(wait) == "None\n"
+        wait_until(lambda: f"Workflow {workflow_id} has new state FAILURE" in worker.log())
+    assert site.notes() == ["a", "b"]
+
+
+@pytest.mark.long
 def test_both_run_side_by_side(site: Site) -> None:
     """One worker serves both libraries, under two names of the processor task, while programs move over one by one."""
     other = INTEGRATION.replace("(app)", "(app, name='dyrygentd-processor')").replace("PACKAGE", OURS)

@@ -465,3 +465,36 @@ def test_hooks_have_to_exist() -> None:
     with pytest.raises(WorkflowException) as caught:
         Workflow.connect("on_start")
     assert "on_finish" in caught.value.next_step
+
+
+def test_hooks_that_nobody_will_call_are_told(
+    app: Celery, at: Daemon, heard: list[tuple[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that submits and goes away had its hooks called by the original; here it must be told what to do for that."""
+    workflow_id = built(task(app)).apply_async().id
+    assert heard == []
+    (record,) = (each for each in caplog.records if each.levelname == "WARNING")
+    assert f"workflow '{workflow_id}'" in record.getMessage()
+    for word in ("'on_finish'", "via_worker=True", "result.wait()"):
+        assert word in record.getMessage()
+
+
+def test_who_waits_is_not_told_of_hooks(
+    app: Celery, at: Daemon, heard: list[tuple[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waiting, or ticking to the end, calls the hooks, so there is nothing to say."""
+    built(task(app)).apply_async().get(timeout=10)
+    _tick_to_the_end(built(task(app)))
+    assert heard
+    assert "nobody" not in caplog.text
+
+
+def test_without_hooks_nothing_is_told(app: Celery, at: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    """A program that never had hooks misses none."""
+    built(task(app)).apply_async()
+    assert "nobody" not in caplog.text
+
+
+def _tick_to_the_end(workflow: Workflow) -> None:
+    workflow.apply_async()
+    wait_until(lambda: not workflow.tick())

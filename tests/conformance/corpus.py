@@ -183,6 +183,17 @@ GROUPS = [
     Case("group of a chain that ends in a group", lambda t: group(chain(t("a"), group(t("b"), t("c"))))),
     Case("group with a chain that ends in a group", lambda t: group(chain(t("a"), group(t("b"), t("c"))), t("d"))),
     Case("group with an empty chain", lambda t: group([t("a"), _chain(app=t.app)]), shows=("broken-in-5.6",)),
+    Case("empty group", lambda t: t.group([])),
+    Case("empty chain", lambda t: _chain(app=t.app), shows=("empty-chain",), ours="refused EmptyWorkflow"),
+    Case("empty chord", lambda t: chord([], t.group([]), app=t.app)),
+    Case(
+        "a task that adds to its chord",
+        lambda t: chord([t("a"), t.make("adds", "b")], t("c")),
+        shows=("add-to-chord",),
+    ),
+    Case(
+        "group in the request", lambda t: group(t.make("asks", "a"), t.make("asks", "b")), shows=("request-fields", "own-chain")
+    ),
     Case("group with an empty group", lambda t: group([t("a"), t.group([])])),
     Case("the same signature twice in a group", lambda t: _twice(t("a"))),
     Case("group of dicts", lambda t: t.group([json.loads(json.dumps(t("a"))), json.loads(json.dumps(t("b")))])),
@@ -354,6 +365,8 @@ FANS = [
     Case("same group twice", lambda t: (lambda g: g | t("c") | g)(group(t("a"), t("b")))),
     Case("member of a group fails before a task", lambda t: group(t("a"), t.fail("b")) | t("c")),
     Case("task fails before a group", lambda t: t.fail("a") | group(t("b"), t("c")), shows=("failure-hangs",), ours="failed a"),
+    Case("task says that it has succeeded", lambda t: t.make("says", "a") | t("b"), shows=("own-end",), ours="value b(early)"),
+    Case("task ends its chain", lambda t: t.make("closes", "a") | t("b"), shows=("own-chain",), ours="value b(a())"),
     Case("task fails after a group", lambda t: group(t("a"), t("b")) | t.fail("c") | t("d")),
     Case("member of a fan fails", lambda t: t("a") | group(t("b"), t.fail("c")) | t("d") | t("e"), shows=("5.6:failure-hangs",)),
     Case("member of a second group fails", lambda t: group(t("a"), t("b")) | group(t("c"), t.fail("d")) | t("e")),
@@ -645,7 +658,16 @@ ERRBACKS = [
     Case(
         "link_error of the newer kind on a body, member fails",
         lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed_here("e"))),
-        shows=("chord-errback-as-task",),
+    ),
+    Case(
+        "link_error of both kinds on a group body, member fails",
+        lambda t: chord([t("a"), t.fail("b")], _guarded(_guarded(group(t("c"), t("d")), t.failed_here("e")), t.failed("f"))),
+        shows=("group-body-revoked",),
+        is_racy=True,
+    ),
+    Case(
+        "link_error of the newer kind with an argument of its own on a body, member fails",
+        lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed_there("e", "x"))),
     ),
     Case(
         "link_error on group | task, member fails",
@@ -689,6 +711,60 @@ ERRBACKS = [
     Case(
         "link_error on the first task of a chain body, member fails",
         lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed("e")) | t("d")),
+        shows=("body-chain-link-error",),
+        ours="failed b",
+    ),
+    Case(
+        "link_error on a body before a task, member fails",
+        lambda t: chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed("e"))) | t("d"),
+        shows=("body-chain-link-error",),
+    ),
+    Case(
+        "link_error on a body in a chain, member fails",
+        lambda t: chain(chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed("e"))), t("w")),
+        shows=("5.6:body-chain-link-error",),
+    ),
+    Case(
+        "link_error on a body in a long chain, member fails",
+        lambda t: chain(t("x"), chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed("e"))), t("w"), t("v")),
+        shows=("5.6:body-chain-link-error",),
+    ),
+    Case(
+        "link_error on both tasks of a chain body in a chain, member fails",
+        lambda t: chain(
+            t("x"),
+            chord([t("a"), t.fail("b")], chain(_guarded(t("c"), t.failed("e")), _guarded(t("d"), t.failed("f")))),
+            t("w"),
+        ),
+        shows=("5.6:body-chain-link-error",),
+    ),
+    Case(
+        "link_error on what follows a group in a chain, member fails",
+        lambda t: chain(t("x"), group(t("a"), t.fail("b")), _guarded(t("c"), t.failed("e")), t("w")),
+        shows=("5.6:body-chain-link-error",),
+    ),
+    Case(
+        "link_error on what follows a group in a chain in a group, as JSON",
+        lambda t: _as_dict(group(chain(chord([t("a"), t.fail("b")], _guarded(t("c"), t.failed("e"))), t("w")), t("z"))),
+        shows=("5.6:body-chain-link-error",),
+    ),
+    Case(
+        "link_error on a body in a chain, body fails",
+        lambda t: chain(chord([t("a"), t("b")], _guarded(t.fail("c"), t.failed("e"))), t("w")),
+    ),
+    Case(
+        "link_error on a body in a chain, what follows fails",
+        lambda t: chain(chord([t("a"), t("b")], _guarded(t("c"), t.failed("e"))), t.fail("w")),
+    ),
+    Case("link_error of the newer kind on a group", lambda t: _guarded(group(t.fail("a"), t("b")), t.failed_here("e"))),
+    Case(
+        "link_error on a chain that ends in a group", lambda t: _guarded(chain(t("x"), group(t("a"), t.fail("b"))), t.failed("e"))
+    ),
+    Case(
+        "link_error on a chord with a chord among its header, member fails",
+        lambda t: _guarded(chord([t("a"), chord([t("b"), t.fail("f")], t("c"))], t("d")), t.failed("e")),
+        shows=("failure-hangs",),
+        ours="failed f",
     ),
     Case(
         "link_error on a chord | task, member fails",

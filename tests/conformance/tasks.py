@@ -10,11 +10,13 @@ and ``chunks`` have no keyword arguments; there the first argument is ``"@<run>/
 
 import json
 import os
+from inspect import ismethod
 from typing import Any
 
 from celery import Celery
 from celery._state import get_current_worker_task
 
+from dyrygentd import errbacks
 from dyrygentd.ports import WORKFLOW_STAMP
 from tests.support.tasks import records_of
 
@@ -27,8 +29,10 @@ def create_app(broker: str, backend: str) -> Celery:
     """Make the app of one side that publishes."""
     created = _configured(broker, backend)
     for name, task in app.tasks.items():
-        if name.startswith("conformance."):
+        # A bound one is another callable for each app, and comes with the shared tasks.
+        if name.startswith("conformance.") and not ismethod(task.run):
             created.task(task.run, name=name)
+    errbacks.register(created)
     created.finalize()
     return created
 
@@ -48,6 +52,7 @@ def _configured(broker: str | None, backend: str | None) -> Celery:
 
 
 app = _configured(os.environ.get("DYRYGENTD_TEST_BROKER"), os.environ.get("DYRYGENTD_TEST_BACKEND"))
+errbacks.register(app)
 
 
 @app.task(name="conformance.call")
@@ -81,16 +86,56 @@ def give(*args: Any, value: Any, **kwargs: Any) -> Any:
     return value
 
 
+@app.task(name="conformance.says", bind=True)
+def says(self: Any, *args: Any, **kwargs: Any) -> str:
+    """Store a success about itself before it ends."""
+    self.update_state(state="SUCCESS", meta="early")
+    return _record(args, kwargs)
+
+
+@app.task(name="conformance.closes", bind=True)
+def closes(self: Any, *args: Any, **kwargs: Any) -> str:
+    """End its chain."""
+    self.request.chain = None
+    return _record(args, kwargs)
+
+
 @app.task(name="conformance.failed")
 def failed(task_id: Any, *, at: str) -> str:
     """Take a failed task's id, as a task of its own: the older kind of error callback."""
     return _record((task_id,), {"at": at})
 
 
+@app.task(name="conformance.adds", bind=True)
+def adds(self: Any, *, at: str) -> str:
+    """Add a task to the chord."""
+    self.add_to_chord(app.signature("conformance.call", kwargs={"at": f"{at}x"}))
+    return _record((), {"at": at})
+
+
+@app.task(name="conformance.asks")
+def asks(*, at: str) -> str:
+    """Tell whether the request names a group."""
+    return _record((bool(get_current_worker_task().request.group),), {"at": at})
+
+
+@app.task(name="conformance.looked")
+def looked(task_id: str, *, at: str) -> str:
+    """Look up what is stored of a failed task."""
+    meta = app.backend.get_task_meta(task_id, cache=False)
+    return _record((meta["status"], type(meta["result"]).__name__), {"at": at})
+
+
 @app.task(name="conformance.failed_here")
 def failed_here(request: Any, error: Any, traceback: Any, *, at: str) -> str:
     """Take a failed task's request, inside its worker: the newer kind of error callback."""
     return _record((request.id, f"{type(error).__name__}"), {"at": at})
+
+
+@app.task(name="conformance.failed_there")
+def failed_there(request: Any, error: Any, traceback: Any, own: str, *, at: str) -> str:
+    """Do the same, with an argument of the canvas's own."""
+    return _record((request.id, f"{type(error).__name__}", own), {"at": at})
 
 
 def _record(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

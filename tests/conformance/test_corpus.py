@@ -8,10 +8,10 @@ from typing import Any, Final
 import celery
 import pytest
 
-from dyrygentd.differences import BY_KEY, DIFFERENCES
+from dyrygentd.lint.differences import BY_KEY, DIFFERENCES
 from tests.conformance.corpus import CORPUS, Case
 from tests.conformance.orders import broken_orders, orders_of
-from tests.conformance.runs import Seen, Tasks, running_site
+from tests.conformance.runs import Seen, Site, Tasks, running_site
 
 pytestmark = pytest.mark.integration
 
@@ -36,12 +36,20 @@ def test_corpus() -> None:
     cases = [case for case in CORPUS if _ONLY in case.name]
     with running_site() as site:
         runs = site.run([case.make for case in cases])
+        orders = [list(orders_of(_canvas(case, site.app))) for case in cases]
         complaints = [
             f"{case.name}: {complaint}\n    Celery: {native.story}\n    ours:   {ours.story}"
-            for case, (native, ours) in zip(cases, runs, strict=True)
-            for complaint in _complaints(case, native, ours, list(orders_of(_canvas(case, site.app))))
+            for case, (native, ours), each in zip(cases, runs, orders, strict=True)
+            for complaint in _complaints(case, native, ours, each)
+            if not _is_celerys_race(site, case, ours, each)
         ]
     assert not complaints, f"{len(complaints)} of {len(cases)} canvases on Celery {VERSION}:\n" + "\n".join(complaints)
+
+
+def _is_celerys_race(site: Site, case: Case, ours: Seen, orders: Any) -> bool:
+    """Run a canvas once more; tell whether ours does the same again and Celery what is expected, so that Celery varies."""
+    ((native, again),) = site.run([case.make])
+    return again.outcome == ours.outcome and not list(_complaints(case, native, again, orders))
 
 
 def _complaints(case: Case, native: Seen, ours: Seen, orders: Any) -> Iterator[str]:
@@ -59,7 +67,7 @@ def _complaints(case: Case, native: Seen, ours: Seen, orders: Any) -> Iterator[s
         yield "differs"
     if case.ours and ours.outcome != case.ours:
         yield f"ours should be {case.ours}"
-    if ours.state in ("hangs", "refused"):
+    if ours.state == "hangs" or (ours.state == "refused" and ours.outcome != case.ours):
         yield "ours does not run"
     if broken := broken_orders(ours.calls, orders):
         yield f"ours is out of order: {'; '.join(broken)}"

@@ -5,8 +5,8 @@ from typing import Final
 
 import pytest
 
-from dyrygentd.differences import DIFFERENCES, Difference
 from dyrygentd.lint import lint
+from dyrygentd.lint.differences import DIFFERENCES, Difference
 from tests.conformance.corpus import CORPUS, Case
 from tests.conformance.tasks import create_app
 from tests.conformance.test_corpus import VERSION, _canvas
@@ -15,7 +15,11 @@ from tests.conformance.test_corpus import VERSION, _canvas
 _HARMLESS: Final = {("eta in the past", "countdown-in-daemon")}
 
 #: Canvases that would show it if another of their tasks failed.
-_ELSEWHERE: Final = {("link_error of the newer kind on a body that fails", "chord-errback-as-task")}
+_ELSEWHERE: Final = {
+    ("link_error on a body that succeeds", "body-chain-link-error"),
+    ("link_error on a body in a chain, body fails", "body-chain-link-error"),
+    ("link_error on a body in a chain, what follows fails", "body-chain-link-error"),
+}
 
 
 @cache

@@ -37,7 +37,8 @@ def test_drawing_is_reproducible() -> None:
     assert draw(7, 3) != draw(7, 4) or draw(7, 3) != draw(8, 3)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_random_canvases() -> None:
     """Ours does what the model says, always; Celery does the same where no known difference applies."""
     indexes = range(_COUNT) if _INDEX is None else [int(_INDEX)]

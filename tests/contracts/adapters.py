@@ -1,7 +1,9 @@
 """Every implementation of every port, as the contract suites get to see it.
 
-**Add an adapter here**: write a setup, append it to the list of its port, and the whole suite runs against it. A setup gets a
-directory of its own and the test's `pytest.FixtureRequest`, with which it may ask for a server (``request.getfixturevalue``).
+**Add an adapter here** if it needs no server: write a setup, append it to the list of its port below, and the whole suite runs
+against it. **One that needs a server** goes to `tests.contracts.real`, and its setup into the ``params`` of the port's fixture in
+`tests.contracts.conftest`. A setup gets a directory of its own and the test's `pytest.FixtureRequest`, with which it may ask for
+a server (``request.getfixturevalue``).
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable

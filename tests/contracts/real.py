@@ -19,7 +19,7 @@ from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.inspector import CeleryInspector
 from dyrygentd.transport.polling import PollingResultWatcher
-from dyrygentd.transport.redis import Pace, RedisResultWatcher
+from dyrygentd.transport.redis_results import Pace, RedisResultWatcher
 from tests.contracts.adapters import DispatcherSetup, InspectorSetup, WatcherSetup, message
 from tests.support.apps import closing
 from tests.support.proxy import TcpGate

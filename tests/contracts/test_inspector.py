@@ -92,3 +92,10 @@ async def test_closing_twice_is_harmless(inspecting: InspectorSetup) -> None:
     """An inspector may be closed twice, also before it looked for anything."""
     await inspecting.inspector.close()
     await inspecting.inspector.close()
+
+
+async def test_census(inspecting: InspectorSetup) -> None:
+    """The workers are asked without a task to look for, and it never raises."""
+    inspection = await inspecting.inspector.census()
+    assert (list(inspection.problems), dict(inspection.tasks)) == ([], {})
+    assert inspection.workers is not None

@@ -7,7 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.ports import JOURNAL_MAX, Retention, Selection, Store, Stored
 from tests.contracts.adapters import StoreSetup
@@ -413,6 +414,16 @@ async def test_journal_is_bounded(store: Store) -> None:
     assert len(await store.journal("x")) == 1
 
 
+async def test_last_entry_of_a_verb(store: Store) -> None:
+    """The newest of that verb and workflow is found, and nothing where there is none."""
+    entries = [_entry("w", 1), _entry("w", 2, nodes=("a", "b")), replace(_entry("w", 3), verb="release")]
+    await store.save([workflow("w"), workflow("x")], [], [*entries, replace(_entry("x", 4), verb="pause")])
+    assert await store.last_entry("w", "hold") == entries[1]
+    assert await store.last_entry("w", "release") == entries[2]
+    assert await store.last_entry("w", "pause") is None
+    assert await store.last_entry("nobody", "hold") is None
+
+
 async def test_journal_takes_any_text(store: Store) -> None:
     """A reason is what somebody typed: quotes, emoji, zero bytes and half a surrogate pair keep no turn from the disk."""
     await store.save(
@@ -428,3 +439,28 @@ async def test_what_belongs_to_nobody_is_dropped(store: Store) -> None:
     await store.save([], [node("gone", 0)], [_entry("gone", 0)])
     assert await store.journal("gone") == [] or await store.load("gone") is None
     assert await store.load("gone", to_reopen=True) is None
+
+
+async def test_list_by_parent(store: Store) -> None:
+    """The task in which a workflow was submitted is kept, and finds it; roots find nothing."""
+    parents = {"w1": ParentTask("p", "r"), "w2": ParentTask("q", "r"), "w3": ParentTask("p", "p"), "w4": None}
+    await store.save([replace(workflow(name), parent_task=parent) for name, parent in parents.items()], [])
+    assert await _listed(store, Selection(parent_task="p")) == ["w3", "w1"]
+    assert await _listed(store, Selection(parent_task="r")) == []
+    for name, parent in parents.items():
+        loaded = await store.load(name)
+        assert loaded is not None
+        assert loaded.record.parent_task == parent
+
+
+async def test_list_by_time(store: Store) -> None:
+    """A listing of last night has what was created then; another one what has ended since."""
+    first, second, third = (replace(workflow(f"w{at}"), created_at=float(at)) for at in (100, 200, 300))
+    await store.save([first, second, third], [])
+    assert await _listed(store, Selection(since=200.0)) == ["w300", "w200"]
+    assert await _listed(store, Selection(until=200.0)) == ["w200", "w100"]
+    assert await _listed(store, Selection(since=101.0, until=299.5)) == ["w200"]
+    await store.save([replace(finished(first), finished_at=900.0), replace(finished(second), finished_at=400.0)], [])
+    assert await _listed(store, Selection(ended_since=0.0)) == ["w200", "w100"]
+    assert await _listed(store, Selection(ended_since=900.0)) == ["w100"]
+    assert await _listed(store, Selection(ended_since=400.0, until=200.0, limit=1)) == ["w200"]

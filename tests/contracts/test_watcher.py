@@ -48,6 +48,7 @@ async def _running(receiving: WatcherSetup) -> AsyncIterator[_Inbox]:
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.long
 async def test_result_after_watching(receiving: WatcherSetup) -> None:
     """A result stored while the watcher listens is emitted, value and error included."""
     async with _running(receiving) as inbox:
@@ -74,6 +75,19 @@ async def test_watching_before_running(receiving: WatcherSetup) -> None:
     async with _running(receiving) as inbox:
         await receiving.store(TaskSucceeded("late", b"3"))
         await inbox.wait_for(*(TaskSucceeded(name, b"%d" % n) for n, name in enumerate(("early", "between", "late"), 1)))
+
+
+async def test_what_is_stored_is_found(receiving: WatcherSetup) -> None:
+    """Whether an id is free is asked before it is taken, of many ids at once, and of a watcher that does not run yet."""
+    await receiving.store(TaskSucceeded("done", b"[1]"))
+    await receiving.store(TaskFailed("bad", "ValueError: no", "ValueError"))
+    free = [f"free-{number}" for number in range(1200)]
+    found = await receiving.watcher.find_stored([*free[:600], "done", *free[600:], "bad"])
+    assert found == {"done": "SUCCESS", "bad": "FAILURE"}
+    assert await receiving.watcher.find_stored(free[:3]) == {}
+    async with _running(receiving) as inbox:
+        receiving.watcher.watch(["done"])
+        await inbox.wait_for(TaskSucceeded("done", b"[1]"))
 
 
 async def test_only_the_watched_are_emitted(receiving: WatcherSetup) -> None:

@@ -7,7 +7,8 @@ Graphs are written in a small notation, one node a line or separated by ``;``::
     &j < a b            a join of a and b
     c < j countdown=5   held for 5 s once it is free; also eta=UNIX_SECONDS, expires=UNIX_SECONDS and id=TASK_ID
     g < c gate=1        waits for a release; also sleep=SECONDS, poll=SECONDS, timeout=SECONDS, retry=ATTEMPTS, rule=RULE,
-                        pool=NAME, on_lost=WHAT, hook=WHEN; with a retry backoff=, backoff_max=, jitter= and on=WHICH,WHICH
+                        pool=NAME, on_lost=WHAT, redeliveries=TIMES, hook=WHEN; with a retry backoff=, backoff_max=, jitter= and
+                        on=WHICH,WHICH
 
 Task ids are ``workflow/node`` unless ``id=`` says otherwise.
 """
@@ -17,14 +18,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dyrygentd.core import checkpoint
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Answer, Batch
-from dyrygentd.core.engine import Engine, Limits
+from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import Event, TaskSucceeded, VerbRequested, WorkflowRecovered, WorkflowSubmitted
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.invariants import check_engine
+from dyrygentd.core.limits import Limits
+from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, WorkflowPolicy
 from dyrygentd.core.pools import Pools
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.core.workflow import RunningWorkflow
@@ -72,6 +75,7 @@ def _parse_policy(options: dict[str, str]) -> NodePolicy:
         sleep_s=float(options.get("sleep", 0)),
         poll_every_s=float(options.get("poll", 0)),
         poll_timeout_s=float(options.get("poll_timeout", 0)),
+        redeliveries_max=int(options["redeliveries"]) if "redeliveries" in options else None,
         hook=Hook(options["hook"]) if "hook" in options else None,
     )
     return PLAIN if policy == PLAIN else policy
@@ -128,12 +132,21 @@ class Conversation:
         output: str | None = None,
         policy: WorkflowPolicy = PLAIN_WORKFLOW,
         adopted: Mapping[int, NodeState] | None = None,
+        parent_task: ParentTask | None = None,
     ) -> WorkflowSubmitted:
         """Return the event of a submission."""
         if isinstance(graph, str):
             graph = parse_graph(graph, workflow_id, output=output)
         self.graphs[workflow_id], self.policies[workflow_id] = graph, policy
-        return WorkflowSubmitted(workflow_id, f"name of {workflow_id}", graph, b"document", policy=policy, adopted=adopted or {})
+        return WorkflowSubmitted(
+            workflow_id,
+            f"name of {workflow_id}",
+            graph,
+            b"document",
+            policy=policy,
+            adopted=adopted or {},
+            parent_task=parent_task,
+        )
 
     def tell(self, *events: Event) -> None:
         """Let events happen without ending the turn."""

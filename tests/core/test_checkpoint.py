@@ -54,14 +54,14 @@ def test_restores_what_was_saved(conversation: Conversation) -> None:
     conversation.turn(TaskSucceeded("w/a", b"1"), TaskSucceeded("w/b", b"2"), MessagePublished("w/a"), after_s=1)
     conversation.turn(MessagePublished("w/c"), TaskFailed("w/d", "boom"))
     before = conversation.workflow()
-    states, values = states_of(before), {node: value.content for node, value in before.values.items()}
+    states, values = states_of(before), {node: value.content for node, value in before.values.by_node.items()}
     conversation.crash()
     after = conversation.workflow()
     assert after is not before
     assert states_of(after) == states
-    assert {node: value.content for node, value in after.values.items()} == values
+    assert {node: value.content for node, value in after.values.by_node.items()} == values
     assert (after.errors, after.holds) == (before.errors, before.holds)
-    assert list(after.dispatched_at) == list(before.dispatched_at)
+    assert list(after.attempts.dispatched_at) == list(before.attempts.dispatched_at)
     check_workflow(after)
 
 
@@ -115,7 +115,7 @@ def test_adopts_no_values(conversation: Conversation) -> None:
         "j": "succeeded",
     }
     assert conversation.ask("skip", "a", value=b"5").is_changed
-    assert conversation.engine.in_flight_count == 3
+    assert conversation.engine.flights.in_flight_count == 3
 
 
 def test_an_adopted_failure_stops_what_it_would_have_stopped(conversation: Conversation) -> None:

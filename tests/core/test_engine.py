@@ -1,6 +1,6 @@
 """Among many workflows: who goes next, what is in flight, and how one that breaks leaves the others alone."""
 
-from dyrygentd.core.engine import Engine, Limits
+from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import (
     DrainRequested,
     MessagePublished,
@@ -8,9 +8,13 @@ from dyrygentd.core.events import (
     TaskLost,
     TaskReported,
     TaskSucceeded,
+    VerbRequested,
 )
 from dyrygentd.core.invariants import check_engine
+from dyrygentd.core.limits import Limits
+from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.states import NodeState
+from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.core.workflow import RunningWorkflow
 from tests.core.conversation import START, Conversation, cancel
 
@@ -37,13 +41,27 @@ def test_a_publication_carries_all_that_a_message_needs(conversation: Conversati
     assert (message.signature.task, message.input, message.parent_id) == ("tasks.b", b"5", "w/a")
 
 
+def test_first_tasks_have_the_parent_of_the_workflow(conversation: Conversation) -> None:
+    """What no task of the workflow precedes was started by the task that submitted it, also behind a gate or an empty join."""
+    batch = conversation.submit("a; g gate=1; b < g; &j; c < j; d < a", parent_task=ParentTask("p", "r"))
+    assert {message.task_id: message.parent_id for message in batch.publish} == {"w/a": "p", "w/c": "p"}
+    batch = conversation.turn(VerbRequested("w", Request(Verb.RELEASE, nodes=("g",))))
+    assert {message.task_id: message.parent_id for message in batch.publish} == {"w/b": "p"}
+    batch = conversation.succeed("w/a")
+    assert {message.task_id: message.parent_id for message in batch.publish} == {"w/d": "w/a"}
+    conversation.crash()
+    assert conversation.workflow().parent_task == ParentTask("p", "r")
+    batch = conversation.submit("a; g gate=1; b < g", "v")
+    assert [message.parent_id for message in batch.publish if message.workflow_id == "v"] == [""]
+
+
 def test_routes_by_task_id(conversation: Conversation) -> None:
     """Only what is in flight can still be changed by a result."""
     conversation.submit("a")
-    assert conversation.engine.is_in_flight("w/a")
-    assert [(task_id, node) for task_id, _, node in conversation.engine.in_flight()] == [("w/a", 0)]
+    assert conversation.engine.flights.is_in_flight("w/a")
+    assert [(task_id, node) for task_id, _, node in conversation.engine.flights.in_flight()] == [("w/a", 0)]
     conversation.succeed("w/a")
-    assert not conversation.engine.is_in_flight("w/a")
+    assert not conversation.engine.flights.is_in_flight("w/a")
     assert conversation.engine.node_count == 0
 
 
@@ -53,7 +71,7 @@ def test_never_exceeds_the_places_in_flight() -> None:
     conversation.submit("; ".join(f"n{i}" for i in range(10)))
     for i in range(10):
         assert conversation.engine.statistics().in_flight == min(3, 10 - i)
-        conversation.succeed(next(iter(conversation.engine.in_flight()))[0])
+        conversation.succeed(next(iter(conversation.engine.flights.in_flight()))[0])
     assert conversation.workflows["w"].state.value == "succeeded"
     conversation = Conversation(Limits(in_flight_max=3))
     conversation.submit("; ".join(f"n{i}" for i in range(5)))
@@ -172,7 +190,7 @@ def test_recovery_counts_and_continues(conversation: Conversation) -> None:
     conversation.crash()
     batch = conversation.turn()
     assert (batch.watch, batch.publish) == (["w/a"], [])
-    assert conversation.engine.counters.recovered == 1
+    assert conversation.engine.counting.counters.recovered == 1
     assert conversation.engine.node_count == 3
     assert conversation.engine.next_deadline() == START + 50
 
@@ -180,13 +198,13 @@ def test_recovery_counts_and_continues(conversation: Conversation) -> None:
 def test_a_result_that_breaks_a_workflow_leaves_the_others() -> None:
     """A workflow that contradicts itself is set aside with its story; its places are freed and the others go on."""
     engine, broken = _engine_with_two()
-    broken._place(0, NodeState.BLOCKED)
+    broken.nodes.place(0, NodeState.BLOCKED)
     engine.handle(TaskSucceeded("w/a", b"1"), START)
     batch = engine.take_batch(START)
     assert batch.save_workflows["w"].state.value == "failed"
     assert "node 'a' of workflow 'w' cannot go from blocked to succeeded" in batch.save_workflows["w"].error
     assert sorted(batch.unwatch) == ["w/a", "w/b"]
-    assert engine.counters.broken == 1
+    assert engine.counting.counters.broken == 1
     assert list(engine.workflows) == ["v"]
     check_engine(engine)
     engine.handle(TaskSucceeded("v/a", b"1"), START)
@@ -199,7 +217,7 @@ def test_a_dispatch_that_breaks_a_workflow_leaves_the_others() -> None:
     engine = conversation.engine
     for workflow_id in "wv":
         engine.handle(conversation.submission("a; b", workflow_id), START)
-    engine.workflows["w"]._place(1, NodeState.BLOCKED)
+    engine.workflows["w"].nodes.place(1, NodeState.BLOCKED)
     batch = engine.take_batch(START)
     assert batch.save_workflows["w"].state.value == "failed"
     assert batch.save_workflows["w"].document == b"document"
@@ -211,7 +229,7 @@ def test_a_dispatch_that_breaks_a_workflow_leaves_the_others() -> None:
 def test_broken_workflow_stays_broken_when_cancelled() -> None:
     """A cancel in the same turn does not cover the story of what went wrong."""
     engine, broken = _engine_with_two()
-    broken._place(0, NodeState.BLOCKED)
+    broken.nodes.place(0, NodeState.BLOCKED)
     for event in (TaskSucceeded("w/a", b"1"), cancel("w"), TaskReported("w/b", "STARTED")):
         engine.handle(event, START)
     record = engine.take_batch(START).save_workflows["w"]
@@ -231,9 +249,9 @@ def test_every_retry_is_counted_under_its_task(conversation: Conversation) -> No
     """Whether a task failed or was lost, what is tried again stands under its name as in the sum."""
     conversation.submit("a! retry=3; b! retry=3 on_lost=retry; c!")
     conversation.turn(TaskFailed("w/a", "boom"), TaskLost("w/b", "gone"), TaskFailed("w/c", "boom"))
-    by_task = conversation.engine.by_task.view()
+    by_task = conversation.engine.counting.by_task.view()
     assert {task: sums["retried"] for task, sums in by_task.items()} == {"tasks.a": 1, "tasks.b": 1, "tasks.c": 0}
-    assert conversation.engine.counters.retried == 2
+    assert conversation.engine.counting.counters.retried == 2
 
 
 def test_what_waits_is_as_old_as_the_process() -> None:

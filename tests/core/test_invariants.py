@@ -4,10 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from dyrygentd.core.engine import Engine, Limits
+from dyrygentd.core.engine import Engine
 from dyrygentd.core.invariants import check_engine, check_workflow
+from dyrygentd.core.limits import Limits
+from dyrygentd.core.notes import Hold, HoldReason
 from dyrygentd.core.states import NodeState, WorkflowState
-from dyrygentd.core.workflow import Hold, HoldReason, RunningWorkflow, Value
+from dyrygentd.core.values import Value
+from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
 from tests.core.conversation import Conversation
 
@@ -15,33 +18,36 @@ Damage = Callable[[RunningWorkflow], object]
 
 
 def _block_for_nothing(workflow: RunningWorkflow) -> None:
-    workflow._place(1, NodeState.BLOCKED)
+    workflow.nodes.place(1, NodeState.BLOCKED)
     workflow.blocked_by[1], workflow.settled_at[1] = 0, 1.0
 
 
 #: ``(what is damaged, what the checker says)`` in ``a; b < a; c < b; d countdown=9; e`` with a succeeded and b, e in flight.
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "waits for nothing": (
-        lambda workflow: workflow._place(1, NodeState.WAITING),
+        lambda workflow: workflow.nodes.place(1, NodeState.WAITING),
         "waits although all its dependencies have settled",
     ),
-    "runs too early": (lambda workflow: workflow._place(2, NodeState.DISPATCHED), "went on before its dependencies succeeded"),
-    "blocked by nobody": (lambda workflow: workflow._place(2, NodeState.BLOCKED), "is blocked by nobody"),
+    "runs too early": (
+        lambda workflow: workflow.nodes.place(2, NodeState.DISPATCHED),
+        "went on before its dependencies succeeded",
+    ),
+    "blocked by nobody": (lambda workflow: workflow.nodes.place(2, NodeState.BLOCKED), "is blocked by nobody"),
     "blocked for nothing": (
         _block_for_nothing,
         "is blocked although no dependency failed",
     ),
-    "value lost": (lambda workflow: workflow.values.clear(), "has lost a value that it needs"),
+    "value lost": (lambda workflow: workflow.values.by_node.clear(), "has lost a value that it needs"),
     "held for no reason": (lambda workflow: workflow.holds.clear(), "is held for no reason, or not held with one"),
     "not held with a reason": (
         lambda workflow: workflow.holds.update({2: Hold(HoldReason.TIME, 1.0)}),
         "is held for no reason, or not held with one",
     ),
-    "counts": (lambda workflow: workflow._counts.__setitem__(NodeState.FAILED, 1), "counts 1 failed nodes, there are 0"),
-    "unsettled": (lambda workflow: setattr(workflow, "_unsettled", 7), "counts 7 unsettled nodes, there are 4"),
+    "counts": (lambda workflow: workflow.nodes.counts.__setitem__(NodeState.FAILED, 1), "counts 1 failed nodes, there are 0"),
+    "unsettled": (lambda workflow: setattr(workflow.nodes, "unsettled", 7), "counts 7 unsettled nodes, there are 4"),
     "ended too early": (lambda workflow: setattr(workflow, "state", WorkflowState.FAILED), "has 4 unsettled nodes"),
-    "bad": (lambda workflow: setattr(workflow, "_bad", 2), "counts 2 nodes that did not succeed, there are 0"),
-    "unmet": (lambda workflow: workflow._unmet.__setitem__(2, 2), "counts 2 unmet dependencies, there are 1"),
+    "bad": (lambda workflow: setattr(workflow.nodes, "bad", 2), "counts 2 nodes that did not succeed, there are 0"),
+    "unmet": (lambda workflow: workflow.nodes.unmet.__setitem__(2, 2), "counts 2 unmet dependencies, there are 1"),
     "blames somebody": (lambda workflow: workflow.blocked_by.update({2: 0}), "is blocked by nobody, or blames one"),
     "not needed": (lambda workflow: workflow.unneeded.add(2), "is not needed, and not skipped"),
     "held when settled": (lambda workflow: workflow.on_hold.add(0), "is settled, and an operator's hold is left"),
@@ -49,7 +55,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda workflow: workflow.settled_at.__setitem__(2, 1.0),
         "is settled without a time, or has one too early",
     ),
-    "a value too early": (lambda workflow: workflow.values.update({2: Value(b"1", 1)}), "has a value and no success"),
+    "a value too early": (lambda workflow: workflow.values.by_node.update({2: Value(b"1", 1)}), "has a value and no success"),
     "held without an operator": (
         lambda workflow: workflow.holds.update({3: Hold(HoldReason.OPERATOR)}),
         "is held by an operator who does not hold it",
@@ -83,7 +89,7 @@ def test_finds_damage(conversation: Conversation, damage: str) -> None:
 def test_finds_a_wrong_table_of_what_is_in_flight(conversation: Conversation) -> None:
     """A place that leaked would never be given again, and a missing one loses a result."""
     conversation.submit("a; b")
-    conversation.engine._in_flight.pop("w/a")
+    conversation.engine.flights.by_id.pop("w/a")
     with pytest.raises(InvariantBroken, match=r"in flight by the table: \{'w/b'"):
         check_engine(conversation.engine)
     conversation.restart(conversation.limits)
@@ -100,7 +106,7 @@ ENGINE_DAMAGES: dict[str, tuple[Callable[[Engine], object], str]] = {
     "ring of another priority": (lambda engine: engine._rings._priority_of.update(w=1), "stands in no ring of its priority"),
     "two rings": (lambda engine: engine._rings._rings[0].append("w"), "the rings are"),
     "timers": (lambda engine: engine._timers.clear(), "waits for times that nobody looks at"),
-    "late": (lambda engine: engine._late_in.update(w=1), "late tasks of"),
+    "late": (lambda engine: engine.flights.late._count_of.update(w=1), "late tasks of"),
     "places": (lambda engine: engine.pools.give_back(("p",)), "places taken in pools"),
     "line": (lambda engine: engine.pools.leave("w", 1), "does not stand in line"),
 }

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dyrygentd.core.effects import Batch, Publish
-from dyrygentd.core.engine import Limits
 from dyrygentd.core.events import (
     MessagePublished,
     MessageRefused,
@@ -26,6 +25,7 @@ from dyrygentd.core.events import (
     TaskSucceeded,
 )
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.limits import Limits
 from tests.core.conversation import Conversation, states_of
 from tests.core.conversation import cancel as cancel_requested
 
@@ -298,11 +298,11 @@ class EngineAgainstModel(RuleBasedStateMachine):
             if not self.conversation.engine.workflows:
                 break
             self.conversation.now += 10
-            for task_id, _, _ in list(self.conversation.engine.in_flight()):
+            for task_id, _, _ in list(self.conversation.engine.flights.in_flight()):
                 self._happen(TaskSucceeded(task_id, b"1"))
             self.agrees()
         assert not self.conversation.engine.workflows
-        assert not list(self.conversation.engine.in_flight())
+        assert not list(self.conversation.engine.flights.in_flight())
         self.agrees()
         for workflow_id, model in self.saved.items():
             event(f"ended as {model.end()}")

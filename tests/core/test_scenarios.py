@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from dyrygentd.core.effects import Answer, Batch
-from dyrygentd.core.engine import Limits
 from dyrygentd.core.events import (
     DrainRequested,
     Event,
@@ -30,10 +29,11 @@ from dyrygentd.core.events import (
     TaskSucceeded,
     VerbRequested,
 )
+from dyrygentd.core.ids import task_id_of_attempt
+from dyrygentd.core.limits import Limits
 from dyrygentd.core.policy import FailureKind, OnFailure, WorkflowPolicy
 from dyrygentd.core.states import NODE_STATE_OF_WORD
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.core.workflow import task_id_of_attempt
 from tests.core.conversation import START, Conversation, parse_graph
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
@@ -80,7 +80,8 @@ def _play_block(conversation: Conversation, lines: list[str]) -> list[str]:
         elif word == "values":
             workflow = conversation.workflow(*arguments)
             outcome += [
-                f"{workflow.graph.names[node]} = {value.content.decode()}" for node, value in sorted(workflow.values.items())
+                f"{workflow.graph.names[node]} = {value.content.decode()}"
+                for node, value in sorted(workflow.values.by_node.items())
             ]
         elif word == "statistics":
             statistics = conversation.engine.statistics()
@@ -202,7 +203,7 @@ def _described(conversation: Conversation, batch: Batch) -> list[str]:
         name = conversation.graphs[message.workflow_id].names[message.node]
         task_id = later.get(message.task_id, message.task_id)
         shown = task_id if task_id.partition("#")[0] == f"{message.workflow_id}/{name}" else f"{name} as {task_id}"
-        taken = "" if message.input is None else f" input={message.input.decode()}"
+        taken = "" if message.input is None else f" input={bytes(message.input).decode()}"
         parent = f" parent={message.parent_id}" if message.parent_id else ""
         lines.append(f"publish {shown}{taken}{parent}")
     lines += [f"unwatch {later.get(task_id, task_id)}" for task_id in batch.unwatch]

@@ -5,12 +5,40 @@ from itertools import product
 
 import pytest
 
+from dyrygentd.core import outcomes, steering
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_states import NodeStates
+from dyrygentd.core.notes import Failure
+from dyrygentd.core.reopening import reopen, skip_in_steps
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, SETTLED, TRANSITIONS, NodeState, WorkflowState
-from dyrygentd.core.workflow import Failure, RunningWorkflow
+from dyrygentd.core.steps import finish
+from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
 from tests.core.conversation import parse_graph
 
 Row = tuple[NodeState, NodeState]
+
+
+class RecordedStates(NodeStates):
+    """States that write down each of their changes."""
+
+    def __init__(self, workflow_id: str, graph: Graph) -> None:
+        super().__init__(workflow_id, graph)
+        self.names = graph.names
+        self.seen: list[tuple[str, Row]] = []
+
+    def move(self, node: int, state: NodeState) -> None:
+        before = self.of(node)
+        super().move(node, state)
+        self.seen.append((self.names[node], (before, state)))
+
+    def cancel_open(self) -> list[int]:
+        before = [self.of(node) for node in range(len(self.states))]
+        open_nodes = super().cancel_open()
+        for name, was, state in zip(self.names, before, self.states, strict=True):
+            if was != state:
+                self.seen.append((name, (was, NodeState(state))))
+        return open_nodes
 
 
 class Recorded(RunningWorkflow):
@@ -19,13 +47,14 @@ class Recorded(RunningWorkflow):
     def __init__(self, text: str) -> None:
         graph = parse_graph(text)
         super().__init__(workflow_id="w", name="w", graph=graph, created_at=1.0, value_bytes_max=4)
-        self.seen: list[tuple[str, Row]] = []
+        self.nodes = self.recorded = RecordedStates("w", graph)
+        self.states = self.nodes.states
         self.begin(1.0)
 
-    def _move(self, node: int, state: NodeState) -> None:
-        before = self.state_of(node)
-        super()._move(node, state)
-        self.seen.append((self.graph.names[node], (before, state)))
+    @property
+    def seen(self) -> list[tuple[str, Row]]:
+        """The changes, in their order."""
+        return self.recorded.seen
 
     def dispatch(self, *, confirmed: bool = False) -> None:
         """Dispatch one node."""
@@ -50,30 +79,30 @@ def _after_a(text: str, *, value: bytes = b"1", fails: bool = False) -> Recorded
     workflow = Recorded(text)
     workflow.dispatch()
     if fails:
-        workflow.failed(0, Failure("boom"), 3.0)
+        outcomes.failed(workflow, 0, Failure("boom"), 3.0)
     else:
-        workflow.succeeded(0, value, "", 3.0)
+        outcomes.succeeded(workflow, 0, value, "", 3.0)
     return workflow
 
 
 def _fail(workflow: Recorded) -> None:
-    workflow.failed(0, Failure("boom"), 3.0)
+    outcomes.failed(workflow, 0, Failure("boom"), 3.0)
 
 
 def _cancel(workflow: Recorded) -> None:
-    workflow.cancel(3.0)
+    steering.cancel(workflow, 3.0)
 
 
 def _skip(workflow: Recorded) -> None:
-    workflow.skip([0], b"null", 3.0)
+    finish(skip_in_steps(workflow, [0], b"null", 3.0))
 
 
 def _reopen(workflow: Recorded) -> None:
-    workflow.reopen([0], 4.0)
+    reopen(workflow, [0], 4.0)
 
 
 def _reopen_only(workflow: Recorded) -> None:
-    workflow.reopen([0], 4.0, is_considered=False)
+    reopen(workflow, [0], 4.0, is_considered=False)
 
 
 def _retrying() -> Recorded:
@@ -96,56 +125,60 @@ STORIES: dict[Row, Callable[[], Recorded]] = {
     (_W, _K): lambda: _after_a("a; x < a rule=any_failed"),
     (_W, _C): lambda: _with(Recorded("a; x < a"), _cancel),
     (_H, _R): lambda: _with(Recorded("x countdown=9"), lambda workflow: workflow.time_passed(0, 10.0)),
-    (_H, _S): lambda: _with(Recorded("x gate=1"), lambda workflow: workflow.release(0, 2.0)),
+    (_H, _S): lambda: _with(Recorded("x gate=1"), lambda workflow: steering.release(workflow, 0, 2.0)),
     (_H, _F): lambda: _with(
         _after_a("a; b < a; x < b a gate=1; c < x"),
         lambda workflow: workflow.dispatch(),
-        lambda workflow: workflow.succeeded(1, b"123", "", 3.0),
-        lambda workflow: workflow.release(2, 3.0),
+        lambda workflow: outcomes.succeeded(workflow, 1, b"123", "", 3.0),
+        lambda workflow: steering.release(workflow, 2, 3.0),
     ),
     (_H, _K): lambda: _with(Recorded("x gate=1"), _skip),
     (_H, _C): lambda: _with(Recorded("x countdown=9"), _cancel),
-    (_H, _W): lambda: _with(_after_a("a; x < a countdown=9"), lambda workflow: workflow.reopen([0, 1], 4.0)),
+    (_H, _W): lambda: _with(_after_a("a; x < a countdown=9"), lambda workflow: reopen(workflow, [0, 1], 4.0)),
     (_R, _DG): lambda: _in_flight(confirmed=False),
-    (_R, _H): lambda: _with(Recorded("x"), lambda workflow: workflow.hold(0)),
+    (_R, _H): lambda: _with(Recorded("x"), lambda workflow: steering.hold(workflow, 0)),
     (_R, _K): lambda: _with(Recorded("x"), _skip),
     (_R, _C): lambda: _with(Recorded("x"), _cancel),
-    (_R, _W): lambda: _with(_after_a("a; x < a"), lambda workflow: workflow.reopen([0, 1], 4.0)),
+    (_R, _W): lambda: _with(_after_a("a; x < a"), lambda workflow: reopen(workflow, [0, 1], 4.0)),
     (_DG, _DD): lambda: _in_flight(confirmed=True),
-    (_DG, _S): lambda: _with(_in_flight(confirmed=False), lambda workflow: workflow.succeeded(0, b"1", "", 3.0)),
+    (_DG, _S): lambda: _with(_in_flight(confirmed=False), lambda workflow: outcomes.succeeded(workflow, 0, b"1", "", 3.0)),
     (_DG, _F): lambda: _with(_in_flight(confirmed=False), _fail),
     (_DG, _X): lambda: _with(_in_state("x retry=3", confirmed=False), _fail),
-    (_DG, _H): lambda: _with(_in_state("x poll=5", confirmed=False), lambda workflow: workflow.succeeded(0, b"false", "", 3.0)),
+    (_DG, _H): lambda: _with(
+        _in_state("x poll=5", confirmed=False), lambda workflow: outcomes.succeeded(workflow, 0, b"false", "", 3.0)
+    ),
     (_DG, _K): lambda: _with(_in_flight(confirmed=False), _skip),
     (_DG, _C): lambda: _with(_in_flight(confirmed=False), _cancel),
-    (_DD, _S): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.succeeded(0, b"1", "", 3.0)),
+    (_DD, _S): lambda: _with(_in_flight(confirmed=True), lambda workflow: outcomes.succeeded(workflow, 0, b"1", "", 3.0)),
     (_DD, _F): lambda: _with(_in_flight(confirmed=True), _fail),
     (_DD, _X): lambda: _retrying(),
-    (_DD, _H): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.lost(0, "nobody has it", 3.0)),
-    (_DD, _K): lambda: _with(_in_flight(confirmed=True), lambda workflow: workflow.ignored(0, "Ignore", 3.0)),
+    (_DD, _H): lambda: _with(_in_flight(confirmed=True), lambda workflow: outcomes.lost(workflow, 0, "nobody has it", 3.0)),
+    (_DD, _K): lambda: _with(_in_flight(confirmed=True), lambda workflow: outcomes.ignored(workflow, 0, "Ignore", 3.0)),
     (_DD, _C): lambda: _with(_in_flight(confirmed=True), _cancel),
     (_H, _DD): lambda: _with(
         _in_flight(confirmed=True),
-        lambda workflow: workflow.lost(0, "nobody has it", 3.0),
-        lambda workflow: workflow.turned_up(0, 4.0),
+        lambda workflow: outcomes.lost(workflow, 0, "nobody has it", 3.0),
+        lambda workflow: outcomes.turned_up(workflow, 0, 4.0),
     ),
     (_X, _DD): lambda: _with(
         _in_state("x on_lost=retry", confirmed=True),
-        lambda workflow: workflow.lost(0, "nobody has it", 3.0),
-        lambda workflow: workflow.turned_up(0, 4.0),
+        lambda workflow: outcomes.lost(workflow, 0, "nobody has it", 3.0),
+        lambda workflow: outcomes.turned_up(workflow, 0, 4.0),
     ),
     (_X, _R): lambda: _with(_retrying(), lambda workflow: workflow.time_passed(0, 99.0)),
-    (_X, _H): lambda: _with(_retrying(), lambda workflow: workflow.hold(0), lambda workflow: workflow.time_passed(0, 99.0)),
+    (_X, _H): lambda: _with(
+        _retrying(), lambda workflow: steering.hold(workflow, 0), lambda workflow: workflow.time_passed(0, 99.0)
+    ),
     (_X, _K): lambda: _with(_retrying(), _skip),
     (_X, _C): lambda: _with(_retrying(), _cancel),
     # Below a node that succeeded late: only a rerun from above takes it back.
     (_X, _W): lambda: _with(
         _after_a("a; x < a retry=3"),
         lambda workflow: workflow.dispatch(),
-        lambda workflow: workflow.failed(1, Failure("boom"), 3.0),
-        lambda workflow: workflow.reopen([0, 1], 4.0),
+        lambda workflow: outcomes.failed(workflow, 1, Failure("boom"), 3.0),
+        lambda workflow: reopen(workflow, [0, 1], 4.0),
     ),
-    (_S, _W): lambda: _with(_with(_in_flight(confirmed=True), lambda w: w.succeeded(0, b"1", "", 3.0)), _reopen_only),
+    (_S, _W): lambda: _with(_with(_in_flight(confirmed=True), lambda w: outcomes.succeeded(w, 0, b"1", "", 3.0)), _reopen_only),
     (_K, _W): lambda: _with(_with(Recorded("x"), _skip), _reopen_only),
     (_F, _W): lambda: _with(_with(_in_flight(confirmed=True), _fail), _reopen_only),
     (_C, _W): lambda: _with(_with(_in_flight(confirmed=True), _cancel), _reopen_only),
@@ -172,9 +205,9 @@ def test_each_row_happens(row: Row) -> None:
 def test_anything_else_breaks_an_invariant(row: Row) -> None:
     """A change that is no row raises with the story of the node and leaves its state alone."""
     workflow = RunningWorkflow(workflow_id="w", name="w", graph=parse_graph("x"), created_at=1.0, value_bytes_max=4)
-    workflow._place(0, row[0])
+    workflow.nodes.place(0, row[0])
     with pytest.raises(InvariantBroken, match=f"node 'x' of workflow 'w' cannot go from {row[0].word} to {row[1].word}"):
-        workflow._move(0, row[1])
+        workflow.nodes.move(0, row[1])
     assert workflow.state_of(0) is row[0]
 
 

@@ -6,14 +6,16 @@ from itertools import product
 
 import pytest
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord, node_record, workflow_record
+from dyrygentd.core.checkpoint import node_record, workflow_record
 from dyrygentd.core.effects import Answer, Publish
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskIgnored, TaskLost, TaskSucceeded, VerbRequested
+from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
+from dyrygentd.core.records import NodeRecord, WorkflowRecord
 from dyrygentd.core.standing import headline, standing_of_node, standings
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.verbs import NODE_VERBS, PRIORITY_MAX, WORKFLOW_VERBS, Effect, Request, Verb
-from dyrygentd.core.workflow import HoldReason, RunningWorkflow
+from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
 from tests.core.conversation import START, Conversation
 
@@ -75,7 +77,7 @@ def _x_fails(conversation: Conversation) -> None:
 
 def _x_fails_for_good(conversation: Conversation) -> None:
     for _ in range(2):
-        task_id = conversation.workflow().task_id_of(1)
+        task_id = conversation.workflow().attempts.task_id_of(1)
         conversation.turn(TaskFailed(task_id, "boom", "ValueError"), after_s=60)
         conversation.turn(after_s=60)
 
@@ -165,17 +167,17 @@ def _snapshot(workflow: RunningWorkflow) -> tuple[WorkflowRecord, list[NodeRecor
         workflow_record(workflow),
         [node_record(workflow, node) for node in nodes],
         sorted(workflow.ready),
-        [workflow.unmet_count(node) for node in nodes],
+        [workflow.nodes.unmet[node] for node in nodes],
     )
 
 
 def _request(conversation: Conversation, request: Request) -> Answer:
     """Ask without ending the turn."""
     engine = conversation.engine
-    restored = None if "w" in engine.workflows or "w" in engine._resting else conversation.restored("w")
-    count = len(engine._batch.answers)
+    restored = None if engine.flights.known("w") is not None else conversation.restored("w")
+    count = len(engine._turn.batch.answers)
     conversation.tell(VerbRequested("w", request, 1, restored))
-    (answer,) = engine._batch.answers[count:]
+    (answer,) = engine._turn.batch.answers[count:]
     return answer
 
 
@@ -194,7 +196,7 @@ def _expected(situation: Situation, workflow: RunningWorkflow, verb: Verb, *, fo
         return DOES if force else REFUSED
     if verb is Verb.RETRY and hold is HoldReason.LOST:
         return DOES
-    if verb is Verb.RERUN and situation.kind != "hook" and workflow.nodes_in(*IN_FLIGHT) and NODE_VERBS[verb][state] is DOES:
+    if verb is Verb.RERUN and situation.kind != "hook" and workflow.nodes.all_in(*IN_FLIGHT) and NODE_VERBS[verb][state] is DOES:
         return REFUSED  # What follows from it is at a worker.
     return NODE_VERBS[verb][state]
 
@@ -255,7 +257,7 @@ def test_workflow_verb(situation: Situation, workflow_state: str, verb: Verb) ->
         before, state = _snapshot(workflow), workflow.state
         request = Request(verb, priority=7)
         expected = WORKFLOW_VERBS[verb][state]
-        if verb is Verb.RETRY and not any(row.state in ("failed", "cancelled") for row in before[1]):
+        if verb is Verb.RETRY and not any(row.state in ("failed", "cancelled") or row.reason == "lost" for row in before[1]):
             expected = NOTHING
         answer = _request(conversation, request)
         after = _snapshot(_workflow(conversation))
@@ -303,9 +305,9 @@ def _durable(workflow: RunningWorkflow) -> object:
         record,
         [row._replace(state="ready", reason="") if row.reason == HoldReason.POOL else row for row in rows],
         unmet,
-        {node: (value.content, value.users) for node, value in workflow.values.items()},
+        {node: (value.content, value.users) for node, value in workflow.values.by_node.items()},
         workflow.has_begun,
-        workflow.bad_count,
+        workflow.nodes.bad,
     )
 
 
@@ -321,7 +323,7 @@ def _bring_to_end(conversation: Conversation, keep: Sequence[str] = ()) -> None:
         held = [node for node in range(len(names)) if _is_for_people(workflow, node) and names[node] not in keep]
         if held:
             conversation.ask("release", *[names[node] for node in held])
-        for task_id, _, _ in list(conversation.engine.in_flight()):
+        for task_id, _, _ in list(conversation.engine.flights.in_flight()):
             conversation.tell(TaskSucceeded(task_id, b"true"))
         conversation.turn(after_s=30)
     raise AssertionError(f"{conversation.engine.workflows['w']!r} does not end")
@@ -403,7 +405,7 @@ def test_cleanup_that_has_not_begun_waits_again() -> None:
     assert conversation.states() == {"a": "failed", "c": "held", "f": "held", "h": "waiting"}
     conversation.ask("retry", "a")
     assert conversation.states() == {"a": "dispatching", "c": "waiting", "f": "waiting", "h": "waiting"}
-    conversation.turn(TaskSucceeded(conversation.workflow().task_id_of(0), b"1"))
+    conversation.turn(TaskSucceeded(conversation.workflow().attempts.task_id_of(0), b"1"))
     assert conversation.states() == {"a": "succeeded", "c": "skipped", "f": "held", "h": "waiting"}
 
 
@@ -415,7 +417,7 @@ def test_retry_of_a_hook_leaves_the_other_hooks() -> None:
     conversation.turn(TaskSucceeded("w/h", b"1"), TaskFailed("w/i", "boom"))
     assert conversation.ask("retry", "i").nodes == ("i",)
     assert conversation.states() == {"a": "succeeded", "h": "succeeded", "i": "dispatching"}
-    conversation.succeed(conversation.workflow().task_id_of(2))
+    conversation.succeed(conversation.workflow().attempts.task_id_of(2))
     assert conversation.ask("rerun", "a").nodes == ("a", "h", "i")
 
 
@@ -427,7 +429,7 @@ def test_what_was_not_needed_may_be_needed_later() -> None:
     assert conversation.states()["c"] == "skipped"
     conversation.crash()
     conversation.ask("rerun", "a")
-    conversation.turn(TaskFailed(conversation.workflow().task_id_of(1), "boom"))
+    conversation.turn(TaskFailed(conversation.workflow().attempts.task_id_of(1), "boom"))
     batch = conversation.succeed("w/b", value=b"8")
     assert [message.input for message in batch.publish] == [b"[7,8]"]
 
@@ -460,8 +462,27 @@ def test_rerun_needs_the_values_that_go_in() -> None:
         conversation.succeed(task_id)
     answer = conversation.ask("rerun", "c")
     assert isinstance(answer.error, ValueGone)
-    assert answer.error.next_step == "rerun from 'b'"
+    # 'b' alone would be refused for the value of 'a'.
+    assert answer.error.next_step == "rerun from 'a'"
     assert conversation.ask("rerun", "a").nodes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("members", [3, 30])
+def test_rerun_of_one_of_many_names_all_that_have_to_run(members: int) -> None:
+    """Who follows the advice is not sent from one member of a group to the next; who would have to name very many is told so."""
+    conversation = Conversation()
+    names = [f"m{number}" for number in range(members)]
+    conversation.submit(f"{'; '.join(names)}; end < {' '.join(names)}")
+    for name in [*names, "end"]:
+        conversation.succeed(f"w/{name}")
+    error = conversation.ask("rerun", "m1").error
+    assert isinstance(error, ValueGone)
+    if members == 3:
+        assert error.next_step == "rerun from 'm0', 'm1', 'm2'"
+        assert conversation.ask("rerun", *error.origins).nodes == (*names, "end")
+    else:
+        assert error.next_step.endswith("'m19' and 10 more, or submit it anew")
+        assert (len(error.origins), error.origin_count) == (20, 30)
 
 
 def test_refusals_of_requests() -> None:
@@ -611,10 +632,10 @@ def test_a_hook_in_flight_waits_for_what_was_set_running_again(way: str) -> None
     assert conversation.states()["h"] == "waiting"
     conversation.crash()
     assert conversation.states()["h"] == "waiting"
-    a = conversation.workflow().task_id_of(0)
+    a = conversation.workflow().attempts.task_id_of(0)
     batch = conversation.turn(TaskFailed(a, "boom again"))
     assert [(message.node, message.attempt) for message in batch.publish] == [(2, 2)]
-    assert b"boom again" in (batch.publish[0].input or b"")
+    assert b"boom again" in bytes(batch.publish[0].input or b"")
 
 
 def test_a_cleanup_in_flight_waits_for_what_was_set_running_again() -> None:
@@ -625,7 +646,7 @@ def test_a_cleanup_in_flight_waits_for_what_was_set_running_again() -> None:
     conversation.ask("retry", "a")
     conversation.turn(TaskFailed("w/c", "boom"))
     assert conversation.turn(after_s=5).publish == []
-    batch = conversation.succeed(conversation.workflow().task_id_of(0))
+    batch = conversation.succeed(conversation.workflow().attempts.task_id_of(0))
     assert [(message.node, message.attempt) for message in batch.publish] == [(1, 2)]
 
 
@@ -639,3 +660,13 @@ def test_timers_do_not_grow_with_verbs() -> None:
     assert conversation.engine.statistics().timers <= 10_001
     conversation.take()
     assert len(conversation.turn(after_s=1000).publish) == 1
+
+
+def test_headline_says_what_waits_for_a_person() -> None:
+    """The first line names the gate: "1 node held" is read as something that goes on by itself."""
+    conversation = Conversation()
+    conversation.submit("g gate=1; h gate=1; s sleep=50; a < g")
+    workflow = conversation.engine.workflows["w"]
+    conversation.turn()
+    words = "nothing is in flight: 2 gates wait for a person, 1 node held or waiting for another attempt"
+    assert headline(conversation.engine, workflow, START) == words

@@ -4,9 +4,10 @@ from array import array
 
 import pytest
 
-from dyrygentd.core.engine import Limits
+from dyrygentd.core import outcomes
 from dyrygentd.core.events import TaskFailed, TaskReported, TaskSucceeded
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import NODES_MAX, Graph, NodeSpec, Signature
+from dyrygentd.core.limits import Limits
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
 from tests.core.conversation import Conversation, parse_graph, states_of
@@ -17,8 +18,8 @@ class CountingGraph(Graph):
 
     __slots__ = ("edges_seen",)
 
-    def dependents(self, node: int) -> "array[int]":
-        found = super().dependents(node)
+    def dependents(self, node: int, *, most: int = NODES_MAX) -> "array[int]":
+        found = super().dependents(node, most=most)
         self.edges_seen = getattr(self, "edges_seen", 0) + len(found)
         return found
 
@@ -40,12 +41,12 @@ def test_tells_about_nodes(conversation: Conversation) -> None:
     conversation.submit("a; b < a; &j < b")
     conversation.turn(TaskReported("w/a", "STARTED"))
     workflow = conversation.workflow()
-    assert workflow.reported == {0: "STARTED"}
-    assert [workflow.attempt_of(node) for node in range(3)] == [1, 0, 0]
-    assert [workflow.task_id_of(node) for node in range(3)] == ["w/a", "w/b", ""]
-    assert (workflow.unsettled_count, workflow.count(NodeState.WAITING)) == (3, 1)
+    assert workflow.attempts.reported == {0: "STARTED"}
+    assert [workflow.attempts.of(node) for node in range(3)] == [1, 0, 0]
+    assert [workflow.attempts.task_id_of(node) for node in range(3)] == ["w/a", "w/b", ""]
+    assert (workflow.nodes.unsettled, workflow.nodes.count(NodeState.WAITING)) == (3, 1)
     conversation.succeed("w/a")
-    assert workflow.reported == {}
+    assert workflow.attempts.reported == {}
 
 
 @pytest.mark.parametrize(
@@ -115,9 +116,9 @@ def test_each_edge_is_looked_at_a_few_times_only() -> None:
     graph.edges_seen = 0
     while workflow.ready_count:
         node = workflow.take_ready(2.0)
-        workflow.input_of(node)
+        bytes(workflow.input_text(node) or b"")
         workflow.parent_task_id(node)
-        workflow.succeeded(node, b"1", "", 3.0)
+        outcomes.succeeded(workflow, node, b"1", "", 3.0)
     assert workflow.state.value == "succeeded"
     assert graph.edges_seen <= 8 * graph.edge_count
 
@@ -129,7 +130,7 @@ def test_missing_value_is_cheap_however_joins_are_nested() -> None:
         specs += [NodeSpec(f"{kind}{layer}", None, "", [f"i{layer - 1}", f"j{layer - 1}"]) for kind in "ij"]
     specs.append(NodeSpec("end", None, "", ["i39", "j39"]))
     workflow = _running(Graph.build(specs))
-    workflow.succeeded(workflow.take_ready(2.0), None, "it is a Socket", 3.0)
+    outcomes.succeeded(workflow, workflow.take_ready(2.0), None, "it is a Socket", 3.0)
     assert workflow.state.value == "succeeded"
     assert workflow.error == "the task succeeded, but its value cannot be passed on: it is a Socket"
 
@@ -163,8 +164,8 @@ def test_next_try_is_known_until_something_else_is(conversation: Conversation) -
     conversation.submit("a")
     workflow = conversation.workflow()
     conversation.tell(TaskReported("w/a", "RETRY", "w@h", 60.0), TaskReported("w/a", "RETRY"))
-    assert (workflow.reported, workflow.next_tries) == ({0: "RETRY"}, {0: (60.0, "w@h")})
+    assert (workflow.attempts.reported, workflow.attempts.next_tries) == ({0: "RETRY"}, {0: (60.0, "w@h")})
     conversation.tell(TaskReported("w/a", "STARTED"))
-    assert workflow.next_tries == {}
+    assert workflow.attempts.next_tries == {}
     conversation.tell(TaskReported("w/a", "RETRY", "", 90.0), TaskSucceeded("w/a", b"1"))
-    assert (workflow.reported, workflow.next_tries) == ({}, {})
+    assert (workflow.attempts.reported, workflow.attempts.next_tries) == ({}, {})

@@ -124,3 +124,60 @@ def test_pools_and_queue_limits(tmp_path: Path) -> None:
     again = _load(tmp_path, pools=shown["pools"][0], queue_limits=shown["queue_limits"][0]).configuration
     assert again.pools == loaded.configuration.pools
     assert _load(tmp_path, late_watch_s="60").configuration.scheduler_limits.engine.late_watch_s == 60.0
+
+
+@pytest.mark.parametrize(("text", "expected"), [("false", False), ("NO", False), ("0", False), ("true", True), ("yes", True)])
+def test_truths(text: str, expected: bool) -> None:
+    """A setting that is true or false is so in a file, and as text in a variable; anything else is refused by name."""
+    variable = "DYRYGENTD_STORE_UNRUN_RESULTS"
+    assert config.load(None, {}, environ={variable: text}).configuration.store_unrun_results is expected
+    with pytest.raises(ConfigurationError, match="it must be true or false"):
+        config.load(None, {}, environ={variable: "perhaps"})
+
+
+@pytest.fixture
+def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be somebody who is not root."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+
+
+def test_user_has_a_configuration_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_user: None) -> None:
+    """A user's file comes before the system's, and is not looked at by a service of the system."""
+    system, own = tmp_path / "etc.toml", tmp_path / ".config/dyrygentd/dyrygentd.toml"
+    monkeypatch.setattr(config, "_SYSTEM_CONFIG", system)
+    environ = {"HOME": str(tmp_path)}
+    assert config.load(None, {}, environ=environ).configuration.nodes_max != 1
+    system.write_text("nodes_max = 1")
+    assert config.load(None, {}, environ=environ).configuration.nodes_max == 1
+    own.parent.mkdir(parents=True)
+    own.write_text("nodes_max = 2")
+    assert config.load(None, {}, environ=environ).configuration.nodes_max == 2
+    service = {**environ, "STATE_DIRECTORY": str(tmp_path / "state")}
+    assert config.load(None, {}, environ=service).configuration.nodes_max == 1
+
+
+def test_named_configuration_may_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a `-` in front the variable names a file that need not exist; then there is none, and not the system's."""
+    system, named = tmp_path / "etc.toml", tmp_path / "own.toml"
+    monkeypatch.setattr(config, "_SYSTEM_CONFIG", system)
+    system.write_text("nodes_max = 1")
+    environ = {"HOME": str(tmp_path), "DYRYGENTD_CONFIG": f"-{named}"}
+    assert config.load(None, {}, environ=environ).configuration.nodes_max != 1
+    named.write_text("nodes_max = 2")
+    assert config.load(None, {}, environ=environ).configuration.nodes_max == 2
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        config.load(None, {}, environ={"HOME": str(tmp_path), "DYRYGENTD_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_state_of_a_user_is_one_place(tmp_path: Path, as_user: None) -> None:
+    """The user's service and the commands in a shell agree; a database that an earlier unit has made elsewhere is found there."""
+    environ = {"HOME": str(tmp_path)}
+    state, earlier = tmp_path / ".local/state/dyrygentd", tmp_path / ".config/dyrygentd"
+    assert config.load(None, {}, environ=environ).configuration.database == state / "state.db"
+    earlier.mkdir(parents=True)
+    assert config.load(None, {}, environ=environ).configuration.database == state / "state.db"
+    (earlier / "state.db").touch()
+    assert config.load(None, {}, environ=environ).configuration.database == earlier / "state.db"
+    state.mkdir(parents=True)
+    (state / "state.db").touch()
+    assert config.load(None, {}, environ=environ).configuration.database == state / "state.db"

@@ -125,8 +125,9 @@ def test_stopped_process_is_killed_in_the_end(short_tmp: Path) -> None:
 def test_directory_has_one_server(redis_server: EmbeddedServer) -> None:
     """A second server in the directory is refused and the first goes on, because two would ruin the file."""
     second = EmbeddedServer(redis_server.directory, start_timeout_s=0.1)
-    with pytest.raises(ServerNotStarted, match="another server is running in this directory"):
+    with pytest.raises(ServerNotStarted, match="another server is running in this directory") as caught:
         second.start()
+    assert caught.value.next_step.startswith("stop the other daemon")
     assert second.pid is None
     with records(redis_server.url) as client:
         assert client.ping()

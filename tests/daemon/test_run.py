@@ -19,6 +19,7 @@ from pathlib import Path
 import anyio
 import pytest
 from aiohttp import web
+from celery import Celery
 
 from dyrygentd import __version__
 from dyrygentd.daemon import run
@@ -79,6 +80,16 @@ def test_accepted_workflow_outlives_the_process(short_tmp: Path, arguments: list
         assert client.submit(DEFINITION, key="once").id == handle.id
 
 
+def test_tells_of_tasks_that_never_ran(short_tmp: Path, arguments: list[str], redis_server: EmbeddedServer) -> None:
+    """Whoever has the Celery result of a task that was cancelled before it was sent learns that from the result backend."""
+    with Celery(broker=redis_server.url, backend=redis_server.url) as app, Daemon(arguments, directory=short_tmp) as daemon:
+        with daemon.client() as client:
+            nodes = [{"name": "one", "task": "t"}, {"name": "two", "task": "t", "after": ["one"], "task_id": "never-sent"}]
+            client.submit({"nodes": nodes}).cancel()
+        wait_until(lambda: app.AsyncResult("never-sent").state == "REVOKED")
+        assert daemon.metric("dyrygentd_unrun_results_waiting") == 0
+
+
 def test_second_daemon_is_refused(short_tmp: Path, arguments: list[str]) -> None:
     """Two daemons never share a database or a socket, and the second says who is there."""
     with Daemon(arguments, directory=short_tmp) as daemon:
@@ -95,8 +106,19 @@ def test_starts_a_broker_of_its_own(short_tmp: Path) -> None:
         handle = daemon.client().submit(DEFINITION)
         assert handle.status().state == "running"
         assert (short_tmp / "broker.sock").exists()
+        second = ["--socket", str(short_tmp / "other.sock"), "--database", str(daemon.database_path)]
+        assert f"is in use by process {daemon.pid}" in _fails(*second, directory=short_tmp, status=1)
         assert daemon.stop() == 0
     assert not (short_tmp / "broker.sock").exists()
+
+
+@pytest.mark.parametrize("command", ["serve", "broker"])
+def test_broker_of_its_own_that_has_no_place(command: str, short_tmp: Path) -> None:
+    """Where its directory cannot be made or written, it says so with what to do, as for a database, and shows no traceback."""
+    (short_tmp / "file").touch()
+    said = _fails(command, "--database", str(short_tmp / "file" / "state.db"), directory=short_tmp, status=1)
+    assert f"cannot keep a broker in '{short_tmp / 'file'}': " in said
+    assert "next: " in said
 
 
 def test_tcp_is_read_only(short_tmp: Path, arguments: list[str]) -> None:
@@ -120,9 +142,8 @@ def test_tcp_is_read_only(short_tmp: Path, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--app", "no_such_module:app"], "cannot import the Celery app 'no_such_module:app'"),
         (["--broker", "redis://localhost:1", "--result-backend", "rpc://"], "results of `rpc://` die with the process"),
-        (["--broker", "amqp://localhost:1"], "no result backend is configured"),
+        (["--broker", "amqp://localhost:1"], "no result backend is set"),
         (["--listen", "nonsense"], "'nonsense' is no HOST:PORT"),
         (["--config", "missing.toml"], "cannot read 'missing.toml'"),
         (["--in-flight-max", "0"], "'in_flight_max' is 0"),
@@ -135,15 +156,28 @@ def test_cannot_start(short_tmp: Path, arguments: list[str], complaint: str) -> 
     assert not (short_tmp / "d.sock").exists()
 
 
+def test_app_that_cannot_be_imported(short_tmp: Path) -> None:
+    """It may be there the next time, as on a file system that is not mounted yet, so systemd is to try again."""
+    own = ["--socket", str(short_tmp / "d.sock"), "--database", str(short_tmp / "state.db")]
+    said = _fails(*own, "--app", "no_such_module:app", directory=short_tmp, status=1)
+    assert "cannot import the Celery app 'no_such_module:app'" in said
+    assert "in the same directory and environment, or change the flag --app" in said
+    # It is tried again for ever, so the place of the mistake is told.
+    file = short_tmp / "own.toml"
+    file.write_text('app = "no_such_module:app"\n')
+    assert f"or change `app` in {file}" in _fails(*own, "--config", str(file), directory=short_tmp, status=1)
+
+
 def test_check_config(short_tmp: Path) -> None:
     """The effective configuration can be printed for people and for programs."""
     command = [sys.executable, "-m", "dyrygentd", "check-config", "--json", "--broker", "redis://u:secret@h/0"]
     printed = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
     assert printed["broker"] == {"value": "redis://u:****@h/0", "origin": "flag"}
     text = subprocess.run([*command[:4], "--listen", ":0"], capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "listen              = :0  # flag\n" in text
+    assert re.search(r"^listen +  = :0  # flag$", text, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_deleted_socket_is_made_again(short_tmp: Path, arguments: list[str]) -> None:
     """A socket whose file somebody deletes comes back within seconds, in its mode, and goes with the daemon."""
     daemon = Daemon(arguments, directory=short_tmp)
@@ -165,11 +199,13 @@ def _accepts(path: Path) -> bool:
         return client.connect_ex(str(path)) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1000, 3000])
 def test_thousands_of_connections(short_tmp: Path, arguments: list[str], clients: ExitStack, count: int) -> None:
     """Thousands of clients at one time are served, or told to come again, and afterwards the daemon is as before."""
     _allow_files(clients, count + 500)
-    with Daemon(arguments, directory=short_tmp) as daemon, daemon.client() as client:
+    # Who is not root may have three quarters of the places.
+    with Daemon([*arguments, "--connections-max", "4200"], directory=short_tmp) as daemon, daemon.client() as client:
         assert client.health().version
         before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
         connections = _connections(daemon, clients, count)
@@ -177,7 +213,7 @@ def test_thousands_of_connections(short_tmp: Path, arguments: list[str], clients
             connection.sendall(b"GET /v1/workflows HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.health().version
         answers = [connection.recv(4096).split()[1] for connection in connections]
-        assert set(answers) <= {b"200", b"503"}
+        assert set(answers) <= {b"200", b"429", b"503"}
         assert answers.count(b"200") >= 200
         clients.close()
         wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before + 10)
@@ -228,7 +264,7 @@ async def test_directory_that_cannot_be_used_is_tried_again(
         for _ in range(10):
             await asyncio.sleep(0.005)
         directory.unlink()
-        await eventually(lambda: len(listeners) == 2)
+        await eventually(lambda: len(listeners) == 2 and len(caplog.records) > 1)
         assert (directory / "d.sock").is_socket()
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "cannot be made again yet" in caplog.records[0].message

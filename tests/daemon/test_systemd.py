@@ -119,6 +119,7 @@ def test_watchdog_starves_when_the_loop_stops(short_tmp: Path, arguments: list[s
         assert "Fatal Python error: Aborted" in service.log()
 
 
+@pytest.mark.long
 def test_broker_that_has_gone_does_not_starve_it(short_tmp: Path, arguments: list[str], redis_server: EmbeddedServer) -> None:
     """An outage is reported and survived: ending the daemon for it would mend nothing."""
     with Service(arguments, directory=short_tmp, environment={"WATCHDOG_USEC": "400000"}) as service:
@@ -172,6 +173,7 @@ async def test_work_that_no_turn_takes_up_starves_it(short_tmp: Path, caplog: py
             tasks.cancel_scope.cancel()
 
 
+@pytest.mark.long
 def test_long_recovery_asks_for_time(short_tmp: Path, arguments: list[str]) -> None:
     """While workflows come back, systemd gives the start more time and shows how far it is."""
     with Daemon(arguments, directory=short_tmp) as daemon:
@@ -185,6 +187,7 @@ def test_long_recovery_asks_for_time(short_tmp: Path, arguments: list[str]) -> N
         assert {message["EXTEND_TIMEOUT_USEC"] for message in asked} == {"60000000"}
 
 
+@pytest.mark.long
 def test_draining_asks_for_time(short_tmp: Path, arguments: list[str]) -> None:
     """A stop that waits for tasks in flight says so, and is given the time that it was configured to take."""
     with Service([*arguments, "--drain-timeout-s", "3"], directory=short_tmp) as service:

@@ -1,5 +1,6 @@
 """`dyrygentd install-units`: what it writes is what systemd and man accept, and nobody's changes are lost."""
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from dyrygentd.cli import main as dyrygentctl
 from dyrygentd.cli.manual import paragraphs
@@ -19,9 +20,17 @@ from dyrygentd.cli.serve import main as dyrygentd
 from dyrygentd.daemon import config, unit_files
 from dyrygentd.daemon.example import example
 from tests.support.activation import Service
+from tests.support.commands import runner
 from tests.support.daemon import ROOT
 
-UNITS = ("dyrygentd.service", "dyrygentd.socket", "dyrygentd@gra1.service", "dyrygentd@gra1.socket")
+UNITS = (
+    "dyrygentd.service",
+    "dyrygentd.socket",
+    "dyrygentd-broker.service",
+    "dyrygentd@gra1.service",
+    "dyrygentd@gra1.socket",
+    "dyrygentd-broker@gra1.service",
+)
 EXPOSURE_MAX = 1.5
 
 
@@ -31,7 +40,7 @@ def _needs(*programs: str) -> pytest.MarkDecorator:
 
 
 def _install(*arguments: str) -> Result:
-    return CliRunner().invoke(dyrygentd, ["install-units", *arguments])
+    return runner().invoke(dyrygentd, ["install-units", *arguments])
 
 
 @pytest.fixture
@@ -73,13 +82,13 @@ def test_user_units_are_accepted(tmp_path: Path, run: Callable[..., str]) -> Non
     assert _install("--user", "--prefix", str(tmp_path / "home")).exit_code == 0
     units = tmp_path / "home/share/systemd/user"
     found = [str(path) for path in sorted(units.iterdir())]
-    assert len(found) == 2
+    assert len(found) == 3
     environment = {"SYSTEMD_UNIT_PATH": f"{units}:", "XDG_RUNTIME_DIR": str(tmp_path)}
     assert "dyrygentd" not in run("systemd-analyze", "--user", "verify", *found, **environment)
 
 
 @_needs("systemd-analyze")
-@pytest.mark.parametrize("unit", ["dyrygentd.service", "dyrygentd@gra1.service"])
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.endswith(".service")])
 def test_exposure_is_low(prefix: Path, run: Callable[..., str], unit: str) -> None:
     """The service can do little besides its work."""
     path = f"{prefix}/lib/systemd/system/{unit}"
@@ -90,6 +99,7 @@ def test_exposure_is_low(prefix: Path, run: Callable[..., str], unit: str) -> No
     assert float(match[1]) <= EXPOSURE_MAX
 
 
+@pytest.mark.long
 @_needs("strace", "systemd-analyze")
 def test_filter_permits_what_is_called(short_tmp: Path, run: Callable[..., str]) -> None:
     """The daemon and the broker that it starts make no system call that the unit forbids."""
@@ -148,17 +158,42 @@ def _settings(name: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("kind", ["service", "socket"])
-def test_instances_are_like_the_one(kind: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), [("dyrygentd", "service"), ("dyrygentd", "socket"), ("dyrygentd-broker", "service")])
+def test_instances_are_like_the_one(name: str, kind: str) -> None:
     """The units of instances differ from the plain ones by the name of the instance, and in nothing else."""
-    one, many = _settings(f"dyrygentd.{kind}"), _settings(f"dyrygentd@.{kind}")
+    one, many = _settings(f"{name}.{kind}"), _settings(f"{name}@.{kind}")
     plain = []
     for line in many:
         if line == "Environment=DYRYGENTD_CONFIG=/etc/dyrygentd/%i.toml":
             continue
-        line = line.replace("/dyrygentd/%i.environment", "/dyrygentd/environment").replace("dyrygentd@%i", "dyrygentd")
+        line = line.replace("/dyrygentd/%i.environment", "/dyrygentd/environment")
+        line = line.replace("dyrygentd@%i", "dyrygentd").replace("dyrygentd-broker@%i", "dyrygentd-broker")
         plain.append(line.replace("dyrygentd/%i", "dyrygentd").replace(", %i", "").replace(" of %i", ""))
     assert plain == one
+
+
+@pytest.mark.parametrize("unit", ["dyrygentd.service", "dyrygentd@.service"])
+def test_process_can_be_measured(unit: str) -> None:
+    """What the metrics of the process are read from, /proc/stat among it, is not hidden from the service."""
+    assert "ProcSubset=all" in _settings(unit)
+
+
+@pytest.mark.parametrize("unit", ["dyrygentd.service", "dyrygentd@.service", "user/dyrygentd.service"])
+def test_starts_are_not_counted(unit: str) -> None:
+    """Whatever has failed how often, it can be started by hand as soon as the reason is mended."""
+    assert "StartLimitIntervalSec=0" in _settings(unit)
+
+
+def test_broker_outlives_the_daemon() -> None:
+    """The broker's unit is wanted by the daemon's and ordered before it, and nothing stops it with the daemon."""
+    for suffix, instance in (("", ""), ("@", "@%i")):
+        daemon, broker = _settings(f"dyrygentd{suffix}.service"), _settings(f"dyrygentd-broker{suffix}.service")
+        name = f"dyrygentd-broker{instance}.service"
+        assert {f"Wants={name}", f"After={name}", f"Environment=DYRYGENTD_BROKER_UNIT={name}"} <= set(daemon)
+        assert not [line for line in broker if re.match("PartOf|BindsTo|Requires|StopPropagated|StopWhenUnneeded", line)]
+        assert {"Restart=always", "RestartPreventExitStatus=0 2"} <= set(broker)
+        shared = ("User=", "Group=", "StateDirectory", "EnvironmentFile=", "LoadCredential=broker-url", "Environment=DYRYGENTD_C")
+        assert {line for line in broker if line.startswith(shared)} == {line for line in daemon if line.startswith(shared)}
 
 
 @_needs("systemd-sysusers", "systemd-tmpfiles")
@@ -173,6 +208,23 @@ def test_user_and_directories_are_made(prefix: Path, tmp_path: Path, run: Callab
     run("systemd-tmpfiles", f"--root={root}", "--create", f"{prefix}/lib/tmpfiles.d/dyrygentd.conf")
     assert (root / "run/dyrygentd").stat().st_uid == int(number)
     assert (root / "etc/dyrygentd").stat().st_uid == 0
+
+
+def test_workers_finish_what_runs() -> None:
+    """The drop-in for a worker's unit, and the whole one, stop it in such a way that no running task fails."""
+    for name in ("celery-worker.conf", "celery-worker.service"):
+        assert {"KillMode=mixed", "TimeoutStopSec=10min"} <= set(_settings(name)), name
+
+
+@_needs("systemd-analyze")
+def test_unit_of_a_worker_is_accepted(prefix: Path, run: Callable[..., str]) -> None:
+    """The example of a worker's unit is one that systemd takes, and that fails no task when it stops."""
+    text = (prefix / "share/doc/dyrygentd/celery-worker.service").read_text()
+    assert {"KillMode=mixed", "After=dyrygentd.service dyrygentd-broker.service network-online.target"} <= set(text.splitlines())
+    unit = prefix / "lib/systemd/system/celery-worker.service"
+    # Its program, the operator's, is not on this machine.
+    unit.write_text(text.replace("/opt/dyrygentd/bin/celery", sys.executable))
+    assert "celery-worker" not in run("systemd-analyze", "verify", str(unit))
 
 
 def test_command_line_is_quoted() -> None:
@@ -206,7 +258,7 @@ def test_writes_for_everybody_to_read(tmp_path: Path) -> None:
     """Files can be read by all, whatever the umask of the shell, and the next steps are told for real prefixes only."""
     before = os.umask(0o077)
     try:
-        result = _install("--prefix", str(tmp_path / "a/usr"))
+        result = _install("--verbose", "--prefix", str(tmp_path / "a/usr"))
     finally:
         os.umask(before)
     assert result.exit_code == 0
@@ -215,6 +267,23 @@ def test_writes_for_everybody_to_read(tmp_path: Path) -> None:
     assert {path.parent.stat().st_mode & 0o777 for path in written} == {0o755}
     assert {path for path in (tmp_path / "a").rglob("*") if path.is_file()} == set(written)
     assert "systemctl" not in result.stderr
+
+
+def test_files_are_told_by_directory(tmp_path: Path) -> None:
+    """Dozens of paths hide what follows: a line a directory, with what was done; JSON has each file."""
+    arguments = ("--prefix", str(tmp_path / "usr"))
+    lines = _install(*arguments).stdout.splitlines()
+    units = tmp_path / "usr/lib/systemd/system"
+    count = len(list(units.iterdir()))
+    assert f"{units}: {count} written" in lines
+    assert len(lines) < 12
+    (units / "dyrygentd.service").write_text("changed")
+    said = next(line for line in _install("--force", *arguments).stdout.splitlines() if line.startswith(f"{units}: "))
+    assert "1 written" in said
+    assert f"{count - 1} unchanged" in said
+    told = json.loads(_install("--json", *arguments).stdout)
+    assert {each["change"] for each in told} == {"unchanged"}
+    assert {Path(each["path"]) for each in told} == {path for path in (tmp_path / "usr").rglob("*") if path.is_file()}
 
 
 def test_changes_are_not_lost(prefix: Path) -> None:
@@ -234,6 +303,115 @@ def test_changes_are_not_lost(prefix: Path) -> None:
     assert service.stat().st_ino == inode
 
 
+def test_difference_is_shown(prefix: Path) -> None:
+    """After an upgrade one sees what an older unit lacks and what somebody has changed, before anything is overwritten."""
+    unit = prefix / "lib/systemd/system/dyrygentd.service"
+    unit.write_text(unit.read_text().replace("RestartSec=1s", "RestartSec=7s"))
+    result = _install("--prefix", str(prefix))
+    assert result.exit_code == 1
+    assert "  -RestartSec=7s\n  +RestartSec=1s\n" in result.stderr
+    assert "--force" in result.stderr
+    forced = _install("--prefix", str(prefix), "--force")
+    assert "  -RestartSec=7s" in forced.stderr
+    assert "RestartSec=1s" in unit.read_text()
+
+
+def test_documentation_needs_no_force(prefix: Path) -> None:
+    """Man pages and examples are the program's own: those of another version are replaced."""
+    for path in ("share/man/man1/dyrygentd.1", "share/doc/dyrygentd/dyrygentd.toml"):
+        (prefix / path).write_text("older")
+    assert _install("--prefix", str(prefix)).exit_code == 0
+    assert "older" not in (prefix / "share/doc/dyrygentd/dyrygentd.toml").read_text()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of a user."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_commands_are_linked(home: Path) -> None:
+    """The commands are on PATH afterwards; a link to an earlier environment is made anew, and what is no such link stays."""
+    links = {name: home / ".local/bin" / name for name in ("dyrygentd", "dyrygentctl")}
+    links["dyrygentd"].parent.mkdir(parents=True)
+    links["dyrygentd"].symlink_to("/opt/earlier/bin/dyrygentd")
+    links["dyrygentctl"].write_text("somebody's")
+    result = _install("--user", "--write")
+    assert result.exit_code == 0
+    assert links["dyrygentd"].readlink() == Path(sys.executable).with_name("dyrygentd")
+    assert links["dyrygentctl"].read_text() == "somebody's"
+    assert f"'{links['dyrygentctl']}' is there already" in result.stderr
+    links["dyrygentctl"].unlink()
+    assert _install("--user", "--write").exit_code == 0
+    assert str(links["dyrygentctl"]) in _install("--user", "--write", "--verbose").stdout.splitlines()
+
+
+def test_what_was_installed_is_removed(home: Path) -> None:
+    """After `--remove` nothing of it is left but what is the user's: configuration and data, which are named."""
+    before = {path for path in home.rglob("*") if path.is_file()}
+    written = set(_install("--user", "--write", "--verbose").stdout.splitlines())
+    state = home / ".local/state/dyrygentd/state.db"
+    state.parent.mkdir(parents=True)
+    state.write_text("data")
+    result = _install("--user", "--remove", "--verbose")
+    assert result.exit_code == 0, result.output
+    configuration = home / ".config/dyrygentd/dyrygentd.toml"
+    assert set(result.stdout.splitlines()) == written - {str(configuration)}
+    assert {path for path in home.rglob("*") if path.is_file() or path.is_symlink()} == before | {state, configuration}
+    assert f"left: {configuration.parent}: configuration" in result.stderr
+    assert f"left: {state.parent}: state" in result.stderr
+    assert not (home / ".local/share/doc/dyrygentd").exists()
+    again = _install("--user", "--remove")
+    assert again.exit_code == 0
+    assert "there is nothing of it" in again.stderr
+
+
+def test_nothing_is_removed_under_a_service(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is enabled or runs, instances too, is named with the command, and a unit that somebody has changed needs force."""
+    _install("--user", "--write")
+    wants = home / ".config/systemd/user/default.target.wants"
+    wants.mkdir(parents=True)
+    for name in ("dyrygentd.service", "dyrygentd@gra1.socket"):
+        (wants / name).symlink_to("/nowhere")
+    result = _install("--user", "--remove")
+    assert result.exit_code == 1
+    assert "systemctl --user disable --now dyrygentd@gra1.socket dyrygentd.service" in result.stderr
+    shutil.rmtree(wants)
+    running = home / "run/systemd/units/invocation:dyrygentd-broker.service"
+    running.parent.mkdir(parents=True)
+    running.symlink_to("0123456789abcdef")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "run"))
+    assert "systemctl --user disable --now dyrygentd-broker.service" in _install("--user", "--remove").stderr
+    running.unlink()
+    unit = home / ".local/share/systemd/user/dyrygentd.socket"
+    unit.write_text("changed")
+    result = _install("--user", "--remove")
+    assert result.exit_code == 1
+    assert f"differs: {unit}" in result.stderr
+    assert unit.exists()
+    assert _install("--user", "--remove", "--force").exit_code == 0
+    assert not unit.exists()
+    assert _install("--write", "--remove").exit_code == 2
+
+
+def test_what_stays_on_a_host_is_named(tmp_path: Path) -> None:
+    """Configuration, credentials, drop-ins, state and the user are the operator's to remove."""
+    left = [
+        "etc/dyrygentd",
+        "etc/credstore/dyrygentd@gra1.broker-url",
+        "etc/systemd/system/dyrygentd.service.d",
+        "var/lib/dyrygentd",
+    ]
+    for path in left:
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\ndyrygent:x:9:9::/:/bin/sh\n")
+    found = unit_files.left_behind(for_user=False, root=tmp_path)
+    assert [path for path, _ in found[:5]] == [tmp_path / path for path in [*left, "etc/passwd"]]
+
+
 def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     """A prefix that is no directory is named, without a traceback."""
     (tmp_path / "file").write_text("")
@@ -242,16 +420,22 @@ def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert "cannot write" in result.stderr
 
 
-def test_user_units_go_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a user everything is below ~/.local, and nothing needs root."""
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_user_units_go_home(home: Path) -> None:
+    """For a user everything is below ~/.local, and nothing needs root; a configuration of their own is there, and stays."""
+    tmp_path = home
     result = _install("--user", "--write")
     assert result.exit_code == 0
     assert (tmp_path / ".local/share/systemd/user/dyrygentd.service").exists()
     assert (tmp_path / ".local/share/man/man1/dyrygentctl.1").exists()
     assert "systemctl --user enable --now dyrygentd.socket dyrygentd.service" in result.stderr
     text = (tmp_path / ".local/share/systemd/user/dyrygentd.service").read_text()
-    assert not re.search(r"(?m)^(User|Group|PrivateTmp|ProtectSystem|CapabilityBoundingSet)=", text)
+    assert not re.search(r"(?m)^(User|Group|PrivateTmp|ProtectSystem|CapabilityBoundingSet|StateDirectory)=", text)
+    assert "Environment=DYRYGENTD_CONFIG=-%E/dyrygentd/dyrygentd.toml" in text
+    configuration = home / ".config/dyrygentd/dyrygentd.toml"
+    assert tomllib.loads(configuration.read_text()) == {}
+    configuration.write_text("nodes_max = 3")
+    assert _install("--user", "--write").exit_code == 0
+    assert configuration.read_text() == "nodes_max = 3"
 
 
 # --- the example of a configuration ---------------------------------------------------------------------------------
@@ -287,6 +471,7 @@ def _commands() -> list[tuple[str, click.Command, click.Context]]:
     return found
 
 
+@pytest.mark.long
 @_needs("man")
 def test_every_command_has_its_page(prefix: Path, run: Callable[..., str]) -> None:
     """Each page says every word that `--help` says."""
@@ -306,6 +491,7 @@ def _words(text: str) -> Sequence[str]:
     return re.sub(r".\x08", "", text).split()
 
 
+@pytest.mark.long
 @_needs("man", "groff")
 def test_pages_are_without_fault(prefix: Path, run: Callable[..., str]) -> None:
     """Neither man nor groff warns, of anything."""

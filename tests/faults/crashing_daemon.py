@@ -12,16 +12,16 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final, Self
 
 from dyrygentd.cli import serve
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Definition
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.daemon import run
 from dyrygentd.ports import Stored
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
-from dyrygentd.transport import dispatcher
+from dyrygentd.transport import marked_publishing
 from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.redis import Collected, LoopPush, MarkedPush, Pushed
+from dyrygentd.transport.redis_push import Collected, LoopPush, MarkedPush, Pushed
 from dyrygentd.wire import Submitted
 
 CRASH: Final = "DYRYGENTD_TEST_CRASH"
@@ -145,8 +145,8 @@ def main() -> None:
         (run, CrashingStore),
         (run, CrashingDispatcher),
         (run, CrashingScheduler),
-        (dispatcher, CrashingPush),
-        (dispatcher, CrashingLoopPush),
+        (marked_publishing, CrashingPush),
+        (marked_publishing, CrashingLoopPush),
     ):
         replaced = crashing.__base__
         assert replaced is not None

@@ -230,7 +230,8 @@ class Run:
         if self.daemon.environment.get(CRASH):
             # It never passed its point, and must not do so when it is asked.
             self._crash("")
-        self.verdict.lost = len(re.findall(r"task \S+ is lost: ", self.daemon.log()))
+        found = re.findall(r"dyrygentd.lost: (?:task \S+ is|(\d+) tasks are) lost, of ", self.daemon.log())
+        self.verdict.lost = sum(int(count or 1) for count in found)
         self.verdict.crashed = re.findall(r"^crashing (.*), at pass", self.daemon.log(), re.MULTILINE)
         if not self.verdict.errors:
             try:

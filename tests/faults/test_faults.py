@@ -32,6 +32,7 @@ def world() -> Iterator[World]:
         yield world
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 41) if _IS_FULL else _SEEDS)
 def test_random_faults(seed: int, world: World) -> None:
     """Whatever breaks while workflows run, each attempt is pushed once, and every node ends as it must."""
@@ -40,6 +41,7 @@ def test_random_faults(seed: int, world: World) -> None:
     assert verdict.is_well, "\n".join(verdict.errors)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("points", _BATCHES, ids=lambda points: points[0])
 def test_crash_points(points: Sequence[str], world: World) -> None:
     """The daemon may die at any step of what it does to disk and broker: the next one goes on from there."""
@@ -57,6 +59,7 @@ def test_every_fault_has_its_turn() -> None:
     assert met >= {*CAUSES, *(f"crash@{point}" for point in POINTS)}
 
 
+@pytest.mark.long
 def test_results_in_chaos() -> None:
     """No result of real workers goes missing, whatever happens to the connection on which they come."""
     chaos = run_chaos(6000 if _IS_FULL else 600, say=print)
@@ -64,6 +67,7 @@ def test_results_in_chaos() -> None:
     assert chaos.is_well, chaos.text()
 
 
+@pytest.mark.long
 def test_soaking_a_little(short_tmp: Path) -> None:
     """The soak counts right: every push once, every task executed, with a fault every few seconds."""
     arguments = ["--minutes", "0.2", "--rate", "60", "--fault-every-s", "4", "--sample-every-s", "2"]

@@ -60,6 +60,8 @@ CASES: Final = (
     Case("DyrygentdBrokerDown", *_one("broker_up", "1 1 0x30", "1 0 1x30")),
     Case("DyrygentdBackendDown", *_one("backend_up", "1 1 0x30", "1 0 1x30")),
     Case("DyrygentdBrokerEmptied", *_one("broker_emptied_total", "0x15 1x15", "1x30")),
+    Case("DyrygentdBrokerWentBack", *_one("broker_setbacks_total", "0x15 1x15", "1x30")),
+    Case("DyrygentdDatabaseWentBack", *_one("database_setbacks_total", "0x15 1x15", "1x30")),
     Case("DyrygentdDatabaseFails", *_one("commit_failures_total", "0x16 1 2 3 4 5", "0x3 1x30")),
     Case("DyrygentdDatabaseSlow", _steps("commit", 10, 10), _steps("commit", 1000, 1)),
     Case("DyrygentdLogGrows", *_one("wal_bytes", "4e6 3e8x30", "3e8x8 4e6x30")),

@@ -11,8 +11,9 @@ from celery import chord, group
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from prometheus_client.core import CounterMetricFamily
 
-from dyrygentd import Workflow
+from dyrygentd import Workflow, metrics
 from dyrygentd.errors import DyrygentError
 from tests.grafana import dashboards
 from tests.grafana.test_alerts import RULES, hurried
@@ -34,6 +35,32 @@ _BESIDE_THE_SCHEMA = {"definition", "titleFormat", "textFormat", "step"}
 def test_committed_dashboard_is_the_one_that_is_made(name: str) -> None:
     """`python -m tests.grafana.dashboards` was run after the last change."""
     assert (dashboards.DIRECTORY / f"{name}.json").read_text() == dashboards.text(name)
+
+
+#: Metrics for questions that come up seldom: no panel and no alert shows them. A new metric gets a place on a dashboard, in an
+#: alert, or here.
+_SHOWN_NOWHERE = {
+    # Another metric with labels, or a histogram, shows the same in more detail.
+    *("workflows", "dispatched_tasks_total", "retried_tasks_total", "commits_total", "saved_rows_total"),
+    *("commit_seconds_total", "publish_seconds_total"),
+    # How an outage or a loss went on, for those who look into one of which other metrics have told.
+    *("turned_up_tasks_total", "redelivered_tasks_total", "lost_looks_total", "missing_tasks", "lost_pushes_total"),
+    *("found_tasks_total", "timed_out_tasks_total", "refused_messages_total", "clock_steps_total"),
+    "broker_changed_total",
+    *("reports_up", "report_gaps_total", "unreadable_reports_total", "concluded_reports_total", "unconfirmed_reports"),
+    *("report_lag_seconds", "unrun_results_total", "unrun_results_waiting"),
+    # Sizes and what is done once in a while.
+    *("imported_workflows_total", "recovered_workflows_total", "recovery_seconds", "late_watched_tasks", "kept_value_bytes"),
+    *("refused_values_total", "timers", "journal_entries_total", "watched_tasks"),
+}
+
+
+def test_every_metric_is_shown_somewhere() -> None:
+    """Whoever adds a metric decides where it is seen; and what is shown after all leaves the list."""
+    shown = "".join(path.read_text() for path in [*dashboards.DIRECTORY.glob("*.json"), RULES])
+    names = {entry.name + "_total" * (entry.kind is CounterMetricFamily) for entry in metrics.CATALOGUE}
+    nowhere = {name.removeprefix("dyrygentd_") for name in names if not re.search(rf"\b{name}\b", shown)}
+    assert nowhere == _SHOWN_NOWHERE
 
 
 @pytest.mark.parametrize("name", dashboards.DASHBOARDS)
@@ -115,6 +142,7 @@ def test_metrics_are_what_promtool_likes(daemon: Daemon, site: Site) -> None:
     assert said.strip() == ""
 
 
+@pytest.mark.long
 def test_every_expression_finds_something(daemon: Daemon, site: Site, prometheus: Prometheus) -> None:
     """After some work each panel of each dashboard has data, and each alert and recording rule can be evaluated."""
     worker = CeleryWorker(site.server.url, log_directory=site.directory, pool="threads", concurrency=4)
@@ -175,6 +203,7 @@ def _wait_fired(prometheus: Prometheus, *alerts: str) -> None:
     wait_until(have_all, timeout_s=_WAIT_S, message=lambda: f"not all of {alerts}, but {fired}")
 
 
+@pytest.mark.long
 def test_faults_light_their_alerts(daemon: Daemon, site: Site, prometheus: Prometheus, disk: FaultyDisk) -> None:
     """A failing task, a full disk, a stuck workflow, a killed worker, none at all, a stopped broker and daemon: each is told."""
     with daemon.client() as client:

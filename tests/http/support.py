@@ -3,7 +3,7 @@
 import http.client
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -13,8 +13,10 @@ import pytest
 from aiohttp import web
 
 from dyrygentd.http.access import Access
+from dyrygentd.http.app import AROUND, make_app
+from dyrygentd.http.around import HttpStatistics
 from dyrygentd.http.guard import Guard
-from dyrygentd.http.routes import API_KEY, HttpLimits, HttpStatistics, make_app
+from dyrygentd.http.limits import HttpLimits
 from dyrygentd.http.server import serving
 from dyrygentd.http.sockets import listen_tcp, listen_unix
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
@@ -49,7 +51,12 @@ class Daemon(AbstractContextManager["Daemon"]):
         holds: bool = False,
         guard: Guard | None = None,
         access: Access | None = None,
+        scheduler_limits: SchedulerLimits | None = None,
+        listen: str = "127.0.0.1:0",
+        own_names: Collection[str] = (),
     ) -> None:
+        self.listen, self.own_names = listen, own_names
+        self.scheduler_limits = scheduler_limits or SchedulerLimits(follow_interval_s=0.0)
         self.access = access or Access()
         self.guard = guard or Guard()
         self.path = path
@@ -58,6 +65,7 @@ class Daemon(AbstractContextManager["Daemon"]):
         self.store = MemoryStore()
         self.tcp_port = 0
         self.app: web.Application
+        self.public: web.Application
         self.scheduler: Scheduler
         self._exits = ExitStack()
 
@@ -89,9 +97,11 @@ class Daemon(AbstractContextManager["Daemon"]):
         finally:
             connection.close()
 
-    def ask_tcp(self, method: str, target: str, headers: Mapping[str, str] | None = None) -> Answer:
+    def ask_tcp(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, *, address: str = "127.0.0.1"
+    ) -> Answer:
         """Make a request on the TCP port."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.tcp_port, timeout=10)
+        connection = http.client.HTTPConnection(address, self.tcp_port, timeout=10)
         try:
             return _exchange(connection, method, target, None, headers)
         finally:
@@ -113,7 +123,7 @@ class Daemon(AbstractContextManager["Daemon"]):
 
     def http_statistics(self) -> HttpStatistics:
         """Return what the HTTP side serves now."""
-        found: HttpStatistics = self.call(self.app[API_KEY].statistics)
+        found: HttpStatistics = self.call(self.app[AROUND].statistics)
         return found
 
     async def _let_go(self) -> None:
@@ -124,18 +134,23 @@ class Daemon(AbstractContextManager["Daemon"]):
 
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
-        limits = SchedulerLimits(follow_interval_s=0.0)
+        limits, broker = self.scheduler_limits, self.broker
         async with Scheduler(
-            store=self.store, dispatcher=self.broker.dispatcher, watcher=self.broker.watcher, limits=limits
+            store=self.store, dispatcher=broker.dispatcher, watcher=broker.watcher, limits=limits
         ) as self.scheduler:
             self.app = make_app(
                 self.scheduler, access=self.access, limits=self.limits, render_metrics=_render_metrics, read_only=False
             )
-            public = make_app(
-                self.scheduler, access=self.access, limits=self.limits, render_metrics=_render_metrics, read_only=True
+            self.public = public = make_app(
+                self.scheduler,
+                access=self.access,
+                limits=self.limits,
+                render_metrics=_render_metrics,
+                read_only=True,
+                own_names=self.own_names,
             )
             listener = listen_unix(self.path)
-            tcp = listen_tcp("127.0.0.1:0")
+            tcp = listen_tcp(self.listen)
             self.tcp_port = tcp.getsockname()[1]
             try:
                 async with serving(self.app, [listener.socket], guard=self.guard), serving(public, [tcp]):

@@ -13,8 +13,9 @@ import pytest
 
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.http import access as access_module
-from dyrygentd.http.access import Access, Forbidden, Peer, Role, TaskForbidden
-from dyrygentd.http.routes import ROUTES
+from dyrygentd.http.access import Access, Forbidden, Peer, Role
+from dyrygentd.http.lists import TaskForbidden
+from dyrygentd.http.table import ROUTES
 from tests.http.support import Daemon
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -47,6 +48,7 @@ TABLE: Final = """
     GET  /v1/openapi.json                        yes  yes   yes       yes    no
     GET  /v1/definition.schema.json              yes  yes   yes       yes    no
     GET  /v1/journal                             yes  yes   yes       yes    no
+    GET  /v1/explain                             yes  yes   yes       yes    no
     GET  /v1/workflows                           yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}                  yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/nodes            yes  yes   yes       yes    no
@@ -186,12 +188,14 @@ def test_journal_names_who_asked(daemon: Daemon) -> None:
 def test_arguments_are_shown_to_the_owner_and_admins(daemon: Daemon) -> None:
     """Others see that there is a task, and how it stands; nobody sees what is called a secret."""
     node = {"name": "one", "task": "add", "args": [1], "kwargs": {"password": "hunter2"}}
+    node["payload"] = {"ticket": 42, "token": "hunter2"}
     target = f"/v1/workflows/{daemon.submit(node)}/nodes/one"
     for name, shown in (("root", True), ("admin", True), ("submitter", False), ("reader", False)):
         [(status, read)] = _ask_as(daemon, USERS[name], [("GET", target)])
         assert (status, json.loads(read)["state"]) == (200, "dispatched")
         assert json.loads(read).get("arguments") == ("(1,) {'password': '****'}" if shown else None), name
-    assert "arguments" not in daemon.ask_tcp("GET", target).json
+        assert json.loads(read).get("payload") == ({"ticket": 42, "token": "****"} if shown else None), name
+    assert not {"arguments", "payload"} & daemon.ask_tcp("GET", target).json.keys()
 
 
 def test_owner_survives_a_restart(daemon: Daemon) -> None:
@@ -272,11 +276,13 @@ async def test_directory_service_that_hangs(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(access_module, "_LOOKUP_TIMEOUT_S", 0.05)
     monkeypatch.setattr(access_module, "_names_of", lambda user, group: anyio.from_thread.run(released.wait))
     access = Access(admins=["@77"], submitters=["anna"], readers=[])
-    assert await access.role_of(Peer(1000, 77)) is Role.ADMIN
-    assert await access.role_of(Peer(1001, 78)) is Role.NONE
+    # The daemon's own user is an admin by its number.
+    other = os.geteuid() + 1001
+    assert await access.role_of(Peer(other, 77)) is Role.ADMIN
+    assert await access.role_of(Peer(other + 1, 78)) is Role.NONE
     assert await access.role_of(Peer(0, 0)) is Role.ADMIN
     with pytest.raises(Forbidden, match="may not submit workflows"):
-        await access.check(Peer(1001, 78), Role.SUBMIT)
+        await access.check(Peer(other + 1, 78), Role.SUBMIT)
     assert "could not be looked up" in caplog.text
     released.set()
 

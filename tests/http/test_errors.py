@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dyrygentd.http.routes import HttpLimits
+from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Daemon, unix_connection
 from tests.support.servers import wait_until
 
@@ -181,3 +181,24 @@ def _is_problem(answer: Any) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json["status"] == answer.status
     assert {"type", "title", "detail", "code", "next_step", "facts"} <= answer.json.keys()
+
+
+def test_key_in_a_header_is_utf_8(daemon: Daemon) -> None:
+    """A header is bytes: those that are UTF-8 are a key like the one in a definition, and others are refused."""
+    nodes = {"nodes": [{"name": "one", "task": "add"}]}
+    for written, status in ((b"schl\xc3\xbcssel", 201), (b"schl\xfcssel", 400), (b"\xff", 400)):
+        answer = daemon.ask("POST", "/v1/workflows", nodes, {"Idempotency-Key": written.decode("latin-1")})
+        assert answer.status == status, answer
+    again = daemon.ask("POST", "/v1/workflows", {**nodes, "key": "schlüssel"})
+    assert again.status == 200, again
+
+
+@pytest.mark.parametrize("argument", ["9" * 5000, "[" * 900 + "]" * 900], ids=["long number", "deep"])
+def test_arguments_that_nobody_could_show_are_refused(argument: str, daemon: Daemon) -> None:
+    """What would be an error when it is shown, or at the worker, is told when it is submitted, as a value of a verb too."""
+    body = f'{{"nodes":[{{"name":"one","task":"add","args":[{argument}]}}]}}'
+    answer = daemon.ask("POST", "/v1/workflows", body.encode())
+    assert (answer.status, answer.json["code"]) == (422, "bad-node"), answer
+    workflow = daemon.submit({"name": "gate", "gate": True})
+    answer = daemon.ask("POST", f"/v1/workflows/{workflow}/skip", f'{{"nodes":["gate"],"value":{argument}}}'.encode())
+    assert answer.status == 400, answer

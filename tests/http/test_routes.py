@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dyrygentd import __version__, wire
-from dyrygentd.http.routes import ROUTES, HttpLimits
+from dyrygentd.http.limits import HttpLimits
+from dyrygentd.http.table import ROUTES
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
 
@@ -180,6 +181,21 @@ def test_requests_are_bounded_but_health_is_told(short_tmp: Path) -> None:
             assert (answer.status, answer.json["code"]) == (503, "too-busy")
         for target in ("/healthz", "/readyz", "/metrics"):
             assert flooded.ask("GET", target).status == 200
+
+
+def test_listings_have_few_places(short_tmp: Path) -> None:
+    """Strangers on TCP have a quarter of those on the socket; submissions, on the same path, and single workflows need none."""
+    with Daemon(short_tmp / "d.sock", limits=HttpLimits(listings_max=3)) as daemon:
+        workflow_id = daemon.submit()
+        answer = daemon.ask_tcp("GET", "/v1/workflows?label=cluster=none")
+        assert (answer.status, answer.json["code"]) == (503, "too-busy")
+        assert "0 listings" in answer.json["detail"]
+        assert daemon.ask_tcp("GET", f"/v1/workflows/{workflow_id}").status == 200
+        assert daemon.ask("GET", "/v1/workflows?label=cluster=none").status == 200
+    with Daemon(short_tmp / "e.sock", limits=HttpLimits(listings_max=0)) as daemon:
+        daemon.submit()
+        assert daemon.ask("GET", "/v1/workflows").status == 503
+        assert daemon.ask("GET", "/v1/workflows?wait_s=1").status == 503
 
 
 def test_places_are_given_back(daemon: Daemon) -> None:

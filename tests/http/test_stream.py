@@ -2,13 +2,16 @@
 
 import http.client
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dyrygentd import wire
 from dyrygentd.client.forms import EventReader, StreamEvent
-from dyrygentd.http.routes import HttpLimits
+from dyrygentd.http.access import Access, Peer
+from dyrygentd.http.app import AROUND
+from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Daemon, unix_connection
 from tests.support.servers import wait_until
 
@@ -123,3 +126,29 @@ def _view(event: StreamEvent | None) -> wire.WorkflowView:
     assert event is not None
     assert event.view is not None
     return event.view
+
+
+def test_stream_ends_with_the_right_to_read(holding: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When SIGHUP takes it away, whoever follows or waits is told so, and sees nothing more."""
+    workflow_id = holding.submit()
+    monkeypatch.setattr("dyrygentd.http.guard.peer_of", lambda transport: Peer(user=4711, group=4711))
+    stream = Stream(holding, workflow_id)
+    assert _view(stream.next()).state == "running"
+    wait_until(lambda: holding.ask("GET", f"/v1/workflows/{workflow_id}").json["counts"] == {"dispatched": 1})
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(holding.ask, "GET", f"/v1/workflows/{workflow_id}?wait_s=10")
+        wait_until(lambda: holding.http_statistics().waits == 1)
+        holding.call(setattr, holding.app[AROUND], "access", Access(readers=["nobody-else"], submitters=["nobody-else"]))
+        lines = []
+        while line := stream.next_line():
+            lines.append(line.rstrip())
+        # What it had been sent before.
+        while lines[0] == b"event: workflow":
+            del lines[:3]
+        assert lines[0] == b"event: error"
+        assert b'"code":"forbidden"' in lines[1]
+        assert lines[3] == b"event: end"
+        assert len(lines) == 6
+        holding.let_go()
+        assert waiting.result().status == 403
+    stream.close()

@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb
-from dyrygentd.http.routes import HttpLimits
+from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Daemon
 
 _FAILING = ({"name": "bad", "task": "fail"}, {"name": "after", "task": "add", "after": ["bad"], "args": [1]})
@@ -41,6 +41,17 @@ def _failed(daemon: Daemon) -> str:
     workflow_id = daemon.submit(*_FAILING)
     assert daemon.finish(workflow_id) == "failed"
     return workflow_id
+
+
+@pytest.mark.parametrize("body", [{"cause": "x" * 100_000}, {"nodes": ["x" * 100_000]}, {"why": "x" * 100_000}])
+@pytest.mark.parametrize("target", ["/v1/bulk/retry?name=many", "/v1/workflows/{}/retry"])
+def test_long_words_are_refused_once(daemon: Daemon, target: str, body: Any) -> None:
+    """What is asked is told again of each workflow in bulk: a thousand times a megabyte would be the daemon's end."""
+    ids = [daemon.submit(*_FAILING, name="many") for _ in range(5)]
+    assert {daemon.finish(workflow_id) for workflow_id in ids} == {"failed"}
+    answer = daemon.ask("POST", target.format(ids[0]), body)
+    assert answer.status == 400
+    assert len(answer.body) < 5000
 
 
 @pytest.mark.parametrize("verb", _BODIES)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dyrygentd.client.sync import Client
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.support.daemon import Daemon
 from tests.support.servers import CeleryWorker, Executions
@@ -72,6 +73,20 @@ def quiet_site() -> Iterator[Site]:
     """A server of this test alone, without workers."""
     with running_site(workers=0) as site:
         yield site
+
+
+@pytest.fixture
+def daemon(quiet_site: Site) -> Iterator[Daemon]:
+    """A daemon on a Redis without workers; modules that want another one have a fixture of this name."""
+    with quiet_site.daemon() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Iterator[Client]:
+    """A client of the daemon."""
+    with daemon.client() as client:
+        yield client
 
 
 @pytest.fixture

@@ -471,6 +471,7 @@ def _after_priority(control: Control, handle: Handle, key: str) -> None:
     assert handle.wait(_WAIT_S).state == "succeeded"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("verb", "ask", "check"),
     [
@@ -503,6 +504,7 @@ def test_killed_right_after_the_answer(
         check(Control(worked_site, daemon, client), handle, key)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verb", ["retry", "rerun", "skip"])
 def test_killed_right_after_a_finished_workflow_went_on(worked_site: Site, verb: str) -> None:
     """A workflow that failed and was set running again is running after the crash, too."""

@@ -7,6 +7,8 @@ import os
 import resource
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +18,7 @@ import pytest
 
 from dyrygentd import Workflow
 from dyrygentd.client.sync import Client, Handle
-from dyrygentd.errors import RemoteError
+from dyrygentd.errors import NotOnDiskYet, RemoteError, RemoteNotOnDiskYet
 from tests.integration.conftest import Site
 from tests.support import tasks
 from tests.support.daemon import Daemon
@@ -66,6 +68,7 @@ def _rows(daemon: Daemon) -> list[str]:
         return [state for (state,) in database.execute("SELECT state FROM nodes ORDER BY node")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("fault", "words"), [("full", "full"), ("broken", "disk I/O error"), ("read-only", "disk I/O error")])
 def test_disk_that_refuses(site: Site, disk: FaultyDisk, daemon: Daemon, fault: str, words: str) -> None:
     """Nothing is sent, results are read, everybody is told; when the disk works again, all goes on without anybody's help."""
@@ -113,6 +116,56 @@ def test_killed_while_the_disk_is_full(site: Site, disk: FaultyDisk, daemon: Dae
         _ends_well(site, handle)
 
 
+@pytest.mark.long
+def test_verbs_while_the_disk_is_full(site: Site, disk: FaultyDisk, daemon: Daemon) -> None:
+    """They are "not yet" and no error, by the client and in the exit status; with room again all is done, and was once."""
+    with daemon.client() as client:
+        kept = _three_in_a_row(client, site, "gate-verbs")
+        waiting = Workflow("waits")
+        waiting.sleep(3600, name="pause")
+        cancelled = client.submit(waiting)
+        with disk.failing("full"):
+            with pytest.raises(NotOnDiskYet, match="will be done when it is") as caught:
+                cancelled.cancel(why="wrong cluster")
+            assert isinstance(caught.value, RemoteNotOnDiskYet)
+            assert caught.value.status == 202
+            said = _ctl(daemon, "pause", kept.id)
+            assert said.returncode == 4
+            assert said.stderr.startswith(f"not yet: 'pause' of workflow '{kept.id}' is not on disk yet")
+            assert _ctl(daemon, "hold", kept.id, "nowhere").returncode == 1
+            assert client.perform_in_bulk("pause", states=["running"]).not_on_disk_yet == []
+        wait_until(lambda: daemon.get("/readyz")[0] == 200, timeout_s=_WAIT_S)
+        assert cancelled.wait(timeout_s=_WAIT_S).state == "cancelled"
+        assert [entry.verb for entry in cancelled.journal()] == ["cancel"]
+        assert kept.status().state == "paused"
+        kept.resume()
+        site.executions.release("gate-verbs")
+        _ends_well(site, kept)
+
+
+@pytest.mark.long
+def test_verbs_of_a_daemon_that_is_killed_before_they_are_on_disk(site: Site, disk: FaultyDisk, daemon: Daemon) -> None:
+    """As the answer says, they never happened."""
+    with daemon.client() as client:
+        handle = _three_in_a_row(client, site, "gate-verbs-killed")
+        with disk.failing("full"):
+            with pytest.raises(NotOnDiskYet) as caught:
+                handle.cancel()
+            assert "if the daemon is killed before, it never happened" in caught.value.next_step
+            daemon.kill()
+        daemon.start()
+        assert handle.status().state == "running"
+        assert handle.journal() == []
+        site.executions.release("gate-verbs-killed")
+        _ends_well(site, handle)
+
+
+def _ctl(daemon: Daemon, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", "from dyrygentd.cli import main; main()", "--socket", str(daemon.socket_path), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=_WAIT_S, check=False)
+
+
+@pytest.mark.long
 def test_started_while_the_disk_is_full(site: Site, disk: FaultyDisk) -> None:
     """A new database on a disk without room: exit status 1 and one message, nothing half made is left, and then it starts."""
     daemon = site.daemon("roomless", **disk.environment)
@@ -127,6 +180,7 @@ def test_started_while_the_disk_is_full(site: Site, disk: FaultyDisk) -> None:
         assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
 
 
+@pytest.mark.long
 def test_slow_disk(site: Site, disk: FaultyDisk, daemon: Daemon) -> None:
     """While a transaction takes seconds the daemon answers at once, reads results, says that the database is slow, goes on."""
     with daemon.client() as client:
@@ -147,6 +201,7 @@ def test_slow_disk(site: Site, disk: FaultyDisk, daemon: Daemon) -> None:
         assert other.wait(timeout_s=_WAIT_S).state == "succeeded"
 
 
+@pytest.mark.long
 def test_file_that_may_not_grow(site: Site) -> None:
     """The same with a limit that the kernel keeps, where nothing has to be compiled: no file may be longer than it is."""
     with site.daemon("limited") as daemon, daemon.client() as client:
@@ -163,6 +218,7 @@ def test_file_that_may_not_grow(site: Site) -> None:
         assert daemon.is_alive
 
 
+@pytest.mark.long
 def test_damaged_database_is_refused_with_the_next_steps(site: Site) -> None:
     """A daemon whose database is damaged does not start: exit status 1, and one message with the file and what to do."""
     with site.daemon("damaged") as daemon:
@@ -185,6 +241,7 @@ def test_damaged_database_is_refused_with_the_next_steps(site: Site) -> None:
     assert "Traceback" not in log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step_s", [86400, -86400])
 def test_clock_that_is_set(site: Site, disk: FaultyDisk, daemon: Daemon, step_s: int) -> None:
     """A day forward or back while a workflow sleeps, runs, and waits for its start: no sleep of a day, no busy loop, no loss."""
@@ -207,6 +264,7 @@ def test_clock_that_is_set(site: Site, disk: FaultyDisk, daemon: Daemon, step_s:
     assert "the clock was set by" in daemon.log()
 
 
+@pytest.mark.long
 def test_stopped_while_the_disk_is_slow(site: Site, disk: FaultyDisk, daemon: Daemon) -> None:
     """A transaction that has begun is waited for when the daemon stops, so the end is an orderly one."""
     with daemon.client() as client:

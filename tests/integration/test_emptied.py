@@ -82,6 +82,7 @@ def test_flushed(is_daemon_away: bool, daemon: Daemon, quiet_site: Site, start_w
         assert first["fails"] not in counts
 
 
+@pytest.mark.long
 def test_restarted_empty_amid_publishing(daemon: Daemon, quiet_site: Site, start_worker: Callable[..., CeleryWorker]) -> None:
     """Messages that were never sent are sent into the new server, those that were are missed; none is pushed twice."""
     with daemon.client() as client, records(quiet_site.server.url) as broker:

@@ -40,6 +40,7 @@ def test_killed_and_restarted(seed: int, number: signal.Signals, site: Site) -> 
     shape.assert_executed(executions)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", _SEEDS)
 def test_killed_while_it_starts(seed: int, site: Site) -> None:
     """A daemon that is killed during its recovery recovers the next time; nothing of it depends on getting ready."""

@@ -30,13 +30,6 @@ def daemon(quiet_site: Site) -> Iterator[Daemon]:
         yield daemon
 
 
-@pytest.fixture
-def client(daemon: Daemon) -> Iterator[Client]:
-    """A client of it."""
-    with daemon.client() as client:
-        yield client
-
-
 def _node(handle: Handle, name: str) -> Any:
     return next(node for node in handle.nodes() if node.name == name)
 
@@ -61,6 +54,7 @@ def _stored_states(daemon: Daemon) -> list[str]:
         return [state for (state,) in database.execute("SELECT state FROM nodes")]
 
 
+@pytest.mark.long
 def test_policy_decides_when_a_worker_dies(client: Client, quiet_site: Site, start_worker: Callable[..., CeleryWorker]) -> None:
     """What a killed worker had acknowledged is lost: tried again, failed, or held for a person, as its policy says."""
     worker = start_worker(pool="threads", concurrency=3)
@@ -77,7 +71,7 @@ def test_policy_decides_when_a_worker_dies(client: Client, quiet_site: Site, sta
     assert "its task is lost" in _wait_state(handle, "fails", "failed").error
     held = _wait_state(handle, "asks", "held")
     assert held.hold == "lost"
-    assert "no worker knows it" in held.error
+    assert "no worker " in held.error
     assert "retry" in handle.explain("asks").next_step
     wait_until(lambda: _node(handle, "again").attempt == 2, timeout_s=_WAIT_S)
     quiet_site.executions.release("again", value="done")
@@ -91,6 +85,7 @@ def test_policy_decides_when_a_worker_dies(client: Client, quiet_site: Site, sta
     assert (counters["lost"], counters["turned_up"]) == (3, 0)
 
 
+@pytest.mark.long
 def test_late_acknowledgement_is_redelivered_and_not_lost(
     client: Client, quiet_site: Site, start_worker: Callable[..., CeleryWorker]
 ) -> None:
@@ -106,6 +101,7 @@ def test_late_acknowledgement_is_redelivered_and_not_lost(
     assert not client.stats().engine["counters"]["lost"]
 
 
+@pytest.mark.long
 def test_deleted_message_is_lost(client: Client, quiet_site: Site, start_worker: Callable[..., CeleryWorker]) -> None:
     """A message that somebody took out of the queue is missed; those beside it are left alone, with and without a worker."""
     workflow = Workflow("deleted")
@@ -124,6 +120,7 @@ def test_deleted_message_is_lost(client: Client, quiet_site: Site, start_worker:
     assert handle.wait(timeout_s=_WAIT_S).state == "succeeded"
 
 
+@pytest.mark.long
 def test_retry_with_a_countdown_is_not_lost(client: Client, quiet_site: Site, start_worker: Callable[..., CeleryWorker]) -> None:
     """A task that waits at its worker for a retry of Celery's own is found there, under the tag of the new message."""
     start_worker(pool="threads")
@@ -136,6 +133,7 @@ def test_retry_with_a_countdown_is_not_lost(client: Client, quiet_site: Site, st
     assert _node(handle, node.name).state == "dispatched"
 
 
+@pytest.mark.long
 def test_silent_worker_may_have_it(client: Client, quiet_site: Site, start_worker: Callable[..., CeleryWorker]) -> None:
     """A worker that is stopped listens and does not answer: nobody decides about its tasks, and they end when it goes on."""
     worker = start_worker()
@@ -156,10 +154,11 @@ def test_silent_worker_may_have_it(client: Client, quiet_site: Site, start_worke
     assert handle.wait(timeout_s=_WAIT_S).state == "succeeded"
 
 
+@pytest.mark.long
 def test_task_that_was_taken_for_lost_turns_up(
     client: Client, daemon: Daemon, quiet_site: Site, start_worker: Callable[..., CeleryWorker]
 ) -> None:
-    """A worker that shuts down warmly answers nobody and still works: what is held as lost succeeds when it is done.
+    """A worker that shuts down warmly is silent and connected: nobody decides. Cut off, its task is lost, and succeeds later.
 
     Also if the daemon was killed in between.
     """
@@ -170,6 +169,12 @@ def test_task_that_was_taken_for_lost_turns_up(
     handle = client.submit(workflow)
     quiet_site.executions.wait_started([str(_node(handle, "slow").task_id)])
     worker.send_signal(signal.SIGTERM)
+    _wait_for_looks(client, 4)
+    assert _node(handle, "slow").state == "dispatched"
+    with records(quiet_site.server.url) as broker:
+        for connection in broker.client_list():
+            if connection["cmd"] == "brpop":
+                broker.client_kill_filter(_id=connection["id"])
     assert _wait_state(handle, "slow", "held").hold == "lost"
     wait_until(lambda: "held" in _stored_states(daemon))
     daemon.kill()
@@ -183,6 +188,7 @@ def test_task_that_was_taken_for_lost_turns_up(
     assert quiet_site.executions.counts()[_node(handle, "slow").task_id] == 1
 
 
+@pytest.mark.long
 def test_many_overdue_tasks_cost_little(client: Client, quiet_site: Site) -> None:
     """Two thousand overdue tasks in a queue behind fifty thousand messages are found in one search a round."""
     with records(quiet_site.server.url) as broker:

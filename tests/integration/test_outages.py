@@ -138,6 +138,7 @@ def lonely() -> Iterator[tuple[Site, Daemon]]:
         yield site, daemon
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OUTAGES)
 def test_outage(name: str, lonely: tuple[Site, Daemon]) -> None:
     """The daemon says what is wrong and takes work meanwhile; when it is over all goes on, and each task is sent once."""
@@ -169,9 +170,12 @@ def test_outage(name: str, lonely: tuple[Site, Daemon]) -> None:
 
 
 def _said(daemon: Daemon) -> list[str]:
-    return [line for line in daemon.log().splitlines() if re.search("WARNING|ERROR|warning|error", line)]
+    lines = [line for line in daemon.log().splitlines() if re.search("WARNING|ERROR|warning|error", line)]
+    # Nobody listens for its status any more.
+    return [line for line in lines if "cannot notify systemd" not in line]
 
 
+@pytest.mark.long
 def test_gone_at_the_start(quiet_site: Site) -> None:
     """A daemon that starts before its broker takes work, says that it waits, and begins when the broker is there."""
     site = quiet_site
@@ -186,9 +190,10 @@ def test_gone_at_the_start(quiet_site: Site) -> None:
         site.executions.assert_each_once(str(node.task_id) for node in handle.nodes() if node.task_id)
 
 
+@pytest.mark.long
 def test_server_is_loading() -> None:
     """A server that comes back and still reads its data says so, and is waited for."""
-    keys = 6000
+    keys = 10_000
     with (
         running_site(workers=0, settings={"key-load-delay": "1000"}) as site,
         site.daemon() as daemon,
@@ -202,9 +207,8 @@ def test_server_is_loading() -> None:
         site.server.kill()
         handle = client.submit(group(tasks.noop.si() for _ in range(_TASKS)))
         started = pool.submit(site.server.start)
-        wait_until(lambda: "it is reading its data: wait" in _problems(client) or started.done(), timeout_s=_WAIT_S)
-        assert "it is reading its data: wait" in _problems(client)
-        assert _readiness(daemon) == 503
+        # It may be seen more than once or only just.
+        wait_until(lambda: "it is reading its data: wait" in _problems(client) and _readiness(daemon) == 503, timeout_s=_WAIT_S)
         started.result(timeout=_WAIT_S)
         with CeleryWorker(site.server.url, log_directory=site.directory):
             assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", daemon.log()
@@ -213,6 +217,7 @@ def test_server_is_loading() -> None:
         assert "Traceback" not in daemon.log()
 
 
+@pytest.mark.long
 def test_scripts_are_flushed(quiet_site: Site, redis_server: EmbeddedServer) -> None:
     """A server that forgets its scripts is given them again, and each task is sent once."""
     site = quiet_site
@@ -237,11 +242,13 @@ def test_scripts_are_flushed(quiet_site: Site, redis_server: EmbeddedServer) -> 
         assert not [line for line in _said(daemon) if not re.search("NoScriptError|the broker answers again", line)]
 
 
+@pytest.mark.long
 def test_slow_subscriber_is_cut_off(quiet_site: Site) -> None:
     """A daemon that reads too slowly for large results is cut off by the server; it reads what it missed, and all arrive."""
     site, count = quiet_site, 40
     with site.daemon() as daemon, daemon.client() as client, records(site.server.url) as orders:
-        orders.config_set("client-output-buffer-limit", "pubsub 1048576 1048576 1")
+        # Less than one of these values: Valkey counts only the first of those that wait.
+        orders.config_set("client-output-buffer-limit", "pubsub 131072 131072 1")
         handle = client.submit(group(tasks.big.si(200_000) for _ in range(count)))
         wait_until(lambda: handle.status().counts == {"dispatched": count})
         assert orders.client_list(_type="pubsub")
@@ -297,6 +304,7 @@ def test_backend_alone_is_gone(quiet_site: Site, redis_server: EmbeddedServer) -
         site.executions.assert_each_once(str(node.task_id) for node in handle.nodes() if node.task_id)
 
 
+@pytest.mark.long
 def test_database_backend_is_gone(quiet_site: Site) -> None:
     """Where results are polled from a database that is away for a while, tasks are sent, it is told, and results come later."""
     site, results = quiet_site, quiet_site.directory / "results"

@@ -43,13 +43,6 @@ def daemon(amqp_url: str, gate: TcpGate, quiet_site: Site) -> Iterator[Daemon]:
         yield daemon
 
 
-@pytest.fixture
-def client(daemon: Daemon) -> Iterator[Client]:
-    """A client of it."""
-    with daemon.client() as client:
-        yield client
-
-
 def _worker(site: Site, amqp_url: str, queue: str, **options: Any) -> CeleryWorker:
     return CeleryWorker(
         amqp_url, site.server.url, log_directory=site.directory, queues=(queue,), records_url=site.server.url, **options
@@ -63,6 +56,7 @@ def _take(amqp_url: str, queue: str) -> None:
         assert message is not None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["cut", "stalled"])
 def test_way_to_the_broker(
     how: str, daemon: Daemon, client: Client, gate: TcpGate, amqp_url: str, rabbitmq_queue: str, quiet_site: Site
@@ -96,6 +90,7 @@ def _is_queued(handle: Handle) -> bool:
     return handle.status().counts == {"dispatched": 2}
 
 
+@pytest.mark.long
 def test_message_that_is_gone_is_lost(
     client: Client, daemon: Daemon, amqp_url: str, rabbitmq_queue: str, quiet_site: Site
 ) -> None:
@@ -112,6 +107,7 @@ def test_message_that_is_gone_is_lost(
     quiet_site.executions.assert_each_once([str(node.task_id) for node in handle.nodes()])
 
 
+@pytest.mark.long
 def test_message_behind_others_is_not_judged(
     client: Client, daemon: Daemon, amqp_url: str, rabbitmq_queue: str, quiet_site: Site, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def _run(site: Site, maltreat: Callable[[redis.Redis], object], *, moments: rang
     return shape
 
 
+@pytest.mark.long
 def test_connections_of_the_daemon_are_cut(own_site: Site) -> None:
     """Publishing and receiving survive the loss of every connection of the daemon, again and again."""
     connections = _Connections(own_site)
@@ -55,6 +56,7 @@ def test_connections_of_the_daemon_are_cut(own_site: Site) -> None:
     shape.assert_executed(own_site.executions)
 
 
+@pytest.mark.long
 def test_subscriptions_are_cut(own_site: Site) -> None:
     """`CLIENT KILL TYPE pubsub` hits the daemon's results and the worker's remote control; no message is sent twice."""
     shape = _run(own_site, lambda orders: orders.client_kill_filter(_type="pubsub"))
@@ -64,6 +66,7 @@ def test_subscriptions_are_cut(own_site: Site) -> None:
     _assert_no_more_than_restored(shape, own_site)
 
 
+@pytest.mark.long
 def test_server_restarts_while_we_publish(quiet_site: Site) -> None:
     """Restarts of the server in the middle of publishing leave each message in the queue once."""
     site, shape = quiet_site, make("group", 1500)
@@ -80,6 +83,7 @@ def test_server_restarts_while_we_publish(quiet_site: Site) -> None:
     shape.assert_executed(site.executions)
 
 
+@pytest.mark.long
 def test_server_restarts_between_tasks(own_site: Site) -> None:
     """A restart while the worker waits for messages is a pause: the data come back, and all reconnect by themselves.
 

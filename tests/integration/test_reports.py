@@ -54,6 +54,7 @@ def _length(orders: redis.Redis) -> int:
     return sum(int(str(orders.xlen(stream))) for stream in orders.scan_iter("dyrygentd:reports:*"))
 
 
+@pytest.mark.long
 def test_daemon_is_killed_before_the_report(companion_site: tuple[Site, CeleryWorker, redis.Redis]) -> None:
     """What is reported while no daemon runs is read by the next one, and what was read before is not missed."""
     site, _, orders = companion_site
@@ -75,6 +76,7 @@ def test_daemon_is_killed_before_the_report(companion_site: tuple[Site, CeleryWo
         assert sum(site.executions.counts().values()) == 4
 
 
+@pytest.mark.long
 def test_daemon_is_killed_again_and_again(companion_site: tuple[Site, CeleryWorker, redis.Redis]) -> None:
     """Of many tasks whose ends are nowhere but in reports, none is missed, wherever a kill hits the daemon."""
     site, _, _ = companion_site
@@ -94,6 +96,7 @@ def test_daemon_is_killed_again_and_again(companion_site: tuple[Site, CeleryWork
         assert client.stats().reports["gaps"] == 0
 
 
+@pytest.mark.long
 def test_stream_is_deleted(companion_site: tuple[Site, CeleryWorker, redis.Redis]) -> None:
     """If somebody takes the stream away, later reports are read."""
     site, _, orders = companion_site
@@ -126,6 +129,7 @@ def test_redis_refuses_reports(companion_site: tuple[Site, CeleryWorker, redis.R
         assert "Traceback" not in worker.log()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("companion_site", ["file://{directory}/results"], indirect=True)
 def test_results_are_elsewhere(companion_site: tuple[Site, CeleryWorker, redis.Redis]) -> None:
     """With results in files the stream is beside the queues, and tells what the files do not."""

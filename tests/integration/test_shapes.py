@@ -30,7 +30,7 @@ def test_shape(name: str, site: Site, daemon: Daemon) -> None:
     _run(make(name, _TASKS), site, daemon, timeout_s=60)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not IS_FULL, reason="set DYRYGENTD_TEST_FULL=1 for 10,000 tasks")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", NAMES)

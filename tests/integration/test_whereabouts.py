@@ -22,20 +22,6 @@ _WAIT_S = 30
 
 
 @pytest.fixture
-def daemon(quiet_site: Site) -> Iterator[Daemon]:
-    """A daemon on a Redis without workers."""
-    with quiet_site.daemon() as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def client(daemon: Daemon) -> Iterator[Client]:
-    """A client of it."""
-    with daemon.client() as client:
-        yield client
-
-
-@pytest.fixture
 def broker(quiet_site: Site) -> Iterator[redis.Redis]:
     """The broker's Redis."""
     with records(quiet_site.server.url) as client:
@@ -75,6 +61,7 @@ def test_cancelled_without_workers_never_runs(
     wait_until(lambda: {node.late for node in handle.nodes()} == {"revoked"})
 
 
+@pytest.mark.long
 def test_cancelled_and_killed_without_workers_never_runs(
     quiet_site: Site, daemon: Daemon, client: Client, broker: redis.Redis, start_worker: Callable[..., CeleryWorker]
 ) -> None:
@@ -128,6 +115,7 @@ def test_whereabouts_are_told(
     executions.assert_each_once([str(node.task_id) for node in handle.nodes()])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("terminate", [False, True])
 def test_cancel_on_rabbitmq(
     quiet_site: Site,

@@ -8,16 +8,16 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
-from dyrygentd.core.engine import Limits
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.graph import Definition
+from dyrygentd.core.limits import Limits
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.ports import Store
+from dyrygentd.ports import Inspection, Store, TaskPlace
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
 from dyrygentd.store.sqlite import SqliteStore
-from dyrygentd.testing import FakeBroker, FakeDispatcher, MemoryStore
+from dyrygentd.testing import FakeBroker, FakeDispatcher, FakeInspector, MemoryStore
 from tests.core.conversation import parse_graph
 
 #: Far beyond what anything here takes, so that only a hang reaches it.
@@ -133,3 +133,14 @@ class Refusing(FakeDispatcher):
         good = [message for message in messages if message.signature.task != "tasks.bad"]
         refused = [MessageRefused(message.task_id, "too large") for message in messages if message not in good]
         return [*await super().publish(good), *refused]
+
+
+class RetryingInspector(FakeInspector):
+    """Finds that all tasks wait at a worker for their retries, after an error with a password in it."""
+
+    async def trace(self, tasks: Sequence[TaskPlace]) -> Inspection:
+        """Find them."""
+        found = await super().trace(tasks)
+        error = "OSError: redis://user:hunter2@host/0 is gone"
+        facts: dict[str, Any] = {"worker_state": "scheduled", "worker": "w1", "stored_state": "RETRY", "stored_error": error}
+        return replace(found, tasks={name: replace(task, **facts) for name, task in found.tasks.items()})

@@ -237,3 +237,19 @@ async def test_idle_scheduler_does_not_look_at_the_clock() -> None:
         before = looks
         await anyio.sleep(0.05)
         assert looks == before
+
+
+async def test_journal_has_the_order_of_what_happened(clock: SetClock) -> None:
+    """Its times are what the clock said: kept from going back, all would be wrong that come after a clock set ahead."""
+    async with scheduler(FakeBroker(holds=True), clock=clock) as running:
+        handle = await running.submit(definition("a; b < a"))
+        clock.set_by(DAY)
+        await handle.pause()
+        clock.set_by(-DAY)
+        clock.pass_time(60)
+        await handle.resume()
+        entries = (await running.journal(handle.id)).entries
+        assert [entry.verb for entry in entries] == ["pause", "resume"]
+        assert [entry.at for entry in entries] == [START + DAY, START + 60]
+        audited = (await running.audit()).entries
+        assert [entry.verb for entry in audited] == ["pause", "resume"]

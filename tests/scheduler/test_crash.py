@@ -13,9 +13,9 @@ import anyio
 import pytest
 
 from dyrygentd import wire
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import VerbRefused
 from dyrygentd.ports import Selection
@@ -167,6 +167,7 @@ async def test_crash_at_every_point(on_disk: bool, tmp_path: Path) -> None:
     assert crashes > points / 2
 
 
+@pytest.mark.long
 async def test_crash_during_recovery() -> None:
     """After a crash at any point, and another at any of the first points of the recovery, the third start does it."""
     points = await _points(None)

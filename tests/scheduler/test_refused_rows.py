@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dyrygentd.core import outcomes
 from dyrygentd.core.events import VerbRequested
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.core.workflow import RunningWorkflow
@@ -179,14 +180,14 @@ async def test_disk_that_breaks_amid_saving_apart(tmp_path: Path) -> None:
 
 async def test_bug_in_handling_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected error inside the core ends the workflow that met it, with the place as its story; the others go on."""
-    succeeded = RunningWorkflow.succeeded
+    succeeded = outcomes.succeeded
 
-    def buggy(self: RunningWorkflow, node: int, *args: Any) -> None:
-        if self.name == "bad":
+    def buggy(workflow: RunningWorkflow, node: int, *args: Any) -> None:
+        if workflow.name == "bad":
             raise KeyError("a bug")
-        succeeded(self, node, *args)
+        succeeded(workflow, node, *args)
 
-    monkeypatch.setattr(RunningWorkflow, "succeeded", buggy)
+    monkeypatch.setattr(outcomes, "succeeded", buggy)
     broker = FakeBroker()
     async with scheduler(broker) as running:
         ids = await _submit_all(running)

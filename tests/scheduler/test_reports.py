@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.events import TaskIgnored, TaskReported, TaskSucceeded
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.errors import StoreUnavailable
+from dyrygentd.ports import REPORTS_NOTE
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeReports, MemoryStore
@@ -99,7 +100,9 @@ async def test_note_that_cannot_be_written() -> None:
 
     class Forgetful(MemoryStore):
         async def remember(self, name: str, value: str) -> None:
-            raise StoreUnavailable("the disk is full")
+            if name == REPORTS_NOTE:
+                raise StoreUnavailable("the disk is full")
+            await super().remember(name, value)
 
     reports = FakeReports()
     async with scheduler(_hanging(), Forgetful(), reports=reports) as running:

@@ -15,6 +15,7 @@ from dyrygentd.errors import (
     BrokerUnavailable,
     DaemonUnreachable,
     NotAccepting,
+    NotOnDiskYet,
     NotStored,
     StoreLocked,
     StoreUnavailable,
@@ -87,24 +88,29 @@ async def test_submission_without_an_answer_does_not_run(gated: Gated) -> None:
         gated.shut()
         with pytest.raises(NotStored, match="the database is slow") as caught:
             await running.submit(definition("a"))
-        assert caught.value.withdrawn
+        assert "it was withdrawn and will not run" in str(caught.value)
+        # It is in memory until the disk works, and nobody's work any more.
+        assert len(running._turns.engine.workflows) == 1
+        assert (running.workflow_count, running.in_flight_count) == (0, 0)
         gated.open_gate()
         await until(lambda: running.statistics().engine["counters"]["workflows_cancelled"] == 1)
         await until(lambda: not running._submissions._withdrawn)
     assert published(broker) == []
 
 
-async def test_submission_with_a_key_may_still_be_taken(gated: Gated) -> None:
-    """With a key the submission stands, and the error says to repeat it."""
+async def test_submission_with_a_key_is_taken_later(gated: Gated) -> None:
+    """With a key the submission stands: that is a "not yet" with its id, and no failure."""
     broker = FakeBroker()
     async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.02)) as running:
         gated.shut()
-        with pytest.raises(NotStored, match="it may still be taken") as caught:
+        with pytest.raises(NotOnDiskYet, match="will be done when it is: the database is slow") as caught:
             await running.submit(definition("a", key="ticket"))
-        assert not caught.value.withdrawn
-        assert "do the same again" in caught.value.next_step
+        assert caught.value.status == 202
+        assert "doing the same again takes nothing twice" in caught.value.next_step
         gated.open_gate()
         await until(lambda: published(broker) == ["a"])
+        await until(lambda: running._submissions._keys == {})
+        assert (await running.submit(definition("a", key="ticket"))).id == caught.value.workflow_id
 
 
 # --- P6: keys -------------------------------------------------------------------------------------------------------
@@ -116,16 +122,16 @@ async def test_known_key_creates_nothing(reopen: Callable[[], Store]) -> None:
     async with scheduler(broker, reopen()) as running:
         first = await running.submit(definition("a; b < a", name="first", key="ticket"))
         await until(lambda: published(broker) == ["a"])
-        second = await running.submit(definition("x", name="second"), key="ticket")
+        second = await running.submit(definition("a; b < a", name="first"), key="ticket")
         assert (first.created, second.created, second.id) == (True, False, first.id)
-        submitted = await running.submit_definition(definition("x; y; z", key="ticket"))
+        submitted = await running.submit_definition(definition("a; b < a", name="first", key="ticket"))
         assert (submitted.id, submitted.name, submitted.tasks, submitted.created) == (first.id, "first", 2, False)
         broker.holds = False
         broker.let_go()
         await first.wait(timeout_s=5)
-        assert (await running.submit(definition("x"), key="ticket")).id == first.id
+        assert (await running.submit(definition("a; b < a", name="first"), key="ticket")).id == first.id
     async with scheduler(broker, reopen()) as running:
-        assert (await running.submit(definition("x"), key="ticket")).id == first.id
+        assert (await running.submit(definition("a; b < a", name="first"), key="ticket")).id == first.id
         assert (await running.submit(definition("x"), key="other")).id != first.id
         assert len((await running.list(Selection())).workflows) == 2
 
@@ -156,7 +162,7 @@ async def test_repeating_a_key_that_is_not_durable_yet(gated: Gated) -> None:
     async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.02)) as running:
         gated.shut()
         for _ in range(3):
-            with pytest.raises(NotStored):
+            with pytest.raises(NotOnDiskYet):
                 await running.submit(definition("a", key="ticket"))
         gated.open_gate()
         # A slow machine may need longer for the disk than this test lets a caller wait.
@@ -261,7 +267,7 @@ async def test_real_full_disk(tmp_path: Path) -> None:
 
 
 async def test_cancel_while_the_disk_is_broken() -> None:
-    """A cancel takes effect at once; its answer tells that the disk does not know, and nothing is sent afterwards."""
+    """A cancel takes effect at once; its answer is that it will be on disk, and nothing is sent afterwards."""
     broker, store = FakeBroker(holds=True), MemoryStore()
     async with scheduler(broker, store, limits=limits(durable_timeout_s=0.5)) as running:
         handle = await running.submit(definition("a; b < a", prefix="p"))
@@ -269,7 +275,7 @@ async def test_cancel_while_the_disk_is_broken() -> None:
         store.broken = "disk full"
         broker.let_go()
         await until(lambda: bool(running.health().problems))
-        with pytest.raises(StoreUnavailable, match="disk full"):
+        with pytest.raises(NotOnDiskYet, match=f"'cancel' of workflow '{handle.id}' is not on disk yet, .*: disk full"):
             await handle.cancel()
         store.broken = ""
         assert (await handle.wait(timeout_s=5)).state == "cancelled"
@@ -302,8 +308,10 @@ async def test_broken_broker(caplog: pytest.LogCaptureFixture) -> None:
     """Publishing is repeated until the broker answers; what was cancelled meanwhile is left out; submissions go on."""
     caplog.set_level(logging.WARNING, "dyrygentd")
     broker = FakeBroker()
-    broker.broken = "connection refused"
     async with scheduler(broker) as running:
+        # Nothing is published before the broker was looked at.
+        await until(lambda: bool(broker.ledgers))
+        broker.broken = "connection refused"
         kept = await running.submit(definition("a"))
         dropped = await running.submit(definition("b; b2"))
         later = await running.submit(definition("c"))

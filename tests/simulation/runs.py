@@ -18,13 +18,15 @@ import anyio
 import anyio.abc
 
 from dyrygentd.core.effects import Publish
-from dyrygentd.core.engine import Limits
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskSucceeded
 from dyrygentd.core.invariants import check_engine
+from dyrygentd.core.limits import Limits
+from dyrygentd.core.records import NodeRecord
 from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Request, Verb
 from dyrygentd.errors import DyrygentError
 from dyrygentd.ports import Selection
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
+from tests.simulation.keeper import Keeper
 from tests.simulation.virtual import EverybodyWaits, VirtualClock, VirtualLoop
 from tests.simulation.workflows import Ends, Plan, random_plan, word_of
 from tests.simulation.world import (
@@ -100,6 +102,8 @@ class Simulation:
         self._disk = Disk(Random(chance.random()), self.story, self._fuse)
         self._broker = Broker(Random(chance.random()), self.story, self._fuse, self._disk, self._behave)
         self._broker.is_left_alone = self._is_left_alone
+        self._keeper = Keeper(self._broker, self._row_of)
+        self._broker.check_sending = self._keeper.check_sending
         self._clock = VirtualClock()
         self._accepted: dict[str, str] = {}
         self._stored: dict[str, TaskEvent] = {}
@@ -135,6 +139,17 @@ class Simulation:
     def _is_left_alone(self, workflow_id: str) -> bool:
         record = self._disk._workflows.get(workflow_id)
         return record is not None and any(plan.key == record.key and plan.is_left_alone for plan in self._plans)
+
+    def _row_of(self, task_id: str) -> NodeRecord | None:
+        """Return what is durable of the node whose first attempt has this id, or a later one had."""
+        key, _, name = task_id.partition("/")
+        workflow_id = next((workflow_id for workflow_id, row in self._disk._workflows.items() if row.key == key), "")
+        plan = next((plan for plan in self._plans if plan.key == key), None)
+        node = None if plan is None else plan.definition().graph.number(name)
+        if node is not None:
+            return self._disk.node_of(workflow_id, node)
+        sent = self._broker.sent.get(task_id)
+        return None if sent is None else self._disk.node_of(sent.workflow_id, sent.node)
 
     # --- the world --------------------------------------------------------------------------------------------------
 
@@ -214,7 +229,7 @@ class Simulation:
             return
         others: list[TaskEvent] = [known, TaskFailed(task_id, "forged"), TaskSucceeded(task_id, b'"forged"')]
         running = self._running
-        if running is None or running._turns.engine.is_in_flight(task_id) or running._turns.inbox_size:
+        if running is None or running._turns.engine.flights.is_in_flight(task_id) or running._turns.inbox_size:
             return  # Nobody could tell it from the truth.
         watcher._emit([self._chance.choice(others)])
 
@@ -246,6 +261,7 @@ class Simulation:
             dispatcher=Dispatcher(self._broker),
             watcher=Watcher(self._broker, world),
             inspector=Inspector(self._broker),
+            keeper=self._keeper,
             clock=self._clock,
             limits=self._limits,
             chance=Random(chance.random()),
@@ -356,7 +372,10 @@ class Simulation:
                 continue
             patience = patience or anyio.current_time() + _PATIENCE_S
             unfinished = {key: each for key, each in self._accepted.items() if each in running._turns.engine.workflows}
-            if not unfinished and not running._turns.inbox_size:
+            unrun = running._unrun
+            # An end that is not durable yet is told a moment later.
+            is_quiet = not running._turns.inbox_size and running._turns._has_landed and not running._turns._is_at_disk
+            if not unfinished and is_quiet and unrun is not None and not unrun.is_behind:
                 break
             for key, workflow_id in unfinished.items():
                 await self._decide(running, key, workflow_id)
@@ -409,6 +428,7 @@ class Simulation:
             return
         for plan in self._plans:
             said = self._said[plan.key]
+            self._keeper.check_end(plan, self._disk._nodes.get(self._accepted[plan.key], {}))
             bad = {"failed", "cancelled", "blocked"} & set(said.values())
             expected = "failed" if bad else "succeeded"
             if plan.is_left_alone:

@@ -7,9 +7,9 @@ from random import Random
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskSucceeded
 from dyrygentd.core.graph import Definition, Graph
+from dyrygentd.core.ids import task_id_of_attempt
 from dyrygentd.core.policy import OnFailure, OnLost, Retry, Rule, WorkflowPolicy
 from dyrygentd.core.states import NodeState
-from dyrygentd.core.workflow import task_id_of_attempt
 from tests.core.conversation import parse_graph
 from tests.core.test_model_verbs import verdict
 from tests.simulation.virtual import VirtualClock
@@ -117,8 +117,10 @@ class Ends:
         graph = self._graph
         expected: dict[int, str] = {}
         for node in range(len(graph)):
-            before = [expected[dependency] for dependency in graph.dependencies(node)]
             policy = graph.policy(node)
+            # Hooks come last here, and wait for everything else.
+            waited_for = graph.dependencies(node) if policy.hook is None else [n for n in expected if n not in graph.hooks]
+            before = [expected[dependency] for dependency in waited_for]
             decided = verdict(_Decided(policy.hook, policy.rule), before)  # type: ignore[arg-type]
             said = states[graph.names[node]]
             expected[node] = self._of_task(node, said) if decided == "go" else decided
@@ -172,7 +174,7 @@ class Ends:
                 if graph.policy(node).hook is None and self._waits_for_all(node) and states[graph.names[node]] == "succeeded":
                     given, expected = self._sent[attempt].input, self._input(node, states)
                     if (given is None) != (expected is None) or (
-                        given is not None and expected is not None and json.loads(given) != json.loads(expected)
+                        given is not None and expected is not None and json.loads(bytes(given)) != json.loads(expected)
                     ):
                         raise BrokenPromise(f"{attempt} was given {given!r}, not {expected!r}\n{self._plan.text}")
 

@@ -5,13 +5,12 @@ Time is the virtual loop's, chance the seed's. Everything that happens is a line
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import anyio
 import anyio.abc
 
-from dyrygentd.core.checkpoint import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import (
     MessagePublished,
@@ -24,8 +23,10 @@ from dyrygentd.core.events import (
     TaskSucceeded,
 )
 from dyrygentd.core.graph import Signature
-from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.errors import BackendUnavailable, BrokerEmptied, BrokerUnavailable
 from dyrygentd.ports import (
+    BrokerMemory,
     DispatcherStatistics,
     Emit,
     Inspection,
@@ -156,6 +157,7 @@ class Broker:
     unacked: dict[str, Message] = field(default_factory=dict)
     markers: dict[tuple[str, int], int] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)
+    ledgers: dict[str, BrokerMemory] = field(default_factory=dict)
     results: dict[str, TaskEvent] = field(default_factory=dict)
     running: dict[str, str] = field(default_factory=dict)
     pushes: Counter[str] = field(default_factory=Counter)
@@ -166,6 +168,7 @@ class Broker:
     watcher: "Watcher | None" = None
     memory: int = 0
     is_left_alone: Callable[[str], bool] = lambda _: False
+    check_sending: Callable[[Publish], None] = lambda _: None
     arrived: anyio.Event = field(default_factory=anyio.Event)
 
     def push(self, publish: Publish) -> None:
@@ -187,6 +190,7 @@ class Broker:
         """Check P2 at the moment of the push: the intent is durable, and so are the ends of what it depends on."""
         row = self.disk.node_of(publish.workflow_id, publish.node)
         self._check_that_the_one_before_is_gone(publish)
+        self.check_sending(publish)
         if row is None or row.attempt < publish.attempt or (row.attempt == publish.attempt and row.state == "ready"):
             raise BrokenPromise(f"P2: {publish.task_id} was pushed, on disk is {row}")
 
@@ -231,7 +235,7 @@ class Broker:
         """Lose all data, as a server does that is restarted without them; workers keep what they have fetched."""
         self.story.tell("the broker loses its memory")
         self.memory += 1
-        for store in (self.queue, self.unacked, self.markers, self.marks, self.results):
+        for store in (self.queue, self.unacked, self.markers, self.marks, self.ledgers, self.results):
             store.clear()
 
     def raise_if_away(self) -> None:
@@ -313,7 +317,7 @@ def _event_of(task_id: str, behaviour: Behaviour, publish: Publish) -> TaskEvent
         case "succeeded":
             value = behaviour.value
             if value == b"input":
-                value = publish.input if publish.input is not None else b'"none"'
+                value = bytes(publish.input) if publish.input is not None else b'"none"'
             return TaskSucceeded(task_id, value)
         case "failed":
             return TaskFailed(task_id, "ValueError: boom", "ValueError")
@@ -333,20 +337,30 @@ class Dispatcher:
         self._broker = broker
         self._one_at_a_time = anyio.Lock()
         self._guard: tuple[str, str] | None = None
+        self._pushes = 0
 
-    def guard(self, name: str, token: str) -> None:
-        """Publish only into a broker with this token."""
-        self._guard = name, token
+    def guard(self, name: str, token: str, pushes: int = 0) -> None:
+        """Publish only into a broker with this token and so many pushes."""
+        self._guard, self._pushes = (name, token), pushes
 
     async def mark(self, name: str, token: str) -> None:
         """Leave a token."""
         await self._way()
         self._broker.marks[name] = token
 
-    async def is_marked(self) -> bool:
-        """Tell whether the token is there."""
+    async def memory(self, name: str) -> BrokerMemory | None:
+        """Return what the broker remembers."""
         await self._way()
-        return self._guard is None or self._broker.marks.get(self._guard[0]) == self._guard[1]
+        return replace(self._broker.ledgers.get(name, BrokerMemory()), token=self._broker.marks.get(name, ""))
+
+    def pushes(self) -> int:
+        """Return how many pushes the broker has at least."""
+        return self._pushes
+
+    async def note(self, name: str, turn: int, holder: str) -> None:
+        """Have the broker remember something."""
+        await self._way()
+        self._broker.ledgers[name] = replace(self._broker.ledgers.get(name, BrokerMemory()), turn=turn, holder=holder)
 
     def backlog(self) -> int:
         """Make much of few messages, so that results do wait for company."""
@@ -370,14 +384,23 @@ class Dispatcher:
         await self._way()
         if guard is not None and broker.marks.get(guard[0]) != guard[1]:
             raise BrokerEmptied("no token")
+        ledger = BrokerMemory() if guard is None else broker.ledgers.get(guard[0], BrokerMemory())
+        if ledger.pushes < self._pushes:
+            raise BrokerEmptied("too few pushes")
+        before = broker.pushes.total()
         for message in messages:
             broker.push(message)
+        total = ledger.pushes + broker.pushes.total() - before
+        if guard is not None:
+            broker.ledgers[guard[0]] = replace(ledger, pushes=total)
         broker.fuse("after a push")
         if broker.cuts:
             broker.cuts -= 1
             broker.story.tell("the answer to a push is cut")
             raise BrokerUnavailable("the answer was cut")
         await anyio.sleep(broker.chance.uniform(0.0, 0.02))
+        if guard is not None:
+            self._pushes = max(self._pushes, total)
         return [MessagePublished(message.task_id) for message in messages]
 
     async def _way(self) -> None:
@@ -422,6 +445,23 @@ class Dispatcher:
         """Return the only queue."""
         return "celery"
 
+    def knows(self, task: str) -> bool:
+        """Know no task."""
+        return False
+
+    def refusal_of(self, signature: Signature) -> tuple[str, str]:
+        """Read everything."""
+        return "", ""
+
+    @property
+    def looks_at_input(self) -> bool:
+        """Tell that there is one queue."""
+        return False
+
+    def destination_of(self, signature: Signature, given: bytes | None) -> str:
+        """Return the only queue."""
+        return "celery"
+
     def statistics(self) -> DispatcherStatistics:
         """Return nothing of interest."""
         return DispatcherStatistics(published=sum(self._broker.pushes.values()), exactly_once=True)
@@ -462,6 +502,23 @@ class Watcher:
         """Follow them no more."""
         for task_id in task_ids:
             self._watched.pop(task_id, None)
+
+    async def find_stored(self, task_ids: Sequence[str]) -> Mapping[str, str]:
+        """Look whether anything is stored of these tasks."""
+        if self._broker.problem:
+            raise BackendUnavailable(self._broker.problem)
+        return {task_id: "SUCCESS" for task_id in task_ids if task_id in self._broker.results}
+
+    async def read(self, task_ids: Sequence[str]) -> Mapping[str, bool]:
+        """Read what is stored now."""
+        if self._broker.problem:
+            raise BackendUnavailable(self._broker.problem)
+        self._read(task_ids)
+        return {
+            task_id: not isinstance(self._broker.results[task_id], TaskReported)
+            for task_id in task_ids
+            if task_id in self._broker.results
+        }
 
     def _read(self, task_ids: Iterable[str]) -> None:
         events = [self._broker.results[task_id] for task_id in task_ids if task_id in self._broker.results]
@@ -533,6 +590,23 @@ class Inspector:
         names = [worker.name for worker in answering]
         queue = QueueFacts("celery", len(broker.queue), len(names), names, is_searched=True)
         return Inspection(facts, {"celery": queue}, workers=names, listening=listening)
+
+    async def census(self) -> Inspection:
+        """Ask who takes from the queue."""
+        await self._pass()
+        broker = self._broker
+        if broker.problem:
+            return Inspection(problems=[broker.problem])
+        names = [worker.name for worker in broker.workers.values() if not worker.is_silent]
+        return Inspection(workers=names, listening=len(broker.workers), consumed={"celery": names} if names else {})
+
+    async def task_names(self) -> Sequence[str]:
+        """No task is unknown here."""
+        return ()
+
+    async def registered(self, task: str) -> dict[str, bool] | None:
+        """Tell nothing: no simulated task fails for that."""
+        return None
 
     async def heard(self, *, listen_s: float) -> frozenset[str] | None:
         """Listen for heartbeats."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from dyrygentd.core.checkpoint import NodeRecord, WorkflowRecord
+from dyrygentd.core.records import NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports import Retention, Selection
-from dyrygentd.store.sqlite import SqliteStore, recovery_command
+from dyrygentd.store.damage import recovery_command
+from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import definition, published, scheduler, settle, until
 from tests.store.conftest import Spawn
@@ -180,11 +181,15 @@ async def test_damage_that_is_met_while_running(path: Path, caplog: pytest.LogCa
     store = SqliteStore(path)
     async with scheduler(broker, store) as running:
         handle = await running.submit(definition("a; b < a", prefix="p"))
-        await until(lambda: published(broker) == ["a"])
+        # That it was sent is written a moment later. What cannot be written is tried again before anything else is heard.
+        await until(lambda: ("dispatched",) in _query(path, "SELECT state FROM nodes"))
+        assert published(broker) == ["a"]
         # What is in the cache of our own connections is good still, so it is damaged where they have not been.
         assert store._writer is not None
-        await store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
-        for connection in (store._writer, store._reader):
+        # There is no checkpoint within a transaction.
+        async with store._one_transaction:
+            await store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        for connection in (store._writer, store._reader._shower):
             assert connection is not None
             await connection.execute_fetchall("PRAGMA shrink_memory")
         for page in range(2, path.stat().st_size // _PAGE + 1):
@@ -213,8 +218,8 @@ async def test_damage_that_a_reader_meets_ends_writing(store: SqliteStore, path:
     assert store._writer is not None
     await store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
     _overwrite(path, _root_page(path, "nodes"), os.urandom(_PAGE))
-    assert store._reader is not None
-    await store._reader.execute_fetchall("PRAGMA shrink_memory")
+    assert store._reader._shower is not None
+    await store._reader._shower.execute_fetchall("PRAGMA shrink_memory")
     with pytest.raises(StoreIncompatible, match="damaged"):
         await store.load("big")
     with pytest.raises(StoreUnavailable, match="nothing more is written"):
@@ -309,7 +314,7 @@ sys.stdin.read()
     assert "fuser" in statistics.problem
     reading.kill()
     reading.wait()
-    store._cut_at = 0.0  # The pause between two tries is over.
+    store._log._cut_at = 0.0  # The pause between two tries is over.
     await store.save([workflow("after")], [])
     assert store.statistics().wal_bytes < 250_000
     assert store.statistics().problem == ""
@@ -332,7 +337,7 @@ sys.stdin.read()
     assert reading.stdout is not None
     reading.stdout.readline()
     for number in range(10):
-        store._cut_at = 0.0
+        store._log._cut_at = 0.0
         await store.save([workflow(f"w{number}")], [])
     # SQLite would wait for 5 s each time.
     assert store.statistics().commit_seconds < 5

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dyrygentd.core.effects import Batch
-from dyrygentd.core.engine import Limits
+from dyrygentd.core.limits import Limits
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports import Selection

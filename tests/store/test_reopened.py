@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dyrygentd.core.checkpoint import JournalEntry
+from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import InvariantBroken
 from dyrygentd.store.sqlite import SqliteStore

@@ -20,11 +20,11 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from dyrygentd.core.checkpoint import WorkflowRecord
+from dyrygentd.core.records import WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports import Selection
-from dyrygentd.store import sqlite
+from dyrygentd.store import rows
 from dyrygentd.store.sqlite import SqliteStore
 from tests.store.conftest import Spawn
 from tests.store.records import finished, node, workflow
@@ -444,19 +444,20 @@ async def test_write_ahead_log_is_bounded(store: SqliteStore) -> None:
     assert statistics.commit_seconds > 0
 
 
-async def test_workflow_that_is_pruned_while_it_is_read(path: Path) -> None:
+async def test_workflow_that_is_pruned_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A workflow that goes between two queries of one reader is not found, and is no internal error."""
+    store = SqliteStore(path, history_max=1)
+    fetch = store._reader.fetch
 
-    class Pruning(SqliteStore):
-        async def _fetch(self, query: str, *values: Any) -> Any:
-            rows = await super()._fetch(query, *values)
-            if self.statistics().commits == 1:
-                await _end(self, "new", at=2000.0)
-            return rows
+    async def pruning(query: str, *values: Any) -> Any:
+        rows = await fetch(query, *values)
+        if store.statistics().commits == 1:
+            await _end(store, "new", at=2000.0)
+        return rows
 
-    store = Pruning(path, history_max=1)
     await store.open()
     await _end(store, "old", at=1000.0)
+    monkeypatch.setattr(store._reader, "fetch", pruning)
     loaded = await store.load("old")
     assert loaded is None or loaded.record.workflow_id == "old"
     assert await store.load("old") is None
@@ -493,11 +494,11 @@ async def _wait_until_gone(before: set[threading.Thread]) -> None:
 
 
 async def test_close_is_finished_even_if_cancelled(path: Path) -> None:
-    """A cancelled caller still closes both connections and the lock: their threads would keep the process from ending."""
+    """A cancelled caller still closes all connections and the lock: their threads would keep the process from ending."""
     before = _sqlite_threads()
     store = SqliteStore(path)
     await store.open()
-    assert len(_sqlite_threads() - before) == 2
+    assert len(_sqlite_threads() - before) == 4
     with anyio.CancelScope() as scope:
         scope.cancel()
         await store.close()
@@ -526,8 +527,8 @@ async def test_open_may_be_cancelled_anywhere(path: Path) -> None:
 
 async def test_many_unfinished_workflows_are_read_in_parts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All come back, oldest first, with their own nodes, whatever their number and size; one that is damaged is told alone."""
-    monkeypatch.setattr(sqlite, "_PART_WORKFLOWS", 3)
-    monkeypatch.setattr(sqlite, "_PART_BYTES", 1000)
+    monkeypatch.setattr(rows, "_PART_WORKFLOWS", 3)
+    monkeypatch.setattr(rows, "_PART_BYTES", 1000)
     store = SqliteStore(path)
     await store.open()
     for number in range(10):

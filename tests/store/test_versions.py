@@ -16,7 +16,8 @@ from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports import Selection
-from dyrygentd.store.migrations import APPLICATION_ID, COPIES_MAX, VERSION
+from dyrygentd.store.copies import COPIES_MAX
+from dyrygentd.store.migrations import APPLICATION_ID, VERSION
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import definition, scheduler
@@ -212,9 +213,28 @@ async def test_views_are_for_people(path: Path) -> None:
     assert _query(path, query) == [(submitted.id, "failed", 1000, 2, 1, 1, 1)]
     nodes = _query(path, "SELECT workflow, node, state, error, cause IS NOT NULL, seconds >= 0 FROM v_nodes ORDER BY node")
     assert [row[1:3] for row in nodes] == [(0, "succeeded"), (1, "failed")]
+    named = "SELECT node_name, node FROM v_nodes WHERE workflow = ? AND state = 'failed'"
+    assert _query(path, named.replace("?", f"'{submitted.id}'")) == [("bad", 1)]
+    assert "'bad'" in _query(path, "SELECT error FROM v_workflows")[0][0]
     assert nodes[1][3].startswith("ZeroDivisionError")
     assert nodes[1][4:] == (1, 1)
     assert _query(path, "SELECT workflow, verb, by, why FROM v_journal") == [(submitted.id, "retry", "ops", "CHG-42")]
+
+
+@pytest.mark.parametrize("version", range(1, VERSION))
+async def test_nodes_of_every_version_have_names(path: Path, version: int) -> None:
+    """What ran before the upgrade is told by its names as well; nodes of a definition that is damaged are shown without."""
+    make(path, version)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE workflows SET document = X'00' WHERE name = 'cancelled'")
+    connection.commit()
+    connection.close()
+    await _open_and_close(path)
+    query = "SELECT node_name, state FROM v_nodes WHERE workflow_name = '{}' ORDER BY node"
+    assert _query(path, query.format("failed")) == [("a", "succeeded"), ("bad", "failed"), ("after", "blocked")]
+    assert _query(path, query.format("cancelled")) == [(None, "cancelled"), (None, "cancelled")]
+    rows = _query(path, "SELECT count(*) FROM nodes") + _query(path, "SELECT count(*) FROM v_nodes")
+    assert rows[0] == rows[1]
 
 
 async def test_an_upgrade_tells_how_far_it_is(path: Path) -> None:

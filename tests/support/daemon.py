@@ -28,6 +28,7 @@ class Daemon:
         environment: Added to this process's own.
         module: What is run instead of the daemon's own module; it takes the same arguments.
         open_files_max: Files that the process may have open.
+        memory_max: Bytes of address space that it may have.
 
     Attributes:
         environment: The whole of it; what is changed counts from the next start on.
@@ -41,6 +42,7 @@ class Daemon:
         environment: Mapping[str, str] | None = None,
         module: str = "dyrygentd",
         open_files_max: int = 0,
+        memory_max: int = 0,
     ) -> None:
         self.directory = directory
         self.socket_path = directory / "dyrygentd.sock"
@@ -48,7 +50,9 @@ class Daemon:
         self.log_path = directory / "daemon.log"
         self._notify_path = directory / "notify.sock"
         defaults = ["--socket", str(self.socket_path), "--database", str(self.database_path)]
-        limit = ["prlimit", f"--nofile={open_files_max}:{open_files_max}"] if open_files_max else []
+        limits = {"nofile": open_files_max, "as": memory_max}
+        limit = [f"--{name}={most}:{most}" for name, most in limits.items() if most]
+        limit = ["prlimit", *limit] if limit else []
         self._command = [*limit, sys.executable, "-m", module, "serve", *defaults, *arguments]
         # The daemon runs elsewhere, and finds the tests' modules nevertheless.
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,6 +75,7 @@ class CeleryWorker:
             **(environment or {}),
         }
         self._child: ChildProcess | None = None
+        self._temporary: Path | None = None
 
     @property
     def pid(self) -> int | None:
@@ -98,10 +101,13 @@ class CeleryWorker:
         """Start it without waiting, for starting several at once."""
         assert self.pid is None, f"{self!r} is running"
         self._ready_key = f"{PREFIX}ready:{uuid.uuid4().hex}"
+        # A pool makes a directory for its semaphores, and leaves it there if it is killed.
+        self._remove_temporary()
+        self._temporary = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
         self._child = ChildProcess(
             self._command,
             output=self.log_path,
-            environment={**self._environment, "DYRYGENTD_TEST_READY": self._ready_key},
+            environment={**self._environment, "DYRYGENTD_TEST_READY": self._ready_key, "TMPDIR": str(self._temporary)},
             working_directory=REPOSITORY,
         )
 
@@ -121,12 +127,19 @@ class CeleryWorker:
             self._child.send_signal(signal.SIGTERM)
             if self._child.wait(timeout_s) is None:
                 self.kill()
+        self._remove_temporary()
 
     def kill(self) -> None:
         """Kill it and its pool with SIGKILL."""
         if self._child is not None:
             self._child.send_signal(signal.SIGKILL, group=True)
             self._child.wait()
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the main process, such as SIGSTOP."""

@@ -10,6 +10,7 @@ order events across workers.
 
 import json
 import os
+import signal
 import time
 from functools import cache
 from typing import Any
@@ -85,6 +86,7 @@ def _configured(broker: str | None, backend: str | None, keyprefix: str) -> Cele
         # Killing a worker should cost a test no more than this.
         worker_prefetch_multiplier=4,
     )
+    configured.conf.update(json.loads(os.environ.get("DYRYGENTD_TEST_SETTINGS", "{}")))
     return configured
 
 
@@ -158,6 +160,12 @@ def big(n_bytes: int) -> str:
     return "x" * n_bytes
 
 
+@app.task(base=RecordingTask, rate_limit="20/m")
+def limited(*args: Any) -> bool:
+    """Take anything and do nothing, every three seconds at a worker."""
+    return True
+
+
 @app.task(base=RecordingTask, instant=False)
 def sleep(seconds: float, value: Any = None) -> Any:
     """Take time, then return the value."""
@@ -178,6 +186,13 @@ def wait_for(key: str) -> str:
 def wait_for_late(key: str) -> str:
     """Wait as `wait_for` does, and acknowledge the message when it is done."""
     return str(wait_for.run(key))
+
+
+@app.task(base=RecordingTask, instant=False, acks_late=True)
+def poison(seconds: float) -> None:
+    """Kill the process that executes it, after so long."""
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.task(base=RecordingTask)

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import kombu
 import pytest
 import redis
 import redis.asyncio
@@ -24,10 +25,11 @@ from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
 from dyrygentd.ports import TaskPlace
-from dyrygentd.transport import dispatcher as dispatching
-from dyrygentd.transport import redis as redis_transport
+from dyrygentd.transport import marked_publishing
 from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.redis import LoopPush, MarkedPush
+from dyrygentd.transport.marked_publishing import MarkedPublishing
+from dyrygentd.transport.redis_asking import packed
+from dyrygentd.transport.redis_push import LoopPush, MarkedPush
 from tests.support import tasks
 from tests.support.apps import closing
 from tests.support.proxy import CuttingProxy
@@ -66,6 +68,13 @@ async def own(celery_app: Celery) -> AsyncIterator[CeleryDispatcher]:
 
 
 # --- once -----------------------------------------------------------------------------------------------------------
+
+
+def _loop_push(dispatcher: CeleryDispatcher) -> LoopPush:
+    way = dispatcher._way
+    assert isinstance(way, MarkedPublishing)
+    assert way.loop_push is not None
+    return way.loop_push
 
 
 async def test_repeating_pushes_nothing(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
@@ -182,8 +191,7 @@ async def test_connection_that_was_reset_is_no_outage(app: Celery, dispatcher: C
     messages = _messages(app, 4)
     for message in messages[:2]:
         await dispatcher.publish([message])
-    assert dispatcher._loop_push is not None
-    dispatcher._loop_push._connection._writer.transport.abort()
+    _loop_push(dispatcher)._asking._connection._writer.transport.abort()
     for _ in range(5):
         await anyio.lowlevel.checkpoint()
     assert len(await dispatcher.publish(messages)) == 4
@@ -197,14 +205,13 @@ async def test_thread_takes_over_from_the_loop(
     """What only the loop's connection cannot do stops nothing."""
     messages = _messages(app, 5)
     await dispatcher.publish(messages[:1])
-    assert dispatcher._loop_push is not None
     tries: list[Any] = []
 
     async def run(*given: Any) -> Any:
         tries.append(given)
         raise error
 
-    monkeypatch.setattr(dispatcher._loop_push, "_run", run)
+    monkeypatch.setattr(_loop_push(dispatcher)._asking, "run", run)
     with pytest.raises((AttributeError, BrokerUnavailable)):
         await dispatcher.publish(messages[1:3])
     tried = len(tries)
@@ -234,19 +241,18 @@ async def test_cut_push_to_a_broker_that_then_lost_its_memory(
         messages = _messages(app, 3)
         for message in messages[:2]:
             await dispatcher.publish([message])
-        loop_push = dispatcher._loop_push
-        assert loop_push is not None
-        pushed = loop_push._run
+        loop_push = _loop_push(dispatcher)
+        pushed = loop_push._asking.run
 
-        async def lost(keys: Any, arguments: Any) -> Any:
+        async def lost(script: Any, keys: Any, arguments: Any) -> Any:
             # The first time it is carried out, and its reply is lost with all the server had.
             if client.exists("dyrygentd:sentinel:d"):
-                await pushed(keys, arguments)
+                await pushed(script, keys, arguments)
                 client.flushall()
                 raise redis.ConnectionError("cut")
-            return await pushed(keys, arguments)
+            return await pushed(script, keys, arguments)
 
-        monkeypatch.setattr(loop_push, "_run", lost)
+        monkeypatch.setattr(loop_push._asking, "run", lost)
         with pytest.raises(BrokerUnavailable):
             await dispatcher.publish(messages[2:])
         with pytest.raises(BrokerEmptied):
@@ -257,12 +263,12 @@ async def test_cut_push_to_a_broker_that_then_lost_its_memory(
 async def test_commands_are_packed_as_by_redis_py() -> None:
     """Whatever a name, a number or a payload looks like."""
     words = ("EVALSHA", "sha", 2, "queue\x06\x163", "ż", b"\x00\r\n$5", 0, -7, "", "x" * 70_000)
-    assert redis_transport._packed(*words) == b"".join(redis.asyncio.Connection().pack_command(*words))
+    assert packed(*words) == b"".join(redis.asyncio.Connection().pack_command(*words))
 
 
 async def test_backlog_is_what_waited_before(app: Celery, dispatcher: CeleryDispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is what was in the shortest queue before the last push, and nothing if one was short a moment ago."""
-    monkeypatch.setattr(dispatching, "_BACKLOG_S", 0.2)
+    monkeypatch.setattr(marked_publishing, "_BACKLOG_S", 0.2)
     here, there = _messages(app, 90), _messages(app, 2, workflow_id="other", queue="there")
     await dispatcher.publish(here[:30])
     assert dispatcher.backlog() == 0
@@ -419,8 +425,10 @@ async def test_queue_that_expires(app: Celery, dispatcher: CeleryDispatcher, cli
     await dispatcher.publish([publish_of(echo.signature((1,), queue="short", priority=9), node=1)])
     await dispatcher.publish([publish_of(echo.signature((1,), queue="celery"), node=2)])
     low = next(client.scan_iter("short?*"))
-    assert 50_000 < client.pttl("short") <= 60_000
-    assert 50_000 < client.pttl(low) <= 60_000
+    # kombu 5.6 gives none.
+    least, most = (50_000, 60_000) if kombu.VERSION >= (5, 7) else (-2, -1)
+    assert least < client.pttl("short") <= most
+    assert least < client.pttl(low) <= most
     assert client.pttl("celery") == -1
 
 
@@ -449,6 +457,8 @@ _BAD_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown compression": ({"compression": "nonsense"}, "nonsense"),
     "bad expiry": ({"expires": "soon"}, "soon"),
     "bad time limits": ({"expires": [1]}, "TypeError"),
+    "kombu's own key": ({"queue": "unacked_index"}, "is a key of kombu's"),
+    "remote control": ({"queue": "celery.pidbox"}, "is a key of kombu's"),
     "no such exchange": ({"exchange": "nowhere", "routing_key": "x"}, "no queue is bound"),
 }
 
@@ -536,6 +546,7 @@ async def test_memory_is_full(celery_app: Celery, own: CeleryDispatcher, redis_s
         assert own.statistics().repeated == 0
 
 
+@pytest.mark.long
 async def test_server_gone_and_back(celery_app: Celery, own: CeleryDispatcher, redis_server: EmbeddedServer) -> None:
     """A server that is gone is told at once, whether or not there was a connection, and found again with its data."""
     messages = _messages(celery_app, 4)
@@ -554,6 +565,7 @@ async def test_server_gone_and_back(celery_app: Celery, own: CeleryDispatcher, r
         assert client.llen("celery") == 4
 
 
+@pytest.mark.long
 async def test_server_hangs(celery_app: Celery, own: CeleryDispatcher, redis_server: EmbeddedServer) -> None:
     """A server that does not answer costs each call a timeout and never the thread; its late work is not repeated."""
     messages = _messages(celery_app, 3)
@@ -610,3 +622,28 @@ def _stopped(server: EmbeddedServer) -> Iterator[None]:
         yield
     finally:
         os.kill(server.pid, signal.SIGCONT)
+
+
+# --- where it was meant to go ---------------------------------------------------------------------------------------
+
+
+async def test_message_goes_where_it_was_meant_to(app: Celery, dispatcher: CeleryDispatcher, queued: Look) -> None:
+    """What was decided when the attempt began holds, whatever the routes say since; what was not decided is told afterwards."""
+    meant = [each._replace(destination="elsewhere") for each in _messages(app, 2)]
+    outcomes = await dispatcher.publish(meant)
+    outcomes = [*outcomes, *await dispatcher.publish(_messages(app, 2, workflow_id="later"))]
+    # Templates of the shape are there by now, and are for the usual destination alone.
+    outcomes = [*outcomes, *await dispatcher.publish([each._replace(destination="elsewhere", node=9) for each in meant[:1]])]
+    assert {name: len(messages) for name, messages in queued().items()} == {"elsewhere": 3, "celery": 2}
+    assert [getattr(outcome, "destination", None) for outcome in outcomes] == ["", "", "celery", "celery", ""]
+
+
+async def test_routers_that_are_code_see_what_a_task_is_given(app: Celery, dispatcher: CeleryDispatcher) -> None:
+    """They are asked for each message, with the value before the arguments; types of the user's own are left to the thread."""
+    app.conf.task_routes = (lambda name, args, *_, **__: {"queue": f"shard-{args[0]}"},)
+    app.amqp.router = app.amqp.Router()
+    signature = _messages(app, 1)[0].signature
+    assert dispatcher.looks_at_input
+    assert dispatcher.destination_of(signature, None) == "shard-1"
+    assert dispatcher.destination_of(signature, b'"eu"') == "shard-eu"
+    assert dispatcher.destination_of(signature, b'{"__type__": "model", "__value__": 1}') == ""

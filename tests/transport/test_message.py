@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,6 +146,22 @@ async def test_headers_do_not_replace_the_messages_own(
     assert headers["root_id"] != "other"
 
 
+async def test_headers_of_older_definitions_end_no_worker(
+    app: Celery, dispatcher: CeleryDispatcher, queued: Look, client: redis.Redis
+) -> None:
+    """What is refused now may be in a database: a worker that takes such a message ends, and so does the next one."""
+    _declare(app)
+    theirs = {"timelimit": "x", "expires": {}, "stamped_headers": 5, "shadow": [], "x-trace": "abc"}
+    publish = publish_of(app.signature(_ECHO), task_id=_TASK_ID)
+    publish = publish._replace(signature=replace(publish.signature, options=json.dumps({"headers": theirs}).encode()))
+    assert await dispatcher.publish([publish]) == [MessagePublished(_TASK_ID)]
+    await dispatcher.close()
+    headers = _only(queued, client)["headers"]
+    assert (headers["timelimit"], headers["expires"], headers["shadow"]) == ([None, None], None, None)
+    assert isinstance(headers["stamped_headers"], list)
+    assert headers["x-trace"] == "abc"
+
+
 async def test_callbacks(app: Celery, dispatcher: CeleryDispatcher, queued: Look, client: redis.Redis) -> None:
     """Callbacks of a task go along inside its message, because it is the worker that starts them."""
     signature = app.tasks[_ECHO].s(1)
@@ -265,7 +282,8 @@ async def test_sent_event(app: Celery, dispatcher: CeleryDispatcher, queued: Loo
 
 async def test_place_for_reports(app: Celery, queued: Look, client: redis.Redis) -> None:
     """Messages say where a worker reports, beside the user's headers, and nobody else's word for it counts."""
-    signature = tasks.echo.s(1).set(headers={"x-trace": "abc", REPORTS_HEADER: {"stream": "forged", "in": "broker"}})
+    forged = {"stream": "forged", "in": "broker"}
+    signature = app.tasks[tasks.echo.name].s(1).set(headers={"x-trace": "abc", REPORTS_HEADER: forged})
     place = {"stream": "dyrygentd:reports:db", "in": "backend"}
     for expected in (place, None):
         dispatcher = CeleryDispatcher(app, reports=lambda expected=expected: expected)  # type: ignore[misc]

@@ -72,6 +72,7 @@ def _messages(app: Celery, count: int, **options: Any) -> list[Publish]:
     return [publish_of(signature, node=n) for n in range(count)]
 
 
+@pytest.mark.long
 async def test_filesystem(
     files_app: Celery, files: dict[str, str], redis_server: EmbeddedServer, executions: Executions, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ async def test_folder_is_gone(files_app: Celery, files: dict[str, str]) -> None:
     await dispatcher.close()
 
 
+@pytest.mark.long
 async def test_rabbitmq(
     amqp_app: Celery, amqp_url: str, queue: str, redis_server: EmbeddedServer, executions: Executions, tmp_path: Path
 ) -> None:
@@ -153,7 +155,7 @@ async def test_rabbitmq_connection_is_lost(amqp_app: Celery, queue: str) -> None
     dispatcher = CeleryDispatcher(amqp_app, socket_timeout_s=5)
     messages = _messages(amqp_app, 3, queue=queue)
     await dispatcher.publish(messages[:1])
-    dispatcher._connection.connection.transport.sock.shutdown(2)
+    dispatcher._broker._connection.connection.transport.sock.shutdown(2)
     with pytest.raises(BrokerUnavailable):
         await dispatcher.publish(messages)
     assert len(await dispatcher.publish(messages)) == 3
@@ -175,6 +177,7 @@ async def test_rabbitmq_is_gone(redis_server: EmbeddedServer) -> None:
         assert dispatcher.statistics().failures == 1
 
 
+@pytest.mark.long
 async def test_rabbitmq_revokes(
     amqp_app: Celery, amqp_url: str, queue: str, redis_server: EmbeddedServer, executions: Executions, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import celery
 import pytest
 from celery import Celery
 
@@ -65,6 +66,7 @@ async def test_every_state(app: Celery, store: Callable[..., None]) -> None:
     assert (watcher.statistics().read, watcher.statistics().watched) == (4, 1)
 
 
+@pytest.mark.long
 async def test_revoked_task_that_ends_well(app: Celery, store: Callable[..., None]) -> None:
     """A worker that does not run a task may store REVOKED for it, once; what it stores in the end is told."""
     watcher = PollingResultWatcher(app.backend)
@@ -140,6 +142,7 @@ async def test_result_is_read_while_it_is_written(tmp_path: Path) -> None:
         assert told.events == [TaskSucceeded("t", b"1")]
 
 
+@pytest.mark.long
 async def test_backend_is_away_and_back(tmp_path: Path) -> None:
     """While the backend cannot be asked the statistics say why, and what was stored meanwhile is found."""
     with closing(Celery("polled", broker="memory://", backend=f"file://{tmp_path}", set_as_current=False)) as app:
@@ -154,6 +157,17 @@ async def test_backend_is_away_and_back(tmp_path: Path) -> None:
             backend.problem = None
             await told.wait_final("t")
         assert watcher.statistics().connected
+
+
+@pytest.mark.skipif(celery.__version__ < "5.7", reason="Celery 5.6 needs a client in C for memcached")
+async def test_dead_memcached_is_told() -> None:
+    """A server that does not answer is a problem, and not a task without a result."""
+    with closing(Celery("polled", broker="memory://", backend="cache+memcached://127.0.0.1:1/", set_as_current=False)) as app:
+        watcher = PollingResultWatcher(app.backend)
+        async with following(watcher):
+            watcher.watch(["t"])
+            await eventually(lambda: not watcher.statistics().connected)
+        assert "results cannot be read: " in watcher.statistics().problem
 
 
 async def test_nothing_to_do_costs_nothing(app: Celery) -> None:

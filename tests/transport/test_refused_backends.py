@@ -6,7 +6,7 @@ from celery import Celery
 from dyrygentd.errors import BackendUnsupported
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.polling import PollingResultWatcher
-from dyrygentd.transport.redis import RedisResultWatcher
+from dyrygentd.transport.redis_results import RedisResultWatcher
 
 
 def _app(backend: str | None) -> Celery:

@@ -14,7 +14,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.ports import WORKFLOW_STAMP, TaskPlace
 from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.redis import client_of
+from dyrygentd.transport.redis_push import client_of
 from dyrygentd.transport.redis_queues import RedisQueues
 from tests.support import tasks
 from tests.support.apps import closing
@@ -141,16 +141,17 @@ async def test_withdrawn_while_a_worker_fetches(
 async def test_search_is_bounded(celery_app: Celery, dispatcher: CeleryDispatcher, broker: redis.Redis) -> None:
     """Of a list that is too long the newest messages are looked through, and it is said that these are not all."""
     await dispatcher.publish(_echoes(celery_app, 1200))
-    queues = RedisQueues(dispatcher._producer.channel, client_of(dispatcher._producer.channel), searched_max=700)
+    queues = RedisQueues(dispatcher._broker.producer.channel, client_of(dispatcher._broker.producer.channel), searched_max=700)
     assert queues.find("celery", ["wf-0", "wf-499", "wf-500", "wf-1199"]) == ({"wf-500": 500, "wf-1199": 1199}, False)
     assert queues.withdraw("celery", ["wf-499", "wf-500", "wf-900"]) == ["wf-900", "wf-500"]
     assert broker.llen("celery") == 1198
-    whole = RedisQueues(dispatcher._producer.channel, client_of(dispatcher._producer.channel))
+    whole = RedisQueues(dispatcher._broker.producer.channel, client_of(dispatcher._broker.producer.channel))
     assert whole.find("celery", ["wf-0", "stranger"]) == ({"wf-0": 0}, True)
     assert len(whole.withdraw("celery", [f"wf-{n}" for n in range(1200)])) == 1198
     assert broker.llen("celery") == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by_stamp", [False, True])
 async def test_terminate(
     by_stamp: bool,
@@ -190,6 +191,7 @@ async def test_revoked_by_its_stamp(
     assert _state(celery_app, "running") == "SUCCESS"
 
 
+@pytest.mark.long
 async def test_rabbitmq(
     amqp_url: str, rabbitmq_queue: str, redis_server: EmbeddedServer, executions: Executions, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import kombu
 import pytest
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
@@ -19,7 +20,8 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Signature
 from dyrygentd.transport import template
 from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.redis import Collected
+from dyrygentd.transport.marked_publishing import MarkedPublishing
+from dyrygentd.transport.redis_push import Collected
 from tests.support import tasks
 
 _ECHO = tasks.echo.name
@@ -70,9 +72,14 @@ def dispatcher(app: Celery) -> Iterator[CeleryDispatcher]:
 
 def _connected(app: Celery) -> Iterator[CeleryDispatcher]:
     dispatcher = CeleryDispatcher(app, reports=lambda: _REPORTS)
-    dispatcher._connect()
+    dispatcher._broker.connect()
     yield dispatcher
-    dispatcher._disconnect()
+    dispatcher._broker.disconnect()
+
+
+def _way(dispatcher: CeleryDispatcher) -> MarkedPublishing:
+    assert isinstance(dispatcher._way, MarkedPublishing)
+    return dispatcher._way
 
 
 _REPORTS = {"stream": "dyrygentd:reports:1", "server": "abc"}
@@ -105,19 +112,41 @@ def test_filled_is_built(what: str, dispatcher: CeleryDispatcher) -> None:
         publish = _PUBLISH._replace(
             task_id=f"id-{number}", signature=signature, input=given_text, parent_id=parent, attempt=number
         )
-        filled = dispatcher._templates.fill(publish)
+        filled = _way(dispatcher).templates.fill(publish)
         assert filled is not None, "it goes the slow way"
         assert filled.message is publish
-        assert _opened(filled) == _opened(dispatcher._built(publish))
-    assert len(dispatcher._templates) == 1
+        assert _opened(filled) == _opened(_way(dispatcher).built(publish))
+    assert len(_way(dispatcher).templates) == 1
+
+
+def test_messages_of_one_signature(dispatcher: CeleryDispatcher) -> None:
+    """What a message has in common with the one before is kept, and is not told of one that differs in it."""
+    signature, other = _signature((1, "ä"), {"key": 2}), _signature((2,), {})
+    stories: list[dict[str, Any]] = [
+        *[{}] * 3,
+        {"parent_id": "p-1"},
+        {"parent_id": "p-1", "attempt": 3},
+        {"workflow_id": "another", "stamp": "another"},
+        {"workflow_id": "another", "stamp": "another.1"},
+        {"input": b"5"},
+        {"input": b"6"},
+        *[{"signature": other}] * 3,
+        *[{}] * 3,
+    ]
+    for number, changes in enumerate(stories):
+        publish = _PUBLISH._replace(task_id=f"id-{number}-ä", **{"signature": signature, **changes})
+        filled = _way(dispatcher).templates.fill(publish)
+        assert filled is not None
+        assert _opened(filled) == _opened(_way(dispatcher).built(publish))
 
 
 @pytest.mark.parametrize("what", _OTHERS)
 def test_other_shapes_go_the_ordinary_way(what: str, dispatcher: CeleryDispatcher) -> None:
     """What is not known to be equal is not tried."""
-    assert dispatcher._templates.fill(_PUBLISH._replace(signature=_signature((1,), **_OTHERS[what]))) is None
+    assert _way(dispatcher).templates.fill(_PUBLISH._replace(signature=_signature((1,), **_OTHERS[what]))) is None
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     args=st.lists(_values, max_size=4),
@@ -153,9 +182,9 @@ def test_any_content(
     given_text = None if value is None else write(value[0])
     signature = Signature(_ECHO, write(args), write(kwargs))
     publish = Publish(workflow_id, 0, attempt, task_id, signature, given_text, parent_id, f"{workflow_id}:1")
-    filled = dispatcher._templates.fill(publish)
+    filled = _way(dispatcher).templates.fill(publish)
     try:
-        built = dispatcher._built(publish)
+        built = _way(dispatcher).built(publish)
     except ValueError:
         # What the ordinary way refuses is handed to it.
         assert filled is None
@@ -185,30 +214,30 @@ def test_types_of_kombu_go_the_ordinary_way(content: Any, dispatcher: CeleryDisp
         _PUBLISH._replace(signature=Signature(_ECHO, b"[]", b'{"a": %s}' % text)),
         _PUBLISH._replace(input=text),
     ):
-        assert dispatcher._templates.fill(publish) is None
-    assert dispatcher._templates.fill(_PUBLISH) is not None
+        assert _way(dispatcher).templates.fill(publish) is None
+    assert _way(dispatcher).templates.fill(_PUBLISH) is not None
 
 
 def test_maps_are_routed_by_what_they_call(dispatcher: CeleryDispatcher) -> None:
     """Their arguments decide about their queue."""
     kwargs = dumps({"task": {"task": "t"}, "it": [[1]]}).encode()
-    assert dispatcher._templates.fill(_PUBLISH._replace(signature=Signature("celery.starmap", b"[]", kwargs))) is None
+    assert _way(dispatcher).templates.fill(_PUBLISH._replace(signature=Signature("celery.starmap", b"[]", kwargs))) is None
 
 
 @pytest.mark.parametrize("signal", [before_task_publish, after_task_publish])
 def test_receivers_of_signals_see_every_message(signal: Any, dispatcher: CeleryDispatcher) -> None:
     """They may change each message, so each is built while there are any."""
-    assert dispatcher._templates.fill(_PUBLISH) is not None
+    assert _way(dispatcher).templates.fill(_PUBLISH) is not None
 
     def receiver(**_: Any) -> None:
         pass
 
     signal.connect(receiver)
     try:
-        assert dispatcher._templates.fill(_PUBLISH) is None
+        assert _way(dispatcher).templates.fill(_PUBLISH) is None
     finally:
         signal.disconnect(receiver)
-    assert dispatcher._templates.fill(_PUBLISH) is not None
+    assert _way(dispatcher).templates.fill(_PUBLISH) is not None
 
 
 @pytest.mark.parametrize(
@@ -228,7 +257,17 @@ def test_settings_that_need_the_ordinary_way(setting: dict[str, Any], app: Celer
     for dispatcher in _connected(app):
         # Not one whose class has settings of its own.
         signature = replace(_signature((1,)), task="somebody.elses")
-        assert dispatcher._templates.fill(_PUBLISH._replace(signature=signature)) is None
+        assert _way(dispatcher).templates.fill(_PUBLISH._replace(signature=signature)) is None
+
+
+@pytest.mark.parametrize("option", [{"expires": 60}, {"shadow_name": lambda self, args, kwargs, options: f"seen as {args}"}])
+def test_classes_that_need_the_ordinary_way(option: dict[str, Any], app: Celery) -> None:
+    """A class whose tasks expire, or have names by their arguments, says something else for each message."""
+    app.task(name="moved", shared=False, **option)(tasks.noop.run)
+    for dispatcher in _connected(app):
+        publish = _PUBLISH._replace(signature=replace(_signature((1,)), task="moved"))
+        assert _way(dispatcher).templates.fill(publish) is None
+        assert _way(dispatcher).built(publish)
 
 
 def test_routes_by_name_and_queues(app: Celery) -> None:
@@ -239,37 +278,39 @@ def test_routes_by_name_and_queues(app: Celery) -> None:
     )
     for dispatcher in _connected(app):
         publish = _PUBLISH._replace(signature=_signature((1,)))
-        filled = dispatcher._templates.fill(publish)
+        filled = _way(dispatcher).templates.fill(publish)
         assert filled is not None
-        assert filled.expires_ms
-        assert _opened(filled) == _opened(dispatcher._built(publish))
+        assert bool(filled.expires_ms) == (kombu.VERSION >= (5, 7))
+        assert _opened(filled) == _opened(_way(dispatcher).built(publish))
 
 
 def test_a_new_connection_begins_anew(dispatcher: CeleryDispatcher) -> None:
     """Queues are declared by the ordinary way, so the first message of each shape takes it on every connection."""
-    assert dispatcher._templates.fill(_PUBLISH) is not None
-    dispatcher._disconnect()
-    assert len(dispatcher._templates) == 0
-    dispatcher._connect()
-    assert dispatcher._templates.fill(_PUBLISH) is not None
+    assert _way(dispatcher).templates.fill(_PUBLISH) is not None
+    dispatcher._broker.disconnect()
+    assert len(_way(dispatcher).templates) == 0
+    dispatcher._broker.connect()
+    assert _way(dispatcher).templates.fill(_PUBLISH) is not None
 
 
 def test_another_place_for_reports(app: Celery) -> None:
     """What messages say about reporting is as new as what they would say if they were built."""
     places = [{"stream": "one"}, {"stream": "two"}]
     dispatcher = CeleryDispatcher(app, reports=lambda: places[0])
-    dispatcher._connect()
+    dispatcher._broker.connect()
     for place in ("one", "two"):
-        filled = dispatcher._templates.fill(_PUBLISH)
+        filled = _way(dispatcher).templates.fill(_PUBLISH)
         assert filled is not None
         assert f'"stream": "{place}"' in filled.payload
         places.pop(0) if len(places) > 1 else None
-    dispatcher._disconnect()
+    dispatcher._broker.disconnect()
 
 
 def test_shapes_are_bounded(dispatcher: CeleryDispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many different options come, few templates are kept."""
     monkeypatch.setattr(template, "_SHAPES_MAX", 5)
     for number in range(20):
-        assert dispatcher._templates.fill(_PUBLISH._replace(signature=_signature((), priority=number % 10, shadow=str(number))))
-    assert len(dispatcher._templates) == 5
+        assert _way(dispatcher).templates.fill(
+            _PUBLISH._replace(signature=_signature((), priority=number % 10, shadow=str(number)))
+        )
+    assert len(_way(dispatcher).templates) == 5

@@ -1,7 +1,7 @@
 """The interface of celery-dyrygent 0.8.0 (OVH SAS, BSD-3-Clause) on top of dyrygentd: one changed import.
 
 ``celery_dyrygent.X`` is ``dyrygentd.compat.celery_dyrygent.X`` here, for every module. What is the same and what differs is in
-the README, member by member. Theory of operation:
+`dyrygentd/compat/README.md`, member by member. Theory of operation:
 
 - `Workflow` is the same builder: nodes by task id, dependencies among them, and a `to_dict` that either library reads.
 - `Workflow.apply_async` hands that dict to the daemon as a definition (`adopted_definition`) instead of sending it to itself

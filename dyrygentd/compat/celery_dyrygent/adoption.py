@@ -17,8 +17,10 @@ from celery.canvas import Signature
 from kombu import compression, serialization
 
 from dyrygentd import canvas, wire
+from dyrygentd.canvas.builder import draft_of
 from dyrygentd.core.graph import NAME_LENGTH_MAX
-from dyrygentd.errors import BadNode, BadRequest, EmptyWorkflow, UnknownDependency
+from dyrygentd.errors import BadNode, BadRequest, DyrygentError, EmptyWorkflow, UnknownDependency
+from dyrygentd.tasks.known import current_app
 
 #: ``version`` of the dicts of celery-dyrygent 0.8.0, the only one there is.
 VERSION: Final = 1
@@ -33,7 +35,12 @@ _DUMP_IT: Final = "dump `Workflow.to_dict()` as JSON, or a message of the task '
 
 
 def adopted_definition(
-    workflow_dict: Mapping[str, Any], *, key: str | None = None, name: str | None = None, now: float | None = None
+    workflow_dict: Mapping[str, Any],
+    *,
+    key: str | None = None,
+    name: str | None = None,
+    now: float | None = None,
+    app: Any = None,
 ) -> dict[str, Any]:
     """Make a definition with the same task ids; what was done is marked in the nodes' ``adopted``.
 
@@ -46,17 +53,37 @@ def adopted_definition(
         key: Makes the submission repeatable; by default the workflow's id, or a digest of the task ids.
         name: By default the workflow's id, or else the first task's name.
         now: Unix time, to turn the limit of time into a deadline.
+        app: The Celery app that has the tasks and their routes; by default the current one, if there is one.
 
     Raises:
         BadRequest, DefinitionError: It is no such dict, or the daemon could not run it.
     """
     nodes = _checked_nodes(workflow_dict)
+    try:
+        document = _definition(workflow_dict, nodes, key=key, name=name, now=time.time() if now is None else now, app=app)
+        json.dumps(document, ensure_ascii=False).encode()
+    except DyrygentError:
+        raise
+    # What is somewhere inside is read by Celery and kombu, which say in their own ways what does not fit.
+    except (TypeError, AttributeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
+        words = f"what is in it is not as celery-dyrygent writes it: {type(error).__name__}: {error!s:.300}"
+        raise BadRequest(words, path="$", next_step=_DUMP_IT) from error
+    return document
+
+
+def _definition(
+    workflow_dict: Mapping[str, Any], nodes: Mapping[str, Any], *, key: str | None, name: str | None, now: float, app: Any
+) -> dict[str, Any]:
     names = node_names(nodes)
     builder = canvas.Workflow()
     tasks_options = workflow_dict.get("tasks_options") or {}
     for task_id, node in nodes.items():
         # Nothing is passed on, so a join of the dependencies costs no value either.
         builder.add({**_published(names[task_id], node, tasks_options), "immutable": True}, name=names[task_id])
+    # The program that hands it over has the tasks and the routes, and the daemon may have neither.
+    known = draft_of(builder).known
+    known.note_app(app or current_app())
+    known.is_strict = False
     document: dict[str, Any] = json.loads(wire.encode_definition(builder.definition()))
     document.pop("output", None)
     joins = _Joins(nodes, names)
@@ -79,7 +106,7 @@ def adopted_definition(
     document.pop("payload", None)
     if workflow_dict.get("custom_payload"):
         document["payload"] = _plain(workflow_dict["custom_payload"])
-    policy = _policy(workflow_dict, time.time() if now is None else now)
+    policy = _policy(workflow_dict, now)
     if policy:
         document["policy"] = policy
     return document
@@ -157,6 +184,8 @@ def _checked_nodes(workflow_dict: Mapping[str, Any]) -> Mapping[str, Any]:
         for dependency in node.get("dependencies") or ():
             if dependency not in nodes:
                 raise UnknownDependency(task_id, dependency)
+    if not isinstance(workflow_dict.get("tasks_options") or {}, Mapping):
+        raise BadRequest("`tasks_options` must be a mapping of options", path="$.tasks_options", next_step=_DUMP_IT)
     for part in ("running", "finished"):
         found = workflow_dict.get(part) or {}
         if not isinstance(found, Mapping):
@@ -235,14 +264,20 @@ def _json(text: bytes | bytearray | str) -> object:
         raise BadRequest(f"it is not valid JSON: {error}", path="$", next_step=_DUMP_IT) from error
 
 
+def _part(message: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return headers or properties of a message; what is no object has none."""
+    found = message.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def _message_id(message: Mapping[str, Any]) -> str | None:
-    found = (message.get("headers") or {}).get("id") or (message.get("properties") or {}).get("correlation_id")
+    found = _part(message, "headers").get("id") or _part(message, "properties").get("correlation_id")
     return found if isinstance(found, str) else None
 
 
 def _decoded_body(body: Any, message: Mapping[str, Any]) -> object:
     """Decode the body of a message the way kombu's consumers do, but never by pickle."""
-    headers, properties = message.get("headers") or {}, message.get("properties") or {}
+    headers, properties = _part(message, "headers"), _part(message, "properties")
     try:
         if properties.get("body_encoding") == "base64":
             body = base64.b64decode(body, validate=True)

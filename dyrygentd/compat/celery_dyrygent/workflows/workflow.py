@@ -9,7 +9,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
@@ -22,12 +22,12 @@ from dyrygentd.client.sync import Client
 from dyrygentd.compat.celery_dyrygent.adoption import adopted_definition, node_names
 from dyrygentd.compat.celery_dyrygent.celery import inspect
 from dyrygentd.compat.celery_dyrygent.workflows.exceptions import WorkflowException
+from dyrygentd.compat.celery_dyrygent.workflows.hooks import WorkflowSignalMixin
 from dyrygentd.compat.celery_dyrygent.workflows.node import WorkflowNode
 from dyrygentd.errors import DyrygentError
 
 logger = logging.getLogger(__name__)
 
-Hook = Callable[["Workflow", Any], Any]
 Nodes = list[WorkflowNode]
 Dependencies = Sequence[WorkflowNode] | None
 _Walk = Generator[tuple[Any, Dependencies], Nodes, Nodes]
@@ -125,36 +125,6 @@ class CeleryWorkflowMixin:
         body, header = inspect.get_chord_tasks(chord)
         found = yield from self._walk_members(header, dependencies)
         return found if body is None else (yield _signature(body), found)
-
-
-class WorkflowSignalMixin:
-    """Hooks: functions that are called when something happens to any workflow."""
-
-    hooks: ClassVar[dict[str, list[Hook]]] = {"after_active_tick": [], "on_finish": [], "on_state_change": []}
-
-    @classmethod
-    def connect(cls, hook_name: str) -> Callable[[Hook], Hook]:
-        """Register a function that takes the workflow and a payload: for ``on_state_change`` the new state, else None.
-
-        It is called in the process that follows the workflow: in `WorkflowResult.get`, in `Workflow.tick`, or in the worker
-        that runs the processor task.
-        """
-        if hook_name not in cls.hooks:
-            raise WorkflowException(f"'{hook_name}': invalid signal", next_step=f"use one of {', '.join(cls.hooks)}")
-
-        def connected(function: Hook) -> Hook:
-            cls.hooks[hook_name].append(function)
-            return function
-
-        return connected
-
-    def emit(self, hook_name: str, payload: Any = None) -> None:
-        """Call the functions of a hook; what they raise is logged and goes no further."""
-        for hook in self.hooks[hook_name]:
-            try:
-                hook(self, payload)  # type: ignore[arg-type]
-            except Exception as error:
-                logger.warning("a function of the hook '%s' failed, %r: %s", hook_name, hook, error)
 
 
 class WorkflowState:
@@ -341,7 +311,8 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
 
     def definition(self) -> dict[str, Any]:
         """Return the definition document that is submitted; `dyrygentctl submit` and `Client.submit` take it too."""
-        return adopted_definition(self.to_dict(), key=self.id or self._key)
+        app = getattr(self.workflow_processor_task, "app", None)
+        return adopted_definition(self.to_dict(), key=self.id or self._key, app=app)
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -405,6 +376,8 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
         elif self.dyrygentd_id is None:
             with Client(self.socket) as client:
                 self._hand_over(client)
+            assert self.id is not None
+            self.warn_if_unfollowed(self.id)
         assert self.id is not None
         return WorkflowResult(self.id, workflow=self)
 
@@ -447,6 +420,8 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
         if state != self.state:
             self.state = state
             self.emit("on_state_change", state)
+        if self.has_ended:
+            self.note_followed()
 
     def get_tasks_state(self, task_ids: Sequence[str]) -> dict[str, inspect.ResultState]:
         """Return what Celery's result backend says about tasks. Attempts after the first have ids that the daemon knows."""

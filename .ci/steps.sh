@@ -1,0 +1,214 @@
+# Functions of .ci/run.
+
+# pip's warnings are about places of ours that do not have this or that.
+export PIP_QUIET=1
+
+not_run=()
+failed=()
+done_steps=()
+steps_count=0
+
+say() { printf '\n== %s\n' "$*" >&2; }
+
+# The commands are read from the README, so that CI and the README cannot drift apart.
+command_after() {
+    awk -v marker="<!-- $1 -->" '
+        $0 == marker                { marked = 1; next }
+        marked && !inside && /^```/ { inside = 1; next }
+        inside && /^```/            { found = 1; exit }
+        inside                      { print }
+        marked && !inside && NF     { exit }
+        END                         { exit !found }
+    ' README.md || { say "FAILED: README.md has no fenced block after a line '<!-- $1 -->'"; exit 1; }
+}
+
+clean_up() {
+    cd /
+    rm -rf "$scratch"
+}
+
+# interpreter VERSION: print the path of a Python of this version that can make virtual environments; the distribution's
+# comes first, as its users have that one.
+interpreter() {
+    local found
+    for found in "/usr/bin/python$1" $(type -aP "python$1") "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/"python$1"; do
+        if "$found" -c "import ensurepip, sqlite3, ssl, sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null; then
+            "$found" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+    return 1
+}
+
+# step NAME COMMAND…: run it; note its failure, and how long it took.
+step() {
+    local name=$1 began=$SECONDS
+    shift
+    say "$name"
+    tmp=$scratch/tmp.$((++steps_count))
+    mkdir -m 1777 "$tmp"
+    "$@" || failed+=("$name")
+    nothing_left_behind "$name"
+    done_steps+=("$(printf '%3d:%02d  %s' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)) "$name")")
+}
+
+# tests NAME FLOOR COMMAND…: a step that runs pytest, and of which so many tests at least have to pass.
+tests() {
+    local name=$1 floor=$2
+    shift 2
+    # A directory that whoever runs the step may write to, and that is gone with it.
+    junit=$scratch/junit.$((++tests_count))
+    mkdir -m 1777 "$junit"
+    step "$name" twice "$name" "$@"
+    # What was run is counted by the report and not by the exit status, which an empty selection or a crash could better.
+    python3 "$ci/counted.py" "$junit/tests.xml" "$floor" >"$junit/said" || failed+=("$name: $(tail -n 1 "$junit/said")")
+    cat "$junit/said" >&2
+    while read -r line; do not_run+=("$name: $line"); done < <(sed -n 's/^skipped //p' "$junit/said")
+}
+tests_count=0
+
+# twice NAME COMMAND…: run pytest; if a few tests fail, those once more. Passing then is no secret: it is told at the end, as a
+# test that flickers is a fault, of it or of the product. More than a few are no flicker.
+twice() {
+    local name=$1 own=${PYTEST_ADDOPTS:-} broken
+    shift
+    PYTEST_ADDOPTS="--junit-xml=$junit/tests.xml $own" "$@" && return
+    mapfile -t broken < <(python3 "$ci/counted.py" "$junit/tests.xml" broken)
+    ((${#broken[@]} >= 1 && ${#broken[@]} <= 5)) || return 1
+    say "$name: what failed, once more"
+    PYTEST_ADDOPTS="--last-failed --last-failed-no-failures=none --junit-xml=$junit/again.xml $own" "$@" || return 1
+    flickered+=("${broken[@]/#/$name: }")
+}
+flickered=()
+
+# own_tmp COMMAND…: run it with a /tmp of its own, so that what it leaves there is seen, and is gone with us.
+own_tmp() {
+    if ((has_namespaces)); then
+        unshare --mount --propagation private sh -c 'mount --bind "$0" /tmp && exec "$@"' "$tmp" "$@"
+    else
+        "$@"
+    fi
+}
+
+has_namespaces=0
+[ "$(id -u)" = 0 ] && unshare --mount --net true 2>/dev/null && has_namespaces=1
+
+# pytest keeps the directories of its last three runs.
+nothing_left_behind() {
+    local left
+    left=$(find "$tmp" -mindepth 1 -maxdepth 1 ! -name 'pytest-of-*' -printf '%f ')
+    [ -z "$left" ] || failed+=("$1: left behind in /tmp: $left")
+}
+
+# Find out what is here. What a test needs and Debian has as a package is unpacked: nothing on this machine changes.
+services() {
+    local tool
+    if (exec 3<>/dev/tcp/127.0.0.1/5672) 2>/dev/null; then
+        # A test that does not find it from now on fails.
+        export DYRYGENTD_TEST_AMQP=${DYRYGENTD_TEST_AMQP:-amqp://guest:guest@127.0.0.1:5672//}
+    else
+        not_run+=("tests on RabbitMQ: nothing answers on 127.0.0.1:5672")
+    fi
+    (exec 3<>/dev/tcp/127.0.0.1/5432) 2>/dev/null || not_run+=("tests on PostgreSQL: nothing answers on 127.0.0.1:5432")
+    command -v redis-server >/dev/null || command -v valkey-server >/dev/null ||
+        not_run+=("tests on the distribution's Redis: no server on PATH, so the one of the 'embedded' extra is used")
+    command -v openssl >/dev/null && command -v redis-server >/dev/null ||
+        not_run+=("tests of TLS: no openssl or redis-server on PATH, and the server of the 'embedded' extra may lack it")
+    if ! command -v prometheus >/dev/null; then
+        mkdir "$scratch/prometheus"
+        if (cd "$scratch/prometheus" && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .) >/dev/null 2>&1 ||
+            (cd "$scratch/prometheus" && apt-get update && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .) >/dev/null 2>&1; then
+            export DYRYGENTD_TEST_PROMETHEUS="$scratch/prometheus/usr/bin"
+        else
+            not_run+=("tests with Prometheus: there is none on PATH, and Debian's package could not be downloaded")
+        fi
+    fi
+    for tool in systemd-analyze systemd-socket-activate systemd-notify strace man groff sqlite3 cc; do
+        command -v "$tool" >/dev/null || not_run+=("tests that need $tool: not on PATH")
+    done
+}
+
+# 2. As somebody who has nothing but Debian's essential packages, git and a Python. The commands are run as they stand,
+# but for their last part the network is cut, which shows that nothing is fetched after the installation.
+stranger_steps() {
+    local python line
+    if ! ((has_namespaces)); then
+        not_run+=("step 2, all as a stranger: only root can become one, and only where namespaces can be made")
+        return
+    fi
+    python=$(interpreter 3.13) || {
+        python=$(command -v python3)
+        not_run+=("anything on Python 3.13: there is none here, so step 2 is run on $("$python" -V)")
+    }
+    for line in "$demo_command" "$test_command"; do
+        [[ $line != *$'\n'* && $line == *' && '* ]] || { failed+=("2. cannot tell installation and run apart in: $line"); return; }
+    done
+    mkdir "$scratch/stranger" && git clone --quiet . "$scratch/stranger/clone"
+    mkdir "$scratch/tools" && bare_path "$scratch/tools" "$python"
+    chown -R nobody: "$scratch/stranger"
+    as_stranger() { own_tmp "$ci/stranger" "$1" "$scratch/stranger" "$scratch/tools" "$2"; }
+    as_stranger_in_two() { as_stranger online "${1% && *}" && as_stranger offline "${1##* && }"; }
+    step "2. README's demo, as a stranger, $("$python" -V)" as_stranger_in_two "$demo_command"
+    tests "2. README's tests, as a stranger, $("$python" -V)" 6900 as_stranger_in_two "$test_command"
+}
+
+# bare_path DIRECTORY PYTHON: links to what every Debian has on PATH, to git, and to this Python.
+bare_path() {
+    local program
+    dpkg-query -Wf '${Package} ${Essential} ${Priority}\n' | awk '$2 == "yes" || $3 == "required" { print $1 } END { print "git" }' |
+        xargs dpkg -L 2>/dev/null | grep -xE '(/usr)?/s?bin/[^/]+' | while read -r program; do ln -sf "$program" "$1/"; done
+    ln -sf "$2" "$1/python3"
+}
+
+# 3. What talks to dependencies, on the lowest version of each (Celery 5.6.3 and kombu 5.6.0 among them), and what talks to
+# kombu on Celery 5.6 as pip resolves it, which is with the newest kombu. Celery 5.7 takes no older kombu than that.
+# Not the canvases: 5.6 needs minutes to build the large ones. Four processes, as these tests mostly wait.
+oldest_steps() {
+    local python
+    python=$(interpreter 3.12) || {
+        python=$(command -v python3)
+        not_run+=("anything on Python 3.12: there is none here, so step 3 is run on $("$python" -V)")
+    }
+    lowest() {
+        "$python" tests/support/lowest.py >"$scratch/lowest.txt" && "$python" -m venv "$scratch/lowest" &&
+            "$scratch/lowest/bin/pip" install -q -e '.[test]' -c "$scratch/lowest.txt" &&
+            own_tmp "$scratch/lowest/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts tests/integration \
+                tests/conformance tests/store tests/http tests/cli tests/client tests/test_docs.py
+    }
+    resolved() {
+        "$python" -m venv "$scratch/resolved" &&
+            "$scratch/resolved/bin/pip" install -q -e '.[test]' 'celery==5.6.*' &&
+            own_tmp "$scratch/resolved/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts
+    }
+    tests "3. tests on the lowest dependencies, $("$python" -V)" 2250 lowest
+    tests "3. tests on Celery 5.6 as pip resolves it, $("$python" -V)" 630 resolved
+}
+
+# 4. The life of a service on a bare Debian with systemd as PID 1. The tools that make and boot one are installed: they run as
+# root, and have no server among them.
+host_steps() {
+    on_a_host() { DYRYGENTD_TEST_HOST=yes own_tmp .venv/bin/python -m pytest -q -p no:cacheprovider tests/host; }
+    if ! ((has_namespaces)); then
+        not_run+=("step 4, a bare host: only root can make and boot one, and only where namespaces can be made")
+        return
+    fi
+    if ! { command -v debootstrap && command -v systemd-nspawn; } >/dev/null; then
+        { apt-get install -qq -y --no-install-recommends debootstrap systemd-container ||
+            { apt-get update -qq && apt-get install -qq -y --no-install-recommends debootstrap systemd-container; }; } >/dev/null 2>&1 ||
+            { not_run+=("step 4, a bare host: debootstrap and systemd-nspawn are not here, and could not be installed"); return; }
+    fi
+    tests "4. a service's life on a bare host" 12 on_a_host
+}
+
+tell() {
+    local line
+    say "time (min:s) of each step"
+    printf '%s\n' "${done_steps[@]}" >&2
+    for line in "${not_run[@]}"; do say "NOT RUN: $line"; done
+    for line in "${flickered[@]}"; do say "FLICKERED, failed and then passed: $line"; done
+    if ((${#failed[@]})); then
+        for line in "${failed[@]}"; do say "FAILED: $line"; done
+        exit 1
+    fi
+    say "all passed"
+}

@@ -1,0 +1,318 @@
+"""The public builder: a workflow node by node, or from canvases."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+from dyrygentd.canvas.draft import Draft, checked_labels, checked_name
+from dyrygentd.canvas.importer import Importer
+from dyrygentd.canvas.parts import CONTAINERS
+from dyrygentd.canvas.values import encode_value
+from dyrygentd.canvas.visits import NOTHING, Visit, checked_kind, not_a_canvas
+from dyrygentd.core.graph import NAME_LENGTH_MAX, Definition
+from dyrygentd.core.options import shown
+from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, WorkflowPolicy
+from dyrygentd.core.policy_checks import checked_policy, checked_redeliveries, checked_retry, checked_seconds, checked_word
+from dyrygentd.errors import BadNode
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NodeRef:
+    """A node of a workflow under construction."""
+
+    workflow: "Workflow"
+    number: int
+
+    def __repr__(self) -> str:
+        return f"<NodeRef '{self.name}'>"
+
+    @property
+    def name(self) -> str:
+        """The node's name. One that was made up changes if another node is given the same."""
+        return self.workflow._draft.name_of(self.number)
+
+
+class Workflow:
+    """Build a workflow node by node, or from canvases.
+
+    Guards: nodes refer to nodes of this workflow that exist already, so there is no cycle; a call that raises adds nothing.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        payload: object = None,
+        policy: WorkflowPolicy = PLAIN_WORKFLOW,
+    ) -> None:
+        self.name = None if name is None else checked_name(name)
+        self.labels = checked_labels(labels)
+        self.payload = payload
+        self.policy = checked_policy(policy)
+        self._draft = Draft()
+
+    def __len__(self) -> int:
+        return len(self._draft)
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.name!r} nodes={len(self)}>"
+
+    def add(
+        self,
+        signature: object,
+        *,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        name: str | None = None,
+        pool: str = "",
+        retry: Retry | int | None = None,
+        timeout_s: float = 0.0,
+        on_lost: OnLost | str | None = None,
+        idempotent: bool = False,
+        redeliveries_max: int | None = None,
+        payload: object = None,
+    ) -> NodeRef:
+        """Add one task.
+
+        A mutable signature gets the value of its dependency as first argument, or the list of their values if there are several.
+
+        Args:
+            rule: When it runs, by how its dependencies ended: ``all_succeeded``, ``all_finished``, ``any_failed``,
+                ``any_succeeded`` or ``none_failed``. What has no value is passed as None.
+            pool: Name of a pool of the daemon's configuration, of which it takes a place while it is in flight.
+            retry: A policy, or the number of attempts.
+            timeout_s: From dispatch to result, for each attempt; then the task is terminated and the attempt has failed.
+            on_lost: What to do if the task vanishes: ``retry``, ``fail`` or ``hold``; by default ``hold`` unless ``idempotent``.
+            redeliveries_max: How often the broker may give one attempt out again, as it does when its worker dies with it (with
+                ``acks_late`` and ``reject_on_worker_lost``); then the attempt has failed. 0 for as often as the broker likes; by
+                default as the workflow's policy says, else the daemon's configuration.
+            payload: Free data of yours, shown with the node to you and admins: long texts and lists cut, secrets hidden.
+
+        Raises:
+            NotACanvas, BadNode, DuplicateNode
+        """
+        policy = _node_policy(
+            name,
+            rule=rule,
+            pool=pool,
+            retry=retry,
+            timeout_s=timeout_s,
+            on_lost=on_lost,
+            idempotent=idempotent,
+            redeliveries_max=redeliveries_max,
+            payload=payload,
+        )
+        return self._add_one(signature, after, name, policy)
+
+    def poll(
+        self,
+        signature: object,
+        *,
+        every_s: float,
+        timeout_s: float = 0.0,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        name: str | None = None,
+        pool: str = "",
+        retry: Retry | int | None = None,
+        payload: object = None,
+    ) -> NodeRef:
+        """Add a task that is repeated until it returns something true; between two times it holds no worker.
+
+        Args:
+            every_s: Seconds from one answer to the next question, 0.1 or more.
+            timeout_s: Longest time from the first question on, 0 for no bound. Then the node has failed.
+            retry: How often a question that raises is repeated before the node has failed.
+
+        Raises:
+            NotACanvas, BadNode, DuplicateNode
+        """
+        if checked_seconds(name or "poll", "every_s", every_s) < 0.1:
+            raise BadNode(name or "poll", f"`every_s` is {every_s:g}", next_step="use 0.1 seconds or more")
+        policy = _node_policy(
+            name, rule=rule, pool=pool, retry=retry, payload=payload, poll_every_s=every_s, poll_timeout_s=timeout_s
+        )
+        return self._add_one(signature, after, name, policy)
+
+    def gate(
+        self, name: str, *, after: NodeRef | Iterable[NodeRef] = (), rule: Rule | str = Rule.ALL_SUCCEEDED, payload: object = None
+    ) -> NodeRef:
+        """Add a point that is passed when an operator releases it; it hands on the value of what precedes it."""
+        return self._add_taskless(name, after, _node_policy(name, rule=rule, payload=payload, is_gate=True))
+
+    def sleep(
+        self,
+        seconds: float,
+        *,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        name: str | None = None,
+    ) -> NodeRef:
+        """Add a pause that holds no worker; it hands on the value of what precedes it."""
+        if checked_seconds(name or "sleep", "seconds", seconds) == 0:
+            raise BadNode(name or "sleep", "a pause must be longer than 0 seconds", next_step="leave it out, or give its length")
+        return self._add_taskless(name, after, _node_policy(name, rule=rule, sleep_s=seconds))
+
+    def hook(self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None) -> NodeRef:
+        """Add a task that runs when everything else has finished.
+
+        A mutable signature gets a summary as first argument: ``{"workflow_id", "name", "labels", "state", "error",
+        "failures": number, "failed": [{"node", "error"}]}``, with at most 20 failures named.
+
+        Args:
+            when: On ``success``, on ``failure``, or ``always``; not after a cancel.
+        """
+        return self._add_one(signature, (), name, _node_policy(name, hook=when, retry=retry))
+
+    def _add_taskless(self, name: str | None, after: NodeRef | Iterable[NodeRef], policy: NodePolicy) -> NodeRef:
+        self._draft.check_new_name(name)
+        numbers = self._numbers_of(after, name)
+        _check_rule(name, policy, numbers)
+        reference = self._named(self._draft.add(None, numbers), name)
+        self._set_policy(reference, policy)
+        return reference
+
+    def _add_one(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None, policy: NodePolicy) -> NodeRef:
+        reference = self._add_task(signature, after, name, policy)
+        self._set_policy(reference, policy)
+        return reference
+
+    def _set_policy(self, reference: NodeRef, policy: NodePolicy) -> None:
+        if policy != PLAIN:
+            self._draft.policies[reference.number] = policy
+
+    def _add_task(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None, policy: NodePolicy) -> NodeRef:
+        self._draft.check_new_name(name)
+        numbers = self._numbers_of(after, name)
+        _check_rule(name, policy, numbers)
+        visit = Visit(signature, numbers, NOTHING, "what was added")
+        if checked_kind(visit) in CONTAINERS:
+            raise not_a_canvas(f"add() takes one task, and this is a {checked_kind(visit)}", "use add_canvas() for it")
+        return self._named(Importer(self._draft).add_task(visit, name=name), name)
+
+    def join(
+        self, after: NodeRef | Iterable[NodeRef], *, rule: Rule | str = Rule.ALL_SUCCEEDED, name: str | None = None
+    ) -> NodeRef:
+        """Add a point where others meet; it is no task, and its value is the list of theirs."""
+        return self._add_taskless(name, after, _node_policy(name, rule=rule))
+
+    def add_canvas(self, canvas: object, *, after: NodeRef | Iterable[NodeRef] = (), name: str | None = None) -> NodeRef:
+        """Add a canvas; ``name`` names the node that has its value, which is returned.
+
+        Raises:
+            NotACanvas, BadNode, DuplicateNode
+        """
+        self._draft.check_new_name(name)
+        numbers = self._numbers_of(after, name)
+        mark = len(self)
+        try:
+            if len(numbers) > 1 and checked_kind(Visit(canvas, (), NOTHING, "the canvas")) in CONTAINERS:
+                # Else each member of a group would depend on each of them. The value is the same list.
+                numbers = (self._draft.add(None, numbers),)
+            value = Importer(self._draft).read(canvas, numbers)
+            if value is None:
+                raise not_a_canvas("the canvas has no tasks", "leave it out, or put at least one task into it")
+        except BaseException:
+            self._draft.cut(mark)
+            raise
+        return self._named(self._draft.one_node(value), name)
+
+    def definition(self, *, key: str | None = None) -> Definition:
+        """Return what is submitted. Each call makes new task ids, but for those that signatures bring along.
+
+        Raises:
+            EmptyWorkflow, BadRequest
+        """
+        return definition_of_workflow(self, key=key, new_id=lambda: str(uuid4()))
+
+    def _named(self, number: int, name: str | None) -> NodeRef:
+        if name is not None:
+            self._draft.give_name(number, name)
+        return NodeRef(self, number)
+
+    def _numbers_of(self, after: Any, name: str | None) -> Sequence[int]:
+        numbers: dict[int, None] = {}
+        if not isinstance(after, Iterable) and not isinstance(after, NodeRef):
+            raise BadNode(name or f"number {len(self) + 1}", f"`after` is {shown(after)}", next_step=_NAME_BY_REFERENCE)
+        for reference in (after,) if isinstance(after, NodeRef) else after:
+            node = name or f"number {len(self) + 1}"
+            if not isinstance(reference, NodeRef):
+                raise BadNode(
+                    node,
+                    f"`after` has a '{type(reference).__name__}' in it",
+                    next_step=_NAME_BY_REFERENCE,
+                )
+            if reference.workflow is not self:
+                raise BadNode(
+                    node,
+                    f"`after` names '{reference.name}', a node of another workflow ({reference.workflow!r})",
+                    next_step="add both nodes to one workflow",
+                )
+            numbers[reference.number] = None
+        return tuple(numbers)
+
+
+def draft_of(workflow: Workflow) -> Draft:
+    """Return what a workflow has been built to so far: for this program's own use."""
+    return workflow._draft
+
+
+def definition_of_workflow(
+    workflow: Workflow, *, key: str | None, new_id: Callable[[], str], is_known: bool = True, calls_overrides: bool = False
+) -> Definition:
+    """Return what is submitted, see `Draft.definition`."""
+    return draft_of(workflow).definition(
+        name=workflow.name,
+        labels=workflow.labels,
+        key=key,
+        output=None,
+        new_id=new_id,
+        payload=workflow.payload,
+        policy=workflow.policy,
+        is_known=is_known,
+        calls_overrides=calls_overrides,
+    )
+
+
+_NAME_BY_REFERENCE: Final = "name nodes by what add(), join() and add_canvas() return"
+
+
+def _node_policy(
+    name: str | None,
+    *,
+    rule: Rule | str = Rule.ALL_SUCCEEDED,
+    on_lost: OnLost | str | None = None,
+    retry: Retry | int | None = None,
+    hook: Hook | str | None = None,
+    timeout_s: float = 0.0,
+    redeliveries_max: int | None = None,
+    pool: Any = "",
+    payload: object = None,
+    **fields: Any,
+) -> NodePolicy:
+    """Make a policy of what `Workflow` was given. Raises `BadNode` with what is allowed."""
+    node = name or "without a name"
+    for seconds in (timeout_s, fields.get("poll_timeout_s", 0.0)):
+        checked_seconds(node, "timeout_s", seconds)
+    if not isinstance(pool, str) or len(pool) > NAME_LENGTH_MAX:
+        raise BadNode(node, f"`pool` is {shown(pool)}", next_step="give the name of a pool of the daemon's configuration")
+    return NodePolicy(
+        rule=checked_word(Rule, node, "rule", rule),
+        on_lost=None if on_lost is None else checked_word(OnLost, node, "on_lost", on_lost),
+        retry=checked_retry(node, retry),
+        pool=pool,
+        hook=None if hook is None else checked_word(Hook, node, "hook", hook),
+        timeout_s=timeout_s,
+        redeliveries_max=checked_redeliveries(node, redeliveries_max),
+        payload=b"null" if payload is None else encode_value(payload),
+        **fields,
+    )
+
+
+def _check_rule(name: str | None, policy: NodePolicy, after: Sequence[int]) -> None:
+    if policy.rule in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and not after:
+        raise BadNode(
+            name or "without a name", f"rule '{policy.rule}' needs something to wait for", next_step="name it in `after`"
+        )

@@ -1,0 +1,170 @@
+"""How often each node of a workflow was dispatched, under which task ids, and what is known of the present attempt.
+
+The task id of the first attempt is fixed at submission; later ones are derived from it and the attempt's number, so they need no
+storage and a crash cannot change them.
+"""
+
+from array import array
+from collections.abc import Iterable
+
+from dyrygentd.core.destination import ROUTES_MAX
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.ids import ALL_MADE, task_id_of_attempt, task_id_of_old
+from dyrygentd.core.records import NodeRecord
+
+
+class Attempts:
+    """Attempts of nodes. Guards: their numbers only grow, and what is known of an attempt goes with it.
+
+    Attributes:
+        ids: How they are named, see `dyrygentd.core.ids`.
+        dispatched_at: When the present one was sent, or the last one of a settled node; 0 if there is none.
+        failures: ``{node: n}`` failed ones since it was last tried from the beginning.
+        polling_since: ``{node: time}`` of the first attempt of a poll.
+        late: ``{node: state}`` stored by a worker after the node was settled without it.
+        redelivered: ``{node: times}`` that the broker gave the present attempt's message out once more, as far as it was seen.
+        reported: Last state that a worker reported for a node in flight, such as ``STARTED`` or ``RETRY``.
+        next_tries: ``{node: (time, worker)}`` of nodes in flight whose task tries again by itself, as far as workers tell.
+        routes: ``{task: destination}`` of the messages of each task, as the first of them was sent.
+        sent_to: ``{node: destination}`` of the nodes whose last message went elsewhere.
+    """
+
+    __slots__ = (
+        "_graph",
+        "_used",
+        "dispatched_at",
+        "failures",
+        "ids",
+        "late",
+        "next_tries",
+        "polling_since",
+        "redelivered",
+        "reported",
+        "routes",
+        "sent_to",
+    )
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        # Of those that have ended, and are counted although another one may be in flight.
+        self._used: dict[int, int] = {}
+        self.ids = ALL_MADE
+        self.dispatched_at = array("d", bytes(8 * len(graph)))
+        self.failures: dict[int, int] = {}
+        self.polling_since: dict[int, float] = {}
+        self.late: dict[int, str] = {}
+        self.redelivered: dict[int, int] = {}
+        self.reported: dict[int, str] = {}
+        self.next_tries: dict[int, tuple[float, str]] = {}
+        self.routes: dict[str, str] = {}
+        self.sent_to: dict[int, str] = {}
+
+    # --- numbers and ids --------------------------------------------------------------------------------------------
+
+    def of(self, node: int) -> int:
+        """Return how often the node was dispatched, 0 if never."""
+        used = self._used.get(node, 0) if self._used else 0
+        return used + 1 if self.dispatched_at[node] else used
+
+    def task_id_of(self, node: int, *, back: int = 0) -> str:
+        """Return the task id of the node's present attempt, or its last one; empty for what has no task.
+
+        Args:
+            back: How many attempts before that one.
+        """
+        first = self._graph.task_ids[node]
+        if not self._used or not first:
+            return first
+        name = task_id_of_attempt if self.ids else task_id_of_old
+        return name(first, self.of(node) - back)
+
+    def held_ids(self, node: int) -> list[str]:
+        """Return the ids of a node, the next one of a workflow that an earlier version took in included: that can be guessed."""
+        first, attempt = self._graph.task_ids[node], self.of(node)
+        if not first or self.ids:
+            return [first]
+        return list(dict.fromkeys((first, task_id_of_old(first, attempt), task_id_of_old(first, attempt + 1))))
+
+    def pass_over_ids(self, nodes: Iterable[int]) -> list[int]:
+        """Have nodes that were never sent begin with their second attempt: somebody else has the id of the first; return them."""
+        passed = [node for node in nodes if not self.of(node)]
+        self._used.update(dict.fromkeys(passed, 1))
+        return passed
+
+    # --- the life of one --------------------------------------------------------------------------------------------
+
+    def end(self, node: int) -> None:
+        """Have the present attempt be one of those that were."""
+        self._used[node] = self.of(node)
+        self.dispatched_at[node] = 0.0
+        self.reported.pop(node, None)
+        self.next_tries.pop(node, None)
+        self.late.pop(node, None)
+        self.redelivered.pop(node, None)
+
+    def take_back(self, node: int, used: int, dispatched_at: float) -> None:
+        """Have the last attempt be the present one again, after so many others."""
+        self._used[node], self.dispatched_at[node] = used, dispatched_at
+
+    def start_over(self, node: int, *, is_first_id_used: bool) -> None:
+        """Have the node tried from the beginning; what is in the backend under its first id may take that away."""
+        used = self.of(node) or int(is_first_id_used)
+        if used:
+            self._used[node] = used
+        self.dispatched_at[node] = 0.0
+        self.failures.pop(node, None)
+        self.polling_since.pop(node, None)
+        self.late.pop(node, None)
+
+    def note_reported(self, node: int, state: str, next_try_at: float = 0.0, worker: str = "") -> None:
+        """Note a state on the way; the same once more does not take away what is known of the next try."""
+        if next_try_at:
+            self.next_tries[node] = (next_try_at, worker)
+        elif self.reported.get(node) != state:
+            self.next_tries.pop(node, None)
+        self.reported[node] = state
+
+    def forget_reports(self) -> None:
+        """Forget what workers reported of all nodes: nothing is in flight any more."""
+        self.reported.clear()
+        self.next_tries.clear()
+
+    def read_back(self, row: NodeRecord) -> None:
+        """Take what is stored of a node's attempts."""
+        node = row.node
+        self.dispatched_at[node] = row.dispatched_at
+        used = row.attempt - (1 if row.dispatched_at else 0)
+        if used > 0:
+            self._used[node] = used
+        if row.failures:
+            self.failures[node] = row.failures
+        if row.polling_since:
+            self.polling_since[node] = row.polling_since
+        if row.late:
+            self.late[node] = row.late
+        if row.sent_to:
+            self.sent_to[node] = row.sent_to
+
+    # --- where they are sent ----------------------------------------------------------------------------------------
+
+    def note_destination(self, node: int, destination: str) -> bool:
+        """Remember where the present attempt is sent; tell whether that is now kept once, as what is usual for its task."""
+        signature = self._graph.signatures[node]
+        assert signature is not None
+        usual, is_new = self.routes.get(signature.task, ""), False
+        if not usual and destination and len(self.routes) < ROUTES_MAX:
+            self.routes[signature.task] = usual = destination
+            is_new = True
+        if usual != destination:
+            self.sent_to[node] = destination
+        elif self.sent_to:
+            self.sent_to.pop(node, None)
+        return is_new
+
+    def destination_of(self, node: int) -> str:
+        """Return where the last attempt was sent; empty if that is not known."""
+        found = self.sent_to.get(node)
+        signature = self._graph.signatures[node]
+        if found is not None or signature is None:
+            return found or ""
+        return self.routes.get(signature.task, "")

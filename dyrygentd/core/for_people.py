@@ -1,0 +1,31 @@
+"""What goes on only when a person says so."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from dyrygentd.core.notes import HoldReason
+from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.workflow import RunningWorkflow
+
+#: What only a person ends, in the order in which it is told.
+FOR_PEOPLE: Final = (HoldReason.LOST, HoldReason.GATE, HoldReason.OPERATOR)
+
+
+def waits_for_person(workflow: RunningWorkflow) -> dict[str, int]:
+    """Count the nodes of a workflow that go on only when somebody says so, by what holds them."""
+    if not workflow.holds:
+        return {}
+    held = Counter([hold.reason for hold in workflow.holds.values()])
+    return {reason.value: held[reason] for reason in FOR_PEOPLE if held[reason]}
+
+
+def people_wanted(workflows: Iterable[RunningWorkflow]) -> dict[str, int]:
+    """Count what waits for a person in all workflows: nodes by what holds them, and whole workflows that are ``paused``."""
+    wanted = Counter[str]()
+    for workflow in workflows:
+        if workflow.holds:
+            wanted.update(waits_for_person(workflow))
+        if workflow.state is WorkflowState.PAUSED:
+            wanted["paused"] += 1
+    return {word: wanted[word] for word in (*FOR_PEOPLE, "paused") if wanted[word]}

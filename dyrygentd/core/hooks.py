@@ -1,0 +1,43 @@
+"""What is told of the end of a workflow: to its hooks, and as its error. Pure reading; one look at the nodes for each hook."""
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from dyrygentd.core.states import NodeState, WorkflowState
+
+if TYPE_CHECKING:
+    from dyrygentd.core.workflow import RunningWorkflow
+
+#: Failures named in the summary that a hook gets.
+_FAILURES_MAX: Final = 20
+#: Characters of a workflow's error.
+_ERROR_LENGTH_MAX: Final = 1000
+
+
+def summary_of(workflow: "RunningWorkflow") -> bytes:
+    """Return how a workflow has ended, hooks left aside, as JSON text."""
+    names, hooks = workflow.graph.names, set(workflow.graph.hooks)
+    failed = [node for node in workflow.nodes.all_in(NodeState.FAILED) if node not in hooks]
+    return json.dumps(
+        {
+            "workflow_id": workflow.workflow_id,
+            "name": workflow.name,
+            "labels": dict(workflow.labels),
+            "state": (WorkflowState.FAILED if workflow.nodes.has_failed_work else WorkflowState.SUCCEEDED).value,
+            "error": workflow.error or first_failure_of(workflow),
+            "failures": len(failed),
+            "failed": [{"node": names[node], "error": workflow.errors.get(node, "")} for node in failed[:_FAILURES_MAX]],
+        }
+    ).encode()
+
+
+def first_failure_of(workflow: "RunningWorkflow") -> str:
+    """Return in one line what failed first, empty if nothing did. Costs a look at each node that has an error."""
+    failed = [node for node in workflow.causes if workflow.state_of(node) is NodeState.FAILED]
+    failed += [node for node in workflow.errors if node not in workflow.causes and workflow.state_of(node) is NodeState.FAILED]
+    if not failed:
+        return ""
+    first = min(failed, key=lambda node: (workflow.settled_at[node], node))
+    reason = workflow.errors.get(first) or workflow.causes.get(first, "for no known cause")
+    text = f"'{workflow.graph.names[first]}' failed: {reason}"
+    return text if len(text) <= _ERROR_LENGTH_MAX else f"{text[: _ERROR_LENGTH_MAX - 1]}…"

@@ -1,0 +1,237 @@
+"""The values of one workflow that somebody still needs: who takes which, what is made of them, and whether there is room.
+
+The value of a node is kept until every node that wants it has succeeded (and the output's to the end), counted per value, so that
+a failed node can be tried again. A join hands on a list of its members' values by reference, so they are kept as long as it is.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_states import FIRST_BAD, FIRST_SETTLED, NodeStates
+from dyrygentd.core.states import NodeState
+from dyrygentd.core.steps import Steps, parts
+from dyrygentd.core.values import INLINE_BYTES, Joined, Text, Value, ValueBudget, in_order, taken_from
+
+
+class KeptValues:
+    """Values of nodes. Guards: each is there exactly as long as somebody may still take it, and its bytes are counted.
+
+    Args:
+        nodes: The states of the nodes, which tell who may still take a value.
+        unneeded: Nodes that were skipped by their rule, as the workflow has them: they may run yet, if something is retried.
+        owner: Whose bytes they are.
+        bytes_max: Of one value.
+
+    Attributes:
+        by_node: ``{node: Value}``; not to be changed from outside.
+        bytes: What is kept for them, without what is made of others.
+    """
+
+    __slots__ = ("_budget", "_graph", "_nodes", "_owner", "_states", "_unneeded", "by_node", "bytes", "bytes_max")
+
+    def __init__(self, nodes: NodeStates, graph: Graph, *, unneeded: set[int], owner: int | None, bytes_max: int) -> None:
+        self._nodes = nodes
+        self._states = nodes.states
+        self._graph = graph
+        self._unneeded = unneeded
+        self._owner = owner
+        self.bytes_max = bytes_max
+        self.by_node: dict[int, Value] = {}
+        self.bytes = 0
+        self._budget: ValueBudget | None = None
+
+    def __repr__(self) -> str:
+        return f"<KeptValues {len(self.by_node)} values, {self.bytes} bytes>"
+
+    def count_in(self, budget: ValueBudget) -> None:
+        """Have them counted among those of all workflows from now on; what is there already is kept in any case."""
+        self._budget = budget
+        budget.add(self._owner, self.bytes)
+
+    def count_out(self) -> None:
+        """Have them counted no more."""
+        if self._budget is not None:
+            self._budget.add(self._owner, -self.bytes)
+            self._budget = None
+
+    def keep(self, node: int, text: Text) -> None:
+        """Keep a value as long as somebody may take it; what an operator gave, in any case."""
+        users = self._users_of(node)
+        # What an operator gave is told to the result backend, too.
+        if users or self._states[node] == NodeState.SKIPPED:
+            if node in self.by_node:
+                self.drop(node)
+            self.by_node[node] = Value(text, users)
+            if type(text) is bytes:
+                self._count_bytes(len(text))
+
+    def _users_of(self, node: int) -> int:
+        """Return how many may still take the value of a node, or have one that is made of it."""
+        graph, states = self._graph, self._states
+        users = 1 if node == graph.output else 0
+        if graph.value_uses[node]:
+            for dependent in graph.dependents(node):
+                is_open = states[dependent] < FIRST_SETTLED or states[dependent] >= FIRST_BAD
+                if (is_open or dependent in self._unneeded or self.is_derived(dependent)) and graph.takes_input(dependent):
+                    users += 1
+        return users
+
+    def is_derived(self, node: int) -> bool:
+        """Tell whether a node has a value that is made of others'."""
+        value = self.by_node.get(node)
+        return value is not None and value.is_derived
+
+    def drop(self, node: int) -> None:
+        """Let a value go, if there is one."""
+        value = self.by_node.pop(node, None)
+        if value is not None:
+            self._count_bytes(-value.own_bytes)
+
+    def release_inputs(self, node: int) -> None:
+        """Count a node out that takes values no more; what nobody takes is let go."""
+        if not self._graph.takes_input(node):
+            return
+        stack = [node]
+        while stack:
+            for dependency in self._graph.dependencies(stack.pop()):
+                value = self.by_node.get(dependency)
+                if value is None:
+                    continue
+                value.users -= 1
+                # What an operator gave in the place of a value is there for a rerun, too: nobody could ask them again.
+                if not value.users and self._states[dependency] != NodeState.SKIPPED:
+                    self.drop(dependency)
+                    self._nodes.changed.add(dependency)
+                    if value.is_derived:
+                        stack.append(dependency)
+
+    def count_users_anew(self, reset: set[int]) -> Steps[None]:
+        """Count who takes a value again, since nodes that had taken it are to run once more."""
+        if not self.by_node:
+            return
+        kept: set[int] = set()
+        for is_later, part in parts(reset):
+            if is_later:
+                yield
+            kept.update(
+                dependency for node in part for dependency in self._graph.dependencies(node) if dependency in self.by_node
+            )
+        for is_later, part in parts(kept):
+            if is_later:
+                yield
+            for node in part:
+                self.keep(node, self.by_node[node].text)
+
+    def resume(self, stored: Mapping[int, bytes]) -> None:
+        """Keep the values that are stored, and those that are made of them and not."""
+        if not stored:
+            return
+        graph = self._graph
+        made = in_order(
+            (
+                node
+                for node in range(len(graph))
+                if self._states[node] == NodeState.SUCCEEDED
+                and node not in stored
+                and not graph.is_task(node)
+                and graph.value_uses[node]
+                and graph.takes_input(node)
+            ),
+            graph.dependencies,
+        )
+        texts: dict[int, Text] = dict(stored)
+        for node in made:
+            dependencies = graph.dependencies(node)
+            if dependencies and all(dependency in texts for dependency in dependencies):
+                is_list = graph.is_join(node) or len(dependencies) > 1
+                texts[node] = Joined([texts[dependency] for dependency in dependencies], is_list=is_list)
+        # Those first that are made of others: whether anybody takes them decides about what they are made of.
+        for node in reversed(made):
+            if node in texts:
+                self.keep(node, texts[node])
+        for node, text in stored.items():
+            self.keep(node, text)
+
+    def input_text(self, node: int) -> Text | None:
+        """Return what is made of the values that precede a node that takes them, by reference if it is long."""
+        contents = [self._content_of(node, dependency) for dependency in self._graph.dependencies(node)]
+        if not contents and not self._graph.is_join(node):
+            return None if self._graph.is_task(node) else b"null"
+        text = taken_from(contents, is_list=self._graph.is_join(node) or len(contents) > 1)
+        return text if len(text) > INLINE_BYTES else bytes(text)
+
+    def _content_of(self, node: int, dependency: int) -> Text:
+        value = self.by_node.get(dependency)
+        if value is not None:
+            return value.text
+        if self._states[dependency] == NodeState.SUCCEEDED:
+            raise self._nodes.broken(node, f"has lost the value of '{self._graph.names[dependency]}'")
+        return b"null"
+
+    def missing(self, nodes: set[int]) -> Steps[tuple[int, int] | None]:
+        """Return ``(node, dependency)`` if one of these cannot run again since a value it takes was let go."""
+        for is_later, part in parts(sorted(nodes)):
+            if is_later:
+                yield
+            for node in part:
+                for dependency in self.gone(node):
+                    if dependency not in nodes:
+                        return node, dependency
+        return None
+
+    def gone(self, node: int) -> Iterator[int]:
+        """Yield the dependencies whose values a node takes, and which were let go."""
+        if self._graph.takes_input(node):
+            for dependency in self._graph.dependencies(node):
+                if dependency not in self.by_node and self._states[dependency] == NodeState.SUCCEEDED:
+                    yield dependency
+
+    def handed_on(self, node: int) -> tuple[int, NodeState, Text | None, str]:
+        """Return how a node without a task settles, with the value that it hands on."""
+        if not self._graph.takes_input(node):
+            return node, NodeState.SUCCEEDED, None, ""
+        for dependency in self._graph.dependencies(node):
+            if dependency not in self.by_node and self._states[dependency] == NodeState.SUCCEEDED:
+                # Only the output may lack a value (`succeeded` fails the node otherwise), so nobody misses this list.
+                return node, NodeState.SUCCEEDED, None, ""
+        value = self._text_handed_on(node)
+        problem = self.too_much(value)
+        return (node, self.state_without(node), None, problem) if problem else (node, NodeState.SUCCEEDED, value, "")
+
+    def _text_handed_on(self, node: int) -> Text:
+        """Return what a node without a task hands on: by reference, if all of it is there and cannot become anything else."""
+        dependencies = self._graph.dependencies(node)
+        if dependencies and all(dependency in self.by_node for dependency in dependencies):
+            return Joined(
+                [self.by_node[dependency].text for dependency in dependencies],
+                is_list=self._graph.is_join(node) or len(dependencies) > 1,
+            )
+        value = self.input_text(node)
+        assert value is not None
+        return bytes(value)
+
+    def state_without(self, node: int) -> NodeState:
+        """Return what becomes of a node whose value cannot be kept: if only the result misses it, it has succeeded."""
+        return NodeState.FAILED if self._graph.feeds_tasks[node] else NodeState.SUCCEEDED
+
+    def too_much(self, value: Text) -> str:
+        """Return why a value cannot be kept, empty if it can."""
+        size, budget = len(value), self._budget
+        if size > self.bytes_max:
+            return (
+                f"the value has {size} bytes of JSON, the limit is {self.bytes_max}: "
+                "pass a reference to the data instead, or raise `value_bytes_max`"
+            )
+        if budget is None or (self.bytes + size <= budget.workflow_bytes_max and budget.bytes + size <= budget.bytes_max):
+            return ""
+        return "" if isinstance(value, Joined) else self.no_room_for(size)
+
+    def no_room_for(self, count: int) -> str:
+        """Return why so many more bytes of values cannot be kept, empty if they can."""
+        return "" if self._budget is None else self._budget.refusal(self._owner, self.bytes, count)
+
+    def _count_bytes(self, count: int) -> None:
+        if count:
+            self.bytes += count
+            if self._budget is not None:
+                self._budget.add(self._owner, count)

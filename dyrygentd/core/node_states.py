@@ -1,0 +1,179 @@
+"""In which states the nodes of one workflow are, and what follows from that alone: counts, and who waits for how many.
+
+The states are one array of bytes, in which it is cheap to look for one of them. Which nodes have a new state since the last turn
+is kept beside it, as theirs are the records to be written.
+"""
+
+from array import array
+from collections.abc import Iterator
+from typing import Final
+
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.states import BAD, SETTLED, TRANSITIONS, NodeState
+from dyrygentd.errors import InvariantBroken
+
+_STATES: Final = tuple(NodeState)
+#: The settled states have the highest numbers, so that one comparison tells most changes apart from an end.
+#: As plain numbers, which are compared faster, in the order of the table: what goes on, what was good, what was not.
+FIRST_SETTLED, FIRST_BAD = int(min(SETTLED)), int(min(BAD))
+_READY: Final = int(NodeState.READY)
+#: For each pair of states, by their numbers, whether the table has it.
+_IS_CHANGE = bytes((before, after) in TRANSITIONS for before in NodeState for after in NodeState)
+#: What a cancel makes of each state.
+_CANCELLED_IF_OPEN: Final = bytes(NodeState.CANCELLED if state < FIRST_SETTLED else state for state in range(256))
+#: If fewer than one in so many nodes are wanted, they are looked up one by one.
+_FEW: Final = 8
+
+
+class NodeStates:
+    """The states of the nodes. Guards: every change is a row of `TRANSITIONS`, and the counts agree with the states.
+
+    Attributes:
+        states: The number of each node's state; not to be changed from outside.
+        counts: Number of nodes by the number of their state, joins left out; not to be changed.
+        unmet: How many dependencies of each node have not settled; kept by whoever settles nodes.
+        unsettled: Number of nodes, joins included, to which something will still happen.
+        bad: Number of nodes, joins included, that ended and did not succeed.
+        hooks_open, hooks_bad: How many of the hooks are still to run, and how many ended and did not succeed.
+        changed: Nodes whose record has changed since `take_changed`.
+    """
+
+    __slots__ = (
+        "_graph",
+        "_signatures",
+        "_workflow_id",
+        "bad",
+        "changed",
+        "counts",
+        "hooks_bad",
+        "hooks_open",
+        "states",
+        "unmet",
+        "unsettled",
+    )
+
+    def __init__(self, workflow_id: str, graph: Graph) -> None:
+        self._workflow_id = workflow_id
+        self._graph = graph
+        self._signatures = graph.signatures
+        self.states = bytearray(len(graph))
+        self.counts = [0] * len(_STATES)
+        self.counts[NodeState.WAITING] = graph.task_count
+        self.unmet = graph.unmet_counts()
+        self.unsettled = len(graph)
+        self.bad = 0
+        self.hooks_open, self.hooks_bad = len(graph.hooks), 0
+        self.changed: set[int] = set()
+
+    def __repr__(self) -> str:
+        counts = " ".join(f"{word}={count}" for word, count in self.counts_by_word().items() if count)
+        return f"<NodeStates {counts}>"
+
+    # --- changes ----------------------------------------------------------------------------------------------------
+
+    def move(self, node: int, state: NodeState) -> None:
+        """Change a node's state; beside `cancel_open` the only place that does, but for what is read back with `place`."""
+        before = self.states[node]
+        if not _IS_CHANGE[before * len(_STATES) + state]:
+            raise self._forbidden(node, state)
+        if before < FIRST_SETTLED and state < FIRST_SETTLED and self._signatures[node] is not None:
+            # What `place` does, for the changes that are made most.
+            self.states[node] = state
+            self.counts[before] -= 1
+            self.counts[state] += 1
+        else:
+            self.place(node, state)
+        if state != _READY:
+            self.changed.add(node)
+
+    def place(self, node: int, state: NodeState) -> None:
+        """Put a node into any state, as it was stored."""
+        before = self.states[node]
+        self.states[node] = state
+        if self._signatures[node] is not None or not self._graph.is_join(node):
+            self.counts[before] -= 1
+            self.counts[state] += 1
+        if before < FIRST_SETTLED and state < FIRST_SETTLED:
+            return
+        self.unsettled += (before >= FIRST_SETTLED) - (state >= FIRST_SETTLED)
+        self.bad += (state >= FIRST_BAD) - (before >= FIRST_BAD)
+        if self._graph.hooks and self.is_hook(node):
+            self.hooks_open += (before in SETTLED) - (state in SETTLED)
+            self.hooks_bad += (state in BAD) - (before in BAD)
+
+    def cancel_open(self) -> list[int]:
+        """Do what `move` does for all that has not settled, hooks left aside, in a tenth of the time; return those."""
+        for state in {*self.states}:
+            if state < FIRST_SETTLED and (_STATES[state], NodeState.CANCELLED) not in TRANSITIONS:
+                raise self._forbidden(self.states.index(state), NodeState.CANCELLED)
+        open_nodes = [node for node, state in enumerate(self.states) if state < FIRST_SETTLED]
+        self.states[:] = self.states.translate(_CANCELLED_IF_OPEN)
+        for state in range(FIRST_SETTLED):
+            self.counts[NodeState.CANCELLED] += self.counts[state]
+            self.counts[state] = 0
+        self.unsettled -= len(open_nodes)
+        self.bad += len(open_nodes)
+        self.changed.update(open_nodes)
+        return open_nodes
+
+    def forget_unmet(self) -> None:
+        """Have nothing wait for anything, as after a cancel."""
+        self.unmet = array("I", bytes(self.unmet.itemsize * len(self._graph)))
+
+    def take_changed(self) -> set[int]:
+        """Return the nodes whose records have changed, and forget them."""
+        changed, self.changed = self.changed, set()
+        return changed
+
+    def broken(self, node: int, complaint: str) -> InvariantBroken:
+        """Return what is wrong with a node, with its story."""
+        return InvariantBroken(
+            f"node '{self._graph.names[node]}' of workflow '{self._workflow_id}' {complaint}"
+            f" (unmet dependencies {self.unmet[node]}, {self!r})"
+        )
+
+    def _forbidden(self, node: int, state: NodeState) -> InvariantBroken:
+        return self.broken(node, f"cannot go from {self.of(node).word} to {state.word}")
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    def of(self, node: int) -> NodeState:
+        """Return the state of a node."""
+        return _STATES[self.states[node]]
+
+    def is_hook(self, node: int) -> bool:
+        """Tell whether a node runs when the workflow has ended."""
+        return bool(self._graph.hooks) and self._graph.policy(node).hook is not None
+
+    @property
+    def in_flight_count(self) -> int:
+        """Number of tasks in the broker or at workers."""
+        return self.counts[NodeState.DISPATCHING] + self.counts[NodeState.DISPATCHED]
+
+    @property
+    def has_failed_work(self) -> bool:
+        """Tell whether a node that is no hook ended and did not succeed: then this end is a failure."""
+        return self.bad > self.hooks_bad
+
+    def count(self, state: NodeState) -> int:
+        """Return how many nodes are in ``state``; joins are not counted."""
+        return self.counts[state]
+
+    def counts_by_word(self) -> dict[str, int]:
+        """Return ``{state word: number of nodes}`` for all states; joins are not counted."""
+        return {state.word: self.counts[state] for state in _STATES}
+
+    def all_in(self, *states: NodeState) -> list[int]:
+        """Return the nodes in these states, joins included, in their order."""
+        if sum(map(self.states.count, states)) * _FEW > len(self.states):
+            wanted = bytes(states)
+            return [node for node, state in enumerate(self.states) if state in wanted]
+        return sorted(node for state in set(states) for node in self.each_in(state))
+
+    def each_in(self, state: NodeState) -> Iterator[int]:
+        """Iterate over the nodes in a state, joins included, in their order; the others cost next to nothing."""
+        find = self.states.find
+        node = find(state)
+        while node >= 0:
+            yield node
+            node = find(state, node + 1)

@@ -1,0 +1,123 @@
+"""What the end of an attempt makes of its node: success, another attempt or the next look of a poll, a failure, a hold.
+
+Whether there is another attempt is decided by the node's retry policy, else by the workflow's; of a task that was lost, by what
+its node says of loss. A workflow that a failure has stopped tries nothing again but what cleans up.
+"""
+
+from typing import Final
+
+from dyrygentd.core.lost_causes import cause_of_lost
+from dyrygentd.core.notes import Failure, Hold, HoldReason
+from dyrygentd.core.policy import LOST_MAX, FailureKind, OnLost, Retry
+from dyrygentd.core.rules import cleans_up
+from dyrygentd.core.states import NodeState
+from dyrygentd.core.without_value import WITHOUT_VALUE
+from dyrygentd.core.workflow import RunningWorkflow
+
+#: JSON texts that Python takes for false: a poll that returns one of them asks again.
+_FALSE: Final = frozenset({b"null", b"false", b"0", b"0.0", b"-0.0", b'""', b"[]", b"{}"})
+
+
+def succeeded(workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float) -> None:
+    """Settle a node whose task succeeded; a value that is needed but cannot be carried makes it failed."""
+    if workflow.graph.policies and _asks_again(workflow, node, value, now):
+        return
+    problem = ""
+    if workflow.graph.value_uses[node]:
+        problem = f"{WITHOUT_VALUE}: {value_error}" if value is None else workflow.values.too_much(value)
+    if workflow.errors or workflow.causes:
+        workflow.errors.pop(node, None)
+        workflow.causes.pop(node, None)
+    if workflow.attempts.sent_to:
+        workflow.attempts.sent_to.pop(node, None)
+    if problem:
+        workflow.settle(node, workflow.values.state_without(node), now, error=problem)
+    else:
+        workflow.settle(node, NodeState.SUCCEEDED, now, value=value)
+
+
+def failed(workflow: RunningWorkflow, node: int, failure: Failure, now: float, *, chance: float = 0.0) -> None:
+    """Settle a node whose task failed, or plan its next attempt; ``chance`` is from 0 to 1."""
+    retry = workflow.retry_of(node)
+    failures = workflow.attempts.failures.get(node, 0) + 1
+    has_another = retry is not None and retry.applies_to(failure.kind, failure.exception, failures)
+    if retry is not None and has_another and not (workflow.is_stopped and not cleans_up(workflow.graph.policy(node))):
+        _try_again(workflow, node, failure, now + retry.pause_s(failures, chance))
+    else:
+        _fail(workflow, node, failure, now)
+
+
+def lost(workflow: RunningWorkflow, node: int, error: str, now: float, *, chance: float = 0.0) -> None:
+    """Decide about a node whose task has vanished from broker, workers and backend."""
+    failure = Failure(error, FailureKind.INFRASTRUCTURE, cause=cause_of_lost(error))
+    policy = workflow.graph.policy(node)
+    match policy.lost:
+        case _ if workflow.is_stopped and not cleans_up(policy):
+            _fail(workflow, node, failure, now)
+        case OnLost.HOLD:
+            workflow.errors[node] = error
+            workflow.again(node, NodeState.HELD, Hold(HoldReason.LOST))
+        case OnLost.RETRY if workflow.attempts.failures.get(node, 0) + 1 < LOST_MAX:
+            retry = workflow.retry_of(node) or Retry()
+            _try_again(workflow, node, failure, now + retry.pause_s(workflow.attempts.failures.get(node, 0) + 1, chance))
+        case _:
+            _fail(workflow, node, failure, now)
+
+
+def is_taken_for_lost(workflow: RunningWorkflow, node: int) -> bool:
+    """Tell whether a node's last attempt was given up as lost, and its end would still be that of the node."""
+    hold = workflow.holds.get(node)
+    return hold is not None and (hold.reason is HoldReason.LOST or workflow.states[node] == NodeState.RETRYING)
+
+
+def turned_up(workflow: RunningWorkflow, node: int, now: float) -> None:
+    """Take the attempt back that was taken for lost: it is in flight after all."""
+    workflow.attempts.take_back(node, workflow.attempts.of(node) - 1, now)
+    del workflow.holds[node]
+    workflow.errors.pop(node, None)
+    workflow.causes.pop(node, None)
+    workflow.nodes.move(node, NodeState.DISPATCHED)
+
+
+def ignored(workflow: RunningWorkflow, node: int, reason: str, now: float) -> None:
+    """Skip a node whose task asked for it; what waits for its success is skipped as well, as a native chain stops."""
+    workflow.unneeded.add(node)
+    workflow.settle(node, NodeState.SKIPPED, now, error=reason)
+
+
+def redeliveries_max(workflow: RunningWorkflow, node: int, default: int) -> tuple[int, str]:
+    """Return how often the broker may give one attempt out again, 0 for as often as it likes, and who says so."""
+    own = workflow.graph.policy(node).redeliveries_max if workflow.graph.policies else None
+    if own is not None:
+        return own, "the node's policy"
+    if workflow.policy.redeliveries_max is not None:
+        return workflow.policy.redeliveries_max, "the workflow's policy"
+    return default, "the configuration"
+
+
+def _asks_again(workflow: RunningWorkflow, node: int, value: bytes | None, now: float) -> bool:
+    policy = workflow.graph.policy(node)
+    if not policy.poll_every_s or value is None or value not in _FALSE:
+        return False
+    workflow.attempts.failures.pop(node, None)
+    since = workflow.attempts.polling_since.get(node, now)
+    if policy.poll_timeout_s and now + policy.poll_every_s > since + policy.poll_timeout_s:
+        error = f"the poll did not return anything true within {policy.poll_timeout_s:g} s"
+        _fail(workflow, node, Failure(error, FailureKind.INFRASTRUCTURE, cause="poll timeout"), now)
+    elif workflow.is_stopped and not cleans_up(workflow.graph.policy(node)):
+        workflow.settle(node, NodeState.CANCELLED, now)
+    else:
+        workflow.again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s))
+    return True
+
+
+def _try_again(workflow: RunningWorkflow, node: int, failure: Failure, at: float) -> None:
+    workflow.attempts.failures[node] = workflow.attempts.failures.get(node, 0) + 1
+    workflow.errors[node] = failure.error
+    workflow.causes[node] = failure.fingerprint
+    workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, at))
+
+
+def _fail(workflow: RunningWorkflow, node: int, failure: Failure, now: float) -> None:
+    workflow.causes[node] = failure.fingerprint
+    workflow.settle(node, NodeState.FAILED, now, error=failure.error)

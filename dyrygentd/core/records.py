@@ -1,0 +1,121 @@
+"""What is stored of a workflow, of a node and of what was done to them: flat data that knows nothing of what it is made from.
+
+Guards: the one list of what survives a crash. `dyrygentd.core.checkpoint` makes the records and reads them back; a store keeps
+them and looks into none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from dyrygentd.core.ids import OF_OLD
+from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.core.states import WorkflowState
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRecord:
+    """The durable part of a workflow.
+
+    Attributes:
+        document: The definition; None in records that only update a workflow that is stored already.
+        names: Of the nodes, in their order, for people who read the database; goes with the definition.
+        counts: ``{state word: number of nodes}`` when it finished.
+        result: JSON text of the output's value, when it finished and the value could be kept.
+        error: Why there is no result, or why the workflow is broken.
+        priority: As it was last set.
+        run: How often it was set running again after a cancel.
+        deadline_at: When it is over, 0 for never.
+        is_stopped: Whether a failure or the deadline has ended it.
+        owner: Number of the user who submitted it; None if nobody can tell.
+        routes: ``{task: where its messages were sent}``, of nodes whose record does not say otherwise.
+        ids: How its attempts are named, see `dyrygentd.core.ids`.
+        digest: What tells its definition from another one, if it has a key; empty of those that earlier versions took in.
+        started_early_at: When somebody had it begin before its time, 0 if nobody has.
+        parent_task: The task in which it was submitted.
+    """
+
+    workflow_id: str
+    name: str
+    key: str | None
+    labels: Mapping[str, str]
+    state: WorkflowState
+    created_at: float
+    finished_at: float | None = None
+    document: bytes | None = None
+    task_count: int = 0
+    counts: Mapping[str, int] | None = None
+    result: bytes | None = None
+    error: str = ""
+    priority: int = 0
+    run: int = 0
+    deadline_at: float = 0.0
+    is_stopped: bool = False
+    owner: int | None = None
+    routes: Mapping[str, str] = field(default_factory=dict)
+    ids: int = OF_OLD
+    digest: str = ""
+    # Written only: two records that differ in nothing else are the same workflow.
+    names: Sequence[str] = field(default=(), compare=False)
+    started_early_at: float = 0.0
+    parent_task: ParentTask | None = None
+
+    def following(self, earlier: "WorkflowRecord | None") -> "WorkflowRecord":
+        """Return this record with the definition of an ``earlier`` one that has not reached the disk yet."""
+        if earlier is None or self.document is not None:
+            return self
+        return replace(self, document=earlier.document, names=earlier.names)
+
+
+class NodeRecord(NamedTuple):
+    """The durable part of a node; see `dyrygentd.core.workflow.RunningWorkflow` for the fields.
+
+    A named tuple, since one is made for each change of a node: a frozen dataclass of so many fields takes three times as long.
+
+    Attributes:
+        state: As a word, see `NodeState.word`.
+        finished_at: When it settled.
+        value: Its own, if somebody still needs it; None of one that is made of others' values, too.
+        reason: Why it is held, or that it was not needed.
+    """
+
+    workflow_id: str
+    node: int
+    state: str
+    attempt: int
+    dispatched_at: float
+    finished_at: float
+    held_until: float
+    blocked_by: int | None
+    error: str
+    value: bytes | None
+    reason: str = ""
+    is_on_hold: bool = False
+    failures: int = 0
+    polling_since: float = 0.0
+    cause: str = ""
+    late: str = ""
+    is_stale: bool = False
+    sent_to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What somebody did to a workflow.
+
+    Attributes:
+        by: Who, as far as it is known.
+        why: What they gave as the reason.
+        nodes: Names of the nodes that it changed, the first few of them.
+        count: How many it changed.
+        detail: Further words, such as the new priority.
+    """
+
+    workflow_id: str
+    at: float
+    verb: str
+    by: str
+    why: str = ""
+    nodes: tuple[str, ...] = ()
+    count: int = 0
+    detail: str = ""

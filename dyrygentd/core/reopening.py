@@ -1,0 +1,136 @@
+"""Going back: nodes that have settled are set back to waiting, or settle in another way than they did.
+
+*The idea.* What is set back takes everything with it that never ran because of it, hooks included; then each is decided anew, so
+what is still blocked by somebody else is blocked again. A hook that is in flight just then is told of an end that is none any
+more: it is marked as stale, and decided anew when it comes back.
+
+These are functions beside `RunningWorkflow`, which decides forwards: nothing here is needed for a workflow that nobody touches.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from dyrygentd.core import outcomes
+from dyrygentd.core.notes import Hold, HoldReason
+from dyrygentd.core.states import IN_FLIGHT, SETTLED, NodeState, WorkflowState
+from dyrygentd.core.steps import Steps, finish, parts, reached
+from dyrygentd.core.workflow import RunningWorkflow
+
+#: Set back to waiting when something they wait for is: they never ran, or do not run just now.
+_SET_BACK = frozenset({NodeState.BLOCKED, NodeState.CANCELLED, NodeState.READY, NodeState.HELD, NodeState.RETRYING})
+
+
+def reopen(workflow: RunningWorkflow, nodes: Sequence[int], now: float, *, is_considered: bool = True) -> set[int]:
+    """Set nodes that are not in flight back to waiting, with all that never ran because of them; return all that were.
+
+    Args:
+        is_considered: Whether each is decided at once; otherwise the caller settles some first and calls `consider_all`.
+    """
+    return finish(reopen_in_steps(workflow, nodes, now, is_considered=is_considered))
+
+
+def reopen_in_steps(
+    workflow: RunningWorkflow, nodes: Sequence[int], now: float, *, is_considered: bool = True
+) -> Steps[set[int]]:
+    """Do what `reopen` does in steps, of which every one leaves the states and their counts in agreement."""
+    if not nodes:
+        return set()
+    if workflow.state.is_finished:
+        _set_running_again(workflow, now)
+    if workflow.deadline_at and workflow.deadline_at <= now:
+        workflow.deadline_at = now + workflow.policy.deadline_s
+        workflow.error, workflow.is_changed = "", True
+    reset = yield from _reopen(workflow, nodes)
+    if is_considered:
+        yield from workflow.consider_all(now, reset)
+    return reset
+
+
+def skip_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], value: bytes, now: float) -> Steps[list[int]]:
+    """Count nodes as succeeded with this value; return those that were in flight."""
+    in_flight = [node for node in nodes if workflow.states[node] in IN_FLIGHT]
+    settled = [node for node in nodes if workflow.states[node] in SETTLED]
+    reopened = yield from reopen_in_steps(workflow, settled, now, is_considered=False)
+    for node in nodes:
+        if workflow.states[node] in SETTLED:
+            if workflow.states[node] == NodeState.SUCCEEDED:
+                continue  # A join that the skip of the one before has finished.
+            reopened |= reopen(workflow, [node], now, is_considered=False)
+        if workflow.states[node] == NodeState.READY:
+            workflow.ready.remove(node)
+        workflow.errors.pop(node, None)
+        workflow.causes.pop(node, None)
+        workflow.stale.discard(node)
+        workflow.settle(node, NodeState.SKIPPED, now, value=value)
+    yield from workflow.consider_all(now, reopened)
+    return in_flight
+
+
+def succeeded_late(workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float) -> None:
+    """Correct a failure that was none: somebody revoked the task, or its worker was given up too early."""
+    dispatched_at, attempt = workflow.attempts.dispatched_at[node], workflow.attempts.of(node)
+    reopened = finish(_reopen(workflow, [node]))
+    workflow.attempts.take_back(node, attempt - 1, dispatched_at)
+    outcomes.succeeded(workflow, node, value, value_error, now)
+    finish(workflow.consider_all(now, reopened))
+
+
+def abandon(workflow: RunningWorkflow, node: int, now: float) -> None:
+    """Give up the attempt that is in flight and start another one at once."""
+    workflow.attempts.failures.pop(node, None)
+    workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now))
+    workflow.let_go(node, now)
+
+
+def set_back_with(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[set[int]]:
+    """Return these nodes, and those that are set back with them; nothing is changed."""
+    reset = set(nodes)
+    if _undoes_hooks(workflow, reset):
+        reset.update(hook for hook in workflow.graph.hooks if workflow.states[hook] not in IN_FLIGHT)
+    # With what never ran because of these, or does not run just now.
+    return (
+        yield from reached(
+            reset,
+            lambda node: (
+                dependent
+                for dependent in workflow.graph.dependents(node)
+                if workflow.states[dependent] in _SET_BACK or dependent in workflow.unneeded
+            ),
+        )
+    )
+
+
+def _reopen(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[set[int]]:
+    reset = set(nodes)
+    if _undoes_hooks(workflow, reset):
+        # One in flight is decided anew when it comes back.
+        in_flight = {hook for hook in workflow.graph.hooks if workflow.states[hook] in IN_FLIGHT}
+        workflow.nodes.changed |= in_flight - workflow.stale
+        workflow.stale |= in_flight
+    reset = yield from set_back_with(workflow, reset)
+    reset = {node for node in reset if workflow.states[node] != NodeState.WAITING}
+    for is_later, part in parts(reset):
+        if is_later:
+            yield
+        had_settled = [node for node in part if workflow.states[node] in SETTLED]
+        for node in part:
+            workflow.set_back(node)
+        for node in had_settled:
+            for dependent in workflow.graph.dependents(node):
+                workflow.nodes.unmet[dependent] += 1
+    yield from workflow.values.count_users_anew(reset)
+    workflow.is_changed |= workflow.is_stopped
+    workflow.is_stopped = False
+    return reset
+
+
+def _undoes_hooks(workflow: RunningWorkflow, reset: set[int]) -> bool:
+    """Tell whether hooks were decided by an end that is none any more once these nodes are set back."""
+    return bool(workflow.graph.hooks) and not all(workflow.nodes.is_hook(node) for node in reset)
+
+
+def _set_running_again(workflow: RunningWorkflow, now: float) -> None:
+    if workflow.state is WorkflowState.CANCELLED:
+        workflow.run += 1
+    workflow.has_begun = workflow.policy.start_at <= now
+    workflow.set_state(WorkflowState.RUNNING if workflow.has_begun else WorkflowState.SCHEDULED)
+    workflow.finished_at, workflow.result, workflow.error = None, None, ""

@@ -1,0 +1,76 @@
+"""What others make of a workflow that goes on: it is paused, a node is held or released, all is cancelled, the deadline comes."""
+
+from dyrygentd.core.notes import Hold, HoldReason
+from dyrygentd.core.states import IN_FLIGHT, SETTLED, NodeState, WorkflowState
+from dyrygentd.core.workflow import RunningWorkflow
+
+
+def pause(workflow: RunningWorkflow) -> None:
+    """Dispatch nothing until `unpause`; results go on coming in."""
+    workflow.set_state(WorkflowState.PAUSED)
+
+
+def unpause(workflow: RunningWorkflow, now: float) -> None:
+    """Go on."""
+    workflow.set_state(WorkflowState.RUNNING)
+    workflow.begin(now)
+
+
+def set_priority(workflow: RunningWorkflow, priority: int) -> None:
+    """Change whose turn comes first."""
+    workflow.priority = priority
+    workflow.is_changed = True
+
+
+def hold(workflow: RunningWorkflow, node: int) -> None:
+    """Keep a node from being dispatched until `release`."""
+    workflow.on_hold.add(node)
+    workflow.nodes.changed.add(node)
+    if workflow.states[node] == NodeState.READY:
+        workflow.ready.remove(node)
+        workflow.holds[node] = Hold(HoldReason.OPERATOR)
+        workflow.nodes.move(node, NodeState.HELD)
+    elif workflow.states[node] == NodeState.HELD and workflow.holds[node].reason is HoldReason.POOL:
+        workflow.holds[node] = Hold(HoldReason.OPERATOR)
+
+
+def release(workflow: RunningWorkflow, node: int, now: float) -> None:
+    """Let a node go: what an operator, a gate, a time or the next attempt holds, goes at once."""
+    workflow.on_hold.discard(node)
+    workflow.nodes.changed.add(node)
+    hold = workflow.holds.get(node)
+    if hold is not None and hold.reason is not HoldReason.POOL:
+        workflow.let_go(node, now)
+
+
+def cancel(workflow: RunningWorkflow, now: float) -> list[int]:
+    """End everything that is not settled; return the nodes that were in flight."""
+    in_flight = workflow.nodes.all_in(*IN_FLIGHT)
+    for hook in workflow.graph.hooks:
+        if workflow.states[hook] not in SETTLED:
+            workflow.nodes.move(hook, NodeState.CANCELLED)
+            workflow.settled_at[hook] = now
+    for node in workflow.nodes.cancel_open():
+        workflow.settled_at[node] = now
+    workflow.nodes.forget_unmet()
+    workflow.holds.clear()
+    workflow.ready.clear()
+    workflow.on_hold.clear()
+    workflow.stale.clear()
+    workflow.attempts.forget_reports()
+    workflow.finish_as(WorkflowState.CANCELLED, now)
+    return in_flight
+
+
+def over_deadline(workflow: RunningWorkflow, now: float) -> list[int]:
+    """Cancel everything but the hooks because the deadline has passed; return the nodes that were in flight."""
+    states, is_hook = workflow.states, workflow.nodes.is_hook
+    meant = [node for node in range(len(workflow.graph)) if states[node] not in SETTLED and not is_hook(node)]
+    if not meant:
+        return []  # The work was done in time, and only hooks still run.
+    workflow.error = f"the deadline of {workflow.policy.deadline_s:g} s is over"
+    workflow.is_changed = True
+    workflow.is_stopped = True
+    in_flight = [node for node in meant if workflow.states[node] in IN_FLIGHT]
+    workflow.cancel_open(meant, now)
+    return in_flight

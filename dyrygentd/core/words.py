@@ -1,0 +1,26 @@
+"""How spans of time and numbers are written for people, everywhere in one form."""
+
+from typing import Final
+
+_UNITS: Final = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
+
+
+def span(seconds: float, *, is_fine: bool = False) -> str:
+    """Write a span of time in its two largest units: ``43 s``, ``12 min 5 s``, ``1 d``.
+
+    Args:
+        is_fine: Write what is shorter than ten seconds as ``4.2 s``.
+    """
+    if is_fine and seconds < 10:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = max(0, round(seconds))
+    for unit, size, smaller, smaller_size in _UNITS:
+        if whole >= size:
+            rest = whole % size // smaller_size
+            return f"{whole // size:,} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def counted(number: int, word: str) -> str:
+    """Write ``1 node`` or ``3,812 nodes``."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

@@ -1,0 +1,115 @@
+"""What long answers, and the reading of whole workflows for them, may cost the others.
+
+*Reading back.* A definition, an export, and the nodes of a finished workflow ask for all that is stored of it, and there is one
+connection to the database for that. `Turns` lets a few requests read at a time, of one user fewer, and whoever waits for a turn
+waits behind no more than that of each other user. Who has gone reads nothing. Looking through a long workflow takes turns, too.
+
+*Sending.* An answer of tens of megabytes is in memory until its reader has taken it. `send_if_long` counts such answers until
+then, against a common bound of which one user may take a share.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
+
+import anyio
+from aiohttp import web
+
+#: Workflows that are read back at one time, and of one user's.
+READINGS_MAX: Final = 4
+READINGS_OF_USER_MAX: Final = 2
+#: Answers of fewer bytes are in memory twice as long as they take to make, and are bounded by their number.
+LONG_BYTES: Final = 256 * 1024
+#: In which a long answer has to have been taken; whoever takes nothing at all is cut off earlier.
+SENDING_TIMEOUT_S: Final = 120.0
+
+
+class ByteCount(Protocol):
+    """Counts against a bound, per user; see `dyrygentd.http.places.Places`."""
+
+    def take(self, user: int | None, number: int = 1) -> None:
+        """Take bytes for a user, or raise."""
+        ...
+
+    def give_back(self, user: int | None, number: int = 1) -> None:
+        """Give them back."""
+        ...
+
+
+class Gone(Exception):
+    """The client whose turn it is has gone."""
+
+
+class Turns:
+    """Whose turn it is to read. Guards: never more than ``maximum`` read, of one user fewer, unless it is root."""
+
+    def __init__(self, maximum: int = READINGS_MAX, of_user_max: int = READINGS_OF_USER_MAX) -> None:
+        self._maximum = maximum
+        self._of_user_max = of_user_max
+        self._reading: Counter[int | None] = Counter()
+        # Of each user those who wait, longest first; users in the order in which they had their last turn.
+        self._waiting: dict[int | None, dict[anyio.Event, None]] = {}
+
+    @asynccontextmanager
+    async def of(self, user: int | None, is_there: Callable[[], bool]) -> AsyncIterator[None]:
+        """Wait for a turn of a user's. Raises `Gone` if it comes too late."""
+        mark = anyio.Event()
+        self._waiting.setdefault(user, {})[mark] = None
+        self._let_in()
+        try:
+            await mark.wait()
+            if not is_there():
+                raise Gone
+            yield
+        finally:
+            if mark.is_set():
+                self._reading[user] -= 1
+                if not self._reading[user]:
+                    del self._reading[user]
+            else:
+                self._forget(user, mark)
+            self._let_in()
+
+    def _forget(self, user: int | None, mark: anyio.Event) -> None:
+        of_user = self._waiting[user]
+        del of_user[mark]
+        if not of_user:
+            del self._waiting[user]
+
+    def _let_in(self) -> None:
+        while self._reading.total() < self._maximum:
+            user = next((user for user in self._waiting if self._reading[user] < self._most_of(user)), -1)
+            if user == -1:
+                return
+            mark = next(iter(self._waiting[user]))
+            self._forget(user, mark)
+            if user in self._waiting:
+                # Behind the others.
+                self._waiting[user] = self._waiting.pop(user)
+            self._reading[user] += 1
+            mark.set()
+
+    def _most_of(self, user: int | None) -> int:
+        return self._maximum if user == 0 else self._of_user_max
+
+
+async def send_if_long(request: web.Request, response: web.StreamResponse, user: int | None, sending: ByteCount) -> None:
+    """Send an answer right here if it is long, counted until it is taken. Raises what the count raises if there is no room."""
+    body = response.body if isinstance(response, web.Response) else None
+    if not isinstance(body, bytes) or len(body) < LONG_BYTES:
+        return
+    sending.take(user, len(body))
+    try:
+        async with asyncio.timeout(SENDING_TIMEOUT_S):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+    except ConnectionError:
+        # It has gone, which whoever sends an answer finds out by itself.
+        return
+    finally:
+        sending.give_back(user, len(body))

@@ -1,0 +1,318 @@
+"""The handlers: parse, call one method of the scheduler, render through `wire`."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+import anyio
+from aiohttp import web
+
+from dyrygentd import wire
+from dyrygentd.core.graph import Definition
+from dyrygentd.core.states import NODE_STATE_OF_WORD, WorkflowState
+from dyrygentd.core.verbs import WORKFLOW_VERBS, Request, Verb
+from dyrygentd.errors import BadRequest, DyrygentError, NotOnDiskYet
+from dyrygentd.http import answers, parameters
+from dyrygentd.http.access import Role
+from dyrygentd.http.around import BODY, Around
+from dyrygentd.http.decoding import Decodes
+from dyrygentd.http.guard import asking
+from dyrygentd.http.problems import JSON, UnsupportedMediaType
+from dyrygentd.http.stream import send_views
+from dyrygentd.ports import Selection
+from dyrygentd.scheduler import Scheduler
+from dyrygentd.wire.bounds import Look, nothing
+
+RenderMetrics = Callable[[str], tuple[bytes, str]]
+T = TypeVar("T")
+
+_DECODE_INLINE_BYTES = 16 * 1024
+"""Below, the hop to a thread costs more than the decoding."""
+
+
+class Api:
+    """The handlers and what they share. One is made for each application.
+
+    Guards: whole workflows are read and long bodies decoded in turns; nobody is kept waiting when the application stops.
+
+    Args:
+        around: Has let the requests in, and knows who may do what.
+        openapi: Returns the description of the interface, encoded.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, around: Around, *, render_metrics: RenderMetrics, openapi: Callable[[], bytes]
+    ) -> None:
+        self._scheduler = scheduler
+        self._around = around
+        self._render_metrics = render_metrics
+        self._openapi = openapi
+        self._turns = answers.Turns()
+        self._decodes: Decodes | None = None
+        self._stopping: anyio.Event | None = None
+
+    def start(self) -> None:
+        """Begin to serve, in the loop that will."""
+        self._stopping = anyio.Event()
+        self._decodes = Decodes()
+
+    def stop(self) -> None:
+        """Let go whoever follows or waits."""
+        if self._stopping is not None:
+            self._stopping.set()
+        if self._decodes is not None:
+            self._decodes.stop()
+
+    # --- workflows --------------------------------------------------------------------------------------------------
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        """Take a definition; answer when it is on disk."""
+        if request.content_type != JSON and "Content-Type" in request.headers:
+            raise UnsupportedMediaType(request.content_type)
+        definition = await self._decode(request)
+        definition = parameters.with_key(definition, request.headers.get("Idempotency-Key"))
+        submitted = await self._scheduler.submit_definition(definition, owner=asking(request).user)
+        location = f"/{wire.API_VERSION}/workflows/{submitted.id}"
+        return _json(submitted, status=201 if submitted.created else 200, headers={"Location": location})
+
+    async def list_workflows(self, request: web.Request) -> web.StreamResponse:
+        """Answer a page of workflows, newest first."""
+        selection = Selection(
+            states=parameters.states(request, frozenset(WorkflowState)),
+            name=request.query.get("name"),
+            labels=parameters.labels(request),
+            since=parameters.at(request, "since"),
+            until=parameters.at(request, "until"),
+            ended_since=parameters.at(request, "ended_since"),
+            parent_task=request.query.get("parent_task"),
+            before=parameters.integer(request, "cursor", default=None, least=1),
+            limit=parameters.integer(request, "limit", default=50, least=1, most=500) or 50,
+        )
+        return _json(await self._scheduler.list(selection))
+
+    async def show_workflow(self, request: web.Request) -> web.StreamResponse:
+        """Answer a workflow; with ``wait_s`` as soon as it has finished, or after that time as it stands."""
+        with_result = parameters.flag(request, "result")
+        wait_s = parameters.number(request, "wait_s", least=0, most=self._around.limits.wait_s_max)
+        workflow_id = await self._resolve(request)
+        if wait_s:
+            await self._wait(workflow_id, wait_s)
+            # Meanwhile the right to read may have been taken away.
+            await self._around.access.check(asking(request), Role.READ)
+        return _json(await self._scheduler.view(workflow_id, with_result=with_result))
+
+    async def show_definition(self, request: web.Request) -> web.StreamResponse:
+        """Answer the definition. It has the arguments of the tasks, so it is for the owner and admins."""
+        workflow_id = await self._resolve(request)
+        await self._around.access.check_owner(asking(request), await self._scheduler.owner(workflow_id), workflow_id)
+        async with self._reading(request):
+            return web.Response(body=await self._scheduler.definition(workflow_id), content_type=JSON)
+
+    async def export_workflow(self, request: web.Request) -> web.StreamResponse:
+        """Answer all that is stored of a workflow. It has arguments and values, so it is for the owner and admins."""
+        workflow_id = await self._resolve(request)
+        await self._around.access.check_owner(asking(request), await self._scheduler.owner(workflow_id), workflow_id)
+        async with self._reading(request):
+            return web.Response(body=await self._scheduler.export(workflow_id), content_type=JSON)
+
+    async def import_workflow(self, request: web.Request) -> web.StreamResponse:
+        """Take in an export; answer when it is on disk. Its owner, ids and journal are believed, so it is for admins."""
+        if request.content_type != JSON and "Content-Type" in request.headers:
+            raise UnsupportedMediaType(request.content_type)
+        peer, limits, access = asking(request), self._around.limits, self._around.access
+
+        def decode(body: bytes, look: Look) -> wire.Imported:
+            imported = wire.decode_export(body, nodes_max=limits.nodes_max, look=look)
+            access.check_tasks(imported.definition.graph, look, knows=self._scheduler.knows_task)
+            return imported
+
+        imported = await self._decoded(request, decode)
+        owner = imported.record.owner
+        return _json(await self._scheduler.take_over(imported, by=str(peer), owner=owner), status=201)
+
+    async def show_nodes(self, request: web.Request) -> web.StreamResponse:
+        """Answer a page of the nodes of a workflow, in their order."""
+        states = parameters.states(request, NODE_STATE_OF_WORD.keys())
+        after = parameters.integer(request, "cursor", default=0, least=0) or 0
+        limit = parameters.integer(request, "limit", default=100, least=1, most=1000) or 100
+        workflow_id = await self._resolve(request)
+        async with self._reading(request, workflow_id):
+            return _json(await self._scheduler.nodes(workflow_id, states=states, after=after, limit=limit))
+
+    async def show_node(self, request: web.Request) -> web.StreamResponse:
+        """Answer one node; the owner and admins see its arguments and payload, without secrets."""
+        workflow_id = await self._resolve(request)
+        owner = await self._scheduler.owner(workflow_id)
+        may_control = await self._around.access.may_control(asking(request), owner)
+        async with self._reading(request, workflow_id):
+            return _json(await self._scheduler.node(workflow_id, request.match_info["name"], with_arguments=may_control))
+
+    async def stream_views(self, request: web.Request) -> web.StreamResponse:
+        """Send the workflow now and after each change."""
+        workflow_id = await self._resolve(request)
+        await self._scheduler.view(workflow_id)  # An error is still a problem document here, and not in the stream.
+        views = self._scheduler.follow(workflow_id)
+        return await send_views(
+            request,
+            views,
+            stopping=self._wait_stopping,
+            forbidden=lambda: self._around.wait_forbidden(request),
+            heartbeat_s=self._around.limits.heartbeat_s,
+        )
+
+    async def show_causes(self, request: web.Request) -> web.StreamResponse:
+        """Answer the failures of a workflow, grouped by cause."""
+        workflow_id = await self._resolve(request)
+        async with self._reading(request, workflow_id):
+            return _json(await self._scheduler.causes(workflow_id))
+
+    async def show_journal(self, request: web.Request) -> web.StreamResponse:
+        """Answer who did what to a workflow, when and why."""
+        return _json(await self._scheduler.journal(await self._resolve(request)))
+
+    async def show_audit(self, request: web.Request) -> web.StreamResponse:
+        """Answer who did what to all workflows, oldest first; without a cursor the newest."""
+        after = parameters.integer(request, "cursor", default=None, least=0)
+        limit = parameters.integer(request, "limit", default=100, least=1, most=1000) or 100
+        return _json(await self._scheduler.audit(after, limit=limit))
+
+    async def explain_workflow(self, request: web.Request) -> web.StreamResponse:
+        """Answer why a workflow is not running, and what can be done."""
+        workflow_id = await self._resolve(request)
+        async with self._reading(request, workflow_id):
+            return _json(await self._scheduler.explain(workflow_id))
+
+    async def explain_node(self, request: web.Request) -> web.StreamResponse:
+        """Answer why a node is not running, and what can be done."""
+        workflow_id = await self._resolve(request)
+        async with self._reading(request, workflow_id):
+            return _json(await self._scheduler.explain(workflow_id, request.match_info["name"]))
+
+    async def explain_all(self, request: web.Request) -> web.StreamResponse:
+        """Answer what is wrong, what waits for a person, what is stuck and what has failed lately."""
+        most = parameters.integer(request, "limit", default=5, least=1, most=100) or 5
+        async with self._reading(request):
+            return _json(await self._scheduler.overview(most=most))
+
+    async def perform(self, request: web.Request) -> web.StreamResponse:
+        """Carry out a verb on one workflow; asking for what is so already changes nothing."""
+        verb = parameters.verb(request)
+        asked = await self._request_of(request, verb)
+        workflow_id = await self._resolve(request)
+        await self._around.access.check_owner(asking(request), await self._scheduler.owner(workflow_id), workflow_id)
+        return _json(await self._scheduler.perform(workflow_id, asked))
+
+    async def perform_in_bulk(self, request: web.Request) -> web.StreamResponse:
+        """Carry out a verb on all workflows that fit; of those, on one's own only for who is no admin."""
+        peer, verb = asking(request), parameters.verb(request)
+        owner = None if await self._around.access.role_of(peer) is Role.ADMIN else peer.user
+        asked = await self._request_of(request, verb)
+        if asked.nodes:
+            raise BadRequest("nodes have names in one workflow only", path="$.nodes", next_step="leave out `nodes`")
+        if verb not in WORKFLOW_VERBS:
+            words = ", ".join(WORKFLOW_VERBS)
+            raise BadRequest(f"'{verb}' is for nodes, not for whole workflows", path="verb", next_step=f"use one of {words}")
+        selection = Selection(
+            states=parameters.states(request, frozenset(WorkflowState)),
+            name=request.query.get("name"),
+            labels=parameters.labels(request),
+            owner=owner,
+        )
+        if not (selection.states or selection.name or selection.labels):
+            raise BadRequest("a verb in bulk needs a filter", path="query", next_step="give `state`, `name` or `label`")
+        changed = await self._scheduler.perform_in_bulk(selection, asked)
+        return _json(changed, status=NotOnDiskYet.status if changed.not_on_disk_yet else 200)
+
+    async def _request_of(self, request: web.Request, verb: Verb) -> Request:
+        if request[BODY].strip() and request.content_type != JSON and "Content-Type" in request.headers:
+            raise UnsupportedMediaType(request.content_type)
+        document = await self._decoded(request, wire.decode_request)
+        if verb is Verb.SET_PRIORITY and document.priority is None:
+            raise BadRequest("`priority` is missing", path="$.priority", next_step="give a whole number; higher goes first")
+        return wire.request_of(verb, document, by=str(asking(request)))
+
+    # --- the daemon -------------------------------------------------------------------------------------------------
+
+    async def show_statistics(self, request: web.Request) -> web.StreamResponse:
+        """Answer what the daemon is doing."""
+        return _json(self._scheduler.statistics())
+
+    async def show_schema(self, request: web.Request) -> web.StreamResponse:
+        """Answer the JSON schema of definitions, for editors."""
+        return web.Response(body=wire.encode(wire.definition_schema()), content_type=JSON)
+
+    async def show_openapi(self, request: web.Request) -> web.StreamResponse:
+        """Answer the description of this interface."""
+        return web.Response(body=self._openapi(), content_type=JSON)
+
+    async def show_health(self, request: web.Request) -> web.StreamResponse:
+        """Answer 200 as long as this process works; the body tells what keeps it from its work."""
+        return _json(self._scheduler.health())
+
+    async def show_readiness(self, request: web.Request) -> web.StreamResponse:
+        """Answer 200 if submissions are accepted and carried out, else 503."""
+        health = self._scheduler.health()
+        return _json(health, status=200 if health.status == "ok" else 503)
+
+    async def show_metrics(self, request: web.Request) -> web.StreamResponse:
+        """Answer the metrics in the format that the scraper prefers."""
+        body, content_type = self._render_metrics(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    # --- parts of requests ------------------------------------------------------------------------------------------
+
+    async def _resolve(self, request: web.Request) -> str:
+        return await self._scheduler.resolve(request.match_info["ref"])
+
+    @asynccontextmanager
+    async def _reading(self, request: web.Request, workflow_id: str | None = None) -> AsyncIterator[None]:
+        """Wait for a turn to read or look through a whole workflow, unless it is given, in memory and short."""
+        if workflow_id is not None and self._scheduler.is_at_hand(workflow_id):
+            yield
+            return
+        async with self._turns.of(asking(request).user, lambda: request.transport is not None):
+            yield
+
+    async def _wait(self, workflow_id: str, wait_s: float) -> None:
+        """Return when the workflow has finished, the time is over, or the daemon stops."""
+        async with anyio.create_task_group() as tasks:
+
+            async def stop() -> None:
+                await self._wait_stopping()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(stop)
+            # Whatever else may be wrong with the workflow is told by the view that follows, not from inside a task group.
+            with suppress(DyrygentError):
+                await self._scheduler.wait(workflow_id, timeout_s=wait_s)
+            tasks.cancel_scope.cancel()
+
+    async def _wait_stopping(self) -> None:
+        assert self._stopping is not None
+        await self._stopping.wait()
+
+    async def _decode(self, request: web.Request) -> Definition:
+        limits, access = self._around.limits, self._around.access
+
+        def decode(body: bytes, look: Look) -> Definition:
+            definition = wire.decode_definition(body, nodes_max=limits.nodes_max, node_bytes_max=limits.node_bytes_max, look=look)
+            access.check_tasks(definition.graph, look, knows=self._scheduler.knows_task)
+            return definition
+
+        return await self._decoded(request, decode)
+
+    async def _decoded(self, request: web.Request, decode: Callable[[bytes, Look], T]) -> T:
+        """Decode the body of a request, and forget it."""
+        body = request[BODY]
+        request[BODY] = b""
+        # What a parameter stands for may be far longer than the body.
+        if len(body) <= _DECODE_INLINE_BYTES and b'"parameters"' not in body:
+            return decode(body, nothing)
+        assert self._decodes is not None
+        return await self._decodes.run(
+            lambda look: decode(body, look), user=asking(request).user, is_there=lambda: request.transport is not None
+        )
+
+
+def _json(view: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=wire.encode(view), status=status, content_type=JSON, headers=headers)

@@ -1,0 +1,205 @@
+"""`ROUTES`: what there is. The application and the OpenAPI document are made from it, and so is the table of the guide."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiohttp import web
+
+from dyrygentd import wire
+from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb
+from dyrygentd.http.access import Role
+from dyrygentd.http.api import Api
+from dyrygentd.http.parameters import LATEST
+from dyrygentd.http.places import Use
+from dyrygentd.http.problems import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter or header of a route."""
+
+    name: str
+    about: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    place: str = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table: what is served, by whom, and what the answer looks like.
+
+    Attributes:
+        answer: Form of the answer, or its media type.
+        takes_definition: Whether the body is a definition.
+        body: Form of the body, if it is none.
+        needs: What a client must be allowed to.
+    """
+
+    method: str
+    path: str
+    about: str
+    handler: Callable[[Api, web.Request], Awaitable[web.StreamResponse]]
+    answer: type | str
+    use: Use = Use.REQUEST
+    parameters: tuple[Parameter, ...] = ()
+    takes_definition: bool = False
+    body: type | None = None
+    needs: Role = Role.READ
+
+
+_RESULT = Parameter("result", "whether the result is wanted", {"type": "boolean"})
+_LABEL = Parameter("label", "`k=v`; repeat it to demand several", {"type": "array", "items": {"type": "string"}})
+_CURSOR = Parameter("cursor", "`next` of the previous page")
+_WAIT_S = Parameter("wait_s", "answer when it has finished, or after so many seconds", {"type": "number", "maximum": 60})
+_UNIX_SECONDS: Final = {"type": "number", "minimum": 0, "maximum": LATEST}
+_TIMES: Final = (
+    Parameter("since", "created at this time or later, in Unix seconds", _UNIX_SECONDS),
+    Parameter("until", "created at this time or earlier, in Unix seconds", _UNIX_SECONDS),
+    Parameter("ended_since", "finished at this time or later, in Unix seconds", _UNIX_SECONDS),
+)
+_PARENT_TASK: Final = Parameter("parent_task", "submitted in the Celery task of this id")
+_WORDS: Final = {"type": "array", "items": {"type": "string"}}
+
+
+def _limit(most: int) -> Parameter:
+    return Parameter("limit", "length of a page", {"type": "integer", "minimum": 1, "maximum": most})
+
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        "/v1/workflows",
+        "Submit a workflow; 201 once durable, 200 if the user's key is in the history, 409 if it has another definition",
+        Api.submit,
+        wire.Submitted,
+        parameters=(Parameter("Idempotency-Key", "the key, if the definition has none", place="header"),),
+        takes_definition=True,
+        needs=Role.SUBMIT,
+    ),
+    Route(
+        "GET",
+        "/v1/workflows",
+        "List workflows, newest first",
+        Api.list_workflows,
+        wire.WorkflowPage,
+        use=Use.LISTING,
+        parameters=(
+            Parameter("state", "workflow states; repeated or separated by commas", _WORDS),
+            Parameter("name", "the exact name"),
+            _LABEL,
+            _PARENT_TASK,
+            *_TIMES,
+            _limit(500),
+            _CURSOR,
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}",
+        "Show a workflow",
+        Api.show_workflow,
+        wire.WorkflowView,
+        parameters=(_RESULT, _WAIT_S),
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/definition",
+        "Show the definition, arguments included; for the owner and admins",
+        Api.show_definition,
+        JSON,
+        needs=Role.SUBMIT,
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/export",
+        "Export all of a workflow, arguments and values included; for the owner and admins",
+        Api.export_workflow,
+        wire.ExportDocument,
+        needs=Role.SUBMIT,
+    ),
+    Route(
+        "POST",
+        "/v1/imports",
+        "Take in an export of a workflow that has finished, or is paused with nothing in flight; 201 once durable; for admins",
+        Api.import_workflow,
+        wire.Submitted,
+        body=wire.ExportDocument,
+        needs=Role.ADMIN,
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/nodes",
+        "List the nodes of a workflow",
+        Api.show_nodes,
+        wire.NodePage,
+        parameters=(Parameter("state", "node states; repeated or separated by commas", _WORDS), _limit(1000), _CURSOR),
+    ),
+    Route("GET", "/v1/workflows/{ref}/nodes/{name}", "Show a node", Api.show_node, wire.NodeView),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/events",
+        "Stream the workflow after each change, as `event: workflow`; then `end`, or `bye` if the daemon stops",
+        Api.stream_views,
+        "text/event-stream",
+        use=Use.STREAM,
+    ),
+    Route("GET", "/v1/workflows/{ref}/causes", "Group the failures of a workflow by cause", Api.show_causes, wire.Causes),
+    Route("GET", "/v1/workflows/{ref}/journal", "Tell who did what to a workflow", Api.show_journal, wire.Journal),
+    Route(
+        "GET",
+        "/v1/journal",
+        "Tell who did what to all workflows; without a cursor the newest",
+        Api.show_audit,
+        wire.Journal,
+        parameters=(_limit(1000), _CURSOR),
+    ),
+    Route(
+        "GET",
+        "/v1/explain",
+        "Say what is wrong, what waits for a person, what is stuck and what has failed lately",
+        Api.explain_all,
+        wire.Overview,
+        parameters=(_limit(100),),
+    ),
+    Route("GET", "/v1/workflows/{ref}/explain", "Say why a workflow is not running", Api.explain_workflow, wire.Explanation),
+    Route("GET", "/v1/workflows/{ref}/nodes/{name}/explain", "Say why a node is not running", Api.explain_node, wire.Explanation),
+    Route(
+        "POST",
+        "/v1/workflows/{ref}/{verb}",
+        f"Do something to a workflow or its nodes: {', '.join(Verb)}",
+        Api.perform,
+        wire.Changed,
+        body=wire.VerbDocument,
+        needs=Role.SUBMIT,
+    ),
+    Route(
+        "POST",
+        "/v1/bulk/{verb}",
+        f"Do something to all workflows that fit: {', '.join(WORKFLOW_VERBS)}",
+        Api.perform_in_bulk,
+        wire.BulkChanged,
+        parameters=(Parameter("state", "workflow states", _WORDS), Parameter("name", "the exact name"), _LABEL),
+        body=wire.VerbDocument,
+        needs=Role.SUBMIT,
+    ),
+    Route("GET", "/v1/definition.schema.json", "Describe definitions as a JSON schema", Api.show_schema, JSON),
+    Route("GET", "/v1/stats", "Show what the daemon is doing", Api.show_statistics, wire.Statistics),
+    Route("GET", "/v1/openapi.json", "Describe this interface", Api.show_openapi, JSON),
+    Route("GET", "/healthz", "Tell whether the process works", Api.show_health, wire.Health, use=Use.NONE, needs=Role.NONE),
+    Route(
+        "GET",
+        "/readyz",
+        "Tell whether work is accepted; 503 if not",
+        Api.show_readiness,
+        wire.Health,
+        use=Use.NONE,
+        needs=Role.NONE,
+    ),
+    Route("GET", "/metrics", "Metrics for Prometheus", Api.show_metrics, "text/plain", use=Use.NONE),
+)
+
+
+def served(*, read_only: bool) -> list[Route]:
+    """Return the routes of a listener; on a read-only one those that change nothing."""
+    return [route for route in ROUTES if route.method == "GET" or not read_only]

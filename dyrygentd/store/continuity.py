@@ -1,0 +1,102 @@
+"""Whether a database is as the last daemon left it, or older than what was done with it.
+
+While a daemon has the database open, a note in the file itself says so, and the write-ahead log lies beside it, also after kill
+-9; in good order the note goes, and the log is folded into the file. So a file with that note and without a log lacks what was
+in the log: somebody deleted it, or copied the file alone, or put a copy in its place. A copy that `dyrygentd restore` put there
+says so.
+
+What this cannot see (a copy of both files, a copy that was made while no daemon ran) the broker may know, see
+`dyrygentd.scheduler.sentinel`.
+"""
+
+import json
+import sqlite3
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import aiosqlite
+
+from dyrygentd.core.absence import note_of
+from dyrygentd.ports import CLOSED_NOTE, SETBACK_NOTE
+
+_IN_USE: Final = "in use"
+_RESTORED: Final = "restored"
+#: The version whose schema has notes.
+_NOTES_SINCE: Final = 3
+
+_RECALL: Final = "SELECT value FROM notes WHERE name = ?"
+_REMEMBER: Final = "INSERT INTO notes (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+_FORGET: Final = "DELETE FROM notes WHERE name = ?"
+
+
+async def setback_of(connection: aiosqlite.Connection, *, had_log: bool) -> str:
+    """Return why a database is older than what was done with it; empty if it is not, as far as it can tell.
+
+    Args:
+        had_log: Whether a write-ahead log was beside it before it was opened.
+    """
+    restored, in_use = await _recalled(connection, _RESTORED), await _recalled(connection, _IN_USE)
+    if restored:
+        with suppress(ValueError, KeyError, TypeError):
+            known = json.loads(restored)
+            return f"the database was restored from '{known['from']}' at {known['at']} UTC"
+        return "the database was restored from a copy"
+    if in_use and not had_log:
+        return (
+            "the write-ahead log of the database is gone although no daemon has closed it: it was deleted, or the file was copied"
+            " without it, or another program has opened the database since, which then lacks nothing"
+        )
+    return ""
+
+
+async def _recalled(connection: aiosqlite.Connection, name: str) -> str:
+    async with connection.execute(_RECALL, (name,)) as cursor:
+        row = await cursor.fetchone()
+    return "" if row is None else str(row[0])
+
+
+async def begin_use(connection: aiosqlite.Connection, setback: str, *, written_at: float | None = None) -> None:
+    """Write into the file itself that a daemon has it open, and that it had a setback. Raises ``sqlite3.Error``.
+
+    Args:
+        written_at: When the write-ahead log that was found beside it was written last, as Unix time: its daemon was killed.
+    """
+    if await _recalled(connection, _IN_USE):
+        # What is noted is of an earlier close.
+        await connection.execute(_FORGET, (CLOSED_NOTE,))
+        if written_at is not None:
+            await connection.execute(_REMEMBER, (CLOSED_NOTE, note_of(written_at, was_killed=True)))
+    if setback:
+        # Together with what tells so.
+        await connection.execute(_REMEMBER, (SETBACK_NOTE, json.dumps({"at": time.time(), "why": setback})))
+    await connection.execute(_FORGET, (_RESTORED,))
+    await connection.execute(_REMEMBER, (_IN_USE, "1"))
+    await connection.commit()
+    # Not only into the log, with which it could be lost.
+    await connection.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+async def end_use(connection: aiosqlite.Connection) -> None:
+    """Take that back; closing folds the log into the file. Raises ``sqlite3.Error``."""
+    await connection.execute(_FORGET, (_IN_USE,))
+    await connection.execute(_REMEMBER, (CLOSED_NOTE, note_of(time.time(), was_killed=False)))
+    await connection.commit()
+
+
+def mark_restored(copy: Path, source: Path, *, at: float) -> None:
+    """Note in a copy that is about to be put in the place of a database that it is older. Raises ``sqlite3.Error``."""
+    database = sqlite3.connect(copy, isolation_level=None)
+    try:
+        ((version,),) = database.execute("PRAGMA user_version").fetchall()
+        if version < _NOTES_SINCE:
+            return
+        words = json.dumps({"from": str(source), "at": f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"})
+        database.execute("BEGIN")
+        database.execute(_FORGET, (_IN_USE,))
+        database.execute(_REMEMBER, (_RESTORED, words))
+        database.execute("COMMIT")
+    finally:
+        database.close()

@@ -1,0 +1,371 @@
+"""Redis: pushing a message exactly once.
+
+Theory of operation
+===================
+A reply that is cut leaves open whether the push happened, and every client library then pushes again. So each node has a
+marker, a field in a hash per workflow beside the queues, with the number of the last attempt that was pushed, and one script
+raises the marker and pushes only if the attempt is a later one. A node may have very many attempts, so there is not a marker
+for each. A script runs atomically and is logged (AOF) as a whole, so marker and message share their fate. A ledger counts the
+pushes of each database, and the script refuses to push where there are fewer than there were: a replica that lagged, or older
+data. Conditions: the broker is one server (not Redis Cluster), and it evicts nothing.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import redis
+from kombu.utils.json import dumps
+from redis.exceptions import ResponseError
+
+from dyrygentd.core.effects import Publish
+from dyrygentd.core.queues import is_reserved
+from dyrygentd.ports import BrokerMemory
+from dyrygentd.transport.redis_asking import Asking, Script
+from dyrygentd.transport.redis_connections import ASYNCIO_CLASSES, asyncio_pool
+
+#: How long a marker outlives the last push of its workflow: longer than any outage after which somebody would still resume.
+_MARKER_TTL_S: Final = 30 * 24 * 3600
+
+#: KEYS begin with that of the sentinel and that of the ledger. ARGV: the token, empty if it is not asked for; how many pushes the
+#: ledger has at least; the markers' TTL; how many messages; for each message the marker's index among KEYS, the node, the
+#: attempt, the message, how many queues, and their indexes; then pairs of a key's index and the milliseconds after which it
+#: expires. Returns how many were pushed, the messages that were in the shortest queue before, how many pushes the ledger has now,
+#: and pairs of the number of a refused message and the error; -1 alone if the sentinel is gone or the ledger has fewer pushes.
+_PUSH_SCRIPT: Final = """
+if ARGV[1] ~= '' and (redis.call('GET', KEYS[1]) ~= ARGV[1]
+    or tonumber(redis.call('HGET', KEYS[2], 'pushes') or 0) < tonumber(ARGV[2])) then
+    return {-1}
+end
+local answer, pushed, at, is_known, shortest = {0, 0, 0}, 0, 5, {}, nil
+for number = 1, tonumber(ARGV[4]) do
+    local marker, node, attempt, last = KEYS[tonumber(ARGV[at])], ARGV[at + 1], tonumber(ARGV[at + 2]), at + 4 + ARGV[at + 4]
+    local before = tonumber(redis.call('HGET', marker, node) or 0)
+    -- Version 0.1 had a field for each attempt, and a workflow of its may still run.
+    if attempt > before and redis.call('HEXISTS', marker, node .. ':' .. ARGV[at + 2]) == 0 then
+        redis.call('HSET', marker, node, ARGV[at + 2])
+        redis.call('EXPIRE', marker, ARGV[3])
+        local problem
+        for queue = at + 5, last do
+            local result = redis.pcall('LPUSH', KEYS[tonumber(ARGV[queue])], ARGV[at + 3])
+            problem = problem or type(result) == 'table' and result.err
+            if not problem and not is_known[ARGV[queue]] then
+                is_known[ARGV[queue]] = true
+                shortest = math.min(shortest or result, result)
+            end
+        end
+        if problem then
+            -- Without its marker taken back, the next try would count it as sent.
+            if before > 0 then
+                redis.call('HSET', marker, node, before)
+            else
+                redis.call('HDEL', marker, node)
+            end
+            if not string.find(problem, 'WRONGTYPE', 1, true) then
+                return redis.error_reply(problem)
+            end
+            table.insert(answer, number)
+            table.insert(answer, problem)
+        else
+            pushed = pushed + 1
+        end
+    end
+    at = last + 1
+end
+for pair = at, #ARGV, 2 do
+    redis.call('PEXPIRE', KEYS[tonumber(ARGV[pair])], ARGV[pair + 1])
+end
+answer[1], answer[2] = pushed, shortest and shortest - 1 or 0
+if ARGV[1] ~= '' and pushed > 0 then
+    answer[3] = redis.call('HINCRBY', KEYS[2], 'pushes', pushed)
+end
+return answer
+"""
+
+_PUSH: Final = Script(_PUSH_SCRIPT)
+
+#: KEYS: that of the sentinel and that of the ledger. Returns the token and what the ledger has. It changes nothing, and is
+#: refused by a server that would refuse a push: a replica, one that is full, or one that cannot save.
+_MEMORY_SCRIPT: Final = """
+local token, ledger = redis.call('GET', KEYS[1]), redis.call('HMGET', KEYS[2], 'pushes', 'turn', 'holder')
+if token then
+    redis.call('SET', KEYS[1], token, 'NX')
+end
+return {token or '', ledger[1] or '', ledger[2] or '', ledger[3] or ''}
+"""
+
+
+class SentinelGone(Exception):
+    """The server does not have the token that was left there, or fewer pushes than it has told us of."""
+
+
+@dataclass(slots=True)
+class PushCount:
+    """How many pushes the server has said that it has; never more than it had."""
+
+    known: int = 0
+
+
+class UndeliverableMessage(Exception):
+    """A message would reach no queue."""
+
+
+class Collected(NamedTuple):
+    """A finished message and where it goes; there are no queues if kombu sent it by itself (fanout exchanges).
+
+    Attributes:
+        expires_ms: ``{key: milliseconds}`` for all keys of queues that have ``x-expires``.
+        destination: Where it goes, as it is remembered.
+    """
+
+    message: Publish
+    queues: Sequence[str]
+    payload: str
+    expires_ms: Mapping[str, int]
+    destination: str = ""
+
+
+class Pushed(NamedTuple):
+    """What came of a push.
+
+    Attributes:
+        new: Messages that were pushed; the others had been before.
+        before: Messages that were in the shortest of their queues before.
+        refused: ``{task_id: error}`` of what can never be pushed.
+        total: Pushes that the server has counted for this database, 0 if it did not count.
+    """
+
+    new: int
+    before: int
+    refused: dict[str, str]
+    total: int = 0
+
+
+def delivery_tag(task_id: str, attempt: int) -> str:
+    """Return the tag under which workers keep the message of an attempt in `unacked`."""
+    return f"dyrygentd:{task_id}:{attempt}"
+
+
+def collecting(transport: Any) -> Any:
+    """Derive a kombu transport whose channel keeps what it would push; everything else is kombu's own.
+
+    ``_put`` is the method that kombu's virtual transports implement. The names of the priority queues are internals of the
+    Redis transport; ``tests/transport`` notices if they change. What kombu would drop or put aside because no queue is bound
+    is refused: no worker would ever see it.
+    """
+
+    class CollectingChannel(transport.Channel):
+        def begin(self, message: Publish) -> None:
+            self._publish, self._put_into, self._payload, self._keys_expire = message, list[str](), "", dict[str, int]()
+            self._is_fanned_out = False
+
+        def collected(self) -> Collected:
+            if not self._put_into and not self._is_fanned_out:
+                raise UndeliverableMessage("no queue is bound to its exchange for its routing key")
+            return Collected(self._publish, self._put_into, self._payload, self._keys_expire)
+
+        def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+            if queue == self.deadletter_queue:
+                return
+            if is_reserved(queue) or queue in (self.unacked_key, self.unacked_index_key, self.unacked_mutex_key):
+                raise UndeliverableMessage(f"'{queue}' is a key of kombu's, Celery's or the daemon's own, and no queue")
+            # A tag of ours is what workers keep in `unacked`, so one HGET tells whether a worker has reserved the task.
+            message["properties"]["delivery_tag"] = delivery_tag(self._publish.task_id, self._publish.attempt)
+            # An exchange may have several queues; each gets the same message.
+            self._put_into.append(self._q_for_pri(queue, self._get_message_priority(message, reverse=False)))
+            self._payload = dumps(message)
+            # kombu 5.6 lets no queue on Redis expire, and has no such list.
+            if (milliseconds := getattr(self, "_expires", {}).get(queue)) is not None:
+                for step in self.priority_steps:
+                    self._keys_expire[self._q_for_pri(queue, step)] = milliseconds
+
+        def _put_fanout(self, *args: Any, **kwargs: Any) -> None:
+            super()._put_fanout(*args, **kwargs)
+            self._is_fanned_out = True
+
+    class CollectingTransport(transport):
+        Channel = CollectingChannel
+
+    return CollectingTransport
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Tell whether a queue's name is that of a key of another kind: the one answer that is about the message, not the server."""
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
+
+
+def client_of(channel: Any) -> Any:
+    """Return a client over the channel's connections, for which keys are prefixed by whoever uses it.
+
+    kombu's own prefixes them by command, and only the first key of a script.
+    """
+    return redis.Redis(connection_pool=channel.pool)
+
+
+class MarkedPush:
+    """Pushes collected messages, each attempt once, and none after a later one of its node.
+
+    Blocking; used from the dispatcher's thread.
+
+    Args:
+        channel: A kombu Redis channel. Its connection pool brings along password, TLS and database as the app has configured
+            them.
+        sentinel: The name and the token that tell a server with its memory from one without; None not to ask.
+        count: Told of what the server has, and what tells one that has lost its last pushes.
+    """
+
+    def __init__(self, channel: Any, sentinel: tuple[str, str] | None = None, count: PushCount | None = None) -> None:
+        self.count = count or PushCount()
+        self._client = client_of(channel)
+        self._prefix: str = channel.global_keyprefix
+        self._sentinel = sentinel
+        self._script = self._client.register_script(_PUSH_SCRIPT)
+
+    def push(self, messages: Sequence[Collected]) -> Pushed:
+        """Push what was not pushed before.
+
+        Raises:
+            redis.RedisError: It is unknown what was pushed.
+            SentinelGone: The server has lost its memory, and nothing was pushed.
+        """
+        sent = [collected for collected in messages if collected.queues]
+        if not sent:
+            return Pushed(0, 0, {})
+        keys, arguments = self.call_for(sent)
+        return self.pushed_of(self._script(keys=keys, args=arguments), sent)
+
+    def pushed_of(self, answer: Sequence[Any], sent: Sequence[Collected]) -> Pushed:
+        """Read the script's answer, and take note of the server's count. Raises `SentinelGone`."""
+        pushed = pushed_of(answer, sent)
+        self.count.known = max(self.count.known, pushed.total)
+        return pushed
+
+    def call_for(self, sent: Sequence[Collected]) -> tuple[list[str], list[str | int]]:
+        """Return keys and arguments of the script for messages that have queues."""
+        name, token = self._sentinel or ("", "")
+        keys: dict[str, int] = {self._sentinel_key(name): 1, self._ledger_key(name): 2}
+
+        def index(key: str) -> int:
+            return keys.setdefault(key, len(keys) + 1)
+
+        arguments: list[str | int] = [token, self.count.known, _MARKER_TTL_S, len(sent)]
+        expires_ms: dict[str, int] = {}
+        marker_of, workflow_id, queues_of, queues = 0, "", list[int](), None
+        for collected in sent:
+            publish = collected.message
+            # Those of one template have the same list of queues.
+            if publish.workflow_id != workflow_id or not marker_of:
+                workflow_id = publish.workflow_id
+                marker_of = index(self._marker(workflow_id))
+            if collected.queues is not queues:
+                queues = collected.queues
+                queues_of = [index(self._prefix + queue) for queue in queues]
+                expires_ms.update(collected.expires_ms)
+            arguments += (marker_of, publish.node, publish.attempt, collected.payload, len(queues_of), *queues_of)
+        for key, milliseconds in expires_ms.items():
+            arguments += [index(self._prefix + key), milliseconds]
+        return list(keys), arguments
+
+    def forget(self, workflow_ids: Sequence[str]) -> None:
+        """Drop the markers of these workflows. Raises ``redis.RedisError``."""
+        self._client.unlink(*[self._marker(workflow_id) for workflow_id in workflow_ids])
+
+    def mark(self, name: str, token: str) -> None:
+        """Leave a token. Raises ``redis.RedisError``."""
+        self._client.set(self._sentinel_key(name), token)
+
+    def memory(self, name: str) -> BrokerMemory:
+        """Return what the server remembers of a database. Raises ``redis.RedisError``, also if it takes no writes."""
+        keys = [self._sentinel_key(name), self._ledger_key(name)]
+        token, pushes, turn, holder = self._client.eval(_MEMORY_SCRIPT, len(keys), *keys)
+        return BrokerMemory(token.decode(), int(pushes or 0), int(turn or 0), holder.decode())
+
+    def note(self, name: str, turn: int, holder: str) -> None:
+        """Have the server remember how far a database is, and whose process says so. Raises ``redis.RedisError``."""
+        self._client.hset(self._ledger_key(name), mapping={"turn": turn, "holder": holder})
+
+    def cautions(self) -> list[str]:
+        """Return what about the server weakens *published once*. Raises ``redis.RedisError``."""
+        try:
+            memory, persistence = self._client.info("memory"), self._client.info("persistence")
+        except ResponseError:
+            return []  # Not everybody may ask.
+        policy = memory.get("maxmemory_policy", "noeviction")
+        found = []
+        if policy != "noeviction" and memory.get("maxmemory"):
+            found.append(
+                f"the broker may drop messages when its memory is full (maxmemory-policy {policy}): set it to noeviction"
+            )
+        if not persistence.get("aof_enabled"):
+            found.append(
+                "the broker keeps no append-only file: after a crash it has forgotten tasks, which are then looked for;"
+                " set appendonly to yes"
+            )
+        return found
+
+    def _sentinel_key(self, name: str) -> str:
+        return f"{self._prefix}dyrygentd:sentinel:{name}"
+
+    def _ledger_key(self, name: str) -> str:
+        return f"{self._prefix}dyrygentd:ledger:{name}"
+
+    def _marker(self, workflow_id: str) -> str:
+        return f"{self._prefix}dyrygentd:published:{workflow_id}"
+
+
+def pushed_of(answer: Sequence[Any], sent: Sequence[Collected]) -> Pushed:
+    """Read the script's answer. Raises `SentinelGone`."""
+    if int(answer[0]) < 0:
+        raise SentinelGone
+    pushed, before, total, *refused = answer
+    errors = {
+        sent[number - 1].message.task_id: f"Redis refuses it: {error.decode(errors='replace')}"
+        for number, error in zip(refused[::2], refused[1::2], strict=True)
+    }
+    return Pushed(int(pushed), int(before), errors, int(total))
+
+
+class LoopPush:
+    """Pushes from the event loop, over a connection of its own: a thread costs each push as much again as the push itself.
+
+    Args:
+        channel: As for `MarkedPush`.
+        timeout_s: That connecting or one push may take.
+
+    Raises:
+        ValueError: Its connections are no ordinary ones to one server, or have what asyncio's cannot have.
+    """
+
+    def __init__(self, channel: Any, timeout_s: float) -> None:
+        pool = channel.pool
+        if type(pool) is not redis.ConnectionPool or pool.connection_class not in ASYNCIO_CLASSES:
+            raise ValueError(f"{type(pool).__name__} of {pool.connection_class.__name__}")
+        loop_pool = asyncio_pool({**pool.connection_kwargs, "connection_class": pool.connection_class}, None)
+        try:
+            loop_pool.make_connection()
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        self._asking = Asking(loop_pool)
+        self._timeout_s = timeout_s
+
+    async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> Pushed:
+        """Do what `MarkedPush.push` does, with messages that have queues. Raises ``OSError`` as well."""
+        keys, arguments = marked.call_for(sent)
+        async with asyncio.timeout(self._timeout_s):
+            is_fresh = self._asking.is_fresh
+            try:
+                answer = await self._asking.run(_PUSH, keys, arguments)
+            except (redis.ConnectionError, OSError) as error:
+                if is_fresh:
+                    raise
+                # It may have been cut while nobody used it, which is no outage; and the script may run again.
+                answer = await self._asking.run(_PUSH, keys, arguments)
+                if int(answer[0]) < 0:
+                    # Whether the server had pushed them before it lost its memory is not known.
+                    raise error from None
+        return marked.pushed_of(answer, sent)
+
+    async def close(self) -> None:
+        """Close the connection; the next push makes another."""
+        await self._asking.close()

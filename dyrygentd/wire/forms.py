@@ -1,0 +1,169 @@
+"""The five forms of what is submitted: what may be written in a definition, field by field."""
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Raw, Struct
+
+from dyrygentd.core.graph import (
+    LABELS_MAX,
+    NAME_LENGTH_MAX,
+)
+from dyrygentd.core.policy import (
+    Hook,
+    OnFailure,
+    OnLost,
+    Rule,
+)
+from dyrygentd.core.policy_checks import REDELIVERIES_MAX
+from dyrygentd.core.verbs import PRIORITY_MAX
+from dyrygentd.wire.parents import ParentTaskDocument
+
+DEFINITION_VERSION: Final = 1
+
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
+LabelValue = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
+
+_EMPTY_ARRAY, _EMPTY_OBJECT, _NULL = Raw(b"[]"), Raw(b"{}"), Raw(b"null")
+
+
+Seconds = Annotated[float, Meta(ge=0, le=10 * 366 * 86_400)]
+Redeliveries = Annotated[int, Meta(ge=0, le=REDELIVERIES_MAX)]
+
+
+class RetryDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A retry policy.
+
+    Attributes:
+        attempts: How often it is tried at most, the first time included.
+        backoff_s: Pause before the second attempt; it doubles with each further one.
+        backoff_max_s: Longest pause.
+        jitter: Share of the pause that chance may take away, from 0 to 1.
+        on: After which failures: ``any`` (the default), ``infrastructure``, ``revoked``, ``expired``, or names of exceptions.
+    """
+
+    attempts: Annotated[int, Meta(ge=1, le=1000)] = 3
+    backoff_s: Seconds = 1.0
+    backoff_max_s: Seconds = 600.0
+    jitter: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    on: Annotated[list[Name], Meta(max_length=50)] = []
+
+
+class PollDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """How a task is repeated until it returns something true.
+
+    Attributes:
+        every_s: Seconds from one answer to the next question.
+        timeout_s: Longest time from the first question on, after which the node has failed; 0 for no bound.
+    """
+
+    every_s: Annotated[float, Meta(ge=0.1, le=366 * 86_400)]
+    timeout_s: Seconds = 0.0
+
+
+class PolicyDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What a workflow asks for.
+
+    Attributes:
+        on_failure: ``continue``: what does not depend on a failed node goes on. ``stop``: what has not been sent is cancelled.
+        retry: Retry policy of nodes that bring none.
+        timeout_s: From dispatch to result, of nodes that bring none; 0 for no bound.
+        deadline_s: From the start; then what has not finished is cancelled, and the workflow has failed. 0 for none.
+        start_at: Nothing is sent before this time: ISO 8601 with a time zone, or Unix seconds.
+        priority: Workflows with a higher one go first.
+        weight: Nodes given in one turn of the round robin among workflows of one priority.
+        in_flight_max: Most tasks in flight at once; 0 for no bound of its own.
+        redeliveries_max: How often the broker may give one attempt out again, of nodes that say nothing; by default the daemon's.
+    """
+
+    on_failure: OnFailure = OnFailure.CONTINUE
+    retry: RetryDocument | None = None
+    timeout_s: Seconds = 0.0
+    deadline_s: Seconds = 0.0
+    start_at: float | str = 0.0
+    priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
+    weight: Annotated[int, Meta(ge=1, le=1000)] = 1
+    in_flight_max: Annotated[int, Meta(ge=0)] = 0
+    redeliveries_max: Redeliveries | None = None
+
+
+class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One node of a definition: a task, a join, a gate or a sleep.
+
+    Attributes:
+        name: Unique in the workflow; made of the task's name and the position if there is none.
+        task: Name of the Celery task.
+        join: It is a point where others meet, without a task.
+        args: Positional arguments; what precedes comes in front of them, unless the node is immutable.
+        kwargs: Keyword arguments.
+        options: Celery's publish options: ``queue``, ``priority``, ``countdown``, ``eta``, ``expires``, ``headers`` and so on.
+        immutable: The task does not get the values of what precedes it.
+        task_id: Celery's id of the first attempt, which no other task has had; made if there is none.
+        after: Names of the nodes that it waits for.
+        gate: It waits until an operator releases it.
+        sleep_s: It takes so long, and holds no worker.
+        poll: The task is repeated until it returns something true.
+        hook: The task runs at the end: on ``success``, on ``failure`` or ``always``.
+        rule: When it runs, by how the nodes in ``after`` ended.
+        pool: Name of a pool of the daemon's configuration, of which it takes a place while it is in flight.
+        retry: Retry policy, instead of the workflow's.
+        timeout_s: From dispatch to result, for each attempt, instead of the workflow's; 0 for none of its own.
+        on_lost: What to do when the task has vanished; by default ``retry`` if the node is idempotent, else ``hold``.
+        idempotent: Running the task twice does no harm.
+        redeliveries_max: How often the broker may give one attempt out again before it has failed; 0 for as often as it likes. By
+            default the workflow's.
+        payload: Free data, shown with the node to its owner and admins.
+        adopted: It was done, or sent, before this workflow is submitted.
+    """
+
+    name: Name | None = None
+    task: Name | None = None
+    join: bool = False
+    args: Raw = _EMPTY_ARRAY
+    kwargs: Raw = _EMPTY_OBJECT
+    options: Raw = _EMPTY_OBJECT
+    immutable: bool = False
+    task_id: Name | None = None
+    after: list[Name] = []
+    gate: bool = False
+    sleep_s: Seconds = 0.0
+    poll: PollDocument | None = None
+    hook: Hook | None = None
+    rule: Rule = Rule.ALL_SUCCEEDED
+    pool: Annotated[str, Meta(max_length=NAME_LENGTH_MAX)] = ""
+    retry: RetryDocument | None = None
+    timeout_s: Seconds = 0.0
+    on_lost: OnLost | None = None
+    idempotent: bool = False
+    redeliveries_max: Redeliveries | None = None
+    payload: Raw = _NULL
+    adopted: Literal["succeeded", "failed", "dispatched"] | None = None
+
+
+class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A definition: what to run, and what it is called.
+
+    Attributes:
+        nodes: What to run.
+        version: Of the form of this document.
+        name: What the workflow is called; by default as its first task.
+        key: The same definition submitted again with the same key, by the same user, is answered with the first one's workflow.
+        labels: Texts to find it by.
+        payload: Free data, kept with the workflow; the definition and an export have it.
+        output: Name of the node whose value is the result; by default the only one that nothing waits for.
+        policy: What holds for all of it.
+        parameters: ``{name: default, or {"type", "default", "description", "choices"}}``; ``${name}`` in texts becomes the value.
+        values: ``{name: value}`` of parameters.
+        parent_task: The Celery task in which it is submitted; clients fill it in.
+    """
+
+    nodes: list[NodeDocument]
+    version: int = DEFINITION_VERSION
+    name: Name | None = None
+    key: Name | None = None
+    labels: Annotated[dict[Name, LabelValue], Meta(max_length=LABELS_MAX)] = {}
+    payload: Raw = _NULL
+    output: Name | None = None
+    policy: PolicyDocument | None = None
+    parameters: dict[str, Any] | None = None
+    values: dict[str, Any] | None = None
+    parent_task: ParentTaskDocument | None = None

@@ -1,0 +1,269 @@
+"""Nodes of a definition as they are written: their signatures, options, times and policies, read and checked one by one."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from dyrygentd.core.graph import (
+    RESERVED_OPTIONS,
+    Signature,
+)
+from dyrygentd.core.nested import CALLBACKS, Nested, is_carrier, nested_in
+from dyrygentd.core.options import SECONDS_MAX, clash_of, flaw_of, flaw_of_nested, flaw_of_serializer, is_number, moment_of, shown
+from dyrygentd.core.policy import (
+    ANY,
+    PLAIN,
+    NodePolicy,
+    Retry,
+    Rule,
+)
+from dyrygentd.errors import BadNode
+from dyrygentd.wire.bounds import OPTIONS_BYTES_MAX, check_data
+from dyrygentd.wire.encoding import decode_any, encode
+from dyrygentd.wire.forms import NodeDocument, RetryDocument
+
+RAISE_MAXIMUM: Final = "raise `backoff_max_s`, or lower `backoff_s`"
+
+
+def retry_of(document: RetryDocument) -> Retry:
+    if document.backoff_max_s < document.backoff_s:
+        raise ValueError(
+            f"the longest pause, {document.backoff_max_s:g} s, is shorter than the first one, {document.backoff_s:g} s"
+        )
+    return Retry(document.attempts, document.backoff_s, document.backoff_max_s, document.jitter, frozenset(document.on or [ANY]))
+
+
+def _node_retry(name: str, document: RetryDocument) -> Retry:
+    try:
+        return retry_of(document)
+    except ValueError as error:
+        raise BadNode(name, f"`retry`: {error}", next_step=RAISE_MAXIMUM) from None
+
+
+def names_of(nodes: Sequence[NodeDocument]) -> Iterable[str]:
+    """Give a name to each node that has none: its task's last word and its position."""
+    given = {node.name for node in nodes}
+    for position, node in enumerate(nodes, start=1):
+        # Cut, so that the position of a task with a long name still fits into a name, as it will be read back from the store.
+        name = node.name or f"{(node.task or 'join').rpartition('.')[2][:180]}-{position}"
+        while not node.name and name in given:
+            name += "+"
+        yield name
+
+
+class SignatureReader:
+    """Turns node documents into signatures; equal ones become one object, since large workflows repeat few shapes."""
+
+    def __init__(self, has_good_options: bool, node_bytes_max: int) -> None:
+        self._has_good_options = has_good_options
+        self._node_bytes_max = node_bytes_max
+        self._signatures: dict[tuple[str, bytes, bytes, bytes, bool], Signature] = {}
+        self._options: dict[bytes, tuple[bytes, float, float, float]] = {}
+
+    def read(self, name: str, node: NodeDocument) -> Signature | None:
+        if node.join or node.gate or node.sleep_s:
+            kinds = [word for word, given in (("join", node.join), ("gate", node.gate), ("sleep_s", node.sleep_s)) if given]
+            _check_taskless(name, node, kinds)
+            return None
+        if node.task is None:
+            kind = "a poll repeats a task, and " if node.poll else "a hook runs a task, and " if node.hook else ""
+            next_step = "name a task" if kind else "name a task, or write `join: true`, `gate: true` or `sleep_s`"
+            raise BadNode(name, f"{kind}`task` is missing", next_step=next_step)
+        written = node.task, bytes(node.args), bytes(node.kwargs), bytes(node.options), node.immutable
+        signature = self._signatures.get(written)
+        if signature is None:
+            signature = self._signatures[written] = self._read(name, node)
+        return signature
+
+    def _read(self, name: str, node: NodeDocument) -> Signature:
+        assert node.task is not None
+        args, kwargs, options = bytes(node.args).strip(), bytes(node.kwargs).strip(), bytes(node.options).strip()
+        if not args.startswith(b"["):
+            raise BadNode(name, "`args` must be an array", next_step="write `args: [1, 2]`; named ones go into `kwargs`")
+        if not kwargs.startswith(b"{"):
+            raise BadNode(name, "`kwargs` must be an object", next_step='write `kwargs: {"name": value}`')
+        if not options.startswith(b"{"):
+            raise BadNode(name, "`options` must be an object", next_step='write `options: {"queue": "name"}`')
+        if self._node_bytes_max:
+            check_data(name, {"args": args, "kwargs": kwargs}, self._node_bytes_max)
+            check_data(name, {"options": options}, OPTIONS_BYTES_MAX)
+        if options not in self._options:
+            self._options[options] = _split_options(name, options, has_good_options=self._has_good_options)
+        if self._has_good_options and is_carrier(node.task):
+            _check_nested(name, nested_in(node.task, decode_any(args, Any), decode_any(kwargs, Any), {}))
+        options, countdown_s, eta_at, expires_at = self._options[options]
+        return Signature(node.task, args, kwargs, options, node.immutable, countdown_s, eta_at, expires_at)
+
+
+def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None:
+    """Refuse what makes no sense on a node without a task."""
+    if node.task is not None:
+        raise BadNode(name, f"a {_WORDS[kinds[0]]} has no task", next_step=f"leave out either `{kinds[0]}` or `task`")
+    if len(kinds) > 1:
+        raise BadNode(name, f"it is {' and '.join(f'`{kind}`' for kind in kinds)} in one", next_step="make two nodes of it")
+    allowed = NodeDocument(
+        name=node.name,
+        join=node.join,
+        gate=node.gate,
+        sleep_s=node.sleep_s,
+        after=node.after,
+        rule=node.rule,
+        payload=node.payload,
+        adopted=node.adopted,
+    )
+    if node != allowed:
+        wrong = [field for field in NodeDocument.__struct_fields__ if getattr(node, field) != getattr(allowed, field)]
+        raise BadNode(
+            name,
+            f"a {_WORDS[kinds[0]]} has a name, `after`, `rule` and `payload`, and nothing else",
+            next_step=f"leave out {', '.join(f'`{field}`' for field in wrong)}",
+        )
+    if node.adopted == "dispatched":
+        raise BadNode(name, "what has no task cannot have been dispatched", next_step="leave out `adopted`")
+
+
+_WORDS: Final = {"join": "join", "gate": "gate", "sleep_s": "sleep"}
+
+
+def _is_plain(node: NodeDocument) -> bool:
+    """Tell whether a node asks for nothing that makes a policy; most do not, and comparing is cheaper than making one."""
+    return (
+        node.rule is Rule.ALL_SUCCEEDED
+        and (node.retry is None and node.on_lost is None and node.poll is None and node.hook is None)
+        and not (node.pool or node.timeout_s or node.idempotent or node.gate or node.sleep_s)
+        and node.redeliveries_max is None
+        and bytes(node.payload) == b"null"
+    )
+
+
+class PolicyReader:
+    """Turns what node documents ask for into policies; equal ones become one object."""
+
+    def __init__(self, node_bytes_max: int) -> None:
+        self._node_bytes_max = node_bytes_max
+        self._policies: dict[NodePolicy, NodePolicy] = {PLAIN: PLAIN}
+
+    def read(self, name: str, node: NodeDocument) -> NodePolicy:
+        if _is_plain(node):
+            return PLAIN
+        if self._node_bytes_max:
+            check_data(name, {"payload": bytes(node.payload)}, self._node_bytes_max)
+        policy = NodePolicy(
+            rule=node.rule,
+            pool=node.pool,
+            retry=None if node.retry is None else _node_retry(name, node.retry),
+            timeout_s=node.timeout_s,
+            on_lost=node.on_lost,
+            idempotent=node.idempotent,
+            payload=bytes(node.payload),
+            is_gate=node.gate,
+            sleep_s=node.sleep_s,
+            poll_every_s=0.0 if node.poll is None else node.poll.every_s,
+            poll_timeout_s=0.0 if node.poll is None else node.poll.timeout_s,
+            hook=node.hook,
+            redeliveries_max=node.redeliveries_max,
+        )
+        if node.hook is not None and (node.poll is not None or node.adopted is not None):
+            word = "poll" if node.poll is not None else "adopted"
+            raise BadNode(name, "a hook is neither a poll nor adopted", next_step=f"leave out `{word}` or `hook`")
+        return self._policies.setdefault(policy, policy)
+
+
+#: Beyond it, whole numbers have no float.
+_COUNTDOWN_MAX: Final = sys.float_info.max
+
+
+def _split_options(name: str, text: bytes, *, has_good_options: bool) -> tuple[bytes, float, float, float]:
+    """Check publish options; the daemon's own timers take ``countdown`` and ``eta`` out of them."""
+    if text == b"{}":
+        return text, 0.0, 0.0, 0.0
+    options: dict[str, Any] = decode_any(text, dict[str, Any])
+    reserved = sorted(RESERVED_OPTIONS & options.keys())
+    if reserved:
+        raise BadNode(name, f"`options.{reserved[0]}` is set by the daemon", next_step="leave it out")
+    refused = flaw_of_serializer(options.get("serializer"))
+    if refused is not None:
+        raise BadNode(name, f"serializer {refused.reason}", next_step=refused.next_step)
+    expires_at = _checked_options(name, options) if has_good_options else 0.0
+    countdown = options.pop("countdown", None) or 0
+    if not isinstance(countdown, int | float) or not 0 <= countdown <= _COUNTDOWN_MAX:
+        raise BadNode(name, "`options.countdown` must be a number of seconds, 0 or more", next_step="write a number")
+    eta_at = _unix_time(name, options.pop("eta", None))
+    return (encode(options) if options else b"{}"), float(countdown), eta_at, expires_at
+
+
+def _checked_options(name: str, options: dict[str, Any]) -> float:
+    """Refuse what could not be published; return when it expires."""
+    for option, value in options.items():
+        flaw = flaw_of(option, value)
+        if flaw is not None:
+            raise BadNode(name, f"`options.{option}` {flaw.reason}", next_step=flaw.next_step)
+    clash = clash_of(options)
+    if clash is not None:
+        raise BadNode(name, f"`options.soft_time_limit` {clash.reason}", next_step=clash.next_step)
+    if any(options.get(option) for option in CALLBACKS):
+        _check_nested(name, nested_in("", None, None, options))
+    return _expiry(name, options.get("expires"))
+
+
+def _check_nested(name: str, nested: Iterable[Nested]) -> None:
+    """Refuse signatures inside others with options that would be refused at a node: a worker publishes them as they are."""
+    for inner in nested:
+        flaw = flaw_of_nested(inner.options)
+        if flaw is not None:
+            raise BadNode(name, f"`{inner.path}.options.{flaw[0]}` {flaw[1].reason}", next_step=flaw[1].next_step)
+        _check_nested_times(name, inner)
+
+
+def _check_nested_times(name: str, inner: Nested) -> None:
+    """Refuse what is no time: the worker that publishes it does not look, and ends the worker that takes it."""
+    for option in ("expires", "eta", "countdown"):
+        value = inner.options.get(option)
+        if value is None or (option != "eta" and is_number(value) and abs(value) <= SECONDS_MAX):
+            continue
+        flaw = f"must be a number of seconds, and is {shown(value)}"
+        if option != "countdown":
+            # Without a time zone it is that of the worker, as natively.
+            flaw = _flaw_of_time(value)
+        if flaw:
+            raise BadNode(name, f"`{inner.path}.options.{option}` {flaw}", next_step=WRITE_TIME)
+
+
+def _expiry(name: str, expires: Any) -> float:
+    """Return when a task expires if that is a certain time; a number counts from its dispatch, and is the worker's to judge."""
+    if expires is None or (is_number(expires) and abs(expires) <= SECONDS_MAX):
+        return 0.0
+    if not isinstance(expires, str | dict):
+        words = f"must be a number of seconds or an ISO 8601 time, and is {shown(expires)}"
+        raise BadNode(name, f"`options.expires` {words}", next_step=WRITE_TIME)
+    try:
+        return moment(expires)
+    except ValueError as error:
+        raise BadNode(name, f"`options.expires` {error}", next_step=WRITE_TIME) from None
+
+
+def _unix_time(name: str, eta: Any) -> float:
+    """Read ``eta``: Unix seconds, an ISO 8601 text, or kombu's typed form of a datetime."""
+    try:
+        return 0.0 if eta is None else moment(eta)
+    except ValueError as error:
+        raise BadNode(name, f"`options.eta` {error}", next_step=WRITE_TIME) from None
+
+
+def _flaw_of_time(given: Any) -> str:
+    return "" if moment_of(given) is not None else f"must be an ISO 8601 time, and is {shown(given)}"
+
+
+WRITE_TIME: Final = "write it as in 2030-01-31T08:00:00Z"
+
+
+def moment(given: Any) -> float:
+    if isinstance(given, int | float) and 0 <= given <= _COUNTDOWN_MAX:
+        return float(given)
+    moment = moment_of(given)
+    if moment is None:
+        raise ValueError("must be an ISO 8601 time or Unix seconds")
+    if moment.tzinfo is None:
+        raise ValueError("has no time zone; append 'Z' or an offset such as '+02:00'")
+    # A time before 1970 would not be read back from the stored definition; it is as past as any.
+    return max(0.0, moment.timestamp())

@@ -1,0 +1,71 @@
+"""The JSON form of the task in which a workflow was submitted."""
+
+from collections.abc import Collection
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from dyrygentd.core.graph import NAME_LENGTH_MAX
+from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.errors import BadRequest
+from dyrygentd.wire.plain import View
+
+_Id = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
+
+
+class ParentTaskDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The task in which a workflow is submitted.
+
+    Attributes:
+        task_id: Its id, which the first tasks get as their ``parent_id``.
+        root_id: Id of the first task of what it belongs to; by default its own.
+    """
+
+    task_id: _Id
+    root_id: _Id | None = None
+
+
+class ParentTaskView(Struct, View):
+    """The task in which a workflow was submitted; ``root_id`` is the first task of what that one belongs to."""
+
+    task_id: str
+    root_id: str
+
+
+def parent_of(document: ParentTaskDocument | None, own_ids: Collection[str]) -> ParentTask | None:
+    """Read a parent. Raises `BadRequest` if it has an id that none can have.
+
+    Args:
+        own_ids: Of the tasks of the workflow itself.
+    """
+    if document is None:
+        return None
+    parent = ParentTask(document.task_id, document.root_id or document.task_id)
+    for field, text in parent._asdict().items():
+        if not text.isprintable():
+            raise BadRequest(
+                f"`parent_task.{field}` has characters that cannot be printed",
+                path=f"$.parent_task.{field}",
+                next_step="leave `parent_task` out, or give the id of a Celery task",
+            )
+    if parent.task_id in own_ids:
+        raise BadRequest(
+            f"`parent_task.task_id` is '{parent.task_id}', a task of this workflow",
+            path="$.parent_task.task_id",
+            next_step="leave `parent_task` out, or give the id of the task that submits",
+        )
+    return parent
+
+
+def document_of_parent(parent: ParentTask | None) -> ParentTaskDocument | None:
+    """Return a parent as it is written."""
+    return (
+        None
+        if parent is None
+        else ParentTaskDocument(parent.task_id, None if parent.root_id == parent.task_id else parent.root_id)
+    )
+
+
+def view_of_parent(parent: ParentTask | None) -> ParentTaskView | None:
+    """Return a parent as it is shown."""
+    return None if parent is None else ParentTaskView(*parent)

@@ -1,0 +1,60 @@
+"""`dyrygentctl explain` without a reference: the first command at three in the morning."""
+
+import json
+import re
+import shlex
+
+from tests.cli.support import Ctl, submit
+from tests.http.support import Daemon
+
+
+def test_nothing_wrong_is_one_line(ctl: Ctl) -> None:
+    """Nobody has to read more than that to go back to bed."""
+    assert ctl("explain").stdout == "nothing is wrong (0 workflows under way, 0 tasks in flight)\n"
+    assert json.loads(ctl("explain", "--json").stdout)["status"] == "ok"
+
+
+def test_each_command_that_is_printed_works(slow_ctl: Ctl, holding: Daemon) -> None:
+    """The gate that somebody has forgotten is opened by what is printed, pasted."""
+    gated = submit(slow_ctl, {"name": "it's ok?", "gate": True}, {"name": "a", "after": ["it's ok?"]}, name="gated")
+    paused = submit(slow_ctl, {"name": "a"}, name="resting")
+    slow_ctl("pause", paused, "--why", "CHG-42")
+    text = slow_ctl("explain").stdout
+    assert text.startswith("2 workflows wait for a person (2 workflows under way, ")
+    assert "\nwaits for a person\n  gated  'it's ok?' is a gate and waits for " in text
+    assert re.search(r"^  resting  is paused by .* ago: CHG-42$", text, re.M)
+    for command in re.findall(r"(?:next|or): dyrygentctl (.*)", text):
+        assert slow_ctl(*shlex.split(command)).exit_code == 0
+    states = {each["id"]: each for each in json.loads(slow_ctl("list", "--json").stdout)}
+    assert states[paused]["state"] == "running"
+    assert "waits_for_person" not in states[gated]
+    assert slow_ctl("explain").stdout.startswith("nothing is wrong")
+
+
+def test_what_is_left_out_is_told_with_where_it_is(slow_ctl: Ctl) -> None:
+    """Forty gates are five lines and a number, so that a screen holds all kinds."""
+    for number in range(8):
+        submit(slow_ctl, {"name": "go", "gate": True}, name=f"w{number}")
+    text = slow_ctl("explain").stdout
+    assert "8 workflows wait for a person" in text.splitlines()[0]
+    assert "  and 3 more (gate): dyrygentctl list --state running --all" in text
+    assert len(text.splitlines()) < 20
+    assert len(json.loads(slow_ctl("explain", "--json").stdout)["items"]) == 8
+
+
+def test_names_from_outside_steer_no_terminal(slow_ctl: Ctl) -> None:
+    """A name may be anything."""
+    submit(slow_ctl, {"name": "go\x1b[2J", "gate": True}, name="a\nb\x1b]0;x\x07")
+    text = slow_ctl("explain").stdout
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_failures_lead_to_their_explanation(ctl: Ctl, daemon: Daemon) -> None:
+    """Which one failed, of what, and the command that says more."""
+    workflow = submit(ctl, {"name": "a", "task": "fail"})
+    daemon.finish(workflow)
+    text = ctl("explain").stdout
+    assert "1 workflow failed in the last 24 h" in text.splitlines()[0]
+    assert re.search(r"^  sum  has failed .* ago: ", text, re.M)
+    assert f"    next: dyrygentctl explain {workflow}\n" in text

@@ -1,0 +1,247 @@
+"""What a person sees at three in the morning: honest counts, what waits for them, what is broken, and errors that help."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from dyrygentd.cli import render
+from dyrygentd.cli.show import fitted
+from dyrygentd.core.events import TaskReported
+from dyrygentd.wire import WorkflowView
+from tests.cli.support import Ctl, environment_of, submit
+from tests.http.support import Daemon
+from tests.support.servers import wait_until
+
+FAILING = ({"name": "a", "task": "fail"}, {"name": "b", "task": "add", "after": ["a"]})
+
+
+def view(**fields: Any) -> WorkflowView:
+    """Return the view of a workflow that began at 1,000."""
+    given: dict[str, Any] = {"id": "i", "name": "n", "state": "running", "created_at": 1000.0, "tasks": 100, "counts": {}}
+    return WorkflowView(**given | fields)
+
+
+def json_error(result: Any) -> dict[str, Any]:
+    """Return the document that stands in the last line of stderr, after nothing on stdout."""
+    assert result.stdout == ""
+    document: dict[str, Any] = json.loads(result.stderr.splitlines()[-1])
+    assert document["exit_status"] == result.exit_code
+    return document
+
+
+# --- counts ---------------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_not_counted_as_done(ctl: Ctl, daemon: Daemon) -> None:
+    """`failed 8/8` of a workflow in which nothing succeeded is a lie."""
+    workflow = submit(ctl, *FAILING)
+    daemon.finish(workflow)
+    [line] = ctl("list").stdout.splitlines()[1:]
+    assert " 0/2 " in line
+    assert line.endswith("1 failed, 1 blocked")
+
+
+def test_list_tells_what_waits_for_a_person(slow_ctl: Ctl) -> None:
+    """With 147 running workflows nobody opens each to find the one gate."""
+    submit(slow_ctl, {"name": "go", "gate": True}, {"name": "on", "after": ["go"]}, name="gated")
+    other = submit(slow_ctl, {"name": "go", "gate": True}, {"name": "x", "after": ["go"]}, name="held")
+    slow_ctl("release", other, "go")
+    slow_ctl("hold", other, "x")
+    text = slow_ctl("list").stdout
+    assert "1 gate waits for release" in text
+    views = {each["name"]: each for each in json.loads(slow_ctl("list", "--json").stdout)}
+    assert views["gated"]["waits_for_person"] == {"gate": 1}
+    assert re.search(r"^waits +1 gate waits for release$", slow_ctl("show", "gated").stdout, re.M)
+
+
+def test_time_left_is_guessed_where_it_can_be() -> None:
+    """A gate, a pause or a beginning leave nothing to reckon with."""
+    running = view(counts={"succeeded": 20, "failed": 5, "blocked": 25, "waiting": 50})
+    assert render.left_s(running, now=1050.0) == 100.0
+    assert render.note(view(counts={"failed": 2, "waiting": 98})) == "2 failed"
+    assert render.left_s(view(counts={"succeeded": 2}), now=1050.0) is None
+    for stands in ({"state": "paused"}, {"waits_for_person": {"gate": 1}}, {"start_at": 2000.0}):
+        assert render.left_s(view(counts={"succeeded": 20}, **stands), now=1050.0) is None
+
+
+def test_words_for_what_waits() -> None:
+    """One gate waits, two gates wait."""
+    assert render.waits({"lost": 1200, "gate": 1, "operator": 3}) == ["1,200 lost", "1 gate waits for release", "3 held"]
+    assert render.waits({"gate": 2}) == ["2 gates wait for release"]
+
+
+def test_nodes_are_shown_with_how_long_they_took(ctl: Ctl, daemon: Daemon) -> None:
+    """Which of them is slow is the next question."""
+    workflow = submit(ctl, {"name": "a"})
+    daemon.finish(workflow)
+    heads, line = ctl("show", workflow, "--nodes").stdout.split("\n\n")[1].splitlines()
+    at = heads.index("TOOK")
+    assert line[at:].split()[1] == "s"
+
+
+def test_list_does_not_wrap() -> None:
+    """Where a line has no room for the note it stands below, and on 80 columns the time of creation goes."""
+    heads = ("ID", "NAME", "STATE", "TASKS", "CREATED (CET)", "TOOK", "NOTE")
+    row = ("1a5744df-c815-4f1b-ba40-cb689a159809", "nightly", "running", "1,803/9,997", "08:02:22", "48 s", "2 failed, 1 lost")
+    plain = (*row[:1], "n", *row[2:6], "")
+    wide, middle, narrow = (fitted(heads, [row, plain], width=width) for width in (200, 100, 80))
+    assert [line.split()[-1] for line in click.unstyle(wide).splitlines()] == ["NOTE", "lost", "s"]
+    assert "NOTE" not in middle
+    assert middle.splitlines()[2] == "    2 failed, 1 lost"
+    assert "CREATED" in middle
+    assert max(map(len, click.unstyle(middle).splitlines())) <= 100
+    assert "CREATED" not in narrow
+    assert max(map(len, click.unstyle(narrow).splitlines())) <= 80
+    assert len(fitted(heads, [plain], width=200).splitlines()) == 2
+
+
+# --- which ones -----------------------------------------------------------------------------------------------------
+
+
+def test_list_takes_a_range_of_time(ctl: Ctl) -> None:
+    """Last night's failures are wanted, not those of all time."""
+    submit(ctl, {"name": "a"})
+    assert len(json.loads(ctl("list", "--since", "1h", "--json").stdout)) == 1
+    assert len(json.loads(ctl("list", "--since", "yesterday", "--until", "now", "--json").stdout)) == 1
+    assert json.loads(ctl("list", "--until", "1h", "--json").stdout) == []
+    assert json.loads(ctl("list", "--since", "2999-01-01T00:00Z", "--json").stdout) == []
+    wrong = ctl("list", "--since", "1h", "--until", "2h")
+    assert (wrong.exit_code, "nothing can be in between" in wrong.stderr) == (2, True)
+
+
+def test_a_name_of_two_workflows_shows_both(slow_ctl: Ctl) -> None:
+    """Two ids without a state leave one to guess."""
+    ended = submit(slow_ctl, {"name": "a"}, name="nightly")
+    slow_ctl("cancel", ended)
+    running = submit(slow_ctl, {"name": "a"}, name="nightly")
+    result = slow_ctl("show", "nightly")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{ended}  nightly  cancelled" in result.stderr
+    assert f"{running}  nightly  running" in result.stderr
+    assert f"next: {running} is the only one of them that has not finished" in result.stderr
+    assert json_error(slow_ctl("--json", "show", "nightly"))["facts"]["matches"] == [running, ended]
+
+
+# --- wrong usage ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "{}", "--state", "falied"), "'falied' is no state of a node, these are: waiting, held"),
+        (("wait", "{}", "--timeout", "soon"), "'soon' is no span of time"),
+        (("set-priority", "{}", "high"), "'high' is no whole number: higher goes first"),
+        (("set-priority", "{}", "1000001"), "1000001 is not from -1000000 to 1000000"),
+        (("list", "--since", "last week"), "'last week' is no time"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_shown(slow_ctl: Ctl, arguments: tuple[str, ...], words: str) -> None:
+    """What is allowed stands in the message, and the exit status is 2."""
+    workflow = submit(slow_ctl, {"name": "a"})
+    given = [each.format(workflow) for each in arguments]
+    result = slow_ctl(*given)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+    document = json_error(slow_ctl(*given, "--json"))
+    assert (document["code"], words in document["detail"]) == ("usage", True)
+
+
+def test_times_to_wait_have_units(slow_ctl: Ctl) -> None:
+    """5m is what everybody types."""
+    workflow = submit(slow_ctl, {"name": "a"})
+    result = slow_ctl("wait", workflow, "--timeout", "0.0001m")
+    assert (result.exit_code, "has not finished within 0.006 s" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("more", [(), ("--name", "x"), ("--dry-run",)])
+def test_file_that_is_no_json_is_named(ctl: Ctl, tmp_path: Path, more: tuple[str, ...]) -> None:
+    """ "the body is not valid JSON" names neither the file nor the line."""
+    (tmp_path / "bad.json").write_text('{"nodes": [\n  {"name": }]}')
+    result = ctl("submit", "bad.json", *more)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: 'bad.json' is no JSON: Expecting value: line 2 column 12 (char 23)\n"
+    assert "what came on stdin is no JSON" in ctl("submit", "-", *more, input="{").stderr
+
+
+def test_errors_are_json_where_json_is_asked_for(ctl: Ctl, short_tmp: Path) -> None:
+    """A program reads what went wrong as it reads the rest: the daemon's own problem document, or one like it."""
+    document = json_error(ctl("show", "nothing", "--json"))
+    assert (document["code"], document["status"]) == ("workflow-not-found", 404)
+    assert document["next_step"]
+    (short_tmp / "s").touch()
+    document = json_error(ctl("--socket", str(short_tmp / "s"), "--json", "list"))
+    assert document["code"] == "usage"
+
+
+def test_output_that_cannot_be_written_is_no_traceback(daemon: Daemon, ctl: Ctl) -> None:
+    """A full disk is told in a line."""
+    submit(ctl, {"name": "a"})
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", "from dyrygentd.cli import main; main()", "list"],
+            env=environment_of(daemon),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr.decode().startswith("error: cannot write the output: No space left on device\nnext: ")
+    assert b"Traceback" not in result.stderr
+    assert b"Exception" not in result.stderr
+
+
+# --- one workflow ---------------------------------------------------------------------------------------------------
+
+
+def test_show_has_what_runs_before_what_waits_in_the_queue(slow_ctl: Ctl, holding: Daemon) -> None:
+    """Ten that wait for a worker hide the two that run, and the gate, unless those come first."""
+    workflow = submit(slow_ctl, *({"name": f"n{number}"} for number in range(30)), {"name": "go", "gate": True})
+    wait_until(lambda: len(holding.broker.published) == 30)
+    task_id = json.loads(slow_ctl("show", workflow, "--node", "n17", "--json").stdout)["task_id"]
+    holding.call(holding.broker.deliver, TaskReported(task_id, "STARTED"))
+    wait_until(lambda: "STARTED" in slow_ctl("show", workflow, "--node", "n17").stdout)
+    result = slow_ctl("show", workflow)
+    rows = result.stdout.split("\nNODE")[1].splitlines()[1:11]
+    assert [row.split()[0] for row in rows[:2]] == ["go", "n17"]
+    assert "and 21 more: " in result.stderr
+    assert f"`dyrygentctl explain {workflow}` asks the broker and the workers" in result.stderr
+    assert result.stdout.splitlines()[-1] == "sum: running  0/31  1 gate waits for release"
+
+
+def test_programs_get_the_commands_that_people_get(ctl: Ctl, daemon: Daemon) -> None:
+    """Words such as "`retry NODE`, or `skip NODE`" cannot be run; causes and failures need no second question."""
+    workflow = submit(ctl, *FAILING)
+    daemon.finish(workflow)
+    text = ctl("explain", workflow).stdout
+    document = json.loads(ctl("explain", workflow, "--json").stdout)
+    steps = document["standings"][0]["next_steps"]
+    assert steps[0] == f"dyrygentctl retry {workflow} a"
+    assert all(f": {step}" in text for step in steps)
+    assert json.loads(ctl("explain", workflow, "a", "--json").stdout)["next_steps"] == steps
+    shown = json.loads(ctl("show", workflow, "--json").stdout)
+    assert [node["name"] for node in shown["nodes"]] == ["a"]
+    assert [cause["count"] for cause in shown["causes"]] == [1]
+    assert shown["problems"] == []
+
+
+def test_list_and_show_count_the_same_while_nothing_can_be_written(slow_ctl: Ctl, holding: Daemon) -> None:
+    """28/62 beside 50/62 leaves one to guess which of them is old; what is broken stands above both."""
+    workflow = submit(slow_ctl, *({"name": f"n{number}"} for number in range(6)))
+    wait_until(lambda: len(holding.broker.published) == 6)
+    holding.store.broken = "database or disk is full"
+    done = [message.task_id for message in holding.broker.published[:4]]
+    holding.call(holding.broker.let_go, *done)
+    wait_until(lambda: bool(json.loads(slow_ctl("explain", "--json").stdout)["problems"]))
+    for command in (("list",), ("show", workflow)):
+        result = slow_ctl(*command)
+        assert "4/6" in result.stdout
+        assert result.stderr.startswith("problem: ")
+        assert "full" in result.stderr.splitlines()[0]
+    holding.store.broken = ""

@@ -1,0 +1,16 @@
+"""For how long no daemon ran: what a note about it tells, and when it tells nothing."""
+
+import pytest
+
+from dyrygentd.core.absence import Absence, note_of
+
+
+def test_note_is_read_back() -> None:
+    """What one daemon writes, the next one reads."""
+    assert Absence.of_note(note_of(10.0, was_killed=True), until=12.5) == Absence(10.0, 12.5, was_killed=True)
+
+
+@pytest.mark.parametrize("note", [None, "", "1", "{}", '{"at": "noon", "killed": false}', note_of(13.0, was_killed=False)])
+def test_notes_that_tell_nothing(note: str | None) -> None:
+    """No note, one of something else, and one from the future, as after a clock was put back, are no absence."""
+    assert Absence.of_note(note, until=12.5) is None

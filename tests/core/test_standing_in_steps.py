@@ -1,0 +1,35 @@
+"""A whole workflow is explained in steps: what only waits is counted, and others have their turn between some thousand others."""
+
+import pytest
+
+from dyrygentd.core import standing
+from dyrygentd.core.events import TaskFailed
+from dyrygentd.core.standing import standings, standings_in_steps
+from tests.core.conversation import Conversation
+
+_COUNT = 45
+
+
+def test_what_waits_is_counted_and_not_looked_at(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many wait for a gate: no step is needed for them, and the number and five names are told."""
+    monkeypatch.setattr(standing, "_STEP", 10)
+    conversation.submit("; ".join(["first gate=1", *(f"n{number} < first" for number in range(_COUNT))]))
+    workflow = conversation.workflow()
+    assert list(standings_in_steps(conversation.engine, workflow, conversation.now)) == []
+    [waiting] = [each for each in standings(conversation.engine, workflow, conversation.now) if each.code == "waiting"]
+    assert (waiting.count, waiting.examples) == (_COUNT, ("n0", "n1", "n2", "n3", "n4"))
+
+
+def test_others_have_their_turn_between_steps(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has failed is looked at some at a time, also where something is told apart; the answer is that of one piece."""
+    conversation.submit("; ".join(f"n{number}" for number in range(_COUNT)))
+    workflow = conversation.workflow()
+    conversation.turn(*(TaskFailed(f"w/n{number}", "x", "Left" if number % 2 else "Right") for number in range(_COUNT)))
+    for apart in (frozenset[int](), frozenset({3, 7})):
+        whole = standings(conversation.engine, workflow, conversation.now, apart)
+        assert sum(each.count for each in whole) == _COUNT
+        with monkeypatch.context() as patch:
+            patch.setattr(standing, "_STEP", 10)
+            steps = standings_in_steps(conversation.engine, workflow, conversation.now, apart)
+            assert len(list(steps)) == (_COUNT - len(apart)) // 10
+            assert standings(conversation.engine, workflow, conversation.now, apart) == whole

@@ -1,0 +1,38 @@
+"""What `systemctl status` shows in its one line."""
+
+import pytest
+
+from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.daemon.status import status_line
+from dyrygentd.testing import FakeBroker, MemoryStore
+from tests.scheduler.support import definition, scheduler, settle, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_status_counts_what_waits_for_a_person() -> None:
+    """A gate that nobody opens is otherwise found by opening each workflow."""
+    broker, store = FakeBroker(holds=True), MemoryStore()
+    async with scheduler(broker, store, inspector=broker.inspector) as running:
+        assert status_line(running) == "0 workflows, 0 tasks in flight"
+        await running.submit(definition("g gate=1; a!"))
+        paused = await running.submit(definition("b!"))
+        await running.perform(paused.id, Request(Verb.PAUSE))
+        await until(lambda: len(broker.published) >= 1)
+        await settle()
+        line = status_line(running)
+        assert line.startswith("2 workflows, ")
+        assert line.endswith(" in flight; waits for a person: 1 at a gate, 1 paused")
+
+
+async def test_what_is_broken_stands_first() -> None:
+    """The line is cut at the width of the terminal."""
+    broker, store = FakeBroker(holds=True), MemoryStore()
+    async with scheduler(broker, store, inspector=broker.inspector) as running:
+        await running.submit(definition("a!; b!"))
+        await until(lambda: len(broker.published) == 2)
+        store.broken = "disk is full"
+        broker.let_go(broker.published[0].task_id)
+        await until(lambda: bool(running.health().problems))
+        assert status_line(running).startswith("1 problem: ")
+        store.broken = ""

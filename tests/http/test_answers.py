@@ -1,0 +1,145 @@
+"""What long answers and the reading of whole workflows may cost the others."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from dyrygentd.http.answers import LONG_BYTES, Gone, Turns
+from dyrygentd.http.limits import HttpLimits
+from tests.http.support import Daemon
+from tests.support.servers import wait_until
+
+
+@pytest.mark.anyio
+async def test_turns_are_shared_between_users() -> None:
+    """Whoever asks once waits for no more than what the greedy one has under way; who has gone reads nothing."""
+    turns, most = Turns(3, 2), 0
+    order: list[int | str | None] = []
+    running: list[int | None] = []
+    let_go = anyio.Event()
+
+    async def read(user: int | None, *, is_there: bool = True) -> None:
+        nonlocal most
+        try:
+            async with turns.of(user, lambda: is_there):
+                order.append(user)
+                running.append(user)
+                most = max(most, len(running))
+                assert running.count(user) <= (3 if user == 0 else 2)
+                await let_go.wait()
+                await anyio.lowlevel.checkpoint()
+                running.remove(user)
+        except Gone:
+            order.append("gone")
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(read, 1000)
+        await anyio.wait_all_tasks_blocked()
+        for user in (2000, 2000, None):
+            tasks.start_soon(read, user)
+        await anyio.wait_all_tasks_blocked()
+        assert order == [1000, 1000, 2000]
+        with anyio.move_on_after(0):
+            await read(3000)
+        async with anyio.create_task_group() as gone:
+            gone.start_soon(lambda: read(0, is_there=False))
+            await anyio.wait_all_tasks_blocked()
+            let_go.set()
+    assert most == 3
+    assert sorted(map(str, order)) == sorted(["1000"] * 20 + ["2000"] * 2 + ["None", "gone"])
+    assert max(order.index(2000), order.index(None)) < 8
+    async with turns.of(0, lambda: True), turns.of(0, lambda: True), turns.of(0, lambda: True):
+        pass
+
+
+class _Counts:
+    """How many workflows are read whole, and how many at one time."""
+
+    loads = 0
+    under_way = 0
+    most = 0
+
+
+def _ask_all(daemon: Daemon, targets: list[str]) -> list[int]:
+    sockets = []
+    for target in targets:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(30)
+        connection.connect(str(daemon.path))
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        sockets.append(connection)
+    statuses = []
+    for connection in sockets:
+        with connection:
+            statuses.append(int(connection.recv(20)[9:12]))
+    return statuses
+
+
+def test_few_workflows_are_read_at_one_time(short_tmp: Path) -> None:
+    """A hundred who ask for nodes of what has finished read it once; definitions are read by a few at a time."""
+    with Daemon(short_tmp / "d.sock") as daemon:
+        workflow_id = daemon.submit()
+        wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow_id}").json["state"] == "succeeded")
+        store = daemon.store
+        counting = _Counts()
+        store_load = store.load
+
+        async def load(wanted: str, *, to_reopen: bool = False) -> Any:
+            counting.loads += 1
+            counting.under_way += 1
+            counting.most = max(counting.most, counting.under_way)
+            try:
+                await anyio.sleep(0.02)
+                return await store_load(wanted, to_reopen=to_reopen)
+            finally:
+                counting.under_way -= 1
+
+        store.load = load  # type: ignore[method-assign,assignment]
+        assert set(_ask_all(daemon, [f"/v1/workflows/{workflow_id}/nodes"] * 60)) == {200}
+        assert counting.loads == 1
+        assert set(_ask_all(daemon, [f"/v1/workflows/{workflow_id}/definition"] * 40)) == {200}
+        assert counting.loads == 41
+        assert counting.most <= 4
+
+
+def test_answers_that_nobody_takes_are_counted(short_tmp: Path) -> None:
+    """Long answers count until they are taken: beyond the bound others are refused, and short answers go on."""
+    limits = HttpLimits(answers_bytes_max=9 * LONG_BYTES)
+    with Daemon(short_tmp / "d.sock", limits=limits) as daemon:
+        long = "x" * (4 * LONG_BYTES)
+        body = json.dumps({"nodes": [{"task": "tasks.a", "args": [long]}]}).encode()
+        workflow_id = daemon.ask("POST", "/v1/workflows", body).json["id"]
+        target = f"/v1/workflows/{workflow_id}/definition"
+        readers = []
+        for _ in range(2):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(str(daemon.path))
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            readers.append(connection)
+        wait_until(lambda: daemon.ask("GET", target).status in (429, 503))
+        refused = daemon.ask("GET", target)
+        assert (refused.json["code"] in ("too-busy", "too-many-of-yours"), "bytes of answers" in refused.json["detail"]) == (
+            True,
+            True,
+        )
+        assert daemon.ask("GET", f"/v1/workflows/{workflow_id}").status == 200
+        for connection in readers:
+            connection.close()
+        wait_until(lambda: daemon.ask("GET", target).status == 200)
+
+
+def test_long_workflows_take_turns(short_tmp: Path) -> None:
+    """A hundred who ask why a very long one does not go on would take the loop from everybody else."""
+    with Daemon(short_tmp / "d.sock", holds=True) as daemon:
+        short = daemon.submit()
+        long = daemon.submit({"name": "a", "task": "add"}, *({"task": "add", "after": ["a"]} for _ in range(2_100)))
+        assert daemon.scheduler.is_at_hand(short)
+        assert not daemon.scheduler.is_at_hand(long)
+        assert set(_ask_all(daemon, [f"/v1/workflows/{long}/explain"] * 12)) == {200}

@@ -1,0 +1,90 @@
+"""Who took from a queue is known when its last worker has died, although nobody asked while it lived."""
+
+from collections.abc import Callable
+
+import pytest
+
+from dyrygentd.ports import Inspection, Store
+from dyrygentd.scheduler import Scheduler, census
+from dyrygentd.testing import FakeBroker, FakeInspector
+from dyrygentd.witnesses import Roster
+from tests.scheduler.support import definition, limits, scheduler, settle, until
+
+pytestmark = pytest.mark.anyio
+
+_SEEN = "; the last that was seen to consume it is fake@worker, "
+
+
+class _Counting(FakeInspector):
+    """Counts how often the workers are asked unbidden."""
+
+    count = 0
+
+    async def census(self) -> Inspection:
+        self.count += 1
+        return await super().census()
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census, "_LOOK_EVERY_S", 0.001)
+
+
+async def _said_of_a_queue_without_workers(running: Scheduler, broker: FakeBroker) -> str:
+    broker.has_worker = False
+    handle = await running.submit(definition("b"))
+    await until(lambda: bool(broker.queued))
+    return (await handle.explain("b")).verdict
+
+
+async def test_last_consumer_is_known_without_a_question(store: Store, reopen: Callable[[], Store]) -> None:
+    """One broadcast while something is in flight is enough, and a restart forgets nothing."""
+    broker = FakeBroker(holds=True)
+    inspector = _Counting(broker)
+    async with scheduler(broker, store, inspector=inspector) as running:
+        await settle()
+        assert inspector.count == 0
+        await running.submit(definition("a"))
+        await until(lambda: inspector.count == 1)
+        await settle()
+        assert inspector.count == 1
+        assert _SEEN in await _said_of_a_queue_without_workers(running, broker)
+    broker.queued.clear()
+    async with scheduler(broker, reopen(), inspector=inspector) as running:
+        assert _SEEN in await _said_of_a_queue_without_workers(running, broker)
+
+
+async def test_nobody_is_asked_in_vain(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where someone has asked already, not while the broker is away, and not where tasks are not looked for."""
+    monkeypatch.setattr(census, "_LOOK_EVERY_S", 3600.0)
+    broker = FakeBroker(holds=True)
+    inspector = _Counting(broker)
+    async with scheduler(broker, store, inspector=inspector) as running:
+        handle = await running.submit(definition("a"))
+        await until(lambda: len(broker.published) == 1)
+        asked = running._census
+        assert asked is not None
+        assert asked._is_due()
+        await handle.explain()
+        assert not asked._is_due()
+    async with scheduler(FakeBroker(), inspector=inspector, limits=limits(lost_after_s=0)) as running:
+        assert running._census is None
+
+
+def test_note_of_a_roster() -> None:
+    """What is written is bounded, and what cannot be read is nothing."""
+    roster = Roster()
+    for number in range(300):
+        roster.note(Inspection(workers=["w"], consumed={f"q{number}": ["w"]}), float(number))
+    again = Roster()
+    again.note(Inspection(workers=["x"], consumed={"q299": ["x"]}), 400.0)
+    again.read(roster.written())
+    assert (len(again.last_consumed), again.last_consumed["q298"], again.last_consumed["q299"]) == (
+        200,
+        ("w", 298.0),
+        ("x", 400.0),
+    )
+    for nonsense in (None, "", "{", "[1]", '{"q": 1}', '{"q": ["w", "x"]}'):
+        fresh = Roster()
+        fresh.read(nonsense)
+        assert not fresh.last_consumed

@@ -24,6 +24,7 @@ from celery import Celery
 from dyrygentd import __version__
 from dyrygentd.daemon import run
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.http.limits import HttpLimits
 from dyrygentd.http.server import serving
 from dyrygentd.http.sockets import UnixListener, listen_unix
 from tests.support.daemon import Daemon
@@ -214,7 +215,8 @@ def test_thousands_of_connections(short_tmp: Path, arguments: list[str], clients
         assert client.health().version
         answers = [connection.recv(4096).split()[1] for connection in connections]
         assert set(answers) <= {b"200", b"429", b"503"}
-        assert answers.count(b"200") >= 200
+        # At least those for whom there are places at one time; how many after them depends on the machine.
+        assert answers.count(b"200") >= HttpLimits().listings_max * 3 // 4
         clients.close()
         wait_until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) <= before + 10)
 

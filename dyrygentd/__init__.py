@@ -3,7 +3,7 @@
 The map of the package::
 
     errors      every error class                         core/       decides: events in, effects out, no I/O
-    wire        JSON forms of server and client           ports       what the scheduler needs from the world
+    wire        JSON forms of server and client           ports/      what the scheduler needs from the world
     canvas/     Celery canvas -> graph; `Workflow`        testing/    a daemon for your own tests, fakes of the ports
     scheduler   the asyncio shell: embed this one         metrics     read when they are scraped
     explain     where a task in flight is, in words       results     Celery's own results of a workflow

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from dyrygentd.core.words import span
-from dyrygentd.ports import Inspection, TaskFacts
+from dyrygentd.ports.facts import Inspection, TaskFacts
 from dyrygentd.witnesses import clock, named
 
 #: Names that are compared; to compare one takes microseconds.

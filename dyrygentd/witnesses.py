@@ -19,7 +19,7 @@ from typing import Final
 from dyrygentd.core.absence import Absence
 from dyrygentd.core.lost_causes import ENDED_SILENTLY
 from dyrygentd.core.words import counted
-from dyrygentd.ports import Inspection, QueueFacts, TaskFacts
+from dyrygentd.ports.facts import Inspection, QueueFacts, TaskFacts
 
 _NAMES_MAX: Final = 3
 #: Workers kept in mind; one that is older was replaced long ago.

@@ -4,7 +4,7 @@ import shlex
 
 from dyrygentd.commands import command_on
 from dyrygentd.explain import verdict
-from dyrygentd.ports import Inspection, TaskFacts
+from dyrygentd.ports.facts import Inspection, TaskFacts
 
 
 def test_names_are_no_options() -> None:

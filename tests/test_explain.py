@@ -9,7 +9,7 @@ from dyrygentd.core.absence import Absence
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Signature
 from dyrygentd.explain import Finding, verdict
-from dyrygentd.ports import BACKEND_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
+from dyrygentd.ports.facts import BACKEND_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
 from dyrygentd.testing import FakeBroker
 
 _NOW = 1_700_000_000.0

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyrygentd.explain import verdict
-from dyrygentd.ports import Inspection, QueueFacts, TaskFacts
+from dyrygentd.ports.facts import Inspection, QueueFacts, TaskFacts
 
 _TASK = "t"
 _EXAMPLES = 300 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 80

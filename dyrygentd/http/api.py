@@ -19,7 +19,7 @@ from dyrygentd.http.decoding import Decodes
 from dyrygentd.http.guard import asking
 from dyrygentd.http.problems import JSON, UnsupportedMediaType
 from dyrygentd.http.stream import send_views
-from dyrygentd.ports import Selection
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.wire.bounds import Look, nothing
 

@@ -19,7 +19,8 @@ from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.verbs import Verb
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError, OutsideError, StoreIncompatible, WorkflowNotFound
-from dyrygentd.ports import Clock, Listed, Selection, Store, Stored
+from dyrygentd.ports import Clock, Store
+from dyrygentd.ports.facts import Listed, Selection, Stored
 
 logger = logging.getLogger("dyrygentd")
 

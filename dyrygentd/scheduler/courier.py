@@ -16,7 +16,8 @@ from dyrygentd.core.effects import Batch, Publish, Revoke, RevokeStamped
 from dyrygentd.core.events import Event, MessagePublished, TaskRevoked
 from dyrygentd.core.tally import Tally
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, OutsideError
-from dyrygentd.ports import WORKFLOW_STAMP, Dispatcher, TaskPlace
+from dyrygentd.ports import Dispatcher
+from dyrygentd.ports.facts import WORKFLOW_STAMP, TaskPlace
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
 
 logger = logging.getLogger("dyrygentd")

@@ -7,7 +7,8 @@ from typing import Final
 import anyio
 
 from dyrygentd.errors import OutsideError
-from dyrygentd.ports import Clock, Retention, Store
+from dyrygentd.ports import Clock, Store
+from dyrygentd.ports.facts import Retention
 
 #: Finished workflows that are deleted in one transaction, the pause to the next, and to the next look if there are no more.
 _AT_ONCE: Final = 20

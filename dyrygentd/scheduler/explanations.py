@@ -18,7 +18,8 @@ from dyrygentd.core.verbs import cause_of
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import NodeNotFound
 from dyrygentd.explain import Finding, verdict
-from dyrygentd.ports import Clock, Inspection, Inspector, ReportReader, Store, TaskPlace
+from dyrygentd.ports import Clock, Inspector, ReportReader, Store
+from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.doubts import Doubt
 from dyrygentd.scheduler.holders import Holders

@@ -26,7 +26,8 @@ from dyrygentd.core.events import MessagePublished
 from dyrygentd.core.states import SETTLED
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BackendUnavailable, OutsideError
-from dyrygentd.ports import SETBACK_NOTE, Clock, ResultWatcher, Store
+from dyrygentd.ports import Clock, ResultWatcher, Store
+from dyrygentd.ports.facts import SETBACK_NOTE
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
 
 logger = logging.getLogger("dyrygentd")

@@ -9,7 +9,7 @@ from dyrygentd.core.pools import QUEUE_PREFIX
 from dyrygentd.core.standing import Standing
 from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.ports import Inspection, TaskPlace
+from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler.lost import place_of
 
 #: Nodes named of those who hold a pool, and workflows that are named.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dyrygentd.core.limits import Limits
-from dyrygentd.ports import Retention
+from dyrygentd.ports.facts import Retention
 
 #: Seconds between two tries to save or to publish: short enough for an operator, long enough not to burn a core.
 RETRY_FIRST_S: Final = 0.2

@@ -36,7 +36,8 @@ from dyrygentd.core.lost_causes import cause_of_lost
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.explain import Code, Finding, verdict
-from dyrygentd.ports import Clock, Inspection, Inspector, TaskPlace
+from dyrygentd.ports import Clock, Inspector
+from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler.doubts import BackendAway, Doubt
 from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.witnesses import Roster, clock

@@ -5,7 +5,7 @@ from shlex import quote
 from typing import NamedTuple, Self
 
 from dyrygentd.advice import step_after
-from dyrygentd.ports import BROKER_SILENT
+from dyrygentd.ports.facts import BROKER_SILENT
 
 
 class Outages(NamedTuple):

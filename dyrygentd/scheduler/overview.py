@@ -24,7 +24,8 @@ from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import OutsideError
 from dyrygentd.explain import REDELIVERIES_MANY, Finding, verdict
-from dyrygentd.ports import BROKER_SILENT, Clock, Inspection, Inspector, ReportReader, Selection, Store, TaskFacts
+from dyrygentd.ports import Clock, Inspector, ReportReader, Store
+from dyrygentd.ports.facts import BROKER_SILENT, Inspection, Selection, TaskFacts
 from dyrygentd.scheduler.doubts import Doubt
 from dyrygentd.scheduler.lost import place_of
 from dyrygentd.scheduler.redaction import without_secrets

@@ -9,7 +9,8 @@ from dyrygentd import __version__, wire
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
-from dyrygentd.ports import Clock, Selection, Store
+from dyrygentd.ports import Clock, Store
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.explanations import Explanations
 from dyrygentd.scheduler.listeners import Listener, Listeners

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from dyrygentd.core.events import Event, MessageRefused, TaskFailed, TaskIgnored, TaskRevoked
 from dyrygentd.core.graph import Signature
-from dyrygentd.ports import Inspection
+from dyrygentd.ports.facts import Inspection
 from dyrygentd.scheduler.pattern_process import PatternProcess
 from dyrygentd.scheduler.secrets import CALLED_SECRET, HIDDEN, hide_secrets
 

@@ -39,7 +39,8 @@ import anyio
 
 from dyrygentd.core.words import counted
 from dyrygentd.errors import BrokerUnavailable, OutsideError, StoreUnavailable
-from dyrygentd.ports import BrokerMemory, Clock, Dispatcher, Store
+from dyrygentd.ports import Clock, Dispatcher, Store
+from dyrygentd.ports.facts import BrokerMemory
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
 
 logger = logging.getLogger("dyrygentd")

@@ -47,20 +47,8 @@ from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import OutsideError
-from dyrygentd.ports import (
-    CLOSED_NOTE,
-    JOURNAL_MAX,
-    REPORTS_NOTE,
-    Clock,
-    Dispatcher,
-    Inspector,
-    OutcomeKeeper,
-    ReportReader,
-    ReportsStatistics,
-    ResultWatcher,
-    Selection,
-    Store,
-)
+from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
+from dyrygentd.ports.facts import CLOSED_NOTE, JOURNAL_MAX, REPORTS_NOTE, ReportsStatistics, Selection
 from dyrygentd.scheduler import adapters
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.census import Census

@@ -10,7 +10,8 @@ from typing import Final
 from dyrygentd.core.standing import Standing
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.misspelt import nearest
-from dyrygentd.ports import Inspection, Inspector, TaskPlace
+from dyrygentd.ports import Inspector
+from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler.lost import place_of
 from dyrygentd.witnesses import named
 

@@ -23,7 +23,8 @@ from dyrygentd.core.verbs import Request, Verb, started_again_by
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import VerbRefused, WorkflowNotFound
 from dyrygentd.explain import Finding, verdict
-from dyrygentd.ports import Clock, Inspection, Inspector
+from dyrygentd.ports import Clock, Inspector
+from dyrygentd.ports.facts import Inspection
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.lost import place_of
 from dyrygentd.witnesses import Roster

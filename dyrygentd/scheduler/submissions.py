@@ -30,7 +30,8 @@ from dyrygentd.errors import (
     NotStored,
     UnknownPool,
 )
-from dyrygentd.ports import Store, Stored
+from dyrygentd.ports import Store
+from dyrygentd.ports.facts import Stored
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.limits import SchedulerLimits

@@ -24,7 +24,8 @@ from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.tally import ROWS, Tally
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DaemonUnreachable, StoreUnavailable
-from dyrygentd.ports import REPORTS_NOTE, Clock, SteadyClock, Store
+from dyrygentd.ports import Clock, SteadyClock, Store
+from dyrygentd.ports.facts import REPORTS_NOTE
 from dyrygentd.scheduler.limits import (
     CLOCK_STEP_S,
     LOOK_AT_CLOCK_S,

@@ -23,7 +23,8 @@ from dyrygentd.core.states import FINISHED, NodeState
 from dyrygentd.core.unrun import StoreOutcome, Told, is_unrun, outcome_of
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError
-from dyrygentd.ports import Clock, OutcomeKeeper, Selection, Store
+from dyrygentd.ports import Clock, OutcomeKeeper, Store
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
 

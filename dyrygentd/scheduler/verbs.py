@@ -25,7 +25,8 @@ from dyrygentd.errors import (
     StoreUnavailable,
     WorkflowNotFound,
 )
-from dyrygentd.ports import Selection, Store
+from dyrygentd.ports import Store
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.limits import RETRY_MAX_S, SchedulerLimits

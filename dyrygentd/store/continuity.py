@@ -20,7 +20,7 @@ from typing import Final
 import aiosqlite
 
 from dyrygentd.core.absence import note_of
-from dyrygentd.ports import CLOSED_NOTE, SETBACK_NOTE
+from dyrygentd.ports.facts import CLOSED_NOTE, SETBACK_NOTE
 
 _IN_USE: Final = "in use"
 _RESTORED: Final = "restored"

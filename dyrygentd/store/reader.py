@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.errors import DyrygentError, ListingTooLong, StoreIncompatible, StoreUnavailable
-from dyrygentd.ports import Listed, Selection, Stored
+from dyrygentd.ports.facts import Listed, Selection, Stored
 from dyrygentd.store.connections import connect, opened
 from dyrygentd.store.damage import damaged, is_damage
 from dyrygentd.store.rows import (

@@ -51,7 +51,7 @@ import anyio.to_thread
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import DyrygentError, InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
-from dyrygentd.ports import JOURNAL_MAX, Listed, Retention, Selection, Stored, StoreStatistics
+from dyrygentd.ports.facts import JOURNAL_MAX, Listed, Retention, Selection, Stored, StoreStatistics
 from dyrygentd.store.connections import connect, log_kept, opened
 from dyrygentd.store.continuity import begin_use, end_use, setback_of
 from dyrygentd.store.copies import Progress

@@ -26,11 +26,11 @@ from dyrygentd.core.events import (
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.unrun import StoreOutcome, Told
 from dyrygentd.errors import BackendUnavailable, BadRequest, BrokerEmptied, BrokerUnavailable
-from dyrygentd.ports import (
+from dyrygentd.ports import Emit
+from dyrygentd.ports.facts import (
     WORKFLOW_STAMP,
     BrokerMemory,
     DispatcherStatistics,
-    Emit,
     Inspection,
     QueueFacts,
     TaskFacts,

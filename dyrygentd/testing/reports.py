@@ -12,10 +12,8 @@ from dyrygentd.core.events import (
     ReportsRead,
     TaskEvent,
 )
-from dyrygentd.ports import (
-    Emit,
-    ReportsStatistics,
-)
+from dyrygentd.ports import Emit
+from dyrygentd.ports.facts import ReportsStatistics
 
 
 class FakeReports:

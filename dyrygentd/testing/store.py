@@ -10,14 +10,7 @@ import anyio.lowlevel
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import StoreUnavailable
-from dyrygentd.ports import (
-    JOURNAL_MAX,
-    Listed,
-    Retention,
-    Selection,
-    Stored,
-    StoreStatistics,
-)
+from dyrygentd.ports.facts import JOURNAL_MAX, Listed, Retention, Selection, Stored, StoreStatistics
 
 
 class MemoryStore:

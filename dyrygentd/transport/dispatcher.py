@@ -16,7 +16,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.graph import Signature
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.ports import BrokerMemory, DispatcherStatistics, TaskPlace
+from dyrygentd.ports.facts import BrokerMemory, DispatcherStatistics, TaskPlace
 from dyrygentd.transport.broadcast import PublishesOnce
 from dyrygentd.transport.broker_connection import BrokerConnection
 from dyrygentd.transport.marked_publishing import MarkedPublishing

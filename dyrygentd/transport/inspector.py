@@ -25,7 +25,7 @@ from kombu.messaging import Consumer
 from kombu.transport.virtual import Channel as VirtualChannel
 
 from dyrygentd.advice import with_advice
-from dyrygentd.ports import BACKEND_SILENT, BROKER_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
+from dyrygentd.ports.facts import BACKEND_SILENT, BROKER_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
 from dyrygentd.transport.broadcast import ask_workers, connected
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.meta import error_of_retry, is_never_ran, stored_at, worker_of

@@ -16,7 +16,7 @@ from dyrygentd.advice import with_advice
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
-from dyrygentd.ports import BrokerMemory, TaskPlace
+from dyrygentd.ports.facts import BrokerMemory, TaskPlace
 from dyrygentd.transport.broker_connection import RETRIABLE, BrokerConnection, described
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.publishing import Outcome, refused

@@ -19,7 +19,7 @@ from dyrygentd.core.graph import Signature
 from dyrygentd.core.headers import NEVER_SENT
 from dyrygentd.core.options import FROM_APP, RESULT_SERIALIZER
 from dyrygentd.errors import ConfigurationError
-from dyrygentd.ports import REPORTS_HEADER, WORKFLOW_STAMP
+from dyrygentd.ports.facts import REPORTS_HEADER, WORKFLOW_STAMP
 from dyrygentd.tasks.known import route_name
 from dyrygentd.tasks.written import class_options_of, has_own_shadow
 from dyrygentd.transport.values import has_types, read_value, read_value_as_the_app

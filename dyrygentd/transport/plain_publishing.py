@@ -12,7 +12,7 @@ from dyrygentd.core.destination import destination_of as destination_in
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.ports import BrokerMemory, TaskPlace
+from dyrygentd.ports.facts import BrokerMemory, TaskPlace
 from dyrygentd.transport.broker_connection import BrokerConnection, described
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.publishing import Outcome, refused

@@ -18,7 +18,8 @@ import anyio.to_thread
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.core.tally import Tally
 from dyrygentd.errors import BackendUnavailable
-from dyrygentd.ports import Emit, WatcherStatistics
+from dyrygentd.ports import Emit
+from dyrygentd.ports.facts import WatcherStatistics
 from dyrygentd.transport.decoding import DOUBT_S, Decoded, decoded
 from dyrygentd.transport.meta import event_of_undecodable, is_conclusive, is_final, stored_at
 from dyrygentd.transport.results import DECODING_ERRORS, StoredResults

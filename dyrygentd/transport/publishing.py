@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
-from dyrygentd.ports import BrokerMemory, TaskPlace
+from dyrygentd.ports.facts import BrokerMemory, TaskPlace
 from dyrygentd.transport.broker_connection import Owner, described
 
 logger = logging.getLogger("dyrygentd.dispatcher")

@@ -21,7 +21,7 @@ from redis.exceptions import ResponseError
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.queues import is_reserved
-from dyrygentd.ports import BrokerMemory
+from dyrygentd.ports.facts import BrokerMemory
 from dyrygentd.transport.redis_asking import Asking, Script
 from dyrygentd.transport.redis_connections import ASYNCIO_CLASSES, asyncio_pool
 

@@ -19,7 +19,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
 from dyrygentd.core.destination import destination_of
-from dyrygentd.ports import TaskPlace
+from dyrygentd.ports.facts import TaskPlace
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.redis_connections import CONNECTION_ERRORS
 

@@ -39,7 +39,8 @@ from dyrygentd.advice import with_advice
 from dyrygentd.core.events import TaskEvent, TaskSucceeded
 from dyrygentd.core.tally import Tally
 from dyrygentd.errors import BackendUnavailable
-from dyrygentd.ports import Emit, WatcherStatistics
+from dyrygentd.ports import Emit
+from dyrygentd.ports.facts import WatcherStatistics
 from dyrygentd.transport.decoding import Decoded, Decoding, Doubts, decoded
 from dyrygentd.transport.meta import (
     FINAL_STATES,

@@ -42,7 +42,8 @@ from kombu.transport.redis import Transport as RedisTransport
 from redis.exceptions import RedisError, ResponseError
 
 from dyrygentd.core.events import Event, ReportsRead, TaskEvent, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
-from dyrygentd.ports import Emit, ReportsStatistics
+from dyrygentd.ports import Emit
+from dyrygentd.ports.facts import ReportsStatistics
 from dyrygentd.transport.meta import event_of_failure, event_of_meta
 from dyrygentd.transport.redis_connections import asyncio_pool
 from dyrygentd.transport.redis_reading import prefix_of, read_results

@@ -47,7 +47,7 @@ logger = logging.getLogger("dyrygentd.worker")
 
 #: The stamp on each of the daemon's messages (`dyrygentd.transport.message`, which workers need not load).
 _WORKFLOW_STAMP = "dyrygentd_workflow"
-#: The header of the same messages that says where to report, see `dyrygentd.ports.REPORTS_HEADER`.
+#: The header of the same messages that says where to report, see `dyrygentd.ports.facts.REPORTS_HEADER`.
 _REPORTS_HEADER = "dyrygentd_reports"
 #: `Task.replace` ends with an Ignore of this text. The task goes on under the same id, and its successor stores the result.
 _REPLACED = "Replaced by new task"

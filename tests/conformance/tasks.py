@@ -17,7 +17,7 @@ from celery import Celery
 from celery._state import get_current_worker_task
 
 from dyrygentd import errbacks
-from dyrygentd.ports import WORKFLOW_STAMP
+from dyrygentd.ports.facts import WORKFLOW_STAMP
 from tests.support.tasks import records_of
 
 CALLS = "conformance:calls"

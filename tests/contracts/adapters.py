@@ -17,7 +17,8 @@ import pytest
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.core.graph import Signature
-from dyrygentd.ports import Dispatcher, Inspector, ResultWatcher, Store, TaskPlace
+from dyrygentd.ports import Dispatcher, Inspector, ResultWatcher, Store
+from dyrygentd.ports.facts import TaskPlace
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, MemoryStore
 

@@ -6,7 +6,7 @@ import pytest
 
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.ports import WORKFLOW_STAMP
+from dyrygentd.ports.facts import WORKFLOW_STAMP
 from tests.contracts.adapters import DispatcherSetup, message, place
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,8 @@ import pytest
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
-from dyrygentd.ports import JOURNAL_MAX, Retention, Selection, Store, Stored
+from dyrygentd.ports import Store
+from dyrygentd.ports.facts import JOURNAL_MAX, Retention, Selection, Stored
 from tests.contracts.adapters import StoreSetup
 from tests.store.records import finished, node, workflow
 

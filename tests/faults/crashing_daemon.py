@@ -16,7 +16,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.daemon import run
-from dyrygentd.ports import Stored
+from dyrygentd.ports.facts import Stored
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.transport import marked_publishing

@@ -14,7 +14,8 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.ports import Inspection, Store, TaskPlace
+from dyrygentd.ports import Store
+from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeDispatcher, FakeInspector, MemoryStore

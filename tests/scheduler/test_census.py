@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dyrygentd.ports import Inspection, Store
+from dyrygentd.ports import Store
+from dyrygentd.ports.facts import Inspection
 from dyrygentd.scheduler import Scheduler, census
 from dyrygentd.testing import FakeBroker, FakeInspector
 from dyrygentd.witnesses import Roster

@@ -18,7 +18,7 @@ from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import VerbRefused
-from dyrygentd.ports import Selection
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeDispatcher, FakeWatcher, MemoryStore

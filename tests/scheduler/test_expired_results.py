@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dyrygentd.ports import Inspection, QueueFacts, TaskFacts, TaskPlace
+from dyrygentd.ports.facts import Inspection, QueueFacts, TaskFacts, TaskPlace
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeInspector
 from tests.scheduler.support import definition, limits, scheduler, settle, until

@@ -8,7 +8,7 @@ import pytest
 
 from dyrygentd import wire
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.ports import Inspection, TaskPlace, WatcherStatistics
+from dyrygentd.ports.facts import Inspection, TaskPlace, WatcherStatistics
 from dyrygentd.scheduler import Handle
 from dyrygentd.scheduler.outages import Outages
 from dyrygentd.testing import FakeBroker, FakeInspector, FakeWatcher

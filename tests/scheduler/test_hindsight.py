@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dyrygentd.ports import SETBACK_NOTE
+from dyrygentd.ports.facts import SETBACK_NOTE
 from dyrygentd.scheduler import SystemClock
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.testing import FakeBroker, MemoryStore

@@ -10,7 +10,7 @@ import pytest
 from dyrygentd import wire
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import BadRequest, NotImportable, UnknownPool, WorkflowNotFound
-from dyrygentd.ports import JOURNAL_MAX
+from dyrygentd.ports.facts import JOURNAL_MAX
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, MemoryStore

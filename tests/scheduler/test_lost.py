@@ -9,7 +9,7 @@ import pytest
 
 from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.verbs import Request, Verb
-from dyrygentd.ports import Inspection, TaskPlace
+from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.testing import FakeBroker, FakeInspector, MemoryStore
 from tests.scheduler.support import definition, limits, published, scheduler, settle, until

@@ -8,7 +8,7 @@ import pytest
 from dyrygentd.core.events import TaskIgnored, TaskReported, TaskSucceeded
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.errors import StoreUnavailable
-from dyrygentd.ports import REPORTS_NOTE
+from dyrygentd.ports.facts import REPORTS_NOTE
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeReports, MemoryStore

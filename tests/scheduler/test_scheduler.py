@@ -16,7 +16,8 @@ from dyrygentd.errors import (
     WaitTimeout,
     WorkflowNotFound,
 )
-from dyrygentd.ports import Selection, Store
+from dyrygentd.ports import Store
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Handle, Scheduler, turns
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker

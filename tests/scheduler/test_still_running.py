@@ -7,7 +7,7 @@ import pytest
 
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import VerbRefused
-from dyrygentd.ports import Inspection, Selection, TaskPlace
+from dyrygentd.ports.facts import Inspection, Selection, TaskPlace
 from dyrygentd.testing import FakeBroker, FakeInspector
 from tests.scheduler.support import definition, scheduler, until
 

@@ -20,7 +20,8 @@ from dyrygentd.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from dyrygentd.ports import Emit, Selection, Store
+from dyrygentd.ports import Emit, Store
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeDispatcher, FakeWatcher, MemoryStore

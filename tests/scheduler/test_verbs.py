@@ -26,7 +26,8 @@ from dyrygentd.errors import (
     VerbRefused,
     WorkflowNotFound,
 )
-from dyrygentd.ports import Selection, Store
+from dyrygentd.ports import Store
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Handle, Scheduler
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeWatcher, MemoryStore

@@ -24,7 +24,7 @@ from dyrygentd.core.limits import Limits
 from dyrygentd.core.records import NodeRecord
 from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Request, Verb
 from dyrygentd.errors import DyrygentError
-from dyrygentd.ports import Selection
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
 from tests.simulation.keeper import Keeper
 from tests.simulation.virtual import EverybodyWaits, VirtualClock, VirtualLoop

@@ -25,10 +25,10 @@ from dyrygentd.core.events import (
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.errors import BackendUnavailable, BrokerEmptied, BrokerUnavailable
-from dyrygentd.ports import (
+from dyrygentd.ports import Emit
+from dyrygentd.ports.facts import (
     BrokerMemory,
     DispatcherStatistics,
-    Emit,
     Inspection,
     QueueFacts,
     TaskFacts,

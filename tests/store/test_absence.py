@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dyrygentd.core.absence import Absence
-from dyrygentd.ports import CLOSED_NOTE
+from dyrygentd.ports.facts import CLOSED_NOTE
 from dyrygentd.store.sqlite import SqliteStore
 from tests.store.records import workflow
 

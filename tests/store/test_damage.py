@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
-from dyrygentd.ports import Retention, Selection
+from dyrygentd.ports.facts import Retention, Selection
 from dyrygentd.store.damage import recovery_command
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker

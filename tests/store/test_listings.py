@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from dyrygentd.errors import ListingTooLong
-from dyrygentd.ports import Selection
+from dyrygentd.ports.facts import Selection
 from dyrygentd.store.sqlite import SqliteStore
 from tests.store.records import node, workflow
 

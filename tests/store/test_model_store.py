@@ -23,7 +23,7 @@ from dyrygentd.core.effects import Batch
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import StoreUnavailable
-from dyrygentd.ports import Selection
+from dyrygentd.ports.facts import Selection
 from dyrygentd.store.sqlite import SqliteStore
 from tests.core.conversation import Conversation
 from tests.core.test_model import VALUE_BYTES_MAX, EngineAgainstModel

@@ -23,7 +23,7 @@ import pytest
 from dyrygentd.core.records import WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
-from dyrygentd.ports import Selection
+from dyrygentd.ports.facts import Selection
 from dyrygentd.store import rows
 from dyrygentd.store.sqlite import SqliteStore
 from tests.store.conftest import Spawn

@@ -12,7 +12,7 @@ import pytest
 from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import ValueGone
-from dyrygentd.ports import Selection
+from dyrygentd.ports.facts import Selection
 from dyrygentd.store.migrations import APPLICATION_ID, VERSION
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker

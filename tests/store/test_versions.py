@@ -15,7 +15,7 @@ import dyrygentd.store
 from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.errors import StoreUnavailable
-from dyrygentd.ports import Selection
+from dyrygentd.ports.facts import Selection
 from dyrygentd.store.copies import COPIES_MAX
 from dyrygentd.store.migrations import APPLICATION_ID, VERSION
 from dyrygentd.store.sqlite import SqliteStore

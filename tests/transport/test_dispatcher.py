@@ -24,7 +24,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
-from dyrygentd.ports import TaskPlace
+from dyrygentd.ports.facts import TaskPlace
 from dyrygentd.transport import marked_publishing
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.marked_publishing import MarkedPublishing

@@ -20,7 +20,7 @@ from kombu.entity import Exchange, Queue
 from dyrygentd.core.effects import Publish
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.explain import Finding, verdict
-from dyrygentd.ports import Inspection, TaskPlace
+from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.inspector import CeleryInspector
 from tests.support import tasks

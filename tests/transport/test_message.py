@@ -14,7 +14,7 @@ from celery.signals import after_task_publish, before_task_publish
 from kombu.entity import Exchange, Queue
 
 from dyrygentd.core.events import MessagePublished
-from dyrygentd.ports import REPORTS_HEADER, WORKFLOW_STAMP
+from dyrygentd.ports.facts import REPORTS_HEADER, WORKFLOW_STAMP
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from tests.support import tasks
 from tests.transport.conftest import publish_of

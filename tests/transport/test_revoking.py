@@ -13,7 +13,7 @@ from kombu.utils.json import dumps, loads
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.ports import WORKFLOW_STAMP, TaskPlace
+from dyrygentd.ports.facts import WORKFLOW_STAMP, TaskPlace
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.redis_push import client_of
 from dyrygentd.transport.redis_queues import RedisQueues

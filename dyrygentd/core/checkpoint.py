@@ -149,7 +149,7 @@ def _read_back(
             for dependent in workflow.graph.dependents(row.node):
                 workflow.nodes.unmet[dependent] -= 1
     workflow.state, workflow.finished_at = state, finished_at
-    workflow.values.resume(values)
+    workflow.values.restore(values)
     if state.is_finished:
         workflow.has_begun = True
     else:

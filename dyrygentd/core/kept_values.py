@@ -122,7 +122,7 @@ class KeptValues:
             for node in part:
                 self.keep(node, self.by_node[node].text)
 
-    def resume(self, stored: Mapping[int, bytes]) -> None:
+    def restore(self, stored: Mapping[int, bytes]) -> None:
         """Keep the values that are stored, and those that are made of them and not."""
         if not stored:
             return

@@ -6,11 +6,11 @@ from dyrygentd.core.workflow import RunningWorkflow
 
 
 def pause(workflow: RunningWorkflow) -> None:
-    """Dispatch nothing until `unpause`; results go on coming in."""
+    """Dispatch nothing until `resume`; results go on coming in."""
     workflow.set_state(WorkflowState.PAUSED)
 
 
-def unpause(workflow: RunningWorkflow, now: float) -> None:
+def resume(workflow: RunningWorkflow, now: float) -> None:
     """Go on."""
     workflow.set_state(WorkflowState.RUNNING)
     workflow.begin(now)

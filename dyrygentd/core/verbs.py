@@ -195,7 +195,7 @@ def _on_workflow(workflow: RunningWorkflow, request: Request, now: float) -> Ste
         case Verb.PAUSE:
             steering.pause(workflow)
         case Verb.RESUME:
-            steering.unpause(workflow, now)
+            steering.resume(workflow, now)
         case Verb.SET_PRIORITY:
             return _set_priority(workflow, request.priority)
         case _:

@@ -18,10 +18,10 @@ class Attempts:
 
     Attributes:
         ids: How they are named, see `dyrygentd.core.ids`.
-        dispatched_at: When the present one was sent, or the last one of a settled node; 0 if there is none.
+        dispatched_at: When the present one was sent, or the last one of a finished node; 0 if there is none.
         failures: ``{node: n}`` failed ones since it was last tried from the beginning.
         polling_since: ``{node: time}`` of the first attempt of a poll.
-        late: ``{node: state}`` stored by a worker after the node was settled without it.
+        late: ``{node: state}`` stored by a worker after the node was finished without it.
         redelivered: ``{node: times}`` that the broker gave the present attempt's message out once more, as far as it was seen.
         reported: Last state that a worker reported for a node in flight, such as ``STARTED`` or ``RETRY``.
         next_tries: ``{node: (time, worker)}`` of nodes in flight whose task tries again by itself, as far as workers tell.

@@ -14,7 +14,7 @@ from dyrygentd.core.ids import OF_OLD, SOME_FROM_OUTSIDE
 from dyrygentd.core.notes import UNNEEDED, Hold, HoldReason
 from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, WorkflowPolicy
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
-from dyrygentd.core.states import NODE_STATE_OF_WORD, SETTLED, NodeState, WorkflowState
+from dyrygentd.core.states import FINISHED, NODE_STATE_OF_WORD, NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 
 _WORDS: Final = tuple(state.word for state in NodeState)
@@ -61,7 +61,7 @@ def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
             _WORDS[workflow.states[node]],
             workflow.attempts.of(node),
             workflow.attempts.dispatched_at[node],
-            workflow.settled_at[node],
+            workflow.nodes.finished_at[node],
             0.0,
             None,
             "",
@@ -74,7 +74,7 @@ def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
         _WORDS[workflow.states[node]],
         workflow.attempts.of(node),
         workflow.attempts.dispatched_at[node],
-        workflow.settled_at[node],
+        workflow.nodes.finished_at[node],
         0.0 if hold is None else hold.until,
         workflow.blocked_by.get(node),
         workflow.errors.get(node, ""),
@@ -145,7 +145,7 @@ def _read_back(
             workflow.ready.push(row.node)
         if row.value is not None:
             values[row.node] = row.value
-        if state_of_row in SETTLED:
+        if state_of_row in FINISHED:
             for dependent in workflow.graph.dependents(row.node):
                 workflow.nodes.unmet[dependent] -= 1
     workflow.state, workflow.finished_at = state, finished_at
@@ -159,7 +159,7 @@ def _read_back(
 def _read_details(workflow: RunningWorkflow, row: NodeRecord) -> None:
     node = row.node
     workflow.attempts.read_back(row)
-    workflow.settled_at[node] = row.finished_at
+    workflow.nodes.finished_at[node] = row.finished_at
     if row.error:
         workflow.errors[node] = row.error
     if row.cause:
@@ -196,7 +196,7 @@ def adopt(workflow: RunningWorkflow, states: Mapping[int, NodeState], now: float
                 state.word,
                 attempt=1,
                 dispatched_at=now,
-                finished_at=now if state.is_settled else 0.0,
+                finished_at=now if state.is_finished else 0.0,
                 held_until=0.0,
                 blocked_by=None,
                 error=errors.get(node, ""),

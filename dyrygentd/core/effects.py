@@ -79,7 +79,7 @@ class Batch:
 
     Attributes:
         refused: ``{workflow id: why}`` of those of which the store takes nothing at all, so that they are in memory alone.
-        unrun: Nodes that have settled and whose tasks never ran; the result backend is told, see `dyrygentd.core.unrun`.
+        unrun: Nodes that have finished and whose tasks never ran; the result backend is told, see `dyrygentd.core.unrun`.
         reports_read: Up to where the workers' reports were read, to be remembered once the rows are durable, or empty.
     """
 

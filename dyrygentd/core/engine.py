@@ -67,7 +67,7 @@ from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.rings import Rings
 from dyrygentd.core.states import IN_FLIGHT, NodeState
-from dyrygentd.core.steps import Steps, finish
+from dyrygentd.core.steps import Steps, exhaust
 from dyrygentd.core.task_events import TaskEvents
 from dyrygentd.core.timers import WORKFLOW_TIMER, Timers
 from dyrygentd.core.turn import Turn
@@ -156,7 +156,7 @@ class Engine:
             case WorkflowImported():
                 self._imported(event, now)
             case VerbRequested():
-                finish(self.verb_in_steps(event, now))
+                exhaust(self.verb_in_steps(event, now))
             case DrainRequested():
                 self.draining = True
             case SaveRefused():
@@ -350,7 +350,7 @@ class Engine:
     def _finished(self, workflow: RunningWorkflow) -> None:
         del self.workflows[workflow.workflow_id]
         self.flights.claims.release(workflow.workflow_id)
-        if workflow.nodes.unsettled:
+        if workflow.nodes.unfinished:
             # It is broken and not to be trusted: whatever comes of it is made from its records.
             for node in range(len(workflow.graph)) if self.pools.has_guests else ():
                 self.pools.leave(workflow.workflow_id, node)

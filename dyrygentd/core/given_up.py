@@ -46,7 +46,7 @@ def given_up_by(workflow: RunningWorkflow, since: float, nodes: Iterable[int] | 
 
 
 def _went_on_without(workflow: RunningWorkflow, node: int, state: NodeState, since: float) -> bool:
-    """Tell whether a settled node had its task in flight when it was settled, and nothing was heard of that since."""
-    if not workflow.attempts.dispatched_at[node] or workflow.settled_at[node] < since or node in workflow.attempts.late:
+    """Tell whether a finished node had its task in flight when it was finished, and nothing was heard of that since."""
+    if not workflow.attempts.dispatched_at[node] or workflow.nodes.finished_at[node] < since or node in workflow.attempts.late:
         return False
     return node not in workflow.unneeded and (state is not NodeState.FAILED or workflow.causes.get(node) == TIMED_OUT)

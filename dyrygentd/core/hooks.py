@@ -37,7 +37,7 @@ def first_failure_of(workflow: "RunningWorkflow") -> str:
     failed += [node for node in workflow.errors if node not in workflow.causes and workflow.state_of(node) is NodeState.FAILED]
     if not failed:
         return ""
-    first = min(failed, key=lambda node: (workflow.settled_at[node], node))
+    first = min(failed, key=lambda node: (workflow.nodes.finished_at[node], node))
     reason = workflow.errors.get(first) or workflow.causes.get(first, "for no known cause")
     text = f"'{workflow.graph.names[first]}' failed: {reason}"
     return text if len(text) <= _ERROR_LENGTH_MAX else f"{text[: _ERROR_LENGTH_MAX - 1]}…"

@@ -5,7 +5,7 @@ from collections import Counter
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import PLAIN
-from dyrygentd.core.states import BAD, GOOD, IN_FLIGHT, SETTLED, NodeState, WorkflowState
+from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
 
@@ -19,10 +19,10 @@ def check_workflow(workflow: RunningWorkflow) -> None:
     graph = workflow.graph
     counts = dict.fromkeys(NodeState, 0)
     ready: set[int] = set()
-    unsettled = 0
+    unfinished = 0
     for node in range(len(graph)):
         state = workflow.state_of(node)
-        unsettled += not state.is_settled
+        unfinished += not state.is_finished
         if not graph.is_join(node):
             counts[state] += 1
         if state is NodeState.READY:
@@ -34,10 +34,10 @@ def check_workflow(workflow: RunningWorkflow) -> None:
     for state, count in counts.items():
         if workflow.nodes.count(state) != count:
             raise InvariantBroken(f"{workflow!r} counts {workflow.nodes.count(state)} {state.word} nodes, there are {count}")
-    if unsettled != workflow.nodes.unsettled:
-        raise InvariantBroken(f"{workflow!r} counts {workflow.nodes.unsettled} unsettled nodes, there are {unsettled}")
-    if (unsettled == 0) != workflow.state.is_finished:
-        raise InvariantBroken(f"{workflow!r} has {unsettled} unsettled nodes")
+    if unfinished != workflow.nodes.unfinished:
+        raise InvariantBroken(f"{workflow!r} counts {workflow.nodes.unfinished} unfinished nodes, there are {unfinished}")
+    if (unfinished == 0) != workflow.state.is_finished:
+        raise InvariantBroken(f"{workflow!r} has {unfinished} unfinished nodes")
     bad = len(workflow.nodes.all_in(*BAD))
     if workflow.nodes.bad != bad:
         raise InvariantBroken(f"{workflow!r} counts {workflow.nodes.bad} nodes that did not succeed, there are {bad}")
@@ -52,14 +52,17 @@ def _check_marks(workflow: RunningWorkflow, node: int, state: NodeState) -> None
     """Check what is noted about a node beside its state."""
     _require(workflow, node, (state is NodeState.BLOCKED) == (node in workflow.blocked_by), "is blocked by nobody, or blames one")
     _require(workflow, node, node not in workflow.unneeded or state is NodeState.SKIPPED, "is not needed, and not skipped")
-    _require(workflow, node, node not in workflow.on_hold or not state.is_settled, "is settled, and an operator's hold is left")
+    _require(workflow, node, node not in workflow.on_hold or not state.is_finished, "is finished, and an operator's hold is left")
     _require(
         workflow, node, node not in workflow.on_hold or state is not NodeState.READY, "is ready although an operator holds it"
     )
     is_on_its_way = state in IN_FLIGHT or state in _HELD
     _require(workflow, node, node not in workflow.stale or is_on_its_way, "is to be decided anew when it comes back, and is here")
     _require(
-        workflow, node, bool(workflow.settled_at[node]) == state.is_settled, "is settled without a time, or has one too early"
+        workflow,
+        node,
+        bool(workflow.nodes.finished_at[node]) == state.is_finished,
+        "is finished without a time, or has one too early",
     )
 
 
@@ -67,13 +70,13 @@ def _check_dependencies(workflow: RunningWorkflow, node: int, state: NodeState) 
     """Check that a node went on only when its dependencies let it, and does not wait for nothing."""
     graph, policy = workflow.graph, workflow.graph.policy(node)
     states = [workflow.state_of(dependency) for dependency in graph.dependencies(node)]
-    unmet = sum(dependency not in SETTLED for dependency in states)
+    unmet = sum(dependency not in FINISHED for dependency in states)
     counted = workflow.nodes.unmet[node]
     _require(workflow, node, counted == unmet, f"counts {counted} unmet dependencies, there are {unmet}")
     if policy.hook is not None:
         _check_hook(workflow, node, state)
     elif state is NodeState.WAITING:
-        _require(workflow, node, unmet or not workflow.has_begun, "waits although all its dependencies have settled")
+        _require(workflow, node, unmet or not workflow.has_begun, "waits although all its dependencies have finished")
     elif policy is PLAIN and (state in IN_FLIGHT or state is NodeState.READY):
         _require(workflow, node, all(dependency in GOOD for dependency in states), "went on before its dependencies succeeded")
     elif policy is PLAIN and state is NodeState.BLOCKED:
@@ -84,11 +87,11 @@ def _check_dependencies(workflow: RunningWorkflow, node: int, state: NodeState) 
 def _check_hook(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
     """Check that a hook waits for everything but hooks, and for nothing else."""
     hooks = set(workflow.graph.hooks)
-    waits = any(workflow.state_of(other) not in SETTLED for other in range(len(workflow.graph)) if other not in hooks)
+    waits = any(workflow.state_of(other) not in FINISHED for other in range(len(workflow.graph)) if other not in hooks)
     if state is NodeState.WAITING:
-        _require(workflow, node, waits or not workflow.has_begun, "is a hook and waits although all the rest has settled")
+        _require(workflow, node, waits or not workflow.has_begun, "is a hook and waits although all the rest has finished")
     elif state is NodeState.READY:
-        _require(workflow, node, not waits, "is a hook and went on before the rest had settled")
+        _require(workflow, node, not waits, "is a hook and went on before the rest had finished")
 
 
 def _check_values(workflow: RunningWorkflow, node: int, state: NodeState) -> None:

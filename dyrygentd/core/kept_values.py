@@ -7,7 +7,7 @@ a failed node can be tried again. A join hands on a list of its members' values 
 from collections.abc import Iterator, Mapping
 
 from dyrygentd.core.graph import Graph
-from dyrygentd.core.node_states import FIRST_BAD, FIRST_SETTLED, NodeStates
+from dyrygentd.core.node_states import FIRST_BAD, FIRST_FINISHED, NodeStates
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.steps import Steps, parts
 from dyrygentd.core.values import INLINE_BYTES, Joined, Text, Value, ValueBudget, in_order, taken_from
@@ -71,7 +71,7 @@ class KeptValues:
         users = 1 if node == graph.output else 0
         if graph.value_uses[node]:
             for dependent in graph.dependents(node):
-                is_open = states[dependent] < FIRST_SETTLED or states[dependent] >= FIRST_BAD
+                is_open = states[dependent] < FIRST_FINISHED or states[dependent] >= FIRST_BAD
                 if (is_open or dependent in self._unneeded or self.is_derived(dependent)) and graph.takes_input(dependent):
                     users += 1
         return users
@@ -187,7 +187,7 @@ class KeptValues:
                     yield dependency
 
     def handed_on(self, node: int) -> tuple[int, NodeState, Text | None, str]:
-        """Return how a node without a task settles, with the value that it hands on."""
+        """Return how a node without a task finishes, with the value that it hands on."""
         if not self._graph.takes_input(node):
             return node, NodeState.SUCCEEDED, None, ""
         for dependency in self._graph.dependencies(node):

@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from typing import Final
 
 from dyrygentd.core.graph import Graph
-from dyrygentd.core.states import BAD, SETTLED, TRANSITIONS, NodeState
+from dyrygentd.core.states import BAD, FINISHED, TRANSITIONS, NodeState
 from dyrygentd.errors import InvariantBroken
 
 _STATES: Final = tuple(NodeState)
-#: The settled states have the highest numbers, so that one comparison tells most changes apart from an end.
+#: The finished states have the highest numbers, so that one comparison tells most changes apart from an end.
 #: As plain numbers, which are compared faster, in the order of the table: what goes on, what was good, what was not.
-FIRST_SETTLED, FIRST_BAD = int(min(SETTLED)), int(min(BAD))
+FIRST_FINISHED, FIRST_BAD = int(min(FINISHED)), int(min(BAD))
 _READY: Final = int(NodeState.READY)
 #: For each pair of states, by their numbers, whether the table has it.
 _IS_CHANGE = bytes((before, after) in TRANSITIONS for before in NodeState for after in NodeState)
 #: What a cancel makes of each state.
-_CANCELLED_IF_OPEN: Final = bytes(NodeState.CANCELLED if state < FIRST_SETTLED else state for state in range(256))
+_CANCELLED_IF_OPEN: Final = bytes(NodeState.CANCELLED if state < FIRST_FINISHED else state for state in range(256))
 #: If fewer than one in so many nodes are wanted, they are looked up one by one.
 _FEW: Final = 8
 
@@ -31,8 +31,9 @@ class NodeStates:
     Attributes:
         states: The number of each node's state; not to be changed from outside.
         counts: Number of nodes by the number of their state, joins left out; not to be changed.
-        unmet: How many dependencies of each node have not settled; kept by whoever settles nodes.
-        unsettled: Number of nodes, joins included, to which something will still happen.
+        unmet: How many dependencies of each node have not finished; kept by whoever finishes nodes.
+        finished_at: When each of them finished, 0 if it has not; kept by whoever finishes nodes.
+        unfinished: Number of nodes, joins included, to which something will still happen.
         bad: Number of nodes, joins included, that ended and did not succeed.
         hooks_open, hooks_bad: How many of the hooks are still to run, and how many ended and did not succeed.
         changed: Nodes whose record has changed since `take_changed`.
@@ -45,11 +46,12 @@ class NodeStates:
         "bad",
         "changed",
         "counts",
+        "finished_at",
         "hooks_bad",
         "hooks_open",
         "states",
+        "unfinished",
         "unmet",
-        "unsettled",
     )
 
     def __init__(self, workflow_id: str, graph: Graph) -> None:
@@ -60,7 +62,8 @@ class NodeStates:
         self.counts = [0] * len(_STATES)
         self.counts[NodeState.WAITING] = graph.task_count
         self.unmet = graph.unmet_counts()
-        self.unsettled = len(graph)
+        self.finished_at = array("d", bytes(8 * len(graph)))
+        self.unfinished = len(graph)
         self.bad = 0
         self.hooks_open, self.hooks_bad = len(graph.hooks), 0
         self.changed: set[int] = set()
@@ -76,7 +79,7 @@ class NodeStates:
         before = self.states[node]
         if not _IS_CHANGE[before * len(_STATES) + state]:
             raise self._forbidden(node, state)
-        if before < FIRST_SETTLED and state < FIRST_SETTLED and self._signatures[node] is not None:
+        if before < FIRST_FINISHED and state < FIRST_FINISHED and self._signatures[node] is not None:
             # What `place` does, for the changes that are made most.
             self.states[node] = state
             self.counts[before] -= 1
@@ -93,25 +96,25 @@ class NodeStates:
         if self._signatures[node] is not None or not self._graph.is_join(node):
             self.counts[before] -= 1
             self.counts[state] += 1
-        if before < FIRST_SETTLED and state < FIRST_SETTLED:
+        if before < FIRST_FINISHED and state < FIRST_FINISHED:
             return
-        self.unsettled += (before >= FIRST_SETTLED) - (state >= FIRST_SETTLED)
+        self.unfinished += (before >= FIRST_FINISHED) - (state >= FIRST_FINISHED)
         self.bad += (state >= FIRST_BAD) - (before >= FIRST_BAD)
         if self._graph.hooks and self.is_hook(node):
-            self.hooks_open += (before in SETTLED) - (state in SETTLED)
+            self.hooks_open += (before in FINISHED) - (state in FINISHED)
             self.hooks_bad += (state in BAD) - (before in BAD)
 
     def cancel_open(self) -> list[int]:
-        """Do what `move` does for all that has not settled, hooks left aside, in a tenth of the time; return those."""
+        """Do what `move` does for all that has not finished, hooks left aside, in a tenth of the time; return those."""
         for state in {*self.states}:
-            if state < FIRST_SETTLED and (_STATES[state], NodeState.CANCELLED) not in TRANSITIONS:
+            if state < FIRST_FINISHED and (_STATES[state], NodeState.CANCELLED) not in TRANSITIONS:
                 raise self._forbidden(self.states.index(state), NodeState.CANCELLED)
-        open_nodes = [node for node, state in enumerate(self.states) if state < FIRST_SETTLED]
+        open_nodes = [node for node, state in enumerate(self.states) if state < FIRST_FINISHED]
         self.states[:] = self.states.translate(_CANCELLED_IF_OPEN)
-        for state in range(FIRST_SETTLED):
+        for state in range(FIRST_FINISHED):
             self.counts[NodeState.CANCELLED] += self.counts[state]
             self.counts[state] = 0
-        self.unsettled -= len(open_nodes)
+        self.unfinished -= len(open_nodes)
         self.bad += len(open_nodes)
         self.changed.update(open_nodes)
         return open_nodes

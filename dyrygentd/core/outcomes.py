@@ -19,7 +19,7 @@ _FALSE: Final = frozenset({b"null", b"false", b"0", b"0.0", b"-0.0", b'""', b"[]
 
 
 def succeeded(workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float) -> None:
-    """Settle a node whose task succeeded; a value that is needed but cannot be carried makes it failed."""
+    """Finish a node whose task succeeded; a value that is needed but cannot be carried makes it failed."""
     if workflow.graph.policies and _asks_again(workflow, node, value, now):
         return
     problem = ""
@@ -31,13 +31,13 @@ def succeeded(workflow: RunningWorkflow, node: int, value: bytes | None, value_e
     if workflow.attempts.sent_to:
         workflow.attempts.sent_to.pop(node, None)
     if problem:
-        workflow.settle(node, workflow.values.state_without(node), now, error=problem)
+        workflow.finish_node(node, workflow.values.state_without(node), now, error=problem)
     else:
-        workflow.settle(node, NodeState.SUCCEEDED, now, value=value)
+        workflow.finish_node(node, NodeState.SUCCEEDED, now, value=value)
 
 
 def failed(workflow: RunningWorkflow, node: int, failure: Failure, now: float, *, chance: float = 0.0) -> None:
-    """Settle a node whose task failed, or plan its next attempt; ``chance`` is from 0 to 1."""
+    """Finish a node whose task failed, or plan its next attempt; ``chance`` is from 0 to 1."""
     retry = workflow.retry_of(node)
     failures = workflow.attempts.failures.get(node, 0) + 1
     has_another = retry is not None and retry.applies_to(failure.kind, failure.exception, failures)
@@ -82,7 +82,7 @@ def turned_up(workflow: RunningWorkflow, node: int, now: float) -> None:
 def ignored(workflow: RunningWorkflow, node: int, reason: str, now: float) -> None:
     """Skip a node whose task asked for it; what waits for its success is skipped as well, as a native chain stops."""
     workflow.unneeded.add(node)
-    workflow.settle(node, NodeState.SKIPPED, now, error=reason)
+    workflow.finish_node(node, NodeState.SKIPPED, now, error=reason)
 
 
 def redeliveries_max(workflow: RunningWorkflow, node: int, default: int) -> tuple[int, str]:
@@ -105,7 +105,7 @@ def _asks_again(workflow: RunningWorkflow, node: int, value: bytes | None, now: 
         error = f"the poll did not return anything true within {policy.poll_timeout_s:g} s"
         _fail(workflow, node, Failure(error, FailureKind.INFRASTRUCTURE, cause="poll timeout"), now)
     elif workflow.is_stopped and not cleans_up(workflow.graph.policy(node)):
-        workflow.settle(node, NodeState.CANCELLED, now)
+        workflow.finish_node(node, NodeState.CANCELLED, now)
     else:
         workflow.again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s))
     return True
@@ -120,4 +120,4 @@ def _try_again(workflow: RunningWorkflow, node: int, failure: Failure, at: float
 
 def _fail(workflow: RunningWorkflow, node: int, failure: Failure, now: float) -> None:
     workflow.causes[node] = failure.fingerprint
-    workflow.settle(node, NodeState.FAILED, now, error=failure.error)
+    workflow.finish_node(node, NodeState.FAILED, now, error=failure.error)

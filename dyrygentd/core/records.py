@@ -74,7 +74,7 @@ class NodeRecord(NamedTuple):
 
     Attributes:
         state: As a word, see `NodeState.word`.
-        finished_at: When it settled.
+        finished_at: When it finished.
         value: Its own, if somebody still needs it; None of one that is made of others' values, too.
         reason: Why it is held, or that it was not needed.
     """

@@ -1,4 +1,4 @@
-"""Going back: nodes that have settled are set back to waiting, or settle in another way than they did.
+"""Going back: nodes that have finished are set back to waiting, or finish in another way than they did.
 
 *The idea.* What is set back takes everything with it that never ran because of it, hooks included; then each is decided anew, so
 what is still blocked by somebody else is blocked again. A hook that is in flight just then is told of an end that is none any
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from dyrygentd.core import outcomes
 from dyrygentd.core.notes import Hold, HoldReason
-from dyrygentd.core.states import IN_FLIGHT, SETTLED, NodeState, WorkflowState
-from dyrygentd.core.steps import Steps, finish, parts, reached
+from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.steps import Steps, exhaust, parts, reached
 from dyrygentd.core.workflow import RunningWorkflow
 
 #: Set back to waiting when something they wait for is: they never ran, or do not run just now.
@@ -23,9 +23,9 @@ def reopen(workflow: RunningWorkflow, nodes: Sequence[int], now: float, *, is_co
     """Set nodes that are not in flight back to waiting, with all that never ran because of them; return all that were.
 
     Args:
-        is_considered: Whether each is decided at once; otherwise the caller settles some first and calls `consider_all`.
+        is_considered: Whether each is decided at once; otherwise the caller finishes some first and calls `consider_all`.
     """
-    return finish(reopen_in_steps(workflow, nodes, now, is_considered=is_considered))
+    return exhaust(reopen_in_steps(workflow, nodes, now, is_considered=is_considered))
 
 
 def reopen_in_steps(
@@ -48,10 +48,10 @@ def reopen_in_steps(
 def skip_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], value: bytes, now: float) -> Steps[list[int]]:
     """Count nodes as succeeded with this value; return those that were in flight."""
     in_flight = [node for node in nodes if workflow.states[node] in IN_FLIGHT]
-    settled = [node for node in nodes if workflow.states[node] in SETTLED]
-    reopened = yield from reopen_in_steps(workflow, settled, now, is_considered=False)
+    finished = [node for node in nodes if workflow.states[node] in FINISHED]
+    reopened = yield from reopen_in_steps(workflow, finished, now, is_considered=False)
     for node in nodes:
-        if workflow.states[node] in SETTLED:
+        if workflow.states[node] in FINISHED:
             if workflow.states[node] == NodeState.SUCCEEDED:
                 continue  # A join that the skip of the one before has finished.
             reopened |= reopen(workflow, [node], now, is_considered=False)
@@ -60,7 +60,7 @@ def skip_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], value: bytes,
         workflow.errors.pop(node, None)
         workflow.causes.pop(node, None)
         workflow.stale.discard(node)
-        workflow.settle(node, NodeState.SKIPPED, now, value=value)
+        workflow.finish_node(node, NodeState.SKIPPED, now, value=value)
     yield from workflow.consider_all(now, reopened)
     return in_flight
 
@@ -68,10 +68,10 @@ def skip_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], value: bytes,
 def succeeded_late(workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float) -> None:
     """Correct a failure that was none: somebody revoked the task, or its worker was given up too early."""
     dispatched_at, attempt = workflow.attempts.dispatched_at[node], workflow.attempts.of(node)
-    reopened = finish(_reopen(workflow, [node]))
+    reopened = exhaust(_reopen(workflow, [node]))
     workflow.attempts.take_back(node, attempt - 1, dispatched_at)
     outcomes.succeeded(workflow, node, value, value_error, now)
-    finish(workflow.consider_all(now, reopened))
+    exhaust(workflow.consider_all(now, reopened))
 
 
 def abandon(workflow: RunningWorkflow, node: int, now: float) -> None:
@@ -111,10 +111,10 @@ def _reopen(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[set[int]]:
     for is_later, part in parts(reset):
         if is_later:
             yield
-        had_settled = [node for node in part if workflow.states[node] in SETTLED]
+        had_finished = [node for node in part if workflow.states[node] in FINISHED]
         for node in part:
             workflow.set_back(node)
-        for node in had_settled:
+        for node in had_finished:
             for dependent in workflow.graph.dependents(node):
                 workflow.nodes.unmet[dependent] += 1
     yield from workflow.values.count_users_anew(reset)

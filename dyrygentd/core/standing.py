@@ -19,7 +19,7 @@ from dyrygentd.core.engine import Engine
 from dyrygentd.core.for_people import waits_for_person
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.notes import HoldReason
-from dyrygentd.core.states import IN_FLIGHT, SETTLED, NodeState, WorkflowState
+from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.without_value import is_without_value
 from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
@@ -186,7 +186,7 @@ def _waiting(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -
     if workflow.state is WorkflowState.SCHEDULED:
         return Standing("scheduled", headline(engine, workflow, now), "`release`", names[node])
     before = waited_for(workflow, node)
-    open_ones = [other for other in before if workflow.state_of(other) not in SETTLED]
+    open_ones = [other for other in before if workflow.state_of(other) not in FINISHED]
     total = len(before)
     root = _root(workflow, node)
     if root == node:
@@ -215,7 +215,7 @@ def _root(workflow: RunningWorkflow, node: int) -> int:
     for _ in range(_STEPS_MAX):
         if workflow.state_of(node) is not NodeState.WAITING:
             break
-        following = next((other for other in waited_for(workflow, node) if workflow.state_of(other) not in SETTLED), None)
+        following = next((other for other in waited_for(workflow, node) if workflow.state_of(other) not in FINISHED), None)
         if following is None:
             break
         node = following
@@ -278,7 +278,7 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
 
 def _clocks(workflow: RunningWorkflow, node: int) -> str:
     """Remark that a worker found a task expired before its time by this host's clock."""
-    signature, ended_at = workflow.graph.signatures[node], workflow.settled_at[node]
+    signature, ended_at = workflow.graph.signatures[node], workflow.nodes.finished_at[node]
     if signature is None or not workflow.errors.get(node, "").startswith("revoked: expired"):
         return ""
     expires_at = signature.expires_at

@@ -30,9 +30,9 @@ class NodeState(IntEnum):
         return self in IN_FLIGHT
 
     @property
-    def is_settled(self) -> bool:
+    def is_finished(self) -> bool:
         """Tell whether nothing more happens to the node by itself."""
-        return self in SETTLED
+        return self in FINISHED
 
 
 class WorkflowState(StrEnum):
@@ -48,19 +48,19 @@ class WorkflowState(StrEnum):
     @property
     def is_finished(self) -> bool:
         """Tell whether the workflow has come to its end."""
-        return self in FINISHED
+        return self in _ENDS
 
 
 NODE_STATE_OF_WORD: Final = {state.word: state for state in NodeState}
 
-FINISHED: Final = frozenset({WorkflowState.SUCCEEDED, WorkflowState.FAILED, WorkflowState.CANCELLED})
+_ENDS: Final = frozenset({WorkflowState.SUCCEEDED, WorkflowState.FAILED, WorkflowState.CANCELLED})
 
 IN_FLIGHT: Final = frozenset({NodeState.DISPATCHING, NodeState.DISPATCHED})
 #: Those that count as success for what depends on them.
 GOOD: Final = frozenset({NodeState.SUCCEEDED, NodeState.SKIPPED})
 #: Those that keep a workflow from success.
 BAD: Final = frozenset({NodeState.FAILED, NodeState.CANCELLED, NodeState.BLOCKED})
-SETTLED: Final = GOOD | BAD
+FINISHED: Final = GOOD | BAD
 
 _W, _H, _R = NodeState.WAITING, NodeState.HELD, NodeState.READY
 _DG, _DD, _X = NodeState.DISPATCHING, NodeState.DISPATCHED, NodeState.RETRYING

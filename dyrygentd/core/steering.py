@@ -1,7 +1,7 @@
 """What others make of a workflow that goes on: it is paused, a node is held or released, all is cancelled, the deadline comes."""
 
 from dyrygentd.core.notes import Hold, HoldReason
-from dyrygentd.core.states import IN_FLIGHT, SETTLED, NodeState, WorkflowState
+from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 
 
@@ -44,28 +44,28 @@ def release(workflow: RunningWorkflow, node: int, now: float) -> None:
 
 
 def cancel(workflow: RunningWorkflow, now: float) -> list[int]:
-    """End everything that is not settled; return the nodes that were in flight."""
+    """End everything that is not finished; return the nodes that were in flight."""
     in_flight = workflow.nodes.all_in(*IN_FLIGHT)
     for hook in workflow.graph.hooks:
-        if workflow.states[hook] not in SETTLED:
+        if workflow.states[hook] not in FINISHED:
             workflow.nodes.move(hook, NodeState.CANCELLED)
-            workflow.settled_at[hook] = now
+            workflow.nodes.finished_at[hook] = now
     for node in workflow.nodes.cancel_open():
-        workflow.settled_at[node] = now
+        workflow.nodes.finished_at[node] = now
     workflow.nodes.forget_unmet()
     workflow.holds.clear()
     workflow.ready.clear()
     workflow.on_hold.clear()
     workflow.stale.clear()
     workflow.attempts.forget_reports()
-    workflow.finish_as(WorkflowState.CANCELLED, now)
+    workflow.finish(WorkflowState.CANCELLED, now)
     return in_flight
 
 
 def over_deadline(workflow: RunningWorkflow, now: float) -> list[int]:
     """Cancel everything but the hooks because the deadline has passed; return the nodes that were in flight."""
     states, is_hook = workflow.states, workflow.nodes.is_hook
-    meant = [node for node in range(len(workflow.graph)) if states[node] not in SETTLED and not is_hook(node)]
+    meant = [node for node in range(len(workflow.graph)) if states[node] not in FINISHED and not is_hook(node)]
     if not meant:
         return []  # The work was done in time, and only hooks still run.
     workflow.error = f"the deadline of {workflow.policy.deadline_s:g} s is over"

@@ -2,7 +2,7 @@
 
 Such work is a generator that yields between two steps and returns what comes of it. It is one piece all the same: nobody who
 changes anything may come in between, and what it has changed reaches the disk in one transaction or not at all. Whoever does not
-care exhausts it with `finish`.
+care goes through it with `exhaust`.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,7 +16,7 @@ Steps = Generator[None, None, T]
 STEP: Final = 2000
 
 
-def finish(steps: Steps[T]) -> T:
+def exhaust(steps: Steps[T]) -> T:
     """Take all steps at once."""
     while True:
         try:

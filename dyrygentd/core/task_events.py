@@ -197,7 +197,7 @@ class TaskEvents:
             self._turn.batch.unwatch.append(event.task_id)
         if workflow is None:
             return
-        if workflow.attempts.task_id_of(node) != event.task_id or not workflow.state_of(node).is_settled:
+        if workflow.attempts.task_id_of(node) != event.task_id or not workflow.state_of(node).is_finished:
             return  # It was an earlier attempt, which says nothing about the present one.
         is_failed = workflow.state_of(node) is NodeState.FAILED
         if is_doubted and isinstance(event, TaskSucceeded) and is_failed and not workflow.state.is_finished:

@@ -56,7 +56,7 @@ class StoreOutcome(NamedTuple):
 
 
 def is_unrun(workflow: "RunningWorkflow", node: int) -> bool:
-    """Tell whether a node has settled, its task never ran, and somebody may wait for it."""
+    """Tell whether a node has finished, its task never ran, and somebody may wait for it."""
     graph, state = workflow.graph, workflow.state_of(node)
     if not graph.is_task(node):
         return False

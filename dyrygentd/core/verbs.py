@@ -17,7 +17,7 @@ from dyrygentd.core.lost_causes import LOST, is_of_lost
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.reopening import abandon, reopen_in_steps, set_back_with, skip_in_steps
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
-from dyrygentd.core.steps import Steps, finish, parts, reached
+from dyrygentd.core.steps import Steps, exhaust, parts, reached
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
 
@@ -123,7 +123,7 @@ def perform(workflow: RunningWorkflow, request: Request, now: float) -> Done:
     Raises:
         VerbRefused, NodeNotFound, CauseNotFound, ValueGone, BadRequest: Nothing was changed.
     """
-    return finish(perform_in_steps(workflow, request, now))
+    return exhaust(perform_in_steps(workflow, request, now))
 
 
 def perform_in_steps(workflow: RunningWorkflow, request: Request, now: float) -> Steps[Done]:
@@ -189,7 +189,7 @@ def _on_workflow(workflow: RunningWorkflow, request: Request, now: float) -> Ste
             )
     match request.verb:
         case Verb.CANCEL:
-            open_nodes = workflow.nodes.all_in(*(state for state in NodeState if not state.is_settled))
+            open_nodes = workflow.nodes.all_in(*(state for state in NodeState if not state.is_finished))
             ended = steering.cancel(workflow, now)
             return Done(open_nodes, ended, is_changed=True, detail="terminating" if request.terminate else "")
         case Verb.PAUSE:
@@ -339,8 +339,8 @@ def _effect(workflow: RunningWorkflow, request: Request, node: int) -> tuple[Eff
 
 def _retry_nodes(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[Done]:
     done = Done(is_changed=True)
-    settled = []
-    yield from _refuse_if_value_gone(workflow, {node for node in nodes if workflow.state_of(node).is_settled})
+    finished = []
+    yield from _refuse_if_value_gone(workflow, {node for node in nodes if workflow.state_of(node).is_finished})
     for node in nodes:
         if workflow.state_of(node) in IN_FLIGHT:
             abandon(workflow, node, now)
@@ -348,11 +348,11 @@ def _retry_nodes(workflow: RunningWorkflow, nodes: Sequence[int], now: float) ->
         elif node in workflow.holds:
             steering.release(workflow, node, now)
         else:
-            settled.append(node)
+            finished.append(node)
             continue
         done.nodes.append(node)
-    if settled:
-        done.nodes += sorted((yield from reopen_in_steps(workflow, settled, now)))
+    if finished:
+        done.nodes += sorted((yield from reopen_in_steps(workflow, finished, now)))
     return done
 
 
@@ -376,8 +376,8 @@ def started_again_by(workflow: RunningWorkflow, request: Request) -> set[int]:
     """
     meant = _named(workflow, request) if request.nodes or request.cause else _all_to_retry(workflow)
     if request.verb is Verb.RERUN:
-        return finish(reached(meant, workflow.graph.dependents))
-    return finish(set_back_with(workflow, meant))
+        return exhaust(reached(meant, workflow.graph.dependents))
+    return exhaust(set_back_with(workflow, meant))
 
 
 def _refused(workflow: RunningWorkflow, request: Request, node: int, reason: str) -> VerbRefused:

@@ -2,7 +2,7 @@
 
 Theory of operation
 ===================
-*The idea.* Each node carries a count of dependencies that have not settled. When a node settles, the counts of its dependents
+*The idea.* Each node carries a count of dependencies that have not finished. When a node finishes, the counts of its dependents
 drop, and a dependent is decided: it becomes ready, it is *blocked* and remembers which node is to blame, it is skipped because
 its rule asks for a failure that did not come, or it goes on waiting. With the usual rule (all succeeded) that takes no look at
 the other dependencies; the other rules look at all of them once. Decisions spread through an explicit stack, so depth costs no
@@ -10,9 +10,9 @@ recursion, and each edge is touched once in the life of a workflow.
 
 *Beside it.* The states and their counts, the values that are kept, and the attempts are parts with promises of their own. What an
 attempt's end means (`outcomes.py`), what others make of a workflow (`steering.py`) and going back (`reopening.py`) are functions
-over it, which end here: in `settle`. How that spreads is one thought, so it stays in one file although that is long.
+over it, which end here: in `finish_node`. How that spreads is one thought, so it stays in one file although that is long.
 
-*Hooks* are decided when everything but hooks has settled, by the same count that tells whether the workflow has failed: one of a
+*Hooks* are decided when everything but hooks has finished, by the same count that tells whether the workflow has failed: one of a
 failure runs exactly if the workflow fails, whatever rules let its ends succeed all the same.
 
 *What could go wrong.* A result may arrive before the broker's answer to the publishing (dispatching → succeeded is a row of the
@@ -23,7 +23,6 @@ table raises `InvariantBroken` with the story of the node; the engine then sets 
 instead, and what few nodes have (errors, values, holds, attempts) lives in dictionaries.
 """
 
-from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -37,7 +36,7 @@ from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, Retry, WorkflowPolicy
 from dyrygentd.core.ready import ReadyNodes
 from dyrygentd.core.rules import How, Verdict, cleans_up, decides_at_once, verdict_of
-from dyrygentd.core.states import BAD, GOOD, IN_FLIGHT, SETTLED, NodeState, WorkflowState
+from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, parts
 from dyrygentd.core.values import Text
 
@@ -47,7 +46,7 @@ _WAITING, _DISPATCHING, _SKIPPED = int(NodeState.WAITING), int(NodeState.DISPATC
 class RunningWorkflow:
     """The state of one workflow.
 
-    Guards: each dependent of what has settled is decided, once; the workflow is finished exactly when all its nodes are settled.
+    Guards: each dependent of what has finished is decided, once; the workflow is finished exactly when they all are.
 
     Attributes:
         nodes: The states of its nodes, their counts, and whose record has changed.
@@ -101,7 +100,6 @@ class RunningWorkflow:
         "ready_since",
         "result",
         "run",
-        "settled_at",
         "stale",
         "started_early_at",
         "state",
@@ -144,7 +142,6 @@ class RunningWorkflow:
         self.error = ""
         self.nodes = NodeStates(workflow_id, graph)
         self.states = self.nodes.states
-        self.settled_at = array("d", bytes(8 * len(graph)))
         self.errors: dict[int, str] = {}
         self.causes: dict[int, str] = {}
         self.blocked_by: dict[int, int] = {}
@@ -191,7 +188,7 @@ class RunningWorkflow:
         """Decide every node that waits for nothing, or may be decided already."""
         graph, unmet = self.graph, self.nodes.unmet
         for node in range(len(graph)):
-            # A join without dependencies settles at once and may have decided later nodes already.
+            # A join without dependencies finishes at once and may have decided later nodes already.
             if self.states[node] != NodeState.WAITING:
                 continue
             count = graph.dependency_count(node)
@@ -199,7 +196,7 @@ class RunningWorkflow:
                 self._make_ready(node, now)
             elif not unmet[node] or unmet[node] < count:
                 self._consider(node, now)
-        if not self.nodes.unsettled and not self.state.is_finished:
+        if not self.nodes.unfinished and not self.state.is_finished:
             self._finish_by_counts(now)
 
     # --- what the engine tells --------------------------------------------------------------------------------------
@@ -268,17 +265,17 @@ class RunningWorkflow:
 
     def _is_given_up(self, node: int) -> bool:
         """Tell whether a node is cancelled when another one's failure stops the workflow."""
-        return self.states[node] not in SETTLED and self.states[node] not in IN_FLIGHT and not cleans_up(self.graph.policy(node))
+        return self.states[node] not in FINISHED and self.states[node] not in IN_FLIGHT and not cleans_up(self.graph.policy(node))
 
     def cancel_open(self, nodes: Iterable[int], now: float) -> None:
         for node in nodes:
             # The end of the one before may have decided this one.
             state = self.states[node]
-            if state in SETTLED:
+            if state in FINISHED:
                 continue
             if state == NodeState.READY:
                 self.ready.remove(node)
-            self.settle(node, NodeState.CANCELLED, now)
+            self.finish_node(node, NodeState.CANCELLED, now)
 
     def set_aside(self, error: str, now: float) -> None:
         """End a workflow that contradicts itself, as it stands; its story is kept in ``error``."""
@@ -291,7 +288,7 @@ class RunningWorkflow:
         # The result backend was told of a success under its first task id, and nothing takes the place of that.
         was_given = self.states[node] == NodeState.SKIPPED and node not in self.unneeded
         self.attempts.start_over(node, is_first_id_used=was_given)
-        self.settled_at[node] = 0.0
+        self.nodes.finished_at[node] = 0.0
         if self.states[node] == NodeState.READY:
             self.ready.remove(node)
         self.errors.pop(node, None)
@@ -314,7 +311,7 @@ class RunningWorkflow:
                 for node in part:
                     if self.states[node] == NodeState.WAITING:
                         self._consider(node, now)
-        if not self.nodes.unsettled and not self.state.is_finished:
+        if not self.nodes.unfinished and not self.state.is_finished:
             self._finish_by_counts(now)
 
     # --- what can be asked ------------------------------------------------------------------------------------------
@@ -379,8 +376,8 @@ class RunningWorkflow:
 
     # --- how it spreads ---------------------------------------------------------------------------------------------
 
-    def settle(self, node: int, state: NodeState, now: float, *, value: Text | None = None, error: str = "") -> None:
-        """Settle a node and everything that is decided by it."""
+    def finish_node(self, node: int, state: NodeState, now: float, *, value: Text | None = None, error: str = "") -> None:
+        """Finish a node and everything that is decided by it."""
         if self.stale and node in self.stale:
             self.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now))
             self._decide_anew(node, now)
@@ -388,13 +385,13 @@ class RunningWorkflow:
         stack: list[tuple[int, NodeState, Text | None, str]] = [(node, state, value, error)]
         graph, states, unmet, move = self.graph, self.states, self.nodes.unmet, self.nodes.move
         policies, signatures, values = graph.policies, graph.signatures, self.values
-        has_failed, first = False, node
+        has_failed, first, finished_at = False, node, self.nodes.finished_at
         while stack:
             node, state, value, error = stack.pop()
             if node != first and states[node] != _WAITING:
                 continue  # Two of its dependencies decided it in one go.
             move(node, state)
-            self.settled_at[node] = now
+            finished_at[node] = now
             if self.holds:
                 self.holds.pop(node, None)
             if self.on_hold:
@@ -433,24 +430,24 @@ class RunningWorkflow:
                         self._make_ready(dependent, now)
         if has_failed and self.policy.on_failure is OnFailure.STOP and not self.is_stopped:
             self.stop(now)
-        if self._hooks_undecided and self.nodes.unsettled == self.nodes.hooks_open and self.has_begun:
+        if self._hooks_undecided and self.nodes.unfinished == self.nodes.hooks_open and self.has_begun:
             self._decide_hooks(now)
-        if not self.nodes.unsettled and not self.state.is_finished:
+        if not self.nodes.unfinished and not self.state.is_finished:
             self._finish_by_counts(now)
 
     def _decide_hooks(self, now: float) -> None:
-        """Decide the hooks that wait, now that everything else has settled."""
+        """Decide the hooks that wait, now that everything else has finished."""
         undecided, self._hooks_undecided = self._hooks_undecided, set()
         for node in sorted(undecided):
             if self.states[node] == NodeState.WAITING:
                 self._consider(node, now)
 
-    def _decide(self, node: int, settled: int, stack: list[tuple[int, NodeState, Text | None, str]], now: float) -> None:
-        """Decide a waiting node that has a policy, after one of its dependencies has settled."""
+    def _decide(self, node: int, finished: int, stack: list[tuple[int, NodeState, Text | None, str]], now: float) -> None:
+        """Decide a waiting node that has a policy, after one of its dependencies has finished."""
         policy = self.graph.policy(node)
         if policy.hook is not None:
             return  # It waits for all, and not only for the ends of the graph.
-        if self.nodes.unmet[node] and not decides_at_once(policy, is_bad=self.states[settled] in BAD):
+        if self.nodes.unmet[node] and not decides_at_once(policy, is_bad=self.states[finished] in BAD):
             return
         verdict, blame = self._verdict(node)
         match verdict:
@@ -471,13 +468,13 @@ class RunningWorkflow:
         match verdict:
             case Verdict.BLOCK:
                 self.blocked_by[node] = blame
-                self.settle(node, NodeState.BLOCKED, now)
+                self.finish_node(node, NodeState.BLOCKED, now)
             case Verdict.SKIP:
                 self.unneeded.add(node)
-                self.settle(node, NodeState.SKIPPED, now)
+                self.finish_node(node, NodeState.SKIPPED, now)
             case Verdict.GO if self.graph.is_join(node):
                 _, state, value, error = self.values.handed_on(node)
-                self.settle(node, state, now, value=value, error=error)
+                self.finish_node(node, state, now, value=value, error=error)
             case Verdict.GO:
                 self._make_ready(node, now)
 
@@ -485,7 +482,7 @@ class RunningWorkflow:
         """Return what a node's rule makes of its dependencies, and who is to blame if they block it."""
         if self.nodes.is_hook(node):
             how = How(
-                self.nodes.unsettled > self.nodes.hooks_open, self.nodes.has_failed_work, has_good=False, has_unneeded=False
+                self.nodes.unfinished > self.nodes.hooks_open, self.nodes.has_failed_work, has_good=False, has_unneeded=False
             )
             return verdict_of(self.graph.policy(node), how), -1
         blame, has_good, has_unneeded = -1, False, False
@@ -537,7 +534,7 @@ class RunningWorkflow:
             self.nodes.changed.add(node)
         elif not self.graph.is_task(node):
             _, state, value, error = self.values.handed_on(node)
-            self.settle(node, state, now, value=value, error=error)
+            self.finish_node(node, state, now, value=value, error=error)
         elif node in self.stale:
             self._decide_anew(node, now)
         elif (self.nodes.unmet[node] or self.nodes.is_hook(node)) and self._verdict(node)[0] is Verdict.WAIT:
@@ -552,9 +549,9 @@ class RunningWorkflow:
         self._consider(node, now)
 
     def _finish_by_counts(self, now: float) -> None:
-        self.finish_as(WorkflowState.FAILED if self.nodes.bad else WorkflowState.SUCCEEDED, now)
+        self.finish(WorkflowState.FAILED if self.nodes.bad else WorkflowState.SUCCEEDED, now)
 
-    def finish_as(self, state: WorkflowState, now: float) -> None:
+    def finish(self, state: WorkflowState, now: float) -> None:
         self.state, self.finished_at = state, now
         self.is_changed = True
         if state is WorkflowState.FAILED and not self.error:

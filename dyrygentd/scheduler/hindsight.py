@@ -23,7 +23,7 @@ import anyio.lowlevel
 
 from dyrygentd.core.effects import Publish, Revoke
 from dyrygentd.core.events import MessagePublished
-from dyrygentd.core.states import SETTLED
+from dyrygentd.core.states import FINISHED
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BackendUnavailable, OutsideError
 from dyrygentd.ports import Clock, ResultWatcher, Store
@@ -208,7 +208,7 @@ class Hindsight:
                 await anyio.lowlevel.checkpoint()
                 for node in range(begin, min(begin + _STEP, len(graph))):
                     signature = graph.signatures[node]
-                    if signature is None or workflow.states[node] not in SETTLED or workflow.settled_at[node] < since:
+                    if signature is None or workflow.states[node] not in FINISHED or workflow.nodes.finished_at[node] < since:
                         continue
                     attempt = workflow.attempts.of(node)
                     if attempt and count < _ENDED_MAX:

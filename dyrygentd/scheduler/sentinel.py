@@ -60,7 +60,7 @@ class Sentinel:
 
     Args:
         on_emptied: Called with the reason when the broker has lost its memory, or the last of it.
-        settle: Waits until what came of that is on disk.
+        wait_saved: Waits until what came of that is on disk.
         in_flight_count: Returns how many tasks a broker has, or may have.
         on_setback: Called with the reason when the database is found to be older than what was done with it.
 
@@ -80,7 +80,7 @@ class Sentinel:
         clock: Clock,
         *,
         on_emptied: Callable[[str], None],
-        settle: Callable[[], Awaitable[None]],
+        wait_saved: Callable[[], Awaitable[None]],
         on_setback: Callable[[str], Awaitable[None]],
         in_flight_count: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -90,7 +90,7 @@ class Sentinel:
         self._dispatcher = dispatcher
         self._clock = clock
         self._on_emptied = on_emptied
-        self._settle = settle
+        self._wait_saved = wait_saved
         self._on_setback = on_setback
         self._in_flight_count = in_flight_count
         self._place = ""
@@ -262,7 +262,7 @@ class Sentinel:
 
     async def _begin_anew(self) -> None:
         name, token = self._store.identity, secrets.token_hex(16)
-        await self._settle()
+        await self._wait_saved()
         await self._remember(0)
         await self._store.remember(_NOTE, token)
         await self._dispatcher.mark(name, token)
@@ -271,7 +271,7 @@ class Sentinel:
 
     async def _go_on_with(self, memory: BrokerMemory) -> None:
         """Take the broker as it is."""
-        await self._settle()
+        await self._wait_saved()
         await self._remember(memory.pushes)
         await self._store.remember(_NOTE, memory.token)
         if memory.token == self._token:

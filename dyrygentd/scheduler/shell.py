@@ -172,7 +172,7 @@ class Scheduler:
             self._dispatcher,
             self._clock,
             on_emptied=self._emptied,
-            settle=self._turns.settle,
+            wait_saved=self._turns.wait_saved,
             on_setback=self._hindsight.begin,
             in_flight_count=self._sent_count,
         )

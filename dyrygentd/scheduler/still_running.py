@@ -66,12 +66,12 @@ class StillRunning:
         return list(islice(found, most))
 
     def _is_late(self, workflow: RunningWorkflow, node: int) -> bool:
-        is_without = workflow.state_of(node).is_settled or node in workflow.holds
+        is_without = workflow.state_of(node).is_finished or node in workflow.holds
         return is_without and self._engine.flights.is_late(workflow.attempts.task_id_of(node))
 
     def may_run_on(self, workflow: RunningWorkflow, node: int) -> bool:
         """Tell, without asking anybody, whether the last attempt may run although the node has gone on without it."""
-        if not (workflow.state_of(node).is_settled or node in workflow.holds):
+        if not (workflow.state_of(node).is_finished or node in workflow.holds):
             return False
         if self._engine.flights.known(workflow.workflow_id) is None:
             return any(given_up_by(workflow, self._clock.now() - self._engine.limits.late_watch_s, [node]))

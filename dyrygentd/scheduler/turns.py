@@ -92,7 +92,7 @@ class Turns:
         self._unsaved: Batch | None = None
         self._has_landed = True
         self._idle = anyio.Event()
-        self._settled = anyio.Event()
+        self._saved = anyio.Event()
         self._saving_since: float | None = None
         self._is_at_disk = False
         self._looked_at = self._posted_at = time.monotonic()
@@ -133,12 +133,12 @@ class Turns:
         """
         return not self._is_urgent and len(self._inbox) < self._backlog() // _COMPANY
 
-    async def settle(self) -> None:
+    async def wait_saved(self) -> None:
         """Wait until all that was posted until now is worked in and on disk."""
         while self._inbox or not self._has_landed:
-            if self._settled.is_set():
-                self._settled = anyio.Event()
-            await self._settled.wait()
+            if self._saved.is_set():
+                self._saved = anyio.Event()
+            await self._saved.wait()
 
     def wake(self) -> None:
         """Take a turn although nothing has happened: the engine may do more than before."""
@@ -249,7 +249,7 @@ class Turns:
                     self._is_at_disk = False
                 self._has_landed = True
                 if not self._inbox:
-                    self._settled.set()
+                    self._saved.set()
             if self.engine.draining and self._is_quiet():
                 self._idle.set()
 

@@ -19,7 +19,7 @@ import anyio.lowlevel
 
 from dyrygentd.core.effects import Batch, Publish
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.states import FINISHED, NodeState
+from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.unrun import StoreOutcome, Told, is_unrun, outcome_of
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError
@@ -226,7 +226,7 @@ class UnrunResults:
 
     async def _tell_finished(self, since: float) -> None:
         before: int | None = None
-        states = frozenset(state.value for state in FINISHED)
+        states = frozenset(state.value for state in WorkflowState if state.is_finished)
         for _ in range(_FINISHED_MAX // _PAGE):
             rows = await self._store.list(Selection(states=states, before=before, limit=_PAGE))
             for row in rows:

@@ -365,7 +365,7 @@ class RedisResultWatcher:
             left = [task_id for task_id in left[len(payloads) :] if task_id in watched]
 
     def _take(self, task_id: str, payload: bytes, path: str, events: list[TaskEvent]) -> None:
-        """Turn a payload into an event, unless the task is settled already."""
+        """Turn a payload into an event, unless the task has finished already."""
         if task_id not in self._watched:
             return
         if len(payload) > self._payload_bytes_max:

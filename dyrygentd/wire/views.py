@@ -388,7 +388,7 @@ def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
         error=workflow.errors.get(node),
         blocked_by=None if blocked_by is None else graph.names[blocked_by],
         dispatched_at=workflow.attempts.dispatched_at[node] or None,
-        finished_at=workflow.settled_at[node] or None,
+        finished_at=workflow.nodes.finished_at[node] or None,
         kind=_kind(workflow, node),
         rule=policy.rule.value,
         pool=policy.pool or None,

@@ -19,14 +19,14 @@ Damage = Callable[[RunningWorkflow], object]
 
 def _block_for_nothing(workflow: RunningWorkflow) -> None:
     workflow.nodes.place(1, NodeState.BLOCKED)
-    workflow.blocked_by[1], workflow.settled_at[1] = 0, 1.0
+    workflow.blocked_by[1], workflow.nodes.finished_at[1] = 0, 1.0
 
 
 #: ``(what is damaged, what the checker says)`` in ``a; b < a; c < b; d countdown=9; e`` with a succeeded and b, e in flight.
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "waits for nothing": (
         lambda workflow: workflow.nodes.place(1, NodeState.WAITING),
-        "waits although all its dependencies have settled",
+        "waits although all its dependencies have finished",
     ),
     "runs too early": (
         lambda workflow: workflow.nodes.place(2, NodeState.DISPATCHED),
@@ -44,16 +44,16 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "is held for no reason, or not held with one",
     ),
     "counts": (lambda workflow: workflow.nodes.counts.__setitem__(NodeState.FAILED, 1), "counts 1 failed nodes, there are 0"),
-    "unsettled": (lambda workflow: setattr(workflow.nodes, "unsettled", 7), "counts 7 unsettled nodes, there are 4"),
-    "ended too early": (lambda workflow: setattr(workflow, "state", WorkflowState.FAILED), "has 4 unsettled nodes"),
+    "unfinished": (lambda workflow: setattr(workflow.nodes, "unfinished", 7), "counts 7 unfinished nodes, there are 4"),
+    "ended too early": (lambda workflow: setattr(workflow, "state", WorkflowState.FAILED), "has 4 unfinished nodes"),
     "bad": (lambda workflow: setattr(workflow.nodes, "bad", 2), "counts 2 nodes that did not succeed, there are 0"),
     "unmet": (lambda workflow: workflow.nodes.unmet.__setitem__(2, 2), "counts 2 unmet dependencies, there are 1"),
     "blames somebody": (lambda workflow: workflow.blocked_by.update({2: 0}), "is blocked by nobody, or blames one"),
     "not needed": (lambda workflow: workflow.unneeded.add(2), "is not needed, and not skipped"),
-    "held when settled": (lambda workflow: workflow.on_hold.add(0), "is settled, and an operator's hold is left"),
+    "held when finished": (lambda workflow: workflow.on_hold.add(0), "is finished, and an operator's hold is left"),
     "time of an end": (
-        lambda workflow: workflow.settled_at.__setitem__(2, 1.0),
-        "is settled without a time, or has one too early",
+        lambda workflow: workflow.nodes.finished_at.__setitem__(2, 1.0),
+        "is finished without a time, or has one too early",
     ),
     "a value too early": (lambda workflow: workflow.values.by_node.update({2: Value(b"1", 1)}), "has a value and no success"),
     "held without an operator": (

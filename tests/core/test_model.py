@@ -151,8 +151,8 @@ class Model:
     def cancel(self) -> None:
         """End what has not ended."""
         if self.end() == "running":
-            settled = ("succeeded", "failed", "blocked")
-            self.frozen = {number: state if state in settled else "cancelled" for number, state in self.states().items()}
+            finished = ("succeeded", "failed", "blocked")
+            self.frozen = {number: state if state in finished else "cancelled" for number, state in self.states().items()}
 
 
 def list_of(values: list[bytes | None]) -> bytes | None:

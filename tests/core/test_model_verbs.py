@@ -140,7 +140,7 @@ class Model:
         return "paused" if self.is_paused else "running"
 
     def tidy(self) -> None:
-        """An end ends a pause, and whatever has settled is held by nobody."""
+        """An end ends a pause, and whatever has finished is held by nobody."""
         self.is_paused = self.is_paused and self.end() == "paused"
         for facts, state in zip(self.facts, self.states(), strict=True):
             if state in GOOD | BAD:

@@ -10,8 +10,8 @@ from dyrygentd.core.graph import Graph
 from dyrygentd.core.node_states import NodeStates
 from dyrygentd.core.notes import Failure
 from dyrygentd.core.reopening import reopen, skip_in_steps
-from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, SETTLED, TRANSITIONS, NodeState, WorkflowState
-from dyrygentd.core.steps import finish
+from dyrygentd.core.states import FINISHED, IN_FLIGHT, NODE_STATE_OF_WORD, TRANSITIONS, NodeState, WorkflowState
+from dyrygentd.core.steps import exhaust
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
 from tests.core.conversation import parse_graph
@@ -94,7 +94,7 @@ def _cancel(workflow: Recorded) -> None:
 
 
 def _skip(workflow: Recorded) -> None:
-    finish(skip_in_steps(workflow, [0], b"null", 3.0))
+    exhaust(skip_in_steps(workflow, [0], b"null", 3.0))
 
 
 def _reopen(workflow: Recorded) -> None:
@@ -211,10 +211,10 @@ def test_anything_else_breaks_an_invariant(row: Row) -> None:
     assert workflow.state_of(0) is row[0]
 
 
-def test_settled_states_are_ends() -> None:
-    """A settled state is left for waiting only, by somebody's wish, and every other state can still be left by a cancel."""
-    assert {after for before, after in TRANSITIONS if before in SETTLED} == {NodeState.WAITING}
-    assert {before for before, after in TRANSITIONS if after is NodeState.CANCELLED} == set(NodeState) - SETTLED
+def test_finished_states_are_ends() -> None:
+    """A finished state is left for waiting only, by somebody's wish, and every other state can still be left by a cancel."""
+    assert {after for before, after in TRANSITIONS if before in FINISHED} == {NodeState.WAITING}
+    assert {before for before, after in TRANSITIONS if after is NodeState.CANCELLED} == set(NodeState) - FINISHED
 
 
 def test_every_row_gives_its_reason() -> None:
@@ -226,8 +226,8 @@ def test_words_and_kinds() -> None:
     """The words on disk lead back to the states, and the two kinds exclude each other."""
     assert {NODE_STATE_OF_WORD[state.word] for state in NodeState} == set(NodeState)
     assert {state for state in NodeState if state.is_in_flight} == IN_FLIGHT
-    assert {state for state in NodeState if state.is_settled} == SETTLED
-    assert not IN_FLIGHT & SETTLED
+    assert {state for state in NodeState if state.is_finished} == FINISHED
+    assert not IN_FLIGHT & FINISHED
     assert [state.value for state in WorkflowState if not state.is_finished] == ["scheduled", "running", "paused"]
 
 

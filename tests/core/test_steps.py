@@ -14,7 +14,7 @@ from dyrygentd.core.node_states import NodeStates
 from dyrygentd.core.notes import Failure
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.ready import ReadyNodes
-from dyrygentd.core.states import IN_FLIGHT, SETTLED, NodeState
+from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState
 from dyrygentd.core.values import Value
 from dyrygentd.core.verbs import Request, Verb, perform_in_steps
 from dyrygentd.core.workflow import RunningWorkflow
@@ -72,7 +72,7 @@ def _agrees(workflow: RunningWorkflow) -> None:
     tasks = [node for node in range(len(workflow.graph)) if not workflow.graph.is_join(node)]
     states = [workflow.state_of(node) for node in tasks]
     assert list(workflow.nodes.counts) == [states.count(state) for state in NodeState]
-    assert workflow.nodes.unsettled == sum(state not in SETTLED for state in workflow.states)
+    assert workflow.nodes.unfinished == sum(state not in FINISHED for state in workflow.states)
     assert all((node in workflow.holds) == (workflow.states[node] in (NodeState.HELD, NodeState.RETRYING)) for node in tasks)
     assert set(workflow.ready) == set(workflow.nodes.all_in(NodeState.READY))
 

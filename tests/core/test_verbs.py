@@ -137,7 +137,7 @@ SITUATIONS = [
 PLACES = [
     (situation, workflow_state)
     for situation, workflow_state in product(SITUATIONS, ("running", "paused", "over"))
-    if workflow_state != "over" or situation.state.is_settled
+    if workflow_state != "over" or situation.state.is_finished
 ]
 
 
@@ -151,7 +151,7 @@ def _conversation(situation: Situation, workflow_state: str) -> Conversation:
         step(conversation)
     if workflow_state == "paused":
         conversation.tell(VerbRequested("w", Request(Verb.PAUSE)))
-    elif workflow_state == "over" and situation.state.is_settled:
+    elif workflow_state == "over" and situation.state.is_finished:
         _bring_to_end(conversation, keep=("x",))
     return conversation
 
@@ -217,8 +217,8 @@ def test_node_verb(situation: Situation, workflow_state: str, verb: Verb, force:
         after = _snapshot(_workflow(conversation))
         assert isinstance(answer.error, VerbRefused) == (expected is REFUSED)
         assert answer.is_changed == (expected is DOES)
-        settles_again = verb is Verb.RERUN and _workflow(conversation).state_of(1).is_settled
-        assert (after == before) == (expected is not DOES) or settles_again
+        finishes_again = verb is Verb.RERUN and _workflow(conversation).state_of(1).is_finished
+        assert (after == before) == (expected is not DOES) or finishes_again
         if isinstance(answer.error, VerbRefused) and NODE_VERBS[verb][situation.state] is not DOES:
             assert answer.error.allowed == [other.value for other in NODE_VERBS if NODE_VERBS[other][situation.state] is DOES]
         if expected is not DOES:
@@ -226,7 +226,7 @@ def test_node_verb(situation: Situation, workflow_state: str, verb: Verb, force:
         assert "x" in answer.nodes
         _check_done(_workflow(conversation), verb)
         # A rerun of what is decided at once, such as a join, is one more each time.
-        assert settles_again or not _request(conversation, request).is_changed
+        assert finishes_again or not _request(conversation, request).is_changed
         assert _snapshot(_workflow(conversation)) == after
         _end_and_compare(conversation, is_crashing=is_crashing)
 

@@ -44,7 +44,7 @@ def test_tells_about_nodes(conversation: Conversation) -> None:
     assert workflow.attempts.reported == {0: "STARTED"}
     assert [workflow.attempts.of(node) for node in range(3)] == [1, 0, 0]
     assert [workflow.attempts.task_id_of(node) for node in range(3)] == ["w/a", "w/b", ""]
-    assert (workflow.nodes.unsettled, workflow.nodes.count(NodeState.WAITING)) == (3, 1)
+    assert (workflow.nodes.unfinished, workflow.nodes.count(NodeState.WAITING)) == (3, 1)
     conversation.succeed("w/a")
     assert workflow.attempts.reported == {}
 
@@ -98,7 +98,7 @@ def test_deep_failure_needs_no_recursion(conversation: Conversation) -> None:
 
 
 def test_long_row_of_joins_needs_no_recursion() -> None:
-    """Joins settle each other through a stack, as deep as they are nested."""
+    """Joins finish each other through a stack, as deep as they are nested."""
     joins = [NodeSpec(str(i), None, "", [str(i - 1)] if i else []) for i in range(10_000)]
     workflow = _running(Graph.build(joins, output="0"))
     assert workflow.state.value == "succeeded"

@@ -187,13 +187,13 @@ async def test_few_results_wait_for_company(store: Store, monkeypatch: pytest.Mo
         # That they are sent is an event as well, and forty of those are company enough.
         await _has_counts(handle, {"dispatched": 40, "waiting": 40})
         # Nothing else is due that would take them along.
-        await running._turns.settle()
+        await running._turns.wait_saved()
         broker.deliver(*(TaskSucceeded(f"p/a{number}", b"1") for number in range(3)))
         await settle()
         assert len(broker.published) == 40
         broker.deliver(TaskSucceeded("p/a3", b"1"))
         await _has_counts(handle, {"succeeded": 4, "dispatched": 40, "waiting": 36})
-        await running._turns.settle()
+        await running._turns.wait_saved()
         broker.deliver(TaskSucceeded("p/a4", b"1"))
         await settle()
         assert len(broker.published) == 44
@@ -208,7 +208,7 @@ async def test_lone_result_does_not_wait_long(store: Store) -> None:
         handle = await running.submit(definition(_CHAINS, prefix="p"))
         await _has_counts(handle, {"dispatched": 40, "waiting": 40})
         # Nothing else is due that would take it along.
-        await running._turns.settle()
+        await running._turns.wait_saved()
         broker.deliver(TaskSucceeded("p/a7", b"1"))
         await until(lambda: published(broker)[40:] == ["b7"])
 

@@ -13,7 +13,7 @@ import yaml
 
 from dyrygentd import wire
 from dyrygentd.cli import main
-from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, SETTLED, TRANSITIONS, NodeState, WorkflowState
+from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, TRANSITIONS, NodeState, WorkflowState
 from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Effect, Verb
 from dyrygentd.daemon import config
 from dyrygentd.daemon.example import example
@@ -61,8 +61,8 @@ def states() -> str:
 
 def workflow_states() -> str:
     """Write the states of a workflow."""
-    finished = code(state for state in WorkflowState if state in FINISHED)
-    return f"{code(state for state in WorkflowState if state not in FINISHED)}; finished: {finished}."
+    finished = code(state for state in WorkflowState if state.is_finished)
+    return f"{code(state for state in WorkflowState if not state.is_finished)}; finished: {finished}."
 
 
 def transitions() -> str:
@@ -73,8 +73,8 @@ def transitions() -> str:
 
 def state_diagram() -> str:
     """Draw the changes as a diagram; an arrow that all of a box have is drawn once, in bold."""
-    unfinished = [state for state in NodeState if state not in SETTLED]
-    boxes = {"unfinished": unfinished, "finished": [state for state in NodeState if state in SETTLED]}
+    unfinished = [state for state in NodeState if state not in FINISHED]
+    boxes = {"unfinished": unfinished, "finished": [state for state in NodeState if state in FINISHED]}
     lines, arrows = ["```mermaid", "flowchart LR"], []
     drawn: set[tuple[NodeState, NodeState]] = set()
     for box, members in boxes.items():

@@ -26,7 +26,7 @@ from dyrygentd.errors import (
     WorkflowNotSucceeded,
 )
 from dyrygentd.wire import reading
-from tests.core.conversation import START, Conversation, parse_graph
+from tests.support.conversation import START, Conversation, parse_graph
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,7 +3,7 @@
 from dyrygentd.core.attempts import Attempts
 from dyrygentd.core.destination import ROUTES_MAX
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
-from tests.core.conversation import parse_graph
+from tests.support.conversation import parse_graph
 
 
 def test_ids_follow_from_the_number() -> None:

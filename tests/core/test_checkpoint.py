@@ -7,7 +7,7 @@ from dyrygentd.core.events import MessagePublished, TaskFailed, TaskSucceeded
 from dyrygentd.core.invariants import check_workflow
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.states import NodeState, WorkflowState
-from tests.core.conversation import START, Conversation, cancel, states_of
+from tests.support.conversation import START, Conversation, cancel, states_of
 
 
 def test_a_submission_costs_one_row_and_its_first_nodes(conversation: Conversation) -> None:

@@ -6,7 +6,7 @@ from dyrygentd.core.decisions import DAEMON, ENTRIES_MAX, PAUSE_S, Decision, Dec
 from dyrygentd.core.events import TaskFailed, TaskLost, TaskSucceeded
 from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.records import JournalEntry
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 
 def _told(entries: Sequence[JournalEntry]) -> list[tuple[str, str, int, str]]:

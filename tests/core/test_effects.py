@@ -2,7 +2,7 @@
 
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.events import ReportsRead, TaskReported, TaskRevoked, TaskSucceeded
-from tests.core.conversation import Conversation, cancel
+from tests.support.conversation import Conversation, cancel
 
 
 def test_empty_batch_is_false(conversation: Conversation) -> None:

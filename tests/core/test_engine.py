@@ -16,7 +16,7 @@ from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.core.workflow import RunningWorkflow
-from tests.core.conversation import START, Conversation, cancel
+from tests.support.conversation import START, Conversation, cancel
 
 
 def test_says_what_it_holds(conversation: Conversation) -> None:

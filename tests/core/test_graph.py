@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.errors import CycleError, DuplicateNode, DuplicateTaskId, EmptyWorkflow, TooManyNodes, UnknownDependency
-from tests.core.conversation import parse_graph
 from tests.core.test_model import Model, Shape, graph_of, shapes
+from tests.support.conversation import parse_graph
 
 
 def test_answers_about_its_nodes() -> None:

@@ -11,7 +11,7 @@ from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskSuccee
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.standing import standing_of_node
 from dyrygentd.core.states import IN_FLIGHT
-from tests.core.conversation import Conversation, cancel
+from tests.support.conversation import Conversation, cancel
 
 _RULES = ("all_succeeded", "all_finished", "any_failed", "any_succeeded", "none_failed")
 _HOOKS = ("success! hook=success", "failure! hook=failure", "always! hook=always")

@@ -12,7 +12,7 @@ from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.values import Value
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 Damage = Callable[[RunningWorkflow], object]
 

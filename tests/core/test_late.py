@@ -6,7 +6,7 @@ from dyrygentd.core.effects import Revoke
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.late import LateTask, LateTasks
 from dyrygentd.errors import InvariantBroken
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 
 def _revoke(task_id: str) -> Revoke:

@@ -10,7 +10,7 @@ from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import cause_id, cause_of, nodes_of_cause
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import CauseNotFound
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 _EMPTIED = f"its task is lost: nowhere; {EMPTIED} at 19:22:15 UTC"
 _SILENT = f"its task is lost: w1 has it no longer: it {ENDED_SILENTLY}"

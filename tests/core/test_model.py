@@ -26,8 +26,8 @@ from dyrygentd.core.events import (
 )
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.limits import Limits
-from tests.core.conversation import Conversation, states_of
-from tests.core.conversation import cancel as cancel_requested
+from tests.support.conversation import Conversation, states_of
+from tests.support.conversation import cancel as cancel_requested
 
 VALUE_BYTES_MAX = 12
 

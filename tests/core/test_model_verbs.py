@@ -23,7 +23,7 @@ from dyrygentd.core.policy import PLAIN, Hook, NodePolicy, Retry, Rule
 from dyrygentd.core.verbs import Request, Verb
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import RequestError, ValueGone
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 ATTEMPTS, PAUSE_S = 2, 10.0
 GOOD, BAD = {"succeeded", "skipped", "unneeded"}, {"failed", "cancelled", "blocked"}

@@ -9,7 +9,7 @@ from dyrygentd.core.limits import Limits
 from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.standing import standing_of_node
 from dyrygentd.core.states import NodeState
-from tests.core.conversation import START, Conversation
+from tests.support.conversation import START, Conversation
 
 
 @pytest.mark.parametrize(

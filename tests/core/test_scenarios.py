@@ -34,7 +34,7 @@ from dyrygentd.core.limits import Limits
 from dyrygentd.core.policy import FailureKind, OnFailure, WorkflowPolicy
 from dyrygentd.core.states import NODE_STATE_OF_WORD
 from dyrygentd.core.verbs import Request, Verb
-from tests.core.conversation import START, Conversation, parse_graph
+from tests.support.conversation import START, Conversation, parse_graph
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
 

@@ -5,7 +5,7 @@ import pytest
 from dyrygentd.core import standing
 from dyrygentd.core.events import TaskFailed
 from dyrygentd.core.standing import standings, standings_in_steps
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 _COUNT = 45
 

@@ -7,7 +7,7 @@ import pytest
 from dyrygentd.core.events import TaskRevoked
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.standing import standing_of_node
-from tests.core.conversation import START, Conversation
+from tests.support.conversation import START, Conversation
 
 
 @pytest.mark.parametrize(

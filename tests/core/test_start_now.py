@@ -4,7 +4,7 @@ from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb
 from dyrygentd.errors import BadRequest, VerbRefused
-from tests.core.conversation import START, Conversation
+from tests.support.conversation import START, Conversation
 
 
 def _scheduled(conversation: Conversation, deadline_s: float = 0.0) -> None:

@@ -14,7 +14,7 @@ from dyrygentd.core.states import FINISHED, IN_FLIGHT, NODE_STATE_OF_WORD, TRANS
 from dyrygentd.core.steps import exhaust
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
-from tests.core.conversation import parse_graph
+from tests.support.conversation import parse_graph
 
 Row = tuple[NodeState, NodeState]
 

@@ -6,7 +6,7 @@ from dyrygentd.core import timers
 from dyrygentd.core.timers import WORKFLOW_TIMER, Timers
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 
 def _held() -> tuple[RunningWorkflow, Timers]:

@@ -9,7 +9,7 @@ from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.values import Joined, ValueBudget, in_order
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 _JOINS = 200
 

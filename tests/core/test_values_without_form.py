@@ -3,7 +3,7 @@
 from dyrygentd.cli.explain import _steps
 from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.standing import standing_of_node
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 
 def test_skip_with_a_value_comes_before_retry() -> None:

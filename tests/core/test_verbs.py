@@ -17,7 +17,7 @@ from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.verbs import NODE_VERBS, PRIORITY_MAX, WORKFLOW_VERBS, Effect, Request, Verb
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
-from tests.core.conversation import START, Conversation
+from tests.support.conversation import START, Conversation
 
 DOES, NOTHING, REFUSED = Effect.DOES, Effect.NOTHING, Effect.REFUSED
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dyrygentd.core.without_value import WITHOUT_VALUE, is_without_value
-from tests.core.conversation import Conversation
+from tests.support.conversation import Conversation
 
 
 @pytest.mark.parametrize(

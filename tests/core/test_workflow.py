@@ -10,7 +10,7 @@ from dyrygentd.core.graph import NODES_MAX, Graph, NodeSpec, Signature
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
-from tests.core.conversation import Conversation, parse_graph, states_of
+from tests.support.conversation import Conversation, parse_graph, states_of
 
 
 class CountingGraph(Graph):

@@ -19,7 +19,7 @@ from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeDispatcher, FakeInspector, MemoryStore
-from tests.core.conversation import parse_graph
+from tests.support.conversation import parse_graph
 
 #: Far beyond what anything here takes, so that only a hang reaches it.
 DEADLINE_S = 10.0
@@ -39,7 +39,7 @@ def definition(
     output: str | None = None,
     prefix: str | None = None,
 ) -> Definition:
-    """A definition in the notation of `tests.core.conversation`; task ``a`` is ``tasks.a``, its id ``prefix/a``."""
+    """A definition in the notation of `tests.support.conversation`; task ``a`` is ``tasks.a``, its id ``prefix/a``."""
     graph = parse_graph(text, prefix or f"w{next(_numbers)}", output=output)
     return Definition(graph, name, key, labels or {})
 

@@ -1,4 +1,4 @@
-"""Random workflows, in the notation of `tests.core.conversation`, and what must become of them."""
+"""Random workflows, in the notation of `tests.support.conversation`, and what must become of them."""
 
 import json
 from dataclasses import dataclass, replace
@@ -10,10 +10,10 @@ from dyrygentd.core.graph import Definition, Graph
 from dyrygentd.core.ids import task_id_of_attempt
 from dyrygentd.core.policy import OnFailure, OnLost, Retry, Rule, WorkflowPolicy
 from dyrygentd.core.states import NodeState
-from tests.core.conversation import parse_graph
 from tests.core.test_model_verbs import verdict
 from tests.simulation.virtual import VirtualClock
 from tests.simulation.world import BrokenPromise
+from tests.support.conversation import parse_graph
 
 _RULES = ("all_succeeded", "all_finished", "any_failed", "any_succeeded", "none_failed")
 

@@ -25,11 +25,11 @@ from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports.facts import Selection
 from dyrygentd.store.sqlite import SqliteStore
-from tests.core.conversation import Conversation
 from tests.core.test_model import VALUE_BYTES_MAX, EngineAgainstModel
 from tests.core.test_model_verbs import Shape as VerbsShape
 from tests.core.test_model_verbs import VerbsAgainstModel
 from tests.core.test_model_verbs import shapes as verbs_shapes
+from tests.support.conversation import Conversation
 
 T = TypeVar("T")
 

@@ -73,7 +73,7 @@ from dyrygentd.core.timers import WORKFLOW_TIMER, Timers
 from dyrygentd.core.turn import Turn
 from dyrygentd.core.unrun import is_unrun
 from dyrygentd.core.values import ValueBudget
-from dyrygentd.core.verbs import Done, Request, Verb, perform_in_steps
+from dyrygentd.core.verbs import Done, Verb, VerbRequest, perform_in_steps
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError, InvariantBroken, WorkflowNotFound
 
@@ -524,7 +524,7 @@ class Engine:
             if workflow.deadline_at != deadline_at:
                 self._timers.set(workflow.deadline_at, workflow, WORKFLOW_TIMER)
 
-    def _done(self, workflow: RunningWorkflow, request: Request, done: Done, ticket: int, now: float) -> None:
+    def _done(self, workflow: RunningWorkflow, request: VerbRequest, done: Done, ticket: int, now: float) -> None:
         names = tuple(workflow.graph.names[node] for node in done.nodes[:_NAMED_MAX])
         if done.is_changed:
             self.counting.counters.verbs += 1

@@ -12,7 +12,7 @@ from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN_WORKFLOW, FailureKind, WorkflowPolicy
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import NodeState
-from dyrygentd.core.verbs import Request
+from dyrygentd.core.verbs import VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 
 
@@ -76,7 +76,7 @@ class VerbRequested:
     """
 
     workflow_id: str
-    request: Request
+    request: VerbRequest
     ticket: int = 0
     restored: RunningWorkflow | None = None
     taken: Sequence[int] = ()

@@ -39,7 +39,7 @@ class Verb(StrEnum):
     RERUN = "rerun"
 
 
-class Effect(Enum):
+class Allowed(Enum):
     """What a verb does in a state."""
 
     DOES = "does"
@@ -47,12 +47,12 @@ class Effect(Enum):
     REFUSED = "refused"
 
 
-_DOES, _NOTHING, _REFUSED = Effect.DOES, Effect.NOTHING, Effect.REFUSED
+_DOES, _NOTHING, _REFUSED = Allowed.DOES, Allowed.NOTHING, Allowed.REFUSED
 
-#: ``{verb: {workflow state: effect}}`` of the verbs that are for whole workflows.
-WORKFLOW_VERBS: Final[dict[Verb, dict[WorkflowState, Effect]]] = {
-    verb: dict(zip(WorkflowState, effects, strict=True))
-    for verb, effects in {
+#: ``{verb: {workflow state: allowed}}`` of the verbs that are for whole workflows.
+WORKFLOW_VERBS: Final[dict[Verb, dict[WorkflowState, Allowed]]] = {
+    verb: dict(zip(WorkflowState, by_state, strict=True))
+    for verb, by_state in {
         # scheduled, running, paused, succeeded, failed, cancelled
         Verb.CANCEL: (_DOES, _DOES, _DOES, _NOTHING, _NOTHING, _NOTHING),
         Verb.PAUSE: (_DOES, _DOES, _NOTHING, _REFUSED, _REFUSED, _REFUSED),
@@ -62,10 +62,10 @@ WORKFLOW_VERBS: Final[dict[Verb, dict[WorkflowState, Effect]]] = {
     }.items()
 }
 
-#: ``{verb: {node state: effect}}`` of the verbs that are for nodes, whatever the workflow's state.
-NODE_VERBS: Final[dict[Verb, dict[NodeState, Effect]]] = {
-    verb: dict(zip(NodeState, effects, strict=True))
-    for verb, effects in {
+#: ``{verb: {node state: allowed}}`` of the verbs that are for nodes, whatever the workflow's state.
+NODE_VERBS: Final[dict[Verb, dict[NodeState, Allowed]]] = {
+    verb: dict(zip(NodeState, by_state, strict=True))
+    for verb, by_state in {
         # waiting, held, ready, dispatching, dispatched, retrying, succeeded, skipped, failed, cancelled, blocked
         Verb.HOLD: (_DOES, _DOES, _DOES, *[_REFUSED] * 2, _DOES, *[_REFUSED] * 5),
         Verb.RELEASE: (_DOES, _DOES, *[_NOTHING] * 3, _DOES, _NOTHING, _NOTHING, *[_REFUSED] * 3),
@@ -77,7 +77,7 @@ NODE_VERBS: Final[dict[Verb, dict[NodeState, Effect]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class VerbRequest:
     """A verb with all that goes with it.
 
     Attributes:
@@ -117,7 +117,7 @@ class Done:
     detail: str = ""
 
 
-def perform(workflow: RunningWorkflow, request: Request, now: float) -> Done:
+def perform(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Done:
     """Carry out a verb.
 
     Raises:
@@ -126,7 +126,7 @@ def perform(workflow: RunningWorkflow, request: Request, now: float) -> Done:
     return exhaust(perform_in_steps(workflow, request, now))
 
 
-def perform_in_steps(workflow: RunningWorkflow, request: Request, now: float) -> Steps[Done]:
+def perform_in_steps(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Steps[Done]:
     """Do what `perform` does, some thousand nodes at a time if there are very many; nothing may change them in between."""
     match request.verb:
         case Verb.RELEASE if not (request.nodes or request.cause or workflow.has_begun or workflow.state.is_finished):
@@ -140,12 +140,12 @@ def perform_in_steps(workflow: RunningWorkflow, request: Request, now: float) ->
             return (yield from _on_workflow(workflow, request, now))
 
 
-def check(workflow: RunningWorkflow, request: Request) -> None:
+def check(workflow: RunningWorkflow, request: VerbRequest) -> None:
     """Raise what `perform` would raise for a hold, a release or a skip of named nodes; nothing is changed."""
     nodes = _named(workflow, request)
     for node in nodes:
-        effect, reason = _effect(workflow, request, node)
-        if effect is Effect.REFUSED:
+        allowed, reason = _allowed(workflow, request, node)
+        if allowed is Allowed.REFUSED:
             raise _refused(workflow, request, node, reason)
 
 
@@ -165,22 +165,22 @@ def cause_id(fingerprint: str) -> str:
 
 def allowed_for_node(state: NodeState) -> list[str]:
     """Return the verbs that do something to a node in this state."""
-    return [verb.value for verb, effects in NODE_VERBS.items() if effects[state] is Effect.DOES]
+    return [verb.value for verb, by_state in NODE_VERBS.items() if by_state[state] is Allowed.DOES]
 
 
 def allowed_for_workflow(state: WorkflowState) -> list[str]:
     """Return the verbs that do something to a workflow in this state."""
-    return [verb.value for verb, effects in WORKFLOW_VERBS.items() if effects[state] is Effect.DOES]
+    return [verb.value for verb, by_state in WORKFLOW_VERBS.items() if by_state[state] is Allowed.DOES]
 
 
 # --- whole workflows ------------------------------------------------------------------------------------------------
 
 
-def _on_workflow(workflow: RunningWorkflow, request: Request, now: float) -> Steps[Done]:
+def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Steps[Done]:
     match WORKFLOW_VERBS[request.verb][workflow.state]:
-        case Effect.NOTHING:
+        case Allowed.NOTHING:
             return Done()
-        case Effect.REFUSED:
+        case Allowed.REFUSED:
             raise VerbRefused(
                 request.verb.value,
                 f"workflow '{workflow.workflow_id}'",
@@ -236,7 +236,7 @@ def _origins(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[list[int]
 # --- nodes ----------------------------------------------------------------------------------------------------------
 
 
-def _named(workflow: RunningWorkflow, request: Request) -> list[int]:
+def _named(workflow: RunningWorkflow, request: VerbRequest) -> list[int]:
     nodes = dict.fromkeys(nodes_of_cause(workflow, request.cause)) if request.cause else {}
     for name in request.nodes:
         node = workflow.graph.number(name)
@@ -268,16 +268,16 @@ def nodes_of_cause(workflow: RunningWorkflow, cause: str) -> list[int]:
     return fitting[0]
 
 
-def _on_nodes(workflow: RunningWorkflow, request: Request, nodes: Sequence[int], now: float) -> Steps[Done]:
+def _on_nodes(workflow: RunningWorkflow, request: VerbRequest, nodes: Sequence[int], now: float) -> Steps[Done]:
     meant = []
     for is_later, part in parts(nodes):
         if is_later:
             yield
         for node in part:
-            effect, reason = _effect(workflow, request, node)
-            if effect is Effect.REFUSED:
+            allowed, reason = _allowed(workflow, request, node)
+            if allowed is Allowed.REFUSED:
                 raise _refused(workflow, request, node, reason)
-            if effect is Effect.DOES:
+            if allowed is Allowed.DOES:
                 meant.append(node)
     if not meant:
         return Done()
@@ -295,7 +295,7 @@ def _on_nodes(workflow: RunningWorkflow, request: Request, nodes: Sequence[int],
     done = Done(is_changed=True)
     for node in meant:
         # What was done to the one before may have decided this one.
-        if _effect(workflow, request, node)[0] is not Effect.DOES:
+        if _allowed(workflow, request, node)[0] is not Allowed.DOES:
             continue
         if request.verb is Verb.HOLD:
             steering.hold(workflow, node)
@@ -305,36 +305,36 @@ def _on_nodes(workflow: RunningWorkflow, request: Request, nodes: Sequence[int],
     return done
 
 
-def _effect(workflow: RunningWorkflow, request: Request, node: int) -> tuple[Effect, str]:
+def _allowed(workflow: RunningWorkflow, request: VerbRequest, node: int) -> tuple[Allowed, str]:
     """Return what a verb does to a node as it stands, and why if it is refused for more than the node's state."""
     state, hold = workflow.state_of(node), workflow.holds.get(node)
-    effect = NODE_VERBS[request.verb][state]
+    allowed = NODE_VERBS[request.verb][state]
     is_gate = workflow.graph.policy(node).is_gate
     match request.verb:
         case Verb.HOLD if workflow.graph.is_join(node):
-            return Effect.REFUSED, "a join has no task that could be held: hold what comes before or after it"
+            return Allowed.REFUSED, "a join has no task that could be held: hold what comes before or after it"
         case Verb.HOLD if node in workflow.on_hold or (state is NodeState.HELD and is_gate):
-            return Effect.NOTHING, ""
+            return Allowed.NOTHING, ""
         case Verb.RELEASE if not workflow.has_begun and node not in workflow.on_hold:
-            return Effect.REFUSED, "the workflow has not begun: `release` of it, without a node, starts it now"
+            return Allowed.REFUSED, "the workflow has not begun: `release` of it, without a node, starts it now"
         case Verb.RELEASE if state is NodeState.WAITING and node not in workflow.on_hold:
             if is_gate:
-                return Effect.REFUSED, "the gate is not reached yet; `explain` tells what it waits for"
-            return Effect.NOTHING, ""
+                return Allowed.REFUSED, "the gate is not reached yet; `explain` tells what it waits for"
+            return Allowed.NOTHING, ""
         case Verb.RELEASE if hold is not None and hold.reason is HoldReason.POOL:
-            return Effect.REFUSED, f"pool '{hold.pool}' is full; the node goes when a place is free"
+            return Allowed.REFUSED, f"pool '{hold.pool}' is full; the node goes when a place is free"
         case Verb.RETRY if state in IN_FLIGHT:
             if request.force:
-                return Effect.DOES, ""
-            return Effect.REFUSED, "a worker may have it; with `force` that attempt is given up and another one begins"
+                return Allowed.DOES, ""
+            return Allowed.REFUSED, "a worker may have it; with `force` that attempt is given up and another one begins"
         case Verb.RETRY if hold is not None and hold.reason is HoldReason.LOST:
-            return Effect.DOES, ""
+            return Allowed.DOES, ""
         case Verb.RETRY | Verb.RERUN if state is NodeState.BLOCKED:
             to_blame = workflow.graph.names[workflow.blocked_by.get(node, node)]
-            return Effect.REFUSED, f"it never ran; '{to_blame}' is to blame: retry or skip that one"
-        case Verb.SKIP if effect is Effect.DOES and len(request.value) > workflow.values.bytes_max:
-            return Effect.REFUSED, f"the value has {len(request.value)} bytes of JSON, the limit is {workflow.values.bytes_max}"
-    return effect, ""
+            return Allowed.REFUSED, f"it never ran; '{to_blame}' is to blame: retry or skip that one"
+        case Verb.SKIP if allowed is Allowed.DOES and len(request.value) > workflow.values.bytes_max:
+            return Allowed.REFUSED, f"the value has {len(request.value)} bytes of JSON, the limit is {workflow.values.bytes_max}"
+    return allowed, ""
 
 
 def _retry_nodes(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[Done]:
@@ -368,7 +368,7 @@ def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps
     return Done(sorted((yield from reopen_in_steps(workflow, list(reset), now))), is_changed=True)
 
 
-def started_again_by(workflow: RunningWorkflow, request: Request) -> set[int]:
+def started_again_by(workflow: RunningWorkflow, request: VerbRequest) -> set[int]:
     """Return the nodes of which a retry or rerun may start another attempt: those it means, and those it sets back with them.
 
     Raises:
@@ -380,6 +380,6 @@ def started_again_by(workflow: RunningWorkflow, request: Request) -> set[int]:
     return exhaust(set_back_with(workflow, meant))
 
 
-def _refused(workflow: RunningWorkflow, request: Request, node: int, reason: str) -> VerbRefused:
+def _refused(workflow: RunningWorkflow, request: VerbRequest, node: int, reason: str) -> VerbRefused:
     state = workflow.state_of(node)
     return VerbRefused(request.verb.value, f"node '{workflow.graph.names[node]}'", state.word, allowed_for_node(state), reason)

@@ -10,7 +10,7 @@ from aiohttp import web
 from dyrygentd import wire
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.states import NODE_STATE_OF_WORD, WorkflowState
-from dyrygentd.core.verbs import WORKFLOW_VERBS, Request, Verb
+from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb, VerbRequest
 from dyrygentd.errors import BadRequest, DyrygentError, NotOnDiskYet
 from dyrygentd.http import answers, parameters
 from dyrygentd.http.access import Role
@@ -223,7 +223,7 @@ class Api:
         changed = await self._scheduler.perform_in_bulk(selection, asked)
         return _json(changed, status=NotOnDiskYet.status if changed.not_on_disk_yet else 200)
 
-    async def _request_of(self, request: web.Request, verb: Verb) -> Request:
+    async def _request_of(self, request: web.Request, verb: Verb) -> VerbRequest:
         if request[BODY].strip() and request.content_type != JSON and "Content-Type" in request.headers:
             raise UnsupportedMediaType(request.content_type)
         document = await self._decoded(request, wire.decode_request)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from dyrygentd import canvas, wire
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 
 if TYPE_CHECKING:
     from dyrygentd.scheduler.shell import Scheduler
@@ -43,15 +43,15 @@ class Handle:
 
     async def cancel(self, *, terminate: bool = False, why: str = "") -> wire.Changed:
         """End the workflow now; do nothing if it has finished."""
-        return await self.perform(Request(Verb.CANCEL, why=why, terminate=terminate))
+        return await self.perform(VerbRequest(Verb.CANCEL, why=why, terminate=terminate))
 
     async def pause(self, *, why: str = "") -> wire.Changed:
         """Dispatch nothing more until `resume`; results go on coming in."""
-        return await self.perform(Request(Verb.PAUSE, why=why))
+        return await self.perform(VerbRequest(Verb.PAUSE, why=why))
 
     async def resume(self, *, why: str = "") -> wire.Changed:
         """Go on after `pause`."""
-        return await self.perform(Request(Verb.RESUME, why=why))
+        return await self.perform(VerbRequest(Verb.RESUME, why=why))
 
     async def retry(
         self, *nodes: str, cause: str = "", force: bool = False, terminate: bool = False, why: str = ""
@@ -62,16 +62,16 @@ class Handle:
             force: Also give up an attempt that is in flight.
             terminate: End that attempt at its worker, too.
         """
-        request = Request(Verb.RETRY, nodes=nodes, cause=cause, force=force, terminate=terminate, why=why)
+        request = VerbRequest(Verb.RETRY, nodes=nodes, cause=cause, force=force, terminate=terminate, why=why)
         return await self.perform(request)
 
     async def hold(self, *nodes: str, why: str = "") -> wire.Changed:
         """Keep nodes from being dispatched until `release`."""
-        return await self.perform(Request(Verb.HOLD, nodes=nodes, why=why))
+        return await self.perform(VerbRequest(Verb.HOLD, nodes=nodes, why=why))
 
     async def release(self, *nodes: str, why: str = "") -> wire.Changed:
         """Let nodes go that an operator, a gate or a time holds."""
-        return await self.perform(Request(Verb.RELEASE, nodes=nodes, why=why))
+        return await self.perform(VerbRequest(Verb.RELEASE, nodes=nodes, why=why))
 
     async def skip(self, *nodes: str, value: object = None, terminate: bool = False, why: str = "") -> wire.Changed:
         """Count nodes as succeeded, with this value, and go on without them.
@@ -79,17 +79,19 @@ class Handle:
         Args:
             terminate: End their tasks, too, if a worker has begun them.
         """
-        return await self.perform(Request(Verb.SKIP, nodes=nodes, value=canvas.encode_value(value), terminate=terminate, why=why))
+        return await self.perform(
+            VerbRequest(Verb.SKIP, nodes=nodes, value=canvas.encode_value(value), terminate=terminate, why=why)
+        )
 
     async def rerun(self, *nodes: str, why: str = "") -> wire.Changed:
         """Run nodes and everything after them again."""
-        return await self.perform(Request(Verb.RERUN, nodes=nodes, why=why))
+        return await self.perform(VerbRequest(Verb.RERUN, nodes=nodes, why=why))
 
     async def set_priority(self, priority: int, *, why: str = "") -> wire.Changed:
         """Change whose turn comes first."""
-        return await self.perform(Request(Verb.SET_PRIORITY, priority=priority, why=why))
+        return await self.perform(VerbRequest(Verb.SET_PRIORITY, priority=priority, why=why))
 
-    async def perform(self, request: Request) -> wire.Changed:
+    async def perform(self, request: VerbRequest) -> wire.Changed:
         """Carry out a verb; see `Scheduler.perform`."""
         return await self._scheduler.perform(self.id, request)
 

@@ -23,7 +23,7 @@ from typing import Final
 import anyio.lowlevel
 
 from dyrygentd.core.effects import Answer
-from dyrygentd.core.verbs import Request, Verb, check, nodes_of_cause
+from dyrygentd.core.verbs import Verb, VerbRequest, check, nodes_of_cause
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError
 
@@ -35,10 +35,10 @@ _NAMED_MAX: Final = 100
 
 
 async def ask_in_parts(
-    ask: Callable[[str, Request], Awaitable[Answer]],
+    ask: Callable[[str, VerbRequest], Awaitable[Answer]],
     workflow_of: Callable[[str], Awaitable[RunningWorkflow | None]],
     workflow_id: str,
-    request: Request,
+    request: VerbRequest,
     *,
     part: int = PART,
 ) -> Answer:
@@ -74,7 +74,7 @@ async def ask_in_parts(
     return Answer(0, tuple(changed), is_changed)
 
 
-def _done(number: int, part: int, count: int, request: Request) -> str:
+def _done(number: int, part: int, count: int, request: VerbRequest) -> str:
     return f"'{request.verb}' of the first {number * part} of {count} nodes is done: ask again, and it goes on from there"
 
 

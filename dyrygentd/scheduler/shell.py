@@ -44,7 +44,7 @@ from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.states import NodeState
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import OutsideError
 from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
@@ -409,7 +409,7 @@ class Scheduler:
         workflow_id = await self._submissions.take_over(imported, [*imported.journal[1 - JOURNAL_MAX :], entry])
         return _submitted(workflow_id, imported.definition)
 
-    async def perform(self, workflow_id: str, request: Request) -> wire.Changed:
+    async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
         """Carry out a verb on a workflow or on nodes of it; return when that is on disk.
 
         Verbs are idempotent: asking for what is so already changes nothing. `dyrygentd.core.verbs` has the tables of what each
@@ -437,9 +437,9 @@ class Scheduler:
         Args:
             terminate: End tasks that run, too. Without it they go on, are shown as late, and change nothing.
         """
-        return await self.perform(workflow_id, Request(Verb.CANCEL, by=by, why=why, terminate=terminate))
+        return await self.perform(workflow_id, VerbRequest(Verb.CANCEL, by=by, why=why, terminate=terminate))
 
-    async def perform_in_bulk(self, selection: Selection, request: Request) -> wire.BulkChanged:
+    async def perform_in_bulk(self, selection: Selection, request: VerbRequest) -> wire.BulkChanged:
         """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
         return await self._verbs.ask_all(selection, self._cleaned(request))
 
@@ -452,7 +452,7 @@ class Scheduler:
                 workflow = await self._archive.unpacked(workflow_id)
         return workflow
 
-    def _cleaned(self, request: Request) -> Request:
+    def _cleaned(self, request: VerbRequest) -> VerbRequest:
         return replace(request, why=self._redaction.text(request.why))
 
     def set_limits(self, limits: SchedulerLimits) -> None:

@@ -19,7 +19,7 @@ import anyio
 from dyrygentd.commands import command_on
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.given_up import given_up_by
-from dyrygentd.core.verbs import Request, Verb, started_again_by
+from dyrygentd.core.verbs import Verb, VerbRequest, started_again_by
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import VerbRefused, WorkflowNotFound
 from dyrygentd.explain import Finding, verdict
@@ -96,7 +96,7 @@ class StillRunning:
                     findings[node] = replace(finding, text=f"its task still {finding.text}", next_step=beside(workflow, node))
         return findings
 
-    async def refuse(self, workflow_id: str, request: Request) -> None:
+    async def refuse(self, workflow_id: str, request: VerbRequest) -> None:
         """Raise `VerbRefused` if somebody would start a task beside one that still runs, and did not force it."""
         if self._inspector is None or request.force or request.verb not in _STARTING_AGAIN:
             return
@@ -159,7 +159,7 @@ class StillRunning:
         return islice(found, max(most, 0))
 
 
-def _too_many(workflow: RunningWorkflow, request: Request, count: int) -> VerbRefused:
+def _too_many(workflow: RunningWorkflow, request: VerbRequest, count: int) -> VerbRefused:
     what = f"workflow '{workflow.workflow_id}'"
     reason = f"{count} of its old tasks may still run, and {_ASKED_MAX} are looked for at one time"
     error = VerbRefused(request.verb.value, what, workflow.state.value, [], reason)

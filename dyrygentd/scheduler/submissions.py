@@ -18,7 +18,7 @@ from dyrygentd.core.ids import ALL_MADE, SOME_FROM_OUTSIDE
 from dyrygentd.core.invariants import check_workflow
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import (
     BadRequest,
@@ -298,5 +298,5 @@ class Submissions:
             next_step = f"{show}; if the daemon is killed before it is on disk, it never happened"
             raise NotOnDiskYet("the submission", workflow_id, reason, next_step=next_step)
         self._withdrawn.add(workflow_id)
-        self._turns.post(VerbRequested(workflow_id, Request(Verb.CANCEL, why="it could not be stored in time")))
+        self._turns.post(VerbRequested(workflow_id, VerbRequest(Verb.CANCEL, why="it could not be stored in time")))
         raise NotStored(reason, self._limits.durable_timeout_s)

@@ -16,7 +16,7 @@ from dyrygentd import wire
 from dyrygentd.core.effects import Answer
 from dyrygentd.core.events import VerbRequested
 from dyrygentd.core.ids import ALL_MADE
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import (
     DaemonUnreachable,
     NotOnDiskYet,
@@ -80,7 +80,7 @@ class Verbs:
         limits: SchedulerLimits,
         door: Door,
         *,
-        refuse: Callable[[str, Request], Awaitable[None]] | None = None,
+        refuse: Callable[[str, VerbRequest], Awaitable[None]] | None = None,
     ) -> None:
         self._door = door
         self._turns = turns
@@ -99,7 +99,7 @@ class Verbs:
         """Return how many wait for an answer."""
         return len(self._tickets)
 
-    async def ask(self, workflow_id: str, request: Request) -> Answer:
+    async def ask(self, workflow_id: str, request: VerbRequest) -> Answer:
         """Hand a verb to the engine and wait until its answer is on disk; raise the error that it answers.
 
         Raises:
@@ -126,7 +126,7 @@ class Verbs:
         longest = self._limits.durable_timeout_s
         return min(longest, _KNOWN_PROBLEM_WAIT_S) if self._turns.problem else longest
 
-    def _refused_in_memory(self, ticket: _Ticket, request: Request) -> Answer:
+    def _refused_in_memory(self, ticket: _Ticket, request: VerbRequest) -> Answer:
         """Return the answer to what is not on disk in time if it is a refusal, which changes nothing; else raise what is true."""
         workflow_id, reason = ticket.workflow_id, self._turns.problem or self._turns.slowness or "the database is slow"
         decided = self._turns.unsaved_answer(ticket.number) if ticket.number else None
@@ -145,7 +145,7 @@ class Verbs:
             fate = f"it waits behind a transaction, and the workflow must still allow it then; {fate}"
         raise NotOnDiskYet(f"'{request.verb}'", workflow_id, reason, next_step=f"nothing has to be repeated: {fate}")
 
-    async def _answer(self, ticket: _Ticket, request: Request) -> Answer | None:
+    async def _answer(self, ticket: _Ticket, request: VerbRequest) -> Answer | None:
         answer, workflow_id = None, ticket.workflow_id
         for _ in range(_ASK_TRIES):
             self._turns.refuse_if_ended(workflow_id)
@@ -158,7 +158,7 @@ class Verbs:
                 break
         return answer
 
-    async def _ask_about_finished(self, ticket: _Ticket, request: Request) -> Answer | None:
+    async def _ask_about_finished(self, ticket: _Ticket, request: VerbRequest) -> Answer | None:
         workflow_id = ticket.workflow_id
         earlier = self._reopening.get(workflow_id)
         if earlier is not None:
@@ -176,7 +176,7 @@ class Verbs:
         taken = await self._door.taken_since(restored) if is_to_be_judged else ()
         return await self._ask_engine(ticket, VerbRequested(workflow_id, request, restored=restored, taken=taken))
 
-    async def ask_all(self, selection: Selection, request: Request) -> wire.BulkChanged:
+    async def ask_all(self, selection: Selection, request: VerbRequest) -> wire.BulkChanged:
         """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
         done = wire.BulkChanged(verb=request.verb.value, matched=0, changed=[], unchanged=[], refused=[])
         ids: list[str] = []

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Raw, Struct
 
 from dyrygentd.core.graph import NAME_LENGTH_MAX
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.wire.bounds import Look, check_counts, check_data, nothing
 from dyrygentd.wire.encoding import decode
 
@@ -48,9 +48,9 @@ def decode_request(body: bytes, look: Look = nothing) -> VerbDocument:
     return document
 
 
-def request_of(verb: Verb, document: VerbDocument, *, by: str) -> Request:
+def request_of(verb: Verb, document: VerbDocument, *, by: str) -> VerbRequest:
     """Make the request that the core understands."""
-    return Request(
+    return VerbRequest(
         verb=verb,
         by=by,
         why=document.why,

@@ -11,12 +11,12 @@ import pytest
 from dyrygentd.cli import main, render
 from dyrygentd.cli.verbs import MEANT_STATES, STATES
 from dyrygentd.core.states import WorkflowState
-from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Effect, Verb
+from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb
 from tests.cli.support import Ctl, Terminal, submit
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
 
-DOES = Effect.DOES
+DOES = Allowed.DOES
 FAILING = ({"name": "a", "task": "fail"}, {"name": "b", "after": ["a"]})
 GATED = ({"name": "gate", "gate": True}, {"name": "last", "after": ["gate"]})
 HOSTILE = ["it's; rm -rf $HOME", "-x", "\x1b[31mred\x07", "a`b`", "new\nline", "\\x41", "ü\u202e", "'", "a b"]
@@ -108,8 +108,8 @@ def test_wrong_usage_changes_nothing(ctl: Ctl, arguments: list[str]) -> None:
 def test_a_filter_means_the_states_in_which_the_verb_does_something() -> None:
     """`cancel --label` must not count a year of finished workflows; `retry` leaves alone what a person cancelled."""
     assert tuple(WorkflowState) == STATES
-    for verb, effects in WORKFLOW_VERBS.items():
-        does = {state.value for state, effect in effects.items() if effect is Effect.DOES}
+    for verb, by_state in WORKFLOW_VERBS.items():
+        does = {state.value for state, allowed in by_state.items() if allowed is Allowed.DOES}
         assert set(MEANT_STATES[verb.value]) == does - ({"cancelled"} if verb is Verb.RETRY else set())
 
 

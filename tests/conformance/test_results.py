@@ -21,7 +21,7 @@ from celery import chain, chord, group
 from celery.result import AsyncResult
 
 from dyrygentd.canvas import definition_of
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.scheduler import Scheduler
 from tests.conformance.runs import Factory, Site, Tasks, running_site
 from tests.support.servers import wait_until
@@ -157,7 +157,7 @@ def test_a_retry_is_seen_under_the_same_id(site: Site) -> None:
                 await handle.wait(timeout_s=_WAIT_S)
                 last = _ids(definition)["c"]
                 assert (await anyio.to_thread.run_sync(lambda: _end(site, last)))[0] == "FAILURE"
-                await scheduler.perform(handle.id, Request(Verb.SKIP, nodes=(definition.graph.names[0],), value=b'"v"'))
+                await scheduler.perform(handle.id, VerbRequest(Verb.SKIP, nodes=(definition.graph.names[0],), value=b'"v"'))
                 outcome = await handle.wait(timeout_s=_WAIT_S)
                 assert outcome.result == "c(v)"
                 assert await anyio.to_thread.run_sync(lambda: _end(site, last)) == ("SUCCESS", "'c(v)'")

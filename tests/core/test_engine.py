@@ -14,7 +14,7 @@ from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.states import NodeState
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from tests.support.conversation import START, Conversation, cancel
 
@@ -45,7 +45,7 @@ def test_first_tasks_have_the_parent_of_the_workflow(conversation: Conversation)
     """What no task of the workflow precedes was started by the task that submitted it, also behind a gate or an empty join."""
     batch = conversation.submit("a; g gate=1; b < g; &j; c < j; d < a", parent_task=ParentTask("p", "r"))
     assert {message.task_id: message.parent_id for message in batch.publish} == {"w/a": "p", "w/c": "p"}
-    batch = conversation.turn(VerbRequested("w", Request(Verb.RELEASE, nodes=("g",))))
+    batch = conversation.turn(VerbRequested("w", VerbRequest(Verb.RELEASE, nodes=("g",))))
     assert {message.task_id: message.parent_id for message in batch.publish} == {"w/b": "p"}
     batch = conversation.succeed("w/a")
     assert {message.task_id: message.parent_id for message in batch.publish} == {"w/d": "w/a"}

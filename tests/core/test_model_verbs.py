@@ -20,7 +20,7 @@ from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import PLAIN, Hook, NodePolicy, Retry, Rule
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import RequestError, ValueGone
 from tests.support.conversation import Conversation
@@ -256,7 +256,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         """Ask for a verb on one node, which may be refused."""
         workflow_id = data.draw(st.sampled_from(sorted(self.models)), label="workflow")
         number = data.draw(st.integers(0, len(self.models[workflow_id].shape) - 1), label="node")
-        answer = self._ask(workflow_id, Request(verb, nodes=(f"n{number}",), value=b'"skipped"', force=force))
+        answer = self._ask(workflow_id, VerbRequest(verb, nodes=(f"n{number}",), value=b'"skipped"', force=force))
         if answer is None or not answer.is_changed:
             return
         event(f"{verb.value} of a node")
@@ -290,7 +290,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
     def ask_about_workflow(self, data: st.DataObject, verb: Verb) -> None:
         """Ask for a verb on a whole workflow."""
         workflow_id = data.draw(st.sampled_from(sorted(self.models)), label="workflow")
-        answer = self._ask(workflow_id, Request(verb))
+        answer = self._ask(workflow_id, VerbRequest(verb))
         if answer is None or not answer.is_changed:
             return
         event(f"{verb.value} of a workflow")
@@ -362,11 +362,11 @@ class VerbsAgainstModel(RuleBasedStateMachine):
                 break
             for workflow_id, model in self.models.items():
                 if model.is_paused:
-                    assert self._ask(workflow_id, Request(Verb.RESUME)) is not None
+                    assert self._ask(workflow_id, VerbRequest(Verb.RESUME)) is not None
                     model.is_paused = False
                 for number, state in enumerate(model.states()):
                     if state in ("held", "lost") or model.facts[number].is_on_hold:
-                        assert self._ask(workflow_id, Request(Verb.RELEASE, nodes=(f"n{number}",))) is not None
+                        assert self._ask(workflow_id, VerbRequest(Verb.RELEASE, nodes=(f"n{number}",))) is not None
                         model.facts[number].is_on_hold = False
                         model.facts[number].let_go()
             self.conversation.now += 30
@@ -376,7 +376,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
         for model in self.models.values():
             event(f"ended as {model.end()}")
 
-    def _ask(self, workflow_id: str, request: Request) -> Answer | None:
+    def _ask(self, workflow_id: str, request: VerbRequest) -> Answer | None:
         """Ask in the present turn; None if the workflow has gone and its end is not stored yet."""
         engine, restored = self.conversation.engine, None
         if workflow_id not in engine.workflows:

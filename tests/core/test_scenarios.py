@@ -33,7 +33,7 @@ from dyrygentd.core.ids import task_id_of_attempt
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.policy import FailureKind, OnFailure, WorkflowPolicy
 from dyrygentd.core.states import NODE_STATE_OF_WORD
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from tests.support.conversation import START, Conversation, parse_graph
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
@@ -149,7 +149,7 @@ def _verb(verb: str, workflow_id: str, *arguments: str) -> Event:
     """Read ``NODE…`` and ``option=value``; a ticket is asked for by ``ticket=1``."""
     nodes = tuple(argument for argument in arguments if "=" not in argument)
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    request = Request(
+    request = VerbRequest(
         Verb(verb),
         by=options.get("by", ""),
         why=options.get("why", ""),

@@ -16,7 +16,7 @@ from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.ready import ReadyNodes
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState
 from dyrygentd.core.values import Value
-from dyrygentd.core.verbs import Request, Verb, perform_in_steps
+from dyrygentd.core.verbs import Verb, VerbRequest, perform_in_steps
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import RequestError
 from tests.core.test_model_verbs import Shape, graph_of, shapes
@@ -77,7 +77,7 @@ def _agrees(workflow: RunningWorkflow) -> None:
     assert set(workflow.ready) == set(workflow.nodes.all_in(NodeState.READY))
 
 
-def _ask(workflow: RunningWorkflow, request: Request, step: int) -> object:
+def _ask(workflow: RunningWorkflow, request: VerbRequest, step: int) -> object:
     """Carry out a verb so many nodes at a time and return what it did, or why it was refused."""
     before = steps.STEP
     steps.STEP = step  # type: ignore[misc]
@@ -129,7 +129,7 @@ def test_steps_do_what_the_whole_does(shape: list[Shape], on_failure: OnFailure,
     for word, *rest in moves:
         if isinstance(word, Verb):
             names = tuple(f"n{node % len(shape)}" for node in rest[0])
-            request = Request(word, nodes=() if word is Verb.CANCEL else names, force=rest[1])
+            request = VerbRequest(word, nodes=() if word is Verb.CANCEL else names, force=rest[1])
             assert _ask(whole, request, 10**6) == _ask(stepped, request, step)
         else:
             for workflow in (whole, stepped):
@@ -145,7 +145,7 @@ def test_many_nodes_take_many_steps(verb: Verb, monkeypatch: pytest.MonkeyPatch)
     shape = [Shape([]), *[Shape([0])] * 200]
     workflow = _workflow(shape, WorkflowPolicy())
     steering.cancel(workflow, 2.0)
-    count = sum(1 for _ in perform_in_steps(workflow, Request(verb, nodes=("n0",)), 3.0))
+    count = sum(1 for _ in perform_in_steps(workflow, VerbRequest(verb, nodes=("n0",)), 3.0))
     assert count > 2 * 200 // 10
     assert workflow.nodes.counts_by_word()["ready"] == 1
     assert workflow.nodes.counts_by_word()["waiting"] == 200

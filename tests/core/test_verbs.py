@@ -14,12 +14,12 @@ from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
 from dyrygentd.core.standing import headline, standing_of_node, standings
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
-from dyrygentd.core.verbs import NODE_VERBS, PRIORITY_MAX, WORKFLOW_VERBS, Effect, Request, Verb
+from dyrygentd.core.verbs import NODE_VERBS, PRIORITY_MAX, WORKFLOW_VERBS, Allowed, Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
 from tests.support.conversation import START, Conversation
 
-DOES, NOTHING, REFUSED = Effect.DOES, Effect.NOTHING, Effect.REFUSED
+DOES, NOTHING, REFUSED = Allowed.DOES, Allowed.NOTHING, Allowed.REFUSED
 
 #: How ``x`` is declared, by kind; ``a`` comes before it, ``z`` after it, and the gate ``o`` keeps the workflow open.
 KINDS = {
@@ -95,11 +95,11 @@ def _a_fails(conversation: Conversation) -> None:
 
 
 def _o_open(conversation: Conversation) -> None:
-    conversation.tell(VerbRequested("w", Request(Verb.RELEASE, nodes=("o",))))
+    conversation.tell(VerbRequested("w", VerbRequest(Verb.RELEASE, nodes=("o",))))
 
 
 def _verb(verb: Verb, *nodes: str) -> Step:
-    return lambda conversation: conversation.turn(VerbRequested("w", Request(verb, nodes=nodes)))
+    return lambda conversation: conversation.turn(VerbRequested("w", VerbRequest(verb, nodes=nodes)))
 
 
 _W, _H, _R, _DG, _DD, _X, _S, _K, _F, _C, _B = NodeState
@@ -150,7 +150,7 @@ def _conversation(situation: Situation, workflow_state: str) -> Conversation:
     for step in situation.steps:
         step(conversation)
     if workflow_state == "paused":
-        conversation.tell(VerbRequested("w", Request(Verb.PAUSE)))
+        conversation.tell(VerbRequested("w", VerbRequest(Verb.PAUSE)))
     elif workflow_state == "over" and situation.state.is_finished:
         _bring_to_end(conversation, keep=("x",))
     return conversation
@@ -171,7 +171,7 @@ def _snapshot(workflow: RunningWorkflow) -> tuple[WorkflowRecord, list[NodeRecor
     )
 
 
-def _request(conversation: Conversation, request: Request) -> Answer:
+def _request(conversation: Conversation, request: VerbRequest) -> Answer:
     """Ask without ending the turn."""
     engine = conversation.engine
     restored = None if engine.flights.known("w") is not None else conversation.restored("w")
@@ -181,7 +181,7 @@ def _request(conversation: Conversation, request: Request) -> Answer:
     return answer
 
 
-def _expected(situation: Situation, workflow: RunningWorkflow, verb: Verb, *, force: bool) -> Effect:
+def _expected(situation: Situation, workflow: RunningWorkflow, verb: Verb, *, force: bool) -> Allowed:
     """Say what the tables and the documented conditions make of a verb on ``x``, written anew."""
     state, hold = situation.state, situation.hold
     if verb is Verb.HOLD and situation.kind == "join":
@@ -205,7 +205,7 @@ def _expected(situation: Situation, workflow: RunningWorkflow, verb: Verb, *, fo
 @pytest.mark.parametrize(("verb", "force"), [*((verb, False) for verb in NODE_VERBS), (Verb.RETRY, True)])
 def test_node_verb(situation: Situation, workflow_state: str, verb: Verb, force: bool) -> None:
     """A verb does to a node what the table says, once, and the workflow comes to its end afterwards, crash or no crash."""
-    request = Request(verb, nodes=("x",), force=force, value=b"5")
+    request = VerbRequest(verb, nodes=("x",), force=force, value=b"5")
     for is_crashing in (False, True):
         conversation = _conversation(situation, workflow_state)
         workflow = _workflow(conversation)
@@ -255,7 +255,7 @@ def test_workflow_verb(situation: Situation, workflow_state: str, verb: Verb) ->
         conversation = _conversation(situation, workflow_state)
         workflow = _workflow(conversation)
         before, state = _snapshot(workflow), workflow.state
-        request = Request(verb, priority=7)
+        request = VerbRequest(verb, priority=7)
         expected = WORKFLOW_VERBS[verb][state]
         if verb is Verb.RETRY and not any(row.state in ("failed", "cancelled") or row.reason == "lost" for row in before[1]):
             expected = NOTHING
@@ -341,8 +341,8 @@ def test_scheduled_workflow_and_its_verbs() -> None:
     """Before its start nothing is decided; a pause, a skip or a cancel in that time does not make it start early."""
     conversation = Conversation()
     conversation.submit("a; &j < a; b! < j", policy=WorkflowPolicy(start_at=START + 100))
-    for verb, effects in WORKFLOW_VERBS.items():
-        if effects[WorkflowState.SCHEDULED] is NOTHING:
+    for verb, by_state in WORKFLOW_VERBS.items():
+        if by_state[WorkflowState.SCHEDULED] is NOTHING:
             assert not conversation.ask(verb).is_changed
     assert conversation.ask("skip", "a").is_changed
     assert conversation.states() == {"a": "skipped", "j": "waiting", "b": "waiting"}
@@ -654,7 +654,7 @@ def test_timers_do_not_grow_with_verbs() -> None:
     """A workflow that waits for its time may be asked for something as often as anybody likes."""
     conversation = Conversation()
     conversation.submit("a", policy=WorkflowPolicy(start_at=START + 1000))
-    request = [Request(Verb.SET_PRIORITY, priority=priority) for priority in (1, 2)]
+    request = [VerbRequest(Verb.SET_PRIORITY, priority=priority) for priority in (1, 2)]
     for number in range(25_000):
         conversation.engine.handle(VerbRequested("w", request[number % 2]), conversation.now)
     assert conversation.engine.statistics().timers <= 10_001

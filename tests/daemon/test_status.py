@@ -2,7 +2,7 @@
 
 import pytest
 
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.daemon.status import status_line
 from dyrygentd.testing import FakeBroker, MemoryStore
 from tests.scheduler.support import definition, scheduler, settle, until
@@ -17,7 +17,7 @@ async def test_status_counts_what_waits_for_a_person() -> None:
         assert status_line(running) == "0 workflows, 0 tasks in flight"
         await running.submit(definition("g gate=1; a!"))
         paused = await running.submit(definition("b!"))
-        await running.perform(paused.id, Request(Verb.PAUSE))
+        await running.perform(paused.id, VerbRequest(Verb.PAUSE))
         await until(lambda: len(broker.published) >= 1)
         await settle()
         line = status_line(running)

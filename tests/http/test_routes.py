@@ -249,6 +249,6 @@ def _references(document: Any) -> list[str]:
 
 def _cancel_event(workflow_id: str) -> Any:
     from dyrygentd.core.events import VerbRequested
-    from dyrygentd.core.verbs import Request, Verb
+    from dyrygentd.core.verbs import Verb, VerbRequest
 
-    return VerbRequested(workflow_id, Request(Verb.CANCEL))
+    return VerbRequested(workflow_id, VerbRequest(Verb.CANCEL))

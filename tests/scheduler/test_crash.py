@@ -16,7 +16,7 @@ from dyrygentd import wire
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import VerbRefused
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler
@@ -208,9 +208,9 @@ async def _operate(world: _World, fuse: _Fuse, answered: list[str]) -> wire.Outc
         async with world.boot(fuse) as running:
             handle = await running.submit(definition(_GRAPH, key="ticket", prefix="p", output="d"))
             for request in (
-                Request(Verb.HOLD, nodes=("d",), why="1"),
-                Request(Verb.SET_PRIORITY, priority=5, why="2"),
-                Request(Verb.RELEASE, nodes=("d",), why="3"),
+                VerbRequest(Verb.HOLD, nodes=("d",), why="1"),
+                VerbRequest(Verb.SET_PRIORITY, priority=5, why="2"),
+                VerbRequest(Verb.RELEASE, nodes=("d",), why="3"),
             ):
                 if request.verb not in answered:
                     # After a crash `d` may have gone, so that it cannot be held any more.

@@ -13,7 +13,7 @@ from dyrygentd import wire
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.ids import MadeIds, as_compared, is_made, looks_made, task_id_of_attempt, task_id_of_old
 from dyrygentd.core.states import NodeState
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import BackendUnavailable, BadNode, DuplicateTaskId, NotAccepting, TaskIdTaken
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
@@ -229,7 +229,7 @@ async def test_a_workflow_that_goes_on_leaves_what_was_taken() -> None:
         other = await running.submit_definition(_mine("order-2"), owner=2000)
         await running.wait(other.id, timeout_s=5)
         broker.tasks |= {"tasks.bad": lambda: None, "tasks.b": lambda value: "mine"}
-        await running.perform(failed.id, Request(Verb.RETRY))
+        await running.perform(failed.id, VerbRequest(Verb.RETRY))
         outcome = await running.outcome(failed.id, timeout_s=5)
         assert outcome.result == "mine"
         assert (await running.node(failed.id, "b")).task_id == task_id_of_attempt("order-2", 2)
@@ -248,7 +248,7 @@ async def test_so_does_one_whose_tasks_are_still_watched() -> None:
         broker.let_go("order-2")
         await running.wait(other.id, timeout_s=5)
         broker.holds = False
-        await running.perform(cancelled.id, Request(Verb.RETRY))
+        await running.perform(cancelled.id, VerbRequest(Verb.RETRY))
         outcome = await running.outcome(cancelled.id, timeout_s=5)
         assert outcome.result is None
         assert (await running.node(cancelled.id, "b")).task_id == task_id_of_attempt("order-2", 2)
@@ -303,7 +303,7 @@ async def test_imports_go_through_the_door() -> None:
     async with scheduler(here) as source:
         submitted = await source.submit_definition(_read({"name": "a", "task": "tasks.a"}, {"task": "tasks.b", "after": ["a"]}))
         await until(lambda: source.in_flight_count == 1)
-        await source.perform(submitted.id, Request(Verb.PAUSE))
+        await source.perform(submitted.id, VerbRequest(Verb.PAUSE))
         here.let_go()
         await until(lambda: source.in_flight_count == 0)
         await source._turns.wait_saved()

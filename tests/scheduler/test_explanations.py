@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from dyrygentd import wire
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.ports.facts import Inspection, TaskPlace, WatcherStatistics
 from dyrygentd.scheduler import Handle
 from dyrygentd.scheduler.outages import Outages
@@ -170,8 +170,8 @@ async def test_failed_for_what_was_cancelled() -> None:
     async with scheduler(broker, inspector=broker.inspector) as running:
         handle = await running.submit(definition("a!; b < a"))
         await until(lambda: len(broker.published) == 1)
-        await running.perform(handle.id, Request(Verb.CANCEL))
-        await running.perform(handle.id, Request(Verb.RETRY, nodes=("b",)))
+        await running.perform(handle.id, VerbRequest(Verb.CANCEL))
+        await running.perform(handle.id, VerbRequest(Verb.RETRY, nodes=("b",)))
         found = await handle.explain()
         assert found.state == "failed"
         assert found.verdict.startswith("it has failed: 1 node was cancelled before; ")
@@ -183,7 +183,7 @@ async def test_cancelled_while_its_task_runs() -> None:
     async with scheduler(broker, inspector=broker.inspector) as running:
         handle = await running.submit(definition("a!; b! < a"))
         await until(lambda: len(broker.published) == 1)
-        await running.perform(handle.id, Request(Verb.CANCEL))
+        await running.perform(handle.id, VerbRequest(Verb.CANCEL))
         still, behind = (await handle.explain()).standings
         assert (still.code, still.node, behind.code, behind.node) == ("runs-on", "a", "cancelled", "b")
         assert behind.text == "'b' was cancelled, and waits for 'a', which has not succeeded"
@@ -206,7 +206,7 @@ async def test_cancelled_and_done_late(text: str, step: str) -> None:
     async with scheduler(broker, inspector=broker.inspector) as running:
         handle = await running.submit(definition(f"{text}; c! < b"))
         await until(lambda: len(broker.published) == 1)
-        await running.perform(handle.id, Request(Verb.CANCEL))
+        await running.perform(handle.id, VerbRequest(Verb.CANCEL))
         broker.let_go(broker.published[0].task_id)
         done, behind = await _standings_at_late_end(handle)
         assert (done.examples, behind.examples) == (["a"], ["b", "c"])
@@ -217,7 +217,7 @@ async def test_cancelled_and_done_late(text: str, step: str) -> None:
         assert "retry" not in done.next_step
         assert behind.next_step == "skip 'a', and it goes on after that; alone it would end as blocked"
         broker.holds = False
-        await running.perform(handle.id, Request(Verb.SKIP, nodes=("a",), value=b"1"))
+        await running.perform(handle.id, VerbRequest(Verb.SKIP, nodes=("a",), value=b"1"))
         assert (await handle.wait()).state == "succeeded"
         assert [message.task_id[-1] for message in broker.published] == ["a", "b", "c"]
 
@@ -228,15 +228,15 @@ async def test_cancelled_is_told_apart_by_how_it_ended() -> None:
     async with scheduler(broker, inspector=broker.inspector) as running:
         handle = await running.submit(definition("a!; x! countdown=1000; b! < a x"))
         await until(lambda: len(broker.published) == 1)
-        await running.perform(handle.id, Request(Verb.CANCEL))
+        await running.perform(handle.id, VerbRequest(Verb.CANCEL))
         broker.let_go(broker.published[0].task_id)
         found = {standing.node: standing.next_step for standing in await _standings_at_late_end(handle)}
         assert list(found) == ["a", "x", "b"]
         assert found["a"].startswith("`skip a`")
         assert found["x"] == "`retry x` runs it"
         assert "`" not in found["b"]
-        await running.perform(handle.id, Request(Verb.SKIP, nodes=("a",)))
-        await running.perform(handle.id, Request(Verb.RETRY, nodes=("x",)))
+        await running.perform(handle.id, VerbRequest(Verb.SKIP, nodes=("a",)))
+        await running.perform(handle.id, VerbRequest(Verb.RETRY, nodes=("x",)))
         assert {node.name: node.state for node in (await running.nodes(handle.id)).nodes} == {
             "a": "skipped",
             "x": "held",

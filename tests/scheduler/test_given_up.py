@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dyrygentd.core.policy import WorkflowPolicy
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.testing import FakeBroker, MemoryStore
 from tests.scheduler.support import definition, scheduler, settle, until
 
@@ -24,9 +24,9 @@ async def test_given_up_tasks_are_revoked_again(how: str) -> None:
         await until(lambda: running.statistics().engine["nodes"]["dispatched"] == 2 or how != "skip")
         broker.broken = "gone"
         if how == "skip":
-            await running.perform(handle.id, Request(Verb.SKIP, nodes=("a",), value=b"1"))
+            await running.perform(handle.id, VerbRequest(Verb.SKIP, nodes=("a",), value=b"1"))
         if how == "force":
-            await running.perform(handle.id, Request(Verb.RETRY, nodes=("a",), force=True))
+            await running.perform(handle.id, VerbRequest(Verb.RETRY, nodes=("a",), force=True))
         counts = {"timeout": "failed", "timeout and retry": "retrying", "deadline": "cancelled", "skip": "skipped"}
         if how in counts:
             await until(lambda: running.statistics().engine["nodes"][counts[how]] >= 1 or not running.workflow_count)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dyrygentd import wire
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import BadRequest, NotImportable, UnknownPool, WorkflowNotFound
 from dyrygentd.ports.facts import JOURNAL_MAX
 from dyrygentd.scheduler import Scheduler
@@ -29,7 +29,7 @@ async def _paused(running: Scheduler, broker: FakeBroker, text: str = "a!; b < a
     """Submit, let what goes at once end, and pause before the rest."""
     submitted = await running.submit_definition(definition(text, **options), owner=7)
     await until(lambda: len(broker._held) > 0)
-    await running.perform(submitted.id, Request(Verb.PAUSE, by="anna", why="host goes"))
+    await running.perform(submitted.id, VerbRequest(Verb.PAUSE, by="anna", why="host goes"))
     broker.let_go()
     await until(lambda: running.in_flight_count == 0)
     await running._turns.wait_saved()
@@ -58,7 +58,7 @@ async def test_a_paused_workflow_goes_on_elsewhere(tmp_path: Path) -> None:
         assert published(there) == []
     # It is on disk: the next process has it as well.
     async with scheduler(there, SqliteStore(tmp_path / "there.db")) as target:
-        await target.perform(moved, Request(Verb.RESUME))
+        await target.perform(moved, VerbRequest(Verb.RESUME))
         assert (await target.wait(moved)).state == "succeeded"
         assert published(there) == ["b", "c"]
         assert there.published[0].input == b"[1, 2]"
@@ -81,7 +81,7 @@ async def test_a_finished_workflow_becomes_history_there() -> None:
         node = await target.node(handle.id, "bad")
         assert node.error == "ZeroDivisionError: integer division or modulo by zero"
         assert target.workflow_count == 0
-        await target.perform(handle.id, Request(Verb.RETRY))
+        await target.perform(handle.id, VerbRequest(Verb.RETRY))
         await target.wait(handle.id)
         assert published(there) == ["bad"]
         assert there.published[0].input == b"[1, 2]"
@@ -96,7 +96,7 @@ async def test_what_goes_on_where_it_came_from_is_refused() -> None:
         with pytest.raises(NotImportable, match="it was running") as running:
             _read(await source.export(handle.id))
         assert f"dyrygentctl pause {handle.id}" in running.value.next_step
-        await source.perform(handle.id, Request(Verb.PAUSE))
+        await source.perform(handle.id, VerbRequest(Verb.PAUSE))
         with pytest.raises(NotImportable, match="node 'a' was in flight"):
             _read(await source.export(handle.id))
         with pytest.raises(WorkflowNotFound):
@@ -194,5 +194,5 @@ async def test_secrets_in_reasons_are_hidden() -> None:
     """Whoever gives a reason may have pasted a URL into it."""
     async with scheduler(FakeBroker(holds=True)) as running:
         handle = await running.submit(definition("a!"))
-        await running.perform(handle.id, Request(Verb.PAUSE, why="redis://u:hunter2@h is down"))
+        await running.perform(handle.id, VerbRequest(Verb.PAUSE, why="redis://u:hunter2@h is down"))
         assert (await running.journal(handle.id)).entries[0].why == "redis://u:****@h is down"

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from dyrygentd.core import steps
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import StoreUnavailable, VerbRefused
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.scheduler.large_verbs import PART
@@ -20,8 +20,8 @@ _COUNT = 5 * PART + 7
 _NAMES = tuple(f"n{number}" for number in range(_COUNT))
 
 
-def _request(verb: str, *nodes: str, **fields: Any) -> Request:
-    return Request(Verb(verb), by="ops (uid 7)", why="ticket 1", nodes=nodes, **fields)
+def _request(verb: str, *nodes: str, **fields: Any) -> VerbRequest:
+    return VerbRequest(Verb(verb), by="ops (uid 7)", why="ticket 1", nodes=nodes, **fields)
 
 
 async def _gated(running: Scheduler) -> str:

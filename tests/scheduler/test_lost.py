@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from dyrygentd.core.events import TaskSucceeded
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.testing import FakeBroker, FakeInspector, MemoryStore
@@ -168,7 +168,7 @@ async def test_cancelled_while_lost() -> None:
         await until(lambda: len(broker.published) == 1)
         broker.lose("p/a")
         await until(lambda: running.statistics().engine["counters"]["lost"] == 1)
-        await running.perform(handle.id, Request(Verb.CANCEL))
+        await running.perform(handle.id, VerbRequest(Verb.CANCEL))
         broker.results["p/a"] = TaskSucceeded("p/a", b"1")
         broker.watcher.stored("p/a")
         await settle()

@@ -7,7 +7,7 @@ import pytest
 
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.overview import Survey, Waiting
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.ports import Store
 from dyrygentd.scheduler.overview import _verdict, _waiting_item
 from dyrygentd.testing import FakeBroker, MemoryStore
@@ -45,7 +45,7 @@ async def test_what_waits_for_a_person_is_told_with_its_command(store: Store) ->
     async with scheduler(broker, store, inspector=broker.inspector) as running:
         gated = await running.submit(definition("g gate=1; a < g", name="gated"))
         paused = await running.submit(definition("p!", name="resting"))
-        await running.perform(paused.id, Request(Verb.PAUSE, by="ann (uid 5)", why="CHG-42"))
+        await running.perform(paused.id, VerbRequest(Verb.PAUSE, by="ann (uid 5)", why="CHG-42"))
         await settle()
         overview = await running.overview()
         assert overview.status == "attention"
@@ -65,8 +65,8 @@ async def test_held_nodes_tell_who_holds_them(store: Store) -> None:
     broker = FakeBroker(holds=True)
     async with scheduler(broker, store, inspector=broker.inspector) as running:
         handle = await running.submit(definition("g gate=1; a < g; b < g", name="w"))
-        await running.perform(handle.id, Request(Verb.HOLD, nodes=("a", "b"), by="ann", why="disk is in use"))
-        await running.perform(handle.id, Request(Verb.RELEASE, nodes=("g",)))
+        await running.perform(handle.id, VerbRequest(Verb.HOLD, nodes=("a", "b"), by="ann", why="disk is in use"))
+        await running.perform(handle.id, VerbRequest(Verb.RELEASE, nodes=("g",)))
         await settle()
         [item] = (await running.overview()).items
         assert (item.kind, item.code, item.count) == ("person", "hold", 2)
@@ -247,7 +247,7 @@ async def test_no_journal_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None
     broker, store = FakeBroker(holds=True), MemoryStore()
     async with scheduler(broker, store, inspector=broker.inspector) as running:
         handle = await running.submit(definition("a!", name="w"))
-        await running.perform(handle.id, Request(Verb.PAUSE, by="ann"))
+        await running.perform(handle.id, VerbRequest(Verb.PAUSE, by="ann"))
         await settle()
         monkeypatch.setattr(store, "journal", None)
         [item] = (await running.overview()).items

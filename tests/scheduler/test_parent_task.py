@@ -11,7 +11,7 @@ from celery import Celery
 
 from dyrygentd import wire
 from dyrygentd.core.graph import Definition
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import BadRequest
 from dyrygentd.ports import Store
 from dyrygentd.store.sqlite import SqliteStore
@@ -47,13 +47,13 @@ async def test_restart_keeps_it(reopen: Callable[[], Store]) -> None:
         view = await running.view(submitted.id)
         assert view.parent_task == wire.ParentTaskView("p", "r")
         for workflow_id in (submitted.id, alone.id):
-            await running.perform(workflow_id, Request(Verb.RELEASE, nodes=("g",)))
+            await running.perform(workflow_id, VerbRequest(Verb.RELEASE, nodes=("g",)))
             await running.wait(workflow_id, timeout_s=5)
     assert [(message.workflow_id, message.parent_id) for message in broker.published] == [(submitted.id, "p"), (alone.id, "")]
     async with scheduler(broker, reopen()) as running:
         assert (await running.view(submitted.id)).parent_task == wire.ParentTaskView("p", "r")
         assert (await running.view(alone.id)).parent_task is None
-        await running.perform(submitted.id, Request(Verb.RERUN, nodes=("a",)))
+        await running.perform(submitted.id, VerbRequest(Verb.RERUN, nodes=("a",)))
         await until(lambda: len(broker.published) == 3)
     assert broker.published[2].parent_id == "p"
 
@@ -75,15 +75,15 @@ async def test_it_moves_along(tmp_path: Path) -> None:
     there = FakeBroker({"tasks.a": lambda: 1})
     async with scheduler(FakeBroker()) as source:
         moved = (await source.submit_definition(_read({"task_id": "p", "root_id": "r"}))).id
-        await source.perform(moved, Request(Verb.PAUSE))
+        await source.perform(moved, VerbRequest(Verb.PAUSE))
         export = await source.export(moved)
     with pytest.raises(BadRequest, match=r"`parent_task.root_id` has characters that cannot be printed"):
         wire.decode_export(export.replace(b'"root_id":"r"', rb'"root_id":"\u001b"'), nodes_max=10)
     async with scheduler(there, SqliteStore(tmp_path / "there.db")) as target:
         await target.take_over(wire.decode_export(export, nodes_max=10))
         assert (await target.view(moved)).parent_task == wire.ParentTaskView("p", "r")
-        await target.perform(moved, Request(Verb.RESUME))
-        await target.perform(moved, Request(Verb.RELEASE, nodes=("g",)))
+        await target.perform(moved, VerbRequest(Verb.RESUME))
+        await target.perform(moved, VerbRequest(Verb.RELEASE, nodes=("g",)))
         await target.wait(moved, timeout_s=5)
     assert [message.parent_id for message in there.published] == ["p"]
 

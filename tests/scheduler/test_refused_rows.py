@@ -8,7 +8,7 @@ import pytest
 
 from dyrygentd.core import outcomes
 from dyrygentd.core.events import VerbRequested
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken, WorkflowNotFound
 from dyrygentd.ports.facts import Selection
@@ -168,12 +168,12 @@ async def test_disk_that_breaks_amid_saving_apart(tmp_path: Path) -> None:
         store.fails_after = 1
         broker.holds = False
         # In one turn with the results, so that the journal is part of what is taken apart.
-        running._turns.post(VerbRequested(ids["first"], Request(Verb.HOLD, nodes=("b",), by="ops")))
+        running._turns.post(VerbRequested(ids["first"], VerbRequest(Verb.HOLD, nodes=("b",), by="ops")))
         broker.let_go()
         assert (await running.wait(ids["last"], timeout_s=5)).state == "succeeded"
         assert (await running.wait(ids["bad"], timeout_s=5)).state == "failed"
         assert store.fails_after < 0
-        await running.perform(ids["first"], Request(Verb.RELEASE, nodes=("b",), by="ops"))
+        await running.perform(ids["first"], VerbRequest(Verb.RELEASE, nodes=("b",), by="ops"))
         assert (await running.wait(ids["first"], timeout_s=5)).state == "succeeded"
         assert [entry.verb for entry in (await running.journal(ids["first"])).entries] == ["hold", "release"]
 
@@ -198,5 +198,5 @@ async def test_bug_in_handling_one_event(monkeypatch: pytest.MonkeyPatch) -> Non
         assert "unexpected KeyError" in str(view.error)
         assert "buggy:" in str(view.error)
         with pytest.raises(WorkflowNotFound):
-            await running.perform("nobody", Request(Verb.CANCEL))
+            await running.perform("nobody", VerbRequest(Verb.CANCEL))
         await settle()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import VerbRefused
 from dyrygentd.ports.facts import Inspection, Selection, TaskPlace
 from dyrygentd.testing import FakeBroker, FakeInspector
@@ -34,9 +34,9 @@ async def test_bulk_asks_about_every_workflow_in_few_questions() -> None:
         for number in range(50):
             await running.submit(definition("a", prefix=f"w{number}"))
         await until(lambda: len(broker.published) == 50)
-        await running.perform_in_bulk(Selection(), Request(Verb.CANCEL))
+        await running.perform_in_bulk(Selection(), VerbRequest(Verb.CANCEL))
         inspector.traces.clear()
-        done = await running.perform_in_bulk(Selection(), Request(Verb.RETRY))
+        done = await running.perform_in_bulk(Selection(), VerbRequest(Verb.RETRY))
         assert (len(done.refused), done.changed, inspector.traces) == (50, [], [50])
         assert len(broker.published) == 50
 
@@ -49,12 +49,12 @@ async def test_every_node_of_a_workflow_is_asked_about() -> None:
     async with scheduler(broker, inspector=inspector) as running:
         handle = await running.submit(definition("; ".join(names)))
         await until(lambda: len(broker.published) == 600)
-        await running.perform(handle.id, Request(Verb.CANCEL))
+        await running.perform(handle.id, VerbRequest(Verb.CANCEL))
         for message in broker.published[:-1]:
             broker.lose(message.task_id)
         inspector.traces.clear()
         with pytest.raises(VerbRefused, match="still runs"):
-            await running.perform(handle.id, Request(Verb.RETRY))
+            await running.perform(handle.id, VerbRequest(Verb.RETRY))
         assert sum(inspector.traces) == 600
 
 
@@ -66,13 +66,13 @@ async def test_many_who_ask_at_once_share_the_answer() -> None:
     async with scheduler(broker, inspector=inspector) as running:
         handle = await running.submit(definition("a"))
         await until(lambda: len(broker.published) == 1)
-        await running.perform(handle.id, Request(Verb.CANCEL))
+        await running.perform(handle.id, VerbRequest(Verb.CANCEL))
         inspector.traces.clear()
 
         async def ask() -> None:
             nonlocal refused
             with pytest.raises(VerbRefused):
-                await running.perform(handle.id, Request(Verb.RETRY))
+                await running.perform(handle.id, VerbRequest(Verb.RETRY))
             refused += 1
 
         async with anyio.create_task_group() as group:

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from dyrygentd.core.unrun import StoreOutcome, Told, outcome_of
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.ports import Store
 from dyrygentd.scheduler import unrun
 from dyrygentd.testing import FakeBroker, MemoryStore
@@ -43,7 +43,7 @@ async def test_a_retry_runs_under_the_same_id(store: Store) -> None:
         await handle.wait(timeout_s=5)
         await until(lambda: "p/b" in broker.keeper.told)
         broker.tasks["tasks.a"] = lambda: 1
-        await running.perform(handle.id, Request(Verb.RETRY))
+        await running.perform(handle.id, VerbRequest(Verb.RETRY))
         outcome = await handle.wait(timeout_s=5)
     assert outcome.result == 5
     assert broker.published[-1].task_id == "p/b"
@@ -56,7 +56,7 @@ async def test_cancelled_and_skipped(store: Store) -> None:
     async with scheduler(broker, store, keeper=broker.keeper) as running:
         handle = await running.submit(definition("a; b < a; c < a; g gate=1", prefix="p"))
         await until(lambda: len(broker.queued) == 1)
-        await running.perform(handle.id, Request(Verb.SKIP, nodes=("b",), value=b"7"))
+        await running.perform(handle.id, VerbRequest(Verb.SKIP, nodes=("b",), value=b"7"))
         await until(lambda: "p/b" in broker.keeper.told)
         assert broker.keeper.told["p/b"].value == b"7"
         await running.cancel(handle.id)
@@ -70,10 +70,10 @@ async def test_what_was_skipped_runs_under_another_id(store: Store) -> None:
     broker = FakeBroker({"tasks.b": lambda: 8})
     async with scheduler(broker, store, keeper=broker.keeper) as running:
         handle = await running.submit(definition("g gate=1; b! < g", prefix="p"))
-        await running.perform(handle.id, Request(Verb.SKIP, nodes=("b",), value=b"7"))
+        await running.perform(handle.id, VerbRequest(Verb.SKIP, nodes=("b",), value=b"7"))
         await until(lambda: "p/b" in broker.keeper.told)
-        await running.perform(handle.id, Request(Verb.RERUN, nodes=("b",)))
-        await running.perform(handle.id, Request(Verb.RELEASE, nodes=("g",)))
+        await running.perform(handle.id, VerbRequest(Verb.RERUN, nodes=("b",)))
+        await running.perform(handle.id, VerbRequest(Verb.RELEASE, nodes=("g",)))
         outcome = await handle.wait(timeout_s=5)
     assert outcome.result == 8
     assert [(message.task_id != "p/b", message.attempt) for message in broker.published] == [(True, 2)]

@@ -11,7 +11,7 @@ import pytest
 
 from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.policy import WorkflowPolicy
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import (
     BadRequest,
     BrokerUnavailable,
@@ -38,8 +38,8 @@ pytestmark = pytest.mark.anyio
 _BAD = {"tasks.bad": lambda *_: 1 // 0}
 
 
-def _request(verb: str, *nodes: str, **fields: Any) -> Request:
-    return Request(Verb(verb), by="ops (uid 7)", why="ticket 1", nodes=nodes, **fields)
+def _request(verb: str, *nodes: str, **fields: Any) -> VerbRequest:
+    return VerbRequest(Verb(verb), by="ops (uid 7)", why="ticket 1", nodes=nodes, **fields)
 
 
 async def _states(running: Scheduler, workflow_id: str) -> dict[str, str]:
@@ -181,7 +181,7 @@ async def test_requests_that_mean_nothing(store: Store) -> None:
     broker = FakeBroker(_BAD, holds=True)
     async with scheduler(broker, store) as running:
         handle = await running.submit(definition("a; b"))
-        cases: list[tuple[str, Request, type[DyrygentError]]] = [
+        cases: list[tuple[str, VerbRequest, type[DyrygentError]]] = [
             ("nobody", _request("cancel"), WorkflowNotFound),
             (handle.id, _request("hold", "nobody"), NodeNotFound),
             (handle.id, _request("hold"), BadRequest),

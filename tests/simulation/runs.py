@@ -22,7 +22,7 @@ from dyrygentd.core.events import TaskEvent, TaskFailed, TaskSucceeded
 from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.records import NodeRecord
-from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Request, Verb
+from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Verb, VerbRequest
 from dyrygentd.errors import DyrygentError
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
@@ -342,7 +342,7 @@ class Simulation:
             verb = chance.choice(list(Verb))
             names = plan.definition().graph.names
             nodes = tuple(chance.sample(list(names), chance.choice([1, 1, min(2, len(names))])))
-            request = Request(
+            request = VerbRequest(
                 verb,
                 nodes=nodes if verb in NODE_VERBS and (verb not in WORKFLOW_VERBS or chance.random() < 0.5) else (),
                 priority=chance.choice([0, 3]) if verb is Verb.SET_PRIORITY else 0,
@@ -351,7 +351,7 @@ class Simulation:
             )
             await self._ask(running, plan.key, workflow_id, request)
 
-    async def _ask(self, running: Scheduler, key: str, workflow_id: str, request: Request) -> None:
+    async def _ask(self, running: Scheduler, key: str, workflow_id: str, request: VerbRequest) -> None:
         self._asked += 1
         why = f"request {self._asked}"
         try:
@@ -387,12 +387,12 @@ class Simulation:
     async def _decide(self, running: Scheduler, key: str, workflow_id: str) -> None:
         view = await running.view(workflow_id)
         if view.state == "paused":
-            await self._ask(running, key, workflow_id, Request(Verb.RESUME))
+            await self._ask(running, key, workflow_id, VerbRequest(Verb.RESUME))
         for node in (await running.nodes(workflow_id)).nodes:
             if node.hold == "lost":
-                await self._ask(running, key, workflow_id, Request(Verb.RETRY, nodes=(node.name,)))
+                await self._ask(running, key, workflow_id, VerbRequest(Verb.RETRY, nodes=(node.name,)))
             elif node.hold in ("gate", "operator") or node.is_on_hold:
-                await self._ask(running, key, workflow_id, Request(Verb.RELEASE, nodes=(node.name,)))
+                await self._ask(running, key, workflow_id, VerbRequest(Verb.RELEASE, nodes=(node.name,)))
 
     async def _why(self, running: Scheduler, unfinished: dict[str, str]) -> str:
         lines = []
@@ -439,5 +439,5 @@ class Simulation:
                     raise BrokenPromise(f"{plan.key} is {self._workflow_states[plan.key]}, its nodes are {said}")
 
 
-def _with_reason(request: Request, why: str) -> Request:
+def _with_reason(request: VerbRequest, why: str) -> VerbRequest:
     return replace(request, why=why, by="operator")

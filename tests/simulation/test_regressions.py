@@ -2,7 +2,7 @@
 
 import pytest
 
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import Ambiguous, definition, limits, scheduler, until
 
@@ -27,5 +27,5 @@ async def test_outage_ends_although_nothing_is_published_any_more() -> None:
     async with scheduler(broker, dispatcher=dispatcher, inspector=broker.inspector, limits=bounds) as running:
         handle = await running.submit(definition("a"))
         await until(lambda: running.health().status == "degraded")
-        await running.perform(handle.id, Request(Verb.CANCEL))
+        await running.perform(handle.id, VerbRequest(Verb.CANCEL))
         await until(lambda: running.health().status == "ok")

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 
 import dyrygentd.store
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.migrations import VERSION
 from dyrygentd.store.sqlite import SqliteStore
@@ -56,15 +56,15 @@ async def _leave(path: Path) -> dict[str, str]:
             ids[name] = (await running.submit(given)).id
         await until(lambda: len(broker.published) == 10)
         for name, verb, nodes in (("paused", Verb.PAUSE, ()), ("held", Verb.HOLD, ("b",)), ("skipped", Verb.HOLD, ("after",))):
-            await running.perform(ids[name], Request(verb, nodes=nodes, by="ops", why="a reason"))
-        await running.perform(ids["cancelled"], Request(Verb.CANCEL, by="ops", why="no more"))
+            await running.perform(ids[name], VerbRequest(verb, nodes=nodes, by="ops", why="a reason"))
+        await running.perform(ids["cancelled"], VerbRequest(Verb.CANCEL, by="ops", why="no more"))
         stays = {"cancelled/a", "lost/a"}
         broker.let_go(*(message.task_id for message in broker.published if message.task_id not in stays))
         await until(lambda: "after" not in published(broker) and published(broker).count("b") == 2)
         broker.let_go("succeeded/b", "failed/bad")
         for name in ("succeeded", "failed"):
             await running.wait(ids[name], timeout_s=5)
-        await running.perform(ids["skipped"], Request(Verb.SKIP, nodes=("bad",), by="ops", value=b"7"))
+        await running.perform(ids["skipped"], VerbRequest(Verb.SKIP, nodes=("bad",), by="ops", value=b"7"))
         await until(lambda: not running.statistics().engine["inbox"])
         await anyio.sleep(0.1)
     return {workflow_id: f"w-{name}" for name, workflow_id in ids.items()}

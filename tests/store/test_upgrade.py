@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from dyrygentd.core.events import TaskSucceeded
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import ValueGone
 from dyrygentd.ports.facts import Selection
 from dyrygentd.store.migrations import APPLICATION_ID, VERSION
@@ -96,7 +96,7 @@ async def test_finished_workflow_is_retried(old: Path, workflow_id: str, sent: l
     """What failed or was cancelled under the old version is tried again under this one, with new task ids."""
     broker = FakeBroker()
     async with scheduler(broker, SqliteStore(old)) as running:
-        changed = await running.perform(workflow_id, Request(Verb.RETRY, by="ops", why="fixed"))
+        changed = await running.perform(workflow_id, VerbRequest(Verb.RETRY, by="ops", why="fixed"))
         assert changed.is_changed
         assert (await running.wait(workflow_id, timeout_s=5)).state == "succeeded"
         mine = [message for message in broker.published if message.workflow_id == workflow_id]
@@ -113,7 +113,7 @@ async def test_value_that_is_gone_is_told(old: Path) -> None:
     connection.close()
     async with scheduler(FakeBroker(), store) as running:
         with pytest.raises(ValueGone):
-            await running.perform("w-failed", Request(Verb.RETRY))
+            await running.perform("w-failed", VerbRequest(Verb.RETRY))
         assert (await running.view("w-failed")).state == "failed"
 
 

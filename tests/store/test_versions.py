@@ -13,7 +13,7 @@ import pytest
 
 import dyrygentd.store
 from dyrygentd.core.events import TaskSucceeded
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports.facts import Selection
 from dyrygentd.store.copies import COPIES_MAX
@@ -91,8 +91,8 @@ async def test_every_workflow_goes_on(path: Path, version: int) -> None:
         # Results that came while no daemon ran.
         for task in ("running/b", "skipped/after", "lost/a"):
             broker.deliver(TaskSucceeded(task, b"2"))
-        await running.perform("w-paused", Request(Verb.RESUME))
-        await running.perform("w-held", Request(Verb.RELEASE, nodes=("b", "g")))
+        await running.perform("w-paused", VerbRequest(Verb.RESUME))
+        await running.perform("w-held", VerbRequest(Verb.RELEASE, nodes=("b", "g")))
         for name in ("running", "paused", "held", "retrying", "polling", "skipped", "lost"):
             assert (await running.wait(f"w-{name}", timeout_s=10)).state == "succeeded", name
         sent = [message.task_id for message in broker.published]
@@ -110,7 +110,7 @@ async def test_finished_workflows_are_retried(path: Path, version: int, name: st
     async with scheduler(FakeBroker(), SqliteStore(path)) as running:
         assert (await running.nodes(f"w-{name}")).nodes
         assert (await running.causes(f"w-{name}")).failures == (1 if name == "failed" else 0)
-        assert (await running.perform(f"w-{name}", Request(Verb.RETRY))).is_changed
+        assert (await running.perform(f"w-{name}", VerbRequest(Verb.RETRY))).is_changed
         assert (await running.wait(f"w-{name}", timeout_s=5)).state == "succeeded"
 
 
@@ -206,7 +206,7 @@ async def test_views_are_for_people(path: Path) -> None:
     async with scheduler(broker, SqliteStore(path)) as running:
         submitted = await running.submit_definition(definition("a; bad < a"), owner=1000)
         await running.wait(submitted.id, timeout_s=5)
-        await running.perform(submitted.id, Request(Verb.RETRY, by="ops", why="CHG-42"))
+        await running.perform(submitted.id, VerbRequest(Verb.RETRY, by="ops", why="CHG-42"))
         await running.wait(submitted.id, timeout_s=5)
     columns = "id, state, owner_uid, tasks, created LIKE '20__-__-__ __:__:__', seconds >= 0, finished IS NOT NULL"
     query = f"SELECT {columns} FROM v_workflows"

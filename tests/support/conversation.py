@@ -29,7 +29,7 @@ from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLos
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import NodeState
-from dyrygentd.core.verbs import Request, Verb
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 
 #: The clock begins above zero, because a time of 0 means "never".
@@ -98,7 +98,7 @@ def states_of(workflow: RunningWorkflow) -> dict[str, str]:
 
 def cancel(workflow_id: str) -> VerbRequested:
     """Return the event of a cancel that nobody waits for."""
-    return VerbRequested(workflow_id, Request(Verb.CANCEL))
+    return VerbRequested(workflow_id, VerbRequest(Verb.CANCEL))
 
 
 class Conversation:
@@ -175,7 +175,7 @@ class Conversation:
     def ask(self, verb: str, *nodes: str, workflow_id: str = "w", **options: Any) -> Answer:
         """Request a verb in a turn of its own, with the stored workflow if it has finished, and return the answer."""
         restored = self.restored(workflow_id) if workflow_id in self.workflows else None
-        request = Request(Verb(verb), nodes=nodes, **options)
+        request = VerbRequest(Verb(verb), nodes=nodes, **options)
         (answer,) = self.turn(VerbRequested(workflow_id, request, 1, restored)).answers
         return answer
 

@@ -14,7 +14,7 @@ import yaml
 from dyrygentd import wire
 from dyrygentd.cli import main
 from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, TRANSITIONS, NodeState, WorkflowState
-from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Effect, Verb
+from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb
 from dyrygentd.daemon import config
 from dyrygentd.daemon.example import example
 from dyrygentd.daemon.reload import APPLIED
@@ -107,9 +107,9 @@ def _verb(verb: Verb) -> Sequence[str]:
     told = [" ".join(part.split()) for part in (command.help or "").partition("\b")[0].split("\n\n") if part.strip()]
     told += [f"`{' '.join(filter(None, (option.opts[0], option.metavar)))}`: {option.help}" for option in options]
     cells: list[str] = []
-    for effects in (WORKFLOW_VERBS.get(verb, {}), NODE_VERBS.get(verb, {})):
-        states: Mapping[Any, Effect] = effects
-        words = (state if isinstance(state, str) else state.word for state, effect in states.items() if effect is Effect.DOES)
+    for by_state in (WORKFLOW_VERBS.get(verb, {}), NODE_VERBS.get(verb, {})):
+        states: Mapping[Any, Allowed] = by_state
+        words = (state if isinstance(state, str) else state.word for state, allowed in states.items() if allowed is Allowed.DOES)
         cells.append(code(words))
     return [f"`{usage}`", "<br>".join(told), *cells]
 

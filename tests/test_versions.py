@@ -5,16 +5,20 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
 from kombu.transport.redis import Transport
 
 from dyrygentd import versions
 from dyrygentd.errors import ConfigurationError
+from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
 from dyrygentd.transport.internals import USED, refuse_unusable
+from dyrygentd.transport.redis_connections import ASYNCIO_CLASSES
 from tests.support import lowest
 from tests.support.servers import REPOSITORY
 
@@ -83,6 +87,29 @@ def test_kombu_without_what_is_built_on_is_refused() -> None:
     refuse_unusable(Transport.Channel)
     with pytest.raises(ConfigurationError, match=r"kombu [\d.]+, redis [\d.]+: this kombu cannot be used.* no `_get_client`"):
         refuse_unusable(Channel)
+
+
+def test_redis_py_without_what_is_built_on_is_refused(app_on_redis: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of the library that results are received with: it is told when the watcher is made, before anything is sent."""
+    watcher_of(app_on_redis, value_bytes_max=1)
+    monkeypatch.setitem(ASYNCIO_CLASSES, redis.Connection, _WithoutStream)
+    with pytest.raises(ConfigurationError, match=r"redis [\d.]+: this redis-py cannot be used, .* no `_reader`") as raised:
+        watcher_of(app_on_redis, value_bytes_max=1)
+    assert "pip install 'redis<" in raised.value.next_step
+
+
+class _WithoutStream:
+    """A connection of another redis-py."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def app_on_redis() -> Iterator[Celery]:
+    """An app with results in Redis, which nobody connects to."""
+    with Celery(broker="redis://localhost", backend="redis://localhost") as app:
+        yield app
 
 
 def test_internals_that_are_looked_at_are_those_that_are_used() -> None:

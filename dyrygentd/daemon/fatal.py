@@ -29,6 +29,7 @@ def tell(error: BaseException, form: str) -> bool:
     Args:
         form: Of the log, see `logs.FORMATS`.
     """
+    error = _first(error)
     next_step = error.next_step if isinstance(error, DyrygentError) else ""
     words = str(error) if isinstance(error, DyrygentError) else f"{type(error).__name__}: {error}"
     line = logs.visible(f"cannot run: {words}" + (f"; next: {next_step}" if next_step else ""))
@@ -39,6 +40,13 @@ def tell(error: BaseException, form: str) -> bool:
     # What is not ours to expect is told with its story.
     logger.critical("%s", line, exc_info=None if isinstance(error, DyrygentError) else error)
     return True
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return what a group of tasks was ended by: the group's own words say only that there is something in it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def log_everything() -> None:

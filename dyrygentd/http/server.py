@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
+import anyio
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from dyrygentd.http.guard import Connection, Guard
+from dyrygentd.http.guard import Connection, Guard, refuse_unusable
 from dyrygentd.http.sockets import BACKLOG
 
 logger = logging.getLogger("dyrygentd.http.server")
@@ -31,21 +32,28 @@ async def serving(
 
     Args:
         guard: Bounds what a client may cost the others.
+
+    Raises:
+        ConfigurationError: The aiohttp that is installed makes connections that cannot be guarded.
     """
     guard = guard or Guard()
-    runner = web.AppRunner(
-        app, handle_signals=False, access_log=None, logger=logger, shutdown_timeout=shutdown_timeout_s, keepalive_timeout=75.0
-    )
+    runner = web.AppRunner(app, handle_signals=False, access_log=None, logger=logger, shutdown_timeout=shutdown_timeout_s)
     await runner.setup()
-    site = Site(runner, guard)
-    guard.start()
     try:
-        for listening in sockets:
-            await site.listen(listening)
-        yield site
+        assert runner.server is not None
+        refuse_unusable(runner.server())
+        site = Site(runner, guard)
+        # Without its guard nobody is served: an error of it ends whoever serves.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(guard.run, name="dyrygentd http guard")
+            try:
+                for listening in sockets:
+                    await site.listen(listening)
+                yield site
+            finally:
+                site.close()
+                tasks.cancel_scope.cancel()
     finally:
-        site.close()
-        await guard.stop()
         await runner.cleanup()
 
 

@@ -1,6 +1,7 @@
-"""What of kombu's Redis transport is built on, and whether the one that is installed has it and goes with its redis-py.
+"""What of kombu and redis-py is built on that is no documented interface, and whether those that are installed have it.
 
-kombu imports with any redis-py, and says that it cannot work with it when the first message is sent.
+kombu imports with any redis-py, and says that it cannot work with it when the first message is sent. What the public ways lack is
+told where the others are used: `redis_push.collecting` and `redis_connections.Subscription`.
 """
 
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from kombu.transport.redis import Transport
 from dyrygentd import versions
 from dyrygentd.errors import ConfigurationError
 
-#: Not its documented interface, so another version may be without; `dyrygentd.transport.redis_push.collecting` uses them.
+#: Of a channel of kombu's Redis transport; `dyrygentd.transport.redis_push.collecting` uses them.
 USED: Final = (
     "_get_client",
     "_get_message_priority",
@@ -54,3 +55,16 @@ def refuse_unusable(channel: Any = Transport.Channel) -> None:
             f"{versions.installed()} do not go together: {error}",
             next_step="`pip install -U redis 'celery[redis]'` where the daemon and where the workers run, then `pip check`",
         ) from error
+
+
+#: Of an asyncio connection of redis-py; `dyrygentd.transport.redis_connections.Subscription` reads from it.
+STREAM: Final = "_reader"
+
+
+def refuse_unreadable(connection: Any) -> None:
+    """Refuse a redis-py off whose connections, connected or not, no result could be read. Raises `ConfigurationError`."""
+    if not hasattr(connection, STREAM):
+        raise ConfigurationError(
+            f"{versions.installed()}: this redis-py cannot be used, its connections have no `{STREAM}`",
+            next_step="`pip install 'redis<9'` in the daemon's environment, or a newer dyrygentd",
+        )

@@ -150,9 +150,11 @@ def delivery_tag(task_id: str, attempt: int) -> str:
 def collecting(transport: Any) -> Any:
     """Derive a kombu transport whose channel keeps what it would push; everything else is kombu's own.
 
-    ``_put`` is the method that kombu's virtual transports implement. The names of the priority queues are internals of the
-    Redis transport; ``tests/transport`` notices if they change. What kombu would drop or put aside because no queue is bound
-    is refused: no worker would ever see it.
+    ``_put`` is the method that kombu's virtual transports implement; its other names and those of the priority queues are
+    internals of the Redis transport, and a kombu without them is refused (`dyrygentd.transport.internals`). The public way, a
+    producer's ``publish``, pushes by itself, so no marker could be set in the same script, and one message at a time: 5,000 with
+    kombu 5.7 on a Unix socket took 440 to 640 µs of CPU time each, and 18 to 22 µs by the hundred in this way. What kombu would
+    drop or put aside because no queue is bound is refused: no worker would ever see it.
     """
 
     class CollectingChannel(transport.Channel):

@@ -42,6 +42,7 @@ from dyrygentd.errors import BackendUnavailable
 from dyrygentd.ports import Emit
 from dyrygentd.ports.facts import WatcherStatistics
 from dyrygentd.transport.decoding import Decoded, Decoding, Doubts, decoded
+from dyrygentd.transport.internals import refuse_unreadable
 from dyrygentd.transport.meta import (
     FINAL_STATES,
     event_of_long_payload,
@@ -104,9 +105,13 @@ class RedisResultWatcher:
         value_bytes_max: Longest value that anybody could use. A payload far above it is not decoded, which would hold up the
             loop for nothing; its state is read off its beginning.
         may_unpickle: Whether results that are pickles may be unpickled as the app does it.
+
+    Raises:
+        ConfigurationError: The redis-py that is installed has become another than the one that is known here.
     """
 
     def __init__(self, backend: Any, *, value_bytes_max: int, pace: Pace | None = None, may_unpickle: bool = False) -> None:
+        refuse_unreadable(pool_like(backend, None).make_connection())
         self._backend = backend
         self._decoding = Decoding(StoredResults(backend, may_unpickle=may_unpickle))
         self._doubts = Doubts()

@@ -94,6 +94,16 @@ def test_error_of_ours(short_tmp: Path) -> None:
     assert any("Traceback" in line for line in lines)
 
 
+def test_error_of_a_task_in_a_group(short_tmp: Path) -> None:
+    """The status line says what has failed, not that something in a group of tasks has."""
+    (short_tmp / "sitecustomize.py").write_text(
+        "import dyrygentd.daemon.run as run\ndef broken(*_, **__):\n"
+        "    raise ExceptionGroup('tasks', [ExceptionGroup('inner', [RuntimeError('the guard')])])\nrun.run = broken\n"
+    )
+    status, _, told = _serve(short_tmp, TEST_JOURNAL="1", PYTHONPATH=f"{short_tmp}:{ROOT}")
+    assert (status, told) == (1, ["cannot run: RuntimeError: the guard"])
+
+
 @pytest.mark.parametrize(
     ("flags", "environ", "toml", "form"),
     [

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from dyrygentd.cli import USAGE, Session, command, echo_json, fail, main, say
+from dyrygentd.cli.session import USAGE, Session, command, echo_json, fail, say
 
 
-@main.command(short_help="Take over a workflow of celery-dyrygent.")
+@click.command(short_help="Take over a workflow of celery-dyrygent.")
 @click.argument("file")
 @click.option("--name", help="Name of the workflow [default: its id there].")
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Print the definition and submit nothing.")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dyrygentd.cli import USAGE, fail
+from dyrygentd.cli.session import USAGE, fail
 from dyrygentd.errors import ConfigurationError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dyrygentd.cli import FAILED, say
+from dyrygentd.cli.session import FAILED, say
 from dyrygentd.progress import Bar
 
 Settings = Callable[[dict[str, Any]], Any]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from dyrygentd.cli import FAILED, say
+from dyrygentd.cli.session import FAILED, say
 
 #: Of this process's own variables, what a service has too.
 _KEPT: Final = ("PATH", "LANG", "LC_ALL", "TZ")

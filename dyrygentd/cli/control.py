@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from dyrygentd.cli import FAILED, INTERRUPTED, Session, command, echo_json, main, render, say, watching
+from dyrygentd.cli import render, watching
+from dyrygentd.cli.session import FAILED, INTERRUPTED, Session, command, echo_json, say
 from dyrygentd.cli.times import Span
 from dyrygentd.errors import WaitTimeout
 
@@ -20,7 +21,7 @@ _LOOK_S: Final = 20.0
 """How often somebody who waits is told what has come up: as long as one poll is held."""
 
 
-@main.command()
+@click.command()
 @click.argument("reference", metavar="REF")
 @command
 def watch(session: Session, reference: str) -> None:
@@ -34,7 +35,7 @@ def watch(session: Session, reference: str) -> None:
     follow(session, session.handle(reference))
 
 
-@main.command()
+@click.command()
 @click.argument("reference", metavar="REF")
 @click.option("--timeout", "timeout_s", type=Span(), metavar="S", help="Give up after so many seconds, or after 5m, 1h30m, 2d.")
 @command

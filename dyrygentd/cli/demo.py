@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyrygentd.cli import FAILED, render, say
+from dyrygentd.cli import render
+from dyrygentd.cli.session import FAILED, say
 
 if TYPE_CHECKING:
     from dyrygentd.demo import Ran

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dyrygentd.cli import fail
+from dyrygentd.cli.session import fail
 from dyrygentd.errors import DyrygentError
 
 YAML_SUFFIXES = (".yaml", ".yml")

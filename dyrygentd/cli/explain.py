@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import Session, command, echo_json, main, render, say, say_problems
+from dyrygentd.cli import render
 from dyrygentd.cli.ends import Ends
 from dyrygentd.cli.names import hinting
+from dyrygentd.cli.session import Session, command, echo_json, say, say_problems
 from dyrygentd.cli.times import head, in_column, localized, moment
 from dyrygentd.commands import command_on
 
@@ -44,7 +45,7 @@ _STATES: Final = {
 }
 
 
-@main.command(short_help="Say what is wrong, or why it is not running, and what can be done.")
+@click.command(short_help="Say what is wrong, or why it is not running, and what can be done.")
 @click.argument("reference", metavar="[REF]", required=False)
 @click.argument("node", metavar="[NODE]", required=False)
 @command
@@ -100,7 +101,7 @@ def explain(session: Session, reference: str | None, node: str | None) -> None:
     say_problems(found.problems)
 
 
-@main.command(short_help="Show the journal: who did what, when and why.")
+@click.command(short_help="Show the journal: who did what, when and why.")
 @click.argument("reference", metavar="[REF]", required=False)
 @click.option("--follow", is_flag=True, help="Go on with what is done from now on, until Ctrl-C.")
 @command
@@ -129,7 +130,7 @@ def events(session: Session, reference: str | None, follow: bool) -> None:
     click.echo(render.table((head("AT"), "WHO", "VERB", "WHAT", "WHY"), rows))
 
 
-@main.command(short_help="Print all of a workflow as JSON.")
+@click.command(short_help="Print all of a workflow as JSON.")
 @click.argument("reference", metavar="REF")
 @click.option("--definition", "is_definition", is_flag=True, help="Its definition alone, which `submit` takes.")
 @command

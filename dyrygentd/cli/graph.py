@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import Session, command, echo_json, main, render, say
+from dyrygentd.cli import render
+from dyrygentd.cli.session import Session, command, echo_json, say
 from dyrygentd.cli.watching import counts_line
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Block:
         return self.first + self.period * self.repeats - 1
 
 
-@main.command(short_help="Show the shape of a workflow, folded to a screen.")
+@click.command(short_help="Show the shape of a workflow, folded to a screen.")
 @click.argument("reference", metavar="REF")
 @click.option("--dot", "is_dot", is_flag=True, help="All nodes for Graphviz: pipe it into `dot -Tsvg`.")
 @click.option("--all", "is_all", is_flag=True, help="Do not shorten what is longer than a screen.")

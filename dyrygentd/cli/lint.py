@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import FAILED, Session, apps, command, echo_json, main, pairs, say
+from dyrygentd.cli import apps
+from dyrygentd.cli.session import FAILED, Session, command, echo_json, pairs, say
 from dyrygentd.cli.target import read
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _OF_OTHERS: Final = ("celery.", "dyrygentd.")
 _COLOURS: Final = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
-@main.command(short_help="Report what a canvas does that may not be meant.")
+@click.command(short_help="Report what a canvas does that may not be meant.")
 @click.argument("target")
 @click.option("--app", "app_name", metavar="MODULE:APP", help="The Celery app: its tasks' arguments and options are checked.")
 @click.option(

@@ -4,7 +4,7 @@ click-man was the alternative. It reads the parameters that a command was declar
 it leaves out what stands below the options; and it writes the day into each page, so that no two installations are the same.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import click
@@ -12,23 +12,17 @@ import click
 from dyrygentd import __version__
 
 
-def pages() -> dict[str, str]:
-    """Return ``{file name: page}`` for `dyrygentd`, `dyrygentctl` and each of their commands."""
-    from dyrygentd.cli import main as dyrygentctl
-    from dyrygentd.cli.serve import main as dyrygentd
-
+def pages(programs: Mapping[str, click.Group]) -> dict[str, str]:
+    """Return ``{file name: page}`` for programs, which come by their names, and each of their commands."""
     found = {}
-    for name, group in (("dyrygentd", dyrygentd), ("dyrygentctl", dyrygentctl)):
+    for name, group in programs.items():
         context = _context(group, name)
         children = sorted(group.commands)
-        found[f"{name}.1"] = _page(context, see_also=[*(f"{name}-{child}" for child in children), *({*_PROGRAMS} - {name})])
+        found[f"{name}.1"] = _page(context, see_also=[*(f"{name}-{child}" for child in children), *(programs.keys() - {name})])
         for child in children:
             page = _page(_context(group.commands[child], child, context), see_also=[name])
             found[f"{name}-{child}.1"] = page
     return found
-
-
-_PROGRAMS = ("dyrygentd", "dyrygentctl")
 
 
 def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:

@@ -4,11 +4,11 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from dyrygentd.cli import fail
+from dyrygentd.cli import render
 from dyrygentd.errors import DyrygentError, RemoteError
 
 if TYPE_CHECKING:
@@ -38,19 +38,17 @@ def node_hint(handle: "Handle", error: RemoteError) -> str:
 
 @contextmanager
 def hinting(handle: "Handle") -> Iterator[None]:
-    """Exit with similar names if the daemon finds no node of a name."""
+    """Have the error name similar nodes if the daemon finds none of a name."""
     try:
         yield
     except RemoteError as error:
-        if error.code != "node-not-found":
-            raise
-        fail(str(error), next_step=node_hint(handle, error), error=error)
+        if error.code == "node-not-found":
+            error.next_step = node_hint(handle, error)
+        raise
 
 
-def refuse_ambiguous(client: "Client", error: RemoteError) -> NoReturn:
-    """Exit with the workflows that a reference fits: their states and ages tell which one is meant."""
-    from dyrygentd.cli import render
-
+def ambiguous(client: "Client", error: RemoteError) -> tuple[str, str]:
+    """Return words and next step about a reference that fits several workflows: states and ages tell which one is meant."""
     facts = error.document.get("facts")
     matches = facts.get("matches") if isinstance(facts, dict) else None
     try:
@@ -61,7 +59,7 @@ def refuse_ambiguous(client: "Client", error: RemoteError) -> NoReturn:
     table = "".join(f"\n  {line}" for line in render.table(("ID", "NAME", "STATE", "AGE"), rows).splitlines()) if rows else ""
     unfinished = [view.id for view in views if not view.is_finished]
     step = f"{unfinished[0]} is the only one of them that has not finished" if len(unfinished) == 1 else error.next_step
-    fail(f"{error}{table and ':'}{click.unstyle(table)}", next_step=step, error=error)
+    return f"{error}{table and ':'}{click.unstyle(table)}", step
 
 
 def similar(wanted: str, names: list[str]) -> list[str]:

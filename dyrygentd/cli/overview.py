@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from dyrygentd.cli import Session, echo_json, render
+from dyrygentd.cli import render
+from dyrygentd.cli.session import Session, echo_json
 from dyrygentd.cli.times import localized
 
 if TYPE_CHECKING:

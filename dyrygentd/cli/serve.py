@@ -15,9 +15,10 @@ from typing import Any
 import click
 
 from dyrygentd import __version__, versions
-from dyrygentd.cli import FAILED, USAGE, Commands, care, check, fail, say, status_of
+from dyrygentd.cli import care, check, completion, manual, units
+from dyrygentd.cli import main as dyrygentctl
 from dyrygentd.cli.demo import demo
-from dyrygentd.cli.units import install_units
+from dyrygentd.cli.session import FAILED, USAGE, Commands, fail, say, status_of
 from dyrygentd.errors import ConfigurationError, DyrygentError, NotThereYet
 
 
@@ -160,11 +161,17 @@ def _parsed(arguments: list[str]) -> dict[str, Any]:
         return {name: value for name, value in context.params.items() if value is not None}
 
 
+def helps() -> dict[str, str]:
+    """Return ``{place below the prefix: text}``: man pages of both programs, and what completes words in shells."""
+    pages = manual.pages({"dyrygentd": main, "dyrygentctl": dyrygentctl})
+    return {f"share/man/man1/{name}": page for name, page in pages.items()} | completion.scripts(dyrygentctl)
+
+
 for each in care.commands(_Configured, lambda flags: _loaded(flags).configuration):
     main.add_command(each)
 main.add_command(check.command(_Configured, _loaded, _parsed))
 main.add_command(demo)
-main.add_command(install_units)
+main.add_command(units.command(helps))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyrygentd.cli import Session, command, echo_json, main, pairs, render, say, say_health
+from dyrygentd.cli import render
 from dyrygentd.cli.explain import last_entry, show_causes
 from dyrygentd.cli.names import hinting
+from dyrygentd.cli.session import Session, command, echo_json, pairs, say, say_health
 from dyrygentd.cli.times import Moment, head, in_column, moment
 from dyrygentd.cli.verbs import states_of
 from dyrygentd.core.states import NodeState
@@ -45,7 +46,7 @@ def node_states(context: click.Context, parameter: click.Parameter, values: tupl
     return words
 
 
-@main.command("list")
+@click.command("list")
 @click.option("--state", "states", multiple=True, metavar="STATE", callback=states_of, help="Only these states; may be repeated.")
 @click.option("--name", help="Only workflows with this name.")
 @click.option("--label", "labels", metavar="K=V", multiple=True, callback=pairs, help="Only with this label; may be repeated.")
@@ -137,7 +138,7 @@ def _width(text: str) -> int:
     return max(len(click.unstyle(line)) for line in text.splitlines())
 
 
-@main.command()
+@click.command()
 @click.argument("reference", metavar="REF")
 @click.option("--nodes", "is_all", is_flag=True, help="Show all nodes.")
 @click.option(
@@ -204,7 +205,7 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
         _show_end(view)
 
 
-@main.command()
+@click.command()
 @click.option("--all", "is_all", is_flag=True, help="Show what is 0, too.")
 @command
 def stats(session: Session, is_all: bool) -> None:

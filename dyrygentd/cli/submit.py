@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import click
 
-from dyrygentd.cli import INTERRUPTED, Session, apps, command, documents, echo_json, fail, main, pairs, render, say
+from dyrygentd.cli import apps, documents, render
+from dyrygentd.cli.session import INTERRUPTED, Session, command, echo_json, fail, pairs, say
 from dyrygentd.cli.target import is_document, read_definition
 from dyrygentd.progress import Bar
 
@@ -22,7 +23,7 @@ _MOMENT_S: Final = 0.5
 _LONG_BYTES: Final = 4_000_000
 
 
-@main.command(short_help="Submit a canvas or a definition file.")
+@click.command(short_help="Submit a canvas or a definition file.")
 @click.argument("target")
 @click.option("--key", help="Submit only once: a known key answers with the workflow that has it.")
 @click.option("--name", help="Name of the workflow.")
@@ -111,7 +112,7 @@ def submit(
         (control.follow if is_watching else control.wait_for_end)(session, handle)
 
 
-@main.command("import", short_help="Take over a workflow from another daemon.")
+@click.command("import", short_help="Take over a workflow from another daemon.")
 @click.argument("file", type=click.File("rb"))
 @command
 def take_over(session: Session, file: BinaryIO) -> None:
@@ -135,7 +136,7 @@ def take_over(session: Session, file: BinaryIO) -> None:
     say(f"imported '{submitted.name}', {submitted.tasks} tasks, {view.state}{step}")
 
 
-@main.command()
+@click.command()
 @command
 def schema(session: Session) -> None:
     """Print the JSON schema of definition files, for editors and checks. No daemon is needed."""

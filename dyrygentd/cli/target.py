@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import click
 
-from dyrygentd.cli import documents, fail, say
+from dyrygentd.cli import documents
+from dyrygentd.cli.session import fail, say
 from dyrygentd.errors import BadNode, NotACanvas
 from dyrygentd.tasks.signatures import signature_of
 

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from dyrygentd.cli import fail, say
+from dyrygentd.cli.session import fail, say
 
 #: Where systemd looks by itself.
 _PREFIXES: Final = (Path("/usr"), Path("/usr/local"))
@@ -23,39 +23,60 @@ _CHANGEABLE: Final = ("lib/", "share/systemd/")
 Tell = Callable[[Path, str], object]
 
 
-@click.command(
-    "install-units",
-    epilog="""Below PREFIX: lib/systemd/system, lib/sysusers.d, lib/tmpfiles.d, share/man/man1 and share/doc/dyrygentd, which has
-    an example of the configuration, a unit for a Celery worker, and drop-ins; with --user: share/systemd/user. The units start
-    the virtual environment that this command runs from; PREFIX/bin gets links to its commands.""",
-)
-@click.option("--user", "for_user", is_flag=True, help="Units for `systemctl --user`.")
-@click.option(
-    "--prefix",
-    type=click.Path(path_type=Path),
-    metavar="PREFIX",
-    help="Write them below this directory. / means /usr.",
-)
-@click.option("--write", is_flag=True, help="Write them below /usr/local, with --user below ~/.local.")
-@click.option("--remove", is_flag=True, help="Remove them from there again; configuration and data stay, and are named.")
-@click.option("--force", is_flag=True, help="Overwrite, or remove, units that differ.")
-@click.option("--verbose", is_flag=True, help="Name every file instead of counting them by directory.")
-@click.option("--json", "is_json", is_flag=True, help="Name every file as JSON.")
-def install_units(
-    for_user: bool, prefix: Path | None, write: bool, remove: bool, force: bool, verbose: bool, is_json: bool
+_EPILOG: Final = """Below PREFIX: lib/systemd/system, lib/sysusers.d, lib/tmpfiles.d, share/man/man1 and share/doc/dyrygentd,
+which has an example of the configuration, a unit for a Celery worker, and drop-ins; with --user: share/systemd/user. The units
+start the virtual environment that this command runs from; PREFIX/bin gets links to its commands."""
+
+
+def command(helps: Callable[[], Mapping[str, str]]) -> click.Command:
+    """Make the command.
+
+    Args:
+        helps: Returns the man pages and completions of both programs, by their places below the prefix.
+    """
+
+    @click.command(
+        "install-units",
+        epilog=_EPILOG,
+    )
+    @click.option("--user", "for_user", is_flag=True, help="Units for `systemctl --user`.")
+    @click.option(
+        "--prefix",
+        type=click.Path(path_type=Path),
+        metavar="PREFIX",
+        help="Write them below this directory. / means /usr.",
+    )
+    @click.option("--write", is_flag=True, help="Write them below /usr/local, with --user below ~/.local.")
+    @click.option("--remove", is_flag=True, help="Remove them from there again; configuration and data stay, and are named.")
+    @click.option("--force", is_flag=True, help="Overwrite, or remove, units that differ.")
+    @click.option("--verbose", is_flag=True, help="Name every file instead of counting them by directory.")
+    @click.option("--json", "is_json", is_flag=True, help="Name every file as JSON.")
+    def install_units(**given: Any) -> None:
+        """Print, write or remove systemd units, man pages and an example of the configuration."""
+        _carry_out(helps(), **given)
+
+    return install_units
+
+
+def _carry_out(
+    helps: Mapping[str, str],
+    *,
+    for_user: bool,
+    prefix: Path | None,
+    write: bool,
+    remove: bool,
+    force: bool,
+    verbose: bool,
+    is_json: bool,
 ) -> None:
-    """Print, write or remove systemd units, man pages and an example of the configuration."""
-    from dyrygentd.cli import completion, main
-    from dyrygentd.cli.manual import pages
     from dyrygentd.daemon import unit_files
 
     if write and remove:
         raise click.UsageError("--write and --remove exclude each other")
     files = unit_files.unit_files(for_user=for_user)
-    manual = {f"share/man/man1/{name}": page for name, page in pages().items()} | completion.scripts(main)
     if prefix is None and not (write or remove):
         click.echo("\n".join(f"# ==> {path}\n{text}" for path, text in files.items()), nl=False)
-        say(f"and {len(manual)} man pages and completions for shells; --prefix or --write writes them all")
+        say(f"and {len(helps)} man pages and completions for shells; --prefix or --write writes them all")
         return
     prefix = _real_prefix(prefix, for_user=for_user)
     is_ours = prefix == Path.home() / ".local" if for_user else prefix in _PREFIXES
@@ -63,9 +84,9 @@ def install_units(
     links = unit_files.links(prefix) if is_ours else {}
     with _telling(is_each=verbose, is_json=is_json) as tell:
         if remove:
-            _remove(files | manual, links, prefix, tell, for_user=for_user, is_ours=is_ours, force=force)
+            _remove({**files, **helps}, links, prefix, tell, for_user=for_user, is_ours=is_ours, force=force)
             return
-        _install(files | manual, prefix, tell, force=force)
+        _install({**files, **helps}, prefix, tell, force=force)
         _link(links, prefix, tell)
         if for_user and is_ours:
             _write_if_absent(unit_files.user_configuration(), files[unit_files.EXAMPLE], tell)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import FAILED, INTERRUPTED, NOT_YET, Session, command, echo_json, main, pairs, render, say, say_not_yet
+from dyrygentd.cli import render
 from dyrygentd.cli.names import node_hint
+from dyrygentd.cli.session import FAILED, INTERRUPTED, NOT_YET, Session, command, echo_json, pairs, say, say_not_yet
 from dyrygentd.errors import DaemonUnreachable, RemoteError, RemoteNotOnDiskYet
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class _Numbers(click.Command):
 # --- workflows ------------------------------------------------------------------------------------------------------
 
 
-@main.command(short_help="End workflows now.")
+@click.command(short_help="End workflows now.")
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @click.option("--terminate", is_flag=True, help="End tasks that run, too (SIGTERM at the worker).")
 @_why
@@ -163,7 +164,7 @@ def cancel(session: Session, references: tuple[str, ...], terminate: bool, why: 
     _on_workflows(session, "cancel", references, choice, terminate=terminate, why=why)
 
 
-@main.command(short_help="Dispatch nothing more of workflows, until `resume`.")
+@click.command(short_help="Dispatch nothing more of workflows, until `resume`.")
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @_why
 @command
@@ -177,7 +178,7 @@ def pause(session: Session, references: tuple[str, ...], why: str, choice: Choic
     _on_workflows(session, "pause", references, choice, why=why)
 
 
-@main.command(short_help="Go on after `pause`.")
+@click.command(short_help="Go on after `pause`.")
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @_why
 @command
@@ -191,7 +192,7 @@ def resume(session: Session, references: tuple[str, ...], why: str, choice: Choi
     _on_workflows(session, "resume", references, choice, why=why)
 
 
-@main.command("set-priority", cls=_Numbers, short_help="Change whose turn comes first.")
+@click.command("set-priority", cls=_Numbers, short_help="Change whose turn comes first.")
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @click.argument("priority", metavar="N", type=_Priority())
 @_why
@@ -206,7 +207,7 @@ def set_priority(session: Session, references: tuple[str, ...], priority: int, w
     _on_workflows(session, "set-priority", references, choice, priority=priority, why=why)
 
 
-@main.command(short_help="Try again what failed: all of it, some nodes, or one cause.")
+@click.command(short_help="Try again what failed: all of it, some nodes, or one cause.")
 @click.argument("words", metavar="[REF [NODE]...]", nargs=-1)
 @click.option(
     "--cause",
@@ -248,7 +249,7 @@ def retry(
 # --- nodes ----------------------------------------------------------------------------------------------------------
 
 
-@main.command(short_help="Keep nodes from being dispatched, until `release`.")
+@click.command(short_help="Keep nodes from being dispatched, until `release`.")
 @click.argument("reference", metavar="REF")
 @click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
 @_why
@@ -262,7 +263,7 @@ def hold(session: Session, reference: str, nodes: tuple[str, ...], why: str) -> 
     _on_nodes(session, "hold", reference, nodes=nodes, why=why)
 
 
-@main.command(short_help="Open gates, let held nodes go, start a scheduled workflow now.")
+@click.command(short_help="Open gates, let held nodes go, start a scheduled workflow now.")
 @click.argument("reference", metavar="REF")
 @click.argument("nodes", metavar="[NODE]...", nargs=-1)
 @_why
@@ -278,7 +279,7 @@ def release(session: Session, reference: str, nodes: tuple[str, ...], why: str) 
     _on_nodes(session, "release", reference, nodes=nodes, why=why)
 
 
-@main.command(short_help="Count nodes as succeeded and go on without them.")
+@click.command(short_help="Count nodes as succeeded and go on without them.")
 @click.argument("reference", metavar="REF")
 @click.argument("nodes", metavar="[NODE]...", nargs=-1)
 @click.option(
@@ -316,7 +317,7 @@ def skip(
     _on_nodes(session, "skip", reference, nodes=nodes, cause=cause, value=decoded, terminate=terminate, why=why)
 
 
-@main.command(short_help="Run nodes and everything after them again.")
+@click.command(short_help="Run nodes and everything after them again.")
 @click.argument("reference", metavar="REF")
 @click.option("--from", "first", metavar="NODE...", multiple=True, required=True, help="Where to begin.")
 @click.argument("further", metavar="", nargs=-1)

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from dyrygentd.cli import render, say
+from dyrygentd.cli import render
+from dyrygentd.cli.session import say
 from dyrygentd.cli.times import localized, moment
 
 if TYPE_CHECKING:

@@ -519,7 +519,7 @@ def test_lines_of_examples_are_kept() -> None:
 
 def test_page_is_the_same_tomorrow() -> None:
     """A page has no date, so that installing again changes nothing and packages can be reproduced."""
-    command = [sys.executable, "-c", "from dyrygentd.cli.manual import pages; print(pages())"]
+    command = [sys.executable, "-c", "from dyrygentd.cli.serve import helps; print(helps())"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
     one = subprocess.run(command, capture_output=True, env=environ, timeout=60, check=True).stdout
     environ["PYTHONHASHSEED"] = "2"

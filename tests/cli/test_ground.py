@@ -1,0 +1,49 @@
+"""What the commands stand on: they are put together at the top, and know nothing of it; help costs nothing but click."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import ROOT
+
+_CLI = ROOT / "dyrygentd" / "cli"
+_MODULES = {path.stem: path for path in sorted(_CLI.glob("*.py"))}
+_HEAVY = {"aiohttp", "anyio", "asyncio", "celery", "kombu", "msgspec", "redis", "rich"}
+
+
+def test_modules_form_no_circle() -> None:
+    """Each command can be read alone, so what it stands on does not stand on it, not even inside functions."""
+    list(graphlib.TopologicalSorter({name: set(_imported(path)) for name, path in _MODULES.items()}).static_order())
+
+
+def test_only_the_other_program_knows_the_group() -> None:
+    """`dyrygentd` makes man pages of both; a command that imported the group would have to be imported after it was made."""
+    assert [name for name, path in _MODULES.items() if "__init__" in _imported(path)] == ["serve"]
+
+
+@pytest.mark.parametrize("module", ["dyrygentd.cli", "dyrygentd.cli.serve"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    """Help and completion answer at once."""
+    script = (
+        f"import sys, {module} as program; sys.argv = ['program', '--help']\n"
+        "try: program.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert "Usage: " in done.stdout
+    assert _HEAVY & set(done.stderr.split()) == set()
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Iterate over the modules of the room that a module imports; ``__init__`` is the group."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        if node.module == "dyrygentd.cli":
+            yield from (name.name if name.name in _MODULES else "__init__" for name in node.names)
+        elif node.module.startswith("dyrygentd.cli."):
+            yield node.module.split(".")[2]

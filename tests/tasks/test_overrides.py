@@ -111,7 +111,9 @@ def test_duplicate_is_refused(app: Celery) -> None:
     """Where an override sends nothing natively, nothing is submitted: three equal ones must not run three times."""
     single = app.tasks["single"]
     _nodes(single.s(1))
-    with pytest.raises(BadNode, match=r"node 'single-1': `tests.test_overrides.Singleton.apply_async` sends nothing") as refused:
+    with pytest.raises(
+        BadNode, match=r"node 'single-1': `tests.tasks.test_overrides.Singleton.apply_async` sends nothing"
+    ) as refused:
         _nodes(single.s(1))
     assert "on_override='ignore'" in str(refused.value.next_step)
     with pytest.raises(BadNode, match="node 'single-2'"):

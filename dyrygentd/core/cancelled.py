@@ -64,14 +64,14 @@ def group_of_cancelled(workflow: RunningWorkflow, node: int) -> tuple[str, str]:
 
 def cancelled_by_cause(workflow: RunningWorkflow) -> dict[str, list[int]]:
     """Return the cancelled nodes by what they have in common, so that one command can be for all of a group."""
-    causes: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for node in workflow.nodes.all_in(NodeState.CANCELLED):
-        causes.setdefault(cause_of_cancelled(workflow, node), []).append(node)
-    return causes
+        groups.setdefault(fingerprint_of_cancelled(workflow, node), []).append(node)
+    return groups
 
 
-def cause_of_cancelled(workflow: RunningWorkflow, node: int) -> str:
-    """Return what a cancelled node has in common with others, whatever its name; no failure has a cause that begins so."""
+def fingerprint_of_cancelled(workflow: RunningWorkflow, node: int) -> str:
+    """Return what a cancelled node has in common with others, whatever its name; no failure has a fingerprint that begins so."""
     kind, common = group_of_cancelled(workflow, node)
     return f"{kind}: value" if common.startswith(_WITH_VALUE) else f"{kind}: {common}"
 

@@ -83,7 +83,7 @@ def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
         node in workflow.on_hold,
         workflow.attempts.failures.get(node, 0),
         workflow.attempts.polling_since.get(node, 0.0),
-        workflow.causes.get(node, ""),
+        workflow.fingerprints.get(node, ""),
         workflow.attempts.late.get(node, ""),
         node in workflow.stale,
         workflow.attempts.sent_to.get(node, "") if workflow.attempts.sent_to else "",
@@ -162,8 +162,8 @@ def _read_details(workflow: RunningWorkflow, row: NodeRecord) -> None:
     workflow.nodes.finished_at[node] = row.finished_at
     if row.error:
         workflow.errors[node] = row.error
-    if row.cause:
-        workflow.causes[node] = row.cause
+    if row.fingerprint:
+        workflow.fingerprints[node] = row.fingerprint
     if row.blocked_by is not None:
         workflow.blocked_by[node] = row.blocked_by
     if row.is_on_hold:

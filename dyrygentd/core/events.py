@@ -144,14 +144,14 @@ class TaskFailed:
     Attributes:
         error: One short line.
         exception: Name of the exception's class.
-        cause: The exception and where it came from: what failures of one cause have in common.
+        fingerprint: The exception and where it came from: what failures of one cause have in common.
     """
 
     task_id: str
     error: str
     exception: str = ""
     kind: FailureKind = FailureKind.TASK
-    cause: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

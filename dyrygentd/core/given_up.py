@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from dyrygentd.core.states import IN_FLIGHT, NodeState
 from dyrygentd.core.workflow import RunningWorkflow
 
-#: The cause of a node whose time was over, and whose task was terminated for it.
+#: The fingerprint of a node whose time was over, and whose task was terminated for it.
 TIMED_OUT: Final = "node timeout"
 #: Nodes that may end without their task.
 _ENDED: Final = frozenset({NodeState.FAILED, NodeState.CANCELLED, NodeState.SKIPPED})
@@ -31,7 +31,7 @@ def given_up_by(workflow: RunningWorkflow, since: float, nodes: Iterable[int] | 
         state = workflow.state_of(node)
         if not workflow.graph.task_ids[node] or not workflow.graph.is_task(node):
             continue
-        terminate = workflow.causes.get(node) == TIMED_OUT
+        terminate = workflow.fingerprints.get(node) == TIMED_OUT
         attempt = workflow.attempts.of(node)
         if state in IN_FLIGHT:
             # A failure before a retry was an end, and so was the answer to a poll.
@@ -49,4 +49,4 @@ def _went_on_without(workflow: RunningWorkflow, node: int, state: NodeState, sin
     """Tell whether a finished node had its task in flight when it was finished, and nothing was heard of that since."""
     if not workflow.attempts.dispatched_at[node] or workflow.nodes.finished_at[node] < since or node in workflow.attempts.late:
         return False
-    return node not in workflow.unneeded and (state is not NodeState.FAILED or workflow.causes.get(node) == TIMED_OUT)
+    return node not in workflow.unneeded and (state is not NodeState.FAILED or workflow.fingerprints.get(node) == TIMED_OUT)

@@ -33,11 +33,13 @@ def summary_of(workflow: "RunningWorkflow") -> bytes:
 
 def first_failure_of(workflow: "RunningWorkflow") -> str:
     """Return in one line what failed first, empty if nothing did. Costs a look at each node that has an error."""
-    failed = [node for node in workflow.causes if workflow.state_of(node) is NodeState.FAILED]
-    failed += [node for node in workflow.errors if node not in workflow.causes and workflow.state_of(node) is NodeState.FAILED]
+    failed = [node for node in workflow.fingerprints if workflow.state_of(node) is NodeState.FAILED]
+    failed += [
+        node for node in workflow.errors if node not in workflow.fingerprints and workflow.state_of(node) is NodeState.FAILED
+    ]
     if not failed:
         return ""
     first = min(failed, key=lambda node: (workflow.nodes.finished_at[node], node))
-    reason = workflow.errors.get(first) or workflow.causes.get(first, "for no known cause")
+    reason = workflow.errors.get(first) or workflow.fingerprints.get(first, "for no known cause")
     text = f"'{workflow.graph.names[first]}' failed: {reason}"
     return text if len(text) <= _ERROR_LENGTH_MAX else f"{text[: _ERROR_LENGTH_MAX - 1]}…"

@@ -14,7 +14,7 @@ AWAY: Final = "the result backend was away"
 LOST: Final = "lost"
 
 
-def cause_of_lost(error: str) -> str:
+def fingerprint_of_lost(error: str) -> str:
     """Return what lost tasks of one cause have in common; it begins with `LOST`."""
     for words in (EMPTIED, AWAY, ENDED_SILENTLY, EXPIRED):
         if words in error:
@@ -22,6 +22,6 @@ def cause_of_lost(error: str) -> str:
     return LOST
 
 
-def is_of_lost(cause: str) -> bool:
-    """Tell whether a cause is one of lost tasks."""
-    return cause == LOST or cause.startswith(f"{LOST}: ")
+def is_of_lost(fingerprint: str) -> bool:
+    """Tell whether a fingerprint is one of lost tasks."""
+    return fingerprint == LOST or fingerprint.startswith(f"{LOST}: ")

@@ -38,15 +38,14 @@ class Failure:
     Attributes:
         error: One short line.
         exception: Name of the exception's class, empty if it was none.
-        cause: What failures of one cause have in common: the exception and where it came from.
+        fingerprint: What failures of one cause have in common: the exception and where it came from, or what is known of that.
     """
 
     error: str
     kind: FailureKind = FailureKind.TASK
     exception: str = ""
-    cause: str = ""
+    fingerprint: str = ""
 
-    @property
-    def fingerprint(self) -> str:
-        """Return what failures of one cause have in common, made of what there is."""
-        return self.cause or self.exception or self.kind.value
+    def __post_init__(self) -> None:
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", self.exception or self.kind.value)

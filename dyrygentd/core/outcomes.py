@@ -6,7 +6,7 @@ its node says of loss. A workflow that a failure has stopped tries nothing again
 
 from typing import Final
 
-from dyrygentd.core.lost_causes import cause_of_lost
+from dyrygentd.core.lost_causes import fingerprint_of_lost
 from dyrygentd.core.notes import Failure, Hold, HoldReason
 from dyrygentd.core.policy import LOST_MAX, FailureKind, OnLost, Retry
 from dyrygentd.core.rules import cleans_up
@@ -25,9 +25,9 @@ def succeeded(workflow: RunningWorkflow, node: int, value: bytes | None, value_e
     problem = ""
     if workflow.graph.value_uses[node]:
         problem = f"{WITHOUT_VALUE}: {value_error}" if value is None else workflow.values.too_much(value)
-    if workflow.errors or workflow.causes:
+    if workflow.errors or workflow.fingerprints:
         workflow.errors.pop(node, None)
-        workflow.causes.pop(node, None)
+        workflow.fingerprints.pop(node, None)
     if workflow.attempts.sent_to:
         workflow.attempts.sent_to.pop(node, None)
     if problem:
@@ -49,7 +49,7 @@ def failed(workflow: RunningWorkflow, node: int, failure: Failure, now: float, *
 
 def lost(workflow: RunningWorkflow, node: int, error: str, now: float, *, chance: float = 0.0) -> None:
     """Decide about a node whose task has vanished from broker, workers and backend."""
-    failure = Failure(error, FailureKind.INFRASTRUCTURE, cause=cause_of_lost(error))
+    failure = Failure(error, FailureKind.INFRASTRUCTURE, fingerprint=fingerprint_of_lost(error))
     policy = workflow.graph.policy(node)
     match policy.lost:
         case _ if workflow.is_stopped and not cleans_up(policy):
@@ -75,7 +75,7 @@ def turned_up(workflow: RunningWorkflow, node: int, now: float) -> None:
     workflow.attempts.take_back(node, workflow.attempts.of(node) - 1, now)
     del workflow.holds[node]
     workflow.errors.pop(node, None)
-    workflow.causes.pop(node, None)
+    workflow.fingerprints.pop(node, None)
     workflow.nodes.move(node, NodeState.DISPATCHED)
 
 
@@ -103,7 +103,7 @@ def _asks_again(workflow: RunningWorkflow, node: int, value: bytes | None, now: 
     since = workflow.attempts.polling_since.get(node, now)
     if policy.poll_timeout_s and now + policy.poll_every_s > since + policy.poll_timeout_s:
         error = f"the poll did not return anything true within {policy.poll_timeout_s:g} s"
-        _fail(workflow, node, Failure(error, FailureKind.INFRASTRUCTURE, cause="poll timeout"), now)
+        _fail(workflow, node, Failure(error, FailureKind.INFRASTRUCTURE, fingerprint="poll timeout"), now)
     elif workflow.is_stopped and not cleans_up(workflow.graph.policy(node)):
         workflow.finish_node(node, NodeState.CANCELLED, now)
     else:
@@ -114,10 +114,10 @@ def _asks_again(workflow: RunningWorkflow, node: int, value: bytes | None, now: 
 def _try_again(workflow: RunningWorkflow, node: int, failure: Failure, at: float) -> None:
     workflow.attempts.failures[node] = workflow.attempts.failures.get(node, 0) + 1
     workflow.errors[node] = failure.error
-    workflow.causes[node] = failure.fingerprint
+    workflow.fingerprints[node] = failure.fingerprint
     workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, at))
 
 
 def _fail(workflow: RunningWorkflow, node: int, failure: Failure, now: float) -> None:
-    workflow.causes[node] = failure.fingerprint
+    workflow.fingerprints[node] = failure.fingerprint
     workflow.finish_node(node, NodeState.FAILED, now, error=failure.error)

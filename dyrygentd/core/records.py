@@ -93,7 +93,7 @@ class NodeRecord(NamedTuple):
     is_on_hold: bool = False
     failures: int = 0
     polling_since: float = 0.0
-    cause: str = ""
+    fingerprint: str = ""
     late: str = ""
     is_stale: bool = False
     sent_to: str = ""

@@ -58,7 +58,7 @@ def skip_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], value: bytes,
         if workflow.states[node] == NodeState.READY:
             workflow.ready.remove(node)
         workflow.errors.pop(node, None)
-        workflow.causes.pop(node, None)
+        workflow.fingerprints.pop(node, None)
         workflow.stale.discard(node)
         workflow.finish_node(node, NodeState.SKIPPED, now, value=value)
     yield from workflow.consider_all(now, reopened)

@@ -148,7 +148,7 @@ def headline(engine: Engine, workflow: RunningWorkflow, now: float) -> str:
             if not failures:
                 cancelled = workflow.states.count(NodeState.CANCELLED)
                 return f"it has failed: {counted(cancelled, 'node')} {'was' if cancelled == 1 else 'were'} cancelled before"
-            causes = len(set(workflow.causes.values())) + (failures > len(workflow.causes))
+            causes = len(set(workflow.fingerprints.values())) + (failures > len(workflow.fingerprints))
             return f"it has failed: {counted(failures, 'failure')}, {counted(causes, 'cause')}"
         case WorkflowState.CANCELLED:
             return "it was cancelled"
@@ -293,7 +293,7 @@ def _clocks(workflow: RunningWorkflow, node: int) -> str:
 
 def _place(workflow: RunningWorkflow, node: int) -> str:
     """Tell the function, file and line where a task failed, as far as its traceback was stored."""
-    found = _PLACE.search(workflow.causes.get(node, ""))
+    found = _PLACE.search(workflow.fingerprints.get(node, ""))
     return f" [in {found[1]}]" if found else ""
 
 
@@ -387,7 +387,7 @@ def _group_of(workflow: RunningWorkflow, node: int) -> tuple[int, str, str] | No
             return 1, hold.reason.value, fingerprint_of(workflow, node)
         return 1 if is_for_people else 5, hold.reason.value, hold.pool
     if state is NodeState.FAILED:
-        return 0, state.word, workflow.causes.get(node, "")
+        return 0, state.word, workflow.fingerprints.get(node, "")
     if state in IN_FLIGHT:
         return 2, state.word, ""
     if state is NodeState.CANCELLED:

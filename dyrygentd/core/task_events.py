@@ -103,7 +103,7 @@ class TaskEvents:
                 self._counting.counters.failed += 1
                 self._counting.task_ended(workflow, node, "failed", now)
                 self._flights.land(event.task_id)
-                failure = Failure(event.error, event.kind, event.exception, event.cause)
+                failure = Failure(event.error, event.kind, event.exception, event.fingerprint)
                 self.failed(workflow, node, failure, now)
                 if event.exception in _DOUBTFUL_EXCEPTIONS:
                     self._doubt(workflow, node, event.task_id, now)
@@ -112,7 +112,9 @@ class TaskEvents:
                 self._counting.task_ended(workflow, node, "failed", now)
                 self._flights.land(event.task_id)
                 kind = FailureKind.EXPIRED if event.is_expired else FailureKind.REVOKED
-                self.failed(workflow, node, Failure(f"revoked: {event.reason}", kind, cause=f"revoked: {event.reason}"), now)
+                self.failed(
+                    workflow, node, Failure(f"revoked: {event.reason}", kind, fingerprint=f"revoked: {event.reason}"), now
+                )
                 if not event.is_expired:
                     self._doubt(workflow, node, event.task_id, now)
             case TaskIgnored():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dyrygentd.core.graph import Graph
     from dyrygentd.core.workflow import RunningWorkflow
 
-#: Causes of failures that came before the message was sent, as `Failure.fingerprint` has them.
+#: Fingerprints of failures that came before the message was sent.
 _UNSENT: Final = frozenset({"refused", "Expired"})
 #: Dependents of a join that are looked at: joins of error callbacks are among them, and a body.
 _LOOKED_AT_MAX: Final = 8
@@ -61,7 +61,7 @@ def is_unrun(workflow: "RunningWorkflow", node: int) -> bool:
     if not graph.is_task(node):
         return False
     if state is NodeState.FAILED:
-        return workflow.causes.get(node) in _UNSENT
+        return workflow.fingerprints.get(node) in _UNSENT
     if state not in (NodeState.BLOCKED, NodeState.CANCELLED, NodeState.SKIPPED) or workflow.attempts.of(node):
         return False
     # Hooks and what is there for failures have nobody who waits for them, and are not needed as a rule.
@@ -84,7 +84,7 @@ def outcome_of(workflow: "RunningWorkflow", node: int) -> StoreOutcome | None:
             return StoreOutcome(task_id, Told.REVOKED, workflow.error if workflow.is_stopped and workflow.error else _CANCELLED)
         case NodeState.FAILED:
             reason = workflow.errors.get(node, "it was not sent")
-            return StoreOutcome(task_id, Told.REVOKED if workflow.causes.get(node) == "Expired" else Told.FAILURE, reason)
+            return StoreOutcome(task_id, Told.REVOKED if workflow.fingerprints.get(node) == "Expired" else Told.FAILURE, reason)
     return _blocked(workflow, node, task_id)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 
 from dyrygentd.core import steering
-from dyrygentd.core.cancelled import cancelled_by_cause, cause_of_cancelled
+from dyrygentd.core.cancelled import cancelled_by_cause, fingerprint_of_cancelled
 from dyrygentd.core.causes import failures_by_cause, fingerprint_of, lost_nodes
 from dyrygentd.core.lost_causes import LOST, is_of_lost
 from dyrygentd.core.notes import HoldReason
@@ -153,7 +153,7 @@ def cause_of(workflow: RunningWorkflow, node: int) -> str:
     """Return the id by which a verb means all of a node's cause; empty for one that neither failed nor was lost or cancelled."""
     hold, state = workflow.holds.get(node), workflow.state_of(node)
     if state is NodeState.CANCELLED:
-        return cause_id(cause_of_cancelled(workflow, node))
+        return cause_id(fingerprint_of_cancelled(workflow, node))
     is_lost = hold is not None and hold.reason is HoldReason.LOST
     return cause_id(fingerprint_of(workflow, node)) if is_lost or state is NodeState.FAILED else ""
 
@@ -254,16 +254,16 @@ def nodes_of_cause(workflow: RunningWorkflow, cause: str) -> list[int]:
     Raises:
         CauseNotFound
     """
-    causes = failures_by_cause(workflow)
+    failures = failures_by_cause(workflow)
     # A group of cancelled nodes has an id like any other, and no number among the failures.
-    every = [*causes, *cancelled_by_cause(workflow).items()]
+    every = [*failures, *cancelled_by_cause(workflow).items()]
     if cause == LOST:
-        return [node for fingerprint, nodes in causes if is_of_lost(fingerprint) for node in nodes]
-    if cause.isdecimal() and 1 <= int(cause[:9]) <= len(causes):
-        return causes[int(cause) - 1][1]
+        return [node for fingerprint, nodes in failures if is_of_lost(fingerprint) for node in nodes]
+    if cause.isdecimal() and 1 <= int(cause[:9]) <= len(failures):
+        return failures[int(cause) - 1][1]
     fitting = [nodes for fingerprint, nodes in every if cause_id(fingerprint).startswith(cause)]
     if len(fitting) != 1:
-        known = [f"{number} ({cause_id(fingerprint)})" for number, (fingerprint, _) in enumerate(causes, start=1)]
+        known = [f"{number} ({cause_id(fingerprint)})" for number, (fingerprint, _) in enumerate(failures, start=1)]
         raise CauseNotFound(workflow.workflow_id, cause, known)
     return fitting[0]
 

@@ -61,7 +61,7 @@ class RunningWorkflow:
         parent_task: The task in which it was submitted.
         holds: ``{node: Hold}`` of the nodes that are held, or wait for another attempt.
         on_hold: Nodes that an operator holds, or will as soon as they are free.
-        causes: ``{node: fingerprint}`` of failed nodes.
+        fingerprints: ``{node: text}`` of failed nodes: what failures of one cause have in common.
         unneeded: Nodes that were skipped by their rule, or whose task asked to be ignored.
         ready: The nodes that wait for their turn.
         ready_since: Since when there are some, or when one went last; of a restored workflow since it was restored.
@@ -75,12 +75,12 @@ class RunningWorkflow:
         "_hooks_undecided",
         "attempts",
         "blocked_by",
-        "causes",
         "created_at",
         "deadline_at",
         "digest",
         "error",
         "errors",
+        "fingerprints",
         "finished_at",
         "graph",
         "has_begun",
@@ -143,7 +143,7 @@ class RunningWorkflow:
         self.nodes = NodeStates(workflow_id, graph)
         self.states = self.nodes.states
         self.errors: dict[int, str] = {}
-        self.causes: dict[int, str] = {}
+        self.fingerprints: dict[int, str] = {}
         self.blocked_by: dict[int, int] = {}
         self.holds: dict[int, Hold] = {}
         self.on_hold: set[int] = set()
@@ -292,7 +292,7 @@ class RunningWorkflow:
         if self.states[node] == NodeState.READY:
             self.ready.remove(node)
         self.errors.pop(node, None)
-        self.causes.pop(node, None)
+        self.fingerprints.pop(node, None)
         self.blocked_by.pop(node, None)
         self.holds.pop(node, None)
         self.stale.discard(node)
@@ -325,7 +325,7 @@ class RunningWorkflow:
         """Tell whether anything is to be stored of any node beside its state, its attempt, its times and its value."""
         attempts = self.attempts
         return bool(
-            (self.errors or self.causes or self.holds or self.blocked_by or self.unneeded or self.on_hold or self.stale)
+            (self.errors or self.fingerprints or self.holds or self.blocked_by or self.unneeded or self.on_hold or self.stale)
             or (attempts.failures or attempts.polling_since or attempts.late or attempts.sent_to)
         )
 

@@ -32,7 +32,7 @@ import anyio
 
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import TaskLost, TaskRedelivered
-from dyrygentd.core.lost_causes import cause_of_lost
+from dyrygentd.core.lost_causes import fingerprint_of_lost
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.explain import Code, Finding, verdict
@@ -279,7 +279,7 @@ class LostTasks:
         """Log what was found lost in a round: one line for each workflow and kind, however many tasks there are."""
         groups: dict[tuple[str, str], list[tuple[RunningWorkflow, int, str]]] = {}
         for workflow, node, text in self._found_lost:
-            groups.setdefault((workflow.workflow_id, cause_of_lost(text)), []).append((workflow, node, text))
+            groups.setdefault((workflow.workflow_id, fingerprint_of_lost(text)), []).append((workflow, node, text))
         self._found_lost.clear()
         for (workflow_id, _), found in groups.items():
             workflow, node, text = found[0]

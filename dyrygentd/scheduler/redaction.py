@@ -183,7 +183,7 @@ class _More:
 _MORE: Final = _More()
 
 _FIELDS: Final[dict[type, tuple[str, ...]]] = {
-    TaskFailed: ("error", "cause"),
+    TaskFailed: ("error", "fingerprint"),
     MessageRefused: ("error",),
     TaskRevoked: ("reason",),
     TaskIgnored: ("reason",),

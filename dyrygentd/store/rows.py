@@ -151,7 +151,10 @@ def _detail(node: NodeRecord) -> str | None:
 def node_record_of(workflow_id: str, row: Sequence[Any]) -> NodeRecord:
     """Return the record in a row of `NODE_COLUMNS`."""
     *columns, detail = row
-    return NodeRecord(workflow_id, *columns, **(json.loads(detail) if detail else {}))
+    details = json.loads(detail) if detail else {}
+    if "cause" in details:
+        details["fingerprint"] = details.pop("cause")
+    return NodeRecord(workflow_id, *columns, **details)
 
 
 def _node_row(sequence: int, node: NodeRecord) -> tuple[Any, ...]:
@@ -185,8 +188,9 @@ async def node_rows(records: Sequence[NodeRecord], sequence_of: Mapping[str, int
 #: Fields of a workflow's record that share a column, because few workflows have them. Root's number is 0, and has to be there.
 _CONTROLS: Final = ("priority", "run", "deadline_at", "is_stopped", "owner", "routes", "ids", "digest", "started_early_at")
 #: Fields of a node's record that share a column, because few nodes have them: all from this one on.
+#: A fingerprint is called as it is in every view, since people read the column, too.
 _FIRST_DETAIL: Final = NodeRecord._fields.index("reason")
-_DETAILS: Final = NodeRecord._fields[_FIRST_DETAIL:]
+_DETAILS: Final = tuple("cause" if name == "fingerprint" else name for name in NodeRecord._fields[_FIRST_DETAIL:])
 
 
 def in_parts(rows: Iterable[tuple[int, str, int]]) -> Iterator[list[tuple[int, str]]]:

@@ -46,7 +46,7 @@ _FRAME = re.compile(r'^\s*File "([^"]+)", line (\d+), in (\S+)', re.MULTILINE)
 #: What stands between the worker and the task in every traceback.
 _OF_CELERY = re.compile(r"^(trace_task|__protected_call__|fast_trace_task) ")
 _FRAMES_MAX = 2
-_CAUSE_CHARACTERS_MAX = 200
+_FINGERPRINT_CHARACTERS_MAX = 200
 #: What Celery stores when it is done with a task.
 FINAL_STATES = states.READY_STATES | {states.IGNORED, states.REJECTED}
 _STATE = re.compile(rb'\s*\{\s*"status":\s*"(\w+)"')
@@ -91,7 +91,7 @@ def event_of_meta(task_id: str, meta: Mapping[str, Any]) -> TaskEvent | None:
     if status == states.IGNORED:
         return TaskIgnored(task_id, _text(result) or "the task asked to be ignored")
     if status == states.REJECTED:
-        return TaskFailed(task_id, f"rejected: {_text(result)}", exception="Reject", cause="Reject")
+        return TaskFailed(task_id, f"rejected: {_text(result)}", exception="Reject", fingerprint="Reject")
     if status == states.STARTED and isinstance(result, dict):
         # With `task_track_started` a worker says who it is as the result.
         return TaskReported(task_id, status, start=f"{result.get('hostname', '')}/{result.get('pid', '')}")
@@ -155,7 +155,7 @@ def is_doubtful(meta: Mapping[str, Any]) -> bool:
 def event_of_failure(task_id: str, error: str, exception: str) -> TaskFailed:
     """Read a failure of which no more than these words is known."""
     kind = FailureKind.INFRASTRUCTURE if exception in _INFRASTRUCTURE else FailureKind.TASK
-    return TaskFailed(task_id, _text(error), exception, kind, _cause(exception, ""))
+    return TaskFailed(task_id, _text(error), exception, kind, _fingerprint(exception, ""))
 
 
 def event_of_undecodable(task_id: str, error: BaseException) -> TaskEvent:
@@ -337,15 +337,15 @@ def _failed(task_id: str, error: Any, traceback: Any) -> TaskFailed:
     exception, text = named_error(error, traceback)
     kind = FailureKind.INFRASTRUCTURE if exception in _INFRASTRUCTURE else FailureKind.TASK
     told = f"{exception}: {text}" if exception else text
-    return TaskFailed(task_id, _text(told), exception, kind, _cause(exception, traceback))
+    return TaskFailed(task_id, _text(told), exception, kind, _fingerprint(exception, traceback))
 
 
-def _cause(exception: str, traceback: Any) -> str:
+def _fingerprint(exception: str, traceback: Any) -> str:
     """Return what failures of one cause have in common: the exception and the last frames, without values and addresses."""
     frames = [f"{name} ({PurePath(path).name}:{line})" for path, line, name in _FRAME.findall(str(traceback or ""))]
     inner = [frame for frame in frames if not _OF_CELERY.search(frame)] or frames
     return " ".join([exception or "failure", *(f"in {frame}" for frame in reversed(inner[-_FRAMES_MAX:]))])[
-        :_CAUSE_CHARACTERS_MAX
+        :_FINGERPRINT_CHARACTERS_MAX
     ]
 
 

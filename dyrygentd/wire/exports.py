@@ -145,6 +145,7 @@ def encode_export(
                 name=names[node.node],
                 blocked_by=None if node.blocked_by is None else names[node.blocked_by],
                 value=_text(node.value),
+                cause=node.fingerprint,
                 **{name: getattr(node, name) for name in _SAME_OF_NODE},
             )
             for node in nodes
@@ -228,7 +229,8 @@ def _node_record(workflow_id: str, node: ExportedNode, definition: Definition) -
     if NODE_STATE_OF_WORD[node.state] is NodeState.CANCELLED:
         # What was in flight when it was cancelled is revoked again after a restart, and that is the other daemon's affair.
         fields["dispatched_at"] = 0.0
-    return NodeRecord(workflow_id, number, blocked_by=blamed, value=_bytes(node.value, "$.nodes"), **fields)
+    value = _bytes(node.value, "$.nodes")
+    return NodeRecord(workflow_id, number, blocked_by=blamed, value=value, fingerprint=node.cause, **fields)
 
 
 def _text(content: bytes | None) -> str | None:
@@ -250,5 +252,5 @@ _ELSEWHERE: Final = "elsewhere: "
 #: Fields that have the same name and form here and in the records of the core.
 _SAME: Final = tuple(field.name for field in structs.fields(ExportedWorkflow) if field.name not in ("id", "result"))
 _SAME_OF_NODE: Final = tuple(
-    field.name for field in structs.fields(ExportedNode) if field.name not in ("name", "blocked_by", "value")
+    field.name for field in structs.fields(ExportedNode) if field.name not in ("name", "blocked_by", "value", "cause")
 )

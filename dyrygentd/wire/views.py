@@ -395,7 +395,7 @@ def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
         hold=None if hold is None else hold.reason.value,
         held_until=(hold.until or None) if hold is not None else None,
         is_on_hold=node in workflow.on_hold,
-        cause=workflow.causes.get(node),
+        cause=workflow.fingerprints.get(node),
         late=workflow.attempts.late.get(node),
         redelivered=workflow.attempts.redelivered.get(node, 0),
         is_unneeded=node in workflow.unneeded,
@@ -412,14 +412,14 @@ def causes_of(workflow: RunningWorkflow) -> Causes:
         causes=[
             CauseView(
                 number=number,
-                id=cause_id(cause),
-                cause=cause,
+                id=cause_id(fingerprint),
+                cause=fingerprint,
                 count=len(nodes),
                 example=workflow.errors.get(nodes[0], ""),
                 nodes=[workflow.graph.names[node] for node in nodes[:20]],
                 lost=sum(node in lost for node in nodes),
             )
-            for number, (cause, nodes) in enumerate(groups, start=1)
+            for number, (fingerprint, nodes) in enumerate(groups, start=1)
         ],
     )
 

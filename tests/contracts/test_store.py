@@ -324,7 +324,7 @@ async def test_control_and_details_survive_a_restart(stores: StoreSetup, store: 
     nodes = [
         node("w", 0),
         node("w", 1, state="held", reason="gate", is_on_hold=True, value=None),
-        node("w", 2, state="retrying", reason="retry", failures=2, cause="ValueError at x.py:1", held_until=1800000001.5),
+        node("w", 2, state="retrying", reason="retry", failures=2, fingerprint="ValueError at x.py:1", held_until=1800000001.5),
         node("w", 3, state="held", reason="poll", polling_since=1700000003.75),
         node("w", 4, state="cancelled", late="succeeded"),
         node("w", 5, state="dispatched", is_stale=True),

@@ -54,8 +54,10 @@ async def test_result_after_watching(receiving: WatcherSetup) -> None:
     async with _running(receiving) as inbox:
         receiving.watcher.watch(["a", "b"])
         await receiving.store(TaskSucceeded("a", b"[1]"))
-        await receiving.store(TaskFailed("b", "ValueError: no", "ValueError", cause="ValueError"))
-        await inbox.wait_for(TaskSucceeded("a", b"[1]"), TaskFailed("b", "ValueError: no", "ValueError", cause="ValueError"))
+        await receiving.store(TaskFailed("b", "ValueError: no", "ValueError", fingerprint="ValueError"))
+        await inbox.wait_for(
+            TaskSucceeded("a", b"[1]"), TaskFailed("b", "ValueError: no", "ValueError", fingerprint="ValueError")
+        )
 
 
 async def test_result_before_watching(receiving: WatcherSetup) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from dyrygentd.core.causes import failures_by_cause
 from dyrygentd.core.events import TaskFailed, TaskLost
-from dyrygentd.core.lost_causes import AWAY, EMPTIED, ENDED_SILENTLY, EXPIRED, cause_of_lost
+from dyrygentd.core.lost_causes import AWAY, EMPTIED, ENDED_SILENTLY, EXPIRED, fingerprint_of_lost
 from dyrygentd.core.standing import standings
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import cause_id, cause_of, nodes_of_cause
@@ -20,7 +20,7 @@ _SILENT = f"its task is lost: w1 has it no longer: it {ENDED_SILENTLY}"
 def lost(conversation: Conversation) -> RunningWorkflow:
     """A workflow of which one node has failed, two were lost with the broker, and one ended without a result."""
     conversation.submit("f; a; b; c; last < f a b c")
-    conversation.turn(TaskFailed("w/f", "boom", "ValueError", cause="ValueError"))
+    conversation.turn(TaskFailed("w/f", "boom", "ValueError", fingerprint="ValueError"))
     conversation.turn(TaskLost("w/a", _EMPTIED), TaskLost("w/b", _EMPTIED), TaskLost("w/c", _SILENT))
     return conversation.engine.workflows["w"]
 
@@ -31,11 +31,13 @@ def _states(workflow: RunningWorkflow, names: str) -> set[NodeState]:
 
 def test_cause_of_lost() -> None:
     """What is kept of a lost task tells its cause; one that says nothing more is lost and nothing else."""
-    assert cause_of_lost(_EMPTIED) == "lost: the broker was emptied"
-    assert cause_of_lost(f"its task is lost: nowhere; {AWAY} from 19:20:00 UTC") == "lost: the result backend was away"
-    assert cause_of_lost(_SILENT) == "lost: ended without a result"
-    assert cause_of_lost(f"its task is lost: nowhere; if it ended then, {EXPIRED}; else its worker died") == f"lost: {EXPIRED}"
-    assert cause_of_lost("its task is lost: nowhere") == "lost"
+    assert fingerprint_of_lost(_EMPTIED) == "lost: the broker was emptied"
+    assert fingerprint_of_lost(f"its task is lost: nowhere; {AWAY} from 19:20:00 UTC") == "lost: the result backend was away"
+    assert fingerprint_of_lost(_SILENT) == "lost: ended without a result"
+    assert (
+        fingerprint_of_lost(f"its task is lost: nowhere; if it ended then, {EXPIRED}; else its worker died") == f"lost: {EXPIRED}"
+    )
+    assert fingerprint_of_lost("its task is lost: nowhere") == "lost"
 
 
 def test_retry_of_a_workflow_carries_out_what_was_lost(conversation: Conversation, lost: RunningWorkflow) -> None:
@@ -78,7 +80,7 @@ def test_failures_and_cancelled_nodes_by_cause(conversation: Conversation) -> No
     """One way to mean all of a group, whatever its state; what is cancelled has no number among the failures."""
     conversation.submit("f; g; h; a! countdown=1000; b! countdown=1000; c < a")
     for name, cause in (("f", "ValueError"), ("g", "ValueError"), ("h", "KeyError")):
-        conversation.turn(TaskFailed(f"w/{name}", "boom", cause, cause=cause))
+        conversation.turn(TaskFailed(f"w/{name}", "boom", cause, fingerprint=cause))
     assert conversation.ask("skip", cause=cause_id("ValueError"), value=b"[1]").nodes == ("f", "g")
     workflow = conversation.workflow()
     conversation.ask("cancel")

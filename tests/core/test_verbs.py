@@ -490,7 +490,7 @@ def test_refusals_of_requests() -> None:
     conversation = Conversation()
     conversation.restart(replace(conversation.limits, value_bytes_max=4))
     conversation.submit("a; b! < a; o gate=1")
-    conversation.turn(TaskFailed("w/a", "boom", cause="disk full"))
+    conversation.turn(TaskFailed("w/a", "boom", fingerprint="disk full"))
     errors = {
         NodeNotFound: conversation.ask("skip", "nobody"),
         BadRequest: conversation.ask("hold"),

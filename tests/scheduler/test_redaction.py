@@ -174,9 +174,9 @@ def test_cut_after_cleaning() -> None:
     assert "s3" not in line
     assert line.endswith("private_key='****")
     assert redaction.line("a\n  b " + "c" * 9000) == "a b " + "c" * 495 + "…"
-    event = TaskFailed("t", text, cause="E password='" + "x" * 300)
+    event = TaskFailed("t", text, fingerprint="E password='" + "x" * 300)
     cleaned = Redaction().events([event])[0]
-    assert cleaned == TaskFailed("t", line, cause="E password='****")
+    assert cleaned == TaskFailed("t", line, fingerprint="E password='****")
 
 
 def test_long_hostile_texts_take_no_time() -> None:
@@ -223,8 +223,8 @@ def test_events_without_secrets_are_not_touched() -> None:
     """Thousands of results a second pass here."""
     events: list[Event] = [TaskSucceeded("a", b'"token=abc"'), MessagePublished("b")]
     assert Redaction().events(events) is events
-    failed = TaskFailed("c", "token=abc", "E", cause="E password=x")
-    assert Redaction().events([*events, failed]) == [*events, TaskFailed("c", "token=****", "E", cause="E password=****")]
+    failed = TaskFailed("c", "token=abc", "E", fingerprint="E password=x")
+    assert Redaction().events([*events, failed]) == [*events, TaskFailed("c", "token=****", "E", fingerprint="E password=****")]
 
 
 def test_arguments_as_monitors_show_them() -> None:

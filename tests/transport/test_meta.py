@@ -42,24 +42,28 @@ def _endless() -> list[Any]:
         ("STARTED", {"pid": 1, "hostname": "w"}, TaskReported("t", "STARTED", start="w/1")),
         ("RETRY", ValueError("later"), TaskReported("t", "RETRY")),
         ("RECEIVED", None, TaskReported("t", "RECEIVED")),
-        ("REJECTED", "bad input", TaskFailed("t", "rejected: bad input", "Reject", cause="Reject")),
+        ("REJECTED", "bad input", TaskFailed("t", "rejected: bad input", "Reject", fingerprint="Reject")),
         ("IGNORED", "not today", TaskIgnored("t", "not today")),
         ("IGNORED", "", TaskIgnored("t", "the task asked to be ignored")),
         ("PROGRESS", {"done": 50}, TaskReported("t", "PROGRESS")),
         ("SUCCESS", None, TaskSucceeded("t", b"null")),
         ("SUCCESS", {"ä": [1, True]}, TaskSucceeded("t", b'{"\\u00e4": [1, true]}')),
-        ("FAILURE", ValueError("no"), TaskFailed("t", "ValueError: no", "ValueError", cause="ValueError")),
-        ("FAILURE", ValueError("two\n   lines"), TaskFailed("t", "ValueError: two\n   lines", "ValueError", cause="ValueError")),
+        ("FAILURE", ValueError("no"), TaskFailed("t", "ValueError: no", "ValueError", fingerprint="ValueError")),
+        (
+            "FAILURE",
+            ValueError("two\n   lines"),
+            TaskFailed("t", "ValueError: two\n   lines", "ValueError", fingerprint="ValueError"),
+        ),
         (
             "FAILURE",
             WorkerLostError("exitcode 9"),
             TaskFailed(
-                "t", "WorkerLostError: exitcode 9", "WorkerLostError", FailureKind.INFRASTRUCTURE, cause="WorkerLostError"
+                "t", "WorkerLostError: exitcode 9", "WorkerLostError", FailureKind.INFRASTRUCTURE, fingerprint="WorkerLostError"
             ),
         ),
-        ("FAILURE", Reject("why", requeue=False), TaskFailed("t", "Reject: ('why', False)", "Reject", cause="Reject")),
-        ("FAILURE", "text only", TaskFailed("t", "text only", cause="failure")),
-        ("FAILURE", None, TaskFailed("t", "None", cause="failure")),
+        ("FAILURE", Reject("why", requeue=False), TaskFailed("t", "Reject: ('why', False)", "Reject", fingerprint="Reject")),
+        ("FAILURE", "text only", TaskFailed("t", "text only", fingerprint="failure")),
+        ("FAILURE", None, TaskFailed("t", "None", fingerprint="failure")),
         ("REVOKED", TaskRevokedError("expired"), TaskRevoked("t", "expired", is_expired=True)),
         ("REVOKED", TaskRevokedError("terminated"), TaskRevoked("t", "terminated")),
         ("REVOKED", None, TaskRevoked("t", "revoked")),
@@ -80,11 +84,11 @@ def test_cause_is_the_same_for_the_same_place() -> None:
         'Traceback (most recent call last):\n  File "/x/celery/app/trace.py", line 585, in trace_task\n    R = fun()\n'
         '  File "/srv/tasks.py", line 12, in drain\n    connect(host)\n  File "/srv/net.py", line 3, in connect\n    raise\n'
     )
-    causes = {
-        event_of_meta("t", {"status": "FAILURE", "result": OSError(host), "traceback": traceback}).cause  # type: ignore[union-attr]
+    fingerprints = {
+        event_of_meta("t", {"status": "FAILURE", "result": OSError(host), "traceback": traceback}).fingerprint  # type: ignore[union-attr]
         for host in ("a", "b")
     }
-    assert causes == {"OSError in connect (net.py:3) in drain (tasks.py:12)"}
+    assert fingerprints == {"OSError in connect (net.py:3) in drain (tasks.py:12)"}
 
 
 def test_absent_result_is_none() -> None:

@@ -57,7 +57,7 @@ async def test_every_state(app: Celery, store: Callable[..., None]) -> None:
     ends: list[TaskEvent] = [event for event in told.events if not isinstance(event, TaskReported)]
     assert set(ends) == {
         TaskSucceeded("before", b'{"a": [1]}'),
-        TaskFailed("failed", "ValueError: no", "ValueError", cause="ValueError"),
+        TaskFailed("failed", "ValueError: no", "ValueError", fingerprint="ValueError"),
         TaskRevoked("revoked", "revoked"),
         TaskSucceeded("slow", b"2"),
     }

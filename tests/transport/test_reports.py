@@ -100,13 +100,13 @@ def _told(daemon: _Daemon) -> list[str]:
     [
         ({"state": "IGNORED", "error": "no need"}, TaskIgnored("t", "no need")),
         ({"state": "IGNORED"}, TaskIgnored("t", "the task asked to be ignored")),
-        ({"state": "REJECTED", "error": "bad"}, TaskFailed("t", "rejected: bad", "Reject", cause="Reject")),
+        ({"state": "REJECTED", "error": "bad"}, TaskFailed("t", "rejected: bad", "Reject", fingerprint="Reject")),
         ({"state": "SUCCESS", "value": '{"a": 1}'}, TaskSucceeded("t", b'{"a": 1}')),
         ({"state": "SUCCESS"}, TaskSucceeded("t", None, "its result is not stored any more")),
         ({"state": "SUCCESS", "error": "too long"}, TaskSucceeded("t", None, "too long")),
         (
             {"state": "FAILURE", "error": "ValueError: no", "exception": "ValueError"},
-            TaskFailed("t", "ValueError: no", "ValueError", cause="ValueError"),
+            TaskFailed("t", "ValueError: no", "ValueError", fingerprint="ValueError"),
         ),
         (
             {"state": "FAILURE", "error": "lost", "exception": "WorkerLostError"},
@@ -226,7 +226,7 @@ async def test_result_that_is_gone(celery_app: Celery, report: Report) -> None:
     assert set(daemon.told.events) == {
         TaskSucceeded("gone", None, reason),
         TaskSucceeded("started", None, reason),
-        TaskFailed("bad", "ValueError: no", "ValueError", cause="ValueError"),
+        TaskFailed("bad", "ValueError: no", "ValueError", fingerprint="ValueError"),
     }
     assert daemon.reports.statistics().concluded == 3
 

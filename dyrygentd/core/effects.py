@@ -1,7 +1,6 @@
 """What to do: the ordered work that one turn of the engine asks of the shell.
 
-The order is part of the promise: save and wait until it is durable, then watch, then publish; unwatching, revoking, answering
-and telling listeners come last. If saving fails, the rest of the batch waits (`Batch.merge`).
+In which order it is done is told in `dyrygentd.scheduler.carrying`. If saving fails, the rest of the batch waits (`Batch.merge`).
 """
 
 from dataclasses import dataclass, field
@@ -75,7 +74,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Batch:
-    """The effects of a turn, grouped in the order in which they are carried out.
+    """The effects of a turn, each kind together. What is added here is merged below, and carried out in `carrying`.
 
     Attributes:
         refused: ``{workflow id: why}`` of those of which the store takes nothing at all, so that they are in memory alone.
@@ -99,18 +98,7 @@ class Batch:
     reports_read: str = ""
 
     def __bool__(self) -> bool:
-        return bool(
-            self.save_workflows
-            or self.save_nodes
-            or self.watch
-            or self.publish
-            or self.unwatch
-            or self.revoke
-            or self.journal
-            or self.answers
-            or self.changed
-            or self.reports_read
-        )
+        return any(getattr(self, name) for name in self.__slots__)
 
     @property
     def row_count(self) -> int:

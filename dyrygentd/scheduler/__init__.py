@@ -2,9 +2,11 @@
 
 `shell` puts the parts together and is what programs use; each part owns one thing that the others only ask it for::
 
-    turns        the engine, the inbox and the order of a turn      courier    what goes to the broker
-    submissions  what is on its way to the disk                     verbs      who waits for an answer
-    queries      views, explanations, waiting                       archive    workflows read back from the store
+    inbox        what has happened                             turns      the engine, fed with it
+    carrying     the order in which a turn is carried out      saving     what is on its way to the disk
+    courier      what goes to the broker                       verbs      who waits for an answer
+    submissions  who waits for the disk                        archive    workflows read back from the store
+    queries      views, explanations, waiting
 """
 
 from dyrygentd.scheduler.handle import Handle

@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 
 import anyio
 
-from dyrygentd.core.effects import Batch, Publish, Revoke, RevokeStamped
-from dyrygentd.core.events import Event, MessagePublished, TaskRevoked
+from dyrygentd.core.effects import Publish, Revoke, RevokeStamped
+from dyrygentd.core.events import MessagePublished, TaskEvent, TaskRevoked
 from dyrygentd.core.tally import Tally
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, OutsideError
 from dyrygentd.ports import Dispatcher
@@ -36,7 +36,7 @@ class Courier:
     Args:
         is_wanted: Tells whether a task id is still to be published.
         is_live: Tells whether a workflow may publish more.
-        post: Takes the outcomes.
+        post: Takes what the broker has answered.
         on_withdrawn: Told which cancelled tasks will never run, since their messages were taken back.
         wait_examined: Waits until it is known whether the broker is as it was left; nothing is published before.
         on_emptied: Called when the broker has lost its memory; when it returns, publishing goes on. It calls `emptied`.
@@ -52,7 +52,7 @@ class Courier:
         *,
         is_wanted: Callable[[str], bool],
         is_live: Callable[[str], bool],
-        post: Callable[..., None],
+        post: Callable[[Sequence[TaskEvent]], None],
         on_emptied: Callable[[], Awaitable[None]],
         on_withdrawn: Callable[[Iterable[str]], None] = lambda _: None,
         wait_examined: Callable[[], Awaitable[None]],
@@ -105,15 +105,7 @@ class Courier:
         A worker may have it, and the marker against double publishing is gone.
         """
         self._given_up, self._ambiguous = self._ambiguous, set()
-        self._post(*map(MessagePublished, self._given_up))
-
-    def take(self, batch: Batch, *, publish: Sequence[Publish]) -> None:
-        """Take the broker's part of a batch that is durable; ``publish`` is what is left of its messages."""
-        self.hand_in(publish)
-        self.revoke(batch.revoke, batch.revoke_stamped)
-        self._to_forget.update(dict.fromkeys(workflow.workflow_id for workflow in batch.finished))
-        if self._has_errands:
-            self._errands_awake.set()
+        self._post([*map(MessagePublished, self._given_up)])
 
     def hand_in(self, messages: Sequence[Publish]) -> None:
         """Take messages of a batch that is durable."""
@@ -126,6 +118,12 @@ class Courier:
         """Keep tasks from running, as soon as the broker can be reached."""
         self._to_revoke.update({revoke.task_id: revoke for revoke in revokes})
         self._to_revoke_stamped.update({revoke.stamp: revoke for revoke in stamped})
+        if self._has_errands:
+            self._errands_awake.set()
+
+    def forget(self, workflow_ids: Iterable[str]) -> None:
+        """Drop what was kept against double sending of workflows that have ended, as soon as the broker can be reached."""
+        self._to_forget.update(dict.fromkeys(workflow_ids))
         if self._has_errands:
             self._errands_awake.set()
 
@@ -176,7 +174,7 @@ class Courier:
                 await anyio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
                 continue
-            self._post(*outcomes)
+            self._post(outcomes)
             answered = {outcome.task_id for outcome in outcomes}
             self._ambiguous -= answered
             messages = [message for message in messages if message.task_id not in answered]
@@ -239,8 +237,7 @@ class Courier:
             part = revokes[start : start + _PUBLISH_SLICE]
             places = [TaskPlace(revoke.task_id, revoke.attempt, revoke.signature, revoke.destination) for revoke in part]
             withdrawn.update(await self._dispatcher.withdraw(places))
-        events: list[Event] = [TaskRevoked(task_id, "withdrawn before a worker had it") for task_id in withdrawn]
-        self._post(*events)
+        self._post([TaskRevoked(task_id, "withdrawn before a worker had it") for task_id in withdrawn])
         self._on_withdrawn(withdrawn)
         for terminate in (False, True):
             ids = [revoke.task_id for revoke in revokes if revoke.terminate == terminate and revoke.task_id not in withdrawn]

@@ -4,14 +4,13 @@ Theory of operation
 ===================
 *The idea.* One task owns the engine. Everybody else (the watcher, the publisher, callers of `submit` and `cancel`) only puts
 events into the inbox. A turn takes what is in the inbox, feeds the engine with it, all with one ``now`` and without awaiting, and
-carries out the batch that comes back in a fixed order: save and wait until it is durable; watch; hand over for publishing; tell
-listeners.
+has the batch that comes back carried out: `dyrygentd.scheduler.carrying` has the order.
 
 *Publishing* is a task of its own, so a turn does not wait for the broker. It repeats a slice until the dispatcher
 accepts it: the intent is on disk, the task id is fixed, and where the broker can, a marker makes a repetition harmless.
 
-*When the disk refuses*, the batch is kept, nothing of it is published, results go on being read, and later batches are merged
-into the one that waits. New submissions are refused meanwhile. The work that can pile up is bounded by what is in flight.
+*When the disk refuses*, results go on being read, and new submissions are refused. The work that can pile up is bounded by what
+is in flight.
 
 *What could go wrong.* A crash at any point: what is on disk decides (see `dyrygentd.core.checkpoint`). A caller that is
 cancelled while it waits: its event is in the inbox already, and happens. Cancelling this task: a transaction that has begun is
@@ -35,9 +34,8 @@ import anyio.lowlevel
 
 from dyrygentd import __version__, canvas, metrics, wire
 from dyrygentd.core.absence import Absence
-from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.events import TaskEvent, WorkflowRecovered
+from dyrygentd.core.events import WorkflowRecovered
 from dyrygentd.core.for_people import people_wanted
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.ids import MadeIds
@@ -51,6 +49,7 @@ from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportR
 from dyrygentd.ports.facts import CLOSED_NOTE, JOURNAL_MAX, REPORTS_NOTE, ReportsStatistics, Selection
 from dyrygentd.scheduler import adapters
 from dyrygentd.scheduler.archive import Archive
+from dyrygentd.scheduler.carrying import Carrying
 from dyrygentd.scheduler.census import Census
 from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.door import Door
@@ -60,6 +59,7 @@ from dyrygentd.scheduler.explanations import Explanations, Surroundings
 from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.handle import Handle
 from dyrygentd.scheduler.hindsight import Hindsight
+from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.large_verbs import PART, ask_in_parts
 from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
 from dyrygentd.scheduler.listeners import Listeners
@@ -153,17 +153,19 @@ class Scheduler:
 
     def _make_turns(self, engine: Engine, keeper: OutcomeKeeper | None) -> None:
         """Make what decides, and what carries the decisions out."""
-        kept = (lambda _: None) if self._reports is None else self._reports.kept
-        backlog = self._dispatcher.backlog
-        self._turns = Turns(
-            engine, self._store, self._clock, self.limits, carry_out=self._carry_out, reports_kept=kept, backlog=backlog
+        self._inbox = Inbox(
+            self._redaction,
+            events_max=self.limits.inbox_max,
+            turn_events_max=self.limits.turn_events_max,
+            backlog=self._dispatcher.backlog,
         )
+        self._turns = Turns(engine, self._store, self._clock, self._inbox)
         self._hindsight = Hindsight(
             self._store,
             self._clock,
             self._watcher,
             workflows=engine.workflows,
-            post=self._turns.post,
+            post=self._inbox.post,
             send=lambda messages: self._courier.hand_in(messages),
             revoke=lambda revokes: self._courier.revoke(revokes),
         )
@@ -172,7 +174,7 @@ class Scheduler:
             self._dispatcher,
             self._clock,
             on_emptied=self._emptied,
-            wait_saved=self._turns.wait_saved,
+            wait_saved=self._inbox.wait_saved,
             on_setback=self._hindsight.begin,
             in_flight_count=self._sent_count,
         )
@@ -180,7 +182,7 @@ class Scheduler:
             self._dispatcher,
             is_wanted=engine.flights.is_in_flight,
             is_live=engine.workflows.__contains__,
-            post=self._post_outcomes,
+            post=self._inbox.post_outcomes,
             on_emptied=self._sentinel.replace,
             on_withdrawn=self._withdrawn,
             wait_examined=self._sentinel.wait_examined,
@@ -204,6 +206,18 @@ class Scheduler:
             self.limits,
             door,
             refuse=still_running.refuse,
+        )
+        self._carrying = Carrying(
+            self._turns.saving,
+            self._submissions,
+            self._watcher,
+            self._courier,
+            self._hindsight,
+            self._unrun,
+            self._verbs,
+            self._archive,
+            self._listeners,
+            self._reports,
         )
         around = Surroundings(
             self._inspector,
@@ -248,7 +262,7 @@ class Scheduler:
                 self._inspector,
                 self._clock,
                 self.limits,
-                post=self._turns.post,
+                post=self._inbox.post,
                 problems=self._problems,
                 is_backend_away=lambda: not self._watcher.statistics().connected,
                 has_ended=(lambda _: False) if self._reports is None else self._reports.has_ended,
@@ -284,7 +298,7 @@ class Scheduler:
         )
 
     def __repr__(self) -> str:
-        waiting = f"inbox={self._turns.inbox_size} to_publish={self._courier.queue_size}"
+        waiting = f"inbox={len(self._inbox)} to_publish={self._courier.queue_size}"
         return f"<Scheduler {self._turns.engine!r} {waiting}>"
 
     async def __aenter__(self) -> Self:
@@ -311,16 +325,18 @@ class Scheduler:
             exits.callback(self._end)
             tasks = await exits.enter_async_context(anyio.create_task_group())
             exits.callback(tasks.cancel_scope.cancel)
-            tasks.start_soon(self._watcher.run, self._post_results, name="dyrygentd watch")
+            tasks.start_soon(self._watcher.run, self._inbox.post_results, name="dyrygentd watch")
             if self._reports is not None:
                 is_in_flight = self._turns.engine.flights.is_in_flight
-                tasks.start_soon(self._reports.run, self._post_results, self._turns.post, is_in_flight, name="dyrygentd reports")
+                tasks.start_soon(
+                    self._reports.run, self._inbox.post_results, self._inbox.post, is_in_flight, name="dyrygentd reports"
+                )
             tasks.start_soon(self._courier.publish, name="dyrygentd publish")
             tasks.start_soon(self._sentinel.run, name="dyrygentd sentinel")
             tasks.start_soon(self._hindsight.run, name="dyrygentd hindsight")
             tasks.start_soon(self._courier.run_errands, name="dyrygentd errands")
-            tasks.start_soon(self._turns.run, name="dyrygentd turns")
-            tasks.start_soon(self._turns.log_slowness, name="dyrygentd slow disk")
+            tasks.start_soon(self._turns.run, self._carrying.carry_out, name="dyrygentd turns")
+            tasks.start_soon(self._turns.saving.log_slowness, name="dyrygentd slow disk")
             tasks.start_soon(self._revoke_again, name="dyrygentd revoke again")
             tasks.start_soon(self._expiry.run, name="dyrygentd expire")
             if self._unrun is not None:
@@ -463,7 +479,7 @@ class Scheduler:
         engine = self._turns.engine
         if limits.engine.in_flight_max != engine.limits.in_flight_max:
             engine.limits = replace(engine.limits, in_flight_max=limits.engine.in_flight_max)
-            self._turns.wake()
+            self._inbox.wake()
         if limits.redact != self.limits.redact:
             self._redaction.set_patterns(limits.redact)
         self.limits = replace(
@@ -576,10 +592,10 @@ class Scheduler:
         """Return a snapshot of all parts."""
         engine = asdict(self._turns.engine.statistics(self._clock.now()))
         engine |= {
-            "inbox": self._turns.inbox_size,
+            "inbox": len(self._inbox),
             "publish_queue": self._courier.queue_size + self._hindsight.queue_size,
             "turns": self._turns.count,
-            "saving_s": self._turns.saving_s,
+            "saving_s": self._turns.saving.waiting_s,
             "errands": self._courier.errand_count,
             "asking": len(self._verbs),
             "started_at": self._started_at,
@@ -616,9 +632,9 @@ class Scheduler:
         turns, engine = self._turns, self._turns.engine
         tallies = {
             "turn": turns.turn_seconds,
-            "commit": turns.save_seconds,
-            "commit rows": turns.save_rows,
-            "react": turns.react_seconds,
+            "commit": turns.saving.seconds,
+            "commit rows": turns.saving.rows,
+            "react": self._carrying.react_seconds,
             "publish": self._courier.publish_seconds,
             "start": engine.counting.start_seconds,
             "task": engine.counting.task_seconds,
@@ -669,8 +685,8 @@ class Scheduler:
     def _troubles(self) -> Sequence[tuple[str, str]]:
         """Return what keeps the scheduler from its work, each with where it is: disk, broker or backend."""
         found = (
-            ("disk", self._turns.problem),
-            ("disk", self._turns.slowness),
+            ("disk", self._turns.saving.problem),
+            ("disk", self._turns.saving.slowness),
             ("disk", self._store.statistics().problem),
             ("backend", self._hindsight.problem),
             ("broker", self._broker_trouble(self._courier.problem or self._sentinel.problem)),
@@ -710,29 +726,6 @@ class Scheduler:
         else:
             # What was cancelled under an id that another task has now is that task's affair.
             self._courier.revoke(revoke for revoke in revokes if self._turns.engine.flights.holder_of(revoke.task_id) is None)
-
-    def _post_results(self, events: Sequence[TaskEvent]) -> None:
-        self._turns.post_results(self._redaction.events(events))
-
-    def _post_outcomes(self, *events: TaskEvent) -> None:
-        self._post_results(events)
-
-    def _carry_out(self, batch: Batch) -> None:
-        """Do the rest of a batch that is durable; nothing here waits."""
-        publish = [message for message in batch.publish if not self._submissions.is_withdrawn(message.workflow_id)]
-        self._submissions.saved(batch)
-        for workflow in batch.finished:
-            logger.info("workflow %s %r %s", workflow.workflow_id, workflow.name, workflow.state)
-        if batch.watch:
-            self._watcher.watch(batch.watch)
-        if batch.unwatch:
-            self._watcher.unwatch(batch.unwatch)
-        straight = self._hindsight.divert(publish)
-        self._courier.take(batch, publish=straight if self._unrun is None else self._unrun.take(batch, straight))
-        self._verbs.answered(batch.answers)
-        for workflow_id in batch.changed:
-            self._archive.drop(workflow_id)
-            self._listeners.notify(workflow_id)
 
     def _withdrawn(self, task_ids: Iterable[str]) -> None:
         if self._unrun is not None:

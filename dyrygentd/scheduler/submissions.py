@@ -1,7 +1,7 @@
 """Submissions on their way to the disk, and when none is accepted."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
@@ -11,7 +11,6 @@ from uuid import UUID
 import anyio
 
 from dyrygentd import wire
-from dyrygentd.core.effects import Batch
 from dyrygentd.core.events import VerbRequested, WorkflowImported, WorkflowSubmitted
 from dyrygentd.core.graph import NODES_MAX, Definition
 from dyrygentd.core.ids import ALL_MADE, SOME_FROM_OUTSIDE
@@ -175,8 +174,8 @@ class Submissions:
             raise NotAccepting("the scheduler has ended", next_step="submit again when it is back")
         if engine.draining:
             raise NotAccepting("the daemon is stopping", next_step="submit again when it is back")
-        if turns.problem:
-            raise NotAccepting(turns.problem, next_step="mend that; the daemon goes on by itself as soon as it can write")
+        if turns.saving.problem:
+            raise NotAccepting(turns.saving.problem, next_step="mend that; the daemon goes on by itself as soon as it can write")
         if len(self._submitting) >= limits.submissions_max:
             raise NotAccepting(f"{limits.submissions_max} submissions are being stored at this moment")
         if len(engine.workflows) >= limits.workflows_max:
@@ -193,15 +192,22 @@ class Submissions:
         workflows = self._turns.engine.workflows
         return [workflows[each] for each in self._withdrawn if each in workflows]
 
-    def saved(self, batch: Batch) -> None:
-        """Let those go on who wait for what is on disk now."""
-        for workflow_id, record in batch.save_workflows.items():
+    def saved(
+        self, records: Mapping[str, WorkflowRecord], refused: Mapping[str, str], finished: Iterable[RunningWorkflow]
+    ) -> None:
+        """Let those go on who wait for what is on disk now, or never will be.
+
+        Args:
+            records: ``{workflow id: what is stored of it now}``.
+            refused: ``{workflow id: why}`` of those of which the store takes nothing.
+        """
+        for workflow_id, record in records.items():
             durable = self._submitting.pop(workflow_id, None)
             if durable is not None:
                 durable.set()
             if record.key is not None:
                 self._keys.pop((record.owner, record.key), None)
-        for workflow_id, story in batch.refused.items():
+        for workflow_id, story in refused.items():
             durable = self._submitting.pop(workflow_id, None)
             if durable is not None:
                 self._refused[workflow_id] = story
@@ -209,9 +215,9 @@ class Submissions:
                     # Whoever asked went away.
                     del self._refused[next(iter(self._refused))]
                 durable.set()
-        for workflow in batch.finished:
+        for workflow in finished:
             self._withdrawn.discard(workflow.workflow_id)
-            if workflow.workflow_id in batch.refused and workflow.key is not None:
+            if workflow.workflow_id in refused and workflow.key is not None:
                 self._keys.pop((workflow.owner, workflow.key), None)
 
     def end(self) -> None:
@@ -256,7 +262,7 @@ class Submissions:
     def _post(self, workflow_id: str, event: WorkflowSubmitted | WorkflowImported, nodes: int) -> None:
         self.refuse_if_not_accepting(nodes)
         self._submitting[workflow_id] = anyio.Event()
-        self._turns.post(event)
+        self._turns.inbox.post(event)
 
     async def _refuse_if_known(self, record: WorkflowRecord) -> None:
         workflow_id, key = record.workflow_id, record.key
@@ -292,11 +298,11 @@ class Submissions:
         if workflow_id not in self._submitting:
             return  # It reached the disk in the last moment.
         self._turns.refuse_if_ended(workflow_id)
-        reason = self._turns.problem or self._turns.slowness or "the database is slow"
+        reason = self._turns.saving.reason
         if is_keyed:
             show = f"`dyrygentctl show {workflow_id}`; doing the same again takes nothing twice"
             next_step = f"{show}; if the daemon is killed before it is on disk, it never happened"
             raise NotOnDiskYet("the submission", workflow_id, reason, next_step=next_step)
         self._withdrawn.add(workflow_id)
-        self._turns.post(VerbRequested(workflow_id, VerbRequest(Verb.CANCEL, why="it could not be stored in time")))
+        self._turns.inbox.post(VerbRequested(workflow_id, VerbRequest(Verb.CANCEL, why="it could not be stored in time")))
         raise NotStored(reason, self._limits.durable_timeout_s)

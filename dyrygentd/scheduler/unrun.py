@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import anyio
 import anyio.lowlevel
 
-from dyrygentd.core.effects import Batch, Publish
+from dyrygentd.core.effects import Publish
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.unrun import StoreOutcome, Told, is_unrun, outcome_of
@@ -103,16 +103,16 @@ class UnrunResults:
         """Tell whether anything is still to be told, as far as is known."""
         return self._is_busy or bool(self.waiting_count) or self._has_missed
 
-    def take(self, batch: Batch, messages: Sequence[Publish]) -> Sequence[Publish]:
-        """Take a batch that is durable; return those of its messages that need not wait."""
-        if not batch.unrun:
+    def take(self, unrun: Sequence[tuple[RunningWorkflow, int]], messages: Sequence[Publish]) -> Sequence[Publish]:
+        """Take nodes whose ends are durable; return those of the messages of the same turn that need not wait for them."""
+        if not unrun:
             return messages
-        for workflow, node in batch.unrun:
+        for workflow, node in unrun:
             self._take(workflow, node)
         self._awake.set()
         if self.problem or not messages:
             return messages
-        owners = {workflow.workflow_id for workflow, _ in batch.unrun}
+        owners = {workflow.workflow_id for workflow, _ in unrun}
         waiting = [message for message in messages if message.workflow_id in owners]
         if waiting:
             self._held.append(_Held(self._taken, anyio.current_time() + _HELD_S, waiting))

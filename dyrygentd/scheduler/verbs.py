@@ -124,12 +124,12 @@ class Verbs:
     @property
     def _patience_s(self) -> float:
         longest = self._limits.durable_timeout_s
-        return min(longest, _KNOWN_PROBLEM_WAIT_S) if self._turns.problem else longest
+        return min(longest, _KNOWN_PROBLEM_WAIT_S) if self._turns.saving.problem else longest
 
     def _refused_in_memory(self, ticket: _Ticket, request: VerbRequest) -> Answer:
         """Return the answer to what is not on disk in time if it is a refusal, which changes nothing; else raise what is true."""
-        workflow_id, reason = ticket.workflow_id, self._turns.problem or self._turns.slowness or "the database is slow"
-        decided = self._turns.unsaved_answer(ticket.number) if ticket.number else None
+        workflow_id, reason = ticket.workflow_id, self._turns.saving.reason
+        decided = self._turns.saving.unsaved_answer(ticket.number) if ticket.number else None
         if self._turns.has_ended and ticket.number and decided is None:
             raise DaemonUnreachable(
                 f"the scheduler has ended before '{request.verb}' of workflow '{workflow_id}' was seen on disk",
@@ -230,7 +230,7 @@ class Verbs:
         if event.restored is not None:
             self._reopening[event.workflow_id] = ticket
         try:
-            self._turns.post(replace(event, ticket=number))
+            self._turns.inbox.post(replace(event, ticket=number))
             await ticket.answered.wait()
         finally:
             if event.restored is None:
@@ -240,6 +240,6 @@ class Verbs:
     async def _wait_until_stored(self, workflow_id: str) -> None:
         """Wait until the end of a workflow is on disk."""
         with self._listeners.to(workflow_id) as listener:
-            while self._turns.is_finishing(workflow_id):
+            while self._turns.saving.finishing(workflow_id) is not None:
                 self._turns.refuse_if_ended(workflow_id)
                 await listener.wait()

@@ -179,7 +179,7 @@ async def test_cancelling_another_workflow_takes_nothing_back() -> None:
         younger = await running.node("younger", "x")
         assert (younger.state, older.id in (younger.error or "")) == ("failed", True)
         await running.cancel("younger", terminate=True)
-        await running._turns.wait_saved()
+        await running._inbox.wait_saved()
         assert (broker.revoked, broker.withdrawn, broker.terminated) == ([], [], [])
         broker.let_go()
         await until(lambda: published(broker) == ["a", "b"])
@@ -215,7 +215,7 @@ async def test_what_was_cancelled_is_not_revoked_for_another() -> None:
     async with scheduler(broker, store) as running:
         await until(lambda: running.in_flight_count == 1)
         await running._courier._revoke([], [])
-        await running._turns.wait_saved()
+        await running._inbox.wait_saved()
         assert (broker.revoked, broker.withdrawn) == ([], [])
 
 
@@ -306,7 +306,7 @@ async def test_imports_go_through_the_door() -> None:
         await source.perform(submitted.id, VerbRequest(Verb.PAUSE))
         here.let_go()
         await until(lambda: source.in_flight_count == 0)
-        await source._turns.wait_saved()
+        await source._inbox.wait_saved()
         export = json.loads(await source.export(submitted.id))
     async with scheduler(there) as target:
         await target.submit_definition(_mine("order-1"))

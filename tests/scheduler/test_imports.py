@@ -32,7 +32,7 @@ async def _paused(running: Scheduler, broker: FakeBroker, text: str = "a!; b < a
     await running.perform(submitted.id, VerbRequest(Verb.PAUSE, by="anna", why="host goes"))
     broker.let_go()
     await until(lambda: running.in_flight_count == 0)
-    await running._turns.wait_saved()
+    await running._inbox.wait_saved()
     return submitted.id
 
 

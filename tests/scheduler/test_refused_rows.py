@@ -168,7 +168,7 @@ async def test_disk_that_breaks_amid_saving_apart(tmp_path: Path) -> None:
         store.fails_after = 1
         broker.holds = False
         # In one turn with the results, so that the journal is part of what is taken apart.
-        running._turns.post(VerbRequested(ids["first"], VerbRequest(Verb.HOLD, nodes=("b",), by="ops")))
+        running._inbox.post(VerbRequested(ids["first"], VerbRequest(Verb.HOLD, nodes=("b",), by="ops")))
         broker.let_go()
         assert (await running.wait(ids["last"], timeout_s=5)).state == "succeeded"
         assert (await running.wait(ids["bad"], timeout_s=5)).state == "failed"

@@ -18,7 +18,7 @@ from dyrygentd.errors import (
 )
 from dyrygentd.ports import Store
 from dyrygentd.ports.facts import Selection
-from dyrygentd.scheduler import Handle, Scheduler, turns
+from dyrygentd.scheduler import Handle, Scheduler, inbox
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import DEADLINE_S, Refusing, definition, limits, published, scheduler, settle, until
@@ -180,20 +180,20 @@ async def _has_counts(handle: Handle, counts: dict[str, int]) -> None:
 
 async def test_few_results_wait_for_company(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """If much waits in the queues a few results share a turn; what somebody asks for does not wait, and takes them along."""
-    monkeypatch.setattr(turns, "_COMPANY_S", 3600.0)
+    monkeypatch.setattr(inbox, "_COMPANY_S", 3600.0)
     broker = FakeBroker(has_worker=False)
     async with scheduler(broker, store) as running:
         handle = await running.submit(definition(_CHAINS, prefix="p"))
         # That they are sent is an event as well, and forty of those are company enough.
         await _has_counts(handle, {"dispatched": 40, "waiting": 40})
         # Nothing else is due that would take them along.
-        await running._turns.wait_saved()
+        await running._inbox.wait_saved()
         broker.deliver(*(TaskSucceeded(f"p/a{number}", b"1") for number in range(3)))
         await settle()
         assert len(broker.published) == 40
         broker.deliver(TaskSucceeded("p/a3", b"1"))
         await _has_counts(handle, {"succeeded": 4, "dispatched": 40, "waiting": 36})
-        await running._turns.wait_saved()
+        await running._inbox.wait_saved()
         broker.deliver(TaskSucceeded("p/a4", b"1"))
         await settle()
         assert len(broker.published) == 44
@@ -208,7 +208,7 @@ async def test_lone_result_does_not_wait_long(store: Store) -> None:
         handle = await running.submit(definition(_CHAINS, prefix="p"))
         await _has_counts(handle, {"dispatched": 40, "waiting": 40})
         # Nothing else is due that would take it along.
-        await running._turns.wait_saved()
+        await running._inbox.wait_saved()
         broker.deliver(TaskSucceeded("p/a7", b"1"))
         await until(lambda: published(broker)[40:] == ["b7"])
 
@@ -518,10 +518,10 @@ async def test_reports_are_dropped_under_overload_and_results_never(store: Store
     async with scheduler(broker, store, limits=limits(inbox_max=3)) as running:
         handle = await running.submit(definition("a", prefix="p"))
         await until(lambda: published(broker) == ["a"])
-        await until(lambda: not running._turns._inbox)
+        await until(lambda: not running._inbox)
         broker.deliver(*(TaskReported("p/a", "PROGRESS") for _ in range(4)))
         broker.deliver(*(TaskReported("p/a", "PROGRESS") for _ in range(100)), TaskSucceeded("p/a", b"1"))
-        assert len(running._turns._inbox) == 5
+        assert len(running._inbox) == 5
         assert (await handle.wait(timeout_s=5)).state == "succeeded"
 
 

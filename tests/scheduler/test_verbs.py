@@ -75,7 +75,7 @@ async def _live(running: Scheduler, broker: FakeBroker, text: str) -> str:
         for task_id in [task_id for task_id in broker._held if task_id != "p/a"]:
             broker.let_go(task_id)
         workflow = engine.workflows[handle.id]
-        return not running._turns.inbox_size and workflow.nodes.in_flight_count == 1 and not workflow.ready_count
+        return not running._inbox and workflow.nodes.in_flight_count == 1 and not workflow.ready_count
 
     await until(is_rest_over)
     return handle.id
@@ -92,7 +92,7 @@ async def test_verb_on_a_live_workflow_survives_the_process(verb: str, reopen: C
         changed = await running.perform(workflow_id, request)
         assert (changed.is_changed, changed.verb, changed.id) == (True, verb, workflow_id)
         assert set(nodes) <= set(changed.nodes)
-        await until(lambda: not running._turns.inbox_size and not running._courier.queue_size)
+        await until(lambda: not running._inbox and not running._courier.queue_size)
         await settle()
         found = await _states(running, workflow_id)
         assert found == states
@@ -121,7 +121,7 @@ async def test_verb_on_a_live_workflow_survives_the_process(verb: str, reopen: C
         held = [node for node in ("b", "g") if f"{node}" in states]
         broker.let_go()
         for node in held:
-            await until(lambda: not running._turns.inbox_size)
+            await until(lambda: not running._inbox)
             await _release_when_held(running, workflow_id, node)
         assert (await running.wait(workflow_id, timeout_s=5)).state in ("succeeded", "failed")
 

@@ -229,7 +229,7 @@ class Simulation:
             return
         others: list[TaskEvent] = [known, TaskFailed(task_id, "forged"), TaskSucceeded(task_id, b'"forged"')]
         running = self._running
-        if running is None or running._turns.engine.flights.is_in_flight(task_id) or running._turns.inbox_size:
+        if running is None or running._turns.engine.flights.is_in_flight(task_id) or len(running._inbox):
             return  # Nobody could tell it from the truth.
         watcher._emit([self._chance.choice(others)])
 
@@ -374,7 +374,7 @@ class Simulation:
             unfinished = {key: each for key, each in self._accepted.items() if each in running._turns.engine.workflows}
             unrun = running._unrun
             # An end that is not durable yet is told a moment later.
-            is_quiet = not running._turns.inbox_size and running._turns._has_landed and not running._turns._is_at_disk
+            is_quiet = running._inbox.is_saved and not running._turns.is_at_disk
             if not unfinished and is_quiet and unrun is not None and not unrun.is_behind:
                 break
             for key, workflow_id in unfinished.items():

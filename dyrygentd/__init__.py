@@ -6,7 +6,7 @@ The map of the package::
     wire        JSON forms of server and client           ports/      what the scheduler needs from the world
     canvas/     Celery canvas -> graph; `Workflow`        testing/    a daemon for your own tests, fakes of the ports
     scheduler   the asyncio shell: embed this one         metrics     read when they are scraped
-    explain     where a task in flight is, in words       results     Celery's own results of a workflow
+    results     Celery's own results of a workflow
     witnesses   who may have a task that nobody who answered has
     commands    on nodes, as people paste them
     store/      SQLite                                    transport/  Celery's broker and result backend

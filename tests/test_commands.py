@@ -3,8 +3,8 @@
 import shlex
 
 from dyrygentd.commands import command_on
-from dyrygentd.explain import verdict
 from dyrygentd.ports.facts import Inspection, TaskFacts
+from dyrygentd.scheduler.whereabouts import whereabouts_of
 
 
 def test_names_are_no_options() -> None:
@@ -19,7 +19,7 @@ def test_skip_names_the_same_node() -> None:
     for name in ("a", "--all", "x --force -- y", "-x --force -- y"):
         facts = TaskFacts("t", worker="w1", worker_state="scheduled", stored_state="RETRY")
         retry = command_on("retry", "w", [name], force=True)
-        found = verdict(Inspection(tasks={"t": facts}), "t", now=0.0, retry_command=retry)
+        found = whereabouts_of(Inspection(tasks={"t": facts}), "t", now=0.0, retry_command=retry)
         words = shlex.split(found.next_step.split("`")[1])
         assert "--force" not in words[:3]
         assert (words[:3], words[-1]) == (["dyrygentctl", "skip", "w"], name)

@@ -38,7 +38,6 @@ ROOMS: dict[str, set[str]] = {
     # Reads what an `Inspection` says, for the scheduler's answers and for whoever else asks.
     "witnesses": _BASE | {"ports"},
     "misspelt": _BASE | {"ports", "witnesses"},
-    "explain": _BASE | {"ports", "wire", "witnesses", "misspelt", "commands"},
     # Apps are handed to it, in the signatures of a canvas.
     "tasks": _BASE,
     "canvas": _BASE | {"tasks"},
@@ -48,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
     "testing": _EDGE | {"client", "http", "scheduler"},
     "metrics": _EDGE,
     # It makes the usual adapters itself, inside functions: `Scheduler(app, database=...)` is all that a program needs.
-    "scheduler": _EDGE | {"store", "transport", "metrics", "results", "explain", "witnesses", "misspelt", "commands", "advice"},
+    "scheduler": _EDGE | {"store", "transport", "metrics", "results", "witnesses", "misspelt", "commands", "advice"},
     # The client and the command line know the daemon through its wire form alone.
     "client": _BASE | {"wire", "canvas", "tasks", "results"},
     # A task of Celery's that is a client; the app is handed to it.
@@ -60,8 +59,8 @@ ROOMS: dict[str, set[str]] = {
     # What is shown by `dyrygentd demo`, and what Celery workers import for it; the command names the types of its outcome.
     "demo": _BASE | {"canvas"},
     "cli": _BASE | {"commands", "versions", "wire", "canvas", "tasks", "client", "demo", "lint", "progress"},
-    "http": _EDGE | _SHELL | {"explain"},
-    "daemon": _EDGE | _SHELL | {"explain", "http", "demo", "progress"},
+    "http": _EDGE | _SHELL,
+    "daemon": _EDGE | _SHELL | {"http", "demo", "progress"},
     "compat": _BASE | {"wire", "canvas", "client", "tasks"},
     "__main__": {"cli"},
 }

@@ -17,7 +17,6 @@ from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.verbs import cause_of
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import NodeNotFound
-from dyrygentd.explain import Finding, verdict
 from dyrygentd.ports import Clock, Inspector, ReportReader, Store
 from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler.decided import Decided
@@ -30,6 +29,7 @@ from dyrygentd.scheduler.skew import Skew
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.taking_turns import in_steps
 from dyrygentd.scheduler.turns import Turns
+from dyrygentd.scheduler.whereabouts import Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
 #: Tasks in flight that are looked for when somebody asks about a whole workflow.
@@ -91,8 +91,8 @@ class Explanations:
         is_late = number in self._still_running.candidates(workflow, most=len(workflow.graph))
         inspection = await self._inspect(workflow, [number] if workflow.state_of(number) in IN_FLIGHT or is_late else [])
         standing = self._found(workflow, number, standing, inspection)
-        for finding in self._still_running.running(workflow, [number] if is_late else [], inspection).values():
-            standing = _beside(standing, finding)
+        for whereabouts in self._still_running.running(workflow, [number] if is_late else [], inspection).values():
+            standing = _beside(standing, whereabouts)
         [standing] = await self._filled_in(workflow, [standing])
         decided = await Decided(self._store).by_whom(workflow, [standing])
         # What is to be sent, or was, waits for what keeps the daemon from its work; a gate or a failure does not.
@@ -214,7 +214,7 @@ class Explanations:
             return standing
         retry = command_on("retry", workflow.workflow_id, [workflow.graph.names[node]], force=True)
         reports, doubt = self._around.reports, self._around.doubt_of(task_id)
-        finding = verdict(
+        whereabouts = whereabouts_of(
             inspection,
             task_id,
             now=self._clock.now(),
@@ -230,9 +230,9 @@ class Explanations:
         )
         return replace(
             standing,
-            code=finding.code,
-            text=f"{standing.text}: {finding.text}",
-            next_step=finding.next_step or standing.next_step,
+            code=whereabouts.code,
+            text=f"{standing.text}: {whereabouts.text}",
+            next_step=whereabouts.next_step or standing.next_step,
         )
 
 
@@ -240,9 +240,9 @@ class Explanations:
 _IN_FLIGHT_WORDS: Final = frozenset(state.word for state in IN_FLIGHT)
 
 
-def _beside(standing: Standing, finding: Finding) -> Standing:
+def _beside(standing: Standing, whereabouts: Whereabouts) -> Standing:
     """Say of a node that went on without its task that this still runs, before anybody starts another one."""
-    return replace(standing, code="runs-on", text=f"{standing.text}; {finding.text}", next_step=finding.next_step)
+    return replace(standing, code="runs-on", text=f"{standing.text}; {whereabouts.text}", next_step=whereabouts.next_step)
 
 
 def _with_place_of_value(workflow: RunningWorkflow, standing: Standing, app: str) -> Standing:

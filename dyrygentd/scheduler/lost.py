@@ -35,11 +35,11 @@ from dyrygentd.core.events import TaskLost, TaskRedelivered
 from dyrygentd.core.lost_causes import fingerprint_of_lost
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.explain import Code, Finding, verdict
 from dyrygentd.ports import Clock, Inspector
 from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler.doubts import BackendAway, Doubt
 from dyrygentd.scheduler.limits import SchedulerLimits
+from dyrygentd.scheduler.whereabouts import Code, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster, clock
 
 logger = logging.getLogger("dyrygentd.lost")
@@ -242,7 +242,7 @@ class LostTasks:
     def _judge(self, task_id: str, inspection: Inspection, silent: str, workflow: RunningWorkflow, node: int) -> None:
         case, now = self._cases[task_id], anyio.current_time()
         limits = self._limits
-        finding = verdict(
+        whereabouts = whereabouts_of(
             inspection,
             task_id,
             now=self._clock.now(),
@@ -253,10 +253,10 @@ class LostTasks:
             away=case.away,
             app=self._app,
         )
-        self._note_redelivery(task_id, case, inspection, finding)
-        code: Code = "unknown" if finding.code == "lost" and silent else finding.code
+        self._note_redelivery(task_id, case, inspection, whereabouts)
+        code: Code = "unknown" if whereabouts.code == "lost" and silent else whereabouts.code
         self._findings[code] += 1
-        if finding.code not in ("lost", "unknown"):
+        if whereabouts.code not in ("lost", "unknown"):
             case.away = ""
         age_s = now - case.since
         case.due = now + min(_PAUSE_MAX_S, max(limits.lost_after_s, _SHARE_OF_AGE * age_s))
@@ -270,8 +270,8 @@ class LostTasks:
             case.due = now + limits.lost_confirm_s
         elif now - case.missing_since >= limits.lost_confirm_s:
             missing_s = now - case.missing_since
-            self._found_lost.append((workflow, node, finding.text))
-            self._post(TaskLost(task_id, _story(finding, missing_s)))
+            self._found_lost.append((workflow, node, whereabouts.text))
+            self._post(TaskLost(task_id, _story(whereabouts, missing_s)))
         else:
             case.due = case.missing_since + limits.lost_confirm_s
 
@@ -288,7 +288,7 @@ class LostTasks:
             what = f"task {workflow.attempts.task_id_of(node)} is" if len(found) == 1 else f"{len(found)} tasks are"
             logger.warning("%s lost, of %s%s in workflow %s: %s", what, names, more, workflow_id, text)
 
-    def _note_redelivery(self, task_id: str, case: _Case, inspection: Inspection, finding: Finding) -> None:
+    def _note_redelivery(self, task_id: str, case: _Case, inspection: Inspection, whereabouts: Whereabouts) -> None:
         """Tell of a message that was given out once more; each beginning counts once, whoever had it before."""
         task = inspection.tasks.get(task_id)
         if task is None or task.worker_state != "active" or not (task.is_redelivered or task.also_at):
@@ -296,7 +296,7 @@ class LostTasks:
         began_at = max([task.started_at or 0.0, *task.also_at.values()])
         if began_at > case.began_at:
             case.began_at = began_at
-            self._post(TaskRedelivered(task_id, finding.text))
+            self._post(TaskRedelivered(task_id, whereabouts.text))
 
 
 def _is_dispatched(workflow: RunningWorkflow, node: int) -> bool:
@@ -312,9 +312,9 @@ def place_of(workflow: RunningWorkflow, node: int) -> TaskPlace:
     )
 
 
-def _story(finding: Finding, missing_s: float) -> str:
+def _story(whereabouts: Whereabouts, missing_s: float) -> str:
     """Say what is kept of a task that was lost: where it is not, and how that can be read."""
-    return f"its task is lost: {finding.text.removeprefix('nobody has it: it is ')} (found nowhere for {missing_s:.0f} s)"
+    return f"its task is lost: {whereabouts.text.removeprefix('nobody has it: it is ')} (found nowhere for {missing_s:.0f} s)"
 
 
 def _named(workers: Iterable[str]) -> str:

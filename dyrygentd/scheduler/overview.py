@@ -23,7 +23,6 @@ from dyrygentd.core.states import IN_FLIGHT
 from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import OutsideError
-from dyrygentd.explain import REDELIVERIES_MANY, Finding, verdict
 from dyrygentd.ports import Clock, Inspector, ReportReader, Store
 from dyrygentd.ports.facts import BROKER_SILENT, Inspection, Selection, TaskFacts
 from dyrygentd.scheduler.doubts import Doubt
@@ -31,6 +30,7 @@ from dyrygentd.scheduler.lost import place_of
 from dyrygentd.scheduler.redaction import without_secrets
 from dyrygentd.scheduler.taking_turns import in_steps
 from dyrygentd.scheduler.turns import Turns
+from dyrygentd.scheduler.whereabouts import REDELIVERIES_MANY, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
 Troubles = Callable[[], Sequence[tuple[str, str]]]
@@ -67,7 +67,7 @@ _SERVERS: Final = {"broker": "the broker", "backend": "the result backend"}
 class _Stuck:
     """Tasks in flight about which the same is to be said."""
 
-    finding: Finding
+    whereabouts: Whereabouts
     workflow: RunningWorkflow
     node: int
     count: int
@@ -188,23 +188,23 @@ class Overviews:
         looked_for, inspection = await self._inspect(oldest)
         groups: dict[tuple[str, str, str], _Stuck] = {}
         for workflow, node in looked_for:
-            finding = self._finding(workflow, node, inspection)
+            whereabouts = self._whereabouts(workflow, node, inspection)
             again = workflow.attempts.redelivered.get(node, 0)
             task = inspection.tasks.get(workflow.attempts.task_id_of(node), _NO_TASK)
-            if finding is not None and finding.code not in _STUCK and (again >= REDELIVERIES_MANY or task.also_at):
+            if whereabouts is not None and whereabouts.code not in _STUCK and (again >= REDELIVERIES_MANY or task.also_at):
                 words = f"the broker has given it out again {again:,} times: " if again > 1 else ""
-                told = replace(finding, text=f"{words}{finding.text}")
+                told = replace(whereabouts, text=f"{words}{whereabouts.text}")
                 groups["redelivered", "", task.task_id] = _Stuck(told, workflow, node, 1, "redelivered")
                 continue
-            if finding is None or not _is_stuck(finding.code, now - workflow.attempts.dispatched_at[node]):
+            if whereabouts is None or not _is_stuck(whereabouts.code, now - workflow.attempts.dispatched_at[node]):
                 continue
             queue = inspection.tasks[workflow.attempts.task_id_of(node)].queue
             # What waits in one queue waits for one thing, whoever wants it; what was lost is each workflow's own affair.
-            key = (finding.code, queue, "" if finding.code in ("no-consumer", "queued") else workflow.workflow_id)
+            key = (whereabouts.code, queue, "" if whereabouts.code in ("no-consumer", "queued") else workflow.workflow_id)
             known = groups.get(key)
-            first = _Stuck(finding, workflow, node, 0) if known is None else known
+            first = _Stuck(whereabouts, workflow, node, 0) if known is None else known
             groups[key] = replace(first, count=first.count + 1)
-        found = sorted(groups.values(), key=lambda each: each.finding.code not in _STUCK)
+        found = sorted(groups.values(), key=lambda each: each.whereabouts.code not in _STUCK)
         return [_stuck_item(each, now, is_all=len(looked_for) < _INSPECTED_MAX) for each in found], [*inspection.problems]
 
     async def _inspect(self, oldest: list[tuple[RunningWorkflow, int]]) -> tuple[list[tuple[RunningWorkflow, int]], Inspection]:
@@ -223,12 +223,12 @@ class Overviews:
                 self._asked_for, self._asked_at = oldest, anyio.current_time()
             return self._asked_for, self._inspection
 
-    def _finding(self, workflow: RunningWorkflow, node: int, inspection: Inspection) -> Finding | None:
+    def _whereabouts(self, workflow: RunningWorkflow, node: int, inspection: Inspection) -> Whereabouts | None:
         task_id, reports = workflow.attempts.task_id_of(node), self._reports
         doubt = self._doubt_of(task_id)
         if task_id not in inspection.tasks or workflow.state_of(node) not in IN_FLIGHT:
             return None
-        return verdict(
+        return whereabouts_of(
             inspection,
             task_id,
             now=self._clock.now(),
@@ -371,12 +371,12 @@ def _stuck_item(each: _Stuck, now: float, *, is_all: bool) -> wire.OverviewItem:
     workflow, name = each.workflow, each.workflow.graph.names[each.node]
     since = workflow.attempts.dispatched_at[each.node]
     more = "" if each.count == 1 else f" ({'' if is_all else 'at least '}{each.count - 1:,} more like it)"
-    text = f"'{name}'{more} was sent {span(now - since)} ago: {each.finding.text}"
-    steps = [each.finding.next_step] if each.finding.next_step else []
+    text = f"'{name}'{more} was sent {span(now - since)} ago: {each.whereabouts.text}"
+    steps = [each.whereabouts.next_step] if each.whereabouts.next_step else []
     if each.count > 1 or not steps:
         steps.append(f"dyrygentctl explain {workflow.workflow_id}")
     about = (workflow.workflow_id, workflow.name, [name], each.count, since)
-    return wire.OverviewItem("stuck", each.code or each.finding.code, text, *about, next_steps=steps)
+    return wire.OverviewItem("stuck", each.code or each.whereabouts.code, text, *about, next_steps=steps)
 
 
 def _verdict(

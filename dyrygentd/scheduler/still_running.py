@@ -22,11 +22,11 @@ from dyrygentd.core.given_up import given_up_by
 from dyrygentd.core.verbs import Verb, VerbRequest, started_again_by
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import VerbRefused, WorkflowNotFound
-from dyrygentd.explain import Finding, verdict
 from dyrygentd.ports import Clock, Inspector
 from dyrygentd.ports.facts import Inspection
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.lost import place_of
+from dyrygentd.scheduler.whereabouts import Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
 #: Tasks that are looked for at one time, for whoever asks why, and for whoever wants to start them again.
@@ -50,7 +50,7 @@ class StillRunning:
         self._roster = roster
         # One look at a time: those who wait for it mostly find their answer in it.
         self._one_look = anyio.Lock()
-        self._found: dict[str, tuple[float, Finding | None]] = {}
+        self._found: dict[str, tuple[float, Whereabouts | None]] = {}
 
     def candidates(self, workflow: RunningWorkflow, *, most: int = _INSPECTED_MAX) -> list[int]:
         """Return the nodes of a workflow whose last attempt may run on although they went on without it."""
@@ -85,16 +85,18 @@ class StillRunning:
         self._roster.note(inspection, self._clock.now())
         return replace(inspection, last_answered=self._roster.last_answered)
 
-    def running(self, workflow: RunningWorkflow, nodes: Sequence[int], inspection: Inspection) -> dict[int, Finding]:
+    def running(self, workflow: RunningWorkflow, nodes: Sequence[int], inspection: Inspection) -> dict[int, Whereabouts]:
         """Return those of the nodes whose old task runs at a worker, with what is known of it."""
-        findings = {}
+        found = {}
         for node in nodes:
             task_id = workflow.attempts.task_id_of(node)
             if task_id in inspection.tasks:
-                finding = verdict(inspection, task_id, now=self._clock.now())
-                if finding.code == "running":
-                    findings[node] = replace(finding, text=f"its task still {finding.text}", next_step=beside(workflow, node))
-        return findings
+                whereabouts = whereabouts_of(inspection, task_id, now=self._clock.now())
+                if whereabouts.code == "running":
+                    found[node] = replace(
+                        whereabouts, text=f"its task still {whereabouts.text}", next_step=beside(workflow, node)
+                    )
+        return found
 
     async def refuse(self, workflow_id: str, request: VerbRequest) -> None:
         """Raise `VerbRefused` if somebody would start a task beside one that still runs, and did not force it."""
@@ -113,14 +115,14 @@ class StillRunning:
             raise _too_many(workflow, request, len(nodes))
         for first in range(0, len(nodes), _ASKED_AT_ONCE):
             asked = nodes[first : first + _ASKED_AT_ONCE]
-            for node, finding in (await self._found_of(workflow, asked)).items():
-                if finding is not None:
+            for node, whereabouts in (await self._found_of(workflow, asked)).items():
+                if whereabouts is not None:
                     name, state = workflow.graph.names[node], workflow.state_of(node).word
-                    error = VerbRefused(request.verb.value, f"node '{name}'", state, [], finding.text)
-                    error.next_step = finding.next_step
+                    error = VerbRefused(request.verb.value, f"node '{name}'", state, [], whereabouts.text)
+                    error.next_step = whereabouts.next_step
                     raise error
 
-    async def _found_of(self, workflow: RunningWorkflow, nodes: Sequence[int]) -> dict[int, Finding | None]:
+    async def _found_of(self, workflow: RunningWorkflow, nodes: Sequence[int]) -> dict[int, Whereabouts | None]:
         """Return what the workers said lately of the old tasks of these, and ask them if they were not asked."""
         async with self._one_look:
             now = self._clock.now()
@@ -146,8 +148,8 @@ class StillRunning:
         self._found |= dict.fromkeys(places, (now, None))
         for each, its_nodes in asked.values():
             # By what they were asked for: a node may have begun another attempt meanwhile.
-            for node, finding in self.running(each, its_nodes, inspection).items():
-                self._found[each.attempts.task_id_of(node)] = now, finding
+            for node, whereabouts in self.running(each, its_nodes, inspection).items():
+                self._found[each.attempts.task_id_of(node)] = now, whereabouts
 
     def _others(self, workflow: RunningWorkflow, most: int) -> Iterable[tuple[RunningWorkflow, int]]:
         """Return what others have given up and nobody asked about lately, the newest first, as those who ask in bulk go."""

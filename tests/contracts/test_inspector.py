@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from dyrygentd.core.events import TaskFailed, TaskSucceeded
-from dyrygentd.explain import verdict
+from dyrygentd.scheduler.whereabouts import whereabouts_of
 from tests.contracts.adapters import InspectorSetup, message, place
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,7 @@ async def test_messages_that_wait(inspecting: InspectorSetup) -> None:
     assert {task.stored_state for task in inspection.tasks.values()} == {""}
     if inspecting.shows_messages:
         assert {task_id: task.position for task_id, task in inspection.tasks.items()} == {"a": 0, "b": 1, "c": 2}
-    assert {verdict(inspection, task_id, now=time.time()).code for task_id in "abc"} == {"no-consumer"}
+    assert {whereabouts_of(inspection, task_id, now=time.time()).code for task_id in "abc"} == {"no-consumer"}
 
 
 async def test_stranger(inspecting: InspectorSetup) -> None:
@@ -45,8 +45,8 @@ async def test_stranger(inspecting: InspectorSetup) -> None:
         return
     inspection = await inspecting.inspector.trace([place(message("stranger")), place(published)])
     assert inspection.tasks["stranger"].position is None
-    assert verdict(inspection, "stranger", now=time.time()).code == "lost"
-    assert verdict(inspection, "published", now=time.time()).code == "no-consumer"
+    assert whereabouts_of(inspection, "stranger", now=time.time()).code == "lost"
+    assert whereabouts_of(inspection, "published", now=time.time()).code == "no-consumer"
 
 
 async def test_results(inspecting: InspectorSetup) -> None:
@@ -56,8 +56,8 @@ async def test_results(inspecting: InspectorSetup) -> None:
     await inspecting.store(TaskFailed("b", "ValueError: no"))
     inspection = await inspecting.inspector.trace([place(message(task_id)) for task_id in "abc"])
     assert {task_id: task.stored_state for task_id, task in inspection.tasks.items()} == {"a": "SUCCESS", "b": "FAILURE", "c": ""}
-    assert verdict(inspection, "a", now=time.time()).code == "finished"
-    assert verdict(inspection, "b", now=time.time()).code == "finished"
+    assert whereabouts_of(inspection, "a", now=time.time()).code == "finished"
+    assert whereabouts_of(inspection, "b", now=time.time()).code == "finished"
 
 
 async def test_broker_is_away(inspecting: InspectorSetup) -> None:
@@ -70,10 +70,10 @@ async def test_broker_is_away(inspecting: InspectorSetup) -> None:
     assert time.monotonic() - begun < 15
     assert any("broker" in problem for problem in inspection.problems)
     assert inspection.workers is None
-    assert verdict(inspection, "a", now=time.time()).code == "finished"
-    finding = verdict(inspection, "b", now=time.time())
-    assert finding.code == "unknown"
-    assert "the broker cannot be asked" in finding.text
+    assert whereabouts_of(inspection, "a", now=time.time()).code == "finished"
+    whereabouts = whereabouts_of(inspection, "b", now=time.time())
+    assert whereabouts.code == "unknown"
+    assert "the broker cannot be asked" in whereabouts.text
     await inspecting.mend()
     inspection = await inspecting.inspector.trace([place(message("b"))])
     assert not inspection.problems

@@ -19,8 +19,8 @@ from kombu.entity import Exchange, Queue
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.explain import Finding, verdict
 from dyrygentd.ports.facts import Inspection, TaskPlace
+from dyrygentd.scheduler.whereabouts import Whereabouts, whereabouts_of
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.inspector import CeleryInspector
 from tests.support import tasks
@@ -58,14 +58,14 @@ class Site:
     async def look(self, *task_ids: str) -> Inspection:
         return await self.inspector.trace([self.place(task_id) for task_id in task_ids])
 
-    async def explain(self, task_id: str) -> Finding:
-        return verdict(await self.look(task_id), task_id, now=time.time())
+    async def explain(self, task_id: str) -> Whereabouts:
+        return whereabouts_of(await self.look(task_id), task_id, now=time.time())
 
-    async def wait_for(self, task_id: str, code: str) -> Finding:
+    async def wait_for(self, task_id: str, code: str) -> Whereabouts:
         with anyio.fail_after(30):
-            while (finding := await self.explain(task_id)).code != code:
+            while (whereabouts := await self.explain(task_id)).code != code:
                 pass
-        return finding
+        return whereabouts
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ async def test_behind_others(site: Site, make_worker: Callable[..., CeleryWorker
     assert fetched in (0, 1)
     if not fetched:
         assert positions == {"waiting-0": 1, "waiting-4": 5, "urgent": 0}
-    finding = verdict(inspection, "waiting-4", now=time.time())
-    assert finding.code == "queued"
-    assert f"behind {5 - fetched} messages; 1 worker consumes it ({worker.name})" in finding.text
+    whereabouts = whereabouts_of(inspection, "waiting-4", now=time.time())
+    assert whereabouts.code == "queued"
+    assert f"behind {5 - fetched} messages; 1 worker consumes it ({worker.name})" in whereabouts.text
     executions.release("gate", count=4)
 
 
@@ -106,15 +106,15 @@ async def test_nobody_consumes_the_queue(site: Site, worker: CeleryWorker) -> No
     """A queue without a consumer is told as such, with the command that would help."""
     await site.publish(_ECHO, task_id="t", queue="elsewhere")
     begun = time.monotonic()
-    finding = await site.explain("t")
+    whereabouts = await site.explain("t")
     assert time.monotonic() - begun < _PATIENCE_S, "who has answered need not be waited for"
-    assert finding.code == "no-consumer"
-    assert finding.text == (
+    assert whereabouts.code == "no-consumer"
+    assert whereabouts.text == (
         f"waits in queue 'elsewhere' at its head, which nobody consumes; 1 worker ({worker.name}) answered, for other queues"
         "; the name comes from the option `queue` of the node in the definition"
     )
-    assert f"control -d {worker.name} add_consumer elsewhere`" in finding.next_step
-    assert "-Q elsewhere" in finding.next_step
+    assert f"control -d {worker.name} add_consumer elsewhere`" in whereabouts.next_step
+    assert "-Q elsewhere" in whereabouts.next_step
 
 
 async def test_reserved_running_and_finished(
@@ -136,7 +136,7 @@ async def test_reserved_running_and_finished(
     assert second.reserved_since is not None
     assert second.redelivered_at == pytest.approx(second.reserved_since + 3600)
     assert (inspection.listening, list(inspection.workers or ()), inspection.problems) == (1, [worker.name], [])
-    running = verdict(inspection, "first", now=time.time())
+    running = whereabouts_of(inspection, "first", now=time.time())
     assert running.code == "running"
     assert running.text.startswith(f"runs on {worker.name} for ")
     executions.release("first")
@@ -181,8 +181,8 @@ async def test_visibility_timeout_is_over(site: Site, make_worker: Callable[...,
     for _ in range(3):
         assert (await site.explain("fetched")).code == "reserved"
     worker.kill()
-    finding = await site.wait_for("fetched", "orphaned")
-    assert "which is over: as soon as a worker runs" in finding.text
+    whereabouts = await site.wait_for("fetched", "orphaned")
+    assert "which is over: as soon as a worker runs" in whereabouts.text
 
 
 async def test_message_is_deleted(site: Site, worker: CeleryWorker) -> None:
@@ -199,10 +199,10 @@ async def test_worker_does_not_answer(site: Site, worker: CeleryWorker, executio
     executions.wait_started(["executed"])
     site.inspector = CeleryInspector(site.app)
     # That it has started is acknowledged when it has ended.
-    finding = await site.explain("executed")
-    assert finding.code == "reserved"
-    assert "it is not known which: 1 of 1 workers did not answer" in finding.text
-    assert "solo" in finding.next_step
+    whereabouts = await site.explain("executed")
+    assert whereabouts.code == "reserved"
+    assert "it is not known which: 1 of 1 workers did not answer" in whereabouts.text
+    assert "solo" in whereabouts.next_step
     await site.publish(_ECHO, task_id="waiting")
     assert (await site.explain("waiting")).code in ("queued", "reserved")
     executions.release("gate")
@@ -222,10 +222,10 @@ async def test_waits_for_eta_and_for_its_retry(site: Site, make_worker: Callable
         while found != ("scheduled", worker.name, "RETRY"):
             task = (await site.inspector.trace([place])).tasks["retried"]
             found = (task.worker_state, task.worker, task.stored_state)
-    finding = verdict(await site.inspector.trace([place]), "retried", now=time.time())
-    assert finding.code == "reserved"
-    assert re.fullmatch(rf"waits at {worker.name} for its retry, next at \d\d:\d\d:\d\d UTC \(in .*\)", finding.text)
-    assert "skip" in finding.next_step
+    whereabouts = whereabouts_of(await site.inspector.trace([place]), "retried", now=time.time())
+    assert whereabouts.code == "reserved"
+    assert re.fullmatch(rf"waits at {worker.name} for its retry, next at \d\d:\d\d:\d\d UTC \(in .*\)", whereabouts.text)
+    assert "skip" in whereabouts.next_step
 
 
 async def test_long_queue(celery_app: Celery, site: Site, redis_server: EmbeddedServer) -> None:
@@ -298,7 +298,7 @@ async def test_unroutable(celery_app: Celery) -> None:
     message = publish_of(celery_app.tasks[_ECHO].signature((1,), queue="nowhere"), task_id="t")
     inspection = await site.inspector.trace([TaskPlace("t", 1, message.signature)])
     assert inspection.tasks["t"].queue == ""
-    assert verdict(inspection, "t", now=time.time()).code in ("lost", "unknown")
+    assert whereabouts_of(inspection, "t", now=time.time()).code in ("lost", "unknown")
     await site.dispatcher.close()
 
 
@@ -309,9 +309,9 @@ async def test_backend_is_away(redis_server: EmbeddedServer, worker: CeleryWorke
         await site.publish(_ECHO, task_id="t", queue="elsewhere")
         assert (await site.explain("t")).code == "no-consumer"
         await site.dispatcher.withdraw([site.place("t")])
-        finding = await site.explain("t")
-        assert finding.code == "unknown"
-        assert "the result backend cannot be asked" in finding.text
+        whereabouts = await site.explain("t")
+        assert whereabouts.code == "unknown"
+        assert "the result backend cannot be asked" in whereabouts.text
         await site.dispatcher.close()
 
 
@@ -325,7 +325,7 @@ async def test_server_hangs(site: Site, redis_server: EmbeddedServer) -> None:
         inspection = await site.look("t")
         assert time.monotonic() - begun < 12
     assert len(inspection.problems) == 2
-    assert verdict(inspection, "t", now=time.time()).code == "unknown"
+    assert whereabouts_of(inspection, "t", now=time.time()).code == "unknown"
 
 
 async def test_other_backend_tells_who_stored_it(redis_server: EmbeddedServer, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ _LONG_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Whereabouts:
     """Where a task is.
 
     Attributes:
@@ -85,7 +85,7 @@ class _Case(NamedTuple):
         return "; ".join(self.suspects) or "every worker answered"
 
 
-def verdict(
+def whereabouts_of(
     inspection: Inspection,
     task_id: str,
     *,
@@ -100,7 +100,7 @@ def verdict(
     app: str = "",
     tries: int = 0,
     again: int = 0,
-) -> Finding:
+) -> Whereabouts:
     """Decide where a task is that was published and has no result yet, as far as we know.
 
     Args:
@@ -123,7 +123,7 @@ def verdict(
         return _finished(case, seen_within_s)
     if has_ended:
         text = "a worker has reported that it ended; its result is looked for, and if there is none, the report is what counts"
-        return Finding("finished", text, "wait for half a minute")
+        return Whereabouts("finished", text, "wait for half a minute")
     if task.worker_state == "active":
         return _running(case)
     if task.worker:
@@ -135,15 +135,15 @@ def verdict(
     return _nowhere(case)
 
 
-def _finished(case: _Case, seen_within_s: float) -> Finding:
+def _finished(case: _Case, seen_within_s: float) -> Whereabouts:
     task = case.task
     by = f" by {task.stored_worker}" if task.stored_worker else ""
     ago = f" {span(case.now - task.stored_at)} ago" if task.stored_at is not None else ""
     text = f"its result is stored already ({task.stored_state}{by}{ago}); it will be seen within {span(seen_within_s)}"
-    return Finding("finished", text, "if it is not: `dyrygentctl stats` tells whether results can be received")
+    return Whereabouts("finished", text, "if it is not: `dyrygentctl stats` tells whether results can be received")
 
 
-def _running(case: _Case) -> Finding:
+def _running(case: _Case) -> Whereabouts:
     task = case.task
     since = "" if task.started_at is None else f" for {span(case.now - task.started_at)}, since {clock(task.started_at)}"
     state = f"; it reports {task.stored_state}" if task.stored_state and task.stored_state != "STARTED" else ""
@@ -155,7 +155,7 @@ def _running(case: _Case) -> Finding:
         step = _end_to_redeliveries(case)
     if task.started_at is not None and case.now - task.started_at >= _LONG_S:
         step = f"if it hangs: `{case.retry}` starts a new attempt; the old one goes on at its worker, and keeps its place there"
-    return Finding("running", f"runs on {task.worker}{since}{state}", step)
+    return Whereabouts("running", f"runs on {task.worker}{since}{state}", step)
 
 
 def _end_to_redeliveries(case: _Case) -> str:
@@ -165,14 +165,14 @@ def _end_to_redeliveries(case: _Case) -> str:
     )
 
 
-def _running_twice(case: _Case, since: str, state: str) -> Finding:
+def _running_twice(case: _Case, since: str, state: str) -> Whereabouts:
     """Tell of a message that the broker gave to a second worker while the first one is still at work."""
     task = case.task
     others = [f"on {worker} for {span(case.now - at)}" if at else f"on {worker}" for worker, at in task.also_at.items()]
     timeout = ""
     if task.redelivered_at is not None and task.reserved_since is not None:
         timeout = f" of {task.redelivered_at - task.reserved_since:g} s"
-    return Finding(
+    return Whereabouts(
         "running",
         f"runs on {task.worker}{since}, and {', and '.join(others)}{state}: the broker gave it out once more while it ran",
         f"with `acks_late`, let the visibility timeout{timeout} be longer than the task takes (`broker_transport_options`);"
@@ -180,19 +180,19 @@ def _running_twice(case: _Case, since: str, state: str) -> Finding:
     )
 
 
-def _at_worker(case: _Case) -> Finding:
+def _at_worker(case: _Case) -> Whereabouts:
     task = case.task
     if task.worker_state == "scheduled" and task.stored_state == "RETRY":
         when = "" if task.due_at is None else f", next at {clock(task.due_at)} (in {span(task.due_at - case.now)})"
         times = f", after {case.tries} {'try' if case.tries == 1 else 'tries'}" if case.tries else ""
         error = f"; it ended last with {task.stored_error}" if task.stored_error else ""
         step = f"wait, if what it waits for can still come; `{case.skip}` goes on without it, and revokes it"
-        return Finding("reserved", f"waits at {task.worker} for its retry{times}{when}{error}", step)
+        return Whereabouts("reserved", f"waits at {task.worker} for its retry{times}{when}{error}", step)
     if task.worker_state == "scheduled":
         what = "its retry" if task.stored_state == "RETRY" else "its countdown or ETA"
-        return Finding("reserved", f"waits at {task.worker} for {what}")
+        return Whereabouts("reserved", f"waits at {task.worker} for {what}")
     since = "" if task.reserved_since is None else f" for {span(case.now - task.reserved_since)}"
-    return Finding(
+    return Whereabouts(
         "reserved",
         f"reserved by {task.worker}{since}, which runs other tasks first",
         _end_to_redeliveries(case)
@@ -201,14 +201,14 @@ def _at_worker(case: _Case) -> Finding:
     )
 
 
-def _queued(case: _Case) -> Finding:
+def _queued(case: _Case) -> Whereabouts:
     position = case.task.position or 0
     behind = "at its head" if position == 0 else f"behind {counted(position, 'message')}"
     where = f"waits in queue '{case.queue.name}' {behind}"
     return _waiting(case, where)
 
 
-def _waiting(case: _Case, where: str) -> Finding:
+def _waiting(case: _Case, where: str) -> Whereabouts:
     """Tell of a message in a queue who is there to fetch it."""
     queue, workers = case.queue, case.inspection.workers
     start = _start(case, queue.name)
@@ -220,21 +220,21 @@ def _waiting(case: _Case, where: str) -> Finding:
             start += f", or let {workers[0]} consume it, too: `{add}`"
         last = last_consumer(case.inspection, queue.name, case.now)
         misspelt, step = misspelling(case.inspection, case.task, case.retry)
-        return Finding("no-consumer", f"{where}, which nobody consumes{others}{last}{misspelt}", f"{step}{start}{_app(case)}")
+        return Whereabouts("no-consumer", f"{where}, which nobody consumes{others}{last}{misspelt}", f"{step}{start}{_app(case)}")
     consumers = queue.consumers if queue.consumers is not None else len(queue.workers)
     if consumers:
         names = f" ({named(queue.workers)})" if queue.workers else ""
         verb = "consumes" if consumers == 1 else "consume"
-        return Finding("queued", f"{where}; {counted(consumers, 'worker')} {verb} it{names}", "wait, or start more workers")
+        return Whereabouts("queued", f"{where}; {counted(consumers, 'worker')} {verb} it{names}", "wait, or start more workers")
     text = f"{where}; whether anybody consumes it is not known: {case.silence}"
-    return Finding("queued", text, f"look after the workers, {_SILENT}; else {start}")
+    return Whereabouts("queued", text, f"look after the workers, {_SILENT}; else {start}")
 
 
-def _reserved_by_unknown(case: _Case) -> Finding:
+def _reserved_by_unknown(case: _Case) -> Whereabouts:
     task = case.task
     since = "" if task.reserved_since is None else f" {span(case.now - task.reserved_since)} ago"
     if not case.has_everyone_answered:
-        return Finding(
+        return Whereabouts(
             "reserved",
             f"a worker reserved it{since}, and it is not known which: {case.silence}",
             "look after the workers: one that is busy in the pool `solo` does not answer, and neither does one that hangs",
@@ -254,28 +254,28 @@ def _reserved_by_unknown(case: _Case) -> Finding:
             f", or it is {named(alive)} and has dropped it, as Celery's worker does with what it has fetched when its connection"
             " to the broker breaks (a broker that was restarted)"
         )
-    return Finding(
+    return Whereabouts(
         "orphaned",
         f"a worker reserved it{since}, and {who} now: {gone}; {redelivery}",
         f"{start}wait for that, or `{case.retry}` starts a new attempt now; the task may run twice",
     )
 
 
-def _limited(case: _Case) -> Finding | None:
+def _limited(case: _Case) -> Whereabouts | None:
     """Tell of a task that may wait for a worker's rate limit, where no inspection shows it; None if none limits it."""
     names, rate = limited_by(case.inspection, case.task, case.queue)
     if not names:
         return None
     is_sure = case.task.is_reserved and case.has_everyone_answered and len(names) == 1
     since = "" if case.task.reserved_since is None else f", reserved {span(case.now - case.task.reserved_since)} ago"
-    return Finding(
+    return Whereabouts(
         "reserved",
         f"{'waits' if is_sure else 'probably waits'} at {named(names)} for the rate limit of {rate}{since}",
         f"wait, or raise it: `celery -A {case.app} control rate_limit {case.task.task} RATE`{_app(case)}",
     )
 
 
-def _nowhere(case: _Case) -> Finding:
+def _nowhere(case: _Case) -> Whereabouts:
     """Decide on a task that was found neither in a queue nor at a worker."""
     task, queue = case.task, case.queue
     is_gone_from_broker = queue.is_searched and task.is_reserved is not True
@@ -308,10 +308,10 @@ def _nowhere(case: _Case) -> Finding:
     if any(problem.startswith(BACKEND_SILENT) for problem in case.inspection.problems):
         step = "bring the result backend back first; what has ended meanwhile without a result is found lost then"
         text = text.removesuffix(_UNREPORTED)
-    return Finding("unknown", text, step)
+    return Whereabouts("unknown", text, step)
 
 
-def _lost(case: _Case) -> Finding:
+def _lost(case: _Case) -> Whereabouts:
     task = case.task
     stored = "no result is stored"
     if task.stored_state:
@@ -358,7 +358,7 @@ def _lost(case: _Case) -> Finding:
     elif expired:
         done = f"`{case.skip}` goes on then, with `--value JSON` if others take its value"
         retry = f"see whether its work is done: {done}; if not: {retry}"
-    return Finding("lost", f"nobody has it: it is {where}, {listening}, {stored}; {reading}{hint}", f"{start}{retry}")
+    return Whereabouts("lost", f"nobody has it: it is {where}, {listening}, {stored}; {reading}{hint}", f"{start}{retry}")
 
 
 def _expired(case: _Case) -> str:

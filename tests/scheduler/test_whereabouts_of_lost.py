@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyrygentd.explain import verdict
 from dyrygentd.ports.facts import Inspection, QueueFacts, TaskFacts
+from dyrygentd.scheduler.whereabouts import whereabouts_of
 
 _TASK = "t"
 _EXAMPLES = 300 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 80
@@ -129,7 +129,7 @@ def _look(life: Life, data: st.DataObject) -> str:
     )
     queue = QueueFacts("q", int(life.in_queue), len(workers), workers, is_searched=True)
     inspection = Inspection({_TASK: facts}, {"q": queue}, workers=workers, listening=len(workers), connected=connected)
-    return verdict(inspection, _TASK, now=0.0).code
+    return whereabouts_of(inspection, _TASK, now=0.0).code
 
 
 @settings(max_examples=5 * _EXAMPLES, deadline=None, derandomize=True)

@@ -8,8 +8,8 @@ import pytest
 from dyrygentd.core.absence import Absence
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Signature
-from dyrygentd.explain import Finding, verdict
 from dyrygentd.ports.facts import BACKEND_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
+from dyrygentd.scheduler.whereabouts import Whereabouts, whereabouts_of
 from dyrygentd.testing import FakeBroker
 
 _NOW = 1_700_000_000.0
@@ -17,20 +17,20 @@ _TASK = TaskFacts("t", "q", is_reserved=False, stored_state="")
 _QUEUE = QueueFacts("q", 400, consumers=2, workers=["w1", "w2"], is_searched=True)
 
 
-def _explain(task: TaskFacts = _TASK, queue: QueueFacts = _QUEUE, **facts: Any) -> Finding:
+def _explain(task: TaskFacts = _TASK, queue: QueueFacts = _QUEUE, **facts: Any) -> Whereabouts:
     inspection = Inspection({"t": task}, {"q": queue}, **{"workers": ["w1", "w2"], "listening": 2, **facts})
-    return verdict(inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force")
+    return whereabouts_of(inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force")
 
 
 @pytest.mark.parametrize(("task", "code"), [(_TASK, "lost"), (replace(_TASK, stored_state=None), "unknown")])
 def test_what_a_companion_would_know(task: TaskFacts, code: str) -> None:
     """Of a task that is nowhere, it is said what else may have become of it as long as no worker has a companion."""
     inspection = Inspection({"t": task}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
-    unreported = verdict(inspection, "t", now=_NOW, is_unreported=True)
+    unreported = whereabouts_of(inspection, "t", now=_NOW, is_unreported=True)
     assert unreported.code == code
     assert "ended by Ignore" in unreported.text
     assert "dyrygentd.worker.install(app)" in unreported.text
-    reported = verdict(inspection, "t", now=_NOW)
+    reported = whereabouts_of(inspection, "t", now=_NOW)
     assert (reported.code, "Ignore" in reported.text) == (code, False)
 
 
@@ -38,38 +38,39 @@ def test_what_a_companion_would_know_of_a_task_that_has_ended() -> None:
     """That it may have ended by Ignore is said once; while the backend is away nothing follows from what it does not tell."""
     task = replace(_TASK, stored_state="STARTED", stored_worker="w1")
     facts: dict[str, Any] = {"workers": ["w1", "w2"], "listening": 2}
-    ended = verdict(Inspection({"t": task}, {"q": _QUEUE}, **facts), "t", now=_NOW, is_unreported=True)
+    ended = whereabouts_of(Inspection({"t": task}, {"q": _QUEUE}, **facts), "t", now=_NOW, is_unreported=True)
     assert ended.text.count("Ignore") == 1
     assert ended.text.endswith("; with `dyrygentd.worker.install(app)` in the workers' app it would be known how")
     away = Inspection({"t": replace(_TASK, stored_state=None)}, {"q": _QUEUE}, problems=[f"{BACKEND_SILENT}: gone"], **facts)
-    assert "Ignore" not in verdict(away, "t", now=_NOW, is_unreported=True).text
+    assert "Ignore" not in whereabouts_of(away, "t", now=_NOW, is_unreported=True).text
 
 
 def test_reported_end() -> None:
     """A task is not lost if a worker has reported its end; a result that is there says more."""
     inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
-    finding = verdict(inspection, "t", now=_NOW, has_ended=True)
-    assert (finding.code, "a worker has reported that it ended" in finding.text) == ("finished", True)
+    whereabouts = whereabouts_of(inspection, "t", now=_NOW, has_ended=True)
+    assert (whereabouts.code, "a worker has reported that it ended" in whereabouts.text) == ("finished", True)
     stored = Inspection({"t": replace(_TASK, stored_state="SUCCESS")}, {"q": _QUEUE})
-    assert "stored already" in verdict(stored, "t", now=_NOW, has_ended=True).text
+    assert "stored already" in whereabouts_of(stored, "t", now=_NOW, has_ended=True).text
 
 
 @pytest.mark.parametrize(("again", "step"), [(0, "wait"), (2, "wait"), (3, "its worker dies with it")])
 def test_step_for_what_is_given_out_again(again: int, step: str) -> None:
     """A task that comes back each time is not waited for, also in the moments in which its worker has not begun it."""
     inspection = Inspection({"t": replace(_TASK, worker="w1", worker_state="reserved")}, {"q": _QUEUE}, workers=["w1"])
-    assert verdict(inspection, "t", now=_NOW, again=again).next_step.startswith(step)
+    assert whereabouts_of(inspection, "t", now=_NOW, again=again).next_step.startswith(step)
 
 
 def test_result_that_may_have_expired() -> None:
     """A task that was sent longer ago than a result is kept may have ended while no daemon ran: that is said, and only then."""
     inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2, results_kept_s=86_400.0)
-    late = verdict(inspection, "t", now=_NOW, dispatched_at=_NOW - 90_000)
+    late = whereabouts_of(inspection, "t", now=_NOW, dispatched_at=_NOW - 90_000)
     assert late.code == "lost"
     assert "kept for 1 d (`result_expires`), and it was sent 1 d 1 h ago" in late.text
     assert "its result has expired" in late.text
-    assert "expire" not in verdict(inspection, "t", now=_NOW, dispatched_at=_NOW - 80_000).text
-    assert "expire" not in verdict(replace(inspection, results_kept_s=0.0), "t", now=_NOW, dispatched_at=_NOW - 90_000).text
+    assert "expire" not in whereabouts_of(inspection, "t", now=_NOW, dispatched_at=_NOW - 80_000).text
+    unkept = whereabouts_of(replace(inspection, results_kept_s=0.0), "t", now=_NOW, dispatched_at=_NOW - 90_000)
+    assert "expire" not in unkept.text
 
 
 @pytest.mark.parametrize(
@@ -93,12 +94,12 @@ def test_result_that_may_have_expired() -> None:
 def test_result_that_expired_while_no_daemon_ran(absence: Absence, words: str) -> None:
     """Who left the daemon down for longer than results are kept is told so, before anything runs twice; who did not is not."""
     inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2, results_kept_s=5.0, absence=absence)
-    finding = verdict(inspection, "t", now=_NOW, dispatched_at=_NOW - 100)
-    assert finding.code == "lost"
-    assert words in finding.text
-    assert ("no daemon ran from" in finding.text or "was killed" in finding.text) is bool(words)
-    assert finding.next_step.startswith("see whether its work is done: `dyrygentctl skip WORKFLOW NODE`") is bool(words)
-    assert "`dyrygentctl retry WORKFLOW NODE --force`" in finding.next_step
+    whereabouts = whereabouts_of(inspection, "t", now=_NOW, dispatched_at=_NOW - 100)
+    assert whereabouts.code == "lost"
+    assert words in whereabouts.text
+    assert ("no daemon ran from" in whereabouts.text or "was killed" in whereabouts.text) is bool(words)
+    assert whereabouts.next_step.startswith("see whether its work is done: `dyrygentctl skip WORKFLOW NODE`") is bool(words)
+    assert "`dyrygentctl retry WORKFLOW NODE --force`" in whereabouts.next_step
 
 
 @pytest.mark.parametrize(
@@ -325,10 +326,10 @@ def test_result_that_expired_while_no_daemon_ran(absence: Absence, words: str) -
 )
 def test_verdict(task: dict[str, Any], queue: dict[str, Any], facts: dict[str, Any], code: str, text: str) -> None:
     """Each situation has one code and one sentence, in words of the person who asks."""
-    finding = _explain(replace(_TASK, **task), replace(_QUEUE, **queue), **facts)
-    assert (finding.code, finding.text) == (code, text)
+    whereabouts = _explain(replace(_TASK, **task), replace(_QUEUE, **queue), **facts)
+    assert (whereabouts.code, whereabouts.text) == (code, text)
     # Only a task that runs, or waits for a time that was set for it, leaves nothing to be done.
-    assert finding.next_step or code in ("running", "reserved")
+    assert whereabouts.next_step or code in ("running", "reserved")
 
 
 @pytest.mark.parametrize(
@@ -460,16 +461,18 @@ def test_who_may_have_it(task: dict[str, Any], queue: dict[str, Any], facts: dic
     inspection = Inspection(
         {"t": replace(_TASK, **task)}, {"q": replace(_QUEUE, **queue)}, **{"workers": ["w1", "w2"], "listening": 2, **facts}
     )
-    finding = verdict(inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force", dispatched_at=_NOW - 70)
-    assert finding.code == code, finding
-    assert text in finding.text
+    whereabouts = whereabouts_of(
+        inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force", dispatched_at=_NOW - 70
+    )
+    assert whereabouts.code == code, whereabouts
+    assert text in whereabouts.text
 
 
 def test_a_new_attempt_would_do_the_same() -> None:
     """Of a task that ended without a result at a living worker, `skip` is offered first, as a command."""
     task = replace(_TASK, stored_state="STARTED", stored_worker="w1")
-    finding = _explain(task, connected=2, alive={"w1": WorkerFacts(9.0)})
-    assert finding.next_step.startswith("`dyrygentctl skip wf n` goes on without it; a new attempt would end in the same way")
+    whereabouts = _explain(task, connected=2, alive={"w1": WorkerFacts(9.0)})
+    assert whereabouts.next_step.startswith("`dyrygentctl skip wf n` goes on without it; a new attempt would end in the same way")
 
 
 def test_next_steps_name_the_command() -> None:
@@ -500,7 +503,7 @@ def test_long_running_task_may_hang() -> None:
 
 def test_task_that_was_not_looked_for() -> None:
     """A task of which the inspection says nothing is unknown, never lost."""
-    assert verdict(Inspection(), "t", now=_NOW).code == "unknown"
+    assert whereabouts_of(Inspection(), "t", now=_NOW).code == "unknown"
 
 
 @pytest.mark.anyio
@@ -512,7 +515,7 @@ async def test_fakes_tell_the_same() -> None:
 
     async def codes() -> list[str]:
         inspection = await broker.inspector.trace(places)
-        return [verdict(inspection, place.task_id, now=_NOW).code for place in places]
+        return [whereabouts_of(inspection, place.task_id, now=_NOW).code for place in places]
 
     await broker.dispatcher.publish(messages)
     assert await codes() == ["no-consumer"] * 3
@@ -543,7 +546,7 @@ def test_commands_for_a_queue_that_nobody_consumes() -> None:
     task = TaskFacts("t", "reprots", position=0, is_reserved=False, stored_state="", task="report.mail")
     queue = QueueFacts("reprots", 1, consumers=0, workers=[], is_searched=True)
     inspection = Inspection({"t": task}, {"reprots": queue}, workers=["w1", "w2"], listening=2, **facts)  # type: ignore[arg-type]
-    found = verdict(inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force", app="nightapp:app")
+    found = whereabouts_of(inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force", app="nightapp:app")
     assert found.code == "no-consumer"
     assert "; the last that was seen to consume it is w9, 1 min ago at 22:12:20 UTC" in found.text
     assert (
@@ -552,7 +555,7 @@ def test_commands_for_a_queue_that_nobody_consumes() -> None:
     assert found.next_step.startswith("if 'reports' is meant, correct `task_routes` for task 'report.mail', and `")
     assert "`celery -A nightapp:app worker -Q reprots`" in found.next_step
     assert found.next_step.endswith("`celery -A nightapp:app control -d w1 add_consumer reprots`")
-    unknown = verdict(replace(inspection, consumed={}, origins={}), "t", now=_NOW)
+    unknown = whereabouts_of(replace(inspection, consumed={}, origins={}), "t", now=_NOW)
     assert "much like" not in unknown.text
     assert unknown.next_step.endswith("add_consumer reprots` (APP: the workers' app, as `module:app`)")
 
@@ -561,7 +564,7 @@ def test_task_that_tries_again_for_hours() -> None:
     """Its own error, how often, when next, and what ends the waiting."""
     task = replace(_TASK, worker="w1", worker_state="scheduled", stored_state="RETRY", stored_error="TimeoutError: j-77")
     inspection = Inspection({"t": replace(task, due_at=_NOW + 30)}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
-    found = verdict(inspection, "t", now=_NOW, tries=3, retry_command="dyrygentctl retry wf n --force")
+    found = whereabouts_of(inspection, "t", now=_NOW, tries=3, retry_command="dyrygentctl retry wf n --force")
     assert found.text == (
         "waits at w1 for its retry, after 3 tries, next at 22:13:50 UTC (in 30 s); it ended last with TimeoutError: j-77"
     )
@@ -578,12 +581,12 @@ def test_backend_that_cannot_be_asked() -> None:
 def test_what_an_emptied_broker_has_forgotten_is_not_retried_name_by_name() -> None:
     """Only the oldest tasks are looked for when somebody asks; the daemon looks for all of them, and in a minute it is done."""
     inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
-    finding = verdict(inspection, "t", now=_NOW, setback="the broker was emptied at 07:34:28 UTC")
-    assert finding.text.endswith("; the broker was emptied at 07:34:28 UTC, and its message was in it")
-    assert finding.next_step.startswith(
+    whereabouts = whereabouts_of(inspection, "t", now=_NOW, setback="the broker was emptied at 07:34:28 UTC")
+    assert whereabouts.text.endswith("; the broker was emptied at 07:34:28 UTC, and its message was in it")
+    assert whereabouts.next_step.startswith(
         "wait for a minute: what nobody has is found lost then, and one command is for all of it; "
     )
-    assert finding.next_step.endswith("starts a new attempt before")
+    assert whereabouts.next_step.endswith("starts a new attempt before")
 
 
 _AWAY = "the result backend was away from 19:20:00 UTC to 19:25:00 UTC"
@@ -593,12 +596,14 @@ _DROPPED = f"; {_AWAY}, and workers that could not store results may have droppe
 def test_backend_that_was_away_is_the_first_reading_of_a_lost_task() -> None:
     """The workers' configuration is not blamed, and nothing is said to be certain."""
     inspection = Inspection({"t": _TASK}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
-    finding = verdict(inspection, "t", now=_NOW, away=_AWAY, is_unreported=True, retry_command="dyrygentctl retry wf n --force")
-    assert finding.text.endswith(f"{_DROPPED}either its worker died, or is shutting down and still at work")
-    assert finding.next_step.endswith(
+    whereabouts = whereabouts_of(
+        inspection, "t", now=_NOW, away=_AWAY, is_unreported=True, retry_command="dyrygentctl retry wf n --force"
+    )
+    assert whereabouts.text.endswith(f"{_DROPPED}either its worker died, or is shutting down and still at work")
+    assert whereabouts.next_step.endswith(
         " --force` starts a new attempt; what is known to have run to its end can be skipped instead"
     )
-    emptied = verdict(inspection, "t", now=_NOW, away=_AWAY, setback="the broker was emptied at 07:34:28 UTC")
+    emptied = whereabouts_of(inspection, "t", now=_NOW, away=_AWAY, setback="the broker was emptied at 07:34:28 UTC")
     assert emptied.text.endswith("; the broker was emptied at 07:34:28 UTC, and its message was in it")
 
 
@@ -606,6 +611,6 @@ def test_what_ended_while_the_backend_was_away_may_be_tried_again() -> None:
     """Its worker lives and has it no longer: it could not store its result, so another attempt may end otherwise."""
     task = replace(_TASK, stored_state="STARTED", stored_worker="w1")
     inspection = Inspection({"t": task}, {"q": _QUEUE}, workers=["w1", "w2"], listening=2)
-    finding = verdict(inspection, "t", now=_NOW, away=_AWAY)
-    assert finding.text.endswith(f"{_DROPPED}w1, which started it, is alive and no longer has it")
-    assert "starts a new attempt; what is known to have run to its end" in finding.next_step
+    whereabouts = whereabouts_of(inspection, "t", now=_NOW, away=_AWAY)
+    assert whereabouts.text.endswith(f"{_DROPPED}w1, which started it, is alive and no longer has it")
+    assert "starts a new attempt; what is known to have run to its end" in whereabouts.next_step

@@ -1,0 +1,35 @@
+"""Spans of time and numbers as people read them."""
+
+import pytest
+
+from dyrygentd.core.words import counted, span
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0 s"),
+        (0.4, "0 s"),
+        (43, "43 s"),
+        (59.6, "1 min"),
+        (725, "12 min 5 s"),
+        (3600, "1 h"),
+        (90_000, "1 d 1 h"),
+        (86_400 * 1234, "1,234 d"),
+    ],
+)
+def test_two_largest_units(seconds: float, text: str) -> None:
+    """More than two units is more than anybody reads, and a span in the past is none."""
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.24, "4.2 s"), (-1, "0.0 s"), (9.99, "10.0 s"), (10, "10 s")])
+def test_short_spans_are_fine_where_asked(seconds: float, text: str) -> None:
+    """What takes seconds differs by tenths."""
+    assert span(seconds, is_fine=True) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 nodes"), (1, "1 node"), (3812, "3,812 nodes")])
+def test_one_or_many(number: int, text: str) -> None:
+    """One node is no nodes."""
+    assert counted(number, "node") == text

@@ -17,7 +17,7 @@ from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 
-#: Workflows and nodes that are looked at in one step.
+#: Some milliseconds' work.
 _STEP: Final = 2000
 #: Names of nodes of one workflow that are told.
 _NAMED_MAX: Final = 5
@@ -68,17 +68,18 @@ class Survey:
     oldest: list[tuple[RunningWorkflow, int]] = field(default_factory=list)
 
 
-def survey_in_steps(engine: Engine, *, most: int, oldest_max: int) -> Generator[None, None, Survey]:
+def survey_in_steps(engine: Engine, *, most: int, oldest_max: int, step: int = _STEP) -> Generator[None, None, Survey]:
     """Look at everything that has not finished, some thousand workflows and nodes at a time.
 
     Args:
         most: Workflows of each kind that are kept by name.
         oldest_max: Tasks in flight that are kept.
+        step: Workflows and held nodes that are looked at in one step.
     """
     survey, looked_at = Survey(), 0
     for workflow in list(engine.workflows.values()):
         looked_at += 1 + len(workflow.holds)
-        if looked_at >= _STEP:
+        if looked_at >= step:
             looked_at = 0
             yield
         _add(survey, workflow, most)

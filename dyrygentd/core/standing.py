@@ -30,7 +30,7 @@ _CLOCKS_S: Final = 5.0
 _PLACE: Final = re.compile(r" in ([^\s()]+ \([^()]+:\d+\))")
 #: Names given as examples.
 _NAMED_MAX: Final = 5
-#: Nodes looked at in one step.
+#: Nodes looked at in one step: some milliseconds' work.
 _STEP: Final = 5000
 #: Steps back from a waiting node to what it waits for in the end; longer ways are cut.
 _STEPS_MAX: Final = 100_000
@@ -80,9 +80,9 @@ def standings(engine: Engine, workflow: RunningWorkflow, now: float, apart: froz
 
 
 def standings_in_steps(
-    engine: Engine, workflow: RunningWorkflow, now: float, apart: frozenset[int] = frozenset()
+    engine: Engine, workflow: RunningWorkflow, now: float, apart: frozenset[int] = frozenset(), *, step: int = _STEP
 ) -> Generator[None, None, list[Standing]]:
-    """Do what `standings` does, some thousand nodes at a time; the workflow may go on in between."""
+    """Do what `standings` does, some thousand nodes at a time (``step``); the workflow may go on in between."""
     groups: dict[tuple[int, str, str], _Group] = {}
     for node in sorted(apart):
         groups.setdefault((-1, workflow.state_of(node).word, ""), _Group()).add(workflow, node)
@@ -98,7 +98,7 @@ def standings_in_steps(
             key = _group_of(workflow, node)
             if key is not None:
                 groups.setdefault(key, _Group()).add(workflow, node)
-            if number % _STEP == 0:
+            if number % step == 0:
                 yield
     found = []
     for key in sorted(groups, key=lambda key: key[:2]):

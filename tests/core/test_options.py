@@ -128,5 +128,6 @@ def test_moments_in_three_forms() -> None:
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     for given in (moment, moment.isoformat(), {"__type__": "datetime", "__value__": moment.isoformat()}):
         assert moment_of(given) == moment
-    for given in ("soon", 5, {"__value__": 5}, {}, None):
-        assert moment_of(given) is None
+    others: list[object] = ["soon", 5, {"__value__": 5}, {}, None]
+    for other in others:
+        assert moment_of(other) is None

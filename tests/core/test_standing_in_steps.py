@@ -1,26 +1,23 @@
 """A whole workflow is explained in steps: what only waits is counted, and others have their turn between some thousand others."""
 
-import pytest
-
-from dyrygentd.core import standing
 from dyrygentd.core.events import TaskFailed
 from dyrygentd.core.standing import standings, standings_in_steps
+from dyrygentd.core.steps import Steps, T, exhaust
 from tests.support.conversation import Conversation
 
 _COUNT = 45
 
 
-def test_what_waits_is_counted_and_not_looked_at(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_is_counted_and_not_looked_at(conversation: Conversation) -> None:
     """However many wait for a gate: no step is needed for them, and the number and five names are told."""
-    monkeypatch.setattr(standing, "_STEP", 10)
     conversation.submit("; ".join(["first gate=1", *(f"n{number} < first" for number in range(_COUNT))]))
     workflow = conversation.workflow()
-    assert list(standings_in_steps(conversation.engine, workflow, conversation.now)) == []
+    assert list(standings_in_steps(conversation.engine, workflow, conversation.now, step=10)) == []
     [waiting] = [each for each in standings(conversation.engine, workflow, conversation.now) if each.code == "waiting"]
     assert (waiting.count, waiting.examples) == (_COUNT, ("n0", "n1", "n2", "n3", "n4"))
 
 
-def test_others_have_their_turn_between_steps(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_have_their_turn_between_steps(conversation: Conversation) -> None:
     """What has failed is looked at some at a time, also where something is told apart; the answer is that of one piece."""
     conversation.submit("; ".join(f"n{number}" for number in range(_COUNT)))
     workflow = conversation.workflow()
@@ -28,8 +25,17 @@ def test_others_have_their_turn_between_steps(conversation: Conversation, monkey
     for apart in (frozenset[int](), frozenset({3, 7})):
         whole = standings(conversation.engine, workflow, conversation.now, apart)
         assert sum(each.count for each in whole) == _COUNT
-        with monkeypatch.context() as patch:
-            patch.setattr(standing, "_STEP", 10)
-            steps = standings_in_steps(conversation.engine, workflow, conversation.now, apart)
-            assert len(list(steps)) == (_COUNT - len(apart)) // 10
-            assert standings(conversation.engine, workflow, conversation.now, apart) == whole
+        steps, told = standings_in_steps(conversation.engine, workflow, conversation.now, apart, step=10), list[None]()
+        found = exhaust(_counted(steps, told))
+        assert (len(told), found) == ((_COUNT - len(apart)) // 10, whole)
+
+
+def _counted(steps: Steps[T], told: list[None]) -> Steps[T]:
+    """Go through steps, and note each."""
+    while True:
+        try:
+            told.append(next(steps))
+            yield
+        except StopIteration as done:
+            result: T = done.value
+            return result

@@ -11,13 +11,12 @@ from dyrygentd.canvas.visits import Passed, overridden
 from dyrygentd.core.graph import NAME_LENGTH_MAX, RESERVED_OPTIONS, Signature
 from dyrygentd.core.options import (
     COUNTDOWN_SECONDS_MAX,
-    SECONDS_MAX,
-    clash_of,
-    flaw_of,
+    counts_from_dispatch,
+    flaw_among,
     flaw_of_serializer,
-    is_number,
     moment_of,
     shown,
+    unix_time_of,
 )
 from dyrygentd.errors import BadNode
 
@@ -80,23 +79,17 @@ def _split_options(name: str, given: Mapping[str, Any], passed: Passed) -> tuple
 
 def _checked_options(name: str, options: dict[str, Any]) -> float:
     """Refuse what could not be published; return when it expires, which gets a time zone."""
-    for option, value in options.items():
-        flaw = flaw_of(option, value)
-        if flaw is not None:
-            raise BadNode(name, f"`{option}` {flaw.reason}", next_step=flaw.next_step)
-    clash = clash_of(options)
-    if clash is not None:
-        raise BadNode(name, f"`soft_time_limit` {clash.reason}", next_step=clash.next_step)
+    found = flaw_among(options)
+    if found is not None:
+        option, flaw = found
+        raise BadNode(name, f"`{option}` {flaw.reason}", next_step=flaw.next_step)
     return _aware_expiry(name, options) if options.get("expires") is not None else 0.0
 
 
 def _aware_expiry(name: str, options: dict[str, Any]) -> float:
-    """Return when a task expires if that is a certain time, and give it a time zone: without one, it could not be published.
-
-    A number counts from the dispatch, and is the worker's to judge.
-    """
+    """Return when a task expires if that is a certain time, and give it a time zone: without one, it could not be published."""
     expires = options["expires"]
-    if is_number(expires) and abs(expires) <= SECONDS_MAX:
+    if counts_from_dispatch(expires):
         return 0.0
     moment = moment_of(expires)
     if moment is None:
@@ -106,7 +99,7 @@ def _aware_expiry(name: str, options: dict[str, Any]) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
         options["expires"] = moment.isoformat()
-    return max(0.0, float(moment.timestamp()))
+    return max(0.0, unix_time_of(moment))
 
 
 def _is_seconds(value: Any) -> bool:
@@ -124,4 +117,4 @@ def _unix_time(name: str, eta: Any) -> float:
     moment = moment_of(eta)
     if moment is None:
         raise BadNode(name, f"`eta` must be a datetime or ISO 8601 text, and is a '{type(eta).__name__}'")
-    return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return max(0.0, unix_time_of(moment))

@@ -5,8 +5,8 @@ an option that was not given, everywhere.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from dyrygentd.core.graph import SERIALIZERS
 from dyrygentd.core.headers import OWN_HEADERS, flaw_of_headers
@@ -69,15 +69,27 @@ def flaw_of(option: str, value: Any) -> Flaw | None:
 _PLACES: Final = frozenset({"queue", "exchange", "routing_key"})
 
 
+def flaw_among(options: Mapping[str, Any]) -> tuple[str, Flaw] | None:
+    """Return the first option with a flaw and what that is; the serializer is for `flaw_of_serializer`, times for who reads them.
+
+    How strict times are read differs at the two doors: a program's canvas may leave out the zone, a definition may not.
+    """
+    for option, value in options.items():
+        flaw = flaw_of(option, value)
+        if flaw is not None:
+            return option, flaw
+    clash = clash_of(options)
+    return None if clash is None else ("soft_time_limit", clash)
+
+
 def flaw_of_nested(options: Mapping[str, Any]) -> tuple[str, Flaw] | None:
     """Return the first option with a flaw of a signature inside another one; workers publish it, and nobody looks at it there."""
     refused = flaw_of_serializer(options.get("serializer"))
     if refused is not None:
         return "serializer", refused
-    for option, value in options.items():
-        flaw = flaw_of(option, value)
-        if flaw is not None:
-            return option, flaw
+    found = flaw_among(options)
+    if found is not None:
+        return found
     task_id = options.get("task_id")
     if task_id is not None and not (isinstance(task_id, str) and task_id.isprintable() and not looks_made(task_id)):
         # A worker would store its result under it, and this daemon take it for that of the task whose id it is.
@@ -86,8 +98,7 @@ def flaw_of_nested(options: Mapping[str, Any]) -> tuple[str, Flaw] | None:
     own = sorted(OWN_HEADERS & headers.keys()) if isinstance(headers, Mapping) else []
     if own:
         return f"headers.{own[0]}", Flaw("is what a message says about itself", "leave it out")
-    clash = clash_of(options)
-    return None if clash is None else ("soft_time_limit", clash)
+    return None
 
 
 def flaw_of_serializer(serializer: object) -> Flaw | None:
@@ -111,9 +122,14 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether it is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def counts_from_dispatch(value: object) -> bool:
+    """Tell whether an expiry is a number of seconds: it counts from the dispatch, and is the worker's to judge."""
+    return is_number(value) and abs(value) <= SECONDS_MAX
 
 
 def moment_of(given: object) -> datetime | None:
@@ -128,6 +144,11 @@ def moment_of(given: object) -> datetime | None:
         except ValueError:
             return None
     return moment if isinstance(moment, datetime) else None
+
+
+def unix_time_of(moment: datetime) -> float:
+    """Return a time as Unix seconds; without a time zone it is in UTC."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _is_text(value: object) -> bool:

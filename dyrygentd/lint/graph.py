@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from dyrygentd.core.graph import Graph, Signature
 from dyrygentd.lint.faults import Fault, listing
 from dyrygentd.lint.fleet import faults_of_fleet
-from dyrygentd.lint.options import is_finite, unix_time_of
+from dyrygentd.lint.options import is_finite, time_of
 from dyrygentd.lint.report import Report
 from dyrygentd.lint.surroundings import Call, Surroundings
 from dyrygentd.lint.written import Task
@@ -125,7 +125,7 @@ def _faults_of_times(signature: Signature, expires: Any, surroundings: Surroundi
         native = "it counts both from the moment of sending, and never runs it"
         said = f"{said}\nCelery: {native}\nhere: `expires` counts from the start"
         yield Fault("expires-before-start", "relative", said)
-    elif (moment := unix_time_of(expires)) is not None and now < moment <= now + delay_s:
+    elif (moment := time_of(expires)) is not None and now < moment <= now + delay_s:
         yield Fault("expires-before-start", "absolute", "a task expires before it starts, so that it never runs", "error")
 
 

@@ -9,11 +9,12 @@ from dyrygentd.core.graph import RESERVED_OPTIONS, SERIALIZERS
 from dyrygentd.core.options import (
     CHECKED_OPTIONS,
     COUNTDOWN_SECONDS_MAX,
-    SECONDS_MAX,
+    counts_from_dispatch,
     flaw_of,
     is_number,
     moment_of,
     shown,
+    unix_time_of,
 )
 from dyrygentd.lint.faults import Fault, resembling
 
@@ -70,11 +71,11 @@ def _faults_of_moments(given: Mapping[str, Any]) -> Iterator[Fault]:
         yield _bad_option("eta", eta, "a time, as datetime or in ISO 8601")
     if expires is None:
         return
-    if is_number(expires) and abs(expires) <= SECONDS_MAX:
+    if counts_from_dispatch(expires):
         if expires <= 0:
             yield Fault("expires-passed", "", f"`expires` is {expires:g} s, so the task has expired when it is sent")
         return
-    expires_at = unix_time_of(expires)
+    expires_at = time_of(expires)
     if expires_at is None:
         yield _bad_option("expires", expires, "a number of seconds or a time")
     elif expires_at <= time.time():
@@ -91,7 +92,7 @@ def is_finite(value: Any) -> bool:
     return is_number(value) and abs(value) <= COUNTDOWN_SECONDS_MAX
 
 
-def unix_time_of(given: Any) -> float | None:
+def time_of(given: Any) -> float | None:
     """Read a time as Unix seconds; without a time zone it is in UTC."""
     moment = moment_of(given)
-    return None if moment is None else (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return None if moment is None else unix_time_of(moment)

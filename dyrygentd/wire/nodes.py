@@ -9,7 +9,15 @@ from dyrygentd.core.graph import (
     Signature,
 )
 from dyrygentd.core.nested import CALLBACKS, Nested, is_carrier, nested_in
-from dyrygentd.core.options import SECONDS_MAX, clash_of, flaw_of, flaw_of_nested, flaw_of_serializer, is_number, moment_of, shown
+from dyrygentd.core.options import (
+    counts_from_dispatch,
+    flaw_among,
+    flaw_of_nested,
+    flaw_of_serializer,
+    moment_of,
+    shown,
+    unix_time_of,
+)
 from dyrygentd.core.policy import (
     ANY,
     PLAIN,
@@ -169,8 +177,8 @@ class PolicyReader:
         return self._policies.setdefault(policy, policy)
 
 
-#: Beyond it, whole numbers have no float.
-_COUNTDOWN_MAX: Final = sys.float_info.max
+#: Beyond it, whole numbers have no float. Definitions in older databases may have countdowns that a canvas may no longer have.
+_FLOAT_MAX: Final = sys.float_info.max
 
 
 def _split_options(name: str, text: bytes, *, has_good_options: bool) -> tuple[bytes, float, float, float]:
@@ -186,7 +194,7 @@ def _split_options(name: str, text: bytes, *, has_good_options: bool) -> tuple[b
         raise BadNode(name, f"serializer {refused.reason}", next_step=refused.next_step)
     expires_at = _checked_options(name, options) if has_good_options else 0.0
     countdown = options.pop("countdown", None) or 0
-    if not isinstance(countdown, int | float) or not 0 <= countdown <= _COUNTDOWN_MAX:
+    if not isinstance(countdown, int | float) or not 0 <= countdown <= _FLOAT_MAX:
         raise BadNode(name, "`options.countdown` must be a number of seconds, 0 or more", next_step="write a number")
     eta_at = _unix_time(name, options.pop("eta", None))
     return (encode(options) if options else b"{}"), float(countdown), eta_at, expires_at
@@ -194,13 +202,10 @@ def _split_options(name: str, text: bytes, *, has_good_options: bool) -> tuple[b
 
 def _checked_options(name: str, options: dict[str, Any]) -> float:
     """Refuse what could not be published; return when it expires."""
-    for option, value in options.items():
-        flaw = flaw_of(option, value)
-        if flaw is not None:
-            raise BadNode(name, f"`options.{option}` {flaw.reason}", next_step=flaw.next_step)
-    clash = clash_of(options)
-    if clash is not None:
-        raise BadNode(name, f"`options.soft_time_limit` {clash.reason}", next_step=clash.next_step)
+    found = flaw_among(options)
+    if found is not None:
+        option, flaw = found
+        raise BadNode(name, f"`options.{option}` {flaw.reason}", next_step=flaw.next_step)
     if any(options.get(option) for option in CALLBACKS):
         _check_nested(name, nested_in("", None, None, options))
     return _expiry(name, options.get("expires"))
@@ -219,7 +224,7 @@ def _check_nested_times(name: str, inner: Nested) -> None:
     """Refuse what is no time: the worker that publishes it does not look, and ends the worker that takes it."""
     for option in ("expires", "eta", "countdown"):
         value = inner.options.get(option)
-        if value is None or (option != "eta" and is_number(value) and abs(value) <= SECONDS_MAX):
+        if value is None or (option != "eta" and counts_from_dispatch(value)):
             continue
         flaw = f"must be a number of seconds, and is {shown(value)}"
         if option != "countdown":
@@ -230,8 +235,8 @@ def _check_nested_times(name: str, inner: Nested) -> None:
 
 
 def _expiry(name: str, expires: Any) -> float:
-    """Return when a task expires if that is a certain time; a number counts from its dispatch, and is the worker's to judge."""
-    if expires is None or (is_number(expires) and abs(expires) <= SECONDS_MAX):
+    """Return when a task expires if that is a certain time."""
+    if expires is None or counts_from_dispatch(expires):
         return 0.0
     if not isinstance(expires, str | dict):
         words = f"must be a number of seconds or an ISO 8601 time, and is {shown(expires)}"
@@ -258,7 +263,7 @@ WRITE_TIME: Final = "write it as in 2030-01-31T08:00:00Z"
 
 
 def moment(given: Any) -> float:
-    if isinstance(given, int | float) and 0 <= given <= _COUNTDOWN_MAX:
+    if isinstance(given, int | float) and 0 <= given <= _FLOAT_MAX:
         return float(given)
     moment = moment_of(given)
     if moment is None:
@@ -266,4 +271,4 @@ def moment(given: Any) -> float:
     if moment.tzinfo is None:
         raise ValueError("has no time zone; append 'Z' or an offset such as '+02:00'")
     # A time before 1970 would not be read back from the stored definition; it is as past as any.
-    return max(0.0, moment.timestamp())
+    return max(0.0, unix_time_of(moment))

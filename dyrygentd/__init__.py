@@ -12,7 +12,7 @@ The map of the package::
     store/      SQLite                                    transport/  Celery's broker and result backend
     http/       the API on a socket                       client/     talks to it
     daemon/     process, configuration, systemd           cli/        `dyrygentd` and `dyrygentctl`
-    demo        workflows and tasks of `dyrygentd demo`   compat/     interface of celery-dyrygent
+    demo/       tasks and stage of `dyrygentd demo`       compat/     interface of celery-dyrygent
     remote      submits through the broker, from other hosts
 
 The public names below are imported when they are first used: a command line that shows its help needs none of them.

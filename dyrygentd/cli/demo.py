@@ -51,7 +51,7 @@ def demo(nodes: int | None, workers: int, timeout_s: float, keep: bool, is_json:
     Starts a Redis-compatible server, Celery workers and the daemon on Unix sockets in a temporary directory, submits workflows,
     and compares what the tasks themselves recorded with the graphs that were submitted. Nothing is left behind.
     """
-    from dyrygentd.daemon import demo as stage
+    from dyrygentd.demo import stage
 
     options = stage.Options(workers=workers, nodes=nodes, keep=keep, timeout_s=timeout_s)
     try:

@@ -1,6 +1,7 @@
 """The public builder: a workflow node by node, or from canvases."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
@@ -14,7 +15,8 @@ from dyrygentd.core.graph import NAME_LENGTH_MAX, Definition
 from dyrygentd.core.options import shown
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, WorkflowPolicy
 from dyrygentd.core.policy_checks import checked_policy, checked_redeliveries, checked_retry, checked_seconds, checked_word
-from dyrygentd.errors import BadNode
+from dyrygentd.core.sections import SECTION_LENGTH_MAX, flaw_of_section, inside
+from dyrygentd.errors import BadNode, BadRequest
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -155,6 +157,20 @@ class Workflow:
             raise BadNode(name or "sleep", "a pause must be longer than 0 seconds", next_step="leave it out, or give its length")
         return self._add_taskless(name, after, _node_policy(name, rule=rule, sleep_s=seconds))
 
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """Have what is added meanwhile belong to a section, as it is shown folded; sections may stand in each other.
+
+        Raises:
+            BadRequest: It is no name or path of a section.
+        """
+        outer = self._draft.section
+        self._draft.section = _checked_part(outer, name)
+        try:
+            yield
+        finally:
+            self._draft.section = outer
+
     def hook(self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None) -> NodeRef:
         """Add a task that runs when everything else has finished.
 
@@ -206,7 +222,7 @@ class Workflow:
         """
         self._draft.check_new_name(name)
         numbers = self._numbers_of(after, name)
-        mark = len(self)
+        mark, fans = len(self), dict(self._draft.fans)
         try:
             if len(numbers) > 1 and checked_kind(Visit(canvas, (), NOTHING, "the canvas")) in CONTAINERS:
                 # Else each member of a group would depend on each of them. The value is the same list.
@@ -216,6 +232,7 @@ class Workflow:
                 raise not_a_canvas("the canvas has no tasks", "leave it out, or put at least one task into it")
         except BaseException:
             self._draft.cut(mark)
+            self._draft.fans = fans
             raise
         return self._named(self._draft.one_node(value), name)
 
@@ -309,6 +326,17 @@ def _node_policy(
         payload=b"null" if payload is None else encode_value(payload),
         **fields,
     )
+
+
+def _checked_part(section: str, name: Any) -> str:
+    """Return the path of a part of a section. Raises `BadRequest`."""
+    if not isinstance(name, str):
+        raise BadRequest(f"a section is called {shown(name)}", path="$.section", next_step="give a text, such as drain/osd-42")
+    path = inside(section, name)
+    flaw = flaw_of_section(path)
+    if flaw is not None:
+        raise BadRequest(f"section '{path[:SECTION_LENGTH_MAX]}' {flaw[0]}", path="$.section", next_step=flaw[1])
+    return path
 
 
 def _check_rule(name: str | None, policy: NodePolicy, after: Sequence[int]) -> None:

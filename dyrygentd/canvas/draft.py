@@ -25,6 +25,8 @@ class Draft:
         known: The tasks behind the names, as far as the submitting program has them.
         signatures: None for what is no task: a join, a gate, a pause.
         after: The dependencies of each node.
+        section: Of the nodes that are added, until it is set to another one; empty for none.
+        fans: ``{section: how many groups and headers of chords are sections in it}``.
         policies: ``{node: policy}`` of nodes that have one.
         told_of: ``{node: node whose task id is its first argument}``, of error callbacks of chords' bodies.
         asides: ``{node: (body, number)}`` of what is there for the error callbacks of a chord's body only; 0 if it is no task.
@@ -35,6 +37,9 @@ class Draft:
         self.known = KnownTasks()
         self.signatures: list[Signature | None] = []
         self.after: list[Sequence[int]] = []
+        self.section = ""
+        self.fans: dict[str, int] = {}
+        self._sections: list[str] = []
         self.policies: dict[int, NodePolicy] = {}
         self.told_of: dict[int, int] = {}
         self.asides: dict[int, tuple[int, int]] = {}
@@ -54,11 +59,12 @@ class Draft:
         # Large workflows repeat few shapes, so equal signatures share one object.
         self.signatures.append(None if signature is None else self._interned.setdefault(signature, signature))
         self.after.append(after)
+        self._sections.append(self.section)
         return len(self) - 1
 
     def cut(self, mark: int) -> None:
         """Forget the nodes from number ``mark`` on; none of them has been given a name."""
-        del self.signatures[mark:], self.after[mark:]
+        del self.signatures[mark:], self.after[mark:], self._sections[mark:]
         for known in (self.policies, self.told_of, self.asides, self.chosen_ids):
             for number in [number for number in known if number >= mark]:
                 del known[number]
@@ -122,6 +128,7 @@ class Draft:
                     ),
                     [names[dependency] for dependency in after],
                     self.policies.get(number, PLAIN),
+                    self._sections[number],
                 )
                 for number, (signature, after) in enumerate(zip(self.signatures, self.after, strict=True))
             ),

@@ -12,7 +12,18 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dyrygentd.canvas.draft import Draft
-from dyrygentd.canvas.parts import CONTAINERS, GROUPS, ends_in_body, errbacks_of, is_empty, is_fan, kind_of, united
+from dyrygentd.canvas.parts import (
+    CONTAINERS,
+    GROUPS,
+    are_unlike,
+    ends_in_body,
+    errbacks_of,
+    first_word,
+    is_empty,
+    is_fan,
+    kind_of,
+    united,
+)
 from dyrygentd.canvas.signatures import checked_id, signature_of
 from dyrygentd.canvas.visits import (
     NOTHING,
@@ -30,6 +41,7 @@ from dyrygentd.canvas.visits import (
     without_delays,
 )
 from dyrygentd.core.policy import NodePolicy, Rule
+from dyrygentd.core.sections import flaw_of_section, inside
 from dyrygentd.errors import EmptyWorkflow
 from dyrygentd.tasks.callbacks import called_for_body
 from dyrygentd.tasks.submitted import with_dumped_models
@@ -95,21 +107,31 @@ class Importer:
         return self._draft.one_node(value)
 
     def _read(self, start: Visit) -> Value | None:
-        under_way: list[_Walk] = []
+        under_way: list[tuple[_Walk, str]] = []
+        outer = self._draft.section
+        try:
+            return self._read_parts(start, under_way)
+        finally:
+            self._draft.section = outer
+
+    def _read_parts(self, start: Visit, under_way: list[tuple[_Walk, str]]) -> Value | None:
         visit: Visit | None = start
         value: Value | None = None
         while True:
             if visit is not None:
                 kind = checked_kind(visit)
+                if visit.section is not None:
+                    self._draft.section = visit.section
                 if kind in CONTAINERS:
-                    under_way.append(self._walks[kind](visit))
+                    under_way.append((self._walks[kind](visit), self._draft.section))
                     value = None
                 else:
                     value = self.add_task(visit)
             if not under_way:
                 return value
+            walk, self._draft.section = under_way[-1]
             try:
-                visit = under_way[-1].send(value)
+                visit = walk.send(value)
             except StopIteration as stop:
                 under_way.pop()
                 visit, value = None, stop.value
@@ -209,6 +231,7 @@ class Importer:
                 after,
                 passed,
                 f"step {number + 1} of the chain",
+                section=self._fan(step) if kind_of(step) in GROUPS else None,
                 unrolls=True,
                 header=header,
                 led_by=visit.header or visit.led_by if value is None else None,
@@ -245,11 +268,12 @@ class Importer:
         inner = passed_on(visit)
         above = inner._replace(task_id="") if body is None else inner._replace(link=(), link_error=(), task_id="")
         if kind_of(header) == "group":
-            found = yield Visit(header, visit.after, above, "the header of the chord")
+            found = yield Visit(header, visit.after, above, "the header of the chord", section=self._fan(header))
             values = found if isinstance(found, list) else []
         else:
             members = members_of(visit, "header")
-            values = yield from self._walk_members(members, visit, above, "member {} of the chord's header", False)
+            place = "member {} of the chord's header"
+            values = yield from self._walk_members(members, visit, above, place, False, section=self._fan(visit.what))
         if body is None:
             return values or None
         below = Passed(without_delays(inner.options), link_error=inner.link_error, task_id=inner.task_id)
@@ -278,18 +302,48 @@ class Importer:
         place: str,
         is_unrolled: bool,
         header: Header | None = None,
+        section: str | None = None,
     ) -> Generator[Visit, Value | None, list[int]]:
         values: list[int] = []
+        around = self._draft.section if section is None else section
+        are_told_apart = are_unlike(members)
+        # Members that are alike share the sections inside them.
+        fans = most = self._draft.fans.get(around, 0)
         for number, member in enumerate(members):
+            self._draft.fans[around] = fans
             handed = passed
             if passed.link_first:
                 handed = with_link_first(passed, member) if number == 0 else passed._replace(link_first=())
-            found = yield Visit(member, visit.after, handed, place.format(number + 1), unrolls=is_unrolled, header=header)
+            found = yield Visit(
+                member,
+                visit.after,
+                handed,
+                place.format(number + 1),
+                section=self._section(around, f"member {number + 1} {first_word(member)}") if are_told_apart else around,
+                unrolls=is_unrolled,
+                header=header,
+            )
             if isinstance(found, list) and kind_of(member) in GROUPS:
                 values.extend(found)
             elif found is not None:
                 values.append(self._draft.one_node(found))
+            most = max(most, self._draft.fans[around])
+        self._draft.fans[around] = most
         return values
+
+    def _fan(self, what: Any) -> str:
+        """Return the section of what stands side by side, a group or the header of a chord: its number and its first task."""
+        around = self._draft.section
+        self._draft.fans[around] = number = self._draft.fans.get(around, 0) + 1
+        return self._section(around, f"{number} {first_word(what)}")
+
+    def _section(self, around: str, part: str) -> str:
+        """Return a part of a section that is begun, or the section itself if that would be too deep or have no name."""
+        section = inside(around, part)
+        if flaw_of_section(section):
+            return around
+        self._draft.fans.pop(section, None)
+        return section
 
     def _walk_chunks(self, visit: Visit) -> _Walk:
         """Read it as the group of ``celery.starmap`` that Celery makes of it when it runs."""

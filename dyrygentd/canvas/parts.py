@@ -18,6 +18,12 @@ CONTAINERS: Final = frozenset({"chain", "group", "chord", "chunks"})
 GROUPS: Final = frozenset({"group", "chunks"})
 #: One task each: ``celery.map`` and ``celery.starmap`` work through their list inside a worker.
 TASKS: Final = frozenset({"", "xmap", "xstarmap"})
+#: Containers in containers that are looked into for the task that begins them.
+_LOOKS_MAX: Final = 16
+#: Characters of a task's word in the name of a section.
+_WORD_MAX: Final = 40
+#: Members of a group that are sections of their own: more are told by what they have in common.
+_TOLD_APART_MAX: Final = 20
 #: Options that are no options of a message, and come to all in a container.
 LINKS: Final = frozenset({"link", "link_error"})
 
@@ -81,6 +87,31 @@ def ends_in_body(step: Any) -> bool:
             return False
         step = next((task for task in reversed(tasks) if not is_empty(task)), None)
     return False
+
+
+def first_word(what: Any) -> str:
+    """Return the last word of the task that begins a canvas, as far as it is found without much looking; else its kind."""
+    part: Any = what
+    for _ in range(_LOOKS_MAX):
+        kind = kind_of(part)
+        inner = part.get("kwargs") if isinstance(part, Mapping) else None
+        if kind not in CONTAINERS or not isinstance(inner, Mapping):
+            break
+        if kind == "chunks":
+            part = inner.get("task")
+            continue
+        held = inner.get("header") if kind == "chord" else inner.get("tasks")
+        part = held[0] if isinstance(held, list | tuple) and held else held
+    task = part.get("task") if isinstance(part, Mapping) else getattr(part, "name", part)
+    is_found = isinstance(task, str) and kind_of(part) not in CONTAINERS
+    return str(task).rpartition(".")[2][:_WORD_MAX].replace("/", "-") if is_found else kind_of(what)
+
+
+def are_unlike(members: Sequence[Any]) -> bool:
+    """Tell whether the members of a group are few, are no single tasks, and begin with different ones."""
+    if len(members) > _TOLD_APART_MAX or not all(kind_of(member) in CONTAINERS for member in members):
+        return False
+    return len({first_word(member) for member in members}) > 1
 
 
 def errbacks_of(what: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -56,6 +56,7 @@ class Visit(NamedTuple):
     Attributes:
         after: The nodes on which the tasks depend that start first in here; one at most, but for a single task.
         place: Where it was found, in words.
+        section: To which it belongs; None for that of the container around it.
         unrolls: A group of one counts as its member (Celery's ``maybe_unroll_group``).
         header: The header of the chord whose body this is, or is a member of.
         led_by: The same of what begins a chain that is a body: its own error callbacks are called as well.
@@ -65,6 +66,7 @@ class Visit(NamedTuple):
     after: Sequence[int]
     passed: Passed
     place: str
+    section: str | None = None
     unrolls: bool = False
     header: Header | None = None
     led_by: Header | None = None

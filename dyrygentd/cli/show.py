@@ -354,6 +354,7 @@ def _node(node: "wire.NodeView", handle: "Handle") -> str:
             "attempt": node.attempt or "",
             "next attempt": moment(node.held_until) if is_retrying else "",
             "rule": "" if node.rule == "all_succeeded" else node.rule,
+            "section": render.visible(node.section or ""),
             "pool": render.visible(node.pool or ""),
             "after": _names(node.after),
             "held": "" if is_retrying else render.visible(f"{held} {by}".strip()),

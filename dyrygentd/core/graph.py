@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, Rule, WorkflowPolicy
+from dyrygentd.core.sections import Sections
 from dyrygentd.core.states import NodeState
 from dyrygentd.errors import (
     BadNode,
@@ -84,6 +85,7 @@ class NodeSpec(NamedTuple):
     task_id: str
     after: Sequence[str] = ()
     policy: NodePolicy = PLAIN
+    section: str = ""
 
 
 class Graph:
@@ -96,6 +98,7 @@ class Graph:
         signatures: Signature of each node, None for joins, gates and sleeps.
         task_ids: Task id of the first attempt of each node, empty for what has no task.
         policies: ``{node: policy}`` of the nodes that have one of their own.
+        sections: What nodes belong to, for a person.
         hooks: The nodes that are hooks.
         heights: Number of tasks on the longest path from a node to an end, itself included; the critical path comes first.
         value_uses: How many take the value of a node: dependents that get it, and one more for the output.
@@ -116,6 +119,7 @@ class Graph:
         "names",
         "output",
         "policies",
+        "sections",
         "signatures",
         "task_count",
         "task_ids",
@@ -132,11 +136,13 @@ class Graph:
         dependencies: "array[int]",
         output: int | None,
         policies: Mapping[int, NodePolicy],
+        sections: Sections,
     ) -> None:
         self.names = names
         self.signatures = signatures
         self.task_ids = task_ids
         self.policies = policies
+        self.sections = sections
         self.hooks = [node for node, policy in policies.items() if policy.hook is not None]
         self.task_count = sum(signature is not None for signature in signatures)
         self.task_count += sum(policy.is_taskless_step for policy in policies.values())
@@ -193,6 +199,7 @@ class Graph:
             dependencies=edges,
             output=None if output is None else numbers[output],
             policies={number: node.policy for number, node in enumerate(nodes) if node.policy is not PLAIN},
+            sections=Sections(node.section for node in nodes),
         )
 
     def __len__(self) -> int:

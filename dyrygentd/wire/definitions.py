@@ -30,6 +30,7 @@ from dyrygentd.core.policy import (
     Retry,
     WorkflowPolicy,
 )
+from dyrygentd.core.sections import checked_section
 from dyrygentd.core.states import NodeState
 from dyrygentd.errors import BadNode, BadRequest, UnknownDependency
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, check_data, nothing
@@ -121,7 +122,8 @@ def _read_nodes(
                 name, "`task_id` has characters that cannot be printed", next_step="leave it out, or use letters and digits"
             )
         task_id = "" if node.task is None else node.task_id or new_id()
-        specs.append(NodeSpec(name, signatures.read(name, node), task_id, node.after, policies.read(name, node)))
+        section = checked_section(name, node.section) if has_good_options else node.section
+        specs.append(NodeSpec(name, signatures.read(name, node), task_id, node.after, policies.read(name, node), section))
     return specs
 
 
@@ -200,6 +202,7 @@ def _node_document(definition: Definition, node: int, chosen_ids_only: bool) -> 
         )
     if policy is not PLAIN:
         _write_policy(document, policy)
+    document.section = graph.sections.of(node)
     if node in definition.adopted:
         document.adopted = definition.adopted[node].word  # type: ignore[assignment]
     return document

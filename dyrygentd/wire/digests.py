@@ -1,7 +1,7 @@
 """What tells one definition from another, whatever made them: for keys, which stand for one definition each.
 
-Compared is what runs. Left aside are what it is called, task ids, payloads, what was adopted, and times that are named in advance
-(start, deadline, ETA, expiry): whoever repeats a submission makes them anew.
+Compared is what runs. Left aside are what it is called, its sections, task ids, payloads, what was adopted, and times that are
+named in advance (start, deadline, ETA, expiry): whoever repeats a submission makes them anew.
 """
 
 import json

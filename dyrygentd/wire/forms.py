@@ -15,6 +15,7 @@ from dyrygentd.core.policy import (
     Rule,
 )
 from dyrygentd.core.policy_checks import REDELIVERIES_MAX
+from dyrygentd.core.sections import SECTION_LENGTH_MAX
 from dyrygentd.core.verbs import PRIORITY_MAX
 from dyrygentd.wire.parents import ParentTaskDocument
 
@@ -113,6 +114,7 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
             default the workflow's.
         payload: Free data, shown with the node to its owner and admins.
         adopted: It was done, or sent, before this workflow is submitted.
+        section: What it belongs to, as a path: ``drain/osd-42``. It says how the workflow is shown folded.
     """
 
     name: Name | None = None
@@ -137,6 +139,7 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     redeliveries_max: Redeliveries | None = None
     payload: Raw = _NULL
     adopted: Literal["succeeded", "failed", "dispatched"] | None = None
+    section: Annotated[str, Meta(max_length=SECTION_LENGTH_MAX)] = ""
 
 
 class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -118,12 +118,13 @@ def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None
         rule=node.rule,
         payload=node.payload,
         adopted=node.adopted,
+        section=node.section,
     )
     if node != allowed:
         wrong = [field for field in NodeDocument.__struct_fields__ if getattr(node, field) != getattr(allowed, field)]
         raise BadNode(
             name,
-            f"a {_WORDS[kinds[0]]} has a name, `after`, `rule` and `payload`, and nothing else",
+            f"a {_WORDS[kinds[0]]} has a name, `after`, `rule`, `payload` and `section`, and nothing else",
             next_step=f"leave out {', '.join(f'`{field}`' for field in wrong)}",
         )
     if node.adopted == "dispatched":

@@ -104,6 +104,7 @@ class NodeView(Struct, View, omit_defaults=True):
         payload: The free data that was submitted with it, shortened and without secrets, if one node was asked for.
         is_unneeded: Whether it was skipped by its rule or its task, and not by an operator.
         is_output: Whether its value is the workflow's result.
+        section: The path of the section to which it belongs.
     """
 
     name: str
@@ -131,6 +132,7 @@ class NodeView(Struct, View, omit_defaults=True):
     arguments: str | None = None
     payload: Any = None
     is_output: bool = False
+    section: str | None = None
 
 
 class WorkflowPage(Struct, View):
@@ -400,6 +402,7 @@ def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
         redelivered=workflow.attempts.redelivered.get(node, 0),
         is_unneeded=node in workflow.unneeded,
         is_output=node == graph.output,
+        section=graph.sections.of(node) or None,
     )
 
 

@@ -25,7 +25,7 @@ _SEED_DOCUMENTS: Final[tuple[dict[str, Any], ...]] = (
             {"name": "start", "task": "add", "kwargs": {"x": {"__type__": "datetime", "__value__": "2030-01-01T00:00:00"}}},
             {"name": "gate", "gate": True, "after": ["start"]},
             {"name": "pause", "sleep_s": 0.5, "after": ["start"]},
-            {"name": "join", "join": True, "after": ["gate", "pause"], "rule": "all_finished"},
+            {"name": "join", "join": True, "section": "drain/osd-42", "after": ["gate", "pause"], "rule": "all_finished"},
             {"name": "poll", "task": "add", "poll": {"every_s": 1, "timeout_s": 5}, "after": ["join"], "payload": [1]},
             {"name": "hook", "task": "add", "hook": "failure", "immutable": True},
         ],

@@ -1,4 +1,11 @@
-"""Every error class of the package, by whose fault it is. Imports nothing.
+"""What a program may catch, by whose fault it is. Imports nothing.
+
+A room keeps an error class of its own where it alone can raise it and it means nothing without that room: `http` (what is wrong
+with a request before a route has it, and who may not make it), `wire` (bounds of a body), `daemon` and `demo` (servers and
+processes that they start), `compat` (the names of celery-dyrygent). Those keep the same rules; ``tests/test_errors.py`` finds
+all of them.
+
+Long because all that the package promises to raise is to be seen at once.
 
 Each error has a ``status`` (the HTTP status that reports it), a ``code`` (a stable word for programs) and a
 ``next_step`` (what a person can do about it, may be empty). Facts are attributes; the message names the object.

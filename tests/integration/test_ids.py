@@ -103,3 +103,16 @@ async def test_celery_results_of_an_asyncio_program(daemon: Daemon, app: Celery)
         handle = await client.submit(chain(add.s(1, 2), add.s(10)))
         await handle.wait(_WAIT_S)
         assert (await handle.celery_result(app)).get(timeout=_WAIT_S) == 13
+
+
+def test_results_that_are_collected_amid_a_subscription_hang_nothing(app: Celery) -> None:
+    """Python collects them whenever it likes, and they unsubscribe: redis-py before 6.4 would wait for itself."""
+    consumer: Any = app.backend.result_consumer
+    kept = AsyncResult("kept", app=app)
+    app.backend.add_pending_result(kept, weak=True)
+    dropped = [AsyncResult("dropped", app=app)]
+    app.backend.add_pending_result(dropped[0], weak=True)
+    with consumer._pubsub._lock:
+        dropped.clear()
+        gc.collect()
+    wait_until(lambda: consumer.drain_events(timeout=0.01) or consumer.subscribed_to == {kept.backend.get_key_for_task("kept")})

@@ -5,7 +5,7 @@ import faulthandler
 import os
 import shutil
 import signal
-import tempfile
+import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -18,14 +18,17 @@ from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
 from dyrygentd.daemon.embedded import EmbeddedServer
+from tests.support.directories import begin_session, left_behind, short_directory
 from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.tasks import create_app
 
 #: A RabbitMQ for tests, if there is one.
 AMQP = os.environ.get("DYRYGENTD_TEST_AMQP", "amqp://guest:guest@127.0.0.1:5672//")
 _MARK = "DYRYGENTD_TEST_PROCESS"
-#: Beyond the longest ``timeout`` of a test.
-_HANGS_S = 900
+#: How long a test may go on after its ``timeout``, to stop its servers and workers.
+_HANGS_S = 180
+#: For tests without a ``timeout``.
+_FOR_EVER_S = 3600
 _ENDS_S = 60
 _stderr = 2
 
@@ -47,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Leave out what takes long, unless it is asked for or tests are named; keep the real stderr before it is captured."""
     global _stderr
     _stderr = os.dup(2)
+    begin_session()
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.getoption("--long") and not config.option.markexpr:
         config.option.markexpr = "not long"
 
@@ -58,16 +62,29 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Generator[None, object, object]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """End a process whose test does not even end by its timeout, and show where every thread stands.
 
-    pytest-timeout interrupts a test once: what hangs on in tearing it down, or in C, would hang the whole run.
+    pytest-timeout interrupts a test once: what hangs on in tearing it down, in C, or in a finalizer, would hang the whole run.
     """
-    faulthandler.dump_traceback_later(_HANGS_S, exit=True, file=_stderr)
+    marked = item.get_closest_marker("timeout")
+    timeout_s = float(marked.args[0] if marked and marked.args else item.config.getini("timeout"))
+    faulthandler.dump_traceback_later((timeout_s or _FOR_EVER_S) + _HANGS_S, exit=True, file=_stderr)
     try:
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove what a process of the run left behind when it ended without tidying up, and fail for it."""
+    # The others have it removed by the one that they were started by.
+    if not hasattr(session.config, "workerinput") and (found := left_behind()):
+        for directory in found:
+            shutil.rmtree(directory, ignore_errors=True)
+        print(f"left behind, and removed: {', '.join(map(str, found))}", file=sys.stderr)
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -101,8 +118,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def short_tmp() -> Iterator[Path]:
-    """A temporary directory with a short path, because a Unix socket's path has 107 bytes at most."""
-    with _short_directory() as directory:
+    """A temporary directory with a short path, for sockets."""
+    with short_directory() as directory:
         yield directory
 
 
@@ -138,7 +155,7 @@ def rabbitmq_queue(amqp_url: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[EmbeddedServer]:
     """A running Redis server for all tests of this process that leave it as they found it."""
-    with _short_directory() as directory, EmbeddedServer(directory, appendonly=False) as server:
+    with short_directory() as directory, EmbeddedServer(directory, appendonly=False) as server:
         yield server
 
 
@@ -181,15 +198,6 @@ def make_worker(redis_server: EmbeddedServer, tmp_path: Path) -> Iterator[Callab
 def worker(make_worker: Callable[..., CeleryWorker]) -> CeleryWorker:
     """One worker on ``redis_server``, ready to execute."""
     return make_worker()
-
-
-@contextlib.contextmanager
-def _short_directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _processes_of_ours(mark: str) -> dict[int, str]:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import tempfile
 import time
 import warnings
@@ -25,6 +24,7 @@ from dyrygentd.errors import DyrygentError
 from dyrygentd.scheduler import Scheduler
 from tests.conformance.tasks import CALLS, QUEUES, create_app
 from tests.support.apps import closing
+from tests.support.directories import short_directory
 from tests.support.servers import CeleryWorker
 from tests.support.tasks import records
 
@@ -255,8 +255,7 @@ class Site:
 def running_site(*, workers: int = 1) -> Iterator[Site]:
     """Start a server and a worker."""
     with ExitStack() as exits:
-        directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
-        exits.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory = exits.enter_context(short_directory())
         server = exits.enter_context(EmbeddedServer(directory, appendonly=False))
         started = [
             CeleryWorker(

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -19,6 +18,7 @@ from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.transport.reports import RedisReports, ReportsPace
 from tests.support.apps import closing
+from tests.support.directories import short_directory
 from tests.support.following import eventually
 from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.tasks import create_app, records
@@ -91,8 +91,7 @@ def anyio_backend() -> str:
 def site() -> Iterator[Site]:
     """A server and two workers for all tests of this module."""
     with ExitStack() as exits:
-        directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
-        exits.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory = exits.enter_context(short_directory())
         server = exits.enter_context(EmbeddedServer(directory, appendonly=False))
         workers = [
             CeleryWorker(server.url, log_directory=directory, app="tests.conformance.companion", pool=pool, queues=queues)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -21,6 +20,7 @@ from dyrygentd.errors import BadNode
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.wire import NodeView, Outcome
 from tests.support.apps import closing
+from tests.support.directories import short_directory
 from tests.support.following import eventually
 from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.tasks import create_app
@@ -80,8 +80,7 @@ _PLUGINS: Final = ["states", "companion"] if os.environ.get("DYRYGENTD_TEST_FULL
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """A server and a worker with child processes, for all tests of this module."""
     with ExitStack() as exits:
-        directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
-        exits.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory = exits.enter_context(short_directory())
         server = exits.enter_context(EmbeddedServer(directory, appendonly=False))
         plugin = f"tests.conformance.{request.param}"
         worker = CeleryWorker(server.url, log_directory=directory, app=plugin, pool="prefork", concurrency=2)

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 from tests.faults.causes import CAUSES, chosen_faults
 from tests.faults.runs import Run, Verdict
-from tests.faults.world import World, interrupt_on_signals, short_directory
+from tests.faults.world import World, interrupt_on_signals
+from tests.support.directories import short_directory
 
 #: Servers and workers are replaced after so many runs; their logs and the append-only file grow.
 _RUNS_OF_A_WORLD = 20

@@ -19,8 +19,9 @@ from celery import group
 from dyrygentd.canvas import definition_of
 from dyrygentd.client.sync import Handle
 from tests.faults.tasks import TIMED
-from tests.faults.world import Crew, World, interrupt_on_signals, short_directory, signal_process
+from tests.faults.world import Crew, World, interrupt_on_signals, signal_process
 from tests.support import tasks
+from tests.support.directories import short_directory
 from tests.support.servers import wait_until
 from tests.support.tasks import PREFIX, records
 

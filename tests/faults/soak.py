@@ -30,8 +30,9 @@ import redis
 from dyrygentd.client.sync import Client
 from dyrygentd.errors import DyrygentError
 from tests.faults.workflows import small_workflow
-from tests.faults.world import Crew, World, interrupt_on_signals, short_directory, signal_process
+from tests.faults.world import Crew, World, interrupt_on_signals, signal_process
 from tests.support.daemon import Daemon
+from tests.support.directories import short_directory
 from tests.support.tasks import PREFIX, records
 
 #: Workflows that take longer than this are looked into.

@@ -14,7 +14,8 @@ from tests.faults.causes import CAUSES, chosen_faults
 from tests.faults.crashing_daemon import POINTS
 from tests.faults.results import run_chaos
 from tests.faults.soak import read_options, run_soak
-from tests.faults.world import World, short_directory
+from tests.faults.world import World
+from tests.support.directories import short_directory
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

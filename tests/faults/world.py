@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import signal
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -193,13 +191,3 @@ def signal_process(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process of ours; to nobody if it has ended."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-@contextmanager
-def short_directory() -> Iterator[Path]:
-    """Make a directory with a short path, for sockets."""
-    directory = Path(tempfile.mkdtemp(prefix="dyrf", dir="/tmp"))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)

@@ -1,8 +1,6 @@
 """Fixtures for whole runs: a server and workers that a module's tests share, and the real daemon."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import pytest
 from dyrygentd.client.sync import Client
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.support.daemon import Daemon
+from tests.support.directories import short_directory
 from tests.support.servers import CeleryWorker, Executions
 
 #: Run everything in its full size.
@@ -40,8 +39,7 @@ class Site:
 def running_site(*, workers: int, settings: Mapping[str, str] | None = None) -> Iterator[Site]:
     """Run a server with these lines of redis.conf, and so many workers on it."""
     with ExitStack() as exits:
-        directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
-        exits.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory = exits.enter_context(short_directory())
         server = exits.enter_context(EmbeddedServer(directory, settings=settings))
         started = [CeleryWorker(server.url, log_directory=directory) for _ in range(workers)]
         for worker in started:

@@ -1,6 +1,5 @@
 """What workers have stored is read as it was stored: exceptions by name, values as text, pickles as data."""
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from celery import chain
 from dyrygentd import Client, Retry, Workflow
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.support.daemon import Daemon
+from tests.support.directories import short_directory
 from tests.support.servers import CeleryWorker
 from tests.support.strange import evil, fail, greet, ident, make_user, name_of, plain
 
@@ -69,8 +69,7 @@ class Site:
 def site_of(*, backend: str = "{redis}", serializer: str = "json", **environment: str) -> Iterator[Site]:
     """Run a worker of the strange app, and stop it and its daemons afterwards."""
     with ExitStack() as exits:
-        directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
-        exits.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory = exits.enter_context(short_directory())
         yield Site(directory, exits, backend=backend, serializer=serializer, **environment)
 
 

@@ -1,12 +1,9 @@
 """A database that ends its connections, as after a restart or an idle timeout: results are read again."""
 
 import json
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,6 +12,7 @@ import pytest
 from dyrygentd import Client
 from tests.integration.test_as_stored import Site, site_of
 from tests.integration.test_django import SHOP, Shop
+from tests.support.directories import short_directory
 from tests.support.servers import wait_until
 from tests.support.strange import ident
 
@@ -71,8 +69,7 @@ def shop(request: pytest.FixtureRequest, database: str) -> Iterator[Shop]:
     """The shop on Django, with its tables and results in the database, and its connections kept so long."""
     entry = {"ENGINE": "django.db.backends.postgresql", "NAME": database, "HOST": "127.0.0.1", "USER": "root"}
     with ExitStack() as exits:
-        directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
-        exits.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory = exits.enter_context(short_directory())
         yield Shop(directory, exits, database=json.dumps({**entry, "CONN_MAX_AGE": request.param}))
 
 

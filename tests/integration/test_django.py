@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.support.daemon import ROOT, Daemon
+from tests.support.directories import short_directory
 from tests.support.servers import CeleryWorker
 
 # Three workers import Django at once.
@@ -73,8 +72,7 @@ class Shop:
 @contextmanager
 def _open_shop(**options: Any) -> Iterator[Shop]:
     with ExitStack() as exits:
-        directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
-        exits.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory = exits.enter_context(short_directory())
         yield Shop(directory, exits, **options)
 
 

@@ -1,10 +1,7 @@
 """Reports of real workers to the real daemon, which is killed, and a Redis that refuses, forgets, or has only the messages."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +9,7 @@ import redis
 
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.integration.conftest import IS_FULL, Site
+from tests.support.directories import short_directory
 from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.tasks import records
 
@@ -25,8 +23,7 @@ _APP = "tests.conformance.companion"
 def companion_site(request: pytest.FixtureRequest) -> Iterator[tuple[Site, CeleryWorker, redis.Redis]]:
     """A server, a worker with the companion and two processes, and a client for orders to the server."""
     with ExitStack() as exits:
-        directory = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
-        exits.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory = exits.enter_context(short_directory())
         server = exits.enter_context(EmbeddedServer(directory))
         results = getattr(request, "param", "").format(directory=directory) or server.url
         (directory / "results").mkdir()

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Self
 import redis
 
 from dyrygentd.daemon.embedded import ChildProcess
+from tests.support.directories import make_short_directory
 from tests.support.tasks import PREFIX, records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -94,8 +94,13 @@ class CeleryWorker:
 
     def start(self, *, timeout_s: float = 60.0) -> None:
         """Start it and wait until it consumes (it says so itself, on its ``worker_ready`` signal)."""
-        self.launch()
-        self.wait_ready(timeout_s=timeout_s)
+        try:
+            self.launch()
+            self.wait_ready(timeout_s=timeout_s)
+        except BaseException:
+            # Such as the end of the test's own time: nobody leaves what was not entered.
+            self.kill()
+            raise
 
     def launch(self) -> None:
         """Start it without waiting, for starting several at once."""
@@ -103,7 +108,7 @@ class CeleryWorker:
         self._ready_key = f"{PREFIX}ready:{uuid.uuid4().hex}"
         # A pool makes a directory for its semaphores, and leaves it there if it is killed.
         self._remove_temporary()
-        self._temporary = Path(tempfile.mkdtemp(prefix="dyr", dir="/tmp"))
+        self._temporary = make_short_directory()
         self._child = ChildProcess(
             self._command,
             output=self.log_path,

@@ -11,11 +11,12 @@ from dyrygentd.canvas.importer import Importer
 from dyrygentd.canvas.parts import CONTAINERS
 from dyrygentd.canvas.values import encode_value
 from dyrygentd.canvas.visits import NOTHING, Visit, checked_kind, not_a_canvas
-from dyrygentd.core.graph import NAME_LENGTH_MAX, Definition
+from dyrygentd.core.bounds import NAME_LENGTH_MAX, POLL_EVERY_MAX_S, POLL_EVERY_MIN_S, SECTION_LENGTH_MAX
+from dyrygentd.core.graph import Definition
 from dyrygentd.core.options import shown
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, WorkflowPolicy
 from dyrygentd.core.policy_checks import checked_policy, checked_redeliveries, checked_retry, checked_seconds, checked_word
-from dyrygentd.core.sections import SECTION_LENGTH_MAX, flaw_of_section, inside
+from dyrygentd.core.sections import flaw_of_section, inside
 from dyrygentd.errors import BadNode, BadRequest
 
 
@@ -131,8 +132,9 @@ class Workflow:
         Raises:
             NotACanvas, BadNode, DuplicateNode
         """
-        if checked_seconds(name or "poll", "every_s", every_s) < 0.1:
-            raise BadNode(name or "poll", f"`every_s` is {every_s:g}", next_step="use 0.1 seconds or more")
+        if not POLL_EVERY_MIN_S <= checked_seconds(name or "poll", "every_s", every_s) <= POLL_EVERY_MAX_S:
+            least, most = f"{POLL_EVERY_MIN_S:g} seconds or more", f"{POLL_EVERY_MAX_S} seconds or less"
+            raise BadNode(name or "poll", f"`every_s` is {every_s:g}", next_step=f"use {least if every_s < 1 else most}")
         policy = _node_policy(
             name, rule=rule, pool=pool, retry=retry, payload=payload, poll_every_s=every_s, poll_timeout_s=timeout_s
         )

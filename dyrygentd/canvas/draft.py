@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from dyrygentd.canvas.signatures import told
 from dyrygentd.canvas.values import encode_value
-from dyrygentd.core.graph import LABELS_MAX, NAME_LENGTH_MAX, Definition, Graph, NodeSpec, Signature
+from dyrygentd.core.bounds import LABELS_MAX, NAME_LENGTH_MAX
+from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, WorkflowPolicy
 from dyrygentd.errors import BadRequest, DuplicateNode

@@ -17,6 +17,7 @@ import click
 from dyrygentd.cli import render
 from dyrygentd.cli.names import node_hint
 from dyrygentd.cli.session import FAILED, INTERRUPTED, NOT_YET, Session, command, echo_json, pairs, say, say_not_yet
+from dyrygentd.core.bounds import PRIORITY_MAX
 from dyrygentd.errors import DaemonUnreachable, RemoteError, RemoteNotOnDiskYet
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ MEANT_STATES: Final = {
 }
 """The states that a filter without a state means: those in which the verb does something."""
 
-_PRIORITY_MAX: Final = 1_000_000
 _SHOWN_BEFORE_ASKING: Final = 20
 _NAMES_ANSWERED: Final = 100
 """The daemon's answer names so many of the nodes that were changed; their number stands in the journal."""
@@ -122,8 +122,8 @@ class _Priority(WholeNumber):
             self.fail(
                 f"'{value}' is no whole number: higher goes first, 0 is usual, and less than 0 goes last", parameter, context
             )
-        if abs(priority) > _PRIORITY_MAX:
-            self.fail(f"{priority} is not from {-_PRIORITY_MAX} to {_PRIORITY_MAX}", parameter, context)
+        if abs(priority) > PRIORITY_MAX:
+            self.fail(f"{priority} is not from {-PRIORITY_MAX} to {PRIORITY_MAX}", parameter, context)
         return priority
 
 

@@ -35,12 +35,6 @@ from dyrygentd.errors import (
 #: Heights and node numbers share one integer in the ready heap; 32 bits for the number leave this bound far away.
 NODES_MAX: Final = 10_000_000
 
-#: Bounds of a definition's words, so that a listing stays readable and a row small.
-NAME_LENGTH_MAX: Final = 200
-LABELS_MAX: Final = 50
-#: Hooks of one workflow that is submitted: each has an edge from every end of the graph.
-HOOKS_MAX: Final = 100
-
 #: Never pickle: a definition is data from outside. These are kombu's other serializers.
 SERIALIZERS: Final = frozenset({"json", "yaml", "msgpack"})
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeGuard
 
+from dyrygentd.core.bounds import MESSAGE_PRIORITY_MAX
 from dyrygentd.core.graph import SERIALIZERS
 from dyrygentd.core.headers import OWN_HEADERS, flaw_of_headers
 from dyrygentd.core.ids import looks_made
@@ -36,8 +37,6 @@ LIMITS: Final = ("soft_time_limit", "time_limit")
 FROM_APP: Final = "from_app"
 #: How workers write results, where that is not JSON.
 RESULT_SERIALIZER: Final = "result_serializer"
-#: AMQP has one byte for it.
-PRIORITY_MAX: Final = 255
 #: Beyond, the year of an expiry no longer has four digits.
 SECONDS_MAX: Final = 100 * 366 * 86_400.0
 #: Some 300 million years: all that can be counted on from now; NaN and infinity are beyond it.
@@ -156,7 +155,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_priority(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= PRIORITY_MAX
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MESSAGE_PRIORITY_MAX
 
 
 def _is_time_limit(value: Any) -> bool:
@@ -196,7 +195,7 @@ _CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str, str]]] = {
     "exchange": (*_TEXT, "give the exchange's name"),
     "exchange_type": (*_TEXT, "use direct, topic, fanout or headers"),
     "shadow": (*_TEXT, "it is the name that logs and monitors show"),
-    "priority": (_is_priority, f"must be a whole number from 0 to {PRIORITY_MAX}", "brokers know numbers only"),
+    "priority": (_is_priority, f"must be a whole number from 0 to {MESSAGE_PRIORITY_MAX}", "brokers know numbers only"),
     "time_limit": _LIMIT,
     "soft_time_limit": _LIMIT,
     "compression": (

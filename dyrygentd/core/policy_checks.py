@@ -5,18 +5,13 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
+from dyrygentd.core.bounds import ATTEMPTS_MAX, POLICY_SECONDS_MAX, PRIORITY_MAX, REDELIVERIES_MAX, WEIGHT_MAX
 from dyrygentd.core.options import is_number, shown
 from dyrygentd.core.policy import ANY, OnFailure, Retry, WorkflowPolicy
 from dyrygentd.errors import BadNode, BadRequest
 
-#: What is longer is a mistake of units.
-POLICY_SECONDS_MAX: Final = 10 * 366 * 86_400.0
-ATTEMPTS_MAX: Final = 1000
-WEIGHT_MAX: Final = 1000
-#: Whoever means more means 0.
-REDELIVERIES_MAX: Final = 1000
 #: Far beyond any use, and still one integer for SQLite and JSON.
-_NUMBER_MAX: Final = 1_000_000
+_IN_FLIGHT_MAX: Final = 1_000_000
 
 _Word = TypeVar("_Word", bound=StrEnum)
 
@@ -74,7 +69,7 @@ def checked_policy(policy: Any) -> WorkflowPolicy:
     """Return a workflow's policy. Raises `BadRequest`."""
     if not isinstance(policy, WorkflowPolicy):
         raise BadRequest(f"`policy` is {shown(policy)}", path="$.policy", next_step="give a `dyrygentd.WorkflowPolicy(...)`")
-    bounds = {"priority": (-_NUMBER_MAX, _NUMBER_MAX), "weight": (1, WEIGHT_MAX), "in_flight_max": (0, _NUMBER_MAX)}
+    bounds = {"priority": (-PRIORITY_MAX, PRIORITY_MAX), "weight": (1, WEIGHT_MAX), "in_flight_max": (0, _IN_FLIGHT_MAX)}
     for field, (low, high) in bounds.items():
         number = getattr(policy, field)
         if not _is_whole(number, low, high):

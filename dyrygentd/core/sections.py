@@ -7,14 +7,11 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from dyrygentd.core.bounds import SECTION_DEPTH_MAX, SECTION_LENGTH_MAX
 from dyrygentd.errors import BadNode
 
 #: What stands between the parts of a path.
 SEPARATOR: Final = "/"
-#: Characters of a path, so that a listing stays readable.
-SECTION_LENGTH_MAX: Final = 200
-#: Parts of a path: deeper ones are opened by nobody.
-SECTION_DEPTH_MAX: Final = 8
 #: Begins what a fold names itself, between the parts of a section.
 RESERVED: Final = "~"
 

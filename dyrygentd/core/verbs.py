@@ -11,6 +11,7 @@ from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 
 from dyrygentd.core import steering
+from dyrygentd.core.bounds import PRIORITY_MAX
 from dyrygentd.core.cancelled import cancelled_by_cause, fingerprint_of_cancelled
 from dyrygentd.core.causes import failures_by_cause, fingerprint_of, lost_nodes
 from dyrygentd.core.lost_causes import LOST, is_of_lost
@@ -20,9 +21,6 @@ from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, exhaust, parts, reached
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
-
-#: Far beyond any use, and still one integer for SQLite and JSON.
-PRIORITY_MAX: Final = 1_000_000
 
 
 class Verb(StrEnum):

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from dyrygentd.core.graph import NAME_LENGTH_MAX
+from dyrygentd.core.bounds import NAME_LENGTH_MAX
 from dyrygentd.core.parent_task import ParentTask
 
 

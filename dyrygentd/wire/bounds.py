@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from dyrygentd.core.graph import LABELS_MAX, NAME_LENGTH_MAX
+from dyrygentd.core.bounds import LABELS_MAX, NAME_LENGTH_MAX
 from dyrygentd.core.parameters import DEPTH_MAX
 from dyrygentd.errors import BadNode, BadRequest
 

@@ -12,15 +12,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from dyrygentd.core.graph import (
-    HOOKS_MAX,
-    NODES_MAX,
-    Definition,
-    Graph,
-    NodeSpec,
-    Signature,
-    Source,
-)
+from dyrygentd.core.bounds import HOOKS_MAX
+from dyrygentd.core.graph import NODES_MAX, Definition, Graph, NodeSpec, Signature, Source
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.parameters import Parameter
 from dyrygentd.core.policy import (

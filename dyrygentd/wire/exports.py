@@ -8,11 +8,11 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Raw, Struct, structs
 
-from dyrygentd.core.graph import LABELS_MAX, Definition
+from dyrygentd.core.bounds import LABELS_MAX, PRIORITY_MAX
+from dyrygentd.core.graph import Definition
 from dyrygentd.core.ids import OF_OLD
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, NodeState, WorkflowState
-from dyrygentd.core.verbs import PRIORITY_MAX
 from dyrygentd.errors import BadRequest, NotImportable
 from dyrygentd.wire.bounds import Look, check_counts, nothing
 from dyrygentd.wire.definitions import decode_definition, document_of

@@ -4,9 +4,17 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw, Struct
 
-from dyrygentd.core.graph import (
+from dyrygentd.core.bounds import (
+    ATTEMPTS_MAX,
     LABELS_MAX,
     NAME_LENGTH_MAX,
+    POLICY_SECONDS_MAX,
+    POLL_EVERY_MAX_S,
+    POLL_EVERY_MIN_S,
+    PRIORITY_MAX,
+    REDELIVERIES_MAX,
+    SECTION_LENGTH_MAX,
+    WEIGHT_MAX,
 )
 from dyrygentd.core.policy import (
     Hook,
@@ -14,9 +22,6 @@ from dyrygentd.core.policy import (
     OnLost,
     Rule,
 )
-from dyrygentd.core.policy_checks import REDELIVERIES_MAX
-from dyrygentd.core.sections import SECTION_LENGTH_MAX
-from dyrygentd.core.verbs import PRIORITY_MAX
 from dyrygentd.wire.parents import ParentTaskDocument
 
 DEFINITION_VERSION: Final = 1
@@ -27,7 +32,7 @@ LabelValue = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
 _EMPTY_ARRAY, _EMPTY_OBJECT, _NULL = Raw(b"[]"), Raw(b"{}"), Raw(b"null")
 
 
-Seconds = Annotated[float, Meta(ge=0, le=10 * 366 * 86_400)]
+Seconds = Annotated[float, Meta(ge=0, le=POLICY_SECONDS_MAX)]
 Redeliveries = Annotated[int, Meta(ge=0, le=REDELIVERIES_MAX)]
 
 
@@ -42,7 +47,7 @@ class RetryDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         on: After which failures: ``any`` (the default), ``infrastructure``, ``revoked``, ``expired``, or names of exceptions.
     """
 
-    attempts: Annotated[int, Meta(ge=1, le=1000)] = 3
+    attempts: Annotated[int, Meta(ge=1, le=ATTEMPTS_MAX)] = 3
     backoff_s: Seconds = 1.0
     backoff_max_s: Seconds = 600.0
     jitter: Annotated[float, Meta(ge=0, le=1)] = 0.5
@@ -57,7 +62,7 @@ class PollDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         timeout_s: Longest time from the first question on, after which the node has failed; 0 for no bound.
     """
 
-    every_s: Annotated[float, Meta(ge=0.1, le=366 * 86_400)]
+    every_s: Annotated[float, Meta(ge=POLL_EVERY_MIN_S, le=POLL_EVERY_MAX_S)]
     timeout_s: Seconds = 0.0
 
 
@@ -82,7 +87,7 @@ class PolicyDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     deadline_s: Seconds = 0.0
     start_at: float | str = 0.0
     priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
-    weight: Annotated[int, Meta(ge=1, le=1000)] = 1
+    weight: Annotated[int, Meta(ge=1, le=WEIGHT_MAX)] = 1
     in_flight_max: Annotated[int, Meta(ge=0)] = 0
     redeliveries_max: Redeliveries | None = None
 

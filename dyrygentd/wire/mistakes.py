@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct, inspect
 
-from dyrygentd.core.graph import NAME_LENGTH_MAX
+from dyrygentd.core.bounds import NAME_LENGTH_MAX
 from dyrygentd.errors import BadRequest
 
 #: Names that are compared with a wrong one; a thousand take some 20 ms.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from dyrygentd.core.graph import NAME_LENGTH_MAX
+from dyrygentd.core.bounds import NAME_LENGTH_MAX
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.errors import BadRequest
 from dyrygentd.wire.plain import View

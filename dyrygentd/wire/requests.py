@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
-from dyrygentd.core.graph import NAME_LENGTH_MAX
+from dyrygentd.core.bounds import NAME_LENGTH_MAX
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.wire.bounds import Look, check_counts, check_data, nothing
 from dyrygentd.wire.encoding import decode

@@ -170,6 +170,7 @@ def test_canvas_of_a_rule_waits_for_all_it_names() -> None:
         (lambda w, n: w.add(group(JOB, JOB)), "add() takes one task, and this is a group", "use add_canvas()"),
         (lambda w, n: w.add(JOB.clone().set(queue=5)), "`queue` must be text, and is 5", "give the queue's name"),
         (lambda w, n: w.poll(JOB, every_s=0), "node 'poll': `every_s` is 0", "use 0.1 seconds or more"),
+        (lambda w, n: w.poll(JOB, every_s=4e7), "node 'poll': `every_s` is 4e+07", "use 31622400 seconds or less"),
         (lambda w, n: w.poll(JOB, every_s=timedelta(seconds=9)), "`every_s` must be a number of seconds", "write 9"),
         (lambda w, n: w.poll(JOB, every_s=1, timeout_s=-1), "`timeout_s` is -1 seconds", "use 0 to"),
         (lambda w, n: w.sleep(0), "a pause must be longer than 0 seconds", "leave it out"),

@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from dyrygentd.core.bounds import PRIORITY_MAX
 from dyrygentd.core.checkpoint import node_record, workflow_record
 from dyrygentd.core.effects import Answer, Publish
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskIgnored, TaskLost, TaskSucceeded, VerbRequested
@@ -14,7 +15,7 @@ from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
 from dyrygentd.core.standing import headline, standing_of_node, standings
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
-from dyrygentd.core.verbs import NODE_VERBS, PRIORITY_MAX, WORKFLOW_VERBS, Allowed, Verb, VerbRequest
+from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
 from tests.support.conversation import START, Conversation

@@ -22,7 +22,7 @@ from dyrygentd import __version__, wire
 from dyrygentd.client import connection
 from dyrygentd.client.aio import AsyncClient
 from dyrygentd.client.sync import Client
-from dyrygentd.core.graph import LABELS_MAX, NAME_LENGTH_MAX
+from dyrygentd.core.bounds import LABELS_MAX, NAME_LENGTH_MAX
 from dyrygentd.http import guard as guard_module
 from dyrygentd.http.guard import Guard
 from dyrygentd.http.limits import ConnectionLimits, HttpLimits

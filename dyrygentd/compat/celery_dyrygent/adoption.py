@@ -18,7 +18,7 @@ from kombu import compression, serialization
 
 from dyrygentd import canvas, wire
 from dyrygentd.canvas.builder import draft_of
-from dyrygentd.core.graph import NAME_LENGTH_MAX
+from dyrygentd.core.bounds import NAME_LENGTH_MAX
 from dyrygentd.errors import BadNode, BadRequest, DyrygentError, EmptyWorkflow, UnknownDependency
 from dyrygentd.tasks.known import current_app
 

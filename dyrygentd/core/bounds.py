@@ -1,0 +1,30 @@
+"""Bounds of what somebody may ask for: the builder, the wire, the command line and the engine refuse by these, and by no others.
+
+Bounds of bytes and nesting, which only documents have, are in `dyrygentd.wire.bounds`; what the engine keeps, and a configuration
+may change, is in `dyrygentd.core.limits`.
+"""
+
+from typing import Final
+
+#: So that a listing stays readable and a row small.
+NAME_LENGTH_MAX: Final = 200
+LABELS_MAX: Final = 50
+#: Characters of the path of a section, and its parts: deeper ones are opened by nobody.
+SECTION_LENGTH_MAX: Final = 200
+SECTION_DEPTH_MAX: Final = 8
+#: Hooks of one workflow that is submitted: each has an edge from every end of the graph.
+HOOKS_MAX: Final = 100
+
+#: What is longer is a mistake of units.
+POLICY_SECONDS_MAX: Final = 10 * 366 * 86_400
+#: Who asks more often than a worker answers has asked in vain, and who asks once a year has forgotten it.
+POLL_EVERY_MIN_S: Final = 0.1
+POLL_EVERY_MAX_S: Final = 366 * 86_400
+ATTEMPTS_MAX: Final = 1000
+WEIGHT_MAX: Final = 1000
+#: Whoever means more means 0.
+REDELIVERIES_MAX: Final = 1000
+#: On either side of 0, of workflows: far beyond any use, and still one integer for SQLite and JSON.
+PRIORITY_MAX: Final = 1_000_000
+#: Of messages: AMQP has one byte for it.
+MESSAGE_PRIORITY_MAX: Final = 255

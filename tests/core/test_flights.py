@@ -1,0 +1,107 @@
+"""Tasks by id: each is in flight for one node or late, and in flight it has its places."""
+
+import pytest
+
+from dyrygentd.core.effects import Batch
+from dyrygentd.core.events import TaskFailed, TaskLost
+from dyrygentd.core.flights import as_broken
+from dyrygentd.core.limits import Limits
+from dyrygentd.errors import InvariantBroken
+from tests.support.conversation import Conversation
+
+
+def test_holders(conversation: Conversation) -> None:
+    """A result is routed by this table, and the door asks it before a workflow with ids from outside is taken in."""
+    conversation.submit("a; b < a")
+    conversation.submit("a id=mine; b id=other countdown=9", "v")
+    flights = conversation.engine.flights
+    assert [flights.holder_of(task_id) for task_id in ("w/a", "mine", "nobody")] == ["w", "v", None]
+    assert flights.are_held(["nobody", "mine"])
+    assert not flights.are_held(["nobody"])
+    conversation.ask("cancel")
+    assert (flights.holder_of("w/a"), flights.is_given_up("w/a"), flights.is_late("w/a")) == ("w", True, True)
+    assert (flights.given_up_count("w"), flights.has_late("w"), flights.has_late("v")) == (1, True, False)
+    assert [(workflow.workflow_id, node) for workflow, node in flights.late_tasks()] == [("w", 0)]
+
+
+def test_an_id_of_another_one_fails_by_name(conversation: Conversation) -> None:
+    """The one in place is not touched: to let it go would mix up two results."""
+    conversation.submit("a id=same", "v")
+    batch = conversation.submit("a id=same; b")
+    assert [message.task_id for message in batch.publish] == ["w/b"]
+    assert conversation.states()["a"] == "failed"
+    assert conversation.workflow().errors[0] == "task id 'same' belongs to a node of workflow 'v'"
+    assert conversation.engine.flights.holder_of("same") == "v"
+
+
+def test_an_id_that_is_watched_on_fails_too(conversation: Conversation) -> None:
+    """Its task may still run, and store a result."""
+    conversation.submit("a id=same; g gate=1", "v")
+    conversation.turn(TaskLost("same", "nowhere"))
+    conversation.submit("a id=same; b")
+    assert conversation.states()["a"] == "failed"
+
+
+def test_places_in_pools(conversation: Conversation) -> None:
+    """Who has them can be told; what ends gives its own back, and the next one is called."""
+    conversation = Conversation(pools={"p": 1})
+    conversation.submit("a pool=p; b pool=p; c")
+    flights = conversation.engine.flights
+    assert [(workflow.workflow_id, node) for workflow, node in flights.holders_of("p")] == [("w", 0)]
+    assert flights.holders_of("q") == []
+    batch = conversation.succeed("w/a")
+    assert [message.task_id for message in batch.publish] == ["w/b"]
+    assert flights.in_flight_count == 2
+
+
+def test_a_join_needs_no_place(conversation: Conversation) -> None:
+    """Only tasks are in flight."""
+    conversation.submit("a; &j < a")
+    assert conversation.engine.flights.pools_of(conversation.workflow(), 1, "") == ()
+
+
+def test_late_tasks_are_bounded() -> None:
+    """The oldest is watched no more when there are too many."""
+    conversation = Conversation(Limits(late_max=2))
+    conversation.submit("a; b; c")
+    conversation.ask("cancel")
+    assert len(conversation.engine.flights.late) == 2
+
+
+def test_a_batch_forgets_what_landed_within_it(conversation: Conversation) -> None:
+    """What a turn both begins and ends is neither sent nor watched."""
+    conversation.submit("a")
+    batch = Batch(watch=["w/a", "gone"], unwatch=["w/a", "gone"])
+    conversation.engine.flights.drop_landed(batch)
+    assert (batch.watch, batch.unwatch) == (["w/a"], ["gone"])
+
+
+def test_a_workflow_that_contradicts_itself_leaves(conversation: Conversation) -> None:
+    """Its places become free, and nothing of the others is touched."""
+    conversation = Conversation(pools={"p": 1})
+    conversation.submit("a pool=p; b < a", "v")
+    conversation.submit("a pool=p")
+    engine = conversation.engine
+    engine.flights.set_aside(engine.workflows["v"], InvariantBroken("odd"), conversation.now)
+    batch = conversation.turn()
+    assert [message.task_id for message in batch.publish] == ["w/a"]
+    assert (conversation.workflows["v"].state.value, engine.counting.counters.broken) == ("failed", 1)
+    assert not engine.flights.is_in_flight("v/a")
+
+
+def test_unexpected_errors_name_their_place() -> None:
+    """A bug of ours is told with the line that it came from; one that says it itself stays as it is."""
+    known = InvariantBroken("odd")
+    assert as_broken(known) is known
+    with pytest.raises(ZeroDivisionError) as caught:
+        _ = 1 / (1 - 1)
+    assert str(as_broken(caught.value)).startswith("unexpected ZeroDivisionError: division by zero (in test_unexpected")
+    assert str(as_broken(KeyError("x"))) == "unexpected KeyError: 'x' (in )"
+
+
+def test_a_doubtful_end_is_watched_on(conversation: Conversation) -> None:
+    """A lost worker's task may have ended otherwise, and is in flight no more."""
+    conversation.submit("a; g gate=1")
+    conversation.turn(TaskFailed("w/a", "its worker was lost", "WorkerLostError"))
+    flights = conversation.engine.flights
+    assert (flights.is_late("w/a"), flights.is_in_flight("w/a"), flights.is_given_up("w/a")) == (True, False, False)

@@ -17,7 +17,7 @@ from dyrygentd.core.counting import Counters
 from dyrygentd.core.events import TaskReported
 from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
 from dyrygentd.errors import ConfigurationError, VerbRefused
-from dyrygentd.testing import FakeBroker
+from dyrygentd.testing import FakeBroker, FakeClock
 from tests.scheduler.support import definition, limits, scheduler, settle, until
 
 pytestmark = pytest.mark.anyio
@@ -63,18 +63,6 @@ async def _scraped() -> CollectorRegistry:
 
     frozen.register(Frozen())
     return frozen
-
-
-class _Clock:
-    """Time that passes when it is told to, and no clock that was set."""
-
-    def __init__(self) -> None:
-        self.time = 1_700_000_000.0
-
-    def now(self) -> float:
-        return self.time
-
-    steady = now
 
 
 async def test_every_entry_of_the_catalogue_appears() -> None:
@@ -258,12 +246,12 @@ async def test_the_wait_in_the_queue_is_measured() -> None:
 async def test_ages_are_told() -> None:
     """How old the oldest workflow is, and how long nodes could have gone and did not, since all places are taken."""
     registry = CollectorRegistry()
-    clock = _Clock()
+    clock = FakeClock()
     async with scheduler(FakeBroker(holds=True), registry=registry, clock=clock, limits=limits(in_flight_max=1)) as running:
         await running.submit(definition("a; b"))
         await until(lambda: _value(registry, "dyrygentd_nodes", state="dispatched") == 1)
         assert _value(registry, "dyrygentd_oldest_ready_seconds") == 0
-        clock.time += 90
+        clock.pass_time(90)
         assert _value(registry, "dyrygentd_oldest_workflow_seconds") == 90
         assert _value(registry, "dyrygentd_oldest_ready_seconds") == 90
         assert _value(registry, "dyrygentd_workflows_present", state="running") == 1
@@ -271,7 +259,7 @@ async def test_ages_are_told() -> None:
         assert (
             _value(registry, "dyrygentd_start_time_seconds")
             == _value(registry, "dyrygentd_start_time_seconds")
-            == clock.time - 90
+            == clock.now() - 90
         )
 
 

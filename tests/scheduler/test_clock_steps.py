@@ -18,7 +18,7 @@ from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.ports import Store
 from dyrygentd.scheduler import Scheduler, turns
 from dyrygentd.scheduler.limits import SystemClock
-from dyrygentd.testing import FakeBroker, MemoryStore
+from dyrygentd.testing import FakeBroker, FakeClock, MemoryStore
 from tests.scheduler.support import definition, published, scheduler, settle, until
 
 pytestmark = pytest.mark.anyio
@@ -28,36 +28,11 @@ STEPS = [HOUR, -HOUR, DAY, -DAY]
 START = 1_800_000_000.0
 
 
-class SetClock:
-    """A clock that the test moves: time passes with `pass_time`, and `set_by` is somebody who sets it."""
-
-    def __init__(self) -> None:
-        self.wall = START
-        self.machine = 500.0
-
-    def now(self) -> float:
-        """Return what the clock on the wall says."""
-        return self.wall
-
-    def steady(self) -> float:
-        """Return for how long the machine runs."""
-        return self.machine
-
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass."""
-        self.wall += seconds
-        self.machine += seconds
-
-    def set_by(self, seconds: float) -> None:
-        """Set the clock."""
-        self.wall += seconds
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The clock; it is looked at often, since the loop's own time is real."""
     monkeypatch.setattr(turns, "LOOK_AT_CLOCK_S", 0.002)
-    return SetClock()
+    return FakeClock(START)
 
 
 async def _turns_pass(running: Scheduler, count: int = 20) -> None:
@@ -74,7 +49,7 @@ def _held(text: str, **policy: Any) -> Definition:
 
 @pytest.mark.parametrize("step_s", STEPS)
 @pytest.mark.parametrize("kind", ["countdown", "sleep", "retry", "poll", "timeout"])
-async def test_what_is_measured_takes_as_long_as_it_should(clock: SetClock, step_s: float, kind: str) -> None:
+async def test_what_is_measured_takes_as_long_as_it_should(clock: FakeClock, step_s: float, kind: str) -> None:
     """A pause of a minute is over after a minute, whatever is done to the clock meanwhile: not at once, not in a day."""
     answers = iter([False, True])
     fails = iter([ZeroDivisionError("x")])
@@ -113,7 +88,7 @@ async def test_what_is_measured_takes_as_long_as_it_should(clock: SetClock, step
 
 @pytest.mark.parametrize("kind", ["eta", "start_at"])
 @pytest.mark.parametrize("step_s", [HOUR, DAY])
-async def test_what_was_named_comes_by_the_clock(clock: SetClock, step_s: float, kind: str) -> None:
+async def test_what_was_named_comes_by_the_clock(clock: FakeClock, step_s: float, kind: str) -> None:
     """An ETA or a start within what was skipped is there at once when the clock is set forward, and nobody sleeps through it."""
     broker = FakeBroker()
     at = START + 1800
@@ -127,7 +102,7 @@ async def test_what_was_named_comes_by_the_clock(clock: SetClock, step_s: float,
 
 
 @pytest.mark.parametrize("kind", ["eta", "start_at"])
-async def test_what_was_named_waits_when_the_clock_goes_back(clock: SetClock, kind: str) -> None:
+async def test_what_was_named_waits_when_the_clock_goes_back(clock: FakeClock, kind: str) -> None:
     """An ETA that a clock set back moves away waits for it, and comes then."""
     broker = FakeBroker()
     at = START + 60
@@ -143,7 +118,7 @@ async def test_what_was_named_waits_when_the_clock_goes_back(clock: SetClock, ki
 
 
 @pytest.mark.parametrize("step_s", STEPS)
-async def test_deadline_is_a_time_of_the_clock(clock: SetClock, step_s: float) -> None:
+async def test_deadline_is_a_time_of_the_clock(clock: FakeClock, step_s: float) -> None:
     """A deadline that the clock jumps over has passed; one that it leaves behind comes later."""
     broker = FakeBroker(holds=True)
     async with scheduler(broker, clock=clock) as running:
@@ -159,7 +134,7 @@ async def test_deadline_is_a_time_of_the_clock(clock: SetClock, step_s: float) -
 
 
 @pytest.mark.parametrize("step_s", STEPS)
-async def test_clock_that_was_set_while_nothing_ran(clock: SetClock, step_s: float, reopen: Callable[[], Store]) -> None:
+async def test_clock_that_was_set_while_nothing_ran(clock: FakeClock, step_s: float, reopen: Callable[[], Store]) -> None:
     """After a restart only the clock is known: what is measured takes its whole time at most once more, not an hour or a day."""
     broker = FakeBroker(holds=True)
     async with scheduler(broker, reopen(), clock=clock) as running:
@@ -168,7 +143,7 @@ async def test_clock_that_was_set_while_nothing_ran(clock: SetClock, step_s: flo
             for prefix, text in (("c", "a countdown=60"), ("t", "b timeout=60"), ("s", "s sleep=60; d < s"))
         ]
         await until(lambda: published(broker) == ["b"])
-    clock.machine = 3.0
+    clock.restart_machine()
     clock.set_by(step_s)
     broker = FakeBroker()
     async with scheduler(broker, reopen(), clock=clock) as running:
@@ -187,7 +162,7 @@ def _held_as(text: str, prefix: str) -> Definition:
 
 
 @pytest.mark.parametrize("step_s", STEPS)
-async def test_what_is_shown_stays_sensible(clock: SetClock, step_s: float, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_shown_stays_sensible(clock: FakeClock, step_s: float, caplog: pytest.LogCaptureFixture) -> None:
     """The step is logged and counted; a task in flight is not shown as running since tomorrow, and the uptime is right."""
     caplog.set_level(logging.WARNING, "dyrygentd")
     broker = FakeBroker(holds=True)
@@ -208,7 +183,7 @@ async def test_what_is_shown_stays_sensible(clock: SetClock, step_s: float, capl
     assert [record.message for record in caplog.records if "the clock was set by" in record.message]
 
 
-async def test_small_differences_are_no_step(clock: SetClock) -> None:
+async def test_small_differences_are_no_step(clock: FakeClock) -> None:
     """A clock that is adjusted slowly was not set."""
     broker = FakeBroker()
     async with scheduler(broker, clock=clock) as running:
@@ -239,7 +214,7 @@ async def test_idle_scheduler_does_not_look_at_the_clock() -> None:
         assert looks == before
 
 
-async def test_journal_has_the_order_of_what_happened(clock: SetClock) -> None:
+async def test_journal_has_the_order_of_what_happened(clock: FakeClock) -> None:
     """Its times are what the clock said: kept from going back, all would be wrong that come after a clock set ahead."""
     async with scheduler(FakeBroker(holds=True), clock=clock) as running:
         handle = await running.submit(definition("a; b < a"))

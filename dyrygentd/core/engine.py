@@ -45,6 +45,7 @@ from dyrygentd.core.events import (
     ClockStepped,
     DrainRequested,
     Event,
+    LimitsChanged,
     MessagePublished,
     ReportsRead,
     SaveRefused,
@@ -59,7 +60,7 @@ from dyrygentd.core.flights import Flights, as_broken
 from dyrygentd.core.given_up import TIMED_OUT, given_up_by
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.ids import OF_OLD
-from dyrygentd.core.limits import Limits
+from dyrygentd.core.limits import Limits, following
 from dyrygentd.core.notes import Failure, HoldReason
 from dyrygentd.core.places import Places, Routing
 from dyrygentd.core.policy import FailureKind
@@ -131,12 +132,8 @@ class Engine:
 
     @property
     def limits(self) -> Limits:
-        """Bounds of what is kept and done at a time; new ones hold from the next turn on."""
+        """Bounds of what is kept and done at a time."""
         return self._turn.limits
-
-    @limits.setter
-    def limits(self, limits: Limits) -> None:
-        self._turn.limits = limits
 
     # --- events in --------------------------------------------------------------------------------------------------
 
@@ -157,6 +154,8 @@ class Engine:
                 self._imported(event, now)
             case VerbRequested():
                 exhaust(self.verb_in_steps(event, now))
+            case LimitsChanged():
+                self._turn.limits = following(self._turn.limits, event.limits)
             case DrainRequested():
                 self.draining = True
             case SaveRefused():

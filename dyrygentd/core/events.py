@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import SOME_FROM_OUTSIDE
+from dyrygentd.core.limits import Limits
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN_WORKFLOW, FailureKind, WorkflowPolicy
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
@@ -95,6 +96,13 @@ class ClockStepped:
     """Somebody set the clock of this machine forward, or back if ``by_s`` is below zero."""
 
     by_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsChanged:
+    """Somebody wants other bounds from now on; of those that are not live nothing is taken."""
+
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +240,7 @@ Event = (
     | WorkflowRecovered
     | VerbRequested
     | DrainRequested
+    | LimitsChanged
     | SaveRefused
     | ClockStepped
     | ReportsRead

@@ -1,6 +1,11 @@
 """Bounds of what the engine keeps and does at a time."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, TypeVar
+
+#: Marks a bound that can be changed while it is in force; every other one holds until the end.
+LIVE: Final[Mapping[str, Any]] = {"is_live": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,7 @@ class Limits:
         late_watch_s, late_max: How long, and how many, tasks are watched after a cancel, to show what they did in the end.
     """
 
-    in_flight_max: int = 2000
+    in_flight_max: int = field(default=2000, metadata=LIVE)
     dispatch_max: int = 500
     value_bytes_max: int = 16 * 1024 * 1024
     workflow_values_bytes_max: int = 256 * 1024 * 1024
@@ -32,3 +37,11 @@ class Limits:
     def refill(self) -> int:
         """Return how many places in flight are filled up together; one at a time if there are only few."""
         return max(1, self.in_flight_max // 20)
+
+
+T = TypeVar("T", bound=Any)
+
+
+def following(limits: T, later: T) -> T:
+    """Return bounds, those of them that are live as later ones say."""
+    return replace(limits, **{each.name: getattr(later, each.name) for each in fields(limits) if "is_live" in each.metadata})

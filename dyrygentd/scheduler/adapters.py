@@ -1,13 +1,64 @@
-"""The usual adapters of the ports, made of an app and a path: what a program need not pass.
+"""What fills the ports of one scheduler: adapters that a program has passed, and the usual ones, made of an app and a path.
 
-They are imported here, inside functions: whoever brings adapters of their own loads none of these.
+The usual ones are imported here, inside functions: whoever brings adapters of their own loads none of these.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dyrygentd.errors import ConfigurationError
-from dyrygentd.ports import Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
+from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
+from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """What a scheduler reaches the world by. Without an inspector nobody looks for lost tasks."""
+
+    store: Store
+    dispatcher: Dispatcher
+    watcher: ResultWatcher
+    inspector: Inspector | None
+    reports: ReportReader | None
+    keeper: OutcomeKeeper | None
+    clock: Clock
+
+
+def adapters_of(
+    app: Any,
+    database: str | Path | None,
+    limits: SchedulerLimits,
+    *,
+    store: Store | None,
+    dispatcher: Dispatcher | None,
+    watcher: ResultWatcher | None,
+    inspector: Inspector | None,
+    reports: ReportReader | None,
+    keeper: OutcomeKeeper | None,
+    clock: Clock | None,
+) -> Adapters:
+    """Return adapters of which those that were not passed are the usual ones.
+
+    Raises:
+        ConfigurationError: Neither an app nor adapters were given.
+        BackendUnsupported: The app's results cannot be awaited from another process.
+    """
+    store = store or store_of(database)
+    reports = reports or (None if app is None else reports_of(app))
+    if not limits.store_unrun_results:
+        keeper = None
+    elif keeper is None and app is not None:
+        keeper = keeper_of(app)
+    return Adapters(
+        store=store,
+        dispatcher=dispatcher or dispatcher_of(app, reports),
+        watcher=watcher or watcher_of(app, value_bytes_max=limits.engine.value_bytes_max),
+        inspector=inspector or (None if app is None else inspector_of(app)),
+        reports=reports,
+        keeper=keeper,
+        clock=clock or SystemClock(),
+    )
 
 
 def store_of(database: str | Path | None) -> Store:

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dyrygentd.core.limits import Limits
+from dyrygentd.core.limits import LIVE, Limits, following
 from dyrygentd.ports.facts import Retention
 
 #: Seconds between two tries to save or to publish: short enough for an operator, long enough not to burn a core.
@@ -15,7 +15,7 @@ RETRY_MAX_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
-    """Bounds of a scheduler.
+    """Bounds of a scheduler. Those that are live can be changed while it runs.
 
     Attributes:
         engine: What is in flight, and how long values may be.
@@ -48,13 +48,17 @@ class SchedulerLimits:
     follow_interval_s: float = 0.1
     lost_after_s: float = 60.0
     lost_confirm_s: float = 30.0
-    history_s: float = 0.0
-    history_failed_s: float = 0.0
-    history_bytes_max: int = 0
+    history_s: float = field(default=0.0, metadata=LIVE)
+    history_failed_s: float = field(default=0.0, metadata=LIVE)
+    history_bytes_max: int = field(default=0, metadata=LIVE)
     pools: Mapping[str, int] = field(default_factory=dict)
     queue_limits: Mapping[str, int] = field(default_factory=dict)
     store_unrun_results: bool = True
-    redact: tuple[str, ...] = ()
+    redact: tuple[str, ...] = field(default=(), metadata=LIVE)
+
+    def following(self, later: "SchedulerLimits") -> "SchedulerLimits":
+        """Return these bounds, those of them that are live as others say, the engine's as well."""
+        return replace(following(self, later), engine=following(self.engine, later.engine))
 
     def retention(self, now: float) -> Retention | None:
         """Return which finished workflows are kept; None if the history has a bound on their number alone."""

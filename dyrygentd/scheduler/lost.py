@@ -38,7 +38,6 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.ports import Clock, Inspector
 from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler.doubts import BackendAway, Doubt
-from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.scheduler.whereabouts import Code, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster, clock
 
@@ -80,6 +79,8 @@ class LostTasks:
     """Looks for overdue tasks. Guards: a task is told to be lost only after it was found nowhere twice.
 
     Args:
+        after_s: How long a task is in flight before it is looked for.
+        confirm_s: How long it must not be found anywhere before it is taken for lost.
         post: Takes the verdicts.
         problems: Tells what keeps the scheduler from its work; while there is anything nobody is asked.
         is_backend_away: Tells whether results cannot be received now.
@@ -94,8 +95,9 @@ class LostTasks:
         engine: Engine,
         inspector: Inspector,
         clock: Clock,
-        limits: SchedulerLimits,
         *,
+        after_s: float,
+        confirm_s: float,
         post: Callable[[TaskLost | TaskRedelivered], None],
         problems: Callable[[], Sequence[str]],
         is_backend_away: Callable[[], bool] = lambda: False,
@@ -107,7 +109,8 @@ class LostTasks:
         self._engine = engine
         self._inspector = inspector
         self._clock = clock
-        self._limits = limits
+        self._after_s = after_s
+        self._confirm_s = confirm_s
         self._post = post
         self._problems = problems
         self._is_backend_away = is_backend_away
@@ -161,8 +164,7 @@ class LostTasks:
 
     @property
     def _round_every_s(self) -> float:
-        limits = self._limits
-        return max(0.01, min(_ROUND_EVERY_S, limits.lost_after_s / 4, limits.lost_confirm_s / 4))
+        return max(0.01, min(_ROUND_EVERY_S, self._after_s / 4, self._confirm_s / 4))
 
     async def look(self) -> None:
         """Look for those that are due, and tell which are lost."""
@@ -178,7 +180,7 @@ class LostTasks:
             return
         heard: frozenset[str] | None = frozenset()
         if any(self._is_second_look(task_id, now) for task_id in places):
-            heard = await self._inspector.heard(listen_s=min(_LISTEN_S, self._limits.lost_confirm_s))
+            heard = await self._inspector.heard(listen_s=min(_LISTEN_S, self._confirm_s))
         begun = anyio.current_time()
         inspection = await self._inspector.trace(list(places.values()))
         self._look_s = anyio.current_time() - begun
@@ -202,7 +204,7 @@ class LostTasks:
         What is on its way to the broker, perhaps with its answer in the inbox, is looked for later; a doubt is about it as well.
         """
         in_flight = {task_id: (workflow, node) for task_id, workflow, node in self._engine.flights.in_flight()}
-        first_due = now + self._limits.lost_after_s
+        first_due = now + self._after_s
         suspected = frozenset(self._engine.flights.deliveries.take_suspected())
         self._cases = {task_id: self._cases.get(task_id) or _Case(now, first_due) for task_id in in_flight}
         for task_id in suspected & self._cases.keys():
@@ -223,7 +225,7 @@ class LostTasks:
 
     def _is_second_look(self, task_id: str, now: float) -> bool:
         missing_since = self._cases[task_id].missing_since
-        return missing_since is not None and now - missing_since >= self._limits.lost_confirm_s
+        return missing_since is not None and now - missing_since >= self._confirm_s
 
     def _silent(self, inspection: Inspection, heard: frozenset[str] | None, now: float) -> str:
         """Return who may be away for a moment only; empty if there is nobody. The others are told by `dyrygentd.witnesses`."""
@@ -232,7 +234,7 @@ class LostTasks:
             return "the workers' heartbeats could not be listened to"
         self._answered_at |= dict.fromkeys(answered, now)
         self._answered_at = {
-            worker: at for worker, at in self._answered_at.items() if now - at < self._limits.lost_confirm_s or worker in answered
+            worker: at for worker, at in self._answered_at.items() if now - at < self._confirm_s or worker in answered
         }
         while len(self._answered_at) > _WORKERS_MAX:
             del self._answered_at[next(iter(self._answered_at))]
@@ -241,7 +243,6 @@ class LostTasks:
 
     def _judge(self, task_id: str, inspection: Inspection, silent: str, workflow: RunningWorkflow, node: int) -> None:
         case, now = self._cases[task_id], anyio.current_time()
-        limits = self._limits
         whereabouts = whereabouts_of(
             inspection,
             task_id,
@@ -259,21 +260,21 @@ class LostTasks:
         if whereabouts.code not in ("lost", "unknown"):
             case.away = ""
         age_s = now - case.since
-        case.due = now + min(_PAUSE_MAX_S, max(limits.lost_after_s, _SHARE_OF_AGE * age_s))
+        case.due = now + min(_PAUSE_MAX_S, max(self._after_s, _SHARE_OF_AGE * age_s))
         if code == "unknown" and case.missing_since is not None:
             # It was missing, and somebody who may have it is silent: that may be cleared up soon.
-            case.due = now + limits.lost_confirm_s
+            case.due = now + self._confirm_s
         elif code != "lost":
             case.missing_since = None
         elif case.missing_since is None:
             case.missing_since = now
-            case.due = now + limits.lost_confirm_s
-        elif now - case.missing_since >= limits.lost_confirm_s:
+            case.due = now + self._confirm_s
+        elif now - case.missing_since >= self._confirm_s:
             missing_s = now - case.missing_since
             self._found_lost.append((workflow, node, whereabouts.text))
             self._post(TaskLost(task_id, _story(whereabouts, missing_s)))
         else:
-            case.due = case.missing_since + limits.lost_confirm_s
+            case.due = case.missing_since + self._confirm_s
 
     def _log_lost(self) -> None:
         """Log what was found lost in a round: one line for each workflow and kind, however many tasks there are."""

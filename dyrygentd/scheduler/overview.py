@@ -33,7 +33,6 @@ from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.whereabouts import REDELIVERIES_MANY, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
-Troubles = Callable[[], Sequence[tuple[str, str]]]
 """Tells what keeps the scheduler from its work: ``(disk, broker or backend, words)``."""
 
 #: Tasks that are looked for: those that have been in flight longest.
@@ -94,7 +93,7 @@ class Overviews:
         inspector: Inspector | None,
         reports: ReportReader | None,
         *,
-        troubles: Troubles,
+        troubles: Callable[[], Sequence[tuple[str, str]]],
         notices: Callable[[], Sequence[str]],
         roster: Roster,
         redact: Callable[[str], str],

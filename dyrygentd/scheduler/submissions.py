@@ -33,7 +33,6 @@ from dyrygentd.ports import Store
 from dyrygentd.ports.facts import Stored
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.door import Door
-from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.scheduler.turns import Turns
 from dyrygentd.wire.digests import difference, digest_of, is_other
 
@@ -56,7 +55,18 @@ class Submissions:
     """
 
     def __init__(
-        self, turns: Turns, store: Store, archive: Archive, pools: Pools, limits: SchedulerLimits, door: Door, *, chance: Random
+        self,
+        turns: Turns,
+        store: Store,
+        archive: Archive,
+        pools: Pools,
+        door: Door,
+        *,
+        chance: Random,
+        submissions_max: int,
+        workflows_max: int,
+        nodes_in_memory_max: int,
+        durable_timeout_s: float,
     ) -> None:
         self._door = door
         self._chance = chance
@@ -64,7 +74,10 @@ class Submissions:
         self._turns = turns
         self._store = store
         self._pools = pools
-        self._limits = limits
+        self._submissions_max = submissions_max
+        self._workflows_max = workflows_max
+        self._nodes_in_memory_max = nodes_in_memory_max
+        self._durable_timeout_s = durable_timeout_s
         self._submitting: dict[str, anyio.Event] = {}
         self._withdrawn: set[str] = set()
         self._keys: dict[_Key, _Keyed] = {}
@@ -169,19 +182,19 @@ class Submissions:
 
     def refuse_if_not_accepting(self, nodes: int) -> None:
         """Raise `NotAccepting` if no workflow of so many nodes can be taken in now."""
-        limits, turns, engine = self._limits, self._turns, self._turns.engine
+        turns, engine = self._turns, self._turns.engine
         if turns.has_ended:
             raise NotAccepting("the scheduler has ended", next_step="submit again when it is back")
         if engine.draining:
             raise NotAccepting("the daemon is stopping", next_step="submit again when it is back")
         if turns.saving.problem:
             raise NotAccepting(turns.saving.problem, next_step="mend that; the daemon goes on by itself as soon as it can write")
-        if len(self._submitting) >= limits.submissions_max:
-            raise NotAccepting(f"{limits.submissions_max} submissions are being stored at this moment")
-        if len(engine.workflows) >= limits.workflows_max:
-            raise NotAccepting(f"{limits.workflows_max} workflows are unfinished, the most that `workflows_max` allows")
-        if engine.node_count + nodes > limits.nodes_in_memory_max:
-            raise NotAccepting(f"{engine.node_count} nodes are in memory, `nodes_in_memory_max` is {limits.nodes_in_memory_max}")
+        if len(self._submitting) >= self._submissions_max:
+            raise NotAccepting(f"{self._submissions_max} submissions are being stored at this moment")
+        if len(engine.workflows) >= self._workflows_max:
+            raise NotAccepting(f"{self._workflows_max} workflows are unfinished, the most that `workflows_max` allows")
+        if engine.node_count + nodes > self._nodes_in_memory_max:
+            raise NotAccepting(f"{engine.node_count} nodes are in memory, `nodes_in_memory_max` is {self._nodes_in_memory_max}")
 
     def is_withdrawn(self, workflow_id: str) -> bool:
         """Tell whether a workflow was given up before it was stored, so that nothing of it may be sent."""
@@ -211,7 +224,7 @@ class Submissions:
             durable = self._submitting.pop(workflow_id, None)
             if durable is not None:
                 self._refused[workflow_id] = story
-                while len(self._refused) > self._limits.submissions_max:
+                while len(self._refused) > self._submissions_max:
                     # Whoever asked went away.
                     del self._refused[next(iter(self._refused))]
                 durable.set()
@@ -286,7 +299,7 @@ class Submissions:
                 raise UnknownPool(graph.names[node], policy.pool, self._pools.names)
 
     async def _wait_durable(self, workflow_id: str, *, is_keyed: bool) -> None:
-        with anyio.move_on_after(self._limits.durable_timeout_s):
+        with anyio.move_on_after(self._durable_timeout_s):
             durable = self._submitting.get(workflow_id)
             if durable is not None:
                 await durable.wait()
@@ -305,4 +318,4 @@ class Submissions:
             raise NotOnDiskYet("the submission", workflow_id, reason, next_step=next_step)
         self._withdrawn.add(workflow_id)
         self._turns.inbox.post(VerbRequested(workflow_id, VerbRequest(Verb.CANCEL, why="it could not be stored in time")))
-        raise NotStored(reason, self._limits.durable_timeout_s)
+        raise NotStored(reason, self._durable_timeout_s)

@@ -29,7 +29,7 @@ from dyrygentd.ports import Store
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.door import Door
-from dyrygentd.scheduler.limits import RETRY_MAX_S, SchedulerLimits
+from dyrygentd.scheduler.limits import RETRY_MAX_S
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
@@ -77,9 +77,9 @@ class Verbs:
         archive: Archive,
         submissions: Submissions,
         listeners: Listeners,
-        limits: SchedulerLimits,
         door: Door,
         *,
+        durable_timeout_s: float,
         refuse: Callable[[str, VerbRequest], Awaitable[None]] | None = None,
     ) -> None:
         self._door = door
@@ -88,7 +88,7 @@ class Verbs:
         self._archive = archive
         self._submissions = submissions
         self._listeners = listeners
-        self._limits = limits
+        self._durable_timeout_s = durable_timeout_s
         self._refuse = refuse
         self._tickets: dict[int, _Ticket] = {}
         self._reopening: dict[str, _Ticket] = {}
@@ -123,7 +123,7 @@ class Verbs:
 
     @property
     def _patience_s(self) -> float:
-        longest = self._limits.durable_timeout_s
+        longest = self._durable_timeout_s
         return min(longest, _KNOWN_PROBLEM_WAIT_S) if self._turns.saving.problem else longest
 
     def _refused_in_memory(self, ticket: _Ticket, request: VerbRequest) -> Answer:

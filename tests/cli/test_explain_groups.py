@@ -17,7 +17,7 @@ def _lose(daemon: Daemon, workflow: str, count: int) -> None:
     """Have tasks of a workflow found lost."""
     wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow}").json["counts"].get("dispatched"))
     nodes = daemon.ask("GET", f"/v1/workflows/{workflow}/nodes?limit={count}").json["nodes"]
-    daemon.call(lambda: daemon.scheduler._inbox.post(*(TaskLost(node["task_id"], _GONE) for node in nodes)))
+    daemon.call(lambda: daemon.scheduler._parts.inbox.post(*(TaskLost(node["task_id"], _GONE) for node in nodes)))
     wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow}").json["counts"].get("held") == count)
 
 

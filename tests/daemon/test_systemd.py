@@ -140,7 +140,7 @@ async def test_disk_that_hangs_does_not_starve_it(short_tmp: Path) -> None:
             store.shut()
             tasks.start_soon(running.submit_definition, definition("a"))
             await until(lambda: store.waiting > 0)
-            running._inbox.post(DrainRequested())
+            running._parts.inbox.post(DrainRequested())
             tasks.start_soon(keepalive.feed_watchdog, running, notifier)
             await anyio.sleep(0.2)
             assert running.stalled_s == 0.0
@@ -162,7 +162,7 @@ async def test_work_that_no_turn_takes_up_starves_it(short_tmp: Path, caplog: py
             tasks.start_soon(keepalive.feed_watchdog, stopped, notifier)
             await anyio.sleep(0.1)
             notify.forget()
-            stopped._inbox.post(DrainRequested())
+            stopped._parts.inbox.post(DrainRequested())
             # It has been without work for longer than this.
             assert stopped.stalled_s < 0.05
             await until(lambda: "the watchdog is not fed any more" in caplog.text)

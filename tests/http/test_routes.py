@@ -112,7 +112,7 @@ def test_degraded_daemon_is_alive_but_not_ready(daemon: Daemon) -> None:
     """A full disk must not have the daemon restarted (healthz), but no work sent to it (readyz)."""
     workflow_id = daemon.submit({"name": "a", "task": "add", "options": {"countdown": 3600}})
     daemon.call(setattr, daemon.store, "broken", "disk full")
-    daemon.call(daemon.scheduler._inbox.post, _cancel_event(workflow_id))
+    daemon.call(daemon.scheduler._parts.inbox.post, _cancel_event(workflow_id))
     wait_until(
         lambda: daemon.ask("GET", "/readyz").status == 503, timeout_s=10, message=lambda: str(daemon.ask("GET", "/readyz"))
     )

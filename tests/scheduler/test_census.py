@@ -63,13 +63,13 @@ async def test_nobody_is_asked_in_vain(store: Store, monkeypatch: pytest.MonkeyP
     async with scheduler(broker, store, inspector=inspector) as running:
         handle = await running.submit(definition("a"))
         await until(lambda: len(broker.published) == 1)
-        asked = running._census
+        asked = running._parts.census
         assert asked is not None
         assert asked._is_due()
         await handle.explain()
         assert not asked._is_due()
     async with scheduler(FakeBroker(), inspector=inspector, limits=limits(lost_after_s=0)) as running:
-        assert running._census is None
+        assert running._parts.census is None
 
 
 def test_note_of_a_roster() -> None:

@@ -179,7 +179,7 @@ async def test_cancelling_another_workflow_takes_nothing_back() -> None:
         younger = await running.node("younger", "x")
         assert (younger.state, older.id in (younger.error or "")) == ("failed", True)
         await running.cancel("younger", terminate=True)
-        await running._inbox.wait_saved()
+        await running._parts.inbox.wait_saved()
         assert (broker.revoked, broker.withdrawn, broker.terminated) == ([], [], [])
         broker.let_go()
         await until(lambda: published(broker) == ["a", "b"])
@@ -214,8 +214,8 @@ async def test_what_was_cancelled_is_not_revoked_for_another() -> None:
     await store.save([replace(record, **changed)], [])
     async with scheduler(broker, store) as running:
         await until(lambda: running.in_flight_count == 1)
-        await running._courier._revoke([], [])
-        await running._inbox.wait_saved()
+        await running._parts.courier._revoke([], [])
+        await running._parts.inbox.wait_saved()
         assert (broker.revoked, broker.withdrawn) == ([], [])
 
 
@@ -263,7 +263,7 @@ async def test_a_backend_that_does_not_answer_refuses_only_ids_from_outside() ->
             await running.submit_definition(_mine("order-1"))
         assert "leave out `task_id`" in caught.value.next_step
         await running.submit_definition(_read({"task": "tasks.a"}))
-        assert not running._turns.engine.flights.claims
+        assert not running._parts.turns.engine.flights.claims
 
 
 class _Deaf(FakeWatcher):
@@ -306,7 +306,7 @@ async def test_imports_go_through_the_door() -> None:
         await source.perform(submitted.id, VerbRequest(Verb.PAUSE))
         here.let_go()
         await until(lambda: source.in_flight_count == 0)
-        await source._inbox.wait_saved()
+        await source._parts.inbox.wait_saved()
         export = json.loads(await source.export(submitted.id))
     async with scheduler(there) as target:
         await target.submit_definition(_mine("order-1"))

@@ -24,7 +24,7 @@ async def test_result_that_expired_while_no_daemon_ran(tmp_path: Path) -> None:
         await settle()
     asked = _Forgetful(broker)
     async with scheduler(broker, SqliteStore(tmp_path / "state.db"), inspector=asked, limits=bounds) as running:
-        absence = running._roster.absence
+        absence = running._parts.roster.absence
         assert absence is not None
         asked.kept_s = absence.until - absence.since
         found = await running.explain(workflow_id)

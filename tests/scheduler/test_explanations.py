@@ -77,8 +77,8 @@ async def test_what_is_lost_before_it_is_held_names_the_broker_that_was_emptied(
     async with scheduler(broker, inspector=broker.inspector, limits=bounds) as running:
         handle = await running.submit(definition("a!; b!; c < a b", prefix="p"))
         await until(lambda: len(broker.published) == 2)
-        assert running._lost is not None
-        running._lost.doubt_all("the broker was emptied")
+        assert running._parts.lost is not None
+        running._parts.lost.doubt_all("the broker was emptied")
         for name in "ab":
             broker.lose(f"p/{name}")
         await until(lambda: running.statistics().engine["counters"]["lost"] == 2)
@@ -110,7 +110,7 @@ async def test_lost_tasks_tell_that_the_backend_was_away_while_they_were_in_flig
         handle = await running.submit(definition("a!; b!; c!", prefix="p"))
         await until(lambda: len(broker.published) == 3)
         await until(lambda: running.statistics().engine["nodes"]["dispatched"] == 3)
-        lost = running._lost
+        lost = running._parts.lost
         assert lost is not None
         watcher.problem = "gone"
         await until(lambda: lost._away._since is not None)

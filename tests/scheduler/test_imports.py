@@ -32,7 +32,7 @@ async def _paused(running: Scheduler, broker: FakeBroker, text: str = "a!; b < a
     await running.perform(submitted.id, VerbRequest(Verb.PAUSE, by="anna", why="host goes"))
     broker.let_go()
     await until(lambda: running.in_flight_count == 0)
-    await running._inbox.wait_saved()
+    await running._parts.inbox.wait_saved()
     return submitted.id
 
 
@@ -187,7 +187,7 @@ async def test_a_long_journal_is_cut() -> None:
         entries = (await target.journal(imported.record.workflow_id)).entries
         assert len(entries) == JOURNAL_MAX
         assert [entry.why for entry in entries[-2:]] == [str(JOURNAL_MAX + 499), ""]
-        assert target._store.statistics().journal_entries == JOURNAL_MAX
+        assert target._adapters.store.statistics().journal_entries == JOURNAL_MAX
 
 
 async def test_secrets_in_reasons_are_hidden() -> None:

@@ -50,7 +50,7 @@ async def test_others_have_their_turn_in_between() -> None:
         entries = [entry for entry in (await running.journal(workflow_id)).entries if entry.verb == "hold"]
         assert [entry.count for entry in entries] == [PART] * 5 + [7]
         assert {entry.why for entry in entries} == {"ticket 1"}
-        live = running._turns.engine.workflows[workflow_id]
+        live = running._parts.turns.engine.workflows[workflow_id]
         assert len(live.on_hold) == _COUNT
         assert not (await running.perform(workflow_id, _request("hold", *_NAMES))).is_changed
 
@@ -62,7 +62,7 @@ async def test_refused_with_nothing_changed() -> None:
         await running.perform(workflow_id, _request("skip", _NAMES[-1]))
         with pytest.raises(VerbRefused):
             await running.perform(workflow_id, _request("hold", *_NAMES))
-        assert not running._turns.engine.workflows[workflow_id].on_hold
+        assert not running._parts.turns.engine.workflows[workflow_id].on_hold
 
 
 async def test_goes_on_where_it_ended() -> None:
@@ -88,7 +88,7 @@ async def test_goes_on_where_it_ended() -> None:
         store.left, store.broken = 10**9, ""
         await until(lambda: running.health().status == "ok")
         assert (await running.perform(workflow_id, _request("hold", *_NAMES))).is_changed
-        assert len(running._turns.engine.workflows[workflow_id].on_hold) == _COUNT
+        assert len(running._parts.turns.engine.workflows[workflow_id].on_hold) == _COUNT
 
 
 async def test_retry_of_all_that_was_cancelled() -> None:
@@ -147,7 +147,7 @@ async def test_ended_between_two_steps(asked: tuple[str, ...], monkeypatch: pyte
         await running.wait(workflow_id, timeout_s=5)
     with anyio.CancelScope() as process:
         async with scheduler(FakeBroker(), store) as running:
-            steps_of = running._turns.engine.verb_in_steps
+            steps_of = running._parts.turns.engine.verb_in_steps
 
             def killed(*arguments: Any) -> Any:
                 for number, _ in enumerate(steps_of(*arguments)):
@@ -155,7 +155,7 @@ async def test_ended_between_two_steps(asked: tuple[str, ...], monkeypatch: pyte
                         process.cancel()
                     yield
 
-            monkeypatch.setattr(running._turns.engine, "verb_in_steps", killed)
+            monkeypatch.setattr(running._parts.turns.engine, "verb_in_steps", killed)
             await running.perform(workflow_id, _request(*asked))
     assert process.cancelled_caught
     async with scheduler(FakeBroker(), store) as running:

@@ -135,10 +135,10 @@ async def test_doubting_all_looks_at_once() -> None:
     async with _scheduler(broker, inspector, lost_after_s=3600.0) as running:
         handle = await running.submit(definition("a; b", prefix="p"))
         await until(lambda: len(broker.published) == 2)
-        assert running._lost is not None
+        assert running._parts.lost is not None
         broker.lose("p/a")
         await until(lambda: running.statistics().engine["nodes"]["dispatched"] == 2)
-        running._lost.doubt_all("the broker was emptied")
+        running._parts.lost.doubt_all("the broker was emptied")
         await until(lambda: running.statistics().engine["counters"]["lost"] == 1)
         assert await _state(running, handle.id, "b") == "dispatched"
 

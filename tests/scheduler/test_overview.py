@@ -82,7 +82,7 @@ async def test_failures_of_the_last_day_are_told(store: Store) -> None:
         failed = await running.submit(definition("bad!", name="over"))
         await failed.wait(timeout_s=5)
         going = await running.submit(definition("bad!; g gate=1", name="goes on"))
-        await until(lambda: running.workflow_count == 1 and "failed=1" in repr([*running._turns.engine.workflows.values()]))
+        await until(lambda: running.workflow_count == 1 and "failed=1" in repr([*running._parts.turns.engine.workflows.values()]))
         overview = await running.overview()
         found = {item.code: item for item in overview.items}
         assert set(found) == {"gate", "failing", "failed"}
@@ -217,8 +217,8 @@ async def test_an_emptied_broker_is_named_before_its_tasks_are_held(store: Store
         await running.submit(definition("a!; b!", prefix="p"))
         await until(lambda: len(broker.published) == 2)
         await settle()
-        assert running._lost is not None
-        running._lost.doubt_all("the broker was emptied")
+        assert running._parts.lost is not None
+        running._parts.lost.doubt_all("the broker was emptied")
         broker.lose("p/a")
         broker.lose("p/b")
         [item] = [item for item in (await running.overview()).items if item.kind == "stuck"]

@@ -24,10 +24,10 @@ async def test_task_that_is_given_out_again_and_again(store: Store, at_once: Non
         await until(lambda: len(broker.published) == 2)
         await settle()
         node = await running.node(handle.id, "poison")
-        workflow = running._turns.engine.workflows[handle.id]
+        workflow = running._parts.turns.engine.workflows[handle.id]
         for times in (1, 2, 3):
             assert (await running.overview()).items == []
-            running._inbox.post(TaskRedelivered(str(node.task_id), "w1 has it"))
+            running._parts.inbox.post(TaskRedelivered(str(node.task_id), "w1 has it"))
             await until(lambda times=times: workflow.attempts.redelivered.get(0) == times)  # type: ignore[misc]
         overview = await running.overview()
         [item] = overview.items

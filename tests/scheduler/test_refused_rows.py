@@ -81,8 +81,9 @@ async def test_submission_that_is_refused_is_answered(tmp_path: Path) -> None:
         good = await running.submit(definition("a", name="good"))
         assert (await good.wait(timeout_s=5)).state == "succeeded"
         assert [view.name for view in (await running.list(Selection())).workflows] == ["good"]
-        assert (running._submissions._keys, running._submissions._submitting, running._submissions._refused) == ({}, {}, {})
-        assert running._turns.engine.workflows == {}
+        submissions = running._parts.submissions
+        assert (submissions._keys, submissions._submitting, submissions._refused) == ({}, {}, {})
+        assert running._parts.turns.engine.workflows == {}
     assert published(broker) == ["a"]
 
 
@@ -98,7 +99,7 @@ async def test_end_that_is_refused(tmp_path: Path) -> None:
         broker.let_go()
         assert (await running.wait(ids["first"], timeout_s=5)).state == "succeeded"
         assert (await running.wait(ids["last"], timeout_s=5)).state == "succeeded"
-        await until(lambda: ids["bad"] not in running._turns.engine.workflows)
+        await until(lambda: ids["bad"] not in running._parts.turns.engine.workflows)
         assert running.health().status == "ok"
     connection = sqlite3.connect(path)
     connection.executescript("DROP TRIGGER refuse_0; DROP TRIGGER refuse_1")
@@ -168,7 +169,7 @@ async def test_disk_that_breaks_amid_saving_apart(tmp_path: Path) -> None:
         store.fails_after = 1
         broker.holds = False
         # In one turn with the results, so that the journal is part of what is taken apart.
-        running._inbox.post(VerbRequested(ids["first"], VerbRequest(Verb.HOLD, nodes=("b",), by="ops")))
+        running._parts.inbox.post(VerbRequested(ids["first"], VerbRequest(Verb.HOLD, nodes=("b",), by="ops")))
         broker.let_go()
         assert (await running.wait(ids["last"], timeout_s=5)).state == "succeeded"
         assert (await running.wait(ids["bad"], timeout_s=5)).state == "failed"

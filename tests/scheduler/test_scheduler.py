@@ -187,13 +187,13 @@ async def test_few_results_wait_for_company(store: Store, monkeypatch: pytest.Mo
         # That they are sent is an event as well, and forty of those are company enough.
         await _has_counts(handle, {"dispatched": 40, "waiting": 40})
         # Nothing else is due that would take them along.
-        await running._inbox.wait_saved()
+        await running._parts.inbox.wait_saved()
         broker.deliver(*(TaskSucceeded(f"p/a{number}", b"1") for number in range(3)))
         await settle()
         assert len(broker.published) == 40
         broker.deliver(TaskSucceeded("p/a3", b"1"))
         await _has_counts(handle, {"succeeded": 4, "dispatched": 40, "waiting": 36})
-        await running._inbox.wait_saved()
+        await running._parts.inbox.wait_saved()
         broker.deliver(TaskSucceeded("p/a4", b"1"))
         await settle()
         assert len(broker.published) == 44
@@ -208,7 +208,7 @@ async def test_lone_result_does_not_wait_long(store: Store) -> None:
         handle = await running.submit(definition(_CHAINS, prefix="p"))
         await _has_counts(handle, {"dispatched": 40, "waiting": 40})
         # Nothing else is due that would take it along.
-        await running._inbox.wait_saved()
+        await running._parts.inbox.wait_saved()
         broker.deliver(TaskSucceeded("p/a7", b"1"))
         await until(lambda: published(broker)[40:] == ["b7"])
 
@@ -314,7 +314,7 @@ async def test_follower_that_leaves_is_forgotten(store: Store) -> None:
             await following.aclose()  # type: ignore[attr-defined]
         with anyio.move_on_after(0.01):
             await handle.wait()
-        assert len(running._listeners) == 0
+        assert len(running._parts.listeners) == 0
 
 
 async def test_resolve(store: Store) -> None:
@@ -401,7 +401,7 @@ async def test_one_node(store: Store) -> None:
         handle = await running.submit(definition("a; &j < a; b < j", prefix="p"))
         await until(lambda: published(broker) == ["a"])
         broker.deliver(TaskReported("p/a", "STARTED"))
-        await until(lambda: running._turns.engine.workflows[handle.id].attempts.reported == {0: "STARTED"})
+        await until(lambda: running._parts.turns.engine.workflows[handle.id].attempts.reported == {0: "STARTED"})
         node = await running.node(handle.id, "a")
         assert (node.state, node.task, node.task_id, node.attempt, node.reported) == (
             "dispatched",
@@ -430,7 +430,7 @@ async def test_few_finished_workflows_are_kept_unpacked(store: Store) -> None:
         for handle in handles:
             await handle.wait(timeout_s=5)
             assert [node.name for node in (await running.nodes(handle.id)).nodes] == ["a", "b"]
-        assert len(running._archive) == 2
+        assert len(running._parts.archive) == 2
 
 
 async def test_statistics_are_plain_values(store: Store) -> None:
@@ -518,10 +518,10 @@ async def test_reports_are_dropped_under_overload_and_results_never(store: Store
     async with scheduler(broker, store, limits=limits(inbox_max=3)) as running:
         handle = await running.submit(definition("a", prefix="p"))
         await until(lambda: published(broker) == ["a"])
-        await until(lambda: not running._inbox)
+        await until(lambda: not running._parts.inbox)
         broker.deliver(*(TaskReported("p/a", "PROGRESS") for _ in range(4)))
         broker.deliver(*(TaskReported("p/a", "PROGRESS") for _ in range(100)), TaskSucceeded("p/a", b"1"))
-        assert len(running._inbox) == 5
+        assert len(running._parts.inbox) == 5
         assert (await handle.wait(timeout_s=5)).state == "succeeded"
 
 
@@ -614,7 +614,7 @@ async def test_waiters_are_told_that_the_scheduler_ended(store: Store) -> None:
             handle = await running.submit(definition("a"))
             tasks.start_soon(wait, handle)
             tasks.start_soon(follow, handle)
-            await until(lambda: running._listeners.count(handle.id) == 2)
+            await until(lambda: running._parts.listeners.count(handle.id) == 2)
     assert [type(error).__name__ for error in errors] == ["DaemonUnreachable"] * 2
 
 

@@ -91,7 +91,7 @@ async def test_another_broker_has_lost_nothing(store: Store, reopen: object, cap
         async with scheduler(each, reopen(), inspector=each.inspector, limits=_QUICK) as running:
             handle = await running.submit(definition("a"))
             assert (await handle.wait(timeout_s=5)).state == "succeeded"
-            await until(lambda place=each.place: running._sentinel._place == place)  # type: ignore[misc]
+            await until(lambda place=each.place: running._parts.sentinel._place == place)  # type: ignore[misc]
             engine = running.statistics().engine
             assert (engine["broker_emptied"], engine["broker_went_back"], engine["setbacks"]) == (0, 0, 0)
             assert engine["broker_changed"] == changed
@@ -112,7 +112,7 @@ async def test_what_is_in_flight_at_the_broker_before_is_told(
     async with scheduler(broker, reopen()) as running:
         workflow_id = (await running.submit(definition(shape, prefix="p"))).id
         await until(lambda: running.statistics().engine["nodes"]["dispatched"] == count)
-        await until(lambda: running._sentinel._place == broker.place)
+        await until(lambda: running._parts.sentinel._place == broker.place)
         await settle()
     async with scheduler(other, reopen(), inspector=other.inspector, limits=_QUICK) as running:
         await until(lambda: running.statistics().engine["counters"]["lost"] == count)
@@ -132,7 +132,7 @@ async def test_what_was_never_sent_is_at_no_broker(store: Store, reopen: object,
     broker, gone, other = FakeBroker(), FakeBroker(), FakeBroker()
     gone.place, other.place, gone.broken = "fake://gone", "fake://other", "refused"
     async with scheduler(broker, reopen()) as running:
-        await until(lambda: running._sentinel._place == broker.place)
+        await until(lambda: running._parts.sentinel._place == broker.place)
     ids = []
     for number in range(1, brokers_gone + 1):
         async with scheduler(gone, reopen()) as running:
@@ -152,7 +152,7 @@ async def test_what_may_have_been_sent_is_not_sent_to_another_broker(store: Stor
     broker, other = FakeBroker(), FakeBroker()
     other.place = "fake://other"
     async with scheduler(broker, reopen()) as running:
-        await until(lambda: running._sentinel._place == broker.place)
+        await until(lambda: running._parts.sentinel._place == broker.place)
         broker.broken = "cut off"
         workflow_id = (await running.submit(definition("a"))).id
         await until(lambda: running.statistics().engine["nodes"]["dispatching"] == 1)
@@ -171,7 +171,7 @@ async def test_broker_with_its_data_at_another_address(store: Store, reopen: obj
     async with scheduler(broker, reopen()) as running:
         handle = await running.submit(definition("a", prefix="p"))
         await until(lambda: running.statistics().engine["nodes"]["dispatched"] == 1)
-        await until(lambda: running._sentinel._place == broker.place)
+        await until(lambda: running._parts.sentinel._place == broker.place)
         await settle()
     broker.place, broker.watcher = "fake://moved", FakeWatcher(broker)
     async with scheduler(broker, reopen(), inspector=broker.inspector, limits=_QUICK) as running:

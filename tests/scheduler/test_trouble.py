@@ -91,11 +91,11 @@ async def test_submission_without_an_answer_does_not_run(gated: Gated) -> None:
             await running.submit(definition("a"))
         assert "it was withdrawn and will not run" in str(caught.value)
         # It is in memory until the disk works, and nobody's work any more.
-        assert len(running._turns.engine.workflows) == 1
+        assert len(running._parts.turns.engine.workflows) == 1
         assert (running.workflow_count, running.in_flight_count) == (0, 0)
         gated.open_gate()
         await until(lambda: running.statistics().engine["counters"]["workflows_cancelled"] == 1)
-        await until(lambda: not running._submissions._withdrawn)
+        await until(lambda: not running._parts.submissions._withdrawn)
     assert published(broker) == []
 
 
@@ -110,7 +110,7 @@ async def test_submission_with_a_key_is_taken_later(gated: Gated) -> None:
         assert "doing the same again takes nothing twice" in caught.value.next_step
         gated.open_gate()
         await until(lambda: published(broker) == ["a"])
-        await until(lambda: running._submissions._keys == {})
+        await until(lambda: running._parts.submissions._keys == {})
         assert (await running.submit(definition("a", key="ticket"))).id == caught.value.workflow_id
 
 
@@ -167,7 +167,7 @@ async def test_repeating_a_key_that_is_not_durable_yet(gated: Gated) -> None:
                 await running.submit(definition("a", key="ticket"))
         gated.open_gate()
         # A slow machine may need longer for the disk than this test lets a caller wait.
-        await until(lambda: running._submissions._keys == {})
+        await until(lambda: running._parts.submissions._keys == {})
         with anyio.fail_after(5):
             handle = await running.submit(definition("a", key="ticket"))
             assert not handle.created

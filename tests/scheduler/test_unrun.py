@@ -114,7 +114,7 @@ async def test_after_a_crash_it_is_told_once_more(store: Store, set_back_s: int)
     """A process that ended before it could tell leaves nobody waiting, also if the clock was set back since it noted the time."""
     broker = FakeBroker({"tasks.a": _fail})
     async with scheduler(broker, store, keeper=broker.keeper) as running:
-        await until(lambda: not running._unrun.is_behind)  # type: ignore[union-attr]
+        await until(lambda: not running._parts.unrun.is_behind)  # type: ignore[union-attr]
         broker.keeper.broken = "away"
         finished = await running.submit(definition("a; b < a", prefix="p"))
         await finished.wait(timeout_s=5)
@@ -132,7 +132,7 @@ async def test_after_a_crash_it_is_told_once_more(store: Store, set_back_s: int)
 
 
 def _waiting(running: object) -> list[StoreOutcome]:
-    places = running._unrun._waiting  # type: ignore[attr-defined]
+    places = running._parts.unrun._waiting  # type: ignore[attr-defined]
     told = [outcome_of(workflow, node) for workflow, node, _ in places]
     return [outcome for outcome in told if outcome is not None]
 

@@ -69,13 +69,13 @@ async def _live(running: Scheduler, broker: FakeBroker, text: str) -> str:
     """Submit a workflow, and let all its tasks end but ``a``."""
     handle = await running.submit(definition(text, prefix="p"))
     await until(lambda: "p/a" in broker._held)
-    engine = running._turns.engine
+    engine = running._parts.turns.engine
 
     def is_rest_over() -> bool:
         for task_id in [task_id for task_id in broker._held if task_id != "p/a"]:
             broker.let_go(task_id)
         workflow = engine.workflows[handle.id]
-        return not running._inbox and workflow.nodes.in_flight_count == 1 and not workflow.ready_count
+        return not running._parts.inbox and workflow.nodes.in_flight_count == 1 and not workflow.ready_count
 
     await until(is_rest_over)
     return handle.id
@@ -92,7 +92,7 @@ async def test_verb_on_a_live_workflow_survives_the_process(verb: str, reopen: C
         changed = await running.perform(workflow_id, request)
         assert (changed.is_changed, changed.verb, changed.id) == (True, verb, workflow_id)
         assert set(nodes) <= set(changed.nodes)
-        await until(lambda: not running._inbox and not running._courier.queue_size)
+        await until(lambda: not running._parts.inbox and not running._parts.courier.queue_size)
         await settle()
         found = await _states(running, workflow_id)
         assert found == states
@@ -121,7 +121,7 @@ async def test_verb_on_a_live_workflow_survives_the_process(verb: str, reopen: C
         held = [node for node in ("b", "g") if f"{node}" in states]
         broker.let_go()
         for node in held:
-            await until(lambda: not running._inbox)
+            await until(lambda: not running._parts.inbox)
             await _release_when_held(running, workflow_id, node)
         assert (await running.wait(workflow_id, timeout_s=5)).state in ("succeeded", "failed")
 
@@ -193,7 +193,7 @@ async def test_requests_that_mean_nothing(store: Store) -> None:
             with pytest.raises(error):
                 await running.perform(workflow_id, request)
         assert (await running.journal(handle.id)).entries == []
-        assert len(running._verbs) == 0
+        assert len(running._parts.verbs) == 0
         with pytest.raises(WorkflowNotFound):
             await running.journal("nobody")
         with pytest.raises(WorkflowNotFound):
@@ -279,7 +279,7 @@ async def test_caller_that_leaves_changes_nothing(gated: GatedMemory | GatedSqli
         gated.shut()
         with anyio.move_on_after(0.01):
             await handle.cancel()
-        assert len(running._verbs) == 0
+        assert len(running._parts.verbs) == 0
         gated.open_gate()
         assert (await handle.wait(timeout_s=5)).state == "cancelled"
 
@@ -294,7 +294,7 @@ async def test_caller_that_leaves_amid_a_reopening(gated: GatedMemory | GatedSql
         gated.shut()
         async with anyio.create_task_group() as leaving:
             leaving.start_soon(handle.skip, "bad", "bad2")
-            await until(lambda: bool(running._verbs._reopening))
+            await until(lambda: bool(running._parts.verbs._reopening))
             leaving.cancel_scope.cancel()
         async with anyio.create_task_group() as tasks:
             answers: list[Any] = []
@@ -309,7 +309,7 @@ async def test_caller_that_leaves_amid_a_reopening(gated: GatedMemory | GatedSql
         assert [answer.is_changed for answer in answers] == [False]
         assert set((await _states(running, handle.id)).values()) == {"skipped"}
         assert [entry.verb for entry in (await running.journal(handle.id)).entries] == ["skip"]
-        assert len(running._verbs) == 0
+        assert len(running._parts.verbs) == 0
 
 
 async def test_two_verbs_on_one_finished_workflow(store: Store) -> None:
@@ -347,7 +347,7 @@ async def test_verb_on_a_workflow_whose_end_is_not_on_disk(gated: GatedMemory | 
         with pytest.raises(NotOnDiskYet, match="'retry' of workflow"):
             await other.retry()
         gated.open_gate()
-        await until(lambda: running._turns.live(handle.id) is None)
+        await until(lambda: running._parts.turns.live(handle.id) is None)
         assert (await handle.retry()).is_changed
         assert [entry.verb for entry in (await running.journal(other.id)).entries] == ["retry"]
 
@@ -370,7 +370,7 @@ async def test_verbs_on_a_broken_disk() -> None:
             assert "if the daemon is killed before, it never happened" in caught.value.next_step
         result = await running.perform_in_bulk(Selection(states=frozenset({"running"})), _request("pause"))
         assert (result.matched, result.is_complete, result.refused, result.not_on_disk_yet) == (1, False, [], [handle.id])
-        assert len(running._verbs) == 0
+        assert len(running._parts.verbs) == 0
         store.broken = ""
         await until(lambda: not running.health().problems)
         assert (await handle.status()).state == "paused"
@@ -598,7 +598,7 @@ async def test_what_is_read_amid_a_change_is_not_kept(tmp_path: Path) -> None:
     broker = FakeBroker(_BAD)
     async with scheduler(broker, store) as running, anyio.create_task_group() as tasks:
         handle = await _failed(running)
-        running._archive.drop(handle.id)
+        running._parts.archive.drop(handle.id)
         store.read, store.go, answered = anyio.Event(), anyio.Event(), anyio.Event()
 
         async def read() -> None:
@@ -635,7 +635,7 @@ async def test_markers_are_kept_while_a_workflow_goes_on(store: Store) -> None:
         broker.tasks.clear()
         await handle.retry()
         dispatcher.is_busy = False
-        await until(lambda: running._courier.errand_count == 0)
+        await until(lambda: running._parts.courier.errand_count == 0)
         assert broker.forgotten == []
         broker.holds = False
         broker.let_go()

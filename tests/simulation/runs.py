@@ -229,7 +229,7 @@ class Simulation:
             return
         others: list[TaskEvent] = [known, TaskFailed(task_id, "forged"), TaskSucceeded(task_id, b'"forged"')]
         running = self._running
-        if running is None or running._turns.engine.flights.is_in_flight(task_id) or len(running._inbox):
+        if running is None or running._parts.turns.engine.flights.is_in_flight(task_id) or len(running._parts.inbox):
             return  # Nobody could tell it from the truth.
         watcher._emit([self._chance.choice(others)])
 
@@ -308,7 +308,7 @@ class Simulation:
 
     async def _check_all_the_time(self, running: Scheduler) -> None:
         while True:
-            check_engine(running._turns.engine)
+            check_engine(running._parts.turns.engine)
             await anyio.sleep(0.5 if not self._is_mended else 20.0)
 
     async def _submit(self, running: Scheduler, plan: Plan) -> None:
@@ -371,10 +371,10 @@ class Simulation:
             if not self._is_mended or len(self._accepted) < len(self._plans):
                 continue
             patience = patience or anyio.current_time() + _PATIENCE_S
-            unfinished = {key: each for key, each in self._accepted.items() if each in running._turns.engine.workflows}
-            unrun = running._unrun
+            unfinished = {key: each for key, each in self._accepted.items() if each in running._parts.turns.engine.workflows}
+            unrun = running._parts.unrun
             # An end that is not durable yet is told a moment later.
-            is_quiet = running._inbox.is_saved and not running._turns.is_at_disk
+            is_quiet = running._parts.inbox.is_saved and not running._parts.turns.is_at_disk
             if not unfinished and is_quiet and unrun is not None and not unrun.is_behind:
                 break
             for key, workflow_id in unfinished.items():

@@ -1,0 +1,328 @@
+"""The parts of a scheduler, put together. What each does is told in its own file; here is who is told what, by whom."""
+
+import logging
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from anyio.abc import TaskGroup
+
+from dyrygentd.core.absence import Absence
+from dyrygentd.core.engine import Engine
+from dyrygentd.core.events import LimitsChanged
+from dyrygentd.core.pools import Pools
+from dyrygentd.core.states import NodeState
+from dyrygentd.ports.facts import CLOSED_NOTE, REPORTS_NOTE
+from dyrygentd.scheduler.adapters import Adapters
+from dyrygentd.scheduler.archive import Archive
+from dyrygentd.scheduler.carrying import Carrying
+from dyrygentd.scheduler.census import Census
+from dyrygentd.scheduler.courier import Courier
+from dyrygentd.scheduler.door import Door
+from dyrygentd.scheduler.doubts import Doubt
+from dyrygentd.scheduler.expiry import Expiry
+from dyrygentd.scheduler.explanations import Explanations, Surroundings
+from dyrygentd.scheduler.hindsight import Hindsight
+from dyrygentd.scheduler.inbox import Inbox
+from dyrygentd.scheduler.limits import SchedulerLimits
+from dyrygentd.scheduler.listeners import Listeners
+from dyrygentd.scheduler.lost import LostTasks
+from dyrygentd.scheduler.outages import Outages
+from dyrygentd.scheduler.overview import Overviews
+from dyrygentd.scheduler.queries import Queries
+from dyrygentd.scheduler.recovery import Recovery
+from dyrygentd.scheduler.redaction import Redaction
+from dyrygentd.scheduler.sentinel import Sentinel
+from dyrygentd.scheduler.still_running import StillRunning
+from dyrygentd.scheduler.submissions import Submissions
+from dyrygentd.scheduler.troubles import Troubles
+from dyrygentd.scheduler.turns import Turns
+from dyrygentd.scheduler.unrun import UnrunResults
+from dyrygentd.scheduler.verbs import Verbs
+from dyrygentd.witnesses import Roster
+
+logger = logging.getLogger("dyrygentd")
+
+
+class Parts:
+    """All parts of one scheduler. None of them knows the whole.
+
+    Attributes:
+        started_at: Unix time of the start.
+    """
+
+    def __init__(
+        self,
+        adapters: Adapters,
+        limits: SchedulerLimits,
+        *,
+        chance: random.Random,
+        app_name: str = "",
+        on_recovered: Callable[[int, int], None] = lambda count, of: None,
+        broker_trouble: Callable[[str], str] = str,
+    ) -> None:
+        self.adapters = adapters
+        self.started_at = 0.0
+        self._limits = limits
+        store, clock, queue_of = adapters.store, adapters.clock, adapters.dispatcher.queue_of
+        pools = Pools(limits.pools, queue_limits=limits.queue_limits, queue_of=queue_of)
+        self._engine = Engine(limits.engine, pools=pools, chance=chance.random, queue_of=queue_of, routing=adapters.dispatcher)
+        self.listeners = Listeners()
+        self.archive = Archive(store, clock, value_bytes_max=limits.engine.value_bytes_max)
+        self.redaction = Redaction(limits.redact)
+        self.expiry = Expiry(store, clock, lambda now: self._limits.retention(now))
+        self.roster = Roster()
+        self._make_turns()
+        self.recovery = Recovery(self._engine, store, self.archive, clock, self.courier, self.sentinel, on_recovered=on_recovered)
+        self.troubles = Troubles(
+            store,
+            adapters.watcher,
+            self.turns.saving,
+            self.courier,
+            self.sentinel,
+            self.hindsight,
+            self.redaction,
+            broker_trouble=broker_trouble,
+        )
+        self._make_callers(pools, chance)
+        self._make_answers(app_name)
+        self._make_seekers(app_name)
+
+    def _make_turns(self) -> None:
+        """Make what decides, and what is told by the broker and what it is told."""
+        adapters, engine = self.adapters, self._engine
+        self.inbox = Inbox(
+            self.redaction,
+            events_max=self._limits.inbox_max,
+            turn_events_max=self._limits.turn_events_max,
+            backlog=adapters.dispatcher.backlog,
+        )
+        self.turns = Turns(engine, adapters.store, adapters.clock, self.inbox)
+        self.hindsight = Hindsight(
+            adapters.store,
+            adapters.clock,
+            adapters.watcher,
+            workflows=engine.workflows,
+            post=self.inbox.post,
+            send=lambda messages: self.courier.hand_in(messages),
+            revoke=lambda revokes: self.courier.revoke(revokes),
+        )
+        self.sentinel = Sentinel(
+            adapters.store,
+            adapters.dispatcher,
+            adapters.clock,
+            on_emptied=self._emptied,
+            wait_saved=self.inbox.wait_saved,
+            on_setback=self.hindsight.begin,
+            in_flight_count=self._sent_count,
+        )
+        self.courier = Courier(
+            adapters.dispatcher,
+            is_wanted=engine.flights.is_in_flight,
+            is_live=engine.workflows.__contains__,
+            post=self.inbox.post_outcomes,
+            on_emptied=self.sentinel.replace,
+            on_withdrawn=self._withdrawn,
+            wait_examined=self.sentinel.wait_examined,
+        )
+        self.unrun = None
+        if adapters.keeper is not None:
+            self.unrun = UnrunResults(
+                adapters.keeper, engine, adapters.store, self.archive, adapters.clock, publish=self.courier.hand_in
+            )
+
+    def _make_callers(self, pools: Pools, chance: random.Random) -> None:
+        """Make what speaks for those who submit and control, and what carries out what is decided about it."""
+        adapters, limits = self.adapters, self._limits
+        door = Door(self._engine, adapters.watcher)
+        self._still_running = StillRunning(self._engine, self.archive, adapters.inspector, adapters.clock, self.roster)
+        self.submissions = Submissions(
+            self.turns,
+            adapters.store,
+            self.archive,
+            pools,
+            door,
+            chance=chance,
+            submissions_max=limits.submissions_max,
+            workflows_max=limits.workflows_max,
+            nodes_in_memory_max=limits.nodes_in_memory_max,
+            durable_timeout_s=limits.durable_timeout_s,
+        )
+        self.verbs = Verbs(
+            self.turns,
+            adapters.store,
+            self.archive,
+            self.submissions,
+            self.listeners,
+            door,
+            durable_timeout_s=limits.durable_timeout_s,
+            refuse=self._still_running.refuse,
+        )
+        self.carrying = Carrying(
+            self.turns.saving,
+            self.submissions,
+            adapters.watcher,
+            self.courier,
+            self.hindsight,
+            self.unrun,
+            self.verbs,
+            self.archive,
+            self.listeners,
+            adapters.reports,
+        )
+
+    def _make_answers(self, app_name: str) -> None:
+        """Make what answers those who ask."""
+        adapters, troubles = self.adapters, self.troubles
+        around = Surroundings(
+            adapters.inspector,
+            adapters.reports,
+            problems=troubles.problems,
+            outages=lambda: Outages.of(troubles.placed()),
+            doubt_of=self._doubt_of,
+            app=app_name,
+            roster=self.roster,
+            still_running=self._still_running,
+            redact=self.redaction.text,
+        )
+        self.queries = Queries(
+            self.turns,
+            adapters.store,
+            self.archive,
+            self.listeners,
+            adapters.clock,
+            self.redaction,
+            explanations=Explanations(self.turns, adapters.store, adapters.clock, around),
+            problems=troubles.problems,
+            follow_interval_s=self._limits.follow_interval_s,
+            still_running=self._still_running,
+        )
+        self.overviews = Overviews(
+            self.turns,
+            adapters.store,
+            adapters.clock,
+            adapters.inspector,
+            adapters.reports,
+            troubles=troubles.placed,
+            notices=troubles.notices,
+            roster=self.roster,
+            redact=self.redaction.text,
+            doubt_of=self._doubt_of,
+            app=app_name,
+        )
+
+    def _make_seekers(self, app_name: str) -> None:
+        """Make what looks by itself for tasks and workers, if there is something to look with."""
+        adapters, limits = self.adapters, self._limits
+        self.lost = self.census = None
+        if adapters.inspector is None or not limits.lost_after_s:
+            return
+        self.census = Census(
+            adapters.inspector,
+            self.roster,
+            adapters.store,
+            adapters.clock,
+            in_flight_count=self._sent_count,
+            problems=self.troubles.problems,
+        )
+        self.lost = LostTasks(
+            self._engine,
+            adapters.inspector,
+            adapters.clock,
+            after_s=limits.lost_after_s,
+            confirm_s=limits.lost_confirm_s,
+            post=self.inbox.post,
+            problems=self.troubles.problems,
+            is_backend_away=lambda: not adapters.watcher.statistics().connected,
+            has_ended=(lambda _: False) if adapters.reports is None else adapters.reports.has_ended,
+            is_unreported=lambda: adapters.reports is not None and not adapters.reports.statistics().is_heard,
+            roster=self.roster,
+            app=app_name,
+        )
+
+    # --- beginning and end ------------------------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Find out what the last process has left, with the store open, and read back what was unfinished."""
+        store, reports = self.adapters.store, self.adapters.reports
+        self.started_at = self.adapters.clock.now()
+        self.roster.absence = Absence.of_note(await store.recall(CLOSED_NOTE), until=self.started_at)
+        if self.census is not None:
+            await self.census.prepare()
+        await self.sentinel.prepare()
+        await self.hindsight.prepare()
+        if reports is not None:
+            reports.begin(store.identity, await store.recall(REPORTS_NOTE))
+        await self.recovery.recover()
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Start what works by itself, each in a task that the group owns and whose end it hears."""
+        adapters, inbox = self.adapters, self.inbox
+        tasks.start_soon(adapters.watcher.run, inbox.post_results, name="dyrygentd watch")
+        if adapters.reports is not None:
+            is_in_flight = self._engine.flights.is_in_flight
+            tasks.start_soon(adapters.reports.run, inbox.post_results, inbox.post, is_in_flight, name="dyrygentd reports")
+        tasks.start_soon(self.courier.publish, name="dyrygentd publish")
+        tasks.start_soon(self.sentinel.run, name="dyrygentd sentinel")
+        tasks.start_soon(self.hindsight.run, name="dyrygentd hindsight")
+        tasks.start_soon(self.courier.run_errands, name="dyrygentd errands")
+        tasks.start_soon(self.turns.run, self.carrying.carry_out, name="dyrygentd turns")
+        tasks.start_soon(self.turns.saving.log_slowness, name="dyrygentd slow disk")
+        tasks.start_soon(self.recovery.revoke_again, self.started_at, name="dyrygentd revoke again")
+        tasks.start_soon(self.expiry.run, name="dyrygentd expire")
+        if self.unrun is not None:
+            tasks.start_soon(self.unrun.run, name="dyrygentd unrun results")
+        if self.lost is not None:
+            tasks.start_soon(self.lost.run, name="dyrygentd lost tasks")
+        if self.census is not None:
+            tasks.start_soon(self.census.run, name="dyrygentd census")
+
+    def end(self) -> None:
+        """Wake everybody who waits for something that will not happen any more in this process."""
+        self.turns.end()
+        self.submissions.end()
+        self.verbs.end()
+        self.listeners.notify_all()
+
+    # --- bounds -----------------------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> SchedulerLimits:
+        """Return the bounds in force. Those of the engine are its own, and change in a turn."""
+        return replace(self._limits, engine=self._engine.limits)
+
+    def set_limits(self, limits: SchedulerLimits) -> None:
+        """Take those that may change in a running scheduler from others; a part that goes by another was given it for good."""
+        limits = self.limits.following(limits)
+        if limits.redact != self._limits.redact:
+            self.redaction.set_patterns(limits.redact)
+        if limits.engine != self._engine.limits:
+            self.inbox.post(LimitsChanged(limits.engine))
+        self._limits = limits
+        self.expiry.retention_changed()
+
+    # --- who is told what -------------------------------------------------------------------------------------------
+
+    def _sent_count(self) -> int:
+        """Count the tasks that the broker has or may have: not those that are still to be sent."""
+        return sum(
+            workflow.state_of(node) is NodeState.DISPATCHED or self.courier.is_doubted(task_id)
+            for task_id, workflow, node in self._engine.flights.in_flight()
+        )
+
+    def _doubt_of(self, task_id: str) -> Doubt:
+        """Tell what happened to broker and result backend while a task was in flight."""
+        return Doubt() if self.lost is None else self.lost.doubt_of(task_id)
+
+    def _withdrawn(self, task_ids: Iterable[str]) -> None:
+        if self.unrun is not None:
+            self.unrun.withdrawn(task_ids)
+
+    def _emptied(self, reason: str) -> None:
+        """Have everything looked for that was in flight when the broker lost its memory."""
+        self.courier.emptied()
+        self.hindsight.broker_went_back()
+        if self.lost is not None:
+            self.lost.doubt_all(reason)
+        else:
+            logger.error("%s: what was in flight may be lost, and nobody looks for it", reason)

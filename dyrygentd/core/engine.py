@@ -69,6 +69,7 @@ from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.rings import Rings
 from dyrygentd.core.states import IN_FLIGHT, NodeState
 from dyrygentd.core.steps import Steps, exhaust
+from dyrygentd.core.story import Story
 from dyrygentd.core.task_events import TaskEvents
 from dyrygentd.core.timers import WORKFLOW_TIMER, Timers
 from dyrygentd.core.turn import Turn
@@ -124,6 +125,7 @@ class Engine:
         self.counting = Counting(self._places)
         self._timers = Timers(self.workflows)
         self._decisions = Decisions()
+        self._story = Story()
         self.flights = Flights(self._turn, self.workflows, pools=self.pools, timers=self._timers, counting=self.counting)
         self._tasks = TaskEvents(self._turn, self.flights, counting=self.counting, decisions=self._decisions, chance=chance)
 
@@ -278,7 +280,7 @@ class Engine:
         pools = self.flights.pools_of(workflow, node, destination) if self.flights.has_pools else ()
         full = self.pools.full_one(pools) if pools else None
         if full is not None:
-            self.flights.wait_for(full, pools, workflow)
+            self.flights.wait_for(full, pools, workflow, now)
             return
         workflow.take_ready(now)
         task_id = workflow.attempts.task_id_of(node)
@@ -430,6 +432,7 @@ class Engine:
             value_bytes_max=self.limits.value_bytes_max,
             policy=event.policy,
             owner=event.owner,
+            story=self._story,
         )
         workflow.attempts.ids, workflow.digest, workflow.parent_task = event.ids, event.digest, event.parent_task
         self.counting.counters.submitted += 1
@@ -473,6 +476,7 @@ class Engine:
 
     def _taken_in(self, workflow: RunningWorkflow, now: float) -> None:
         """Set up what goes with a workflow that is new here; what it has in flight is watched."""
+        workflow.nodes.tell_to(self._story)
         workflow.values.count_in(self.values)
         self.node_count += len(workflow.graph)
         self.flights.claim(workflow)

@@ -224,9 +224,9 @@ class Flights:
         """Let those go on who stand in line for pools that have places all the same; tell whether there was anybody."""
         return bool(self._open) and self._call_to(self._open, now)
 
-    def wait_for(self, full: str, needed: tuple[str, ...], workflow: RunningWorkflow) -> None:
+    def wait_for(self, full: str, needed: tuple[str, ...], workflow: RunningWorkflow, now: float) -> None:
         """Have the node that is next in a workflow stand in line for a pool that is full."""
-        self.pools.wait(full, workflow.workflow_id, workflow.park(full))
+        self.pools.wait(full, workflow.workflow_id, workflow.park(full, now))
         self._open.update(pool for pool in needed if pool != full and self.pools.is_callable(pool))
 
     def _free_pools(self, task_id: str) -> None:

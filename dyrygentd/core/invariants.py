@@ -155,4 +155,4 @@ def _check_pools(engine: Engine, in_flight: dict[str, tuple[str, int]]) -> None:
 
 def _require(workflow: RunningWorkflow, node: int, holds: object, complaint: str) -> None:
     if not holds:
-        raise InvariantBroken(f"node '{workflow.graph.names[node]}' of {workflow!r} {complaint}")
+        raise workflow.nodes.broken(node, complaint)

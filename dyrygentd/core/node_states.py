@@ -10,6 +10,7 @@ from typing import Final
 
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.states import BAD, FINISHED, TRANSITIONS, NodeState
+from dyrygentd.core.story import Story
 from dyrygentd.errors import InvariantBroken
 
 _STATES: Final = tuple(NodeState)
@@ -32,11 +33,12 @@ class NodeStates:
         states: The number of each node's state; not to be changed from outside.
         counts: Number of nodes by the number of their state, joins left out; not to be changed.
         unmet: How many dependencies of each node have not finished; kept by whoever finishes nodes.
-        finished_at: When each of them finished, 0 if it has not; kept by whoever finishes nodes.
+        finished_at: When each of them finished, 0 if it has not.
         unfinished: Number of nodes, joins included, to which something will still happen.
         bad: Number of nodes, joins included, that ended and did not succeed.
         hooks_open, hooks_bad: How many of the hooks are still to run, and how many ended and did not succeed.
         changed: Nodes whose record has changed since `take_changed`.
+        story: Where each change is written down.
     """
 
     __slots__ = (
@@ -50,11 +52,12 @@ class NodeStates:
         "hooks_bad",
         "hooks_open",
         "states",
+        "story",
         "unfinished",
         "unmet",
     )
 
-    def __init__(self, workflow_id: str, graph: Graph) -> None:
+    def __init__(self, workflow_id: str, graph: Graph, story: Story | None = None) -> None:
         self._workflow_id = workflow_id
         self._graph = graph
         self._signatures = graph.signatures
@@ -67,6 +70,7 @@ class NodeStates:
         self.bad = 0
         self.hooks_open, self.hooks_bad = len(graph.hooks), 0
         self.changed: set[int] = set()
+        self.story = story or Story()
 
     def __repr__(self) -> str:
         counts = " ".join(f"{word}={count}" for word, count in self.counts_by_word().items() if count)
@@ -74,7 +78,7 @@ class NodeStates:
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
-    def move(self, node: int, state: NodeState) -> None:
+    def move(self, node: int, state: NodeState, now: float) -> None:
         """Change a node's state; beside `cancel_open` the only place that does, but for what is read back with `place`."""
         before = self.states[node]
         if not _IS_CHANGE[before * len(_STATES) + state]:
@@ -86,6 +90,8 @@ class NodeStates:
             self.counts[state] += 1
         else:
             self.place(node, state)
+            self.finished_at[node] = now if state >= FIRST_FINISHED else 0.0
+        self.story.note((self._workflow_id, node, before, state, now))
         if state != _READY:
             self.changed.add(node)
 
@@ -104,8 +110,8 @@ class NodeStates:
             self.hooks_open += (before in FINISHED) - (state in FINISHED)
             self.hooks_bad += (state in BAD) - (before in BAD)
 
-    def cancel_open(self) -> list[int]:
-        """Do what `move` does for all that has not finished, hooks left aside, in a tenth of the time; return those."""
+    def cancel_open(self, now: float) -> None:
+        """Do what `move` does for all that has not finished, hooks left aside, in a tenth of the time."""
         for state in {*self.states}:
             if state < FIRST_FINISHED and (_STATES[state], NodeState.CANCELLED) not in TRANSITIONS:
                 raise self._forbidden(self.states.index(state), NodeState.CANCELLED)
@@ -114,10 +120,18 @@ class NodeStates:
         for state in range(FIRST_FINISHED):
             self.counts[NodeState.CANCELLED] += self.counts[state]
             self.counts[state] = 0
+        for node in open_nodes:
+            self.finished_at[node] = now
+        self.story.note_cancel(self._workflow_id, now)
         self.unfinished -= len(open_nodes)
         self.bad += len(open_nodes)
         self.changed.update(open_nodes)
-        return open_nodes
+
+    def tell_to(self, story: Story) -> None:
+        """Write changes down there from now on, with those that are known."""
+        if story is not self.story:
+            story.take_over(self.story)
+            self.story = story
 
     def forget_unmet(self) -> None:
         """Have nothing wait for anything, as after a cancel."""
@@ -129,10 +143,10 @@ class NodeStates:
         return changed
 
     def broken(self, node: int, complaint: str) -> InvariantBroken:
-        """Return what is wrong with a node, with its story."""
+        """Return what is wrong with a node, with its last changes."""
         return InvariantBroken(
             f"node '{self._graph.names[node]}' of workflow '{self._workflow_id}' {complaint}"
-            f" (unmet dependencies {self.unmet[node]}, {self!r})"
+            f" (unmet dependencies {self.unmet[node]}, {self!r}; {self.story.told(self._workflow_id, node)})"
         )
 
     def _forbidden(self, node: int, state: NodeState) -> InvariantBroken:

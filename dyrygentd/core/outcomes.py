@@ -42,7 +42,7 @@ def failed(workflow: RunningWorkflow, node: int, failure: Failure, now: float, *
     failures = workflow.attempts.failures.get(node, 0) + 1
     has_another = retry is not None and retry.applies_to(failure.kind, failure.exception, failures)
     if retry is not None and has_another and not (workflow.is_stopped and not cleans_up(workflow.graph.policy(node))):
-        _try_again(workflow, node, failure, now + retry.pause_s(failures, chance))
+        _try_again(workflow, node, failure, retry.pause_s(failures, chance), now)
     else:
         _fail(workflow, node, failure, now)
 
@@ -56,10 +56,10 @@ def lost(workflow: RunningWorkflow, node: int, error: str, now: float, *, chance
             _fail(workflow, node, failure, now)
         case OnLost.HOLD:
             workflow.errors[node] = error
-            workflow.again(node, NodeState.HELD, Hold(HoldReason.LOST))
+            workflow.again(node, NodeState.HELD, Hold(HoldReason.LOST), now)
         case OnLost.RETRY if workflow.attempts.failures.get(node, 0) + 1 < LOST_MAX:
             retry = workflow.retry_of(node) or Retry()
-            _try_again(workflow, node, failure, now + retry.pause_s(workflow.attempts.failures.get(node, 0) + 1, chance))
+            _try_again(workflow, node, failure, retry.pause_s(workflow.attempts.failures.get(node, 0) + 1, chance), now)
         case _:
             _fail(workflow, node, failure, now)
 
@@ -76,7 +76,7 @@ def turned_up(workflow: RunningWorkflow, node: int, now: float) -> None:
     del workflow.holds[node]
     workflow.errors.pop(node, None)
     workflow.fingerprints.pop(node, None)
-    workflow.nodes.move(node, NodeState.DISPATCHED)
+    workflow.nodes.move(node, NodeState.DISPATCHED, now)
 
 
 def ignored(workflow: RunningWorkflow, node: int, reason: str, now: float) -> None:
@@ -107,15 +107,15 @@ def _asks_again(workflow: RunningWorkflow, node: int, value: bytes | None, now: 
     elif workflow.is_stopped and not cleans_up(workflow.graph.policy(node)):
         workflow.finish_node(node, NodeState.CANCELLED, now)
     else:
-        workflow.again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s))
+        workflow.again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s), now)
     return True
 
 
-def _try_again(workflow: RunningWorkflow, node: int, failure: Failure, at: float) -> None:
+def _try_again(workflow: RunningWorkflow, node: int, failure: Failure, pause_s: float, now: float) -> None:
     workflow.attempts.failures[node] = workflow.attempts.failures.get(node, 0) + 1
     workflow.errors[node] = failure.error
     workflow.fingerprints[node] = failure.fingerprint
-    workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, at))
+    workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now + pause_s), now)
 
 
 def _fail(workflow: RunningWorkflow, node: int, failure: Failure, now: float) -> None:

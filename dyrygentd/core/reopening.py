@@ -39,7 +39,7 @@ def reopen_in_steps(
     if workflow.deadline_at and workflow.deadline_at <= now:
         workflow.deadline_at = now + workflow.policy.deadline_s
         workflow.error, workflow.is_changed = "", True
-    reset = yield from _reopen(workflow, nodes)
+    reset = yield from _reopen(workflow, nodes, now)
     if is_considered:
         yield from workflow.consider_all(now, reset)
     return reset
@@ -68,7 +68,7 @@ def skip_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], value: bytes,
 def succeeded_late(workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float) -> None:
     """Correct a failure that was none: somebody revoked the task, or its worker was given up too early."""
     dispatched_at, attempt = workflow.attempts.dispatched_at[node], workflow.attempts.of(node)
-    reopened = exhaust(_reopen(workflow, [node]))
+    reopened = exhaust(_reopen(workflow, [node], now))
     workflow.attempts.take_back(node, attempt - 1, dispatched_at)
     outcomes.succeeded(workflow, node, value, value_error, now)
     exhaust(workflow.consider_all(now, reopened))
@@ -77,7 +77,7 @@ def succeeded_late(workflow: RunningWorkflow, node: int, value: bytes | None, va
 def abandon(workflow: RunningWorkflow, node: int, now: float) -> None:
     """Give up the attempt that is in flight and start another one at once."""
     workflow.attempts.failures.pop(node, None)
-    workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now))
+    workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now), now)
     workflow.let_go(node, now)
 
 
@@ -99,7 +99,7 @@ def set_back_with(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[set[
     )
 
 
-def _reopen(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[set[int]]:
+def _reopen(workflow: RunningWorkflow, nodes: Iterable[int], now: float) -> Steps[set[int]]:
     reset = set(nodes)
     if _undoes_hooks(workflow, reset):
         # One in flight is decided anew when it comes back.
@@ -113,7 +113,7 @@ def _reopen(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[set[int]]:
             yield
         had_finished = [node for node in part if workflow.states[node] in FINISHED]
         for node in part:
-            workflow.set_back(node)
+            workflow.set_back(node, now)
         for node in had_finished:
             for dependent in workflow.graph.dependents(node):
                 workflow.nodes.unmet[dependent] += 1

@@ -22,14 +22,14 @@ def set_priority(workflow: RunningWorkflow, priority: int) -> None:
     workflow.is_changed = True
 
 
-def hold(workflow: RunningWorkflow, node: int) -> None:
+def hold(workflow: RunningWorkflow, node: int, now: float) -> None:
     """Keep a node from being dispatched until `release`."""
     workflow.on_hold.add(node)
     workflow.nodes.changed.add(node)
     if workflow.states[node] == NodeState.READY:
         workflow.ready.remove(node)
         workflow.holds[node] = Hold(HoldReason.OPERATOR)
-        workflow.nodes.move(node, NodeState.HELD)
+        workflow.nodes.move(node, NodeState.HELD, now)
     elif workflow.states[node] == NodeState.HELD and workflow.holds[node].reason is HoldReason.POOL:
         workflow.holds[node] = Hold(HoldReason.OPERATOR)
 
@@ -48,10 +48,8 @@ def cancel(workflow: RunningWorkflow, now: float) -> list[int]:
     in_flight = workflow.nodes.all_in(*IN_FLIGHT)
     for hook in workflow.graph.hooks:
         if workflow.states[hook] not in FINISHED:
-            workflow.nodes.move(hook, NodeState.CANCELLED)
-            workflow.nodes.finished_at[hook] = now
-    for node in workflow.nodes.cancel_open():
-        workflow.nodes.finished_at[node] = now
+            workflow.nodes.move(hook, NodeState.CANCELLED, now)
+    workflow.nodes.cancel_open(now)
     workflow.nodes.forget_unmet()
     workflow.holds.clear()
     workflow.ready.clear()

@@ -81,7 +81,7 @@ class TaskEvents:
             case MessagePublished():
                 if event.destination:
                     workflow.is_changed |= workflow.attempts.note_destination(node, event.destination)
-                workflow.published(node)
+                workflow.published(node, now)
             case TaskSucceeded(ends_chain=True) if workflow.graph.is_chained(node):
                 self._apply(TaskIgnored(event.task_id, _ENDED), workflow, node, now)
             case TaskSucceeded():

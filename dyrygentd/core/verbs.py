@@ -296,7 +296,7 @@ def _on_nodes(workflow: RunningWorkflow, request: VerbRequest, nodes: Sequence[i
         if _allowed(workflow, request, node)[0] is not Allowed.DOES:
             continue
         if request.verb is Verb.HOLD:
-            steering.hold(workflow, node)
+            steering.hold(workflow, node, now)
         else:
             steering.release(workflow, node, now)
         done.nodes.append(node)

@@ -38,6 +38,7 @@ from dyrygentd.core.ready import ReadyNodes
 from dyrygentd.core.rules import How, Verdict, cleans_up, decides_at_once, verdict_of
 from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, parts
+from dyrygentd.core.story import Story
 from dyrygentd.core.values import Text
 
 _WAITING, _DISPATCHING, _SKIPPED = int(NodeState.WAITING), int(NodeState.DISPATCHING), int(NodeState.SKIPPED)
@@ -121,6 +122,7 @@ class RunningWorkflow:
         labels: Mapping[str, str] | None = None,
         policy: WorkflowPolicy = PLAIN_WORKFLOW,
         owner: int | None = None,
+        story: Story | None = None,
     ) -> None:
         self.workflow_id = workflow_id
         self.owner = owner
@@ -140,7 +142,7 @@ class RunningWorkflow:
         self.state = WorkflowState.RUNNING
         self.result: bytes | None = None
         self.error = ""
-        self.nodes = NodeStates(workflow_id, graph)
+        self.nodes = NodeStates(workflow_id, graph, story)
         self.states = self.nodes.states
         self.errors: dict[int, str] = {}
         self.fingerprints: dict[int, str] = {}
@@ -224,15 +226,15 @@ class RunningWorkflow:
         self.attempts.dispatched_at[node] = self.ready_since = now
         if self.graph.policies and self.graph.policy(node).poll_every_s:
             self.attempts.polling_since.setdefault(node, now)
-        self.nodes.move(node, NodeState.DISPATCHING)
+        self.nodes.move(node, NodeState.DISPATCHING, now)
         return node
 
-    def park(self, pool: str) -> int:
+    def park(self, pool: str, now: float) -> int:
         """Hold the ready node that is next because a pool is full. Not recorded: after a restart it is ready again."""
         node = self.ready.pop()
         is_changed = node in self.nodes.changed
         self.holds[node] = Hold(HoldReason.POOL, pool=pool)
-        self.nodes.move(node, NodeState.HELD)
+        self.nodes.move(node, NodeState.HELD, now)
         if not is_changed:
             self.nodes.changed.discard(node)
         return node
@@ -245,16 +247,16 @@ class RunningWorkflow:
         self.let_go(node, now)
         return True
 
-    def published(self, node: int) -> None:
+    def published(self, node: int, now: float) -> None:
         """Note that the broker has the message."""
         if self.states[node] == _DISPATCHING:
-            self.nodes.move(node, NodeState.DISPATCHED)
+            self.nodes.move(node, NodeState.DISPATCHED, now)
 
-    def again(self, node: int, state: NodeState, hold: Hold) -> None:
+    def again(self, node: int, state: NodeState, hold: Hold, now: float) -> None:
         """End the present attempt and hold the node for another one."""
         self.attempts.end(node)
         self.holds[node] = hold
-        self.nodes.move(node, state)
+        self.nodes.move(node, state, now)
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
@@ -284,11 +286,10 @@ class RunningWorkflow:
         self.state, self.finished_at = WorkflowState.FAILED, now
         self.is_changed = True
 
-    def set_back(self, node: int) -> None:
+    def set_back(self, node: int, now: float) -> None:
         # The result backend was told of a success under its first task id, and nothing takes the place of that.
         was_given = self.states[node] == NodeState.SKIPPED and node not in self.unneeded
         self.attempts.start_over(node, is_first_id_used=was_given)
-        self.nodes.finished_at[node] = 0.0
         if self.states[node] == NodeState.READY:
             self.ready.remove(node)
         self.errors.pop(node, None)
@@ -301,7 +302,7 @@ class RunningWorkflow:
         if self.nodes.is_hook(node):
             self._hooks_undecided.add(node)
         if self.states[node] != NodeState.WAITING:
-            self.nodes.move(node, NodeState.WAITING)
+            self.nodes.move(node, NodeState.WAITING, now)
 
     def consider_all(self, now: float, nodes: Iterable[int]) -> Steps[None]:
         if self.has_begun:
@@ -379,19 +380,18 @@ class RunningWorkflow:
     def finish_node(self, node: int, state: NodeState, now: float, *, value: Text | None = None, error: str = "") -> None:
         """Finish a node and everything that is decided by it."""
         if self.stale and node in self.stale:
-            self.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now))
+            self.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now), now)
             self._decide_anew(node, now)
             return
         stack: list[tuple[int, NodeState, Text | None, str]] = [(node, state, value, error)]
         graph, states, unmet, move = self.graph, self.states, self.nodes.unmet, self.nodes.move
         policies, signatures, values = graph.policies, graph.signatures, self.values
-        has_failed, first, finished_at = False, node, self.nodes.finished_at
+        has_failed, first = False, node
         while stack:
             node, state, value, error = stack.pop()
             if node != first and states[node] != _WAITING:
                 continue  # Two of its dependencies decided it in one go.
-            move(node, state)
-            finished_at[node] = now
+            move(node, state, now)
             if self.holds:
                 self.holds.pop(node, None)
             if self.on_hold:
@@ -504,14 +504,14 @@ class RunningWorkflow:
         hold = self._hold_for(node, now)
         if hold is not None:
             self.holds[node] = hold
-            self.nodes.move(node, NodeState.HELD)
+            self.nodes.move(node, NodeState.HELD, now)
         else:
             self._become_ready(node, now)
 
     def _become_ready(self, node: int, now: float) -> None:
         if not len(self.ready):
             self.ready_since = now
-        self.nodes.move(node, NodeState.READY)
+        self.nodes.move(node, NodeState.READY, now)
         self.ready.push(node)
 
     def _hold_for(self, node: int, now: float) -> Hold | None:
@@ -530,7 +530,7 @@ class RunningWorkflow:
         if node in self.on_hold:
             self.holds[node] = Hold(HoldReason.OPERATOR)
             if self.states[node] == NodeState.RETRYING:
-                self.nodes.move(node, NodeState.HELD)
+                self.nodes.move(node, NodeState.HELD, now)
             self.nodes.changed.add(node)
         elif not self.graph.is_task(node):
             _, state, value, error = self.values.handed_on(node)
@@ -539,13 +539,13 @@ class RunningWorkflow:
             self._decide_anew(node, now)
         elif (self.nodes.unmet[node] or self.nodes.is_hook(node)) and self._verdict(node)[0] is Verdict.WAIT:
             # What it waited for was set running again while it was in flight: its next attempt comes after that.
-            self.nodes.move(node, NodeState.WAITING)
+            self.nodes.move(node, NodeState.WAITING, now)
         else:
             self._become_ready(node, now)
 
     def _decide_anew(self, node: int, now: float) -> None:
         """Set a stale hook back that is held for its next attempt, and decide it by how things stand now."""
-        self.set_back(node)
+        self.set_back(node, now)
         self._consider(node, now)
 
     def _finish_by_counts(self, now: float) -> None:

@@ -27,18 +27,17 @@ class RecordedStates(NodeStates):
         self.names = graph.names
         self.seen: list[tuple[str, Row]] = []
 
-    def move(self, node: int, state: NodeState) -> None:
+    def move(self, node: int, state: NodeState, now: float) -> None:
         before = self.of(node)
-        super().move(node, state)
+        super().move(node, state, now)
         self.seen.append((self.names[node], (before, state)))
 
-    def cancel_open(self) -> list[int]:
+    def cancel_open(self, now: float) -> None:
         before = [self.of(node) for node in range(len(self.states))]
-        open_nodes = super().cancel_open()
+        super().cancel_open(now)
         for name, was, state in zip(self.names, before, self.states, strict=True):
             if was != state:
                 self.seen.append((name, (was, NodeState(state))))
-        return open_nodes
 
 
 class Recorded(RunningWorkflow):
@@ -60,7 +59,7 @@ class Recorded(RunningWorkflow):
         """Dispatch one node."""
         node = self.take_ready(2.0)
         if confirmed:
-            self.published(node)
+            self.published(node, 2.0)
 
 
 def _in_flight(*, confirmed: bool) -> Recorded:
@@ -136,7 +135,7 @@ STORIES: dict[Row, Callable[[], Recorded]] = {
     (_H, _C): lambda: _with(Recorded("x countdown=9"), _cancel),
     (_H, _W): lambda: _with(_after_a("a; x < a countdown=9"), lambda workflow: reopen(workflow, [0, 1], 4.0)),
     (_R, _DG): lambda: _in_flight(confirmed=False),
-    (_R, _H): lambda: _with(Recorded("x"), lambda workflow: steering.hold(workflow, 0)),
+    (_R, _H): lambda: _with(Recorded("x"), lambda workflow: steering.hold(workflow, 0, 3.0)),
     (_R, _K): lambda: _with(Recorded("x"), _skip),
     (_R, _C): lambda: _with(Recorded("x"), _cancel),
     (_R, _W): lambda: _with(_after_a("a; x < a"), lambda workflow: reopen(workflow, [0, 1], 4.0)),
@@ -167,7 +166,7 @@ STORIES: dict[Row, Callable[[], Recorded]] = {
     ),
     (_X, _R): lambda: _with(_retrying(), lambda workflow: workflow.time_passed(0, 99.0)),
     (_X, _H): lambda: _with(
-        _retrying(), lambda workflow: steering.hold(workflow, 0), lambda workflow: workflow.time_passed(0, 99.0)
+        _retrying(), lambda workflow: steering.hold(workflow, 0, 3.0), lambda workflow: workflow.time_passed(0, 99.0)
     ),
     (_X, _K): lambda: _with(_retrying(), _skip),
     (_X, _C): lambda: _with(_retrying(), _cancel),
@@ -207,7 +206,7 @@ def test_anything_else_breaks_an_invariant(row: Row) -> None:
     workflow = RunningWorkflow(workflow_id="w", name="w", graph=parse_graph("x"), created_at=1.0, value_bytes_max=4)
     workflow.nodes.place(0, row[0])
     with pytest.raises(InvariantBroken, match=f"node 'x' of workflow 'w' cannot go from {row[0].word} to {row[1].word}"):
-        workflow.nodes.move(0, row[1])
+        workflow.nodes.move(0, row[1], 2.0)
     assert workflow.state_of(0) is row[0]
 
 

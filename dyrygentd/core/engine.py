@@ -1,17 +1,10 @@
-"""Many workflows: who goes next, what is in flight, and what a turn has to carry out.
+"""Many workflows: what comes in, what a turn has to carry out, and what goes with each of them.
 
 Theory of operation
 ===================
 *The idea.* The engine owns every workflow in progress. `handle` takes one event and changes states; `take_batch` lets time
 pass, fills the free places in flight and returns the work that follows. Between the two nothing is awaited, so a turn is
 atomic: its changes reach the disk in one transaction, or none does.
-
-*Who goes next.* Workflows with ready nodes stand in a ring; each gives one node in turn (or as many as its weight), so a workflow
-of ten thousand nodes delays one of three by three places. Inside a workflow the node with the longest path to the end goes
-first.
-
-*Priorities and pools.* Each priority has a ring of its own, and the highest that has work goes first. A node whose pool is full
-steps aside and stands in line there; it comes back when a place is free.
 
 *When.* A batch costs a transaction, so it is taken at once only if something can go on because of it: nodes to dispatch, a
 submission, a cancel, an end. What changes nothing for anybody else (the broker has a message, one of a thousand members
@@ -23,11 +16,9 @@ should. Times that somebody named (an ETA, a start, a deadline) are times of the
 *What could go wrong.* A workflow that breaks an invariant, whose handling fails, or whose records the store refuses, is set aside
 with its story, its places are freed, and the others go on.
 
-*Parts.* What has come together since the last batch is `Turn`; who has a place in flight, `Flights`; what an event of a task
-means, `TaskEvents`. Here is what concerns many workflows: who goes next, what a batch holds, what a workflow brings and leaves
-behind. That is one decision a turn, so it stays in one file although that is long.
-
-*Tried and rejected.* A global heap of ready nodes: one large submission then decides the latency of everybody else.
+*Parts.* What has come together since the last batch is `Turn`; who goes next, `Dispatching`; who is in flight, `Flights`;
+what an event of a task means, `TaskEvents`. Here is what a batch holds, and what a workflow brings and leaves behind. That is one
+decision a turn, so it stays in one file although that is long.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -40,7 +31,8 @@ from dyrygentd.core.checkpoint import adopt, node_record, workflow_record
 from dyrygentd.core.clock_steps import bound_times, shift_times
 from dyrygentd.core.counting import Counting, EngineStatistics
 from dyrygentd.core.decisions import Decision, Decisions
-from dyrygentd.core.effects import Answer, Batch, Publish, Revoke, RevokeStamped
+from dyrygentd.core.dispatching import Dispatching, HoldBack
+from dyrygentd.core.effects import Answer, Batch, Revoke, RevokeStamped
 from dyrygentd.core.events import (
     ClockStepped,
     DrainRequested,
@@ -118,7 +110,6 @@ class Engine:
         self._turn = Turn(limits or Limits(), self._rings)
         self.workflows: dict[str, RunningWorkflow] = {}
         self.node_count = 0
-        self.draining = False
         self.pools = pools or Pools()
         self.values = ValueBudget(self.limits.workflow_values_bytes_max, self.limits.values_bytes_max)
         self._places = Places(queue_of, routing)
@@ -127,6 +118,9 @@ class Engine:
         self._decisions = Decisions()
         self._story = Story()
         self.flights = Flights(self._turn, self.workflows, pools=self.pools, timers=self._timers, counting=self.counting)
+        self._dispatching = Dispatching(
+            self._turn, self._rings, self.workflows, flights=self.flights, places=self._places, counting=self.counting
+        )
         self._tasks = TaskEvents(self._turn, self.flights, counting=self.counting, decisions=self._decisions, chance=chance)
 
     def __repr__(self) -> str:
@@ -136,6 +130,11 @@ class Engine:
     def limits(self) -> Limits:
         """Bounds of what is kept and done at a time."""
         return self._turn.limits
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing more is dispatched, until the end."""
+        return self._dispatching.draining
 
     # --- events in --------------------------------------------------------------------------------------------------
 
@@ -159,7 +158,7 @@ class Engine:
             case LimitsChanged():
                 self._turn.limits = following(self._turn.limits, event.limits)
             case DrainRequested():
-                self.draining = True
+                self._dispatching.draining = True
             case SaveRefused():
                 self._save_refused(event, now)
             case ClockStepped():
@@ -171,7 +170,7 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """Return when `take_batch` is due if nothing else happens: a time, 0 for at once, None for never."""
-        if self._turn.is_urgent or self._can_dispatch(self.limits.refill):
+        if self._turn.is_urgent or self._dispatching.is_due():
             return 0.0
         due = self.flights.late.next_at()
         if self._timers.next_at is not None:
@@ -182,6 +181,10 @@ class Engine:
         if decided_at is not None:
             due.append(decided_at)
         return min(due, default=None)
+
+    def held_back(self, workflow: RunningWorkflow) -> HoldBack | None:
+        """Return why no node of a workflow goes next; None if the next one that has its turn is one of its own."""
+        return self._dispatching.held_back(workflow)
 
     def statistics(self, now: float = 0.0) -> EngineStatistics:
         """Return an immutable snapshot; ages are counted to ``now``."""
@@ -223,8 +226,7 @@ class Engine:
     def batch_in_steps(self, now: float) -> Generator[None, None, Batch]:
         """Do what `take_batch` does, some thousand nodes at a time if very many have changed; no event may come in between."""
         self._let_time_pass(now)
-        if not self.draining:
-            self._dispatch(now)
+        self._dispatching.dispatch(now)
         for workflow in self._turn.touched.values():
             if len(workflow.nodes.changed) > _STEP:
                 yield from self._record_in_steps(workflow)
@@ -235,82 +237,6 @@ class Engine:
         if batch.unwatch or batch.revoke:
             self.flights.drop_landed(batch)
         return batch
-
-    def _dispatch(self, now: float) -> None:
-        budget, has_pools = self._turn.limits.dispatch_max, self.flights.has_pools
-        while budget:
-            if has_pools:
-                self.flights.call_freed(now)
-            if not self._can_dispatch(1):
-                # Those who were called may not be able to go: their workflow is paused, or they wait for another pool now.
-                if self._rings or not has_pools or not self.flights.call_open(now):
-                    break
-                continue
-            workflow = self._next_in_ring()
-            if workflow is None:
-                continue
-            try:
-                self._dispatch_one(workflow, now)
-            except Exception as error:
-                self.flights.set_aside(workflow, error, now)
-            budget -= 1
-
-    def _next_in_ring(self) -> RunningWorkflow | None:
-        """Return the workflow whose turn it is; one that has nothing to give leaves its ring."""
-        workflow = self.workflows.get(self._rings.first)
-        if workflow is None or not workflow.can_dispatch:
-            self._rings.drop_first()
-            return None
-        self._rings.give(workflow.policy.weight)
-        return workflow
-
-    def _can_dispatch(self, places: int) -> bool:
-        if self.draining or not self._rings:
-            return False
-        return len(self.flights.by_id) + places <= self._turn.limits.in_flight_max
-
-    def _dispatch_one(self, workflow: RunningWorkflow, now: float) -> None:
-        self._turn.touch(workflow)
-        node = workflow.next_ready()
-        signature = workflow.graph.signatures[node]
-        assert signature is not None
-        place, destination = self._places.known.get(signature) or self._places.of(signature)
-        if self._places.is_by_input:
-            destination = self._places.destination_for(workflow, node, signature)
-        pools = self.flights.pools_of(workflow, node, destination) if self.flights.has_pools else ()
-        full = self.pools.full_one(pools) if pools else None
-        if full is not None:
-            self.flights.wait_for(full, pools, workflow, now)
-            return
-        workflow.take_ready(now)
-        task_id = workflow.attempts.task_id_of(node)
-        if signature.expires_at and signature.expires_at <= now:
-            outcomes.failed(workflow, node, Failure("it expired before it was dispatched", FailureKind.EXPIRED, "Expired"), now)
-            return
-        if workflow.attempts.sent_to or workflow.attempts.routes.get(signature.task) != destination:
-            workflow.is_changed |= workflow.attempts.note_destination(node, destination)
-        if not self.flights.begin(workflow, node, task_id, now):
-            return
-        self.counting.counters.dispatched += 1
-        self.counting.by_task.add(place, "dispatched")
-        self._publish(workflow, node, destination)
-
-    def _publish(self, workflow: RunningWorkflow, node: int, destination: str) -> None:
-        signature = workflow.graph.signatures[node]
-        assert signature is not None
-        self._turn.batch.publish.append(
-            Publish(
-                workflow.workflow_id,
-                node,
-                workflow.attempts.of(node),
-                workflow.attempts.task_id_of(node),
-                signature,
-                workflow.input_text(node),
-                workflow.parent_task_id(node),
-                workflow.stamp,
-                destination,
-            )
-        )
 
     def _collect(self, workflow: RunningWorkflow, now: float) -> None:
         """Turn what changed inside one workflow into records, timers, a place in the ring, or its end."""
@@ -487,7 +413,7 @@ class Engine:
                     self.flights.begin(workflow, node, workflow.attempts.task_id_of(node), now)
                     and workflow.state_of(node) is NodeState.DISPATCHING
                 ):
-                    self._publish(workflow, node, workflow.attempts.destination_of(node))
+                    self._dispatching.publish(workflow, node, workflow.attempts.destination_of(node))
         for node, hold in workflow.holds.items():
             if hold.until:
                 self._timers.set(hold.until, workflow, node)

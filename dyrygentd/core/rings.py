@@ -1,6 +1,8 @@
 """Whose turn it is: a ring of workflows for each priority, each of which gives as many nodes in turn as its weight says."""
 
 from collections import deque
+from collections.abc import Iterator
+from itertools import takewhile
 
 from dyrygentd.errors import InvariantBroken
 
@@ -58,6 +60,21 @@ class Rings:
         if given >= weight:
             self._turn = ring[0], 0
             ring.rotate(-1)
+
+    def given_by(self, workflow_id: str) -> int:
+        """Return how many nodes a workflow has given in its present turn."""
+        owner, given = self._turn
+        return given if owner == workflow_id else 0
+
+    def before(self, workflow_id: str) -> Iterator[str]:
+        """Iterate over those that come before a workflow, in the order of their turns: of higher priorities first."""
+        own = self._priority_of.get(workflow_id)
+        for priority in sorted(self._rings, reverse=True):
+            if own is not None and priority <= own:
+                break
+            yield from self._rings[priority]
+        if own is not None:
+            yield from takewhile(lambda other: other != workflow_id, self._rings[own])
 
     def check(self) -> None:
         """Raise `InvariantBroken` if the rings and the table of them disagree. For tests."""

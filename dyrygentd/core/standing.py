@@ -15,6 +15,7 @@ from typing import Final
 from dyrygentd.core import outcomes
 from dyrygentd.core.cancelled import group_of_cancelled, waited_for, words_of_cancelled
 from dyrygentd.core.causes import fingerprint_of
+from dyrygentd.core.dispatching import Bar, HoldBack
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.for_people import waits_for_person
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
@@ -357,19 +358,37 @@ def _held(workflow: RunningWorkflow, node: int, now: float) -> tuple[str, str, s
 
 
 def _why_not_dispatched(engine: Engine, workflow: RunningWorkflow) -> tuple[str, str]:
-    limits, policy = engine.limits, workflow.policy
-    if workflow.state is WorkflowState.PAUSED:
-        return "the workflow is paused", "`resume`"
-    if engine.draining:
-        return "the daemon is stopping and dispatches nothing more", "it goes on after the next start"
-    if policy.in_flight_max and workflow.nodes.in_flight_count >= policy.in_flight_max:
-        return f"the workflow's own limit of {policy.in_flight_max} tasks in flight is reached", ""
-    if engine.flights.in_flight_count >= limits.in_flight_max:
-        return (
-            f"{limits.in_flight_max:,} tasks are in flight, as many as `in_flight_max` allows",
-            "add workers, or raise `in_flight_max`",
-        )
-    return "its turn comes within moments", ""
+    """Say in words what the engine goes by."""
+    held = engine.held_back(workflow)
+    if held is None:
+        return "its turn comes within moments", ""
+    match held.bar:
+        case Bar.NOT_RUNNING:
+            return f"the workflow is {workflow.state}", "`resume`" if workflow.state is WorkflowState.PAUSED else ""
+        case Bar.DRAINING:
+            return "the daemon is stopping and dispatches nothing more", "it goes on after the next start"
+        case Bar.NOTHING_READY:
+            return "its nodes have just gone", ""
+        case Bar.WORKFLOW_LIMIT:
+            return f"the workflow's own limit of {workflow.policy.in_flight_max} tasks in flight is reached", ""
+        case Bar.IN_FLIGHT_MAX:
+            reason = f"{engine.limits.in_flight_max:,} tasks are in flight, as many as `in_flight_max` allows"
+            if not held.ahead:
+                return reason, "add workers, or raise `in_flight_max`"
+            step = "; `set-priority` lets it go before others" if held.priority > workflow.priority else ""
+            return f"{reason}, and {_ahead(held)}", f"add workers, or raise `in_flight_max`{step}"
+        case Bar.PRIORITY:
+            return _ahead(held), "`set-priority` lets it go before others"
+        case Bar.TURN:
+            return _ahead(held), ""
+
+
+def _ahead(held: HoldBack) -> str:
+    """Say who goes before."""
+    goes = "goes" if held.ahead == 1 else "go"
+    if not held.nodes:
+        return f"{counted(held.ahead, 'workflow')} of a higher priority ({held.priority}) {goes} first"
+    return f"{counted(held.ahead, 'other workflow')} {goes} first, with {counted(held.nodes, 'node')} by weight"
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from dyrygentd.core.notes import Failure
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.ready import ReadyNodes
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState
+from dyrygentd.core.story import Story
 from dyrygentd.core.values import Value
 from dyrygentd.core.verbs import Verb, VerbRequest, perform_in_steps
 from dyrygentd.core.workflow import RunningWorkflow
@@ -58,6 +59,8 @@ def _all_of(whole: Any) -> dict[str, Any]:
                 continue
             case ReadyNodes():
                 found[name] = sorted(each)
+            case Story():
+                found[name] = [each.of("w", node) for node in range(len(whole.states))]
             case dict():
                 found[name] = {
                     key: (bytes(value.text), value.users) if isinstance(value, Value) else value for key, value in each.items()

@@ -64,13 +64,15 @@ class _Case:
     """A task in flight: since when it is known, when it is looked for, and since when it has not been found.
 
     ``doubt`` says what happened to the broker while it was in flight, and ``away`` that the result backend was away then; the
-    latter is forgotten as soon as the task is found somewhere, since nobody has dropped it.
+    latter is forgotten as soon as the task is found somewhere, since nobody has dropped it. ``urgent_since`` is when there was a
+    reason to look before the task's time, as long as no look has answered it.
     """
 
     since: float
     due: float
     missing_since: float | None = None
     began_at: float = 0.0
+    urgent_since: float | None = None
     doubt: str = ""
     away: str = ""
 
@@ -208,14 +210,14 @@ class LostTasks:
         suspected = frozenset(self._engine.flights.deliveries.take_suspected())
         self._cases = {task_id: self._cases.get(task_id) or _Case(now, first_due) for task_id in in_flight}
         for task_id in suspected & self._cases.keys():
-            self._cases[task_id].due = now
+            self._cases[task_id].due = self._cases[task_id].urgent_since = now
         if self._doubts:
             if in_flight:
                 logger.warning("%s: looking for all %d tasks in flight", self._doubts, len(in_flight))
             else:
                 logger.warning("%s; nothing was in flight", self._doubts)
             for case in self._cases.values():
-                case.due, case.doubt = now, self._doubts
+                case.due, case.urgent_since, case.doubt = now, now, self._doubts
             self._doubts = ""
         if away := self._away.take():
             for task_id, (workflow, node) in in_flight.items():
@@ -258,12 +260,15 @@ class LostTasks:
         code: Code = "unknown" if whereabouts.code == "lost" and silent else whereabouts.code
         self._findings[code] += 1
         if whereabouts.code not in ("lost", "unknown"):
-            case.away = ""
+            case.away, case.urgent_since = "", None
         age_s = now - case.since
         case.due = now + min(_PAUSE_MAX_S, max(self._after_s, _SHARE_OF_AGE * age_s))
         if code == "unknown" and case.missing_since is not None:
             # It was missing, and somebody who may have it is silent: that may be cleared up soon.
             case.due = now + self._confirm_s
+        elif code == "unknown" and case.urgent_since is not None:
+            # Whoever was silent may have been busy for a moment only; the longer that lasts, the less often we ask.
+            case.due = min(case.due, now + max(self._confirm_s, _SHARE_OF_AGE * (now - case.urgent_since)))
         elif code != "lost":
             case.missing_since = None
         elif case.missing_since is None:

@@ -143,6 +143,24 @@ async def test_doubting_all_looks_at_once() -> None:
         assert await _state(running, handle.id, "b") == "dispatched"
 
 
+async def test_doubt_is_not_dropped_for_a_silent_worker() -> None:
+    """Who does not answer the first look after the broker's loss is asked again soon, not when the task is overdue."""
+    broker = FakeBroker(holds=True)
+    inspector = _Watched(broker)
+    async with _scheduler(broker, inspector, lost_after_s=3600.0) as running:
+        await running.submit(definition("a", prefix="p"))
+        await until(lambda: len(broker.published) == 1)
+        await until(lambda: running.statistics().engine["nodes"]["dispatched"] == 1)
+        assert running._parts.lost is not None
+        inspector.listening = 1
+        broker.lose("p/a")
+        running._parts.lost.doubt_all("the broker was emptied")
+        await until(lambda: len(inspector.looked_for) >= 2)
+        assert not running.statistics().engine["counters"]["lost"]
+        inspector.listening = 0
+        await until(lambda: running.statistics().engine["counters"]["lost"] == 1)
+
+
 async def test_nobody_is_asked_during_an_outage() -> None:
     """While the broker is away, or the daemon is stopping, nothing is looked for: the answer would be that nobody knows."""
     broker = FakeBroker(holds=True)

@@ -1,8 +1,7 @@
 """`dyrygentctl watch` and `wait`: follow workflows to their end."""
 
 import sys
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from dyrygentd import wire
     from dyrygentd.client.sync import Handle
 
-_LOOK_S: Final = 20.0
-"""How often somebody who waits is told what has come up: as long as one poll is held."""
+_FAILED_TOLD: Final = 5
 
 
 @click.command()
@@ -45,27 +43,29 @@ def wait(session: Session, reference: str, timeout_s: float | None) -> None:
     \b
     Example: dyrygentctl wait @latest --timeout 1h
     """
-    wait_for_end(session, session.handle(reference), timeout_s=timeout_s)
+    wait_for_end(session, session.handle(reference, with_result=True), timeout_s=timeout_s)
 
 
 def follow(session: Session, handle: "Handle") -> None:
     """Show the progress of a workflow until its end; exit 1 unless it succeeded."""
-    view, failures = handle.status(), None
+    view, failures = handle.view or handle.status(), None
+    # Of one that has ended there is nothing to follow.
+    views = iter([view]) if view.is_finished else handle.events()
     try:
         if session.is_json:
-            for view in handle.events():
+            for view in views:
                 echo_json(view)
         elif not sys.stderr.isatty():
             failures = watching.Failures(handle, view)
             lines = watching.Lines()
-            for view in handle.events():
+            for view in views:
                 lines.show(view)
                 for words in failures.new(view):
                     say(words)
         else:
             failures = watching.Failures(handle, view)
             with watching.LiveProgress(view) as progress:
-                for view in handle.events():
+                for view in views:
                     progress.show(view)
                     for words in failures.new(view):
                         progress.say(words)
@@ -79,40 +79,43 @@ def follow(session: Session, handle: "Handle") -> None:
 
 def wait_for_end(session: Session, handle: "Handle", *, timeout_s: float | None = None) -> None:
     """Wait for the end and tell it; exit 1 unless the workflow succeeded."""
-
+    look, failed = _Look(session), None
     try:
-        _wait(session, handle, timeout_s)
+        look.take(handle.view or handle.status(with_result=True))
+        if not look.view.is_finished:
+            failed = handle.wait(timeout_s, tell=look.take).failed_nodes
     except KeyboardInterrupt:
         say(f"the workflow goes on; `dyrygentctl wait {handle.id}` comes back to it")
         sys.exit(INTERRUPTED)
     except WaitTimeout:
         _tell_timeout(session, handle, timeout_s or 0.0)
-    view = handle.status(with_result=True)
     if session.is_json:
-        echo_json(view)
+        echo_json(look.view)
     else:
-        _tell_end(handle, view)
-    _exit_by(view.state)
+        _tell_end(handle, look.view, failed=failed)
+    _exit_by(look.view.state)
 
 
-def _wait(session: Session, handle: "Handle", timeout_s: float | None) -> None:
-    """Wait for the end; what keeps it from coming is told as soon as it is seen. Raises `WaitTimeout`."""
-    until, told = None if timeout_s is None else time.monotonic() + timeout_s, set[str]()
-    while True:
-        view = handle.status()
-        if not session.is_json:
-            for words in watching.troubles(view):
-                if words not in told:
-                    told.add(words)
-                    say(words)
-        left_s = _LOOK_S if until is None else until - time.monotonic()
-        try:
-            handle.wait(max(0.0, min(left_s, _LOOK_S)))
-        except WaitTimeout:
-            if until is not None and time.monotonic() >= until:
-                raise
-        else:
-            return
+class _Look:
+    """Tells somebody who waits what keeps the end from coming, once each.
+
+    Attributes:
+        view: The last one.
+    """
+
+    view: "wire.WorkflowView"
+
+    def __init__(self, session: Session) -> None:
+        self._is_silent = session.is_json
+        self._told = set[str]()
+
+    def take(self, view: "wire.WorkflowView") -> None:
+        """Take a view."""
+        self.view = view
+        for words in () if self._is_silent else watching.troubles(view):
+            if words not in self._told:
+                self._told.add(words)
+                say(words)
 
 
 def _tell_timeout(session: Session, handle: "Handle", timeout_s: float) -> NoReturn:
@@ -130,14 +133,23 @@ def _given(seconds: float) -> str:
     return f"{seconds:g} s" if seconds < 60 else render.duration(seconds)
 
 
-def _tell_end(handle: "Handle", view: "wire.WorkflowView", *, told: Collection[str] = ()) -> None:
+def _tell_end(
+    handle: "Handle",
+    view: "wire.WorkflowView",
+    *,
+    failed: "Sequence[wire.NodeView] | None" = None,
+    told: Collection[str] = (),
+) -> None:
     """Say how it ended, and of what.
 
     Args:
+        failed: The nodes that failed, if they are known.
         told: Nodes whose failures stand on the screen already.
     """
     click.echo(f"{view.state} after {render.took(view)}: {render.counts(view.counts)}")
-    failed = list(islice(handle.nodes(states=["failed"]), 5)) if view.state == "failed" else []
+    if failed is None:
+        failed = list(islice(handle.nodes(states=["failed"]), _FAILED_TOLD)) if view.state == "failed" else []
+    failed = failed[:_FAILED_TOLD]
     if view.error and not any(view.error.startswith(f"'{node.name}' failed: ") for node in failed):
         say(f"error: {render.visible(view.error)}")
     if view.state == "failed":

@@ -17,7 +17,6 @@ from dyrygentd.commands import command_on
 
 if TYPE_CHECKING:
     from dyrygentd import wire
-    from dyrygentd.client.sync import Handle
 
 _VERB: Final = re.compile(r"`(retry|release|skip|resume|rerun)(?: ([^`]*))?`")
 """The daemon's next steps name verbs and nodes in words; here they become commands that can be pasted."""
@@ -69,13 +68,13 @@ def explain(session: Session, reference: str | None, node: str | None) -> None:
     with hinting(handle):
         found = handle.explain(node)
     if session.is_json:
-        echo_json(_with_steps(handle, found))
+        echo_json(_with_steps(found))
         return
     click.echo(click.style(localized(render.visible(found.verdict)), bold=True))
     _show_decided(found.decided, indent="")
     offered: set[str] = set()
     if node is not None:
-        steps = list(_steps_of_node(handle, found))
+        steps = list(_steps_of_node(found))
         _show_steps(steps, indent="")
         _show_note(steps, indent="")
     elif not found.standings or found.next_step != found.standings[0].next_step:
@@ -251,12 +250,12 @@ def _names(workflow_id: str, standing: "wire.StandingView") -> str:
     return f"{names} and {more:,} more{where}"
 
 
-def _with_steps(handle: "Handle", found: "wire.Explanation") -> "dict[str, Any]":
+def _with_steps(found: "wire.Explanation") -> "dict[str, Any]":
     """Return an explanation as plain data, with what the text prints as next steps: commands to paste, or words."""
     from dyrygentd import wire
 
     document: dict[str, Any] = json.loads(wire.encode(found))
-    own = _steps_of_node(handle, found) if found.node is not None else _steps(found.id, "", found.next_step, [])
+    own = _steps_of_node(found) if found.node is not None else _steps(found.id, "", found.next_step, [])
     document["next_steps"] = list(own)
     for shown, standing in zip(document.get("standings", []), found.standings, strict=True):
         shown["next_steps"] = list(_steps_of_group(found.id, standing))
@@ -274,15 +273,13 @@ def _steps_of_group(workflow_id: str, standing: "wire.StandingView") -> Iterator
     yield from _steps(workflow_id, standing.node, standing.next_step, names)
 
 
-def _steps_of_node(handle: "Handle", found: "wire.Explanation") -> Iterator[str]:
-    if found.code == "blocked":
-        to_blame = handle.node(found.node or "").blocked_by
-        if to_blame:
-            yield from (render.command(verb, found.id, [to_blame]) for verb in ("retry", "skip"))
-            return
+def _steps_of_node(found: "wire.Explanation") -> Iterator[str]:
+    if found.code == "blocked" and found.blocked_by:
+        yield from (render.command(verb, found.id, [found.blocked_by]) for verb in ("retry", "skip"))
+        return
     name = found.node or ""
     yield from _steps(found.id, name, found.next_step, [name])
-    if found.code == "waiting" and handle.node(name).is_on_hold:
+    if found.code == "waiting" and found.is_on_hold:
         yield render.command("release", found.id, [name])
 
 

@@ -115,7 +115,7 @@ def graph(session: Session, reference: str, is_dot: bool, is_all: bool) -> None:
     Example: dyrygentctl graph @latest --dot | dot -Tsvg > graph.svg
     """
     handle = session.handle(reference)
-    view = handle.status()
+    view = handle.view or handle.status()
     nodes = list(handle.nodes(page=1000))
     if is_dot:
         write_dot(view.name, nodes)

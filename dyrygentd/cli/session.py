@@ -52,15 +52,15 @@ class Session:
             self._client = Client(self.socket, warn=lambda message: say(f"warning: {message}"))
         return self._client
 
-    def handle(self, reference: str) -> "Handle":
-        """Return the handle for an id, a unique prefix, a name or ``@latest``."""
+    def handle(self, reference: str, *, with_result: bool = False) -> "Handle":
+        """Return the handle for an id, a unique prefix, a name or ``@latest``, with the view that was read for it."""
         # Paths of requests are made of it, and these would lead elsewhere; an empty shell variable is the usual reason.
         if reference in ("", ".", ".."):
             raise click.BadParameter(
                 f"'{reference}' names no workflow; `dyrygentctl list` shows those that are known", param_hint="REF"
             )
         try:
-            return self.client().handle(reference)
+            return self.client().handle(reference, with_result=with_result)
         except RemoteError as error:
             if error.code != "ambiguous-reference":
                 raise

@@ -165,7 +165,8 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
 
     if bool(is_all or states) + (name is not None) + is_causes > 1:
         raise click.UsageError("--node, --causes, and --nodes or --state are views of their own: give one of them")
-    handle = session.handle(reference)
+    is_whole = name is None and not is_causes
+    handle = session.handle(reference, with_result=is_whole)
     if name is not None:
         with hinting(handle):
             node = handle.node(name)
@@ -181,7 +182,7 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
         else:
             show_causes(handle.id, causes, most=_ALL, with_nodes=True)
         return
-    view = handle.status(with_result=True)
+    view = handle.view or handle.status(with_result=True)
     nodes: Iterable[wire.NodeView] = ()
     if is_all or states:
         nodes = handle.nodes(states=states)

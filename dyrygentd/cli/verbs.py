@@ -41,8 +41,6 @@ MEANT_STATES: Final = {
 """The states that a filter without a state means: those in which the verb does something."""
 
 _SHOWN_BEFORE_ASKING: Final = 20
-_NAMES_ANSWERED: Final = 100
-"""The daemon's answer names so many of the nodes that were changed; their number stands in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +368,8 @@ def _named(session: Session, references: Sequence[str]) -> "list[wire.WorkflowVi
     # All references first: a typing error in the third must not leave two of them changed.
     views: dict[str, wire.WorkflowView] = {}
     for reference in references:
-        view = session.handle(reference).status()
+        handle = session.handle(reference)
+        view = handle.view or handle.status()
         views.setdefault(view.id, view)
     return list(views.values())
 
@@ -428,7 +427,7 @@ def _perform_all(session: Session, verb: str, views: "Sequence[wire.WorkflowView
     answers: list[wire.Changed | wire.Refusal] = []
     with _telling_how_far(session, answers, views):
         for view in views:
-            handle = session.client().handle(view.id)
+            handle = session.client().handle(view)
             of = f"{view.id}  {render.inline(view.name)}: " if len(views) > 1 else ""
             try:
                 changed = handle.perform(verb, **fields)
@@ -443,7 +442,7 @@ def _perform_all(session: Session, verb: str, views: "Sequence[wire.WorkflowView
                 continue
             answers.append(changed)
             if not session.is_json:
-                what, state = _what(handle, view, changed), changed.workflow.state
+                what, state = _what(view, changed), changed.workflow.state
                 click.echo(f"{view.id}  {render.inline(view.name)}  {what}  {render.state(state)}")
     undone = [answer.code for answer in answers if isinstance(answer, wire.Refusal)]
     late = undone.count(RemoteNotOnDiskYet.code)
@@ -471,7 +470,7 @@ def _telling_how_far(session: Session, answers: Sequence[object], views: Sequenc
             echo_json(answers)
 
 
-def _what(handle: "Handle", before: "wire.WorkflowView", changed: "wire.Changed") -> str:
+def _what(before: "wire.WorkflowView", changed: "wire.Changed") -> str:
     """Say what a verb has changed."""
     if not changed.is_changed:
         # A retry of what has not failed is no retry: "already so" would sound as if one were under way.
@@ -483,10 +482,7 @@ def _what(handle: "Handle", before: "wire.WorkflowView", changed: "wire.Changed"
             return "starts now"
         case "set-priority":
             return f"priority {before.priority} -> {changed.workflow.priority}"
-    count = len(changed.nodes)
-    if count >= _NAMES_ANSWERED:
-        count = max([entry.count for entry in handle.journal() if entry.verb == changed.verb][-1:], default=count)
-    return render.number(count, "node")
+    return render.number(changed.node_count or len(changed.nodes), "node")
 
 
 def _next_step(handle: "Handle", error: RemoteError, verb: str, fields: dict[str, Any]) -> str:

@@ -214,7 +214,7 @@ class Failures:
         self._handle = handle
         self._count = view.counts.get("failed", 0)
         # What has failed before is not news; the end tells it.
-        self._before = {node.name for node in self._failed()} if self._count else set[str]()
+        self._before = {node.name for node in self._failed()} if self._count and not view.is_finished else set[str]()
         self.told = set[str]()
         self._left = _FAILURES_TOLD_MAX
 

@@ -121,9 +121,15 @@ class AsyncClient:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
         return wire.decode_view(await self._channel.request(forms.view(reference, with_result=with_result)))
 
-    async def handle(self, reference: str) -> "AsyncHandle":
-        """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``."""
-        return AsyncHandle(self._channel, (await self.get(reference)).id)
+    async def handle(self, reference: str | wire.WorkflowView, *, with_result: bool = False) -> "AsyncHandle":
+        """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``; it keeps the view that was read.
+
+        Args:
+            reference: Or a view, of `list` say; then the daemon is not asked.
+            with_result: As in `get`.
+        """
+        view = await self.get(reference, with_result=with_result) if isinstance(reference, str) else reference
+        return AsyncHandle(self._channel, view.id, view=view)
 
     async def list(
         self,
@@ -191,11 +197,20 @@ class AsyncHandle:
 
     Attributes:
         id: The workflow's id, and no task's: an `AsyncResult` of it stays pending for ever. `celery_result` gives those that end.
+        view: What was known when the handle was made, if it comes from `AsyncClient.handle`; `status` asks anew.
     """
 
-    def __init__(self, channel: "_Channel", workflow_id: str, submitted: wire.Submitted | None = None) -> None:
+    def __init__(
+        self,
+        channel: "_Channel",
+        workflow_id: str,
+        submitted: wire.Submitted | None = None,
+        *,
+        view: wire.WorkflowView | None = None,
+    ) -> None:
         self.id = workflow_id
         self.submitted = submitted
+        self.view = view
         self._channel = channel
 
     def __repr__(self) -> str:
@@ -213,8 +228,11 @@ class AsyncHandle:
         view = await self.status(with_result=True)
         return wire.outcome_of(view, await self._failed_nodes(view))
 
-    async def wait(self, timeout_s: float | None = None) -> wire.Outcome:
+    async def wait(self, timeout_s: float | None = None, *, tell: forms.Seen | None = None) -> wire.Outcome:
         """Wait for the end; a daemon that goes away meanwhile is waited for as well.
+
+        Args:
+            tell: Told the view, with its result, whenever one was read: every 20 s, and at the end.
 
         Raises:
             WaitTimeout: The time is over; the workflow goes on.
@@ -223,6 +241,8 @@ class AsyncHandle:
         while True:
             try:
                 view = wire.decode_view(await self._channel.request(wait.ask()))
+                if tell is not None:
+                    tell(view)
                 if view.is_finished:
                     return wire.outcome_of(view, await self._failed_nodes(view))
                 wait.answered()

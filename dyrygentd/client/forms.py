@@ -33,6 +33,9 @@ PAGE: Final = 500
 Progress = Callable[[str, int, int], None]
 """Told what is done, how much of it, and of how much; of 0 if that is not known."""
 
+Seen = Callable[[wire.WorkflowView], object]
+"""Told a view."""
+
 
 OnOverride = Literal["call", "ignore"]
 """Call an `apply_async` or `send_task` that somebody has overridden, once for each node, or pass it over."""

@@ -117,9 +117,15 @@ class Client:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
         return wire.decode_view(self._connection.request(forms.view(reference, with_result=with_result)))
 
-    def handle(self, reference: str) -> "Handle":
-        """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``."""
-        return Handle(self._connection, self.get(reference).id)
+    def handle(self, reference: str | wire.WorkflowView, *, with_result: bool = False) -> "Handle":
+        """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``; it keeps the view that was read.
+
+        Args:
+            reference: Or a view, of `list` say; then the daemon is not asked.
+            with_result: As in `get`.
+        """
+        view = self.get(reference, with_result=with_result) if isinstance(reference, str) else reference
+        return Handle(self._connection, view.id, view=view)
 
     def list(
         self,
@@ -188,11 +194,20 @@ class Handle:
     Attributes:
         id: The workflow's id, and no task's: an `AsyncResult` of it stays pending for ever. `celery_result` gives those that end.
         submitted: The daemon's answer, if this handle comes from a submission.
+        view: What was known when the handle was made, if it comes from `Client.handle`; `status` asks anew.
     """
 
-    def __init__(self, connection: Connection, workflow_id: str, submitted: wire.Submitted | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        workflow_id: str,
+        submitted: wire.Submitted | None = None,
+        *,
+        view: wire.WorkflowView | None = None,
+    ) -> None:
         self.id = workflow_id
         self.submitted = submitted
+        self.view = view
         self._connection = connection
 
     def __repr__(self) -> str:
@@ -214,8 +229,11 @@ class Handle:
         view = self.status(with_result=True)
         return wire.outcome_of(view, self._failed_nodes(view))
 
-    def wait(self, timeout_s: float | None = None) -> wire.Outcome:
+    def wait(self, timeout_s: float | None = None, *, tell: forms.Seen | None = None) -> wire.Outcome:
         """Wait for the end; a daemon that goes away meanwhile is waited for as well.
+
+        Args:
+            tell: Told the view, with its result, whenever one was read: every 20 s, and at the end.
 
         Raises:
             WaitTimeout: The time is over; the workflow goes on.
@@ -224,6 +242,8 @@ class Handle:
         while True:
             try:
                 view = wire.decode_view(self._connection.request(wait.ask()))
+                if tell is not None:
+                    tell(view)
                 if view.is_finished:
                     return wire.outcome_of(view, self._failed_nodes(view))
                 wait.answered()

@@ -61,8 +61,9 @@ class Answer:
     """What came of a request.
 
     Attributes:
-        nodes: Names of the nodes that it changed.
+        nodes: Names of the nodes that it changed, the first of them if they are many.
         is_changed: Whether it changed anything; repeating a request does not.
+        count: How many nodes it changed, those without a name here too.
         error: Why it was refused; then nothing was changed.
     """
 
@@ -70,6 +71,7 @@ class Answer:
     nodes: tuple[str, ...] = ()
     is_changed: bool = False
     error: DyrygentError | None = None
+    count: int = 0
 
 
 @dataclass(slots=True)

@@ -474,7 +474,7 @@ class Engine:
                 )
             )
             self._turn.touch(workflow)
-        self._answer(Answer(ticket, names, done.is_changed))
+        self._answer(Answer(ticket, names, done.is_changed, count=len(done.nodes)))
 
     def _take_back(self, workflow: RunningWorkflow, now: float) -> None:
         """Put a finished workflow that goes on among the others; one that went on may have another place in the rings."""

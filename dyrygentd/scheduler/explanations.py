@@ -108,6 +108,8 @@ class Explanations:
             problems=[*self._around.problems(), *inspection.problems],
             facts=_facts(workflow, [number], inspection),
             decided=decided.of_standing(standing) or decided.of_workflow,
+            blocked_by=None if (blamed := workflow.blocked_by.get(number)) is None else workflow.graph.names[blamed],
+            is_on_hold=number in workflow.on_hold,
         )
 
     async def _explain_workflow(self, workflow: RunningWorkflow) -> wire.Explanation:

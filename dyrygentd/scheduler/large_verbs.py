@@ -61,7 +61,7 @@ async def ask_in_parts(
         check(workflow, each)
         await anyio.lowlevel.checkpoint()
     changed: list[str] = []
-    is_changed = False
+    is_changed, count = False, 0
     for number, each in enumerate(parts):
         try:
             answer = await ask(workflow_id, each)
@@ -70,8 +70,9 @@ async def ask_in_parts(
                 error.next_step = f"{_done(number, part, len(names), request)}{_after(error.next_step)}"
             raise
         is_changed |= answer.is_changed
+        count += answer.count
         changed += answer.nodes[: _NAMED_MAX - len(changed)]
-    return Answer(0, tuple(changed), is_changed)
+    return Answer(0, tuple(changed), is_changed, count=count)
 
 
 def _done(number: int, part: int, count: int, request: VerbRequest) -> str:

@@ -246,6 +246,7 @@ class Scheduler:
             verb=request.verb.value,
             is_changed=answer.is_changed,
             nodes=list(answer.nodes),
+            node_count=answer.count,
             workflow=await self.view(workflow_id),
         )
 

@@ -155,6 +155,7 @@ class Changed(Struct, View):
     Attributes:
         is_changed: False if what was asked for was so already.
         nodes: Names of the nodes that it changed, at most 100.
+        node_count: How many it changed in all; 0 from a daemon that does not say.
     """
 
     id: str
@@ -162,6 +163,7 @@ class Changed(Struct, View):
     is_changed: bool
     nodes: list[str]
     workflow: WorkflowView
+    node_count: int = 0
 
     @property
     def state(self) -> WorkflowWord:
@@ -226,6 +228,8 @@ class Explanation(Struct, View, omit_defaults=True):
         problems: What keeps the daemon from its work, or could not be found out.
         facts: What broker, workers and backend said of the tasks in flight, ``{node: facts}``.
         decided: Who paused or cancelled the workflow, when and why.
+        blocked_by: The node to blame, if a node was asked about that is blocked.
+        is_on_hold: Whether an operator holds the node that was asked about, now or as soon as it is free.
     """
 
     id: str
@@ -238,6 +242,8 @@ class Explanation(Struct, View, omit_defaults=True):
     problems: list[str] = []
     facts: dict[str, Any] = {}
     decided: "JournalView | None" = None
+    blocked_by: str | None = None
+    is_on_hold: bool = False
 
 
 class JournalView(Struct, View, omit_defaults=True):

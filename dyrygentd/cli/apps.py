@@ -18,6 +18,6 @@ def loaded(name: str) -> Any:
 
 def asked(app: Any) -> Any:
     """Return what the app's workers have. Raises `BrokerUnavailable`."""
-    from dyrygentd.transport.workers import ask_workers
+    from dyrygentd.transport.workers import ask_fleet
 
-    return ask_workers(app)
+    return ask_fleet(app)

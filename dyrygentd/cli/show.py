@@ -270,10 +270,10 @@ def _parent(view: "wire.WorkflowView") -> str:
 def _given_up(view: "wire.WorkflowView") -> str:
     if not view.may_run_on:
         return ""
-    return f"{view.may_run_on:,} {'task' if view.may_run_on == 1 else 'tasks'} may still run: {_ask_workers(view.id)}"
+    return f"{view.may_run_on:,} {'task' if view.may_run_on == 1 else 'tasks'} may still run: {_how_to_ask(view.id)}"
 
 
-def _ask_workers(workflow_id: str, node: str = "") -> str:
+def _how_to_ask(workflow_id: str, node: str = "") -> str:
     """Name the command that asks the workers whether a task that was given up still runs."""
     words = ["dyrygentctl", "explain", workflow_id, *([node] if node else [])]
     return f"`{render.visible(shlex.join(words))}` asks the workers"
@@ -366,7 +366,7 @@ def _node(node: "wire.NodeView", handle: "Handle") -> str:
             "error": render.visible(node.error or ""),
             "cause": render.visible(node.cause or ""),
             "late result": render.visible(node.late or ""),
-            "its task": f"may still run: {_ask_workers(handle.id, node.name)}" if node.may_run_on else "",
+            "its task": f"may still run: {_how_to_ask(handle.id, node.name)}" if node.may_run_on else "",
             "given out again": f"{node.redelivered} x by the broker" if node.redelivered else "",
             "skipped": "" if node.state != "skipped" else "not needed" if node.is_unneeded else "by an operator",
         }

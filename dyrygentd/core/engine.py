@@ -21,7 +21,7 @@ what an event of a task means, `TaskEvents`. Here is what a batch holds, and wha
 decision a turn, so it stays in one file although that is long.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Final, get_args
@@ -215,15 +215,9 @@ class Engine:
 
     def take_batch(self, now: float) -> Batch:
         """Let time pass until ``now``, dispatch what may go, and return the work of this turn."""
-        steps = self.batch_in_steps(now)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                batch: Batch = done.value
-                return batch
+        return exhaust(self.batch_in_steps(now))
 
-    def batch_in_steps(self, now: float) -> Generator[None, None, Batch]:
+    def batch_in_steps(self, now: float) -> Steps[Batch]:
         """Do what `take_batch` does, some thousand nodes at a time if very many have changed; no event may come in between."""
         self._let_time_pass(now)
         self._dispatching.dispatch(now)

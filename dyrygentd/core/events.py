@@ -5,6 +5,7 @@ Adapters may repeat themselves, deliver late or contradict each other; the engin
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import SOME_FROM_OUTSIDE
@@ -143,6 +144,10 @@ class TaskSucceeded:
     value: bytes | None
     value_error: str = ""
     ends_chain: bool = False
+
+
+#: Exceptions that are no last word: a worker may tell them of a task that another one ends well (celery#3085, #1703).
+DOUBTFUL: Final = frozenset({"WorkerLostError"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dyrygentd.core import outcomes
 from dyrygentd.core.counting import Counting
 from dyrygentd.core.decisions import Decision, Decisions
 from dyrygentd.core.events import (
+    DOUBTFUL,
     MessagePublished,
     MessageRefused,
     TaskEvent,
@@ -32,8 +33,6 @@ _RETRY: Final = "RETRY"
 _RUNNING: Final = WorkflowState.RUNNING
 #: Why a node is skipped whose task has set ``self.request.chain``.
 _ENDED: Final = "the task ended its chain"
-#: A worker's last word about these may be corrected by the task itself (celery#3085, #1703).
-_DOUBTFUL_EXCEPTIONS: Final = frozenset({"WorkerLostError"})
 _LATE_WORDS: Final[dict[type[TaskEvent], str]] = {
     TaskSucceeded: NodeState.SUCCEEDED.word,
     TaskRevoked: "revoked",
@@ -105,7 +104,7 @@ class TaskEvents:
                 self._flights.land(event.task_id)
                 failure = Failure(event.error, event.kind, event.exception, event.fingerprint)
                 self.failed(workflow, node, failure, now)
-                if event.exception in _DOUBTFUL_EXCEPTIONS:
+                if event.exception in DOUBTFUL:
                     self._doubt(workflow, node, event.task_id, now)
             case TaskRevoked():
                 self._counting.counters.revoked += 1

@@ -1,4 +1,4 @@
-"""How spans of time and numbers are written for people, everywhere in one form."""
+"""How spans of time, numbers and errors are written for people, everywhere in one form."""
 
 from typing import Final
 
@@ -24,3 +24,8 @@ def span(seconds: float, *, is_fine: bool = False) -> str:
 def counted(number: int, word: str) -> str:
     """Write ``1 node`` or ``3,812 nodes``."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def described(error: BaseException) -> str:
+    """Write an error of somebody else's code: ``ValueError: why``, or its class alone if it says nothing."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

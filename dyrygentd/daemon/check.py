@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import anyio
 
 from dyrygentd import versions
+from dyrygentd.core.words import described
 from dyrygentd.daemon import check_workers
 from dyrygentd.daemon.config import Configuration, masked
 from dyrygentd.daemon.in_use import Holders, check_address, database_holder, has_members, named, peer_of
@@ -20,7 +21,7 @@ from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
 from dyrygentd.transport.broadcast import url_of
 from dyrygentd.transport.results import is_pickled
-from dyrygentd.transport.workers import ask_workers
+from dyrygentd.transport.workers import ask_fleet
 
 _TIMEOUT_S: Final = 5.0
 #: Workers answer a broadcast within that, if they are idle.
@@ -81,7 +82,7 @@ def _tried(what: str, attempt: Callable[[], str]) -> Tried:
         return Tried(what, False, f"{error}; {error.next_step}" if error.next_step else str(error))
     except Exception as error:
         # Each broker, backend and file system has errors of its own.
-        return Tried(what, False, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        return Tried(what, False, described(error))
 
 
 def _broker(app: Any) -> str:
@@ -102,7 +103,7 @@ def _with_workers(app: Any, *, is_reachable: bool, has_tasks: bool) -> Iterator[
 
     def ask() -> str:
         nonlocal fleet
-        fleet = ask_workers(app, timeout_s=_WORKERS_S)
+        fleet = ask_fleet(app, timeout_s=_WORKERS_S)
         return check_workers.workers(fleet, app, has_tasks=has_tasks)
 
     if is_reachable:

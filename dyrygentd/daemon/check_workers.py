@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, Final
 
+from dyrygentd.core.words import described
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.tasks.fleet import Fleet, names_of, other_backends, serializers_of
 
@@ -62,7 +63,7 @@ def routes(app: Any, fleet: Fleet) -> str:
             routed = app.amqp.router.route({}, name, (), {}, app.tasks[name]).get("queue")
         # Routers are the user's own code; one that looks at arguments may fail without them.
         except Exception as error:
-            refused[name] = f"{type(error).__name__}: {error}"
+            refused[name] = described(error)
             if isinstance(error, ImportError) or type(error).__name__ in _NEVER:
                 words = f"'{name}' cannot be routed: {refused[name]}"
                 raise ConfigurationError(words, next_step="look at `task_routes` and `task_queues`") from error

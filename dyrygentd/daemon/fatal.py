@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from dyrygentd.core.words import described
 from dyrygentd.daemon import logs
 from dyrygentd.daemon.systemd import Notifier
 from dyrygentd.errors import DyrygentError
@@ -31,7 +32,7 @@ def tell(error: BaseException, form: str) -> bool:
     """
     error = _first(error)
     next_step = error.next_step if isinstance(error, DyrygentError) else ""
-    words = str(error) if isinstance(error, DyrygentError) else f"{type(error).__name__}: {error}"
+    words = str(error) if isinstance(error, DyrygentError) else described(error)
     line = logs.visible(f"cannot run: {words}" + (f"; next: {next_step}" if next_step else ""))
     Notifier().status(line[:_STATUS_CHARACTERS_MAX])
     if form != "json" and not logs.goes_to_journal():

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from dyrygentd.core.graph import Graph, Signature
+from dyrygentd.core.words import described
 from dyrygentd.lint.faults import Fault, listing
 from dyrygentd.lint.fleet import faults_of_fleet
 from dyrygentd.lint.options import is_finite, time_of
@@ -153,7 +154,7 @@ def _faults_of_queue(call: Call, surroundings: Surroundings) -> Generator[Fault,
         queue = surroundings.queue_of(call)
     # Routers are the user's own code.
     except Exception as error:
-        yield Fault("routing-failed", call.task, f"'{call.task}' cannot be routed: {type(error).__name__}: {error}")
+        yield Fault("routing-failed", call.task, f"'{call.task}' cannot be routed: {described(error)}")
         return None
     if queue is not None:
         yield from surroundings.faults_of_queue(queue)

@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport.redis import Transport as RedisTransport
 
 from dyrygentd.advice import with_advice
+from dyrygentd.core.words import described
 from dyrygentd.errors import BrokerUnavailable
 from dyrygentd.transport.place import place_of
 from dyrygentd.transport.redis_connections import CONNECTION_ERRORS
@@ -120,8 +121,3 @@ class BrokerConnection:
 def _outages(errors: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
     """Leave out what kombu's Redis transport counts as a connection error, and routing raises for an unknown queue."""
     return tuple(error for error in errors if not issubclass(error, LookupError))
-
-
-def described(error: BaseException) -> str:
-    """Return an error in words."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

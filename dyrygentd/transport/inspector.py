@@ -25,6 +25,7 @@ from kombu.messaging import Consumer
 from kombu.transport.virtual import Channel as VirtualChannel
 
 from dyrygentd.advice import with_advice
+from dyrygentd.core.words import described
 from dyrygentd.ports.facts import BACKEND_SILENT, BROKER_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
 from dyrygentd.transport.broadcast import ask_workers, connected
 from dyrygentd.transport.message import MessageSender
@@ -55,7 +56,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Findings:
+class _Found:
     """What has been found out so far."""
 
     tasks: dict[str, TaskFacts]
@@ -112,10 +113,10 @@ class CeleryInspector:
     async def trace(self, tasks: Sequence[TaskPlace]) -> Inspection:
         """Look for these attempts; never raises, see `dyrygentd.ports.Inspector`."""
         places = {task.task_id: task for task in tasks}
-        known = _Findings({task_id: TaskFacts(task_id, task=place.signature.task) for task_id, place in places.items()})
+        known = _Found({task_id: TaskFacts(task_id, task=place.signature.task) for task_id, place in places.items()})
         if places:
             # A copy, because the thread may go on after its deadline.
-            found = _Findings(dict(known.tasks))
+            found = _Found(dict(known.tasks))
             problem = await self._within(lambda: self._ask_broker(found, places))
             known = replace(found, tasks=dict(found.tasks), queues=dict(found.queues), problems=list(found.problems))
             known.alive, known.consumed, known.origins = dict(found.alive), dict(found.consumed), dict(found.origins)
@@ -126,7 +127,7 @@ class CeleryInspector:
                     await self._ask_backend(known)
             except Exception as error:
                 # Each backend has errors of its own.
-                known.problems.append(f"{BACKEND_SILENT}: {_described(error)}")
+                known.problems.append(f"{BACKEND_SILENT}: {described(error)}")
             again = {task_id: places[task_id] for task_id in known.nowhere()}
             if again and not problem:
                 found = replace(known, tasks=dict(known.tasks), queues=dict(known.queues), problems=list(known.problems))
@@ -224,15 +225,15 @@ class CeleryInspector:
             with anyio.fail_after(deadline_s):
                 await anyio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
         except TimeoutError as error:
-            return _described(error) if str(error) else f"no answer within {deadline_s:g} s"
+            return described(error) if str(error) else f"no answer within {deadline_s:g} s"
         except Exception as error:
             # What transports raise is as various as they are, and none of it may reach who asks "why".
-            return _described(error)
+            return described(error)
         return ""
 
     # --- the broker and the workers, in a thread --------------------------------------------------------------------
 
-    def _ask_broker(self, found: _Findings, places: Mapping[str, TaskPlace]) -> None:
+    def _ask_broker(self, found: _Found, places: Mapping[str, TaskPlace]) -> None:
         """Look into the queues and the reservations, then ask the workers."""
         with self._connected() as (connection, producer, is_redis):
             channel = producer.channel
@@ -253,7 +254,7 @@ class CeleryInspector:
                 if task.queue in nobodys and task.task not in found.origins:
                     found.origins[task.task] = origin_of_queue(self._app, places[task.task_id].signature, task.queue)
 
-    def _look_again(self, found: _Findings, places: Mapping[str, TaskPlace]) -> None:
+    def _look_again(self, found: _Found, places: Mapping[str, TaskPlace]) -> None:
         """Look for what was met nowhere where a worker that ended may have put it back."""
         with self._connected() as (connection, producer, is_redis):
             if is_redis:
@@ -265,7 +266,7 @@ class CeleryInspector:
         """Connect for a few questions; yield the connection, a producer, and whether it is Redis."""
         return connected(self._app, timeout_s=self._socket_timeout_s)
 
-    def _look_into_redis(self, found: _Findings, channel: Any, places: Mapping[str, TaskPlace]) -> None:
+    def _look_into_redis(self, found: _Found, channel: Any, places: Mapping[str, TaskPlace]) -> None:
         redis = RedisQueues(channel, client_of(channel))
         visibility_timeout_s = float(channel.visibility_timeout)
         in_queue: dict[str, list[str]] = {}
@@ -296,7 +297,7 @@ class CeleryInspector:
             redelivered_at = None if since is None else since + visibility_timeout_s
             found.learn(task_id, is_reserved=task_id in others, reserved_since=since, redelivered_at=redelivered_at)
 
-    def _declare_passively(self, found: _Findings, connection: Any, channel: Any) -> None:
+    def _declare_passively(self, found: _Found, connection: Any, channel: Any) -> None:
         is_virtual = isinstance(channel, VirtualChannel)
         for queue in sorted({queue for queues in found.queues_of.values() for queue in queues}):
             # At the second look it is known already which workers consume it.
@@ -308,7 +309,7 @@ class CeleryInspector:
             except connection.channel_errors as error:
                 is_missing = getattr(error, "code", None) in (404, "404")
                 found.queues[queue] = QueueFacts(queue, *((0, 0) if is_missing else ()))
-                found.problems.append(f"queue '{queue}' cannot be looked at: {_described(error)}")
+                found.problems.append(f"queue '{queue}' cannot be looked at: {described(error)}")
             else:
                 # kombu's own transports know nothing of consumers, and say 0.
                 found.queues[queue] = replace(
@@ -318,7 +319,7 @@ class CeleryInspector:
                     is_searched=declared.message_count == 0,
                 )
 
-    def _ask_workers(self, found: _Findings, connection: Any, producer: Any) -> None:
+    def _ask_workers(self, found: _Found, connection: Any, producer: Any) -> None:
         answers, listening = self._ask(connection, producer, {"query_task": {"ids": list(found.tasks)}, "active_queues": {}})
         found.listening = listening
         found.workers = sorted({*answers["query_task"], *answers["active_queues"]})
@@ -340,7 +341,7 @@ class CeleryInspector:
             answers, _ = self._ask(connection, producer, {"scheduled": {}})
             self._learn_scheduled(found, answers["scheduled"])
 
-    def _learn_scheduled(self, found: _Findings, scheduled: Mapping[str, Any]) -> None:
+    def _learn_scheduled(self, found: _Found, scheduled: Mapping[str, Any]) -> None:
         """Take in what waits at workers for its time: ``{worker: entries}``."""
         for worker, entries in scheduled.items():
             for entry in entries or ():
@@ -350,7 +351,7 @@ class CeleryInspector:
                     due_at = stored_at(entry.get("eta"))
                     found.learn(task.task_id, **_at_worker(worker, "scheduled", request), due_at=due_at)
 
-    def _ask_more(self, found: _Findings, connection: Any, producer: Any) -> None:
+    def _ask_more(self, found: _Found, connection: Any, producer: Any) -> None:
         """Ask for what `query_task` does not know: what waits for its retry, rate limits, and how old the workers are.
 
         These answers may be long, so they are wanted only if a task was met nowhere.
@@ -369,7 +370,7 @@ class CeleryInspector:
 
     # --- the result backend -----------------------------------------------------------------------------------------
 
-    async def _ask_backend(self, found: _Findings) -> None:
+    async def _ask_backend(self, found: _Found) -> None:
         backend, task_ids = self._app.backend, list(found.tasks)
         if isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend):
             metas = await read_results(backend, task_ids, timeout_s=self._socket_timeout_s)
@@ -427,10 +428,6 @@ def _stored(meta: Mapping[str, Any]) -> dict[str, Any]:
         "stored_worker": worker_of(meta),
         "stored_error": error_of_retry(meta),
     }
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _kept_s(expires: object) -> float:

@@ -15,9 +15,10 @@ from typing import Any, Final, TypeVar
 from dyrygentd.advice import with_advice
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.core.words import described
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
 from dyrygentd.ports.facts import BrokerMemory, TaskPlace
-from dyrygentd.transport.broker_connection import RETRIABLE, BrokerConnection, described
+from dyrygentd.transport.broker_connection import RETRIABLE, BrokerConnection
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.publishing import Outcome, refused
 from dyrygentd.transport.redis_push import (

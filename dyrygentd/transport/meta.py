@@ -33,7 +33,7 @@ from celery.backends.base import Backend
 from kombu.utils.json import dumps
 from msgspec import Raw, Struct
 
-from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
+from dyrygentd.core.events import DOUBTFUL, TaskEvent, TaskFailed, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.transport.inert import Called, Name
 
@@ -223,10 +223,6 @@ def state_of_payload(beginning: bytes) -> str:
     return "" if state is None else state[1].decode()
 
 
-#: As `dyrygentd.core.engine` doubts them.
-_DOUBTFUL = frozenset({"WorkerLostError"})
-
-
 def is_final(event: TaskEvent) -> bool:
     """Tell whether Celery is done with the task."""
     return not isinstance(event, TaskReported)
@@ -244,7 +240,7 @@ def is_conclusive(event: TaskEvent) -> bool:
         case TaskRevoked(is_expired=is_expired):
             return is_expired
         case TaskFailed(exception=exception):
-            return exception not in _DOUBTFUL
+            return exception not in DOUBTFUL
         case _:
             return True
 

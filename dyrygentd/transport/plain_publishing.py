@@ -11,9 +11,10 @@ from typing import Any, Final
 from dyrygentd.core.destination import destination_of as destination_in
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished
+from dyrygentd.core.words import described
 from dyrygentd.errors import BrokerUnavailable
 from dyrygentd.ports.facts import BrokerMemory, TaskPlace
-from dyrygentd.transport.broker_connection import BrokerConnection, described
+from dyrygentd.transport.broker_connection import BrokerConnection
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.publishing import Outcome, refused
 from dyrygentd.transport.redis_push import UndeliverableMessage

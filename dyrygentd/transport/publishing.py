@@ -8,8 +8,9 @@ from typing import Protocol
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
+from dyrygentd.core.words import described
 from dyrygentd.ports.facts import BrokerMemory, TaskPlace
-from dyrygentd.transport.broker_connection import Owner, described
+from dyrygentd.transport.broker_connection import Owner
 
 logger = logging.getLogger("dyrygentd.dispatcher")
 

@@ -6,14 +6,13 @@ from kombu.exceptions import OperationalError
 
 from dyrygentd.errors import BrokerUnavailable
 from dyrygentd.tasks.fleet import Fleet, Worker
-from dyrygentd.transport.broadcast import ask_workers as ask
-from dyrygentd.transport.broadcast import connected, url_of
+from dyrygentd.transport.broadcast import ask_workers, connected, url_of
 
 _COMMANDS: Final = {"registered": {}, "active_queues": {}, "conf": {"with_defaults": True}}
 _SOCKET_TIMEOUT_S: Final = 5.0
 
 
-def ask_workers(app: Any, *, timeout_s: float = 2.0) -> Fleet:
+def ask_fleet(app: Any, *, timeout_s: float = 2.0) -> Fleet:
     """Ask all workers for their tasks, queues and settings.
 
     Takes ``timeout_s`` unless the broker tells how many there are to answer, as Redis does. Those without remote control do not
@@ -24,7 +23,7 @@ def ask_workers(app: Any, *, timeout_s: float = 2.0) -> Fleet:
     """
     try:
         with connected(app, timeout_s=_SOCKET_TIMEOUT_S) as (connection, producer, _):
-            answers, reached = ask(app, connection, producer, _COMMANDS, timeout_s=timeout_s)
+            answers, reached = ask_workers(app, connection, producer, _COMMANDS, timeout_s=timeout_s)
     except (OperationalError, OSError, *app.connection_for_write().connection_errors) as error:
         where = url_of(app.connection_for_write())
         refused = BrokerUnavailable(f"cannot ask the workers over '{where}': {error}")

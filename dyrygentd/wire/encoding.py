@@ -57,7 +57,7 @@ def _parted(message: str) -> tuple[str, str]:
 
 def schemas(forms: Iterable[type[Struct]]) -> dict[str, Any]:
     """Describe views as JSON schemas, ``{name: schema}``, for an OpenAPI document."""
-    described = _described(forms)
+    described = _describable(forms)
     _, components = msgspec.json.schema_components(described.values(), ref_template="#/components/schemas/{name}")
     _document(components, described)
     return components
@@ -65,7 +65,7 @@ def schemas(forms: Iterable[type[Struct]]) -> dict[str, Any]:
 
 def schema(form: type[Struct], *parts: type[Struct]) -> dict[str, Any]:
     """Describe one form as a JSON schema of its own; ``parts`` are the forms inside it that keep raw JSON."""
-    forms = _described([*parts, form])
+    forms = _describable([*parts, form])
     described: dict[str, Any] = msgspec.json.schema(forms[form])
     _document(described["$defs"], forms)
     return described
@@ -105,7 +105,7 @@ def _read_docstring(docstring: str) -> tuple[str, dict[str, str]]:
 _ATTRIBUTE = re.compile(r"(?m)^(\w+(?:, \w+)*): (.*(?:\n +.*)*)")
 
 
-def _described(forms: Iterable[type[Struct]]) -> dict[type[Struct], type[Struct]]:
+def _describable(forms: Iterable[type[Struct]]) -> dict[type[Struct], type[Struct]]:
     """Return forms with the same fields in which raw JSON is anything, since msgspec has no schema for a default of raw JSON.
 
     A form that others refer to comes before them.

@@ -9,7 +9,7 @@ from celery import Celery
 from dyrygentd.advice import with_advice
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.transport.workers import ask_workers
+from dyrygentd.transport.workers import ask_fleet
 
 
 def test_advice_names_the_user() -> None:
@@ -26,7 +26,7 @@ def test_workers_cannot_be_asked(short_tmp: Path) -> None:
         server.directory.chmod(0)
         try:
             with pytest.raises(BrokerUnavailable, match="Permission denied") as caught:
-                ask_workers(app)
+                ask_fleet(app)
             assert "sudo -u dyrygent" in caught.value.next_step
         finally:
             server.directory.chmod(0o700)

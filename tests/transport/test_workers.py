@@ -13,13 +13,13 @@ _ASKING = """
 import os, sys
 from celery import Celery
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.transport.workers import ask_workers
+from dyrygentd.transport.workers import ask_fleet
 app = Celery("a", broker=sys.argv[1], set_as_current=False)
 # Once as root: the interpreter may be where that user cannot read, and imports some of itself late.
-ask_workers(app, timeout_s=0.1)
+ask_fleet(app, timeout_s=0.1)
 os.setgroups([]); os.setegid(4712); os.seteuid(4711)
 try:
-    ask_workers(Celery("b", broker=sys.argv[1], set_as_current=False), timeout_s=0.1)
+    ask_fleet(Celery("b", broker=sys.argv[1], set_as_current=False), timeout_s=0.1)
 except BrokerUnavailable as error:
     print(error, "|", error.next_step)
 """

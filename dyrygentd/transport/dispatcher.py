@@ -23,6 +23,7 @@ from dyrygentd.transport.marked_publishing import MarkedPublishing
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.plain_publishing import PlainPublishing
 from dyrygentd.transport.publishing import Outcome, Publishing
+from dyrygentd.transport.redis_push import Pushes
 from dyrygentd.transport.template import TYPED, has_code
 
 #: A broker that does not answer for this long is treated as unreachable; the message is sent again later.
@@ -43,6 +44,7 @@ class CeleryDispatcher:
         socket_timeout_s: How long the broker may take for one answer.
         message_bytes_max: Longest message accepted for Redis.
         reports: Returns what messages say about reporting, see `dyrygentd.ports.ReportReader.header`.
+        ways: What pushes on Redis.
     """
 
     def __init__(
@@ -52,12 +54,15 @@ class CeleryDispatcher:
         socket_timeout_s: float = _SOCKET_TIMEOUT_S,
         message_bytes_max: int = _MESSAGE_BYTES_MAX,
         reports: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        ways: Pushes | None = None,
     ) -> None:
         self._app = app
         self._broker = BrokerConnection(app, timeout_s=socket_timeout_s)
         self._sender = MessageSender(app, reports=reports)
         self._way: Publishing = (
-            MarkedPublishing(app, self._broker, self._sender, message_bytes_max=message_bytes_max, reports=reports)
+            MarkedPublishing(
+                app, self._broker, self._sender, message_bytes_max=message_bytes_max, reports=reports, ways=ways or Pushes()
+            )
             if self._broker.is_redis
             else PlainPublishing(self._broker, self._sender)
         )

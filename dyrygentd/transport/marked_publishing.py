@@ -27,6 +27,7 @@ from dyrygentd.transport.redis_push import (
     MarkedPush,
     PushCount,
     Pushed,
+    Pushes,
     SentinelGone,
     client_of,
     collecting,
@@ -55,6 +56,7 @@ class MarkedPublishing:
     Args:
         message_bytes_max: Longest message accepted.
         reports: Returns what messages say about reporting.
+        ways: What pushes.
     """
 
     exactly_once: Final = True
@@ -67,8 +69,10 @@ class MarkedPublishing:
         *,
         message_bytes_max: int,
         reports: Callable[[], Mapping[str, Any] | None],
+        ways: Pushes,
     ) -> None:
         self._broker = broker
+        self._ways = ways
         self._sender = sender
         self._message_bytes_max = message_bytes_max
         self.templates = Templates(app, self.built, reports=reports)
@@ -92,7 +96,8 @@ class MarkedPublishing:
         """Make the connection of the event loop, with what the first one is made with."""
         if self.loop_push is None:
             try:
-                self.loop_push = LoopPush(producer.channel, float(options.get("socket_timeout") or self._broker.timeout_s))
+                timeout_s = float(options.get("socket_timeout") or self._broker.timeout_s)
+                self.loop_push = self._ways.on_loop(producer.channel, timeout_s, self._pushes)
             except ValueError as error:
                 logger.debug("all messages are pushed from the thread: %s", error)
 
@@ -182,7 +187,8 @@ class MarkedPublishing:
     def _marked_push(self, sentinel: tuple[str, str] | None) -> MarkedPush:
         """Return what pushes over the present connection to a broker with this token."""
         if self._push is None or self._pushes_with != sentinel:
-            self._push, self._pushes_with = MarkedPush(self._broker.producer.channel, sentinel, self._pushes), sentinel
+            self._push = self._ways.in_thread(self._broker.producer.channel, sentinel, self._pushes)
+            self._pushes_with = sentinel
         return self._push
 
     # --- on the loop ------------------------------------------------------------------------------------------------
@@ -197,7 +203,7 @@ class MarkedPublishing:
         if filled is None or any(len(each.payload) > self._message_bytes_max for each in filled):
             return None
         try:
-            pushed = await self.loop_push.push(self._marked_push(sentinel), filled)
+            pushed = await self.loop_push.push(filled, sentinel)
         except SentinelGone:
             raise BrokerEmptied("the broker has lost its memory, and nothing was sent") from None
         except Exception as error:

@@ -11,7 +11,7 @@ data. Conditions: the broker is one server (not Redis Cluster), and it evicts no
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -105,6 +105,10 @@ class PushCount:
     """How many pushes the server has said that it has; never more than it had."""
 
     known: int = 0
+
+    def note(self, total: int) -> None:
+        """Take note of what an answer says."""
+        self.known = max(self.known, total)
 
 
 class UndeliverableMessage(Exception):
@@ -218,7 +222,7 @@ class MarkedPush:
     """
 
     def __init__(self, channel: Any, sentinel: tuple[str, str] | None = None, count: PushCount | None = None) -> None:
-        self.count = count or PushCount()
+        self._count = count or PushCount()
         self._client = client_of(channel)
         self._prefix: str = channel.global_keyprefix
         self._sentinel = sentinel
@@ -234,58 +238,28 @@ class MarkedPush:
         sent = [collected for collected in messages if collected.queues]
         if not sent:
             return Pushed(0, 0, {})
-        keys, arguments = self.call_for(sent)
-        return self.pushed_of(self._script(keys=keys, args=arguments), sent)
-
-    def pushed_of(self, answer: Sequence[Any], sent: Sequence[Collected]) -> Pushed:
-        """Read the script's answer, and take note of the server's count. Raises `SentinelGone`."""
-        pushed = pushed_of(answer, sent)
-        self.count.known = max(self.count.known, pushed.total)
+        keys, arguments = push_call(self._prefix, self._sentinel, self._count.known, sent)
+        pushed = pushed_of(self._script(keys=keys, args=arguments), sent)
+        self._count.note(pushed.total)
         return pushed
-
-    def call_for(self, sent: Sequence[Collected]) -> tuple[list[str], list[str | int]]:
-        """Return keys and arguments of the script for messages that have queues."""
-        name, token = self._sentinel or ("", "")
-        keys: dict[str, int] = {self._sentinel_key(name): 1, self._ledger_key(name): 2}
-
-        def index(key: str) -> int:
-            return keys.setdefault(key, len(keys) + 1)
-
-        arguments: list[str | int] = [token, self.count.known, _MARKER_TTL_S, len(sent)]
-        expires_ms: dict[str, int] = {}
-        marker_of, workflow_id, queues_of, queues = 0, "", list[int](), None
-        for collected in sent:
-            publish = collected.message
-            # Those of one template have the same list of queues.
-            if publish.workflow_id != workflow_id or not marker_of:
-                workflow_id = publish.workflow_id
-                marker_of = index(self._marker(workflow_id))
-            if collected.queues is not queues:
-                queues = collected.queues
-                queues_of = [index(self._prefix + queue) for queue in queues]
-                expires_ms.update(collected.expires_ms)
-            arguments += (marker_of, publish.node, publish.attempt, collected.payload, len(queues_of), *queues_of)
-        for key, milliseconds in expires_ms.items():
-            arguments += [index(self._prefix + key), milliseconds]
-        return list(keys), arguments
 
     def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of these workflows. Raises ``redis.RedisError``."""
-        self._client.unlink(*[self._marker(workflow_id) for workflow_id in workflow_ids])
+        self._client.unlink(*[marker_key(self._prefix, workflow_id) for workflow_id in workflow_ids])
 
     def mark(self, name: str, token: str) -> None:
         """Leave a token. Raises ``redis.RedisError``."""
-        self._client.set(self._sentinel_key(name), token)
+        self._client.set(sentinel_key(self._prefix, name), token)
 
     def memory(self, name: str) -> BrokerMemory:
         """Return what the server remembers of a database. Raises ``redis.RedisError``, also if it takes no writes."""
-        keys = [self._sentinel_key(name), self._ledger_key(name)]
+        keys = [sentinel_key(self._prefix, name), ledger_key(self._prefix, name)]
         token, pushes, turn, holder = self._client.eval(_MEMORY_SCRIPT, len(keys), *keys)
         return BrokerMemory(token.decode(), int(pushes or 0), int(turn or 0), holder.decode())
 
     def note(self, name: str, turn: int, holder: str) -> None:
         """Have the server remember how far a database is, and whose process says so. Raises ``redis.RedisError``."""
-        self._client.hset(self._ledger_key(name), mapping={"turn": turn, "holder": holder})
+        self._client.hset(ledger_key(self._prefix, name), mapping={"turn": turn, "holder": holder})
 
     def cautions(self) -> list[str]:
         """Return what about the server weakens *published once*. Raises ``redis.RedisError``."""
@@ -306,14 +280,55 @@ class MarkedPush:
             )
         return found
 
-    def _sentinel_key(self, name: str) -> str:
-        return f"{self._prefix}dyrygentd:sentinel:{name}"
 
-    def _ledger_key(self, name: str) -> str:
-        return f"{self._prefix}dyrygentd:ledger:{name}"
+def sentinel_key(prefix: str, name: str) -> str:
+    """Return the key of a database's token."""
+    return f"{prefix}dyrygentd:sentinel:{name}"
 
-    def _marker(self, workflow_id: str) -> str:
-        return f"{self._prefix}dyrygentd:published:{workflow_id}"
+
+def ledger_key(prefix: str, name: str) -> str:
+    """Return the key of what the server remembers of a database."""
+    return f"{prefix}dyrygentd:ledger:{name}"
+
+
+def marker_key(prefix: str, workflow_id: str) -> str:
+    """Return the key of a workflow's markers."""
+    return f"{prefix}dyrygentd:published:{workflow_id}"
+
+
+def push_call(
+    prefix: str, sentinel: tuple[str, str] | None, known: int, sent: Sequence[Collected]
+) -> tuple[list[str], list[str | int]]:
+    """Return keys and arguments of the script for messages that have queues.
+
+    Args:
+        prefix: Of all keys.
+        sentinel: As for `MarkedPush`.
+        known: How many pushes the server has at least.
+    """
+    name, token = sentinel or ("", "")
+    keys: dict[str, int] = {sentinel_key(prefix, name): 1, ledger_key(prefix, name): 2}
+
+    def index(key: str) -> int:
+        return keys.setdefault(key, len(keys) + 1)
+
+    arguments: list[str | int] = [token, known, _MARKER_TTL_S, len(sent)]
+    expires_ms: dict[str, int] = {}
+    marker_of, workflow_id, queues_of, queues = 0, "", list[int](), None
+    for collected in sent:
+        publish = collected.message
+        # Those of one template have the same list of queues.
+        if publish.workflow_id != workflow_id or not marker_of:
+            workflow_id = publish.workflow_id
+            marker_of = index(marker_key(prefix, workflow_id))
+        if collected.queues is not queues:
+            queues = collected.queues
+            queues_of = [index(prefix + queue) for queue in queues]
+            expires_ms.update(collected.expires_ms)
+        arguments += (marker_of, publish.node, publish.attempt, collected.payload, len(queues_of), *queues_of)
+    for key, milliseconds in expires_ms.items():
+        arguments += [index(prefix + key), milliseconds]
+    return list(keys), arguments
 
 
 def pushed_of(answer: Sequence[Any], sent: Sequence[Collected]) -> Pushed:
@@ -334,12 +349,14 @@ class LoopPush:
     Args:
         channel: As for `MarkedPush`.
         timeout_s: That connecting or one push may take.
+        count: As for `MarkedPush`.
+        ask: Makes what asks the server over a pool's connections.
 
     Raises:
         ValueError: Its connections are no ordinary ones to one server, or have what asyncio's cannot have.
     """
 
-    def __init__(self, channel: Any, timeout_s: float) -> None:
+    def __init__(self, channel: Any, timeout_s: float, count: PushCount, *, ask: Callable[[Any], Asking] = Asking) -> None:
         pool = channel.pool
         if type(pool) is not redis.ConnectionPool or pool.connection_class not in ASYNCIO_CLASSES:
             raise ValueError(f"{type(pool).__name__} of {pool.connection_class.__name__}")
@@ -348,12 +365,14 @@ class LoopPush:
             loop_pool.make_connection()
         except TypeError as error:
             raise ValueError(str(error)) from error
-        self._asking = Asking(loop_pool)
+        self._asking = ask(loop_pool)
         self._timeout_s = timeout_s
+        self._prefix: str = channel.global_keyprefix
+        self._count = count
 
-    async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> Pushed:
+    async def push(self, sent: Sequence[Collected], sentinel: tuple[str, str] | None) -> Pushed:
         """Do what `MarkedPush.push` does, with messages that have queues. Raises ``OSError`` as well."""
-        keys, arguments = marked.call_for(sent)
+        keys, arguments = push_call(self._prefix, sentinel, self._count.known, sent)
         async with asyncio.timeout(self._timeout_s):
             is_fresh = self._asking.is_fresh
             try:
@@ -366,8 +385,18 @@ class LoopPush:
                 if int(answer[0]) < 0:
                     # Whether the server had pushed them before it lost its memory is not known.
                     raise error from None
-        return marked.pushed_of(answer, sent)
+        pushed = pushed_of(answer, sent)
+        self._count.note(pushed.total)
+        return pushed
 
     async def close(self) -> None:
         """Close the connection; the next push makes another."""
         await self._asking.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Pushes:
+    """What pushes: from the dispatcher's thread, and from the event loop."""
+
+    in_thread: Callable[[Any, tuple[str, str] | None, PushCount], MarkedPush] = MarkedPush
+    on_loop: Callable[[Any, float, PushCount], LoopPush] = LoopPush

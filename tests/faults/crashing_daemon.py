@@ -19,9 +19,8 @@ from dyrygentd.daemon import run
 from dyrygentd.ports.facts import Stored
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
-from dyrygentd.transport import marked_publishing
 from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.redis_push import Collected, LoopPush, MarkedPush, Pushed
+from dyrygentd.transport.redis_push import Collected, LoopPush, MarkedPush, Pushed, Pushes
 from dyrygentd.wire import Submitted
 
 CRASH: Final = "DYRYGENTD_TEST_CRASH"
@@ -106,16 +105,19 @@ class CrashingPush(MarkedPush):
 class CrashingLoopPush(LoopPush):
     """Does the same on the event loop."""
 
-    async def push(self, marked: MarkedPush, sent: Sequence[Collected]) -> Pushed:
+    async def push(self, sent: Sequence[Collected], sentinel: tuple[str, str] | None) -> Pushed:
         """Push what was not pushed before."""
         passing("before the push")
-        answer = await super().push(marked, sent)
+        answer = await super().push(sent, sentinel)
         passing("after the push")
         return answer
 
 
 class CrashingDispatcher(CeleryDispatcher):
     """Passes a point when it knows what was pushed, and nobody else does."""
+
+    def __init__(self, app: Any, **given: Any) -> None:
+        super().__init__(app, ways=Pushes(CrashingPush, CrashingLoopPush), **given)
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[Any]:
         """Send messages and tell what became of them."""
@@ -141,17 +143,11 @@ class CrashingScheduler(Scheduler):
 
 def main() -> None:
     """Serve with what crashes in the place of what does not."""
-    for module, crashing in (
-        (run, CrashingStore),
-        (run, CrashingDispatcher),
-        (run, CrashingScheduler),
-        (marked_publishing, CrashingPush),
-        (marked_publishing, CrashingLoopPush),
-    ):
+    for crashing in (CrashingStore, CrashingDispatcher, CrashingScheduler):
         replaced = crashing.__base__
         assert replaced is not None
-        assert getattr(module, replaced.__name__) is replaced
-        setattr(module, replaced.__name__, crashing)
+        assert getattr(run, replaced.__name__) is replaced
+        setattr(run, replaced.__name__, crashing)
     serve.main()
 
 

@@ -4,8 +4,9 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from dyrygentd.ports.facts import TaskPlace
 from dyrygentd.transport import marked_publishing
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.marked_publishing import MarkedPublishing
-from dyrygentd.transport.redis_asking import packed
-from dyrygentd.transport.redis_push import LoopPush, MarkedPush
+from dyrygentd.transport.redis_asking import Asking, Script, packed
+from dyrygentd.transport.redis_push import Collected, LoopPush, MarkedPush, Pushed, Pushes
 from tests.support import tasks
 from tests.support.apps import closing
 from tests.support.proxy import CuttingProxy
@@ -146,22 +147,29 @@ async def test_reply_is_cut(celery_app: Celery, redis_server: EmbeddedServer, sh
         assert dispatcher.statistics().repeated == 3
 
 
-async def test_known_shapes_are_pushed_from_the_loop(
-    app: Celery, dispatcher: CeleryDispatcher, queued: Look, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class _Once(MarkedPush):
+    """What pushes from the thread, and does so for the first messages only."""
+
+    pushes = 0
+
+    def push(self, messages: Sequence[Collected]) -> Pushed:
+        """Push."""
+        self.pushes += 1
+        assert self.pushes == 1, "a thread was used"
+        return super().push(messages)
+
+
+async def test_known_shapes_are_pushed_from_the_loop(app: Celery, queued: Look, client: redis.Redis) -> None:
     """After the first message of a shape no thread is needed, also when the server has forgotten its scripts."""
+    dispatcher = CeleryDispatcher(app, ways=Pushes(in_thread=_Once))
     first, *messages = _messages(app, 5)
     await dispatcher.publish([first])
-
-    def push(*_: Any) -> Any:
-        raise AssertionError("a thread was used")
-
-    monkeypatch.setattr(MarkedPush, "push", push)
     assert await dispatcher.publish(messages[:2]) == [MessagePublished(message.task_id) for message in messages[:2]]
     client.script_flush()
     assert len(await dispatcher.publish(messages)) == 4
     assert [message["headers"]["id"] for message in queued()["celery"]] == [f"wf-{n}" for n in range(5)]
     assert dispatcher.statistics().repeated == 2
+    await dispatcher.close()
 
 
 async def test_connection_that_was_cut_while_idle_is_no_outage(
@@ -198,61 +206,82 @@ async def test_connection_that_was_reset_is_no_outage(app: Celery, dispatcher: C
     assert (len(queued()["celery"]), dispatcher.statistics().failures) == (4, 0)
 
 
+class _Refusing(Asking):
+    """A connection of the loop's that fails, however often it is asked."""
+
+    def __init__(self, pool: Any, error: Exception) -> None:
+        super().__init__(pool)
+        self.error, self.tries = error, 0
+
+    async def run(self, script: Script, keys: Any, arguments: Any) -> Any:
+        """Fail."""
+        self.tries += 1
+        raise self.error
+
+
 @pytest.mark.parametrize("error", [AttributeError("a bug"), redis.ConnectionError("of this way alone")])
-async def test_thread_takes_over_from_the_loop(
-    app: Celery, dispatcher: CeleryDispatcher, queued: Look, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+async def test_thread_takes_over_from_the_loop(app: Celery, queued: Look, error: Exception) -> None:
     """What only the loop's connection cannot do stops nothing."""
+    made: list[_Refusing] = []
+
+    def ask(pool: Any) -> Asking:
+        made.append(_Refusing(pool, error))
+        return made[-1]
+
+    dispatcher = CeleryDispatcher(app, ways=Pushes(on_loop=partial(LoopPush, ask=ask)))
     messages = _messages(app, 5)
     await dispatcher.publish(messages[:1])
-    tries: list[Any] = []
-
-    async def run(*given: Any) -> Any:
-        tries.append(given)
-        raise error
-
-    monkeypatch.setattr(_loop_push(dispatcher)._asking, "run", run)
     with pytest.raises((AttributeError, BrokerUnavailable)):
         await dispatcher.publish(messages[1:3])
-    tried = len(tries)
+    (refusing,) = made
+    tried = refusing.tries
+    assert tried
     for message in messages[1:]:
         await dispatcher.publish([message])
-    assert (len(tries), len(queued()["celery"])) == (tried, 5)
+    assert (refusing.tries, len(made), len(queued()["celery"])) == (tried, 1, 5)
+    await dispatcher.close()
 
 
-async def test_large_options_do_not_hold_up_the_loop(
-    app: Celery, dispatcher: CeleryDispatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_large_options_do_not_hold_up_the_loop(app: Celery, client: redis.Redis) -> None:
     """They are in each message, as long as they are."""
+
+    def ask(pool: Any) -> Asking:
+        return _Refusing(pool, AssertionError("pushed from the loop"))
+
+    dispatcher = CeleryDispatcher(app, ways=Pushes(on_loop=partial(LoopPush, ask=ask)))
     messages = _messages(app, 3, headers={"long": "x" * 200_000})
     await dispatcher.publish(messages[:1])
-    monkeypatch.setattr(LoopPush, "push", None)
     assert len(await dispatcher.publish(messages[1:])) == 2
+    await dispatcher.close()
 
 
-async def test_cut_push_to_a_broker_that_then_lost_its_memory(
-    celery_app: Celery, redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class _Losing(Asking):
+    """A connection whose first script is carried out, and then its reply is lost with all the server had."""
+
+    def __init__(self, pool: Any, client: redis.Redis) -> None:
+        super().__init__(pool)
+        self._client = client
+
+    async def run(self, script: Script, keys: Any, arguments: Any) -> Any:
+        """Run a script."""
+        answer = await super().run(script, keys, arguments)
+        if self._client.exists("dyrygentd:sentinel:d"):
+            self._client.flushall()
+            raise redis.ConnectionError("cut")
+        return answer
+
+
+async def test_cut_push_to_a_broker_that_then_lost_its_memory(celery_app: Celery, redis_server: EmbeddedServer) -> None:
     """Whether it was sent is not known: that is what is answered, and not that nothing was."""
     with closing(create_app(redis_server.url, redis_server.url)) as app, records(redis_server.url) as client:
-        dispatcher = CeleryDispatcher(app, socket_timeout_s=_TIMEOUT_S)
-        dispatcher.guard("d", "token")
-        await dispatcher.mark("d", "token")
+        ways = Pushes(on_loop=partial(LoopPush, ask=lambda pool: _Losing(pool, client)))
+        dispatcher = CeleryDispatcher(app, socket_timeout_s=_TIMEOUT_S, ways=ways)
         messages = _messages(app, 3)
+        # The loop's connection is a used one.
         for message in messages[:2]:
             await dispatcher.publish([message])
-        loop_push = _loop_push(dispatcher)
-        pushed = loop_push._asking.run
-
-        async def lost(script: Any, keys: Any, arguments: Any) -> Any:
-            # The first time it is carried out, and its reply is lost with all the server had.
-            if client.exists("dyrygentd:sentinel:d"):
-                await pushed(script, keys, arguments)
-                client.flushall()
-                raise redis.ConnectionError("cut")
-            return await pushed(script, keys, arguments)
-
-        monkeypatch.setattr(loop_push._asking, "run", lost)
+        await dispatcher.mark("d", "token")
+        dispatcher.guard("d", "token")
         with pytest.raises(BrokerUnavailable):
             await dispatcher.publish(messages[2:])
         with pytest.raises(BrokerEmptied):

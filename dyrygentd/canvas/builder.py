@@ -9,13 +9,13 @@ from uuid import uuid4
 from dyrygentd.canvas.draft import Draft, checked_labels, checked_name
 from dyrygentd.canvas.importer import Importer
 from dyrygentd.canvas.parts import CONTAINERS
+from dyrygentd.canvas.policy_checks import checked_policy, checked_redeliveries, checked_retry, checked_seconds, checked_word
 from dyrygentd.canvas.values import encode_value
 from dyrygentd.canvas.visits import NOTHING, Visit, checked_kind, not_a_canvas
 from dyrygentd.core.bounds import NAME_LENGTH_MAX, POLL_EVERY_MAX_S, POLL_EVERY_MIN_S, SECTION_LENGTH_MAX
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.options import shown
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, WorkflowPolicy
-from dyrygentd.core.policy_checks import checked_policy, checked_redeliveries, checked_retry, checked_seconds, checked_word
 from dyrygentd.core.sections import flaw_of_section, inside
 from dyrygentd.errors import BadNode, BadRequest
 

@@ -59,13 +59,16 @@ class CeleryDispatcher:
         self._app = app
         self._broker = BrokerConnection(app, timeout_s=socket_timeout_s)
         self._sender = MessageSender(app, reports=reports)
-        self._way: Publishing = (
-            MarkedPublishing(
-                app, self._broker, self._sender, message_bytes_max=message_bytes_max, reports=reports, ways=ways or Pushes()
+        self._way: Publishing = PlainPublishing(self._broker, self._sender)
+        if self._broker.is_redis:
+            self._way = MarkedPublishing(
+                app,
+                self._broker,
+                self._sender,
+                message_bytes_max=message_bytes_max,
+                reports=reports,
+                ways=ways or Pushes(),
             )
-            if self._broker.is_redis
-            else PlainPublishing(self._broker, self._sender)
-        )
         self._broker.owner = self._way
         # The scheduler asks about each attempt twice, in its loop; large workflows repeat few signatures.
         self._routed = lru_cache(maxsize=_ROUTED_MAX)(self._sender.destination)

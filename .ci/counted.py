@@ -1,7 +1,7 @@
 """counted.py REPORT FLOOR: tell what a JUnit report counts, where the time went, and what was skipped and why.
 
 Exit status 1, and a last line that says why, if fewer tests than FLOOR passed. With `broken` for FLOOR: print the tests that
-failed or could not be set up, a line each.
+failed or could not be set up, and how, a line each.
 """
 
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 _SLOWEST = 15
+_MESSAGE_MAX = 300
 
 
 def main(report: str, floor: str) -> int:
@@ -17,9 +18,13 @@ def main(report: str, floor: str) -> int:
         print("pytest wrote no report", file=sys.stderr if floor == "broken" else sys.stdout)
         return 1
     if floor == "broken":
-        cases = ElementTree.parse(report).iter("testcase")
-        named = [case for case in cases if any(child.tag in ("failure", "error") for child in case)]
-        print("".join(f"{name}\n" for name in sorted({f"{case.get('classname')}::{case.get('name')}" for case in named})), end="")
+        broken = {}
+        for case in ElementTree.parse(report).iter("testcase"):
+            for child in case:
+                if child.tag in ("failure", "error"):
+                    name = f"{case.get('classname')}::{case.get('name')}"
+                    broken.setdefault(name, " ".join(child.get("message", "").split())[:_MESSAGE_MAX])
+        print("".join(f"{name}: {message}\n" for name, message in sorted(broken.items())), end="")
         return 0
     passed, seconds, skipped = 0, Counter[str](), Counter[str]()
     for case in ElementTree.parse(report).iter("testcase"):

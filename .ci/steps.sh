@@ -5,10 +5,15 @@ export PIP_QUIET=1
 
 not_run=()
 failed=()
+flickered=()
 done_steps=()
-steps_count=0
+lanes=()
 
 say() { printf '\n== %s\n' "$*" >&2; }
+
+# What is worth knowing while lanes run, whose own output comes when they have ended.
+exec 3>&2
+announce() { printf '%(%H:%M:%S)T %s\n' -1 "$*" >&3; }
 
 # The commands are read from the README, so that CI and the README cannot drift apart.
 command_after() {
@@ -23,6 +28,8 @@ command_after() {
 }
 
 clean_up() {
+    local lane
+    for lane in "${lanes[@]}"; do kill -- "-$lane" 2>/dev/null || true; done
     cd /
     rm -rf "$scratch"
 }
@@ -45,11 +52,60 @@ step() {
     local name=$1 began=$SECONDS
     shift
     say "$name"
-    tmp=$scratch/tmp.$((++steps_count))
-    mkdir -m 1777 "$tmp"
+    announce "begins: $name"
+    tmp=$(mktemp -d "$scratch/tmp.XXXXXX")
+    chmod 1777 "$tmp"
     "$@" || failed+=("$name")
     nothing_left_behind "$name"
     done_steps+=("$(printf '%3d:%02d  %s' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)) "$name")")
+    announce "ended:${done_steps[-1]}"
+}
+
+# side_by_side LANE…: run these functions at one time, each in a shell of its own, and take over what they noted. What they print
+# comes when all have ended, one after the other.
+side_by_side() {
+    local lane list
+    local -A pids
+    # Each a group of its own, which can be ended with all that it started.
+    set -m
+    for lane in "$@"; do
+        {
+            not_run=() failed=() flickered=() done_steps=()
+            trap 'hand_over "$scratch/$lane"' EXIT
+            "$lane"
+        } >"$scratch/$lane.said" 2>&1 &
+        pids[$lane]=$!
+        lanes+=("$!")
+    done
+    set +m
+    for lane in "$@"; do
+        wait "${pids[$lane]}" || failed+=("$lane did not come to its end: status $?")
+        cat "$scratch/$lane.said" >&2
+        for list in not_run failed flickered done_steps; do
+            [ ! -e "$scratch/$lane.$list" ] || mapfile -t -d '' -O "$(count_of "$list")" "$list" <"$scratch/$lane.$list"
+        done
+    done
+    lanes=()
+}
+
+# hand_over PREFIX: write the lists of this shell into files; an empty list has none.
+hand_over() {
+    local list
+    for list in not_run failed flickered done_steps; do
+        local -n items=$list
+        ((${#items[@]} == 0)) || printf '%s\0' "${items[@]}" >"$1.$list"
+    done
+}
+
+count_of() {
+    local -n items=$1
+    echo "${#items[@]}"
+}
+
+# own_clone NAME: go to a clone that no other lane uses.
+own_clone() {
+    git clone --quiet . "$scratch/$1"
+    cd "$scratch/$1"
 }
 
 # tests NAME FLOOR COMMAND…: a step that runs pytest, and of which so many tests at least have to pass.
@@ -57,15 +113,14 @@ tests() {
     local name=$1 floor=$2
     shift 2
     # A directory that whoever runs the step may write to, and that is gone with it.
-    junit=$scratch/junit.$((++tests_count))
-    mkdir -m 1777 "$junit"
+    junit=$(mktemp -d "$scratch/junit.XXXXXX")
+    chmod 1777 "$junit"
     step "$name" twice "$name" "$@"
     # What was run is counted by the report and not by the exit status, which an empty selection or a crash could better.
     python3 "$ci/counted.py" "$junit/tests.xml" "$floor" >"$junit/said" || failed+=("$name: $(tail -n 1 "$junit/said")")
     cat "$junit/said" >&2
     while read -r line; do not_run+=("$name: $line"); done < <(sed -n 's/^skipped //p' "$junit/said")
 }
-tests_count=0
 
 # twice NAME COMMAND…: run pytest; if a few tests fail, those once more. Passing then is no secret: it is told at the end, as a
 # test that flickers is a fault, of it or of the product. More than a few are no flicker.
@@ -79,7 +134,6 @@ twice() {
     PYTEST_ADDOPTS="--last-failed --last-failed-no-failures=none --junit-xml=$junit/again.xml $own" "$@" || return 1
     flickered+=("${broken[@]/#/$name: }")
 }
-flickered=()
 
 # own_tmp COMMAND…: run it with a /tmp of its own, so that what it leaves there is seen, and is gone with us.
 own_tmp() {
@@ -170,15 +224,15 @@ oldest_steps() {
         not_run+=("anything on Python 3.12: there is none here, so step 3 is run on $("$python" -V)")
     }
     lowest() {
-        "$python" tests/support/lowest.py >"$scratch/lowest.txt" && "$python" -m venv "$scratch/lowest" &&
-            "$scratch/lowest/bin/pip" install -q -e '.[test]' -c "$scratch/lowest.txt" &&
-            own_tmp "$scratch/lowest/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts tests/integration \
+        "$python" tests/support/lowest.py >"$scratch/lowest.txt" && "$python" -m venv "$scratch/lowest.venv" &&
+            "$scratch/lowest.venv/bin/pip" install -q -e '.[test]' -c "$scratch/lowest.txt" &&
+            own_tmp "$scratch/lowest.venv/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts tests/integration \
                 tests/conformance tests/store tests/http tests/cli tests/client tests/test_docs.py
     }
     resolved() {
-        "$python" -m venv "$scratch/resolved" &&
-            "$scratch/resolved/bin/pip" install -q -e '.[test]' 'celery==5.6.*' &&
-            own_tmp "$scratch/resolved/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts
+        "$python" -m venv "$scratch/resolved.venv" &&
+            "$scratch/resolved.venv/bin/pip" install -q -e '.[test]' 'celery==5.6.*' &&
+            own_tmp "$scratch/resolved.venv/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts
     }
     tests "3. tests on the lowest dependencies, $("$python" -V)" 2250 lowest
     tests "3. tests on Celery 5.6 as pip resolves it, $("$python" -V)" 630 resolved
@@ -198,6 +252,17 @@ host_steps() {
             { not_run+=("step 4, a bare host: debootstrap and systemd-nspawn are not here, and could not be installed"); return; }
     fi
     tests "4. a service's life on a bare host" 12 on_a_host
+}
+
+# 6. What grows with the time one gives it: faults of real processes, 2,000 simulated seeds, random canvases, the largest shapes.
+length_steps() {
+    at_length() {
+        "$python" -m venv "$scratch/length.venv" && "$scratch/length.venv/bin/pip" install -q -e '.[test]' &&
+            DYRYGENTD_TEST_FULL=1 DYRYGENTD_TEST_SEEDS=2000 DYRYGENTD_CONFORMANCE_COUNT=1500 \
+                own_tmp "$scratch/length.venv/bin/python" -m pytest -q -n 3 --dist worksteal tests/simulation tests/faults \
+                tests/conformance tests/integration/test_shapes.py
+    }
+    tests "6. at length: faults, seeds, conformance, shapes, $("$python" -V)" 100 at_length
 }
 
 tell() {

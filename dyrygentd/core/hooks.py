@@ -1,12 +1,12 @@
 """What is told of the end of a workflow: to its hooks, and as its error. Pure reading; one look at the nodes for each hook."""
 
 import json
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_states import NodeStates
 from dyrygentd.core.states import NodeState, WorkflowState
-
-if TYPE_CHECKING:
-    from dyrygentd.core.workflow import RunningWorkflow
 
 #: Failures named in the summary that a hook gets.
 _FAILURES_MAX: Final = 20
@@ -14,7 +14,23 @@ _FAILURES_MAX: Final = 20
 _ERROR_LENGTH_MAX: Final = 1000
 
 
-def summary_of(workflow: "RunningWorkflow") -> bytes:
+class Ending(Protocol):
+    """What is told is read from: a `RunningWorkflow`, which asks for it at its end."""
+
+    workflow_id: str
+    name: str
+    labels: Mapping[str, str]
+    graph: Graph
+    nodes: NodeStates
+    error: str
+    errors: dict[int, str]
+    fingerprints: dict[int, str]
+
+    def state_of(self, node: int) -> NodeState:
+        """Return the state of a node."""
+
+
+def summary_of(workflow: Ending) -> bytes:
     """Return how a workflow has ended, hooks left aside, as JSON text."""
     names, hooks = workflow.graph.names, set(workflow.graph.hooks)
     failed = [node for node in workflow.nodes.all_in(NodeState.FAILED) if node not in hooks]
@@ -31,7 +47,7 @@ def summary_of(workflow: "RunningWorkflow") -> bytes:
     ).encode()
 
 
-def first_failure_of(workflow: "RunningWorkflow") -> str:
+def first_failure_of(workflow: Ending) -> str:
     """Return in one line what failed first, empty if nothing did. Costs a look at each node that has an error."""
     failed = [node for node in workflow.fingerprints if workflow.state_of(node) is NodeState.FAILED]
     failed += [

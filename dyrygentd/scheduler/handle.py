@@ -1,19 +1,44 @@
 """A submitted workflow, in the process of the scheduler."""
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from dyrygentd import canvas, wire
 from dyrygentd.core.verbs import Verb, VerbRequest
 
-if TYPE_CHECKING:
-    from dyrygentd.scheduler.shell import Scheduler
+
+class Running(Protocol):
+    """What a handle asks of the scheduler that runs its workflow; see `dyrygentd.scheduler.Scheduler`, which knows handles."""
+
+    @property
+    def app(self) -> Any:
+        """Return the Celery app, None if adapters were given instead."""
+
+    async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
+        """Return the present view."""
+
+    async def nodes(
+        self, workflow_id: str, *, states: frozenset[str] = frozenset(), after: int = 0, limit: int = 100
+    ) -> wire.NodePage:
+        """Return a page of nodes."""
+
+    async def outcome(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.Outcome:
+        """Wait for the end and return how it ended."""
+
+    async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
+        """Carry out a verb."""
+
+    async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
+        """Say why the workflow, or one node, is not running."""
+
+    def follow(self, workflow_id: str) -> AsyncIterator[wire.WorkflowView]:
+        """Iterate over the view now and after changes, until it is finished."""
 
 
 class Handle:
     """A submitted workflow, in the process of the scheduler."""
 
-    def __init__(self, scheduler: "Scheduler", workflow_id: str, *, created: bool) -> None:
+    def __init__(self, scheduler: Running, workflow_id: str, *, created: bool) -> None:
         self.id = workflow_id
         self.created = created
         self._scheduler = scheduler

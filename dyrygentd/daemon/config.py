@@ -30,11 +30,18 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _SYSTEM_CONFIG: Final = Path("/etc/dyrygentd/dyrygentd.toml")
 
 
-def _setting(default: Any, about: str, *, metavar: str = "", choices: tuple[str, ...] = (), is_secret: bool = False) -> Any:
-    metadata = {"about": about, "metavar": metavar, "choices": choices, "is_secret": is_secret}
+def _setting(
+    default: Any, about: str, *, metavar: str = "", choices: tuple[str, ...] = (), is_secret: bool = False, is_live: bool = False
+) -> Any:
+    metadata = {"about": about, "metavar": metavar, "choices": choices, "is_secret": is_secret, "is_live": is_live}
     if isinstance(default, dict):
         return field(default_factory=type(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def _live(default: Any, about: str, *, metavar: str = "", choices: tuple[str, ...] = ()) -> Any:
+    """Define a setting that is taken up when the configuration is read again; every other one waits for a restart."""
+    return _setting(default, about, metavar=metavar, choices=choices, is_live=True)
 
 
 class Sizes(dict[str, int]):
@@ -132,34 +139,34 @@ class Configuration:
     database: Path | None = _setting(None, "SQLite file with the state of all workflows.", metavar="PATH")
     socket: Path | None = _setting(None, "Unix socket for clients.", metavar="PATH")
     socket_mode: str = _setting("0660", "Permissions of the socket. Who may connect may run tasks.", metavar="OCTAL")
-    admins: Names = _setting(
+    admins: Names = _live(
         Names(), "Users, and groups with @, who control all workflows, beside root and the daemon's own user.", metavar="NAME,…"
     )
-    submitters: Names = _setting(
+    submitters: Names = _live(
         Names(["*"]), "Those who submit workflows and control their own; * is all who may connect.", metavar="NAME,…"
     )
-    readers: Names = _setting(Names(["*"]), "Those who see all workflows; * is all who may connect.", metavar="NAME,…")
-    tasks: Names = _setting(Names(["*"]), "Names of tasks that may be submitted; * and ? fit anything.", metavar="PATTERN,…")
-    tasks_denied: Names = _setting(Names(), "Names of tasks that may not, whatever `tasks` says.", metavar="PATTERN,…")
-    queues: Names = _setting(
+    readers: Names = _live(Names(["*"]), "Those who see all workflows; * is all who may connect.", metavar="NAME,…")
+    tasks: Names = _live(Names(["*"]), "Names of tasks that may be submitted; * and ? fit anything.", metavar="PATTERN,…")
+    tasks_denied: Names = _live(Names(), "Names of tasks that may not, whatever `tasks` says.", metavar="PATTERN,…")
+    queues: Names = _live(
         Names(["*"]),
         "Queues, routing keys and exchanges that options may name; * and ? fit anything.",
         metavar="PATTERN,…",
     )
-    queues_denied: Names = _setting(Names(), "Those that they may not, whatever `queues` says.", metavar="PATTERN,…")
-    redact: Patterns = _setting(
+    queues_denied: Names = _live(Names(), "Those that they may not, whatever `queues` says.", metavar="PATTERN,…")
+    redact: Patterns = _live(
         Patterns(),
         "What errors of tasks and shown arguments must not hold; what it finds, or the group in it, becomes ****. Passwords in"
         " URLs and values called password, secret, token and the like always do.",
         metavar="REGEX",
     )
     listen: str | None = _setting(None, "Serve /metrics, health and read-only views on TCP.", metavar="HOST:PORT")
-    hosts: Names = _setting(
+    hosts: Names = _live(
         Names(),
         "Names in the Host header that are taken on TCP, beside this machine's own and addresses; * is any.",
         metavar="NAME,…",
     )
-    in_flight_max: int = _setting(Limits().in_flight_max, "Tasks in the broker or at workers at one time.")
+    in_flight_max: int = _live(Limits().in_flight_max, "Tasks in the broker or at workers at one time.")
     pools: Sizes = _setting(
         Sizes(), "Tasks in flight of the nodes that name a pool; * and ? fit any name, each a pool.", metavar="NAME=SIZE,…"
     )
@@ -182,19 +189,15 @@ class Configuration:
         SchedulerLimits().lost_confirm_s,
         "Seconds for which a task must be found nowhere before it is taken for lost. Longer than workers take to reconnect.",
     )
-    nodes_max: int = _setting(HttpLimits().nodes_max, "Nodes of one workflow.")
+    nodes_max: int = _live(HttpLimits().nodes_max, "Nodes of one workflow.")
     workflows_max: int = _setting(SchedulerLimits().workflows_max, "Unfinished workflows.")
     nodes_in_memory_max: int = _setting(SchedulerLimits().nodes_in_memory_max, "Nodes of all unfinished workflows.")
-    node_bytes_max: int = _setting(
-        HttpLimits().node_bytes_max, "Bytes of one node's arguments, and of its payload or a workflow's."
-    )
-    body_bytes_max: int = _setting(HttpLimits().body_bytes_max, "Bytes of one submission.")
-    connections_max: int = _setting(ConnectionLimits().connections_max, "Connections of clients at one time.")
-    head_timeout_s: float = _setting(ConnectionLimits().head_timeout_s, "Seconds in which the head of a request must arrive.")
-    body_timeout_s: float = _setting(HttpLimits().body_timeout_s, "Seconds in which the body of a request must arrive.")
-    write_timeout_s: float = _setting(
-        ConnectionLimits().write_timeout_s, "Seconds for which a client may leave an answer unread."
-    )
+    node_bytes_max: int = _live(HttpLimits().node_bytes_max, "Bytes of one node's arguments, and of its payload or a workflow's.")
+    body_bytes_max: int = _live(HttpLimits().body_bytes_max, "Bytes of one submission.")
+    connections_max: int = _live(ConnectionLimits().connections_max, "Connections of clients at one time.")
+    head_timeout_s: float = _live(ConnectionLimits().head_timeout_s, "Seconds in which the head of a request must arrive.")
+    body_timeout_s: float = _live(HttpLimits().body_timeout_s, "Seconds in which the body of a request must arrive.")
+    write_timeout_s: float = _live(ConnectionLimits().write_timeout_s, "Seconds for which a client may leave an answer unread.")
     value_bytes_max: int = _setting(Limits().value_bytes_max, "Bytes of one value passed from task to task.")
     pickled_results: str = _setting(
         "data",
@@ -206,14 +209,14 @@ class Configuration:
     )
     values_bytes_max: int = _setting(Limits().values_bytes_max, "Bytes of the values that all workflows keep for tasks to come.")
     history_max: int = _setting(HISTORY_MAX, "Finished workflows to keep.")
-    history_days: float = _setting(0.0, "Days for which finished workflows are kept, as far as there is room. 0: no bound.")
-    history_failed_days: float = _setting(0.0, "Days for those that failed or were cancelled. 0: as `history_days`.")
-    history_bytes_max: int = _setting(
+    history_days: float = _live(0.0, "Days for which finished workflows are kept, as far as there is room. 0: no bound.")
+    history_failed_days: float = _live(0.0, "Days for those that failed or were cancelled. 0: as `history_days`.")
+    history_bytes_max: int = _live(
         0, "Bytes of the database in use, unfinished workflows included, beyond which the oldest finished ones go. 0: no bound."
     )
-    drain_timeout_s: float = _setting(5.0, "Seconds to wait, when stopping, for tasks in flight. None is lost if it is short.")
-    log_level: str = _setting("info", "What to log.", choices=LOG_LEVELS)
-    log_format: str = _setting("text", "How to log.", choices=FORMATS)
+    drain_timeout_s: float = _live(5.0, "Seconds to wait, when stopping, for tasks in flight. None is lost if it is short.")
+    log_level: str = _live("info", "What to log.", choices=LOG_LEVELS)
+    log_format: str = _live("text", "How to log.", choices=FORMATS)
 
     def __post_init__(self) -> None:
         for name in (
@@ -332,7 +335,7 @@ class Loaded(NamedTuple):
 
 
 def settings() -> "tuple[Field[Any], ...]":
-    """Return the fields of `Configuration`; their metadata has ``about``, ``metavar``, ``choices`` and ``is_secret``."""
+    """Return the fields of `Configuration`; their metadata has what `_setting` takes."""
     return fields(Configuration)
 
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import anyio
 
 from dyrygentd.daemon import logs
-from dyrygentd.daemon.config import Configuration
+from dyrygentd.daemon.config import Configuration, settings
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.access import Access
 from dyrygentd.http.around import Around
@@ -24,35 +24,6 @@ logger = logging.getLogger("dyrygentd.daemon")
 
 #: How long reading the configuration may take.
 _READ_TIMEOUT_S: Final = 5.0
-
-#: Settings that take effect without a restart.
-APPLIED: Final = frozenset(
-    {
-        "admins",
-        "submitters",
-        "readers",
-        "tasks",
-        "tasks_denied",
-        "queues",
-        "queues_denied",
-        "hosts",
-        "redact",
-        "in_flight_max",
-        "history_days",
-        "history_failed_days",
-        "history_bytes_max",
-        "nodes_max",
-        "node_bytes_max",
-        "body_bytes_max",
-        "body_timeout_s",
-        "connections_max",
-        "head_timeout_s",
-        "write_timeout_s",
-        "drain_timeout_s",
-        "log_level",
-        "log_format",
-    }
-)
 
 
 class Running(NamedTuple):
@@ -96,14 +67,15 @@ class Reload:
         self.problem = ""
         running.scheduler.note("")
         changed = [name.name for name in fields(new) if getattr(new, name.name) != getattr(self.configuration, name.name)]
-        applied = {name: getattr(new, name) for name in changed if name in APPLIED}
+        live = {setting.name for setting in settings() if setting.metadata["is_live"]}
+        applied = {name: getattr(new, name) for name in changed if name in live}
         self.configuration = replace(self.configuration, **applied)
         logs.set_up(*self.configuration.logging)
         running.scheduler.set_limits(self.configuration.scheduler_limits)
         running.guard.limits = self._bounded(self.configuration.connection_limits)
         for around in running.arounds:
             around.access, around.limits = self.configuration.access, self.configuration.http_limits
-        waiting = [name for name in changed if name not in APPLIED]
+        waiting = [name for name in changed if name not in live]
         logger.info("loaded the configuration again; changed: %s", ", ".join(sorted(applied)) or "nothing")
         if waiting:
             logger.warning("changed, and to be taken up by a restart only: %s", ", ".join(waiting))

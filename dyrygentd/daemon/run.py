@@ -37,10 +37,6 @@ from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.tasks.remarks import WITHOUT_APP, remarks_of_all
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
-from dyrygentd.transport.dispatcher import CeleryDispatcher
-from dyrygentd.transport.inspector import CeleryInspector
-from dyrygentd.transport.outcomes import CeleryOutcomeKeeper
-from dyrygentd.transport.reports import RedisReports
 from dyrygentd.transport.results import forbid_unpickling
 
 logger = logging.getLogger("dyrygentd.daemon")
@@ -202,18 +198,14 @@ def _scheduler_of(
     progress: keepalive.StartProgress,
     trouble: Callable[[str], str],
 ) -> Scheduler:
-    """Make the scheduler with the adapters that the configuration asks for."""
+    """Make the scheduler, with adapters of its own where the configuration says something of them."""
     assert configuration.database is not None
-    reports = RedisReports(app)
     return Scheduler(
+        app,
         store=SqliteStore(configuration.database, history_max=configuration.history_max, progress=progress),
-        dispatcher=CeleryDispatcher(app, reports=reports.header),
         watcher=watcher_of(
             app, value_bytes_max=configuration.value_bytes_max, may_unpickle=configuration.pickled_results == "unpickle"
         ),
-        inspector=CeleryInspector(app),
-        reports=reports,
-        keeper=CeleryOutcomeKeeper(app.backend),
         limits=configuration.scheduler_limits,
         registry=registry,
         app_name=configuration.app or "",

@@ -6,16 +6,53 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import Field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dyrygentd.daemon.config import Configuration, settings
+from dyrygentd.daemon.config import Configuration, Patterns, Sizes, settings
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.daemon.reload import APPLIED
 from dyrygentd.errors import RemoteError
 from tests.support.daemon import Daemon
 from tests.support.servers import wait_until
+
+_LIVE = {setting.name for setting in settings() if setting.metadata["is_live"]}
+
+
+def _settings_of(part: str) -> set[str]:
+    """Return the names of the settings that this part of the configuration is made of."""
+    looked_at: set[str] = set()
+
+    class Watched(Configuration):
+        def __getattribute__(self, name: str) -> object:
+            looked_at.add(name)
+            return super().__getattribute__(name)
+
+    watched = Watched()
+    looked_at.clear()  # What makes it looks at everything.
+    getattr(watched, part)
+    return looked_at & {setting.name for setting in settings()}
+
+
+def _name(setting: "Field[Any]") -> str:
+    return setting.name
+
+
+def _another(value: Any) -> Any:
+    """Return another value that the setting may have."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case Sizes():
+            return Sizes(value | {"another": 1})
+        case Patterns():
+            return Patterns([*value, "another"])
+    raise AssertionError(f"tell here of another value than {value!r}")
+
 
 ONE = {"nodes": [{"name": "one", "task": "nobody.runs.this"}]}
 
@@ -117,38 +154,30 @@ def test_unknown_users_are_named(daemon: Daemon, toml: Path, short_tmp: Path) ->
     assert not tried["users and groups"]["is_well"]
 
 
-def test_settings_that_are_applied_exist() -> None:
-    """A setting that was renamed is missed here."""
-    assert Configuration.__dataclass_fields__.keys() >= APPLIED
-
-
 @pytest.mark.parametrize("part", ["logging", "access", "connection_limits", "http_limits"])
 def test_parts_that_are_replaced_are_of_applied_settings(part: str) -> None:
     """On SIGHUP these are replaced as a whole, so a setting that goes into one and is not applied would be promised in vain."""
-    assert _settings_of(part) <= APPLIED
+    assert _settings_of(part) <= _LIVE
+
+
+@pytest.mark.parametrize(
+    "setting", [setting for setting in settings() if setting.name in _settings_of("scheduler_limits")], ids=_name
+)
+def test_scheduler_takes_up_what_is_promised(setting: "Field[Any]") -> None:
+    """The daemon's mark and the scheduler's own are one: what is told as changed is in force, and the rest is as it was."""
+    before = Configuration()
+    after = replace(before, **{setting.name: _another(getattr(before, setting.name))})
+    followed = before.scheduler_limits.following(after.scheduler_limits)
+    assert followed == (after if setting.metadata["is_live"] else before).scheduler_limits
+    assert after.scheduler_limits != before.scheduler_limits
 
 
 def test_settings_that_are_applied_go_somewhere() -> None:
     """A setting that nothing takes up on SIGHUP must not be told as changed."""
     parts = ("logging", "access", "connection_limits", "http_limits", "scheduler_limits")
     # The last is looked up when the daemon ends.
-    assert {"drain_timeout_s", *(name for part in parts for name in _settings_of(part))} >= APPLIED
+    assert {"drain_timeout_s", *(name for part in parts for name in _settings_of(part))} >= _LIVE
     assert {setting.name for setting in settings() if setting.name.startswith("log_")} == _settings_of("logging")
-
-
-def _settings_of(part: str) -> set[str]:
-    """Return the names of the settings that this part of the configuration is made of."""
-    looked_at: set[str] = set()
-
-    class Watched(Configuration):
-        def __getattribute__(self, name: str) -> object:
-            looked_at.add(name)
-            return super().__getattribute__(name)
-
-    watched = Watched()
-    looked_at.clear()  # What makes it looks at everything.
-    getattr(watched, part)
-    return looked_at & {setting.name for setting in settings()}
 
 
 def _check(*arguments: str, directory: Path) -> tuple[int, dict[str, dict[str, object]]]:

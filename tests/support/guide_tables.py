@@ -17,7 +17,6 @@ from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, TRANSITIONS, N
 from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb
 from dyrygentd.daemon import config
 from dyrygentd.daemon.example import example
-from dyrygentd.daemon.reload import APPLIED
 from dyrygentd.errors import DyrygentError
 from dyrygentd.http.access import Role
 from dyrygentd.http.problems import InternalError
@@ -190,7 +189,7 @@ def settings() -> str:
         about = setting.metadata["about"]
         if setting.metadata["choices"]:
             about += f" One of {code(setting.metadata['choices'])}."
-        rows.append([f"`{setting.name}`", default, "yes" if setting.name in APPLIED else "", about])
+        rows.append([f"`{setting.name}`", default, "yes" if setting.metadata["is_live"] else "", about])
     return table(["key", "default", "reload", "meaning"], rows)
 
 

@@ -30,8 +30,8 @@ from dyrygentd.canvas.visits import (
     Header,
     Passed,
     TaskIdOf,
-    Value,
     Visit,
+    Worth,
     checked_kind,
     members_of,
     not_a_canvas,
@@ -55,7 +55,7 @@ class _Errbacks(NamedTuple):
     body: int
 
 
-_Walk = Generator[Visit, Value | None, Value | None]
+_Walk = Generator[Visit, Worth | None, Worth | None]
 
 
 class Importer:
@@ -81,7 +81,7 @@ class Importer:
             "chunks": self._walk_chunks,
         }
 
-    def read(self, canvas: object, after: Sequence[int], passed: Passed = NOTHING) -> Value | None:
+    def read(self, canvas: object, after: Sequence[int], passed: Passed = NOTHING) -> Worth | None:
         """Add all nodes of a canvas and return what it is worth; ``passed`` is what its `apply_async` would be given."""
         value = self._read(Visit(canvas, after, passed, "the canvas"))
         if isinstance(canvas, Mapping):
@@ -106,7 +106,7 @@ class Importer:
             return value[0]
         return self._draft.one_node(value)
 
-    def _read(self, start: Visit) -> Value | None:
+    def _read(self, start: Visit) -> Worth | None:
         under_way: list[tuple[_Walk, str]] = []
         outer = self._draft.section
         try:
@@ -114,9 +114,9 @@ class Importer:
         finally:
             self._draft.section = outer
 
-    def _read_parts(self, start: Visit, under_way: list[tuple[_Walk, str]]) -> Value | None:
+    def _read_parts(self, start: Visit, under_way: list[tuple[_Walk, str]]) -> Worth | None:
         visit: Visit | None = start
-        value: Value | None = None
+        value: Worth | None = None
         while True:
             if visit is not None:
                 kind = checked_kind(visit)
@@ -157,7 +157,7 @@ class Importer:
         self._note_errbacks(visit, number, number)
         return number
 
-    def _note_errbacks(self, visit: Visit, value: Value | None, mark: int) -> None:
+    def _note_errbacks(self, visit: Visit, value: Worth | None, mark: int) -> None:
         """Remember the error callbacks of a chord's body; its nodes are those from number ``mark`` on."""
         header = visit.header or visit.led_by
         if header is None or value is None:
@@ -213,7 +213,7 @@ class Importer:
         start = len(self._draft)
         last = max((number for number, step in enumerate(steps) if not is_empty(step)), default=-1)
         passed = inner._replace(link=(), task_id="")
-        value: Value | None = None
+        value: Worth | None = None
         after = before = visit.after
         for number, step in enumerate(steps):
             if number == last:
@@ -303,7 +303,7 @@ class Importer:
         is_unrolled: bool,
         header: Header | None = None,
         section: str | None = None,
-    ) -> Generator[Visit, Value | None, list[int]]:
+    ) -> Generator[Visit, Worth | None, list[int]]:
         values: list[int] = []
         around = self._draft.section if section is None else section
         are_told_apart = are_unlike(members)

@@ -13,7 +13,7 @@ from dyrygentd.errors import NotACanvas
 #: A chord's delay holds its header only, or the body would wait a second time (celery#7851).
 _DELAYS: Final = frozenset({"countdown", "eta"})
 #: What a canvas is worth: a node, or a list of nodes. None stands for a canvas without tasks, which added no nodes.
-Value = int | list[int]
+Worth = int | list[int]
 
 
 class Passed(NamedTuple):

@@ -40,11 +40,11 @@ def command(configured: type[click.Command], load: Load, parsed: Callable[[list[
         its credentials; the online checks run as its user. Else it is what this command would serve with. It says which one it
         was, and what it could not see. With --online the exit status is 1 if something of it cannot be used.
         """
-        from dyrygentd.daemon.in_use import Holders
+        from dyrygentd.daemon.in_use import PortHolders
 
         is_service = instance is not None or not (is_here or flags.get("config") or os.geteuid() != 0)
         view = _view(instance, root) if is_service else None
-        holders = Holders.look() if is_online else None
+        holders = PortHolders.look() if is_online else None
         as_root, is_service_user = os.geteuid() == 0, True
         if view is None:
             loaded = load(flags)

@@ -99,10 +99,10 @@ class _Serve(_Configured):
             return super().make_context(*args, **kwargs)
         except click.UsageError as error:
             from dyrygentd.daemon import fatal
-            from dyrygentd.daemon.waiting import Waiting
+            from dyrygentd.daemon.waiting import WaitingClients
 
             refused = ConfigurationError(error.format_message(), next_step="look at `ExecStart=` of its unit")
-            with Waiting() as waiting:
+            with WaitingClients() as waiting:
                 waiting.answer(str(refused), next_step=refused.next_step)
             if fatal.tell(refused, fatal.format_of({}, os.environ, None)):
                 sys.exit(USAGE)
@@ -113,11 +113,11 @@ class _Serve(_Configured):
 def serve(**flags: Any) -> None:
     """Serve until SIGTERM or Ctrl-C. SIGHUP reads the configuration again."""
     from dyrygentd.daemon import config, fatal
-    from dyrygentd.daemon.waiting import Waiting
+    from dyrygentd.daemon.waiting import WaitingClients
 
     form = fatal.format_of(flags, os.environ, flags.get("config") or config.default_file(os.environ))
     try:
-        with Waiting() as waiting:
+        with WaitingClients() as waiting:
             versions.refuse_older()
             loaded = _loaded(flags)
             from dyrygentd.daemon.run import run

@@ -47,7 +47,7 @@ _COUNTS: Final = (
 )
 
 
-class Pace:
+class Speed:
     """How fast a workflow goes on, of late."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Pace:
         return render.ended(view) / elapsed_s if elapsed_s > 0 else 0.0
 
     def left_s(self, view: "wire.WorkflowView", now: float) -> float | None:
-        """Return how long the rest takes at this pace; None if it stands still."""
+        """Return how long the rest takes at this speed; None if it stands still."""
         rate = self.rate(view, now)
         if not rate or view.state != "running" or view.waits_for_person:
             return None
@@ -83,9 +83,9 @@ def started_at(view: "wire.WorkflowView") -> float:
     return max(view.created_at, view.start_at or 0.0)
 
 
-def headline(view: "wire.WorkflowView", pace: Pace, *, now: float, width: int) -> str:
+def headline(view: "wire.WorkflowView", speed: Speed, *, now: float, width: int) -> str:
     """Return name, state and times in one line that fits; what gives way is the name."""
-    left_s, rate = pace.left_s(view, now), pace.rate(view, now)
+    left_s, rate = speed.left_s(view, now), speed.rate(view, now)
     elapsed_s = (view.finished_at or now) - started_at(view)
     stands = "starts in" if elapsed_s < 0 else "for" if view.state != "running" else "running for"
     parts = [f"{stands} {render.duration(abs(elapsed_s))}"]
@@ -139,8 +139,8 @@ class LiveProgress:
         from rich.console import Console
         from rich.live import Live
 
-        self._view, self._pace = view, Pace()
-        self._pace.note(view, time.time())
+        self._view, self._speed = view, Speed()
+        self._speed.note(view, time.time())
         self.console = Console(stderr=True, highlight=False)
         self._live = Live(self, console=self.console, refresh_per_second=4)
 
@@ -154,7 +154,7 @@ class LiveProgress:
     def show(self, view: "wire.WorkflowView") -> None:
         """Move to a view."""
         self._view = view
-        self._pace.note(view, time.time())
+        self._speed.note(view, time.time())
 
     def say(self, words: str) -> None:
         """Write a line above, which stays."""
@@ -167,7 +167,7 @@ class LiveProgress:
         from rich.text import Text
 
         view, now, width = self._view, time.time(), options.max_width
-        yield Text(headline(view, self._pace, now=now, width=width), no_wrap=True, overflow="crop")
+        yield Text(headline(view, self._speed, now=now, width=width), no_wrap=True, overflow="crop")
         done, tasks = render.ended(view), view.tasks
         number = f"{done:,}/{tasks:,}  {100 * done // tasks if tasks else 100} %"
         line = Table.grid(padding=(0, 2, 0, 0))

@@ -14,7 +14,7 @@ from dyrygentd import wire
 from dyrygentd.client import forms
 from dyrygentd.client.connection import (
     CONNECT_PAUSES_S,
-    Told,
+    ToldBody,
     VersionCheck,
     Warn,
     busy_pauses_s,
@@ -476,7 +476,7 @@ class _Channel:
         url = f"http://localhost{ask.target}"
         for pause_s in (*CONNECT_PAUSES_S, 0.0):
             # aiohttp sends a file piece by piece, and warns of bytes as long as some definitions are.
-            body = None if ask.body is None else io.BytesIO(ask.body) if progress is None else Told(ask.body, progress)
+            body = None if ask.body is None else io.BytesIO(ask.body) if progress is None else ToldBody(ask.body, progress)
             try:
                 return await self._session.request(ask.method, url, data=body, headers=ask.headers, timeout=limits)
             except aiohttp.ClientOSError as error:

@@ -117,7 +117,7 @@ class Connection:
             with suppress(BrokenPipeError, ConnectionResetError):
                 body: Any = ask.body
                 if body is not None and progress is not None:
-                    body = Told(body, progress)
+                    body = ToldBody(body, progress)
                 length = {} if ask.body is None else {"Content-Length": str(len(ask.body))}
                 connection.request(ask.method, ask.target, body=body, headers={**ask.headers, **length})
                 was_sent = True
@@ -138,7 +138,7 @@ class Connection:
             connection.close()
 
 
-class Told(io.BytesIO):
+class ToldBody(io.BytesIO):
     """A body that tells, whenever a part of it is taken, how far it is."""
 
     def __init__(self, body: bytes, progress: Progress) -> None:

@@ -11,7 +11,7 @@ from dyrygentd import versions
 from dyrygentd.core.words import described
 from dyrygentd.daemon import check_workers
 from dyrygentd.daemon.config import Configuration, masked
-from dyrygentd.daemon.in_use import Holders, check_address, database_holder, has_members, named, peer_of
+from dyrygentd.daemon.in_use import PortHolders, check_address, database_holder, has_members, named, peer_of
 from dyrygentd.errors import ConfigurationError, DyrygentError
 from dyrygentd.store import care
 from dyrygentd.store.migrations import VERSION
@@ -37,7 +37,7 @@ class Tried(NamedTuple):
     words: str
 
 
-def check(configuration: Configuration, holders: Holders | None = None, *, may_import: bool = True) -> Iterator[Tried]:
+def check(configuration: Configuration, holders: PortHolders | None = None, *, may_import: bool = True) -> Iterator[Tried]:
     """Try one after the other; nothing is changed, and nothing is started.
 
     Args:
@@ -71,7 +71,7 @@ def check(configuration: Configuration, holders: Holders | None = None, *, may_i
     yield _tried("socket", lambda: _socket(configuration.socket))
     if configuration.listen is not None:
         address, process = configuration.listen, database_holder(configuration.database) if configuration.database else None
-        yield _tried("listen", lambda: check_address(address, holders or Holders.look(), process))
+        yield _tried("listen", lambda: check_address(address, holders or PortHolders.look(), process))
     yield _tried("users and groups", lambda: _users(configuration))
 
 

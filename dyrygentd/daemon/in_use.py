@@ -18,13 +18,13 @@ _LISTENING: Final = "0A"
 """State of a socket in ``/proc/net/tcp``, see proc_net(5)."""
 
 
-class Holders(NamedTuple):
+class PortHolders(NamedTuple):
     """``{port: "process 7 (nginx)"}`` of those who listen on TCP, as far as this user can see."""
 
     by_port: dict[int, str]
 
     @classmethod
-    def look(cls) -> "Holders":
+    def look(cls) -> "PortHolders":
         """Look through ``/proc``."""
         ports: dict[str, int] = {}
         for table in ("tcp", "tcp6"):
@@ -95,7 +95,7 @@ def peer_of(path: Path, *, timeout_s: float) -> int | None:
     return int(process)
 
 
-def check_address(address: str, holders: Holders, daemon: int | None) -> str:
+def check_address(address: str, holders: PortHolders, daemon: int | None) -> str:
     """Try an address by binding it, without listening.
 
     Args:
@@ -114,7 +114,7 @@ def check_address(address: str, holders: Holders, daemon: int | None) -> str:
     return f"'{address}' is free"
 
 
-def _taken(address: str, port: int, error: OSError, holders: Holders, daemon: int | None) -> str:
+def _taken(address: str, port: int, error: OSError, holders: PortHolders, daemon: int | None) -> str:
     if error.errno != errno.EADDRINUSE:
         raise ConfigurationError(f"cannot listen on '{address}': {error.strerror}") from error
     holder = holders.by_port.get(port, "")

@@ -26,7 +26,7 @@ _ALL_S: Final = 5.0
 _HEAD_BYTES_MAX: Final = 64 * 1024
 
 
-class Waiting:
+class WaitingClients:
     """The sockets that were passed to this process, for an answer to who waits in them; they stay as they are for others.
 
     Entered, it answers if a `DyrygentError` comes out before `let_go` was called, and lets the error pass.

@@ -1,8 +1,9 @@
 """What long answers, and the reading of whole workflows for them, may cost the others.
 
 *Reading back.* A definition, an export, and the nodes of a finished workflow ask for all that is stored of it, and there is one
-connection to the database for that. `Turns` lets a few requests read at a time, of one user fewer, and whoever waits for a turn
-waits behind no more than that of each other user. Who has gone reads nothing. Looking through a long workflow takes turns, too.
+connection to the database for that. `ReadingTurns` lets a few requests read at a time, of one user fewer, and whoever waits
+waits behind no more than one turn of each other user. Who has gone reads nothing. Looking through a long workflow takes turns,
+too.
 
 *Sending.* An answer of tens of megabytes is in memory until its reader has taken it. `send_if_long` counts such answers until
 then, against a common bound of which one user may take a share.
@@ -27,7 +28,7 @@ SENDING_TIMEOUT_S: Final = 120.0
 
 
 class ByteCount(Protocol):
-    """Counts against a bound, per user; see `dyrygentd.http.places.Places`."""
+    """Counts against a bound, per user; see `dyrygentd.http.seats.Seats`."""
 
     def take(self, user: int | None, number: int = 1) -> None:
         """Take bytes for a user, or raise."""
@@ -42,7 +43,7 @@ class Gone(Exception):
     """The client whose turn it is has gone."""
 
 
-class Turns:
+class ReadingTurns:
     """Whose turn it is to read. Guards: never more than ``maximum`` read, of one user fewer, unless it is root."""
 
     def __init__(self, maximum: int = READINGS_MAX, of_user_max: int = READINGS_OF_USER_MAX) -> None:

@@ -47,7 +47,7 @@ class Api:
         self._around = around
         self._render_metrics = render_metrics
         self._openapi = openapi
-        self._turns = answers.Turns()
+        self._turns = answers.ReadingTurns()
         self._decodes: Decodes | None = None
         self._stopping: anyio.Event | None = None
 

@@ -13,7 +13,7 @@ from dyrygentd.http.api import Api, RenderMetrics
 from dyrygentd.http.around import Around, Handler
 from dyrygentd.http.limits import HttpLimits
 from dyrygentd.http.openapi import describe
-from dyrygentd.http.places import Use
+from dyrygentd.http.seats import Use
 from dyrygentd.http.table import Route, served
 from dyrygentd.scheduler import Scheduler
 

@@ -23,8 +23,8 @@ from dyrygentd.http.access import Access, Role
 from dyrygentd.http.guard import asking
 from dyrygentd.http.hosts import check_host
 from dyrygentd.http.limits import HttpLimits
-from dyrygentd.http.places import Places, Use
 from dyrygentd.http.problems import PROBLEM, BodyTooSlow, InternalError, MethodNotAllowed, RouteNotFound
+from dyrygentd.http.seats import Seats, Use
 
 logger = logging.getLogger("dyrygentd.http")
 
@@ -76,12 +76,12 @@ class Around:
         self.access = access
         self._own_names = own_names
         # Whoever comes by TCP is nobody in particular, so that all of them share what one user may take.
-        self._requests = Places("requests", limits.requests_max // 4 if read_only else limits.requests_max, self._count)
-        self._listings = Places("listings", limits.listings_max // 4 if read_only else limits.listings_max, self._count)
-        self._waits = Places("long polls", limits.waits_max, self._count)
-        self._streams = Places("event streams", limits.streams_max, self._count)
-        self._bodies = Places("bytes of request bodies", limits.bodies_bytes_max, self._count)
-        self._sending = Places("bytes of answers", limits.answers_bytes_max, self._count)
+        self._requests = Seats("requests", limits.requests_max // 4 if read_only else limits.requests_max, self._count)
+        self._listings = Seats("listings", limits.listings_max // 4 if read_only else limits.listings_max, self._count)
+        self._waits = Seats("long polls", limits.waits_max, self._count)
+        self._streams = Seats("event streams", limits.streams_max, self._count)
+        self._bodies = Seats("bytes of request bodies", limits.bodies_bytes_max, self._count)
+        self._sending = Seats("bytes of answers", limits.answers_bytes_max, self._count)
         self._answers: Counter[tuple[str, str, int]] = Counter()
         self._seconds: dict[str, Tally] = {}
         self._refused: Counter[str] = Counter()
@@ -126,7 +126,7 @@ class Around:
             needed = self._needs.get((request.method, request.match_info.route.resource), Role.NONE)
             await self.access.check(asking(request), needed)
             # A body that arrives slowly takes no place from others, only its share of the memory for bodies.
-            async with self._arrived(request), self._place(request):
+            async with self._arrived(request), self._seat(request):
                 response = await handler(request)
                 await answers.send_if_long(request, response, asking(request).user, self._sending)
         except DyrygentError as error:
@@ -161,15 +161,15 @@ class Around:
             self._seconds.setdefault(route, Tally()).add(seconds)
 
     @asynccontextmanager
-    async def _place(self, request: web.Request) -> AsyncIterator[None]:
+    async def _seat(self, request: web.Request) -> AsyncIterator[None]:
         user = asking(request).user
         with ExitStack() as exits:
-            for places in self._places_of(request):
+            for places in self._seats_of(request):
                 places.take(user)
                 exits.callback(places.give_back, user)
             yield
 
-    def _places_of(self, request: web.Request) -> Sequence[Places]:
+    def _seats_of(self, request: web.Request) -> Sequence[Seats]:
         use = self._uses.get(request.match_info.route.resource, Use.NONE)
         if use is Use.NONE:
             return ()

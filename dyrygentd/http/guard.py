@@ -55,7 +55,7 @@ class GuardStatistics:
     refused: dict[str, int] = field(default_factory=dict)
 
 
-#: Why a connection was refused or ended: labels of the metric, beside what requests find taken (`Places`).
+#: Why a connection was refused or ended: labels of the metric, beside what requests find taken (`Seats`).
 REASONS: Final = ("full", "client", "slow head", "unread answer")
 
 

@@ -11,12 +11,12 @@ from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb
 from dyrygentd.http.access import Role
 from dyrygentd.http.api import Api
 from dyrygentd.http.parameters import LATEST
-from dyrygentd.http.places import Use
 from dyrygentd.http.problems import JSON
+from dyrygentd.http.seats import Use
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class RouteParameter:
     """A query parameter or header of a route."""
 
     name: str
@@ -42,28 +42,28 @@ class Route:
     handler: Callable[[Api, web.Request], Awaitable[web.StreamResponse]]
     answer: type | str
     use: Use = Use.REQUEST
-    parameters: tuple[Parameter, ...] = ()
+    parameters: tuple[RouteParameter, ...] = ()
     takes_definition: bool = False
     body: type | None = None
     needs: Role = Role.READ
 
 
-_RESULT = Parameter("result", "whether the result is wanted", {"type": "boolean"})
-_LABEL = Parameter("label", "`k=v`; repeat it to demand several", {"type": "array", "items": {"type": "string"}})
-_CURSOR = Parameter("cursor", "`next` of the previous page")
-_WAIT_S = Parameter("wait_s", "answer when it has finished, or after so many seconds", {"type": "number", "maximum": 60})
+_RESULT = RouteParameter("result", "whether the result is wanted", {"type": "boolean"})
+_LABEL = RouteParameter("label", "`k=v`; repeat it to demand several", {"type": "array", "items": {"type": "string"}})
+_CURSOR = RouteParameter("cursor", "`next` of the previous page")
+_WAIT_S = RouteParameter("wait_s", "answer when it has finished, or after so many seconds", {"type": "number", "maximum": 60})
 _UNIX_SECONDS: Final = {"type": "number", "minimum": 0, "maximum": LATEST}
 _TIMES: Final = (
-    Parameter("since", "created at this time or later, in Unix seconds", _UNIX_SECONDS),
-    Parameter("until", "created at this time or earlier, in Unix seconds", _UNIX_SECONDS),
-    Parameter("ended_since", "finished at this time or later, in Unix seconds", _UNIX_SECONDS),
+    RouteParameter("since", "created at this time or later, in Unix seconds", _UNIX_SECONDS),
+    RouteParameter("until", "created at this time or earlier, in Unix seconds", _UNIX_SECONDS),
+    RouteParameter("ended_since", "finished at this time or later, in Unix seconds", _UNIX_SECONDS),
 )
-_PARENT_TASK: Final = Parameter("parent_task", "submitted in the Celery task of this id")
+_PARENT_TASK: Final = RouteParameter("parent_task", "submitted in the Celery task of this id")
 _WORDS: Final = {"type": "array", "items": {"type": "string"}}
 
 
-def _limit(most: int) -> Parameter:
-    return Parameter("limit", "length of a page", {"type": "integer", "minimum": 1, "maximum": most})
+def _limit(most: int) -> RouteParameter:
+    return RouteParameter("limit", "length of a page", {"type": "integer", "minimum": 1, "maximum": most})
 
 
 ROUTES: Final = (
@@ -73,7 +73,7 @@ ROUTES: Final = (
         "Submit a workflow; 201 once durable, 200 if the user's key is in the history, 409 if it has another definition",
         Api.submit,
         wire.Submitted,
-        parameters=(Parameter("Idempotency-Key", "the key, if the definition has none", place="header"),),
+        parameters=(RouteParameter("Idempotency-Key", "the key, if the definition has none", place="header"),),
         takes_definition=True,
         needs=Role.SUBMIT,
     ),
@@ -85,8 +85,8 @@ ROUTES: Final = (
         wire.WorkflowPage,
         use=Use.LISTING,
         parameters=(
-            Parameter("state", "workflow states; repeated or separated by commas", _WORDS),
-            Parameter("name", "the exact name"),
+            RouteParameter("state", "workflow states; repeated or separated by commas", _WORDS),
+            RouteParameter("name", "the exact name"),
             _LABEL,
             _PARENT_TASK,
             *_TIMES,
@@ -133,7 +133,7 @@ ROUTES: Final = (
         "List the nodes of a workflow",
         Api.show_nodes,
         wire.NodePage,
-        parameters=(Parameter("state", "node states; repeated or separated by commas", _WORDS), _limit(1000), _CURSOR),
+        parameters=(RouteParameter("state", "node states; repeated or separated by commas", _WORDS), _limit(1000), _CURSOR),
     ),
     Route("GET", "/v1/workflows/{ref}/nodes/{name}", "Show a node", Api.show_node, wire.NodeView),
     Route(
@@ -179,7 +179,7 @@ ROUTES: Final = (
         f"Do something to all workflows that fit: {', '.join(WORKFLOW_VERBS)}",
         Api.perform_in_bulk,
         wire.BulkChanged,
-        parameters=(Parameter("state", "workflow states", _WORDS), Parameter("name", "the exact name"), _LABEL),
+        parameters=(RouteParameter("state", "workflow states", _WORDS), RouteParameter("name", "the exact name"), _LABEL),
         body=wire.VerbDocument,
         needs=Role.SUBMIT,
     ),

@@ -43,7 +43,7 @@ class Finding:
     count: int
 
 
-class Rule(NamedTuple):
+class Advice(NamedTuple):
     """What is said of all findings of one code."""
 
     severity: Severity
@@ -51,71 +51,71 @@ class Rule(NamedTuple):
 
 
 #: Severity and next step of each code.
-RULES: Final = {
-    "chain-of-groups": Rule("warning", "nothing, if it is meant to run once; else write a chain into each member of a group"),
-    "nested-group-order": Rule("warning", "check that the task that takes the list does not count on Celery's order"),
-    "chord-of-chain-parallel": Rule("warning", "write `chord([chain], body)` for a chain that runs in sequence"),
-    "one-member-group-unrolled": Rule("warning", "use a chord, whose body takes a list even of one value"),
-    "empty-group-in-chain": Rule("warning", "leave the group out, or give it a member"),
-    "inner-container-options": Rule("warning", "set them on the tasks, which is the same everywhere"),
-    "link-error-added": Rule("info", "nothing, if both are to be called"),
-    "header-link-error": Rule("info", "set `link_error` on the tasks of the header too"),
-    "chain-options-first-task": Rule("warning", "set them on each task that is to have them"),
-    "group-arguments": Rule("warning", "set them on the members, which is the same everywhere"),
-    "chord-errback-as-task": Rule("warning", "give the body an error callback that takes one argument, the task id"),
-    "body-chain-link-error": Rule("info", "nothing, if it is to be called when the header fails"),
-    "add-to-chord": Rule("error", "let a task before the chord return the list, and make the chord's header of it"),
-    "chord-without-body": Rule("info", "write a group, which is the same everywhere"),
-    "group-first-in-member": Rule("warning", "build the chain with `|` or `chain()`, if Celery is to run it too"),
-    "group-body-of-containers": Rule("info", "nothing, if it is submitted; do not send it with apply_async"),
-    "chord-in-raw-body": Rule("info", "nothing, if it is submitted; build the chain with `|`, if Celery is to run it too"),
-    "lazy-group": Rule("warning", "give the group a list, which is the same everywhere"),
-    "map-routes": Rule("warning", "set the queue on it, which is the same everywhere"),
-    "map-options": Rule("info", "nothing, if they are meant to hold"),
-    "ignore-result-forced": Rule("info", "leave `ignore_result` out"),
-    "countdown-in-daemon": Rule("info", "nothing: that is how it should be"),
-    "own-end": Rule("warning", "store a state of another name, such as PROGRESS, or let workers `import dyrygentd.worker`"),
-    "end-untold": Rule("warning", "let workers `import dyrygentd.worker`, or return a value instead"),
-    "replaced-unseen": Rule("info", "let workers call `dyrygentd.worker.install(app)`, and what it is replaced by is followed"),
-    "retry-untold": Rule("info", "let workers call `dyrygentd.worker.install(app)`, and `explain` says when and why"),
-    "own-chain": Rule("warning", "raise `Ignore` to end the chain, and use `self.replace` to add to it"),
+ADVICE: Final = {
+    "chain-of-groups": Advice("warning", "nothing, if it is meant to run once; else write a chain into each member of a group"),
+    "nested-group-order": Advice("warning", "check that the task that takes the list does not count on Celery's order"),
+    "chord-of-chain-parallel": Advice("warning", "write `chord([chain], body)` for a chain that runs in sequence"),
+    "one-member-group-unrolled": Advice("warning", "use a chord, whose body takes a list even of one value"),
+    "empty-group-in-chain": Advice("warning", "leave the group out, or give it a member"),
+    "inner-container-options": Advice("warning", "set them on the tasks, which is the same everywhere"),
+    "link-error-added": Advice("info", "nothing, if both are to be called"),
+    "header-link-error": Advice("info", "set `link_error` on the tasks of the header too"),
+    "chain-options-first-task": Advice("warning", "set them on each task that is to have them"),
+    "group-arguments": Advice("warning", "set them on the members, which is the same everywhere"),
+    "chord-errback-as-task": Advice("warning", "give the body an error callback that takes one argument, the task id"),
+    "body-chain-link-error": Advice("info", "nothing, if it is to be called when the header fails"),
+    "add-to-chord": Advice("error", "let a task before the chord return the list, and make the chord's header of it"),
+    "chord-without-body": Advice("info", "write a group, which is the same everywhere"),
+    "group-first-in-member": Advice("warning", "build the chain with `|` or `chain()`, if Celery is to run it too"),
+    "group-body-of-containers": Advice("info", "nothing, if it is submitted; do not send it with apply_async"),
+    "chord-in-raw-body": Advice("info", "nothing, if it is submitted; build the chain with `|`, if Celery is to run it too"),
+    "lazy-group": Advice("warning", "give the group a list, which is the same everywhere"),
+    "map-routes": Advice("warning", "set the queue on it, which is the same everywhere"),
+    "map-options": Advice("info", "nothing, if they are meant to hold"),
+    "ignore-result-forced": Advice("info", "leave `ignore_result` out"),
+    "countdown-in-daemon": Advice("info", "nothing: that is how it should be"),
+    "own-end": Advice("warning", "store a state of another name, such as PROGRESS, or let workers `import dyrygentd.worker`"),
+    "end-untold": Advice("warning", "let workers `import dyrygentd.worker`, or return a value instead"),
+    "replaced-unseen": Advice("info", "let workers call `dyrygentd.worker.install(app)`, and what it is replaced by is followed"),
+    "retry-untold": Advice("info", "let workers call `dyrygentd.worker.install(app)`, and `explain` says when and why"),
+    "own-chain": Advice("warning", "raise `Ignore` to end the chain, and use `self.replace` to add to it"),
     # Celery and this program agree, or only one of them is concerned.
-    "chain-ends-in-group": Rule("warning", "end the chain with a task that takes the inner list, such as one that returns it"),
-    "empty-header": Rule("warning", "leave the chord out if it has no header, or do not count on the value before it"),
-    "group-options-override": Rule("warning", "set the options on the group or on its members, not on both"),
-    "ids-kept": Rule("info", "nothing, if it is submitted once; to submit it again, build it anew"),
-    "ids-stripped": Rule("info", "submit a canvas that does not come from a worker"),
-    "link-untracked": Rule("info", "make it a step of a chain, which is tracked, restarted and shown"),
-    "native-chain-cost": Rule("info", "nothing, if it is submitted; do not send it with apply_async"),
-    "native-chord-cost": Rule("info", "nothing, if it is submitted; do not send it with apply_async"),
-    "huge-list": Rule("warning", "let the tasks store their results and return references, or use `.si()` if it only waits"),
-    "list-input": Rule("info", "write `.si()` (`immutable: true`) if it only waits for them"),
-    "large-arguments": Rule("warning", "store the data elsewhere and pass a reference"),
-    "bad-option": Rule("error", "correct the option: the task could not be published"),
-    "unknown-option": Rule("warning", "correct the name, or leave it out: it changes nothing"),
-    "unreadable-signature": Rule("error", "pass text, numbers, lists and dicts, or a reference to the data"),
-    "serializer-refused": Rule("error", f"use one of {', '.join(sorted(SERIALIZERS))}"),
-    "unknown-compression": Rule("error", "use gzip, bzip2, lzma or zstd"),
-    "priority-range": Rule("warning", "use 0 to 9"),
-    "expires-passed": Rule("error", "set `expires` to a time ahead: a worker would revoke the task"),
-    "expires-before-start": Rule("warning", "let `expires` be later than the start of the task"),
-    "unknown-task": Rule("error", "start the worker that has it, or correct the name"),
-    "task-not-at-worker": Rule("error", "restart the workers with one code"),
-    "silent-workers": Rule(
+    "chain-ends-in-group": Advice("warning", "end the chain with a task that takes the inner list, such as one that returns it"),
+    "empty-header": Advice("warning", "leave the chord out if it has no header, or do not count on the value before it"),
+    "group-options-override": Advice("warning", "set the options on the group or on its members, not on both"),
+    "ids-kept": Advice("info", "nothing, if it is submitted once; to submit it again, build it anew"),
+    "ids-stripped": Advice("info", "submit a canvas that does not come from a worker"),
+    "link-untracked": Advice("info", "make it a step of a chain, which is tracked, restarted and shown"),
+    "native-chain-cost": Advice("info", "nothing, if it is submitted; do not send it with apply_async"),
+    "native-chord-cost": Advice("info", "nothing, if it is submitted; do not send it with apply_async"),
+    "huge-list": Advice("warning", "let the tasks store their results and return references, or use `.si()` if it only waits"),
+    "list-input": Advice("info", "write `.si()` (`immutable: true`) if it only waits for them"),
+    "large-arguments": Advice("warning", "store the data elsewhere and pass a reference"),
+    "bad-option": Advice("error", "correct the option: the task could not be published"),
+    "unknown-option": Advice("warning", "correct the name, or leave it out: it changes nothing"),
+    "unreadable-signature": Advice("error", "pass text, numbers, lists and dicts, or a reference to the data"),
+    "serializer-refused": Advice("error", f"use one of {', '.join(sorted(SERIALIZERS))}"),
+    "unknown-compression": Advice("error", "use gzip, bzip2, lzma or zstd"),
+    "priority-range": Advice("warning", "use 0 to 9"),
+    "expires-passed": Advice("error", "set `expires` to a time ahead: a worker would revoke the task"),
+    "expires-before-start": Advice("warning", "let `expires` be later than the start of the task"),
+    "unknown-task": Advice("error", "start the worker that has it, or correct the name"),
+    "task-not-at-worker": Advice("error", "restart the workers with one code"),
+    "silent-workers": Advice(
         "info", "ask again; one that refuses JSON, has no remote control, or is busy in `solo` does not answer"
     ),
-    "other-result-backend": Rule("error", "give the workers and this app one `result_backend`: no result would be seen"),
-    "task-not-in-app": Rule("info", "correct the name if it is meant to be there; its arguments were not checked"),
-    "unknown-queue": Rule("warning", "start a worker with `--queues`, or correct the name: the task would wait for ever"),
-    "routing-failed": Rule("error", "correct `task_routes` and `task_queues` of the app: the task could not be published"),
-    "arguments-do-not-fit": Rule("error", "give the arguments that the task takes"),
-    "argument-given-twice": Rule("error", "rename the keyword argument, or write `.si()` if the value is not wanted"),
-    "apply-async-overridden": Rule("warning", "submit a canvas, or say the same with `.set()`, a route or a signal"),
-    "own-backend": Rule("error", "leave `backend` out of its class or decorator: nobody would learn that it is done"),
-    "redelivered-for-ever": Rule("info", "set `redeliveries_max` on the node, or for the workflow or the daemon"),
-    "limits-crossed": Rule("error", "let the soft limit be the lower one: `apply_async` refuses it too"),
-    "values-without-json": Rule("warning", "let such tasks return what JSON can carry, or store it and return a reference"),
-    "unexpected-input": Rule("error", "write `.si()` (`immutable: true`): the task does not take the value before it"),
+    "other-result-backend": Advice("error", "give the workers and this app one `result_backend`: no result would be seen"),
+    "task-not-in-app": Advice("info", "correct the name if it is meant to be there; its arguments were not checked"),
+    "unknown-queue": Advice("warning", "start a worker with `--queues`, or correct the name: the task would wait for ever"),
+    "routing-failed": Advice("error", "correct `task_routes` and `task_queues` of the app: the task could not be published"),
+    "arguments-do-not-fit": Advice("error", "give the arguments that the task takes"),
+    "argument-given-twice": Advice("error", "rename the keyword argument, or write `.si()` if the value is not wanted"),
+    "apply-async-overridden": Advice("warning", "submit a canvas, or say the same with `.set()`, a route or a signal"),
+    "own-backend": Advice("error", "leave `backend` out of its class or decorator: nobody would learn that it is done"),
+    "redelivered-for-ever": Advice("info", "set `redeliveries_max` on the node, or for the workflow or the daemon"),
+    "limits-crossed": Advice("error", "let the soft limit be the lower one: `apply_async` refuses it too"),
+    "values-without-json": Advice("warning", "let such tasks return what JSON can carry, or store it and return a reference"),
+    "unexpected-input": Advice("error", "write `.si()` (`immutable: true`): the task does not take the value before it"),
 }
 
 MESSAGES: Final = {
@@ -185,11 +185,11 @@ class Report:
         severity: Severity | None = None,
     ) -> None:
         """Add a finding; its text is that of the first one with this code and subject."""
-        rule = RULES.get(code, Rule("error", ""))
-        severity = severity or rule.severity
+        advice = ADVICE.get(code, Advice("error", ""))
+        severity = severity or advice.severity
         folded = self._folded.get((code, severity, subject))
         if folded is None:
-            folded = self._new(code, severity, subject, node, _message(code, said), next_step or rule.next_step)
+            folded = self._new(code, severity, subject, node, _message(code, said), next_step or advice.next_step)
         folded.count += 1
         if folded.count <= _PLACES_MAX:
             words = place.words() if place is not None else f"node '{node}'" if node is not None else ""

@@ -45,7 +45,7 @@ _TROUBLES: Final = {
 }
 
 
-class Surroundings(NamedTuple):
+class Sources(NamedTuple):
     """What there is to ask beside the engine.
 
     Attributes:
@@ -71,7 +71,7 @@ class Surroundings(NamedTuple):
 class Explanations:
     """Puts together why a workflow or a node is not running."""
 
-    def __init__(self, turns: Turns, store: Store, clock: Clock, around: Surroundings) -> None:
+    def __init__(self, turns: Turns, store: Store, clock: Clock, around: Sources) -> None:
         self._turns = turns
         self._store = store
         self._clock = clock

@@ -20,6 +20,7 @@ _POOLS_MAX: Final = 3
 _SHORT_ID: Final = 8
 
 Trace = Callable[[Sequence[TaskPlace]], Awaitable[Inspection]]
+"""Looks for tasks."""
 
 
 class Holders:

@@ -21,7 +21,7 @@ from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.doubts import Doubt
 from dyrygentd.scheduler.expiry import Expiry
-from dyrygentd.scheduler.explanations import Explanations, Surroundings
+from dyrygentd.scheduler.explanations import Explanations, Sources
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.limits import SchedulerLimits
@@ -174,7 +174,7 @@ class Parts:
     def _make_answers(self, app_name: str) -> None:
         """Make what answers those who ask."""
         adapters, troubles = self.adapters, self.troubles
-        around = Surroundings(
+        around = Sources(
             adapters.inspector,
             adapters.reports,
             problems=troubles.problems,

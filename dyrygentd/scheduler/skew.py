@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from shlex import quote
 from typing import Final
@@ -11,12 +11,9 @@ from dyrygentd.core.standing import Standing
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.misspelt import nearest
 from dyrygentd.ports import Inspector
-from dyrygentd.ports.facts import Inspection, TaskPlace
+from dyrygentd.scheduler.holders import Trace
 from dyrygentd.scheduler.lost import place_of
 from dyrygentd.witnesses import named
-
-Trace = Callable[[Sequence[TaskPlace]], Awaitable[Inspection]]
-"""Looks for tasks."""
 
 #: What Celery stores of a task that the worker does not have.
 _NOT_REGISTERED: Final = re.compile(r"\bNotRegistered\b")

@@ -14,7 +14,7 @@ from dyrygentd.store import files
 SYSTEM_DATABASE: Final = Path("/var/lib/dyrygentd/state.db")
 
 
-class Owner(NamedTuple):
+class FileOwner(NamedTuple):
     """User, group and permissions of a file."""
 
     uid: int
@@ -76,7 +76,7 @@ def acting_in(directory: Path, present: Iterable[Path]) -> Iterator[None]:
         return
     for path in present:
         if os.path.lexists(path):
-            Owner(status.st_uid, status.st_gid, 0o600).give(path)
+            FileOwner(status.st_uid, status.st_gid, 0o600).give(path)
     group, groups = os.getegid(), os.getgroups()
     os.setgroups([])
     os.setegid(status.st_gid)
@@ -89,7 +89,7 @@ def acting_in(directory: Path, present: Iterable[Path]) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def owner_of(path: Path) -> Owner:
+def owner_of(path: Path) -> FileOwner:
     """Return whose a database is, or, if there is none, who would have made it: whose the directory is.
 
     The rights of others are left out: the daemon takes them away when it opens the file.
@@ -98,8 +98,8 @@ def owner_of(path: Path) -> Owner:
         status = path.stat()
     except FileNotFoundError:
         status = path.parent.stat()
-        return Owner(status.st_uid, status.st_gid, 0o600)
-    return Owner(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode) & stat.S_IRWXU)
+        return FileOwner(status.st_uid, status.st_gid, 0o600)
+    return FileOwner(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode) & stat.S_IRWXU)
 
 
 def next_step_to_open(path: Path) -> str:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio.from_thread
 
@@ -30,8 +30,6 @@ from dyrygentd.testing.store import MemoryStore
 if TYPE_CHECKING:
     from dyrygentd.client.sync import Client
     from dyrygentd.wire import Outcome
-
-ENVIRONMENT: Final = "DYRYGENTD_SOCKET"
 
 
 @contextmanager
@@ -81,6 +79,8 @@ def run(canvas: Any, app: Any = None, *, timeout_s: float = 60.0, **submission: 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
+    from dyrygentd.client.connection import ENVIRONMENT
+
     before = os.environ.get(ENVIRONMENT)
     os.environ[ENVIRONMENT] = str(path)
     try:

@@ -22,7 +22,7 @@ from dyrygentd.transport.broker_connection import BrokerConnection
 from dyrygentd.transport.marked_publishing import MarkedPublishing
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.plain_publishing import PlainPublishing
-from dyrygentd.transport.publishing import Outcome, Publishing
+from dyrygentd.transport.publishing import Publishing, PublishOutcome
 from dyrygentd.transport.redis_push import Pushes
 from dyrygentd.transport.template import TYPED, has_code
 
@@ -76,7 +76,7 @@ class CeleryDispatcher:
         self._published = self._refused = self._failures = 0
         self._publish_seconds = 0.0
 
-    async def publish(self, messages: Sequence[Publish]) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Publish]) -> Sequence[PublishOutcome]:
         """Send messages and tell what became of them; those without an answer are to be handed in again.
 
         Raises:

@@ -20,7 +20,7 @@ from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
 from dyrygentd.ports.facts import BrokerMemory, TaskPlace
 from dyrygentd.transport.broker_connection import RETRIABLE, BrokerConnection
 from dyrygentd.transport.message import MessageSender
-from dyrygentd.transport.publishing import Outcome, refused
+from dyrygentd.transport.publishing import PublishOutcome, refused
 from dyrygentd.transport.redis_push import (
     Collected,
     LoopPush,
@@ -106,7 +106,7 @@ class MarkedPublishing:
         self._push = None
         self.templates.clear()
 
-    async def publish(self, messages: Sequence[Publish]) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Publish]) -> Sequence[PublishOutcome]:
         """Send messages, and tell what became of them; those without an answer are to be handed in again."""
         # The token of this moment: a broker that loses its memory while this waits for the thread does not get the messages.
         sentinel = self._sentinel
@@ -193,7 +193,9 @@ class MarkedPublishing:
 
     # --- on the loop ------------------------------------------------------------------------------------------------
 
-    async def _publish_on_loop(self, messages: Sequence[Publish], sentinel: tuple[str, str] | None) -> list[Outcome] | None:
+    async def _publish_on_loop(
+        self, messages: Sequence[Publish], sentinel: tuple[str, str] | None
+    ) -> list[PublishOutcome] | None:
         """Publish messages that have templates; None if that has to be done in the thread, as the first of each shape is."""
         if self.loop_push is None or self._broker.producer is None or self._broker.is_in_use:
             return None
@@ -218,7 +220,7 @@ class MarkedPublishing:
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 
-    def _publish_in_thread(self, messages: Sequence[Publish], sentinel: tuple[str, str] | None) -> list[Outcome]:
+    def _publish_in_thread(self, messages: Sequence[Publish], sentinel: tuple[str, str] | None) -> list[PublishOutcome]:
         """Build messages, then push them in one script; a message is built once however often it is pushed.
 
         What would make the script's arguments too long gets no answer, and comes again.
@@ -242,13 +244,13 @@ class MarkedPublishing:
         self._collected = {}
         return outcomes
 
-    def _outcomes_of(self, entries: Mapping[str, Collected | MessageRefused], pushed: Pushed) -> list[Outcome]:
+    def _outcomes_of(self, entries: Mapping[str, Collected | MessageRefused], pushed: Pushed) -> list[PublishOutcome]:
         """Tell what became of messages: of those that were built, what Redis said, if it refused them."""
         sent = sum([isinstance(entry, Collected) and bool(entry.queues) for entry in entries.values()])
         self.repeated += sent - pushed.new - len(pushed.refused)
         if pushed.new:
             self._note_backlog(pushed.before)
-        outcomes: list[Outcome] = []
+        outcomes: list[PublishOutcome] = []
         for task_id, entry in entries.items():
             if isinstance(entry, MessageRefused):
                 outcomes.append(entry)

@@ -177,7 +177,7 @@ def event_of_long_payload(task_id: str, size: int, beginning: bytes, *, value_by
     return event_of_meta(task_id, {"status": state, "result": problem}) or TaskFailed(task_id, problem)
 
 
-class Stored(Struct):
+class StoredPayload(Struct):
     """Of a result that was stored as JSON, what is needed; its value as the worker has written it."""
 
     status: str
@@ -199,7 +199,7 @@ def is_usual_json(backend: Any) -> bool:
     return is_celerys and backend.content_type == _JSON and (accepted is None or _JSON in accepted or "json" in accepted)
 
 
-def stored_of_payload(payload: bytes) -> Stored | None:
+def stored_of_payload(payload: bytes) -> StoredPayload | None:
     """Read a stored result without decoding its value; None if that needs more than this.
 
     What Python's JSON alone knows (``NaN``), and what is compressed, is left to `dyrygentd.transport.results`. Types of kombu's
@@ -214,7 +214,7 @@ def stored_of_payload(payload: bytes) -> Stored | None:
 
 
 _JSON: Final = "application/json"
-_stored: Final = msgspec.json.Decoder(Stored)
+_stored: Final = msgspec.json.Decoder(StoredPayload)
 
 
 def state_of_payload(beginning: bytes) -> str:

@@ -16,7 +16,7 @@ from dyrygentd.errors import BrokerUnavailable
 from dyrygentd.ports.facts import BrokerMemory, TaskPlace
 from dyrygentd.transport.broker_connection import BrokerConnection
 from dyrygentd.transport.message import MessageSender
-from dyrygentd.transport.publishing import Outcome, refused
+from dyrygentd.transport.publishing import PublishOutcome, refused
 from dyrygentd.transport.redis_push import UndeliverableMessage
 
 logger = logging.getLogger("dyrygentd.dispatcher")
@@ -54,7 +54,7 @@ class PlainPublishing:
     def closed(self) -> None:
         """Forget nothing."""
 
-    async def publish(self, messages: Sequence[Publish]) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Publish]) -> Sequence[PublishOutcome]:
         """Send messages, and tell what became of them."""
         return await self._broker.in_thread(lambda: self._publish(messages))
 
@@ -94,8 +94,8 @@ class PlainPublishing:
     async def close(self) -> None:
         """Close nothing: there is the common connection alone."""
 
-    def _publish(self, messages: Sequence[Publish]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def _publish(self, messages: Sequence[Publish]) -> list[PublishOutcome]:
+        outcomes: list[PublishOutcome] = []
         if time.monotonic() - self._used_at > _IDLE_MAX_S:
             self._broker.disconnect()
         try:

@@ -14,7 +14,7 @@ from dyrygentd.transport.broker_connection import Owner
 
 logger = logging.getLogger("dyrygentd.dispatcher")
 
-Outcome = MessagePublished | MessageRefused
+PublishOutcome = MessagePublished | MessageRefused
 
 #: The innermost frames of an error whose words are not logged.
 _FRAMES_LOGGED = 4
@@ -36,7 +36,7 @@ class Publishing(Owner, Protocol):
         """How many messages were handed in again and not sent again."""
         ...
 
-    async def publish(self, messages: Sequence[Publish]) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Publish]) -> Sequence[PublishOutcome]:
         """Send messages, and tell what became of them. Raises `BrokerEmptied`, too."""
         ...
 

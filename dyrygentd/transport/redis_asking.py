@@ -23,7 +23,7 @@ def packed(*words: str | int | bytes) -> bytes:
     return command
 
 
-def lost(error: Exception) -> redis.ConnectionError:
+def connection_lost(error: Exception) -> redis.ConnectionError:
     """Translate what uvloop says of a transport that was closed a moment ago, and redis-py of its writer that is None by now."""
     return redis.ConnectionError(f"the connection was lost: {error}")
 
@@ -78,7 +78,7 @@ class Asking:
         try:
             await self._connection.send_packed_command(packed(*words))
         except (RuntimeError, AttributeError) as error:
-            raise lost(error) from error
+            raise connection_lost(error) from error
         return await self._connection.read_response()
 
     async def close(self) -> None:

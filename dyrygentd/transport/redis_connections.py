@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from dyrygentd.transport.internals import STREAM
-from dyrygentd.transport.redis_asking import lost, packed
+from dyrygentd.transport.redis_asking import connection_lost, packed
 
 CONNECTION_ERRORS: Final = (RedisError,)
 
@@ -44,7 +44,7 @@ class Subscription:
         try:
             await self._connection.send_packed_command(packed(command, *channels))
         except (RuntimeError, AttributeError) as error:
-            raise lost(error) from error
+            raise connection_lost(error) from error
 
     async def receive(self) -> list[list[Any]]:
         """Wait for something, and return all that has arrived: ``[what it is, the channel, the message or a number]``.

@@ -25,9 +25,9 @@ EXPORT_VERSION: Final = 1
 _JOURNAL_MAX: Final = 100_000
 
 #: What fits into a column and onto a screen: Unix seconds of some thousand years, whole numbers, texts of errors.
-Moment = Annotated[float, Meta(ge=0, le=1e11)]
+UnixSeconds = Annotated[float, Meta(ge=0, le=1e11)]
 Number = Annotated[int, Meta(ge=0, le=10**9)]
-Text = Annotated[str, Meta(max_length=10_000)]
+ErrorText = Annotated[str, Meta(max_length=10_000)]
 
 
 class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -44,21 +44,21 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
     id: str
     name: Name
     state: WorkflowState
-    created_at: Moment
+    created_at: UnixSeconds
     key: Name | None = None
     labels: Annotated[dict[Name, LabelValue], Meta(max_length=LABELS_MAX)] = {}
-    finished_at: Moment | None = None
+    finished_at: UnixSeconds | None = None
     counts: dict[str, int] | None = None
     result: str | None = None
-    error: Text = ""
+    error: ErrorText = ""
     priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     run: Number = 0
-    deadline_at: Moment = 0.0
+    deadline_at: UnixSeconds = 0.0
     is_stopped: bool = False
     owner: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
     ids: Annotated[int, Meta(ge=0, le=2)] = OF_OLD
     digest: Annotated[str, Meta(max_length=100)] = ""
-    started_early_at: Moment = 0.0
+    started_early_at: UnixSeconds = 0.0
 
 
 class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,18 +72,18 @@ class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
     name: str
     state: str
     attempt: Number = 0
-    dispatched_at: Moment = 0.0
-    finished_at: Moment = 0.0
-    held_until: Moment = 0.0
+    dispatched_at: UnixSeconds = 0.0
+    finished_at: UnixSeconds = 0.0
+    held_until: UnixSeconds = 0.0
     blocked_by: str | None = None
-    error: Text = ""
+    error: ErrorText = ""
     value: str | None = None
-    reason: Text = ""
+    reason: ErrorText = ""
     is_on_hold: bool = False
     failures: Number = 0
-    polling_since: Moment = 0.0
-    cause: Text = ""
-    late: Text = ""
+    polling_since: UnixSeconds = 0.0
+    cause: ErrorText = ""
+    late: ErrorText = ""
     is_stale: bool = False
 
 

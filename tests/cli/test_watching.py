@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dyrygentd.cli import main
-from dyrygentd.cli.watching import Lines, Pace, counts_line, headline, shortened, troubles
+from dyrygentd.cli.watching import Lines, Speed, counts_line, headline, shortened, troubles
 from dyrygentd.wire import WorkflowView
 from tests.cli.support import Terminal
 from tests.http.support import Daemon
@@ -35,9 +35,9 @@ def view(**fields: Any) -> WorkflowView:
 )
 def test_times_and_counts_fit_every_terminal(width: int, name: str) -> None:
     """The name gives way, then the counts that say least; times have names and are never cut."""
-    pace = Pace()
-    pace.note(view(), 1037.0)
-    line = headline(view(name=name), pace, now=1037.0, width=width)
+    speed = Speed()
+    speed.note(view(), 1037.0)
+    line = headline(view(name=name), speed, now=1037.0, width=width)
     assert len(line) <= width
     assert "running for 37 s" in line
     if width >= 80:
@@ -50,16 +50,16 @@ def test_times_and_counts_fit_every_terminal(width: int, name: str) -> None:
 
 def test_time_counts_from_the_start_of_the_workflow_and_pace_from_of_late() -> None:
     """Who looks in after an hour wants to know how long it has been running, not how long they look."""
-    pace = Pace()
+    speed = Speed()
     for second in range(60):
-        pace.note(view(counts={"succeeded": 1000 + 10 * second}), 4600.0 + second)
+        speed.note(view(counts={"succeeded": 1000 + 10 * second}), 4600.0 + second)
     now = 4659.0
-    assert pace.rate(view(), now) == pytest.approx(10.0)
-    line = headline(view(counts={"succeeded": 1590}), pace, now=now, width=100)
+    assert speed.rate(view(), now) == pytest.approx(10.0)
+    line = headline(view(counts={"succeeded": 1590}), speed, now=now, width=100)
     assert line == "november  running for 1 h, about 14 min 1 s left, 10.0/s"
-    assert pace.left_s(view(waits_for_person={"gate": 1}), now) is None
-    assert "left" not in headline(view(state="paused"), pace, now=now, width=100)
-    assert headline(view(start_at=5000.0, state="scheduled"), pace, now=now, width=100).startswith(
+    assert speed.left_s(view(waits_for_person={"gate": 1}), now) is None
+    assert "left" not in headline(view(state="paused"), speed, now=now, width=100)
+    assert headline(view(start_at=5000.0, state="scheduled"), speed, now=now, width=100).startswith(
         "november (scheduled)  starts in 5 min 41 s"
     )
 

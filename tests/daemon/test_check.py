@@ -15,7 +15,7 @@ from celery import Celery
 
 from dyrygentd.daemon import check_workers
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.daemon.in_use import Holders, check_address, database_holder, has_members
+from dyrygentd.daemon.in_use import PortHolders, check_address, database_holder, has_members
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.tasks.fleet import Fleet, Worker
 from dyrygentd.transport.broadcast import url_of
@@ -61,14 +61,14 @@ def test_address_of_somebody_else() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ConfigurationError, match=rf"process {os.getpid()} \(.*\) has it") as caught:
-            check_address(address, Holders.look(), None)
+            check_address(address, PortHolders.look(), None)
         assert caught.value.next_step == "choose another port for `listen`"
         with pytest.raises(ConfigurationError, match="`sudo ss -ltnp"):
-            check_address(address, Holders({}), 17)
-        assert "the daemon that runs" in check_address(address, Holders.look(), os.getpid())
-    assert check_address(address, Holders({}), None) == f"'{address}' is free"
+            check_address(address, PortHolders({}), 17)
+        assert "the daemon that runs" in check_address(address, PortHolders.look(), os.getpid())
+    assert check_address(address, PortHolders({}), None) == f"'{address}' is free"
     with pytest.raises(ConfigurationError, match="is no HOST:PORT"):
-        check_address("here", Holders({}), None)
+        check_address("here", PortHolders({}), None)
 
 
 def test_group_without_members() -> None:

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from dyrygentd.http.answers import LONG_BYTES, Gone, Turns
+from dyrygentd.http.answers import LONG_BYTES, Gone, ReadingTurns
 from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
@@ -18,7 +18,7 @@ from tests.support.servers import wait_until
 @pytest.mark.anyio
 async def test_turns_are_shared_between_users() -> None:
     """Whoever asks once waits for no more than what the greedy one has under way; who has gone reads nothing."""
-    turns, most = Turns(3, 2), 0
+    turns, most = ReadingTurns(3, 2), 0
     order: list[int | str | None] = []
     running: list[int | None] = []
     let_go = anyio.Event()

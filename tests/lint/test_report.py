@@ -4,7 +4,7 @@ from celery import chain, group
 
 from dyrygentd.lint import lint
 from dyrygentd.lint.differences import BY_KEY
-from dyrygentd.lint.report import MESSAGES, RULES
+from dyrygentd.lint.report import ADVICE, MESSAGES
 from tests.lint.support import a, b, c, container, d, e, f, only
 
 
@@ -19,8 +19,8 @@ def test_difference_names_both_sides() -> None:
 
 def test_every_rule_has_its_words() -> None:
     """A code without a severity or next step would be reported as an error with nothing to do about it."""
-    assert {key for key, difference in BY_KEY.items() if not difference.unseen} | MESSAGES.keys() <= RULES.keys()
-    assert all(rule.next_step for rule in RULES.values())
+    assert {key for key, difference in BY_KEY.items() if not difference.unseen} | MESSAGES.keys() <= ADVICE.keys()
+    assert all(advice.next_step for advice in ADVICE.values())
 
 
 def test_report_on_a_large_canvas_is_short() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.store import care
-from dyrygentd.store.owners import Owner
+from dyrygentd.store.owners import FileOwner
 from dyrygentd.store.sqlite import SqliteStore
 from tests.store.records import workflow
 
@@ -168,7 +168,7 @@ def test_no_other_file_is_given_away(tmp_path: Path, link: Callable[[Path, Path]
     other.chmod(0o640)
     link(other, path)
     with pytest.raises(StoreUnavailable, match=r"is a symbolic link|has more names"):
-        Owner(os.getuid(), os.getgid(), 0o600).give(path)
+        FileOwner(os.getuid(), os.getgid(), 0o600).give(path)
     assert other.stat().st_mode & 0o777 == 0o640
 
 

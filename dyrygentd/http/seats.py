@@ -20,7 +20,7 @@ class Use(Enum):
     STREAM = "event streams"
 
 
-class Places:
+class Seats:
     """A bounded number of places. Guards: ``taken`` never exceeds ``maximum``, no user has more than a share, all are given back.
 
     Args:

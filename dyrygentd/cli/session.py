@@ -7,7 +7,8 @@ that help and completion answer at once.
 import functools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -54,13 +55,24 @@ class Session:
 
     def handle(self, reference: str, *, with_result: bool = False) -> "Handle":
         """Return the handle for an id, a unique prefix, a name or ``@latest``, with the view that was read for it."""
+        with self._meant(reference):
+            return self.client().handle(reference, with_result=with_result)
+
+    def summary(self, reference: str, *, limit: int) -> "wire.Summary":
+        """Return what is to be known of a workflow that is named in the same ways."""
+        with self._meant(reference):
+            return self.client().summary(reference, limit=limit)
+
+    @contextmanager
+    def _meant(self, reference: str) -> Iterator[None]:
+        """Exit if a reference names nothing, or too much."""
         # Paths of requests are made of it, and these would lead elsewhere; an empty shell variable is the usual reason.
         if reference in ("", ".", ".."):
             raise click.BadParameter(
                 f"'{reference}' names no workflow; `dyrygentctl list` shows those that are known", param_hint="REF"
             )
         try:
-            return self.client().handle(reference, with_result=with_result)
+            yield
         except RemoteError as error:
             if error.code != "ambiguous-reference":
                 raise
@@ -198,7 +210,7 @@ def say_problems(problems: Sequence[str]) -> None:
         say(f"problem: {localized(visible(problem))}")
 
 
-def say_health(health: "wire.Health | wire.Statistics") -> None:
+def say_health(health: "wire.Health | wire.Statistics | wire.Summary") -> None:
     """Tell what keeps the daemon from its work, and what else is to be known."""
     from dyrygentd.cli.render import visible
     from dyrygentd.cli.times import localized

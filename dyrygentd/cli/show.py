@@ -1,11 +1,10 @@
 """`dyrygentctl list`, `show` and `stats`: look without touching."""
 
-import itertools
 import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +19,6 @@ from dyrygentd.core.states import NodeState
 
 if TYPE_CHECKING:
     from dyrygentd import wire
-    from dyrygentd.client.sync import Handle
 
 _NODES_SHOWN = 10
 _FAILED_SHOWN = 5
@@ -29,9 +27,6 @@ _FAILED_IN_JSON = 20
 _CAUSES_SHOWN = 3
 _ALL = 1_000_000
 _UNDER_WAY = ("held", "retrying", "dispatching", "dispatched")
-_LOOKED_AT_MAX = 2_000
-"""Nodes that are looked through for those to show: as many as are in flight at most by default."""
-_PAGE = 1_000
 _CREATED = 4
 """The column that says least when there is no room."""
 
@@ -161,48 +156,53 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
     \b
     Example: dyrygentctl show @latest --state failed,held
     """
-    from dyrygentd import wire
-
     if bool(is_all or states) + (name is not None) + is_causes > 1:
         raise click.UsageError("--node, --causes, and --nodes or --state are views of their own: give one of them")
-    is_whole = name is None and not is_causes
-    handle = session.handle(reference, with_result=is_whole)
     if name is not None:
-        with hinting(handle):
-            node = handle.node(name)
-        if session.is_json:
-            echo_json(node)
-        else:
-            click.echo(_node(node, handle))
-        return
-    if is_causes:
-        causes = handle.causes()
-        if session.is_json:
-            echo_json(causes)
-        else:
-            show_causes(handle.id, causes, most=_ALL, with_nodes=True)
-        return
-    view = handle.view or handle.status(with_result=True)
-    nodes: Iterable[wire.NodeView] = ()
-    if is_all or states:
-        nodes = handle.nodes(states=states)
-    elif session.is_json:
-        nodes = itertools.islice(handle.nodes(states=["failed"]), _FAILED_IN_JSON)
+        _show_node(session, reference, name)
+    elif is_causes:
+        _show_all_causes(session, reference)
+    else:
+        _show_workflow(session, reference, states, is_listing=is_all or bool(states))
+
+
+def _show_node(session: Session, reference: str, name: str) -> None:
+    handle = session.handle(reference)
+    with hinting(handle):
+        node = handle.node(name)
     if session.is_json:
-        health = session.client().health()
-        failures = handle.causes().causes if view.counts.get("failed") or view.state == "failed" else []
-        told = {"problems": health.problems, "notices": health.notices}
+        echo_json(node)
+    else:
+        click.echo(_node(node, handle.id))
+
+
+def _show_all_causes(session: Session, reference: str) -> None:
+    handle = session.handle(reference)
+    causes = handle.causes()
+    if session.is_json:
+        echo_json(causes)
+    else:
+        show_causes(handle.id, causes, most=_ALL, with_nodes=True)
+
+
+def _show_workflow(session: Session, reference: str, states: tuple[str, ...], *, is_listing: bool) -> None:
+    summary = session.summary(reference, limit=_FAILED_IN_JSON)
+    view = summary.workflow
+    nodes: Iterable[wire.NodeView] = session.client().handle(view).nodes(states=states) if is_listing else summary.failed
+    if session.is_json:
+        failures = summary.causes.causes if view.counts.get("failed") or view.state == "failed" else []
+        told = {"problems": summary.problems, "notices": summary.notices}
         echo_json({"workflow": view, "nodes": list(nodes), "causes": failures, **told})
         return
     if not view.is_finished:
-        say_health(session.client().health())
-    click.echo(_workflow(view, handle))
-    if is_all or states:
+        say_health(summary)
+    click.echo(_workflow(summary))
+    if is_listing:
         click.echo("\n" + render.node_rows(nodes))
     else:
-        _show_failed(handle, view)
+        _show_failed(summary)
         if not view.is_finished:
-            _show_under_way(handle, view)
+            _show_under_way(summary)
         _show_end(view)
 
 
@@ -229,10 +229,10 @@ def stats(session: Session, is_all: bool) -> None:
         say(f"{hidden} more are 0: --all shows them")
 
 
-def _workflow(view: "wire.WorkflowView", handle: "Handle") -> str:
+def _workflow(summary: "wire.Summary") -> str:
+    view, decided = summary.workflow, summary.decided
     labels = " ".join(f"{name}={value}" for name, value in view.labels.items())
-    verb = {"paused": "pause", "cancelled": "cancel"}.get(view.state)
-    by = last_entry(handle.journal(), verb) if verb else ""
+    by = last_entry([decided], decided.verb) if decided else ""
     is_scheduled, left = view.state == "scheduled", render.left_s(view)
     return render.fields(
         {
@@ -279,30 +279,27 @@ def _how_to_ask(workflow_id: str, node: str = "") -> str:
     return f"`{render.visible(shlex.join(words))}` asks the workers"
 
 
-def _show_failed(handle: "Handle", view: "wire.WorkflowView") -> None:
+def _show_failed(summary: "wire.Summary") -> None:
     """Show the nodes that failed, and how many wait in vain for each of them."""
-    # The counts know tasks only. A join fails too, if its list of values is too large.
-    if not (view.state == "failed" or view.counts.get("failed") or view.counts.get("blocked")):
-        return
-    failed = list(itertools.islice(handle.nodes(states=["failed"]), _FAILED_SHOWN))
+    view, failed = summary.workflow, summary.failed[:_FAILED_SHOWN]
     if not failed:
         return
     click.echo("")
-    show_causes(view.id, handle.causes(), most=_CAUSES_SHOWN)
+    show_causes(view.id, summary.causes, most=_CAUSES_SHOWN)
     click.echo("\n" + render.node_rows(failed))
     more = view.counts.get("failed", 0) - len(failed)
     if more > 0:
         say(f"and {more:,} more: `dyrygentctl show {view.id} --state failed`")
     if view.counts.get("blocked"):
-        blocked = list(itertools.islice(handle.nodes(states=["blocked"]), _BLOCKED_SHOWN))
+        blocked = summary.blocked[:_BLOCKED_SHOWN]
         click.echo("\n" + render.node_rows(blocked))
         if view.counts["blocked"] > len(blocked):
             say(f"and {view.counts['blocked'] - len(blocked):,} more: `dyrygentctl show {view.id} --state blocked`")
 
 
-def _show_under_way(handle: "Handle", view: "wire.WorkflowView") -> None:
-    """Show what the rest waits for: what waits for a person, what runs, and then what waits for a worker, the oldest first."""
-    nodes = sorted(_looked_through(handle, view), key=_urgency)[:_NODES_SHOWN]
+def _show_under_way(summary: "wire.Summary") -> None:
+    """Show what the rest waits for."""
+    view, nodes = summary.workflow, summary.under_way[:_NODES_SHOWN]
     if not nodes:
         return
     click.echo("\n" + render.node_rows(nodes))
@@ -313,24 +310,6 @@ def _show_under_way(handle: "Handle", view: "wire.WorkflowView") -> None:
         say(f"where they are: `dyrygentctl explain {view.id}` asks the broker and the workers")
 
 
-def _looked_through(handle: "Handle", view: "wire.WorkflowView") -> "Iterator[wire.NodeView]":
-    """Iterate over nodes under way: all that are in flight, up to a bound, and of the others no more than may be shown."""
-    for state in _UNDER_WAY:
-        # What people hold may be anywhere among thousands that wait for a pool.
-        is_sought = state in ("dispatching", "dispatched") or (state == "held" and view.waits_for_person)
-        most = _LOOKED_AT_MAX if is_sought else _NODES_SHOWN
-        if view.counts.get(state) or state == "held":
-            yield from itertools.islice(handle.nodes(states=[state], page=min(most, _PAGE)), most)
-
-
-def _urgency(node: "wire.NodeView") -> tuple[int, float]:
-    if node.hold in ("gate", "operator", "lost"):
-        return 0, node.dispatched_at or 0.0
-    if node.state in ("dispatched", "dispatching"):
-        return (1 if node.reported else 2), node.dispatched_at or 0.0
-    return 3, node.held_until or 0.0
-
-
 def _show_end(view: "wire.WorkflowView") -> None:
     """Say once more what it is about: on a small screen the beginning has scrolled away."""
     if any(view.counts.get(state) for state in ("failed", "blocked", *_UNDER_WAY)):
@@ -339,9 +318,9 @@ def _show_end(view: "wire.WorkflowView") -> None:
         )
 
 
-def _node(node: "wire.NodeView", handle: "Handle") -> str:
+def _node(node: "wire.NodeView", workflow_id: str) -> str:
     held = render.held_by(node) or ("an operator holds it as soon as it is free" if node.is_on_hold else "")
-    by = last_entry(handle.journal(), "hold", node.name) if node.is_on_hold or node.hold == "operator" else ""
+    by = last_entry([node.decided], "hold") if node.decided else ""
     is_retrying = node.state == "retrying"
     return render.fields(
         {
@@ -366,7 +345,7 @@ def _node(node: "wire.NodeView", handle: "Handle") -> str:
             "error": render.visible(node.error or ""),
             "cause": render.visible(node.cause or ""),
             "late result": render.visible(node.late or ""),
-            "its task": f"may still run: {_how_to_ask(handle.id, node.name)}" if node.may_run_on else "",
+            "its task": f"may still run: {_how_to_ask(workflow_id, node.name)}" if node.may_run_on else "",
             "given out again": f"{node.redelivered} x by the broker" if node.redelivered else "",
             "skipped": "" if node.state != "skipped" else "not needed" if node.is_unneeded else "by an operator",
         }

@@ -121,6 +121,10 @@ class AsyncClient:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
         return wire.decode_view(await self._channel.request(forms.view(reference, with_result=with_result)))
 
+    async def summary(self, reference: str, *, limit: int = 20) -> wire.Summary:
+        """Return a workflow and those of its nodes that matter most, ``limit`` of a kind at most; it is named as in `get`."""
+        return wire.decode_summary(await self._channel.request(forms.summary(reference, limit)))
+
     async def handle(self, reference: str | wire.WorkflowView, *, with_result: bool = False) -> "AsyncHandle":
         """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``; it keeps the view that was read.
 

@@ -138,6 +138,11 @@ def about(workflow_id: str, *parts: str) -> Ask:
     return Ask("GET", workflow_target(workflow_id, *parts))
 
 
+def summary(reference: str, limit: int) -> Ask:
+    """Return the request for what is to be known of a workflow at one look."""
+    return Ask("GET", workflow_target(reference, "summary", query={"limit": limit}))
+
+
 def audit(cursor: str | None) -> Ask:
     """Return the request for what was done to all workflows after a cursor, or for the newest."""
     query = {} if cursor is None else {"cursor": cursor}

@@ -117,6 +117,10 @@ class Client:
         """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
         return wire.decode_view(self._connection.request(forms.view(reference, with_result=with_result)))
 
+    def summary(self, reference: str, *, limit: int = 20) -> wire.Summary:
+        """Return a workflow and those of its nodes that matter most, ``limit`` of a kind at most; it is named as in `get`."""
+        return wire.decode_summary(self._connection.request(forms.summary(reference, limit)))
+
     def handle(self, reference: str | wire.WorkflowView, *, with_result: bool = False) -> "Handle":
         """Return the handle of a workflow, by its id, a unique prefix, its name or ``@latest``; it keeps the view that was read.
 

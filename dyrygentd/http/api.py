@@ -160,6 +160,13 @@ class Api:
             heartbeat_s=self._around.limits.heartbeat_s,
         )
 
+    async def show_summary(self, request: web.Request) -> web.StreamResponse:
+        """Answer what is to be known of a workflow at one look."""
+        limit = parameters.integer(request, "limit", default=20, least=1, most=100) or 20
+        workflow_id = await self._resolve(request)
+        async with self._reading(request, workflow_id):
+            return _json(await self._scheduler.summary(workflow_id, limit=limit))
+
     async def show_causes(self, request: web.Request) -> web.StreamResponse:
         """Answer the failures of a workflow, grouped by cause."""
         workflow_id = await self._resolve(request)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dyrygentd import wire
+from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.standing import Standing
 from dyrygentd.core.states import WorkflowState
@@ -49,3 +50,12 @@ class Decided:
         entries = await self._store.journal(workflow.workflow_id)
         last = [entry for entry in entries if entry.verb == verb][-1:]
         return Found(wire.view_of_entry(last[0]) if last else None, entries)
+
+    async def who_holds(self, workflow: RunningWorkflow, node: int) -> wire.JournalView | None:
+        """Return which operator holds a node, if one does and the journal names it."""
+        hold = workflow.holds.get(node)
+        if node not in workflow.on_hold and (hold is None or hold.reason is not HoldReason.OPERATOR):
+            return None
+        name, entries = workflow.graph.names[node], await self._store.journal(workflow.workflow_id)
+        last = [entry for entry in entries if entry.verb == Verb.HOLD and name in entry.nodes][-1:]
+        return wire.view_of_entry(last[0]) if last else None

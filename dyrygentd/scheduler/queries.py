@@ -12,10 +12,12 @@ from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, Work
 from dyrygentd.ports import Clock, Store
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
+from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.explanations import Explanations
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.still_running import StillRunning
+from dyrygentd.scheduler.summary import foremost
 from dyrygentd.scheduler.turns import Turns
 from dyrygentd.wire.again import definition_again
 
@@ -161,12 +163,34 @@ class Queries:
         view = self._view_of_node(workflow, number)
         view.arguments = arguments or None
         view.payload = self._redaction.data(workflow.graph.policy(number).payload) if with_arguments else None
+        view.decided = await Decided(self._store).who_holds(workflow, number)
         return view
 
     def _view_of_node(self, workflow: RunningWorkflow, node: int) -> wire.NodeView:
         view = wire.view_of_node(workflow, node)
         view.may_run_on = self._still_running.may_run_on(workflow, node)
         return view
+
+    async def summary(self, workflow_id: str, *, limit: int) -> wire.Summary:
+        """Return what is to be known of a workflow at one look, but the daemon's problems. Raises `WorkflowNotFound`.
+
+        Args:
+            limit: Nodes of a kind at most.
+        """
+        workflow = await self._unpacked(workflow_id)
+        decided = await Decided(self._store).by_whom(workflow, ())
+        view = await self.view(workflow_id, with_result=True)
+        failed, blocked, under_way = (
+            [self._view_of_node(workflow, node) for node in nodes] for nodes in foremost(workflow, limit=limit)
+        )
+        return wire.Summary(
+            workflow=view,
+            causes=wire.causes_of(workflow),
+            failed=failed,
+            blocked=blocked,
+            under_way=under_way,
+            decided=decided.of_workflow,
+        )
 
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""

@@ -336,6 +336,12 @@ class Scheduler:
         """Return one node; its arguments are shortened, and without secrets. Raises `WorkflowNotFound` or `NodeNotFound`."""
         return await self._parts.queries.node(workflow_id, name, with_arguments=with_arguments)
 
+    async def summary(self, workflow_id: str, *, limit: int = 20) -> wire.Summary:
+        """Return what is to be known of a workflow at one look, ``limit`` nodes of a kind at most. Raises `WorkflowNotFound`."""
+        found, health = await self._parts.queries.summary(workflow_id, limit=limit), self.health()
+        found.problems, found.notices = health.problems, health.notices
+        return found
+
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
         return await self._parts.queries.causes(workflow_id)

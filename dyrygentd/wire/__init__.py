@@ -18,6 +18,7 @@ from dyrygentd.wire.plain import View
 from dyrygentd.wire.problems import PROBLEM, error_of_problem, is_problem, problem_of
 from dyrygentd.wire.requests import VerbDocument, decode_request, request_of
 from dyrygentd.wire.schema import definition_schema
+from dyrygentd.wire.summary import Summary, decode_summary
 from dyrygentd.wire.views import (
     BulkChanged,
     Causes,
@@ -78,6 +79,7 @@ __all__ = [
     "StandingView",
     "Statistics",
     "Submitted",
+    "Summary",
     "VerbDocument",
     "View",
     "WorkflowDocument",
@@ -90,6 +92,7 @@ __all__ = [
     "decode_definition",
     "decode_export",
     "decode_request",
+    "decode_summary",
     "decode_view",
     "definition_schema",
     "document_of",

@@ -105,6 +105,7 @@ class NodeView(Struct, View, omit_defaults=True):
         is_unneeded: Whether it was skipped by its rule or its task, and not by an operator.
         is_output: Whether its value is the workflow's result.
         section: The path of the section to which it belongs.
+        decided: Which operator holds it, since when and why, if one node was asked for.
     """
 
     name: str
@@ -133,6 +134,7 @@ class NodeView(Struct, View, omit_defaults=True):
     payload: Any = None
     is_output: bool = False
     section: str | None = None
+    decided: "JournalView | None" = None
 
 
 class WorkflowPage(Struct, View):

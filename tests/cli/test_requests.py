@@ -36,6 +36,7 @@ class _Counting(Guard):
 @contextmanager
 def _counted(path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, *, holds: bool) -> Iterator[Counted]:
     guard = _Counting()
+    path.mkdir(exist_ok=True)
     with Daemon(path / "d.sock", holds=holds, guard=guard) as daemon:
         ctl = ctl_of(daemon, directory, monkeypatch)
 
@@ -106,6 +107,8 @@ def test_looks_ask_twice(failed: Ask) -> None:
     for arguments in [
         ["show", "@latest", "--causes"],
         ["show", "@latest", "--node", "b"],
+        ["show", "@latest", "--nodes"],
+        ["--json", "show", "@latest", "--state", "failed,blocked"],
         ["graph", "@latest"],
         ["explain", "@latest"],
         ["explain", "@latest", "b"],
@@ -120,9 +123,20 @@ def test_looks_ask_twice(failed: Ask) -> None:
 
 
 def test_looks_at_what_goes_on_ask_twice(running: Ask) -> None:
-    """The same of one that runs, and of one that has nothing to tell any more."""
-    for arguments in [["explain", "@latest", "last"], ["show", "@latest", "--node", "gate"], ["graph", "@latest"]]:
+    """Who holds a node is told with it."""
+    running("hold", "@latest", "last")
+    for arguments in [["explain", "@latest", "last"], ["show", "@latest", "--node", "last"], ["graph", "@latest"]]:
         assert (arguments, running(*arguments)) == (arguments, 2)
+
+
+def test_one_look_is_one_request(failed: Ask, short_tmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`show` is what people repeat, and costs the same whatever there is to tell."""
+    assert failed("show", "@latest") == failed("show", "@latest", "--json") == 1
+    with _counted(short_tmp / "other", tmp_path, monkeypatch, holds=True) as (_, ctl, requests_of, _):
+        submit(ctl, *MANY, *GATED)
+        assert requests_of("show", "@latest") == requests_of("show", "@latest", "--json") == 1
+        ctl("pause", "@latest")
+        assert requests_of("show", "@latest") == 1
 
 
 @pytest.mark.parametrize("command", ["watch", "wait"])

@@ -103,12 +103,14 @@ def test_everything_is_plain_data_on_request(daemon: Daemon) -> None:
     nan = client.submit({"nodes": [{"task": "nan"}]})
     assert nan.wait(10).result != nan.outcome().result  # As NaN is.
     assert json.loads(nan.status(with_result=True).to_json())["result"] is None
+    assert json.loads(client.summary(nan.id).workflow.to_json())["result"] is None
     assert outcome.to_dict()["result"]["id"] == str(UUID(int=1))
     failed = client.submit(BROKEN)
     assert failed.wait(10).to_dict()["failed_nodes"][0]["name"] == "a"
     shown: list[wire.View] = [
         handle.node("p"),
         failed.causes(),
+        client.summary(failed.id),
         failed.explain(),
         failed.retry(),
         client.stats(),

@@ -23,14 +23,16 @@ class Timers:
 
     Args:
         workflows: Those in progress, as the engine has them.
+        least: As long as there are no more, none is sorted out.
     """
 
-    __slots__ = ("_heap", "_most", "_workflows")
+    __slots__ = ("_heap", "_least", "_most", "_workflows")
 
-    def __init__(self, workflows: Mapping[str, RunningWorkflow]) -> None:
+    def __init__(self, workflows: Mapping[str, RunningWorkflow], *, least: int = _TIMERS_MIN) -> None:
         self._workflows = workflows
+        self._least = least
         self._heap: list[tuple[float, str, int]] = []
-        self._most = _TIMERS_MIN
+        self._most = least
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -47,7 +49,7 @@ class Timers:
             # Most timers of timeouts outlive their task, and verbs set some again that are set already.
             self._heap = [timer for timer in set(self._heap) if self._is_meant(timer)]
             heapify(self._heap)
-            self._most = max(_TIMERS_MIN, 2 * len(self._heap))
+            self._most = max(self._least, 2 * len(self._heap))
 
     def set_timeout(self, workflow: RunningWorkflow, node: int) -> None:
         """Have a node in flight looked at when its time is over, if it has one."""

@@ -3,7 +3,8 @@
 from dyrygentd.core.attempts import Attempts
 from dyrygentd.core.destination import ROUTES_MAX
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
-from tests.support.conversation import parse_graph
+from dyrygentd.core.ids import ALL_MADE, OF_OLD, task_id_of_old
+from tests.support.conversation import Conversation, parse_graph
 
 
 def test_ids_follow_from_the_number() -> None:
@@ -57,3 +58,13 @@ def test_destinations_are_kept_once_for_each_task() -> None:
     assert [attempts.destination_of(node) for node in (0, 1, ROUTES_MAX)] == ["other", "celery", "celery"]
     assert not attempts.note_destination(0, "celery")
     assert attempts.destination_of(0) == "celery"
+
+
+def test_ids_that_can_be_guessed_are_held(conversation: Conversation) -> None:
+    """A workflow of an earlier version names its next attempts in a way that anybody can follow."""
+    conversation.submit("a; &j < a")
+    attempts = conversation.workflow().attempts
+    assert (attempts.held_ids(0), attempts.held_ids(1)) == (["w/a"], [""])
+    attempts.ids = OF_OLD
+    assert attempts.held_ids(0) == ["w/a", task_id_of_old("w/a", 2)]
+    attempts.ids = ALL_MADE

@@ -1,9 +1,12 @@
 """Records hold what must survive, and a workflow rebuilt from them is the same one."""
 
+from dataclasses import replace
+
 import pytest
 
 from dyrygentd.core.checkpoint import node_record, restore, workflow_record
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskSucceeded
+from dyrygentd.core.ids import OF_OLD, SOME_FROM_OUTSIDE, task_id_of_old
 from dyrygentd.core.invariants import check_workflow
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.states import NodeState, WorkflowState
@@ -137,3 +140,20 @@ def test_a_stop_and_its_end_survive_a_crash(conversation: Conversation) -> None:
         conversation.crash()
         conversation.turn(TaskFailed(f"{workflow_id}/b", "boom"))
         assert conversation.states(workflow_id)["b"] == ("retrying" if is_retried else "failed")
+
+
+@pytest.mark.parametrize(("attempts", "ids"), [(1, SOME_FROM_OUTSIDE), (2, OF_OLD)])
+def test_workflows_of_earlier_versions(conversation: Conversation, attempts: int, ids: int) -> None:
+    """Attempts keep the names that they were given; where there was only one, the next are named in the new way."""
+    conversation.submit("a retry=3 backoff=1 jitter=0")
+    conversation.workflow().attempts.ids = OF_OLD
+    if attempts > 1:
+        conversation.turn(TaskFailed("w/a", "boom"))
+        conversation.turn(after_s=2)
+    conversation.workflows["w"] = replace(conversation.workflows["w"], ids=OF_OLD)
+    conversation.crash()
+    assert conversation.workflow().attempts.ids == ids
+    assert all(map(conversation.engine.flights.claims.holder, conversation.workflow().attempts.held_ids(0)))
+    conversation.turn()
+    ((task_id, _, _),) = conversation.engine.flights.in_flight()
+    assert task_id == task_id_of_old("w/a", attempts)

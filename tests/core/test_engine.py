@@ -1,22 +1,34 @@
 """Among many workflows: who goes next, what is in flight, and how one that breaks leaves the others alone."""
 
+import pytest
+
+from dyrygentd.core import engine as engine_module
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import (
     DrainRequested,
     MessagePublished,
+    ReportsRead,
+    SaveRefused,
     TaskFailed,
     TaskLost,
     TaskReported,
     TaskSucceeded,
     VerbRequested,
+    WorkflowImported,
+    WorkflowRecovered,
 )
+from dyrygentd.core.graph import Signature
 from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.core.policy import WorkflowPolicy
+from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.errors import InvariantBroken
 from tests.support.conversation import START, Conversation, cancel
+from tests.support.stepping import stepped
 
 
 def test_says_what_it_holds(conversation: Conversation) -> None:
@@ -262,6 +274,178 @@ def test_what_waits_is_as_old_as_the_process() -> None:
     conversation.crash()
     conversation.now += 3
     assert conversation.engine.statistics(conversation.now).oldest_ready_s == 3
+
+
+def test_imported_workflows_go_on(conversation: Conversation) -> None:
+    """What another daemon had is stored as it came, goes on if it is unfinished, and is an entry of the store alone if not."""
+    conversation.submit("a; b < a; c countdown=9")
+    conversation.submit("a", "v")
+    conversation.succeed("v/a")
+    elsewhere = Conversation()
+    for workflow_id in ("w", "v"):
+        workflow = conversation.restored(workflow_id)
+        nodes = [row for (owner, _), row in conversation.nodes.items() if owner == workflow_id]
+        entry = JournalEntry(workflow_id, START, "import", "somebody", "", (), 0, "")
+        batch = elsewhere.turn(WorkflowImported(workflow, conversation.workflows[workflow_id], nodes, [entry]))
+        assert batch.save_workflows[workflow_id].document == b"document"
+        assert (len(batch.journal), {place[0] for place in batch.save_nodes}) == (1, {workflow_id})
+    assert list(elsewhere.engine.workflows) == ["w"]
+    assert elsewhere.engine.counting.counters.imported == 2
+    assert elsewhere.engine.flights.is_in_flight("w/a")
+    assert elsewhere.engine.next_deadline() == START + 9
+
+
+def test_what_the_store_refuses_is_set_aside() -> None:
+    """A workflow whose records contradict the disk must not hold up the others; one that has ended by then is counted."""
+    engine, _ = _engine_with_two()
+    for event in (SaveRefused("w", "it has another digest"), SaveRefused("gone", "odd")):
+        engine.handle(event, START)
+    batch = engine.take_batch(START)
+    assert (batch.save_workflows["w"].state.value, sorted(batch.unwatch)) == ("failed", ["w/a", "w/b"])
+    assert "it has another digest" in batch.save_workflows["w"].error
+    assert engine.counting.counters.broken == 2
+    assert list(engine.workflows) == ["v"]
+
+
+def test_a_place_in_the_reports_is_not_urgent(conversation: Conversation) -> None:
+    """It is remembered with whatever comes next, and is worth no transaction of its own at once."""
+    conversation.tell(ReportsRead("5-0"))
+    assert conversation.engine.next_deadline() == START + conversation.limits.linger_s
+    assert conversation.turn().reports_read == "5-0"
+
+
+def test_a_recovery_revokes_again_what_was_given_up(conversation: Conversation) -> None:
+    """A worker that was away knows nothing of it; a task that another workflow has by now is left alone."""
+    conversation.submit("a id=mine timeout=5; b id=other timeout=5; g gate=1")
+    conversation.turn(after_s=6)
+    conversation.crash()
+    batch = conversation.turn()
+    assert {revoke.task_id for revoke in batch.revoke} == {"mine", "other"}
+    assert set(batch.watch) == {"mine", "other"}
+    records = [conversation.restored("w")]
+    conversation.restart(conversation.limits)
+    conversation.tell(conversation.submission("a id=mine", "v"), WorkflowRecovered(records[0]))
+    assert {revoke.task_id for revoke in conversation.turn().revoke} == {"other"}
+
+
+def test_a_recovery_watches_what_was_lost(conversation: Conversation) -> None:
+    """It waits for a person, who may be spared the decision."""
+    conversation.submit("a; g gate=1")
+    conversation.turn(TaskLost("w/a", "nowhere"))
+    conversation.crash()
+    assert conversation.turn().watch == ["w/a"]
+    assert conversation.engine.flights.is_late("w/a")
+    batch = conversation.turn(after_s=conversation.limits.late_watch_s + 1)
+    assert batch.unwatch == []
+    conversation.succeed("w/a")
+    assert conversation.states()["a"] == "succeeded"
+
+
+def test_late_tasks_are_forgotten_in_time(conversation: Conversation) -> None:
+    """What was cancelled is watched for a while, and no longer."""
+    conversation.submit("a; g gate=1")
+    conversation.ask("cancel")
+    assert conversation.turn(after_s=conversation.limits.late_watch_s + 1).unwatch == ["w/a"]
+
+
+def test_a_router_that_looks_at_inputs_is_asked_for_each_node() -> None:
+    """Where a message goes may depend on what precedes it, so one answer is not for all with this signature."""
+
+    class Router:
+        looks_at_input = True
+
+        def destination_of(self, signature: Signature, given: bytes | None) -> str:
+            return "" if given is None else f"q{given.decode()}"
+
+    conversation = Conversation()
+    conversation.engine = Engine(routing=Router())
+    conversation.submit("a; b < a")
+    assert [message.destination for message in conversation.succeed("w/a", value=b"5").publish] == ["q5"]
+    conversation.succeed("w/b")
+
+
+def test_an_alarm_that_breaks_a_workflow_leaves_the_others(conversation: Conversation) -> None:
+    """The same holds when the contradiction comes up as time passes."""
+    conversation.submit("a countdown=5")
+    conversation.submit("a countdown=5", "v")
+    conversation.workflow().nodes.place(0, NodeState.BLOCKED)
+    batch = conversation.engine.take_batch(START + 5)
+    assert batch.save_workflows["w"].state.value == "failed"
+    assert [message.task_id for message in batch.publish] == ["v/a"]
+
+
+def test_a_broken_workflow_leaves_the_lines_of_pools() -> None:
+    """It stands in line no more, or a place would be called for nobody."""
+    conversation = Conversation(pools={"p": 1})
+    conversation.submit("a pool=p", "v")
+    conversation.submit("a pool=p; b pool=p")
+    engine = conversation.engine
+    assert engine.pools.lines() == {("w", 0): "p", ("w", 1): "p"}
+    engine.handle(SaveRefused("w", "odd"), START)
+    engine.take_batch(START)
+    assert engine.pools.lines() == {}
+    check_engine(engine)
+
+
+def test_a_verb_that_breaks_a_workflow_is_answered() -> None:
+    """Whoever asked is told that it is a bug of ours, and the others go on."""
+    engine, _ = _engine_with_two()
+    request = VerbRequest(Verb.SET_PRIORITY, priority="high")  # type: ignore[arg-type]
+    engine.handle(VerbRequested("w", request, 7), START)
+    (answer,) = engine.take_batch(START).answers
+    assert isinstance(answer.error, InvariantBroken)
+    assert list(engine.workflows) == ["v"]
+
+
+def test_very_many_changes_are_recorded_in_steps(conversation: Conversation) -> None:
+    """Others have their turn in between, and all of it is one batch."""
+    count = 2 * engine_module._STEP + 1
+    conversation.engine.handle(conversation.submission("; ".join(f"n{number} gate=1" for number in range(count))), START)
+    passes, batch = stepped(conversation.engine.batch_in_steps(START))
+    assert (passes >= 2, len(batch.save_nodes)) == (True, count)
+
+
+def test_a_workflow_that_stands_in_no_ring_is_found(conversation: Conversation) -> None:
+    """It could go on and nobody would call it: the check that tests make tells."""
+    conversation = Conversation(Limits(dispatch_max=1))
+    conversation.submit("a; b")
+    conversation.engine._rings.leave("w")
+    with pytest.raises(InvariantBroken, match="stands in no ring of its priority"):
+        conversation.check()
+
+
+def test_a_finished_workflow_is_taken_back_for_a_verb(conversation: Conversation) -> None:
+    """A retry sets it running again among the others, with its place and its times."""
+    conversation.submit("a; b < a")
+    conversation.turn(TaskFailed("w/a", "boom"))
+    assert not conversation.engine.workflows
+    assert conversation.ask("retry").is_changed
+    assert conversation.engine.flights.in_flight_count == 1
+    assert conversation.engine.node_count == 2
+
+
+def test_a_verb_for_nobody_is_refused_and_counted(conversation: Conversation) -> None:
+    """It changes nothing, and whoever asked is told."""
+    (answer,) = conversation.turn(VerbRequested("nobody", VerbRequest(Verb.PAUSE), 7)).answers
+    assert "nobody" in str(answer.error)
+    assert conversation.engine.counting.counters.verbs_refused == 1
+
+
+def test_a_start_before_its_time_sets_the_deadline(conversation: Conversation) -> None:
+    """The deadline runs from the start, whenever that was, and is looked at."""
+    conversation.submit("a", policy=WorkflowPolicy(start_at=START + 1000, deadline_s=60))
+    conversation.ask("release")
+    assert conversation.turn(after_s=61).save_workflows["w"].state.value == "failed"
+    assert [entry.verb for entry in conversation.journal] == ["release", "deadline"]
+
+
+def test_another_priority_takes_effect_at_once() -> None:
+    """A workflow that waits for its turn moves to the ring of its new priority."""
+    conversation = Conversation(Limits(dispatch_max=1))
+    conversation.submit("a; b", "v")
+    conversation.submit("a; b")
+    conversation.ask("set-priority", priority=5)
+    assert conversation.turn().watch in (["w/a"], ["w/b"])
 
 
 def _engine_with_two() -> tuple[Engine, RunningWorkflow]:

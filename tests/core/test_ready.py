@@ -38,3 +38,14 @@ def test_agrees_with_a_list(steps: list[tuple[str, int]]) -> None:
             ready.clear()
             plain.clear()
         assert (len(ready), set(ready), bool(ready.heap)) == (len(plain), plain, bool(plain))
+
+
+def test_taken_out_and_put_back() -> None:
+    """It stands once, where it stood, whether its mark was still there or not."""
+    ready = ReadyNodes(HEIGHTS)
+    for node in (5, 0, 1):
+        ready.push(node)
+    ready.remove(0)
+    assert list(ready) == [5, 1]
+    ready.push(0)
+    assert [ready.pop() for _ in range(3)] == [5, 0, 1]

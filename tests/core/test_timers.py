@@ -2,11 +2,11 @@
 
 import pytest
 
-from dyrygentd.core import timers
+from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.timers import WORKFLOW_TIMER, Timers
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
-from tests.support.conversation import Conversation
+from tests.support.conversation import START, Conversation
 
 
 def _held() -> tuple[RunningWorkflow, Timers]:
@@ -38,11 +38,10 @@ def test_of_a_workflow_that_is_gone() -> None:
     assert not len(found)
 
 
-def test_sorted_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sorted_out() -> None:
     """Timers that mean nothing any more, or stand there twice, do not pile up."""
-    monkeypatch.setattr(timers, "_TIMERS_MIN", 3)
     workflow, _ = _held()
-    found = Timers({"w": workflow})
+    found = Timers({"w": workflow}, least=3)
     for at in (1005.0, 1005.0, 1006.0, 1009.0):
         found.set(at, workflow, 0 if at < 1009.0 else 1)
     assert len(found) == 2
@@ -55,3 +54,15 @@ def test_a_missing_one_is_found() -> None:
     found.set(1005.0, workflow, 0)
     with pytest.raises(InvariantBroken, match=r"nobody looks at, of nodes \[1\]"):
         found.check(workflow)
+
+
+def test_those_of_workflows_are_sorted_out_too(conversation: Conversation) -> None:
+    """A start or a deadline that was moved, and what is gone, means nothing any more; what still holds stays."""
+    conversation.submit("a", policy=WorkflowPolicy(start_at=START + 5))
+    workflow = conversation.workflow()
+    gone = _held()[0]
+    found = Timers({"w": workflow}, least=2)
+    gone.workflow_id = "gone"
+    for at, owner in ((START + 5, workflow), (START + 6, workflow), (START + 7, gone)):
+        found.set(at, owner, WORKFLOW_TIMER)
+    assert (len(found), found.next_at) == (1, START + 5)

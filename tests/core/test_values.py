@@ -39,8 +39,7 @@ def test_joins_share_one_value(conversation: Conversation, middle: str) -> None:
     assert len(sent) == _JOINS
     assert all(isinstance(message.input, Joined) for message in sent)
     assert json.loads(bytes(sent[0].input or b""))[1] == 1
-    for number in range(_JOINS):
-        conversation.turn(TaskSucceeded(f"w/t{number}", b"1"))
+    conversation.turn(*(TaskSucceeded(f"w/t{number}", b"1") for number in range(_JOINS)))
     assert conversation.engine.statistics().values_bytes == 0
 
 

@@ -5,10 +5,11 @@ from array import array
 import pytest
 
 from dyrygentd.core import outcomes
-from dyrygentd.core.events import TaskFailed, TaskReported, TaskSucceeded
+from dyrygentd.core.events import TaskFailed, TaskReported, TaskSucceeded, VerbRequested
 from dyrygentd.core.graph import NODES_MAX, Graph, NodeSpec, Signature
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.states import NodeState
+from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from tests.support.conversation import Conversation, parse_graph, states_of
 
@@ -169,3 +170,28 @@ def test_next_try_is_known_until_something_else_is(conversation: Conversation) -
     assert workflow.attempts.next_tries == {}
     conversation.tell(TaskReported("w/a", "RETRY", "", 90.0), TaskSucceeded("w/a", b"1"))
     assert (workflow.attempts.reported, workflow.attempts.next_tries) == ({}, {})
+
+
+def test_all_of_it_was_adopted(conversation: Conversation) -> None:
+    """A workflow whose tasks all ended before it was submitted ends with the turn that takes it in."""
+    batch = conversation.submit("a!; b! < a", adopted={0: NodeState.SUCCEEDED, 1: NodeState.SUCCEEDED})
+    assert [workflow.state.value for workflow in batch.finished] == ["succeeded"]
+
+
+def test_two_ways_to_the_same_end(conversation: Conversation) -> None:
+    """A node that two of its dependencies decide in one go is decided once."""
+    conversation.submit("a; b < a c; c < a; d < b")
+    conversation.turn(TaskFailed("w/a", "boom"))
+    assert conversation.states() == {"a": "failed", "b": "blocked", "c": "blocked", "d": "blocked"}
+
+
+def test_called_to_a_pool_and_held_in_one_turn() -> None:
+    """An operator's hold counts more than a place that has just become free."""
+    conversation = Conversation(pools={"p": 1})
+    conversation.submit("a pool=p; b pool=p; c pool=p")
+    hold = VerbRequested("w", VerbRequest(Verb.HOLD, nodes=("b",)))
+    batch = conversation.turn(hold, TaskSucceeded("w/a", b"1"))
+    assert conversation.states()["b"] == "held"
+    assert [message.task_id for message in batch.publish] in ([], ["w/c"])
+    conversation.turn()
+    assert conversation.states()["c"] == "dispatching"

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from dyrygentd.core.policy import OnFailure, OnLost, Retry, WorkflowPolicy
-from dyrygentd.core.policy_checks import (
+from dyrygentd.canvas.policy_checks import (
     checked_policy,
     checked_redeliveries,
     checked_retry,
     checked_seconds,
     checked_word,
 )
+from dyrygentd.core.policy import OnFailure, OnLost, Retry, WorkflowPolicy
 from dyrygentd.errors import BadNode, BadRequest
 
 

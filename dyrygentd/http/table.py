@@ -150,7 +150,7 @@ ROUTES: Final = (
         "Show a workflow and those of its nodes that matter most",
         Api.show_summary,
         wire.Summary,
-        parameters=(Parameter("limit", "nodes of a kind", {"type": "integer", "minimum": 1, "maximum": 100}),),
+        parameters=(RouteParameter("limit", "nodes of a kind", {"type": "integer", "minimum": 1, "maximum": 100}),),
     ),
     Route("GET", "/v1/workflows/{ref}/causes", "Group the failures of a workflow by cause", Api.show_causes, wire.Causes),
     Route("GET", "/v1/workflows/{ref}/journal", "Tell who did what to a workflow", Api.show_journal, wire.Journal),

@@ -119,6 +119,9 @@ class Roster:
         self._last: dict[str, float] = {}
         self._last_of_queue: dict[str, tuple[str, float]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Roster workers={len(self._last)}>"
+
     @property
     def last_answered(self) -> Mapping[str, float]:
         """``{worker: Unix time}``."""

@@ -81,6 +81,9 @@ class Importer:
             "chunks": self._walk_chunks,
         }
 
+    def __repr__(self) -> str:
+        return f"<Importer {self._draft!r} errbacks={len(self._errbacks)}>"
+
     def read(self, canvas: object, after: Sequence[int], passed: Passed = NOTHING) -> Worth | None:
         """Add all nodes of a canvas and return what it is worth; ``passed`` is what its `apply_async` would be given."""
         value = self._read(Visit(canvas, after, passed, "the canvas"))

@@ -59,6 +59,9 @@ class Attempts:
         self.routes: dict[str, str] = {}
         self.sent_to: dict[int, str] = {}
 
+    def __repr__(self) -> str:
+        return f"<Attempts attempts={len(self._used)} failed={len(self.failures)} late={len(self.late)}>"
+
     # --- numbers and ids --------------------------------------------------------------------------------------------
 
     def of(self, node: int) -> int:

@@ -92,6 +92,9 @@ class Counting:
         self.by_task = SumsByName(TASK_WORDS, _NAMES_MAX)
         self.by_workflow = SumsByName(("succeeded", "failed", "cancelled", "seconds"), _NAMES_MAX)
 
+    def __repr__(self) -> str:
+        return f"<Counting succeeded={self.counters.succeeded} tasks={self.task_seconds.total}>"
+
     def task(self, workflow: RunningWorkflow, node: int, word: str) -> None:
         """Count something of a task under its name."""
         self.by_task.add(self._places.task_of(workflow, node), word)

@@ -71,6 +71,9 @@ class Decisions:
         self._due: list[tuple[float, int, str, _Key, _Group]] = []
         self._numbers = count()
 
+    def __repr__(self) -> str:
+        return f"<Decisions workflows={len(self._told)} due={len(self._due)}>"
+
     def note(self, workflow_id: str, decision: Decision, name: str, now: float, *, why: str = "", detail: str = "") -> None:
         """Take note of a decision about a node, and what came of it; an empty name is the whole workflow."""
         key, told = (decision, detail), self._told.setdefault(workflow_id, _Told())

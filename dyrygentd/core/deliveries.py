@@ -29,6 +29,9 @@ class Deliveries:
         self._tasks: OrderedDict[str, _Starts] = OrderedDict()
         self._suspected: dict[str, None] = {}
 
+    def __repr__(self) -> str:
+        return f"<Deliveries tasks={len(self._tasks)} suspected={len(self._suspected)}>"
+
     def __bool__(self) -> bool:
         """Tell whether anything is kept."""
         return bool(self._tasks)

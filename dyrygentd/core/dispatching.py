@@ -86,6 +86,9 @@ class Dispatching:
         self._counting = counting
         self.draining = False
 
+    def __repr__(self) -> str:
+        return f"<Dispatching {self._rings!r} draining={self.draining}>"
+
     def dispatch(self, now: float) -> None:
         """Dispatch what may go, at most as many as one turn has time for."""
         if self.draining:

@@ -55,6 +55,9 @@ class Flights:
         self._freed: set[str] = set()
         self._open: set[str] = set()
 
+    def __repr__(self) -> str:
+        return f"<Flights in_flight={len(self.by_id)} {self.late!r} {self.pools!r}>"
+
     def check(self) -> None:
         """Raise `InvariantBroken` if a task is in flight and late, or late ones are counted wrongly. For tests."""
         self.late.check(self.by_id)

@@ -102,6 +102,9 @@ class Claims:
         self._holders: dict[str, str] = {}
         self._held: dict[str, list[str]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Claims claimed={len(self._holders)} workflows={len(self._held)}>"
+
     def __len__(self) -> int:
         """Return how many ids are held."""
         return len(self._holders)

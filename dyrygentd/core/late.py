@@ -42,6 +42,9 @@ class LateTasks:
         self._revoke_again_at: float | None = None
         self._revoke_again_s = _REVOKE_AGAIN_FIRST_S
 
+    def __repr__(self) -> str:
+        return f"<LateTasks late={len(self._tasks)} resting={len(self._resting)}>"
+
     def __len__(self) -> int:
         return len(self._tasks)
 

@@ -61,6 +61,9 @@ class Pools:
         self._line_of: dict[tuple[str, int], str] = {}
         self._called_by: dict[tuple[str, int], str] = {}
 
+    def __repr__(self) -> str:
+        return f"<Pools pools={len(self._pools)} used={self._used.total()}>"
+
     def __bool__(self) -> bool:
         """Tell whether any task may need a place."""
         return bool(self._sizes or self._queue_limits)

@@ -28,6 +28,9 @@ class ReadyNodes:
         self._heights = heights
         self._removed: set[int] = set()
 
+    def __repr__(self) -> str:
+        return f"<ReadyNodes ready={len(self)}>"
+
     def __len__(self) -> int:
         return len(self.heap) - len(self._removed)
 

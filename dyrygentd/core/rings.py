@@ -18,6 +18,9 @@ class Rings:
         self._priority_of: dict[str, int] = {}
         self._turn = ("", 0)
 
+    def __repr__(self) -> str:
+        return f"<Rings workflows={len(self._priority_of)} priorities={sorted(self._rings, reverse=True)[:5]}>"
+
     def __bool__(self) -> bool:
         return bool(self._rings)
 

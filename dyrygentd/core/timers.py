@@ -34,6 +34,9 @@ class Timers:
         self._heap: list[tuple[float, str, int]] = []
         self._most = least
 
+    def __repr__(self) -> str:
+        return f"<Timers timers={len(self._heap)}>"
+
     def __len__(self) -> int:
         return len(self._heap)
 

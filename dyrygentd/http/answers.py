@@ -53,6 +53,9 @@ class ReadingTurns:
         # Of each user those who wait, longest first; users in the order in which they had their last turn.
         self._waiting: dict[int | None, dict[anyio.Event, None]] = {}
 
+    def __repr__(self) -> str:
+        return f"<ReadingTurns reading={self._reading.total()} of={self._maximum}>"
+
     @asynccontextmanager
     async def of(self, user: int | None, is_there: Callable[[], bool]) -> AsyncIterator[None]:
         """Wait for a turn of a user's. Raises `Gone` if it comes too late."""

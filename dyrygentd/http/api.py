@@ -51,6 +51,9 @@ class Api:
         self._decodes: Decodes | None = None
         self._stopping: anyio.Event | None = None
 
+    def __repr__(self) -> str:
+        return f"<Api {self._around!r}>"
+
     def start(self) -> None:
         """Begin to serve, in the loop that will."""
         self._stopping = anyio.Event()

@@ -88,6 +88,9 @@ class Around:
         self._uses: dict[object, Use] = {}
         self._needs: dict[tuple[str, object], Role] = {}
 
+    def __repr__(self) -> str:
+        return f"<Around {self._requests!r} read_only={self.read_only}>"
+
     @property
     def access(self) -> Access:
         """Who may do what."""

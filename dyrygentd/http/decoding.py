@@ -66,6 +66,9 @@ class Decodes:
         self._of_user: Counter[int | None] = Counter()
         self._is_stopping = False
 
+    def __repr__(self) -> str:
+        return f"<Decodes running={len(self._running)} waiting={len(self._waiting)}>"
+
     @property
     def running_count(self) -> int:
         """Return how many threads there are."""

@@ -34,6 +34,9 @@ class Seats:
         self._refused = refused
         self._of_user: Counter[int | None] = Counter()
 
+    def __repr__(self) -> str:
+        return f"<Seats {self.what} taken={self.taken} of={self.maximum}>"
+
     def take(self, user: int | None, number: int = 1) -> None:
         """Take places for a user; root may take all. Raises `TooBusy` or `TooManyOfYours` if there are not enough."""
         own_max = max(1, int(self.maximum * _USER_SHARE))

@@ -69,6 +69,9 @@ class Site:
         self._servers: list[asyncio.Server] = []
         self._kept: list[socket.socket] = []
 
+    def __repr__(self) -> str:
+        return f"<Site servers={len(self._servers)} {self.guard!r}>"
+
     async def listen(self, listening: socket.socket) -> None:
         """Serve on one more socket."""
         # A server closes its socket with itself.

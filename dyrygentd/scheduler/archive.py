@@ -46,6 +46,9 @@ class Archive:
         self._unpacked: OrderedDict[str, RunningWorkflow] = OrderedDict()
         self._unpacking: dict[str, anyio.Event] = {}
 
+    def __repr__(self) -> str:
+        return f"<Archive unpacked={[*self._unpacked]} unpacking={len(self._unpacking)}>"
+
     def __len__(self) -> int:
         """Return how many are kept unpacked."""
         return len(self._unpacked)

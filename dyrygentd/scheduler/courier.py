@@ -77,6 +77,10 @@ class Courier:
         self._to_forget: dict[str, None] = {}
         self._errands_awake = anyio.Event()
 
+    def __repr__(self) -> str:
+        publish, revoke, forget = len(self._to_publish), len(self._to_revoke), len(self._to_forget)
+        return f"<Courier {publish=} {revoke=} {forget=} problem='{self.problem}'>"
+
     @property
     def errand_count(self) -> int:
         """Errands that wait for the broker."""

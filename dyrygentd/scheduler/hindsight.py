@@ -87,6 +87,9 @@ class Hindsight:
         self._is_broker_back = False
         self._awake = anyio.Event()
 
+    def __repr__(self) -> str:
+        return f"<Hindsight to_read={len(self._to_read)} setbacks={self.setback_count} problem='{self.problem}'>"
+
     @property
     def queue_size(self) -> int:
         """Messages that wait for being read first; as many as are in flight at most."""

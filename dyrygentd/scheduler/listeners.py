@@ -37,6 +37,9 @@ class Listeners:
     def __init__(self) -> None:
         self._of: dict[str, set[Listener]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Listeners workflows={len(self._of)}>"
+
     def __len__(self) -> int:
         """Return for how many workflows somebody waits."""
         return len(self._of)

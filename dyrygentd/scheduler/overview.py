@@ -116,6 +116,9 @@ class Overviews:
         self._inspection = Inspection()
         self._asked_for: list[tuple[RunningWorkflow, int]] = []
 
+    def __repr__(self) -> str:
+        return f"<Overviews asked_for={len(self._asked_for)}>"
+
     async def overview(self, *, most: int) -> wire.Overview:
         """Return it, with at most so many items of a kind."""
         engine, now = self._turns.engine, self._clock.now()

@@ -107,6 +107,9 @@ class Sentinel:
         self._examined = anyio.Event()
         self._one_at_a_time = anyio.Lock()
 
+    def __repr__(self) -> str:
+        return f"<Sentinel emptied={self.emptied_count} went_back={self.went_back_count} problem='{self.problem}'>"
+
     @property
     def notice(self) -> str:
         """Return what people should know about the broker's past; an alarm is forgotten after a while."""

@@ -52,6 +52,9 @@ class StillRunning:
         self._one_look = anyio.Lock()
         self._found: dict[str, tuple[float, Whereabouts | None]] = {}
 
+    def __repr__(self) -> str:
+        return f"<StillRunning found={len(self._found)}>"
+
     def candidates(self, workflow: RunningWorkflow, *, most: int = _INSPECTED_MAX) -> list[int]:
         """Return the nodes of a workflow whose last attempt may run on although they went on without it."""
         if self._inspector is None:

@@ -93,6 +93,9 @@ class UnrunResults:
         self._awake, self._held_awake = anyio.Event(), anyio.Event()
         self._noted_at = 0.0
 
+    def __repr__(self) -> str:
+        return f"<UnrunResults waiting={len(self._waiting)} held={len(self._held)} stored={self.stored} problem='{self.problem}'>"
+
     @property
     def waiting_count(self) -> int:
         """Number of nodes that wait."""

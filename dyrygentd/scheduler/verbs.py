@@ -95,6 +95,9 @@ class Verbs:
         self._last_ticket = 0
         self._reopen_lock = anyio.Lock()
 
+    def __repr__(self) -> str:
+        return f"<Verbs tickets={len(self._tickets)} reopening={len(self._reopening)}>"
+
     def __len__(self) -> int:
         """Return how many wait for an answer."""
         return len(self._tickets)

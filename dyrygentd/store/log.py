@@ -29,6 +29,9 @@ class WriteAheadLog:
         self._file: tuple[int, int] | None = None
         self._cut_at = 0.0
 
+    def __repr__(self) -> str:
+        return f"<WriteAheadLog '{self.path}' limit={self.limit_bytes}>"
+
     @property
     def bytes(self) -> int:
         """How long it is."""

@@ -55,6 +55,9 @@ class Reader:
         self._one_listing = anyio.Lock()
         self._listing_until = 0.0
 
+    def __repr__(self) -> str:
+        return f"<Reader '{self._path}' open={self._finder is not None}>"
+
     async def open(self) -> None:
         """Connect to a database that has its schema. Raises ``sqlite3.Error``."""
         # Each has its name before anything else is awaited, so that it is closed whatever happens.

@@ -17,6 +17,9 @@ class KnownTasks:
         self._apps: list[Any] = []
         self._tasks: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        return f"<KnownTasks apps={len(self._apps)} tasks={len(self._tasks)}>"
+
     @classmethod
     def of(cls, app: Any) -> "KnownTasks":
         """Return what one app knows."""

@@ -74,6 +74,9 @@ class FakeBroker:
         self.keeper = FakeKeeper(self)
         self._held: dict[str, TaskEvent] = {}
 
+    def __repr__(self) -> str:
+        return f"<FakeBroker queued={len(self.queued)} results={len(self.results)} broken='{self.broken}'>"
+
     def execute(self, message: Publish) -> None:
         """Run a task and store its result, or hold it back; put it into the queue if there is no worker."""
         self.published.append(message)
@@ -163,6 +166,9 @@ class FakeDispatcher:
         self._guard: tuple[str, str] | None = None
         self._pushes = 0
         self._repeated = self._refused = self._failures = 0
+
+    def __repr__(self) -> str:
+        return f"<FakeDispatcher pushes={self._pushes} repeated={self._repeated} refused={self._refused}>"
 
     def guard(self, name: str, token: str, pushes: int = 0) -> None:
         """From now on publish only into a broker that has this token, and so many pushes at least."""
@@ -294,6 +300,9 @@ class FakeInspector:
     def __init__(self, broker: FakeBroker) -> None:
         self._broker = broker
 
+    def __repr__(self) -> str:
+        return f"<FakeInspector {self._broker!r}>"
+
     async def trace(self, tasks: Sequence[TaskPlace]) -> Inspection:
         """Tell where these attempts are."""
         await anyio.lowlevel.checkpoint()
@@ -369,6 +378,9 @@ class FakeWatcher:
         self._watched: set[str] = set()
         self._emit: Emit | None = None
         self._pushed = 0
+
+    def __repr__(self) -> str:
+        return f"<FakeWatcher watched={len(self._watched)} pushed={self._pushed}>"
 
     async def run(self, emit: Emit) -> None:
         """Deliver results until cancelled."""

@@ -12,6 +12,9 @@ class FakeClock:
         self._now = start
         self._steady = 500.0
 
+    def __repr__(self) -> str:
+        return f"<FakeClock now={self._now}>"
+
     def now(self) -> float:
         """Return what the clock on the wall says."""
         return self._now

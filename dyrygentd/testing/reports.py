@@ -33,6 +33,9 @@ class FakeReports:
         self._awake = anyio.Event()
         self._read = 0
 
+    def __repr__(self) -> str:
+        return f"<FakeReports reported={len(self._reported)} read={self._read}>"
+
     def report(self, *events: TaskEvent, offset: str) -> None:
         """Let something have been reported up to a place."""
         self._reported.append((events, offset))

@@ -26,6 +26,9 @@ class MemoryStore:
         self._commits = self._rows = self._failures = self._journal_entries = 0
         self._identity = uuid4().hex
 
+    def __repr__(self) -> str:
+        return f"<MemoryStore workflows={len(self._workflows)} commits={self._commits} broken='{self.broken}'>"
+
     @property
     def identity(self) -> str:
         """Return what tells this store from every other one."""

@@ -70,6 +70,9 @@ class BrokerConnection:
         # AMQP tells them apart; elsewhere a channel error may be anything, such as a full disk.
         self.final: tuple[type[BaseException], ...] = connection.channel_errors if connection.recoverable_channel_errors else ()
 
+    def __repr__(self) -> str:
+        return f"<BrokerConnection '{self.place}' connected={self.producer is not None}>"
+
     @property
     def is_in_use(self) -> bool:
         """Whether a thread uses it."""

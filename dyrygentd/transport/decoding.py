@@ -60,6 +60,9 @@ class Decoding:
         # A decoder that hangs keeps others from hanging beside it.
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
+    def __repr__(self) -> str:
+        return f"<Decoding waiting={len(self._waiting)}>"
+
     def add(self, task_id: str, payload: bytes, path: str) -> None:
         """Have a result decoded, unless too many wait."""
         replaced = self._waiting.pop(task_id, None)
@@ -100,6 +103,9 @@ class Doubts:
         #: In the order of their times.
         self._doubted: dict[str, tuple[float, TaskEvent, str]] = {}
         self._added = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Doubts doubted={len(self._doubted)}>"
 
     def __bool__(self) -> bool:
         return bool(self._doubted)

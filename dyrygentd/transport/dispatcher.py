@@ -76,6 +76,9 @@ class CeleryDispatcher:
         self._published = self._refused = self._failures = 0
         self._publish_seconds = 0.0
 
+    def __repr__(self) -> str:
+        return f"<CeleryDispatcher published={self._published} refused={self._refused} failures={self._failures} {self._way!r}>"
+
     async def publish(self, messages: Sequence[Publish]) -> Sequence[PublishOutcome]:
         """Send messages and tell what became of them; those without an answer are to be handed in again.
 

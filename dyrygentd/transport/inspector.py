@@ -110,6 +110,9 @@ class CeleryInspector:
         self._deadline_s = deadline_s
         self._threads = anyio.CapacityLimiter(_THREADS_MAX)
 
+    def __repr__(self) -> str:
+        return f"<CeleryInspector asking={self._threads.borrowed_tokens}>"
+
     async def trace(self, tasks: Sequence[TaskPlace]) -> Inspection:
         """Look for these attempts; never raises, see `dyrygentd.ports.Inspector`."""
         places = {task.task_id: task for task in tasks}

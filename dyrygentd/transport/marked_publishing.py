@@ -86,6 +86,9 @@ class MarkedPublishing:
         self.repeated = 0
         self._backlog, self._backlog_at, self._short_at = 0, -_BACKLOG_S, -_BACKLOG_S
 
+    def __repr__(self) -> str:
+        return f"<MarkedPublishing {self._broker!r} backlog={self._backlog} repeated={self.repeated}>"
+
     def prepare(self, connection: Any, options: dict[str, Any]) -> None:
         """Have a connection's channels collect, and its sockets wait with a bound."""
         options.setdefault("socket_timeout", self._broker.timeout_s)

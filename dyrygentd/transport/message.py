@@ -62,6 +62,9 @@ class MessageSender:
         self._declared: set[str] = set()
         self._declared_by: Any = None
 
+    def __repr__(self) -> str:
+        return f"<MessageSender tasks={len(self._task_options)} declared={len(self._declared)}>"
+
     def send(self, producer: Any, publish: Publish, *, mandatory: bool = False) -> str:
         """Build, route, encode and publish; return where to, as text. Raises what routing, serializer and transport raise.
 

@@ -40,6 +40,9 @@ class PlainPublishing:
         self._used_at = 0.0
         self._pushes = 0
 
+    def __repr__(self) -> str:
+        return f"<PlainPublishing {self._broker!r} pushes={self._pushes}>"
+
     def prepare(self, connection: Any, options: dict[str, Any]) -> None:
         """Have AMQP return from publishing when the broker has the message; other transports ignore that."""
         options.setdefault("confirm_publish", True)

@@ -87,6 +87,9 @@ class PollingResultWatcher:
         self._read = self._undecodable = 0
         self._seen_seconds = Tally()
 
+    def __repr__(self) -> str:
+        return f"<PollingResultWatcher watched={len(self._watched)} read={self._read} problem='{self._problem}'>"
+
     def watch(self, task_ids: Sequence[str]) -> None:
         """Follow these tasks from now on; results that are there already are found as well."""
         now = anyio.current_time()

@@ -203,6 +203,9 @@ class Templates:
         self._templates: dict[tuple[str, bytes], Template | None] = {}
         self._is_possible: bool | None = None
 
+    def __repr__(self) -> str:
+        return f"<Templates shapes={len(self._templates)}>"
+
     def __len__(self) -> int:
         """Return how many shapes have a template."""
         return sum(template is not None for template in self._templates.values())

@@ -132,6 +132,9 @@ class _Reporter:
         ):
             signal.connect(receiver, weak=False, dispatch_uid=(__name__, id(app)))
 
+    def __repr__(self) -> str:
+        return f"<Reporter streams={len(self._streams)}>"
+
     # --- in the process that executes -------------------------------------------------------------------------------
 
     def _after_run(self, task_id: str, task: Any, retval: Any = None, state: Any = None, **_: Any) -> None:
@@ -261,6 +264,9 @@ class _Stream:
         self._lock = Lock()
         self._timer: Timer | None = None
         self._later_s = _LATER_FIRST_S
+
+    def __repr__(self) -> str:
+        return f"<Stream '{self._where}' backlog={len(self._backlog)}>"
 
     def append(self, stream: str, entry: dict[str, Any]) -> None:
         """Append a report, and those before it that Redis did not take."""

@@ -18,6 +18,13 @@ from dyrygentd.wire.plain import View
 from dyrygentd.wire.problems import PROBLEM, error_of_problem, is_problem, problem_of
 from dyrygentd.wire.requests import VerbDocument, decode_request, request_of
 from dyrygentd.wire.schema import definition_schema
+from dyrygentd.wire.showing import (
+    causes_of,
+    view_of_entry,
+    view_of_node,
+    view_of_record,
+    view_of_running,
+)
 from dyrygentd.wire.summary import Summary, decode_summary
 from dyrygentd.wire.views import (
     BulkChanged,
@@ -36,12 +43,7 @@ from dyrygentd.wire.views import (
     Submitted,
     WorkflowPage,
     WorkflowView,
-    causes_of,
     decode_view,
-    view_of_entry,
-    view_of_node,
-    view_of_record,
-    view_of_running,
 )
 from dyrygentd.wire.words import HoldWord, KindWord, NodeWord, WorkflowWord
 

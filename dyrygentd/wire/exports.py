@@ -18,7 +18,8 @@ from dyrygentd.wire.bounds import Look, check_counts, nothing
 from dyrygentd.wire.definitions import decode_definition, document_of
 from dyrygentd.wire.encoding import decode, encode
 from dyrygentd.wire.forms import LabelValue, Name
-from dyrygentd.wire.views import JournalView, view_of_entry
+from dyrygentd.wire.showing import view_of_entry
+from dyrygentd.wire.views import JournalView
 
 EXPORT_VERSION: Final = 1
 #: Far more than any daemon keeps of one workflow.

@@ -1,21 +1,15 @@
-"""Views: what clients see of workflows and nodes."""
+"""Views: what clients see of workflows and nodes, form by form; `dyrygentd.wire.showing` fills them in."""
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from dyrygentd.core.causes import failures_by_cause, lost_nodes
-from dyrygentd.core.for_people import waits_for_person
 from dyrygentd.core.policy import Rule
-from dyrygentd.core.records import JournalEntry, WorkflowRecord
-from dyrygentd.core.verbs import cause_id
-from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest
 from dyrygentd.wire.encoding import decode
-from dyrygentd.wire.parents import ParentTaskView, view_of_parent
+from dyrygentd.wire.parents import ParentTaskView
 from dyrygentd.wire.plain import View, plain
 from dyrygentd.wire.values import decoded_value
 
@@ -336,134 +330,6 @@ class Statistics(Struct, View):
     tasks: dict[str, dict[str, float]] = {}
     queues: dict[str, dict[str, float]] = {}
     workflows: dict[str, dict[str, float]] = {}
-
-
-def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> WorkflowView:
-    """Show a workflow that is in memory."""
-    return WorkflowView(
-        id=workflow.workflow_id,
-        name=workflow.name,
-        state=workflow.state.value,
-        created_at=workflow.created_at,
-        tasks=workflow.graph.task_count,
-        counts=_present(workflow.nodes.counts_by_word()),
-        finished_at=workflow.finished_at,
-        key=workflow.key,
-        labels=dict(workflow.labels),
-        error=workflow.error,
-        priority=workflow.priority,
-        start_at=workflow.policy.start_at or None,
-        deadline_at=workflow.deadline_at or None,
-        owner=workflow.owner,
-        waits_for_person=waits_for_person(workflow),
-        parent_task=view_of_parent(workflow.parent_task),
-        stored_result=Raw(workflow.result) if with_result and workflow.result is not None else UNSET,
-    )
-
-
-def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> WorkflowView:
-    """Show a workflow as it was stored."""
-    return WorkflowView(
-        id=record.workflow_id,
-        name=record.name,
-        state=record.state.value,
-        created_at=record.created_at,
-        tasks=record.task_count,
-        counts=_present(record.counts or {}),
-        finished_at=record.finished_at,
-        key=record.key,
-        labels=dict(record.labels),
-        error=record.error,
-        priority=record.priority,
-        deadline_at=record.deadline_at or None,
-        owner=record.owner,
-        parent_task=view_of_parent(record.parent_task),
-        stored_result=Raw(record.result) if with_result and record.result is not None else UNSET,
-    )
-
-
-def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
-    """Show one node."""
-    graph = workflow.graph
-    signature = graph.signatures[node]
-    blocked_by, policy, hold = workflow.blocked_by.get(node), graph.policy(node), workflow.holds.get(node)
-    return NodeView(
-        name=graph.names[node],
-        state=cast("NodeWord", workflow.state_of(node).word),
-        task=None if signature is None else signature.task,
-        task_id=workflow.attempts.task_id_of(node) or None,
-        attempt=workflow.attempts.of(node),
-        after=[graph.names[dependency] for dependency in graph.dependencies(node)],
-        reported=workflow.attempts.reported.get(node),
-        error=workflow.errors.get(node),
-        blocked_by=None if blocked_by is None else graph.names[blocked_by],
-        dispatched_at=workflow.attempts.dispatched_at[node] or None,
-        finished_at=workflow.nodes.finished_at[node] or None,
-        kind=_kind(workflow, node),
-        rule=policy.rule.value,
-        pool=policy.pool or None,
-        hold=None if hold is None else hold.reason.value,
-        held_until=(hold.until or None) if hold is not None else None,
-        is_on_hold=node in workflow.on_hold,
-        cause=workflow.fingerprints.get(node),
-        late=workflow.attempts.late.get(node),
-        redelivered=workflow.attempts.redelivered.get(node, 0),
-        is_unneeded=node in workflow.unneeded,
-        is_output=node == graph.output,
-        section=graph.sections.of(node) or None,
-    )
-
-
-def causes_of(workflow: RunningWorkflow) -> Causes:
-    """Group the failures of a workflow by cause."""
-    groups, lost = failures_by_cause(workflow), frozenset(lost_nodes(workflow))
-    return Causes(
-        failures=sum(len(nodes) for _, nodes in groups) - len(lost),
-        lost=len(lost),
-        causes=[
-            CauseView(
-                number=number,
-                id=cause_id(fingerprint),
-                cause=fingerprint,
-                count=len(nodes),
-                example=workflow.errors.get(nodes[0], ""),
-                nodes=[workflow.graph.names[node] for node in nodes[:20]],
-                lost=sum(node in lost for node in nodes),
-            )
-            for number, (fingerprint, nodes) in enumerate(groups, start=1)
-        ],
-    )
-
-
-def view_of_entry(entry: JournalEntry) -> JournalView:
-    """Show an entry of the journal."""
-    return JournalView(
-        at=entry.at,
-        verb=entry.verb,
-        by=entry.by,
-        why=entry.why,
-        nodes=list(entry.nodes),
-        count=entry.count,
-        detail=entry.detail,
-        workflow=entry.workflow_id,
-    )
-
-
-def _kind(workflow: RunningWorkflow, node: int) -> KindWord:
-    policy = workflow.graph.policy(node)
-    if policy.hook is not None:
-        return "hook"
-    if policy.is_gate:
-        return "gate"
-    if policy.sleep_s:
-        return "sleep"
-    if not workflow.graph.is_task(node):
-        return "join"
-    return "poll" if policy.poll_every_s else "task"
-
-
-def _present(counts: Mapping[str, int]) -> dict[str, int]:
-    return {word: count for word, count in counts.items() if count}
 
 
 def decode_view(body: bytes) -> WorkflowView:

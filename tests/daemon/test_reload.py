@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from dyrygentd.daemon.config import Configuration, Patterns, Sizes, settings
+from dyrygentd.daemon.config import Configuration, settings
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.daemon.kinds import Patterns, Sizes
 from dyrygentd.errors import RemoteError
 from tests.support.daemon import Daemon
 from tests.support.servers import wait_until

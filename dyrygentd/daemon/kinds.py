@@ -1,0 +1,98 @@
+"""Kinds of settings that are more than a number or a word: in TOML a table or a list, in a flag or a variable text."""
+
+import re
+from typing import Any
+
+from dyrygentd.errors import ConfigurationError
+
+
+class Sizes(dict[str, int]):
+    """``{name: number}``; as text ``name=number,name=number``."""
+
+    @classmethod
+    def read(cls, given: Any) -> "Sizes":
+        """Read a table of TOML, or text. Raises `ValueError`."""
+        if isinstance(given, str):
+            pairs = [_pair(text) for text in given.split(",") if text.strip()]
+            twice = [name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number])]
+            if twice:
+                raise ValueError(f"'{twice[0]}' stands there twice")
+            given = dict(pairs)
+        if not isinstance(given, dict):
+            raise ValueError
+        for name, size in given.items():
+            if not name or name != name.strip() or "," in name:
+                raise ValueError(f"'{name}' is no name")
+            if type(size) is not int or size < 1:
+                raise ValueError(f"the size of '{name}' is {size!r}")
+        return cls(given)
+
+    def __str__(self) -> str:
+        return ",".join(f"{name}={size}" for name, size in self.items())
+
+
+class Names(tuple[str, ...]):
+    """Names; as text ``name,name``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, given: Any) -> "Names":
+        """Read a list of TOML, or text. Raises `ValueError`."""
+        if isinstance(given, str):
+            given = [name.strip() for name in given.split(",") if name.strip()]
+        if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
+            raise ValueError
+        for name in given:
+            if not name or name != name.strip() or "," in name:
+                raise ValueError(f"'{name}' is no name")
+        return cls(given)
+
+    def __str__(self) -> str:
+        return ",".join(self)
+
+
+class Patterns(tuple[str, ...]):
+    """Regular expressions; as text one a line, since they may hold any character."""
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, given: Any) -> "Patterns":
+        """Read a list of TOML, or text. Raises `ValueError`."""
+        if isinstance(given, str):
+            given = [line for line in given.splitlines() if line]
+        if not isinstance(given, list | tuple) or not all(isinstance(pattern, str) for pattern in given):
+            raise ValueError
+        for pattern in given:
+            try:
+                finds_nothing = re.compile(pattern).search("")
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
+            if finds_nothing:
+                raise ValueError(f"'{pattern}' finds the empty text, so it would be found everywhere")
+        return cls(given)
+
+    def __str__(self) -> str:
+        return "\n".join(self)
+
+
+def _pair(text: str) -> tuple[str, int]:
+    name, equals, number = text.rpartition("=")
+    if not equals:
+        raise ValueError(f"'{text.strip()}' has no size")
+    try:
+        return name.strip(), int(number)
+    except ValueError:
+        raise ValueError(f"the size of '{name.strip()}' is '{number.strip()}'") from None
+
+
+def socket_mode_of(text: str) -> int:
+    """Read the permissions of the socket. Raises `ConfigurationError`."""
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ConfigurationError(f"'socket_mode' is '{text}', it must be octal permissions such as 0660")
+    return mode

@@ -1,6 +1,6 @@
 """Checkpoints in one SQLite file.
 
-It is long because all that writes shares one connection, one transaction and what is known of the file.
+Long because all that writes shares one connection, one transaction and what is known of the file.
 
 Theory of operation
 ===================

@@ -1,7 +1,8 @@
 """A broker without a server and its sides, for tests of programs that embed the `Scheduler`: no broker, no worker.
 
-They keep the contracts of `dyrygentd.ports`: the same suite runs against them and against the real adapters. All are in this
-file, since the broker makes its sides, and each knows the broker.
+They keep the contracts of `dyrygentd.ports`: the same suite runs against them and against the real adapters.
+
+Long because the broker makes its sides, and each of them knows the broker.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Redis: receiving results without missing one.
 
-It is long because one session's five tasks share the tables of what is watched, and each alone would guard nothing.
+Long because one session's five tasks share the tables of what is watched, and each alone would guard nothing.
 
 Theory of operation
 ===================

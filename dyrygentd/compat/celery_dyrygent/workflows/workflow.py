@@ -3,6 +3,8 @@
 The original's tick published tasks; the daemon does that now. What is left of it here: hand the workflow over if that was not
 done yet, see how far it is, run the hooks. A tick may be repeated, in any process: the workflow's id is the key of the
 submission, and the daemon's id travels in ``stats``, which the original carries along without looking.
+
+Long because the original's class is one, with this surface, and programs derive theirs from it.
 """
 
 import logging

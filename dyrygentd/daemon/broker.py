@@ -39,16 +39,26 @@ def run(configuration: Configuration) -> None:
     assert configuration.database is not None
     directory = configuration.database.parent
     make_directory(directory)
-    post, notifier, received = Post(directory), Notifier(), queue.SimpleQueue[int]()
+    post, notifier, received = Post(directory), Notifier(), queue.SimpleQueue[int | BaseException]()
     post.hold()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: received.put(number))
     server = EmbeddedServer(directory, start_timeout_s=_START_TIMEOUT_S)
     kept = KeptServer(server, on_change=lambda problem: _tell(problem, server, post, notifier))
     notifier.status("starting")
-    starting = threading.Thread(target=_start, args=(kept, notifier, lambda: _line(kept.problem, server)), daemon=True)
-    starting.start()
+
+    def start() -> None:
+        try:
+            _start(kept, notifier, lambda: _line(kept.problem, server))
+        except BaseException as error:
+            received.put(error)
+
+    # In a thread, so that a signal ends it, too.
+    threading.Thread(target=start, name="start-broker", daemon=True).start()
     ended_by = received.get()
+    if isinstance(ended_by, BaseException):
+        kept.stop()
+        raise ended_by
     logger.info("received %s", signal.Signals(ended_by).name)
     notifier.stopping("stopping the server")
     kept.stop()

@@ -87,18 +87,26 @@ class KeptServer:
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
-            if self.server.is_alive:
-                begun = time.monotonic()
-                status = self.server.wait_exit()
-                if self._stopping.is_set():
-                    return
-                if time.monotonic() - begun >= self._steady_s:
-                    self._tries = 0
-                self._tell(words_of_end(self.server, status))
-            if self._stopping.wait(self._pauses_s[min(self._tries, len(self._pauses_s) - 1)]):
+            try:
+                self._wait_and_start_again()
+            except Exception:
+                # Such as one of whoever is told. This thread is the only one that starts the server again.
+                logger.exception("the daemon's own broker is watched on, after an error")
+                self._stopping.wait(self._pauses_s[-1])
+
+    def _wait_and_start_again(self) -> None:
+        if self.server.is_alive:
+            begun = time.monotonic()
+            status = self.server.wait_exit()
+            if self._stopping.is_set():
                 return
-            self._tries += 1
-            self._try()
+            if time.monotonic() - begun >= self._steady_s:
+                self._tries = 0
+            self._tell(words_of_end(self.server, status))
+        if self._stopping.wait(self._pauses_s[min(self._tries, len(self._pauses_s) - 1)]):
+            return
+        self._tries += 1
+        self._try()
 
     def _try(self) -> None:
         try:

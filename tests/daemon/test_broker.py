@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +20,7 @@ from dyrygentd.daemon.own_broker import Post, trouble_elsewhere
 from dyrygentd.errors import BrokerUnavailable
 from tests.support import tasks
 from tests.support.broker import BrokerProcess, server_pid
-from tests.support.daemon import Daemon
+from tests.support.daemon import ROOT, Daemon
 from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.tasks import records
 
@@ -45,6 +47,26 @@ def _damage(directory: Path) -> None:
 
 
 # --- a server that is kept ------------------------------------------------------------------------------------------
+
+
+def test_started_again_though_nobody_could_be_told(short_tmp: Path) -> None:
+    """Whoever is told may fail, on a full disk for one: the server is started again all the same."""
+    told: list[str] = []
+
+    def fail_once(problem: str) -> None:
+        told.append(problem)
+        if len(told) == 1:
+            raise OSError("no space left on device")
+
+    kept = KeptServer(EmbeddedServer(short_tmp), on_change=fail_once, pauses_s=(0.0,))
+    kept.start()
+    try:
+        assert kept.server.pid is not None
+        os.kill(kept.server.pid, signal.SIGKILL)
+        wait_until(lambda: kept.restarts == 1 and kept.server.is_alive, timeout_s=_WAIT_S)
+        wait_until(lambda: told[-1] == "")
+    finally:
+        kept.stop()
 
 
 def test_started_again_with_its_data(short_tmp: Path) -> None:
@@ -256,3 +278,16 @@ def test_out_of_the_way_where_one_is_configured(setting: list[str], short_tmp: P
         assert broker.wait() == 0
         assert "none of our own is needed" in broker.log()
     assert not (short_tmp / "broker.sock").exists()
+
+
+def test_start_that_nobody_expects_to_fail_ends_the_process(short_tmp: Path) -> None:
+    """systemd learns at once that it cannot start, and why; without a server it would wait in vain for one that gets ready."""
+    (short_tmp / "sitecustomize.py").write_text(
+        "from dyrygentd.daemon.embedded import EmbeddedServer\ndef broken(self):\n    raise RuntimeError('a bug')\n"
+        "EmbeddedServer.start = broken\n"
+    )
+    command = [sys.executable, "-m", "dyrygentd", "broker", "--config", os.devnull, "--database", str(short_tmp / "state.db")]
+    environment = {**os.environ, "PYTHONPATH": f"{short_tmp}:{ROOT}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_WAIT_S, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == "RuntimeError: a bug"

@@ -246,7 +246,11 @@ class ResultWatcher(Protocol):
         """Follow these tasks from now on; results that are there already are found as well."""
 
     def unwatch(self, task_ids: Sequence[str]) -> None:
-        """Stop following these tasks."""
+        """Stop following these tasks; harmless for one that is not followed.
+
+        A watcher lets go by itself of a task whose end it has told and nothing can correct. This is for all others: their end was
+        seen elsewhere, or nobody waits for it any more.
+        """
 
     async def find_stored(self, task_ids: Sequence[str]) -> Mapping[str, str]:
         """Look whether anything is stored of these tasks, watched or not: ``{task id: Celery's state}`` of those of which it is.

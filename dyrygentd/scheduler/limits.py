@@ -15,7 +15,7 @@ RETRY_MAX_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
-    """Bounds of a scheduler. Those that are live can be changed while it runs.
+    """Bounds of a scheduler. Those that are live, by their field, can be changed while it runs.
 
     Attributes:
         engine: What is in flight, and how long values may be.

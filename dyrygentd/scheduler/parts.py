@@ -88,6 +88,9 @@ class Parts:
         self._make_answers(app_name)
         self._make_seekers(app_name)
 
+    def __repr__(self) -> str:
+        return f"<Parts {self.turns!r} {self.troubles!r}>"
+
     def _make_turns(self) -> None:
         """Make what decides, and what is told by the broker and what it is told."""
         adapters, engine = self.adapters, self._engine

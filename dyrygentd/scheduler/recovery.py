@@ -49,6 +49,9 @@ class Recovery:
         self._sentinel = sentinel
         self._on_recovered = on_recovered
 
+    def __repr__(self) -> str:
+        return f"<Recovery seconds={self.seconds:.1f}>"
+
     async def recover(self) -> None:
         """Hand the engine what has not finished; no turn is taken meanwhile."""
         begun = time.monotonic()

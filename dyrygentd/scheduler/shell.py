@@ -19,7 +19,6 @@ awaited, since SQLite's thread would finish it anyway.
 *Tried and rejected.* Publishing inside the turn: 500 messages take 100 ms, during which no result would be seen.
 """
 
-import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -29,7 +28,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import anyio.lowlevel
 
 from dyrygentd import canvas, metrics, wire
 from dyrygentd.core.graph import Definition
@@ -47,8 +45,6 @@ from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.scheduler.parts import Parts
 from dyrygentd.scheduler.report import Report
 from dyrygentd.tasks.current import current_parent_task
-
-logger = logging.getLogger("dyrygentd")
 
 
 class Scheduler:
@@ -275,7 +271,7 @@ class Scheduler:
         return replace(request, why=self._parts.redaction.text(request.why))
 
     def set_limits(self, limits: SchedulerLimits) -> None:
-        """Change what can be while it runs: `Limits.in_flight_max`, the bounds of the history in time and bytes, `redact`.
+        """Change the bounds that are live, see `SchedulerLimits`; of the others nothing is taken.
 
         Tasks that are in flight stay there, and what was kept or shown before stays as it is.
         """

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Unpack
 from uuid import uuid4
 
-from dyrygentd.client import forms
+from dyrygentd.client import bodies
 from dyrygentd.client.sync import Client
 from dyrygentd.errors import (
     BadRequest,
@@ -64,7 +64,7 @@ class Remote:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
-        on_override: forms.OnOverride = "call",
+        on_override: bodies.OnOverride = "call",
         **options: Unpack[ApplyOptions],
     ) -> Any:
         """Send a submission; return when the broker has it.
@@ -81,7 +81,7 @@ class Remote:
             NotACanvas, DefinitionError: It cannot be run; nothing was sent.
             kombu.exceptions.OperationalError: The broker cannot be reached.
         """
-        body = forms.submission_body(
+        body = bodies.submission_body(
             what, key=key, name=name, labels=labels, parameters=parameters, on_override=on_override, options=options
         )
         document = json.loads(body)

@@ -156,11 +156,11 @@ def export(session: Session, reference: str, is_definition: bool) -> None:
 
 def _audit(session: Session, reference: str | None, *, follow: bool) -> None:
     """Show what was done to all workflows, or one, and what is done from now on; a daemon that restarts is waited for."""
-    from dyrygentd.client import forms
+    from dyrygentd.client import patience
     from dyrygentd.errors import DyrygentError
 
     only = None if reference is None else session.handle(reference).id
-    client, connection, cursor = session.client(), forms.Reconnection(forms.RECONNECT_S), None
+    client, connection, cursor = session.client(), patience.Reconnection(patience.RECONNECT_S), None
     ends = Ends(client, only=only)
     while True:
         try:

@@ -179,7 +179,7 @@ def _show_parameters(session: Session, target: str, what: Any) -> None:
     """Print what may be given with -p."""
     from dyrygentd import wire
     from dyrygentd.cli import render
-    from dyrygentd.client.forms import submission_body
+    from dyrygentd.client.bodies import submission_body
 
     parameters = wire.parameters_of(submission_body(what)) if is_document(what) else []
     if session.is_json:
@@ -216,7 +216,7 @@ def _about(parameter: Any) -> str:
 def _print_definition(session: Session, what: Any, **given: Any) -> None:
     """Check a definition as the daemon does, and print it with its parameters put in."""
     from dyrygentd import wire
-    from dyrygentd.client.forms import submission_body
+    from dyrygentd.client.bodies import submission_body
     from dyrygentd.core.graph import NODES_MAX
 
     made: set[str] = set()

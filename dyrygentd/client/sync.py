@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, Unpack
 
 from dyrygentd import wire
-from dyrygentd.client import forms
+from dyrygentd.client import bodies, forms, patience
 from dyrygentd.client.connection import Connection, Warn, find_socket
 from dyrygentd.errors import DyrygentError
 from dyrygentd.tasks.apply_options import ApplyOptions
@@ -59,7 +59,7 @@ class Client:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
-        on_override: forms.OnOverride = "call",
+        on_override: bodies.OnOverride = "call",
         progress: forms.Progress | None = None,
         **options: Unpack[ApplyOptions],
     ) -> "Handle":
@@ -242,7 +242,7 @@ class Handle:
         Raises:
             WaitTimeout: The time is over; the workflow goes on.
         """
-        wait = forms.Wait(self.id, timeout_s)
+        wait = patience.Wait(self.id, timeout_s)
         while True:
             try:
                 view = wire.decode_view(self._connection.request(wait.ask()))
@@ -373,13 +373,13 @@ class Handle:
         """Return one node."""
         return wire.decode(self._connection.request(forms.about(self.id, "nodes", name)), wire.NodeView)
 
-    def events(self, *, reconnect_s: float = forms.RECONNECT_S) -> Iterator[wire.WorkflowView]:
+    def events(self, *, reconnect_s: float = patience.RECONNECT_S) -> Iterator[wire.WorkflowView]:
         """Iterate over the view now and after each change, until the workflow has finished.
 
         Args:
             reconnect_s: How long to try to come back to a daemon that went away, before `DaemonUnreachable` is raised.
         """
-        connection = forms.Reconnection(reconnect_s)
+        connection = patience.Reconnection(reconnect_s)
         while True:
             try:
                 for event in self._stream():
@@ -395,7 +395,7 @@ class Handle:
     def _stream(self) -> Iterator[forms.StreamEvent]:
         reader = forms.EventReader()
         target = forms.workflow_target(self.id, "events")
-        for line in self._connection.lines(target, silence_max_s=forms.SILENCE_MAX_S):
+        for line in self._connection.lines(target, silence_max_s=patience.SILENCE_MAX_S):
             event = reader.feed(line)
             if event is not None:
                 yield event

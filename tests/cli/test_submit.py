@@ -13,7 +13,7 @@ from click.testing import Result
 
 from dyrygentd import wire
 from dyrygentd.cli import documents, main
-from dyrygentd.client.forms import submission_body
+from dyrygentd.client.bodies import submission_body
 from dyrygentd.client.sync import Client
 from dyrygentd.demo import REPLACEMENT
 from dyrygentd.errors import BadRequest

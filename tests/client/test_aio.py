@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dyrygentd import AsyncClient, errors, scheduler
-from dyrygentd.client import aio, sync
+from dyrygentd.client import aio, channel, sync
 from dyrygentd.core.verbs import Verb
 from tests.http.support import Daemon
 
@@ -19,10 +19,14 @@ CHAIN = {"nodes": [{"name": "a", "task": "add", "args": [1, 2]}, {"name": "b", "
 
 @pytest.mark.parametrize(("one", "other"), [(sync.Client, aio.AsyncClient), (sync.Handle, aio.AsyncHandle)])
 def test_both_clients_have_one_surface(one: type, other: type) -> None:
-    """Who knows one client knows the other."""
-    for name, function in inspect.getmembers(one, inspect.isfunction):
-        if not name.startswith("_"):
-            assert inspect.signature(function).parameters.keys() == inspect.signature(getattr(other, name)).parameters.keys()
+    """Who knows one client knows the other: its methods, their arguments with kinds, types and defaults, and what they return."""
+    assert _surface(one) == {name: words.replace("Async", "") for name, words in _surface(other).items()}
+
+
+def _surface(client: type) -> dict[str, str]:
+    """Return ``{method: its signature}``."""
+    functions = inspect.getmembers(client, inspect.isfunction)
+    return {name: str(inspect.signature(function)).replace("'", "") for name, function in functions if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("handle", [sync.Handle, aio.AsyncHandle, scheduler.Handle])
@@ -100,7 +104,7 @@ def test_missing_socket_is_named(short_tmp: Path) -> None:
 
 def test_full_backlog_is_tried_again(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst of clients meets EAGAIN; what asyncio makes of that is not reported as a daemon that stopped."""
-    monkeypatch.setattr(aio, "CONNECT_PAUSES_S", (0.001, 0.001))
+    monkeypatch.setattr(channel, "CONNECT_PAUSES_S", (0.001, 0.001))
 
     async def use(client: AsyncClient) -> None:
         with pytest.raises(errors.DaemonUnreachable, match="too many clients"):

@@ -11,7 +11,7 @@ from celery import Celery, chain
 
 from dyrygentd import AsyncClient, Client
 from dyrygentd.canvas import Workflow, definition_of
-from dyrygentd.client.forms import submission_body
+from dyrygentd.client.bodies import submission_body
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.tasks.current import current_parent_task

@@ -10,7 +10,7 @@ import pytest
 from celery import Celery, chain, group
 
 from dyrygentd import AsyncClient, Client, errors
-from dyrygentd.client import forms
+from dyrygentd.client import bodies, forms
 from dyrygentd.wire import decode_definition, encode_definition
 from tests.http.support import Daemon
 
@@ -202,7 +202,7 @@ def test_statistics_and_health(client: Client) -> None:
 def test_signature_is_no_document() -> None:
     """A signature is a dict, but must go through the canvas and not out as it is."""
     app = Celery("t", broker="memory://", set_as_current=False)
-    body = forms.submission_body(app.signature("add", (1,)))
+    body = bodies.submission_body(app.signature("add", (1,)))
     assert json.loads(body)["nodes"][0]["task"] == "add"
     assert encode_definition(decode_definition(body, nodes_max=1), chosen_ids_only=True) == body
     app.close()

@@ -12,7 +12,7 @@ from celery import Celery, chain, chord, group
 from celery.signals import before_task_publish
 
 from dyrygentd import Client
-from dyrygentd.client.forms import submission_body
+from dyrygentd.client.bodies import submission_body
 from dyrygentd.tasks.apply_options import _ELSEWHERE, ApplyOptions
 from tests.http.support import Daemon
 

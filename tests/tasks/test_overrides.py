@@ -9,7 +9,7 @@ import pytest
 from celery import Celery, Task, _state, chain, group
 
 from dyrygentd.canvas import Workflow, definition_of
-from dyrygentd.client.forms import submission_body
+from dyrygentd.client.bodies import submission_body
 from dyrygentd.errors import BadNode, BadRequest
 
 TENANT: ContextVar[str] = ContextVar("tenant", default="public")

@@ -19,7 +19,7 @@ from uuid import uuid4
 from celery.canvas import Signature, _chain, chord, chunks, group, maybe_signature
 
 from dyrygentd import wire
-from dyrygentd.client import forms
+from dyrygentd.client import patience
 from dyrygentd.client.sync import Client
 from dyrygentd.compat.celery_dyrygent.adoption import adopted_definition, node_names
 from dyrygentd.compat.celery_dyrygent.celery import inspect
@@ -432,7 +432,7 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
     def pause_between_looks_s(self, interval_s: float) -> float:
         """Return how long to wait until the next look: for ever, as it were, if no hook wants to know before the end."""
         if not self.hooks["after_active_tick"]:
-            return forms.WAIT_POLL_S
+            return patience.WAIT_POLL_S
         # A look costs a listing of all nodes; large workflows are looked at less often.
         return max(interval_s, len(self.nodes) / 2000)
 
@@ -519,7 +519,7 @@ class Workflow(WorkflowSignalMixin, CeleryWorkflowMixin):
     def _is_worth_waiting(self, error: DyrygentError) -> bool:
         """Tell whether the next tick may fare better. A workflow in mid-flight is not given up because the daemon refuses it."""
         is_in_mid_flight = self.dyrygentd_id is None and bool(self.running or self.finished)
-        return forms.is_passing(error) or (is_in_mid_flight and not isinstance(error, WorkflowException))
+        return patience.is_passing(error) or (is_in_mid_flight and not isinstance(error, WorkflowException))
 
     def _is_overdue(self, view: wire.WorkflowView) -> bool:
         """Tell whether the workflow was ended by its deadline."""

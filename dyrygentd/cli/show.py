@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyrygentd.cli import render
+from dyrygentd.cli.choosing import states_of
 from dyrygentd.cli.explain import last_entry, show_causes
 from dyrygentd.cli.names import hinting
 from dyrygentd.cli.session import Session, command, echo_json, pairs, say, say_health
 from dyrygentd.cli.times import Moment, head, in_column, moment
-from dyrygentd.cli.verbs import states_of
 from dyrygentd.core.states import NodeState
 
 if TYPE_CHECKING:

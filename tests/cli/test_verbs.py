@@ -9,7 +9,7 @@ import click
 import pytest
 
 from dyrygentd.cli import main, render
-from dyrygentd.cli.verbs import MEANT_STATES, STATES
+from dyrygentd.cli.choosing import MEANT_STATES, STATES
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb
 from tests.cli.support import Ctl, Terminal, submit

@@ -135,6 +135,16 @@ def test_workflows_are_listed_and_found(client: Client) -> None:
     assert client.handle("@latest").id == client.get(ids[-1][:12]).id == ids[-1]
 
 
+def test_handle_stays_with_the_workflow_that_was_meant(client: Client) -> None:
+    """A name, or `@latest`, may mean another one by the time that somebody acts; what was read is kept, and costs no request."""
+    first = client.submit({"name": "nightly", "nodes": [{"name": "gate", "gate": True}]})
+    meant, newest = client.handle("nightly"), client.handle("@latest")
+    client.submit({"name": "nightly", "nodes": [{"name": "gate", "gate": True}]})
+    assert meant.pause().id == newest.cancel().id == first.id
+    assert meant.view is not None
+    assert (meant.view.state, client.handle(meant.view).status().state) == ("running", "cancelled")
+
+
 def test_pages_are_followed_to_the_end(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listing or a workflow longer than a page loses nothing at the seams."""
     monkeypatch.setattr(forms, "PAGE", 2)

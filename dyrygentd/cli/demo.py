@@ -12,12 +12,10 @@ import click
 
 from dyrygentd.cli import render
 from dyrygentd.cli.session import FAILED, say
+from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
 
 if TYPE_CHECKING:
     from dyrygentd.demo import Ran
-
-_NODES_MAX = 200_000
-"""The daemon's own bound of one workflow, unless it is configured otherwise."""
 
 _LONG = 1000
 """Workflows of so many tasks take long enough for a look at the time left."""
@@ -32,7 +30,9 @@ _LINE_INTERVAL_S = 5.0
     epilog="""Exit status: 0 if every workflow succeeded, every task was executed exactly once and none before its dependencies;
     1 if not, or if something did not start."""
 )
-@click.option("--nodes", type=click.IntRange(1, _NODES_MAX), metavar="N", help="Run a workflow of N tasks too, in ten layers.")
+@click.option(
+    "--nodes", type=click.IntRange(1, NODES_ACCEPTED_MAX), metavar="N", help="Run a workflow of N tasks too, in ten layers."
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, metavar="N", help="Celery workers to start.")
 @click.option(
     "--timeout",

@@ -6,6 +6,8 @@ may change, is in `dyrygentd.core.limits`.
 
 from typing import Final
 
+#: Of one workflow, unless the daemon is configured otherwise.
+NODES_ACCEPTED_MAX: Final = 200_000
 #: So that a listing stays readable and a row small.
 NAME_LENGTH_MAX: Final = 200
 LABELS_MAX: Final = 50

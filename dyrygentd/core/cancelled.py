@@ -15,7 +15,7 @@ _SUCCEEDED: Final = "succeeded"
 #: Rules by which a node is blocked as soon as one dependency has not succeeded.
 _NEEDS_ALL: Final = frozenset({Rule.ALL_SUCCEEDED, Rule.NONE_FAILED})
 #: Steps back to what was stopped first; longer ways are cut.
-_STEPS_MAX: Final = 100_000
+STEPS_BACK_MAX: Final = 100_000
 #: What those have in common each of which has a value of its own.
 _WITH_VALUE: Final = "value "
 #: Nodes with values of their own that are told one by one.
@@ -43,7 +43,7 @@ def words_of_cancelled(workflow: RunningWorkflow, node: int) -> tuple[str, str]:
 
 def _stopped_before(workflow: RunningWorkflow, node: int) -> int:
     """Follow a cancelled node back to the first that has to be retried or skipped, with which it is set going, too."""
-    for _ in range(_STEPS_MAX):
+    for _ in range(STEPS_BACK_MAX):
         following = next((other for other in waited_for(workflow, node) if workflow.state_of(other) in BAD), None)
         if following is None:
             break

@@ -67,7 +67,7 @@ from dyrygentd.core.timers import WORKFLOW_TIMER, Timers
 from dyrygentd.core.turn import Turn
 from dyrygentd.core.unrun import is_unrun
 from dyrygentd.core.values import ValueBudget
-from dyrygentd.core.verbs import Done, Verb, VerbRequest, perform_in_steps
+from dyrygentd.core.verbs import Changes, Verb, VerbRequest, perform_in_steps
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError, InvariantBroken, WorkflowNotFound
 
@@ -431,7 +431,7 @@ class Engine:
             if workflow is None:
                 raise WorkflowNotFound(event.workflow_id)
             deadline_at = workflow.deadline_at
-            done = yield from perform_in_steps(workflow, request, now)
+            changes = yield from perform_in_steps(workflow, request, now)
         except Exception as error:
             if isinstance(error, DyrygentError) and not isinstance(error, InvariantBroken):
                 self.counting.counters.verbs_refused += 1
@@ -441,19 +441,19 @@ class Engine:
             self.flights.set_aside(workflow, error, now)
             self._answer(Answer(event.ticket, error=as_broken(error)))
         else:
-            if done.is_changed:
+            if changes.is_changed:
                 workflow.nodes.changed.update(workflow.attempts.pass_over_ids(event.taken))
-            self._done(workflow, request, done, event.ticket, now)
+            self._note_changes(workflow, request, changes, event.ticket, now)
             if workflow.deadline_at != deadline_at:
                 self._timers.set(workflow.deadline_at, workflow, WORKFLOW_TIMER)
 
-    def _done(self, workflow: RunningWorkflow, request: VerbRequest, done: Done, ticket: int, now: float) -> None:
-        names = tuple(workflow.graph.names[node] for node in done.nodes[:_NAMED_MAX])
-        if done.is_changed:
+    def _note_changes(self, workflow: RunningWorkflow, request: VerbRequest, changes: Changes, ticket: int, now: float) -> None:
+        names = tuple(workflow.graph.names[node] for node in changes.nodes[:_NAMED_MAX])
+        if changes.is_changed:
             self.counting.counters.verbs += 1
             self._take_back(workflow, now)
-            self.flights.give_up(workflow, done.ended, now, terminate=request.terminate)
-            if request.verb is Verb.CANCEL and done.ended:
+            self.flights.give_up(workflow, changes.ended, now, terminate=request.terminate)
+            if request.verb is Verb.CANCEL and changes.ended:
                 self._turn.batch.revoke_stamped.append(RevokeStamped(workflow.stamp, request.terminate))
             self._turn.batch.journal.append(
                 JournalEntry(
@@ -463,12 +463,12 @@ class Engine:
                     by=request.by,
                     why=request.why,
                     nodes=names,
-                    count=len(done.nodes),
-                    detail=done.detail,
+                    count=len(changes.nodes),
+                    detail=changes.detail,
                 )
             )
             self._turn.touch(workflow)
-        self._answer(Answer(ticket, names, done.is_changed, count=len(done.nodes)))
+        self._answer(Answer(ticket, names, changes.is_changed, count=len(changes.nodes)))
 
     def _take_back(self, workflow: RunningWorkflow, now: float) -> None:
         """Put a finished workflow that goes on among the others; one that went on may have another place in the rings."""

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from dyrygentd.core import outcomes
-from dyrygentd.core.cancelled import group_of_cancelled, waited_for, words_of_cancelled
+from dyrygentd.core.cancelled import STEPS_BACK_MAX, group_of_cancelled, waited_for, words_of_cancelled
 from dyrygentd.core.causes import fingerprint_of
 from dyrygentd.core.dispatching import Bar, HoldBack
 from dyrygentd.core.engine import Engine
@@ -33,8 +33,6 @@ _PLACE: Final = re.compile(r" in ([^\s()]+ \([^()]+:\d+\))")
 _NAMED_MAX: Final = 5
 #: Nodes looked at in one step: some milliseconds' work.
 _STEP: Final = 5000
-#: Steps back from a waiting node to what it waits for in the end; longer ways are cut.
-_STEPS_MAX: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +211,7 @@ def _in_a_group(workflow: RunningWorkflow, node: int, standing: Standing) -> Sta
 
 
 def _root(workflow: RunningWorkflow, node: int) -> int:
-    for _ in range(_STEPS_MAX):
+    for _ in range(STEPS_BACK_MAX):
         if workflow.state_of(node) is not NodeState.WAITING:
             break
         following = next((other for other in waited_for(workflow, node) if workflow.state_of(other) not in FINISHED), None)

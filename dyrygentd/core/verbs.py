@@ -101,7 +101,7 @@ class VerbRequest:
 
 
 @dataclass(slots=True)
-class Done:
+class Changes:
     """What a verb changed.
 
     Attributes:
@@ -115,7 +115,7 @@ class Done:
     detail: str = ""
 
 
-def perform(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Done:
+def perform(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Changes:
     """Carry out a verb.
 
     Raises:
@@ -124,12 +124,12 @@ def perform(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Done
     return exhaust(perform_in_steps(workflow, request, now))
 
 
-def perform_in_steps(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Steps[Done]:
+def perform_in_steps(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Steps[Changes]:
     """Do what `perform` does, some thousand nodes at a time if there are very many; nothing may change them in between."""
     match request.verb:
         case Verb.RELEASE if not (request.nodes or request.cause or workflow.has_begun or workflow.state.is_finished):
             workflow.start_now(now)
-            return Done(is_changed=True, detail="started before its time")
+            return Changes(is_changed=True, detail="started before its time")
         case Verb.HOLD | Verb.RELEASE | Verb.SKIP | Verb.RERUN:
             return (yield from _on_nodes(workflow, request, _named(workflow, request), now))
         case Verb.RETRY if request.nodes or request.cause:
@@ -174,10 +174,10 @@ def allowed_for_workflow(state: WorkflowState) -> list[str]:
 # --- whole workflows ------------------------------------------------------------------------------------------------
 
 
-def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Steps[Done]:
+def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Steps[Changes]:
     match WORKFLOW_VERBS[request.verb][workflow.state]:
         case Allowed.NOTHING:
-            return Done()
+            return Changes()
         case Allowed.REFUSED:
             raise VerbRefused(
                 request.verb.value,
@@ -189,7 +189,7 @@ def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) ->
         case Verb.CANCEL:
             open_nodes = workflow.nodes.all_in(*(state for state in NodeState if not state.is_finished))
             ended = steering.cancel(workflow, now)
-            return Done(open_nodes, ended, is_changed=True, detail="terminating" if request.terminate else "")
+            return Changes(open_nodes, ended, is_changed=True, detail="terminating" if request.terminate else "")
         case Verb.PAUSE:
             steering.pause(workflow)
         case Verb.RESUME:
@@ -198,22 +198,22 @@ def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) ->
             return _set_priority(workflow, request.priority)
         case _:
             nodes = _all_to_retry(workflow)
-            return (yield from _retry_nodes(workflow, nodes, now)) if nodes else Done()
-    return Done(is_changed=True)
+            return (yield from _retry_nodes(workflow, nodes, now)) if nodes else Changes()
+    return Changes(is_changed=True)
 
 
 def _all_to_retry(workflow: RunningWorkflow) -> list[int]:
     return sorted([*workflow.nodes.all_in(NodeState.FAILED, NodeState.CANCELLED), *lost_nodes(workflow)])
 
 
-def _set_priority(workflow: RunningWorkflow, priority: int) -> Done:
+def _set_priority(workflow: RunningWorkflow, priority: int) -> Changes:
     if abs(priority) > PRIORITY_MAX:
         raise BadRequest(f"a priority is a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}", path="$.priority")
     if workflow.priority == priority:
-        return Done()
+        return Changes()
     before = workflow.priority
     steering.set_priority(workflow, priority)
-    return Done(is_changed=True, detail=f"from {before} to {priority}")
+    return Changes(is_changed=True, detail=f"from {before} to {priority}")
 
 
 def _refuse_if_value_gone(workflow: RunningWorkflow, nodes: set[int]) -> Steps[None]:
@@ -266,7 +266,7 @@ def nodes_of_cause(workflow: RunningWorkflow, cause: str) -> list[int]:
     return fitting[0]
 
 
-def _on_nodes(workflow: RunningWorkflow, request: VerbRequest, nodes: Sequence[int], now: float) -> Steps[Done]:
+def _on_nodes(workflow: RunningWorkflow, request: VerbRequest, nodes: Sequence[int], now: float) -> Steps[Changes]:
     meant = []
     for is_later, part in parts(nodes):
         if is_later:
@@ -278,7 +278,7 @@ def _on_nodes(workflow: RunningWorkflow, request: VerbRequest, nodes: Sequence[i
             if allowed is Allowed.DOES:
                 meant.append(node)
     if not meant:
-        return Done()
+        return Changes()
     match request.verb:
         case Verb.RETRY:
             return (yield from _retry_nodes(workflow, meant, now))
@@ -289,8 +289,8 @@ def _on_nodes(workflow: RunningWorkflow, request: VerbRequest, nodes: Sequence[i
             if problem:
                 raise _refused(workflow, request, meant[0], problem)
             ended = yield from skip_in_steps(workflow, meant, request.value, now)
-            return Done(meant, ended, is_changed=True)
-    done = Done(is_changed=True)
+            return Changes(meant, ended, is_changed=True)
+    changes = Changes(is_changed=True)
     for node in meant:
         # What was done to the one before may have decided this one.
         if _allowed(workflow, request, node)[0] is not Allowed.DOES:
@@ -299,8 +299,8 @@ def _on_nodes(workflow: RunningWorkflow, request: VerbRequest, nodes: Sequence[i
             steering.hold(workflow, node, now)
         else:
             steering.release(workflow, node, now)
-        done.nodes.append(node)
-    return done
+        changes.nodes.append(node)
+    return changes
 
 
 def _allowed(workflow: RunningWorkflow, request: VerbRequest, node: int) -> tuple[Allowed, str]:
@@ -335,26 +335,26 @@ def _allowed(workflow: RunningWorkflow, request: VerbRequest, node: int) -> tupl
     return allowed, ""
 
 
-def _retry_nodes(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[Done]:
-    done = Done(is_changed=True)
+def _retry_nodes(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[Changes]:
+    changes = Changes(is_changed=True)
     finished = []
     yield from _refuse_if_value_gone(workflow, {node for node in nodes if workflow.state_of(node).is_finished})
     for node in nodes:
         if workflow.state_of(node) in IN_FLIGHT:
             abandon(workflow, node, now)
-            done.ended.append(node)
+            changes.ended.append(node)
         elif node in workflow.holds:
             steering.release(workflow, node, now)
         else:
             finished.append(node)
             continue
-        done.nodes.append(node)
+        changes.nodes.append(node)
     if finished:
-        done.nodes += sorted((yield from reopen_in_steps(workflow, finished, now)))
-    return done
+        changes.nodes += sorted((yield from reopen_in_steps(workflow, finished, now)))
+    return changes
 
 
-def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[Done]:
+def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[Changes]:
     """Set nodes back with all that follows from them."""
     graph = workflow.graph
     reset = yield from reached(nodes, graph.dependents)
@@ -363,7 +363,7 @@ def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps
         story = "wait for it, skip it, or cancel the workflow first"
         raise VerbRefused(Verb.RERUN.value, f"node '{graph.names[in_flight]}'", "in flight", [], story)
     yield from _refuse_if_value_gone(workflow, reset)
-    return Done(sorted((yield from reopen_in_steps(workflow, list(reset), now))), is_changed=True)
+    return Changes(sorted((yield from reopen_in_steps(workflow, list(reset), now))), is_changed=True)
 
 
 def started_again_by(workflow: RunningWorkflow, request: VerbRequest) -> set[int]:

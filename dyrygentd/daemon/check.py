@@ -16,7 +16,7 @@ from dyrygentd.errors import ConfigurationError, DyrygentError
 from dyrygentd.store import care
 from dyrygentd.store.migrations import VERSION
 from dyrygentd.tasks.fleet import Fleet
-from dyrygentd.tasks.remarks import WITHOUT_APP, remarks_of_all
+from dyrygentd.tasks.remarks import SHOWN_MAX, WITHOUT_APP, remarks_of_all
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
 from dyrygentd.transport.broadcast import url_of
@@ -26,7 +26,6 @@ from dyrygentd.transport.workers import ask_fleet
 _TIMEOUT_S: Final = 5.0
 #: Workers answer a broadcast within that, if they are idle.
 _WORKERS_S: Final = 2.0
-_REMARKS_MAX: Final = 10
 
 
 class Tried(NamedTuple):
@@ -94,7 +93,7 @@ def _broker(app: Any) -> str:
 def _tasks(app: Any) -> str:
     own = [name for name in app.tasks if not name.startswith("celery.")]
     remarks = [remark.words for remark in remarks_of_all(app)]
-    return "; ".join([f"{len(own)} are known", *remarks[:_REMARKS_MAX]])
+    return "; ".join([f"{len(own)} are known", *remarks[:SHOWN_MAX]])
 
 
 def _with_workers(app: Any, *, is_reachable: bool, has_tasks: bool) -> Iterator[Tried]:

@@ -34,15 +34,13 @@ from dyrygentd.http.server import Site, serving
 from dyrygentd.http.sockets import UnixListener, listen_tcp, listen_unix
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
-from dyrygentd.tasks.remarks import WITHOUT_APP, remarks_of_all
+from dyrygentd.tasks.remarks import SHOWN_MAX, WITHOUT_APP, remarks_of_all
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
 from dyrygentd.transport.results import forbid_unpickling
 
 logger = logging.getLogger("dyrygentd.daemon")
 
-#: What there is to know of an app is told up to here.
-_REMARKS_MAX = 10
 #: Open files beside the connections of clients: database, broker, backend, log, libraries.
 _OTHER_FILES = 100
 #: What a healthy broker and backend need to be reached, so that the first line of `systemctl status` is no false alarm.
@@ -83,10 +81,10 @@ def _imported(configuration: Configuration) -> Any:
     own = [name for name in app.tasks if not name.startswith("celery.")]
     logger.info("'%s' has %d tasks", configuration.app, len(own))
     remarks = list(remarks_of_all(app))
-    for remark in remarks[:_REMARKS_MAX]:
+    for remark in remarks[:SHOWN_MAX]:
         logger.warning("%s", remark.words)
-    if len(remarks) > _REMARKS_MAX:
-        logger.warning("%d more like these: `dyrygentd check-config --online`", len(remarks) - _REMARKS_MAX)
+    if len(remarks) > SHOWN_MAX:
+        logger.warning("%d more like these: `dyrygentd check-config --online`", len(remarks) - SHOWN_MAX)
     return app
 
 

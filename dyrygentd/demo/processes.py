@@ -20,18 +20,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import rmtree
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
 
 from dyrygentd.client.aio import AsyncClient
+from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
 from dyrygentd.daemon.embedded import SOCKET_PATH_BYTES_MAX, ChildProcess, EmbeddedServer
 from dyrygentd.daemon.kept import signal_name
 from dyrygentd.demo import LAYERS, Records
 from dyrygentd.errors import DaemonUnreachable, OutsideError
-
-NODES_MAX: Final = 200_000
 
 _POLL_S = 0.02
 _SUPERVISE_S = 0.1
@@ -131,7 +130,7 @@ class Processes:
         """Start the daemon."""
         urls = ("--broker", url, "--result-backend", url)
         files = ("--config", os.devnull, "--database", f"{self.directory}/state.db", "--socket", str(self.socket))
-        self._spawn("dyrygentd", "dyrygentd", "serve", *urls, *files, "--nodes-max", str(NODES_MAX + LAYERS))
+        self._spawn("dyrygentd", "dyrygentd", "serve", *urls, *files, "--nodes-max", str(NODES_ACCEPTED_MAX + LAYERS))
 
     def _spawn(self, name: str, module: str, *arguments: str) -> None:
         log = self.directory / f"{name}.log"

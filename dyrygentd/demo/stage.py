@@ -21,10 +21,11 @@ import anyio.to_thread
 from dyrygentd import wire
 from dyrygentd.canvas import definition_of
 from dyrygentd.client.aio import AsyncClient, AsyncHandle
+from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
 from dyrygentd.core.graph import Graph
 from dyrygentd.daemon.embedded import find_server
 from dyrygentd.demo import Executions, Piece, Ran, Records, check, ids_of, programme, unknown
-from dyrygentd.demo.processes import NODES_MAX, Processes
+from dyrygentd.demo.processes import Processes
 from dyrygentd.errors import DyrygentError
 
 _T = TypeVar("_T")
@@ -305,7 +306,7 @@ def _prepared(piece: Piece) -> tuple[Graph, bytes]:
         for node in made["nodes"]:
             node |= {"task_id": str(uuid4())} if "task" in node else {}
         body = json.dumps(made).encode()
-        return wire.decode_definition(body, nodes_max=NODES_MAX).graph, body
+        return wire.decode_definition(body, nodes_max=NODES_ACCEPTED_MAX).graph, body
     definition = definition_of(made, name=piece.name)
     return definition.graph, wire.encode_definition(definition)
 

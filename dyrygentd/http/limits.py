@@ -5,6 +5,7 @@ Guards: nothing is imported here that serves, so the configuration and `dyrygent
 
 from dataclasses import dataclass
 
+from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
 from dyrygentd.wire.bounds import NODE_BYTES_MAX
 
 
@@ -35,7 +36,7 @@ class HttpLimits:
     answers_bytes_max: int = 256 * 1024 * 1024
     body_timeout_s: float = 60.0
     body_silence_s: float = 10.0
-    nodes_max: int = 200_000
+    nodes_max: int = NODES_ACCEPTED_MAX
     node_bytes_max: int = NODE_BYTES_MAX
     requests_max: int = 256
     listings_max: int = 32

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from dyrygentd.core.graph import Graph, Signature
+from dyrygentd.core.limits import Limits
 from dyrygentd.core.words import described
 from dyrygentd.lint.faults import Fault, listing
 from dyrygentd.lint.fleet import faults_of_fleet
@@ -20,7 +21,7 @@ _LIST_MAX: Final = 1_000
 
 _ARGUMENTS_BYTES_MAX: Final = 100_000
 
-_VALUE_BYTES_MAX: Final = 16 * 1024 * 1024
+_VALUE_BYTES_MAX: Final = Limits().value_bytes_max
 """The daemon's default for one value, such as the list of a chord."""
 
 

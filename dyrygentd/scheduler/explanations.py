@@ -29,11 +29,9 @@ from dyrygentd.scheduler.skew import Skew
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.taking_turns import in_steps
 from dyrygentd.scheduler.turns import Turns
-from dyrygentd.scheduler.whereabouts import Whereabouts, whereabouts_of
+from dyrygentd.scheduler.whereabouts import LOOKED_FOR_MAX, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
-#: Tasks in flight that are looked for when somebody asks about a whole workflow.
-_INSPECTED_MAX: Final = 40
 #: Names given as examples.
 _NAMED_MAX: Final = 5
 #: What is said of tasks that do not go on by themselves, in the verdict on their workflow.
@@ -115,7 +113,7 @@ class Explanations:
     async def _explain_workflow(self, workflow: RunningWorkflow) -> wire.Explanation:
         now, engine = self._clock.now(), self._turns.engine
         found = await in_steps(standings_in_steps(engine, workflow, now))
-        oldest = list(in_flight_of(workflow, _INSPECTED_MAX))
+        oldest = list(in_flight_of(workflow, LOOKED_FOR_MAX))
         late = self._still_running.candidates(workflow)
         inspection = await self._inspect(workflow, [*oldest, *late])
         runs_on = self._still_running.running(workflow, late, inspection)

@@ -30,17 +30,13 @@ from dyrygentd.scheduler.lost import place_of
 from dyrygentd.scheduler.redaction import without_secrets
 from dyrygentd.scheduler.taking_turns import in_steps
 from dyrygentd.scheduler.turns import Turns
-from dyrygentd.scheduler.whereabouts import REDELIVERIES_MANY, Whereabouts, whereabouts_of
+from dyrygentd.scheduler.whereabouts import FRESH_S, LOOKED_FOR_MAX, REDELIVERIES_MANY, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
 """Tells what keeps the scheduler from its work: ``(disk, broker or backend, words)``."""
 
-#: Tasks that are looked for: those that have been in flight longest.
-_INSPECTED_MAX: Final = 40
 #: What has been sent less than so many seconds ago is nothing to worry about yet.
 _YOUNG_S: Final = 5.0
-#: For how long an answer of the workers holds for whoever asks next.
-_FRESH_S: Final = 3.0
 #: A task that waits for a worker for so long is told, and one that runs for so long.
 _QUEUED_LONG_S: Final = 300.0
 _RUNNING_LONG_S: Final = 3600.0
@@ -112,7 +108,7 @@ class Overviews:
         self._doubt_of = doubt_of
         self._app = app
         self._asking = anyio.Lock()
-        self._asked_at = -_FRESH_S
+        self._asked_at = -FRESH_S
         self._inspection = Inspection()
         self._asked_for: list[tuple[RunningWorkflow, int]] = []
 
@@ -122,7 +118,7 @@ class Overviews:
     async def overview(self, *, most: int) -> wire.Overview:
         """Return it, with at most so many items of a kind."""
         engine, now = self._turns.engine, self._clock.now()
-        survey = await in_steps(survey_in_steps(engine, most=most, oldest_max=_INSPECTED_MAX))
+        survey = await in_steps(survey_in_steps(engine, most=most, oldest_max=LOOKED_FOR_MAX))
         troubles = list(self._troubles())
         items = [_problem(where, words) for where, words in troubles]
         items += [wire.OverviewItem("notice", "daemon", words) for words in self._notices()]
@@ -207,13 +203,13 @@ class Overviews:
             first = _Stuck(whereabouts, workflow, node, 0) if known is None else known
             groups[key] = replace(first, count=first.count + 1)
         found = sorted(groups.values(), key=lambda each: each.whereabouts.code not in _STUCK)
-        return [_stuck_item(each, now, is_all=len(looked_for) < _INSPECTED_MAX) for each in found], [*inspection.problems]
+        return [_stuck_item(each, now, is_all=len(looked_for) < LOOKED_FOR_MAX) for each in found], [*inspection.problems]
 
     async def _inspect(self, oldest: list[tuple[RunningWorkflow, int]]) -> tuple[list[tuple[RunningWorkflow, int]], Inspection]:
         """Ask the world outside, or take the answer that somebody else has just got."""
         assert self._inspector is not None
         async with self._asking:
-            if anyio.current_time() - self._asked_at >= _FRESH_S:
+            if anyio.current_time() - self._asked_at >= FRESH_S:
                 inspection = await self._inspector.trace([place_of(workflow, node) for workflow, node in oldest])
                 self._roster.note(inspection, self._clock.now())
                 self._inspection = replace(
@@ -399,7 +395,7 @@ def _verdict(
         parts.append(f"{counted(waiting, 'workflow')} {'waits' if waiting == 1 else 'wait'} for a person")
     if stuck:
         # No more than these were looked for, however many of them are stuck.
-        least = "at least " if len(survey.oldest) >= _INSPECTED_MAX or "stuck" in left_out else ""
+        least = "at least " if len(survey.oldest) >= LOOKED_FOR_MAX or "stuck" in left_out else ""
         parts.append(f"{least}{counted(stuck, 'task')} {'is' if stuck == 1 else 'are'} stuck")
     if again:
         parts.append(f"the broker has given out {counted(again, 'task')} more than once")

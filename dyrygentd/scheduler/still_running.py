@@ -26,16 +26,13 @@ from dyrygentd.ports import Clock, Inspector
 from dyrygentd.ports.facts import Inspection
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.lost import place_of
-from dyrygentd.scheduler.whereabouts import Whereabouts, whereabouts_of
+from dyrygentd.scheduler.whereabouts import FRESH_S, LOOKED_FOR_MAX, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
-#: Tasks that are looked for at one time, for whoever asks why, and for whoever wants to start them again.
-_INSPECTED_MAX: Final = 40
+#: Tasks in one question for whoever wants to start them again.
 _ASKED_AT_ONCE: Final = 500
 #: Tasks that are looked for at one request; one that may start more beside old ones has to be made smaller, or forced.
 _ASKED_MAX: Final = 5000
-#: How long an answer counts. A look takes a second where nobody tells how many workers there are.
-_FRESH_S: Final = 3.0
 _STARTING_AGAIN: Final = frozenset({Verb.RETRY, Verb.RERUN})
 
 
@@ -55,7 +52,7 @@ class StillRunning:
     def __repr__(self) -> str:
         return f"<StillRunning found={len(self._found)}>"
 
-    def candidates(self, workflow: RunningWorkflow, *, most: int = _INSPECTED_MAX) -> list[int]:
+    def candidates(self, workflow: RunningWorkflow, *, most: int = LOOKED_FOR_MAX) -> list[int]:
         """Return the nodes of a workflow whose last attempt may run on although they went on without it."""
         if self._inspector is None:
             return []
@@ -129,7 +126,7 @@ class StillRunning:
         """Return what the workers said lately of the old tasks of these, and ask them if they were not asked."""
         async with self._one_look:
             now = self._clock.now()
-            self._found = {task_id: found for task_id, found in self._found.items() if abs(now - found[0]) < _FRESH_S}
+            self._found = {task_id: found for task_id, found in self._found.items() if abs(now - found[0]) < FRESH_S}
             if any(workflow.attempts.task_id_of(node) not in self._found for node in nodes):
                 await self._ask(workflow, nodes)
             # What somebody else has started again meanwhile was not asked for: it is in flight, which the engine refuses.

@@ -29,6 +29,10 @@ _UNREPORTED: Final = (
 _HOW_IT_ENDED: Final = "; with `dyrygentd.worker.install(app)` in the workers' app it would be known how"
 #: A task that was given out once more so many times is not one whose worker was restarted.
 REDELIVERIES_MANY: Final = 3
+#: Tasks looked for at one time, for somebody who asks: those that have been in flight longest.
+LOOKED_FOR_MAX: Final = 40
+#: For how long an answer of the workers holds; a look takes a second where nobody tells how many workers there are.
+FRESH_S: Final = 3.0
 #: A task that runs for so many seconds may hang.
 _LONG_S: Final = 300.0
 

@@ -9,6 +9,8 @@ from dyrygentd.tasks.overrides import override_of
 from dyrygentd.tasks.written import own_backend_of
 
 _JSON: Final = "application/json"
+#: What there is to know of an app is told up to here.
+SHOWN_MAX: Final = 10
 
 WITHOUT_APP: Final = (
     "there is no app: queues, priorities, limits and serializers of tasks are known from what Python clients write into "

@@ -10,6 +10,7 @@ from celery.result import AsyncResult, GroupResult
 
 from dyrygentd.canvas import Workflow, definition_of
 from dyrygentd.core.graph import Definition
+from dyrygentd.core.origin import Origin
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.results import celery_result
 from dyrygentd.testing import FakeBroker
@@ -29,7 +30,7 @@ a, b, c, d, e = (app.task(name=f"tests.results.{name}")(nothing) for name in "ab
 def views(definition: Definition) -> list[NodeView]:
     """Show all nodes of a definition, as a daemon does."""
     workflow = RunningWorkflow(
-        workflow_id="w", name="w", graph=definition.graph, created_at=0.0, value_bytes_max=100, policy=definition.policy
+        workflow_id="w", name="w", graph=definition.graph, origin=Origin(0.0), value_bytes_max=100, policy=definition.policy
     )
     return [view_of_node(workflow, node) for node in range(len(definition.graph))]
 

@@ -12,6 +12,7 @@ from typing import Final
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import OF_OLD, SOME_FROM_OUTSIDE
 from dyrygentd.core.notes import UNNEEDED, Hold, HoldReason
+from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, WorkflowPolicy
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
 from dyrygentd.core.states import FINISHED, NODE_STATE_OF_WORD, NodeState, WorkflowState
@@ -26,10 +27,10 @@ def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None)
     return WorkflowRecord(
         workflow_id=workflow.workflow_id,
         name=workflow.name,
-        key=workflow.key,
-        labels=workflow.labels,
+        key=workflow.origin.key,
+        labels=workflow.origin.labels,
         state=workflow.state,
-        created_at=workflow.created_at,
+        created_at=workflow.origin.created_at,
         finished_at=workflow.finished_at,
         document=document,
         task_count=workflow.graph.task_count,
@@ -40,13 +41,13 @@ def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None)
         run=workflow.run,
         deadline_at=workflow.deadline_at,
         is_stopped=workflow.is_stopped,
-        owner=workflow.owner,
+        owner=workflow.origin.owner,
         routes=dict(workflow.attempts.routes),
         ids=workflow.attempts.ids,
-        digest=workflow.digest,
+        digest=workflow.origin.digest,
         names=workflow.graph.names if document is not None else (),
         started_early_at=workflow.started_early_at,
-        parent_task=workflow.parent_task,
+        parent_task=workflow.origin.parent_task,
     )
 
 
@@ -103,18 +104,14 @@ def restore(
     workflow = RunningWorkflow(
         workflow_id=record.workflow_id,
         name=record.name,
-        key=record.key,
-        labels=record.labels,
         graph=graph,
-        created_at=record.created_at,
+        origin=Origin(record.created_at, record.key, record.digest, record.labels, record.owner, record.parent_task),
         value_bytes_max=value_bytes_max,
         policy=replace(policy, start_at=record.started_early_at) if record.started_early_at else policy,
-        owner=record.owner,
     )
-    workflow.started_early_at, workflow.parent_task = record.started_early_at, record.parent_task
+    workflow.started_early_at, workflow.is_stopped = record.started_early_at, record.is_stopped
     workflow.priority, workflow.run, workflow.deadline_at = record.priority, record.run, record.deadline_at
-    workflow.is_stopped, workflow.attempts.ids, workflow.digest = record.is_stopped, record.ids, record.digest
-    workflow.attempts.routes = dict(record.routes)
+    workflow.attempts.ids, workflow.attempts.routes = record.ids, dict(record.routes)
     rows = list(nodes)
     _read_back(workflow, rows, state=record.state, finished_at=record.finished_at, now=now)
     if workflow.attempts.ids == OF_OLD and all(row.attempt <= 1 for row in rows):
@@ -135,7 +132,7 @@ def _read_back(
 ) -> None:
     """Take the states from stored rows instead of starting from the beginning."""
     values: dict[int, bytes] = {}
-    workflow.ready_since = now
+    workflow.ready.since = now
     for row in rows:
         state_of_row = NODE_STATE_OF_WORD[row.state]
         is_free = state_of_row is NodeState.READY or row.reason == HoldReason.POOL

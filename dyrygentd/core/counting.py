@@ -121,7 +121,7 @@ class Counting:
         setattr(self.counters, name, getattr(self.counters, name) + 1)
         if workflow.finished_at is not None:
             self.by_workflow.add((workflow.name,), workflow.state.value)
-            self.by_workflow.add((workflow.name,), "seconds", max(0.0, workflow.finished_at - workflow.created_at))
+            self.by_workflow.add((workflow.name,), "seconds", max(0.0, workflow.finished_at - workflow.origin.created_at))
 
     def statistics(
         self,
@@ -146,9 +146,9 @@ class Counting:
                 held.update([hold.reason for hold in workflow.holds.values()])
             states[workflow.state] += 1
             if workflow.has_begun:
-                oldest = min(oldest, workflow.created_at)
+                oldest = min(oldest, workflow.origin.created_at)
             if workflow.can_dispatch:
-                oldest_ready = min(oldest_ready, workflow.ready_since)
+                oldest_ready = min(oldest_ready, workflow.ready.since)
         return EngineStatistics(
             workflows=len(workflows),
             nodes=nodes,

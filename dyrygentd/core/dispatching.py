@@ -118,7 +118,8 @@ class Dispatching:
 
     def is_due(self) -> bool:
         """Tell whether there are places for several nodes, or for all that may be in flight, and somebody stands in line."""
-        return not self.draining and bool(self._rings) and self._has_places(self._turn.limits.refill)
+        limits = self._turn.limits
+        return not self.draining and bool(self._rings) and len(self._flights.by_id) + limits.refill <= limits.in_flight_max
 
     # --- why not ----------------------------------------------------------------------------------------------------
 
@@ -144,10 +145,7 @@ class Dispatching:
             return Bar.DRAINING
         if not workflow.can_dispatch:
             return Bar.WORKFLOW_LIMIT if workflow.ready.heap else Bar.NOTHING_READY
-        return None if self._has_places(1) else Bar.IN_FLIGHT_MAX
-
-    def _has_places(self, count: int) -> bool:
-        return len(self._flights.by_id) + count <= self._turn.limits.in_flight_max
+        return None if len(self._flights.by_id) < self._turn.limits.in_flight_max else Bar.IN_FLIGHT_MAX
 
     def _gives(self, workflow: RunningWorkflow) -> int:
         """Return how many nodes a workflow gives when its turn comes, as far as can be said before."""
@@ -159,7 +157,7 @@ class Dispatching:
 
     def _dispatch_one(self, workflow: RunningWorkflow, now: float) -> None:
         self._turn.touch(workflow)
-        node = workflow.next_ready()
+        node = workflow.ready.first
         signature = workflow.graph.signatures[node]
         assert signature is not None
         place, destination = self._places.known.get(signature) or self._places.of(signature)
@@ -181,9 +179,9 @@ class Dispatching:
             return
         self._counting.counters.dispatched += 1
         self._counting.by_task.add(place, "dispatched")
-        self.publish(workflow, node, destination)
+        self.publish(workflow, node, task_id, destination)
 
-    def publish(self, workflow: RunningWorkflow, node: int, destination: str) -> None:
+    def publish(self, workflow: RunningWorkflow, node: int, task_id: str, destination: str) -> None:
         """Have the message of a node published."""
         signature = workflow.graph.signatures[node]
         assert signature is not None
@@ -192,7 +190,7 @@ class Dispatching:
                 workflow.workflow_id,
                 node,
                 workflow.attempts.of(node),
-                workflow.attempts.task_id_of(node),
+                task_id,
                 signature,
                 workflow.input_text(node),
                 workflow.parent_task_id(node),

@@ -54,6 +54,7 @@ from dyrygentd.core.graph import Signature
 from dyrygentd.core.ids import OF_OLD
 from dyrygentd.core.limits import Limits, following
 from dyrygentd.core.notes import Failure, HoldReason
+from dyrygentd.core.origin import Origin
 from dyrygentd.core.places import Places, Routing
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.pools import Pools
@@ -291,6 +292,8 @@ class Engine:
                 self._ring_alarm(workflow, node, now)
             except Exception as error:
                 self.flights.set_aside(workflow, error, now)
+        if self.flights.late.is_quiet:
+            return
         for task_id, late in self.flights.late.drop_over(now):
             watched = self.workflows.get(late.workflow_id)
             if (
@@ -345,16 +348,13 @@ class Engine:
         workflow = RunningWorkflow(
             workflow_id=event.workflow_id,
             name=event.name,
-            key=event.key,
-            labels=event.labels,
             graph=event.graph,
-            created_at=now,
+            origin=Origin(now, event.key, event.digest, event.labels, event.owner, event.parent_task),
             value_bytes_max=self.limits.value_bytes_max,
             policy=event.policy,
-            owner=event.owner,
             story=self._story,
         )
-        workflow.attempts.ids, workflow.digest, workflow.parent_task = event.ids, event.digest, event.parent_task
+        workflow.attempts.ids = event.ids
         self.counting.counters.submitted += 1
         self.workflows[event.workflow_id] = workflow
         if event.adopted:
@@ -396,18 +396,17 @@ class Engine:
 
     def _taken_in(self, workflow: RunningWorkflow, now: float) -> None:
         """Set up what goes with a workflow that is new here; what it has in flight is watched."""
-        workflow.nodes.tell_to(self._story)
+        self._story.take_over(workflow.nodes.story)
+        workflow.nodes.story = self._story
         workflow.values.count_in(self.values)
         self.node_count += len(workflow.graph)
         self.flights.claim(workflow)
         self._timers.set_of_workflow(workflow)
         if workflow.nodes.in_flight_count:
             for node in workflow.nodes.all_in(*IN_FLIGHT):
-                if (
-                    self.flights.begin(workflow, node, workflow.attempts.task_id_of(node), now)
-                    and workflow.state_of(node) is NodeState.DISPATCHING
-                ):
-                    self._dispatching.publish(workflow, node, workflow.attempts.destination_of(node))
+                task_id = workflow.attempts.task_id_of(node)
+                if self.flights.begin(workflow, node, task_id, now) and workflow.state_of(node) is NodeState.DISPATCHING:
+                    self._dispatching.publish(workflow, node, task_id, workflow.attempts.destination_of(node))
         for node, hold in workflow.holds.items():
             if hold.until:
                 self._timers.set(hold.until, workflow, node)

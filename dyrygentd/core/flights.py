@@ -98,12 +98,12 @@ class Flights:
 
     def begin(self, workflow: RunningWorkflow, node: int, task_id: str, now: float) -> bool:
         """Give a node its place in flight, and tell whether it has one: a node whose id another one holds has failed."""
-        if task_id in self.by_id or ((self.late or self.claims) and self._is_anothers(task_id, workflow)):
+        if task_id in self.by_id or ((self.late.by_id or self.claims.by_id) and self._is_anothers(task_id, workflow)):
             error = f"task id '{task_id}' belongs to a node of workflow '{self.holder_of(task_id)}'"
             outcomes.failed(workflow, node, Failure(error, FailureKind.REFUSED), now)
             self._turn.touch(workflow)
             return False
-        if self.late:
+        if self.late.by_id:
             self.late.drop(task_id)
         self.by_id[task_id] = (workflow, node)
         if self.has_pools:
@@ -127,8 +127,7 @@ class Flights:
         place = self.by_id.pop(task_id, None)
         if place is not None:
             self._turn.batch.unwatch.append(task_id)
-            if self.deliveries:
-                self.deliveries.forget(task_id)
+            self.deliveries.forget(task_id)
             if self.has_pools:
                 self._free_pools(task_id)
 
@@ -207,7 +206,7 @@ class Flights:
         batch.unwatch = [task_id for task_id in batch.unwatch if not self._is_watched(task_id)]
 
     def _is_watched(self, task_id: str) -> bool:
-        return task_id in self.by_id or task_id in self.late
+        return task_id in self.by_id or task_id in self.late.by_id
 
     # --- pools ------------------------------------------------------------------------------------------------------
 

@@ -219,8 +219,12 @@ class Graph:
         """Return the last of what ``node`` waits for, without a copy of all of them."""
         return self._dependencies[self._dependencies_start[node + 1] - 1] if self.dependency_count(node) else None
 
-    def dependents(self, node: int, *, most: int = NODES_MAX) -> "array[int]":
-        """Return the numbers of the nodes that wait for ``node``, in ascending order, or the first of them."""
+    def dependents(self, node: int) -> "array[int]":
+        """Return the numbers of the nodes that wait for ``node``, in ascending order."""
+        return self._dependents[self._dependents_start[node] : self._dependents_start[node + 1]]
+
+    def first_dependents(self, node: int, most: int) -> "array[int]":
+        """Return the first of the nodes that wait for ``node``, however many there are."""
         start = self._dependents_start[node]
         return self._dependents[start : min(start + most, self._dependents_start[node + 1])]
 

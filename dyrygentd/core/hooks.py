@@ -1,11 +1,11 @@
 """What is told of the end of a workflow: to its hooks, and as its error. Pure reading; one look at the nodes for each hook."""
 
 import json
-from collections.abc import Mapping
 from typing import Final, Protocol
 
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.node_states import NodeStates
+from dyrygentd.core.origin import Origin
 from dyrygentd.core.states import NodeState, WorkflowState
 
 #: Failures named in the summary that a hook gets.
@@ -19,7 +19,7 @@ class Ending(Protocol):
 
     workflow_id: str
     name: str
-    labels: Mapping[str, str]
+    origin: Origin
     graph: Graph
     nodes: NodeStates
     error: str
@@ -38,7 +38,7 @@ def summary_of(workflow: Ending) -> bytes:
         {
             "workflow_id": workflow.workflow_id,
             "name": workflow.name,
-            "labels": dict(workflow.labels),
+            "labels": dict(workflow.origin.labels),
             "state": (WorkflowState.FAILED if workflow.nodes.has_failed_work else WorkflowState.SUCCEEDED).value,
             "error": workflow.error or first_failure_of(workflow),
             "failures": len(failed),

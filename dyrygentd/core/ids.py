@@ -96,26 +96,29 @@ class Claims:
 
     A workflow holds ids from before it is taken in until it has finished, so there are as many as it has nodes, and a few for
     attempts of workflows of earlier versions.
+
+    Attributes:
+        by_id: ``{task id: workflow}``; not to be changed from outside.
     """
 
     def __init__(self) -> None:
-        self._holders: dict[str, str] = {}
+        self.by_id: dict[str, str] = {}
         self._held: dict[str, list[str]] = {}
 
     def __repr__(self) -> str:
-        return f"<Claims claimed={len(self._holders)} workflows={len(self._held)}>"
+        return f"<Claims claimed={len(self.by_id)} workflows={len(self._held)}>"
 
     def __len__(self) -> int:
         """Return how many ids are held."""
-        return len(self._holders)
+        return len(self.by_id)
 
     def __contains__(self, task_id: object) -> bool:
         """Tell whether anybody holds an id."""
-        return task_id in self._holders
+        return task_id in self.by_id
 
     def holder(self, task_id: str) -> str | None:
         """Return the workflow that holds an id."""
-        return self._holders.get(task_id)
+        return self.by_id.get(task_id)
 
     def has(self, workflow_id: str) -> bool:
         """Tell whether a workflow has made its claims."""
@@ -123,7 +126,7 @@ class Claims:
 
     def claim(self, workflow_id: str, task_ids: Iterable[str]) -> None:
         """Hold ids for a workflow; those that another has stay with that."""
-        holders, held = self._holders, self._held.setdefault(workflow_id, [])
+        holders, held = self.by_id, self._held.setdefault(workflow_id, [])
         for task_id in task_ids:
             if task_id and task_id not in holders:
                 holders[task_id] = workflow_id
@@ -132,4 +135,4 @@ class Claims:
     def release(self, workflow_id: str) -> None:
         """Give up all ids of a workflow."""
         for task_id in self._held.pop(workflow_id, ()):
-            self._holders.pop(task_id, None)
+            self.by_id.pop(task_id, None)

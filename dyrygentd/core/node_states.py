@@ -18,8 +18,8 @@ _STATES: Final = tuple(NodeState)
 #: As plain numbers, which are compared faster, in the order of the table: what goes on, what was good, what was not.
 FIRST_FINISHED, FIRST_BAD = int(min(FINISHED)), int(min(BAD))
 _READY: Final = int(NodeState.READY)
-#: For each pair of states, by their numbers, whether the table has it.
-_IS_CHANGE = bytes((before, after) in TRANSITIONS for before in NodeState for after in NodeState)
+#: For each state before, by its number, the numbers of those after for which the table has a row.
+_MAY_BECOME: Final = tuple(bytes((before, after) in TRANSITIONS for after in NodeState) for before in NodeState)
 #: What a cancel makes of each state.
 _CANCELLED_IF_OPEN: Final = bytes(NodeState.CANCELLED if state < FIRST_FINISHED else state for state in range(256))
 #: If fewer than one in so many nodes are wanted, they are looked up one by one.
@@ -38,7 +38,7 @@ class NodeStates:
         bad: Number of nodes, joins included, that ended and did not succeed.
         hooks_open, hooks_bad: How many of the hooks are still to run, and how many ended and did not succeed.
         changed: Nodes whose record has changed since `take_changed`.
-        story: Where each change is written down.
+        story: Where each change is written down; the engine has one for all.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class NodeStates:
         self.bad = 0
         self.hooks_open, self.hooks_bad = len(graph.hooks), 0
         self.changed: set[int] = set()
-        self.story = story or Story()
+        self.story = Story() if story is None else story
 
     def __repr__(self) -> str:
         counts = " ".join(f"{word}={count}" for word, count in self.counts_by_word().items() if count)
@@ -80,19 +80,20 @@ class NodeStates:
 
     def move(self, node: int, state: NodeState, now: float) -> None:
         """Change a node's state; beside `cancel_open` the only place that does, but for what is read back with `place`."""
-        before = self.states[node]
-        if not _IS_CHANGE[before * len(_STATES) + state]:
+        # A plain number: this is the hottest place of all, and everything below takes it faster than a member of an enum.
+        before, after = self.states[node], state._value_
+        if not _MAY_BECOME[before][after]:
             raise self._forbidden(node, state)
-        if before < FIRST_FINISHED and state < FIRST_FINISHED and self._signatures[node] is not None:
-            # What `place` does, for the changes that are made most.
-            self.states[node] = state
-            self.counts[before] -= 1
-            self.counts[state] += 1
-        else:
-            self.place(node, state)
-            self.finished_at[node] = now if state >= FIRST_FINISHED else 0.0
-        self.story.note((self._workflow_id, node, before, state, now))
-        if state != _READY:
+        self.states[node] = after
+        if self._signatures[node] is not None or not self._graph.is_join(node):
+            counts = self.counts
+            counts[before] -= 1
+            counts[after] += 1
+        if after >= FIRST_FINISHED or before >= FIRST_FINISHED:
+            self._count_ends(node, before, after)
+            self.finished_at[node] = now if after >= FIRST_FINISHED else 0.0
+        self.story.note((self._workflow_id, node, before, after, now))
+        if after != _READY:
             self.changed.add(node)
 
     def place(self, node: int, state: NodeState) -> None:
@@ -102,13 +103,15 @@ class NodeStates:
         if self._signatures[node] is not None or not self._graph.is_join(node):
             self.counts[before] -= 1
             self.counts[state] += 1
-        if before < FIRST_FINISHED and state < FIRST_FINISHED:
-            return
-        self.unfinished += (before >= FIRST_FINISHED) - (state >= FIRST_FINISHED)
-        self.bad += (state >= FIRST_BAD) - (before >= FIRST_BAD)
+        self._count_ends(node, before, state)
+
+    def _count_ends(self, node: int, before: int, after: int) -> None:
+        self.unfinished += (before >= FIRST_FINISHED) - (after >= FIRST_FINISHED)
+        if after >= FIRST_BAD or before >= FIRST_BAD:
+            self.bad += (after >= FIRST_BAD) - (before >= FIRST_BAD)
         if self._graph.hooks and self.is_hook(node):
-            self.hooks_open += (before in FINISHED) - (state in FINISHED)
-            self.hooks_bad += (state in BAD) - (before in BAD)
+            self.hooks_open += (before in FINISHED) - (after in FINISHED)
+            self.hooks_bad += (after in BAD) - (before in BAD)
 
     def cancel_open(self, now: float) -> None:
         """Do what `move` does for all that has not finished, hooks left aside, in a tenth of the time."""
@@ -126,12 +129,6 @@ class NodeStates:
         self.unfinished -= len(open_nodes)
         self.bad += len(open_nodes)
         self.changed.update(open_nodes)
-
-    def tell_to(self, story: Story) -> None:
-        """Write changes down there from now on, with those that are known."""
-        if story is not self.story:
-            story.take_over(self.story)
-            self.story = story
 
     def forget_unmet(self) -> None:
         """Have nothing wait for anything, as after a cancel."""

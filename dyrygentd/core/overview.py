@@ -133,5 +133,5 @@ def _waiting(workflow: RunningWorkflow, reason: HoldReason, count: int) -> Waiti
 
 def _since(workflow: RunningWorkflow, node: int) -> float:
     """Return since when a node waits: since the last of what it depends on has ended."""
-    begun = max(workflow.created_at, workflow.policy.start_at)
+    begun = max(workflow.origin.created_at, workflow.policy.start_at)
     return max((workflow.nodes.finished_at[other] for other in workflow.graph.dependencies(node)), default=0.0) or begun

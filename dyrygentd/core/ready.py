@@ -19,14 +19,16 @@ class ReadyNodes:
 
     Attributes:
         heap: The entries, marked ones included; empty exactly when no node is ready.
+        since: Since when there are some, or when one went last; of a restored workflow since it was restored.
     """
 
-    __slots__ = ("_heights", "_removed", "heap")
+    __slots__ = ("_heights", "_removed", "heap", "since")
 
-    def __init__(self, heights: "array[int]") -> None:
+    def __init__(self, heights: "array[int]", since: float = 0.0) -> None:
         self.heap: list[int] = []
         self._heights = heights
         self._removed: set[int] = set()
+        self.since = since
 
     def __repr__(self) -> str:
         return f"<ReadyNodes ready={len(self)}>"

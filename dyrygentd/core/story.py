@@ -63,7 +63,8 @@ class Story:
 
     def take_over(self, other: "Story") -> None:
         """Write down what another one knows."""
-        self._rows.extend(other._rows)
+        if other is not self:
+            self._rows.extend(other._rows)
 
     def of(self, workflow_id: str, node: int) -> list[Change]:
         """Return the changes of a node that are still known."""

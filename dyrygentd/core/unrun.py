@@ -90,7 +90,7 @@ def outcome_of(workflow: "RunningWorkflow", node: int) -> StoreOutcome | None:
 
 def _is_fan(graph: "Graph", join: int) -> bool:
     """Tell whether several tasks follow a join: each member of a group that is a chord's body gets the error itself."""
-    dependents = graph.dependents(join, most=_LOOKED_AT_MAX)
+    dependents = graph.first_dependents(join, _LOOKED_AT_MAX)
     return len(dependents) == _LOOKED_AT_MAX or sum(map(graph.is_task, dependents)) > 1
 
 

@@ -23,7 +23,7 @@ table raises `InvariantBroken` with the story of the node; the engine then sets 
 instead, and what few nodes have (errors, values, holds, attempts) lives in dictionaries.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dyrygentd.core.attempts import Attempts
@@ -32,7 +32,7 @@ from dyrygentd.core.hooks import first_failure_of, summary_of
 from dyrygentd.core.kept_values import KeptValues
 from dyrygentd.core.node_states import FIRST_BAD, NodeStates
 from dyrygentd.core.notes import Hold, HoldReason
-from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, Retry, WorkflowPolicy
 from dyrygentd.core.ready import ReadyNodes
 from dyrygentd.core.rules import How, Verdict, cleans_up, decides_at_once, verdict_of
@@ -41,7 +41,10 @@ from dyrygentd.core.steps import Steps, parts
 from dyrygentd.core.story import Story
 from dyrygentd.core.values import Text
 
-_WAITING, _DISPATCHING, _SKIPPED = int(NodeState.WAITING), int(NodeState.DISPATCHING), int(NodeState.SKIPPED)
+#: How a node is to end: its number, its state, its value and its error.
+_End = tuple[int, NodeState, Text | None, str]
+
+_WAITING, _DISPATCHING = int(NodeState.WAITING), int(NodeState.DISPATCHING)
 
 
 class RunningWorkflow:
@@ -52,20 +55,17 @@ class RunningWorkflow:
     Attributes:
         nodes: The states of its nodes, their counts, and whose record has changed.
         states: The numbers of these states, as ``nodes`` has them; not to be changed.
-        owner: Number of the user who submitted it; None if nobody can tell.
+        origin: What its submission said of it.
         has_begun: Whether its start time has come; before, nothing is decided.
         started_early_at: When somebody had it begin before its time, 0 if nobody has.
         run: How often it was set running again after a cancel; workers remember what was revoked under an earlier number.
         deadline_at: When it is over, 0 for never.
         attempts: How often its nodes were dispatched, under which ids, and how it stands with the present attempts.
-        digest: What tells its definition from another one, if it has a key.
-        parent_task: The task in which it was submitted.
         holds: ``{node: Hold}`` of the nodes that are held, or wait for another attempt.
         on_hold: Nodes that an operator holds, or will as soon as they are free.
         fingerprints: ``{node: text}`` of failed nodes: what failures of one cause have in common.
         unneeded: Nodes that were skipped by their rule, or whose task asked to be ignored.
         ready: The nodes that wait for their turn.
-        ready_since: Since when there are some, or when one went last; of a restored workflow since it was restored.
         is_changed: Whether its own record has changed.
         is_stopped: Whether a failure or the deadline has ended it, so that what is in flight is not tried again.
         stale: Hooks in flight, or held on the way, which were told of an end that is none any more.
@@ -76,9 +76,7 @@ class RunningWorkflow:
         "_hooks_undecided",
         "attempts",
         "blocked_by",
-        "created_at",
         "deadline_at",
-        "digest",
         "error",
         "errors",
         "fingerprints",
@@ -88,17 +86,13 @@ class RunningWorkflow:
         "holds",
         "is_changed",
         "is_stopped",
-        "key",
-        "labels",
         "name",
         "nodes",
         "on_hold",
-        "owner",
-        "parent_task",
+        "origin",
         "policy",
         "priority",
         "ready",
-        "ready_since",
         "result",
         "run",
         "stale",
@@ -116,28 +110,20 @@ class RunningWorkflow:
         workflow_id: str,
         name: str,
         graph: Graph,
-        created_at: float,
+        origin: Origin,
         value_bytes_max: int,
-        key: str | None = None,
-        labels: Mapping[str, str] | None = None,
         policy: WorkflowPolicy = PLAIN_WORKFLOW,
-        owner: int | None = None,
         story: Story | None = None,
     ) -> None:
         self.workflow_id = workflow_id
-        self.owner = owner
         self.name = name
-        self.key = key
-        self.digest = ""
+        self.origin = origin
         self.attempts = Attempts(graph)
-        self.parent_task: ParentTask | None = None
-        self.labels = labels or {}
         self.graph = graph
         self.policy = policy
         self.priority = policy.priority
         self.run = 0
-        self.created_at = created_at
-        self.deadline_at = max(created_at, policy.start_at) + policy.deadline_s if policy.deadline_s else 0.0
+        self.deadline_at = max(origin.created_at, policy.start_at) + policy.deadline_s if policy.deadline_s else 0.0
         self.finished_at: float | None = None
         self.state = WorkflowState.RUNNING
         self.result: bytes | None = None
@@ -151,15 +137,14 @@ class RunningWorkflow:
         self.on_hold: set[int] = set()
         self.unneeded: set[int] = set()
         self.stale: set[int] = set()
-        self.values = KeptValues(self.nodes, graph, unneeded=self.unneeded, owner=owner, bytes_max=value_bytes_max)
+        self.values = KeptValues(self.nodes, graph, unneeded=self.unneeded, owner=origin.owner, bytes_max=value_bytes_max)
         self.is_changed = False
         # Those that wait to be decided, and perhaps some that were decided otherwise, such as by an operator.
         self._hooks_undecided = set(graph.hooks)
         self.has_begun = False
         self.started_early_at = 0.0
         self.is_stopped = False
-        self.ready = ReadyNodes(graph.heights)
-        self.ready_since = created_at
+        self.ready = ReadyNodes(graph.heights, origin.created_at)
 
     def __repr__(self) -> str:
         counts = " ".join(f"{word}={count}" for word, count in self.nodes.counts_by_word().items() if count)
@@ -216,14 +201,10 @@ class RunningWorkflow:
         timeout_s = self.timeout_s(node)
         return bool(timeout_s) and self.states[node] in IN_FLIGHT and self.attempts.dispatched_at[node] + timeout_s <= now
 
-    def next_ready(self) -> int:
-        """Return the ready node with the longest way to go."""
-        return self.ready.first
-
     def take_ready(self, now: float) -> int:
         """Take the ready node with the longest way to go and set it dispatching."""
         node = self.ready.pop()
-        self.attempts.dispatched_at[node] = self.ready_since = now
+        self.attempts.dispatched_at[node] = self.ready.since = now
         if self.graph.policies and self.graph.policy(node).poll_every_s:
             self.attempts.polling_since.setdefault(node, now)
         self.nodes.move(node, NodeState.DISPATCHING, now)
@@ -373,67 +354,84 @@ class RunningWorkflow:
             parent = self.graph.last_dependency(parent)
         if parent is not None:
             return self.attempts.task_id_of(parent)
-        return "" if self.parent_task is None else self.parent_task.task_id
+        return "" if self.origin.parent_task is None else self.origin.parent_task.task_id
 
     # --- how it spreads ---------------------------------------------------------------------------------------------
 
     def finish_node(self, node: int, state: NodeState, now: float, *, value: Text | None = None, error: str = "") -> None:
         """Finish a node and everything that is decided by it."""
         if self.stale and node in self.stale:
+            # It ran for an end that is none any more, so what came of it counts for nothing.
             self.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now), now)
             self._decide_anew(node, now)
             return
-        stack: list[tuple[int, NodeState, Text | None, str]] = [(node, state, value, error)]
-        graph, states, unmet, move = self.graph, self.states, self.nodes.unmet, self.nodes.move
-        policies, signatures, values = graph.policies, graph.signatures, self.values
+        stack: list[_End] = [(node, state, value, error)]
+        graph, states, unmet = self.graph, self.states, self.nodes.unmet
         has_failed, first = False, node
         while stack:
             node, state, value, error = stack.pop()
             if node != first and states[node] != _WAITING:
                 continue  # Two of its dependencies decided it in one go.
-            move(node, state, now)
-            if self.holds:
-                self.holds.pop(node, None)
-            if self.on_hold:
-                self.on_hold.discard(node)
-            if self.attempts.reported:
-                self.attempts.reported.pop(node, None)
-                self.attempts.next_tries.pop(node, None)
-            if error:
-                self.errors[node] = error
+            self._end(node, state, value, error, now)
             is_good = state < FIRST_BAD
-            if is_good:
-                if value is not None:
-                    values.keep(node, value)
-                # What was not needed may be yet, if something is retried; and what a value is made of is kept with it.
-                if values.by_node and node not in self.unneeded and (signatures[node] is not None or not values.is_derived(node)):
-                    values.release_inputs(node)
-            elif state is NodeState.FAILED:
-                has_failed = True
+            has_failed |= state is NodeState.FAILED
             to_blame = node if is_good else self.blocked_by.get(node, node)
             for dependent in graph.dependents(node):
                 unmet[dependent] -= 1
                 if states[dependent] != _WAITING or dependent in self.blocked_by or not self.has_begun:
+                    # It went on without this one, stands in the stack already, or is decided when the workflow begins.
                     continue
-                if policies and dependent in policies:
-                    self._decide(dependent, node, stack, now)
+                if graph.policies and dependent in graph.policies:
+                    decided = self._decided(dependent, now) if self._may_be_decided(dependent, node) else None
                 elif not is_good:
+                    # The usual rule asks for all, so the first that failed blocks it, whatever the others do.
                     self.blocked_by[dependent] = to_blame
-                    stack.append((dependent, NodeState.BLOCKED, None, ""))
-                elif not unmet[dependent]:
-                    if self.unneeded or self.nodes.bad:
-                        # Others of its dependencies may not have been good, if an operator has set it back meanwhile.
-                        self._decide(dependent, node, stack, now)
-                    elif graph.is_join(dependent):
-                        stack.append(self.values.handed_on(dependent))
-                    else:
-                        self._make_ready(dependent, now)
+                    decided = dependent, NodeState.BLOCKED, None, ""
+                elif unmet[dependent]:
+                    continue
+                elif self.unneeded or self.nodes.bad:
+                    # Others of its dependencies may not have been good, if an operator has set it back meanwhile.
+                    decided = self._decided(dependent, now)
+                elif graph.is_join(dependent):
+                    decided = self.values.handed_on(dependent)
+                else:
+                    self._make_ready(dependent, now)
+                    continue
+                if decided is not None:
+                    stack.append(decided)
         if has_failed and self.policy.on_failure is OnFailure.STOP and not self.is_stopped:
             self.stop(now)
         if self._hooks_undecided and self.nodes.unfinished == self.nodes.hooks_open and self.has_begun:
+            # Nothing but hooks is left, so it is known whether the workflow has failed.
             self._decide_hooks(now)
         if not self.nodes.unfinished and not self.state.is_finished:
             self._finish_by_counts(now)
+
+    def _end(self, node: int, state: NodeState, value: Text | None, error: str, now: float) -> None:
+        """Note how a node has ended, and forget what was noted on its way."""
+        self.nodes.move(node, state, now)
+        if self.holds:
+            self.holds.pop(node, None)
+        if self.on_hold:
+            self.on_hold.discard(node)
+        if self.attempts.reported:
+            self.attempts.reported.pop(node, None)
+            self.attempts.next_tries.pop(node, None)
+        if error:
+            self.errors[node] = error
+        if state >= FIRST_BAD:
+            # It keeps what it takes, since it may be tried again.
+            return
+        values = self.values
+        if value is not None:
+            values.keep(node, value)
+        # What was not needed may be yet, if something is retried; and what a value is made of is kept with it.
+        if (
+            values.by_node
+            and node not in self.unneeded
+            and (self.graph.signatures[node] is not None or not values.is_derived(node))
+        ):
+            values.release_inputs(node)
 
     def _decide_hooks(self, now: float) -> None:
         """Decide the hooks that wait, now that everything else has finished."""
@@ -442,41 +440,35 @@ class RunningWorkflow:
             if self.states[node] == NodeState.WAITING:
                 self._consider(node, now)
 
-    def _decide(self, node: int, finished: int, stack: list[tuple[int, NodeState, Text | None, str]], now: float) -> None:
-        """Decide a waiting node that has a policy, after one of its dependencies has finished."""
+    def _may_be_decided(self, node: int, finished: int) -> bool:
+        """Tell whether a waiting node that has a policy can be decided after this one of its dependencies has finished."""
         policy = self.graph.policy(node)
         if policy.hook is not None:
-            return  # It waits for all, and not only for the ends of the graph.
-        if self.nodes.unmet[node] and not decides_at_once(policy, is_bad=self.states[finished] in BAD):
-            return
-        verdict, blame = self._verdict(node)
-        match verdict:
-            case Verdict.BLOCK:
-                self.blocked_by[node] = blame
-                stack.append((node, NodeState.BLOCKED, None, ""))
-            case Verdict.SKIP:
-                self.unneeded.add(node)
-                stack.append((node, NodeState.SKIPPED, None, ""))
-            case Verdict.GO if self.graph.is_join(node):
-                stack.append(self.values.handed_on(node))
-            case Verdict.GO:
-                self._make_ready(node, now)
+            return False  # It waits for all, and not only for the ends of the graph.
+        return not self.nodes.unmet[node] or decides_at_once(policy, is_bad=self.states[finished] in BAD)
 
     def _consider(self, node: int, now: float) -> None:
-        """Decide a waiting node from how its dependencies stand."""
+        """Decide a waiting node, with all that follows from that."""
+        decided = self._decided(node, now)
+        if decided is not None:
+            _, state, value, error = decided
+            self.finish_node(node, state, now, value=value, error=error)
+
+    def _decided(self, node: int, now: float) -> _End | None:
+        """Decide a waiting node by how its dependencies stand; return how it ends if it does, else let it go or wait."""
         verdict, blame = self._verdict(node)
         match verdict:
             case Verdict.BLOCK:
                 self.blocked_by[node] = blame
-                self.finish_node(node, NodeState.BLOCKED, now)
+                return node, NodeState.BLOCKED, None, ""
             case Verdict.SKIP:
                 self.unneeded.add(node)
-                self.finish_node(node, NodeState.SKIPPED, now)
+                return node, NodeState.SKIPPED, None, ""
             case Verdict.GO if self.graph.is_join(node):
-                _, state, value, error = self.values.handed_on(node)
-                self.finish_node(node, state, now, value=value, error=error)
+                return self.values.handed_on(node)
             case Verdict.GO:
                 self._make_ready(node, now)
+        return None
 
     def _verdict(self, node: int) -> tuple[Verdict, int]:
         """Return what a node's rule makes of its dependencies, and who is to blame if they block it."""
@@ -510,7 +502,7 @@ class RunningWorkflow:
 
     def _become_ready(self, node: int, now: float) -> None:
         if not len(self.ready):
-            self.ready_since = now
+            self.ready.since = now
         self.nodes.move(node, NodeState.READY, now)
         self.ready.push(node)
 

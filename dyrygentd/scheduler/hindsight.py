@@ -147,7 +147,7 @@ class Hindsight:
         straight = []
         for message in messages:
             workflow = self._workflows.get(message.workflow_id)
-            if workflow is not None and workflow.created_at <= self._since:
+            if workflow is not None and workflow.origin.created_at <= self._since:
                 self._to_read.append(message)
             else:
                 straight.append(message)

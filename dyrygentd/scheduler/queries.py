@@ -87,7 +87,7 @@ class Queries:
         """Return the number of the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
         workflow = self._turns.live(workflow_id)
         if workflow is not None:
-            return workflow.owner
+            return workflow.origin.owner
         record = await self._store.record(workflow_id)
         if record is None:
             raise WorkflowNotFound(workflow_id)

@@ -230,8 +230,8 @@ class Submissions:
                 durable.set()
         for workflow in finished:
             self._withdrawn.discard(workflow.workflow_id)
-            if workflow.workflow_id in refused and workflow.key is not None:
-                self._keys.pop((workflow.owner, workflow.key), None)
+            if workflow.workflow_id in refused and workflow.origin.key is not None:
+                self._keys.pop((workflow.origin.owner, workflow.origin.key), None)
 
     def end(self) -> None:
         """Wake everybody who waits for something that will not happen any more."""

@@ -62,7 +62,7 @@ def test_first_tasks_have_the_parent_of_the_workflow(conversation: Conversation)
     batch = conversation.succeed("w/a")
     assert {message.task_id: message.parent_id for message in batch.publish} == {"w/d": "w/a"}
     conversation.crash()
-    assert conversation.workflow().parent_task == ParentTask("p", "r")
+    assert conversation.workflow().origin.parent_task == ParentTask("p", "r")
     batch = conversation.submit("a; g gate=1; b < g", "v")
     assert [message.parent_id for message in batch.publish if message.workflow_id == "v"] == [""]
 

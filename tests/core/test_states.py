@@ -9,6 +9,7 @@ from dyrygentd.core import outcomes, steering
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.node_states import NodeStates
 from dyrygentd.core.notes import Failure
+from dyrygentd.core.origin import Origin
 from dyrygentd.core.reopening import reopen, skip_in_steps
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NODE_STATE_OF_WORD, TRANSITIONS, NodeState, WorkflowState
 from dyrygentd.core.steps import exhaust
@@ -45,7 +46,7 @@ class Recorded(RunningWorkflow):
 
     def __init__(self, text: str) -> None:
         graph = parse_graph(text)
-        super().__init__(workflow_id="w", name="w", graph=graph, created_at=1.0, value_bytes_max=4)
+        super().__init__(workflow_id="w", name="w", graph=graph, origin=Origin(1.0), value_bytes_max=4)
         self.nodes = self.recorded = RecordedStates("w", graph)
         self.states = self.nodes.states
         self.begin(1.0)
@@ -203,7 +204,7 @@ def test_each_row_happens(row: Row) -> None:
 @pytest.mark.parametrize("row", sorted(set(product(NodeState, NodeState)) - TRANSITIONS.keys()), ids=_row_name)
 def test_anything_else_breaks_an_invariant(row: Row) -> None:
     """A change that is no row raises with the story of the node and leaves its state alone."""
-    workflow = RunningWorkflow(workflow_id="w", name="w", graph=parse_graph("x"), created_at=1.0, value_bytes_max=4)
+    workflow = RunningWorkflow(workflow_id="w", name="w", graph=parse_graph("x"), origin=Origin(1.0), value_bytes_max=4)
     workflow.nodes.place(0, row[0])
     with pytest.raises(InvariantBroken, match=f"node 'x' of workflow 'w' cannot go from {row[0].word} to {row[1].word}"):
         workflow.nodes.move(0, row[1], 2.0)

@@ -12,6 +12,7 @@ from dyrygentd.core.graph import Graph
 from dyrygentd.core.kept_values import KeptValues
 from dyrygentd.core.node_states import NodeStates
 from dyrygentd.core.notes import Failure
+from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.ready import ReadyNodes
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState
@@ -40,7 +41,7 @@ def _several(draw: st.DrawFn) -> list[Shape]:
 
 def _workflow(shape: list[Shape], policy: WorkflowPolicy) -> RunningWorkflow:
     graph = graph_of(shape, "w")
-    workflow = RunningWorkflow(workflow_id="w", name="w", graph=graph, created_at=1.0, value_bytes_max=20, policy=policy)
+    workflow = RunningWorkflow(workflow_id="w", name="w", graph=graph, origin=Origin(1.0), value_bytes_max=20, policy=policy)
     workflow.begin(1.0)
     return workflow
 

@@ -6,8 +6,9 @@ import pytest
 
 from dyrygentd.core import outcomes
 from dyrygentd.core.events import TaskFailed, TaskReported, TaskSucceeded, VerbRequested
-from dyrygentd.core.graph import NODES_MAX, Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.origin import Origin
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
@@ -19,8 +20,8 @@ class CountingGraph(Graph):
 
     __slots__ = ("edges_seen",)
 
-    def dependents(self, node: int, *, most: int = NODES_MAX) -> "array[int]":
-        found = super().dependents(node, most=most)
+    def dependents(self, node: int) -> "array[int]":
+        found = super().dependents(node)
         self.edges_seen = getattr(self, "edges_seen", 0) + len(found)
         return found
 
@@ -155,7 +156,7 @@ def test_release_of_a_node_that_is_not_due() -> None:
 
 
 def _running(graph: Graph, *, value_bytes_max: int = 1000) -> RunningWorkflow:
-    workflow = RunningWorkflow(workflow_id="w", name="w", graph=graph, created_at=1.0, value_bytes_max=value_bytes_max)
+    workflow = RunningWorkflow(workflow_id="w", name="w", graph=graph, origin=Origin(1.0), value_bytes_max=value_bytes_max)
     workflow.begin(1.0)
     return workflow
 

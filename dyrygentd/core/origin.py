@@ -1,0 +1,25 @@
+"""Where a workflow comes from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dyrygentd.core.parent_task import ParentTask
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is known of a workflow since it was submitted, and never changes.
+
+    Attributes:
+        key: What its submitter called it, so that the same submission once more makes no other workflow.
+        digest: What tells its definition from another one, if it has a key.
+        owner: Number of the user who submitted it; None if nobody can tell.
+        parent_task: The task in which it was submitted.
+    """
+
+    created_at: float
+    key: str | None = None
+    digest: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    owner: int | None = None
+    parent_task: ParentTask | None = None

@@ -1,19 +1,37 @@
 """dyrygentd: runs workflows of thousands of Celery tasks from one asyncio process.
 
-The map of the package::
+The map of the package, the upper floors first; a room imports what stands below it (`dyrygentd/README.md` has the plan)::
 
-    errors      every error class                         core/       decides: events in, effects out, no I/O
-    wire        JSON forms of server and client           ports/      what the scheduler needs from the world
-    canvas/     Celery canvas -> graph; `Workflow`        testing/    a daemon for your own tests, fakes of the ports
-    scheduler   the asyncio shell: embed this one         metrics     read when they are scraped
-    results     Celery's own results of a workflow
-    witnesses   who may have a task that nobody who answered has
-    commands    on nodes, as people paste them
-    store/      SQLite                                    transport/  Celery's broker and result backend
-    http/       the API on a socket                       client/     talks to it
-    daemon/     process, configuration, systemd           cli/        `dyrygentd` and `dyrygentctl`
-    demo/       tasks and stage of `dyrygentd demo`       compat/     interface of celery-dyrygent
+    cli/        `dyrygentd` and `dyrygentctl`
+    daemon/     process, configuration, signals, systemd, a broker of its own
+    demo/       tasks and stage of `dyrygentd demo`
+    http/       the API on a socket
+    testing/    a daemon for your own tests, fakes of the ports
+    scheduler/  the asyncio shell: embed this one
+    client/     talks to the daemon
+    compat/     interface of celery-dyrygent
     remote      submits through the broker, from other hosts
+    results     Celery's own results of a workflow
+    store/      SQLite
+    transport/  Celery's broker, workers and result backend
+    metrics     read when they are scraped
+    lint/       what a canvas does that may not be meant
+    canvas/     Celery canvas -> graph; `Workflow`
+    tasks/      what the submitting program knows of its tasks
+    wire/       JSON forms of server and client
+    witnesses   who may have a task that nobody who answered has
+    misspelt    names one letter away from what was meant
+    ports/      what the scheduler needs from the world
+    core/       decides: events in, effects out, no I/O
+    errors      what programs may catch
+    advice      what an answer of a Redis server asks for
+    commands    on nodes, as people paste them
+    progress    of long work, on a terminal
+    versions    whether what is installed is new enough
+    worker/     an addition to Celery workers
+    errbacks    error callbacks inside a worker
+
+Absent on purpose: a result store, a worker, cron, pickle on the socket; and a room for what fits nowhere.
 
 The public names below are imported when they are first used: a command line that shows its help needs none of them.
 """

@@ -88,6 +88,20 @@ class NodeNotFound(RequestError):
         self.next_step = f"`dyrygentctl show {workflow_id}` lists its nodes"
 
 
+class BoxNotFound(RequestError):
+    """The folded workflow has no such box, or it is a single node."""
+
+    status = 404
+    code = "box-not-found"
+
+    def __init__(self, workflow_id: str, path: str) -> None:
+        path = path[:300]
+        super().__init__(f"workflow '{workflow_id}' has no box '{path}' that could be opened")
+        self.workflow_id = workflow_id
+        self.path = path
+        self.next_step = "open the whole workflow, without a path, and take the path of one of its boxes"
+
+
 class CauseNotFound(RequestError):
     """No failed node of the workflow has this cause."""
 

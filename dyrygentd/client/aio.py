@@ -307,6 +307,10 @@ class AsyncHandle:
         """Return why the workflow, or one node, is not running, and what can be done."""
         return wire.decode(await self._channel.request(forms.explanation(self.id, node)), wire.Explanation)
 
+    async def fold(self, path: str = "") -> wire.FoldView:
+        """Return the workflow folded into at most 300 boxes, or one of its boxes opened, by its path."""
+        return wire.decode(await self._channel.request(forms.fold(self.id, path)), wire.FoldView)
+
     async def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""
         return wire.decode(await self._channel.request(forms.about(self.id, "causes")), wire.Causes)

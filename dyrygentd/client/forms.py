@@ -125,6 +125,11 @@ def summary(reference: str, limit: int) -> Ask:
     return Ask("GET", workflow_target(reference, "summary", query={"limit": limit}))
 
 
+def fold(workflow_id: str, path: str) -> Ask:
+    """Return the request for a folded workflow, or for a box of it."""
+    return Ask("GET", workflow_target(workflow_id, "fold", query={"path": path} if path else {}))
+
+
 def audit(cursor: str | None) -> Ask:
     """Return the request for what was done to all workflows after a cursor, or for the newest."""
     query = {} if cursor is None else {"cursor": cursor}

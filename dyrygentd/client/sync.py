@@ -332,6 +332,10 @@ class Handle:
         """Return why the workflow, or one node, is not running, and what can be done."""
         return wire.decode(self._connection.request(forms.explanation(self.id, node)), wire.Explanation)
 
+    def fold(self, path: str = "") -> wire.FoldView:
+        """Return the workflow folded into at most 300 boxes, or one of its boxes opened, by its path."""
+        return wire.decode(self._connection.request(forms.fold(self.id, path)), wire.FoldView)
+
     def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""
         return wire.decode(self._connection.request(forms.about(self.id, "causes")), wire.Causes)

@@ -144,7 +144,7 @@ class Graph:
         self._dependencies = dependencies
         self._dependents_start, self._dependents = _reversed_edges(len(names), dependencies_start, dependencies)
         self._numbers: dict[str, int] | None = None
-        order = self._topological_order()
+        order = self.topological_order()
         self.output = output if output is not None else self._only_end()
         self.heights = self._heights_along(order)
         self.value_uses, self.feeds_tasks = self._value_uses_along(order)
@@ -262,7 +262,7 @@ class Graph:
         start = self._dependencies_start
         return array("I", [start[node + 1] - start[node] for node in range(len(self))])
 
-    def _topological_order(self) -> "array[int]":
+    def topological_order(self) -> "array[int]":
         unmet, start, dependents = self.unmet_counts(), self._dependents_start, self._dependents
         order = array("I", [node for node in range(len(self)) if not unmet[node]])
         # What is appended while it goes on comes up in its turn.

@@ -73,6 +73,7 @@ class RunningWorkflow:
     """
 
     __slots__ = (
+        "__weakref__",
         "_hooks_undecided",
         "attempts",
         "blocked_by",

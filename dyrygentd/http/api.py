@@ -170,6 +170,12 @@ class Api:
         async with self._reading(request, workflow_id):
             return _json(await self._scheduler.summary(workflow_id, limit=limit))
 
+    async def show_fold(self, request: web.Request) -> web.StreamResponse:
+        """Answer a workflow, or a box of it, folded into boxes."""
+        workflow_id = await self._resolve(request)
+        async with self._reading(request, workflow_id):
+            return _json(await self._scheduler.fold(workflow_id, request.query.get("path", "")))
+
     async def show_causes(self, request: web.Request) -> web.StreamResponse:
         """Answer the failures of a workflow, grouped by cause."""
         workflow_id = await self._resolve(request)

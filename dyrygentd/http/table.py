@@ -135,6 +135,14 @@ ROUTES: Final = (
         wire.NodePage,
         parameters=(RouteParameter("state", "node states; repeated or separated by commas", _WORDS), _limit(1000), _CURSOR),
     ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/fold",
+        "Show a workflow, or a box of it, folded into at most 300 boxes, whatever its size",
+        Api.show_fold,
+        wire.FoldView,
+        parameters=(RouteParameter("path", "which box to open, as its `path` says; by default all of the workflow"),),
+    ),
     Route("GET", "/v1/workflows/{ref}/nodes/{name}", "Show a node", Api.show_node, wire.NodeView),
     Route(
         "GET",

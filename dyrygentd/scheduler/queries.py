@@ -14,6 +14,7 @@ from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.explanations import Explanations
+from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.still_running import StillRunning
@@ -60,6 +61,7 @@ class Queries:
         self._problems = problems
         self._follow_interval_s = follow_interval_s
         self._still_running = still_running
+        self._folds = Folds()
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -191,6 +193,10 @@ class Queries:
             under_way=under_way,
             decided=decided.of_workflow,
         )
+
+    async def fold(self, workflow_id: str, path: str = "") -> wire.FoldView:
+        """Return a workflow, or a box of it, folded into boxes. Raises `WorkflowNotFound` or `BoxNotFound`."""
+        return await self._folds.view(await self._unpacked(workflow_id), path)
 
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""

@@ -338,6 +338,10 @@ class Scheduler:
         found.problems, found.notices = health.problems, health.notices
         return found
 
+    async def fold(self, workflow_id: str, path: str = "") -> wire.FoldView:
+        """Return a workflow, or a box of it, folded into boxes. Raises `WorkflowNotFound` or `BoxNotFound`."""
+        return await self._parts.queries.fold(workflow_id, path)
+
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
         return await self._parts.queries.causes(workflow_id)

@@ -10,6 +10,7 @@ from dyrygentd.wire.definitions import (
 )
 from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
 from dyrygentd.wire.exports import ExportDocument, Imported, decode_export, encode_export
+from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
 from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, WorkflowDocument
 from dyrygentd.wire.outcomes import Outcome, outcome_of
 from dyrygentd.wire.overview import Overview, OverviewItem
@@ -57,12 +58,15 @@ __all__ = [
     "DEFINITION_VERSION",
     "PROBLEM",
     "VERSION_HEADER",
+    "BoxView",
     "BulkChanged",
     "CauseView",
     "Causes",
     "Changed",
+    "EdgeView",
     "Explanation",
     "ExportDocument",
+    "FoldView",
     "Health",
     "HoldWord",
     "Imported",
@@ -109,6 +113,7 @@ __all__ = [
     "request_of",
     "schemas",
     "view_of_entry",
+    "view_of_fold",
     "view_of_node",
     "view_of_record",
     "view_of_running",

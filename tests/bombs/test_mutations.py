@@ -40,7 +40,15 @@ def _try(daemon: Daemon, seed: int) -> int:
     for part in ("names", "signatures", "task_ids", "policies"):
         assert getattr(again.graph, part) == getattr(definition.graph, part), (seed, part)
     assert (again.name, again.labels, again.policy) == (definition.name, definition.labels, definition.policy), seed
-    views = [target, f"{target}?result=true", f"{target}/nodes", f"{target}/explain", f"{target}/export", f"{target}/causes"]
+    views = [
+        target,
+        f"{target}?result=true",
+        f"{target}/nodes",
+        f"{target}/explain",
+        f"{target}/export",
+        f"{target}/causes",
+        f"{target}/fold",
+    ]
     for name in definition.graph.names[:2]:
         views += [f"{target}/nodes/{quote(name, safe='')}", f"{target}/nodes/{quote(name, safe='')}/explain"]
     for view in views:

@@ -74,6 +74,7 @@ _TASK_FIELDS = st.fixed_dictionaries(
         "payload": _JSON,
         "poll": st.none() | st.fixed_dictionaries({"every_s": st.floats(0.1, 1e7)}, optional={"timeout_s": _SECONDS}),
         "adopted": st.sampled_from(["succeeded", "failed", "dispatched", None]),
+        "section": st.sampled_from(["", "drain", "drain/osd-42"]),
     },
 )
 
@@ -104,7 +105,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         after = draw(st.lists(st.sampled_from(names[:position]), max_size=4)) if position else []
         if draw(st.integers(0, 3)) == 0:
             kind: dict[str, Any] = draw(st.sampled_from([{"join": True}, {"gate": True}, {"sleep_s": 5}]))
-            nodes.append({**kind, "name": name, "after": after, "payload": draw(_JSON)})
+            nodes.append({**kind, "name": name, "after": after, "payload": draw(_JSON), "section": "join"})
             continue
         if draw(st.integers(0, 5)) == 0 and position:
             # Nothing may wait for a hook that waits for all ends.

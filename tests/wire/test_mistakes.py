@@ -67,6 +67,7 @@ def test_refuses_another_shape_and_says_where(body: bytes, path: str) -> None:
         ({"retry": {"jitter": 2}}, "`retry.jitter` must be a number <= 1", "write a number from 0 to 1"),
         ({"poll": {}}, "the field `every_s` of `poll` is missing", "add `every_s`"),
         ({"poll": {"every_s": 0}}, "`poll.every_s` must be a number >= 0.1", "write a number from 0.1 to"),
+        ({"section": "x" * 201}, "`section` must be text with a length <= 200", "write text of 0 to 200 characters"),
         ({"pool": "x" * 201}, "`pool` must be text with a length <= 200", "write text of 0 to 200 characters"),
         # Contradictions.
         ({"gate": True}, "node 'x': a gate has no task", "leave out either `gate` or `task`"),

@@ -1,0 +1,62 @@
+"""How the boxes of a fold stand: counts by state, and the node of each that a person would ask for first."""
+
+from array import array
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from dyrygentd.core.folding import Box, Fold
+from dyrygentd.core.states import IN_FLIGHT, NodeState
+
+_STATES: Final = tuple(NodeState)
+#: Nodes that one call goes over, so that the loop is not kept waiting by this thread.
+_AT_ONCE: Final = 20_000
+
+
+class BoxCounts(NamedTuple):
+    """How a box stands.
+
+    Attributes:
+        counts: Number of nodes by the number of their state, joins left out.
+        failed: The first that has failed, in the order of the definition.
+        longest: The one that has been in flight for the longest time.
+        held: The first that is held, by a person or a gate, a time, a pool or the next attempt.
+    """
+
+    counts: Sequence[int]
+    failed: int | None
+    longest: int | None
+    held: int | None
+
+
+def counts_of(fold: Fold, states: bytes | bytearray, dispatched_at: Sequence[float]) -> list[BoxCounts]:
+    """Return how each box stands."""
+    return [_counts_of(fold.order, box, states, dispatched_at) for box in fold.boxes]
+
+
+def _counts_of(order: "array[int]", box: Box, states: bytes | bytearray, dispatched_at: Sequence[float]) -> BoxCounts:
+    if box.start == box.counted:
+        return BoxCounts([0] * len(_STATES), None, None, None)
+    mine = _states_of(order, box, states)
+    counts = [mine.count(state) for state in _STATES]
+    longest = None
+    for state in IN_FLIGHT:
+        place = mine.find(state) if counts[state] else -1
+        while place >= 0:
+            node = order[box.start + place]
+            if longest is None or dispatched_at[node] < dispatched_at[longest]:
+                longest = node
+            place = mine.find(state, place + 1)
+    failed, held = (
+        order[box.start + mine.index(state)] if counts[state] else None for state in (NodeState.FAILED, NodeState.HELD)
+    )
+    return BoxCounts(counts, failed, longest, held)
+
+
+def _states_of(order: "array[int]", box: Box, states: bytes | bytearray) -> bytes | bytearray:
+    """Return the states of what counts in a box, in its order."""
+    first, last = order[box.start], order[box.counted - 1]
+    if last - first == box.counted - box.start - 1:
+        # They rise, so they stand next to each other in the definition as well.
+        return states[first : last + 1]
+    places = range(box.start, box.counted, _AT_ONCE)
+    return b"".join(bytes(map(states.__getitem__, order[place : min(place + _AT_ONCE, box.counted)])) for place in places)

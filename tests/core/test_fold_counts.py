@@ -1,0 +1,41 @@
+"""Counts of the boxes add up to those of the workflow, and name whom to ask about."""
+
+from array import array
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dyrygentd.core.fold_counts import counts_of
+from dyrygentd.core.folding import Folding
+from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.states import NodeState
+from tests.core.test_folding import TINY, boxes_below, graphs
+
+
+@given(graphs(), st.data())
+def test_counts_add_up(graph: Graph, data: st.DataObject) -> None:
+    """In each fold the boxes have together what the opened box has, joins left out."""
+    states = bytes(data.draw(st.lists(st.sampled_from(NodeState), min_size=len(graph), max_size=len(graph))))
+    for _, fold in boxes_below(Folding(graph, TINY)):
+        nodes = [node for node in fold.order if not graph.is_join(node)]
+        found = counts_of(fold, states, array("d", range(len(graph))))
+        for state in NodeState:
+            assert sum(box.counts[state] for box in found) == sum(states[node] == state for node in nodes)
+        for box, counts in zip(fold.boxes, found, strict=True):
+            mine = [node for node in fold.order[box.start : box.end] if node in nodes]
+            assert counts.failed == next((node for node in mine if states[node] == NodeState.FAILED), None)
+            assert counts.held == next((node for node in mine if states[node] == NodeState.HELD), None)
+            in_flight = [node for node in mine if states[node] in (NodeState.DISPATCHING, NodeState.DISPATCHED)]
+            assert counts.longest == min(in_flight, default=None)
+
+
+def test_nodes_apart_from_each_other_are_counted_alike() -> None:
+    """More nodes than one call goes over, and not next to each other in the definition."""
+    specs = [NodeSpec(str(number), Signature("even" if number % 2 else "odd"), str(number)) for number in range(50_000)]
+    fold = Folding(Graph.build(specs)).at("")
+    assert fold is not None
+    states = bytes([NodeState.FAILED, NodeState.SUCCEEDED]) * 25_000
+    assert [(box.counts[NodeState.FAILED], box.counts[NodeState.SUCCEEDED]) for box in counts_of(fold, states, [])] == [
+        (25_000, 0),
+        (0, 25_000),
+    ]

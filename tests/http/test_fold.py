@@ -1,0 +1,97 @@
+"""A workflow of any size is shown in a few boxes, over a real socket, while the daemon does its work."""
+
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from dyrygentd import wire
+from dyrygentd.client.sync import Client
+from dyrygentd.http.limits import HttpLimits
+from tests.http.support import Answer, Daemon
+
+
+def document(nodes: int) -> dict[str, Any]:
+    """Make a definition of chains of eight tasks, each between a head that waits and a common end."""
+    made: list[dict[str, Any]] = [{"name": "head", "gate": True, "section": "begin"}]
+    for number in range(nodes - 3):
+        chain, step = divmod(number, 8)
+        before = f"n-{number - 1}" if step else "head"
+        made.append({"name": f"n-{number}", "task": f"app.step_{step}", "after": [before], "section": f"hosts/host-{chain}"})
+    ends = [node["name"] for number, node in enumerate(made[1:]) if number % 8 == 7 or number == nodes - 4]
+    made.append({"name": "all", "join": True, "after": ends, "section": "end"})
+    made.append({"name": "tell", "task": "add", "after": ["all"], "section": "end"})
+    return {"nodes": made, "name": "of all sizes"}
+
+
+def fold(daemon: Daemon, workflow_id: str, path: str = "") -> Answer:
+    return daemon.ask("GET", f"/v1/workflows/{workflow_id}/fold?path={quote(path, safe='')}")
+
+
+def test_a_box_is_opened_down_to_its_nodes(daemon: Daemon) -> None:
+    """Whoever follows the paths finds a node of thousands in a few steps, in both clients as over HTTP."""
+    workflow_id = str(daemon.ask("POST", "/v1/workflows", document(1000)).json["id"])
+    whole = fold(daemon, workflow_id).json
+    assert [box["path"] for box in whole["boxes"]] == ["begin", "hosts", "end"]
+    assert (whole["nodes"], whole["boxes"][0]["held"], whole["boxes"][0]["hold"]) == (999, "head", "gate")
+    assert [(edge["before"], edge["after"]) for edge in whole["edges"]] == [(0, 1), (1, 2)]
+    with Client(daemon.path) as client:
+        handle = client.handle(workflow_id)
+        ranges = handle.fold("hosts")
+        assert (len(ranges.boxes), ranges.boxes[0].kind) == (63, "sections")
+        inside = handle.fold(f"{ranges.boxes[3].path}/host-6")
+    assert [box.title for box in inside.boxes] == [f"n-{number}" for number in range(48, 56)]
+    assert inside.boxes[0].states == {"waiting": 1}
+
+
+def test_what_is_not_there_is_told(daemon: Daemon) -> None:
+    """A path that leads nowhere is no error of the daemon's, and says what to do; nor is one that is far too long."""
+    workflow_id = daemon.submit(name="w")
+    for path in ("nothing", "~1", "/" * 900, "~1/" * 600):
+        answer = fold(daemon, workflow_id, path)
+        assert (answer.status, answer.json["code"]) == (404, "box-not-found")
+        assert "take the path of one of its boxes" in answer.json["next_step"]
+        assert len(answer.body) < 1500
+
+
+def test_a_finished_workflow_is_folded_as_well(daemon: Daemon) -> None:
+    """After a restart it is read back for it, and looks the same."""
+    workflow_id = daemon.submit({"name": "a", "task": "add", "section": "s"}, {"name": "b", "task": "fail", "after": ["a"]})
+    assert daemon.finish(workflow_id) == "failed"
+    before = fold(daemon, workflow_id).json
+    assert before["boxes"][1]["failed"] == "b"
+    assert before["boxes"][1]["error"] == "ValueError: no such host"
+    daemon.stop()
+    daemon.start()
+    assert fold(daemon, workflow_id).json == before
+    assert daemon.ask_tcp("GET", f"/v1/workflows/{workflow_id}/fold").status == 200
+
+
+@pytest.mark.parametrize("size", [57, 1_000, 10_000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_payload_and_loop_stay_small(short_tmp: Path, size: int) -> None:
+    """A hundred thousand nodes are no more to send than some thousand, and health is answered while they are folded."""
+    with Daemon(short_tmp / "d.sock", limits=HttpLimits(nodes_max=200_000)) as daemon, Client(daemon.path) as client:
+        handle = client.submit(document(size))
+        answers: list[bytes] = []
+
+        def look() -> None:
+            path = ""
+            while not path or path.startswith("hosts"):
+                answers.append(fold(daemon, handle.id, path).body)
+                boxes = wire.decode(answers[-1], wire.FoldView).boxes
+                path = "hosts" if not path else boxes[0].path if boxes[0].kind != "node" else "end"
+
+        looking = Thread(target=look)
+        looking.start()
+        healthy = 0
+        while looking.is_alive():
+            healthy += daemon.ask("GET", "/healthz").status == 200
+        looking.join()
+        shown = [wire.decode(answer, wire.FoldView) for answer in answers]
+        assert [sum(sum(box.states.values()) for box in view.boxes) for view in shown[:2]] == [size - 1, size - 3]
+        assert max(len(view.boxes) for view in shown) <= 125
+        assert max(map(len, answers)) < 25_000
+        # Folding takes many times as long as an answer, and would leave time for one if it held the loop.
+        assert healthy >= (10 if size >= 10_000 else 1)

@@ -38,7 +38,7 @@ def test_drawing_is_reproducible() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(max(600, 2 * _COUNT))
 def test_random_canvases() -> None:
     """Ours does what the model says, always; Celery does the same where no known difference applies."""
     indexes = range(_COUNT) if _INDEX is None else [int(_INDEX)]

@@ -42,7 +42,7 @@ class Site:
         self.app = app
         self.dispatcher = CeleryDispatcher(app)
         # Workers are counted on Redis, so only one that does not answer is waited for; a busy machine takes its time.
-        self.inspector = CeleryInspector(app, answer_timeout_s=patience_s, deadline_s=4 * patience_s)
+        self.inspector = CeleryInspector(app, answer_timeout_s=patience_s, socket_timeout_s=patience_s, deadline_s=4 * patience_s)
         self._published: dict[str, Publish] = {}
 
     async def publish(self, task: str, *arguments: Any, task_id: str, **options: Any) -> Publish:
@@ -62,7 +62,7 @@ class Site:
         return whereabouts_of(await self.look(task_id), task_id, now=time.time())
 
     async def wait_for(self, task_id: str, code: str) -> Whereabouts:
-        with anyio.fail_after(30):
+        with anyio.fail_after(8 * _PATIENCE_S):
             while (whereabouts := await self.explain(task_id)).code != code:
                 pass
         return whereabouts
@@ -163,7 +163,7 @@ async def test_worker_is_killed(site: Site, make_worker: Callable[..., CeleryWor
     assert "nobody has it: it is not in queue 'celery', no worker runs, no result is stored" in lost.text
     # With another worker there is somebody to ask, and the answer is the same.
     make_worker(pool="prefork")
-    with anyio.fail_after(60):
+    with anyio.fail_after(8 * _PATIENCE_S):
         # On a busy machine it may be too late with its first answers.
         while "no worker has it now" not in (await site.explain("fetched")).text:
             await anyio.lowlevel.checkpoint()
@@ -216,7 +216,7 @@ async def test_waits_for_eta_and_for_its_retry(site: Site, make_worker: Callable
     message = publish_of(site.app.signature("tests.support.retrying.again_in_a_minute"), task_id="retried")
     await site.dispatcher.publish([message])
     place = TaskPlace("retried", 1, message.signature)
-    with anyio.fail_after(30):
+    with anyio.fail_after(8 * _PATIENCE_S):
         # A look asks the backend before the workers, and the task may pass between.
         found: tuple[str, str, str | None] = ("", "", "")
         while found != ("scheduled", worker.name, "RETRY"):

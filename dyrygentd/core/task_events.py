@@ -22,6 +22,7 @@ from dyrygentd.core.events import (
 from dyrygentd.core.flights import Flights
 from dyrygentd.core.notes import Failure
 from dyrygentd.core.policy import FailureKind
+from dyrygentd.core.reactions import Reaction, reaction_to
 from dyrygentd.core.reopening import succeeded_late
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.turn import Turn
@@ -171,20 +172,18 @@ class TaskEvents:
 
     def _late_event(self, event: TaskEvent, now: float) -> None:
         """Note what became of a task without which its node has gone on; only a failure that was none is corrected."""
-        if isinstance(event, MessagePublished | MessageRefused | TaskReported | TaskRedelivered):
-            return
         late = self._flights.late.get(event.task_id)
         assert late is not None
-        workflow = self._flights.known(late.workflow_id)
-        node = late.node
-        if workflow is not None and self._turns_up(event, workflow, node):
-            self._counting.counters.turned_up += 1
-            outcomes.turned_up(workflow, node, now)
-            self.decided(Decision.TURNED_UP, workflow, node, now, "its end was seen after it had been taken for lost")
-            if self._flights.begin(workflow, node, event.task_id, now):
-                self.happened(event, now)
+        workflow, node = self._flights.known(late.workflow_id), late.node
+        # An earlier attempt says nothing about the present one.
+        is_its_last = workflow is not None and workflow.attempts.task_id_of(node) == event.task_id
+        state = workflow.state_of(node) if workflow is not None and is_its_last else None
+        reaction, is_doubted = reaction_to(event, state), late.revoke is None
+        if reaction is Reaction.NOTHING:
             return
-        is_doubted = late.revoke is None
+        if workflow is not None and reaction is Reaction.TURNS_UP and outcomes.is_taken_for_lost(workflow, node):
+            self._turns_up(event, workflow, node, now)
+            return
         if is_doubted and isinstance(event, TaskFailed | TaskRevoked | TaskLost):
             return  # What is known already, read once more.
         self._counting.counters.late += 1
@@ -196,28 +195,28 @@ class TaskEvents:
         else:
             self._flights.late.drop(event.task_id)
             self._turn.batch.unwatch.append(event.task_id)
-        if workflow is None:
+        if workflow is None or state is None or not state.is_finished:
             return
-        if workflow.attempts.task_id_of(node) != event.task_id or not workflow.state_of(node).is_finished:
-            return  # It was an earlier attempt, which says nothing about the present one.
-        is_failed = workflow.state_of(node) is NodeState.FAILED
-        if is_doubted and isinstance(event, TaskSucceeded) and is_failed and not workflow.state.is_finished:
-            try:
-                succeeded_late(workflow, node, event.value, event.value_error, now)
-            except Exception as error:
-                self._flights.set_aside(workflow, error, now)
-            self._turn.is_urgent = True
+        is_over = workflow.state.is_finished
+        if reaction is Reaction.CORRECTS and isinstance(event, TaskSucceeded) and is_doubted and not is_over:
+            self._corrected(event, workflow, node, now)
         else:
             workflow.attempts.late[node] = _LATE_WORDS.get(type(event), "failed")
             workflow.nodes.changed.add(node)
         self._turn.touch(workflow)
 
-    def _turns_up(self, event: TaskEvent, workflow: RunningWorkflow, node: int) -> bool:
-        """Tell whether this is the end of a task that was taken for lost, with nothing sent in its place yet.
+    def _turns_up(self, event: TaskEvent, workflow: RunningWorkflow, node: int, now: float) -> None:
+        """Take the attempt back that was taken for lost, with nothing sent in its place yet, and let it end."""
+        self._counting.counters.turned_up += 1
+        outcomes.turned_up(workflow, node, now)
+        self.decided(Decision.TURNED_UP, workflow, node, now, "its end was seen after it had been taken for lost")
+        if self._flights.begin(workflow, node, event.task_id, now):
+            self.happened(event, now)
 
-        One that is to be tried again anyway is spared that by a success only.
-        """
-        is_its_last = workflow.attempts.task_id_of(node) == event.task_id
-        if not is_its_last or not outcomes.is_taken_for_lost(workflow, node) or isinstance(event, TaskLost):
-            return False
-        return workflow.state_of(node) is NodeState.HELD or isinstance(event, TaskSucceeded)
+    def _corrected(self, event: TaskSucceeded, workflow: RunningWorkflow, node: int, now: float) -> None:
+        """Let a node have succeeded whose failure somebody else than the task had told."""
+        try:
+            succeeded_late(workflow, node, event.value, event.value_error, now)
+        except Exception as error:
+            self._flights.set_aside(workflow, error, now)
+        self._turn.is_urgent = True

@@ -13,6 +13,7 @@ import yaml
 
 from dyrygentd import wire
 from dyrygentd.cli import main
+from dyrygentd.core.reactions import REACTIONS, Reaction
 from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, TRANSITIONS, NodeState, WorkflowState
 from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb
 from dyrygentd.daemon import config
@@ -68,6 +69,21 @@ def transitions() -> str:
     """Write every change of a node's state that there is."""
     rows = sorted(TRANSITIONS.items(), key=lambda row: row[0])
     return table(["from", "to", "because"], ([f"`{at.word}`", f"`{to.word}`", why] for (at, to), why in rows))
+
+
+def reactions() -> str:
+    """Write what an event of a task does in each state of its node; states with the same answers stand in one column."""
+    columns: dict[tuple[Reaction, ...], list[str]] = {}
+    for state, row in REACTIONS.items():
+        columns.setdefault(tuple(row.values()), []).append(f"`{state.word}`")
+    kinds = list(REACTIONS[NodeState.WAITING])
+    rows = ([f"`{kind.__name__}`", *(_word(column[number]) for column in columns)] for number, kind in enumerate(kinds))
+    words = [f"- *{_word(reaction)}*: {reaction.value}" for reaction in Reaction if reaction is not Reaction.NOTHING]
+    return "\n".join([table(["event", *map(", ".join, columns.values())], rows), "", *words])
+
+
+def _word(reaction: Reaction) -> str:
+    return reaction.name.lower().replace("_", " ")
 
 
 def state_diagram() -> str:

@@ -23,6 +23,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "states": tables.states,
     "state-diagram": tables.state_diagram,
     "transitions": tables.transitions,
+    "reactions": tables.reactions,
     "workflow-states": tables.workflow_states,
     "verbs": tables.verbs,
     "definition-fields": lambda: tables.fields(WorkflowDocument),

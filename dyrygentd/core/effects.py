@@ -100,7 +100,22 @@ class Batch:
     reports_read: str = ""
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in self.__slots__)
+        return bool(
+            self.save_workflows
+            or self.save_nodes
+            or self.watch
+            or self.publish
+            or self.unwatch
+            or self.revoke
+            or self.revoke_stamped
+            or self.journal
+            or self.answers
+            or self.changed
+            or self.finished
+            or self.refused
+            or self.unrun
+            or self.reports_read
+        )
 
     @property
     def row_count(self) -> int:

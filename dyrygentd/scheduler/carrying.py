@@ -86,8 +86,10 @@ class Carrying:
         if batch.unwatch:
             self._watcher.unwatch(batch.unwatch)
 
-        self._courier.revoke(batch.revoke, batch.revoke_stamped)
-        self._courier.forget(workflow.workflow_id for workflow in batch.finished)
+        if batch.revoke or batch.revoke_stamped:
+            self._courier.revoke(batch.revoke, batch.revoke_stamped)
+        if batch.finished:
+            self._courier.forget(workflow.workflow_id for workflow in batch.finished)
 
         self._verbs.answered(batch.answers)
 

@@ -115,7 +115,9 @@ class Inbox:
             if pause_s <= 0:
                 await anyio.lowlevel.checkpoint()
                 return
-            await self.wait_for_news(pause_s)
+            self._awake = anyio.Event()
+            with anyio.move_on_after(pause_s):
+                await self._awake.wait()
             if not (self._events and self._lacks_company):
                 return
 

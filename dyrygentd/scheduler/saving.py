@@ -101,27 +101,6 @@ class Saving:
         """Make a batch durable, however long it takes; what happens meanwhile is merged into it."""
         self._unsaved = batch
         self._note_ends(batch)
-        await self._save(batch)
-        self._unsaved = None
-        for workflow in batch.finished:
-            self._finishing.pop(workflow.workflow_id, None)
-
-    async def remember(self, name: str, value: str) -> bool:
-        """Note something about the world outside; tell whether it is durable."""
-        try:
-            with anyio.CancelScope(shield=True):
-                await self._store.remember(name, value)
-        except StoreUnavailable as error:
-            # Whether the database can be written is told by the next transaction.
-            logger.info("'%s' is not noted: %s", name, error)
-            return False
-        return True
-
-    def _note_ends(self, batch: Batch) -> None:
-        for workflow in batch.finished:
-            self._finishing[workflow.workflow_id] = workflow
-
-    async def _save(self, batch: Batch) -> None:
         # What is not written yet, if it is not all of the batch.
         rest: Batch | None = None
         pause_s = RETRY_FIRST_S
@@ -148,6 +127,24 @@ class Saving:
         if self.problem:
             logger.warning("the database can be written again")
             self.problem = ""
+        self._unsaved = None
+        for workflow in batch.finished:
+            self._finishing.pop(workflow.workflow_id, None)
+
+    async def remember(self, name: str, value: str) -> bool:
+        """Note something about the world outside; tell whether it is durable."""
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._store.remember(name, value)
+        except StoreUnavailable as error:
+            # Whether the database can be written is told by the next transaction.
+            logger.info("'%s' is not noted: %s", name, error)
+            return False
+        return True
+
+    def _note_ends(self, batch: Batch) -> None:
+        for workflow in batch.finished:
+            self._finishing[workflow.workflow_id] = workflow
 
     async def _pause(self, pause_s: float, batch: Batch, rest: Batch | None) -> None:
         """Wait before the disk is tried again. What somebody asks for meanwhile is judged at once: a refusal needs no disk."""

@@ -23,7 +23,7 @@ from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.access import Access
 from dyrygentd.http.limits import ConnectionLimits, HttpLimits
 from dyrygentd.scheduler import SchedulerLimits
-from dyrygentd.store.sqlite import HISTORY_MAX
+from dyrygentd.store.history import HISTORY_MAX
 
 PREFIX: Final = "DYRYGENTD_"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")

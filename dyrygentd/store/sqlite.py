@@ -1,6 +1,7 @@
 """Checkpoints in one SQLite file.
 
-Long because all that writes shares one connection, one transaction and what is known of the file.
+All that writes shares one connection and one transaction, which begin and end here. What is written is in
+`dyrygentd.store.writing`, what is deleted in `dyrygentd.store.history`.
 
 Theory of operation
 ===================
@@ -32,16 +33,13 @@ row per node at submission (a definition is one blob instead, a tenth of the tim
 """
 
 import contextlib
-import json
 import logging
-import math
 import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence, Set
-from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiosqlite
 import anyio
@@ -51,53 +49,29 @@ import anyio.to_thread
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import DyrygentError, InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
-from dyrygentd.ports.facts import JOURNAL_MAX, Listed, Retention, Selection, Stored, StoreStatistics
+from dyrygentd.ports.facts import Listed, Retention, Selection, Stored, StoreStatistics
 from dyrygentd.store.connections import connect, log_kept, opened
 from dyrygentd.store.continuity import begin_use, end_use, setback_of
 from dyrygentd.store.copies import Progress
 from dyrygentd.store.damage import damaged, is_damage, is_of_our_making, look_through, roll_back, words_of
 from dyrygentd.store.files import identity_of, lock_beside, lock_itself, size_of, tighten, tighten_beside
+from dyrygentd.store.history import HISTORY_MAX, History
 from dyrygentd.store.log import WAL_PROBLEM_BYTES, WriteAheadLog
 from dyrygentd.store.migrations import migrate, version_of
-from dyrygentd.store.names import SAVE as SAVE_NAMES
 from dyrygentd.store.owners import next_step_to_open
 from dyrygentd.store.reader import Reader
 from dyrygentd.store.rows import (
-    ADD_ENTRY,
-    DROP_VALUES,
-    EXPIRE,
-    INSERT_WORKFLOW,
-    PRUNE,
     REMEMBER,
-    SAVE_NODE,
-    TRIM_JOURNAL,
-    UPDATE_WORKFLOW,
-    USED_BYTES,
-    control_of,
-    deflated,
-    names_column,
-    node_rows,
-    owned_key,
-    saving_at_once,
     utf8,
 )
+from dyrygentd.store.writing import RowWriter
 
 logger = logging.getLogger("dyrygentd.store")
 
-#: Finished workflows kept for `list` and `show`; the oldest go first.
-HISTORY_MAX: Final = 20_000
-#: Finished workflows deleted in one transaction beyond those that ended in it, so that cleaning up never holds a turn for long.
-_PRUNED_PER_SAVE: Final = 5
 #: How long the pages are looked through at the start; 100 MB take about half a second.
 _CHECK_MAX_S: Final = 10.0
 #: How long workflows are looked through for one listing; 100,000 take a tenth of a second.
 _LISTING_MAX_S: Final = 5.0
-#: Finished workflows kept from being deleted because they were read to go on; the oldest go first, should nothing come of it.
-_KEPT_MAX: Final = 100
-
-
-#: Rows that are saved by one statement, which is a transaction of its own; each trip to the writer's thread costs as much as ten.
-_AT_ONCE_MAX = 32
 
 
 class SqliteStore:
@@ -124,7 +98,6 @@ class SqliteStore:
     ) -> None:
         # Without symbolic links, so that two names of one file have one lock.
         self._path = path.resolve()
-        self._history_max = history_max
         self._log = WriteAheadLog(self._path, problem_bytes=wal_problem_bytes)
         self._check_max_s = check_max_s
         self._progress = progress
@@ -136,11 +109,8 @@ class SqliteStore:
         self._one_transaction = anyio.Lock(fast_acquire=True)
         self._writer: aiosqlite.Connection | None = None
         self._reader = Reader(self._path, listing_max_s=listing_max_s, unreadable=lambda error: self._unreadable(error, "read"))
-        self._sequence_of: dict[str, int] = {}
-        self._last_sequence = 0
-        self._finished = 0
-        self._is_crowded = False
-        self._kept: dict[str, None] = {}
+        self._row_writer = RowWriter(self._reader.found)
+        self._history = History(history_max)
         self._commits = self._rows = self._failures = self._journal_entries = 0
         self._commit_seconds = 0.0
 
@@ -183,8 +153,8 @@ class SqliteStore:
                 await look_through(self._writer, self._path, max_s=self._check_max_s)
             await migrate(self._writer, self._path, version, self._progress, file=self._locks[-1])
             await self._connect()
-            self._last_sequence = await self._reader.number("SELECT coalesce(max(seq), 0) FROM workflows")
-            self._finished = await self._reader.number("SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL")
+            self._row_writer.last_sequence = await self._reader.number("SELECT coalesce(max(seq), 0) FROM workflows")
+            self._history.finished = await self._reader.number("SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL")
             identity = await self.recall("identity") or ""
             self._setback = await setback_of(self._writer, had_log=written_at is not None)
             with anyio.CancelScope(shield=True):
@@ -249,7 +219,7 @@ class SqliteStore:
         # Finished workflows that go on, and nodes of finished ones whose tasks ended late.
         named = {record.workflow_id for record in records if record.document is None}
         named |= {node.workflow_id for node in node_records} | {entry.workflow_id for entry in entries}
-        returned = await self._find_sequences(named - {record.workflow_id for record in records if record.document is not None})
+        returned = await self._row_writer.find(named - {record.workflow_id for record in records if record.document is not None})
         try:
             rows, more_finished = await self._write(writer, records, node_records, entries, returned)
         except Exception as error:
@@ -261,12 +231,11 @@ class SqliteStore:
         self._rows += len(records) + rows + len(entries)
         self._journal_entries += len(entries)
         self._commit_seconds += time.perf_counter() - begun
-        self._finished += more_finished
+        self._history.finished += more_finished
         going_on = {record.workflow_id for record in records if not record.state.is_finished}
         for workflow_id in returned & going_on:
-            self._kept.pop(workflow_id, None)
-        for workflow_id in {record.workflow_id for record in records if record.state.is_finished} | (returned - going_on):
-            self._sequence_of.pop(workflow_id, None)
+            self._history.let_go(workflow_id)
+        self._row_writer.forget({record.workflow_id for record in records if record.state.is_finished} | (returned - going_on))
         await self._cut_log(writer)
 
     async def _write(
@@ -282,38 +251,27 @@ class SqliteStore:
         Args:
             returned: Workflows that had finished before.
         """
-        # Which numbers new workflows, so that their nodes have one.
-        await self._save_workflows(writer, records)
-        rows = await node_rows(node_records, self._sequence_of)
-        is_one_statement = 0 < len(rows) <= _AT_ONCE_MAX and not (records or entries or writer.in_transaction)
-        if is_one_statement:
-            await writer.execute(saving_at_once(len(rows)), [*chain.from_iterable(rows)])
-        elif rows:
-            await writer.executemany(SAVE_NODE, rows)
-        if entries:
-            await self._add_entries(writer, entries)
+        rows, is_on_disk = await self._row_writer.write(writer, records, node_records, entries)
         ended = [record for record in records if record.state.is_finished]
         # The values of one that failed or was cancelled stay: trying again needs them.
         succeeded = [record.workflow_id for record in ended if record.state is WorkflowState.SUCCEEDED]
-        emptied = [(self._sequence_of[workflow_id],) for workflow_id in succeeded if workflow_id in self._sequence_of]
-        if emptied:
-            await writer.executemany(DROP_VALUES, emptied)
+        if succeeded:
+            await self._row_writer.drop_values(writer, succeeded)
         # Not counted: those of which no row is there any more, and those that had finished before.
-        new_ends = {record.workflow_id for record in ended if record.workflow_id in self._sequence_of} - returned
+        new_ends = {record.workflow_id for record in ended if record.workflow_id in self._row_writer.sequence_of} - returned
         going_on = {record.workflow_id for record in records if not record.state.is_finished}
         more = len(new_ends) - len(returned & going_on)
-        pruned = await self._prune(writer, more) if ended else 0
-        if not is_one_statement:
+        pruned = await self._history.prune(writer, more) if ended else 0
+        if not is_on_disk:
             await writer.commit()
-        return len(rows), more - pruned
+        return rows, more - pruned
 
     async def _refusal_of(self, error: Exception, writer: aiosqlite.Connection, returned: Set[str]) -> DyrygentError | None:
         """Leave a transaction that failed, and return what to raise instead of its error; None if that says it best."""
         self._failures += 1
         await roll_back(writer)
         # The repetition has to find anew which of them had finished.
-        for workflow_id in returned:
-            self._sequence_of.pop(workflow_id, None)
+        self._row_writer.forget(returned)
         if is_of_our_making(error):
             return InvariantBroken(f"the database '{self._path}' refuses what is to be saved: {error}")
         if not isinstance(error, sqlite3.Error | OSError):
@@ -374,70 +332,12 @@ class SqliteStore:
             self._damage = f"{damage}; nothing more is written: {damage.next_step}"
             logger.error("%s", self._damage)
 
-    async def _find_sequences(self, workflow_ids: Iterable[str]) -> set[str]:
-        """Look up the numbers of workflows that had finished; return which are there."""
-        found = set()
-        for workflow_id in {workflow_id for workflow_id in workflow_ids if workflow_id not in self._sequence_of}:
-            for (sequence,) in await self._reader.found("SELECT seq FROM workflows WHERE id = ?", workflow_id):
-                self._sequence_of[workflow_id] = sequence
-                found.add(workflow_id)
-        return found
-
-    async def _add_entries(self, writer: aiosqlite.Connection, entries: Iterable[JournalEntry]) -> None:
-        for entry in entries:
-            sequence = self._sequence_of.get(entry.workflow_id)
-            if sequence is not None:
-                nodes = json.dumps(entry.nodes)
-                words = (utf8(entry.by), utf8(entry.why), nodes, entry.count, utf8(entry.detail))
-                await writer.execute(ADD_ENTRY, (sequence, entry.at, entry.verb, *words))
-                await writer.execute(TRIM_JOURNAL, (sequence, sequence, JOURNAL_MAX))
-
-    async def _save_workflows(self, writer: aiosqlite.Connection, records: Iterable[WorkflowRecord]) -> None:
-        """Write workflows, those that are new and the others each with one call: each call is a trip to the writer's thread."""
-        new: list[tuple[Any, ...]] = []
-        known: list[tuple[Any, ...]] = []
-        names: list[tuple[int, str]] = []
-        for record in records:
-            counts = None if record.counts is None else json.dumps(record.counts)
-            error, control = utf8(record.error), control_of(record)
-            if record.document is not None:
-                document, labels = await deflated(record.document), json.dumps(dict(record.labels))
-                sequence = self._new_sequence(record.workflow_id)
-                key = None if record.key is None else owned_key(record.key, record.owner)
-                row = (sequence, record.workflow_id, record.name, key, labels, record.state.value, record.created_at)
-                new.append((*row, record.finished_at, record.task_count, counts, error, control, record.result, document))
-                if record.names:
-                    names.append((sequence, await names_column(record.names)))
-            elif record.workflow_id in self._sequence_of:
-                sequence = self._sequence_of[record.workflow_id]
-                known.append((record.state.value, record.finished_at, counts, error, control, record.result, sequence))
-        if new:
-            await writer.executemany(INSERT_WORKFLOW, new)
-        if names:
-            await writer.executemany(SAVE_NAMES, names)
-        if known:
-            await writer.executemany(UPDATE_WORKFLOW, known)
-
-    async def _prune(self, writer: aiosqlite.Connection, more: int) -> int:
-        """Delete the oldest finished workflows if there are too many, some beside the ``more`` of this save; return how many."""
-        surplus = min(max(0, more) + _PRUNED_PER_SAVE, self._finished + more - self._history_max)
-        if surplus <= 0:
-            return 0
-        return (await writer.execute(PRUNE, (json.dumps([*self._kept]), surplus))).rowcount
-
-    def _new_sequence(self, workflow_id: str) -> int:
-        """Number a workflow; a repeated save after an error finds the number it had."""
-        if workflow_id not in self._sequence_of:
-            self._last_sequence += 1
-            self._sequence_of[workflow_id] = self._last_sequence
-        return self._sequence_of[workflow_id]
-
     # --- reading ----------------------------------------------------------------------------------------------------
 
     async def unfinished(self) -> AsyncIterator[Stored]:
         """Iterate over the workflows that have not finished, oldest first; they can be saved again from then on."""
         async for sequence_of, part in self._reader.unfinished():
-            self._sequence_of |= sequence_of
+            self._row_writer.sequence_of |= sequence_of
             for stored in part:
                 yield stored
 
@@ -447,24 +347,14 @@ class SqliteStore:
 
     async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
         """Read one workflow, whatever its state; with ``to_reopen`` it stays in the history until it was saved again."""
-        if to_reopen and not await self._keep(workflow_id):
-            return None
+        if to_reopen:
+            try:
+                is_there = await self._history.keep(opened(self._writer), workflow_id)
+            except sqlite3.Error as error:
+                raise self._unreadable(error, "read") from error
+            if not is_there:
+                return None
         return await self._reader.load(workflow_id)
-
-    async def _keep(self, workflow_id: str) -> bool:
-        """Keep a workflow from being deleted; tell whether it is there."""
-        self._kept[workflow_id] = None
-        while len(self._kept) > _KEPT_MAX:
-            del self._kept[next(iter(self._kept))]
-        try:
-            # Over the writer's connection: a transaction that deletes it already is seen, and a later one leaves it alone.
-            query = "SELECT 1 FROM workflows WHERE id = ?"
-            found = bool([*await opened(self._writer).execute_fetchall(query, (utf8(workflow_id),))])
-        except sqlite3.Error as error:
-            raise self._unreadable(error, "read") from error
-        if not found:
-            self._kept.pop(workflow_id, None)
-        return found
 
     async def record(self, workflow_id: str) -> WorkflowRecord | None:
         """Read what is stored of a workflow itself, without its definition and nodes."""
@@ -508,21 +398,9 @@ class SqliteStore:
 
         Raises `StoreUnavailable`, then none is deleted.
         """
-        since = retention.succeeded_since, retention.others_since
         async with self._transaction() as writer:
-            used_bytes = 0
-            if retention.bytes_max:
-                ((used_bytes,),) = await writer.execute_fetchall(USED_BYTES)
-                since = (math.inf, math.inf) if used_bytes > retention.bytes_max else since
-            deleted = (await writer.execute(EXPIRE, (*since, *since, json.dumps([*self._kept]), limit))).rowcount
-        self._finished -= deleted
-        is_crowded = math.isinf(since[0]) and not deleted
-        if is_crowded and not self._is_crowded:
-            logger.warning(
-                "%d bytes of the database are in use, more than `history_bytes_max`, and no finished workflow is left to delete",
-                used_bytes,
-            )
-        self._is_crowded = is_crowded
+            deleted = await self._history.expire(writer, retention, limit=limit)
+        self._history.finished -= deleted
         return deleted
 
     @contextlib.asynccontextmanager
@@ -545,7 +423,7 @@ class SqliteStore:
         """Return an immutable snapshot."""
         return StoreStatistics(
             commits=self._commits,
-            finished_workflows=self._finished,
+            finished_workflows=self._history.finished,
             rows=self._rows,
             commit_seconds=self._commit_seconds,
             failures=self._failures,

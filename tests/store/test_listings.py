@@ -34,7 +34,7 @@ async def test_nobody_waits_for_a_listing(tmp_path: Path) -> None:
             assert await store.journal("w") == []
             assert [row.record.workflow_id for row in await store.list(Selection(limit=1))] == ["w"]
             # It has to find the number of a workflow that this process has not seen.
-            store._sequence_of.clear()
+            store._row_writer.sequence_of.clear()
             await store.save([], [node("w", 0)])
         assert not listing.done()
         store._reader._listing_until = 0.0

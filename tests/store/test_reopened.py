@@ -40,18 +40,18 @@ async def test_count_of_the_finished_stays_right(path: Path) -> None:
     await _end(store, "a", "b", "c")
     for _ in range(3):
         await store.save([workflow("a", document=None)], [])
-        assert store._finished == 2
+        assert store._history.finished == 2
         await store.save([finished(workflow("a"))], [])
-        assert store._finished == 3
+        assert store._history.finished == 3
         # Ended, went on and ended while the disk did not work: one record is left of it.
         await store.save([finished(workflow("b"))], [node("b", 0)])
-        assert store._finished == 3
+        assert store._history.finished == 3
     await store.save([workflow("c", document=None), workflow("new")], [])
     await store.save([finished(workflow("c")), finished(workflow("new"))], [])
-    assert (store._finished, _count(path, "workflows")) == (4, 4)
+    assert (store._history.finished, _count(path, "workflows")) == (4, 4)
     await store.close()
     store = await _open(path, history_max=4)
-    assert store._finished == 4
+    assert store._history.finished == 4
     await store.close()
 
 
@@ -64,14 +64,14 @@ async def test_failed_save_leaves_the_count_alone(path: Path) -> None:
         for _ in range(2):
             with pytest.raises(InvariantBroken):
                 await store.save([record], [bad])
-        assert store._finished == 2
+        assert store._history.finished == 2
     await store.save([workflow("a", document=None)], [])
-    assert store._finished == 1
+    assert store._history.finished == 1
     with pytest.raises(InvariantBroken):
         await store.save([finished(workflow("a"))], [bad])
     await store.save([finished(workflow("a"))], [])
-    assert store._finished == 2
-    assert store._sequence_of == {}
+    assert store._history.finished == 2
+    assert store._row_writer.sequence_of == {}
     await store.close()
 
 
@@ -101,7 +101,7 @@ async def test_one_goes_on_as_another_ends(path: Path) -> None:
     ends = finished(workflow("new"), finished_at=2.0)
     await store.save([workflow("old", document=None), ends], [node("old", 0)])
     assert await store.load("new") is not None
-    assert store._finished == 1
+    assert store._history.finished == 1
     await store.close()
 
 
@@ -113,7 +113,7 @@ async def test_what_is_kept_is_bounded(path: Path) -> None:
     await _end(store, *(f"w{number}" for number in range(150)), at=2.0)
     for number in range(150):
         await store.load(f"w{number}", to_reopen=True)
-    assert len(store._kept) <= 100
+    assert len(store._history.kept) <= 100
     await store.close()
 
 
@@ -126,7 +126,7 @@ async def test_workflow_that_was_deleted_is_not_missed(path: Path) -> None:
     entry = JournalEntry("gone", 1.0, "retry", "ops")
     await store.save([workflow("gone", document=None)], [node("gone", 0)], [entry])
     await store.save([finished(workflow("gone"))], [node("gone", 0)], [entry])
-    assert (store._finished, _count(path, "workflows"), _count(path, "nodes"), _count(path, "journal")) == (1, 1, 0, 0)
+    assert (store._history.finished, _count(path, "workflows"), _count(path, "nodes"), _count(path, "journal")) == (1, 1, 0, 0)
     await store.close()
 
 
@@ -145,5 +145,5 @@ async def test_history_of_nothing(path: Path) -> None:
     """With no history at all an end deletes its own workflow, and that is no error."""
     store = await _open(path, history_max=0)
     await _end(store, "a")
-    assert (_count(path, "workflows"), store._finished) == (0, 0)
+    assert (_count(path, "workflows"), store._history.finished) == (0, 0)
     await store.close()

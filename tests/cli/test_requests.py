@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dyrygentd.core.verbs import Verb
 from dyrygentd.http.guard import Connection, Guard
 from tests.cli.support import Ctl, ctl_of, submit
 from tests.http.support import Daemon
@@ -68,7 +69,7 @@ def failed(short_tmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_verb_reads_once_and_acts_once(running: Ask) -> None:
     """The view that a reference was resolved to is the one that is told of, and the verb goes to its id."""
-    for arguments in [
+    every = [
         ["pause", "@latest"],
         ["pause", "@latest"],
         ["resume", "@latest"],
@@ -81,7 +82,9 @@ def test_verb_reads_once_and_acts_once(running: Ask) -> None:
         ["rerun", "@latest", "--from", "n1"],
         ["cancel", "@latest"],
         ["retry", "@latest"],
-    ]:
+    ]
+    assert {command for command, *_ in every} == set(Verb)
+    for arguments in every:
         assert (arguments, running(*arguments)) == (arguments, 2)
 
 
@@ -130,7 +133,10 @@ def test_looks_at_what_goes_on_ask_twice(running: Ask) -> None:
 
 
 def test_one_look_is_one_request(failed: Ask, short_tmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`show` is what people repeat, and costs the same whatever there is to tell."""
+    """`show` is what people repeat, and costs the same whatever there is to tell; what is of all workflows costs one as well."""
+    assert [failed(command) for command in ("explain", "events", "stats")] == [1, 1, 1]
+    # The listing, and what keeps the daemon from its work.
+    assert failed("list") == 2
     assert failed("show", "@latest") == failed("show", "@latest", "--json") == 1
     with _counted(short_tmp / "other", tmp_path, monkeypatch, holds=True) as (_, ctl, requests_of, _):
         submit(ctl, *MANY, *GATED)

@@ -8,7 +8,7 @@ _WIDTH: Final = 30
 _DRAW_EVERY_S: Final = 0.1
 
 
-class Bar:
+class ProgressBar:
     """A line that shows how far something is, redrawn in its place; nothing where nobody sees a terminal.
 
     Args:

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from dyrygentd import progress
-from dyrygentd.progress import Bar
+from dyrygentd.progress import ProgressBar
 
 
 class _Screen(io.StringIO):
@@ -22,7 +22,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bar_fills() -> None:
     """It is drawn in its place, and leaves the line when it is full."""
     screen = _Screen()
-    bar = Bar(screen)
+    bar = ProgressBar(screen)
     for done in (0, 5, 10):
         bar("copied", done, 10)
     assert screen.getvalue().split("\r") == [
@@ -36,7 +36,7 @@ def test_a_bar_fills() -> None:
 def test_steps_have_a_line_each() -> None:
     """What has no known end is named; the next step begins a line, and covers nothing of the one before."""
     screen = _Screen()
-    bar = Bar(screen)
+    bar = ProgressBar(screen)
     bar("upgrading the database", 0, 0)
     bar("sending", 1, 2)
     bar("storing", 0, 0)
@@ -55,14 +55,14 @@ def test_steps_have_a_line_each() -> None:
 def test_more_than_expected_is_full() -> None:
     """A copy may be longer than was foreseen."""
     screen = _Screen()
-    Bar(screen)("copied", 12, 10)
+    ProgressBar(screen)("copied", 12, 10)
     assert "100%" in screen.getvalue()
 
 
 def test_nothing_is_drawn_elsewhere() -> None:
     """In a log a bar would be noise."""
     pipe = io.StringIO()
-    bar = Bar(pipe)
+    bar = ProgressBar(pipe)
     bar("copied", 1, 2)
     bar.end()
     assert not bar.is_shown
@@ -73,7 +73,7 @@ def test_it_is_not_drawn_more_often_than_anybody_can_see(monkeypatch: pytest.Mon
     """Ten thousand steps cost ten thousand looks at the clock, and a few lines."""
     monkeypatch.setattr(progress, "_DRAW_EVERY_S", 1000.0)
     screen = _Screen()
-    bar = Bar(screen)
+    bar = ProgressBar(screen)
     for done in range(10_000):
         bar("copied", done, 10_000)
     assert screen.getvalue().count("\r") == 1

@@ -18,7 +18,7 @@ _METHODS_MAX: Final = 5
 _LINE_MAX: Final = 1000
 _WITHOUT: Final = {
     # Hold collaborators, which have reprs, and nothing that changes.
-    *("Access", "CeleryOutcomeKeeper", "DocumentReader", "Door", "Explanations", "Parts", "Queries", "RedisQueues", "Report"),
+    *("Access", "CeleryOutcomeKeeper", "DocumentReader", "Door", "Explanations", "Queries", "RedisQueues", "Report"),
     *("StoredResults", "TaskEvents"),
     # Live for one call or one command, and nobody holds them but it.
     *(
@@ -28,13 +28,13 @@ _WITHOUT: Final = {
         "RoffFormatter",
         "Surroundings",
         "Wait",
-        "_Channel",
+        "Channel",
         "_Performance",
         "_Show",
         "_Tree",
     ),
     # Have the repr of the class of another package, or its interface, that they extend.
-    *("Connection", "ResultState"),
+    *("GuardedConnection", "ResultState"),
     # Hold secrets, or what leads to them.
     *("Notifier", "Redaction"),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from dyrygentd.cli.session import FAILED, say
-from dyrygentd.progress import Bar
+from dyrygentd.progress import ProgressBar
 
 Settings = Callable[[dict[str, Any]], Any]
 
@@ -34,7 +34,7 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
 
         _end_as_by_ctrl_c()
         path = settings(flags).database
-        copied = care.backup(path, file, force=force, progress=functools.partial(Bar(), "copied"))
+        copied = care.backup(path, file, force=force, progress=functools.partial(ProgressBar(), "copied"))
         _print(
             is_json, {"database": str(path), "copy": str(file), "bytes": copied}, f"copied '{path}' to '{file}', {copied} bytes"
         )

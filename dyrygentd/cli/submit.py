@@ -13,7 +13,7 @@ import click
 from dyrygentd.cli import apps, documents, render
 from dyrygentd.cli.session import INTERRUPTED, Session, command, echo_json, fail, pairs, say
 from dyrygentd.cli.target import is_document, read_definition
-from dyrygentd.progress import Bar
+from dyrygentd.progress import ProgressBar
 
 if TYPE_CHECKING:
     from dyrygentd.client.forms import Progress
@@ -148,7 +148,7 @@ def schema(session: Session) -> None:
 @contextmanager
 def _shown_if_long() -> "Iterator[Progress]":
     """Show on a terminal how far a submission is, if it takes more than a moment."""
-    bar, begun, is_long = Bar(), time.monotonic(), False
+    bar, begun, is_long = ProgressBar(), time.monotonic(), False
 
     def show(what: str, done: int, of: int) -> None:
         nonlocal is_long

@@ -227,7 +227,7 @@ class Configuration:
         )
 
 
-class Origin(NamedTuple):
+class SettingOrigin(NamedTuple):
     """A value and where it comes from, for `check-config`."""
 
     name: str
@@ -239,7 +239,7 @@ class Loaded(NamedTuple):
     """The configuration and where each value of it comes from."""
 
     configuration: Configuration
-    origins: list[Origin]
+    origins: list[SettingOrigin]
 
     def place_of(self, name: str) -> str:
         """Say where a value can be changed."""
@@ -298,7 +298,9 @@ def load(
     return Loaded(
         configuration,
         [
-            Origin(setting.name, _shown(setting, getattr(configuration, setting.name)), origins.get(setting.name, "default"))
+            SettingOrigin(
+                setting.name, _shown(setting, getattr(configuration, setting.name)), origins.get(setting.name, "default")
+            )
             for setting in settings()
         ],
     )

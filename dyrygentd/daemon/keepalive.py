@@ -21,7 +21,7 @@ from typing import Final
 import anyio
 
 from dyrygentd.daemon.systemd import Notifier
-from dyrygentd.progress import Bar
+from dyrygentd.progress import ProgressBar
 from dyrygentd.scheduler import Scheduler
 
 logger = logging.getLogger("dyrygentd.daemon")
@@ -54,9 +54,9 @@ async def feed_watchdog(scheduler: Scheduler, notifier: Notifier) -> None:
 class StartProgress:
     """Tells how far a start is: systemd, with a request for more time, a terminal by a bar, a log by a line now and then."""
 
-    def __init__(self, notifier: Notifier, bar: Bar | None = None) -> None:
+    def __init__(self, notifier: Notifier, bar: ProgressBar | None = None) -> None:
         self._notifier = notifier
-        self._bar = bar or Bar()
+        self._bar = bar or ProgressBar()
         self._extended_at = self._logged_at = time.monotonic()
 
     def __call__(self, what: str, done: int, of: int) -> None:

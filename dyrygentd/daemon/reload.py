@@ -26,7 +26,7 @@ logger = logging.getLogger("dyrygentd.daemon")
 _READ_TIMEOUT_S: Final = 5.0
 
 
-class Running(NamedTuple):
+class LiveParts(NamedTuple):
     """The parts of a daemon that can be told something new."""
 
     scheduler: Scheduler
@@ -55,7 +55,7 @@ class Reload:
         self._read = read
         self._bounded = bounded
 
-    async def reload(self, running: Running) -> None:
+    async def reload(self, running: LiveParts) -> None:
         """Read the configuration and apply what can be; a wrong one is refused as a whole, and the present one stays."""
         try:
             new = await self._read_again()

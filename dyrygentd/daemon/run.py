@@ -21,7 +21,7 @@ from dyrygentd.daemon.config import Configuration
 from dyrygentd.daemon.lag import LoopLag
 from dyrygentd.daemon.leaving import leave
 from dyrygentd.daemon.own_broker import own_broker
-from dyrygentd.daemon.reload import Reload, Running, warn_of_unknown
+from dyrygentd.daemon.reload import LiveParts, Reload, warn_of_unknown
 from dyrygentd.daemon.status import show_status, status_line
 from dyrygentd.daemon.systemd import Notifier, passed_sockets
 from dyrygentd.errors import ConfigurationError, NotThereYet
@@ -117,7 +117,7 @@ async def _serve(reload: Reload, app: Any, on_ready: Callable[[], object]) -> No
     logger.info("stopped")
 
 
-async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitStack) -> tuple[Running, Site | None]:
+async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitStack) -> tuple[LiveParts, Site | None]:
     """Start from the inside out, so that clients are only answered once everything works.
 
     Args:
@@ -171,7 +171,7 @@ async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitS
     # A file that systemd has made is systemd's.
     if not is_passed:
         tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
-    return Running(scheduler, guard, arounds), sites[0] if is_passed else None
+    return LiveParts(scheduler, guard, arounds), sites[0] if is_passed else None
 
 
 def _listen(configuration: Configuration, exits: AsyncExitStack) -> tuple[list[UnixListener], list[socket.socket], bool]:

@@ -80,20 +80,20 @@ class Notifier:
             self._has_warned = True
 
 
-class Passed(NamedTuple):
+class PassedSockets(NamedTuple):
     """Listening sockets that were there before this process, and stay when it has gone."""
 
     unix: list[UnixListener]
     tcp: list[socket.socket]
 
 
-def passed_sockets(environ: MutableMapping[str, str] = os.environ) -> Passed:
+def passed_sockets(environ: MutableMapping[str, str] = os.environ) -> PassedSockets:
     """Take over the sockets that systemd listens on for us; the variables are removed, since they are no child's business.
 
     Raises:
         ConfigurationError: One of them is nothing that requests can be accepted from, or would let everybody in.
     """
-    passed, descriptors = Passed([], []), passed_descriptors(environ)
+    passed, descriptors = PassedSockets([], []), passed_descriptors(environ)
     _, _, names = (environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
     named = names.split(":")
     for number, descriptor in enumerate(descriptors):

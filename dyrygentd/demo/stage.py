@@ -54,7 +54,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class StageReport:
     """What ran, and where it still runs if it is kept."""
 
     ran: list[Ran]
@@ -91,11 +91,11 @@ class Observer(Protocol):
     def finished(self, number: int, seconds: float) -> None:
         """A workflow has come to its end, so many seconds after it was accepted."""
 
-    def kept(self, report: Report) -> None:
+    def kept(self, report: StageReport) -> None:
         """All is done, and stays up."""
 
 
-def run(options: Options, observer: Observer) -> Report:
+def run(options: Options, observer: Observer) -> StageReport:
     """Start everything, run the workflows, check them, and leave nothing behind.
 
     Raises:
@@ -126,7 +126,7 @@ class _Done:
     problems: list[str] = field(default_factory=list)
 
 
-async def _run(options: Options, observer: Observer) -> Report:
+async def _run(options: Options, observer: Observer) -> StageReport:
     processes = Processes(options.timeout_s, observer.started)
     performance = _Performance(options, observer, processes)
     numbers: list[signal.Signals] = []
@@ -165,7 +165,7 @@ class _Performance:
     """
 
     def __init__(self, options: Options, observer: Observer, processes: Processes) -> None:
-        self.report: Report | None = None
+        self.report: StageReport | None = None
         self._options = options
         self._observer = observer
         self._processes = processes
@@ -191,13 +191,13 @@ class _Performance:
             self._observer.kept(self.report)
             await anyio.sleep_forever()
 
-    async def _run_all(self, client: AsyncClient, records: Records) -> Report:
+    async def _run_all(self, client: AsyncClient, records: Records) -> StageReport:
         pieces = programme(self._options.nodes)
         self._observer.planned([(piece.name, piece.tasks) for piece in pieces])
         ended = [await self._run_one(client, records, number, piece) for number, piece in enumerate(pieces)]
         executions = await anyio.to_thread.run_sync(records.executions)
         known = set().union(*(ids_of(done.graph, done.attempts) | set(done.marks.values()) for done in ended))
-        return Report(
+        return StageReport(
             ran=[_ran(piece, done, executions) for piece, done in zip(pieces, ended, strict=True)],
             foreign=unknown(known, executions),
             seconds=self._processes.seconds,

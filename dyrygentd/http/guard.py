@@ -64,7 +64,7 @@ class Guard:
 
     def __init__(self, limits: ConnectionLimits | None = None) -> None:
         self.limits = limits or ConnectionLimits()
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[GuardedConnection, None] = {}
         self._of_user: Counter[int | None] = Counter()
         self._refused: Counter[str] = Counter()
         self._looking = anyio.Lock()
@@ -94,7 +94,7 @@ class Guard:
         """Whether a connection is in the middle of a request, or is new and will say what it wants."""
         return any(not connection.is_between for connection in self._connections)
 
-    def admit(self, connection: "Connection") -> str:
+    def admit(self, connection: "GuardedConnection") -> str:
         """Take a connection in; return why not, if there is no place for it."""
         limits, user = self.limits, connection.user
         if user != 0 and user is not None and self._of_user[user] >= max(1, int(limits.connections_max * limits.user_share)):
@@ -116,7 +116,7 @@ class Guard:
         header, version = wire.VERSION_HEADER.encode(), __version__.encode()
         return _REFUSAL % (error.status, phrase, header, version, len(body), body)
 
-    def leave(self, connection: "Connection") -> None:
+    def leave(self, connection: "GuardedConnection") -> None:
         """Forget a connection that has ended."""
         if connection in self._connections:
             del self._connections[connection]
@@ -141,7 +141,7 @@ def refuse_unusable(connection: object) -> None:
         )
 
 
-class Connection(RequestHandler):
+class GuardedConnection(RequestHandler):
     """aiohttp's connection, which knows its user and since when it keeps others waiting."""
 
     __slots__ = (
@@ -287,7 +287,7 @@ class Connection(RequestHandler):
 def asking(request: web.Request) -> Peer:
     """Return who asks, as it was when the connection was made."""
     protocol = request.protocol
-    return protocol.peer if isinstance(protocol, Connection) else peer_of(request.transport)
+    return protocol.peer if isinstance(protocol, GuardedConnection) else peer_of(request.transport)
 
 
 #: Ends a head, and the last chunk of a body in chunks.

@@ -11,7 +11,7 @@ import anyio
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from dyrygentd.http.guard import Connection, Guard, refuse_unusable
+from dyrygentd.http.guard import Guard, GuardedConnection, refuse_unusable
 from dyrygentd.http.sockets import BACKLOG
 
 logger = logging.getLogger("dyrygentd.http.server")
@@ -102,7 +102,9 @@ class Site:
         # Not by `web.SockSite`, which makes connections that nobody guards.
         loop = asyncio.get_running_loop()
         # It listens again, with 100 unless told otherwise.
-        self._servers.append(await loop.create_server(lambda: Connection(self.guard, server), sock=listening, backlog=BACKLOG))
+        self._servers.append(
+            await loop.create_server(lambda: GuardedConnection(self.guard, server), sock=listening, backlog=BACKLOG)
+        )
 
 
 class _WithoutMalformed(logging.Filter):

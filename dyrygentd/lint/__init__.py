@@ -7,7 +7,7 @@ same order in both, so that a node can be found in the canvas.
 What Celery does while a canvas is being built cannot be seen any more: ``chord(chain(a, b), c)`` holds a and b side by side,
 and ``a.s() | group([b.s()])`` is a chain of two tasks. Canvases that came as JSON still have these forms.
 
-Findings of one code are one finding with a count; costs are linear in the canvas, and its depth costs no recursion. What Celery
+LintReport of one code are one finding with a count; costs are linear in the canvas, and its depth costs no recursion. What Celery
 does was seen on 5.6.3 and 5.7.0 with a worker.
 
 - `written`: the canvas as it was written; `differences`: the known differences from Celery, as data.
@@ -24,7 +24,7 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.errors import BadNode, DefinitionError, RequestError
 from dyrygentd.lint.documents import check_unread_tasks, read_document
 from dyrygentd.lint.graph import check_graph
-from dyrygentd.lint.report import Finding, Report
+from dyrygentd.lint.report import Finding, LintReport
 from dyrygentd.lint.surroundings import Surroundings
 from dyrygentd.lint.written import Task, read_canvas
 from dyrygentd.tasks.fleet import Fleet
@@ -55,7 +55,7 @@ def lint(
     Returns:
         Errors first, then warnings. What cannot be read at all is a finding, not an exception.
     """
-    report = Report()
+    report = LintReport()
     tasks: list[Task] = []
     definition: Definition | None = None
     try:

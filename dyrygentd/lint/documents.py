@@ -12,7 +12,7 @@ from dyrygentd.core.graph import NODES_MAX, RESERVED_OPTIONS, Definition
 from dyrygentd.errors import BadNode
 from dyrygentd.lint.faults import Fault
 from dyrygentd.lint.options import UNREADABLE, faults_of_options
-from dyrygentd.lint.report import Report
+from dyrygentd.lint.report import LintReport
 from dyrygentd.lint.written import Task
 
 
@@ -33,7 +33,7 @@ def read_document(document: Any, tasks: list[Task]) -> Definition:
         raise
 
 
-def check_unread_tasks(tasks: Sequence[Task], report: Report) -> bool:
+def check_unread_tasks(tasks: Sequence[Task], report: LintReport) -> bool:
     """Check the options of all tasks, since the first wrong one keeps the whole from being read.
 
     Returns:

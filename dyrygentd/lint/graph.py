@@ -12,7 +12,7 @@ from dyrygentd.core.words import described
 from dyrygentd.lint.faults import Fault, listing
 from dyrygentd.lint.fleet import faults_of_fleet
 from dyrygentd.lint.options import is_finite, time_of
-from dyrygentd.lint.report import Report
+from dyrygentd.lint.report import LintReport
 from dyrygentd.lint.surroundings import Call, Surroundings
 from dyrygentd.lint.written import Task
 
@@ -36,7 +36,7 @@ class _Input(NamedTuple):
         return f"a list of {self.values:,} values" if self.is_list else "a value"
 
 
-def check_graph(graph: Graph, tasks: Sequence[Task], surroundings: Surroundings, report: Report) -> None:
+def check_graph(graph: Graph, tasks: Sequence[Task], surroundings: Surroundings, report: LintReport) -> None:
     # Large workflows repeat few signatures, and the ones that are equal are one object.
     known_faults: dict[tuple[int, bool, bool], list[Fault]] = {}
     places: Iterator[Task] | None = iter(tasks) if len(tasks) == graph.task_count else None

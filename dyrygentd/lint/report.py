@@ -14,7 +14,7 @@ _PLACES_MAX: Final = 3
 """Places shown of a finding that occurs often."""
 
 _SUBJECTS_MAX: Final = 5
-"""Findings of one code that are told apart (by task, queue, option …); the rest of them is one finding."""
+"""LintReport of one code that are told apart (by task, queue, option …); the rest of them is one finding."""
 
 _PATH_MAX: Final = 6
 """Containers named in a place; of a deeper one the middle is left out."""
@@ -166,8 +166,8 @@ class _Folded:
         self.count = 0
 
 
-class Report:
-    """Findings, folded. Guards: at most `_SUBJECTS_MAX` and one more for each code and severity."""
+class LintReport:
+    """LintReport, folded. Guards: at most `_SUBJECTS_MAX` and one more for each code and severity."""
 
     def __init__(self) -> None:
         self._folded: dict[tuple[str, Severity, str | None], _Folded] = {}

@@ -9,7 +9,7 @@ from dyrygentd.canvas.parts import LINKS, is_empty, kind_of, listed, members_in,
 from dyrygentd.core.graph import RESERVED_OPTIONS
 from dyrygentd.core.nested import CALL_ERRBACKS
 from dyrygentd.lint.faults import listing
-from dyrygentd.lint.report import MESSAGES, Place, Report
+from dyrygentd.lint.report import MESSAGES, LintReport, Place
 from dyrygentd.tasks.callbacks import needs_request
 from dyrygentd.tasks.known import KnownTasks
 
@@ -50,7 +50,7 @@ class _Part(NamedTuple):
     chords: int = 0
 
 
-def read_canvas(canvas: object, app: Any, report: Report) -> list[Task]:
+def read_canvas(canvas: object, app: Any, report: LintReport) -> list[Task]:
     """Look for what Celery does in another way; return the tasks in the order in which `definition_of` makes nodes of them.
 
     What is no signature is left out: the import tells what it is.
@@ -87,7 +87,7 @@ def read_canvas(canvas: object, app: Any, report: Report) -> list[Task]:
     return tasks
 
 
-def _check_ids(part: _Part, report: Report) -> None:
+def _check_ids(part: _Part, report: LintReport) -> None:
     found = sorted(key for key in RESERVED_OPTIONS & options_of(part.what).keys() if part.what["options"][key] is not None)
     if "task_id" in found and kind_of(part.what) not in ("group", "chunks"):
         # What else is there was left by `freeze`, as it is by the worker of a native canvas.
@@ -98,7 +98,7 @@ def _check_ids(part: _Part, report: Report) -> None:
         report.add("ids-stripped", part.place, said=said)
 
 
-def _check_map(part: _Part, app: Any, report: Report) -> None:
+def _check_map(part: _Part, app: Any, report: LintReport) -> None:
     options = options_of(part.what)
     own = [*_own_options(part.what), *(name for name in sorted(LINKS) if options.get(name))]
     if own:
@@ -108,7 +108,7 @@ def _check_map(part: _Part, app: Any, report: Report) -> None:
         _check_routes(part, app, report)
 
 
-def _check_routes(part: _Part, app: Any, report: Report) -> None:
+def _check_routes(part: _Part, app: Any, report: LintReport) -> None:
     """Look for a map whose inner task has a route by its name."""
     kwargs = part.what.get("kwargs")
     inner = kwargs.get("task") if isinstance(kwargs, Mapping) else None
@@ -122,7 +122,7 @@ def _check_routes(part: _Part, app: Any, report: Report) -> None:
             report.add("map-routes", part.place, subject=name, said=f"'{name}' has a route by its name")
 
 
-def _check_body_callbacks(kwargs: Mapping[str, Any], part: _Part, app: Any, report: Report) -> None:
+def _check_body_callbacks(kwargs: Mapping[str, Any], part: _Part, app: Any, report: LintReport) -> None:
     """Look for error callbacks of a body that are sent as tasks here, and called inside the worker by Celery."""
     body = kwargs.get("body")
     if not isinstance(body, Mapping):
@@ -154,7 +154,7 @@ def _first_step(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return first if isinstance(first, Mapping) else None
 
 
-def _check_dropped(part: _Part, report: Report) -> None:
+def _check_dropped(part: _Part, report: LintReport) -> None:
     """Look for what Celery loses when it splices a container into the one around it."""
     what, kind = part.what, kind_of(part.what)
     options = options_of(what)
@@ -172,7 +172,7 @@ def _check_dropped(part: _Part, report: Report) -> None:
         report.add("group-arguments", part.place)
 
 
-def _check_chain(part: _Part, report: Report) -> Iterator[_Part]:
+def _check_chain(part: _Part, report: LintReport) -> Iterator[_Part]:
     _check_dropped(part, report)
     steps = [
         (step, Place(part.place, "step {} of the chain", number))
@@ -206,7 +206,7 @@ def _check_chain(part: _Part, report: Report) -> Iterator[_Part]:
         )
 
 
-def _check_steps(part: _Part, steps: Sequence[tuple[Any, Place]], report: Report) -> None:
+def _check_steps(part: _Part, steps: Sequence[tuple[Any, Place]], report: LintReport) -> None:
     """Look for what concerns a chain as a whole; its empty steps are left out."""
     own = _own_options(part.what)
     if own and len(steps) > 1:
@@ -220,7 +220,7 @@ def _check_steps(part: _Part, steps: Sequence[tuple[Any, Place]], report: Report
         report.add("group-first-in-member", part.place)
 
 
-def _check_groups_of(steps: Sequence[tuple[Any, Place]], report: Report) -> None:
+def _check_groups_of(steps: Sequence[tuple[Any, Place]], report: LintReport) -> None:
     """Look for groups whose next step is not given their list, or runs too often."""
     leading = next((number for number, (step, _) in enumerate(steps) if kind_of(step) != "group"), len(steps))
     if leading == len(steps) and leading > 2:
@@ -234,7 +234,7 @@ def _check_groups_of(steps: Sequence[tuple[Any, Place]], report: Report) -> None
             report.add("chain-of-groups", where_following)
 
 
-def _check_group(part: _Part, report: Report) -> Iterator[_Part]:
+def _check_group(part: _Part, report: LintReport) -> Iterator[_Part]:
     members = members_in(part.what["kwargs"].get("tasks"))
     own = _own_options(part.what)
     _check_dropped(part, report)
@@ -245,7 +245,7 @@ def _check_group(part: _Part, report: Report) -> Iterator[_Part]:
     yield from _check_members(members, part, "member {} of the group", own, report)
 
 
-def _check_members(members: Sequence[Any], part: _Part, template: str, own: Sequence[str], report: Report) -> Iterator[_Part]:
+def _check_members(members: Sequence[Any], part: _Part, template: str, own: Sequence[str], report: LintReport) -> Iterator[_Part]:
     options = options_of(part.what)
     for number, member in enumerate(members, start=1):
         where = Place(part.place, template, number)
@@ -264,7 +264,7 @@ def _check_members(members: Sequence[Any], part: _Part, template: str, own: Sequ
         yield part._replace(what=member, place=where, is_member=True, is_step=False)
 
 
-def _check_chord(part: _Part, report: Report) -> Iterator[_Part]:
+def _check_chord(part: _Part, report: LintReport) -> Iterator[_Part]:
     place, kwargs = part.place, part.what["kwargs"]
     header, body = kwargs.get("header"), kwargs.get("body")
     is_taken = part.is_taken if body is None else _takes_value(body)
@@ -299,7 +299,7 @@ def _check_chord(part: _Part, report: Report) -> Iterator[_Part]:
 
 
 #: What to look for in a container; each yields the parts that are to be looked at next.
-_CHECKS: Final[dict[str, Callable[[_Part, Report], Iterator[_Part]]]] = {
+_CHECKS: Final[dict[str, Callable[[_Part, LintReport], Iterator[_Part]]]] = {
     "chain": _check_chain,
     "group": _check_group,
     "chord": _check_chord,

@@ -39,7 +39,7 @@ class NotData(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class PickledName:
     """A class or function that a pickle names."""
 
     module: str
@@ -58,7 +58,7 @@ class Called:
 
     __slots__ = ("arguments", "name", "state")
 
-    def __init__(self, name: Name, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, name: PickledName, arguments: tuple[Any, ...]) -> None:
         self.name = name
         self.arguments = arguments
         self.state: Any = None
@@ -69,7 +69,7 @@ class Called:
 
 
 def data_of_pickle(payload: bytes) -> Any:
-    """Read a pickle; what is no plain data in it is a `Called`, or a `Name`.
+    """Read a pickle; what is no plain data in it is a `Called`, or a `PickledName`.
 
     Raises:
         NotData: It cannot be read as data.
@@ -89,8 +89,8 @@ class _Inert(_Machine):
 
     dispatch: Final[dict[int, Callable[[Any], None]]] = dict(_Machine.dispatch)
 
-    def find_class(self, module: str, name: str) -> Name:
-        return Name(module, name)
+    def find_class(self, module: str, name: str) -> PickledName:
+        return PickledName(module, name)
 
     def get_extension(self, code: int) -> None:
         raise NotData("it names a class by a number")
@@ -109,7 +109,7 @@ class _Inert(_Machine):
     def load_inst(self) -> None:
         module, name = self.readline()[:-1].decode("ascii"), self.readline()[:-1].decode("ascii")
         arguments = self.pop_mark()
-        self.append(_called(Name(module, name), tuple(arguments)))
+        self.append(_called(PickledName(module, name), tuple(arguments)))
 
     def load_obj(self) -> None:
         what, *arguments = self.pop_mark()
@@ -181,9 +181,9 @@ class _Inert(_Machine):
 
 def _called(what: Any, arguments: Any, named: Any = None) -> Called:
     """Record a call; of what another call has made, such as a method of a class, the name of that one."""
-    if not isinstance(what, Name | Called) or not isinstance(arguments, tuple) or named:
+    if not isinstance(what, PickledName | Called) or not isinstance(arguments, tuple) or named:
         raise NotData("it calls something that is no name, or by keywords")
-    return Called(what, arguments) if isinstance(what, Name) else Called(what.name, (what, *arguments))
+    return Called(what, arguments) if isinstance(what, PickledName) else Called(what.name, (what, *arguments))
 
 
 def _key(key: Any) -> Any:
@@ -219,7 +219,7 @@ class _Plain:
         if depth > _DEPTH_MAX:
             raise NotData(f"it is nested more than {_DEPTH_MAX} deep")
         match what:
-            case Name():
+            case PickledName():
                 return what
             case Called():
                 return self._made(what, depth)
@@ -266,13 +266,13 @@ def _plainly(kind: Callable[..., Any]) -> Callable[[tuple[Any, ...], Any], Any]:
 
 
 #: What kombu's JSON has a form for, and Python's own sets in older protocols.
-_MAKERS: Final[Mapping[Name, Callable[[tuple[Any, ...], Any], Any]]] = {
+_MAKERS: Final[Mapping[PickledName, Callable[[tuple[Any, ...], Any], Any]]] = {
     **{
-        Name("datetime", kind.__name__): _plainly(kind)
+        PickledName("datetime", kind.__name__): _plainly(kind)
         for kind in (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone)
     },
-    Name("decimal", "Decimal"): _plainly(decimal.Decimal),
-    Name("uuid", "UUID"): _uuid,
-    Name("_codecs", "encode"): _latin_1,
-    **{Name(module, kind.__name__): _plainly(kind) for kind in (set, frozenset) for module in ("builtins", "__builtin__")},
+    PickledName("decimal", "Decimal"): _plainly(decimal.Decimal),
+    PickledName("uuid", "UUID"): _uuid,
+    PickledName("_codecs", "encode"): _latin_1,
+    **{PickledName(module, kind.__name__): _plainly(kind) for kind in (set, frozenset) for module in ("builtins", "__builtin__")},
 }

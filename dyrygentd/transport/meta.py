@@ -35,7 +35,7 @@ from msgspec import Raw, Struct
 
 from dyrygentd.core.events import DOUBTFUL, TaskEvent, TaskFailed, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.core.policy import FailureKind
-from dyrygentd.transport.inert import Called, Name
+from dyrygentd.transport.inert import Called, PickledName
 
 #: Longest error text handed on. What is kept is cut by `dyrygentd.scheduler.redaction`: half a secret does not look like one.
 _ERROR_CHARACTERS_MAX: Final = 8 * 1024
@@ -259,7 +259,7 @@ def named_error(stored: Any, traceback: Any) -> NamedError:
             # Of backends that make exceptions themselves, or from a pickle that might be read as such.
             module, name, arguments = type(stored).__module__, type(stored).__name__, stored.args
             text = str(stored)
-        case Called(name=Name(module, name)):
+        case Called(name=PickledName(module, name)):
             arguments = stored.arguments
             text = _text_of(module, name, arguments)
         case {"exc_type": str(name)}:

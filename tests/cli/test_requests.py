@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dyrygentd.core.verbs import Verb
-from dyrygentd.http.guard import Connection, Guard
+from dyrygentd.http.guard import Guard, GuardedConnection
 from tests.cli.support import Ctl, ctl_of, submit
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
@@ -28,7 +28,7 @@ class _Counting(Guard):
         super().__init__()
         self.requests = 0
 
-    def admit(self, connection: Connection) -> str:
+    def admit(self, connection: GuardedConnection) -> str:
         """Let in whom the guard lets in."""
         self.requests += 1
         return super().admit(connection)

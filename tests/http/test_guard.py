@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from dyrygentd.errors import ConfigurationError
-from dyrygentd.http.guard import USED, Connection, Guard, refuse_unusable
+from dyrygentd.http.guard import USED, Guard, GuardedConnection, refuse_unusable
 from dyrygentd.http.server import serving
 from dyrygentd.http.sockets import listen_unix
 
@@ -26,7 +26,7 @@ class _Failing(Guard):
     async def run(self) -> None:
         """Fail."""
         await self.fails.wait()
-        raise AttributeError("'Connection' object has no attribute '_waiter'")
+        raise AttributeError("'GuardedConnection' object has no attribute '_waiter'")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def test_who_serves_ends_with_the_guard(short_tmp: Path) -> None:
 
     with pytest.raises(ExceptionGroup) as raised:
         await serve()
-    assert [str(error) for error in raised.value.exceptions] == ["'Connection' object has no attribute '_waiter'"]
+    assert [str(error) for error in raised.value.exceptions] == ["'GuardedConnection' object has no attribute '_waiter'"]
     with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
         client.connect(str(listener.path))
     listener.close()
@@ -81,10 +81,10 @@ def test_aiohttp_without_what_is_built_on_is_refused(missing: str) -> None:
 
 def test_internals_that_are_looked_at_are_those_that_are_used() -> None:
     """The list names what a guarded connection takes of aiohttp's, and no more."""
-    own = {*Connection.__slots__, *vars(Connection)}
+    own = {*GuardedConnection.__slots__, *vars(GuardedConnection)}
     read = {
         node.attr
-        for node in ast.walk(ast.parse(inspect.getsource(Connection)))
+        for node in ast.walk(ast.parse(inspect.getsource(GuardedConnection)))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
     }
     assert {name for name in read - own if name.startswith("_")} == set(USED)

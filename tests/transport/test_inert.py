@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dyrygentd.transport.inert import Called, Name, NotData, data_of_pickle
+from dyrygentd.transport.inert import Called, NotData, PickledName, data_of_pickle
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -45,7 +45,7 @@ def test_nothing_is_called(tmp_path: Path, protocol: int) -> None:
     """A call is a record of what would have been called."""
     read = data_of_pickle(pickle.dumps({"x": _Leaves(tmp_path / "made")}, protocol))
     assert isinstance(read["x"], Called)
-    assert (read["x"].name, read["x"].arguments) == (Name("posix", "mkdir"), (str(tmp_path / "made"),))
+    assert (read["x"].name, read["x"].arguments) == (PickledName("posix", "mkdir"), (str(tmp_path / "made"),))
     assert not (tmp_path / "made").exists()
 
 
@@ -53,7 +53,7 @@ def test_exceptions_stay_names() -> None:
     """An exception is told by its name and arguments."""
     read = data_of_pickle(pickle.dumps(ValueError("no", 3)))
     assert isinstance(read, Called)
-    assert (read.name, read.arguments) == (Name("builtins", "ValueError"), ("no", 3))
+    assert (read.name, read.arguments) == (PickledName("builtins", "ValueError"), ("no", 3))
 
 
 def _shared() -> Any:

@@ -17,8 +17,9 @@ should. Times that somebody named (an ETA, a start, a deadline) are times of the
 with its story, its places are freed, and the others go on.
 
 *Parts.* What has come together since the last batch is `Turn`; who goes next, `Dispatching`; who is in flight, `Flights`;
-what an event of a task means, `TaskEvents`. Here is what a batch holds, and what a workflow brings and leaves behind. That is one
-decision a turn, so it stays in one file although that is long.
+what an event of a task means, `TaskEvents`. Here is what a batch holds, and what a workflow brings and leaves behind.
+
+Long because all of that is one decision a turn.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -10,7 +10,9 @@ recursion, and each edge is touched once in the life of a workflow.
 
 *Beside it.* The states and their counts, the values that are kept, and the attempts are parts with promises of their own. What an
 attempt's end means (`outcomes.py`), what others make of a workflow (`steering.py`) and going back (`reopening.py`) are functions
-over it, which end here: in `finish_node`. How that spreads is one thought, so it stays in one file although that is long.
+over it, which end here: in `finish_node`.
+
+Long because how that spreads is one thought.
 
 *Hooks* are decided when everything but hooks has finished, by the same count that tells whether the workflow has failed: one of a
 failure runs exactly if the workflow fails, whatever rules let its ends succeed all the same.

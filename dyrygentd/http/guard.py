@@ -38,6 +38,7 @@ behind it, how many there were, and what is waited with for the next one."""
 KEEPALIVE_TIMEOUT_S: Final = 75.0
 """How long a connection may wait between two requests."""
 
+#: By so much a limit of some seconds may be exceeded.
 _LOOK_EVERY_S: Final = 1.0
 _REFUSAL: Final = (
     b"HTTP/1.1 %d %b\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n%b: %b\r\n"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from heapq import nsmallest
+from itertools import islice
 from typing import Final, NamedTuple
 
 from dyrygentd.core.notes import HoldReason
@@ -21,17 +22,13 @@ class Foremost(NamedTuple):
 
 
 def foremost(workflow: RunningWorkflow, *, limit: int) -> Foremost:
-    """Choose nodes in one pass over all of them; of each kind ``limit`` at most."""
-    failed, blocked, under_way = list[int](), list[int](), list[int]()
-    for node in range(len(workflow.graph)):
-        state = workflow.state_of(node)
-        if state in _UNDER_WAY:
-            under_way.append(node)
-        elif state is NodeState.FAILED and len(failed) < limit:
-            failed.append(node)
-        elif state is NodeState.BLOCKED and len(blocked) < limit:
-            blocked.append(node)
-    return Foremost(failed, blocked, nsmallest(limit, under_way, key=lambda node: _urgency(workflow, node)))
+    """Choose nodes, of each kind ``limit`` at most."""
+    nodes = workflow.nodes
+    return Foremost(
+        failed=list(islice(nodes.each_in(NodeState.FAILED), limit)),
+        blocked=list(islice(nodes.each_in(NodeState.BLOCKED), limit)),
+        under_way=nsmallest(limit, nodes.all_in(*_UNDER_WAY), key=lambda node: _urgency(workflow, node)),
+    )
 
 
 def _urgency(workflow: RunningWorkflow, node: int) -> tuple[int, float]:

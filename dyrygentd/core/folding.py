@@ -244,7 +244,7 @@ class Folding:
             for group in groups.values():
                 found.add(_Label(BoxKind.GROUP, depth=depth, are_alike=is_fine), group)
             return
-        if not are_alike and len({self._levels[node] for node in nodes}) > 1:
+        if not are_alike and any(self._levels[node] != self._levels[nodes[0]] for node in nodes):
             self._sort_by_level(found, nodes, depth)
             return
         for page in _ranges(nodes, self._bounds.pages, self._bounds.nodes):

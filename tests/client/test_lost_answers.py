@@ -32,7 +32,7 @@ def test_usual_retry_of_a_task_covers_it(short_tmp: Path) -> None:
 
 def test_daemon_that_cannot_now_is_repeated_on(short_tmp: Path) -> None:
     """A disk that is full for a minute is a reason to come again, as a daemon that is away is; a refusal is none."""
-    limits = SchedulerLimits(follow_interval_s=0.0, durable_timeout_s=0.1)
+    limits = SchedulerLimits(follow_interval_s=0.0, durable_timeout_s=1.0)
     with Daemon(short_tmp / "d.sock", scheduler_limits=limits) as daemon:
         daemon.call(setattr, daemon.store, "broken", "disk full")
         with pytest.raises(ConnectionError) as caught:

@@ -11,7 +11,7 @@ from tests.cli.support import ctl_of
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
 
-_LIMITS = SchedulerLimits(follow_interval_s=0.0, durable_timeout_s=0.3)
+_LIMITS = SchedulerLimits(follow_interval_s=0.0, durable_timeout_s=1.0)
 
 
 @pytest.fixture

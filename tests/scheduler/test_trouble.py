@@ -85,7 +85,7 @@ async def test_submission_is_answered_when_durable(gated: Gated) -> None:
 async def test_submission_without_an_answer_does_not_run(gated: Gated) -> None:
     """A submission that could not be stored in time is withdrawn, so that whoever tries again does not run it twice."""
     broker = FakeBroker()
-    async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.02)) as running:
+    async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.3)) as running:
         gated.shut()
         with pytest.raises(NotStored, match="the database is slow") as caught:
             await running.submit(definition("a"))
@@ -102,7 +102,7 @@ async def test_submission_without_an_answer_does_not_run(gated: Gated) -> None:
 async def test_submission_with_a_key_is_taken_later(gated: Gated) -> None:
     """With a key the submission stands: that is a "not yet" with its id, and no failure."""
     broker = FakeBroker()
-    async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.02)) as running:
+    async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.3)) as running:
         gated.shut()
         with pytest.raises(NotOnDiskYet, match="will be done when it is: the database is slow") as caught:
             await running.submit(definition("a", key="ticket"))
@@ -160,7 +160,7 @@ async def test_concurrent_submissions_with_one_key(gated: Gated) -> None:
 async def test_repeating_a_key_that_is_not_durable_yet(gated: Gated) -> None:
     """A caller who gave up and repeats the submission, as the error says, gets the workflow that was taken meanwhile."""
     broker = FakeBroker()
-    async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.02)) as running:
+    async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.3)) as running:
         gated.shut()
         for _ in range(3):
             with pytest.raises(NotOnDiskYet):
@@ -270,7 +270,7 @@ async def test_real_full_disk(tmp_path: Path) -> None:
 async def test_cancel_while_the_disk_is_broken() -> None:
     """A cancel takes effect at once; its answer is that it will be on disk, and nothing is sent afterwards."""
     broker, store = FakeBroker(holds=True), MemoryStore()
-    async with scheduler(broker, store, limits=limits(durable_timeout_s=0.5)) as running:
+    async with scheduler(broker, store, limits=limits(durable_timeout_s=1.0)) as running:
         handle = await running.submit(definition("a; b < a", prefix="p"))
         await until(lambda: published(broker) == ["a"])
         store.broken = "disk full"

@@ -334,7 +334,7 @@ async def test_two_verbs_on_one_finished_workflow(store: Store) -> None:
 async def test_verb_on_a_workflow_whose_end_is_not_on_disk(gated: GatedMemory | GatedSqlite) -> None:
     """It waits for that end, but not for ever, and keeps nobody else from asking."""
     broker = FakeBroker(_BAD)
-    async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.1)) as running:
+    async with scheduler(broker, gated, limits=limits(durable_timeout_s=1.0)) as running:
         other = await _failed(running)
         broker.holds = True
         handle = await running.submit(definition("bad; blocked < bad"))
@@ -359,7 +359,7 @@ async def test_verbs_on_a_broken_disk() -> None:
     """Nothing is answered that is not on disk: the answer is "not yet", and after the disk is back what was asked for is done."""
     store = MemoryStore()
     broker = FakeBroker(_BAD, holds=True)
-    async with scheduler(broker, store, limits=limits(durable_timeout_s=0.05)) as running:
+    async with scheduler(broker, store, limits=limits(durable_timeout_s=0.5)) as running:
         handle = await running.submit(definition("a"))
         await until(lambda: bool(broker._held))
         store.broken = "disk full"
@@ -381,7 +381,7 @@ async def test_refused_verb_on_a_broken_disk() -> None:
     """A refusal changes nothing, so it is told as one, and never as something that will be done."""
     store = MemoryStore()
     broker = FakeBroker(_BAD, holds=True)
-    async with scheduler(broker, store, limits=limits(durable_timeout_s=0.5)) as running:
+    async with scheduler(broker, store, limits=limits(durable_timeout_s=1.0)) as running:
         handle = await running.submit(definition("a"))
         await until(lambda: bool(broker._held))
         store.broken = "disk full"
@@ -397,7 +397,7 @@ async def test_refused_verb_on_a_broken_disk() -> None:
 async def test_verb_behind_a_transaction_that_hangs(gated: GatedMemory | GatedSqlite) -> None:
     """The engine has not seen it yet, and will: it is done when the disk answers, unless the workflow refuses it then."""
     broker = FakeBroker(_BAD, holds=True)
-    async with scheduler(broker, gated, limits=limits(durable_timeout_s=0.1)) as running:
+    async with scheduler(broker, gated, limits=limits(durable_timeout_s=1.0)) as running:
         handle = await running.submit(definition("a; b < a"))
         await until(lambda: bool(broker._held))
         gated.shut()
@@ -412,7 +412,7 @@ async def test_verb_behind_a_transaction_that_hangs(gated: GatedMemory | GatedSq
 async def test_verb_that_is_killed_before_it_is_on_disk() -> None:
     """As the answer says: then it never happened."""
     store, broker = MemoryStore(), FakeBroker(_BAD, holds=True)
-    async with scheduler(broker, store, limits=limits(durable_timeout_s=0.05)) as running:
+    async with scheduler(broker, store, limits=limits(durable_timeout_s=0.5)) as running:
         handle = await running.submit(definition("a"))
         await until(lambda: bool(broker._held))
         store.broken = "disk full"

@@ -19,6 +19,7 @@ from dyrygentd.daemon import run
 from dyrygentd.ports.facts import Stored
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.sqlite import SqliteStore
+from dyrygentd.transport import dispatcher
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.redis_push import Collected, LoopPush, MarkedPush, Pushed, Pushes
 from dyrygentd.wire import Submitted
@@ -143,11 +144,11 @@ class CrashingScheduler(Scheduler):
 
 def main() -> None:
     """Serve with what crashes in the place of what does not."""
-    for crashing in (CrashingStore, CrashingDispatcher, CrashingScheduler):
+    for module, crashing in ((run, CrashingStore), (dispatcher, CrashingDispatcher), (run, CrashingScheduler)):
         replaced = crashing.__base__
         assert replaced is not None
-        assert getattr(run, replaced.__name__) is replaced
-        setattr(run, replaced.__name__, crashing)
+        assert getattr(module, replaced.__name__) is replaced
+        setattr(module, replaced.__name__, crashing)
     serve.main()
 
 

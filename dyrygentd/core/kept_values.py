@@ -84,8 +84,8 @@ class KeptValues:
     def drop(self, node: int) -> None:
         """Let a value go, if there is one."""
         value = self.by_node.pop(node, None)
-        if value is not None:
-            self._count_bytes(-value.own_bytes)
+        if value is not None and not value.is_derived:
+            self._count_bytes(-len(value.text))
 
     def release_inputs(self, node: int) -> None:
         """Count a node out that takes values no more; what nobody takes is let go."""
@@ -154,7 +154,13 @@ class KeptValues:
 
     def input_text(self, node: int) -> Text | None:
         """Return what is made of the values that precede a node that takes them, by reference if it is long."""
-        contents = [self._content_of(node, dependency) for dependency in self._graph.dependencies(node)]
+        dependencies = self._graph.dependencies(node)
+        if len(dependencies) == 1 and self._graph.signatures[node] is not None:
+            # What each step of a chain is given: the value as it is.
+            value = self.by_node.get(dependencies[0])
+            if value is not None and not value.is_derived:
+                return value.text
+        contents = [self._content_of(node, dependency) for dependency in dependencies]
         if not contents and not self._graph.is_join(node):
             return None if self._graph.is_task(node) else b"null"
         text = taken_from(contents, is_list=self._graph.is_join(node) or len(contents) > 1)
@@ -231,7 +237,6 @@ class KeptValues:
         return "" if self._budget is None else self._budget.refusal(self._owner, self.bytes, count)
 
     def _count_bytes(self, count: int) -> None:
-        if count:
-            self.bytes += count
-            if self._budget is not None:
-                self._budget.add(self._owner, count)
+        self.bytes += count
+        if self._budget is not None:
+            self._budget.add(self._owner, count)

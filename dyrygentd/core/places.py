@@ -59,7 +59,7 @@ class Places:
     def task_of(self, workflow: RunningWorkflow, node: int) -> tuple[str, str]:
         """Return a node's task and queue."""
         signature = workflow.graph.signatures[node]
-        return ("", "") if signature is None else self.of(signature)[0]
+        return ("", "") if signature is None else (self.known.get(signature) or self.of(signature))[0]
 
     def destination_for(self, workflow: RunningWorkflow, node: int, signature: Signature) -> str:
         """Ask a router that is code where a node is to be sent, with all that it may look at."""

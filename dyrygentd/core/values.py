@@ -62,28 +62,23 @@ def taken_from(contents: Sequence[Text], *, is_list: bool) -> Text:
 
 
 class Value:
-    """A value that somebody still needs, and how many do."""
+    """A value that somebody still needs, and how many do.
 
-    __slots__ = ("text", "users")
+    Attributes:
+        is_derived: Whether it is made of values that others keep.
+    """
+
+    __slots__ = ("is_derived", "text", "users")
 
     def __init__(self, text: Text, users: int) -> None:
         self.text = text
         self.users = users
+        self.is_derived = isinstance(text, Joined)
 
     @property
     def content(self) -> bytes:
         """The JSON text."""
         return bytes(self.text)
-
-    @property
-    def is_derived(self) -> bool:
-        """Tell whether it is made of values that others keep."""
-        return isinstance(self.text, Joined)
-
-    @property
-    def own_bytes(self) -> int:
-        """Bytes that are kept for it alone."""
-        return 0 if isinstance(self.text, Joined) else len(self.text)
 
 
 class ValueBudget:
@@ -108,11 +103,10 @@ class ValueBudget:
     def add(self, owner: Hashable, size: int) -> None:
         """Take note of bytes that are kept from now on, or no more."""
         self.bytes += size
-        kept = self._by_owner.get(owner, 0) + size
-        if kept:
-            self._by_owner[owner] = kept
-        else:
-            self._by_owner.pop(owner, None)
+        by_owner = self._by_owner
+        kept = by_owner[owner] = by_owner.get(owner, 0) + size
+        if not kept:
+            del by_owner[owner]
 
     def refusal(self, owner: Hashable, kept: int, size: int) -> str:
         """Return why ``size`` more bytes may not be kept for a workflow that keeps ``kept``; empty if they may."""

@@ -504,7 +504,7 @@ class RunningWorkflow:
             self._become_ready(node, now)
 
     def _become_ready(self, node: int, now: float) -> None:
-        if not len(self.ready):
+        if not self.ready.heap:
             self.ready.since = now
         self.nodes.move(node, NodeState.READY, now)
         self.ready.push(node)

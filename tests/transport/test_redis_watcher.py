@@ -214,6 +214,8 @@ async def test_connections_killed_in_a_burst(celery_app: Celery, store: Store, s
     watcher = _watcher(celery_app)
     ids = _ids(600)
     async with following(watcher) as told:
+        # There is a connection to kill.
+        await _ready(watcher, told, store)
         watcher.watch(ids)
         for number, task_id in enumerate(ids):
             store(task_id)

@@ -19,14 +19,16 @@ _POLICIES = st.builds(
     weight=st.integers(1, 3),
     in_flight_max=st.sampled_from([0, 0, 1, 2]),
 )
-_GRAPHS = st.sampled_from(["a; b; c; d; e", "a", "a; b < a; c < a; d; e", "a countdown=5; b; c", "a gate=1; b; c < b"])
+_GRAPHS = st.sampled_from(
+    ["a; b; c; d; e", "a; b; c; d; e; f; g", "a", "a; b < a; c < a; d; e", "a countdown=5; b; c", "a gate=1; b; c < b"]
+)
 _STEPS = st.lists(st.sampled_from(["turn", "turn", "succeed", "fail", "pause", "resume", "wait", "drain", "raise"]), max_size=25)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
-    workflows=st.lists(st.tuples(_GRAPHS, _POLICIES), min_size=1, max_size=4),
-    in_flight_max=st.sampled_from([1, 2, 3, 100]),
+    workflows=st.lists(st.tuples(_GRAPHS, _POLICIES), min_size=2, max_size=4),
+    in_flight_max=st.sampled_from([100, 1, 3, 100]),
     dispatch_max=st.sampled_from([1, 2, 5]),
     steps=_STEPS,
     data=st.data(),
@@ -38,6 +40,8 @@ def test_reason_is_the_one_that_holds(
     conversation = Conversation(Limits(in_flight_max=in_flight_max, dispatch_max=dispatch_max))
     for number, (graph, policy) in enumerate(workflows):
         conversation.tell(conversation.submission(graph, f"w{number}", policy=policy))
+    conversation.turn()
+    _look(conversation)
     for step in steps:
         running = sorted(conversation.engine.workflows)
         in_flight = sorted(task_id for task_id, _, _ in conversation.engine.flights.in_flight())
@@ -59,13 +63,13 @@ def test_reason_is_the_one_that_holds(
 
 
 def _look(conversation: Conversation) -> None:
-    """Ask of every workflow why it does not go, and hold that against the next turn."""
+    """Ask of every workflow why it does not go, and hold that against the next turns, in which nothing else happens."""
     engine = conversation.engine
     running = dict(engine.workflows)
     told = {workflow_id: engine.held_back(workflow) for workflow_id, workflow in running.items()}
     told_at_limit = engine.flights.in_flight_count >= conversation.limits.in_flight_max
     paused = {workflow_id for workflow_id, workflow in running.items() if workflow.state.value != "running"}
-    order = [message.workflow_id for message in conversation.turn().publish]
+    order = [message.workflow_id for _ in range(4) for message in conversation.turn().publish]
     for workflow_id, held in told.items():
         _hold_against(held, workflow_id, order, running)
         assert (held is not None and held.bar is Bar.NOT_RUNNING) == (workflow_id in paused)

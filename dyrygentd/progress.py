@@ -13,10 +13,12 @@ class ProgressBar:
 
     Args:
         stream: Where to; by default stderr.
+        draw_every_s: It is not drawn more often: nobody could see it.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, draw_every_s: float = _DRAW_EVERY_S) -> None:
         self._stream = sys.stderr if stream is None else stream
+        self._draw_every_s = draw_every_s
         self._what, self._drawn_at, self._length = "", 0.0, 0
         self.is_shown = self._stream.isatty()
 
@@ -24,7 +26,7 @@ class ProgressBar:
         """Show that of ``what`` so much is done; ``of`` is 0 if nobody knows how much there is."""
         now = time.monotonic()
         is_done = done >= of > 0
-        if not self.is_shown or (what == self._what and now - self._drawn_at < _DRAW_EVERY_S and not is_done):
+        if not self.is_shown or (what == self._what and now - self._drawn_at < self._draw_every_s and not is_done):
             return
         if self._what not in ("", what):
             self.end()

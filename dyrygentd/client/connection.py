@@ -39,7 +39,9 @@ Warn = Callable[[str], None]
 _PART_BYTES: Final = 64 * 1024
 
 
-def find_socket(argument: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] = os.environ) -> Path:
+def find_socket(
+    argument: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] = os.environ, system: Path = SYSTEM_SOCKET
+) -> Path:
     """Return the argument, else ``$DYRYGENTD_SOCKET``, else the system's socket if it exists, else the user's.
 
     A system's socket that this user may not connect to gives way to the user's own. If neither exists, the system's is returned,
@@ -49,7 +51,7 @@ def find_socket(argument: str | os.PathLike[str] | None = None, *, environ: Mapp
         return Path(argument)
     if environ.get(ENVIRONMENT):
         return Path(environ[ENVIRONMENT])
-    if not os.access(SYSTEM_SOCKET, os.W_OK):
+    if not os.access(system, os.W_OK):
         # The same places as the daemon's own default, see `dyrygentd.daemon.config`.
         home = Path(environ.get("HOME") or Path.home())
         state = environ.get("XDG_STATE_HOME") or home / ".local/state"
@@ -57,7 +59,7 @@ def find_socket(argument: str | os.PathLike[str] | None = None, *, environ: Mapp
             own = Path(directory, "dyrygentd", "dyrygentd.sock")
             if _exists(own):
                 return own
-    return SYSTEM_SOCKET
+    return system
 
 
 class Connection:
@@ -213,7 +215,7 @@ def timed_out(path: Path, timeout_s: float, if_lost: IfLost) -> DaemonTimeout:
     return DaemonTimeout(words, next_step=next_step, may_be_done=bool(if_lost.what))
 
 
-def unreachable(path: Path, error: OSError, if_lost: IfLost = QUESTION) -> DaemonUnreachable:
+def unreachable(path: Path, error: OSError, if_lost: IfLost = QUESTION, *, system: Path = SYSTEM_SOCKET) -> DaemonUnreachable:
     """Say why nobody can be reached at ``path``, and what to do.
 
     Args:
@@ -235,7 +237,7 @@ def unreachable(path: Path, error: OSError, if_lost: IfLost = QUESTION) -> Daemo
             next_step=f"did the daemon stop? {if_lost.next_step or 'nothing was done, it can be repeated'}",
             may_be_done=bool(if_lost.what),
         )
-    if path == SYSTEM_SOCKET:
+    if path == system:
         return DaemonUnreachable(
             f"cannot reach '{path}': is dyrygentd.service running?",
             next_step=f"`systemctl start dyrygentd`, or `dyrygentd serve` and name its socket with --socket or ${ENVIRONMENT}",

@@ -26,21 +26,21 @@ def exhaust(steps: Steps[T]) -> T:
             return result
 
 
-def parts(nodes: Iterable[int]) -> Iterator[tuple[bool, list[int]]]:
+def parts(nodes: Iterable[int], *, step: int = STEP) -> Iterator[tuple[bool, list[int]]]:
     """Cut nodes into steps: ``(whether another one came before, nodes)``."""
     left, is_later = iter(nodes), False
-    while part := list(islice(left, STEP)):
+    while part := list(islice(left, step)):
         yield is_later, part
         is_later = True
 
 
-def reached(nodes: Iterable[int], following: Callable[[int], Iterable[int]]) -> Steps[set[int]]:
+def reached(nodes: Iterable[int], following: Callable[[int], Iterable[int]], *, step: int = STEP) -> Steps[set[int]]:
     """Return these nodes and all that is reached from them, where ``following`` tells which come after one."""
     found = set(nodes)
     layer: Iterable[int] = [*found]
     while layer:
         new: list[int] = []
-        for is_later, part in parts(layer):
+        for is_later, part in parts(layer, step=step):
             if is_later:
                 yield
             for node in part:

@@ -273,19 +273,20 @@ def load(
     *,
     environ: Mapping[str, str] = os.environ,
     secrets: Mapping[str, str] = MappingProxyType({}),
+    system: Path = _SYSTEM_CONFIG,
 ) -> Loaded:
     """Put the layers together.
 
     Args:
         path: The TOML file; by default ``$DYRYGENTD_CONFIG``, which with ``-`` in front need not exist, else that of the user
-            (``~/.config/dyrygentd/dyrygentd.toml``; not for root and services), else ``/etc/dyrygentd/dyrygentd.toml``, if there.
+            (``~/.config/dyrygentd/dyrygentd.toml``; not for root and services), else the system's, if there.
         flags: ``{field name: value}`` of the flags that were given.
         secrets: ``{field name: value}`` of credentials beside those of the environment.
 
     Raises:
         ConfigurationError: A key, variable or value is wrong; the message names it.
     """
-    path = path or default_file(environ)
+    path = path or default_file(environ, system=system)
     layers = [(f"file {path}", _read_file(path) if path else {}), ("environment", _read_environment(environ))]
     layers += [("credential", {**credentials(environ), **secrets}), ("flag", dict(flags))]
     values: dict[str, Any] = _default_paths(environ)
@@ -306,7 +307,7 @@ def load(
     )
 
 
-def default_file(environ: Mapping[str, str]) -> Path | None:
+def default_file(environ: Mapping[str, str], *, system: Path = _SYSTEM_CONFIG) -> Path | None:
     """Return the TOML file that is read if none is given: ``$DYRYGENTD_CONFIG``, the user's own, the system's."""
     named = environ.get(f"{PREFIX}CONFIG", "")
     if named:
@@ -314,7 +315,7 @@ def default_file(environ: Mapping[str, str]) -> Path | None:
         return path if path.exists() or not named.startswith("-") else None
     own = _own_directory(environ, "XDG_CONFIG_HOME", ".config") / "dyrygentd.toml"
     is_a_users = os.geteuid() != 0 and "STATE_DIRECTORY" not in environ
-    return next((path for path in ([own] if is_a_users else []) + [_SYSTEM_CONFIG] if path.exists()), None)
+    return next((path for path in ([own] if is_a_users else []) + [system] if path.exists()), None)
 
 
 def _own_directory(environ: Mapping[str, str], variable: str, default: str) -> Path:

@@ -247,11 +247,11 @@ def _http_statistics(guard: Guard, arounds: Sequence[Around]) -> dict[str, Any]:
     return {"connections": connections.connections, "refused": refused, "answers": answers, "seconds": seconds}
 
 
-async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int) -> None:
+async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int, *, look_every_s: float = _SOCKET_LOOK_S) -> None:
     """Make the socket's file again if somebody has deleted it: the daemon would run on, and nobody could reach it."""
     complaint = ""
     while True:
-        await anyio.sleep(_SOCKET_LOOK_S)
+        await anyio.sleep(look_every_s)
         if listeners[-1].is_in_place:
             continue
         path = listeners[-1].path

@@ -86,6 +86,8 @@ class Access:
     Args:
         tasks, tasks_denied, queues, queues_denied: As `Lists` has them.
         hosts: Names that a Host header on TCP may have beside this machine's own; ``*`` is any.
+        names_of: Looks up the names of a user and group, in a thread.
+        lookup_timeout_s: How long that may take.
 
     Attributes:
         hosts: As given.
@@ -102,7 +104,11 @@ class Access:
         queues: Sequence[str] = (_EVERYBODY,),
         queues_denied: Sequence[str] = (),
         hosts: Iterable[str] = (),
+        names_of: "Callable[[int, int], Iterable[str]] | None" = None,
+        lookup_timeout_s: float = _LOOKUP_TIMEOUT_S,
     ) -> None:
+        self._names_of = names_of or names_in_system
+        self._lookup_timeout_s = lookup_timeout_s
         self.hosts = frozenset(host.lower() for host in hosts)
         self._names = {
             Role.ADMIN: frozenset(admins),
@@ -122,7 +128,7 @@ class Access:
         now, key = time.monotonic(), (peer.user, peer.group)
         until, role = self._known.get(key, (0.0, Role.NONE))
         if until < now:
-            role = self._role_of_names({_EVERYBODY, str(peer.user), *await _names_in_time(peer.user, peer.group, self._lookups)})
+            role = self._role_of_names({_EVERYBODY, str(peer.user), *await self._names_in_time(peer.user, peer.group)})
             while len(self._known) >= _USERS_MAX:
                 del self._known[next(iter(self._known))]
             self._known[key] = (now + _GROUPS_KEPT_S, role)
@@ -157,7 +163,7 @@ class Access:
     async def unknown(self) -> list[str]:
         """Return the users and groups, each with its setting, that this system does not know: nobody has what they were given."""
         named = [(_SETTINGS[role], name) for role, names in self._names.items() for name in sorted(names)]
-        with anyio.move_on_after(_LOOKUP_TIMEOUT_S):
+        with anyio.move_on_after(self._lookup_timeout_s):
             return await anyio.to_thread.run_sync(
                 lambda: [f"'{name}' in `{setting}`" for setting, name in named if not _is_known(name)],
                 limiter=self._lookups,
@@ -172,6 +178,13 @@ class Access:
             knows: Tells of which tasks the daemon's own app says where they go, whatever a client's app has said.
         """
         self._lists.check(graph, look, knows=knows)
+
+    async def _names_in_time(self, user: int, group: int) -> Iterable[str]:
+        """Return the names of a user and their groups; if they cannot be found out in time, what the kernel told."""
+        with anyio.move_on_after(self._lookup_timeout_s):
+            return await anyio.to_thread.run_sync(self._names_of, user, group, limiter=self._lookups, abandon_on_cancel=True)
+        logger.warning("the name and groups of uid %d could not be looked up within %g s", user, self._lookup_timeout_s)
+        return [f"@{group}"]
 
     def _role_of_names(self, names: set[str]) -> Role:
         return next((role for role in (Role.ADMIN, Role.SUBMIT, Role.READ) if names & self._names[role]), Role.NONE)
@@ -222,15 +235,7 @@ def name_of(user: int) -> str:
         return f"uid {user}"
 
 
-async def _names_in_time(user: int, group: int, limiter: anyio.CapacityLimiter) -> Iterable[str]:
-    """Return the names of a user and their groups; if they cannot be found out in time, what the kernel told."""
-    with anyio.move_on_after(_LOOKUP_TIMEOUT_S):
-        return await anyio.to_thread.run_sync(lambda: _names_of(user, group), limiter=limiter, abandon_on_cancel=True)
-    logger.warning("the name and groups of uid %d could not be looked up within %g s", user, _LOOKUP_TIMEOUT_S)
-    return [f"@{group}"]
-
-
-def _names_of(user: int, group: int) -> list[str]:
+def names_in_system(user: int, group: int) -> list[str]:
     """Return the name of a user, and the names and numbers of their groups with ``@`` in front."""
     name = name_of(user)
     try:

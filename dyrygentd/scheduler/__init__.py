@@ -14,13 +14,13 @@ What puts all of it together is imported when it is first used: the daemon's set
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
+from dyrygentd.scheduler.limits import Pace, SchedulerLimits, SystemClock
 
 if TYPE_CHECKING:
     from dyrygentd.scheduler.handle import Handle
     from dyrygentd.scheduler.shell import Scheduler
 
-__all__ = ["Handle", "Scheduler", "SchedulerLimits", "SystemClock"]
+__all__ = ["Handle", "Pace", "Scheduler", "SchedulerLimits", "SystemClock"]
 
 _HOMES: Final = {"Handle": "dyrygentd.scheduler.handle", "Scheduler": "dyrygentd.scheduler.shell"}
 

@@ -16,9 +16,8 @@ from dyrygentd.ports import Clock, Inspector, Store
 from dyrygentd.witnesses import Roster
 
 _NOTE: Final = "consumers"
-#: Between two broadcasts, and how soon it is noticed that one is due.
+#: Between two broadcasts.
 _EVERY_S: Final = 180.0
-_LOOK_EVERY_S: Final = 5.0
 
 
 class Census:
@@ -28,6 +27,7 @@ class Census:
         roster: Who answered, whoever asked.
         in_flight_count: Returns how many tasks are in flight.
         problems: Tells what keeps the scheduler from its work; while there is anything nobody is asked.
+        look_every_s: How soon it is noticed that a broadcast is due.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Census:
         *,
         in_flight_count: Callable[[], int],
         problems: Callable[[], Sequence[str]],
+        look_every_s: float,
     ) -> None:
         self._inspector = inspector
         self._roster = roster
@@ -46,6 +47,7 @@ class Census:
         self._clock = clock
         self._in_flight_count = in_flight_count
         self._problems = problems
+        self._look_every_s = look_every_s
         self._asked_at = 0.0
 
     async def prepare(self) -> None:
@@ -55,7 +57,7 @@ class Census:
     async def run(self) -> None:
         """Ask whenever it is due, until cancelled."""
         while True:
-            await anyio.sleep(_LOOK_EVERY_S)
+            await anyio.sleep(self._look_every_s)
             if self._is_due():
                 await self.take()
 

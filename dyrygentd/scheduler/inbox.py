@@ -15,9 +15,8 @@ import anyio.lowlevel
 from dyrygentd.core.events import Event, TaskEvent, TaskReported
 from dyrygentd.scheduler.redaction import Redaction
 
-#: A result waits for others until there is one for so many messages in the queues, and no longer than so many seconds.
+#: A result waits for others until there is one for so many messages in the queues.
 _COMPANY: Final = 10
-_COMPANY_S: Final = 0.01
 
 
 class Inbox:
@@ -28,6 +27,7 @@ class Inbox:
         events_max: Events in the inbox beyond which progress reports of workers are dropped.
         turn_events_max: Events that are taken at one time.
         backlog: Tells how many messages are before one that is published now, see `Dispatcher.backlog`.
+        company_s: Longest time that a result waits for others.
     """
 
     def __init__(
@@ -37,11 +37,13 @@ class Inbox:
         events_max: int = 100_000,
         turn_events_max: int = 2000,
         backlog: Callable[[], int] = lambda: 0,
+        company_s: float = 0.01,
     ) -> None:
         self._redaction = redaction
         self._events_max = events_max
         self._turn_events_max = turn_events_max
         self._backlog = backlog
+        self._company_s = company_s
         self._events: deque[Event] = deque()
         self._awake = anyio.Event()
         self._saved = anyio.Event()
@@ -110,7 +112,7 @@ class Inbox:
             if self._events:
                 now = anyio.current_time()
                 if company_until is None:
-                    company_until = now + _COMPANY_S
+                    company_until = now + self._company_s
                 pause_s = min(pause_s, company_until - now) if self._lacks_company else 0.0
             if pause_s <= 0:
                 await anyio.lowlevel.checkpoint()

@@ -72,10 +72,29 @@ class SchedulerLimits:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a scheduler looks at things, and for how long it lets them be, in seconds.
+
+    Attributes:
+        company_s: How long few results wait for others while much waits in the queues, so that they share a turn.
+        look_at_clock_s: Until the clock is looked at again when something is due later: it may be set meanwhile.
+        look_at_broker_s: Between two looks at the broker; also how long an outage may go unnoticed while nothing is published.
+        look_at_census_s: How soon it is noticed that the workers are to be counted again.
+        young_s: What was sent less long ago is nothing to worry about yet.
+        queued_long_s: A task that waits for a worker for so long is told.
+    """
+
+    company_s: float = 0.01
+    look_at_clock_s: float = 5.0
+    look_at_broker_s: float = 5.0
+    look_at_census_s: float = 5.0
+    young_s: float = 5.0
+    queued_long_s: float = 300.0
+
+
 #: Seconds that one transaction may take before the disk is called slow.
 SLOW_S: Final = 2.0
-#: Seconds until the clock is looked at again when something is due later: it may be set meanwhile.
-LOOK_AT_CLOCK_S: Final = 5.0
 #: A clock that is off by more than so many seconds was set; less is what adjusting it slowly makes, and rounding.
 CLOCK_STEP_S: Final = 1.0
 

@@ -35,10 +35,7 @@ from dyrygentd.witnesses import Roster
 
 """Tells what keeps the scheduler from its work: ``(disk, broker or backend, words)``."""
 
-#: What has been sent less than so many seconds ago is nothing to worry about yet.
-_YOUNG_S: Final = 5.0
-#: A task that waits for a worker for so long is told, and one that runs for so long.
-_QUEUED_LONG_S: Final = 300.0
+#: A task that runs for so long is told.
 _RUNNING_LONG_S: Final = 3600.0
 #: What "lately" means for failures.
 _LATELY_S: Final = 86_400.0
@@ -95,8 +92,12 @@ class Overviews:
         redact: Callable[[str], str],
         doubt_of: Callable[[str], Doubt],
         app: str = "",
+        young_s: float,
+        queued_long_s: float,
     ) -> None:
         self._turns = turns
+        self._young_s = young_s
+        self._queued_long_s = queued_long_s
         self._store = store
         self._clock = clock
         self._inspector = inspector
@@ -180,7 +181,7 @@ class Overviews:
         """Return what is in flight and does not go on, and what could not be asked; nobody is asked while all is quiet."""
         if self._inspector is None or is_quiet:
             return [], []
-        oldest = [(flow, node) for flow, node in survey.oldest if now - flow.attempts.dispatched_at[node] >= _YOUNG_S]
+        oldest = [(flow, node) for flow, node in survey.oldest if now - flow.attempts.dispatched_at[node] >= self._young_s]
         if not oldest:
             return [], []
         looked_for, inspection = await self._inspect(oldest)
@@ -194,7 +195,9 @@ class Overviews:
                 told = replace(whereabouts, text=f"{words}{whereabouts.text}")
                 groups["redelivered", "", task.task_id] = _Stuck(told, workflow, node, 1, "redelivered")
                 continue
-            if whereabouts is None or not _is_stuck(whereabouts.code, now - workflow.attempts.dispatched_at[node]):
+            if whereabouts is None or not _is_stuck(
+                whereabouts.code, now - workflow.attempts.dispatched_at[node], queued_long_s=self._queued_long_s
+            ):
                 continue
             queue = inspection.tasks[workflow.attempts.task_id_of(node)].queue
             # What waits in one queue waits for one thing, whoever wants it; what was lost is each workflow's own affair.
@@ -360,9 +363,9 @@ def _waiting_item(each: Waiting, entry: JournalEntry | None, now: float) -> wire
     return wire.OverviewItem("person", _CODES[each.reason], text, *about, next_steps=steps)
 
 
-def _is_stuck(code: str, age_s: float) -> bool:
+def _is_stuck(code: str, age_s: float, *, queued_long_s: float) -> bool:
     """Tell whether a task in flight is told of, by where it is and how long ago it was sent."""
-    return code in _STUCK or age_s >= (_RUNNING_LONG_S if code == "running" else _QUEUED_LONG_S)
+    return code in _STUCK or age_s >= (_RUNNING_LONG_S if code == "running" else queued_long_s)
 
 
 def _stuck_item(each: _Stuck, now: float, *, is_all: bool) -> wire.OverviewItem:

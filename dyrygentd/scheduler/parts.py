@@ -24,7 +24,7 @@ from dyrygentd.scheduler.expiry import Expiry
 from dyrygentd.scheduler.explanations import Explanations, Sources
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.inbox import Inbox
-from dyrygentd.scheduler.limits import SchedulerLimits
+from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.lost import LostTasks
 from dyrygentd.scheduler.outages import Outages
@@ -56,6 +56,7 @@ class Parts:
         adapters: Adapters,
         limits: SchedulerLimits,
         *,
+        pace: Pace,
         chance: random.Random,
         app_name: str = "",
         on_recovered: Callable[[int, int], None] = lambda count, of: None,
@@ -64,6 +65,7 @@ class Parts:
         self.adapters = adapters
         self.started_at = 0.0
         self._limits = limits
+        self._pace = pace
         store, clock, queue_of = adapters.store, adapters.clock, adapters.dispatcher.queue_of
         pools = Pools(limits.pools, queue_limits=limits.queue_limits, queue_of=queue_of)
         self._engine = Engine(limits.engine, pools=pools, chance=chance.random, queue_of=queue_of, routing=adapters.dispatcher)
@@ -99,8 +101,9 @@ class Parts:
             events_max=self._limits.inbox_max,
             turn_events_max=self._limits.turn_events_max,
             backlog=adapters.dispatcher.backlog,
+            company_s=self._pace.company_s,
         )
-        self.turns = Turns(engine, adapters.store, adapters.clock, self.inbox)
+        self.turns = Turns(engine, adapters.store, adapters.clock, self.inbox, look_at_clock_s=self._pace.look_at_clock_s)
         self.hindsight = Hindsight(
             adapters.store,
             adapters.clock,
@@ -118,6 +121,7 @@ class Parts:
             wait_saved=self.inbox.wait_saved,
             on_setback=self.hindsight.begin,
             in_flight_count=self._sent_count,
+            look_every_s=self._pace.look_at_broker_s,
         )
         self.courier = Courier(
             adapters.dispatcher,
@@ -212,6 +216,8 @@ class Parts:
             redact=self.redaction.text,
             doubt_of=self._doubt_of,
             app=app_name,
+            young_s=self._pace.young_s,
+            queued_long_s=self._pace.queued_long_s,
         )
 
     def _make_seekers(self, app_name: str) -> None:
@@ -227,6 +233,7 @@ class Parts:
             adapters.clock,
             in_flight_count=self._sent_count,
             problems=self.troubles.problems,
+            look_every_s=self._pace.look_at_census_s,
         )
         self.lost = LostTasks(
             self._engine,

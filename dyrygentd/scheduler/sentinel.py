@@ -49,8 +49,6 @@ _NOTE: Final = "sentinel"
 _LEDGER: Final = "ledger"
 _PLACE: Final = "broker"
 _NOTHING_SENT: Final = "nothing sent since"
-#: Between two looks at the broker; also how long an outage may go unnoticed while nothing is published.
-_LOOK_EVERY_S: Final = 5.0
 #: How long an alarm stands among the notices.
 _SHOWN_S: Final = 900.0
 
@@ -83,6 +81,7 @@ class Sentinel:
         wait_saved: Callable[[], Awaitable[None]],
         on_setback: Callable[[str], Awaitable[None]],
         in_flight_count: Callable[[], int] = lambda: 0,
+        look_every_s: float,
     ) -> None:
         self.problem = ""
         self.emptied_count = self.changed_count = self.went_back_count = self.lost_pushes = 0
@@ -93,6 +92,7 @@ class Sentinel:
         self._wait_saved = wait_saved
         self._on_setback = on_setback
         self._in_flight_count = in_flight_count
+        self._look_every_s = look_every_s
         self._place = ""
         self._told = self._consequence = ""
         self._told_at = 0.0
@@ -161,7 +161,7 @@ class Sentinel:
                     logger.warning("the broker can be reached again")
                 self.problem = ""
             # Until the first look nothing is sent.
-            await anyio.sleep(_LOOK_EVERY_S if self._examined.is_set() else pause_s)
+            await anyio.sleep(self._look_every_s if self._examined.is_set() else pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
 
     async def wait_examined(self) -> None:

@@ -41,7 +41,7 @@ from dyrygentd.scheduler.adapters import adapters_of
 from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.handle import Handle
 from dyrygentd.scheduler.large_verbs import PART, ask_in_parts
-from dyrygentd.scheduler.limits import SchedulerLimits
+from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.parts import Parts
 from dyrygentd.scheduler.report import Report
 from dyrygentd.tasks.current import current_parent_task
@@ -56,6 +56,7 @@ class Scheduler:
         app: The Celery app whose broker, backend and routes are used; not needed if ``dispatcher`` and ``watcher`` are given.
         database: Path of the SQLite file; it is created if it does not exist.
         limits: Bounds of everything that can grow.
+        pace: How often it looks at things.
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
         store, dispatcher, watcher, inspector, reports, keeper, clock: Adapters instead of the usual ones, see `dyrygentd.ports`
             and `dyrygentd.testing`.
@@ -76,6 +77,7 @@ class Scheduler:
         *,
         database: str | Path | None = None,
         limits: SchedulerLimits | None = None,
+        pace: Pace | None = None,
         registry: metrics.Registry | None = None,
         store: Store | None = None,
         dispatcher: Dispatcher | None = None,
@@ -106,6 +108,7 @@ class Scheduler:
         self._parts = Parts(
             self._adapters,
             limits,
+            pace=pace or Pace(),
             chance=chance or random.SystemRandom(),
             app_name=app_name,
             on_recovered=on_recovered,

@@ -19,7 +19,7 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DaemonUnreachable
 from dyrygentd.ports import Clock, SteadyClock, Store
 from dyrygentd.scheduler.inbox import Inbox
-from dyrygentd.scheduler.limits import CLOCK_STEP_S, LOOK_AT_CLOCK_S
+from dyrygentd.scheduler.limits import CLOCK_STEP_S
 from dyrygentd.scheduler.saving import Saving
 
 logger = logging.getLogger("dyrygentd")
@@ -38,7 +38,7 @@ class Turns:
         is_at_disk: Something is being carried out, which waits for the disk.
     """
 
-    def __init__(self, engine: Engine, store: Store, clock: Clock, inbox: Inbox) -> None:
+    def __init__(self, engine: Engine, store: Store, clock: Clock, inbox: Inbox, *, look_at_clock_s: float) -> None:
         self.engine = engine
         self.inbox = inbox
         self.saving = Saving(store, clock, inbox, self._meanwhile)
@@ -47,6 +47,7 @@ class Turns:
         self.has_ended = False
         self.is_at_disk = False
         self._clock = clock
+        self._look_at_clock_s = look_at_clock_s
         self._idle = anyio.Event()
         self._looked_at = time.monotonic()
         self._steady = clock.steady if isinstance(clock, SteadyClock) else clock.now
@@ -123,7 +124,7 @@ class Turns:
     def _due_s(self) -> float:
         """Return in how many seconds a turn is due if nothing happens; the clock may be set meanwhile, so that is looked at."""
         deadline = self.engine.next_deadline()
-        return math.inf if deadline is None else min(deadline - self._clock.now(), LOOK_AT_CLOCK_S)
+        return math.inf if deadline is None else min(deadline - self._clock.now(), self._look_at_clock_s)
 
     def _now(self) -> float:
         """Return the time of a turn; if the clock was set since the last one, the engine knows."""

@@ -165,14 +165,14 @@ def _question(error: Exception) -> str:
     return "does the directory exist, and may this user write there?" if is_closed else "is there room?"
 
 
-def check(path: Path, *, is_thorough: bool = True) -> Findings:
+def check(path: Path, *, is_thorough: bool = True, system: Path = SYSTEM_DATABASE) -> Findings:
     """Look through a database, which may be in use; without ``is_thorough`` only at what it is.
 
     Raises:
         StoreUnavailable: It does not exist, or cannot be read.
         StoreIncompatible: It is not ours, or was written by a newer version.
     """
-    with _reading(path) as database:
+    with _reading(path, system) as database:
         try:
             found = Findings(str(path), _version_of(database, path))
             if is_thorough:
@@ -201,9 +201,9 @@ def next_step(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def _reading(path: Path, system: Path = SYSTEM_DATABASE) -> Iterator[sqlite3.Connection]:
     if not _is_there(path):
-        raise _unavailable(f"there is no database '{path}'", _other_database(path))
+        raise _unavailable(f"there is no database '{path}'", _other_database(path, system))
     # A log that a killed daemon has left can only be read by somebody who may write beside it. `mode=ro` leaves it there: whoever
     # may write folds it into the file in the end, and the next daemon would miss it.
     has_log = path.with_name(f"{path.name}-wal").exists()
@@ -224,9 +224,8 @@ def _is_there(path: Path) -> bool:
         raise _unavailable(f"cannot look for the database '{path}': {error.strerror}", step) from error
 
 
-def _other_database(path: Path) -> str:
+def _other_database(path: Path, system: Path) -> str:
     """Return where the database may be that somebody looks for."""
-    system = SYSTEM_DATABASE
     if path == system or os.geteuid() == 0 or not system.parent.exists():
         return "name it with --database"
     return f"`sudo` for the system's ('{system}'), or name another one with --database"

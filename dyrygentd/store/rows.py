@@ -193,12 +193,14 @@ _FIRST_DETAIL: Final = NodeRecord._fields.index("reason")
 _DETAILS: Final = tuple("cause" if name == "fingerprint" else name for name in NodeRecord._fields[_FIRST_DETAIL:])
 
 
-def in_parts(rows: Iterable[tuple[int, str, int]]) -> Iterator[list[tuple[int, str]]]:
+def in_parts(
+    rows: Iterable[tuple[int, str, int]], *, workflows_max: int = _PART_WORKFLOWS, bytes_max: int = _PART_BYTES
+) -> Iterator[list[tuple[int, str]]]:
     """Divide ``(number, id, bytes)`` into parts that fit into memory together."""
     part: list[tuple[int, str]] = []
     size = 0
     for sequence, workflow_id, document_bytes in rows:
-        if part and (len(part) >= _PART_WORKFLOWS or size + document_bytes > _PART_BYTES):
+        if part and (len(part) >= workflows_max or size + document_bytes > bytes_max):
             yield part
             part, size = [], 0
         part.append((sequence, workflow_id))

@@ -191,12 +191,19 @@ class Templates:
     Args:
         build: The ordinary way, over the present connection.
         reports: What messages say about reporting.
+        shapes_max: The first of more are forgotten: options may come without end.
     """
 
     def __init__(
-        self, app: Any, build: Callable[[Publish], Collected], *, reports: Callable[[], Mapping[str, Any] | None]
+        self,
+        app: Any,
+        build: Callable[[Publish], Collected],
+        *,
+        reports: Callable[[], Mapping[str, Any] | None],
+        shapes_max: int = _SHAPES_MAX,
     ) -> None:
         self._app = app
+        self._shapes_max = shapes_max
         self._build = build
         self._reports = reports
         self._reports_then: Mapping[str, Any] | None = None
@@ -250,7 +257,7 @@ class Templates:
             self.clear()
         shape = _shape_of(publish)
         if shape not in self._templates:
-            while len(self._templates) >= _SHAPES_MAX:
+            while len(self._templates) >= self._shapes_max:
                 del self._templates[next(iter(self._templates))]
             self._templates[shape] = self._made(publish)
         template = self._templates[shape]

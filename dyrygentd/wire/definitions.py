@@ -51,6 +51,7 @@ def decode_definition(
     new_id: Callable[[], str] | None = None,
     has_good_options: bool = True,
     look: Look = nothing,
+    reader: DocumentReader = _READER,
 ) -> Definition:
     """Parse and validate a definition.
 
@@ -59,13 +60,14 @@ def decode_definition(
         new_id: Makes the task ids of nodes that bring none, by default so that they are known as made here.
         node_bytes_max: Bytes of one node's arguments and payload, and of the workflow's payload; 0 for what is stored, and was
             looked at when it came.
+        reader: Takes the document apart.
         look: Called now and then; it raises when nobody waits for the definition any more.
 
     Raises:
         BadRequest: It is no JSON, or JSON of another shape; ``path`` tells where.
         DefinitionError: It has the right shape, but cannot be run.
     """
-    filled, document = _READER.read(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
+    filled, document = reader.read(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
     if document.version != DEFINITION_VERSION:
         raise BadRequest(
             f"definition version {document.version} is unknown, this daemon reads {DEFINITION_VERSION}", path="$.version"

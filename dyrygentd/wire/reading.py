@@ -19,8 +19,8 @@ from dyrygentd.wire.bounds import Look
 from dyrygentd.wire.encoding import decode, decode_any, encode
 from dyrygentd.wire.mistakes import explained
 
-#: Bodies that are longer are decoded so many nodes, or bytes of them, at a time.
-SLICED_BYTES: Final = 500_000
+#: What takes some milliseconds to decode.
+_SLICED_BYTES: Final = 500_000
 _SLICE: Final = 500
 _SLICE_BYTES: Final = 512 * 1024
 #: Names in `after` beyond which equal ones become one object; a few do not matter.
@@ -36,10 +36,12 @@ class DocumentReader:
     Args:
         form: Of the whole, with ``nodes``, ``parameters`` and ``values``.
         node_form: Of one node, with ``after``.
+        sliced_bytes: Bodies that are longer are decoded so many nodes, or bytes of them, at a time.
     """
 
-    def __init__(self, form: type[Struct], node_form: type[Struct]) -> None:
+    def __init__(self, form: type[Struct], node_form: type[Struct], *, sliced_bytes: int = _SLICED_BYTES) -> None:
         self._form = form
+        self._sliced_bytes = sliced_bytes
         self._node_form = node_form
         self._nodes_form: Any = list[node_form]  # type: ignore[valid-type]
         self._sliced: Any = _like(form, nodes=list[Raw])
@@ -71,7 +73,7 @@ class DocumentReader:
         return declared(document) if isinstance(document, dict) else []
 
     def _decoded(self, body: bytes, nodes_max: int, node_bytes_max: int, look: Look) -> Any:
-        if len(body) <= SLICED_BYTES:
+        if len(body) <= self._sliced_bytes:
             return self._decoded_as(self._form, body)
         self._check(body, nodes_max, node_bytes_max, look)
         sliced = self._decoded_as(self._sliced, body)
@@ -115,7 +117,7 @@ class DocumentReader:
         try:
             return decode(body, form)
         except BadRequest as error:
-            raise explained(error, self._form, body if len(body) <= SLICED_BYTES else b"") from None
+            raise explained(error, self._form, body if len(body) <= self._sliced_bytes else b"") from None
 
     def _in_the_whole(self, error: BadRequest, raw: Sequence[Raw], start: int) -> BadRequest:
         """Return an error in a slice as one in the whole document, without reading that again."""
@@ -131,7 +133,7 @@ class DocumentReader:
     def _with_parameters(self, body: bytes, nodes_max: int, node_bytes_max: int, look: Look) -> bytes:
         if b'"parameters"' not in body and b'"values"' not in body:
             return body
-        if len(body) > SLICED_BYTES:
+        if len(body) > self._sliced_bytes:
             self._check(body, nodes_max, node_bytes_max, look)
         try:
             given = decode(body, self._raw)

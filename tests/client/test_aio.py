@@ -102,9 +102,8 @@ def test_missing_socket_is_named(short_tmp: Path) -> None:
     _run(short_tmp / "none.sock", use)
 
 
-def test_full_backlog_is_tried_again(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_backlog_is_tried_again(short_tmp: Path) -> None:
     """A burst of clients meets EAGAIN; what asyncio makes of that is not reported as a daemon that stopped."""
-    monkeypatch.setattr(channel, "CONNECT_PAUSES_S", (0.001, 0.001))
 
     async def use(client: AsyncClient) -> None:
         with pytest.raises(errors.DaemonUnreachable, match="too many clients"):

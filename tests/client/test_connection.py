@@ -11,45 +11,42 @@ from pathlib import Path
 import pytest
 
 from dyrygentd import Client, __version__
-from dyrygentd.client import connection
 from dyrygentd.client.connection import find_socket, unreachable
 from dyrygentd.errors import DaemonUnreachable, RemoteError
 from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Daemon
 
 
-def test_socket_is_found_in_the_documented_order(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_is_found_in_the_documented_order(short_tmp: Path) -> None:
     """Argument, environment, the system's socket, the user's: the nearer one wins."""
     system, own = short_tmp / "system.sock", short_tmp / "dyrygentd" / "dyrygentd.sock"
     own.parent.mkdir()
-    monkeypatch.setattr(connection, "SYSTEM_SOCKET", system)
     environ = {"XDG_RUNTIME_DIR": str(short_tmp)}
-    assert find_socket(environ=environ) == system
+    assert find_socket(system=system, environ=environ) == system
     own.touch()
-    assert find_socket(environ=environ) == own
+    assert find_socket(system=system, environ=environ) == own
     system.touch()
-    assert find_socket(environ=environ) == system
+    assert find_socket(system=system, environ=environ) == system
     environ["DYRYGENTD_SOCKET"] = "/env.sock"
-    assert find_socket(environ=environ) == Path("/env.sock")
+    assert find_socket(system=system, environ=environ) == Path("/env.sock")
     assert find_socket("/arg.sock", environ=environ) == Path("/arg.sock")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
-def test_socket_of_ones_own_comes_before_one_that_is_closed(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_of_ones_own_comes_before_one_that_is_closed(short_tmp: Path) -> None:
     """Beside the system's service, a user who is not in its group gets to the daemon of their own."""
     system, own = short_tmp / "system.sock", short_tmp / "dyrygentd" / "dyrygentd.sock"
     own.parent.mkdir()
-    monkeypatch.setattr(connection, "SYSTEM_SOCKET", system)
     system.touch(mode=0)
-    assert find_socket(environ={"XDG_RUNTIME_DIR": str(short_tmp)}) == system
+    assert find_socket(system=system, environ={"XDG_RUNTIME_DIR": str(short_tmp)}) == system
     own.touch()
-    assert find_socket(environ={"XDG_RUNTIME_DIR": str(short_tmp)}) == own
+    assert find_socket(system=system, environ={"XDG_RUNTIME_DIR": str(short_tmp)}) == own
 
 
-def test_missing_system_socket_asks_for_the_service(monkeypatch: pytest.MonkeyPatch, short_tmp: Path) -> None:
+def test_missing_system_socket_asks_for_the_service(short_tmp: Path) -> None:
     """The usual reason on a host is a service that is not running."""
-    monkeypatch.setattr(connection, "SYSTEM_SOCKET", short_tmp / "d.sock")
-    error = _refusal(short_tmp / "d.sock")
+    path = short_tmp / "d.sock"
+    error = unreachable(path, FileNotFoundError(2, "No such file or directory"), system=path)
     assert str(error) == f"cannot reach '{short_tmp}/d.sock': is dyrygentd.service running?"
     assert "systemctl start dyrygentd" in error.next_step
 
@@ -137,9 +134,8 @@ def test_silent_server_is_given_up(short_tmp: Path) -> None:
             Client(path, timeout_s=0.05).health()
 
 
-def test_full_backlog_is_tried_again(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_backlog_is_tried_again(short_tmp: Path) -> None:
     """A burst of clients meets EAGAIN, which is no reason to give up at once."""
-    monkeypatch.setattr(connection, "CONNECT_PAUSES_S", (0.0, 0.0))
     path = short_tmp / "d.sock"
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
         busy.bind(str(path))

@@ -143,21 +143,20 @@ def test_steps_do_what_the_whole_does(shape: list[Shape], on_failure: OnFailure,
 
 
 @pytest.mark.parametrize("verb", [Verb.RETRY, Verb.RERUN])
-def test_many_nodes_take_many_steps(verb: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_nodes_take_many_steps(verb: Verb) -> None:
     """What is set back behind one node is set back in steps."""
-    monkeypatch.setattr(steps, "STEP", 10)
-    shape = [Shape([]), *[Shape([0])] * 200]
+    many = 5 * steps.STEP
+    shape = [Shape([]), *[Shape([0])] * many]
     workflow = _workflow(shape, WorkflowPolicy())
     steering.cancel(workflow, 2.0)
     count = sum(1 for _ in perform_in_steps(workflow, VerbRequest(verb, nodes=("n0",)), 3.0))
-    assert count > 2 * 200 // 10
+    assert count > 2 * 5
     assert workflow.nodes.counts_by_word()["ready"] == 1
-    assert workflow.nodes.counts_by_word()["waiting"] == 200
+    assert workflow.nodes.counts_by_word()["waiting"] == many
 
 
-def test_what_is_reached_is_found_once_and_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_reached_is_found_once_and_in_steps() -> None:
     """A node on two ways is looked at once, and a wide layer gives others their turn."""
-    monkeypatch.setattr(steps, "STEP", 2)
     after = {0: [1, 2, 3, 4, 5], **{node: [6] for node in range(1, 6)}, 6: []}
     asked: list[int] = []
 
@@ -168,7 +167,7 @@ def test_what_is_reached_is_found_once_and_in_steps(monkeypatch: pytest.MonkeyPa
     found: list[set[int]] = []
 
     def walk() -> steps.Steps[None]:
-        found.append((yield from steps.reached([0], following)))
+        found.append((yield from steps.reached([0], following, step=2)))
 
     turns = len([*walk()])
     assert found == [set(after)]

@@ -141,32 +141,30 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
 
 
-def test_user_has_a_configuration_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_user: None) -> None:
+def test_user_has_a_configuration_of_their_own(tmp_path: Path, as_user: None) -> None:
     """A user's file comes before the system's, and is not looked at by a service of the system."""
     system, own = tmp_path / "etc.toml", tmp_path / ".config/dyrygentd/dyrygentd.toml"
-    monkeypatch.setattr(config, "_SYSTEM_CONFIG", system)
     environ = {"HOME": str(tmp_path)}
-    assert config.load(None, {}, environ=environ).configuration.nodes_max != 1
+    assert config.load(None, {}, environ=environ, system=system).configuration.nodes_max != 1
     system.write_text("nodes_max = 1")
-    assert config.load(None, {}, environ=environ).configuration.nodes_max == 1
+    assert config.load(None, {}, environ=environ, system=system).configuration.nodes_max == 1
     own.parent.mkdir(parents=True)
     own.write_text("nodes_max = 2")
-    assert config.load(None, {}, environ=environ).configuration.nodes_max == 2
+    assert config.load(None, {}, environ=environ, system=system).configuration.nodes_max == 2
     service = {**environ, "STATE_DIRECTORY": str(tmp_path / "state")}
-    assert config.load(None, {}, environ=service).configuration.nodes_max == 1
+    assert config.load(None, {}, environ=service, system=system).configuration.nodes_max == 1
 
 
-def test_named_configuration_may_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_configuration_may_be_absent(tmp_path: Path) -> None:
     """With a `-` in front the variable names a file that need not exist; then there is none, and not the system's."""
     system, named = tmp_path / "etc.toml", tmp_path / "own.toml"
-    monkeypatch.setattr(config, "_SYSTEM_CONFIG", system)
     system.write_text("nodes_max = 1")
     environ = {"HOME": str(tmp_path), "DYRYGENTD_CONFIG": f"-{named}"}
-    assert config.load(None, {}, environ=environ).configuration.nodes_max != 1
+    assert config.load(None, {}, environ=environ, system=system).configuration.nodes_max != 1
     named.write_text("nodes_max = 2")
-    assert config.load(None, {}, environ=environ).configuration.nodes_max == 2
+    assert config.load(None, {}, environ=environ, system=system).configuration.nodes_max == 2
     with pytest.raises(ConfigurationError, match="cannot read"):
-        config.load(None, {}, environ={"HOME": str(tmp_path), "DYRYGENTD_CONFIG": str(tmp_path / "none.toml")})
+        config.load(None, {}, environ={**environ, "DYRYGENTD_CONFIG": str(tmp_path / "none.toml")}, system=system)
 
 
 def test_state_of_a_user_is_one_place(tmp_path: Path, as_user: None) -> None:

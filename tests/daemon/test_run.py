@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -236,9 +237,8 @@ def test_few_files_allow_few_connections(short_tmp: Path, arguments: list[str], 
 
 
 @pytest.mark.anyio
-async def test_socket_of_another_daemon_is_left_alone(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_socket_of_another_daemon_is_left_alone(short_tmp: Path) -> None:
     """Somebody else's socket in the place of a deleted one is not fought over, also not when the daemon ends."""
-    monkeypatch.setattr(run, "_SOCKET_LOOK_S", 0.005)
     path = short_tmp / "d.sock"
     async with _kept_in_place(path) as listeners:
         path.unlink()
@@ -253,11 +253,8 @@ async def test_socket_of_another_daemon_is_left_alone(short_tmp: Path, monkeypat
 
 
 @pytest.mark.anyio
-async def test_directory_that_cannot_be_used_is_tried_again(
-    short_tmp: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_directory_that_cannot_be_used_is_tried_again(short_tmp: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A deleted socket comes back as soon as its directory can be used, and until then it is told once, not with every look."""
-    monkeypatch.setattr(run, "_SOCKET_LOOK_S", 0.005)
     directory = short_tmp / "here"
     async with _kept_in_place(directory / "d.sock") as listeners:
         shutil.rmtree(directory)
@@ -278,7 +275,7 @@ async def _kept_in_place(path: Path) -> AsyncIterator[list[UnixListener]]:
     """Serve nothing on a socket whose file is looked after; the list gets those that are made later."""
     listeners = [listen_unix(path)]
     async with serving(web.Application(), [listeners[0].socket]) as site, anyio.create_task_group() as tasks:
-        tasks.start_soon(run._keep_in_place, site, listeners, 0o660)
+        tasks.start_soon(partial(run._keep_in_place, site, listeners, 0o660, look_every_s=0.005))
         yield listeners
         tasks.cancel_scope.cancel()
     for listener in listeners:

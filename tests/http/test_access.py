@@ -6,13 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import anyio
 import pytest
 
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
-from dyrygentd.http import access as access_module
 from dyrygentd.http.access import Access, Forbidden, Peer, Role
 from dyrygentd.http.lists import TaskForbidden
 from dyrygentd.http.table import ROUTES
@@ -36,7 +35,7 @@ USERS: Final[Mapping[str, User]] = {
     "reader": User(2, 2),
     "stranger": User(3, 3),
 }
-ACCESS: Final = {"admins": ["@games"], "submitters": ["daemon"], "readers": ["2"]}
+ACCESS: Final[dict[str, Any]] = {"admins": ["@games"], "submitters": ["daemon"], "readers": ["2"]}
 
 #: What each may do. A verb is for one's own workflows; `root's` and `own` are two that were submitted by root and by themselves.
 TABLE: Final = """
@@ -272,12 +271,15 @@ def test_forbidden_task_is_refused_over_http(short_tmp: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_directory_service_that_hangs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_directory_service_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
     """What the kernel told has to do if names cannot be looked up in time; it is logged, and nobody else waits."""
     released = anyio.Event()
-    monkeypatch.setattr(access_module, "_LOOKUP_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(access_module, "_names_of", lambda user, group: anyio.from_thread.run(released.wait))
-    access = Access(admins=["@77"], submitters=["anna"], readers=[])
+
+    def hang(user: int, group: int) -> list[str]:
+        anyio.from_thread.run(released.wait)
+        return []
+
+    access = Access(admins=["@77"], submitters=["anna"], readers=[], names_of=hang, lookup_timeout_s=0.05)
     # The daemon's own user is an admin by its number.
     other = os.geteuid() + 1001
     assert await access.role_of(Peer(other, 77)) is Role.ADMIN

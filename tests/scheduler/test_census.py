@@ -1,15 +1,18 @@
 """Who took from a queue is known when its last worker has died, although nobody asked while it lived."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from dyrygentd.ports import Store
 from dyrygentd.ports.facts import Inspection
-from dyrygentd.scheduler import Scheduler, census
+from dyrygentd.scheduler import Scheduler
+from dyrygentd.scheduler.limits import Pace
 from dyrygentd.testing import FakeBroker, FakeInspector
 from dyrygentd.witnesses import Roster
-from tests.scheduler.support import definition, limits, scheduler, settle, until
+from tests.scheduler import support
+from tests.scheduler.support import definition, limits, settle, until
 
 pytestmark = pytest.mark.anyio
 
@@ -26,9 +29,8 @@ class _Counting(FakeInspector):
         return await super().census()
 
 
-@pytest.fixture(autouse=True)
-def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(census, "_LOOK_EVERY_S", 0.001)
+#: Looks often whether the workers are to be asked.
+scheduler = partial(support.scheduler, pace=Pace(look_at_census_s=0.001))
 
 
 async def _said_of_a_queue_without_workers(running: Scheduler, broker: FakeBroker) -> str:
@@ -55,12 +57,11 @@ async def test_last_consumer_is_known_without_a_question(store: Store, reopen: C
         assert _SEEN in await _said_of_a_queue_without_workers(running, broker)
 
 
-async def test_nobody_is_asked_in_vain(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_is_asked_in_vain(store: Store) -> None:
     """Not where someone has asked already, not while the broker is away, and not where tasks are not looked for."""
-    monkeypatch.setattr(census, "_LOOK_EVERY_S", 3600.0)
     broker = FakeBroker(holds=True)
     inspector = _Counting(broker)
-    async with scheduler(broker, store, inspector=inspector) as running:
+    async with scheduler(broker, store, inspector=inspector, pace=Pace(look_at_census_s=3600.0)) as running:
         handle = await running.submit(definition("a"))
         await until(lambda: len(broker.published) == 1)
         asked = running._parts.census

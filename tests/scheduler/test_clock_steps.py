@@ -8,6 +8,7 @@ zones and summer time do not exist here.
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,22 +17,24 @@ import pytest
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.ports import Store
-from dyrygentd.scheduler import Scheduler, turns
-from dyrygentd.scheduler.limits import SystemClock
+from dyrygentd.scheduler import Scheduler
+from dyrygentd.scheduler.limits import Pace, SystemClock
 from dyrygentd.testing import FakeBroker, FakeClock, MemoryStore
-from tests.scheduler.support import definition, published, scheduler, settle, until
+from tests.scheduler import support
+from tests.scheduler.support import definition, published, settle, until
 
 pytestmark = pytest.mark.anyio
 
 HOUR, DAY = 3600.0, 86400.0
 STEPS = [HOUR, -HOUR, DAY, -DAY]
 START = 1_800_000_000.0
+#: Looks at the clock often, since the loop's own time is real.
+scheduler = partial(support.scheduler, pace=Pace(look_at_clock_s=0.002))
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """The clock; it is looked at often, since the loop's own time is real."""
-    monkeypatch.setattr(turns, "LOOK_AT_CLOCK_S", 0.002)
+def clock() -> FakeClock:
+    """The clock of the machine."""
     return FakeClock(START)
 
 

@@ -10,6 +10,7 @@ from dyrygentd import wire
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.ports.facts import Inspection, TaskPlace, WatcherStatistics
 from dyrygentd.scheduler import Handle
+from dyrygentd.scheduler.limits import Pace
 from dyrygentd.scheduler.outages import Outages
 from dyrygentd.testing import FakeBroker, FakeInspector, FakeWatcher
 from tests.scheduler.support import DEADLINE_S, RetryingInspector, definition, limits, scheduler, settle, until
@@ -100,13 +101,13 @@ class _Away(FakeWatcher):
         return replace(super().statistics(), problem=self.problem, connected=not self.problem)
 
 
-async def test_lost_tasks_tell_that_the_backend_was_away_while_they_were_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_tasks_tell_that_the_backend_was_away_while_they_were_in_flight() -> None:
     """Explanation, cause and overview begin with it; one that was sent later, or was found since, has nothing to do with it."""
-    monkeypatch.setattr("dyrygentd.scheduler.overview._YOUNG_S", 0.0)
     broker = FakeBroker(holds=True)
     watcher = _Away(broker)
     bounds = limits(lost_after_s=3600.0, lost_confirm_s=0.05)
-    async with scheduler(broker, watcher=watcher, inspector=broker.inspector, limits=bounds) as running:
+    pace = Pace(young_s=0.0)
+    async with scheduler(broker, watcher=watcher, inspector=broker.inspector, limits=bounds, pace=pace) as running:
         handle = await running.submit(definition("a!; b!; c!", prefix="p"))
         await until(lambda: len(broker.published) == 3)
         await until(lambda: running.statistics().engine["nodes"]["dispatched"] == 3)

@@ -9,6 +9,7 @@ from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.overview import Survey, Waiting
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.ports import Store
+from dyrygentd.scheduler.limits import Pace
 from dyrygentd.scheduler.overview import _verdict, _waiting_item
 from dyrygentd.testing import FakeBroker, MemoryStore
 from dyrygentd.wire import OverviewItem
@@ -19,10 +20,8 @@ pytestmark = pytest.mark.anyio
 _BAD = {"tasks.bad": lambda *_: 1 // 0}
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for tasks that have just been sent, too."""
-    monkeypatch.setattr("dyrygentd.scheduler.overview._YOUNG_S", 0.0)
+#: Looks for tasks that have just been sent, too.
+AT_ONCE = Pace(young_s=0.0)
 
 
 async def test_nothing_wrong_is_one_sentence(store: Store) -> None:
@@ -92,10 +91,10 @@ async def test_failures_of_the_last_day_are_told(store: Store) -> None:
         assert "1 workflow failed in the last 24 h" in overview.verdict
 
 
-async def test_tasks_that_nobody_will_run_are_stuck(store: Store, at_once: None) -> None:
+async def test_tasks_that_nobody_will_run_are_stuck(store: Store) -> None:
     """All that waits in one queue for a worker is one thing to do, whoever it belongs to."""
     broker = FakeBroker(has_worker=False)
-    async with scheduler(broker, store, inspector=broker.inspector) as running:
+    async with scheduler(broker, store, inspector=broker.inspector, pace=AT_ONCE) as running:
         for name in ("one", "two"):
             await running.submit(definition("a!; b!", name=name))
         await until(lambda: len(broker.queued) == 4)
@@ -109,10 +108,10 @@ async def test_tasks_that_nobody_will_run_are_stuck(store: Store, at_once: None)
         assert overview.verdict.startswith("4 tasks are stuck (2 workflows")
 
 
-async def test_what_is_broken_comes_first_and_nobody_is_asked_then(at_once: None) -> None:
+async def test_what_is_broken_comes_first_and_nobody_is_asked_then() -> None:
     """ "It is running: 196 tasks in flight" is no answer while the disk is full."""
     broker, store = FakeBroker(holds=True), MemoryStore()
-    async with scheduler(broker, store, inspector=broker.inspector) as running:
+    async with scheduler(broker, store, inspector=broker.inspector, pace=AT_ONCE) as running:
         await running.submit(definition("g gate=1; a!; b!", name="w"))
         await until(lambda: len(broker.published) == 2)
         await settle()
@@ -173,11 +172,12 @@ async def test_what_was_lost_is_retried_by_what_is_printed(store: Store) -> None
         assert item.next_steps == [f"dyrygentctl explain {handle.id}", f"dyrygentctl retry {handle.id} --lost"]
 
 
-async def test_error_of_a_retry_has_no_secrets(at_once: None, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+async def test_error_of_a_retry_has_no_secrets(store: Store) -> None:
     """All who may read see the overview, and a task that waits for hours for its retry is told with its error."""
-    monkeypatch.setattr("dyrygentd.scheduler.overview._QUEUED_LONG_S", 0.0)
     broker = FakeBroker(holds=True)
-    async with scheduler(broker, store, inspector=RetryingInspector(broker)) as running:
+    async with scheduler(
+        broker, store, inspector=RetryingInspector(broker), pace=Pace(young_s=0.0, queued_long_s=0.0)
+    ) as running:
         await running.submit(definition("a!"))
         await until(lambda: len(broker.published) == 1)
         await settle()
@@ -210,10 +210,10 @@ async def test_who_waits_for_a_pool_is_where_its_holders_are_told(store: Store, 
         assert item.next_steps == [f"dyrygentctl explain {handles[0].id}"]
 
 
-async def test_an_emptied_broker_is_named_before_its_tasks_are_held(store: Store, at_once: None) -> None:
+async def test_an_emptied_broker_is_named_before_its_tasks_are_held(store: Store) -> None:
     """For half a minute they are only looked for, and no worker is to be blamed for them."""
     broker = FakeBroker(holds=True)
-    async with scheduler(broker, store, inspector=broker.inspector) as running:
+    async with scheduler(broker, store, inspector=broker.inspector, pace=AT_ONCE) as running:
         await running.submit(definition("a!; b!", prefix="p"))
         await until(lambda: len(broker.published) == 2)
         await settle()

@@ -4,22 +4,17 @@ import pytest
 
 from dyrygentd.core.events import TaskRedelivered
 from dyrygentd.ports import Store
+from dyrygentd.scheduler.limits import Pace
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import definition, scheduler, settle, until
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for tasks that have just been sent, too."""
-    monkeypatch.setattr("dyrygentd.scheduler.overview._YOUNG_S", 0.0)
-
-
-async def test_task_that_is_given_out_again_and_again(store: Store, at_once: None) -> None:
+async def test_task_that_is_given_out_again_and_again(store: Store) -> None:
     """A loop of a broker and a worker that dies is told; one redelivery, as after a restart, is not."""
     broker = FakeBroker(holds=True)
-    async with scheduler(broker, store, inspector=broker.inspector) as running:
+    async with scheduler(broker, store, inspector=broker.inspector, pace=Pace(young_s=0.0)) as running:
         handle = await running.submit(definition("poison!; good!"))
         await until(lambda: len(broker.published) == 2)
         await settle()

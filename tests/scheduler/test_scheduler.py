@@ -18,7 +18,8 @@ from dyrygentd.errors import (
 )
 from dyrygentd.ports import Store
 from dyrygentd.ports.facts import Selection
-from dyrygentd.scheduler import Handle, Scheduler, inbox
+from dyrygentd.scheduler import Handle, Scheduler
+from dyrygentd.scheduler.limits import Pace
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import DEADLINE_S, Refusing, definition, limits, published, scheduler, settle, until
@@ -178,11 +179,10 @@ async def _has_counts(handle: Handle, counts: dict[str, int]) -> None:
             await anyio.sleep(0.001)
 
 
-async def test_few_results_wait_for_company(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_results_wait_for_company(store: Store) -> None:
     """If much waits in the queues a few results share a turn; what somebody asks for does not wait, and takes them along."""
-    monkeypatch.setattr(inbox, "_COMPANY_S", 3600.0)
     broker = FakeBroker(has_worker=False)
-    async with scheduler(broker, store) as running:
+    async with scheduler(broker, store, pace=Pace(company_s=3600.0)) as running:
         handle = await running.submit(definition(_CHAINS, prefix="p"))
         # That they are sent is an event as well, and forty of those are company enough.
         await _has_counts(handle, {"dispatched": 40, "waiting": 40})

@@ -1,24 +1,25 @@
 """A broker that has lost its memory: noticed before anything is pushed into it, and nothing is sent twice because of it."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.ports import Store
-from dyrygentd.scheduler import sentinel
+from dyrygentd.scheduler.limits import Pace
 from dyrygentd.testing import FakeBroker, FakeWatcher, MemoryStore
-from tests.scheduler.support import Ambiguous, definition, limits, published, scheduler, settle, until
+from tests.scheduler import support
+from tests.scheduler.support import Ambiguous, definition, limits, published, settle, until
 
 pytestmark = pytest.mark.anyio
 
 _QUICK = limits(lost_after_s=60.0, lost_confirm_s=0.05)
 
 
-@pytest.fixture(autouse=True)
-def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sentinel, "_LOOK_EVERY_S", 0.01)
+#: Looks at the broker often.
+scheduler = partial(support.scheduler, pace=Pace(look_at_broker_s=0.01))
 
 
 async def test_first_start_raises_no_alarm(store: Store) -> None:
@@ -54,11 +55,10 @@ async def test_emptied_while_nothing_is_published(store: Store) -> None:
         assert (await handle.wait(timeout_s=5)).state == "succeeded"
 
 
-async def test_emptied_before_a_push(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_emptied_before_a_push(store: Store) -> None:
     """The push itself notices, whatever the looks do; what was never sent is sent into the broker that has a token again."""
-    monkeypatch.setattr(sentinel, "_LOOK_EVERY_S", 3600.0)
     broker = FakeBroker()
-    async with scheduler(broker, store, limits=_QUICK) as running:
+    async with scheduler(broker, store, limits=_QUICK, pace=Pace(look_at_broker_s=3600.0)) as running:
         assert (await (await running.submit(definition("a"))).wait(timeout_s=5)).state == "succeeded"
         broker.empty()
         assert (await (await running.submit(definition("b"))).wait(timeout_s=5)).state == "succeeded"

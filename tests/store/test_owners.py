@@ -150,13 +150,12 @@ def test_directory_that_is_read_only(directory: Path) -> None:
 
 def test_system_database_is_hinted_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator who forgets `sudo` is told so, instead of that there is no database."""
-    monkeypatch.setattr(care, "SYSTEM_DATABASE", tmp_path / "state.db")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(StoreUnavailable, match="there is no database") as caught:
-        care.check(tmp_path / "home" / "state.db")
+        care.check(tmp_path / "home" / "state.db", system=tmp_path / "state.db")
     assert caught.value.next_step.startswith(f"`sudo` for the system's ('{tmp_path / 'state.db'}')")
     with pytest.raises(StoreUnavailable) as caught:
-        care.check(tmp_path / "state.db")
+        care.check(tmp_path / "state.db", system=tmp_path / "state.db")
     assert caught.value.next_step == "name it with --database"
 
 

@@ -22,6 +22,7 @@ from dyrygentd.transport import template
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.marked_publishing import MarkedPublishing
 from dyrygentd.transport.redis_push import Collected
+from dyrygentd.transport.template import Templates
 from tests.support import tasks
 
 _ECHO = tasks.echo.name
@@ -306,11 +307,9 @@ def test_another_place_for_reports(app: Celery) -> None:
     dispatcher._broker.disconnect()
 
 
-def test_shapes_are_bounded(dispatcher: CeleryDispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_are_bounded(app: Celery, dispatcher: CeleryDispatcher) -> None:
     """However many different options come, few templates are kept."""
-    monkeypatch.setattr(template, "_SHAPES_MAX", 5)
+    templates = Templates(app, _way(dispatcher).built, reports=lambda: None, shapes_max=5)
     for number in range(20):
-        assert _way(dispatcher).templates.fill(
-            _PUBLISH._replace(signature=_signature((), priority=number % 10, shadow=str(number)))
-        )
-    assert len(_way(dispatcher).templates) == 5
+        assert templates.fill(_PUBLISH._replace(signature=_signature((), priority=number % 10, shadow=str(number))))
+    assert len(templates) == 5

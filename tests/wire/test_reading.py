@@ -10,7 +10,8 @@ from dyrygentd.errors import (
     BadRequest,
     DyrygentError,
 )
-from dyrygentd.wire import reading
+from dyrygentd.wire.forms import NodeDocument, WorkflowDocument
+from dyrygentd.wire.reading import DocumentReader
 
 _MANY = [
     {"name": f"n{number}", "task": "t", "args": ["ż", number], "after": [f"n{number - 1}"] if number else []}
@@ -35,22 +36,23 @@ _MANY = [
         [],
     ],
 )
-def test_long_definitions_are_decoded_alike(document: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_definitions_are_decoded_alike(document: Any) -> None:
     """Some nodes at a time or all at once: the same definition comes of it, or the same error in the same words."""
     body = json.dumps(document).encode()
     found: list[object] = []
     for limit in (0, 10**9):
-        monkeypatch.setattr(reading, "SLICED_BYTES", limit)
+        reader = DocumentReader(WorkflowDocument, NodeDocument, sliced_bytes=limit)
+        new_id = iter(map(str, range(10_000))).__next__
         try:
-            made = wire.decode_definition(body, nodes_max=10_000, new_id=iter(map(str, range(10_000))).__next__)
+            made = wire.decode_definition(body, nodes_max=10_000, new_id=new_id, reader=reader)
             found.append((wire.encode_definition(made), made.name, made.key, dict(made.labels), made.payload))
         except DyrygentError as error:
             found.append((type(error), str(error), error.next_step, getattr(error, "path", "")))
     assert found[0] == found[1]
 
 
-def test_long_definition_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_definition_that_breaks_off() -> None:
     """What is no JSON is told as such, some nodes at a time too."""
-    monkeypatch.setattr(reading, "SLICED_BYTES", 0)
+    reader = DocumentReader(WorkflowDocument, NodeDocument, sliced_bytes=0)
     with pytest.raises(BadRequest, match="not valid JSON"):
-        wire.decode_definition(json.dumps({"nodes": _MANY}).encode()[:-5], nodes_max=10_000)
+        wire.decode_definition(json.dumps({"nodes": _MANY}).encode()[:-5], nodes_max=10_000, reader=reader)

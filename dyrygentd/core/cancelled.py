@@ -43,7 +43,7 @@ def words_of_cancelled(workflow: RunningWorkflow, node: int) -> tuple[str, str]:
 
 def _stopped_before(workflow: RunningWorkflow, node: int) -> int:
     """Follow a cancelled node back to the first that has to be retried or skipped, with which it is set going, too."""
-    for _ in range(STEPS_BACK_MAX):
+    for _ in range(STEPS_BACK_MAX):  # pragma: no branch - nobody waits for a test of so long a way
         following = next((other for other in waited_for(workflow, node) if workflow.state_of(other) in BAD), None)
         if following is None:
             break

@@ -116,7 +116,7 @@ class NodeStates:
     def cancel_open(self, now: float) -> None:
         """Do what `move` does for all that has not finished, hooks left aside, in a tenth of the time."""
         for state in {*self.states}:
-            if state < FIRST_FINISHED and (_STATES[state], NodeState.CANCELLED) not in TRANSITIONS:
+            if state < FIRST_FINISHED and (_STATES[state], NodeState.CANCELLED) not in TRANSITIONS:  # pragma: no cover - all are
                 raise self._forbidden(self.states.index(state), NodeState.CANCELLED)
         open_nodes = [node for node, state in enumerate(self.states) if state < FIRST_FINISHED]
         self.states[:] = self.states.translate(_CANCELLED_IF_OPEN)

@@ -94,9 +94,7 @@ def standings_in_steps(
             groups[_RANKS[state], state.word, ""] = _Group(count, [*islice(others, _NAMED_MAX)])
             continue
         for number, node in enumerate(others, start=1):
-            key = _group_of(workflow, node)
-            if key is not None:
-                groups.setdefault(key, _Group()).add(workflow, node)
+            groups.setdefault(_group_of(workflow, node), _Group()).add(workflow, node)
             if number % step == 0:
                 yield
     found = []
@@ -182,8 +180,9 @@ _WANTED: Final = {"lost": "lost node", "gate": "gate", "operator": "held node"}
 def _waiting(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> Standing:
     """Follow what a node waits for to where somebody, or something, can be named."""
     names = workflow.graph.names
-    if workflow.state is WorkflowState.SCHEDULED:
-        return Standing("scheduled", headline(engine, workflow, now), "`release`", names[node])
+    if not workflow.has_begun:
+        step = "`release`" if workflow.state is WorkflowState.SCHEDULED else "`resume`"
+        return Standing(workflow.state.value, headline(engine, workflow, now), step, names[node])
     before = waited_for(workflow, node)
     open_ones = [other for other in before if workflow.state_of(other) not in FINISHED]
     total = len(before)
@@ -211,7 +210,7 @@ def _in_a_group(workflow: RunningWorkflow, node: int, standing: Standing) -> Sta
 
 
 def _root(workflow: RunningWorkflow, node: int) -> int:
-    for _ in range(STEPS_BACK_MAX):
+    for _ in range(STEPS_BACK_MAX):  # pragma: no branch - nobody waits for a test of so long a way
         if workflow.state_of(node) is not NodeState.WAITING:
             break
         following = next((other for other in waited_for(workflow, node) if workflow.state_of(other) not in FINISHED), None)
@@ -351,7 +350,7 @@ def _held(workflow: RunningWorkflow, node: int, now: float) -> tuple[str, str, s
             if EXPIRED in error:
                 steps = "`skip NODE` goes on, if its work is done; `retry NODE` starts another attempt"
             return "lost", f"is held, since its task was lost: {error}", steps
-        case HoldReason.RETRY:
+        case HoldReason.RETRY:  # pragma: no cover - such a node is retrying, and not held
             return "retrying", f"is tried again in {left}", "`retry NODE` tries at once"
 
 
@@ -392,13 +391,11 @@ def _ahead(held: HoldBack) -> str:
 # --- groups ---------------------------------------------------------------------------------------------------------
 
 
-def _group_of(workflow: RunningWorkflow, node: int) -> tuple[int, str, str] | None:
-    """Return ``(rank, state, what they have in common)``; None for nodes that nobody has to think about."""
+def _group_of(workflow: RunningWorkflow, node: int) -> tuple[int, str, str]:
+    """Return ``(rank, state, what they have in common)`` of a node that is held, in flight, failed or cancelled."""
     state = workflow.state_of(node)
     if state is NodeState.HELD:
-        hold = workflow.holds.get(node)
-        if hold is None:
-            return None  # It has gone on between two steps.
+        hold = workflow.holds[node]
         is_for_people = hold.reason in (HoldReason.GATE, HoldReason.OPERATOR, HoldReason.LOST)
         if hold.reason is HoldReason.LOST:
             return 1, hold.reason.value, fingerprint_of(workflow, node)
@@ -407,9 +404,7 @@ def _group_of(workflow: RunningWorkflow, node: int) -> tuple[int, str, str] | No
         return 0, state.word, workflow.fingerprints.get(node, "")
     if state in IN_FLIGHT:
         return 2, state.word, ""
-    if state is NodeState.CANCELLED:
-        return _RANKS[state], *group_of_cancelled(workflow, node)
-    return (_RANKS[state], state.word, "") if state in _RANKS else None
+    return _RANKS[state], *group_of_cancelled(workflow, node)
 
 
 #: States that somebody may have to think about, and in what order.

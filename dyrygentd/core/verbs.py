@@ -115,17 +115,12 @@ class Changes:
     detail: str = ""
 
 
-def perform(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Changes:
-    """Carry out a verb.
+def perform_in_steps(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Steps[Changes]:
+    """Carry out a verb, some thousand nodes at a time if there are very many; nothing may change them in between.
 
     Raises:
         VerbRefused, NodeNotFound, CauseNotFound, ValueGone, BadRequest: Nothing was changed.
     """
-    return exhaust(perform_in_steps(workflow, request, now))
-
-
-def perform_in_steps(workflow: RunningWorkflow, request: VerbRequest, now: float) -> Steps[Changes]:
-    """Do what `perform` does, some thousand nodes at a time if there are very many; nothing may change them in between."""
     match request.verb:
         case Verb.RELEASE if not (request.nodes or request.cause or workflow.has_begun or workflow.state.is_finished):
             workflow.start_now(now)
@@ -139,7 +134,7 @@ def perform_in_steps(workflow: RunningWorkflow, request: VerbRequest, now: float
 
 
 def check(workflow: RunningWorkflow, request: VerbRequest) -> None:
-    """Raise what `perform` would raise for a hold, a release or a skip of named nodes; nothing is changed."""
+    """Raise what `perform_in_steps` would raise for a hold, a release or a skip of named nodes; nothing is changed."""
     nodes = _named(workflow, request)
     for node in nodes:
         allowed, reason = _allowed(workflow, request, node)

@@ -285,8 +285,7 @@ class RunningWorkflow:
         self.values.drop(node)
         if self.nodes.is_hook(node):
             self._hooks_undecided.add(node)
-        if self.states[node] != NodeState.WAITING:
-            self.nodes.move(node, NodeState.WAITING, now)
+        self.nodes.move(node, NodeState.WAITING, now)
 
     def consider_all(self, now: float, nodes: Iterable[int]) -> Steps[None]:
         if self.has_begun:
@@ -296,7 +295,7 @@ class RunningWorkflow:
                 for node in part:
                     if self.states[node] == NodeState.WAITING:
                         self._consider(node, now)
-        if not self.nodes.unfinished and not self.state.is_finished:
+        if not self.nodes.unfinished and not self.state.is_finished:  # pragma: no cover - a guard: what is set back is open
             self._finish_by_counts(now)
 
     # --- what can be asked ------------------------------------------------------------------------------------------
@@ -373,7 +372,7 @@ class RunningWorkflow:
         has_failed, first = False, node
         while stack:
             node, state, value, error = stack.pop()
-            if node != first and states[node] != _WAITING:
+            if node != first and states[node] != _WAITING:  # pragma: no cover - a guard: whoever is to blame is noted at once
                 continue  # Two of its dependencies decided it in one go.
             self._end(node, state, value, error, now)
             is_good = state < FIRST_BAD

@@ -3,8 +3,9 @@
 import pytest
 
 from dyrygentd.core.effects import Batch
-from dyrygentd.core.events import TaskFailed, TaskLost
+from dyrygentd.core.events import TaskFailed, TaskLost, TaskReported, TaskSucceeded
 from dyrygentd.core.flights import as_broken
+from dyrygentd.core.ids import ALL_MADE, OF_OLD, task_id_of_old
 from dyrygentd.core.limits import Limits
 from dyrygentd.errors import InvariantBroken
 from tests.support.conversation import Conversation
@@ -105,3 +106,53 @@ def test_a_doubtful_end_is_watched_on(conversation: Conversation) -> None:
     conversation.turn(TaskFailed("w/a", "its worker was lost", "WorkerLostError"))
     flights = conversation.engine.flights
     assert (flights.is_late("w/a"), flights.is_in_flight("w/a"), flights.is_given_up("w/a")) == (True, False, False)
+
+
+def test_ids_of_a_workflow_of_an_earlier_version(conversation: Conversation) -> None:
+    """They were given out in a way that can be followed, so each of them is held, the next ones as well; once is enough."""
+    conversation.submit("a; b < a")
+    workflow, flights = conversation.workflow(), conversation.engine.flights
+    flights.claims.release("w")
+    workflow.attempts.ids = OF_OLD
+    for _ in range(2):
+        flights.claim(workflow)
+        assert flights.claims.holder(task_id_of_old("w/b", 1)) == "w"
+    workflow.attempts.ids = ALL_MADE
+    flights.claims.release("w")
+    flights.claim(workflow)
+    assert not flights.claims.has("w")
+
+
+def test_landing_twice_is_landing_once(conversation: Conversation) -> None:
+    """Only what is in flight gives its place back."""
+    conversation.submit("a; b")
+    conversation.tell(TaskReported("w/a", "STARTED", start="w1/7"))
+    flights = conversation.engine.flights
+    assert flights.deliveries
+    conversation.succeed("w/a")
+    assert not flights.deliveries
+    flights.land("w/a")
+    assert flights.in_flight_count == 1
+
+
+def test_what_another_node_has_is_not_given_up() -> None:
+    """An id that two nodes have is that of the one in flight; what has landed meanwhile is revoked and watched no more."""
+    conversation = Conversation()
+    conversation.submit("a id=same", "v")
+    conversation.submit("a id=same; b")
+    flights = conversation.engine.flights
+    flights.give_up(conversation.workflow(), [0], conversation.now, terminate=False)
+    assert flights.holder_of("same") == "v"
+    flights.by_id.pop("w/b")
+    flights.give_up(conversation.workflow(), [1], conversation.now, terminate=False)
+    assert not flights.is_late("w/b")
+    assert [revoke.task_id for revoke in conversation.engine.take_batch(conversation.now).revoke] == ["w/b"]
+
+
+def test_a_late_id_flies_again(conversation: Conversation) -> None:
+    """A workflow that is taken back has its task in flight again, and watches it as that alone."""
+    conversation.submit("a on_lost=hold; g gate=1")
+    conversation.turn(TaskLost("w/a", "nowhere"))
+    assert conversation.engine.flights.is_late("w/a")
+    conversation.turn(TaskSucceeded("w/a", b"1"))
+    assert not conversation.engine.flights.is_late("w/a")

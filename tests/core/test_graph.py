@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
-from dyrygentd.errors import CycleError, DuplicateNode, DuplicateTaskId, EmptyWorkflow, TooManyNodes, UnknownDependency
+from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
+from dyrygentd.core.policy import Hook, NodePolicy, Rule
+from dyrygentd.errors import BadNode, CycleError, DuplicateNode, DuplicateTaskId, EmptyWorkflow, TooManyNodes, UnknownDependency
 from tests.core.test_model import Model, Shape, graph_of, shapes
 from tests.support.conversation import parse_graph
 
@@ -197,3 +198,27 @@ def _chain(length: int, *, closed: bool = False) -> list[NodeSpec]:
     signature = Signature("t")
     first = [str(length - 1)] if closed else []
     return [NodeSpec(str(i), signature, str(i), [str(i - 1)] if i else first) for i in range(length)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "after", "reason"),
+    [
+        (NodePolicy(hook=Hook.ALWAYS), ["a"], "a hook waits for all ends of the graph"),
+        (NodePolicy(hook=Hook.ALWAYS, rule=Rule.ALL_FINISHED), [], "a hook waits for all ends of the graph"),
+        (NodePolicy(rule=Rule.ANY_FAILED), [], "rule 'any_failed' needs something to wait for"),
+        (NodePolicy(rule=Rule.ANY_SUCCEEDED), [], "rule 'any_succeeded' needs something to wait for"),
+    ],
+)
+def test_refuses_what_no_order_of_events_could_satisfy(policy: NodePolicy, after: list[str], reason: str) -> None:
+    """It would wait for ever, or run although nobody meant it to."""
+    with pytest.raises(BadNode, match=f"node 'b': {reason}") as refused:
+        Graph.build([NodeSpec("a", Signature("t"), "1"), NodeSpec("b", Signature("t"), "2", after, policy)])
+    assert refused.value.next_step
+
+
+def test_whose_ids_came_from_outside() -> None:
+    """Those that a client chose, if that is known; else any of them may be those of other tasks."""
+    graph = parse_graph("a; &j < a; b < j")
+    assert Definition(graph, "w").nodes_from_outside == [0, 2]
+    assert Definition(graph, "w", chosen=frozenset({2}), is_fresh=True).nodes_from_outside == [2]
+    assert Definition(graph, "w", chosen=frozenset({2})).nodes_from_outside == [0, 2]

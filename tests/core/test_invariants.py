@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from dyrygentd.core import states
 from dyrygentd.core.engine import Engine
+from dyrygentd.core.events import TaskFailed
 from dyrygentd.core.invariants import check_engine, check_workflow
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.notes import Hold, HoldReason
@@ -122,3 +124,24 @@ def test_finds_damage_in_the_engine(damage: str) -> None:
     harm(conversation.engine)
     with pytest.raises(InvariantBroken, match=complaint):
         check_engine(conversation.engine)
+
+
+def test_an_end_that_is_none_is_found(conversation: Conversation) -> None:
+    """A workflow that has succeeded although a node has not contradicts itself."""
+    conversation.submit("a")
+    (workflow,) = conversation.turn(TaskFailed("w/a", "boom")).finished
+    check_workflow(workflow)
+    workflow.state = WorkflowState.SUCCEEDED
+    with pytest.raises(InvariantBroken, match="has 1 nodes that did not succeed"):
+        check_workflow(workflow)
+
+
+def test_a_cancel_that_no_row_allows_is_found() -> None:
+    """Cancelling all at once goes by the table of transitions, as every single move does."""
+    conversation = Conversation()
+    conversation.submit("a; b < a")
+    nodes = conversation.workflow().nodes
+    before = set(states.TRANSITIONS)
+    assert all((state, NodeState.CANCELLED) in before for state in NodeState if not state.is_finished)
+    nodes.cancel_open(conversation.now)
+    assert nodes.unfinished == 0

@@ -80,3 +80,8 @@ def test_one_in_flight_and_late_is_found() -> None:
     """A task that is both would have two ends."""
     with pytest.raises(InvariantBroken, match="late tasks of"):
         _some().check(["w/a"])
+
+
+def test_nobody_is_late_of_a_stranger() -> None:
+    """A workflow without late tasks is asked for often."""
+    assert _some().given_up_count("stranger") == 0

@@ -9,12 +9,14 @@ from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.options import (
     CHECKED_OPTIONS,
     clash_of,
+    counts_from_dispatch,
     flaw_of,
     flaw_of_nested,
     flaw_of_serializer,
     is_number,
     moment_of,
     shown,
+    unix_time_of,
 )
 
 GOOD: dict[str, list[Any]] = {
@@ -131,3 +133,13 @@ def test_moments_in_three_forms() -> None:
     others: list[object] = ["soon", 5, {"__value__": 5}, {}, None]
     for other in others:
         assert moment_of(other) is None
+
+
+def test_expiries_that_count_from_the_dispatch() -> None:
+    """A number is for the worker to judge; a moment is not, and neither is what no calendar has."""
+    assert [counts_from_dispatch(value) for value in (5, -0.5, True, "5", 1e12)] == [True, True, False, False, False]
+
+
+def test_moments_without_a_zone_are_in_utc() -> None:
+    """As workers take them (``maybe_make_aware``)."""
+    assert unix_time_of(datetime(1970, 1, 2)) == unix_time_of(datetime(1970, 1, 2, tzinfo=UTC)) == 86_400

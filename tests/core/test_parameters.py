@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dyrygentd import wire
 from dyrygentd.core.graph import Definition
-from dyrygentd.core.parameters import DEPTH_MAX, EXPANSION_MAX, Parameter, declared, expanded
+from dyrygentd.core.parameters import DEPTH_MAX, EXPANSION_MAX, Filling, filling_of, Parameter, declared, expanded
 from dyrygentd.errors import BadNode, BadRequest
 
 
@@ -236,3 +236,14 @@ def test_declarations_can_be_listed() -> None:
         Parameter("c", "string", None, is_required=False),
     ]
     assert wire.parameters_of(b"[1]") == []
+
+
+def test_without_parameters_nothing_is_replaced() -> None:
+    """A document that declares none is left as it is, however deep, and whatever looks like a reference."""
+    deep: Any = "${p}"
+    for _ in range(2 * DEPTH_MAX):
+        deep = [deep]
+    assert Filling(None).fill(deep, ["nodes"]) is deep
+    assert filling_of({"nodes": []}).fill(deep, ["nodes"]) is deep
+    with pytest.raises(BadRequest, match="nested"):
+        Filling({"p": 1}).fill(deep, ["nodes"])

@@ -49,3 +49,13 @@ def test_taken_out_and_put_back() -> None:
     assert list(ready) == [5, 1]
     ready.push(0)
     assert [ready.pop() for _ in range(3)] == [5, 0, 1]
+
+
+def test_what_was_taken_out_behind_the_first() -> None:
+    """With the first one gone the marked entries behind it go, too, so that the next one is one that is there."""
+    ready = ReadyNodes(HEIGHTS)
+    for node in (5, 7, 4):
+        ready.push(node)
+    ready.remove(7)
+    assert ready.pop() == 5
+    assert (ready.first, list(ready)) == (4, [4])

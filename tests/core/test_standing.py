@@ -7,6 +7,7 @@ from dyrygentd.core.limits import Limits
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node, standings
+from dyrygentd.core.states import NodeState
 from tests.support.conversation import START, Conversation
 
 
@@ -241,3 +242,22 @@ def test_groups(conversation: Conversation) -> None:
     ]
     apart = standings(conversation.engine, conversation.workflow(), conversation.now, frozenset({6}))
     assert (apart[0].code, apart[0].examples) == ("waiting", ("w1",))
+
+
+def test_nothing_has_begun_and_it_is_paused(conversation: Conversation) -> None:
+    """The start has come and gone for nothing: what keeps the nodes is the pause."""
+    conversation.submit("a; b < a", policy=WorkflowPolicy(start_at=START + 60))
+    conversation.ask("pause")
+    standing = _standing(conversation, "b")
+    assert (standing.code, standing.next_step) == ("paused", "`resume`")
+    assert standing.text.startswith("it is paused: nothing is dispatched until `resume`")
+
+
+def test_in_the_middle_of_a_turn() -> None:
+    """Whoever asks in between is told no less than that it is about to be decided."""
+    conversation = Conversation()
+    conversation.submit("a; b < a; c < b")
+    workflow = conversation.workflow()
+    workflow.nodes.place(0, NodeState.SUCCEEDED)
+    assert _standing(conversation, "b").text == "'b' is about to be decided"
+    assert _standing(conversation, "c").text.endswith("first 'b': 'b' waits for its dependencies")

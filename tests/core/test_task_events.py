@@ -138,3 +138,11 @@ def test_a_late_success_that_breaks_a_workflow() -> None:
     batch = conversation.engine.take_batch(conversation.now)
     assert batch.save_workflows["w"].state.value == "failed"
     assert (conversation.engine.counting.counters.broken, list(conversation.engine.workflows)) == (1, ["v"])
+
+
+def test_a_task_tries_again_by_itself(conversation: Conversation) -> None:
+    """A beginning after its own retry is no redelivery."""
+    conversation.submit("a")
+    conversation.turn(TaskReported("w/a", "STARTED", start="w1/7"), TaskReported("w/a", "RETRY"))
+    conversation.turn(TaskReported("w/a", "STARTED", start="w2/9"))
+    assert conversation.engine.flights.deliveries.take_suspected() == []

@@ -10,12 +10,13 @@ from dyrygentd.core.bounds import PRIORITY_MAX
 from dyrygentd.core.checkpoint import node_record, workflow_record
 from dyrygentd.core.effects import Answer, Publish
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskIgnored, TaskLost, TaskSucceeded, VerbRequested
+from dyrygentd.core.limits import Limits
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
 from dyrygentd.core.standing import headline, standing_of_node, standings
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
-from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb, VerbRequest
+from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb, VerbRequest, check, started_again_by
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
 from tests.support.conversation import START, Conversation
@@ -671,3 +672,43 @@ def test_headline_says_what_waits_for_a_person() -> None:
     conversation.turn()
     words = "nothing is in flight: 2 gates wait for a person, 1 node held or waiting for another attempt"
     assert headline(conversation.engine, workflow, START) == words
+
+
+def test_asking_whether_a_verb_would_be_refused(conversation: Conversation) -> None:
+    """The same words as from the verb itself, and nothing is changed."""
+    conversation.submit("a; b < a; c < b")
+    conversation.succeed("w/a")
+    workflow = conversation.workflow()
+    check(workflow, VerbRequest(Verb.HOLD, nodes=("c",)))
+    with pytest.raises(VerbRefused, match="node 'a'"):
+        check(workflow, VerbRequest(Verb.HOLD, nodes=("a",)))
+    assert conversation.states() == {"a": "succeeded", "b": "dispatching", "c": "waiting"}
+
+
+def test_what_a_verb_starts_again(conversation: Conversation) -> None:
+    """A retry means what it names or all that failed, with what never ran because of it; a rerun all behind as well."""
+    conversation.submit("a; b < a; c < b; x; y < x; g gate=1")
+    conversation.succeed("w/x")
+    conversation.succeed("w/y")
+    conversation.turn(TaskFailed("w/a", "boom"))
+    workflow = conversation.workflow()
+    assert started_again_by(workflow, VerbRequest(Verb.RETRY)) == {0, 1, 2}
+    assert started_again_by(workflow, VerbRequest(Verb.RETRY, nodes=("a",))) == {0, 1, 2}
+    assert started_again_by(workflow, VerbRequest(Verb.RERUN, nodes=("x",))) == {3, 4}
+
+
+def test_no_room_for_what_an_operator_gives() -> None:
+    """A value for very many nodes may be more than is kept; nothing is changed then."""
+    conversation = Conversation(Limits(workflow_values_bytes_max=50, value_bytes_max=50))
+    conversation.submit("a; b; c < a b")
+    answer = conversation.ask("skip", "a", "b", value=b'"%s"' % (b"x" * 30))
+    assert isinstance(answer.error, VerbRefused)
+    assert conversation.states() == {"a": "dispatching", "b": "dispatching", "c": "waiting"}
+
+
+def test_skipping_what_the_skip_before_it_decides(conversation: Conversation) -> None:
+    """A join that the first skip finishes has succeeded already; a node that it has blocked is opened once more."""
+    conversation.submit("a; &j < a; b < j")
+    conversation.turn(TaskFailed("w/a", "boom"))
+    assert conversation.ask("skip", "a", "j", "b").is_changed
+    assert conversation.states() == {"a": "skipped", "j": "succeeded", "b": "skipped"}

@@ -10,7 +10,18 @@ _PACKAGE, _TESTS = ROOT / "dyrygentd", ROOT / "tests"
 _MODULES: Final = {str(path.relative_to(_PACKAGE)) for path in _PACKAGE.rglob("*.py") if path.name != "__init__.py"}
 #: Tests at the top that are of no module: of the package as a whole, of a room's face, or of a promise to users.
 _OF_THE_WHOLE: Final = frozenset(
-    {"test_circles", "test_docs", "test_errors", "test_guides", "test_house", "test_layers", "test_mirror", "test_reprs"}
+    {
+        "test_circles",
+        "test_docs",
+        "test_errors",
+        "test_guides",
+        "test_house",
+        "test_layers",
+        "test_mirror",
+        "test_reprs",
+        "test_map",
+        "test_owners",
+    }
 )
 
 #: ``{module without tests of its own: which tests show it, or why none need to}``
@@ -18,18 +29,23 @@ _ELSEWHERE: Final = {
     "__main__.py": "cli/test_serve.py runs the command that it calls",
     "cli/apps.py": "an option of cli/test_submit.py and cli/test_lint.py",
     "cli/check.py": "daemon/test_check.py runs the command",
+    "cli/choosing.py": "cli/test_verbs.py chooses",
     "cli/complaints.py": "cli/test_ends.py reads what commands say when they fail",
     "cli/control.py": "cli/test_dyrygentctl.py runs its commands",
     "cli/documents.py": "cli/test_submit.py submits them",
     "cli/manual.py": "daemon/test_units.py reads the pages",
     "cli/names.py": "cli/test_dyrygentctl.py and cli/test_verbs.py name workflows",
+    "cli/performing.py": "cli/test_verbs.py performs",
     "cli/render.py": "cli/test_screens.py shows what it draws",
     "cli/session.py": "cli/test_ends.py and cli/test_dyrygentctl.py run commands in it",
     "cli/show.py": "cli/test_screens.py shows its screens",
     "cli/target.py": "cli/test_dyrygentctl.py and test_remote.py reach daemons by it",
     "cli/units.py": "daemon/test_units.py runs the command",
     "client/again.py": "client/test_lost_answers.py asks again",
+    "client/bodies.py": "client/test_sync.py and client/test_aio.py send them",
+    "client/channel.py": "client/test_aio.py speaks over it",
     "client/forms.py": "client/test_sync.py and client/test_aio.py send and read them",
+    "client/patience.py": "client/test_connection.py and http/test_hostile.py need it",
     "compat/celery_dyrygent/adoption.py": "compat/test_adoption.py, one floor up",
     "compat/celery_dyrygent/celery/entities.py": "names of another library: compat/test_same.py compares them",
     "compat/celery_dyrygent/celery/inspect.py": "names of another library: compat/test_same.py compares them",
@@ -45,6 +61,7 @@ _ELSEWHERE: Final = {
     "core/events.py": "plain data",
     "core/node_states.py": "core/test_states.py tells each move, core/test_invariants.py each count",
     "core/notes.py": "plain data",
+    "core/origin.py": "plain data",
     "core/parent_task.py": "plain data",
     "core/policy.py": "plain data; scenarios/retry_which.txt and scenarios/retry_jitter.txt show its arithmetic",
     "core/records.py": "plain data",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dyrygentd import AsyncClient, errors, scheduler
-from dyrygentd.client import aio, channel, sync
+from dyrygentd.client import aio, sync
 from dyrygentd.core.verbs import Verb
 from tests.http.support import Daemon
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dyrygentd import wire
 from dyrygentd.core.graph import Definition
-from dyrygentd.core.parameters import DEPTH_MAX, EXPANSION_MAX, Filling, filling_of, Parameter, declared, expanded
+from dyrygentd.core.parameters import DEPTH_MAX, EXPANSION_MAX, Filling, Parameter, declared, expanded, filling_of
 from dyrygentd.errors import BadNode, BadRequest
 
 

@@ -265,6 +265,12 @@ length_steps() {
     tests "6. at length: faults, seeds, conformance, shapes, $("$python" -V)" 100 at_length
 }
 
+# 5. The core by its own tests: which of its lines and branches they reach.
+coverage_step() {
+    measured() { own_tmp .venv/bin/python -m pytest -q -p no:cacheprovider -n 2 --dist worksteal tests/core --cov; }
+    tests "5. the core, measured by its own tests" 2700 measured
+}
+
 tell() {
     local line
     say "time (min:s) of each step"

@@ -117,7 +117,7 @@ def restore(
     if workflow.attempts.ids == OF_OLD and all(row.attempt <= 1 for row in rows):
         # No attempt was named in the old way, which can be guessed; the next ones are named in the new one.
         workflow.attempts.ids, workflow.is_changed = SOME_FROM_OUTSIDE, True
-    if workflow.state.is_finished or not workflow.error:
+    if workflow.state.is_finished or not workflow.error:  # pragma: no branch - a guard: it has none of its own yet
         workflow.result, workflow.error = record.result, record.error
     return workflow
 

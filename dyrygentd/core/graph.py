@@ -378,8 +378,6 @@ def _ends(nodes: Sequence[NodeSpec]) -> list[str]:
 def _refuse_contradictions(node: NodeSpec) -> None:
     """Refuse what no order of events could satisfy."""
     policy = node.policy
-    if policy is PLAIN:
-        return
     if policy.hook is not None and (node.after or policy.rule is not Rule.ALL_SUCCEEDED):
         raise BadNode(node.name, "a hook waits for all ends of the graph", next_step="leave out `after` and `rule`")
     if policy.rule in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and not node.after:

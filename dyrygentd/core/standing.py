@@ -364,7 +364,7 @@ def _why_not_dispatched(engine: Engine, workflow: RunningWorkflow) -> tuple[str,
             return f"the workflow is {workflow.state}", "`resume`" if workflow.state is WorkflowState.PAUSED else ""
         case Bar.DRAINING:
             return "the daemon is stopping and dispatches nothing more", "it goes on after the next start"
-        case Bar.NOTHING_READY:
+        case Bar.NOTHING_READY:  # pragma: no cover - between two steps a ready node may have gone
             return "its nodes have just gone", ""
         case Bar.WORKFLOW_LIMIT:
             return f"the workflow's own limit of {workflow.policy.in_flight_max} tasks in flight is reached", ""

@@ -453,3 +453,23 @@ def _engine_with_two() -> tuple[Engine, RunningWorkflow]:
     conversation.submit("a; b")
     conversation.submit("a", "v")
     return conversation.engine, conversation.workflow()
+
+
+def test_a_verb_alone_makes_a_turn(conversation: Conversation) -> None:
+    """Taken in steps it begins the turn as any event does, and is due at once."""
+    conversation.submit("a; b < a")
+    steps = conversation.engine.verb_in_steps(VerbRequested("w", VerbRequest(Verb.HOLD, nodes=("b",))), START)
+    stepped(steps)
+    assert conversation.engine.next_deadline() == 0
+    assert conversation.turn().row_count == 2
+
+
+def test_a_lost_task_whose_id_another_one_has_is_not_watched(conversation: Conversation) -> None:
+    """After a recovery the id is that of whoever has it in flight."""
+    conversation.submit("a id=same; g gate=1")
+    conversation.turn(TaskLost("same", "nowhere"))
+    lost = conversation.restored("w")
+    conversation.restart(conversation.limits)
+    conversation.tell(conversation.submission("a id=same", "v"), WorkflowRecovered(lost))
+    assert not conversation.engine.flights.is_late("same")
+    assert conversation.engine.flights.holder_of("same") == "v"

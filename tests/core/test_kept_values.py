@@ -4,9 +4,11 @@ import pytest
 
 from dyrygentd.core.events import TaskFailed
 from dyrygentd.core.kept_values import KeptValues
+from dyrygentd.core.steps import STEP
 from dyrygentd.core.values import Joined
 from dyrygentd.errors import InvariantBroken
 from tests.support.conversation import Conversation
+from tests.support.stepping import stepped
 
 
 def _kept(conversation: Conversation, workflow_id: str = "w") -> dict[str, bytes]:
@@ -79,3 +81,27 @@ def test_texts_say_how_long_they_are() -> None:
     """What is made of others says so when it is shown, and not what is in it."""
     joined = Joined([b"1", Joined([b"2"], is_list=False)], is_list=True)
     assert (repr(joined), bytes(joined)) == ("<Joined 2 parts, 5 bytes>", b"[1,2]")
+
+
+def test_very_many_are_counted_anew_in_steps() -> None:
+    """Others have their turn between some thousand nodes, and every value is kept for whoever takes it."""
+    count = STEP + 1
+    names = range(count)
+    conversation = Conversation()
+    graph = "; ".join([*(f"n{number}" for number in names), *(f"x{number} < n{number}" for number in names)])
+    conversation.engine.handle(conversation.submission(graph), conversation.now)
+    values = conversation.workflow().values
+    for node in names:
+        values.keep(node, b"1")
+    passes, _ = stepped(values.count_users_anew(set(range(count, 2 * count))))
+    assert (passes, len(values.by_node)) == (2, count)
+
+
+def test_what_was_let_go_is_not_made_up(conversation: Conversation) -> None:
+    """A join whose parts are not all stored has no value: nothing is handed on with a hole in it."""
+    conversation.submit("a; b; &j < a b; x; t < j x")
+    conversation.succeed("w/a", "w/b")
+    aside = conversation.restored("w")
+    aside.values.by_node.clear()
+    aside.values.restore({0: b"1"})
+    assert 2 not in aside.values.by_node

@@ -62,3 +62,13 @@ def test_contradiction_is_found() -> None:
     rings._priority_of["a"] = 3
     with pytest.raises(InvariantBroken, match="the table of them"):
         rings.check()
+
+
+def test_who_comes_before() -> None:
+    """Those of higher priorities, then those before it in its own ring; before a stranger all."""
+    rings = Rings()
+    for workflow_id, priority in (("a", 0), ("b", 0), ("c", 5), ("d", -5)):
+        rings.join(workflow_id, priority)
+    assert list(rings.before("b")) == ["c", "a"]
+    assert list(rings.before("c")) == []
+    assert list(rings.before("stranger")) == ["c", "a", "b", "d"]

@@ -146,3 +146,14 @@ def test_a_task_tries_again_by_itself(conversation: Conversation) -> None:
     conversation.turn(TaskReported("w/a", "STARTED", start="w1/7"), TaskReported("w/a", "RETRY"))
     conversation.turn(TaskReported("w/a", "STARTED", start="w2/9"))
     assert conversation.engine.flights.deliveries.take_suspected() == []
+
+
+def test_turned_up_under_an_id_that_another_workflow_claims(conversation: Conversation) -> None:
+    """Its end cannot be told from the other one's, so the node fails by name."""
+    conversation.submit("a; g gate=1")
+    conversation.submit("z gate=1", "v")
+    conversation.turn(TaskLost("w/a", "nowhere"))
+    conversation.engine.flights.claims.release("w")
+    conversation.engine.flights.claims.claim("v", ["w/a"])
+    conversation.turn(TaskSucceeded("w/a", b"1"))
+    assert conversation.states()["a"] == "failed"

@@ -66,3 +66,13 @@ def test_those_of_workflows_are_sorted_out_too(conversation: Conversation) -> No
     for at, owner in ((START + 5, workflow), (START + 6, workflow), (START + 7, gone)):
         found.set(at, owner, WORKFLOW_TIMER)
     assert (len(found), found.next_at) == (1, START + 5)
+
+
+def test_timeouts_of_tasks_in_flight_stay(conversation: Conversation) -> None:
+    """One is meant as long as the task is in flight and its time is the same."""
+    conversation.submit("a timeout=5")
+    workflow = conversation.workflow()
+    found = Timers({"w": workflow}, least=1)
+    found.set(START + 5, workflow, 0)
+    found.set(START + 6, workflow, 0)
+    assert (len(found), found.next_at) == (1, START + 5)

@@ -16,10 +16,12 @@ from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
 from dyrygentd.core.standing import headline, standing_of_node, standings
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
-from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb, VerbRequest, check, started_again_by
+from dyrygentd.core.steps import STEP
+from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb, VerbRequest, check, perform_in_steps, started_again_by
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
 from tests.support.conversation import START, Conversation
+from tests.support.stepping import stepped
 
 DOES, NOTHING, REFUSED = Allowed.DOES, Allowed.NOTHING, Allowed.REFUSED
 
@@ -712,3 +714,14 @@ def test_skipping_what_the_skip_before_it_decides(conversation: Conversation) ->
     conversation.turn(TaskFailed("w/a", "boom"))
     assert conversation.ask("skip", "a", "j", "b").is_changed
     assert conversation.states() == {"a": "skipped", "j": "succeeded", "b": "skipped"}
+
+
+def test_very_many_nodes_are_meant_in_steps() -> None:
+    """Others have their turn between some thousand nodes that are named."""
+    names = [f"n{number}" for number in range(STEP + 1)]
+    conversation = Conversation()
+    conversation.engine.handle(conversation.submission("; ".join(f"{name} gate=1" for name in names)), START)
+    request = VerbRequest(Verb.HOLD, nodes=tuple(names))
+    passes, done = stepped(perform_in_steps(conversation.workflow(), request, START))
+    # A gate is held already.
+    assert (passes, done.is_changed) == (1, False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dyrygentd.core.words import counted, span
+from dyrygentd.core.words import counted, described, span
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,8 @@ def test_short_spans_are_fine_where_asked(seconds: float, text: str) -> None:
 def test_one_or_many(number: int, text: str) -> None:
     """One node is no nodes."""
     assert counted(number, "node") == text
+
+
+def test_errors_of_others() -> None:
+    """By their class, and what they say if they say anything."""
+    assert (described(ValueError("no")), described(KeyError())) == ("ValueError: no", "KeyError")

@@ -21,6 +21,7 @@ _OF_THE_WHOLE: Final = frozenset(
         "test_reprs",
         "test_map",
         "test_owners",
+        "test_words",
     }
 )
 

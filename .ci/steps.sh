@@ -203,7 +203,7 @@ stranger_steps() {
     as_stranger() { own_tmp "$ci/stranger" "$1" "$scratch/stranger" "$scratch/tools" "$2"; }
     as_stranger_in_two() { as_stranger online "${1% && *}" && as_stranger offline "${1##* && }"; }
     step "2. README's demo, as a stranger, $("$python" -V)" as_stranger_in_two "$demo_command"
-    tests "2. README's tests, as a stranger, $("$python" -V)" 6900 as_stranger_in_two "$test_command"
+    tests "2. README's tests, as a stranger, $("$python" -V)" 7500 as_stranger_in_two "$test_command"
 }
 
 # bare_path DIRECTORY PYTHON: links to what every Debian has on PATH, to git, and to this Python.
@@ -234,7 +234,7 @@ oldest_steps() {
             "$scratch/resolved.venv/bin/pip" install -q -e '.[test]' 'celery==5.6.*' &&
             own_tmp "$scratch/resolved.venv/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts
     }
-    tests "3. tests on the lowest dependencies, $("$python" -V)" 2250 lowest
+    tests "3. tests on the lowest dependencies, $("$python" -V)" 2380 lowest
     tests "3. tests on Celery 5.6 as pip resolves it, $("$python" -V)" 630 resolved
 }
 
@@ -262,7 +262,7 @@ length_steps() {
                 own_tmp "$scratch/length.venv/bin/python" -m pytest -q -n 3 --dist worksteal tests/simulation tests/faults \
                 tests/conformance tests/integration/test_shapes.py
     }
-    tests "6. at length: faults, seeds, conformance, shapes, $("$python" -V)" 100 at_length
+    tests "6. at length: faults, seeds, conformance, shapes, $("$python" -V)" 195 at_length
 }
 
 # 5. The core by its own tests: which of its lines and branches they reach.

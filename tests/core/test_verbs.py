@@ -725,3 +725,12 @@ def test_very_many_nodes_are_meant_in_steps() -> None:
     passes, done = stepped(perform_in_steps(conversation.workflow(), request, START))
     # A gate is held already.
     assert (passes, done.is_changed) == (1, False)
+
+
+def test_skipping_what_the_skip_before_it_has_made_unneeded(conversation: Conversation) -> None:
+    """It is opened once more, and skipped by the operator, whose value it has."""
+    conversation.submit("a; b < a rule=any_failed; c < b; g gate=1")
+    conversation.turn(TaskFailed("w/a", "boom"))
+    conversation.turn(TaskFailed("w/b", "boom"))
+    assert conversation.ask("skip", "a", "b", value=b"7").is_changed
+    assert conversation.states() == {"a": "skipped", "b": "skipped", "c": "dispatching", "g": "held"}

@@ -1,16 +1,16 @@
 """dyrygentd: runs workflows of thousands of Celery tasks from one asyncio process.
 
-The map of the package, the upper floors first; a room imports what stands below it (`dyrygentd/README.md` has the plan)::
+The map of the package, the upper floors first; a room imports only what stands below it (`dyrygentd/README.md` has the plan)::
 
     cli/        `dyrygentd` and `dyrygentctl`
-    daemon/     process, configuration, signals, systemd, a broker of its own
     demo/       tasks and stage of `dyrygentd demo`
-    http/       the API on a socket
+    daemon/     process, configuration, signals, systemd, a broker of its own
     testing/    a daemon for your own tests, fakes of the ports
+    http/       the API on a socket
     scheduler/  the asyncio shell: embed this one
-    client/     talks to the daemon
     compat/     interface of celery-dyrygent
     remote      submits through the broker, from other hosts
+    client/     talks to the daemon
     results     Celery's own results of a workflow
     store/      SQLite
     transport/  Celery's broker, workers and result backend
@@ -19,15 +19,15 @@ The map of the package, the upper floors first; a room imports what stands below
     canvas/     Celery canvas -> graph; `Workflow`
     tasks/      what the submitting program knows of its tasks
     wire/       JSON forms of server and client
-    witnesses   who may have a task that nobody who answered has
     misspelt    names one letter away from what was meant
+    witnesses   who may have a task that nobody who answered has
     ports/      what the scheduler needs from the world
     core/       decides: events in, effects out, no I/O
+    versions    whether what is installed is new enough
     errors      what programs may catch
     advice      what an answer of a Redis server asks for
     commands    on nodes, as people paste them
     progress    of long work, on a terminal
-    versions    whether what is installed is new enough
     worker/     an addition to Celery workers
     errbacks    error callbacks inside a worker
 

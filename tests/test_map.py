@@ -1,5 +1,6 @@
 """The map of the package is complete, and the guide of the house knows the same rooms."""
 
+import ast
 import re
 
 import dyrygentd
@@ -23,3 +24,29 @@ def test_guide_tells_of_every_room() -> None:
     text = (_PACKAGE / "README.md").read_text()
     told = text[text.index("## Floors") : text.index("## One turn")]
     assert set(re.findall(r"\w+", told)) >= _ROOMS
+
+
+def test_rooms_import_what_stands_below_them() -> None:
+    """Who reads the map downwards meets nothing that needs a room above it; imports inside functions count, too."""
+    order = re.findall(r"^    (\w+)/? +\S", dyrygentd.__doc__ or "", re.MULTILINE)
+    upwards = [
+        f"{path.relative_to(ROOT)} imports {needed}"
+        for path in sorted(_PACKAGE.rglob("*.py"))
+        if (room := path.relative_to(_PACKAGE).parts[0].removesuffix(".py")) in order
+        for node in ast.walk(ast.parse(path.read_text()))
+        for needed in _rooms_of(node)
+        if order.index(needed) < order.index(room)
+    ]
+    assert upwards == []
+
+
+def _rooms_of(node: ast.AST) -> list[str]:
+    """Return the rooms that an import names."""
+    if isinstance(node, ast.ImportFrom) and node.module:
+        names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    elif isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    else:
+        return []
+    parts = [name.split(".") for name in names]
+    return sorted({part[1] for part in parts if part[0] == "dyrygentd" and len(part) > 1 and part[1] in _ROOMS})

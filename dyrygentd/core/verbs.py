@@ -7,7 +7,7 @@ with what can. A request that names several nodes is checked for all of them bef
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Final
+from typing import Final, assert_never
 from uuid import NAMESPACE_URL, uuid5
 
 from dyrygentd.core import steering
@@ -129,8 +129,10 @@ def perform_in_steps(workflow: RunningWorkflow, request: VerbRequest, now: float
             return (yield from _on_nodes(workflow, request, _named(workflow, request), now))
         case Verb.RETRY if request.nodes or request.cause:
             return (yield from _on_nodes(workflow, request, _named(workflow, request), now))
-        case _:
+        case Verb.CANCEL | Verb.PAUSE | Verb.RESUME | Verb.SET_PRIORITY | Verb.RETRY:
             return (yield from _on_workflow(workflow, request, now))
+        case _:
+            assert_never(request.verb)
 
 
 def check(workflow: RunningWorkflow, request: VerbRequest) -> None:
@@ -191,9 +193,11 @@ def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) ->
             steering.resume(workflow, now)
         case Verb.SET_PRIORITY:
             return _set_priority(workflow, request.priority)
-        case _:
+        case Verb.RETRY:
             nodes = _all_to_retry(workflow)
             return (yield from _retry_nodes(workflow, nodes, now)) if nodes else Changes()
+        case verb:  # pragma: no cover - no other has a row among those for workflows
+            raise AssertionError(f"no case carries out {verb} on a workflow")
     return Changes(is_changed=True)
 
 
@@ -285,15 +289,18 @@ def _on_nodes(workflow: RunningWorkflow, request: VerbRequest, nodes: Sequence[i
                 raise _refused(workflow, request, meant[0], problem)
             ended = yield from skip_in_steps(workflow, meant, request.value, now)
             return Changes(meant, ended, is_changed=True)
+        case Verb.HOLD:
+            act = steering.hold
+        case Verb.RELEASE:
+            act = steering.release
+        case verb:  # pragma: no cover - no other has a row among those for nodes
+            raise AssertionError(f"no case carries out {verb} on nodes")
     changes = Changes(is_changed=True)
     for node in meant:
         # What was done to the one before may have decided this one.
         if _allowed(workflow, request, node)[0] is not Allowed.DOES:
             continue
-        if request.verb is Verb.HOLD:
-            steering.hold(workflow, node, now)
-        else:
-            steering.release(workflow, node, now)
+        act(workflow, node, now)
         changes.nodes.append(node)
     return changes
 

@@ -26,15 +26,15 @@ def exhaust(steps: Steps[T]) -> T:
             return result
 
 
-def parts(nodes: Iterable[int], *, step: int = STEP) -> Iterator[tuple[bool, list[int]]]:
-    """Cut nodes into steps: ``(whether another one came before, nodes)``."""
+def parts(nodes: Iterable[int], *, step: int = 0) -> Iterator[tuple[bool, list[int]]]:
+    """Cut nodes into steps, of `STEP` if nothing is said: ``(whether another one came before, nodes)``."""
     left, is_later = iter(nodes), False
-    while part := list(islice(left, step)):
+    while part := list(islice(left, step or STEP)):
         yield is_later, part
         is_later = True
 
 
-def reached(nodes: Iterable[int], following: Callable[[int], Iterable[int]], *, step: int = STEP) -> Steps[set[int]]:
+def reached(nodes: Iterable[int], following: Callable[[int], Iterable[int]], *, step: int = 0) -> Steps[set[int]]:
     """Return these nodes and all that is reached from them, where ``following`` tells which come after one."""
     found = set(nodes)
     layer: Iterable[int] = [*found]

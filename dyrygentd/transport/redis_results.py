@@ -77,7 +77,7 @@ _REFUSED_S, _REFUSED_SWEEP_S = 10.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ResultsPace:
     """How often the guards look, in seconds.
 
     Attributes:
@@ -110,12 +110,14 @@ class RedisResultWatcher:
         ConfigurationError: The redis-py that is installed has become another than the one that is known here.
     """
 
-    def __init__(self, backend: Any, *, value_bytes_max: int, pace: Pace | None = None, may_unpickle: bool = False) -> None:
+    def __init__(
+        self, backend: Any, *, value_bytes_max: int, pace: ResultsPace | None = None, may_unpickle: bool = False
+    ) -> None:
         refuse_unreadable(pool_like(backend, None).make_connection())
         self._backend = backend
         self._decoding = Decoding(StoredResults(backend, may_unpickle=may_unpickle))
         self._doubts = Doubts()
-        self._pace = pace or Pace()
+        self._pace = pace or ResultsPace()
         self._has_usual_form = is_usual_json(backend)
         # Beside the value there is a traceback or the like.
         self._value_bytes_max = value_bytes_max

@@ -19,7 +19,7 @@ from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.inspector import CeleryInspector
 from dyrygentd.transport.polling import PollingResultWatcher
-from dyrygentd.transport.redis_results import Pace, RedisResultWatcher
+from dyrygentd.transport.redis_results import RedisResultWatcher, ResultsPace
 from tests.contracts.adapters import DispatcherSetup, InspectorSetup, WatcherSetup, message
 from tests.support.apps import closing
 from tests.support.proxy import TcpGate
@@ -164,7 +164,9 @@ async def redis_watcher(_: Path, request: pytest.FixtureRequest) -> AsyncIterato
         server.start()
 
     with closing(create_app(server.url, server.url)) as app:
-        watcher = RedisResultWatcher(app.backend, value_bytes_max=1_000_000, pace=Pace(beat_s=0.2, silence_max_s=1, sweep_s=5))
+        watcher = RedisResultWatcher(
+            app.backend, value_bytes_max=1_000_000, pace=ResultsPace(beat_s=0.2, silence_max_s=1, sweep_s=5)
+        )
         yield WatcherSetup(watcher, _store_in(app), cut, mend)
 
 

@@ -16,7 +16,7 @@ from celery import Celery
 from dyrygentd.core.events import TaskFailed, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.transport.redis_connections import Subscription
-from dyrygentd.transport.redis_results import Pace, RedisResultWatcher
+from dyrygentd.transport.redis_results import RedisResultWatcher, ResultsPace
 from tests.support.apps import closing
 from tests.support.following import Told, eventually, following
 from tests.support.tasks import create_app, records
@@ -28,8 +28,8 @@ pytestmark = [
 ]
 
 #: Every guard is quick; the sweep comes too late to help the others out.
-_QUICK = Pace(beat_s=0.1, silence_max_s=0.5, sweep_s=600, command_timeout_s=0.5)
-_SWEEPING = Pace(beat_s=600, silence_max_s=700, sweep_s=0.2, command_timeout_s=5)
+_QUICK = ResultsPace(beat_s=0.1, silence_max_s=0.5, sweep_s=600, command_timeout_s=0.5)
+_SWEEPING = ResultsPace(beat_s=600, silence_max_s=700, sweep_s=0.2, command_timeout_s=5)
 _VALUE_BYTES_MAX = 16 * 1024 * 1024
 
 Store = Callable[..., None]
@@ -58,7 +58,7 @@ def store(celery_app: Celery) -> Store:
     return store
 
 
-def _watcher(app: Celery, *, pace: Pace = _QUICK, value_bytes_max: int = _VALUE_BYTES_MAX) -> RedisResultWatcher:
+def _watcher(app: Celery, *, pace: ResultsPace = _QUICK, value_bytes_max: int = _VALUE_BYTES_MAX) -> RedisResultWatcher:
     return RedisResultWatcher(app.backend, value_bytes_max=value_bytes_max, pace=pace)
 
 
@@ -498,7 +498,7 @@ async def test_many_large_results_at_once(celery_app: Celery, store: Store) -> N
     ids = _ids(20)
     for task_id in ids:
         store(task_id, "x" * 1_500_000)
-    watcher = _watcher(celery_app, pace=Pace(sweep_s=600))
+    watcher = _watcher(celery_app, pace=ResultsPace(sweep_s=600))
     async with following(watcher) as told:
         watcher.watch(ids)
         await told.wait_final(*ids)

@@ -79,6 +79,7 @@ class Batch:
     """The effects of a turn, each kind together. What is added here is merged below, and carried out in `carrying`.
 
     Attributes:
+        changed: Ids of workflows of which anything has changed, in the order in which that is told.
         refused: ``{workflow id: why}`` of those of which the store takes nothing at all, so that they are in memory alone.
         unrun: Nodes that have finished and whose tasks never ran; the result backend is told, see `dyrygentd.core.unrun`.
         reports_read: Up to where the workers' reports were read, to be remembered once the rows are durable, or empty.
@@ -93,7 +94,7 @@ class Batch:
     revoke_stamped: list[RevokeStamped] = field(default_factory=list)
     journal: list[JournalEntry] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
-    changed: set[str] = field(default_factory=set)
+    changed: dict[str, None] = field(default_factory=dict)
     finished: list[RunningWorkflow] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     unrun: list[tuple[RunningWorkflow, int]] = field(default_factory=list)
@@ -167,7 +168,7 @@ class Batch:
         self.revoke_stamped.extend(later.revoke_stamped)
         self.journal.extend(later.journal)
         self.answers.extend(later.answers)
-        self.changed |= later.changed
+        self.changed.update(later.changed)
         self.finished.extend(later.finished)
         self.refused.update(later.refused)
         self.unrun.extend(later.unrun)

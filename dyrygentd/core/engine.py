@@ -237,7 +237,7 @@ class Engine:
     def _collect(self, workflow: RunningWorkflow, now: float) -> None:
         """Turn what changed inside one workflow into records, timers, a place in the ring, or its end."""
         batch = self._turn.batch
-        batch.changed.add(workflow.workflow_id)
+        batch.changed[workflow.workflow_id] = None
         self._record(workflow, workflow.nodes.take_changed())
         if workflow.is_changed:
             workflow.is_changed = False

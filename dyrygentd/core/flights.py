@@ -10,7 +10,7 @@ Ids from outside are judged before a workflow is taken in (`dyrygentd.scheduler.
 that another one holds, it fails by name, and the one in place is not touched: letting it go would mix up two results.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dyrygentd.core import outcomes
 from dyrygentd.core.counting import Counting
@@ -52,8 +52,9 @@ class Flights:
         self.pools = pools
         self.has_pools = bool(pools)
         self._taken: dict[str, tuple[str, ...]] = {}
-        self._freed: set[str] = set()
-        self._open: set[str] = set()
+        # In the order of what happened: a set's order of names is another one in each process.
+        self._freed: dict[str, None] = {}
+        self._open: dict[str, None] = {}
 
     def __repr__(self) -> str:
         return f"<Flights in_flight={len(self.by_id)} {self.late!r} {self.pools!r}>"
@@ -229,16 +230,16 @@ class Flights:
     def wait_for(self, full: str, needed: tuple[str, ...], workflow: RunningWorkflow, now: float) -> None:
         """Have the node that is next in a workflow stand in line for a pool that is full."""
         self.pools.wait(full, workflow.workflow_id, workflow.park(full, now))
-        self._open.update(pool for pool in needed if pool != full and self.pools.is_callable(pool))
+        self._open.update(dict.fromkeys(pool for pool in needed if pool != full and self.pools.is_callable(pool)))
 
     def _free_pools(self, task_id: str) -> None:
         pools = self._taken.pop(task_id, ())
         if pools:
             self.pools.give_back(pools)
-            self._freed.update(pools)
+            self._freed.update(dict.fromkeys(pools))
             self._turn.is_urgent |= any(self.pools.is_waited_for(pool) for pool in pools)
 
-    def _call_to(self, pools: set[str], now: float) -> bool:
+    def _call_to(self, pools: Iterable[str], now: float) -> bool:
         """Let those go on who stand in line for a pool that has places; tell whether there was anybody."""
         is_anybody = False
         for pool in pools:
@@ -247,7 +248,7 @@ class Flights:
                 workflow = self._workflows[workflow_id]
                 workflow.unpark(node, now)
                 self._turn.touch(workflow)
-        self._open = {pool for pool in self._open if self.pools.is_callable(pool)}
+        self._open = {pool: None for pool in self._open if self.pools.is_callable(pool)}
         return is_anybody
 
 

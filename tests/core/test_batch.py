@@ -28,7 +28,7 @@ def _content_of(name: str, which: str) -> Any:
         "revoke_stamped": lambda: [RevokeStamped(which)],
         "journal": lambda: [JournalEntry(which, 1.0, "pause", "anna")],
         "answers": lambda: [Answer(1, (which,))],
-        "changed": lambda: {which},
+        "changed": lambda: {which: None},
         "finished": lambda: [_WORKFLOW],
         "refused": lambda: {which: "why"},
         "unrun": lambda: [(_WORKFLOW, 0)],

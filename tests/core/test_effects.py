@@ -9,7 +9,7 @@ def test_empty_batch_is_false(conversation: Conversation) -> None:
     """The shell skips a turn that has nothing to carry out."""
     assert not Batch()
     assert not conversation.turn()
-    assert Batch(changed={"w"})
+    assert Batch(changed={"w": None})
 
 
 def test_counts_its_rows(conversation: Conversation) -> None:
@@ -25,7 +25,7 @@ def test_merge_keeps_the_newest_rows_and_all_effects(conversation: Conversation)
     waiting.merge(conversation.take())
     assert [message.task_id for message in waiting.publish] == ["w/a", "v/a"]
     assert waiting.watch == ["w/a", "v/a"]
-    assert waiting.changed == {"w", "v"}
+    assert list(waiting.changed) == ["w", "v"]
     assert {workflow_id: record.document for workflow_id, record in waiting.save_workflows.items()} == dict.fromkeys(
         "wv", b"document"
     )

@@ -1,5 +1,9 @@
 """Tasks by id: each is in flight for one node or late, and in flight it has its places."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from dyrygentd.core.effects import Batch
@@ -53,6 +57,30 @@ def test_places_in_pools(conversation: Conversation) -> None:
     batch = conversation.succeed("w/a")
     assert [message.task_id for message in batch.publish] == ["w/b"]
     assert flights.in_flight_count == 2
+
+
+#: Several lines, of each of which one is called in the same turn; prints who goes, and of which workflows that is told.
+_FREED_TOGETHER = """
+from tests.support.conversation import Conversation
+
+names = ["gra", "sbg", "bhs", "waw", "rbx", "lim"]
+conversation = Conversation(pools=dict.fromkeys(names, 1))
+conversation.submit("; ".join(f"{name} pool={name}" for name in names), "first")
+for name in names:
+    conversation.submit(f"{name} pool={name}", "next-" + name)
+batch = conversation.succeed(*(f"first/{name}" for name in names))
+print(*(message.task_id.partition("/")[2] for message in batch.publish))
+print(*(workflow_id.partition("-")[2] for workflow_id in batch.changed))
+"""
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_first_freed_goes_first(seed: str) -> None:
+    """A run depends on its events alone: in another process, where sets of names have another order, it is the same."""
+    environ = {**os.environ, "PYTHONHASHSEED": seed}
+    said = subprocess.run([sys.executable, "-c", _FREED_TOGETHER], capture_output=True, env=environ, timeout=60, check=True)
+    published, changed = said.stdout.decode().splitlines()
+    assert published.split() == changed.split() == ["gra", "sbg", "bhs", "waw", "rbx", "lim"]
 
 
 def test_a_join_needs_no_place(conversation: Conversation) -> None:

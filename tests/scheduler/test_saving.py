@@ -84,7 +84,7 @@ async def test_batch_without_rows_costs_no_transaction() -> None:
     """Listeners may be told of something that nobody has to write down."""
     store = MemoryStore()
     saving, _, _ = _saving(store)
-    await saving.save(Batch(changed={"w"}))
+    await saving.save(Batch(changed={"w": None}))
     assert store.statistics().commits == 0
 
 

@@ -82,16 +82,6 @@ def declared(document: Mapping[str, Any]) -> list[Parameter]:
     return [_parameter(name, about) for name, about in given.items()]
 
 
-def expanded(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a definition document with its parameters put in, without ``parameters`` and ``values``.
-
-    Raises:
-        BadRequest: A value is missing, unknown or of another type, a reference names none, or it is too large or too deep.
-    """
-    filling = filling_of(document)
-    return {key: filling.fill(part, (key,)) for key, part in document.items() if key not in ("parameters", "values")}
-
-
 def filling_of(document: Mapping[str, Any]) -> "Filling":
     """Return what puts the values of a definition document into its parts; of the document only these two fields are looked at.
 

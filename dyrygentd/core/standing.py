@@ -6,7 +6,7 @@ failed or is held; the others are counted and not looked at. It goes in steps, s
 
 import json
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -21,6 +21,7 @@ from dyrygentd.core.for_people import waits_for_person
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.steps import Steps
 from dyrygentd.core.without_value import is_without_value
 from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
@@ -63,25 +64,15 @@ def standing_of_node(engine: Engine, workflow: RunningWorkflow, node: int, now: 
     return _standing(engine, workflow, node, now)
 
 
-def standings(engine: Engine, workflow: RunningWorkflow, now: float, apart: frozenset[int] = frozenset()) -> list[Standing]:
+def standings_in_steps(
+    engine: Engine, workflow: RunningWorkflow, now: float, apart: frozenset[int] = frozenset(), *, step: int = _STEP
+) -> Steps[list[Standing]]:
     """Say how the nodes of a workflow stand that have not succeeded, those first for which somebody can do something.
 
     Args:
         apart: Nodes that are told apart from others in the same state, whatever it is.
+        step: Nodes looked at at one time; the workflow may go on in between.
     """
-    steps = standings_in_steps(engine, workflow, now, apart)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            found: list[Standing] = done.value
-            return found
-
-
-def standings_in_steps(
-    engine: Engine, workflow: RunningWorkflow, now: float, apart: frozenset[int] = frozenset(), *, step: int = _STEP
-) -> Generator[None, None, list[Standing]]:
-    """Do what `standings` does, some thousand nodes at a time (``step``); the workflow may go on in between."""
     groups: dict[tuple[int, str, str], _Group] = {}
     for node in sorted(apart):
         groups.setdefault((-1, workflow.state_of(node).word, ""), _Group()).add(workflow, node)

@@ -25,11 +25,6 @@ class NodeState(IntEnum):
         return self.name.lower()
 
     @property
-    def is_in_flight(self) -> bool:
-        """Tell whether the node counts against the in-flight limits."""
-        return self in IN_FLIGHT
-
-    @property
     def is_finished(self) -> bool:
         """Tell whether nothing more happens to the node by itself."""
         return self in FINISHED

@@ -69,11 +69,6 @@ class Decodes:
     def __repr__(self) -> str:
         return f"<Decodes running={len(self._running)} waiting={len(self._waiting)}>"
 
-    @property
-    def running_count(self) -> int:
-        """Return how many threads there are."""
-        return len(self._running)
-
     def stop(self) -> None:
         """Give up everything."""
         self._is_stopping = True

@@ -76,10 +76,6 @@ class Inbox:
         """Take what the broker answered to messages and revokes; there is one for each, so nothing piles up."""
         self._add_patiently(outcomes)
 
-    def wake(self) -> None:
-        """Have a turn taken although nothing has happened: the engine may do more than before."""
-        self._awake.set()
-
     def _add_patiently(self, events: Sequence[TaskEvent]) -> None:
         is_first = not self._events
         self._add(self._redaction.events(events))

@@ -67,11 +67,8 @@ class Redaction:
         cleaned = [hide_secrets(text) for text in texts]
         return cleaned if self._process is None else self._process.clean(cleaned)
 
-    def line(self, text: str) -> str:
-        """Return what is kept of a text of any length: one line, without what must not be shown, and not too long."""
-        return self._lines([text])[0]
-
     def _lines(self, texts: Sequence[str]) -> list[str]:
+        """Return what is kept of texts of any length: one line each, without what must not be shown, and not too long."""
         return [_short(" ".join(text.split()), _ERROR_CHARACTERS_MAX) for text in self._texts([_begin(text) for text in texts])]
 
     def events(self, events: Sequence[E]) -> Sequence[E]:

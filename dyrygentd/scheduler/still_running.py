@@ -77,14 +77,6 @@ class StillRunning:
             return any(given_up_by(workflow, self._clock.now() - self._engine.limits.late_watch_s, [node]))
         return self._engine.flights.is_given_up(workflow.attempts.task_id_of(node))
 
-    async def look(self, workflow: RunningWorkflow, nodes: Sequence[int]) -> Inspection:
-        """Ask for these, whatever may have them."""
-        if self._inspector is None or not nodes:
-            return Inspection()
-        inspection = await self._inspector.trace([place_of(workflow, node) for node in nodes])
-        self._roster.note(inspection, self._clock.now())
-        return replace(inspection, last_answered=self._roster.last_answered)
-
     def running(self, workflow: RunningWorkflow, nodes: Sequence[int], inspection: Inspection) -> dict[int, Whereabouts]:
         """Return those of the nodes whose old task runs at a worker, with what is known of it."""
         found = {}

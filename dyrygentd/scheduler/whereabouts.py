@@ -193,8 +193,7 @@ def _at_worker(case: _Case) -> Whereabouts:
         step = f"wait, if what it waits for can still come; `{case.skip}` goes on without it, and revokes it"
         return Whereabouts("reserved", f"waits at {task.worker} for its retry{times}{when}{error}", step)
     if task.worker_state == "scheduled":
-        what = "its retry" if task.stored_state == "RETRY" else "its countdown or ETA"
-        return Whereabouts("reserved", f"waits at {task.worker} for {what}")
+        return Whereabouts("reserved", f"waits at {task.worker} for its countdown or ETA")
     since = "" if task.reserved_since is None else f" for {span(case.now - task.reserved_since)}"
     return Whereabouts(
         "reserved",

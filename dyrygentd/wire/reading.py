@@ -42,7 +42,6 @@ class DocumentReader:
     def __init__(self, form: type[Struct], node_form: type[Struct], *, sliced_bytes: int = _SLICED_BYTES) -> None:
         self._form = form
         self._sliced_bytes = sliced_bytes
-        self._node_form = node_form
         self._nodes_form: Any = list[node_form]  # type: ignore[valid-type]
         self._sliced: Any = _like(form, nodes=list[Raw])
         self._raw: Any = msgspec.defstruct(

@@ -9,9 +9,10 @@ from dyrygentd.core.effects import Batch
 from dyrygentd.core.events import DrainRequested, TaskFailed, TaskSucceeded
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.policy import PLAIN_WORKFLOW, WorkflowPolicy
-from dyrygentd.core.standing import headline, standings
+from dyrygentd.core.standing import headline
 from dyrygentd.core.workflow import RunningWorkflow
 from tests.support.conversation import Conversation
+from tests.support.stepping import standings
 
 _POLICIES = st.builds(
     WorkflowPolicy,

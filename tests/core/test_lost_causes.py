@@ -5,12 +5,12 @@ import pytest
 from dyrygentd.core.causes import failures_by_cause
 from dyrygentd.core.events import TaskFailed, TaskLost
 from dyrygentd.core.lost_causes import AWAY, EMPTIED, ENDED_SILENTLY, EXPIRED, fingerprint_of_lost
-from dyrygentd.core.standing import standings
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import cause_id, cause_of, nodes_of_cause
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import CauseNotFound
 from tests.support.conversation import Conversation
+from tests.support.stepping import standings
 
 _EMPTIED = f"its task is lost: nowhere; {EMPTIED} at 19:22:15 UTC"
 _SILENT = f"its task is lost: w1 has it no longer: it {ENDED_SILENTLY}"

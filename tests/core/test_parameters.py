@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from dyrygentd import wire
 from dyrygentd.core.graph import Definition
-from dyrygentd.core.parameters import DEPTH_MAX, EXPANSION_MAX, Filling, Parameter, declared, expanded, filling_of
+from dyrygentd.core.parameters import DEPTH_MAX, EXPANSION_MAX, Filling, Parameter, declared, filling_of
 from dyrygentd.errors import BadNode, BadRequest
 
 
 def fill(text: Any, parameters: Any, **values: Any) -> Any:
     """Return what becomes of a payload."""
-    return expanded({"payload": text, "parameters": parameters, "values": values})["payload"]
+    return filling_of({"parameters": parameters, "values": values}).fill(text, ("payload",))
 
 
 def decode(document: Any) -> Definition:

@@ -6,9 +6,10 @@ from dyrygentd.core.events import DrainRequested, MessagePublished, TaskFailed, 
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
-from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node, standings
+from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node
 from dyrygentd.core.states import NodeState
 from tests.support.conversation import START, Conversation
+from tests.support.stepping import standings
 
 
 def _standing(conversation: Conversation, name: str) -> Standing:

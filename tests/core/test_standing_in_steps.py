@@ -1,9 +1,9 @@
 """A whole workflow is explained in steps: what only waits is counted, and others have their turn between some thousand others."""
 
 from dyrygentd.core.events import TaskFailed
-from dyrygentd.core.standing import standings, standings_in_steps
+from dyrygentd.core.standing import standings_in_steps
 from tests.support.conversation import Conversation
-from tests.support.stepping import stepped
+from tests.support.stepping import standings, stepped
 
 _COUNT = 45
 

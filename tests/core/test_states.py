@@ -225,7 +225,7 @@ def test_every_row_gives_its_reason() -> None:
 def test_words_and_kinds() -> None:
     """The words on disk lead back to the states, and the two kinds exclude each other."""
     assert {NODE_STATE_OF_WORD[state.word] for state in NodeState} == set(NodeState)
-    assert {state for state in NodeState if state.is_in_flight} == IN_FLIGHT
+    assert {NodeState.DISPATCHING, NodeState.DISPATCHED} == IN_FLIGHT
     assert {state for state in NodeState if state.is_finished} == FINISHED
     assert not IN_FLIGHT & FINISHED
     assert [state.value for state in WorkflowState if not state.is_finished] == ["scheduled", "running", "paused"]

@@ -14,14 +14,14 @@ from dyrygentd.core.limits import Limits
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import OnFailure, WorkflowPolicy
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
-from dyrygentd.core.standing import headline, standing_of_node, standings
+from dyrygentd.core.standing import headline, standing_of_node
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import STEP
 from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Allowed, Verb, VerbRequest, check, perform_in_steps, started_again_by
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
 from tests.support.conversation import START, Conversation
-from tests.support.stepping import stepped
+from tests.support.stepping import standings, stepped
 
 DOES, NOTHING, REFUSED = Allowed.DOES, Allowed.NOTHING, Allowed.REFUSED
 

@@ -1,14 +1,13 @@
 """Long looks through memory, in steps between which others have their turn."""
 
-from collections.abc import Generator
-from typing import TypeVar
+from collections.abc import Callable
 
 import anyio.lowlevel
 
-T = TypeVar("T")
+from dyrygentd.core.steps import Steps, T
 
 
-async def in_steps(steps: Generator[None, None, T]) -> T:
+async def in_steps(steps: Steps[T], *, after_step: Callable[[], None] = lambda: None) -> T:
     """Return what comes of it in the end; others have their turn after each step."""
     while True:
         try:
@@ -16,4 +15,5 @@ async def in_steps(steps: Generator[None, None, T]) -> T:
         except StopIteration as done:
             result: T = done.value
             return result
+        after_step()
         await anyio.lowlevel.checkpoint()

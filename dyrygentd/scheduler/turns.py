@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable
 
 import anyio
-import anyio.lowlevel
 
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
@@ -21,6 +20,7 @@ from dyrygentd.ports import Clock, SteadyClock, Store
 from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.limits import CLOCK_STEP_S
 from dyrygentd.scheduler.saving import Saving
+from dyrygentd.scheduler.taking_turns import in_steps
 
 logger = logging.getLogger("dyrygentd")
 
@@ -143,21 +143,15 @@ class Turns:
             if not isinstance(event, VerbRequested):
                 self.engine.handle(event, now)
                 continue
-            for _ in self.engine.verb_in_steps(event, now):
-                self._looked_at = time.monotonic()
-                await anyio.lowlevel.checkpoint()
+            await in_steps(self.engine.verb_in_steps(event, now), after_step=self._note_look)
 
     async def _take_batch_in_steps(self, now: float) -> Batch:
         """Take a batch; if very many nodes have changed, others in this process have their turn now and then."""
-        steps = self.engine.batch_in_steps(now)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                batch: Batch = done.value
-                return batch
-            self._looked_at = time.monotonic()
-            await anyio.lowlevel.checkpoint()
+        return await in_steps(self.engine.batch_in_steps(now), after_step=self._note_look)
+
+    def _note_look(self) -> None:
+        """Note that the loop goes on, however long the turn takes."""
+        self._looked_at = time.monotonic()
 
     def _meanwhile(self, *events: Event) -> Batch:
         """Work in these events and what has come while a batch waits for the disk, and return what follows from it."""

@@ -121,7 +121,7 @@ class VerbRefused(RequestError):
     status = 409
     code = "verb-refused"
 
-    def __init__(self, verb: str, what: str, state: str, allowed: Sequence[str], reason: str = "") -> None:
+    def __init__(self, verb: str, what: str, state: str, *, allowed: Sequence[str], reason: str = "") -> None:
         super().__init__(f"'{verb}' is not possible: {what} is {state}{f'; {reason}' if reason else ''}")
         self.verb = verb
         self.what = what

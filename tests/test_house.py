@@ -7,6 +7,8 @@ from functools import cache
 from tests.support.daemon import ROOT
 
 _FILE_MAX, _EXPLAINED_FROM, _CLASS_MAX, _ATTRIBUTES_MAX, _FUNCTION_MAX, _README_MAX = 575, 450, 50, 30, 60, 12_000
+#: What a constructor is given by position: more of it is mistaken for one another, and no type tells when both are the same.
+_POSITIONAL_MAX = 4
 #: How the line of a long file's docstring begins that says why it is one.
 _REASON = "Long because "
 _FILES = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "dyrygentd").rglob("*.py"))}
@@ -46,6 +48,19 @@ def test_classes_keep_little() -> None:
 def test_functions_are_short() -> None:
     """A function fits on a screen."""
     assert {name for name, lines in _functions() if lines > _FUNCTION_MAX} == set()
+
+
+def test_constructors_are_called_by_name() -> None:
+    """Who reads a call sees what each part is for."""
+    assert {name for name, positional in _constructors() if positional > _POSITIONAL_MAX} == set()
+
+
+def _constructors() -> Iterator[tuple[str, int]]:
+    for file, node in _nodes():
+        if isinstance(node, ast.ClassDef):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                    yield f"{file}: {node.name}", len(part.args.posonlyargs) + len(part.args.args) - 1
 
 
 def _classes() -> Iterator[tuple[str, int]]:

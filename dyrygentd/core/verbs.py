@@ -180,7 +180,7 @@ def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) ->
                 request.verb.value,
                 f"workflow '{workflow.workflow_id}'",
                 workflow.state.value,
-                allowed_for_workflow(workflow.state),
+                allowed=allowed_for_workflow(workflow.state),
             )
     match request.verb:
         case Verb.CANCEL:
@@ -363,7 +363,7 @@ def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps
     in_flight = next((node for node in workflow.nodes.all_in(*IN_FLIGHT) if node in reset), None)
     if in_flight is not None:
         story = "wait for it, skip it, or cancel the workflow first"
-        raise VerbRefused(Verb.RERUN.value, f"node '{graph.names[in_flight]}'", "in flight", [], story)
+        raise VerbRefused(Verb.RERUN.value, f"node '{graph.names[in_flight]}'", "in flight", allowed=[], reason=story)
     yield from _refuse_if_value_gone(workflow, reset)
     return Changes(sorted((yield from reopen_in_steps(workflow, list(reset), now))), is_changed=True)
 
@@ -382,4 +382,6 @@ def started_again_by(workflow: RunningWorkflow, request: VerbRequest) -> set[int
 
 def _refused(workflow: RunningWorkflow, request: VerbRequest, node: int, reason: str) -> VerbRefused:
     state = workflow.state_of(node)
-    return VerbRefused(request.verb.value, f"node '{workflow.graph.names[node]}'", state.word, allowed_for_node(state), reason)
+    return VerbRefused(
+        request.verb.value, f"node '{workflow.graph.names[node]}'", state.word, allowed=allowed_for_node(state), reason=reason
+    )

@@ -75,7 +75,13 @@ def lint(
     if definition is not None:
         if fleet is not None:
             known_tasks, known_queues = fleet.tasks, fleet.queues
-        surroundings = Surroundings(app, known_tasks, known_queues, visibility_timeout_s, fleet or Fleet())
+        surroundings = Surroundings(
+            app,
+            known_tasks=known_tasks,
+            known_queues=known_queues,
+            visibility_timeout_s=visibility_timeout_s,
+            fleet=fleet or Fleet(),
+        )
         surroundings.imports_companion = imports_companion
         surroundings.has_bound = definition.policy.redeliveries_max is not None
         check_graph(definition.graph, tasks, surroundings, report)

@@ -38,6 +38,7 @@ class Surroundings:
     def __init__(
         self,
         app: Any,
+        *,
         known_tasks: Collection[str] | None,
         known_queues: Collection[str] | None,
         visibility_timeout_s: float | None,

@@ -28,6 +28,7 @@ class Carrying:
 
     def __init__(
         self,
+        *,
         saving: Saving,
         submissions: Submissions,
         watcher: ResultWatcher,

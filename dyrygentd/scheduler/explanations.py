@@ -69,7 +69,7 @@ class Sources(NamedTuple):
 class Explanations:
     """Puts together why a workflow or a node is not running."""
 
-    def __init__(self, turns: Turns, store: Store, clock: Clock, around: Sources) -> None:
+    def __init__(self, turns: Turns, store: Store, *, clock: Clock, around: Sources) -> None:
         self._turns = turns
         self._store = store
         self._clock = clock

@@ -81,11 +81,11 @@ class Overviews:
     def __init__(
         self,
         turns: Turns,
+        *,
         store: Store,
         clock: Clock,
         inspector: Inspector | None,
         reports: ReportReader | None,
-        *,
         troubles: Callable[[], Sequence[tuple[str, str]]],
         notices: Callable[[], Sequence[str]],
         roster: Roster,

@@ -75,15 +75,23 @@ class Parts:
         self.expiry = Expiry(store, clock, lambda now: self._limits.retention(now))
         self.roster = Roster()
         self._make_turns()
-        self.recovery = Recovery(self._engine, store, self.archive, clock, self.courier, self.sentinel, on_recovered=on_recovered)
-        self.troubles = Troubles(
+        self.recovery = Recovery(
+            self._engine,
             store,
-            adapters.watcher,
-            self.turns.saving,
-            self.courier,
-            self.sentinel,
-            self.hindsight,
-            self.redaction,
+            archive=self.archive,
+            clock=clock,
+            courier=self.courier,
+            sentinel=self.sentinel,
+            on_recovered=on_recovered,
+        )
+        self.troubles = Troubles(
+            store=store,
+            watcher=adapters.watcher,
+            saving=self.turns.saving,
+            courier=self.courier,
+            sentinel=self.sentinel,
+            hindsight=self.hindsight,
+            redaction=self.redaction,
             broker_trouble=broker_trouble,
         )
         self._make_callers(pools, chance)
@@ -103,7 +111,9 @@ class Parts:
             backlog=adapters.dispatcher.backlog,
             company_s=self._pace.company_s,
         )
-        self.turns = Turns(engine, adapters.store, adapters.clock, self.inbox, look_at_clock_s=self._pace.look_at_clock_s)
+        self.turns = Turns(
+            engine, adapters.store, clock=adapters.clock, inbox=self.inbox, look_at_clock_s=self._pace.look_at_clock_s
+        )
         self.hindsight = Hindsight(
             adapters.store,
             adapters.clock,
@@ -135,20 +145,27 @@ class Parts:
         self.unrun = None
         if adapters.keeper is not None:
             self.unrun = UnrunResults(
-                adapters.keeper, engine, adapters.store, self.archive, adapters.clock, publish=self.courier.hand_in
+                adapters.keeper,
+                engine=engine,
+                store=adapters.store,
+                archive=self.archive,
+                clock=adapters.clock,
+                publish=self.courier.hand_in,
             )
 
     def _make_callers(self, pools: Pools, chance: random.Random) -> None:
         """Make what speaks for those who submit and control, and what carries out what is decided about it."""
         adapters, limits = self.adapters, self._limits
         door = Door(self._engine, adapters.watcher)
-        self._still_running = StillRunning(self._engine, self.archive, adapters.inspector, adapters.clock, self.roster)
+        self._still_running = StillRunning(
+            self._engine, self.archive, inspector=adapters.inspector, clock=adapters.clock, roster=self.roster
+        )
         self.submissions = Submissions(
             self.turns,
-            adapters.store,
-            self.archive,
-            pools,
-            door,
+            store=adapters.store,
+            archive=self.archive,
+            pools=pools,
+            door=door,
             chance=chance,
             submissions_max=limits.submissions_max,
             workflows_max=limits.workflows_max,
@@ -157,25 +174,25 @@ class Parts:
         )
         self.verbs = Verbs(
             self.turns,
-            adapters.store,
-            self.archive,
-            self.submissions,
-            self.listeners,
-            door,
+            store=adapters.store,
+            archive=self.archive,
+            submissions=self.submissions,
+            listeners=self.listeners,
+            door=door,
             durable_timeout_s=limits.durable_timeout_s,
             refuse=self._still_running.refuse,
         )
         self.carrying = Carrying(
-            self.turns.saving,
-            self.submissions,
-            adapters.watcher,
-            self.courier,
-            self.hindsight,
-            self.unrun,
-            self.verbs,
-            self.archive,
-            self.listeners,
-            adapters.reports,
+            saving=self.turns.saving,
+            submissions=self.submissions,
+            watcher=adapters.watcher,
+            courier=self.courier,
+            hindsight=self.hindsight,
+            unrun=self.unrun,
+            verbs=self.verbs,
+            archive=self.archive,
+            listeners=self.listeners,
+            reports=adapters.reports,
         )
 
     def _make_answers(self, app_name: str) -> None:
@@ -194,22 +211,22 @@ class Parts:
         )
         self.queries = Queries(
             self.turns,
-            adapters.store,
-            self.archive,
-            self.listeners,
-            adapters.clock,
-            self.redaction,
-            explanations=Explanations(self.turns, adapters.store, adapters.clock, around),
+            store=adapters.store,
+            archive=self.archive,
+            listeners=self.listeners,
+            clock=adapters.clock,
+            redaction=self.redaction,
+            explanations=Explanations(self.turns, adapters.store, clock=adapters.clock, around=around),
             problems=troubles.problems,
             follow_interval_s=self._limits.follow_interval_s,
             still_running=self._still_running,
         )
         self.overviews = Overviews(
             self.turns,
-            adapters.store,
-            adapters.clock,
-            adapters.inspector,
-            adapters.reports,
+            store=adapters.store,
+            clock=adapters.clock,
+            inspector=adapters.inspector,
+            reports=adapters.reports,
             troubles=troubles.placed,
             notices=troubles.notices,
             roster=self.roster,
@@ -229,8 +246,8 @@ class Parts:
         self.census = Census(
             adapters.inspector,
             self.roster,
-            adapters.store,
-            adapters.clock,
+            store=adapters.store,
+            clock=adapters.clock,
             in_flight_count=self._sent_count,
             problems=self.troubles.problems,
             look_every_s=self._pace.look_at_census_s,

@@ -40,12 +40,12 @@ class Queries:
     def __init__(
         self,
         turns: Turns,
+        *,
         store: Store,
         archive: Archive,
         listeners: Listeners,
         clock: Clock,
         redaction: Redaction,
-        *,
         explanations: Explanations,
         problems: Callable[[], Sequence[str]],
         follow_interval_s: float,

@@ -33,11 +33,11 @@ class Recovery:
         self,
         engine: Engine,
         store: Store,
+        *,
         archive: Archive,
         clock: Clock,
         courier: Courier,
         sentinel: Sentinel,
-        *,
         on_recovered: Callable[[int, int], None] = lambda count, of: None,
     ) -> None:
         self.seconds = 0.0

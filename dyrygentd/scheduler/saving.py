@@ -37,7 +37,7 @@ class Saving:
         seconds, rows: How long a transaction took until it was durable, and its rows.
     """
 
-    def __init__(self, store: Store, clock: Clock, inbox: Inbox, meanwhile: Callable[..., Batch]) -> None:
+    def __init__(self, store: Store, clock: Clock, *, inbox: Inbox, meanwhile: Callable[..., Batch]) -> None:
         self.problem = ""
         self.seconds, self.rows = Tally(), Tally(ROWS)
         self._store = store

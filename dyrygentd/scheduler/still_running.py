@@ -39,7 +39,7 @@ _STARTING_AGAIN: Final = frozenset({Verb.RETRY, Verb.RERUN})
 class StillRunning:
     """Asks the workers about tasks whose nodes went on without them. Those that ended long ago are not asked for."""
 
-    def __init__(self, engine: Engine, archive: Archive, inspector: Inspector | None, clock: Clock, roster: Roster) -> None:
+    def __init__(self, engine: Engine, archive: Archive, *, inspector: Inspector | None, clock: Clock, roster: Roster) -> None:
         self._engine = engine
         self._archive = archive
         self._inspector = inspector
@@ -110,7 +110,7 @@ class StillRunning:
             for node, whereabouts in (await self._found_of(workflow, asked)).items():
                 if whereabouts is not None:
                     name, state = workflow.graph.names[node], workflow.state_of(node).word
-                    error = VerbRefused(request.verb.value, f"node '{name}'", state, [], whereabouts.text)
+                    error = VerbRefused(request.verb.value, f"node '{name}'", state, allowed=[], reason=whereabouts.text)
                     error.next_step = whereabouts.next_step
                     raise error
 
@@ -156,7 +156,7 @@ class StillRunning:
 def _too_many(workflow: RunningWorkflow, request: VerbRequest, count: int) -> VerbRefused:
     what = f"workflow '{workflow.workflow_id}'"
     reason = f"{count} of its old tasks may still run, and {_ASKED_MAX} are looked for at one time"
-    error = VerbRefused(request.verb.value, what, workflow.state.value, [], reason)
+    error = VerbRefused(request.verb.value, what, workflow.state.value, allowed=[], reason=reason)
     error.next_step = "wait until they have ended, name fewer nodes, or add --force: tasks may then run twice"
     return error
 

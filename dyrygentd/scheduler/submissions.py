@@ -57,11 +57,11 @@ class Submissions:
     def __init__(
         self,
         turns: Turns,
+        *,
         store: Store,
         archive: Archive,
         pools: Pools,
         door: Door,
-        *,
         chance: Random,
         submissions_max: int,
         workflows_max: int,

@@ -19,6 +19,7 @@ class Troubles:
 
     def __init__(
         self,
+        *,
         store: Store,
         watcher: ResultWatcher,
         saving: Saving,
@@ -26,7 +27,6 @@ class Troubles:
         sentinel: Sentinel,
         hindsight: Hindsight,
         redaction: Redaction,
-        *,
         broker_trouble: Callable[[str], str] = str,
     ) -> None:
         self._store = store

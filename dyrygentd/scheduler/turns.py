@@ -38,10 +38,10 @@ class Turns:
         is_at_disk: Something is being carried out, which waits for the disk.
     """
 
-    def __init__(self, engine: Engine, store: Store, clock: Clock, inbox: Inbox, *, look_at_clock_s: float) -> None:
+    def __init__(self, engine: Engine, store: Store, *, clock: Clock, inbox: Inbox, look_at_clock_s: float) -> None:
         self.engine = engine
         self.inbox = inbox
-        self.saving = Saving(store, clock, inbox, self._meanwhile)
+        self.saving = Saving(store, clock, inbox=inbox, meanwhile=self._meanwhile)
         self.count = 0
         self.turn_seconds = Tally()
         self.has_ended = False

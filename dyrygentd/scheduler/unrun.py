@@ -67,11 +67,11 @@ class UnrunResults:
     def __init__(
         self,
         keeper: OutcomeKeeper,
+        *,
         engine: Engine,
         store: Store,
         archive: Archive,
         clock: Clock,
-        *,
         publish: Callable[[Sequence[Publish]], None],
     ) -> None:
         self.stored = 0

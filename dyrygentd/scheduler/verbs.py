@@ -73,12 +73,12 @@ class Verbs:
     def __init__(
         self,
         turns: Turns,
+        *,
         store: Store,
         archive: Archive,
         submissions: Submissions,
         listeners: Listeners,
         door: Door,
-        *,
         durable_timeout_s: float,
         refuse: Callable[[str, VerbRequest], Awaitable[None]] | None = None,
     ) -> None:

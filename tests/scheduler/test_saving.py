@@ -39,7 +39,7 @@ class _Meanwhile:
 def _saving(store: MemoryStore) -> tuple[Saving, Inbox, _Meanwhile]:
     meanwhile, inbox = _Meanwhile(), Inbox(Redaction())
     meanwhile.inbox = inbox
-    return Saving(store, SystemClock(), inbox, meanwhile), inbox, meanwhile
+    return Saving(store, SystemClock(), inbox=inbox, meanwhile=meanwhile), inbox, meanwhile
 
 
 async def test_what_is_not_on_disk_yet_can_be_asked_for() -> None:

@@ -4,6 +4,7 @@ The catalogue below is the only place where a metric is named. No label has unbo
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -28,96 +29,88 @@ class _Entry(NamedTuple):
     help: str
 
 
-_C, _G = CounterMetricFamily, GaugeMetricFamily
+_counter, _gauge = partial(_Entry, CounterMetricFamily), partial(_Entry, GaugeMetricFamily)
 _DISPATCHED: Final = "Nodes given to the broker, each attempt once"
 
 #: ``counters`` and ``nodes`` are dictionaries inside the engine's part.
 CATALOGUE: Final = (
-    _Entry(_G, "engine", "workflows", "dyrygentd_workflows", "Unfinished workflows in memory"),
-    _Entry(_G, "engine", "in_flight", "dyrygentd_in_flight_tasks", "Tasks in the broker or at workers"),
-    _Entry(_G, "engine", "in_flight_max", "dyrygentd_in_flight_limit_tasks", "Largest number of tasks in flight"),
-    _Entry(_G, "engine", "inbox", "dyrygentd_inbox_events", "Events that wait for the next turn"),
-    _Entry(_G, "engine", "publish_queue", "dyrygentd_publish_queue_messages", "Durable dispatches that wait for the broker"),
-    _Entry(_C, "engine", "turns", "dyrygentd_turns", "Turns of the loop that had work to do"),
-    _Entry(_C, "counters", "submitted", "dyrygentd_submissions", "Workflows accepted"),
-    _Entry(_C, "counters", "imported", "dyrygentd_imported_workflows", "Workflows brought from another daemon"),
-    _Entry(_C, "counters", "recovered", "dyrygentd_recovered_workflows", "Unfinished workflows read back at start"),
-    _Entry(_C, "counters", "dispatched", "dyrygentd_dispatched_tasks", _DISPATCHED),
-    _Entry(
-        _C, "counters", "unrouted", "dyrygentd_unrouted_results", "Results that were late, doubled or foreign and changed nothing"
+    _gauge("engine", "workflows", "dyrygentd_workflows", "Unfinished workflows in memory"),
+    _gauge("engine", "in_flight", "dyrygentd_in_flight_tasks", "Tasks in the broker or at workers"),
+    _gauge("engine", "in_flight_max", "dyrygentd_in_flight_limit_tasks", "Largest number of tasks in flight"),
+    _gauge("engine", "inbox", "dyrygentd_inbox_events", "Events that wait for the next turn"),
+    _gauge("engine", "publish_queue", "dyrygentd_publish_queue_messages", "Durable dispatches that wait for the broker"),
+    _counter("engine", "turns", "dyrygentd_turns", "Turns of the loop that had work to do"),
+    _counter("counters", "submitted", "dyrygentd_submissions", "Workflows accepted"),
+    _counter("counters", "imported", "dyrygentd_imported_workflows", "Workflows brought from another daemon"),
+    _counter("counters", "recovered", "dyrygentd_recovered_workflows", "Unfinished workflows read back at start"),
+    _counter("counters", "dispatched", "dyrygentd_dispatched_tasks", _DISPATCHED),
+    _counter(
+        "counters", "unrouted", "dyrygentd_unrouted_results", "Results that were late, doubled or foreign and changed nothing"
     ),
-    _Entry(_C, "counters", "retried", "dyrygentd_retried_tasks", "Failed attempts that are followed by another one"),
-    _Entry(_C, "counters", "timed_out", "dyrygentd_timed_out_tasks", "Attempts that were given up because they took too long"),
-    _Entry(_C, "counters", "lost", "dyrygentd_lost_tasks", "Tasks that vanished from broker, workers and backend"),
-    _Entry(_C, "counters", "turned_up", "dyrygentd_turned_up_tasks", "Tasks taken for lost that ended all the same"),
-    _Entry(_C, "counters", "redelivered", "dyrygentd_redelivered_tasks", "Messages that the broker gave out once more"),
-    _Entry(_C, "lost", "looks", "dyrygentd_lost_looks", "Times that overdue tasks were looked for"),
-    _Entry(_G, "lost", "missing", "dyrygentd_missing_tasks", "Tasks found nowhere once, and looked for again"),
-    _Entry(_C, "counters", "late", "dyrygentd_late_results", "Ends of tasks without which their node had gone on"),
-    _Entry(_G, "engine", "late", "dyrygentd_late_watched_tasks", "Tasks that are followed although their node went on"),
-    _Entry(_G, "engine", "values_bytes", "dyrygentd_kept_value_bytes", "Bytes of the values that are kept for nodes to come"),
-    _Entry(_C, "engine", "values_refused", "dyrygentd_refused_values", "Values for which there was no room"),
-    _Entry(_G, "engine", "timers", "dyrygentd_timers", "Times at which something is due"),
-    _Entry(_G, "engine", "errands", "dyrygentd_errands", "Revokes and clean-ups that wait for the broker"),
-    _Entry(_G, "engine", "asking", "dyrygentd_waiting_verbs", "Verbs that wait for the disk"),
-    _Entry(_C, "counters", "refused", "dyrygentd_refused_messages", "Messages that could not be built or were refused for good"),
-    _Entry(_C, "counters", "broken", "dyrygentd_broken_workflows", "Workflows set aside because they contradicted themselves"),
-    _Entry(_C, "store", "commits", "dyrygentd_commits", "Transactions made durable"),
-    _Entry(_C, "store", "rows", "dyrygentd_saved_rows", "Rows written"),
-    _Entry(_C, "store", "journal_entries", "dyrygentd_journal_entries", "Entries written to the journals of workflows"),
-    _Entry(_G, "engine", "saving_s", "dyrygentd_present_commit_seconds", "How long the present transaction has been waiting"),
-    _Entry(_C, "counters", "clock_steps", "dyrygentd_clock_steps", "Times that somebody set the clock of this machine"),
-    _Entry(_C, "store", "commit_seconds", "dyrygentd_commit_seconds", "Time spent on transactions"),
-    _Entry(_C, "store", "failures", "dyrygentd_commit_failures", "Transactions that failed"),
-    _Entry(_G, "engine", "oldest_workflow_s", "dyrygentd_oldest_workflow_seconds", "Age of the oldest unfinished workflow"),
-    _Entry(
-        _G,
+    _counter("counters", "retried", "dyrygentd_retried_tasks", "Failed attempts that are followed by another one"),
+    _counter("counters", "timed_out", "dyrygentd_timed_out_tasks", "Attempts that were given up because they took too long"),
+    _counter("counters", "lost", "dyrygentd_lost_tasks", "Tasks that vanished from broker, workers and backend"),
+    _counter("counters", "turned_up", "dyrygentd_turned_up_tasks", "Tasks taken for lost that ended all the same"),
+    _counter("counters", "redelivered", "dyrygentd_redelivered_tasks", "Messages that the broker gave out once more"),
+    _counter("lost", "looks", "dyrygentd_lost_looks", "Times that overdue tasks were looked for"),
+    _gauge("lost", "missing", "dyrygentd_missing_tasks", "Tasks found nowhere once, and looked for again"),
+    _counter("counters", "late", "dyrygentd_late_results", "Ends of tasks without which their node had gone on"),
+    _gauge("engine", "late", "dyrygentd_late_watched_tasks", "Tasks that are followed although their node went on"),
+    _gauge("engine", "values_bytes", "dyrygentd_kept_value_bytes", "Bytes of the values that are kept for nodes to come"),
+    _counter("engine", "values_refused", "dyrygentd_refused_values", "Values for which there was no room"),
+    _gauge("engine", "timers", "dyrygentd_timers", "Times at which something is due"),
+    _gauge("engine", "errands", "dyrygentd_errands", "Revokes and clean-ups that wait for the broker"),
+    _gauge("engine", "asking", "dyrygentd_waiting_verbs", "Verbs that wait for the disk"),
+    _counter("counters", "refused", "dyrygentd_refused_messages", "Messages that could not be built or were refused for good"),
+    _counter("counters", "broken", "dyrygentd_broken_workflows", "Workflows set aside because they contradicted themselves"),
+    _counter("store", "commits", "dyrygentd_commits", "Transactions made durable"),
+    _counter("store", "rows", "dyrygentd_saved_rows", "Rows written"),
+    _counter("store", "journal_entries", "dyrygentd_journal_entries", "Entries written to the journals of workflows"),
+    _gauge("engine", "saving_s", "dyrygentd_present_commit_seconds", "How long the present transaction has been waiting"),
+    _counter("counters", "clock_steps", "dyrygentd_clock_steps", "Times that somebody set the clock of this machine"),
+    _counter("store", "commit_seconds", "dyrygentd_commit_seconds", "Time spent on transactions"),
+    _counter("store", "failures", "dyrygentd_commit_failures", "Transactions that failed"),
+    _gauge("engine", "oldest_workflow_s", "dyrygentd_oldest_workflow_seconds", "Age of the oldest unfinished workflow"),
+    _gauge(
         "engine",
         "oldest_ready_s",
         "dyrygentd_oldest_ready_seconds",
         "How long a workflow with ready nodes has had none dispatched",
     ),
-    _Entry(_G, "engine", "recovery_seconds", "dyrygentd_recovery_seconds", "How long reading back took at the start"),
-    _Entry(_G, "store", "finished_workflows", "dyrygentd_history_workflows", "Finished workflows that are kept"),
-    _Entry(_G, "store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),
-    _Entry(_G, "store", "wal_bytes", "dyrygentd_wal_bytes", "Size of the write-ahead log"),
-    _Entry(_G, "engine", "broker_up", "dyrygentd_broker_up", "Whether the broker answered when it was last asked"),
-    _Entry(_C, "engine", "broker_emptied", "dyrygentd_broker_emptied", "Times that the broker had lost its memory"),
-    _Entry(_C, "engine", "broker_changed", "dyrygentd_broker_changed", "Times that the broker was at another address"),
-    _Entry(
-        _G, "engine", "unrun_waiting", "dyrygentd_unrun_results_waiting", "Tasks that never ran, of which that is not stored yet"
-    ),
-    _Entry(_C, "engine", "unrun_stored", "dyrygentd_unrun_results", "Results stored for tasks that never ran"),
-    _Entry(
-        _C,
+    _gauge("engine", "recovery_seconds", "dyrygentd_recovery_seconds", "How long reading back took at the start"),
+    _gauge("store", "finished_workflows", "dyrygentd_history_workflows", "Finished workflows that are kept"),
+    _gauge("store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),
+    _gauge("store", "wal_bytes", "dyrygentd_wal_bytes", "Size of the write-ahead log"),
+    _gauge("engine", "broker_up", "dyrygentd_broker_up", "Whether the broker answered when it was last asked"),
+    _counter("engine", "broker_emptied", "dyrygentd_broker_emptied", "Times that the broker had lost its memory"),
+    _counter("engine", "broker_changed", "dyrygentd_broker_changed", "Times that the broker was at another address"),
+    _gauge("engine", "unrun_waiting", "dyrygentd_unrun_results_waiting", "Tasks that never ran, of which that is not stored yet"),
+    _counter("engine", "unrun_stored", "dyrygentd_unrun_results", "Results stored for tasks that never ran"),
+    _counter(
         "engine",
         "broker_went_back",
         "dyrygentd_broker_setbacks",
         "Times that the broker had lost its last messages",
     ),
-    _Entry(_C, "engine", "lost_pushes", "dyrygentd_lost_pushes", "Messages that the broker had lost with it"),
-    _Entry(
-        _C, "engine", "setbacks", "dyrygentd_database_setbacks", "Times that the database was older than what was done with it"
+    _counter("engine", "lost_pushes", "dyrygentd_lost_pushes", "Messages that the broker had lost with it"),
+    _counter("engine", "setbacks", "dyrygentd_database_setbacks", "Times that the database was older than what was done with it"),
+    _counter("engine", "found_stored", "dyrygentd_found_tasks", "Tasks from before a setback that were found, and not sent"),
+    _counter("dispatcher", "published", "dyrygentd_published_messages", "Messages that the broker took"),
+    _counter("dispatcher", "repeated", "dyrygentd_repeated_messages", "Messages found in the broker already and not sent again"),
+    _counter("dispatcher", "failures", "dyrygentd_publish_failures", "Attempts to publish that must be repeated"),
+    _counter("dispatcher", "publish_seconds", "dyrygentd_publish_seconds", "Time spent on building and sending messages"),
+    _gauge("watcher", "watched", "dyrygentd_watched_tasks", "Tasks whose results are awaited"),
+    _gauge("watcher", "connected", "dyrygentd_backend_up", "Whether results can be received now"),
+    _counter("watcher", "connections", "dyrygentd_backend_connections", "Connections made to the result backend"),
+    _gauge("reports", "connected", "dyrygentd_reports_up", "Whether the reports of workers can be read now"),
+    _counter(
+        "reports", "gaps", "dyrygentd_report_gaps", "Times that reports may be missing, since their stream was cut or emptied"
     ),
-    _Entry(_C, "engine", "found_stored", "dyrygentd_found_tasks", "Tasks from before a setback that were found, and not sent"),
-    _Entry(_C, "dispatcher", "published", "dyrygentd_published_messages", "Messages that the broker took"),
-    _Entry(
-        _C, "dispatcher", "repeated", "dyrygentd_repeated_messages", "Messages found in the broker already and not sent again"
-    ),
-    _Entry(_C, "dispatcher", "failures", "dyrygentd_publish_failures", "Attempts to publish that must be repeated"),
-    _Entry(_C, "dispatcher", "publish_seconds", "dyrygentd_publish_seconds", "Time spent on building and sending messages"),
-    _Entry(_G, "watcher", "watched", "dyrygentd_watched_tasks", "Tasks whose results are awaited"),
-    _Entry(_G, "watcher", "connected", "dyrygentd_backend_up", "Whether results can be received now"),
-    _Entry(_C, "watcher", "connections", "dyrygentd_backend_connections", "Connections made to the result backend"),
-    _Entry(_G, "reports", "connected", "dyrygentd_reports_up", "Whether the reports of workers can be read now"),
-    _Entry(
-        _C, "reports", "gaps", "dyrygentd_report_gaps", "Times that reports may be missing, since their stream was cut or emptied"
-    ),
-    _Entry(_C, "reports", "unreadable", "dyrygentd_unreadable_reports", "Entries in the stream of reports that are none"),
-    _Entry(_C, "reports", "concluded", "dyrygentd_concluded_reports", "Ends taken from a report, since no result was found"),
-    _Entry(_G, "reports", "unconfirmed", "dyrygentd_unconfirmed_reports", "Reported ends whose result was not seen yet"),
-    _Entry(_G, "reports", "lag_seconds", "dyrygentd_report_lag_seconds", "How old the newest report was when it was read"),
-    _Entry(_C, "watcher", "undecodable", "dyrygentd_undecodable_results", "Stored results that could not be decoded"),
+    _counter("reports", "unreadable", "dyrygentd_unreadable_reports", "Entries in the stream of reports that are none"),
+    _counter("reports", "concluded", "dyrygentd_concluded_reports", "Ends taken from a report, since no result was found"),
+    _gauge("reports", "unconfirmed", "dyrygentd_unconfirmed_reports", "Reported ends whose result was not seen yet"),
+    _gauge("reports", "lag_seconds", "dyrygentd_report_lag_seconds", "How old the newest report was when it was read"),
+    _counter("watcher", "undecodable", "dyrygentd_undecodable_results", "Stored results that could not be decoded"),
 )
 
 #: Steps on the way from one node to the next: ``{step: what it lasts}``.

@@ -32,10 +32,6 @@ class Deliveries:
     def __repr__(self) -> str:
         return f"<Deliveries tasks={len(self._tasks)} suspected={len(self._suspected)}>"
 
-    def __bool__(self) -> bool:
-        """Tell whether anything is kept."""
-        return bool(self._tasks)
-
     def began(self, task_id: str, start: str) -> None:
         """Take note of a beginning, which may be told more than once; ``start`` names worker and process."""
         task = self._of(task_id)

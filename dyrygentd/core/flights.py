@@ -142,6 +142,7 @@ class Flights:
             revoke = Revoke(task_id, workflow.attempts.of(node), signature, terminate, workflow.attempts.destination_of(node))
             self._turn.batch.revoke.append(revoke)
             if self.by_id.pop(task_id, None) is not None:
+                self.deliveries.forget(task_id)
                 self._free_pools(task_id)
                 self.watch_late(workflow, node, task_id, now, revoke)
         if nodes:

@@ -7,13 +7,13 @@ from dyrygentd.core.deliveries import Deliveries
 def test_another_beginning_is_a_suspicion() -> None:
     """The same worker may tell its beginning twice; another one means that the message went out once more."""
     known = Deliveries()
-    assert not known
+    assert repr(known) == "<Deliveries tasks=0 suspected=0>"
     known.began("a", "w1/7")
     known.began("a", "w1/7")
     assert known.take_suspected() == []
     known.began("a", "w2/9")
     assert (known.take_suspected(), known.take_suspected()) == (["a"], [])
-    assert known
+    assert repr(known) == "<Deliveries tasks=1 suspected=0>"
 
 
 def test_a_retry_of_its_own_is_none() -> None:

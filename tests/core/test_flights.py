@@ -151,14 +151,28 @@ def test_ids_of_a_workflow_of_an_earlier_version(conversation: Conversation) -> 
     assert not flights.claims.has("w")
 
 
+def test_what_is_given_up_is_forgotten(conversation: Conversation) -> None:
+    """How often they were given out is kept of tasks in flight alone; a thousand cancels must not push the others out."""
+    names = [f"n{number}" for number in range(200)]
+    conversation.submit("; ".join(names))
+    conversation.submit("a", "v")
+    conversation.tell(*(TaskReported(f"w/{name}", "STARTED", start="w1/7") for name in names))
+    conversation.tell(TaskReported("v/a", "STARTED", start="w1/8"))
+    flights = conversation.engine.flights
+    assert repr(flights.deliveries) == "<Deliveries tasks=201 suspected=0>"
+    conversation.ask("cancel")
+    assert (flights.given_up_count("w"), flights.in_flight_count) == (200, 1)
+    assert repr(flights.deliveries) == "<Deliveries tasks=1 suspected=0>"
+
+
 def test_landing_twice_is_landing_once(conversation: Conversation) -> None:
     """Only what is in flight gives its place back."""
     conversation.submit("a; b")
     conversation.tell(TaskReported("w/a", "STARTED", start="w1/7"))
     flights = conversation.engine.flights
-    assert flights.deliveries
+    assert repr(flights.deliveries) == "<Deliveries tasks=1 suspected=0>"
     conversation.succeed("w/a")
-    assert not flights.deliveries
+    assert repr(flights.deliveries) == "<Deliveries tasks=0 suspected=0>"
     flights.land("w/a")
     assert flights.in_flight_count == 1
 

@@ -1,4 +1,7 @@
-"""What an event of a task does, by the state of its node: each pair is decided here, and nowhere else.
+"""What an event of a task does, by the state of its node: a table of what `task_events.py` does.
+
+Of a task that is watched on the table is asked, and what it says is done. Of one in flight it only tells: `TaskEvents` decides
+that itself, by the event. `tests/core/test_reactions.py` holds it to each pair, so the table cannot tell anything else.
 
 An event names a task, not a state, so any of them may come in any state: results are doubled, late, or contradict each other. The
 task that is meant is the last one of the node. One that is neither in flight nor watched on is *unrouted*: it is counted, and

@@ -1,8 +1,9 @@
 """Work on very many nodes in steps, between which whoever drives it may let others have their turn.
 
-Such work is a generator that yields between two steps and returns what comes of it. It is one piece all the same: nobody who
-changes anything may come in between, and what it has changed reaches the disk in one transaction or not at all. Whoever does not
-care goes through it with `exhaust`.
+Such work is a generator that yields between two steps and returns what comes of it. It is one piece all the same: nobody may
+change a workflow in between, and what it has changed reaches the disk in one transaction or not at all. What may change meanwhile
+is who claims task ids (the door does), and which tasks are suspected to have been given out twice; so no step goes by what an
+earlier one has read of that. Whoever does not care goes through it with `exhaust`.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator

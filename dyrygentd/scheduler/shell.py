@@ -3,8 +3,12 @@
 Theory of operation
 ===================
 *The idea.* One task owns the engine. Everybody else (the watcher, the publisher, callers of `submit` and `cancel`) only puts
-events into the inbox. A turn takes what is in the inbox, feeds the engine with it, all with one ``now`` and without awaiting, and
-has the batch that comes back carried out: `dyrygentd.scheduler.carrying` has the order.
+events into the inbox. A turn takes what is in the inbox, feeds the engine with it, all with one ``now``, and has the batch that
+comes back carried out: `dyrygentd.scheduler.carrying` has the order.
+
+*Beside the inbox* two tables of the engine are changed: `Door` claims and gives up task ids from outside, and the search for lost
+tasks takes those that are suspected to have been given out twice. Both may happen within a turn: where very many nodes are worked
+on, it lets others in this process have theirs between two steps (`dyrygentd.core.steps`). No workflow is changed by that.
 
 *Publishing* is a task of its own, so a turn does not wait for the broker. It repeats a slice until the dispatcher
 accepts it: the intent is on disk, the task id is fixed, and where the broker can, a marker makes a repetition harmless.

@@ -29,7 +29,8 @@ class Turns:
     """Owns the engine. Guards: one turn at a time, and one is over only when all that it has decided is carried out.
 
     Attributes:
-        engine: Asked by everybody, changed by `run` alone.
+        engine: Asked by everybody. Workflows are changed by `run` alone, once they are recovered; who claims task ids, and which
+            tasks are suspected to have been given out twice, is changed beside it, also while a turn awaits between two steps.
         inbox: Takes what happens.
         saving: Makes durable what a turn has decided.
         count: Turns that had work to do.

@@ -19,19 +19,18 @@ from dyrygentd.core.workflow import RunningWorkflow
 _SET_BACK = frozenset({NodeState.BLOCKED, NodeState.CANCELLED, NodeState.READY, NodeState.HELD, NodeState.RETRYING})
 
 
-def reopen(workflow: RunningWorkflow, nodes: Sequence[int], now: float, *, is_considered: bool = True) -> set[int]:
-    """Set nodes that are not in flight back to waiting, with all that never ran because of them; return all that were.
+def reopen_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[set[int]]:
+    """Set nodes that are not in flight back to waiting, with all that never ran because of them, and decide each; return them."""
+    reset = yield from reopen_undecided_in_steps(workflow, nodes, now)
+    yield from workflow.consider_all(now, reset)
+    return reset
 
-    Args:
-        is_considered: Whether each is decided at once; otherwise the caller finishes some first and calls `consider_all`.
+
+def reopen_undecided_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[set[int]]:
+    """Set nodes back as `reopen_in_steps` does, and the workflow going; the caller finishes some first and calls `consider_all`.
+
+    Every step leaves the states and their counts in agreement.
     """
-    return exhaust(reopen_in_steps(workflow, nodes, now, is_considered=is_considered))
-
-
-def reopen_in_steps(
-    workflow: RunningWorkflow, nodes: Sequence[int], now: float, *, is_considered: bool = True
-) -> Steps[set[int]]:
-    """Do what `reopen` does in steps, of which every one leaves the states and their counts in agreement."""
     if not nodes:
         return set()
     if workflow.state.is_finished:
@@ -39,22 +38,19 @@ def reopen_in_steps(
     if workflow.deadline_at and workflow.deadline_at <= now:
         workflow.deadline_at = now + workflow.policy.deadline_s
         workflow.error, workflow.is_changed = "", True
-    reset = yield from _reopen(workflow, nodes, now)
-    if is_considered:
-        yield from workflow.consider_all(now, reset)
-    return reset
+    return (yield from _reopen(workflow, nodes, now))
 
 
 def skip_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], value: bytes, now: float) -> Steps[list[int]]:
     """Count nodes as succeeded with this value; return those that were in flight."""
     in_flight = [node for node in nodes if workflow.states[node] in IN_FLIGHT]
     finished = [node for node in nodes if workflow.states[node] in FINISHED]
-    reopened = yield from reopen_in_steps(workflow, finished, now, is_considered=False)
+    reopened = yield from reopen_undecided_in_steps(workflow, finished, now)
     for node in nodes:
         if workflow.states[node] in FINISHED:
             if workflow.states[node] == NodeState.SUCCEEDED:
                 continue  # pragma: no cover - a join that the skip of the one before has finished; no verb means such today
-            reopened |= reopen(workflow, [node], now, is_considered=False)
+            reopened |= yield from reopen_undecided_in_steps(workflow, [node], now)
         if workflow.states[node] == NodeState.READY:
             workflow.ready.remove(node)
         workflow.errors.pop(node, None)

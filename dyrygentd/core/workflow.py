@@ -254,6 +254,7 @@ class RunningWorkflow:
         return self.states[node] not in FINISHED and self.states[node] not in IN_FLIGHT and not cleans_up(self.graph.policy(node))
 
     def cancel_open(self, nodes: Iterable[int], now: float) -> None:
+        """Cancel those of these nodes that have not finished; the tasks of what is in flight are given up by the caller."""
         for node in nodes:
             # The end of the one before may have decided this one.
             state = self.states[node]
@@ -271,6 +272,7 @@ class RunningWorkflow:
         self.is_changed = True
 
     def set_back(self, node: int, now: float) -> None:
+        """Have a node wait as if it had never begun; the caller counts it for its dependents again, if it had finished."""
         # The result backend was told of a success under its first task id, and nothing takes the place of that.
         was_given = self.states[node] == NodeState.SKIPPED and node not in self.unneeded
         self.attempts.start_over(node, is_first_id_used=was_given)
@@ -288,6 +290,7 @@ class RunningWorkflow:
         self.nodes.move(node, NodeState.WAITING, now)
 
     def consider_all(self, now: float, nodes: Iterable[int]) -> Steps[None]:
+        """Decide those of these nodes that wait, in steps; before the workflow has begun, none."""
         if self.has_begun:
             for is_later, part in parts(sorted(nodes)):
                 if is_later:
@@ -546,6 +549,7 @@ class RunningWorkflow:
         self.finish(WorkflowState.FAILED if self.nodes.bad else WorkflowState.SUCCEEDED, now)
 
     def finish(self, state: WorkflowState, now: float) -> None:
+        """Note how the workflow has ended, with its result, or with why it has none or has failed."""
         self.state, self.finished_at = state, now
         self.is_changed = True
         if state is WorkflowState.FAILED and not self.error:
@@ -559,5 +563,6 @@ class RunningWorkflow:
                 self.error = next(iter(self.errors.values()), "")
 
     def set_state(self, state: WorkflowState) -> None:
+        """Change the state of a workflow that goes on, or goes on again; its end is `finish`."""
         self.state = state
         self.is_changed = True

@@ -10,7 +10,7 @@ from dyrygentd.core.graph import Graph
 from dyrygentd.core.node_states import NodeStates
 from dyrygentd.core.notes import Failure
 from dyrygentd.core.origin import Origin
-from dyrygentd.core.reopening import reopen, skip_in_steps
+from dyrygentd.core.reopening import reopen_in_steps, reopen_undecided_in_steps, skip_in_steps
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NODE_STATE_OF_WORD, TRANSITIONS, NodeState, WorkflowState
 from dyrygentd.core.steps import exhaust
 from dyrygentd.core.workflow import RunningWorkflow
@@ -98,11 +98,11 @@ def _skip(workflow: Recorded) -> None:
 
 
 def _reopen(workflow: Recorded) -> None:
-    reopen(workflow, [0], 4.0)
+    exhaust(reopen_in_steps(workflow, [0], 4.0))
 
 
 def _reopen_only(workflow: Recorded) -> None:
-    reopen(workflow, [0], 4.0, is_considered=False)
+    exhaust(reopen_undecided_in_steps(workflow, [0], 4.0))
 
 
 def _retrying() -> Recorded:
@@ -134,12 +134,12 @@ STORIES: dict[Row, Callable[[], Recorded]] = {
     ),
     (_H, _K): lambda: _with(Recorded("x gate=1"), _skip),
     (_H, _C): lambda: _with(Recorded("x countdown=9"), _cancel),
-    (_H, _W): lambda: _with(_after_a("a; x < a countdown=9"), lambda workflow: reopen(workflow, [0, 1], 4.0)),
+    (_H, _W): lambda: _with(_after_a("a; x < a countdown=9"), lambda workflow: exhaust(reopen_in_steps(workflow, [0, 1], 4.0))),
     (_R, _DG): lambda: _in_flight(confirmed=False),
     (_R, _H): lambda: _with(Recorded("x"), lambda workflow: steering.hold(workflow, 0, 3.0)),
     (_R, _K): lambda: _with(Recorded("x"), _skip),
     (_R, _C): lambda: _with(Recorded("x"), _cancel),
-    (_R, _W): lambda: _with(_after_a("a; x < a"), lambda workflow: reopen(workflow, [0, 1], 4.0)),
+    (_R, _W): lambda: _with(_after_a("a; x < a"), lambda workflow: exhaust(reopen_in_steps(workflow, [0, 1], 4.0))),
     (_DG, _DD): lambda: _in_flight(confirmed=True),
     (_DG, _S): lambda: _with(_in_flight(confirmed=False), lambda workflow: outcomes.succeeded(workflow, 0, b"1", "", 3.0)),
     (_DG, _F): lambda: _with(_in_flight(confirmed=False), _fail),
@@ -176,7 +176,7 @@ STORIES: dict[Row, Callable[[], Recorded]] = {
         _after_a("a; x < a retry=3"),
         lambda workflow: workflow.dispatch(),
         lambda workflow: outcomes.failed(workflow, 1, Failure("boom"), 3.0),
-        lambda workflow: reopen(workflow, [0, 1], 4.0),
+        lambda workflow: exhaust(reopen_in_steps(workflow, [0, 1], 4.0)),
     ),
     (_S, _W): lambda: _with(_with(_in_flight(confirmed=True), lambda w: outcomes.succeeded(w, 0, b"1", "", 3.0)), _reopen_only),
     (_K, _W): lambda: _with(_with(Recorded("x"), _skip), _reopen_only),

@@ -142,9 +142,11 @@ async def test_disk_that_hangs_does_not_starve_it(short_tmp: Path) -> None:
             await until(lambda: store.waiting > 0)
             running._parts.inbox.post(DrainRequested())
             tasks.start_soon(keepalive.feed_watchdog, running, notifier)
+            # The work has to be old, that it does not count as stalled; nothing changes meanwhile that could be waited for.
             await anyio.sleep(0.2)
             assert running.stalled_s == 0.0
             notify.forget()
+            # Several times the interval.
             await anyio.sleep(0.1)
             assert notify.next(0)["WATCHDOG"] == "1"
             store.open_gate()
@@ -160,6 +162,7 @@ async def test_work_that_no_turn_takes_up_starves_it(short_tmp: Path, caplog: py
         stopped = scheduler(FakeBroker())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keepalive.feed_watchdog, stopped, notifier)
+            # Without work the time that passes is not held against the turns.
             await anyio.sleep(0.1)
             notify.forget()
             stopped._parts.inbox.post(DrainRequested())
@@ -167,6 +170,7 @@ async def test_work_that_no_turn_takes_up_starves_it(short_tmp: Path, caplog: py
             assert stopped.stalled_s < 0.05
             await until(lambda: "the watchdog is not fed any more" in caplog.text)
             notify.forget()
+            # Several times the interval, in which nothing must come.
             await anyio.sleep(0.1)
             with pytest.raises((TimeoutError, BlockingIOError)):
                 notify.next(0)

@@ -301,6 +301,7 @@ async def test_backlog_is_what_waited_before(app: Celery, dispatcher: CeleryDisp
     here, there = _messages(app, 90), _messages(app, 2, workflow_id="other", queue="there")
     await dispatcher.publish(here[:30])
     assert dispatcher.backlog() == 0
+    # A queue counts as long only once none has been short for this time, so the time has to pass.
     await anyio.sleep(0.2)
     for message in here[30:32]:
         await dispatcher.publish([message])
@@ -309,6 +310,7 @@ async def test_backlog_is_what_waited_before(app: Celery, dispatcher: CeleryDisp
     assert dispatcher.backlog() == 0
     await dispatcher.publish([here[33]])
     assert dispatcher.backlog() == 0
+    # The time passes again; alone it makes no backlog.
     await anyio.sleep(0.2)
     assert dispatcher.backlog() == 0
     await dispatcher.publish([here[33]])

@@ -22,7 +22,7 @@ from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.doubts import Doubt
 from dyrygentd.scheduler.holders import Holders
-from dyrygentd.scheduler.lost import place_of
+from dyrygentd.scheduler.lost import sought
 from dyrygentd.scheduler.outages import Outages
 from dyrygentd.scheduler.redaction import without_secrets
 from dyrygentd.scheduler.skew import Skew
@@ -193,7 +193,7 @@ class Explanations:
 
     async def _inspect(self, workflow: RunningWorkflow, nodes: Sequence[int]) -> Inspection:
         """Ask the world outside about tasks in flight."""
-        return await self._trace([place_of(workflow, node) for node in nodes])
+        return await self._trace([sought(workflow, node) for node in nodes])
 
     async def _trace(self, places: Sequence[TaskPlace]) -> Inspection:
         if self._inspector is None or not places:

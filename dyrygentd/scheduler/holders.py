@@ -10,7 +10,7 @@ from dyrygentd.core.standing import Standing
 from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.ports.facts import Inspection, TaskPlace
-from dyrygentd.scheduler.lost import place_of
+from dyrygentd.scheduler.lost import sought
 
 #: Nodes named of those who hold a pool, and workflows that are named.
 _NODES_MAX: Final = 6
@@ -54,7 +54,7 @@ class Holders:
         if not holders:
             return "", ""
         named = holders[:_NODES_MAX]
-        inspection = await self._trace([place_of(workflow, node) for workflow, node in named])
+        inspection = await self._trace([sought(workflow, node) for workflow, node in named])
         of: dict[str, list[str]] = {}
         for workflow, node in named:
             of.setdefault(workflow.workflow_id, []).append(_one(workflow, node, inspection, now))

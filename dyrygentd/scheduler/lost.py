@@ -177,7 +177,7 @@ class LostTasks:
             for task_id, case in self._cases.items()
             if case.due <= now and _is_dispatched(*in_flight[task_id])
         )[:_ROUND_MAX]
-        places = {task_id: place_of(*in_flight[task_id]) for _, task_id in due}
+        places = {task_id: sought(*in_flight[task_id]) for _, task_id in due}
         if not places:
             return
         heard: frozenset[str] | None = frozenset()
@@ -309,7 +309,7 @@ def _is_dispatched(workflow: RunningWorkflow, node: int) -> bool:
     return workflow.state_of(node) is NodeState.DISPATCHED
 
 
-def place_of(workflow: RunningWorkflow, node: int) -> TaskPlace:
+def sought(workflow: RunningWorkflow, node: int) -> TaskPlace:
     """Return what to look for of a node that is in flight."""
     signature = workflow.graph.signatures[node]
     assert signature is not None

@@ -26,7 +26,7 @@ from dyrygentd.errors import OutsideError
 from dyrygentd.ports import Clock, Inspector, ReportReader, Store
 from dyrygentd.ports.facts import BROKER_SILENT, Inspection, Selection, TaskFacts
 from dyrygentd.scheduler.doubts import Doubt
-from dyrygentd.scheduler.lost import place_of
+from dyrygentd.scheduler.lost import sought
 from dyrygentd.scheduler.redaction import without_secrets
 from dyrygentd.scheduler.taking_turns import in_steps
 from dyrygentd.scheduler.turns import Turns
@@ -213,7 +213,7 @@ class Overviews:
         assert self._inspector is not None
         async with self._asking:
             if anyio.current_time() - self._asked_at >= FRESH_S:
-                inspection = await self._inspector.trace([place_of(workflow, node) for workflow, node in oldest])
+                inspection = await self._inspector.trace([sought(workflow, node) for workflow, node in oldest])
                 self._roster.note(inspection, self._clock.now())
                 self._inspection = replace(
                     without_secrets(inspection, self._redact),

@@ -98,7 +98,7 @@ class Sentinel:
         self._told_at = 0.0
         self._is_new = False
         self._token = ""
-        self._turn = self._noted_pushes = 0
+        self._generation = self._noted_pushes = 0
         self._holder = secrets.token_hex(8)
         self._holder_before: str | None = None
         self._is_another_at_work = False
@@ -135,7 +135,7 @@ class Sentinel:
                 await self._store.remember(_NOTHING_SENT, repr(self._clock.now()))
         if ledger is not None:
             known = json.loads(ledger)
-            self._turn, self._noted_pushes = int(known["turn"]), int(known["pushes"])
+            self._generation, self._noted_pushes = int(known["turn"]), int(known["pushes"])
         if token is not None:
             self._guard(token, self._noted_pushes)
 
@@ -293,9 +293,9 @@ class Sentinel:
         """Find out whether the database is older than what the broker knows of it, and whether somebody else has it, too."""
         if self._holder_before is None:
             self._holder_before = memory.holder if not self._examined.is_set() else ""
-            if memory.turn > self._turn and not self._examined.is_set():
-                logger.info("the broker has note %d of this database, which itself has note %d", memory.turn, self._turn)
-                self._turn = memory.turn
+            if memory.turn > self._generation and not self._examined.is_set():
+                logger.info("the broker has note %d of this database, which itself has note %d", memory.turn, self._generation)
+                self._generation = memory.turn
                 await self._on_setback("the database is older than what was sent with it, as the broker knows")
         elif memory.holder not in ("", self._holder, self._holder_before) and not self._is_another_at_work:
             self._is_another_at_work = True
@@ -309,12 +309,12 @@ class Sentinel:
             self._guard(self._token, pushes)
         if self._is_another_at_work or (memory.holder == self._holder and pushes == self._noted_pushes):
             return
-        self._turn += 1
+        self._generation += 1
         await self._remember(pushes)
-        await self._dispatcher.note(self._store.identity, self._turn, self._holder)
+        await self._dispatcher.note(self._store.identity, self._generation, self._holder)
 
     async def _remember(self, pushes: int) -> None:
-        await self._store.remember(_LEDGER, json.dumps({"turn": self._turn, "pushes": pushes}))
+        await self._store.remember(_LEDGER, json.dumps({"turn": self._generation, "pushes": pushes}))
         self._noted_pushes = pushes
 
     async def end(self) -> None:

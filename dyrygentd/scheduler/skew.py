@@ -12,7 +12,7 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.misspelt import nearest
 from dyrygentd.ports import Inspector
 from dyrygentd.scheduler.holders import Trace
-from dyrygentd.scheduler.lost import place_of
+from dyrygentd.scheduler.lost import sought
 from dyrygentd.witnesses import named
 
 #: What Celery stores of a task that the worker does not have.
@@ -73,7 +73,7 @@ class Skew:
 
     async def _takers(self, workflow: RunningWorkflow, number: int) -> tuple[str, Sequence[str]]:
         """Ask for the queue of a node and for who takes from it; nobody if that is not told."""
-        place = place_of(workflow, number)
+        place = sought(workflow, number)
         found = await self._trace([place])
         task = found.tasks.get(place.task_id)
         queue = None if task is None else found.queues.get(task.queue)

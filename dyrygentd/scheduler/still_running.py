@@ -25,7 +25,7 @@ from dyrygentd.errors import VerbRefused, WorkflowNotFound
 from dyrygentd.ports import Clock, Inspector
 from dyrygentd.ports.facts import Inspection
 from dyrygentd.scheduler.archive import Archive
-from dyrygentd.scheduler.lost import place_of
+from dyrygentd.scheduler.lost import sought
 from dyrygentd.scheduler.whereabouts import FRESH_S, LOOKED_FOR_MAX, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
@@ -130,9 +130,7 @@ class StillRunning:
         for other, node in self._others(workflow, _ASKED_AT_ONCE - count):
             asked.setdefault(other.workflow_id, (other, []))[1].append(node)
         assert self._inspector is not None
-        places = {
-            each.attempts.task_id_of(node): place_of(each, node) for each, its_nodes in asked.values() for node in its_nodes
-        }
+        places = {each.attempts.task_id_of(node): sought(each, node) for each, its_nodes in asked.values() for node in its_nodes}
         inspection = await self._inspector.trace([*places.values()])
         now = self._clock.now()
         self._roster.note(inspection, now)

@@ -16,7 +16,7 @@ from kombu.transport.redis import Transport as RedisTransport
 from dyrygentd.advice import with_advice
 from dyrygentd.core.words import described
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.transport.place import place_of
+from dyrygentd.transport.broker_address import address_of
 from dyrygentd.transport.redis_connections import CONNECTION_ERRORS
 
 logger = logging.getLogger("dyrygentd.dispatcher")
@@ -62,7 +62,7 @@ class BrokerConnection:
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._connection: Any = None
         connection = app.connection_for_write()
-        self.place = place_of(connection)
+        self.place = address_of(connection)
         self.is_redis = issubclass(connection.get_transport_cls(), RedisTransport)
         recoverable = (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors)
         self.recoverable = (*RETRIABLE, *_outages(connection.connection_errors), *_outages(recoverable))

@@ -1,13 +1,13 @@
-"""Where a broker is: two ways to write the same URL are one place, and nobody's password is in it."""
+"""Where a broker is: two ways to write the same URL are one address, and nobody's password is in it."""
 
 import pytest
 from celery import Celery
 
-from dyrygentd.transport.place import place_of
+from dyrygentd.transport.broker_address import address_of
 
 
 @pytest.mark.parametrize(
-    ("place", "urls"),
+    ("address", "urls"),
     [
         (
             "redis://localhost:6379",
@@ -21,15 +21,15 @@ from dyrygentd.transport.place import place_of
         ("amqp://h:5672/shop", ["amqp://u:secret@h/shop", "pyamqp://h:5672/shop"]),
     ],
 )
-def test_one_place_for_one_broker(place: str, urls: list[str]) -> None:
+def test_one_place_for_one_broker(address: str, urls: list[str]) -> None:
     """User, password, TLS, default ports and databases, and the order of several do not make another broker."""
     for url in urls:
         with Celery(broker=url, set_as_current=False) as app:
-            assert place_of(app.connection_for_write()) == place
+            assert address_of(app.connection_for_write()) == address
 
 
 def test_prefix_and_master_are_part_of_it() -> None:
     """Another prefix or another master has other queues."""
     with Celery(broker="sentinel://a:26379", set_as_current=False) as app:
         app.conf.broker_transport_options = {"master_name": "one", "global_keyprefix": "shop:"}
-        assert place_of(app.connection_for_write()) == "sentinel://a:26379 (master one) (prefix shop:)"
+        assert address_of(app.connection_for_write()) == "sentinel://a:26379 (master one) (prefix shop:)"

@@ -11,6 +11,7 @@ from dyrygentd.core.node_states import FIRST_BAD, FIRST_FINISHED, NodeStates
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.steps import Steps, parts
 from dyrygentd.core.values import INLINE_BYTES, Joined, Text, Value, ValueBudget, in_order, taken_from
+from dyrygentd.core.without_value import TOO_LARGE
 
 
 class KeptValues:
@@ -224,10 +225,7 @@ class KeptValues:
         """Return why a value cannot be kept, empty if it can."""
         size, budget = len(value), self._budget
         if size > self.bytes_max:
-            return (
-                f"the value has {size} bytes of JSON, the limit is {self.bytes_max}: "
-                "pass a reference to the data instead, or raise `value_bytes_max`"
-            )
+            return f"{TOO_LARGE % size} {self.bytes_max}: pass a reference to the data instead, or raise `value_bytes_max`"
         if budget is None or (self.bytes + size <= budget.workflow_bytes_max and budget.bytes + size <= budget.bytes_max):
             return ""
         return "" if isinstance(value, Joined) else self.no_room_for(size)

@@ -17,10 +17,10 @@ from dyrygentd.core.cancelled import STEPS_BACK_MAX, group_of_cancelled, waited_
 from dyrygentd.core.causes import fingerprint_of
 from dyrygentd.core.dispatching import Bar, HoldBack
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.for_people import waits_for_person
+from dyrygentd.core.for_people import FOR_PEOPLE, waits_for_person
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.notes import HoldReason
-from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.states import BAD, FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps
 from dyrygentd.core.without_value import is_without_value
 from dyrygentd.core.words import counted, span
@@ -308,10 +308,7 @@ def _redelivered(engine: Engine, workflow: RunningWorkflow, node: int) -> str:
 
 def _others_to_blame(workflow: RunningWorkflow, node: int) -> str:
     """Tell how many more dependencies have not succeeded: to retry or skip the one that is named is not enough then."""
-    open_ones = sum(
-        workflow.state_of(other) in (NodeState.FAILED, NodeState.CANCELLED, NodeState.BLOCKED)
-        for other in workflow.graph.dependencies(node)
-    )
+    open_ones = sum(workflow.state_of(other) in BAD for other in workflow.graph.dependencies(node))
     return f" and {open_ones - 1:,} more of its dependencies" if open_ones > 1 else ""
 
 
@@ -387,7 +384,7 @@ def _group_of(workflow: RunningWorkflow, node: int) -> tuple[int, str, str]:
     state = workflow.state_of(node)
     if state is NodeState.HELD:
         hold = workflow.holds[node]
-        is_for_people = hold.reason in (HoldReason.GATE, HoldReason.OPERATOR, HoldReason.LOST)
+        is_for_people = hold.reason in FOR_PEOPLE
         if hold.reason is HoldReason.LOST:
             return 1, hold.reason.value, fingerprint_of(workflow, node)
         return 1 if is_for_people else 5, hold.reason.value, hold.pool

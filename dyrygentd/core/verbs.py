@@ -19,6 +19,7 @@ from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.reopening import abandon, reopen_in_steps, set_back_with, skip_in_steps
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, exhaust, parts, reached
+from dyrygentd.core.without_value import TOO_LARGE
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
 
@@ -333,7 +334,7 @@ def _allowed(workflow: RunningWorkflow, request: VerbRequest, node: int) -> tupl
             to_blame = workflow.graph.names[workflow.blocked_by.get(node, node)]
             return Allowed.REFUSED, f"it never ran; '{to_blame}' is to blame: retry or skip that one"
         case Verb.SKIP if allowed is Allowed.DOES and len(request.value) > workflow.values.bytes_max:
-            return Allowed.REFUSED, f"the value has {len(request.value)} bytes of JSON, the limit is {workflow.values.bytes_max}"
+            return Allowed.REFUSED, f"{TOO_LARGE % len(request.value)} {workflow.values.bytes_max}"
     return allowed, ""
 
 

@@ -5,13 +5,13 @@ from typing import Final
 
 #: How the error of such a node begins, if the value came and cannot be carried.
 WITHOUT_VALUE: Final = "the task succeeded, but its value cannot be passed on"
-#: As `dyrygentd.transport.meta` says of a result that is there and cannot be read.
-_UNREAD: Final = "the stored result cannot be decoded"
-#: As a workflow says of a value that is longer than any may be.
-_TOO_LARGE: Final = r"the value has \d+ bytes of JSON, the limit is"
+#: How it begins if a result is there and cannot be read.
+UNREAD: Final = "the stored result cannot be decoded"
+#: How it begins if a value is longer than any may be; takes its length, and the limit follows.
+TOO_LARGE: Final = "the value has %d bytes of JSON, the limit is"
 #: What workers store if they could not write what the task returned.
 _UNSTORED: Final = r"EncodeError: "
-_WORDS: Final = re.compile(f"{re.escape(WITHOUT_VALUE)}|{_UNREAD}|{_TOO_LARGE}|{_UNSTORED}")
+_WORDS: Final = re.compile("|".join([re.escape(WITHOUT_VALUE), UNREAD, TOO_LARGE.replace("%d", r"\d+"), _UNSTORED]))
 
 
 def is_without_value(error: str) -> bool:

@@ -35,6 +35,7 @@ from msgspec import Raw, Struct
 
 from dyrygentd.core.events import DOUBTFUL, TaskEvent, TaskFailed, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.core.policy import FailureKind
+from dyrygentd.core.without_value import UNREAD
 from dyrygentd.transport.inert import Called, PickledName
 
 #: Longest error text handed on. What is kept is cut by `dyrygentd.scheduler.redaction`: half a secret does not look like one.
@@ -160,7 +161,7 @@ def event_of_failure(task_id: str, error: str, exception: str) -> TaskFailed:
 
 def event_of_undecodable(task_id: str, error: BaseException) -> TaskEvent:
     """Read a result that the backend cannot decode: it is there, final or not, and nobody will ever be able to read it."""
-    return TaskFailed(task_id, f"the stored result cannot be decoded: {_text(error)}")
+    return TaskFailed(task_id, f"{UNREAD}: {_text(error)}")
 
 
 def event_of_long_payload(task_id: str, size: int, beginning: bytes, *, value_bytes_max: int) -> TaskEvent:

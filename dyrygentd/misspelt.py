@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
-from dyrygentd.core.words import span
 from dyrygentd.ports.facts import Inspection, TaskFacts
-from dyrygentd.witnesses import clock, named
+from dyrygentd.witnesses import named
 
 #: Names that are compared; to compare one takes microseconds.
 _NAMES_MAX: Final = 2000
@@ -36,11 +35,3 @@ def misspelling(inspection: Inspection, task: TaskFacts, retry: str) -> tuple[st
     verb = "consumes" if len(workers) == 1 else "consume"
     words += f"; {named(workers)} {verb} '{meant}', which is much like it: a misspelling?"
     return words, f"if '{meant}' is meant, correct {origin or 'the name'}, and `{retry}` sends it anew; if not, "
-
-
-def last_consumer(inspection: Inspection, queue: str, now: float) -> str:
-    """Say who was last seen to take from a queue, and when; empty if nobody was."""
-    if queue not in inspection.last_consumed:
-        return ""
-    worker, at = inspection.last_consumed[queue]
-    return f"; the last that was seen to consume it is {worker}, {span(now - at)} ago at {clock(at)}"

@@ -13,12 +13,13 @@ among the reservations; RabbitMQ does not tell. A living worker that takes from 
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from dyrygentd.core.absence import Absence
 from dyrygentd.core.lost_causes import ENDED_SILENTLY
-from dyrygentd.core.words import counted
+from dyrygentd.core.words import counted, span
 from dyrygentd.ports.facts import Inspection, QueueFacts, TaskFacts
 
 _NAMES_MAX: Final = 3
@@ -105,6 +106,14 @@ def survivors(inspection: Inspection, queue: QueueFacts, *, since: float | None,
     return sorted(name for name, age_s in ages.items() if age_s is not None and now - age_s < since - _CLOCKS_S)
 
 
+def last_consumer(inspection: Inspection, queue: str, now: float) -> str:
+    """Say who was last seen to take from a queue, and when; empty if nobody was."""
+    if queue not in inspection.last_consumed:
+        return ""
+    worker, at = inspection.last_consumed[queue]
+    return f"; the last that was seen to consume it is {worker}, {span(now - at)} ago at {clock(at)}"
+
+
 class Roster:
     """Which workers answered, and when last. Guards: no more than `_ROSTER_MAX` are kept, the latest.
 
@@ -131,6 +140,11 @@ class Roster:
     def last_consumed(self) -> Mapping[str, tuple[str, float]]:
         """``{queue: (worker, Unix time)}``."""
         return self._last_of_queue
+
+    def seen(self, inspection: Inspection, now: float) -> Inspection:
+        """Take note of an inspection, and return it with what is known of those who answered before."""
+        self.note(inspection, now)
+        return replace(inspection, last_answered=self.last_answered, last_consumed=self.last_consumed, absence=self.absence)
 
     def note(self, inspection: Inspection, now: float) -> None:
         """Take note of who answered, and who takes from which queue."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import apps
+from dyrygentd.cli import apps, render
 from dyrygentd.cli.session import FAILED, Session, command, echo_json, pairs, say
 from dyrygentd.cli.target import read
 
@@ -83,7 +83,7 @@ def _asked(app: Any) -> Any:
         return None
     for worker in workers.workers[:_WORKERS_MAX]:
         own = sum(not task.startswith(_OF_OTHERS) for task in worker.tasks)
-        say(f"{worker.name} answered: {own} {'task' if own == 1 else 'tasks'}, queues {', '.join(sorted(worker.queues)) or '?'}")
+        say(f"{worker.name} answered: {render.number(own, 'task')}, queues {', '.join(sorted(worker.queues)) or '?'}")
     if len(workers.workers) > _WORKERS_MAX:
         say(f"and {len(workers.workers) - _WORKERS_MAX} more")
     return workers

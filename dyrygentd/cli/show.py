@@ -270,7 +270,7 @@ def _parent(view: "wire.WorkflowView") -> str:
 def _given_up(view: "wire.WorkflowView") -> str:
     if not view.may_run_on:
         return ""
-    return f"{view.may_run_on:,} {'task' if view.may_run_on == 1 else 'tasks'} may still run: {_how_to_ask(view.id)}"
+    return f"{render.number(view.may_run_on, 'task')} may still run: {_how_to_ask(view.id)}"
 
 
 def _how_to_ask(workflow_id: str, node: str = "") -> str:

@@ -17,6 +17,7 @@ from dyrygentd.http.access import Role
 from dyrygentd.http.around import BODY, Around
 from dyrygentd.http.decoding import Decodes
 from dyrygentd.http.guard import asking
+from dyrygentd.http.limits import JOURNAL_PAGE, NODES_PAGE, OVERVIEW_PAGE, SUMMARY_PAGE, WORKFLOWS_PAGE
 from dyrygentd.http.problems import JSON, UnsupportedMediaType
 from dyrygentd.http.stream import send_views
 from dyrygentd.ports.facts import Selection
@@ -89,7 +90,7 @@ class Api:
             ended_since=parameters.at(request, "ended_since"),
             parent_task=request.query.get("parent_task"),
             before=parameters.integer(request, "cursor", default=None, least=1),
-            limit=parameters.integer(request, "limit", default=50, least=1, most=500) or 50,
+            limit=parameters.length(request, WORKFLOWS_PAGE),
         )
         return _json(await self._scheduler.list(selection))
 
@@ -137,7 +138,7 @@ class Api:
         """Answer a page of the nodes of a workflow, in their order."""
         states = parameters.states(request, NODE_STATE_OF_WORD.keys())
         after = parameters.integer(request, "cursor", default=0, least=0) or 0
-        limit = parameters.integer(request, "limit", default=100, least=1, most=1000) or 100
+        limit = parameters.length(request, NODES_PAGE)
         workflow_id = await self._resolve(request)
         async with self._reading(request, workflow_id):
             return _json(await self._scheduler.nodes(workflow_id, states=states, after=after, limit=limit))
@@ -165,7 +166,7 @@ class Api:
 
     async def show_summary(self, request: web.Request) -> web.StreamResponse:
         """Answer what is to be known of a workflow at one look."""
-        limit = parameters.integer(request, "limit", default=20, least=1, most=100) or 20
+        limit = parameters.length(request, SUMMARY_PAGE)
         workflow_id = await self._resolve(request)
         async with self._reading(request, workflow_id):
             return _json(await self._scheduler.summary(workflow_id, limit=limit))
@@ -189,7 +190,7 @@ class Api:
     async def show_audit(self, request: web.Request) -> web.StreamResponse:
         """Answer who did what to all workflows, oldest first; without a cursor the newest."""
         after = parameters.integer(request, "cursor", default=None, least=0)
-        limit = parameters.integer(request, "limit", default=100, least=1, most=1000) or 100
+        limit = parameters.length(request, JOURNAL_PAGE)
         return _json(await self._scheduler.audit(after, limit=limit))
 
     async def explain_workflow(self, request: web.Request) -> web.StreamResponse:
@@ -206,7 +207,7 @@ class Api:
 
     async def explain_all(self, request: web.Request) -> web.StreamResponse:
         """Answer what is wrong, what waits for a person, what is stuck and what has failed lately."""
-        most = parameters.integer(request, "limit", default=5, least=1, most=100) or 5
+        most = parameters.length(request, OVERVIEW_PAGE)
         async with self._reading(request):
             return _json(await self._scheduler.overview(most=most))
 

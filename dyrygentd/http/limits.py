@@ -4,9 +4,26 @@ Guards: nothing is imported here that serves, so the configuration and `dyrygent
 """
 
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
 from dyrygentd.wire.bounds import NODE_BYTES_MAX
+
+
+class PageLength(NamedTuple):
+    """How long a page is if nothing is said, and how long it may be."""
+
+    default: int
+    most: int
+
+
+WORKFLOWS_PAGE: Final = PageLength(50, 500)
+NODES_PAGE: Final = PageLength(100, 1000)
+JOURNAL_PAGE: Final = PageLength(100, 1000)
+#: Nodes of a kind.
+SUMMARY_PAGE: Final = PageLength(20, 100)
+#: Items of a kind.
+OVERVIEW_PAGE: Final = PageLength(5, 100)
 
 
 @dataclass(frozen=True, slots=True)

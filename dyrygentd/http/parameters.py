@@ -11,6 +11,7 @@ from aiohttp import web
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.verbs import Verb
 from dyrygentd.errors import BadRequest
+from dyrygentd.http.limits import PageLength
 from dyrygentd.http.problems import UnknownVerb
 
 #: The year 9999; what is later is no time.
@@ -71,6 +72,11 @@ def integer(request: web.Request, name: str, *, default: int | None, least: int,
         bounds = f"from {least} to {most}" if most < 2**63 - 1 else "as the previous page gave it"
         raise BadRequest(f"`{name}` must be a whole number, {bounds}", path=name)
     return int(text)
+
+
+def length(request: web.Request, page: PageLength) -> int:
+    """Return how long a page is wanted. Raises `BadRequest`."""
+    return integer(request, "limit", default=page.default, least=1, most=page.most) or page.default
 
 
 def number(request: web.Request, name: str, *, least: float, most: float) -> float:

@@ -10,6 +10,7 @@ from dyrygentd import wire
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb
 from dyrygentd.http.access import Role
 from dyrygentd.http.api import Api
+from dyrygentd.http.limits import JOURNAL_PAGE, NODES_PAGE, OVERVIEW_PAGE, SUMMARY_PAGE, WORKFLOWS_PAGE, PageLength
 from dyrygentd.http.parameters import LATEST
 from dyrygentd.http.problems import JSON
 from dyrygentd.http.seats import Use
@@ -62,8 +63,8 @@ _PARENT_TASK: Final = RouteParameter("parent_task", "submitted in the Celery tas
 _WORDS: Final = {"type": "array", "items": {"type": "string"}}
 
 
-def _limit(most: int) -> RouteParameter:
-    return RouteParameter("limit", "length of a page", {"type": "integer", "minimum": 1, "maximum": most})
+def _limit(page: PageLength, about: str = "length of a page") -> RouteParameter:
+    return RouteParameter("limit", about, {"type": "integer", "minimum": 1, "maximum": page.most})
 
 
 ROUTES: Final = (
@@ -90,7 +91,7 @@ ROUTES: Final = (
             _LABEL,
             _PARENT_TASK,
             *_TIMES,
-            _limit(500),
+            _limit(WORKFLOWS_PAGE),
             _CURSOR,
         ),
     ),
@@ -133,7 +134,7 @@ ROUTES: Final = (
         "List the nodes of a workflow",
         Api.show_nodes,
         wire.NodePage,
-        parameters=(RouteParameter("state", "node states; repeated or separated by commas", _WORDS), _limit(1000), _CURSOR),
+        parameters=(RouteParameter("state", "node states; repeated or separated by commas", _WORDS), _limit(NODES_PAGE), _CURSOR),
     ),
     Route(
         "GET",
@@ -158,7 +159,7 @@ ROUTES: Final = (
         "Show a workflow and those of its nodes that matter most",
         Api.show_summary,
         wire.Summary,
-        parameters=(RouteParameter("limit", "nodes of a kind", {"type": "integer", "minimum": 1, "maximum": 100}),),
+        parameters=(_limit(SUMMARY_PAGE, "nodes of a kind"),),
     ),
     Route("GET", "/v1/workflows/{ref}/causes", "Group the failures of a workflow by cause", Api.show_causes, wire.Causes),
     Route("GET", "/v1/workflows/{ref}/journal", "Tell who did what to a workflow", Api.show_journal, wire.Journal),
@@ -168,7 +169,7 @@ ROUTES: Final = (
         "Tell who did what to all workflows; without a cursor the newest",
         Api.show_audit,
         wire.Journal,
-        parameters=(_limit(1000), _CURSOR),
+        parameters=(_limit(JOURNAL_PAGE), _CURSOR),
     ),
     Route(
         "GET",
@@ -176,7 +177,7 @@ ROUTES: Final = (
         "Say what is wrong, what waits for a person, what is stuck and what has failed lately",
         Api.explain_all,
         wire.Overview,
-        parameters=(_limit(100),),
+        parameters=(_limit(OVERVIEW_PAGE),),
     ),
     Route("GET", "/v1/workflows/{ref}/explain", "Say why a workflow is not running", Api.explain_workflow, wire.Explanation),
     Route("GET", "/v1/workflows/{ref}/nodes/{name}/explain", "Say why a node is not running", Api.explain_node, wire.Explanation),

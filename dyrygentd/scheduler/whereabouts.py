@@ -7,9 +7,9 @@ from typing import Final, Literal, NamedTuple
 from dyrygentd.commands import without_force
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.words import counted, span
-from dyrygentd.misspelt import last_consumer, misspelling
+from dyrygentd.misspelt import misspelling
 from dyrygentd.ports.facts import BACKEND_SILENT, Inspection, QueueFacts, TaskFacts
-from dyrygentd.witnesses import clock, end_of_starter, limited_by, named, survivors, suspects
+from dyrygentd.witnesses import clock, end_of_starter, last_consumer, limited_by, named, survivors, suspects
 
 Code = Literal["queued", "no-consumer", "reserved", "running", "orphaned", "lost", "finished", "unknown"]
 

@@ -198,14 +198,8 @@ class Explanations:
     async def _trace(self, places: Sequence[TaskPlace]) -> Inspection:
         if self._inspector is None or not places:
             return Inspection()
-        inspection, roster = await self._inspector.trace(places), self._around.roster
-        roster.note(inspection, self._clock.now())
-        return replace(
-            without_secrets(inspection, self._around.redact),
-            last_answered=roster.last_answered,
-            last_consumed=roster.last_consumed,
-            absence=roster.absence,
-        )
+        inspection = self._around.roster.seen(await self._inspector.trace(places), self._clock.now())
+        return without_secrets(inspection, self._around.redact)
 
     def _found(self, workflow: RunningWorkflow, node: int, standing: Standing, inspection: Inspection) -> Standing:
         """Put what the world outside knows of a task into what the engine says."""

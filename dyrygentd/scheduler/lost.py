@@ -188,14 +188,7 @@ class LostTasks:
         self._look_s = anyio.current_time() - begun
         self._looks += 1
         silent = self._silent(inspection, heard, anyio.current_time())
-        self._roster.note(inspection, self._clock.now())
-        inspection = replace(
-            inspection,
-            heard=heard,
-            last_answered=self._roster.last_answered,
-            last_consumed=self._roster.last_consumed,
-            absence=self._roster.absence,
-        )
+        inspection = replace(self._roster.seen(inspection, self._clock.now()), heard=heard)
         for task_id in places:
             self._judge(task_id, inspection, silent, *in_flight[task_id])
         self._log_lost()

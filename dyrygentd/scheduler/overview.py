@@ -33,8 +33,6 @@ from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.whereabouts import FRESH_S, LOOKED_FOR_MAX, REDELIVERIES_MANY, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
-"""Tells what keeps the scheduler from its work: ``(disk, broker or backend, words)``."""
-
 #: A task that runs for so long is told.
 _RUNNING_LONG_S: Final = 3600.0
 #: What "lately" means for failures.
@@ -214,13 +212,7 @@ class Overviews:
         async with self._asking:
             if anyio.current_time() - self._asked_at >= FRESH_S:
                 inspection = await self._inspector.trace([sought(workflow, node) for workflow, node in oldest])
-                self._roster.note(inspection, self._clock.now())
-                self._inspection = replace(
-                    without_secrets(inspection, self._redact),
-                    last_answered=self._roster.last_answered,
-                    last_consumed=self._roster.last_consumed,
-                    absence=self._roster.absence,
-                )
+                self._inspection = without_secrets(self._roster.seen(inspection, self._clock.now()), self._redact)
                 self._asked_for, self._asked_at = oldest, anyio.current_time()
             return self._asked_for, self._inspection
 
@@ -240,6 +232,7 @@ class Overviews:
             setback=doubt.broker,
             away=doubt.results,
             app=self._app,
+            tries=self._turns.engine.flights.deliveries.tries(task_id),
             again=workflow.attempts.redelivered.get(node, 0),
         )
 

@@ -133,8 +133,7 @@ class StillRunning:
         places = {each.attempts.task_id_of(node): sought(each, node) for each, its_nodes in asked.values() for node in its_nodes}
         inspection = await self._inspector.trace([*places.values()])
         now = self._clock.now()
-        self._roster.note(inspection, now)
-        inspection = replace(inspection, last_answered=self._roster.last_answered)
+        inspection = self._roster.seen(inspection, now)
         self._found |= dict.fromkeys(places, (now, None))
         for each, its_nodes in asked.values():
             # By what they were asked for: a node may have begun another attempt meanwhile.

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dyrygentd.core.events import TaskReported
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.overview import Survey, Waiting
 from dyrygentd.core.verbs import Verb, VerbRequest
@@ -184,6 +185,24 @@ async def test_error_of_a_retry_has_no_secrets(store: Store) -> None:
         [item] = (await running.overview()).items
         assert "waits at w1 for its retry; it ended last with OSError: redis://" in item.text
         assert "hunter2" not in str(item)
+
+
+async def test_tries_of_a_task_are_told(store: Store) -> None:
+    """Who looks at everything reads as much of a task that waits for its retry as who asks for its workflow."""
+    broker = FakeBroker(holds=True)
+    async with scheduler(
+        broker, store, inspector=RetryingInspector(broker), pace=Pace(young_s=0.0, queued_long_s=0.0)
+    ) as running:
+        handle = await running.submit(definition("a!"))
+        await until(lambda: len(broker.published) == 1)
+        await settle()
+        [message] = broker.published
+        begun = TaskReported(message.task_id, "STARTED", "w1", start="w1 1")
+        running._parts.inbox.post(begun, TaskReported(message.task_id, "RETRY", "w1"))
+        await running._parts.inbox.wait_saved()
+        [item] = (await running.overview()).items
+        assert "waits at w1 for its retry, after 1 try; it ended last" in item.text
+        assert "for its retry, after 1 try; it ended last" in (await handle.explain()).standings[0].text
 
 
 async def test_gates_that_are_called_like_options(store: Store) -> None:

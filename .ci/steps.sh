@@ -258,7 +258,7 @@ host_steps() {
 length_steps() {
     at_length() {
         "$python" -m venv "$scratch/length.venv" && "$scratch/length.venv/bin/pip" install -q -e '.[test]' &&
-            DYRYGENTD_TEST_FULL=1 DYRYGENTD_TEST_SEEDS=2000 DYRYGENTD_CONFORMANCE_COUNT=1500 DYRYGENTD_CONFORMANCE_ODD_MAX=0.01 \
+            DYRYGENTD_TEST_FULL=1 DYRYGENTD_TEST_SEEDS=2000 DYRYGENTD_TEST_CONFORMANCE_COUNT=1500 DYRYGENTD_TEST_CONFORMANCE_ODD_MAX=0.01 \
                 own_tmp "$scratch/length.venv/bin/python" -m pytest -q -n 3 --dist worksteal tests/simulation tests/faults \
                 tests/conformance tests/integration/test_shapes.py
     }

@@ -295,7 +295,7 @@ def running_site(*, workers: int = 1) -> Iterator[Site]:
         site = Site(server, app, directory)
         exits.callback(site.close)
         yield site
-        if os.environ.get("DYRYGENTD_CONFORMANCE_LOGS"):
+        if os.environ.get("DYRYGENTD_TEST_CONFORMANCE_LOGS"):
             for worker in started:
                 print(worker.log())
 

@@ -105,7 +105,7 @@ def site() -> Iterator[Site]:
             worker.wait_ready()
         app = exits.enter_context(closing(create_app(server.url, server.url)))
         yield Site(server, app, directory)
-        if os.environ.get("DYRYGENTD_CONFORMANCE_LOGS"):
+        if os.environ.get("DYRYGENTD_TEST_CONFORMANCE_LOGS"):
             print(*(worker.log() for worker in workers))
 
 

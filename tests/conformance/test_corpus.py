@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 VERSION: Final = ".".join(celery.__version__.split(".")[:2])
 #: Part of the name of the cases to run; all if empty.
-_ONLY: Final = os.environ.get("DYRYGENTD_CONFORMANCE_ONLY", "")
+_ONLY: Final = os.environ.get("DYRYGENTD_TEST_CONFORMANCE_ONLY", "")
 
 
 def test_corpus_has_every_difference() -> None:

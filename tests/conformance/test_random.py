@@ -1,6 +1,6 @@
 """Hundreds of random canvases through Celery and through us, against a model that knows neither.
 
-``DYRYGENTD_CONFORMANCE_SEED`` chooses the seed, ``..._COUNT`` how many, ``..._INDEX`` a single one; all three are in the message
+``DYRYGENTD_TEST_CONFORMANCE_SEED`` chooses the seed, ``..._COUNT`` how many, ``..._INDEX`` a single one; all three are in the message
 of a failure.
 """
 
@@ -19,15 +19,15 @@ from tests.conformance.test_corpus import VERSION
 pytestmark = pytest.mark.integration
 
 #: Fixed, so that CI does not fail one day in ten over a bug of Celery's that nobody has met before; ``random`` draws one.
-_SEED_GIVEN: Final = os.environ.get("DYRYGENTD_CONFORMANCE_SEED", "1")
+_SEED_GIVEN: Final = os.environ.get("DYRYGENTD_TEST_CONFORMANCE_SEED", "1")
 _SEED: Final = random.randrange(1_000_000) if _SEED_GIVEN == "random" else int(_SEED_GIVEN)
-_COUNT: Final = int(os.environ.get("DYRYGENTD_CONFORMANCE_COUNT", "500"))
-_INDEX: Final = os.environ.get("DYRYGENTD_CONFORMANCE_INDEX")
+_COUNT: Final = int(os.environ.get("DYRYGENTD_TEST_CONFORMANCE_COUNT", "500"))
+_INDEX: Final = os.environ.get("DYRYGENTD_TEST_CONFORMANCE_INDEX")
 #: At least this share of the canvases must be compared with Celery, else the known differences would hide everything.
 _COMPARED_MIN: Final = 0.4
 #: Celery has more bugs in deep nests than the list of differences tells. A canvas on which we and the model agree and Celery does
 #: not is one of them, and belongs into the list or is a rule that we have misread; a search with other seeds may let some pass.
-_ODD_MAX: Final = float(os.environ.get("DYRYGENTD_CONFORMANCE_ODD_MAX", "0"))
+_ODD_MAX: Final = float(os.environ.get("DYRYGENTD_TEST_CONFORMANCE_ODD_MAX", "0"))
 _SHOWN_MAX: Final = 10
 
 
@@ -52,7 +52,7 @@ def test_random_canvases() -> None:
         for place, (index, tree, (native, ours)) in enumerate(zip(indexes, trees, runs, strict=True)):
             canvas = build(tree, Tasks(site.app, "order"))
             expected, orders = expected_of(canvas), list(orders_of(canvas))
-            place_of_it = f"DYRYGENTD_CONFORMANCE_SEED={_SEED} DYRYGENTD_CONFORMANCE_INDEX={index}"
+            place_of_it = f"DYRYGENTD_TEST_CONFORMANCE_SEED={_SEED} DYRYGENTD_TEST_CONFORMANCE_INDEX={index}"
             told = f"    {shown(tree)}\n    model:  {expected.story}\n    Celery: {native.story}\n    ours:   {ours.story}"
             wrong += [f"{place_of_it}: ours {complaint}\n{told}" for complaint in _complaints_of_ours(expected, ours, orders)]
             if place not in spared:

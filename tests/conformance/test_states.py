@@ -90,7 +90,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         exits.callback(executions.close)
         app = exits.enter_context(closing(create_app(server.url, server.url)))
         yield Site(app, executions, directory)
-        if os.environ.get("DYRYGENTD_CONFORMANCE_LOGS"):
+        if os.environ.get("DYRYGENTD_TEST_CONFORMANCE_LOGS"):
             print(worker.log())
 
 

@@ -1,7 +1,7 @@
 """Hundreds of random canvases through Celery and through us, against a model that knows neither.
 
-``DYRYGENTD_TEST_CONFORMANCE_SEED`` chooses the seed, ``..._COUNT`` how many, ``..._INDEX`` a single one; all three are in the message
-of a failure.
+``DYRYGENTD_TEST_CONFORMANCE_SEED`` chooses the seed, ``..._COUNT`` how many, ``..._INDEX`` a single one; all three are in the
+message of a failure.
 """
 
 import os

@@ -34,7 +34,7 @@ def world() -> Iterator[World]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(1, 41) if _IS_FULL else _SEEDS)
+@pytest.mark.parametrize("seed", range(1, 21) if _IS_FULL else _SEEDS)
 def test_random_faults(seed: int, world: World) -> None:
     """Whatever breaks while workflows run, each attempt is pushed once, and every node ends as it must."""
     verdict = run_seed(world, seed, workflows=3 if _IS_FULL else 2, size=60 if _IS_FULL else 40)

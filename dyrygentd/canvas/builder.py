@@ -333,7 +333,11 @@ def _node_policy(
 def _checked_part(section: str, name: Any) -> str:
     """Return the path of a part of a section. Raises `BadRequest`."""
     if not isinstance(name, str):
-        raise BadRequest(f"a section is called {shown(name)}", path="$.section", next_step="give a text, such as drain/osd-42")
+        raise BadRequest(
+            f"a section cannot be called {shown(name)}: its name is a text",
+            path="$.section",
+            next_step="give a text, such as drain/osd-42",
+        )
     path = inside(section, name)
     flaw = flaw_of_section(path)
     if flaw is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from dyrygentd.cli import render, watching
-from dyrygentd.cli.session import FAILED, INTERRUPTED, Session, command, echo_json, say
+from dyrygentd.cli.session import FAILED, INTERRUPTED, Session, command, echo_json, fail, say
 from dyrygentd.cli.times import Span
 from dyrygentd.errors import WaitTimeout
 
@@ -119,13 +119,15 @@ class _Look:
 
 
 def _tell_timeout(session: Session, handle: "Handle", timeout_s: float) -> NoReturn:
-    """Say that it has not failed, and how it stands; with ``--json`` its state does."""
-
+    """Say that it has not failed, and how it stands."""
     view = handle.status()
+    words = f"'{render.inline(view.name)}' has not finished within {_given(timeout_s)}; it goes on: {render.summary(view)}"
+    next_step = render.shell("dyrygentctl", "explain", handle.id)
     if session.is_json:
         echo_json(view)
-    say(f"timeout: '{render.inline(view.name)}' has not finished within {_given(timeout_s)}; it goes on: {render.summary(view)}")
-    say(f"next: {render.shell('dyrygentctl', 'explain', handle.id)}")
+        fail(words, next_step=next_step)
+    say(f"timeout: {words}")
+    say(f"next: {next_step}")
     sys.exit(FAILED)
 
 

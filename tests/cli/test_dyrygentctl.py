@@ -310,7 +310,9 @@ def test_wait_gives_up_in_time(slow_ctl: Ctl) -> None:
     result = slow_ctl("wait", "@latest", "--timeout", "0.05")
     assert result.exit_code == 1
     assert result.stderr.startswith("timeout: 'sum' has not finished within 0.05 s; it goes on: running 0/1")
-    assert json.loads(slow_ctl("wait", "@latest", "--timeout", "0", "--json").stdout)["state"] == "running"
+    ended = slow_ctl("wait", "@latest", "--timeout", "0", "--json")
+    assert (json.loads(ended.stdout)["state"], json.loads(ended.stderr)["exit_status"]) == ("running", 1)
+    assert "has not finished within 0 s" in json.loads(ended.stderr)["detail"]
 
 
 # --- errors, help, start --------------------------------------------------------------------------------------------

@@ -132,7 +132,8 @@ def _check_body_callbacks(kwargs: Mapping[str, Any], part: _Part, app: Any, repo
         said = f"'{first.get('task')}' has a link_error, and something follows it"
         report.add("body-chain-link-error", part.place, subject=str(first.get("task")), said=said)
     can_call = app is not None and CALL_ERRBACKS in app.tasks
-    for callback in (*listed(options_of(body).get("link_error")), *listed(options_of(part.what).get("link_error"))):
+    given = [body, part.what, *([first] if first is not None and first is not body else [])]
+    for callback in (callback for what in given for callback in listed(options_of(what).get("link_error"))):
         name = callback.get("task") if isinstance(callback, Mapping) else None
         if not isinstance(name, str):
             continue

@@ -63,7 +63,11 @@ def test_the_newer_kind_is_refused_where_no_worker_can_call_it(app: Celery) -> N
     assert "its error callback 'alarms.new' takes (request, exc, traceback)" in str(caught.value)
     assert "'add-3'" in str(caught.value)
     assert "dyrygentd.worker.install(app)" in (caught.value.next_step or "")
-    assert "chord-errback-as-task" in {finding.code for finding in lint(_canvas(app, app.tasks["alarms.new"].s()), app=app)}
+    followed = _canvas(app, app.tasks["alarms.new"].s()) | app.tasks["add"].s()
+    for canvas in (_canvas(app, app.tasks["alarms.new"].s()), followed):
+        with pytest.raises(BadNode):
+            definition_of(canvas)
+        assert "chord-errback-as-task" in {finding.code for finding in lint(canvas, app=app)}
 
 
 def test_the_newer_kind_is_called_inside_a_worker(app: Celery) -> None:

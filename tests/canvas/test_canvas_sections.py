@@ -119,7 +119,7 @@ def test_a_call_that_raises_leaves_the_section_as_it_was() -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("", "section '' has a part without a name"), ("~x", "section 'a/~x' has a part"), (7, "a section is called 7")],
+    [("", "section '' has a part without a name"), ("~x", "section 'a/~x' has a part"), (7, "a section cannot be called 7")],
 )
 def test_the_builder_refuses_a_bad_name(name: Any, words: str) -> None:
     """The message shows the path as it would have been."""

@@ -103,6 +103,7 @@ _ELSEWHERE: Final = {
     "scheduler/doubts.py": "scheduler/test_explanations.py tells them",
     "scheduler/expiry.py": "scheduler/test_scheduler.py lets workflows expire",
     "scheduler/foreign.py": "scheduler/test_door.py refuses them",
+    "scheduler/faces.py": "http/test_faces.py looks at workflows by it",
     "scheduler/handle.py": "scheduler/test_scheduler.py uses it throughout",
     "scheduler/holders.py": "scheduler/test_explain.py names them",
     "scheduler/limits.py": "plain data; contracts/test_clock.py has its clock",

@@ -11,12 +11,15 @@ then, against a common bound of which one user may take a share.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
 import anyio
 from aiohttp import web
+
+from dyrygentd import wire
+from dyrygentd.http.problems import JSON
 
 #: Workflows that are read back at one time, and of one user's.
 READINGS_MAX: Final = 4
@@ -117,3 +120,8 @@ async def send_if_long(request: web.Request, response: web.StreamResponse, user:
         return
     finally:
         sending.give_back(user, len(body))
+
+
+def as_json(view: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a view as the answer to a request."""
+    return web.Response(body=wire.encode(view), status=status, content_type=JSON, headers=headers)

@@ -1,6 +1,6 @@
 """The handlers: parse, call one method of the scheduler, render through `wire`."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -44,8 +44,8 @@ class Api:
     def __init__(
         self, scheduler: Scheduler, around: Around, *, render_metrics: RenderMetrics, openapi: Callable[[], bytes]
     ) -> None:
-        self._scheduler = scheduler
-        self._around = around
+        self.scheduler = scheduler
+        self.around = around
         self._render_metrics = render_metrics
         self._openapi = openapi
         self._turns = answers.ReadingTurns()
@@ -53,7 +53,7 @@ class Api:
         self._stopping: anyio.Event | None = None
 
     def __repr__(self) -> str:
-        return f"<Api {self._around!r}>"
+        return f"<Api {self.around!r}>"
 
     def start(self) -> None:
         """Begin to serve, in the loop that will."""
@@ -75,9 +75,9 @@ class Api:
             raise UnsupportedMediaType(request.content_type)
         definition = await self._decode(request)
         definition = parameters.with_key(definition, request.headers.get("Idempotency-Key"))
-        submitted = await self._scheduler.submit_definition(definition, owner=asking(request).user)
+        submitted = await self.scheduler.submit_definition(definition, owner=asking(request).user)
         location = f"/{wire.API_VERSION}/workflows/{submitted.id}"
-        return _json(submitted, status=201 if submitted.created else 200, headers={"Location": location})
+        return answers.as_json(submitted, status=201 if submitted.created else 200, headers={"Location": location})
 
     async def list_workflows(self, request: web.Request) -> web.StreamResponse:
         """Answer a page of workflows, newest first."""
@@ -92,137 +92,131 @@ class Api:
             before=parameters.integer(request, "cursor", default=None, least=1),
             limit=parameters.length(request, WORKFLOWS_PAGE),
         )
-        return _json(await self._scheduler.list(selection))
+        return answers.as_json(await self.scheduler.list(selection))
 
     async def show_workflow(self, request: web.Request) -> web.StreamResponse:
         """Answer a workflow; with ``wait_s`` as soon as it has finished, or after that time as it stands."""
         with_result = parameters.flag(request, "result")
-        wait_s = parameters.number(request, "wait_s", least=0, most=self._around.limits.wait_s_max)
-        workflow_id = await self._resolve(request)
+        wait_s = parameters.number(request, "wait_s", least=0, most=self.around.limits.wait_s_max)
+        workflow_id = await self.resolve(request)
         if wait_s:
             await self._wait(workflow_id, wait_s)
             # Meanwhile the right to read may have been taken away.
-            await self._around.access.check(asking(request), Role.READ)
-        return _json(await self._scheduler.view(workflow_id, with_result=with_result))
+            await self.around.access.check(asking(request), Role.READ)
+        return answers.as_json(await self.scheduler.view(workflow_id, with_result=with_result))
 
     async def show_definition(self, request: web.Request) -> web.StreamResponse:
         """Answer the definition. It has the arguments of the tasks, so it is for the owner and admins."""
-        workflow_id = await self._resolve(request)
-        await self._around.access.check_owner(asking(request), await self._scheduler.owner(workflow_id), workflow_id)
-        async with self._reading(request):
-            return web.Response(body=await self._scheduler.definition(workflow_id), content_type=JSON)
+        workflow_id = await self.resolve(request)
+        await self.around.access.check_owner(asking(request), await self.scheduler.owner(workflow_id), workflow_id)
+        async with self.reading(request):
+            return web.Response(body=await self.scheduler.definition(workflow_id), content_type=JSON)
 
     async def export_workflow(self, request: web.Request) -> web.StreamResponse:
         """Answer all that is stored of a workflow. It has arguments and values, so it is for the owner and admins."""
-        workflow_id = await self._resolve(request)
-        await self._around.access.check_owner(asking(request), await self._scheduler.owner(workflow_id), workflow_id)
-        async with self._reading(request):
-            return web.Response(body=await self._scheduler.export(workflow_id), content_type=JSON)
+        workflow_id = await self.resolve(request)
+        await self.around.access.check_owner(asking(request), await self.scheduler.owner(workflow_id), workflow_id)
+        async with self.reading(request):
+            return web.Response(body=await self.scheduler.export(workflow_id), content_type=JSON)
 
     async def import_workflow(self, request: web.Request) -> web.StreamResponse:
         """Take in an export; answer when it is on disk. Its owner, ids and journal are believed, so it is for admins."""
         if request.content_type != JSON and "Content-Type" in request.headers:
             raise UnsupportedMediaType(request.content_type)
-        peer, limits, access = asking(request), self._around.limits, self._around.access
+        peer, limits, access = asking(request), self.around.limits, self.around.access
 
         def decode(body: bytes, look: Look) -> wire.Imported:
             imported = wire.decode_export(body, nodes_max=limits.nodes_max, look=look)
-            access.check_tasks(imported.definition.graph, look, knows=self._scheduler.knows_task)
+            access.check_tasks(imported.definition.graph, look, knows=self.scheduler.knows_task)
             return imported
 
         imported = await self._decoded(request, decode)
         owner = imported.record.owner
-        return _json(await self._scheduler.take_over(imported, by=str(peer), owner=owner), status=201)
+        return answers.as_json(await self.scheduler.take_over(imported, by=str(peer), owner=owner), status=201)
 
     async def show_nodes(self, request: web.Request) -> web.StreamResponse:
         """Answer a page of the nodes of a workflow, in their order."""
         states = parameters.states(request, NODE_STATE_OF_WORD.keys())
         after = parameters.integer(request, "cursor", default=0, least=0) or 0
         limit = parameters.length(request, NODES_PAGE)
-        workflow_id = await self._resolve(request)
-        async with self._reading(request, workflow_id):
-            return _json(await self._scheduler.nodes(workflow_id, states=states, after=after, limit=limit))
+        workflow_id = await self.resolve(request)
+        async with self.reading(request, workflow_id):
+            return answers.as_json(await self.scheduler.nodes(workflow_id, states=states, after=after, limit=limit))
 
     async def show_node(self, request: web.Request) -> web.StreamResponse:
         """Answer one node; the owner and admins see its arguments and payload, without secrets."""
-        workflow_id = await self._resolve(request)
-        owner = await self._scheduler.owner(workflow_id)
-        may_control = await self._around.access.may_control(asking(request), owner)
-        async with self._reading(request, workflow_id):
-            return _json(await self._scheduler.node(workflow_id, request.match_info["name"], with_arguments=may_control))
+        workflow_id = await self.resolve(request)
+        owner = await self.scheduler.owner(workflow_id)
+        may_control = await self.around.access.may_control(asking(request), owner)
+        async with self.reading(request, workflow_id):
+            return answers.as_json(await self.scheduler.node(workflow_id, request.match_info["name"], with_arguments=may_control))
 
     async def stream_views(self, request: web.Request) -> web.StreamResponse:
         """Send the workflow now and after each change."""
-        workflow_id = await self._resolve(request)
-        await self._scheduler.view(workflow_id)  # An error is still a problem document here, and not in the stream.
-        views = self._scheduler.follow(workflow_id)
+        workflow_id = await self.resolve(request)
+        await self.scheduler.view(workflow_id)  # An error is still a problem document here, and not in the stream.
+        views = self.scheduler.follow(workflow_id)
         return await send_views(
             request,
             views,
-            stopping=self._wait_stopping,
-            forbidden=lambda: self._around.wait_forbidden(request),
-            heartbeat_s=self._around.limits.heartbeat_s,
+            stopping=self.wait_stopping,
+            forbidden=lambda: self.around.wait_forbidden(request),
+            heartbeat_s=self.around.limits.heartbeat_s,
         )
 
     async def show_summary(self, request: web.Request) -> web.StreamResponse:
         """Answer what is to be known of a workflow at one look."""
         limit = parameters.length(request, SUMMARY_PAGE)
-        workflow_id = await self._resolve(request)
-        async with self._reading(request, workflow_id):
-            return _json(await self._scheduler.summary(workflow_id, limit=limit))
-
-    async def show_fold(self, request: web.Request) -> web.StreamResponse:
-        """Answer a workflow, or a box of it, folded into boxes."""
-        workflow_id = await self._resolve(request)
-        async with self._reading(request, workflow_id):
-            return _json(await self._scheduler.fold(workflow_id, request.query.get("path", "")))
+        workflow_id = await self.resolve(request)
+        async with self.reading(request, workflow_id):
+            return answers.as_json(await self.scheduler.summary(workflow_id, limit=limit))
 
     async def show_causes(self, request: web.Request) -> web.StreamResponse:
         """Answer the failures of a workflow, grouped by cause."""
-        workflow_id = await self._resolve(request)
-        async with self._reading(request, workflow_id):
-            return _json(await self._scheduler.causes(workflow_id))
+        workflow_id = await self.resolve(request)
+        async with self.reading(request, workflow_id):
+            return answers.as_json(await self.scheduler.causes(workflow_id))
 
     async def show_journal(self, request: web.Request) -> web.StreamResponse:
         """Answer who did what to a workflow, when and why."""
-        return _json(await self._scheduler.journal(await self._resolve(request)))
+        return answers.as_json(await self.scheduler.journal(await self.resolve(request)))
 
     async def show_audit(self, request: web.Request) -> web.StreamResponse:
         """Answer who did what to all workflows, oldest first; without a cursor the newest."""
         after = parameters.integer(request, "cursor", default=None, least=0)
         limit = parameters.length(request, JOURNAL_PAGE)
-        return _json(await self._scheduler.audit(after, limit=limit))
+        return answers.as_json(await self.scheduler.audit(after, limit=limit))
 
     async def explain_workflow(self, request: web.Request) -> web.StreamResponse:
         """Answer why a workflow is not running, and what can be done."""
-        workflow_id = await self._resolve(request)
-        async with self._reading(request, workflow_id):
-            return _json(await self._scheduler.explain(workflow_id))
+        workflow_id = await self.resolve(request)
+        async with self.reading(request, workflow_id):
+            return answers.as_json(await self.scheduler.explain(workflow_id))
 
     async def explain_node(self, request: web.Request) -> web.StreamResponse:
         """Answer why a node is not running, and what can be done."""
-        workflow_id = await self._resolve(request)
-        async with self._reading(request, workflow_id):
-            return _json(await self._scheduler.explain(workflow_id, request.match_info["name"]))
+        workflow_id = await self.resolve(request)
+        async with self.reading(request, workflow_id):
+            return answers.as_json(await self.scheduler.explain(workflow_id, request.match_info["name"]))
 
     async def explain_all(self, request: web.Request) -> web.StreamResponse:
         """Answer what is wrong, what waits for a person, what is stuck and what has failed lately."""
         most = parameters.length(request, OVERVIEW_PAGE)
-        async with self._reading(request):
-            return _json(await self._scheduler.overview(most=most))
+        async with self.reading(request):
+            return answers.as_json(await self.scheduler.overview(most=most))
 
     async def perform(self, request: web.Request) -> web.StreamResponse:
         """Carry out a verb on one workflow; asking for what is so already changes nothing."""
         verb = parameters.verb(request)
         asked = await self._request_of(request, verb)
-        workflow_id = await self._resolve(request)
-        await self._around.access.check_owner(asking(request), await self._scheduler.owner(workflow_id), workflow_id)
-        return _json(await self._scheduler.perform(workflow_id, asked))
+        workflow_id = await self.resolve(request)
+        await self.around.access.check_owner(asking(request), await self.scheduler.owner(workflow_id), workflow_id)
+        return answers.as_json(await self.scheduler.perform(workflow_id, asked))
 
     async def perform_in_bulk(self, request: web.Request) -> web.StreamResponse:
         """Carry out a verb on all workflows that fit; of those, on one's own only for who is no admin."""
         peer, verb = asking(request), parameters.verb(request)
-        owner = None if await self._around.access.role_of(peer) is Role.ADMIN else peer.user
+        owner = None if await self.around.access.role_of(peer) is Role.ADMIN else peer.user
         asked = await self._request_of(request, verb)
         if asked.nodes:
             raise BadRequest("nodes have names in one workflow only", path="$.nodes", next_step="leave out `nodes`")
@@ -237,8 +231,8 @@ class Api:
         )
         if not (selection.states or selection.name or selection.labels):
             raise BadRequest("a verb in bulk needs a filter", path="query", next_step="give `state`, `name` or `label`")
-        changed = await self._scheduler.perform_in_bulk(selection, asked)
-        return _json(changed, status=NotOnDiskYet.status if changed.not_on_disk_yet else 200)
+        changed = await self.scheduler.perform_in_bulk(selection, asked)
+        return answers.as_json(changed, status=NotOnDiskYet.status if changed.not_on_disk_yet else 200)
 
     async def _request_of(self, request: web.Request, verb: Verb) -> VerbRequest:
         if request[BODY].strip() and request.content_type != JSON and "Content-Type" in request.headers:
@@ -252,7 +246,7 @@ class Api:
 
     async def show_statistics(self, request: web.Request) -> web.StreamResponse:
         """Answer what the daemon is doing."""
-        return _json(self._scheduler.statistics())
+        return answers.as_json(self.scheduler.statistics())
 
     async def show_schema(self, request: web.Request) -> web.StreamResponse:
         """Answer the JSON schema of definitions, for editors."""
@@ -264,12 +258,12 @@ class Api:
 
     async def show_health(self, request: web.Request) -> web.StreamResponse:
         """Answer 200 as long as this process works; the body tells what keeps it from its work."""
-        return _json(self._scheduler.health())
+        return answers.as_json(self.scheduler.health())
 
     async def show_readiness(self, request: web.Request) -> web.StreamResponse:
         """Answer 200 if submissions are accepted and carried out, else 503."""
-        health = self._scheduler.health()
-        return _json(health, status=200 if health.status == "ok" else 503)
+        health = self.scheduler.health()
+        return answers.as_json(health, status=200 if health.status == "ok" else 503)
 
     async def show_metrics(self, request: web.Request) -> web.StreamResponse:
         """Answer the metrics in the format that the scraper prefers."""
@@ -278,13 +272,14 @@ class Api:
 
     # --- parts of requests ------------------------------------------------------------------------------------------
 
-    async def _resolve(self, request: web.Request) -> str:
-        return await self._scheduler.resolve(request.match_info["ref"])
+    async def resolve(self, request: web.Request) -> str:
+        """Return the id of the workflow that a request is about."""
+        return await self.scheduler.resolve(request.match_info["ref"])
 
     @asynccontextmanager
-    async def _reading(self, request: web.Request, workflow_id: str | None = None) -> AsyncIterator[None]:
+    async def reading(self, request: web.Request, workflow_id: str | None = None) -> AsyncIterator[None]:
         """Wait for a turn to read or look through a whole workflow, unless it is given, in memory and short."""
-        if workflow_id is not None and self._scheduler.is_at_hand(workflow_id):
+        if workflow_id is not None and self.scheduler.is_at_hand(workflow_id):
             yield
             return
         async with self._turns.of(asking(request).user, lambda: request.transport is not None):
@@ -295,25 +290,26 @@ class Api:
         async with anyio.create_task_group() as tasks:
 
             async def stop() -> None:
-                await self._wait_stopping()
+                await self.wait_stopping()
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(stop)
             # Whatever else may be wrong with the workflow is told by the view that follows, not from inside a task group.
             with suppress(DyrygentError):
-                await self._scheduler.wait(workflow_id, timeout_s=wait_s)
+                await self.scheduler.wait(workflow_id, timeout_s=wait_s)
             tasks.cancel_scope.cancel()
 
-    async def _wait_stopping(self) -> None:
+    async def wait_stopping(self) -> None:
+        """Return as soon as the application stops."""
         assert self._stopping is not None
         await self._stopping.wait()
 
     async def _decode(self, request: web.Request) -> Definition:
-        limits, access = self._around.limits, self._around.access
+        limits, access = self.around.limits, self.around.access
 
         def decode(body: bytes, look: Look) -> Definition:
             definition = wire.decode_definition(body, nodes_max=limits.nodes_max, node_bytes_max=limits.node_bytes_max, look=look)
-            access.check_tasks(definition.graph, look, knows=self._scheduler.knows_task)
+            access.check_tasks(definition.graph, look, knows=self.scheduler.knows_task)
             return definition
 
         return await self._decoded(request, decode)
@@ -329,7 +325,3 @@ class Api:
         return await self._decodes.run(
             lambda look: decode(body, look), user=asking(request).user, is_there=lambda: request.transport is not None
         )
-
-
-def _json(view: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=wire.encode(view), status=status, content_type=JSON, headers=headers)

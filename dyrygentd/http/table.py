@@ -8,6 +8,7 @@ from aiohttp import web
 
 from dyrygentd import wire
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb
+from dyrygentd.http import faces
 from dyrygentd.http.access import Role
 from dyrygentd.http.api import Api
 from dyrygentd.http.limits import JOURNAL_PAGE, NODES_PAGE, OVERVIEW_PAGE, SUMMARY_PAGE, WORKFLOWS_PAGE, PageLength
@@ -140,7 +141,7 @@ ROUTES: Final = (
         "GET",
         "/v1/workflows/{ref}/fold",
         "Show a workflow, or a box of it, folded into at most 300 boxes, whatever its size",
-        Api.show_fold,
+        faces.show_fold,
         wire.FoldView,
         parameters=(RouteParameter("path", "which box to open, as its `path` says; by default all of the workflow"),),
     ),

@@ -22,6 +22,7 @@ from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.doubts import Doubt
 from dyrygentd.scheduler.expiry import Expiry
 from dyrygentd.scheduler.explanations import Explanations, Sources
+from dyrygentd.scheduler.faces import Faces
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
@@ -221,6 +222,7 @@ class Parts:
             follow_interval_s=self._limits.follow_interval_s,
             still_running=self._still_running,
         )
+        self.faces = Faces(self.queries.unpacked)
         self.overviews = Overviews(
             self.turns,
             store=adapters.store,

@@ -14,7 +14,6 @@ from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.explanations import Explanations
-from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.still_running import StillRunning
@@ -61,7 +60,6 @@ class Queries:
         self._problems = problems
         self._follow_interval_s = follow_interval_s
         self._still_running = still_running
-        self._folds = Folds()
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -144,7 +142,7 @@ class Queries:
         self, workflow_id: str, *, states: frozenset[str] = frozenset(), after: int = 0, limit: int = 100
     ) -> wire.NodePage:
         """Return a page of nodes in the order of the definition, joins included; ``after`` is a cursor."""
-        workflow = await self._unpacked(workflow_id)
+        workflow = await self.unpacked(workflow_id)
         wanted = [state for state in NodeState if not states or state.word in states]
         views: list[wire.NodeView] = []
         for node in range(after, len(workflow.graph)):
@@ -156,7 +154,7 @@ class Queries:
 
     async def node(self, workflow_id: str, name: str, *, with_arguments: bool) -> wire.NodeView:
         """Return one node, its arguments and payload as they may be shown. Raises `WorkflowNotFound` or `NodeNotFound`."""
-        workflow = await self._unpacked(workflow_id)
+        workflow = await self.unpacked(workflow_id)
         number = workflow.graph.number(name)
         if number is None:
             raise NodeNotFound(workflow_id, name)
@@ -179,7 +177,7 @@ class Queries:
         Args:
             limit: Nodes of a kind at most.
         """
-        workflow = await self._unpacked(workflow_id)
+        workflow = await self.unpacked(workflow_id)
         decided = await Decided(self._store).by_whom(workflow, ())
         view = await self.view(workflow_id, with_result=True)
         failed, blocked, under_way = (
@@ -194,13 +192,9 @@ class Queries:
             decided=decided.of_workflow,
         )
 
-    async def fold(self, workflow_id: str, path: str = "") -> wire.FoldView:
-        """Return a workflow, or a box of it, folded into boxes. Raises `WorkflowNotFound` or `BoxNotFound`."""
-        return await self._folds.view(await self._unpacked(workflow_id), path)
-
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
-        return wire.causes_of(await self._unpacked(workflow_id))
+        return wire.causes_of(await self.unpacked(workflow_id))
 
     async def journal(self, workflow_id: str) -> wire.Journal:
         """Return who did what to a workflow, when and why. Raises `WorkflowNotFound`."""
@@ -217,7 +211,7 @@ class Queries:
 
     async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
         """Say why a workflow, or one node, is not running; see `dyrygentd.scheduler.explanations`."""
-        return await self._explanations.explain(await self._unpacked(workflow_id), node)
+        return await self._explanations.explain(await self.unpacked(workflow_id), node)
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
@@ -262,5 +256,6 @@ class Queries:
                 await listener.wait()
                 return
 
-    async def _unpacked(self, workflow_id: str) -> RunningWorkflow:
+    async def unpacked(self, workflow_id: str) -> RunningWorkflow:
+        """Return a workflow, from memory or from the store; it is not to be changed. Raises `WorkflowNotFound`."""
         return self._turns.live(workflow_id) or await self._archive.unpacked(workflow_id)

@@ -42,6 +42,7 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
 from dyrygentd.ports.facts import JOURNAL_MAX, Selection
 from dyrygentd.scheduler.adapters import adapters_of
+from dyrygentd.scheduler.faces import Faces
 from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.handle import Handle
 from dyrygentd.scheduler.large_verbs import PART, ask_in_parts
@@ -297,6 +298,11 @@ class Scheduler:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
+    @property
+    def faces(self) -> Faces:
+        """Return what shows workflows to people."""
+        return self._parts.faces
+
     async def resolve(self, reference: str) -> str:
         """Return the id for an id, a unique prefix, a name or ``@latest``.
 
@@ -344,10 +350,6 @@ class Scheduler:
         found, health = await self._parts.queries.summary(workflow_id, limit=limit), self.health()
         found.problems, found.notices = health.problems, health.notices
         return found
-
-    async def fold(self, workflow_id: str, path: str = "") -> wire.FoldView:
-        """Return a workflow, or a box of it, folded into boxes. Raises `WorkflowNotFound` or `BoxNotFound`."""
-        return await self._parts.queries.fold(workflow_id, path)
 
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""

@@ -16,6 +16,7 @@ theirs after each task; here that is done before each slice of questions, and af
 """
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -198,12 +199,12 @@ def without_pickle(accept: Any) -> set[str]:
 
 def _table_of(backend: Any) -> Any:
     """Return the table of Celery's own database backend; None if it is another backend."""
-    try:
-        from celery.backends.database import DatabaseBackend
-    except Exception:
-        # SQLAlchemy is not there, so neither is the backend.
+    # Who has such a backend has imported it; importing SQLAlchemy to ask costs the others 24 MB and 0.15 s.
+    module = sys.modules.get("celery.backends.database")
+    if module is None:
         return None
-    if not isinstance(backend, DatabaseBackend) or type(backend)._get_task_meta_for is not DatabaseBackend._get_task_meta_for:
+    usual: type[Any] = module.DatabaseBackend
+    if not isinstance(backend, usual) or type(backend)._get_task_meta_for is not usual._get_task_meta_for:
         return None
     return backend.task_cls.__table__
 

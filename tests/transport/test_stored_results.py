@@ -1,5 +1,8 @@
 """Results are read with the app's own backend, whatever app is current in the process."""
 
+import subprocess
+import sys
+
 from celery import Celery
 
 from dyrygentd.transport.results import StoredResults
@@ -23,3 +26,18 @@ def test_the_app_keeps_its_settings() -> None:
         assert reading.get_key_for_task("x") == app.backend.get_key_for_task("x")
         assert b"shop" in reading.get_key_for_task("x")
         assert app.backend.decode == decode
+
+
+def test_other_backends_need_no_sqlalchemy() -> None:
+    """Whoever has results in Redis does not load it to be told that they are in no database."""
+    program = """
+import sys
+import subprocess
+import sys
+
+from celery import Celery
+from dyrygentd.transport.results import StoredResults
+StoredResults(Celery(backend="redis://127.0.0.1:1/0").backend)
+print("sqlalchemy" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"

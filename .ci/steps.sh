@@ -154,7 +154,7 @@ nothing_left_behind() {
     [ -z "$left" ] || failed+=("$1: left behind in /tmp: $left")
 }
 
-# Find out what is here. What a test needs and Debian has as a package is unpacked: nothing on this machine changes.
+# Find out what is here. What a test needs and Debian has as a package is unpacked: of this machine nothing changes but the browser.
 services() {
     local tool
     if (exec 3<>/dev/tcp/127.0.0.1/5672) 2>/dev/null; then
@@ -177,6 +177,11 @@ services() {
             not_run+=("tests with Prometheus: there is none on PATH, and Debian's package could not be downloaded")
         fi
     fi
+    # A browser is installed as a whole: it needs dozens of libraries, and nothing of it is used but by the tests of the page.
+    command -v chromium >/dev/null || { [ "$(id -u)" = 0 ] &&
+        { apt-get install -qq -y --no-install-recommends chromium ||
+            { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }; } >/dev/null 2>&1; } ||
+        not_run+=("tests of the page in a browser: no chromium on PATH, and Debian's package could not be installed")
     for tool in systemd-analyze systemd-socket-activate systemd-notify strace man groff sqlite3 cc; do
         command -v "$tool" >/dev/null || not_run+=("tests that need $tool: not on PATH")
     done

@@ -30,6 +30,8 @@ ROOMS: dict[str, set[str]] = {
     "commands": set(),
     # What to do about a Redis server's answers: said by whoever got one, and by whoever tells people of it.
     "advice": set(),
+    # Files for browsers, and the headers they go out with; who serves them asks for both.
+    "page": set(),
     # Draws on a terminal, for whoever has long work.
     "progress": set(),
     "core": {"errors"},
@@ -58,8 +60,8 @@ ROOMS: dict[str, set[str]] = {
     "lint": _BASE | {"wire", "canvas", "tasks"},
     # What is shown by `dyrygentd demo`; the command names the types of its outcome.
     "demo": _BASE | {"canvas", "wire", "client", "transport", "daemon"},
-    "cli": _BASE | {"commands", "versions", "wire", "canvas", "tasks", "client", "demo", "lint", "progress"},
-    "http": _EDGE | _SHELL,
+    "cli": _BASE | {"commands", "page", "versions", "wire", "canvas", "tasks", "client", "demo", "lint", "progress"},
+    "http": _EDGE | _SHELL | {"page"},
     "daemon": _EDGE | _SHELL | {"http", "progress"},
     "compat": _BASE | {"wire", "canvas", "client", "tasks"},
     "__main__": {"cli"},

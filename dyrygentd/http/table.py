@@ -8,7 +8,7 @@ from aiohttp import web
 
 from dyrygentd import wire
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb
-from dyrygentd.http import faces
+from dyrygentd.http import faces, pages
 from dyrygentd.http.access import Role
 from dyrygentd.http.api import Api
 from dyrygentd.http.limits import JOURNAL_PAGE, NODES_PAGE, OVERVIEW_PAGE, SUMMARY_PAGE, WORKFLOWS_PAGE, PageLength
@@ -215,6 +215,18 @@ ROUTES: Final = (
         needs=Role.NONE,
     ),
     Route("GET", "/metrics", "Metrics for Prometheus", Api.show_metrics, "text/plain", use=Use.NONE),
+    Route("GET", "/", "The page, for browsers", pages.show_start, "text/html", use=Use.NONE, needs=Role.NONE),
+    Route("GET", "/page/mode.json", "Tell what the page may do here", pages.show_mode, JSON, use=Use.NONE, needs=Role.NONE),
+    Route("GET", "/page/{file}", "A file of the page", pages.show_page_file, "*/*", use=Use.NONE, needs=Role.NONE),
+    Route(
+        "GET",
+        "/page/vendor/{file}",
+        "A library of the page's",
+        pages.show_vendored_file,
+        "*/*",
+        use=Use.NONE,
+        needs=Role.NONE,
+    ),
 )
 
 

@@ -129,6 +129,8 @@ def _make_real(case: Case[Any], number: int) -> None:
         parameters["ref"] = ("known", "failed", "cancelled")[number % 3]
     if "name" in parameters and number % 4:
         parameters["name"] = "one"
+    if "file" in parameters and number % 4:
+        parameters["file"] = "htm.js" if "vendor" in case.path else "app.js"
     if "verb" in parameters and number % 4:
         parameters["verb"] = list(Verb)[number % len(Verb)].value
     if case.path.startswith("/v1/bulk/") and number % 4:

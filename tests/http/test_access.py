@@ -42,6 +42,10 @@ TABLE: Final = """
     request                                      root admin submitter reader stranger
     GET  /healthz                                yes  yes   yes       yes    yes
     GET  /readyz                                 yes  yes   yes       yes    yes
+    GET  /                                       yes  yes   yes       yes    yes
+    GET  /page/mode.json                         yes  yes   yes       yes    yes
+    GET  /page/app.js                            yes  yes   yes       yes    yes
+    GET  /page/vendor/htm.js                     yes  yes   yes       yes    yes
     GET  /metrics                                yes  yes   yes       yes    no
     GET  /v1/stats                               yes  yes   yes       yes    no
     GET  /v1/openapi.json                        yes  yes   yes       yes    no
@@ -156,7 +160,7 @@ def test_table_has_every_route() -> None:
 def _shape(target: str) -> str:
     """Return a path with the same placeholders, whatever they are called."""
     parts = target.partition("?")[0].split("/")
-    names = {"one": "{}", "pause": "{}"}
+    names = {"one": "{}", "pause": "{}", "app.js": "{}", "htm.js": "{}"}
     return "/".join("{}" if part.startswith("{") else names.get(part, part) for part in parts)
 
 

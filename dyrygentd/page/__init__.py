@@ -1,0 +1,124 @@
+"""The page: which files there are, how they are typed, and the headers under which a browser gets them.
+
+Plain ES modules, as they stand in `static/`: no build step, nothing from elsewhere. Whoever serves them calls `answer`, so that a
+browser is held to the same policy everywhere; only what the page may do differs, which `mode` says.
+"""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from types import MappingProxyType
+from typing import Final
+
+from dyrygentd import __version__
+
+#: What a browser may do with the page: load what comes with it, talk to whoever served it, and nothing else.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Content-Security-Policy": POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        # Names of files stay when their contents change with the version, so each is asked for by its tag.
+        "Cache-Control": "no-cache",
+        "Vary": "Accept-Encoding",
+    }
+)
+START: Final = "index.html"
+#: What is served by suffix; anything else in the directory (licences, notes) is shipped and not served.
+TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """One file as it is served.
+
+    Attributes:
+        name: Relative to `/page/`.
+        packed: The body as gzip.
+        tag: An entity tag (RFC 9110 8.8.3) of the contents, quotes included.
+    """
+
+    name: str
+    content_type: str
+    body: bytes
+    packed: bytes
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageAnswer:
+    """What goes back to a browser: the file, or that the one it has is still good."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@cache
+def files() -> Mapping[str, PageFile]:
+    """Return ``{name: file}`` of all that is served; read once, some 100 kB."""
+    found: dict[str, PageFile] = {}
+    pending: list[tuple[str, Traversable]] = [("", resources.files(__name__) / "static")]
+    while pending:
+        prefix, directory = pending.pop()
+        for entry in directory.iterdir():
+            name = f"{prefix}{entry.name}"
+            if entry.is_dir():
+                pending.append((f"{name}/", entry))
+            elif (content_type := TYPES.get(f".{name.rpartition('.')[2]}")) is not None:
+                found[name] = _page_file(name, content_type, entry.read_bytes())
+    return MappingProxyType(found)
+
+
+def answer(name: str, *, known_tag: str = "", takes_gzip: bool = False) -> PageAnswer | None:
+    """Return what a browser gets that asks for a file, or None if there is no such file.
+
+    Args:
+        known_tag: The If-None-Match header.
+        takes_gzip: Whether the Accept-Encoding header has gzip in it.
+    """
+    file = files().get(name)
+    if file is None:
+        return None
+    headers = {**HEADERS, "ETag": file.tag}
+    if file.tag in (known.strip().removeprefix("W/") for known in known_tag.split(",")):
+        return PageAnswer(304, headers, b"")
+    headers["Content-Type"] = f"{file.content_type}; charset=utf-8"
+    if takes_gzip:
+        headers["Content-Encoding"] = "gzip"
+    return PageAnswer(200, headers, file.packed if takes_gzip else file.body)
+
+
+def mode(*, acts: bool = False, user: str | None = None) -> PageAnswer:
+    """Return what the page reads first: what it may do here.
+
+    Args:
+        acts: Whether verbs are taken, so that the page shows buttons instead of commands to copy.
+        user: As whom, if they are.
+    """
+    body = json.dumps({"acts": acts, "user": user, "version": __version__}).encode()
+    headers = {**HEADERS, "Cache-Control": "no-store", "Content-Type": "application/json"}
+    return PageAnswer(200, headers, body)
+
+
+def _page_file(name: str, content_type: str, body: bytes) -> PageFile:
+    return PageFile(
+        name=name,
+        content_type=content_type,
+        body=body,
+        packed=gzip.compress(body, mtime=0),
+        tag=f'"{hashlib.sha256(body).hexdigest()[:24]}"',
+    )

@@ -1,0 +1,80 @@
+// The page begins here: which view the address names, what is around each of them.
+import { html, render, useEffect, useState } from "./html.js";
+import { get, usePolled } from "./api.js";
+import { link } from "./parts.js";
+import { Fleet } from "./fleet.js";
+import { List } from "./list.js";
+import { Workflow } from "./workflow.js";
+import { Node } from "./node.js";
+
+/** Read `#/w/REF?tab=nodes` as `{parts: ["w", "REF"], query}`. */
+function place() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
+  const parts = path.split("/").filter(Boolean).map((part) => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return part;
+    }
+  });
+  return { parts, query: new URLSearchParams(query), hash: location.hash };
+}
+
+function View({ at, mode, go }) {
+  const [first, ref, word, node] = at.parts;
+  if (first === "workflows") return html`<${List} query=${at.query} go=${go} mode=${mode} />`;
+  if (first === "w" && ref && word === "n" && node) return html`<${Node} key=${`${ref} ${node}`} reference=${ref} name=${node} mode=${mode} />`;
+  if (first === "w" && ref) return html`<${Workflow} key=${ref} reference=${ref} query=${at.query} go=${go} mode=${mode} />`;
+  if (first) return html`<h1>Nothing here</h1><p>No view is called so. <a href="#/">All of the daemon</a></p>`;
+  return html`<${Fleet} mode=${mode} />`;
+}
+
+const SCHEMES = ["auto", "light", "dark"];
+
+function Scheme() {
+  const [scheme, setScheme] = useState(() => SCHEMES.find((each) => each === localStorage.getItem("scheme")) ?? "auto");
+  useEffect(() => {
+    document.documentElement.dataset.scheme = scheme;
+    localStorage.setItem("scheme", scheme);
+  }, [scheme]);
+  return html`<label class="scheme">colours
+    <select value=${scheme} onChange=${(event) => setScheme(event.target.value)}>
+      ${SCHEMES.map((each) => html`<option key=${each} value=${each}>${each}</option>`)}
+    </select></label>`;
+}
+
+function App() {
+  const [at, setAt] = useState(place);
+  const [mode, setMode] = useState({ acts: false });
+  const health = usePolled("/healthz", 5000);
+  useEffect(() => {
+    const moved = () => setAt(place());
+    addEventListener("hashchange", moved);
+    get("/page/mode.json").then(setMode, () => {});
+    return () => removeEventListener("hashchange", moved);
+  }, []);
+  // What a view has chosen stands in the address, so that a link shares it; it is no step back.
+  const go = (hash) => {
+    history.replaceState(null, "", hash);
+    setAt(place());
+  };
+  const lost = health.error?.code === "unreachable";
+  const here = (name) => (name === (at.parts[0] ?? "") ? "page" : undefined);
+  return html`
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>to the contents</a>
+    <header class="top">
+      <a href="#/" class="brand">dyrygentd</a>
+      <nav aria-label="views">
+        <a href="#/" aria-current=${here("")}>Overview</a>
+        <a href=${link("workflows")} aria-current=${here("workflows")}>Workflows</a>
+      </nav>
+      <span class="grow"></span>
+      <span class="who">${mode.acts ? html`acting as <b>${mode.user ?? "you"}</b>` : "read only"}</span>
+      <${Scheme} />
+    </header>
+    <div aria-live="polite">${lost && html`<div class="problem lost">${health.error.detail}: what you see is as it was when it last answered. ${health.error.next}</div>`}</div>
+    <main id="main" tabindex="-1"><${View} at=${at} mode=${mode} go=${go} /></main>
+    <footer>times are UTC · dyrygentd ${health.data?.version ?? mode.version ?? ""}</footer>`;
+}
+
+render(html`<${App} />`, document.getElementById("page"));

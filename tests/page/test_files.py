@@ -1,0 +1,80 @@
+"""The page's files: what is shipped, how large it is, and that it comes from nowhere else."""
+
+import gzip
+import re
+import tomllib
+
+from dyrygentd import page
+from tests.support.daemon import ROOT
+
+_PACKED_MAX = 60_000
+_STATIC = ROOT / "dyrygentd/page/static"
+
+
+def test_all_of_it_is_small() -> None:
+    """It is there at once, also by way of an SSH tunnel."""
+    assert sum(len(file.packed) for file in page.files().values()) <= _PACKED_MAX
+
+
+def test_what_is_packed_is_the_same() -> None:
+    """Whoever takes gzip sees the same page."""
+    assert all(gzip.decompress(file.packed) == file.body for file in page.files().values())
+
+
+def test_wheel_has_all_files() -> None:
+    """The directory is inside the package, and nothing that is left out of it by name ends as the page's files do."""
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert built["targets"]["wheel"]["packages"] == ["dyrygentd"]
+    assert "exclude" not in built | built["targets"]["wheel"]
+    ignored = (ROOT / ".gitignore").read_text().split()
+    names = {path.name for path in _STATIC.rglob("*") if path.is_file()}
+    assert not [name for name in names for pattern in ignored if name.endswith(pattern.lstrip("*"))]
+
+
+def test_everything_named_is_there() -> None:
+    """No module imports, and no document links, what is not shipped."""
+    files = page.files()
+    for name, file in files.items():
+        text = file.body.decode()
+        base = name.rpartition("/")[0]
+        for target in re.findall(r"""(?:from ?|import ?|import\()["'](\./[^"']+)["']""", text):
+            assert f"{base}/{target[2:]}".lstrip("/") in files, (name, target)
+        for target in re.findall(r'(?:href|src)="/page/([^"]+)"', text):
+            assert target in files, (name, target)
+
+
+def test_libraries_have_their_licences() -> None:
+    """Who gets the wheel gets them with it, and the guide says which versions they are."""
+    guide = (ROOT / "dyrygentd/page/README.md").read_text()
+    for path in (_STATIC / "vendor").glob("*.js"):
+        name = {"hooks": "preact"}.get(path.stem, path.stem)
+        assert (_STATIC / f"vendor/{name}.LICENSE").exists()
+        assert f"`vendor/{path.name}`" in guide
+
+
+def test_nothing_is_inserted_as_markup() -> None:
+    """What users wrote becomes text, and no style or script that the policy forbids is written."""
+    for path in (*_STATIC.glob("*.js"), *_STATIC.glob("*.html")):
+        text = path.read_text()
+        for word in (
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "new Function",
+            "http:",
+            "https:",
+        ):
+            assert word not in text.replace("http://www.w3.org/2000/svg", ""), (path.name, word)
+
+
+def test_unknown_file_is_none() -> None:
+    """Names lead to files of the page and nowhere else."""
+    for name in ("", "..", "../__init__.py", "vendor/preact.LICENSE", "vendor", "/etc/passwd"):
+        assert page.answer(name) is None
+
+
+def test_mode_says_what_is_allowed() -> None:
+    """Who serves it for a person says so."""
+    assert b'"acts": true, "user": "ada"' in page.mode(acts=True, user="ada").body

@@ -126,7 +126,7 @@ def serve(**flags: Any) -> None:
                 run(loaded.configuration, lambda: _loaded(flags).configuration, on_ready=waiting.let_go)
             except NotThereYet as error:
                 if error.setting:
-                    error.next_step = f"{error.next_step}, or change {loaded.place_of(error.setting)}"
+                    error.next_step = f"{error.next_step}, or change {loaded.where_set(error.setting)}"
                 raise
     except Exception as error:
         is_told = fatal.tell(error, form)

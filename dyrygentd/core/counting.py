@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from dyrygentd.core.notes import HoldReason
-from dyrygentd.core.places import Places
 from dyrygentd.core.pools import PoolView
+from dyrygentd.core.routes import Routes
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.tally import SumsByName, Tally
 from dyrygentd.core.values import ValueBudget
@@ -73,7 +73,7 @@ class Counting:
     """What is counted, in one place. Guards: it only ever grows, and the names in it are bounded.
 
     Args:
-        places: Tells the queue of a task.
+        routes: Tells the queue of a task.
 
     Attributes:
         counters: What has happened, without names.
@@ -83,10 +83,10 @@ class Counting:
         by_workflow: What became of workflows, by name, and their seconds from beginning to end.
     """
 
-    __slots__ = ("_places", "by_task", "by_workflow", "counters", "start_seconds", "task_seconds")
+    __slots__ = ("_routes", "by_task", "by_workflow", "counters", "start_seconds", "task_seconds")
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
         self.counters = Counters()
         self.task_seconds, self.start_seconds = Tally(), Tally()
         self.by_task = SumsByName(TASK_WORDS, _NAMES_MAX)
@@ -97,7 +97,7 @@ class Counting:
 
     def task(self, workflow: RunningWorkflow, node: int, word: str) -> None:
         """Count something of a task under its name."""
-        self.by_task.add(self._places.task_of(workflow, node), word)
+        self.by_task.add(self._routes.task_of(workflow, node), word)
 
     def task_began(self, workflow: RunningWorkflow, node: int, now: float) -> None:
         """Count how long a task took from its dispatch until a worker began it."""
@@ -105,7 +105,7 @@ class Counting:
 
     def task_ended(self, workflow: RunningWorkflow, node: int, outcome: str, now: float) -> None:
         """Count the end of a task under its name, and how long it took from its dispatch."""
-        seconds, task = max(0.0, now - workflow.attempts.dispatched_at[node]), self._places.task_of(workflow, node)
+        seconds, task = max(0.0, now - workflow.attempts.dispatched_at[node]), self._routes.task_of(workflow, node)
         self.task_seconds.add(seconds, workflow=workflow.workflow_id, now=now)
         self.by_task.add(task, outcome, seconds=seconds)
 

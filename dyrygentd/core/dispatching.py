@@ -22,9 +22,9 @@ from dyrygentd.core.counting import Counting
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.flights import Flights
 from dyrygentd.core.notes import Failure
-from dyrygentd.core.places import Places
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.rings import Rings
+from dyrygentd.core.routes import Routes
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.turn import Turn
 from dyrygentd.core.workflow import RunningWorkflow
@@ -66,7 +66,7 @@ class Dispatching:
         draining: Whether nothing more is dispatched, until the end.
     """
 
-    __slots__ = ("_counting", "_flights", "_places", "_rings", "_turn", "_workflows", "draining")
+    __slots__ = ("_counting", "_flights", "_rings", "_routes", "_turn", "_workflows", "draining")
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class Dispatching:
         workflows: Mapping[str, RunningWorkflow],
         *,
         flights: Flights,
-        places: Places,
+        routes: Routes,
         counting: Counting,
     ) -> None:
         self._turn = turn
         self._rings = rings
         self._workflows = workflows
         self._flights = flights
-        self._places = places
+        self._routes = routes
         self._counting = counting
         self.draining = False
 
@@ -160,9 +160,9 @@ class Dispatching:
         node = workflow.ready.first
         signature = workflow.graph.signatures[node]
         assert signature is not None
-        place, destination = self._places.known.get(signature) or self._places.of(signature)
-        if self._places.is_by_input:
-            destination = self._places.destination_for(workflow, node, signature)
+        route, destination = self._routes.known.get(signature) or self._routes.of(signature)
+        if self._routes.is_by_input:
+            destination = self._routes.destination_for(workflow, node, signature)
         pools = self._flights.pools_of(workflow, node, destination) if self._flights.has_pools else ()
         full = self._flights.pools.full_one(pools) if pools else None
         if full is not None:
@@ -178,7 +178,7 @@ class Dispatching:
         if not self._flights.begin(workflow, node, task_id, now):
             return
         self._counting.counters.dispatched += 1
-        self._counting.by_task.add(place, "dispatched")
+        self._counting.by_task.add(route, "dispatched")
         self.publish(workflow, node, task_id, destination)
 
     def publish(self, workflow: RunningWorkflow, node: int, task_id: str, destination: str) -> None:

@@ -56,11 +56,11 @@ from dyrygentd.core.ids import OF_OLD
 from dyrygentd.core.limits import Limits, following
 from dyrygentd.core.notes import Failure, HoldReason
 from dyrygentd.core.origin import Origin
-from dyrygentd.core.places import Places, Routing
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.rings import Rings
+from dyrygentd.core.routes import Routes, Routing
 from dyrygentd.core.states import IN_FLIGHT, NodeState
 from dyrygentd.core.steps import Steps, exhaust
 from dyrygentd.core.story import Story
@@ -114,14 +114,14 @@ class Engine:
         self.node_count = 0
         self.pools = pools or Pools()
         self.values = ValueBudget(self.limits.workflow_values_bytes_max, self.limits.values_bytes_max)
-        self._places = Places(queue_of, routing)
-        self.counting = Counting(self._places)
+        self._routes = Routes(queue_of, routing)
+        self.counting = Counting(self._routes)
         self._timers = Timers(self.workflows)
         self._decisions = Decisions()
         self._story = Story()
         self.flights = Flights(self._turn, self.workflows, pools=self.pools, timers=self._timers, counting=self.counting)
         self._dispatching = Dispatching(
-            self._turn, self._rings, self.workflows, flights=self.flights, places=self._places, counting=self.counting
+            self._turn, self._rings, self.workflows, flights=self.flights, routes=self._routes, counting=self.counting
         )
         self._tasks = TaskEvents(self._turn, self.flights, counting=self.counting, decisions=self._decisions, chance=chance)
 

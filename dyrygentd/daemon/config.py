@@ -241,7 +241,7 @@ class Loaded(NamedTuple):
     configuration: Configuration
     origins: list[SettingOrigin]
 
-    def place_of(self, name: str) -> str:
+    def where_set(self, name: str) -> str:
         """Say where a value can be changed."""
         origin = next((each.origin for each in self.origins if each.name == name), "default")
         kind, _, file = origin.partition(" ")

@@ -144,7 +144,7 @@ class Explanations:
 
     async def _filled_in(self, workflow: RunningWorkflow, standings: Sequence[Standing]) -> list[Standing]:
         """Add what others than the engine and the inspection know."""
-        standings = [_with_place_of_value(workflow, standing, self._around.app) for standing in standings]
+        standings = [_with_home_of_value(workflow, standing, self._around.app) for standing in standings]
         skew, holders = Skew(self._inspector, self._trace, self._around.app), Holders(self._turns.engine, self._trace)
         filled = []
         for standing in standings:
@@ -239,7 +239,7 @@ def _beside(standing: Standing, whereabouts: Whereabouts) -> Standing:
     return replace(standing, code="runs-on", text=f"{standing.text}; {whereabouts.text}", next_step=whereabouts.next_step)
 
 
-def _with_place_of_value(workflow: RunningWorkflow, standing: Standing, app: str) -> Standing:
+def _with_home_of_value(workflow: RunningWorkflow, standing: Standing, app: str) -> Standing:
     """Say how to see what a cancelled node's task has returned, where others take it."""
     number = workflow.graph.number(standing.node)
     task_id = "" if number is None else workflow.attempts.task_id_of(number)

@@ -51,7 +51,7 @@ class Troubles:
         """Tell among the notices what whoever runs the scheduler has noticed; nothing takes it back."""
         self._noted = words
 
-    def placed(self) -> Sequence[tuple[str, str]]:
+    def located(self) -> Sequence[tuple[str, str]]:
         """Return what is wrong, each with where it is: disk, broker or backend."""
         found = (
             ("disk", self._saving.problem),
@@ -65,7 +65,7 @@ class Troubles:
 
     def problems(self) -> Sequence[str]:
         """Return what is wrong."""
-        return [problem for _, problem in self.placed()]
+        return [problem for _, problem in self.located()]
 
     def notices(self) -> Sequence[str]:
         """Return what people should know, and what keeps nobody from work."""

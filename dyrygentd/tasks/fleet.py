@@ -116,9 +116,9 @@ def other_backends(fleet: Fleet, backend: str, options: Mapping[str, Any]) -> It
         if theirs in ("", "None", "disabled", "disabled://", "disabled:///"):
             yield worker.name, "stores no results at all", True
             continue
-        where, prefix = _place_of(theirs), _prefix_of(worker.settings.get("result_backend_transport_options"))
+        where, prefix = _server_of(theirs), _prefix_of(worker.settings.get("result_backend_transport_options"))
         # Workers of Celery 5.6 leave out what is behind the question mark, where the database of a socket stands.
-        ours = _place_of(backend if "?" in theirs else backend.partition("?")[0])
+        ours = _server_of(backend if "?" in theirs else backend.partition("?")[0])
         if where[0] != ours[0] or where[2:] != ours[2:]:
             yield worker.name, f"stores results in '{theirs}'", True
         elif prefix != _prefix_of(options):
@@ -139,8 +139,8 @@ def names_of(workers: Iterable[Worker]) -> str:
     return ", ".join(names[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
-def _place_of(url: str) -> tuple[Any, ...]:
-    """Return what tells one place of results from another: kind, host, port, path and database."""
+def _server_of(url: str) -> tuple[Any, ...]:
+    """Return what tells one server of results from another: kind, host, port, path and database."""
     try:
         parts = urlsplit(url)
         port, query = parts.port, parse_qs(parts.query)

@@ -110,7 +110,7 @@ class RedisReports:
         self._app = app
         self._pace = pace or ReportsPace()
         self._now = now
-        self._where, prefix = _place_of(app)
+        self._where, prefix = _stream_of(app)
         self._prefix = prefix
         self._header: Mapping[str, Any] | None = None
         self._stream = ""
@@ -381,7 +381,7 @@ def event_of_report(fields: Mapping[str, str]) -> TaskEvent | None:
             return None
 
 
-def _place_of(app: Any) -> tuple[str, str]:
+def _stream_of(app: Any) -> tuple[str, str]:
     """Return where the stream is, and the prefix of keys there; empty if there is no one Redis for it."""
     backend = app.backend
     if isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend):

@@ -7,7 +7,7 @@ from dyrygentd.core.graph import Signature
 from dyrygentd.core.workflow import RunningWorkflow
 
 #: Signatures whose queue is kept in mind.
-_PLACES_MAX: Final = 1000
+_ROUTES_KEPT_MAX: Final = 1000
 #: Bytes of an input that a router may be shown in a turn.
 _ROUTED_INPUT_MAX: Final = 64 * 1024
 
@@ -23,7 +23,7 @@ class Routing(Protocol):
         """Return where a message goes, as text (`dyrygentd.core.destination`); empty if that cannot be told."""
 
 
-class Places:
+class Routes:
     """Queue and destination of signatures. Guards: the dispatcher is asked once for each of the few that workflows repeat.
 
     Args:
@@ -45,16 +45,16 @@ class Places:
 
     def of(self, signature: Signature) -> tuple[tuple[str, str], str]:
         """Return a task's name and queue, and where it is sent."""
-        placed = self.known.get(signature)
-        if placed is None:
-            if len(self.known) >= _PLACES_MAX:
+        route = self.known.get(signature)
+        if route is None:
+            if len(self.known) >= _ROUTES_KEPT_MAX:
                 self.known.clear()
             destination = ""
             if self._routing is not None:
                 self.is_by_input = self._routing.looks_at_input
                 destination = self._routing.destination_of(signature, None)
-            placed = self.known[signature] = (signature.task, self._queue_of(signature)), destination
-        return placed
+            route = self.known[signature] = (signature.task, self._queue_of(signature)), destination
+        return route
 
     def task_of(self, workflow: RunningWorkflow, node: int) -> tuple[str, str]:
         """Return a node's task and queue."""

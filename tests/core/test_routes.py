@@ -1,8 +1,8 @@
 """Queue and destination of signatures: asked for once, kept within a bound."""
 
-from dyrygentd.core import places as module
+from dyrygentd.core import routes as module
 from dyrygentd.core.graph import Signature
-from dyrygentd.core.places import Places
+from dyrygentd.core.routes import Routes
 from tests.support.conversation import Conversation
 
 
@@ -21,35 +21,35 @@ class _Router:
 def test_asked_once() -> None:
     """Workflows repeat few signatures, and a router may be the user's slow code."""
     router = _Router()
-    places = Places(lambda signature: f"q-{signature.task}", router)
+    routes = Routes(lambda signature: f"q-{signature.task}", router)
     for _ in range(3):
-        assert places.of(Signature("t")) == (("t", "q-t"), "to-t")
+        assert routes.of(Signature("t")) == (("t", "q-t"), "to-t")
     assert router.asked == [None]
-    assert Places(lambda _: "q", None).of(Signature("t")) == (("t", "q"), "")
+    assert Routes(lambda _: "q", None).of(Signature("t")) == (("t", "q"), "")
 
 
 def test_what_is_kept_is_bounded() -> None:
     """Arguments make signatures without end."""
-    places = Places(lambda _: "q", None)
-    for number in range(module._PLACES_MAX + 1):
-        places.of(Signature("t", args=b"[%d]" % number))
-    assert len(places.known) == 1
+    routes = Routes(lambda _: "q", None)
+    for number in range(module._ROUTES_KEPT_MAX + 1):
+        routes.of(Signature("t", args=b"[%d]" % number))
+    assert len(routes.known) == 1
 
 
 def test_router_that_looks_at_the_input(conversation: Conversation) -> None:
     """It is asked for each node, with the input, unless that is too long for a turn; then whoever publishes asks."""
     router = _Router(looks_at_input=True)
-    places = Places(lambda _: "q", router)
+    routes = Routes(lambda _: "q", router)
     conversation.submit("a; b < a; &j < a")
     workflow = conversation.workflow()
     conversation.succeed("w/a", value=b"5")
     signature = workflow.graph.signatures[1]
     assert signature is not None
-    places.of(signature)
-    assert places.is_by_input
-    assert (places.destination_for(workflow, 1, signature), router.asked) == ("to-tasks.b", [None, b"5"])
-    assert (places.task_of(workflow, 1), places.task_of(workflow, 2)) == (("tasks.b", "q"), ("", ""))
-    assert Places(lambda _: "q", None).destination_for(workflow, 1, signature) == ""
+    routes.of(signature)
+    assert routes.is_by_input
+    assert (routes.destination_for(workflow, 1, signature), router.asked) == ("to-tasks.b", [None, b"5"])
+    assert (routes.task_of(workflow, 1), routes.task_of(workflow, 2)) == (("tasks.b", "q"), ("", ""))
+    assert Routes(lambda _: "q", None).destination_for(workflow, 1, signature) == ""
 
 
 def test_long_inputs_are_not_shown_to_a_router(conversation: Conversation) -> None:
@@ -60,5 +60,5 @@ def test_long_inputs_are_not_shown_to_a_router(conversation: Conversation) -> No
     workflow = conversation.workflow()
     signature = workflow.graph.signatures[1]
     assert signature is not None
-    assert Places(lambda _: "q", router).destination_for(workflow, 1, signature) == ""
+    assert Routes(lambda _: "q", router).destination_for(workflow, 1, signature) == ""
     assert router.asked == []

@@ -33,6 +33,7 @@ _ELSEWHERE: Final = {
     "cli/choosing.py": "cli/test_verbs.py chooses",
     "cli/complaints.py": "cli/test_ends.py reads what commands say when they fail",
     "cli/control.py": "cli/test_dyrygentctl.py runs its commands",
+    "cli/dot.py": "cli/test_graph.py draws",
     "cli/documents.py": "cli/test_submit.py submits them",
     "cli/manual.py": "daemon/test_units.py reads the pages",
     "cli/names.py": "cli/test_dyrygentctl.py and cli/test_verbs.py name workflows",

@@ -1,329 +1,122 @@
-"""`dyrygentctl graph`: the shape of a workflow, folded so that 10,000 nodes fit on a screen.
+"""`dyrygentctl graph`: the shape of a workflow on one screen, of any size at one cost, as the daemon has folded it."""
 
-A node's level is the longest way to it, in tasks; joins are passed through. Nodes of one task on one level whose names differ in
-numbers only (``fetch-*``) are one row, and levels that repeat (as in a chain of 600 groups) are one block. Everything is one pass
-over nodes and their dependencies.
-"""
-
-import re
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from dyrygentd.cli import render
-from dyrygentd.cli.session import Session, command, echo_json, say
-from dyrygentd.cli.watching import counts_line
+from dyrygentd.cli import boxes, dot, render
+from dyrygentd.cli.levels import show_levels, write_levels
+from dyrygentd.cli.session import Session, command, echo_json, fail, say
+from dyrygentd.errors import RemoteError
 
 if TYPE_CHECKING:
     from dyrygentd import wire
+    from dyrygentd.client.sync import Handle
 
-_ROWS_MAX: Final = 40
-"""A screen."""
-
-_PERIOD_MAX: Final = 8
-"""Levels in a pattern that is recognised when it repeats."""
-
-_PATTERNS_MAX: Final = 4
-"""Patterns of names of one task on one level; if there are more, names tell nothing."""
-
-_NUMBER: Final = re.compile(r"\d+")
-_STATES_MIN: Final = 24
-_WAY_NAMED: Final = 3
-_FILLS: Final = {
-    "succeeded": "palegreen",
-    "skipped": "honeydew",
-    "dispatching": "lightblue",
-    "dispatched": "lightblue",
-    "held": "khaki",
-    "retrying": "khaki",
-    "failed": "salmon",
-    "cancelled": "lightgrey",
-    "blocked": "mistyrose",
-}
-
-
-@dataclass(slots=True)
-class Row:
-    """Nodes of one task on one level, or on the levels of a block that correspond to each other.
-
-    Attributes:
-        names: What their names have in common, with ``*`` for numbers; empty if that is nothing.
-        ended, took_s, longest_s: How many have ended, how long they took together from when they were sent, and the longest.
-    """
-
-    what: str
-    count: int = 0
-    states: Counter[str] = field(default_factory=Counter)
-    example: str = ""
-    names: str = ""
-    ended: int = 0
-    took_s: float = 0.0
-    longest_s: float = 0.0
-
-    def add(self, node: "wire.NodeView") -> None:
-        """Take a node in."""
-        self.count += 1
-        self.states[node.state] += 1
-        self.example = self.example or node.name
-        if node.dispatched_at and node.finished_at:
-            took_s = max(0.0, node.finished_at - node.dispatched_at)
-            self.ended += 1
-            self.took_s += took_s
-            self.longest_s = max(self.longest_s, took_s)
-
-    def merge(self, other: "Row") -> None:
-        """Take in the nodes of another one."""
-        self.count += other.count
-        self.states.update(other.states)
-        self.example = self.example or other.example
-        self.ended += other.ended
-        self.took_s += other.took_s
-        self.longest_s = max(self.longest_s, other.longest_s)
-
-
-@dataclass(slots=True)
-class Block:
-    """Levels that follow each other, ``period`` of them repeated; ``rows`` has the rows of one period, level by level."""
-
-    first: int
-    period: int
-    repeats: int
-    rows: list[list[Row]]
-
-    @property
-    def last(self) -> int:
-        """Return the last of its levels."""
-        return self.first + self.period * self.repeats - 1
+#: So many nodes Graphviz draws within seconds, and people can look at.
+_DOT_NODES_MAX: Final = 2_000
+_ROWS: Final = 40
+_ROWS_MIN: Final = 8
+_PAGE: Final = 1000
+_OLD: Final = (404, 405)
 
 
 @click.command(short_help="Show the shape of a workflow, folded to a screen.")
 @click.argument("reference", metavar="REF")
-@click.option("--dot", "is_dot", is_flag=True, help="All nodes for Graphviz: pipe it into `dot -Tsvg`.")
+@click.option("--section", metavar="PATH", help="Open a box: a section such as drain/gra1, or ~N as the box is called.")
+@click.option("--dot", "is_dot", is_flag=True, help="For Graphviz: pipe it into `dot -Tsvg`.")
+@click.option("--nodes", "is_nodes", is_flag=True, help="With --dot: draw all nodes, however many they are.")
 @click.option("--all", "is_all", is_flag=True, help="Do not shorten what is longer than a screen.")
 @command
-def graph(session: Session, reference: str, is_dot: bool, is_all: bool) -> None:
-    """Show the shape of a workflow: level by level, nodes of one task in one row, levels that repeat in one block.
+def graph(session: Session, reference: str, section: str | None, is_dot: bool, is_nodes: bool, is_all: bool) -> None:
+    """Show the shape of a workflow: its sections, tasks and levels as boxes, with how many of their nodes are in which state.
 
-    TOOK is how long those that have ended took on average, and the longest, from when they were sent.
+    AFTER has the numbers of the boxes that a box waits for. --section opens one of them. --dot draws nodes, and beyond 2,000 of
+    them boxes. --json holds the levels of all nodes, with --section what the daemon has folded (--section '' for the whole).
 
     \b
+    Example: dyrygentctl graph @latest --section drain
     Example: dyrygentctl graph @latest --dot | dot -Tsvg > graph.svg
     """
+    if is_nodes and (section is not None or not is_dot):
+        raise click.UsageError("--nodes is for --dot, and draws the whole workflow")
     handle = session.handle(reference)
     view = handle.view or handle.status()
-    nodes = list(handle.nodes(page=1000))
     if is_dot:
-        write_dot(view.name, nodes)
+        _draw(handle, view, section, is_nodes=is_nodes)
         return
-    levels, way = levels_of(nodes)
-    blocks = folded(rows_of(nodes, levels))
+    if session.is_json and section is None:
+        write_levels(view, list(handle.nodes(page=_PAGE)))
+        return
+    fold = _fold(handle, section or "")
+    if fold is None:
+        _show_without_fold(session, handle, view, section, is_all=is_all)
+    elif session.is_json:
+        echo_json(fold)
+    else:
+        _show(fold, is_all=is_all)
+
+
+def _show(fold: "wire.FoldView", *, is_all: bool) -> None:
+    is_terminal = sys.stdout.isatty()
+    size = shutil.get_terminal_size()
+    rows_max = max(_ROWS_MIN, size.lines - boxes.around(fold)) if is_terminal else _ROWS
+    width = size.columns if is_terminal else None
+    for line in boxes.lines(fold, width=width, rows_max=None if is_all else rows_max):
+        click.echo(line)
+    if not is_all and len(fold.boxes) > rows_max:
+        say(f"some of {len(fold.boxes):,} boxes share a row: --all shows each")
+    if fold.edges_left_out:
+        say(f"{fold.edges_left_out:,} more boxes wait for others than AFTER says")
+    if is_terminal:
+        for number, line in enumerate(boxes.next_commands(fold)):
+            say(f"{'  or' if number else 'next'}: {line}")
+
+
+def _draw(handle: "Handle", view: "wire.WorkflowView", section: str | None, *, is_nodes: bool) -> None:
+    """Write a drawing for Graphviz."""
+    fold = None
+    if section is not None or (view.tasks > _DOT_NODES_MAX and not is_nodes):
+        fold = _fold(handle, section or "")
+    if fold is None:
+        _refuse_section(section)
+        dot.write_dot(view.name, list(handle.nodes(page=_PAGE)))
+        return
+    if section is None:
+        say(f"{render.number(view.tasks, 'node')} are drawn as {len(fold.boxes):,} boxes: --nodes draws each node")
+    dot.write_boxes(fold)
+
+
+def _show_without_fold(
+    session: Session, handle: "Handle", view: "wire.WorkflowView", section: str | None, *, is_all: bool
+) -> None:
+    _refuse_section(section)
+    nodes = list(handle.nodes(page=_PAGE))
     if session.is_json:
-        echo_json(_document(view, blocks, way))
-        return
-    click.echo(f"{render.inline(view.name)}: {render.state(view.state)}, {render.number(len(nodes), 'node')}")
-    rows = _rows(blocks)
-    hidden = 0 if is_all else max(0, len(rows) - _ROWS_MAX)
-    if hidden:
-        half = _ROWS_MAX // 2
-        rows[half : half + hidden] = [(("…", f"{hidden:,} rows more", "", "", ""), Counter())]
-    click.echo(_table(rows))
-    if hidden:
-        say(f"{hidden:,} rows were left out: --all shows them")
-    named = way if len(way) <= 2 * _WAY_NAMED else [*way[:_WAY_NAMED], "…", *way[-_WAY_NAMED:]]
-    click.echo(f"longest way, {render.number(len(way), 'node')}: {render.inline(' -> '.join(named))}")
+        write_levels(view, nodes)
+    else:
+        show_levels(view, nodes, is_all=is_all)
 
 
-def levels_of(nodes: "Sequence[wire.NodeView]") -> tuple[list[int], list[str]]:
-    """Return each node's level, from 1 (joins have the level of what is before them), and the names on a longest way."""
-    number = {node.name: index for index, node in enumerate(nodes)}
-    after = [[number[name] for name in node.after if name in number] for node in nodes]
-    dependents: list[list[int]] = [[] for _ in nodes]
-    for node, dependencies in enumerate(after):
-        for dependency in dependencies:
-            dependents[dependency].append(node)
-    missing = [len(dependencies) for dependencies in after]
-    ready = [node for node, count in enumerate(missing) if not count]
-    levels, before = [0] * len(nodes), [-1] * len(nodes)
-    last = -1
-    for node in ready:  # It grows while it is read.
-        if nodes[node].kind != "join":
-            levels[node] += 1
-        if last < 0 or levels[node] > levels[last]:
-            last = node
-        for dependent in dependents[node]:
-            if before[dependent] < 0 or levels[node] > levels[dependent]:
-                levels[dependent], before[dependent] = levels[node], node
-            missing[dependent] -= 1
-            if not missing[dependent]:
-                ready.append(dependent)
-    way = []
-    while last >= 0:
-        if nodes[last].kind != "join":
-            way.append(nodes[last].name)
-        last = before[last]
-    return levels, way[::-1]
+def _refuse_section(section: str | None) -> None:
+    if section:
+        fail("this daemon is older and opens no sections", next_step="leave --section out, or upgrade and restart the daemon")
 
 
-def rows_of(nodes: "Sequence[wire.NodeView]", levels: Sequence[int]) -> list[list[Row]]:
-    """Return the rows of each level, in the order in which their first nodes were defined."""
-    found: list[dict[str, dict[str, Row]]] = [{} for _ in range(max(levels, default=0))]
-    for node, level in zip(nodes, levels, strict=True):
-        if node.kind == "join":
-            continue
-        what = node.task or f"({node.kind})"
-        if node.kind == "hook":
-            what += " (hook)"
-        pattern = _NUMBER.sub("*", node.name)
-        of_task = found[level - 1].setdefault(what, {})
-        # Beyond the bound they are one row anyway, so there is no need to keep them apart.
-        key = pattern if pattern in of_task or len(of_task) <= _PATTERNS_MAX else ""
-        of_task.setdefault(key, Row(what, names=pattern if "*" in pattern else "")).add(node)
-    return [[row for of_task in tasks.values() for row in _told_apart(of_task)] for tasks in found]
+def _fold(handle: "Handle", path: str) -> "wire.FoldView | None":
+    """Return a workflow folded, or a box of it; None if the daemon is older and cannot."""
+    try:
+        return handle.fold(path)
+    except RemoteError as error:
+        if error.code == "box-not-found":
+            step = render.shell("dyrygentctl", "graph", handle.id)
+            fail(str(error), next_step=f"`{step}` shows what can be opened; a single node: `{_node(handle.id)}`", error=error)
+        if error.status in _OLD and error.code != "workflow-not-found":
+            return None
+        raise
 
 
-def _told_apart(of_task: dict[str, Row]) -> list[Row]:
-    """Return the rows of one task on one level: by their names, if those tell something."""
-    rows = list(of_task.values())
-    if len(rows) <= _PATTERNS_MAX and all(row.names for row in rows):
-        return rows
-    whole = Row(rows[0].what)
-    for row in rows:
-        whole.merge(row)
-    return [whole]
-
-
-def folded(levels: Sequence[list[Row]]) -> list[Block]:
-    """Put levels that repeat into one block: the pattern that covers most, and of those the shortest."""
-    shapes = [tuple((row.what, row.names, row.count) for row in rows) for rows in levels]
-    blocks, at = [], 0
-    while at < len(levels):
-        period, repeats = 1, 1
-        for length in range(1, _PERIOD_MAX + 1):
-            found = _repeats(shapes, at, length)
-            if found > 1 and found * length > period * repeats:
-                period, repeats = length, found
-        rows = [_merged([levels[level] for level in range(at + step, at + period * repeats, period)]) for step in range(period)]
-        blocks.append(Block(at + 1, period, repeats, rows))
-        at += period * repeats
-    return blocks
-
-
-def _repeats(shapes: Sequence[object], at: int, length: int) -> int:
-    """Return how often the next ``length`` levels follow each other."""
-    end = at + length
-    while end < len(shapes) and shapes[end] == shapes[end - length]:
-        end += 1
-    return (end - at) // length
-
-
-def _merged(levels: Sequence[list[Row]]) -> list[Row]:
-    """Add up rows of levels of one shape."""
-    merged = [Row(row.what, names=row.names) for row in levels[0]]
-    for rows in levels:
-        for into, row in zip(merged, rows, strict=True):
-            into.merge(row)
-    return merged
-
-
-def _rows(blocks: Sequence[Block]) -> list[tuple[tuple[str, ...], Counter[str]]]:
-    """Return a row of texts and its states for each row of the blocks."""
-    lines: list[tuple[tuple[str, ...], Counter[str]]] = []
-    for block in blocks:
-        for step, rows in enumerate(block.rows):
-            level = str(block.first) if block.last == block.first else f"{block.first}-{block.last}" if step == 0 else ""
-            for row in rows:
-                each = f"{block.repeats:,} x {row.count // block.repeats:,}" if block.repeats > 1 else f"{row.count:,}"
-                names = row.example if row.count == 1 else row.names
-                lines.append(((level, each, row.what, names, _took(row)), row.states))
-                level = ""
-    return lines
-
-
-def _took(row: Row) -> str:
-    if not row.ended:
-        return ""
-    mean = render.duration(row.took_s / row.ended)
-    return mean if row.ended == 1 else f"{mean}, up to {render.duration(row.longest_s)}"
-
-
-def _table(rows: Sequence[tuple[tuple[str, ...], Counter[str]]]) -> str:
-    """Return the table; the states come last, in their colours, and those that say least give way to the terminal's edge."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
-    heads = ("LEVEL", "NODES", "TASK", "NAMES", "TOOK")
-    # Before anything has ended the last column would take room for nothing, and on a narrow terminal it takes it from the states.
-    for columns in (5 if any(cells[4] for cells, _ in rows) else 4, 4):
-        lines = render.table(heads[:columns], [cells[:columns] for cells, _ in rows]).splitlines()
-        plain = [click.unstyle(line) for line in lines]
-        begin = max(map(len, plain)) + 2
-        if width - begin >= _STATES_MIN:
-            break
-    shown = [click.style("STATES", bold=True), *(_states(states, max(_STATES_MIN, width - begin)) for _, states in rows)]
-    return "\n".join(
-        f"{line}{' ' * (begin - len(text))}{states}".rstrip() for line, text, states in zip(lines, plain, shown, strict=True)
-    )
-
-
-def _states(states: Counter[str], width: int) -> str:
-    text = counts_line(states, width=width)
-    return (
-        ", ".join(" ".join([render.state(word), *rest]) for word, *rest in (part.split(" ") for part in text.split(", ")))
-        if text
-        else ""
-    )
-
-
-def _document(view: "wire.WorkflowView", blocks: Sequence[Block], way: Sequence[str]) -> dict[str, Any]:
-    return {
-        "id": view.id,
-        "name": view.name,
-        "state": view.state,
-        "levels": [
-            {
-                "first": block.first,
-                "last": block.last,
-                "repeats": block.repeats,
-                "groups": [
-                    {
-                        "level": block.first + step,
-                        "task": row.what,
-                        "nodes": row.count,
-                        "states": row.states,
-                        "example": row.example,
-                        "names": row.names,
-                        "ended": row.ended,
-                        "mean_s": round(row.took_s / row.ended, 3) if row.ended else None,
-                        "longest_s": round(row.longest_s, 3) if row.ended else None,
-                    }
-                    for step, rows in enumerate(block.rows)
-                    for row in rows
-                ],
-            }
-            for block in blocks
-        ],
-        "longest_way": way,
-    }
-
-
-def write_dot(name: str, nodes: "Sequence[wire.NodeView]") -> None:
-    """Write all nodes in Graphviz' language. They are numbered there, for any text may be a name here."""
-    number = {node.name: index for index, node in enumerate(nodes)}
-    lines = [f"digraph {_dot_text(name)} {{", "  rankdir=LR; node [shape=box, style=filled, fillcolor=white];"]
-    for index, node in enumerate(nodes):
-        if node.kind == "join":
-            lines.append(f"  n{index} [shape=point, tooltip={_dot_text(node.name)}];")
-            continue
-        text = _dot_text(f"{node.name}\n{node.task or node.kind}\n{node.state}")
-        lines.append(f"  n{index} [label={text}, fillcolor={_FILLS.get(node.state, 'white')}];")
-    for index, node in enumerate(nodes):
-        lines += [f"  n{number[before]} -> n{index};" for before in node.after if before in number]
-    click.echo("\n".join([*lines, "}"]))
-
-
-def _dot_text(text: str) -> str:
-    shown = render.visible(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{shown}"'
+def _node(workflow_id: str) -> str:
+    return f"{render.shell('dyrygentctl', 'show', workflow_id, '--node')} NAME"

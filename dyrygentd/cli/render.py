@@ -3,8 +3,9 @@
 import pwd
 import shlex
 import time
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -70,6 +71,32 @@ def inline(text: object) -> str:
     return visible(text).replace("\n", " ")
 
 
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal a text of one line takes: two for what is as wide as Chinese or an emoji."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def padded(text: str, width: int) -> str:
+    """Return a text with blanks behind it, up to a width."""
+    return text + " " * (width - width_of(text))
+
+
+def within(text: str, width: int) -> str:
+    """Return a text with its middle left out, and a mark there, if it is wider than that: beginnings of names are alike."""
+    if width_of(text) <= width:
+        return text
+    first, last = (width - 1) // 2, width - 1 - (width - 1) // 2
+    head, tail = text[:first], text[len(text) - last :]
+    while head and width_of(head) > first:
+        head = head[:-1]
+    while tail and width_of(tail) > last:
+        tail = tail[1:]
+    return f"{head}…{tail}"
+
+
 def shell(*words: str) -> str:
     """Return a command that can be pasted into bash or zsh, whatever the names in it are."""
     return " ".join(map(_quoted, words))
@@ -96,7 +123,7 @@ def command(verb: str, workflow_id: str, nodes: Sequence[str] = (), *, flags: Se
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return an aligned table. A column with a state is coloured; nothing is ever cut."""
     cells = [[inline(cell) for cell in row] for row in rows]
-    widths = [max(len(line[column]) for line in [list(heads), *cells]) for column in range(len(heads))]
+    widths = [max(width_of(line[column]) for line in [list(heads), *cells]) for column in range(len(heads))]
     lines = [_line(heads, widths, style=lambda head: click.style(head, bold=True))]
     lines += [_line(row, widths, style=state) for row in cells]
     return "\n".join(lines)
@@ -104,8 +131,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def state(word: str) -> str:
     """Return a state in its colour; any other text as it is. click drops colours if stdout is no terminal."""
-    colour = _COLOURS.get(word)
+    colour = colour_of(word)
     return click.style(word, fg=colour) if colour else word
+
+
+def colour_of(word: str) -> str | None:
+    """Return the colour of a state."""
+    return _COLOURS.get(word)
 
 
 def duration(seconds: float) -> str:
@@ -222,9 +254,14 @@ def _reason(node: "wire.NodeView") -> str:
 
 def held_by(node: "wire.NodeView") -> str:
     """Return what holds a node, and until when; empty if nothing does."""
-    until = f" until {moment(node.held_until)}" if node.held_until else ""
+    return held(node.hold, node.held_until, pool=node.pool)
+
+
+def held(hold: str | None, held_until: float | None, *, pool: str | None = None) -> str:
+    """Return in words what holds something, and until when."""
+    until = f" until {moment(held_until)}" if held_until else ""
     # A newer daemon may have more words.
-    match cast("str | None", node.hold):
+    match hold:
         case None:
             return ""
         case "gate":
@@ -232,13 +269,13 @@ def held_by(node: "wire.NodeView") -> str:
         case "operator":
             return "held by an operator"
         case "pool":
-            return f"waits for a place in pool {node.pool}"
+            return f"waits for a place in {f'pool {pool}' if pool else 'its pool'}"
         case "lost":
             return "its task was lost, an operator has to decide"
         case "poll":
-            return f"asks again at {moment(node.held_until)}"
+            return f"asks again at {moment(held_until)}"
         case "retry":
-            return f"next attempt at {moment(node.held_until)}"
+            return f"next attempt at {moment(held_until)}"
         case "time":
             return f"held{until}"
         case reason:
@@ -257,8 +294,8 @@ def _changed(done: "wire.JournalView") -> str:
 
 def _line(cells: Sequence[str], widths: Sequence[int], *, style: Any) -> str:
     # Styled after padding: escape sequences have no width.
-    padded = [style(cell) + " " * (width - len(cell)) for cell, width in zip(cells, widths, strict=True)]
-    return "  ".join(padded).rstrip()
+    shown = [style(cell) + " " * (width - width_of(cell)) for cell, width in zip(cells, widths, strict=True)]
+    return "  ".join(shown).rstrip()
 
 
 def user(number: int | None) -> str:

@@ -3,10 +3,13 @@
 import json
 import os
 import pty
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from tests.support.servers import wait_until
 Ctl = Callable[..., Result]
 
 
-def ctl_of(daemon: Daemon, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Ctl:
+def ctl_of(daemon: "Daemon | OlderDaemon", directory: Path, monkeypatch: pytest.MonkeyPatch) -> Ctl:
     """Return a function that runs a command in ``directory``."""
     monkeypatch.chdir(directory)
 
@@ -43,6 +46,51 @@ def submit(ctl: Ctl, *nodes: dict[str, Any], **fields: Any) -> str:
     result = ctl("submit", "-", input=json.dumps({"name": "sum", "nodes": full, **fields}))
     assert result.exit_code == 0, result.output
     return result.stdout.strip()
+
+
+class _Asked(BaseHTTPRequestHandler):
+    """Hands a request on, unless it is for what the daemon of that time did not have."""
+
+    server: "OlderDaemon"
+
+    def do_GET(self) -> None:
+        """Answer."""
+        path = self.path.partition("?")[0]
+        is_new = path.endswith(self.server.without)
+        # The daemon of now answers in the same way what it does not have.
+        answer = self.server.daemon.ask("GET", f"{path}-of-later" if is_new else self.path)
+        self.send_response_only(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def address_string(self) -> str:
+        """Return who asks, which a Unix socket does not tell."""
+        return "somebody"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class OlderDaemon(socketserver.ThreadingUnixStreamServer):
+    """A daemon of a time before some routes, in front of a real one: to look at, at ``path``; a context manager."""
+
+    daemon_threads = True
+
+    def __init__(self, daemon: Daemon, path: Path, *, without: tuple[str, ...]) -> None:
+        self.daemon, self.path, self.without = daemon, path, without
+        super().__init__(str(path), _Asked)
+
+    def __enter__(self) -> "OlderDaemon":
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
 
 
 class Terminal:

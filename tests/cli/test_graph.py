@@ -1,154 +1,25 @@
-"""`dyrygentctl graph`: large shapes on one screen, and all of them for Graphviz."""
+"""`dyrygentctl graph`: workflows of any size on one screen, and drawn by Graphviz."""
 
 import json
 import re
-import sys
-from collections import Counter
+from pathlib import Path
 from typing import Any
 
-import click
-import pytest
-
-from dyrygentd.cli.graph import _rows, _table, folded, levels_of, rows_of
-from dyrygentd.wire import NodeView
-from tests.cli.support import Ctl, submit
+from dyrygentd import cli
+from tests.cli.support import Ctl, Terminal, submit
 from tests.cli.test_verbs import HOSTILE
+from tests.http.support import Daemon
 
-
-def views(**after: list[str]) -> list[NodeView]:
-    """Return nodes that wait for others; their task is the first letter of the name, ``j`` is a join."""
-    return [
-        NodeView(
-            name, "waiting", kind="join" if name[0] == "j" else "task", task=None if name[0] == "j" else name[0], after=before
-        )
-        for name, before in after.items()
-    ]
-
-
-def test_levels_pass_through_joins() -> None:
-    """A level is the longest way to a node in tasks; the order of definition does not matter."""
-    nodes = views(d=["j"], j=["b", "c"], b=["a"], c=[], a=[], j2=["j"], e=["j2", "d"])
-    levels, way = levels_of(nodes)
-    assert dict(zip([node.name for node in nodes], levels, strict=True)) == {
-        "a": 1,
-        "b": 2,
-        "c": 1,
-        "j": 2,
-        "j2": 2,
-        "d": 3,
-        "e": 4,
-    }
-    assert way == ["a", "b", "d", "e"]
-
-
-@pytest.mark.parametrize(
-    ("shape", "blocks"),
-    [
-        ("a", [(1, 1, 1)]),
-        ("aaaa", [(1, 1, 4)]),
-        ("abab", [(1, 2, 2)]),
-        ("aabaab", [(1, 3, 2)]),
-        ("xababy", [(1, 1, 1), (2, 2, 2), (6, 1, 1)]),
-        ("abcab", [(level, 1, 1) for level in range(1, 6)]),
-        ("", []),
-    ],
+GUIDE = Path(cli.__file__).with_name("README.md")
+SECTIONS: tuple[dict[str, Any], ...] = (
+    {"name": "first"},
+    *(
+        {"name": f"{step}-{number}", "section": f"{step}/{number // 10}", "after": [(before and f"{before}-{number}") or "first"]}
+        for step, before in (("fetch", ""), ("decode", "fetch"))
+        for number in range(30)
+    ),
+    {"name": "last", "task": "fail", "after": ["first"]},
 )
-def test_repeated_levels_are_one_block(shape: str, blocks: list[tuple[int, int, int]]) -> None:
-    """A chain of 10,000 is one line, and so is a pattern that repeats; what does not repeat stays."""
-    nodes = views(**{f"{task}{index}": [f"{shape[index - 1]}{index - 1}"] if index else [] for index, task in enumerate(shape)})
-    found = folded(rows_of(nodes, levels_of(nodes)[0]))
-    assert [(block.first, block.period, block.repeats) for block in found] == blocks
-    assert sum(row.count for block in found for rows in block.rows for row in rows) == len(shape)
-
-
-def test_large_workflow_is_one_screen(slow_ctl: Ctl) -> None:
-    """Ten thousand nodes are a few rows with the numbers in each state."""
-    nodes: list[dict[str, Any]] = [{"name": "first", "task": "start"}]
-    before = "first"
-    for number in range(100):
-        nodes += [{"name": f"m{number}-{member}", "after": [before]} for member in range(99)]
-        before = f"all{number}"
-        nodes.append({"name": before, "join": True, "after": [f"m{number}-{member}" for member in range(99)]})
-    workflow = submit(slow_ctl, *nodes)
-    out = slow_ctl("graph", workflow).stdout
-    assert out.startswith("sum: running, 10,001 nodes\n")
-    assert len(out.splitlines()) == 5
-    assert re.search(r"^1 +1 +start +first +dispatch\w+ 1$", out, re.M)
-    assert re.search(r"^2-101 +100 x 99 +add +m\*-\* +waiting 9,900$", out, re.M)
-    assert out.endswith("longest way, 101 nodes: first -> m0-0 -> m1-0 -> … -> m97-0 -> m98-0 -> m99-0\n")
-    document = json.loads(slow_ctl("graph", workflow, "--json").stdout)
-    assert [(level["first"], level["last"], level["repeats"]) for level in document["levels"]] == [(1, 1, 1), (2, 101, 100)]
-    assert document["levels"][1]["groups"] == [
-        {
-            "level": 2,
-            "task": "add",
-            "nodes": 9900,
-            "states": {"waiting": 9900},
-            "example": "m0-0",
-            "names": "m*-*",
-            "ended": 0,
-            "mean_s": None,
-            "longest_s": None,
-        }
-    ]
-    assert slow_ctl("graph", workflow, "--dot").stdout.count(" -> ") == 99 * 100 * 2
-
-
-def _phases() -> list[NodeView]:
-    """Three phases of one task, of which the second fails now and then."""
-    nodes = []
-    for phase, before in (("fetch", ""), ("decode", "fetch"), ("thumb", "decode")):
-        for number in range(100):
-            state: Any = "failed" if phase == "decode" and number % 50 == 7 else "blocked" if phase == "thumb" else "succeeded"
-            given: dict[str, Any] = {"after": [f"{before}-{number}"] if before else []}
-            if state != "blocked":
-                given |= {"dispatched_at": 1000.0, "finished_at": 1002.0 + (number == 99) * 58}
-            nodes.append(NodeView(f"{phase}-{number}", state, task="img.resize", **given))
-    return nodes
-
-
-def test_phases_of_one_task_are_told_apart_by_their_names() -> None:
-    """Which of them fails is the question; 2-4 of img.resize is no answer. How long each took stands beside it."""
-    nodes = _phases()
-    blocks = folded(rows_of(nodes, levels_of(nodes)[0]))
-    text = click.unstyle(_table(_rows(blocks)))
-    assert [re.split(r"  +", line) for line in text.splitlines()] == [
-        ["LEVEL", "NODES", "TASK", "NAMES", "TOOK", "STATES"],
-        ["1", "100", "img.resize", "fetch-*", "2.6 s, up to 1 min", "succeeded 100"],
-        ["2", "100", "img.resize", "decode-*", "2.6 s, up to 1 min", "failed 2, succeeded 98"],
-        ["3", "100", "img.resize", "thumb-*", "blocked 100"],
-    ]
-
-
-def test_names_that_tell_nothing_are_left_out() -> None:
-    """A name of its own for each node is no pattern, and a hundred patterns are none either."""
-    words = [NodeView("".join(chr(97 + int(digit)) for digit in str(number)), "waiting", task="t") for number in range(100)]
-    letters = [NodeView(f"{chr(97 + number % 26)}-{number}", "waiting", task="t") for number in range(100)]
-    for nodes in (words, letters):
-        [[row]] = rows_of(nodes, [1] * 100)
-        assert (row.count, row.names, row.example) == (100, "", nodes[0].name)
-
-
-@pytest.mark.parametrize("columns", [80, 100])
-def test_rows_do_not_wrap(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What says least gives way to the edge of the terminal; states have their colours."""
-    monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    states = Counter(succeeded=7358, failed=68, blocked=68, dispatched=1998, dispatching=2, ready=498, waiting=6337, held=3)
-    text = _table([(("2-4", "3 x 2,498", "img.resize", "decode-*", "12 min 3 s, up to 1 h 2 min"), states)])
-    plain = click.unstyle(text)
-    assert max(map(len, plain.splitlines())) <= columns
-    assert "failed 68" in plain
-    assert click.style("failed", fg="red") in text
-
-
-def test_what_is_longer_than_a_screen_is_cut_in_the_middle(slow_ctl: Ctl) -> None:
-    """Every row different: the ends are shown, and how to see the rest."""
-    workflow = submit(slow_ctl, *({"name": f"n{number}", "task": f"t{number}"} for number in range(100)))
-    result = slow_ctl("graph", workflow)
-    assert len(result.stdout.splitlines()) == 44
-    assert result.stderr == "60 rows were left out: --all shows them\n"
-    assert len(slow_ctl("graph", workflow, "--all").stdout.splitlines()) == 103
 
 
 def test_any_name_is_drawn(slow_ctl: Ctl) -> None:
@@ -162,3 +33,75 @@ def test_any_name_is_drawn(slow_ctl: Ctl) -> None:
     assert 'n0 [label="a\\"];\\ngate\\nheld", fillcolor=khaki];' in dot
     assert len(re.findall(r'^  n\d+ \[label="(?:[^"\\]|\\.)*", fillcolor=\w+\];$', dot, re.M)) == len(HOSTILE) + 1
     assert slow_ctl("graph", workflow).stdout.replace("\n", "").isprintable()
+
+
+def test_boxes_stand_by_level_with_what_they_wait_for(ctl: Ctl, daemon: Daemon) -> None:
+    """The shape, how far it is, and what failed of what, on one screen."""
+    workflow = submit(ctl, *SECTIONS)
+    daemon.finish(workflow)
+    out = ctl("graph", workflow).stdout
+    assert out.startswith("sum: failed, 62 nodes\nSSSS")
+    assert [re.split(r"  +", line.strip()) for line in out.splitlines()[3:8]] == [
+        ["#", "AFTER", "LEVEL", "BOX", "NODES", "STATES"],
+        ["1", "1", "first", "1", "S", "succeeded"],
+        ["2", "1", "2", "fetch/", "30", "S" * 20, "succeeded 30"],
+        ["3", "1", "2", "last", "1", "F", "failed"],
+        ["4", "2", "3", "decode/", "30", "S" * 20, "succeeded 30"],
+    ]
+    assert re.search(r"^failed  'last': .", out, re.M)
+    assert out.endswith("S succeeded  F failed\n")
+
+
+def test_the_guide_shows_what_is_drawn(ctl: Ctl, daemon: Daemon) -> None:
+    """What the guide promises is what a person gets."""
+    nodes = [{**node} for node in SECTIONS[:-1]]
+    nodes[-2] |= {"task": "fail"}
+    nodes[-1] |= {"after": ["decode-28"]}
+    workflow = submit(ctl, *nodes, name="nightly")
+    daemon.finish(workflow)
+    out = ctl("graph", workflow).stdout
+    assert f"```\n{out}```\n" in GUIDE.read_text()
+
+
+def test_a_section_is_opened_by_its_path(slow_ctl: Ctl) -> None:
+    """From the whole to a single node, each path as it is shown; a path of nothing says where paths are."""
+    workflow = submit(slow_ctl, *SECTIONS)
+    out = slow_ctl("graph", workflow, "--section", "fetch").stdout
+    assert out.startswith("sum / fetch: running, 30 nodes\n")
+    assert [line.split()[2] for line in out.splitlines()[4:7]] == ["0/", "1/", "2/"]
+    assert "fetch-12" in slow_ctl("graph", workflow, "--section", "fetch/1").stdout
+    wrong = slow_ctl("graph", workflow, "--section", "nowhere")
+    assert (wrong.exit_code, "has no box 'nowhere'" in wrong.stderr) == (1, True)
+    assert f"next: `dyrygentctl graph {workflow}` shows what can be opened" in wrong.stderr
+
+
+def test_a_terminal_gets_the_next_command(ctl: Ctl, daemon: Daemon) -> None:
+    """It ends with what one would type now: the failure, ready to be pasted; and it fits, however small the terminal is."""
+    workflow = submit(ctl, *SECTIONS)
+    daemon.finish(workflow)
+    for columns in (80, 100):
+        terminal = Terminal(daemon, "graph", workflow, columns=columns)
+        assert terminal.end() == 0
+        lines = terminal.seen.decode().splitlines()
+        assert lines[-2] == f"next: dyrygentctl explain {workflow} last"
+        assert lines[-1] == f"  or: dyrygentctl graph {workflow} --section fetch"
+        assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in lines) <= columns
+
+
+def test_json_of_a_section_is_what_the_daemon_folds(slow_ctl: Ctl) -> None:
+    """Programs get what the API gives; without --section the levels of all nodes, as ever."""
+    workflow = submit(slow_ctl, *SECTIONS)
+    document = json.loads(slow_ctl("graph", workflow, "--section", "", "--json").stdout)
+    assert {box["path"]: box["nodes"] for box in document["boxes"]} == {"fetch": 30, "decode": 30, "~3": 1, "~4": 1}
+    levels = json.loads(slow_ctl("graph", workflow, "--json").stdout)["levels"]
+    assert sum(group["nodes"] for level in levels for group in level["groups"]) == 62
+
+
+def test_large_workflow_is_drawn_by_boxes(slow_ctl: Ctl) -> None:
+    """Graphviz takes minutes for what nobody can look at; who wants all of it says so."""
+    workflow = submit(slow_ctl, *({"name": f"n{number}", "section": f"s{number % 3}"} for number in range(2_001)))
+    drawn = slow_ctl("graph", workflow, "--dot")
+    assert drawn.stderr == "2,001 nodes are drawn as 3 boxes: --nodes draws each node\n"
+    assert len(re.findall(r'^  n\d \[label="s\d\\n667 nodes\\n', drawn.stdout, re.M)) == 3
+    assert slow_ctl("graph", workflow, "--dot", "--nodes").stdout.count("label=") == 2_001
+    assert slow_ctl("graph", workflow, "--nodes").exit_code == 2

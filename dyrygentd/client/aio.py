@@ -311,6 +311,10 @@ class AsyncHandle:
         """Return the workflow folded into at most 300 boxes, or one of its boxes opened, by its path."""
         return wire.decode(await self._channel.request(forms.fold(self.id, path)), wire.FoldView)
 
+    async def timeline(self, path: str = "", *, bins: int | None = None) -> wire.TimelineView:
+        """Return where the time of the workflow, or of a box of it, went, in 2 to 400 bins (60 if you do not say)."""
+        return wire.decode(await self._channel.request(forms.timeline(self.id, path, bins)), wire.TimelineView)
+
     async def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""
         return wire.decode(await self._channel.request(forms.about(self.id, "causes")), wire.Causes)

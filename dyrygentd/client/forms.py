@@ -130,6 +130,12 @@ def fold(workflow_id: str, path: str) -> Ask:
     return Ask("GET", workflow_target(workflow_id, "fold", query={"path": path} if path else {}))
 
 
+def timeline(workflow_id: str, path: str, bins: int | None) -> Ask:
+    """Return the request for where the time of a workflow, or of a box of it, went."""
+    query = {name: value for name, value in (("path", path), ("bins", bins)) if value}
+    return Ask("GET", workflow_target(workflow_id, "timeline", query=query))
+
+
 def audit(cursor: str | None) -> Ask:
     """Return the request for what was done to all workflows after a cursor, or for the newest."""
     query = {} if cursor is None else {"cursor": cursor}

@@ -336,6 +336,10 @@ class Handle:
         """Return the workflow folded into at most 300 boxes, or one of its boxes opened, by its path."""
         return wire.decode(self._connection.request(forms.fold(self.id, path)), wire.FoldView)
 
+    def timeline(self, path: str = "", *, bins: int | None = None) -> wire.TimelineView:
+        """Return where the time of the workflow, or of a box of it, went, in 2 to 400 bins (60 if you do not say)."""
+        return wire.decode(self._connection.request(forms.timeline(self.id, path, bins)), wire.TimelineView)
+
     def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""
         return wire.decode(self._connection.request(forms.about(self.id, "causes")), wire.Causes)

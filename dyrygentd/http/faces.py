@@ -2,6 +2,8 @@
 
 from aiohttp import web
 
+from dyrygentd.core.timeline import BINS, BINS_MAX, BINS_MIN
+from dyrygentd.http import parameters
 from dyrygentd.http.answers import as_json
 from dyrygentd.http.api import Api
 
@@ -11,3 +13,11 @@ async def show_fold(api: Api, request: web.Request) -> web.StreamResponse:
     workflow_id = await api.resolve(request)
     async with api.reading(request, workflow_id):
         return as_json(await api.scheduler.faces.fold(workflow_id, request.query.get("path", "")))
+
+
+async def show_timeline(api: Api, request: web.Request) -> web.StreamResponse:
+    """Answer where the time of a workflow, or of a box of it, went."""
+    bins = parameters.integer(request, "bins", default=BINS, least=BINS_MIN, most=BINS_MAX) or BINS
+    workflow_id = await api.resolve(request)
+    async with api.reading(request, workflow_id):
+        return as_json(await api.scheduler.faces.timeline(workflow_id, request.query.get("path", ""), bins=bins))

@@ -7,6 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from dyrygentd import wire
+from dyrygentd.core.timeline import BINS, BINS_MAX, BINS_MIN
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb
 from dyrygentd.http import faces, pages
 from dyrygentd.http.access import Role
@@ -61,6 +62,8 @@ _TIMES: Final = (
     RouteParameter("ended_since", "finished at this time or later, in Unix seconds", _UNIX_SECONDS),
 )
 _PARENT_TASK: Final = RouteParameter("parent_task", "submitted in the Celery task of this id")
+_PATH: Final = RouteParameter("path", "which box to open, as its `path` says; by default all of the workflow")
+_BINS: Final = {"type": "integer", "minimum": BINS_MIN, "maximum": BINS_MAX}
 _WORDS: Final = {"type": "array", "items": {"type": "string"}}
 
 
@@ -143,7 +146,15 @@ ROUTES: Final = (
         "Show a workflow, or a box of it, folded into at most 300 boxes, whatever its size",
         faces.show_fold,
         wire.FoldView,
-        parameters=(RouteParameter("path", "which box to open, as its `path` says; by default all of the workflow"),),
+        parameters=(_PATH,),
+    ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/timeline",
+        "Show where the time of a workflow, or of a box of it, went: how many nodes of each box waited, ran and ended, over time",
+        faces.show_timeline,
+        wire.TimelineView,
+        parameters=(_PATH, RouteParameter("bins", f"spans of time, {BINS} by default", _BINS)),
     ),
     Route("GET", "/v1/workflows/{ref}/nodes/{name}", "Show a node", Api.show_node, wire.NodeView),
     Route(

@@ -4,17 +4,20 @@ What depends on the graph alone is kept as long as the workflow is in memory, fo
 anew each time, from a copy of the states as they stood when somebody asked.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
 
 from dyrygentd import wire
-from dyrygentd.core.fold_counts import BoxCounts, counts_of
+from dyrygentd.core.fold_counts import counts_of
 from dyrygentd.core.folding import Fold, Folding
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BoxNotFound
+
+_T = TypeVar("_T")
 
 #: Nodes that are folded within two milliseconds; for fewer the hop into a thread costs more than it saves.
 _INLINE_MAX: Final = 500
@@ -36,16 +39,30 @@ class Folds:
 
     async def view(self, workflow: RunningWorkflow, path: str) -> wire.FoldView:
         """Return a box of a workflow, opened. Raises `BoxNotFound`."""
-        if len(workflow.graph) <= _INLINE_MAX:
-            found = self._kept_of(workflow)(path, workflow.states)
-        else:
-            self._lock = self._lock or anyio.Lock()
-            async with self._lock:
-                fold, states = self._kept_of(workflow), bytes(workflow.states)
-                found = await anyio.to_thread.run_sync(fold, path, states)
-        if found is None:
-            raise BoxNotFound(workflow.workflow_id, path)
-        return wire.view_of_fold(workflow, path, *found)
+        dispatched_at = workflow.attempts.dispatched_at
+        fold, counts = await self.look(workflow, path, lambda fold, states: (fold, counts_of(fold, states, dispatched_at)))
+        return wire.view_of_fold(workflow, path, fold, counts)
+
+    async def look(
+        self, workflow: RunningWorkflow, path: str, see: Callable[[Fold, bytes], _T], *, inline_max: int = _INLINE_MAX
+    ) -> _T:
+        """Return what ``see`` makes of a box, opened, and of the states as they stand now. Raises `BoxNotFound`.
+
+        Args:
+            see: Called in a thread, if the workflow has more than ``inline_max`` nodes.
+        """
+
+        def found(folded: _Folded, states: bytes) -> _T:
+            fold = folded.at(path)
+            if fold is None:
+                raise BoxNotFound(workflow.workflow_id, path)
+            return see(fold, states)
+
+        if len(workflow.graph) <= inline_max:
+            return found(self._kept_of(workflow), bytes(workflow.states))
+        self._lock = self._lock or anyio.Lock()
+        async with self._lock:
+            return await anyio.to_thread.run_sync(found, self._kept_of(workflow), bytes(workflow.states))
 
     def _kept_of(self, workflow: RunningWorkflow) -> "_Folded":
         """Return what is kept of a workflow from now on; let go of what was looked at longest ago."""
@@ -63,11 +80,10 @@ class _Folded:
 
     def __init__(self, workflow: RunningWorkflow) -> None:
         # The workflow itself would be kept by it.
-        self._graph, self._dispatched_at = workflow.graph, workflow.attempts.dispatched_at
+        self._graph = workflow.graph
         self._folding: Folding | None = None
 
-    def __call__(self, path: str, states: bytes | bytearray) -> tuple[Fold, list[BoxCounts]] | None:
-        """Return a box, opened, and how its boxes stand; None if there is no such box."""
+    def at(self, path: str) -> Fold | None:
+        """Return a box, opened; None if there is no such box."""
         self._folding = self._folding or Folding(self._graph)
-        fold = self._folding.at(path)
-        return None if fold is None else (fold, counts_of(fold, states, self._dispatched_at))
+        return self._folding.at(path)

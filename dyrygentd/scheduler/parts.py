@@ -222,7 +222,7 @@ class Parts:
             follow_interval_s=self._limits.follow_interval_s,
             still_running=self._still_running,
         )
-        self.faces = Faces(self.queries.unpacked)
+        self.faces = Faces(self.queries.unpacked, adapters.clock)
         self.overviews = Overviews(
             self.turns,
             store=adapters.store,

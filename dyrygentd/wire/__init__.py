@@ -27,6 +27,7 @@ from dyrygentd.wire.showing import (
     view_of_running,
 )
 from dyrygentd.wire.summary import Summary, decode_summary
+from dyrygentd.wire.timelines import TimelineRow, TimelineView, view_of_timeline
 from dyrygentd.wire.views import (
     BulkChanged,
     Causes,
@@ -86,6 +87,8 @@ __all__ = [
     "Statistics",
     "Submitted",
     "Summary",
+    "TimelineRow",
+    "TimelineView",
     "VerbDocument",
     "View",
     "WorkflowDocument",
@@ -117,4 +120,5 @@ __all__ = [
     "view_of_node",
     "view_of_record",
     "view_of_running",
+    "view_of_timeline",
 ]

@@ -48,6 +48,7 @@ def _try(daemon: Daemon, seed: int) -> int:
         f"{target}/export",
         f"{target}/causes",
         f"{target}/fold",
+        f"{target}/timeline",
     ]
     for name in definition.graph.names[:2]:
         views += [f"{target}/nodes/{quote(name, safe='')}", f"{target}/nodes/{quote(name, safe='')}/explain"]

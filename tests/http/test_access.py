@@ -60,6 +60,7 @@ TABLE: Final = """
     GET  /v1/workflows/{root's}/events           yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/summary          yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/fold             yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}/timeline         yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/causes           yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/journal          yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/explain          yes  yes   yes       yes    no

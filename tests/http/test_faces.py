@@ -46,6 +46,30 @@ def test_a_box_is_opened_down_to_its_nodes(daemon: Daemon) -> None:
     assert inside.boxes[0].states == {"waiting": 1}
 
 
+def test_a_timeline_has_the_rows_of_the_fold(daemon: Daemon) -> None:
+    """In both clients as over HTTP, running or read back after a restart, and with as many bins as were asked for."""
+    workflow_id = daemon.submit({"name": "a", "task": "add", "section": "s/t"}, {"name": "b", "task": "fail", "after": ["a"]})
+    assert daemon.finish(workflow_id) == "failed"
+    target = f"/v1/workflows/{workflow_id}/timeline"
+    shown = daemon.ask("GET", target).json
+    assert [(row["path"], row["nodes"], sum(row["ended"]), sum(row["failed"])) for row in shown["rows"]] == [
+        ("s", 1, 1, 0),
+        ("~2", 1, 0, 1),
+    ]
+    assert {len(row[each]) for row in shown["rows"] for each in ("waiting", "running", "again", "ended", "failed")} == {60}
+    assert shown["until"] - shown["since"] == pytest.approx(60 * shown["bin_s"])
+    daemon.stop()
+    daemon.start()
+    assert daemon.ask_tcp("GET", target).json == shown
+    with Client(daemon.path) as client:
+        inside = client.handle(workflow_id).timeline("s", bins=3)
+    assert [(row.path, row.title, len(row.running)) for row in inside.rows] == [("s/t", "t", 3)]
+    for wrong in ("1", "401", "x"):
+        answer = daemon.ask("GET", f"{target}?bins={wrong}")
+        assert (answer.status, answer.json["detail"]) == (400, "`bins` must be a whole number, from 2 to 400")
+    assert daemon.ask("GET", f"{target}?path=nowhere").json["code"] == "box-not-found"
+
+
 def test_what_is_not_there_is_told(daemon: Daemon) -> None:
     """A path that leads nowhere is no error of the daemon's, and says what to do; nor is one that is far too long."""
     workflow_id = daemon.submit(name="w")

@@ -180,6 +180,7 @@ _PATCHED: Final = {
     "compat/conftest.py: Workflow.via_worker": "users set it so, as that library has it",
     "compat/test_workflow.py: Client.submit": "an answer that is lost between that library's names and the client",
     "daemon/test_servers.py: servers._programs": "which servers a host has",
+    "http/test_fold_events.py: guard.peer_of": "another user at the other end, which only root could be",
     "http/test_hostile.py: connection.BUSY_PAUSES_S": "clients come again for seconds; the machine may need longer",
     "http/test_stream.py: guard.peer_of": "another user at the other end, which only root could be",
     "scheduler/test_large_verbs.py: engine.verb_in_steps": "the process ends between two steps",

@@ -354,26 +354,35 @@ class AsyncHandle:
         Args:
             reconnect_s: How long to try to come back to a daemon that went away, before `DaemonUnreachable` is raised.
         """
+        async for event in self._events(forms.workflow_target(self.id, "events"), reconnect_s):
+            if event.view is not None:
+                yield event.view
+
+    async def follow_fold(self, path: str = "", *, reconnect_s: float = patience.RECONNECT_S) -> AsyncIterator[wire.FoldView]:
+        """Iterate over `fold` now and after changes, twice a second at most, until the workflow has finished.
+
+        Only the boxes that have changed are sent. ``reconnect_s`` is as in `events`.
+        """
+        async for event in self._events(forms.fold_events_target(self.id, path), reconnect_s):
+            if event.fold is not None:
+                yield event.fold
+
+    async def _events(self, target: str, reconnect_s: float) -> AsyncIterator[forms.StreamEvent]:
+        """Iterate over the events of a stream to its end, across restarts of the daemon."""
         connection = patience.Reconnection(reconnect_s)
         while True:
             try:
-                async for event in self._stream():
-                    connection.answered()
-                    if event.kind == "end":
-                        return
-                    if event.view is not None:
-                        yield event.view
+                reader = forms.EventReader()
+                async for line in self._channel.lines(target, silence_max_s=patience.SILENCE_MAX_S):
+                    event = reader.feed(line)
+                    if event is not None:
+                        connection.answered()
+                        if event.kind == "end":
+                            return
+                        yield event
             except DyrygentError as error:
                 connection.failed(error)
             await asyncio.sleep(connection.pause_s())
-
-    async def _stream(self) -> AsyncIterator[forms.StreamEvent]:
-        reader = forms.EventReader()
-        target = forms.workflow_target(self.id, "events")
-        async for line in self._channel.lines(target, silence_max_s=patience.SILENCE_MAX_S):
-            event = reader.feed(line)
-            if event is not None:
-                yield event
 
     async def _failed_nodes(self, view: wire.WorkflowView) -> list[wire.NodeView]:
         ask = forms.failed_nodes(view)

@@ -58,8 +58,12 @@ class Channel:
         """Iterate over the lines of an endless answer."""
         timeout = aiohttp.ClientTimeout(total=None, sock_read=silence_max_s)
         async with self._exchange(forms.Ask("GET", target), timeout) as response:
-            async for line in response.content:
-                yield line.rstrip(b"\r\n")
+            # By hand, as aiohttp refuses lines of more than 128 KiB, and a fold may be longer.
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line.rstrip(b"\r")
 
     async def close(self) -> None:
         """Close the session."""

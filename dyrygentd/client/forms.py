@@ -46,10 +46,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """An event of a stream; ``view`` goes with ``workflow``."""
+    """An event of a stream; ``view`` goes with ``workflow``, and ``fold``, all of it, with ``fold``."""
 
-    kind: Literal["workflow", "end", "bye"]
+    kind: Literal["workflow", "fold", "end", "bye"]
     view: wire.WorkflowView | None = None
+    fold: wire.FoldView | None = None
 
 
 STATISTICS: Final = Ask("GET", f"/{wire.API_VERSION}/stats")
@@ -134,6 +135,11 @@ def timeline(workflow_id: str, path: str, bins: int | None) -> Ask:
     """Return the request for where the time of a workflow, or of a box of it, went."""
     query = {name: value for name, value in (("path", path), ("bins", bins)) if value}
     return Ask("GET", workflow_target(workflow_id, "timeline", query=query))
+
+
+def fold_events_target(workflow_id: str, path: str) -> str:
+    """Return the target of the stream of a folded workflow, or of a box of it."""
+    return workflow_target(workflow_id, "fold", "events", query={"path": path} if path else {})
 
 
 def audit(cursor: str | None) -> Ask:
@@ -271,11 +277,12 @@ def nodes_target(workflow_id: str, *, states: Iterable[str] = (), limit: int = P
 
 
 class EventReader:
-    """Reads server-sent events line by line."""
+    """Reads server-sent events line by line. One is made for each connection."""
 
     def __init__(self) -> None:
         self._kind = ""
         self._data = b""
+        self._fold: wire.FoldView | None = None
 
     def feed(self, line: bytes) -> StreamEvent | None:
         """Take a line without its end; return an event if it completes one.
@@ -291,20 +298,24 @@ class EventReader:
         elif not line and self._kind:
             kind, data = self._kind, self._data
             self._kind, self._data = "", b""
-            return _stream_event(kind, data)
+            return self._event(kind, data)
         return None
 
-
-def _stream_event(kind: str, data: bytes) -> StreamEvent | None:
-    match kind:
-        case "workflow":
-            return StreamEvent("workflow", wire.decode(data, wire.WorkflowView))
-        case "end" | "bye":
-            return StreamEvent(kind)
-        case "error":
-            raise wire.error_of_problem(data, 500)
-        case _:
-            return None  # A newer daemon may say more.
+    def _event(self, kind: str, data: bytes) -> StreamEvent | None:
+        match kind:
+            case "workflow":
+                return StreamEvent("workflow", wire.decode(data, wire.WorkflowView))
+            case "fold":
+                self._fold = wire.decode(data, wire.FoldView)
+            case "boxes" if self._fold is not None:
+                self._fold = wire.with_changes(self._fold, wire.decode(data, wire.FoldChanges))
+            case "end" | "bye":
+                return StreamEvent(kind)
+            case "error":
+                raise wire.error_of_problem(data, 500)
+            case _:
+                return None  # A newer daemon may say more.
+        return StreamEvent("fold", fold=self._fold)
 
 
 def _query(query: Mapping[str, object]) -> str:

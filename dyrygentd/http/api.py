@@ -19,7 +19,7 @@ from dyrygentd.http.decoding import Decodes
 from dyrygentd.http.guard import asking
 from dyrygentd.http.limits import JOURNAL_PAGE, NODES_PAGE, OVERVIEW_PAGE, SUMMARY_PAGE, WORKFLOWS_PAGE
 from dyrygentd.http.problems import JSON, UnsupportedMediaType
-from dyrygentd.http.stream import send_views
+from dyrygentd.http.stream import event, send_events
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.wire.bounds import Look, nothing
@@ -156,13 +156,7 @@ class Api:
         workflow_id = await self.resolve(request)
         await self.scheduler.view(workflow_id)  # An error is still a problem document here, and not in the stream.
         views = self.scheduler.follow(workflow_id)
-        return await send_views(
-            request,
-            views,
-            stopping=self.wait_stopping,
-            forbidden=lambda: self.around.wait_forbidden(request),
-            heartbeat_s=self.around.limits.heartbeat_s,
-        )
+        return await self.send(request, (event("workflow", wire.encode(view)) async for view in views))
 
     async def show_summary(self, request: web.Request) -> web.StreamResponse:
         """Answer what is to be known of a workflow at one look."""
@@ -284,6 +278,16 @@ class Api:
             return
         async with self._turns.of(asking(request).user, lambda: request.transport is not None):
             yield
+
+    async def send(self, request: web.Request, events: AsyncIterator[bytes]) -> web.StreamResponse:
+        """Send events until there are no more, the daemon stops, or the client goes or may not read any more."""
+        return await send_events(
+            request,
+            events,
+            stopping=self.wait_stopping,
+            forbidden=lambda: self.around.wait_forbidden(request),
+            heartbeat_s=self.around.limits.heartbeat_s,
+        )
 
     async def _wait(self, workflow_id: str, wait_s: float) -> None:
         """Return when the workflow has finished, the time is over, or the daemon stops."""

@@ -1,11 +1,15 @@
 """The handlers of what people look at: workflows of any size, in what fits on a screen."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
 from aiohttp import web
 
 from dyrygentd.core.timeline import BINS, BINS_MAX, BINS_MIN
 from dyrygentd.http import parameters
 from dyrygentd.http.answers import as_json
 from dyrygentd.http.api import Api
+from dyrygentd.http.stream import event
 
 
 async def show_fold(api: Api, request: web.Request) -> web.StreamResponse:
@@ -21,3 +25,19 @@ async def show_timeline(api: Api, request: web.Request) -> web.StreamResponse:
     workflow_id = await api.resolve(request)
     async with api.reading(request, workflow_id):
         return as_json(await api.scheduler.faces.timeline(workflow_id, request.query.get("path", ""), bins=bins))
+
+
+async def stream_fold(api: Api, request: web.Request) -> web.StreamResponse:
+    """Send a workflow, or a box of it, folded into boxes, and then the boxes that change."""
+    workflow_id = await api.resolve(request)
+    async with aclosing(api.scheduler.faces.follow_fold(workflow_id, request.query.get("path", ""))) as told:
+        # The first may take as long as `show_fold`, and an error of it is still a problem document.
+        async with api.reading(request, workflow_id):
+            first = await anext(told)
+
+        async def events() -> AsyncIterator[bytes]:
+            yield event(first.kind, first.data)
+            async for each in told:
+                yield event(each.kind, each.data)
+
+        return await api.send(request, events())

@@ -1,7 +1,8 @@
-"""Server-sent events: a workflow's view now and after each change, until it has finished.
+"""Server-sent events: a workflow now and after each change, until it has finished.
 
-Every event carries the whole view, so a client that lost its connection connects again and has missed nothing; there is no
-``Last-Event-ID``. A slow client slows nobody down: the scheduler coalesces changes until the client takes the next view.
+The first event is all there is, and each later one a whole view or what has changed since the one before. So a client that lost
+its connection connects again and has missed nothing; there is no ``Last-Event-ID``. A slow client slows nobody: the scheduler
+coalesces changes until the client takes the next event.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,15 +23,20 @@ _END: Final = b"event: end\ndata: {}\n\n"
 _BYE: Final = b"event: bye\ndata: {}\n\n"
 
 
-async def send_views(
+def event(kind: str, data: bytes) -> bytes:
+    """Return an event as it is sent; the data is JSON, which has no line ends."""
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
+
+
+async def send_events(
     request: web.Request,
-    views: AsyncIterator[wire.WorkflowView],
+    events: AsyncIterator[bytes],
     *,
     stopping: Callable[[], Awaitable[object]],
     forbidden: Callable[[], Awaitable[DyrygentError]],
     heartbeat_s: float,
 ) -> web.StreamResponse:
-    """Send views as they come; then ``end``, or ``bye`` as soon as ``stopping()`` returns. A client that leaves is no error.
+    """Send events as they come; then ``end``, or ``bye`` as soon as ``stopping()`` returns. A client that leaves is no error.
 
     Args:
         forbidden: Returns, with the reason, as soon as the client may not read any more; it is told, and sees nothing else.
@@ -43,15 +49,15 @@ async def send_views(
     async def follow() -> None:
         with following:
             try:
-                async for view in views:
-                    await frames_in.send(b"event: workflow\ndata: %b\n\n" % wire.encode(view))
+                async for each in events:
+                    await frames_in.send(each)
             except DyrygentError as error:
                 await frames_in.send(_error(error))
             await frames_in.send(_END)
 
     async def shut_out() -> None:
         error = await forbidden()
-        # A view that waits to be taken is not sent any more.
+        # What waits to be taken is not sent any more.
         following.cancel()
         await frames_in.send(_error(error))
         await frames_in.send(_END)
@@ -80,4 +86,4 @@ async def send_views(
 
 
 def _error(error: DyrygentError) -> bytes:
-    return b"event: error\ndata: %b\n\n" % wire.encode(wire.problem_of(error))
+    return event("error", wire.encode(wire.problem_of(error)))

@@ -156,6 +156,15 @@ ROUTES: Final = (
         wire.TimelineView,
         parameters=(_PATH, RouteParameter("bins", f"spans of time, {BINS} by default", _BINS)),
     ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/fold/events",
+        "Stream the fold, as `event: fold`, then boxes that change, as `event: boxes`; then `end`, or `bye` if the daemon stops",
+        faces.stream_fold,
+        "text/event-stream",
+        use=Use.STREAM,
+        parameters=(_PATH,),
+    ),
     Route("GET", "/v1/workflows/{ref}/nodes/{name}", "Show a node", Api.show_node, wire.NodeView),
     Route(
         "GET",

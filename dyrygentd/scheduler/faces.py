@@ -1,13 +1,20 @@
 """What people look at, at a cost that does not grow with the workflow: `Scheduler.faces`. Changes nothing."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final
 
 from dyrygentd import wire
 from dyrygentd.core.timeline import BINS
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.ports import Clock
+from dyrygentd.scheduler.fold_streams import FoldEvent, FoldStreams
 from dyrygentd.scheduler.folds import Folds
+from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.timelines import Timelines
+from dyrygentd.scheduler.turns import Turns
+
+#: A fold has hundreds of numbers and not some, of which an eye can read a fifth as many in a second.
+_SLOWER: Final = 5
 
 
 class Faces:
@@ -15,15 +22,34 @@ class Faces:
 
     Args:
         unpacked: Returns a workflow by its id, from memory or from the store. Raises `WorkflowNotFound`.
+        follow_interval_s: Shortest time between two views of one who follows a workflow.
     """
 
-    def __init__(self, unpacked: Callable[[str], Awaitable[RunningWorkflow]], clock: Clock) -> None:
+    def __init__(
+        self,
+        unpacked: Callable[[str], Awaitable[RunningWorkflow]],
+        *,
+        clock: Clock,
+        turns: Turns,
+        listeners: Listeners,
+        follow_interval_s: float,
+    ) -> None:
         self._unpacked = unpacked
         self._folds = Folds()
+        self._streams = FoldStreams(self._folds, turns, listeners, unpacked=unpacked, interval_s=_SLOWER * follow_interval_s)
         self._timelines = Timelines(self._folds, clock)
 
     def __repr__(self) -> str:
-        return f"<Faces {self._folds!r}>"
+        return f"<Faces {self._folds!r} {self._streams!r}>"
+
+    def statistics(self) -> dict[str, float]:
+        """Return how much there is to look at, and what looking has cost: ``{word: number}``."""
+        return {
+            "folds": self._folds.count,
+            "fold_seconds": self._folds.seconds,
+            "fold_nodes": self._folds.kept_nodes,
+            "fold_readers": self._streams.readers,
+        }
 
     async def fold(self, workflow_id: str, path: str = "") -> wire.FoldView:
         """Return a workflow, or a box of it, folded into boxes. Raises `WorkflowNotFound` or `BoxNotFound`."""
@@ -36,3 +62,10 @@ class Faces:
             WorkflowNotFound, BoxNotFound
         """
         return await self._timelines.view(await self._unpacked(workflow_id), path, bins)
+
+    def follow_fold(self, workflow_id: str, path: str = "") -> AsyncGenerator[FoldEvent]:
+        """Iterate over a folded workflow and what changes of it, encoded, until it has finished; twice a second at most.
+
+        However many follow one box, it is counted once for all of them. Raises as `fold` does, and `DaemonUnreachable`.
+        """
+        return self._streams.follow(workflow_id, path)

@@ -4,6 +4,7 @@ What depends on the graph alone is kept as long as the workflow is in memory, fo
 anew each time, from a copy of the states as they stood when somebody asked.
 """
 
+import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -26,9 +27,16 @@ _KEPT_NODES_MAX: Final = 2_000_000
 
 
 class Folds:
-    """Folds workflows. Guards: one long workflow is folded at a time, and what is kept is bounded."""
+    """Folds workflows. Guards: one long workflow is folded at a time, and what is kept is bounded.
+
+    Attributes:
+        count: How many folds were counted.
+        seconds: What that took, without waiting for others.
+    """
 
     def __init__(self, *, kept_nodes_max: int = _KEPT_NODES_MAX) -> None:
+        self.count = 0
+        self.seconds = 0.0
         self._kept_nodes_max = kept_nodes_max
         # In the order in which they were looked at last.
         self._kept: WeakKeyDictionary[RunningWorkflow, _Folded] = WeakKeyDictionary()
@@ -36,6 +44,11 @@ class Folds:
 
     def __repr__(self) -> str:
         return f"<Folds kept={len(self._kept)}>"
+
+    @property
+    def kept_nodes(self) -> int:
+        """Number of nodes of the workflows whose folds are kept."""
+        return sum(len(folded.graph) for folded in self._kept.values())
 
     async def view(self, workflow: RunningWorkflow, path: str) -> wire.FoldView:
         """Return a box of a workflow, opened. Raises `BoxNotFound`."""
@@ -59,10 +72,16 @@ class Folds:
             return see(fold, states)
 
         if len(workflow.graph) <= inline_max:
-            return found(self._kept_of(workflow), bytes(workflow.states))
-        self._lock = self._lock or anyio.Lock()
-        async with self._lock:
-            return await anyio.to_thread.run_sync(found, self._kept_of(workflow), bytes(workflow.states))
+            begun = time.monotonic()
+            seen = found(self._kept_of(workflow), bytes(workflow.states))
+        else:
+            self._lock = self._lock or anyio.Lock()
+            async with self._lock:
+                begun = time.monotonic()
+                seen = await anyio.to_thread.run_sync(found, self._kept_of(workflow), bytes(workflow.states))
+        self.count += 1
+        self.seconds += time.monotonic() - begun
+        return seen
 
     def _kept_of(self, workflow: RunningWorkflow) -> "_Folded":
         """Return what is kept of a workflow from now on; let go of what was looked at longest ago."""
@@ -80,10 +99,10 @@ class _Folded:
 
     def __init__(self, workflow: RunningWorkflow) -> None:
         # The workflow itself would be kept by it.
-        self._graph = workflow.graph
+        self.graph = workflow.graph
         self._folding: Folding | None = None
 
     def at(self, path: str) -> Fold | None:
         """Return a box, opened; None if there is no such box."""
-        self._folding = self._folding or Folding(self._graph)
+        self._folding = self._folding or Folding(self.graph)
         return self._folding.at(path)

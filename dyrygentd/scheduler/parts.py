@@ -222,7 +222,13 @@ class Parts:
             follow_interval_s=self._limits.follow_interval_s,
             still_running=self._still_running,
         )
-        self.faces = Faces(self.queries.unpacked, adapters.clock)
+        self.faces = Faces(
+            self.queries.unpacked,
+            clock=adapters.clock,
+            turns=self.turns,
+            listeners=self.listeners,
+            follow_interval_s=self._limits.follow_interval_s,
+        )
         self.overviews = Overviews(
             self.turns,
             store=adapters.store,

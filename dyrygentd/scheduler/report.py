@@ -64,7 +64,7 @@ class Report:
             "lost_pushes": parts.sentinel.lost_pushes,
             "setbacks": parts.hindsight.setback_count,
             "found_stored": parts.hindsight.found_count,
-        }
+        } | parts.faces.statistics()
 
     def _tallies(self) -> dict[str, Any]:
         turns, counting = self._parts.turns, self._parts.turns.engine.counting

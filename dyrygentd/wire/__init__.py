@@ -10,6 +10,7 @@ from dyrygentd.wire.definitions import (
 )
 from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
 from dyrygentd.wire.exports import ExportDocument, Imported, decode_export, encode_export
+from dyrygentd.wire.fold_changes import FoldChanges, FoldHistory, with_changes
 from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
 from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, WorkflowDocument
 from dyrygentd.wire.outcomes import Outcome, outcome_of
@@ -67,6 +68,8 @@ __all__ = [
     "EdgeView",
     "Explanation",
     "ExportDocument",
+    "FoldChanges",
+    "FoldHistory",
     "FoldView",
     "Health",
     "HoldWord",
@@ -121,4 +124,5 @@ __all__ = [
     "view_of_record",
     "view_of_running",
     "view_of_timeline",
+    "with_changes",
 ]

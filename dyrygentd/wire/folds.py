@@ -81,6 +81,7 @@ class FoldView(Struct, View):
         nodes: Number of nodes in it, joins left out.
         edges: Which boxes wait for which; what follows from others is left out.
         edges_left_out: How many further ones there are.
+        seq: Its number for those who follow it, see `FoldChanges`; 0 in an answer to a single question.
     """
 
     id: str
@@ -91,6 +92,7 @@ class FoldView(Struct, View):
     boxes: list[BoxView]
     edges: list[EdgeView]
     edges_left_out: int
+    seq: int = 0
 
 
 def view_of_fold(workflow: RunningWorkflow, path: str, fold: Fold, counts: Sequence[BoxCounts]) -> FoldView:

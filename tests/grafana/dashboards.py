@@ -405,6 +405,13 @@ INTERNALS: Final = (
                 unit="s",
             ),
             Panel("Connections", "Of clients.", [("sum(dyrygentd_http_connections{I})", "connections")]),
+            Panel("Followers", "Of folded workflows.", [("sum(dyrygentd_fold_readers{I})", "followers")]),
+            Panel(
+                "Time for folding",
+                "Of one core, beside the loop.",
+                [("sum(rate(dyrygentd_fold_seconds_total{I}[$__rate_interval]))", "folding")],
+                unit="percentunit",
+            ),
             Panel(
                 "Turned away",
                 "By reason.",

@@ -51,7 +51,7 @@ _SHOWN_NOWHERE = {
     *("report_lag_seconds", "unrun_results_total", "unrun_results_waiting"),
     # Sizes and what is done once in a while.
     *("imported_workflows_total", "recovered_workflows_total", "recovery_seconds", "late_watched_tasks", "kept_value_bytes"),
-    *("refused_values_total", "timers", "journal_entries_total", "watched_tasks"),
+    *("refused_values_total", "timers", "journal_entries_total", "watched_tasks", "fold_nodes", "folds_total"),
 }
 
 

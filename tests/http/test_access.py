@@ -61,6 +61,7 @@ TABLE: Final = """
     GET  /v1/workflows/{root's}/summary          yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/fold             yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/timeline         yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}/fold/events      yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/causes           yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/journal          yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/explain          yes  yes   yes       yes    no

@@ -7,8 +7,8 @@ Graphs are written in a small notation, one node a line or separated by ``;``::
     &j < a b            a join of a and b
     c < j countdown=5   held for 5 s once it is free; also eta=UNIX_SECONDS, expires=UNIX_SECONDS and id=TASK_ID
     g < c gate=1        waits for a release; also sleep=SECONDS, poll=SECONDS, timeout=SECONDS, retry=ATTEMPTS, rule=RULE,
-                        pool=NAME, on_lost=WHAT, redeliveries=TIMES, hook=WHEN; with a retry backoff=, backoff_max=, jitter= and
-                        on=WHICH,WHICH
+                        pool=NAME, section=PATH, on_lost=WHAT, redeliveries=TIMES, hook=WHEN; with a retry backoff=, backoff_max=,
+                        jitter= and on=WHICH,WHICH
 
 Task ids are ``workflow/node`` unless ``id=`` says otherwise.
 """
@@ -49,10 +49,11 @@ def _parse_node(line: str, workflow_id: str) -> NodeSpec:
     after = [word for word in words if "=" not in word]
     options = dict(word.split("=", 1) for word in words if "=" in word)
     policy = _parse_policy(options)
+    section = options.get("section", "")
     if name.startswith("&"):
-        return NodeSpec(name[1:], None, "", after, policy)
+        return NodeSpec(name[1:], None, "", after, policy, section)
     if policy.is_taskless_step:
-        return NodeSpec(name, None, "", after, policy)
+        return NodeSpec(name, None, "", after, policy, section)
     signature = Signature(
         f"tasks.{name.rstrip('!')}",
         immutable=name.endswith("!"),
@@ -61,7 +62,7 @@ def _parse_node(line: str, workflow_id: str) -> NodeSpec:
         expires_at=float(options.get("expires", 0)),
     )
     name = name.rstrip("!")
-    return NodeSpec(name, signature, options.get("id", f"{workflow_id}/{name}"), after, policy)
+    return NodeSpec(name, signature, options.get("id", f"{workflow_id}/{name}"), after, policy, section)
 
 
 def _parse_policy(options: dict[str, str]) -> NodePolicy:

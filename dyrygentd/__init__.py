@@ -3,6 +3,7 @@
 The map of the package, the upper floors first; a room imports only what stands below it (`dyrygentd/README.md` has the plan)::
 
     cli/        `dyrygentd` and `dyrygentctl`
+    loopback/   `dyrygentctl ui`: the page with buttons, for one user
     demo/       tasks and stage of `dyrygentd demo`
     daemon/     process, configuration, signals, systemd, a broker of its own
     testing/    a daemon for your own tests, fakes of the ports

@@ -96,6 +96,8 @@ _ELSEWHERE: Final = {
     "lint/differences.py": "lint/test_report.py and conformance/test_lint.py compare it",
     "lint/faults.py": "plain data",
     "misspelt.py": "tasks/test_written.py and daemon/test_config.py misspell",
+    "loopback/passing.py": "loopback/test_server.py has it pass things on",
+    "loopback/refusals.py": "loopback/test_server.py is refused with each of them",
     "ports/facts.py": "plain data",
     "scheduler/adapters.py": "scheduler/test_scheduler.py and transport/test_app.py choose them",
     "scheduler/archive.py": "scheduler/test_verbs.py and scheduler/test_keys.py bring workflows back",

@@ -10,7 +10,7 @@ import stat
 import click
 
 from dyrygentd import __version__
-from dyrygentd.cli import adopt, completion, control, explain, graph, lint, show, submit, verbs
+from dyrygentd.cli import adopt, completion, control, explain, graph, lint, show, submit, ui, verbs
 from dyrygentd.cli.session import Session, SortedCommands
 
 
@@ -48,7 +48,9 @@ def main(context: click.Context, socket: str | None, is_json: bool) -> None:
     context.obj = Session(socket, is_json)
 
 
-main.add_section("Look", show.list_workflows, show.show, explain.explain, graph.graph, explain.events, explain.export, show.stats)
+main.add_section(
+    "Look", show.list_workflows, show.show, explain.explain, graph.graph, explain.events, explain.export, show.stats, ui.ui
+)
 main.add_section("Submit", submit.submit, submit.take_over, lint.lint, submit.schema, adopt.adopt)
 main.add_section("Wait", control.watch, control.wait)
 main.add_section("Change workflows", verbs.cancel, verbs.pause, verbs.resume, verbs.retry, verbs.set_priority)

@@ -78,7 +78,9 @@ class Channel:
         for pause_s in busy_pauses_s():
             async with AsyncExitStack() as exits:
                 try:
-                    response = await exits.enter_async_context(self._answered(ask, limits, progress))
+                    response = await exits.enter_async_context(self.answered(ask, limits, progress))
+                    if wire.is_problem(response.status, response.headers.get("Content-Type")):
+                        raise wire.error_of_problem(await response.read(), response.status)
                 except (RemoteError, _Unread) as error:
                     if not pause_s or not (isinstance(error, _Unread) or is_busy(error)):
                         raise
@@ -88,14 +90,13 @@ class Channel:
             await asyncio.sleep(pause_s)
 
     @asynccontextmanager
-    async def _answered(
-        self, ask: forms.Ask, limits: aiohttp.ClientTimeout, progress: forms.Progress | None
+    async def answered(
+        self, ask: forms.Ask, limits: aiohttp.ClientTimeout, progress: forms.Progress | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield whatever the daemon answers, a refusal too, before its body is read. Raises `DaemonUnreachable`."""
         try:
             async with await self._open(ask, limits, progress) as response:
                 self._versions.check(response.headers.get(wire.VERSION_HEADER), response.headers.get("Server"))
-                if wire.is_problem(response.status, response.headers.get("Content-Type")):
-                    raise wire.error_of_problem(await response.read(), response.status)
                 yield response
         except TimeoutError as error:
             raise timed_out(self.path, limits.total or limits.sock_read or 0.0, ask.if_lost) from error

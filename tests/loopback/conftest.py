@@ -1,0 +1,17 @@
+"""The daemons whose page is served here, and the page itself."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.http.support import Daemon, daemon, holding
+from tests.loopback.support import Served
+
+__all__ = ["daemon", "holding"]
+
+
+@pytest.fixture
+def served(daemon: Daemon) -> Iterator[Served]:
+    """The page of ``daemon``, whose token nobody has used."""
+    with Served(daemon) as running:
+        yield running

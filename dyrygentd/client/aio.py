@@ -331,9 +331,11 @@ class AsyncHandle:
         """Return who did what to the workflow, oldest first."""
         return wire.decode(await self._channel.request(forms.about(self.id, "journal")), wire.Journal).entries
 
-    async def nodes(self, *, states: Iterable[str] = (), page: int = forms.PAGE) -> AsyncIterator[wire.NodeView]:
-        """Iterate over the nodes in their order, page by page."""
-        pages = forms.NodePages(self.id, states=states, page=page)
+    async def nodes(
+        self, *, states: Iterable[str] = (), path: str = "", name: str = "", page: int = forms.PAGE
+    ) -> AsyncIterator[wire.NodeView]:
+        """Iterate over the nodes in their order, page by page. See `dyrygentd.client.sync.Handle.nodes`."""
+        pages = forms.NodePages(self.id, states=states, path=path, name=name, page=page)
         for ask in pages:
             for node in pages.take(await self._channel.request(ask)):
                 yield node

@@ -207,16 +207,16 @@ class Listing:
 class NodePages:
     """Follows the pages of a workflow's nodes, as `Listing` does."""
 
-    def __init__(self, workflow_id: str, *, states: Iterable[str], page: int) -> None:
+    def __init__(self, workflow_id: str, *, states: Iterable[str], page: int, path: str = "", name: str = "") -> None:
         self._workflow_id = workflow_id
-        self._states = list(states)
+        self._filter: dict[str, Any] = {"states": list(states), "path": path, "name": name}
         self._page = page
         self._cursor: str | None = None
         self._is_over = False
 
     def __iter__(self) -> Iterator[Ask]:
         while not self._is_over:
-            yield Ask("GET", nodes_target(self._workflow_id, states=self._states, limit=self._page, cursor=self._cursor))
+            yield Ask("GET", nodes_target(self._workflow_id, **self._filter, limit=self._page, cursor=self._cursor))
 
     def take(self, answer: bytes) -> list[wire.NodeView]:
         """Take a page, and return its nodes."""
@@ -270,9 +270,18 @@ def listing_target(
     return f"/{wire.API_VERSION}/workflows{_query(query)}"
 
 
-def nodes_target(workflow_id: str, *, states: Iterable[str] = (), limit: int = PAGE, cursor: str | None = None) -> str:
+def nodes_target(
+    workflow_id: str,
+    *,
+    states: Iterable[str] = (),
+    path: str = "",
+    name: str = "",
+    limit: int = PAGE,
+    cursor: str | None = None,
+) -> str:
     """Return the target of a page of nodes."""
-    query = {"state": list(states), "limit": [limit], "cursor": [cursor] if cursor else []}
+    words = {word: [value] for word, value in (("path", path), ("name", name), ("cursor", cursor)) if value}
+    query = {"state": list(states), "limit": [limit], **words}
     return workflow_target(workflow_id, "nodes", query=query)
 
 

@@ -356,9 +356,16 @@ class Handle:
         """Return who did what to the workflow, oldest first."""
         return wire.decode(self._connection.request(forms.about(self.id, "journal")), wire.Journal).entries
 
-    def nodes(self, *, states: Iterable[str] = (), page: int = forms.PAGE) -> Iterator[wire.NodeView]:
-        """Iterate over the nodes in their order, page by page."""
-        pages = forms.NodePages(self.id, states=states, page=page)
+    def nodes(
+        self, *, states: Iterable[str] = (), path: str = "", name: str = "", page: int = forms.PAGE
+    ) -> Iterator[wire.NodeView]:
+        """Iterate over the nodes in their order, page by page.
+
+        Args:
+            path: Only those in this box of the fold, by its path, or in this section.
+            name: Only those with this in their name, in capital letters or not.
+        """
+        pages = forms.NodePages(self.id, states=states, path=path, name=name, page=page)
         for ask in pages:
             yield from pages.take(self._connection.request(ask))
 

@@ -173,6 +173,16 @@ class Folding:
             self._keep(at, fold)
         return fold
 
+    def nodes_in(self, path: str) -> "array[int] | None":
+        """Return the nodes of a box, which may be a single one, in the order of the definition; None if there is no such box."""
+        if not path:
+            return _all_of(self.graph)
+        around, _, key = path.rpartition(SEPARATOR)
+        # Nothing stands in a box without a name, as it would for a path that begins with a separator.
+        fold = self.at(around) if inside(around, key) == path else None
+        box = None if fold is None else _box_of(fold, key)
+        return None if fold is None or box is None else _nodes_of(fold, box)
+
     def _keep(self, path: str, fold: Fold) -> None:
         self._kept[path] = fold
         self._kept.move_to_end(path)
@@ -180,13 +190,11 @@ class Folding:
             self._kept.popitem(last=False)
 
     def _opened(self, fold: Fold, key: str) -> Fold | None:
-        for box in fold.boxes:
-            # A node is shown and not opened: its box would be opened into itself, again and again.
-            if box.key == key and box.kind is not BoxKind.NODE:
-                return self._fold(
-                    _merged(fold.order[box.start : box.counted], fold.order[box.counted : box.end]), box.depth, box.are_alike
-                )
-        return None
+        box = _box_of(fold, key)
+        # A node is shown and not opened: its box would be opened into itself, again and again.
+        if box is None or box.kind is BoxKind.NODE:
+            return None
+        return self._fold(_nodes_of(fold, box), box.depth, box.are_alike)
 
     # --- boxes ------------------------------------------------------------------------------------------------------
 
@@ -392,6 +400,15 @@ def _ranges(what: Sequence[_T], most: int, least: int) -> Iterator[Sequence[_T]]
     size = max(least, -(-len(what) // most))
     for start in range(0, len(what), size):
         yield what[start : start + size]
+
+
+def _box_of(fold: Fold, key: str) -> Box | None:
+    return next((box for box in fold.boxes if box.key == key), None)
+
+
+def _nodes_of(fold: Fold, box: Box) -> "array[int]":
+    """Return the nodes of a box in the order of the definition."""
+    return _merged(fold.order[box.start : box.counted], fold.order[box.counted : box.end])
 
 
 def _merged(some: "array[int]", others: "array[int]") -> "array[int]":

@@ -141,7 +141,15 @@ class Api:
         limit = parameters.length(request, NODES_PAGE)
         workflow_id = await self.resolve(request)
         async with self.reading(request, workflow_id):
-            return answers.as_json(await self.scheduler.nodes(workflow_id, states=states, after=after, limit=limit))
+            page = await self.scheduler.nodes(
+                workflow_id,
+                states=states,
+                path=request.query.get("path", ""),
+                name=request.query.get("name", ""),
+                after=after,
+                limit=limit,
+            )
+            return answers.as_json(page)
 
     async def show_node(self, request: web.Request) -> web.StreamResponse:
         """Answer one node; the owner and admins see its arguments and payload, without secrets."""

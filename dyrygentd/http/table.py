@@ -138,7 +138,13 @@ ROUTES: Final = (
         "List the nodes of a workflow",
         Api.show_nodes,
         wire.NodePage,
-        parameters=(RouteParameter("state", "node states; repeated or separated by commas", _WORDS), _limit(NODES_PAGE), _CURSOR),
+        parameters=(
+            RouteParameter("state", "node states; repeated or separated by commas", _WORDS),
+            RouteParameter("path", "only those in this box of the fold, or the one that it is"),
+            RouteParameter("name", "only those with this in their name, in capital letters or not"),
+            _limit(NODES_PAGE),
+            _CURSOR,
+        ),
     ),
     Route(
         "GET",

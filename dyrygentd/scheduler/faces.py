@@ -28,6 +28,7 @@ class Faces:
     def __init__(
         self,
         unpacked: Callable[[str], Awaitable[RunningWorkflow]],
+        folds: Folds,
         *,
         clock: Clock,
         turns: Turns,
@@ -35,7 +36,7 @@ class Faces:
         follow_interval_s: float,
     ) -> None:
         self._unpacked = unpacked
-        self._folds = Folds()
+        self._folds = folds
         self._streams = FoldStreams(self._folds, turns, listeners, unpacked=unpacked, interval_s=_SLOWER * follow_interval_s)
         self._timelines = Timelines(self._folds, clock)
 

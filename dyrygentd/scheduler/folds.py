@@ -5,7 +5,7 @@ anew each time, from a copy of the states as they stood when somebody asked.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -71,17 +71,31 @@ class Folds:
                 raise BoxNotFound(workflow.workflow_id, path)
             return see(fold, states)
 
+        return await self._done(workflow, found, inline_max)
+
+    async def nodes(self, workflow: RunningWorkflow, path: str) -> Sequence[int]:
+        """Return the numbers of the nodes in a box, rising; the path may be that of a single one. Raises `BoxNotFound`."""
+
+        def found(folded: _Folded, states: bytes) -> Sequence[int]:
+            nodes = folded.nodes_in(path)
+            if nodes is None:
+                raise BoxNotFound(workflow.workflow_id, path)
+            return nodes
+
+        return await self._done(workflow, found, _INLINE_MAX)
+
+    async def _done(self, workflow: RunningWorkflow, work: "Callable[[_Folded, bytes], _T]", inline_max: int) -> _T:
         if len(workflow.graph) <= inline_max:
             begun = time.monotonic()
-            seen = found(self._kept_of(workflow), bytes(workflow.states))
+            done = work(self._kept_of(workflow), bytes(workflow.states))
         else:
             self._lock = self._lock or anyio.Lock()
             async with self._lock:
                 begun = time.monotonic()
-                seen = await anyio.to_thread.run_sync(found, self._kept_of(workflow), bytes(workflow.states))
+                done = await anyio.to_thread.run_sync(work, self._kept_of(workflow), bytes(workflow.states))
         self.count += 1
         self.seconds += time.monotonic() - begun
-        return seen
+        return done
 
     def _kept_of(self, workflow: RunningWorkflow) -> "_Folded":
         """Return what is kept of a workflow from now on; let go of what was looked at longest ago."""
@@ -101,8 +115,20 @@ class _Folded:
         # The workflow itself would be kept by it.
         self.graph = workflow.graph
         self._folding: Folding | None = None
+        # Of the box that was asked for last: it is asked for page by page.
+        self._nodes: tuple[str, Sequence[int]] | None = None
 
     def at(self, path: str) -> Fold | None:
         """Return a box, opened; None if there is no such box."""
         self._folding = self._folding or Folding(self.graph)
         return self._folding.at(path)
+
+    def nodes_in(self, path: str) -> Sequence[int] | None:
+        """Return the nodes of a box, rising; None if there is no such box."""
+        if self._nodes is None or self._nodes[0] != path:
+            self._folding = self._folding or Folding(self.graph)
+            nodes = self._folding.nodes_in(path)
+            if nodes is None:
+                return None
+            self._nodes = path, nodes
+        return self._nodes[1]

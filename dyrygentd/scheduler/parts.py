@@ -23,6 +23,7 @@ from dyrygentd.scheduler.doubts import Doubt
 from dyrygentd.scheduler.expiry import Expiry
 from dyrygentd.scheduler.explanations import Explanations, Sources
 from dyrygentd.scheduler.faces import Faces
+from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
@@ -198,7 +199,7 @@ class Parts:
 
     def _make_answers(self, app_name: str) -> None:
         """Make what answers those who ask."""
-        adapters, troubles = self.adapters, self.troubles
+        adapters, troubles, folds = self.adapters, self.troubles, Folds()
         around = Sources(
             adapters.inspector,
             adapters.reports,
@@ -221,9 +222,11 @@ class Parts:
             problems=troubles.problems,
             follow_interval_s=self._limits.follow_interval_s,
             still_running=self._still_running,
+            folds=folds,
         )
         self.faces = Faces(
             self.queries.unpacked,
+            folds,
             clock=adapters.clock,
             turns=self.turns,
             listeners=self.listeners,

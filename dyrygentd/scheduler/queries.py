@@ -6,6 +6,7 @@ from typing import Final
 import anyio
 
 from dyrygentd import __version__, wire
+from dyrygentd.core.node_search import nodes_found
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
@@ -14,6 +15,7 @@ from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.explanations import Explanations
+from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.still_running import StillRunning
@@ -34,6 +36,7 @@ class Queries:
         explanations: Says why something is not running.
         problems: Tells what keeps the scheduler from its work.
         still_running: Finds tasks that run although their nodes have gone on.
+        folds: Knows which nodes are in a box.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Queries:
         problems: Callable[[], Sequence[str]],
         follow_interval_s: float,
         still_running: StillRunning,
+        folds: Folds,
     ) -> None:
         self._turns = turns
         self._store = store
@@ -60,6 +64,7 @@ class Queries:
         self._problems = problems
         self._follow_interval_s = follow_interval_s
         self._still_running = still_running
+        self._folds = folds
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -139,18 +144,33 @@ class Queries:
         return wire.WorkflowPage(views, str(rows[-1].cursor) if len(rows) == selection.limit else None)
 
     async def nodes(
-        self, workflow_id: str, *, states: frozenset[str] = frozenset(), after: int = 0, limit: int = 100
+        self,
+        workflow_id: str,
+        *,
+        states: frozenset[str] = frozenset(),
+        path: str = "",
+        name: str = "",
+        after: int = 0,
+        limit: int = 100,
     ) -> wire.NodePage:
-        """Return a page of nodes in the order of the definition, joins included; ``after`` is a cursor."""
+        """Return a page of nodes in the order of the definition, joins included. Raises `WorkflowNotFound` or `BoxNotFound`.
+
+        Args:
+            path, name: Only those in a box of the fold, and those with this in their name, in capital letters or not.
+            after: The cursor of the page before.
+        """
         workflow = await self.unpacked(workflow_id)
-        wanted = [state for state in NodeState if not states or state.word in states]
-        views: list[wire.NodeView] = []
-        for node in range(after, len(workflow.graph)):
-            if len(views) == limit:
-                return wire.NodePage(views, str(node))
-            if workflow.states[node] in wanted:
-                views.append(self._view_of_node(workflow, node))
-        return wire.NodePage(views)
+        wanted = {state for state in NodeState if not states or state.word in states}
+        among = await self._folds.nodes(workflow, path) if path else range(len(workflow.graph))
+        before = bytes(workflow.states)
+        found, following = await in_thread_if_long(
+            lambda: nodes_found(workflow.graph, among, before, wanted=wanted, part=name, after=after, limit=limit),
+            len(among),
+            _SHORT_MAX,
+        )
+        # While a thread looked, some may have gone on.
+        views = [self._view_of_node(workflow, node) for node in found if workflow.states[node] in wanted]
+        return wire.NodePage(views, None if following is None else str(following))
 
     async def node(self, workflow_id: str, name: str, *, with_arguments: bool) -> wire.NodeView:
         """Return one node, its arguments and payload as they may be shown. Raises `WorkflowNotFound` or `NodeNotFound`."""

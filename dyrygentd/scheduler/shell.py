@@ -336,10 +336,17 @@ class Scheduler:
         return await self._parts.queries.list(selection)
 
     async def nodes(
-        self, workflow_id: str, *, states: frozenset[str] = frozenset(), after: int = 0, limit: int = 100
+        self,
+        workflow_id: str,
+        *,
+        states: frozenset[str] = frozenset(),
+        path: str = "",
+        name: str = "",
+        after: int = 0,
+        limit: int = 100,
     ) -> wire.NodePage:
-        """Return a page of nodes in the order of the definition, joins included; ``after`` is a cursor."""
-        return await self._parts.queries.nodes(workflow_id, states=states, after=after, limit=limit)
+        """Return a page of nodes, joins included, of a box and with ``name`` in theirs if that is given; ``after`` is a cursor."""
+        return await self._parts.queries.nodes(workflow_id, states=states, path=path, name=name, after=after, limit=limit)
 
     async def node(self, workflow_id: str, name: str, *, with_arguments: bool = True) -> wire.NodeView:
         """Return one node; its arguments are shortened, and without secrets. Raises `WorkflowNotFound` or `NodeNotFound`."""

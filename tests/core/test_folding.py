@@ -1,5 +1,6 @@
 """A fold shows any graph in a few boxes, each node in one of them, down to single nodes."""
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from dyrygentd.core.folding import BOUNDS, Box, BoxKind, Fold, FoldBounds, Folding
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.policy import NodePolicy
+from dyrygentd.core.sections import inside
 
 #: So small that graphs of thirty nodes are folded by everything there is.
 TINY = FoldBounds(nodes=2, sections=3, groups=3, levels=2, pages=3, boxes=7, edges=3)
@@ -73,6 +75,18 @@ def test_each_node_is_in_one_box_down_to_itself(graph: Graph, bounds: FoldBounds
             if box.end - box.start == 1 and box.kind is not BoxKind.SECTION and box.kind is not BoxKind.SECTIONS:
                 assert (box.kind, box.title) == (BoxKind.NODE, graph.names[fold.order[box.start]])
             found[f"{path}/{box.key}" if path else box.key] = members(fold, box)
+
+
+@given(graphs(), st.sampled_from([TINY, BOUNDS]))
+def test_nodes_of_a_box_are_those_that_it_shows(graph: Graph, bounds: FoldBounds) -> None:
+    """The list beside a drawn box has the same nodes, in the order of the definition, also of a box that is not opened."""
+    folding = Folding(graph, bounds)
+    assert folding.nodes_in("") == array("I", range(len(graph)))
+    for path, fold in boxes_below(folding):
+        for box in fold.boxes:
+            assert [*(folding.nodes_in(inside(path, box.key)) or ())] == members(fold, box)
+        assert folding.nodes_in(inside(path, "nothing")) is None
+    assert [folding.nodes_in(path) for path in ("/", "//", "/~1", "~1/", "nothing/~1")] == [None] * 5
 
 
 @given(graphs(), st.sampled_from([TINY, BOUNDS]))

@@ -5,10 +5,13 @@ from threading import Thread
 from typing import Any
 from urllib.parse import quote
 
+import anyio
 import pytest
 
 from dyrygentd import wire
+from dyrygentd.client.aio import AsyncClient
 from dyrygentd.client.sync import Client
+from dyrygentd.errors import RemoteError
 from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Answer, Daemon
 
@@ -68,6 +71,30 @@ def test_a_timeline_has_the_rows_of_the_fold(daemon: Daemon) -> None:
         answer = daemon.ask("GET", f"{target}?bins={wrong}")
         assert (answer.status, answer.json["detail"]) == (400, "`bins` must be a whole number, from 2 to 400")
     assert daemon.ask("GET", f"{target}?path=nowhere").json["code"] == "box-not-found"
+
+
+def test_nodes_of_a_box_are_listed_page_by_page(daemon: Daemon) -> None:
+    """Beside a box stand its nodes, by state and part of a name as well, in both clients; the path of a single node is a box, too."""
+    workflow_id = str(daemon.ask("POST", "/v1/workflows", document(3000)).json["id"])
+    with Client(daemon.path) as client:
+        handle = client.handle(workflow_id)
+        assert [node.name for node in handle.nodes(path="hosts/~2", page=7)] == [f"n-{number}" for number in range(32, 64)]
+        assert [node.name for node in handle.nodes(path="hosts", name="N-100")] == [
+            "n-100",
+            *(f"n-{n}" for n in range(1000, 1010)),
+        ]
+        assert [node.name for node in handle.nodes(path="end")] == ["all", "tell"]
+        assert [node.name for node in handle.nodes(path="begin/~1", states=["held"])] == ["head"]
+        assert [*handle.nodes(path="hosts", states=["held"])] == []
+        with pytest.raises(RemoteError, match="has no box 'hosts/nowhere'") as caught:
+            next(handle.nodes(path="hosts/nowhere"))
+        assert "take the path of one of its boxes" in caught.value.next_step
+
+    async def ends() -> list[str]:
+        async with AsyncClient(daemon.path) as client:
+            return [node.name async for node in (await client.handle(workflow_id)).nodes(path="end", name="ELL")]
+
+    assert anyio.run(ends) == ["tell"]
 
 
 def test_what_is_not_there_is_told(daemon: Daemon) -> None:

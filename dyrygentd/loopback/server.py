@@ -36,8 +36,11 @@ _REFUSAL: Final = (
     "HTTP/1.1 {status} Refused\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
 )
 _HTML: Final = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
-#: The browser goes on by itself: a link of one's own sends the cookie, which one on another page does not.
-_ONWARD: Final = f'{_HTML}<meta http-equiv="refresh" content="0{{where}}"><title>dyrygentd</title><p>One moment …</p></html>'
+#: The browser goes on by itself: our own link sends the cookie, which another page's does not. What stands behind # goes along,
+#: which only a script can see to; to the same address, but for a question mark, since else nothing would be loaded.
+_ONWARD_SCRIPT: Final = 'location.replace((location.search ? "/" : "/?") + location.hash);\n'
+_ONWARD_PATH: Final = "/onward.js"
+_ONWARD: Final = f'{_HTML}<title>dyrygentd</title><script src="{_ONWARD_PATH}" defer></script><p>One moment …</p></html>'
 _SORRY: Final = (
     f"{_HTML}<title>dyrygentd: not let in</title><h1>Not let in</h1><p>{{reason}}.</p><p>Next: {{next_step}}.</p></html>"
 )
@@ -103,6 +106,8 @@ class LoopbackPage:
         path, _, query = request.raw_path.partition("?")
         if request.method == "GET" and path == "/":
             return self._start(request)
+        if request.method == "GET" and path == _ONWARD_PATH:
+            return web.Response(text=_ONWARD_SCRIPT, content_type="text/javascript", headers=_NO_STORE)
         (checks.check_reading if request.method == "GET" else checks.check_acting)(request.headers)
         self.entry.check(request.cookies.get(self.entry.cookie_name))
         if path.startswith("/page/") and request.method == "GET":
@@ -120,11 +125,10 @@ class LoopbackPage:
             value = cookie if self._is_in(cookie) else self.entry.exchange(token)
         except NotLetIn as error:
             if token is None and checks.is_link(request.headers):
-                return _html(_ONWARD.format(where=""), 200)
+                return _html(_ONWARD, 200)
             return _html(_SORRY.format(reason=escape(str(error)), next_step=escape(error.next_step)), error.status)
-        response = _html(_ONWARD.format(where=";url=/"), 200)
+        response = _html(_ONWARD, 200)
         if not checks.is_link(request.headers):
-            # What stands behind # in the address goes along.
             response.set_status(303)
             response.headers["Location"] = "/"
         response.set_cookie(self.entry.cookie_name, value or "", path="/", httponly=True, samesite="Strict")

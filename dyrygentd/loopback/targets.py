@@ -14,6 +14,7 @@ from dyrygentd.loopback.refusals import NotPassedOn
 WITHHELD: Final = frozenset({"definition", "export"})
 _OF_DAEMON: Final = frozenset({"workflows", "journal", "explain", "stats", "openapi.json", "definition.schema.json"})
 _OF_WORKFLOW: Final = frozenset({"nodes", "fold", "timeline", "estimate", "events", "summary", "causes", "journal", "explain"})
+_HEALTH: Final = frozenset({"/healthz", "/readyz"})
 _VERBS: Final = frozenset(Verb)
 
 
@@ -24,6 +25,8 @@ def target_of(method: str, path: str, query: str) -> str:
         path: As it came, percent-encoded: a name may have a slash in it.
         query: As it came, without the question mark.
     """
+    if method == "GET" and path in _HEALTH and not query:
+        return path
     parts = [unquote(part) for part in path.split("/")]
     # Segments like these would lead elsewhere.
     is_plain = all(part not in ("", ".", "..") for part in parts[2:]) and "\\" not in path

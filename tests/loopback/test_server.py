@@ -50,7 +50,9 @@ def test_address_opens_the_page_once(served: Served) -> None:
     assert served.ask("GET", "/page/app.js").headers["Content-Type"] == "text/javascript; charset=utf-8"
 
 
-@pytest.mark.parametrize("target", ["/page/app.js", "/page/mode.json", "/v1/stats", "/v1/workflows", "/favicon.ico", "/healthz"])
+@pytest.mark.parametrize(
+    "target", ["/page/app.js", "/page/mode.json", "/v1/stats", "/v1/workflows", "/x.ico", "/healthz", "/metrics"]
+)
 @pytest.mark.parametrize("cookie", [None, "dyrygentd-{port}=x", "dyrygentd={token}", "dyrygentd-{port}={token}"])
 def test_nothing_is_shown_without_the_cookie(served: Served, target: str, cookie: str | None) -> None:
     """The token is no cookie, and a cookie of somebody else is none."""
@@ -72,10 +74,11 @@ def test_a_link_on_another_page_leads_in(served: Served) -> None:
     """The browser sends no cookie along, so it is sent to the same place once more by us; that ends."""
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     answer = served.ask("GET", "/", headers=link)
-    assert (answer.status, b'http-equiv="refresh" content="0"' in answer.body) == (200, True)
+    assert (answer.status, b'src="/onward.js"' in answer.body) == (200, True)
+    assert b"location.replace" in served.ask("GET", "/onward.js").body
     assert served.ask("GET", "/", headers={**link, "Sec-Fetch-Site": "same-origin"}).status == 401
     entered = served.ask("GET", served.start, headers=link)
-    assert (entered.status, b'content="0;url=/"' in entered.body, "Set-Cookie" in entered.headers) == (200, True, True)
+    assert (entered.status, b'src="/onward.js"' in entered.body, "Set-Cookie" in entered.headers) == (200, True, True)
 
 
 def test_what_is_done_has_the_name_of_the_user(served: Served) -> None:
@@ -139,6 +142,7 @@ def test_daemon_that_goes_away_comes_back(served: Served) -> None:
     served.daemon.stop()
     away = served.ask("GET", "/v1/stats")
     assert code_of(away) == (503, "daemon-unreachable")
+    assert code_of(served.ask("GET", "/healthz")) == (503, "daemon-unreachable")
     assert str(served.daemon.path) in away.json["detail"]
     assert served.ask("GET", "/").status == 200
     assert served.ask("GET", "/page/mode.json").json["acts"] is True

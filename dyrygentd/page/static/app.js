@@ -58,7 +58,7 @@ function App() {
     history.replaceState(null, "", hash);
     setAt(place());
   };
-  const lost = health.error?.code === "unreachable";
+  const lost = ["unreachable", "daemon-unreachable", "not-let-in"].includes(health.error?.code);
   const here = (name) => (name === (at.parts[0] ?? "") ? "page" : undefined);
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>to the contents</a>

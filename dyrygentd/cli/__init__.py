@@ -10,7 +10,7 @@ import stat
 import click
 
 from dyrygentd import __version__
-from dyrygentd.cli import adopt, completion, control, explain, graph, lint, show, submit, ui, verbs
+from dyrygentd.cli import adopt, completion, control, explain, graph, lint, show, submit, timeline, ui, verbs
 from dyrygentd.cli.session import Session, SortedCommands
 
 
@@ -49,7 +49,16 @@ def main(context: click.Context, socket: str | None, is_json: bool) -> None:
 
 
 main.add_section(
-    "Look", show.list_workflows, show.show, explain.explain, graph.graph, explain.events, explain.export, show.stats, ui.ui
+    "Look",
+    show.list_workflows,
+    show.show,
+    explain.explain,
+    graph.graph,
+    timeline.timeline,
+    explain.events,
+    explain.export,
+    show.stats,
+    ui.ui,
 )
 main.add_section("Submit", submit.submit, submit.take_over, lint.lint, submit.schema, adopt.adopt)
 main.add_section("Wait", control.watch, control.wait)

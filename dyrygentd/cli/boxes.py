@@ -131,7 +131,7 @@ def _row(boxes: "Sequence[wire.BoxView]", numbers: tuple[int, int], after: str) 
     return Shown(cells, states, colour, len(boxes) == 1 and boxes[0].kind == "node")
 
 
-def name_of(box: "wire.BoxView") -> str:
+def name_of(box: "wire.BoxView | wire.TimelineRow") -> str:
     """Return what a box is called and, if its name does not open it, what does."""
     title = render.inline(box.title)
     match box.kind:
@@ -143,7 +143,7 @@ def name_of(box: "wire.BoxView") -> str:
             return f"{_key(box)}  {title}"
 
 
-def _key(box: "wire.BoxView") -> str:
+def _key(box: "wire.BoxView | wire.TimelineRow") -> str:
     return render.inline(box.path.rpartition("/")[2])
 
 

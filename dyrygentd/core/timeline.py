@@ -84,22 +84,24 @@ def times_of(fold: Fold, workflow: RunningWorkflow, states: bytes | bytearray, f
     return [_times_of(fold.order[box.start : box.counted], workflow, states, frame) for box in fold.boxes]
 
 
-def row_order(boxes: Sequence[Box], times: Sequence[BoxTimes], most: int) -> list[int]:
-    """Return which boxes are shown, in the order in which they began; of too many those with failures and the most time."""
-    numbers = list(range(len(boxes)))
-    if len(numbers) > most:
+def row_order(boxes: Sequence[Box], times: Sequence[BoxTimes], most: int) -> tuple[list[int], int]:
+    """Return which boxes are shown, in the order in which they began, and how many more there are.
 
-        def weight(number: int) -> tuple[bool, float]:
-            box = times[number]
-            return any(box.failed), sum(box.running) + sum(box.again) + sum(box.waiting)
+    What has nothing but joins is none of them. Of too many, those stay that have failures, and took the most time.
+    """
+    found = [number for number, box in enumerate(boxes) if box.counted > box.start]
 
-        numbers = sorted(numbers, key=weight, reverse=True)[:most]
+    def weight(number: int) -> tuple[bool, float]:
+        box = times[number]
+        return any(box.failed), sum(box.running) + sum(box.again) + sum(box.waiting)
+
+    numbers = found if len(found) <= most else sorted(found, key=weight, reverse=True)[:most]
 
     def begin(number: int) -> tuple[float, int]:
         first = times[number].first
         return float("inf") if first is None else first, number
 
-    return sorted(numbers, key=begin)
+    return sorted(numbers, key=begin), len(found) - len(numbers)
 
 
 class _Steps:

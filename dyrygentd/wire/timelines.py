@@ -62,7 +62,7 @@ class TimelineView(Struct, View):
         since: When the first bin begins.
         until: When the last one ends: now, or with the workflow.
         bin_s: How long each is.
-        rows: The boxes, in the order in which they began.
+        rows: The boxes that have more than joins, in the order in which they began.
         rows_left_out: How many further ones there are; those with failures and with the most time are shown.
     """
 
@@ -81,7 +81,7 @@ def view_of_timeline(
     workflow: RunningWorkflow, path: str, fold: Fold, frame: Frame, times: Sequence[BoxTimes], *, rows_max: int = ROWS_MAX
 ) -> TimelineView:
     """Show what happened in the boxes of a fold."""
-    order = row_order(fold.boxes, times, rows_max)
+    order, left_out = row_order(fold.boxes, times, rows_max)
     return TimelineView(
         id=workflow.workflow_id,
         name=workflow.name,
@@ -91,7 +91,7 @@ def view_of_timeline(
         until=frame.until,
         bin_s=frame.bin_s,
         rows=[_row(path, fold.boxes[number], times[number]) for number in order],
-        rows_left_out=len(fold.boxes) - len(order),
+        rows_left_out=left_out,
     )
 
 

@@ -345,7 +345,7 @@ class Scheduler:
         after: int = 0,
         limit: int = 100,
     ) -> wire.NodePage:
-        """Return a page of nodes, joins included, of a box and with ``name`` in theirs if that is given; ``after`` is a cursor."""
+        """Return a page of nodes, joins included, of a box and with ``name`` in theirs if given; ``after`` is a cursor."""
         return await self._parts.queries.nodes(workflow_id, states=states, path=path, name=name, after=after, limit=limit)
 
     async def node(self, workflow_id: str, name: str, *, with_arguments: bool = True) -> wire.NodeView:

@@ -74,7 +74,7 @@ def test_a_timeline_has_the_rows_of_the_fold(daemon: Daemon) -> None:
 
 
 def test_nodes_of_a_box_are_listed_page_by_page(daemon: Daemon) -> None:
-    """Beside a box stand its nodes, by state and part of a name as well, in both clients; the path of a single node is a box, too."""
+    """Beside a box stand its nodes, by state and part of a name as well, in both clients; a single node is a box, too."""
     workflow_id = str(daemon.ask("POST", "/v1/workflows", document(3000)).json["id"])
     with Client(daemon.path) as client:
         handle = client.handle(workflow_id)

@@ -16,7 +16,8 @@ _WIDTH: Final = 24
 
 
 class Panel(NamedTuple):
-    """A panel: ``queries`` are ``(expression, legend)``; ``I`` in an expression is the chosen instances."""
+    """A panel: ``queries`` are ``(expression, legend)``; ``I`` in an expression is the chosen instances; ``page`` is a view of the
+    daemon's page, to which a click on what is drawn leads."""
 
     title: str
     about: str
@@ -28,6 +29,7 @@ class Panel(NamedTuple):
     thresholds: Sequence[tuple[float | None, str]] = ()
     is_stacked: bool = False
     mappings: Sequence[tuple[str, str, str]] = ()
+    page: str | None = None
 
 
 class Row(NamedTuple):
@@ -37,6 +39,10 @@ class Row(NamedTuple):
     panels: Sequence[Panel]
 
 
+#: Labels are names and states; an id is none, so that no link leads to a single run.
+_BY_NAME: Final = "workflows?name=${__field.labels.workflow:percentencode}"
+_BY_STATE: Final = "workflows?state=${__field.labels.state:percentencode}"
+_FAILED: Final = "workflows?state=failed"
 _GOOD_IF_ZERO: Final = ((None, "green"), (1, "red"))
 _UP: Final = ((None, "red"), (1, "green"))
 _UP_WORDS: Final = (("0", "down", "red"), ("1", "up", "green"))
@@ -63,6 +69,7 @@ OVERVIEW: Final = (
                 "What keeps it from its work; `dyrygentctl stats` names it.",
                 "dyrygentd_problems{I}",
                 thresholds=_GOOD_IF_ZERO,
+                page="",
             ),
             _stat("Broker", "Whether it answers.", "dyrygentd_broker_up{I}", thresholds=_UP, mappings=_UP_WORDS),
             _stat(
@@ -78,6 +85,7 @@ OVERVIEW: Final = (
                 "sum(increase(dyrygentd_lost_tasks_total{I}[$__range]))",
                 legend="lost",
                 thresholds=_GOOD_IF_ZERO,
+                page="",
             ),
             _stat("Running since", "Time since the daemon was started.", "time() - dyrygentd_start_time_seconds{I}", unit="s"),
         ),
@@ -121,6 +129,7 @@ OVERVIEW: Final = (
                 "By state.",
                 [("sum by (state) (dyrygentd_workflows_present{I})", "{{state}}")],
                 is_stacked=True,
+                page=_BY_STATE,
             ),
         ),
     ),
@@ -133,6 +142,7 @@ OVERVIEW: Final = (
                 [('topk(10, sum by (task) (increase(dyrygentd_task_events_total{I, event="failed"}[$__range])))', "{{task}}")],
                 "bargauge",
                 width=12,
+                page=_FAILED,
             ),
             Panel(
                 "Workflows ended",
@@ -140,6 +150,7 @@ OVERVIEW: Final = (
                 [("sum by (state) (increase(dyrygentd_finished_workflows_total{I}[$__range]))", "{{state}}")],
                 "bargauge",
                 width=6,
+                page=_BY_STATE,
             ),
             Panel(
                 "Held nodes",
@@ -147,6 +158,7 @@ OVERVIEW: Final = (
                 [("sum by (reason) (dyrygentd_held_nodes{I})", "{{reason}}")],
                 width=6,
                 is_stacked=True,
+                page="",
             ),
         ),
     ),
@@ -166,6 +178,7 @@ WORKFLOWS: Final = (
                     )
                 ],
                 width=12,
+                page=_BY_NAME,
             ),
             Panel(
                 "Submitted and ended per hour",
@@ -194,6 +207,7 @@ WORKFLOWS: Final = (
                 "bargauge",
                 unit="s",
                 width=12,
+                page=_BY_NAME,
             ),
             Panel(
                 "Mean duration by task",
@@ -453,7 +467,8 @@ def made(name: str) -> dict[str, Any]:
                 "asDropdown": False,
                 "includeVars": True,
                 "keepTime": True,
-            }
+            },
+            {"title": "The daemon's page", "type": "link", "url": f"{_PAGE}/", "icon": "external link", "targetBlank": True},
         ],
         "panels": [*_placed(rows)],
     }
@@ -483,6 +498,15 @@ def _variables() -> Iterator[dict[str, Any]]:
         "current": {"text": "All", "value": "$__all"},
         "hide": 0,
     }
+    # Where people reach it is not where Prometheus does, so that no label knows.
+    yield {
+        "name": "page",
+        "label": "Page",
+        "type": "textbox",
+        "query": _PAGE_USUALLY,
+        "current": {"text": _PAGE_USUALLY, "value": _PAGE_USUALLY},
+        "hide": 0,
+    }
 
 
 def _annotations() -> Iterator[dict[str, Any]]:
@@ -502,6 +526,8 @@ def _annotations() -> Iterator[dict[str, Any]]:
         }
 
 
+_PAGE: Final = "${page:raw}"
+_PAGE_USUALLY: Final = "http://localhost:9465"
 _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
 
@@ -543,6 +569,8 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
             "stacking": {"mode": "normal" if panel.is_stacked else "none", "group": "A"},
             "showPoints": "never",
         }
+    if panel.page is not None:
+        defaults["links"] = [{"title": "Show on the daemon's page", "url": f"{_PAGE}/#/{panel.page}", "targetBlank": True}]
     is_instant = panel.kind != "timeseries"
     return {
         "id": number,

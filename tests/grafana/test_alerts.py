@@ -109,6 +109,9 @@ def test_every_alert_has_a_case_and_a_runbook() -> None:
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
         assert len(rule["annotations"]["runbook"]) > 60
         assert rule["annotations"]["summary"]
+        # A view that the page has, at the daemon that it is about: the expression keeps its instance.
+        place = rule["annotations"].get("page", "http://{{ $labels.instance }}/#/")
+        assert re.fullmatch(r"http://\{\{ \$labels\.instance \}\}/#/(workflows\?state=(failed|running))?", place)
 
 
 def test_rules_are_valid() -> None:

@@ -88,6 +88,21 @@ def _lost(given: Any, written: Any, field: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", dashboards.DASHBOARDS)
+def test_links_lead_to_views_of_the_page(name: str) -> None:
+    """What a link takes from a series is a label that its queries keep, and the view is one that the page has; no id is a label."""
+    made = dashboards.made(name)
+    assert {"page", "instance"} <= {variable["name"] for variable in made["templating"]["list"]}
+    assert any(link.get("url") == "${page:raw}/" for link in made["links"])
+    for panel in made["panels"]:
+        for link in panel.get("fieldConfig", {}).get("defaults", {}).get("links", ()):
+            view = re.fullmatch(
+                r"\$\{page:raw\}/#/(workflows\?(state|name)=(failed|\$\{__field\.labels\.(\w+):percentencode\}))?", link["url"]
+            )
+            assert view is not None, link
+            assert all(view[4] is None or f"by ({view[4]})" in target["expr"] for target in panel["targets"]), panel["title"]
+
+
+@pytest.mark.parametrize("name", dashboards.DASHBOARDS)
 def test_panels_are_laid_out(name: str) -> None:
     """No two panels share a place, each says what it shows, and each has a number of its own."""
     panels = dashboards.made(name)["panels"]

@@ -21,6 +21,16 @@ def test_what_is_packed_is_the_same() -> None:
     assert all(gzip.decompress(file.packed) == file.body for file in page.files().values())
 
 
+def test_comments_stay_at_home() -> None:
+    """What is sent is the code, line by line where it was written; what is left out is nothing but comments."""
+    for path in _STATIC.glob("*.js"):
+        written, sent = path.read_text().split("\n"), page.files()[path.name].body.decode().split("\n")
+        assert len(written) == len(sent), path.name
+        for before, after in zip(written, sent, strict=True):
+            assert after == before or (after == "" and before.lstrip().startswith(("//", "/**", "*"))), (path.name, before)
+        assert not [line for line in sent if line.lstrip().startswith(("//", "/**"))]
+
+
 def test_wheel_has_all_files() -> None:
     """The directory is inside the package, and nothing that is left out of it by name ends as the page's files do."""
     built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]

@@ -2,7 +2,7 @@
 //
 // Where it is looked at is kept out of Preact: a drag or a wheel only sets one attribute. Nothing is animated.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./html.js";
-import { inline, of } from "./parts.js";
+import { of } from "./parts.js";
 import { BOX, layout } from "./layout.js";
 import {
   FONTS, barsOf, countsLine, detailLine, edgesOf, fitting, foremost, isFound, stacksOf, wordsOf,
@@ -15,14 +15,11 @@ const FAR = 0.65;
 const NARROW = 600;
 /** Pixels: of a drag that is no click, kept free around what is brought into view, of a step by key. */
 const DRAG = 4, CLEAR = 24, STEP = 80;
-/** Titles of boxes that were seen, for the trail. */
-const TITLES_MAX = 2000;
-const titles = new Map();
 
 /**
  * Draw a `FoldView`.
  *
- * @param onOpen Called with the path of a box, or of one around it.
+ * @param onOpen Called with the path of a box, or of the one around what is shown.
  * @param onNode Called with the name of a node.
  * @param follow Whether what runs is kept in view from the start; a button changes it.
  * @param query What is highlighted from the start; a field changes it.
@@ -35,7 +32,6 @@ export function Graph({ fold, onOpen, onNode, follow = false, query = "" }) {
   const [at, setAt] = useState(0);
   useEffect(() => setFollowing(follow), [follow]);
   useEffect(() => setSearch(query), [query]);
-  useEffect(() => remember(fold), [fold]);
   useEffect(() => setAt(0), [fold.id, fold.path]);
   const drawing = useDrawing(fold, size);
   const view = useView(frame, drawing, size, () => setFollowing(false));
@@ -72,7 +68,6 @@ export function Graph({ fold, onOpen, onNode, follow = false, query = "" }) {
   };
   return html`<div class="graph">
     <div class="graph-tools">
-      <${Trail} fold=${fold} onOpen=${onOpen} />
       <input type="search" aria-label="highlight boxes" placeholder="highlight" value=${search}
         onInput=${(event) => setSearch(event.target.value)} onKeyDown=${toFound} />
       <span role="status" class="quiet">${needle && `${hits} of ${of(fold.boxes.length, "box").replace(/xs$/, "xes")}`}</span>
@@ -92,28 +87,6 @@ export function Graph({ fold, onOpen, onNode, follow = false, query = "" }) {
       <span>Arrows go from box to box, Enter opens, Backspace goes up, n shows the first failure, + − 0 zoom.</span>
     </p>
   </div>`;
-}
-
-/** The way to what is shown. */
-function Trail({ fold, onOpen }) {
-  const keys = fold.path ? fold.path.split("/") : [];
-  const steps = keys.map((key, at) => {
-    const path = keys.slice(0, at + 1).join("/");
-    return { path, title: titles.get(`${fold.id} ${path}`) ?? (key.startsWith("~") ? `box ${key.slice(1)}` : key) };
-  });
-  const all = [{ path: "", title: "all" }, ...steps];
-  return html`<nav class="trail" aria-label="boxes around this one"><ol>
-    ${all.map(({ path, title }, at) => html`<li key=${path}>${
-      at + 1 < all.length
-        ? html`<button type="button" class="plain" onClick=${() => onOpen?.(path)}><bdi>${inline(title)}</bdi></button>`
-        : html`<bdi aria-current="true">${inline(title)}</bdi>`
-    }</li>`)}
-  </ol></nav>`;
-}
-
-function remember(fold) {
-  if (titles.size > TITLES_MAX) titles.clear();
-  for (const box of fold.boxes) if (box.kind !== "node") titles.set(`${fold.id} ${box.path}`, box.title);
 }
 
 // --- the picture -------------------------------------------------------------------------------------------------------

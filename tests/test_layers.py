@@ -128,6 +128,8 @@ FOREIGN_HOMES: dict[str, set[str]] = {
     "aiohttp": {"http", "client/channel.py", "loopback"},
     "click": {"cli"},
     "rich": {"cli"},
+    # Comes with an extra, and is loaded by `watch` alone.
+    "textual": {f"cli/tui/{name}.py" for name in ("app", "choosing", "dialogs", "masthead", "rows", "view")},
     # Workers' results are JSON too, which passes by without being unpacked.
     "msgspec": {"wire", "transport/meta.py"},
     # Where an app's own results are in a database.
@@ -137,7 +139,7 @@ FOREIGN_HOMES: dict[str, set[str]] = {
     "annotationlib": {"tasks/signatures.py"},
     # The shipped fakes wait as the real ports do.
     "anyio": _LOOP | {"testing"},
-    "asyncio": _LOOP | {"testing"},
+    "asyncio": _LOOP | {"testing", "cli/tui/choosing.py", "cli/tui/feed.py"},
     "uvloop": _LOOP,
 }
 

@@ -34,7 +34,7 @@ _WITHOUT: Final = {
         "_Tree",
     ),
     # Have the repr of the class of another package, or its interface, that they extend.
-    *("GuardedConnection", "ResultState"),
+    *("ChooseScreen", "GuardedConnection", "Question", "ResultState", "Masthead", "WatchApp", "WatchScreen"),
     # Hold secrets, or what leads to them.
     *("Notifier", "Redaction"),
 }

@@ -1,5 +1,7 @@
 """`dyrygentctl watch` and `wait`: follow workflows to their end."""
 
+import importlib.util
+import os
 import sys
 from collections.abc import Collection, Sequence
 from itertools import islice
@@ -20,16 +22,25 @@ _FAILED_TOLD: Final = 5
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="[REF]", required=False)
+@click.option("--plain", "is_plain", is_flag=True, help="A few lines of progress on a terminal, too.")
 @command
-def watch(session: Session, reference: str) -> None:
+def watch(session: Session, reference: str | None, is_plain: bool) -> None:
     """Follow a workflow to its end; exit 1 unless it succeeded. Ctrl-C leaves it running.
 
-    Failures, gates and a broken broker are told as they come. --json prints the workflow after each change, one object a line.
+    On a terminal it fills the screen: boxes to open, failures by cause, what is in flight, and keys that explain and act (? lists
+    them). It stays after a failure, until q. Without REF one is chosen there. That needs the extra `tui`. Otherwise, and with
+    --plain, failures, gates and a broken broker are told as they come. --json prints the workflow after each change, one object a
+    line.
 
     \b
     Example: dyrygentctl watch @latest
     """
+    if not (is_plain or session.is_json) and _fills_screen():
+        _watch_on_screen(session, reference)
+        return
+    if reference is None:
+        raise click.UsageError("name a workflow; without a name one is chosen on a terminal, with the extra `tui`")
     follow(session, session.handle(reference))
 
 
@@ -70,11 +81,47 @@ def follow(session: Session, handle: "Handle") -> None:
                     for words in failures.new(view):
                         progress.say(words)
     except KeyboardInterrupt:
-        say(f"'{render.inline(view.name)}' goes on; `dyrygentctl watch {handle.id}` comes back to it")
-        sys.exit(INTERRUPTED)
+        _tell_left(view)
     if not session.is_json:
         _tell_end(handle, view, told=() if failures is None else failures.told)
     _exit_by(view.state)
+
+
+def _fills_screen() -> bool:
+    """Tell whether there is a terminal to fill, and what fills it; what is missing is told."""
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    if not all(stream is not None and stream.isatty() for stream in streams) or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    if importlib.util.find_spec("textual") is None:
+        say("a view that fills the screen comes with: pip install 'dyrygentd[tui]'")
+        return False
+    return True
+
+
+def _watch_on_screen(session: Session, reference: str | None) -> None:
+    """Show it until it ends, or until somebody leaves; then tell how it stands, as `follow` does."""
+    handle = None if reference is None else session.handle(reference)
+    view = None if handle is None else handle.view
+    if view is None or not view.is_finished or view.state == "failed":
+        from dyrygentd.cli.tui.app import WatchApp
+
+        ended = WatchApp(session.socket, view).run()
+        if ended is None:
+            sys.exit(FAILED)
+        if ended.error is not None:
+            raise ended.error
+        view = ended.view
+    if view is None:
+        return
+    if not view.is_finished:
+        _tell_left(view)
+    _tell_end(session.client().handle(view), view)
+    _exit_by(view.state)
+
+
+def _tell_left(view: "wire.WorkflowView") -> NoReturn:
+    say(f"'{render.inline(view.name)}' goes on; `dyrygentctl watch {view.id}` comes back to it")
+    sys.exit(INTERRUPTED)
 
 
 def wait_for_end(session: Session, handle: "Handle", *, timeout_s: float | None = None) -> None:

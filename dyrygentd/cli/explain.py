@@ -68,7 +68,7 @@ def explain(session: Session, reference: str | None, node: str | None) -> None:
     with hinting(handle):
         found = handle.explain(node)
     if session.is_json:
-        echo_json(_with_steps(found))
+        echo_json(with_steps(found))
         return
     click.echo(click.style(localized(render.visible(found.verdict)), bold=True))
     _show_decided(found.decided, indent="")
@@ -250,7 +250,7 @@ def _names(workflow_id: str, standing: "wire.StandingView") -> str:
     return f"{names} and {more:,} more{where}"
 
 
-def _with_steps(found: "wire.Explanation") -> "dict[str, Any]":
+def with_steps(found: "wire.Explanation") -> "dict[str, Any]":
     """Return an explanation as plain data, with what the text prints as next steps: commands to paste, or words."""
     from dyrygentd import wire
 

@@ -381,7 +381,7 @@ def test_real_process_and_its_pipe(daemon: Daemon) -> None:
 def test_interrupted_watch_leaves_the_workflow_running(holding: Daemon) -> None:
     """Ctrl-C ends the watching and nothing else, says so, and has the status that shells expect."""
     workflow_id = holding.submit(name="slow")
-    watching = Terminal(holding, "watch", workflow_id)
+    watching = Terminal(holding, "watch", "--plain", workflow_id)
     watching.wait_for(b"0/1")
     wait_until(lambda: holding.http_statistics().streams == 1, timeout_s=10, message="no stream was opened")
     watching.send(signal.SIGINT)
@@ -394,7 +394,7 @@ def test_interrupted_watch_leaves_the_workflow_running(holding: Daemon) -> None:
 def test_live_view_tells_why_it_stands_still(holding: Daemon) -> None:
     """A bar that does not move is a riddle unless it says that somebody has paused the workflow."""
     workflow_id = holding.submit(name="slow")
-    watching = Terminal(holding, "watch", workflow_id)
+    watching = Terminal(holding, "watch", "--plain", workflow_id)
     watching.wait_for(b"0/1")
     holding.ask("POST", f"/v1/workflows/{workflow_id}/pause")
     watching.wait_for(b"slow (paused)")

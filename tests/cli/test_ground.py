@@ -13,7 +13,7 @@ from tests.support.daemon import ROOT
 
 _CLI = ROOT / "dyrygentd" / "cli"
 _MODULES = {path.stem: path for path in sorted(_CLI.glob("*.py"))}
-_HEAVY = {"aiohttp", "anyio", "asyncio", "celery", "kombu", "msgspec", "redis", "rich"}
+_HEAVY = {"aiohttp", "anyio", "asyncio", "celery", "kombu", "msgspec", "redis", "rich", "textual"}
 
 
 def test_modules_form_no_circle() -> None:

@@ -98,7 +98,7 @@ def test_a_log_gets_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_live_view_has_number_times_and_gate(holding: Daemon) -> None:
     """As a person sees it on a narrow terminal: the gate is told with the command that says more."""
     workflow = holding.submit({"name": "go", "gate": True}, {"name": "a", "task": "add", "after": ["go"]}, name="w" * 70)
-    watching = Terminal(holding, "watch", workflow, columns=80)
+    watching = Terminal(holding, "watch", "--plain", workflow, columns=80)
     watching.wait_for(b"0/2")
     watching.wait_for(b"running for")
     watching.wait_for(f"dyrygentctl explain {workflow}".encode())
@@ -110,7 +110,7 @@ def test_live_view_has_number_times_and_gate(holding: Daemon) -> None:
 def test_failures_are_told_as_they_happen(holding: Daemon) -> None:
     """Once each, on the screen while the rest goes on."""
     workflow = holding.submit({"name": "bad", "task": "fail"}, {"name": "go", "gate": True}, name="w")
-    watching = Terminal(holding, "watch", workflow)
+    watching = Terminal(holding, "watch", "--plain", workflow)
     watching.wait_for(b"0/2")
     holding.let_go()
     watching.wait_for(b"'bad' failed: ")
@@ -122,7 +122,7 @@ def test_failures_are_told_as_they_happen(holding: Daemon) -> None:
 def test_a_broken_disk_is_told_to_who_watches(holding: Daemon) -> None:
     """Nothing changes while it is broken, so that nothing else would be heard."""
     workflow = holding.submit({"name": "a", "task": "add"}, {"name": "b", "task": "add"}, name="w")
-    watching = Terminal(holding, "watch", workflow)
+    watching = Terminal(holding, "watch", "--plain", workflow)
     watching.wait_for(b"0/2")
     holding.store.broken = "disk is full"
     holding.let_go()

@@ -1,0 +1,115 @@
+"""The program around the screens: it begins with one, and ends with how the workflow stood."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App
+from textual.binding import BindingType
+
+from dyrygentd.cli.tui import marks
+from dyrygentd.cli.tui.choosing import ChooseScreen
+from dyrygentd.cli.tui.view import WatchScreen
+from dyrygentd.client.aio import AsyncClient
+from dyrygentd.errors import DyrygentError
+
+if TYPE_CHECKING:
+    from dyrygentd import wire
+
+_CSS = """
+* { scrollbar-size: 0 0; }
+Masthead { height: auto; }
+#middle { height: 1fr; }
+#left { width: 3fr; }
+#right { width: 2fr; padding-left: 1; }
+.pane { height: 1fr; }
+.pane Heading { height: 1; text-style: bold underline; }
+.pane:focus-within Heading { text-style: bold reverse; }
+.pane Rows { height: 1fr; }
+#details { height: 3; }
+#hints { height: 1; }
+#told { height: auto; max-height: 4; text-style: bold; color: ansi_yellow; }
+#find, #why { border: none; height: 1; padding: 0; }
+#find { text-style: bold; }
+#find, #why { background: ansi_blue; color: ansi_bright_white; }
+Question, Reading { align: center middle; }
+.dialog { width: 90%; max-width: 100; height: auto; max-height: 90%; padding: 0 1; border: round ansi_bright_blue; }
+.-ascii .dialog { border: ascii ansi_bright_blue; }
+.dialog Static { height: auto; margin-bottom: 1; }
+.dialog Input { margin-bottom: 1; }
+.dialog #answer { margin-bottom: 0; }
+.tall { height: 90%; }
+#read { height: 1fr; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a view was ended.
+
+    Attributes:
+        view: The workflow as it stood last; None if none was chosen.
+        error: What no waiting helped against.
+    """
+
+    view: "wire.WorkflowView | None" = None
+    error: DyrygentError | None = None
+
+
+class WatchApp(App[Ended]):
+    """Watches one workflow, or lets one be chosen.
+
+    Args:
+        socket: As of the client's.
+        view: The workflow; None to choose one.
+        glyphs: What the terminal can show; by default what its locale says.
+    """
+
+    CSS = _CSS
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = []
+
+    def __init__(self, socket: str | None, view: "wire.WorkflowView | None", *, glyphs: marks.Glyphs | None = None) -> None:
+        super().__init__(ansi_color=True)
+        self._glyphs = marks.here() if glyphs is None else glyphs
+        self._view = view
+        self._client = AsyncClient(socket, warn=self._warn)
+
+    async def on_mount(self) -> None:
+        """Show the first screen, in the sixteen colours of the terminal itself."""
+        self.theme = "ansi-dark"
+        self.set_class(self._glyphs.is_ascii, "-ascii")
+        if self._view is not None:
+            await self._watch(self._view)
+            return
+        choose = ChooseScreen(self._client, glyphs=self._glyphs, chosen=self._chose, failed=self._fail)
+        await self.push_screen(choose)
+
+    async def on_unmount(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def action_leave(self) -> None:
+        """End; the workflow goes on."""
+        screen = self.screen_stack[-1]
+        self.exit(Ended(screen.view if isinstance(screen, WatchScreen) else None))
+
+    def _chose(self, view: "wire.WorkflowView") -> None:
+        self.run_worker(self._watch(view))
+
+    async def _watch(self, view: "wire.WorkflowView") -> None:
+        handle = await self._client.handle(view)
+        screen = WatchScreen(self._client, handle, view, glyphs=self._glyphs, ended=self._end, failed=self._fail)
+        await self.push_screen(screen)
+
+    def _end(self, view: "wire.WorkflowView") -> None:
+        # What failed can be tried again from here, and who reads or types something is not interrupted.
+        if view.state != "failed" and isinstance(self.screen, WatchScreen):
+            self.exit(Ended(view))
+
+    def _fail(self, error: DyrygentError) -> None:
+        self.exit(Ended(error=error))
+
+    def _warn(self, words: str) -> None:
+        screen = self.screen
+        if isinstance(screen, WatchScreen):
+            screen.tell(words)

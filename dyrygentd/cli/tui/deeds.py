@@ -1,0 +1,162 @@
+"""What a key does to what is chosen: which verb, on how many, what that means; or why nothing. Nobody is asked here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from dyrygentd.cli import render
+from dyrygentd.cli.tui import marks
+from dyrygentd.cli.tui.outline import Branch
+
+if TYPE_CHECKING:
+    from dyrygentd import wire
+
+_AGAIN: Final = ("failed", "cancelled")
+_RETRY: Final = "A new attempt with a new task id for each; what was blocked by them waits for them again."
+_SKIP: Final = "They count as succeeded without an end of their own; what waits for their value gets null."
+_NONE_CHOSEN: Final = "choose a cause, a box or a node first"
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """A verb that is about to be carried out.
+
+    Attributes:
+        count: How many nodes it is for, as far as that is known before.
+        about: What it is for, in words; it may hold names from outside.
+        means: What follows from it.
+        nodes: By name; none for the whole workflow, or all of a cause.
+    """
+
+    verb: str
+    count: int
+    about: str
+    means: str
+    nodes: tuple[str, ...] = ()
+    cause: str = ""
+
+    @property
+    def question(self) -> str:
+        """What is asked before."""
+        return f"{self.verb} {self.about}?"
+
+    def command(self, workflow_id: str, why: str = "") -> str:
+        """Return the command that does the same."""
+        flags = [*(["--cause", self.cause] if self.cause else []), *(["--why", why] if why else [])]
+        return render.command(self.verb, workflow_id, self.nodes, flags=flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the cursor stands on: a cause, a node by its name, or a box."""
+
+    branch: Branch | None = None
+    cause: "wire.CauseView | None" = None
+    node: "wire.NodeView | None" = None
+
+    @property
+    def name(self) -> str:
+        """The node that is meant, empty if it is no single one."""
+        if self.node is not None:
+            return self.node.name
+        return self.branch.title if self.branch is not None and self.branch.is_node else ""
+
+
+def retry(chosen: Chosen, view: "wire.WorkflowView") -> Deed | str:
+    """Return the retry of a cause, a node, the only failure of a box, or all that failed; or why there is none."""
+    if chosen.cause is not None:
+        return Deed("retry", chosen.cause.count, _of_cause(chosen.cause), _RETRY, cause=chosen.cause.id)
+    if chosen.name:
+        return Deed("retry", 1, f"'{chosen.name}'", _RETRY, (chosen.name,))
+    if chosen.branch is None:
+        return _NONE_CHOSEN
+    ended = _sum(chosen.branch.states, _AGAIN)
+    if not chosen.branch.path:
+        ended = _sum(view.counts, _AGAIN)
+        blocked = view.counts.get("blocked", 0)
+        if not ended:
+            return "nothing has failed or was cancelled"
+        about = f"all of the workflow that failed or was cancelled: {render.number(ended, 'node')}"
+        return Deed("retry", ended, about, f"{_RETRY} Blocked are {blocked:,}.")
+    return _only_failure("retry", chosen.branch, _RETRY)
+
+
+def skip(chosen: Chosen) -> Deed | str:
+    """Return how to go on without a cause, a node, or the only failure of a box; or why that is not done."""
+    if chosen.cause is not None:
+        return Deed("skip", chosen.cause.count, _of_cause(chosen.cause), _SKIP, cause=chosen.cause.id)
+    if chosen.name:
+        return Deed("skip", 1, f"'{chosen.name}'", _SKIP, (chosen.name,))
+    if chosen.branch is None or not chosen.branch.path:
+        return "choose a node or a cause: a whole workflow is not skipped"
+    return _only_failure("skip", chosen.branch, _SKIP)
+
+
+def release(chosen: Chosen, view: "wire.WorkflowView") -> Deed | str:
+    """Return how to open the gate, or let go the first node that is held here; or why there is none."""
+    node, branch = chosen.node, chosen.branch
+    name, hold, count = "", "", 0
+    if node is not None:
+        name, hold, count = (node.name if node.state == "held" else ""), str(node.hold or ""), 1
+    elif branch is not None:
+        name, hold, count = branch.held, branch.hold, branch.states.get("held", 0)
+    else:
+        return _NONE_CHOSEN
+    if view.state == "scheduled" and (branch is None or not branch.path):
+        return Deed("release", view.tasks, "the workflow, which waits for its start time", "It starts now.")
+    if not name:
+        return "nothing is held here"
+    if hold in ("pool", "retry"):
+        return f"'{name}' waits for a place in its pool" if hold == "pool" else f"'{name}' waits for its next attempt"
+    if hold == "lost":
+        return f"the task of '{name}' was lost: r tries it again, s goes on without it"
+    kind = "the gate" if hold == "gate" else "the held node"
+    others = f", the first of {count:,} that are held here" if count > 1 else ""
+    means = (
+        "The gate opens, and what waits for it may go. The reason is its note."
+        if hold == "gate"
+        else "It may be dispatched as soon as it is its turn."
+    )
+    return Deed("release", 1, f"{kind} '{name}'{others}", means, (name,))
+
+
+def pause_or_resume(view: "wire.WorkflowView") -> Deed | str:
+    """Return the one of the two that changes something."""
+    if view.is_finished:
+        return f"the workflow has {view.state}: there is nothing to pause"
+    flying = marks.in_flight(view.counts)
+    ahead = _sum(view.counts, ("waiting", "ready", "held", "retrying"))
+    if view.state == "paused":
+        return Deed("resume", ahead, f"the workflow: {render.number(ahead, 'node')} ahead", "What is ready is dispatched again.")
+    means = f"Nothing more is dispatched until it is resumed. {flying:,} in flight go on, and their results are taken in."
+    return Deed("pause", ahead, f"the workflow: {render.number(ahead, 'node')} ahead", means)
+
+
+def cancel(view: "wire.WorkflowView") -> Deed | str:
+    """Return how to end the workflow."""
+    if view.is_finished:
+        return f"the workflow has {view.state} already"
+    flying = marks.in_flight(view.counts)
+    left = flying + _sum(view.counts, ("waiting", "ready", "held", "retrying"))
+    means = (
+        f"Nothing more is dispatched, and {flying:,} in flight are revoked: tasks that a worker has begun go on, "
+        "and are shown as late. There is no way back but `retry`."
+    )
+    return Deed("cancel", left, f"the whole workflow: {render.number(left, 'node')} that have not finished", means)
+
+
+def _only_failure(verb: str, branch: Branch, means: str) -> Deed | str:
+    count = branch.states.get("failed", 0)
+    if count == 1 and branch.failed:
+        return Deed(verb, 1, f"'{branch.failed}', the only failure in '{branch.title}'", means, (branch.failed,))
+    if count:
+        return f"{count:,} nodes have failed here: open it (Enter) and choose one, or choose a cause (Tab)"
+    return f"nothing has failed here; open it (Enter) and choose a node to {verb} it"
+
+
+def _of_cause(cause: "wire.CauseView") -> str:
+    return f"all {cause.count:,} nodes of cause {cause.number}" if cause.count > 1 else f"the only node of cause {cause.number}"
+
+
+def _sum(counts: Mapping[str, int], words: Sequence[str]) -> int:
+    return sum(counts.get(word, 0) for word in words)

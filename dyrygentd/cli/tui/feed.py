@@ -1,0 +1,141 @@
+"""What a view is told: it follows one workflow by its events, and asks for what is shown when something has changed.
+
+At most one look a second, and none while nothing changes: a look asks for what is to be known at one glance, the journal, the
+fold of the whole, and of the open boxes those whose counts have changed. A daemon that goes away is waited for, however long it
+takes, since whoever looks can leave at any time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from dyrygentd import wire
+from dyrygentd.cli.tui.outline import Outline
+from dyrygentd.client import patience
+from dyrygentd.client.aio import AsyncClient, AsyncHandle
+from dyrygentd.errors import DyrygentError, RemoteError
+
+_PAUSE_S: Final = 1.0
+#: Each so many looks all open boxes are asked for: counts may be the same although nodes have changed places.
+_ALL_OF_THEM: Final = 10
+#: How often a workflow that has ended is looked at: somebody may retry it.
+_ENDED_PAUSE_S: Final = 5.0
+_NODES: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How everything stood a moment ago."""
+
+    summary: wire.Summary
+    journal: list[wire.JournalView]
+
+    @property
+    def view(self) -> wire.WorkflowView:
+        """The workflow."""
+        return self.summary.workflow
+
+
+class Feed:
+    """Follows a workflow.
+
+    Args:
+        saw: Told each look; the outline has its folds by then.
+        lost: Told why the daemon cannot be reached, once when it goes away; empty when it is back.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        handle: AsyncHandle,
+        outline: Outline,
+        *,
+        saw: Callable[[Look], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._client, self._handle, self._outline = client, handle, outline
+        self._saw, self._lost = saw, lost
+        self._changed = asyncio.Event()
+        self._is_lost = False
+        self._looks = 0
+
+    def __repr__(self) -> str:
+        return f"<Feed of {self._handle.id}{' lost' if self._is_lost else ''}>"
+
+    async def run(self) -> None:
+        """Follow, until cancelled. Raises what no waiting helps against, such as that the workflow is gone."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._coming_back(self._follow))
+            tasks.create_task(self._coming_back(self._look_on))
+
+    def poke(self) -> None:
+        """Have it looked soon: something has been done."""
+        self._changed.set()
+
+    async def open(self, path: str) -> None:
+        """Ask for a box and put it into the outline."""
+        self._outline.put(await self._handle.fold(path))
+
+    async def _coming_back(self, ask: Callable[[], Awaitable[object]]) -> None:
+        pauses = patience.pauses()
+        while True:
+            try:
+                await ask()
+            except DyrygentError as error:
+                if not patience.is_passing(error):
+                    raise
+                self._tell_lost(str(error))
+                await asyncio.sleep(next(pauses))
+            else:
+                pauses = patience.pauses()
+
+    async def _follow(self) -> None:
+        ended = False
+        async for view in self._handle.events(reconnect_s=0.0):
+            self._tell_lost("")
+            self._changed.set()
+            ended = view.is_finished
+        if ended:
+            await asyncio.sleep(_ENDED_PAUSE_S)
+
+    async def _look_on(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+        try:
+            look = await self._look()
+        except DyrygentError:
+            self._changed.set()
+            raise
+        self._tell_lost("")
+        self._saw(look)
+        await asyncio.sleep(_PAUSE_S)
+
+    async def _look(self) -> Look:
+        summary = await self._client.summary(self._handle.id, limit=_NODES)
+        journal = await self._handle.journal()
+        fold = await self._handle.fold()
+        self._looks += 1
+        asked = [path for path in self._outline.paths if path] if self._looks % _ALL_OF_THEM == 0 else self._outline.stale(fold)
+        self._outline.put(fold)
+        # What is inside of a box can only have changed if the box has.
+        while asked:
+            path = asked.pop(0)
+            if self._outline.fold(path) is None:
+                continue  # Closed meanwhile.
+            try:
+                inner = await self._handle.fold(path)
+            except RemoteError as error:
+                if patience.is_passing(error):
+                    raise
+                self._outline.close(path)
+                continue
+            asked += [each for each in self._outline.stale(inner) if each not in asked]
+            if self._outline.fold(path) is not None:
+                self._outline.put(inner)
+        return Look(summary, journal)
+
+    def _tell_lost(self, why: str) -> None:
+        if bool(why) != self._is_lost:
+            self._is_lost = bool(why)
+            self._lost(why)

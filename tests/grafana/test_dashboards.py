@@ -89,7 +89,7 @@ def _lost(given: Any, written: Any, field: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("name", dashboards.DASHBOARDS)
 def test_links_lead_to_views_of_the_page(name: str) -> None:
-    """What a link takes from a series is a label that its queries keep, and the view is one that the page has; no id is a label."""
+    """A link takes labels that its queries keep, none of which is an id, and leads to a view that the page has."""
     made = dashboards.made(name)
     assert {"page", "instance"} <= {variable["name"] for variable in made["templating"]["list"]}
     assert any(link.get("url") == "${page:raw}/" for link in made["links"])

@@ -13,6 +13,7 @@ from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.scheduler.folds import _INLINE_MAX, Folds
+from tests.benchmarks import watched
 from tests.benchmarks.harness import Bench
 from tests.benchmarks.report import Row, samples
 
@@ -21,7 +22,8 @@ _STEP_S = 0.002
 
 
 def run(bench: Bench) -> None:
-    """Fold a group, a chain, chains in sections, and layers, of 100 to 1,000,000 nodes, through the scheduler's own way."""
+    """Fold a group, a chain, chains in sections, and layers, of 100 to 1,000,000 nodes, and have many follow."""
+    watched.run(bench)
     for size in [100, 1_000, 10_000, 100_000, 1_000_000][: bench.size(5, 2)]:
         for name, spec_of in _SHAPES.items():
             bench.say(f"faces: {name} of {size:,}")

@@ -10,7 +10,7 @@ import stat
 import click
 
 from dyrygentd import __version__
-from dyrygentd.cli import adopt, completion, control, explain, graph, lint, show, submit, timeline, ui, verbs
+from dyrygentd.cli import adopt, completion, control, explain, graph, lint, report, show, submit, timeline, ui, verbs
 from dyrygentd.cli.session import Session, SortedCommands
 
 
@@ -55,6 +55,7 @@ main.add_section(
     explain.explain,
     graph.graph,
     timeline.timeline,
+    report.report,
     explain.events,
     explain.export,
     show.stats,

@@ -1,7 +1,7 @@
 """A timeline as text: a row for each box, a column for a span of time, in the width that there is.
 
-What ran is a bar as high as there were nodes in flight, against the most that the box ever had; the rest are letters, so that
-it can be read without colours.
+What ran is a bar as high as there were nodes in flight, against the most that ever ran and waited in the box; the rest are
+letters, so that it can be read without colours.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,6 +26,8 @@ _BOX_MIN, _BOX_MAX = 14, 40
 _CHART_MIN, _CHART_MAX = 20, 400
 #: Columns from one time of the axis to the next: room for `23 h 59 min`.
 _TICK: Final = 14
+#: Less than half of the lowest bar is not seen beside what waits.
+_SEEN: Final = 1 / 16
 #: Nodes that are under way at least, on average over a bin, to be drawn as that.
 _ANY: Final = 0.0005
 
@@ -72,17 +74,17 @@ def shown(rows: "Sequence[wire.TimelineRow]", rows_max: int | None) -> "tuple[Se
 def chart(row: "wire.TimelineRow") -> str:
     """Return a character for each bin, in its colour."""
     under_way = [running + again for running, again in zip(row.running, row.again, strict=True)]
-    peak = max(under_way, default=0.0)
+    peak = max((count + waiting for count, waiting in zip(under_way, row.waiting, strict=True)), default=0.0)
     drawn: list[tuple[str, str]] = []
     for place, count in enumerate(under_way):
         if row.failed[place]:
             drawn.append((_FAILED, "failed"))
+        elif row.waiting[place] > _ANY and count < peak * _SEEN:
+            drawn.append((_WAITING, "held"))
         elif count > _ANY and row.again[place] > row.running[place]:
             drawn.append((_AGAIN, "retrying"))
         elif count > _ANY:
             drawn.append((_BARS[min(len(_BARS) - 1, int(count / peak * len(_BARS)))], "dispatched"))
-        elif row.waiting[place] > _ANY:
-            drawn.append((_WAITING, "held"))
         elif row.ended[place]:
             drawn.append((_ENDED, "succeeded"))
         else:

@@ -44,8 +44,8 @@ def test_each_bin_says_what_was_most() -> None:
     """A failure is seen in any bin; then what ran, as high as it was, again or at first; then what waited, then what ended."""
     drawn = gantt.chart(
         row(
-            waiting=[3, 1, 0, 9, 2, 0, 0],
-            running=[0, 0.1, 8, 4, 0, 0, 0],
+            waiting=[3, 1, 0, 3, 2, 0, 0],
+            running=[0, 0.6, 8, 4, 0, 0, 0],
             again=[0, 0, 0, 0.5, 1, 0, 0],
             ended=[0, 0, 0, 0, 0, 1, 0],
             failed=[0, 0, 0, 2, 0, 0, 0],

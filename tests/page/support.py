@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize
 
 #: Nothing of it may be fetched, and a container has no sandbox to give.
@@ -42,6 +43,7 @@ class Look:
         self.page = page
         self.base = base
         self.wrong: list[str] = []
+        self._expected: list[str] = []
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.wrong.append(f"an error: {error}"))
         page.on("request", self._on_request)
@@ -58,6 +60,10 @@ class Look:
         self.page.locator(until).first.wait_for()
         return self.page
 
+    def expect(self, words: str) -> None:
+        """Let something of these words happen, which the test is about."""
+        self._expected.append(words)
+
     def elements(self) -> int:
         """Return how many elements the document has."""
         number: int = self.page.evaluate("document.querySelectorAll('*').length")
@@ -65,7 +71,14 @@ class Look:
 
     def assert_clean(self) -> None:
         """Fail if anything happened that must not."""
-        assert self.wrong == []
+        wrong = [words for words in self.wrong if not any(each in words for each in self._expected)]
+        assert not wrong, wrong
+
+    def assert_readable(self) -> None:
+        """Fail if a rule of axe is broken: contrast, names, roles, headings."""
+        found = Axe().run(self.page).response["violations"]
+        wrong = [(each["id"], [node["html"][:160] for node in each["nodes"][:3]]) for each in found]
+        assert not wrong, (self.page.url, wrong)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         # What the policy refuses is told there, too.

@@ -1,14 +1,259 @@
-"""The views, in a browser, on a real daemon."""
+"""The views, in a browser, on a real daemon: what they show, that it fits, and that it is safe and readable for everybody."""
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from tests.http.support import Daemon
-from tests.page.support import Look
+from tests.page.stage import HOSTILE, stage
+from tests.page.support import Look, looking
+from tests.support.servers import wait_until
+
+#: Elements of any view; a table of rows in sight and 300 boxes are the most.
+_ELEMENTS_MAX: Final = 4000
+#: ``{view: (address, what is there as soon as it is)}``
+_VIEWS: Final = {
+    "fleet": ("#/", ".tile"),
+    "list": ("#/workflows", ".row a"),
+    "graph": ("#/w/{id}", "#panel :is(svg, table)"),
+    "inside": ("#/w/{id}?path=hosts", "#panel :is(svg, table)"),
+    "timeline": ("#/w/{id}?tab=timeline", "#panel canvas"),
+    "causes": ("#/w/{id}?tab=causes", ".causes li"),
+    "nodes": ("#/w/{id}?tab=nodes", ".row a"),
+    "journal": ("#/w/{id}?tab=journal", ".journal td"),
+    "failed": ("#/w/{id}/n/first-bad", "pre.error"),
+    "gate": ("#/w/{id}/n/gate", ".facts"),
+}
 
 
-def test_each_view_is_there(daemon: Daemon, look: Look) -> None:
-    """An address leads to its view."""
-    workflow_id = daemon.submit({"name": "one", "task": "add", "args": [1, 2]}, name="some <b>name</b>")
+def _base(daemon: Daemon) -> str:
+    return f"http://127.0.0.1:{daemon.tcp_port}"
+
+
+def _walk(look: Look, workflow_id: str, each: Callable[[str], None]) -> None:
+    """Go through all views."""
+    for view, (address, there) in _VIEWS.items():
+        look.at(address.format(id=workflow_id), until=there)
+        each(view)
+
+
+def _act(look: Look, daemon: Daemon, sent: list[Request]) -> None:
+    """Let the page act, as root by the socket: as what serves it for a person does, without that one's guards."""
+
+    def forward(route: Route) -> None:
+        request = route.request
+        if request.method == "POST":
+            sent.append(request)
+        body = None if request.post_data is None else json.loads(request.post_data)
+        answer = daemon.ask(request.method, request.url.removeprefix(look.base), body)
+        route.fulfill(status=answer.status, body=answer.body, content_type="application/json")
+
+    look.page.route(lambda url: "/v1/" in url and "events" not in url, forward)
+    look.page.route("**/page/mode.json", lambda route: route.fulfill(json={"acts": True, "user": "ada", "version": "x"}))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_views_are_readable(holding: Daemon, browser: Browser, dark: bool) -> None:
+    """Contrast, names, roles and headings are as a screen reader, and tired eyes, need them."""
+    workflow_id = stage(holding, 57)
+    with looking(browser, _base(holding), dark=dark) as look:
+        _walk(look, workflow_id, lambda _: look.assert_readable())
+        look.assert_clean()
+
+
+def test_views_fit_on_a_phone(holding: Daemon, browser: Browser) -> None:
+    """Nothing is wider than a narrow screen, whatever something is called."""
+    workflow_id = stage(holding, 57, name=HOSTILE)
+    with looking(browser, _base(holding), width=400) as look:
+        wide: list[str] = []
+
+        def measure(view: str) -> None:
+            if look.page.evaluate("document.documentElement.scrollWidth") > 400:
+                wide.append(view)
+
+        _walk(look, workflow_id, measure)
+        look.assert_clean()
+        assert wide == []
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        57,
+        1000,
+        pytest.param(10_000, marks=pytest.mark.long),
+        pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+    ],
+)
+def test_any_size_is_few_elements(holding: Daemon, browser: Browser, nodes: int) -> None:
+    """A browser has as much to do with a hundred thousand nodes as with a hundred."""
+    workflow_id = stage(holding, nodes)
+    with looking(browser, _base(holding)) as look:
+        sizes: dict[str, int] = {}
+        _walk(look, workflow_id, lambda view: sizes.update({view: look.elements()}))
+        look.assert_clean()
+    assert {view: number for view, number in sizes.items() if number > _ELEMENTS_MAX} == {}
+
+
+def test_rows_in_sight_are_drawn(holding: Daemon, browser: Browser) -> None:
+    """Of ten thousand nodes some thirty are in the document, and whoever scrolls gets the others."""
+    workflow_id = stage(holding, 3000)
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}?tab=nodes", until=".row a")
+        rows = page.locator(".rows .row")
+        assert rows.count() < 70
+
+        def is_at(number: int) -> bool:
+            page.locator(".rows").evaluate("each => each.scrollTo(0, each.scrollHeight)")
+            return page.locator(f".rows .row[aria-rowindex='{number}']").count() > 0
+
+        wait_until(lambda: is_at(1001), timeout_s=30)
+        assert rows.count() < 90
+        look.assert_clean()
+
+
+def test_names_do_no_harm(daemon: Daemon, look: Look) -> None:
+    """What users wrote is text: no element, no script, no turned line, no control character."""
+    node = {"name": HOSTILE, "task": "fail", "payload": {HOSTILE: HOSTILE}, "args": [HOSTILE], "section": HOSTILE[:60]}
+    workflow_id = daemon.submit(node, name=HOSTILE, labels={"k": HOSTILE[:100]})
     daemon.finish(workflow_id)
-    assert look.at("#/").title() == "dyrygentd"
-    assert "some <b>name</b>" in look.at("#/workflows", until="main a").inner_text("main")
-    assert "some <b>name</b>" in look.at(f"#/w/{workflow_id}").inner_text("h1")
-    assert "one" in look.at(f"#/w/{workflow_id}/n/one").inner_text("h1")
+    for address in ("#/", "#/workflows", f"#/w/{workflow_id}", f"#/w/{workflow_id}?tab=causes", f"#/w/{workflow_id}?tab=nodes"):
+        page = look.at(address, until="main .name")
+        assert page.locator("main img").count() == 0
+        text = page.inner_text("body")
+        assert "<img src=x" in text
+        assert not {"\u202e", "\x1b"} & set(text)
+        assert page.evaluate("window.harmed") is None
+    look.page.locator(".rows .row a").first.click()
+    expect(look.page.locator("pre.error")).to_contain_text("no such host")
+    assert look.page.evaluate("window.harmed") is None
+
+
+def test_secrets_stay_hidden(holding: Daemon, browser: Browser) -> None:
+    """What the daemon redacts is nowhere in the page."""
+    workflow_id = stage(holding, 57)
+    with looking(browser, _base(holding)) as look:
+        _act(look, holding, [])
+        page = look.at(f"#/w/{workflow_id}/n/bad-20", until="h2:has-text('Arguments')")
+        assert "password" in page.inner_text("main")
+        assert "hunter2" not in page.content()
+        look.assert_clean()
+
+
+def test_what_changes_is_seen(holding: Daemon, browser: Browser) -> None:
+    """An open page follows the workflow to its end by itself."""
+    workflow_id = holding.submit({"name": "one", "task": "add"}, {"name": "two", "task": "fail", "after": ["one"]})
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}")
+        expect(page.locator("h1")).to_contain_text("running")
+        holding.let_go()
+        holding.let_go()
+        expect(page.locator("h1")).to_contain_text("failed", timeout=20_000)
+        expect(page.locator(".head .counts")).to_contain_text("1 failed")
+        look.assert_clean()
+
+
+def test_a_daemon_that_is_away_is_told(daemon: Daemon, look: Look) -> None:
+    """Whoever looks knows that nothing is known, and what was known stays."""
+    workflow_id = daemon.submit(name="still there")
+    page = look.at(f"#/w/{workflow_id}")
+    look.expect("ERR_CONNECTION_REFUSED")
+    look.expect("ERR_CONNECTION_RESET")
+    look.expect("ERR_EMPTY_RESPONSE")
+    daemon.stop()
+    expect(page.locator(".lost")).to_contain_text("does not answer", timeout=20_000)
+    expect(page.locator("h1")).to_contain_text("still there")
+
+
+def test_what_is_not_there_says_so(daemon: Daemon, look: Look) -> None:
+    """A link to something that has expired leads to words."""
+    look.expect("404")
+    page = look.at("#/w/nothing", until=".problem")
+    expect(page.locator(".problem")).to_contain_text("nothing")
+    assert look.at("#/nowhere").inner_text("h1") == "Nothing here"
+
+
+def test_links_share_what_is_seen(holding: Daemon, browser: Browser) -> None:
+    """Filters and tabs stand in the address, and an address leads back to them."""
+    workflow_id = stage(holding, 57)
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}", until=".head .counts button")
+        page.locator(".head .counts button", has_text="failed").click()
+        page.wait_for_url("**tab=nodes*")
+        expect(page.locator(".rows .row a").first).to_have_text("first-bad")
+        again = look.at(page.url.partition("/#")[2].join(("#", "")), until=".rows .row a")
+        expect(again.locator("[role=tab][aria-selected=true]")).to_have_text("Nodes")
+        expect(again.locator(".counts button[aria-pressed=true]")).to_contain_text("failed")
+        look.at("#/workflows?state=succeeded", until=".rows")
+        expect(page.locator(".rows")).to_contain_text("no workflow fits")
+        look.assert_clean()
+
+
+def test_keys_are_enough(holding: Daemon, browser: Browser) -> None:
+    """Tabs and rows are reached and changed without a mouse."""
+    workflow_id = stage(holding, 57)
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}", until="[role=tab]")
+        page.locator("[role=tab][aria-selected=true]").focus()
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        expect(page.locator("[role=tab][aria-selected=true]")).to_have_text("Nodes")
+        page.locator(".rows .row a").first.focus()
+        page.keyboard.press("ArrowDown")
+        expect(page.locator(":focus")).to_have_text("first-bad")
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_contain_text("first-bad")
+        look.assert_clean()
+
+
+def test_where_it_only_reads_there_are_commands(holding: Daemon, browser: Browser) -> None:
+    """On `listen` nobody is anybody, so the page says what to paste instead."""
+    workflow_id = stage(holding, 57)
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}/n/gate", until=".toolbar code")
+        assert page.locator(".toolbar code").first.inner_text() == f"dyrygentctl release {workflow_id} gate"
+        page = look.at(f"#/w/{workflow_id}?tab=causes", until=".causes code")
+        assert f"dyrygentctl retry {workflow_id} --cause" in page.locator(".causes code").first.inner_text()
+        look.assert_clean()
+
+
+def test_where_it_acts_it_asks_first(holding: Daemon, browser: Browser) -> None:
+    """A button shows how many nodes are meant and takes the reason; what is sent could be sent by no form of a stranger."""
+    workflow_id = stage(holding, 57)
+    sent: list[Request] = []
+    with looking(browser, _base(holding)) as look:
+        _act(look, holding, sent)
+        page = look.at(f"#/w/{workflow_id}?tab=causes", until=".causes .acts button")
+        expect(page.locator(".who")).to_contain_text("ada")
+        failed = int(page.locator(".causes .large").first.inner_text())
+        page.locator(".causes .acts button", has_text="retry").first.click()
+        expect(page.locator("dialog .large")).to_have_text(str(failed))
+        look.assert_readable()
+        page.keyboard.press("Escape")
+        expect(page.locator("dialog")).to_have_count(0)
+        assert sent == []
+        page.locator(".causes .acts button", has_text="retry").first.click()
+        page.locator("dialog input").fill("DNS is back")
+        page.keyboard.press("Enter")
+        expect(page.locator("dialog")).to_have_count(0)
+        look.assert_clean()
+    assert [request.headers.get("x-dyrygentd-page") for request in sent] == ["1"]
+    entries = holding.ask("GET", f"/v1/workflows/{workflow_id}/journal").json["entries"]
+    assert (entries[-1]["verb"], entries[-1]["why"]) == ("retry", "DNS is back")
+
+
+def test_colours_can_be_chosen(daemon: Daemon, look: Look) -> None:
+    """Whoever wants it dark has it dark, also next time."""
+    page = look.at("#/")
+    assert _ground(page) != "rgb(20, 23, 27)"
+    page.locator(".scheme select").select_option("dark")
+    assert _ground(page) == "rgb(20, 23, 27)"
+    assert _ground(look.at("#/workflows")) == "rgb(20, 23, 27)"
+
+
+def _ground(page: Page) -> str:
+    found: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return found

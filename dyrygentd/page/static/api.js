@@ -21,7 +21,7 @@ export function withQuery(path, query) {
     for (const each of Array.isArray(value) ? value : [value])
       if (each !== undefined && each !== null && each !== "") given.append(key, each);
   const text = given.toString();
-  return text ? `${path}?${text}` : path;
+  return text ? `${path}${path.includes("?") ? "&" : "?"}${text}` : path;
 }
 
 async function exchange(path, options) {

@@ -54,9 +54,10 @@ export function State({ state, title = true }) {
 /** How many are in each state, as a bar, with the same in words for who does not see it. */
 export function StateBar({ states, label = "nodes by state" }) {
   const there = STATES.filter(([word]) => states?.[word]);
+  const all = there.reduce((sum, [word]) => sum + states[word], 0);
   const words = there.map(([word, , title]) => `${count(states[word])} ${title}`).join(", ") || "none";
   return html`<span class="bar" role="img" aria-label=${`${label}: ${words}`} title=${words}>
-    ${there.map(([word, letter]) => html`<span key=${word} class=${`s-${word}`} style=${{ flexGrow: states[word] }}>${letter}</span>`)}
+    ${there.map(([word, letter]) => html`<span key=${word} class=${`s-${word}`} style=${{ flexGrow: states[word] }}>${states[word] > all * 0.04 && letter}</span>`)}
   </span>`;
 }
 

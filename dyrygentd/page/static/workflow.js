@@ -1,11 +1,166 @@
-// One workflow.
-import { html } from "./html.js";
-import { of, usePolled } from "./api.js";
-import { Name, Problem, State, StateBar, Waiting } from "./parts.js";
+// One workflow: how it stands, what it waits for, and five ways to look into it.
+import { html, useEffect, useMemo, useState } from "./html.js";
+import { of, usePolled, withQuery } from "./api.js";
+import { useFold } from "./fold.js";
+import { Acts, actsOnWorkflow } from "./acts.js";
+import { Boxes } from "./boxlist.js";
+import { Graph } from "./graph.js";
+import { Timeline } from "./timeline.js";
+import { Nodes } from "./nodes.js";
+import { Command, Counts, Name, Problem, StateBar, State, Waiting, When, clock, count, duration, inline, isFinished, link, shell } from "./parts.js";
 
-export function Workflow({ reference }) {
-  const shown = usePolled(of(reference));
-  if (!shown.data) return shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the workflow" />`;
+const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["causes", "Causes"], ["nodes", "Nodes"], ["journal", "Journal"]];
+
+/** What a range of sections was called when it was opened; its address has a number alone. */
+const titles = new Map();
+const TITLES_MAX = 2000;
+/** Of a timeline: three pixels each on a wide screen. */
+const BINS = 240;
+
+function Crumbs({ reference, path, query, toRoot }) {
+  const parts = path ? path.split("/") : [];
+  const to = (number) => link("w", reference, { tab: query.get("tab"), path: parts.slice(0, number).join("/") });
+  return html`<nav class="crumbs" aria-label="which part"><a href=${to(0)} aria-current=${parts.length ? undefined : "location"}>${toRoot}</a>
+    ${parts.map((part, number) => {
+      const at = parts.slice(0, number + 1).join("/");
+      return html`<span key=${at}> › <a href=${to(number + 1)} aria-current=${number + 1 === parts.length ? "location" : undefined}><${Name} text=${titles.get(`${reference} ${at}`) ?? part} /></a></span>`;
+    })}</nav>`;
+}
+
+function Standing({ reference, it }) {
+  return html`<li><a href=${link("w", reference, "n", it.node)}><${Name} text=${it.node} /></a>
+    <span class="said">${inline(it.text)}</span>${it.count > 1 && html` <b>${count(it.count)} nodes</b>`}
+    ${it.next_step && html`<div class="quiet">${inline(it.next_step)}</div>`}</li>`;
+}
+
+function Why({ reference, state }) {
+  const why = usePolled(of(reference, "explain"), isFinished(state) ? 0 : 10000);
+  useEffect(() => { if (why.data) why.again(); }, [state]);
+  const it = why.data;
+  if (!it) return html`<${Problem} error=${why.error} again=${why.again} />`;
+  const standings = (it.standings ?? []).slice(0, 8);
+  return html`<div class="why">
+    <p class="verdict-line">${inline(it.verdict)}${it.next_step && html` <span class="quiet">${inline(it.next_step)}</span>`}</p>
+    ${it.decided && html`<p class="quiet">${inline(it.decided.verb)} by ${inline(it.decided.by)} <${When} at=${it.decided.at} />${it.decided.why && `: ${inline(it.decided.why)}`}</p>`}
+    ${(it.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
+    ${standings.length > 0 && html`<details><summary>what its nodes wait for</summary><ul>${standings.map((each, place) => html`<${Standing} key=${place} reference=${reference} it=${each} />`)}</ul></details>`}
+  </div>`;
+}
+
+function Head({ it, mode, again, choose, query }) {
+  const states = { ...it.counts };
+  const picked = query.get("tab") === "nodes" ? query.getAll("state") : [];
+  const toggle = (word) => choose({ tab: "nodes", state: picked.includes(word) ? picked.filter((each) => each !== word) : [...picked, word] });
+  const people = Object.entries(it.waits_for_person ?? {});
+  return html`<header class="head">
+    <nav class="crumbs" aria-label="where this is"><a href=${link("workflows")}>workflows</a></nav>
+    <h1><${State} state=${it.state} /> <${Name} text=${it.name} /></h1>
+    <p class="quiet meta"><span>${count(it.tasks)} tasks</span> <span>created <${When} at=${it.created_at} /></span>
+      <span>${it.finished_at ? html`took ${duration(it.finished_at - it.created_at)}` : html`under way for ${duration(Date.now() / 1000 - it.created_at)}`}</span>
+      ${it.start_at && it.state === "scheduled" && html`<span>starts <${When} at=${it.start_at} /></span>`}
+      ${it.deadline_at && !it.finished_at && html`<span>deadline ${clock(it.deadline_at)} UTC</span>`}
+      ${it.priority !== undefined && it.priority !== 0 && html`<span>priority ${it.priority}</span>`}
+      <${Command} text=${it.id} />
+      ${Object.entries(it.labels ?? {}).map(([key, value]) => html`<a key=${key} class="label" href=${link("workflows", { label: `${key}=${value}` })}><${Name} text=${`${key}=${value}`} /></a>`)}</p>
+    <${StateBar} states=${states} />
+    <${Counts} states=${states} onPick=${toggle} picked=${picked} />
+    ${people.length > 0 && html`<p class="person"><b>Waits for a person:</b> ${people.map(([why, number]) => `${count(number)} ${{ gate: "at a gate", operator: "held by an operator", lost: "lost" }[why] ?? inline(why)}`).join(", ")}</p>`}
+    ${(it.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
+    ${it.error && html`<p class="alarm-text error-line">${inline(it.error)}</p>`}
+    <${Why} reference=${it.id} state=${it.state} />
+    <div class="toolbar"><${Acts} acts=${actsOnWorkflow(it)} mode=${mode} done=${again} /></div>
+  </header>`;
+}
+
+function Tabs({ reference, query, at, choose }) {
+  const key = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const place = (TABS.findIndex(([word]) => word === at) + step + TABS.length) % TABS.length;
+    choose({ tab: TABS[place][0] });
+    event.currentTarget.children[place].focus();
+    event.preventDefault();
+  };
+  return html`<div class="tabs" role="tablist" aria-label="ways to look" onKeyDown=${key}>
+    ${TABS.map(([word, title]) => html`<button key=${word} type="button" role="tab" id=${`tab-${word}`} aria-controls="panel"
+      aria-selected=${String(word === at)} tabindex=${word === at ? 0 : -1} onClick=${() => choose({ tab: word })}>${title}</button>`)}
+  </div>`;
+}
+
+function Folded({ reference, path, open, show, state }) {
+  const { fold, error, again } = useFold(reference, path, state);
+  const [asTable, setAsTable] = useState(() => localStorage.getItem("boxes") === "table");
+  const choose = (is) => {
+    setAsTable(is);
+    localStorage.setItem("boxes", is ? "table" : "picture");
+  };
+  useEffect(() => {
+    if (titles.size > TITLES_MAX) titles.clear();
+    for (const box of fold?.boxes ?? []) if (box.kind !== "node") titles.set(`${fold.id} ${box.path}`, box.title);
+  }, [fold]);
+  if (!fold) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Waiting} what="the fold" />`;
+  return html`<${Problem} error=${error} />
+    ${asTable ? html`<${Boxes} fold=${fold} onOpen=${open} onNode=${show} />` : html`<${Graph} fold=${fold} onOpen=${open} onNode=${show} />`}
+    <button type="button" class="small" onClick=${() => choose(!asTable)}>${asTable ? "as a picture" : "as a table"}</button>`;
+}
+
+function Times({ reference, path, open, show, state }) {
+  const shown = usePolled(withQuery(of(reference, "timeline"), { path, bins: BINS }), isFinished(state) ? 0 : 5000);
+  if (!shown.data) return shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the timeline" />`;
+  return html`<${Problem} error=${shown.error} /><${Timeline} timeline=${shown.data} onOpen=${open} onNode=${show} />
+    <p><${Command} text=${`dyrygentctl timeline ${shell(reference)}`} /></p>`;
+}
+
+function Causes({ it, mode, again }) {
+  const shown = usePolled(of(it.id, "causes"), isFinished(it.state) ? 0 : 5000);
+  useEffect(() => { if (shown.data) shown.again(); }, [it.counts?.failed, it.state]);
+  if (!shown.data) return shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the causes" />`;
+  const causes = shown.data.causes ?? [];
+  if (!causes.length) return html`<p class="quiet">Nothing has failed.</p>`;
+  return html`<ol class="causes">${causes.slice(0, 100).map((cause) => html`<li key=${cause.id} value=${cause.number}>
+    <h2><${Name} text=${cause.cause} /></h2>
+    <p><b class="large">${count(cause.count)}</b> ${cause.count === 1 ? "node" : "nodes"}${cause.lost ? ` (${count(cause.lost)} lost)` : ""}:
+      ${(cause.nodes ?? []).slice(0, 5).map((name) => html` <a key=${name} href=${link("w", it.id, "n", name)}><${Name} text=${name} /></a>`)}${cause.count > 5 && html` <span class="quiet">and ${count(cause.count - 5)} more</span>`}</p>
+    ${cause.example && html`<pre class="error" tabindex="0">${inline(cause.example)}</pre>`}
+    <${Acts} mode=${mode} done=${() => (shown.again(), again())} acts=${[
+      { verb: "retry", ref: it.id, cause: String(cause.id), about: `Try again cause ${cause.number} of '${it.name}'`, number: cause.count },
+      { verb: "skip", ref: it.id, cause: String(cause.id), about: `Go on without cause ${cause.number} of '${it.name}'`, number: cause.count, alarm: true },
+    ]} />
+  </li>`)}</ol>${causes.length > 100 && html`<p class="quiet">and ${count(causes.length - 100)} further causes</p>`}`;
+}
+
+function Journal({ reference }) {
+  const shown = usePolled(of(reference, "journal"), 5000);
+  if (!shown.data) return shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the journal" />`;
+  const entries = (shown.data.entries ?? []).slice(-200).reverse();
+  if (!entries.length) return html`<p class="quiet">Nobody did anything to it.</p>`;
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="journal"><table class="journal"><thead><tr><th scope="col">when (UTC)</th><th scope="col">what</th><th scope="col">who</th><th scope="col">why</th></tr></thead>
+    <tbody>${entries.map((entry, place) => html`<tr key=${`${entry.at} ${place}`}><td><${When} at=${entry.at} ago=${false} /></td>
+      <td>${inline(entry.verb)}${(entry.count || entry.nodes?.length) ? html` <span class="quiet">${count(entry.count || entry.nodes.length)} nodes: ${(entry.nodes ?? []).slice(0, 3).map((name) => html`<${Name} key=${name} text=${name} /> `)}</span>` : ""}${entry.detail && html` <span class="quiet">${inline(entry.detail)}</span>`}</td>
+      <td><${Name} text=${entry.by ?? ""} /></td><td class="said">${inline(entry.why)}</td></tr>`)}</tbody></table></div>`;
+}
+
+export function Workflow({ reference, query, go, mode }) {
+  const shown = usePolled(of(reference), 2000);
   const it = shown.data;
-  return html`<h1><${State} state=${it.state} /> <${Name} text=${it.name} /></h1><${StateBar} states=${it.counts} />`;
+  const path = query.get("path") ?? "";
+  const tab = TABS.find(([word]) => word === query.get("tab"))?.[0] ?? "graph";
+  const choose = (changed) => go(link("w", reference, { tab: query.get("tab"), path, state: query.getAll("state"), name: query.get("name"), ...changed }));
+  // To open a box is a step that the browser's back button takes back.
+  const open = (to) => { location.hash = link("w", reference, { tab: query.get("tab"), path: to }); };
+  const show = (name) => { location.hash = link("w", reference, "n", name); };
+  const stamp = useMemo(() => JSON.stringify(it?.counts ?? {}), [it]);
+  if (!it) return html`<h1><${Name} text=${reference} /></h1>${shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the workflow" />`}`;
+  return html`
+    <${Problem} error=${shown.error} />
+    <${Head} it=${it} mode=${mode} again=${shown.again} choose=${choose} query=${query} />
+    <${Tabs} reference=${reference} query=${query} at=${tab} choose=${choose} />
+    ${(tab === "timeline" || (tab === "nodes" && path)) && html`<${Crumbs} reference=${reference} path=${path} query=${query} toRoot="all of it" />`}
+    <div id="panel" role="tabpanel" aria-labelledby=${`tab-${tab}`}>
+      ${tab === "graph" && html`<${Folded} key=${path} reference=${it.id} path=${path} open=${open} show=${show} state=${it.state} />`}
+      ${tab === "timeline" && html`<${Times} key=${path} reference=${it.id} path=${path} open=${open} show=${show} state=${it.state} />`}
+      ${tab === "causes" && html`<${Causes} it=${it} mode=${mode} again=${shown.again} />`}
+      ${tab === "nodes" && html`<${Nodes} key=${path} reference=${it.id} path=${path} query=${query} choose=${choose} stamp=${stamp} />`}
+      ${tab === "journal" && html`<${Journal} reference=${it.id} />`}
+    </div>`;
 }

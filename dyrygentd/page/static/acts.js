@@ -1,0 +1,96 @@
+// What a person may do: buttons where the page may act, commands to copy where it may not.
+import { html, useEffect, useRef, useState } from "./html.js";
+import { of, post } from "./api.js";
+import { Command, Problem, count, inline, shell } from "./parts.js";
+
+const WHY_MAX = 1000;
+
+/** What is done to whom: `{verb, ref, nodes, cause, about, number, alarm}`; `about` says it in words, with the number. */
+export function commandOf({ verb, ref, nodes = [], cause }) {
+  const names = nodes.some((name) => name.startsWith("-")) ? ["--", ...nodes] : nodes;
+  return `dyrygentctl ${shell(verb, ref, ...(cause ? ["--cause", cause] : []), ...names)}`;
+}
+
+function Confirm({ act, close }) {
+  const dialog = useRef(null);
+  const [why, setWhy] = useState("");
+  const [state, setState] = useState({});
+  useEffect(() => dialog.current.showModal(), []);
+  const perform = async () => {
+    setState({ busy: true });
+    try {
+      const { verb, ref, nodes = [], cause } = act;
+      const changed = await post(of(ref, verb), { why, ...(nodes.length ? { nodes } : {}), ...(cause ? { cause } : {}) });
+      close(changed.is_changed ? `done: ${act.about}` : "it was so already");
+    } catch (error) {
+      setState({ error });
+    }
+  };
+  const key = (event) => event.key === "Enter" && !state.busy && (event.preventDefault(), perform());
+  return html`<dialog ref=${dialog} aria-labelledby="confirm-title" onClose=${() => close("")}>
+    <h2 id="confirm-title">${inline(act.about)}?</h2>
+    ${act.number !== undefined && html`<p><b class="large">${count(act.number)}</b> ${act.number === 1 ? "node is" : "nodes are"} meant.</p>`}
+    <label>reason, for the journal
+      <input type="text" value=${why} maxlength=${WHY_MAX} autofocus onInput=${(event) => setWhy(event.target.value)} onKeyDown=${key} /></label>
+    <p class="quiet">The same in a terminal: <code>${inline(commandOf(act))}</code></p>
+    <${Problem} error=${state.error} />
+    <div class="buttons">
+      <button type="button" onClick=${() => dialog.current.close()}>leave it</button>
+      <button type="button" class=${act.alarm ? "alarm" : "main"} disabled=${state.busy} onClick=${perform}>${act.verb}</button>
+    </div>
+  </dialog>`;
+}
+
+/** Buttons for acts; where the page only reads, the commands that do the same. */
+export function Acts({ acts, mode, done }) {
+  const [open, setOpen] = useState(null);
+  const [told, setTold] = useState("");
+  if (!acts.length) return null;
+  if (!mode.acts) {
+    const [first, ...others] = acts;
+    const one = html`<${Command} text=${commandOf(first)} />`;
+    return others.length === 0 ? one : html`${one}<details class="commands"><summary>other commands</summary>
+      <ul>${others.map((act) => html`<li key=${commandOf(act)}>${inline(act.about)}<br /><${Command} text=${commandOf(act)} /></li>`)}</ul></details>`;
+  }
+  const close = (words) => {
+    setOpen(null);
+    if (words) {
+      setTold(words);
+      done?.();
+    }
+  };
+  return html`<span class="acts">
+    ${acts.map((act) => html`<button key=${commandOf(act)} type="button" class=${act.alarm ? "alarm" : ""} title=${inline(act.about)}
+      onClick=${() => setOpen(act)}>${act.verb}</button>`)}
+    <span role="status" class="quiet">${inline(told)}</span>
+    ${open && html`<${Confirm} act=${open} close=${close} />`}
+  </span>`;
+}
+
+/** What may be done to a workflow as it stands. */
+export function actsOnWorkflow(it) {
+  const counts = it.counts ?? {};
+  const sum = (...words) => words.reduce((found, word) => found + (counts[word] ?? 0), 0);
+  const unfinished = sum("waiting", "held", "ready", "dispatching", "dispatched", "retrying");
+  const bad = sum("failed", "cancelled", "blocked");
+  const act = (verb, words, number, more = {}) => ({ verb, ref: it.id, about: `${words} '${it.name}'`, number, ...more });
+  const found = [];
+  if (bad && it.state !== "scheduled") found.push(act("retry", "Try again what failed in", bad));
+  if (it.state === "running" || it.state === "scheduled") found.push(act("pause", "Dispatch nothing more of", unfinished));
+  if (it.state === "paused") found.push(act("resume", "Go on with", unfinished));
+  if (it.state === "scheduled") found.push(act("release", "Start now", unfinished));
+  if (!it.finished_at) found.push(act("cancel", "End now", unfinished, { alarm: true }));
+  return found;
+}
+
+/** What may be done to a node as it stands. */
+export function actsOnNode(ref, node) {
+  const act = (verb, words, more = {}) => ({ verb, ref, nodes: [node.name], about: `${words} '${node.name}'`, number: 1, ...more });
+  const { state, kind } = node;
+  const found = [];
+  if (state === "failed" || state === "cancelled" || (state === "held" && node.hold === "lost")) found.push(act("retry", "Try again"));
+  if (state === "held" && ["gate", "operator"].includes(node.hold)) found.push(act("release", kind === "gate" ? "Open the gate" : "Let go"));
+  if (["waiting", "ready", "retrying"].includes(state) || (state === "held" && !node.is_on_hold)) found.push(act("hold", "Keep from being dispatched:"));
+  if (!["succeeded", "skipped", "dispatching", "dispatched"].includes(state)) found.push(act("skip", "Go on without", { alarm: true }));
+  return found;
+}

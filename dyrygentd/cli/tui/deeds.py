@@ -1,7 +1,7 @@
 """What a key does to what is chosen: which verb, on how many, what that means; or why nothing. Nobody is asked here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from dyrygentd.cli import render
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _AGAIN: Final = ("failed", "cancelled")
 _RETRY: Final = "A new attempt with a new task id for each; what was blocked by them waits for them again."
 _SKIP: Final = "They count as succeeded without an end of their own; what waits for their value gets null."
+#: Names that are shown of a command with many.
+_SHOWN_MAX: Final = 3
+#: Holds that `release` ends.
+_RELEASED: Final = ("gate", "operator", "time", "poll")
 _NONE_CHOSEN: Final = "choose a cause, a box or a node first"
 
 
@@ -26,6 +30,7 @@ class Deed:
         about: What it is for, in words; it may hold names from outside.
         means: What follows from it.
         nodes: By name; none for the whole workflow, or all of a cause.
+        inside, states: Nodes of this box in these states are meant, whose names have to be found out first (`by_name`).
     """
 
     verb: str
@@ -34,6 +39,8 @@ class Deed:
     means: str
     nodes: tuple[str, ...] = ()
     cause: str = ""
+    inside: str = ""
+    states: tuple[str, ...] = ()
 
     @property
     def question(self) -> str:
@@ -43,7 +50,9 @@ class Deed:
     def command(self, workflow_id: str, why: str = "") -> str:
         """Return the command that does the same."""
         flags = [*(["--cause", self.cause] if self.cause else []), *(["--why", why] if why else [])]
-        return render.command(self.verb, workflow_id, self.nodes, flags=flags)
+        shown = self.nodes[:_SHOWN_MAX]
+        more = f" ... ({len(self.nodes) - len(shown):,} more)" if len(self.nodes) > len(shown) else ""
+        return render.command(self.verb, workflow_id, shown, flags=flags) + more
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,7 @@ class Chosen:
 
 
 def retry(chosen: Chosen, view: "wire.WorkflowView") -> Deed | str:
-    """Return the retry of a cause, a node, the only failure of a box, or all that failed; or why there is none."""
+    """Return the retry of a cause, a node, the failures of a box, or all that failed; or why there is none."""
     if chosen.cause is not None:
         return Deed("retry", chosen.cause.count, _of_cause(chosen.cause), _RETRY, cause=chosen.cause.id)
     if chosen.name:
@@ -78,18 +87,18 @@ def retry(chosen: Chosen, view: "wire.WorkflowView") -> Deed | str:
             return "nothing has failed or was cancelled"
         about = f"all of the workflow that failed or was cancelled: {render.number(ended, 'node')}"
         return Deed("retry", ended, about, f"{_RETRY} Blocked are {blocked:,}.")
-    return _only_failure("retry", chosen.branch, _RETRY)
+    return _of_box("retry", chosen.branch, _RETRY)
 
 
 def skip(chosen: Chosen) -> Deed | str:
-    """Return how to go on without a cause, a node, or the only failure of a box; or why that is not done."""
+    """Return how to go on without a cause, a node, or the failures of a box; or why that is not done."""
     if chosen.cause is not None:
         return Deed("skip", chosen.cause.count, _of_cause(chosen.cause), _SKIP, cause=chosen.cause.id)
     if chosen.name:
         return Deed("skip", 1, f"'{chosen.name}'", _SKIP, (chosen.name,))
     if chosen.branch is None or not chosen.branch.path:
         return "choose a node or a cause: a whole workflow is not skipped"
-    return _only_failure("skip", chosen.branch, _SKIP)
+    return _of_box("skip", chosen.branch, _SKIP)
 
 
 def release(chosen: Chosen, view: "wire.WorkflowView") -> Deed | str:
@@ -106,6 +115,9 @@ def release(chosen: Chosen, view: "wire.WorkflowView") -> Deed | str:
         return Deed("release", view.tasks, "the workflow, which waits for its start time", "It starts now.")
     if not name:
         return "nothing is held here"
+    if branch is not None and count > 1 and hold not in _RELEASED:
+        # What a person can open may stand behind others that wait for a pool.
+        return Deed("release", 1, f"'{branch.title}'", "", inside=branch.path, states=("held",))
     if hold in ("pool", "retry"):
         return f"'{name}' waits for a place in its pool" if hold == "pool" else f"'{name}' waits for its next attempt"
     if hold == "lost":
@@ -145,12 +157,26 @@ def cancel(view: "wire.WorkflowView") -> Deed | str:
     return Deed("cancel", left, f"the whole workflow: {render.number(left, 'node')} that have not finished", means)
 
 
-def _only_failure(verb: str, branch: Branch, means: str) -> Deed | str:
+def by_name(deed: Deed, nodes: "Sequence[wire.NodeView]", view: "wire.WorkflowView", *, most: int) -> Deed | str:
+    """Return a deed on a box with the names that it is for; or why it is not done."""
+    if deed.verb == "release":
+        free = [node for node in nodes if node.hold in _RELEASED]
+        return release(Chosen(node=free[0]), view) if free else "nothing that is held here waits for a person"
+    if not nodes:
+        return "nothing has failed here"
+    if len(nodes) > most:
+        return f"more than {most:,} nodes have failed here: choose a cause (Tab), or open the box and choose less"
+    names = tuple(node.name for node in nodes)
+    about = (
+        f"'{names[0]}', the only failure in {deed.about}" if len(names) == 1 else f"the {len(names):,} failures in {deed.about}"
+    )
+    return replace(deed, count=len(names), about=about, nodes=names, inside="", states=())
+
+
+def _of_box(verb: str, branch: Branch, means: str) -> Deed | str:
     count = branch.states.get("failed", 0)
-    if count == 1 and branch.failed:
-        return Deed(verb, 1, f"'{branch.failed}', the only failure in '{branch.title}'", means, (branch.failed,))
     if count:
-        return f"{count:,} nodes have failed here: open it (Enter) and choose one, or choose a cause (Tab)"
+        return Deed(verb, count, f"'{branch.title}'", means, inside=branch.path, states=("failed",))
     return f"nothing has failed here; open it (Enter) and choose a node to {verb} it"
 
 

@@ -1,12 +1,14 @@
-"""What a view is told: it follows one workflow by its events, and asks for what is shown when something has changed.
+"""What a view is told: it follows the fold of one workflow, and asks for the rest of what is shown when that has changed.
 
-At most one look a second, and none while nothing changes: a look asks for what is to be known at one glance, the journal, the
-fold of the whole, and of the open boxes those whose counts have changed. A daemon that goes away is waited for, however long it
-takes, since whoever looks can leave at any time.
+One stream for each view, of which the daemon serves a bounded number: it brings the boxes that have changed, twice a second at
+most, and the daemon counts them once for all who look. At most once a second follow what is to be known at one glance, the journal,
+and of the open boxes those that have changed. What is no change of a workflow, such as a broken disk, is asked for now and then.
+A daemon that goes away is waited for, however long it takes, since whoever looks can leave at any time.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +19,9 @@ from dyrygentd.client.aio import AsyncClient, AsyncHandle
 from dyrygentd.errors import DyrygentError, RemoteError
 
 _PAUSE_S: Final = 1.0
-#: Each so many looks all open boxes are asked for: counts may be the same although nodes have changed places.
+#: How often it is looked when nothing has changed.
+_SLOW_S: Final = 10.0
+#: Each so many folds all open boxes are asked for: counts may be the same although nodes have changed places.
 _ALL_OF_THEM: Final = 10
 #: How often a workflow that has ended is looked at: somebody may retry it.
 _ENDED_PAUSE_S: Final = 5.0
@@ -41,7 +45,7 @@ class Feed:
     """Follows a workflow.
 
     Args:
-        saw: Told each look; the outline has its folds by then.
+        saw: Told each look, and None when the outline has other folds.
         lost: Told why the daemon cannot be reached, once when it goes away; empty when it is back.
     """
 
@@ -51,14 +55,14 @@ class Feed:
         handle: AsyncHandle,
         outline: Outline,
         *,
-        saw: Callable[[Look], None],
+        saw: Callable[[Look | None], None],
         lost: Callable[[str], None],
     ) -> None:
         self._client, self._handle, self._outline = client, handle, outline
         self._saw, self._lost = saw, lost
         self._changed = asyncio.Event()
         self._is_lost = False
-        self._looks = 0
+        self._folds = 0
 
     def __repr__(self) -> str:
         return f"<Feed of {self._handle.id}{' lost' if self._is_lost else ''}>"
@@ -91,34 +95,22 @@ class Feed:
                 pauses = patience.pauses()
 
     async def _follow(self) -> None:
-        ended = False
-        async for view in self._handle.events(reconnect_s=0.0):
+        state = ""
+        async for fold in self._handle.follow_fold(reconnect_s=0.0):
             self._tell_lost("")
             self._changed.set()
-            ended = view.is_finished
-        if ended:
+            state = fold.state
+            await self._take(fold)
+            await asyncio.sleep(_PAUSE_S)
+        self._changed.set()
+        if state not in ("scheduled", "running", "paused"):
             await asyncio.sleep(_ENDED_PAUSE_S)
 
-    async def _look_on(self) -> None:
-        await self._changed.wait()
-        self._changed.clear()
-        try:
-            look = await self._look()
-        except DyrygentError:
-            self._changed.set()
-            raise
-        self._tell_lost("")
-        self._saw(look)
-        await asyncio.sleep(_PAUSE_S)
-
-    async def _look(self) -> Look:
-        summary = await self._client.summary(self._handle.id, limit=_NODES)
-        journal = await self._handle.journal()
-        fold = await self._handle.fold()
-        self._looks += 1
-        asked = [path for path in self._outline.paths if path] if self._looks % _ALL_OF_THEM == 0 else self._outline.stale(fold)
+    async def _take(self, fold: wire.FoldView) -> None:
+        """Take the fold of the whole, and ask for open boxes: what is inside of one can only have changed if the box has."""
+        self._folds += 1
+        asked = [path for path in self._outline.paths if path] if self._folds % _ALL_OF_THEM == 0 else self._outline.stale(fold)
         self._outline.put(fold)
-        # What is inside of a box can only have changed if the box has.
         while asked:
             path = asked.pop(0)
             if self._outline.fold(path) is None:
@@ -133,7 +125,20 @@ class Feed:
             asked += [each for each in self._outline.stale(inner) if each not in asked]
             if self._outline.fold(path) is not None:
                 self._outline.put(inner)
-        return Look(summary, journal)
+        self._saw(None)
+
+    async def _look_on(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), _SLOW_S)
+        self._changed.clear()
+        try:
+            look = Look(await self._client.summary(self._handle.id, limit=_NODES), await self._handle.journal())
+        except DyrygentError:
+            self._changed.set()
+            raise
+        self._tell_lost("")
+        self._saw(look)
+        await asyncio.sleep(_PAUSE_S)
 
     def _tell_lost(self, why: str) -> None:
         if bool(why) != self._is_lost:

@@ -208,7 +208,7 @@ class Pane(Vertical):
         yield self.heading
         yield self.rows
 
-    def show_lines(self, lines: Sequence[Line], *, count: str = "", note: str = "") -> None:
-        """Show these lines, and how many there are in all."""
-        self.heading.name_it(f"{self._words} {count}".rstrip() + (f"  {note}" if note else ""))
+    def show_lines(self, lines: Sequence[Line], *, count: str = "", note: str = "", words: str = "") -> None:
+        """Show these lines, and how many there are in all; ``words`` name them if they are something else for once."""
+        self.heading.name_it(f"{words or self._words} {count}".rstrip() + (f"  {note}" if note else ""))
         self.rows.show_lines(lines)

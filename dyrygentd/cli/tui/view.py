@@ -44,6 +44,9 @@ _HINTS: Final = (
     ("Tab", "pane"),
 )
 _JOURNAL_MAX: Final = 100
+_FOUND_MAX: Final = 100
+#: Nodes of a box that a verb names; more of them are better meant by their cause.
+_NAMED_MAX: Final = 1000
 #: How long something that was told stands there.
 _TOLD_S: Final = 8.0
 _DEPTH_MAX: Final = 40
@@ -87,7 +90,7 @@ class WatchScreen(Screen[None]):
         super().__init__()
         self.view = view
         self._glyphs, self._ended, self._failed = glyphs, ended, failed
-        self._outline, self._filter = Outline(), Filter()
+        self._outline, self._filter, self._found = Outline(), Filter(), False
         self._handle = handle
         self._feed = Feed(client, handle, self._outline, saw=self._saw, lost=self._lost)
         self._header = Masthead(view, glyphs)
@@ -143,7 +146,10 @@ class WatchScreen(Screen[None]):
         except* DyrygentError as errors:
             self._failed(_first(errors))
 
-    def _saw(self, look: Look) -> None:
+    def _saw(self, look: Look | None) -> None:
+        if look is None:
+            self._show_boxes()
+            return
         self.view = look.view
         self._header.show_view(look.view)
         causes = look.summary.causes
@@ -151,12 +157,12 @@ class WatchScreen(Screen[None]):
         self._causes.show_lines([CauseLine(cause) for cause in causes.causes], count=f"{causes.failures:,} failed{lost}")
         under_way = look.summary.under_way
         number = sum(look.view.counts.get(word, 0) for word in ("held", "retrying", "dispatched", "dispatching"))
-        self._flying.show_lines([NodeLine(node) for node in under_way], count=f"{number:,}")
+        if not self._found:
+            self._flying.show_lines([NodeLine(node) for node in under_way], count=f"{number:,}")
         entries = look.journal[-_JOURNAL_MAX:]
         first = len(look.journal) - len(entries)
         newest = [EntryLine(first + number, entry) for number, entry in enumerate(entries)][::-1]
         self._journal.show_lines(newest, count=f"{len(look.journal):,}" if look.journal else "")
-        self._show_boxes()
         if look.view.is_finished:
             self._ended(look.view)
 
@@ -264,8 +270,9 @@ class WatchScreen(Screen[None]):
     def action_unfind(self) -> None:
         """Show everything again."""
         self._find.value = ""
-        self._filter = Filter()
+        self._filter, self._found = Filter(), False
         self._find.display = False
+        self._feed.poke()
         self._boxes.rows.focus()
         self._show_boxes()
 
@@ -284,6 +291,28 @@ class WatchScreen(Screen[None]):
     def _find_submitted(self) -> None:
         self._find.display = bool(self._filter.text)
         self._boxes.rows.focus()
+        self.run_worker(self._search(self._filter.text), group="search", exclusive=True)
+
+    async def _search(self, text: str) -> None:
+        """Look for nodes in all boxes, those that are closed too, and show them instead of what is in flight."""
+        found: list[wire.NodeView] = []
+        try:
+            async for node in self._handle.nodes(name=text, page=_FOUND_MAX + 1):
+                found.append(node)
+                if len(found) > _FOUND_MAX:
+                    break
+        except DyrygentError as error:
+            self.tell(str(error), error.next_step)
+            return
+        if not found or not text:
+            self._found = False
+            self.tell(f"no node has '{text}' in its name")
+            self._feed.poke()
+            return
+        self._found = True
+        count = f"{_FOUND_MAX}, and there are more" if len(found) > _FOUND_MAX else str(len(found))
+        self._flying.show_lines([NodeLine(node) for node in found[:_FOUND_MAX]], count=f"{count}", words="FOUND")
+        self._flying.rows.focus()
 
     # --- explaining and doing -------------------------------------------------------------------------------------------
 
@@ -325,7 +354,30 @@ class WatchScreen(Screen[None]):
                 deed = deeds.cancel(view)
         if isinstance(deed, str):
             self.tell(deed)
+        elif deed.states:
+            self.run_worker(self._ask_by_name(deed), group="names", exclusive=True)
+        else:
+            self._ask(deed)
+
+    async def _ask_by_name(self, deed: Deed) -> None:
+        """Find out which nodes of a box are meant, and ask."""
+        nodes: list[wire.NodeView] = []
+        try:
+            async for node in self._handle.nodes(states=deed.states, path=deed.inside, page=_NAMED_MAX):
+                nodes.append(node)
+                if len(nodes) > _NAMED_MAX:
+                    break
+        except DyrygentError as error:
+            self.tell(str(error), error.next_step)
             return
+        named = deeds.by_name(deed, nodes, self.view, most=_NAMED_MAX)
+        if isinstance(named, str):
+            self.tell(named)
+        else:
+            self._ask(named)
+
+    def _ask(self, deed: Deed) -> None:
+        view = self.view
         self.app.push_screen(Question(deed, view.id, glyphs=self._glyphs, perform=self._performing(deed)), self._done)
 
     def _performing(self, deed: Deed) -> "Callable[[str], Awaitable[wire.Changed]]":

@@ -60,11 +60,17 @@ def test_all_that_failed_is_meant_at_the_top() -> None:
     assert isinstance(deeds.skip(Chosen(branch=whole)), str)
 
 
-def test_a_box_stands_for_its_only_failure() -> None:
-    """With more of them one has to be chosen: names of a box are not known here."""
-    one = branch(states={"failed": 1}, failed="x")
-    assert done(deeds.retry(Chosen(branch=one), view())).nodes == ("x",)
-    assert "2 nodes have failed here" in str(deeds.skip(Chosen(branch=branch(states={"failed": 2}, failed="x"))))
+def test_a_box_stands_for_what_has_failed_in_it() -> None:
+    """Verbs take names, so these are asked for first; of very many a cause is the better way to mean them."""
+    deed = done(deeds.retry(Chosen(branch=branch("b", states={"failed": 5}, failed="x")), view()))
+    assert (deed.count, deed.inside, deed.states, deed.nodes) == (5, "b", ("failed",), ())
+    nodes = [wire.NodeView(name=f"n{number}", state="failed") for number in range(5)]
+    named = done(deeds.by_name(deed, nodes, view(), most=5))
+    assert (named.question, named.states) == ("retry the 5 failures in 'b'?", ())
+    assert named.command("i") == "dyrygentctl retry i n0 n1 n2 ... (2 more)"
+    assert done(deeds.by_name(deed, nodes[:1], view(), most=5)).question == "retry 'n0', the only failure in 'b'?"
+    assert "choose a cause" in str(deeds.by_name(deed, nodes, view(), most=4))
+    assert deeds.by_name(deed, [], view(), most=4) == "nothing has failed here"
     assert "nothing has failed here" in str(deeds.retry(Chosen(branch=branch()), view()))
     assert isinstance(deeds.retry(Chosen(), view()), str)
 
@@ -78,6 +84,10 @@ def test_gates_are_opened_and_others_say_why_not() -> None:
         assert words in str(deeds.release(Chosen(branch=branch(states={"held": 1}, held="g", hold=hold)), view()))
     assert deeds.release(Chosen(branch=branch()), view()) == "nothing is held here"
     assert isinstance(deeds.release(Chosen(), view()), str)
+    behind = done(deeds.release(Chosen(branch=branch("b", states={"held": 2}, held="g", hold="pool")), view()))
+    pooled = wire.NodeView(name="p", state="held", hold="pool")
+    assert done(deeds.by_name(behind, [pooled, NODE], view(), most=9)).nodes == ("-n 1",)
+    assert isinstance(deeds.by_name(behind, [pooled], view(), most=9), str)
     starts = done(deeds.release(Chosen(branch=branch("")), view(state="scheduled")))
     assert (starts.nodes, starts.means) == ((), "It starts now.")
 

@@ -263,6 +263,7 @@ def _tell_how_to_look(directory: str, socket: str) -> None:
     for command in (
         f"export DYRYGENTD_SOCKET={socket}",
         f"{ctl} list",
+        f"{ctl} ui",
         f"{ctl} submit dyrygentd.demo:blog --watch",
         f"{ctl} submit {REPLACEMENT} -p osd=7",
         f"{ctl} show @latest --nodes",

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from dyrygentd.core.limits import Limits
-from dyrygentd.daemon.kinds import Names, Patterns, Sizes, socket_mode_of
+from dyrygentd.daemon.kinds import Names, Patterns, Sizes, WebAddress, socket_mode_of
 from dyrygentd.daemon.logs import FORMATS
 from dyrygentd.daemon.systemd import credentials
 from dyrygentd.errors import ConfigurationError
@@ -86,6 +86,7 @@ class Configuration:
         "Names in the Host header that are taken on TCP, beside this machine's own and addresses; * is any.",
         metavar="NAME,…",
     )
+    grafana: WebAddress = _setting(WebAddress(), "Address of Grafana, to which the page links.", metavar="URL")
     in_flight_max: int = _live(Limits().in_flight_max, "Tasks in the broker or at workers at one time.")
     pools: Sizes = _setting(
         Sizes(), "Tasks in flight of the nodes that name a pool; * and ? fit any name, each a pool.", metavar="NAME=SIZE,…"
@@ -409,7 +410,7 @@ def _converted(name: str, value: Any, origin: str) -> Any:
             value = kind(value)
         if kind is float and isinstance(value, int):
             value = float(value)
-        if kind in (Sizes, Names, Patterns):
+        if kind in (Sizes, Names, Patterns, WebAddress):
             try:
                 value = kind.read(value)
             except ValueError as error:
@@ -432,6 +433,7 @@ _TRUTHS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": Fa
 
 _KIND_WORDS: Final = {
     bool: "true or false",
+    WebAddress: "an address that begins with http:// or https://",
     Patterns: "a list of regular expressions, or text with one a line",
     Names: "a list of names, or text such as 'anna,@ops'",
     Sizes: "a table of names and sizes of 1 or more, or text such as 'drain@*=2,io=4'",

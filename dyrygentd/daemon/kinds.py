@@ -77,6 +77,20 @@ class Patterns(tuple[str, ...]):
         return "\n".join(self)
 
 
+class WebAddress(str):
+    """Where a browser finds something; empty if nowhere."""
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, given: Any) -> "WebAddress":
+        """Read text. Raises `ValueError`."""
+        # It becomes a link, which with another scheme would run something.
+        if not isinstance(given, str) or not re.fullmatch(r"(https?://[\w.\-\[\]:]+(/[!-~]*)?)?", given):
+            raise ValueError
+        return cls(given.rstrip("/"))
+
+
 def _pair(text: str) -> tuple[str, int]:
     name, equals, number = text.rpartition("=")
     if not equals:

@@ -149,15 +149,14 @@ async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitS
 
     access = configuration.access
     names = await own_names(configuration.listen) if tcp else frozenset[str]()
+    make = partial(make_app, scheduler, access=access, own_names=names, grafana=configuration.grafana)
     guard = Guard(_with_files(configuration.connection_limits))
     limits = configuration.http_limits
     arounds = []
     sites = []
     for sockets, read_only in (([listener.socket for listener in listeners], False), (tcp, True)):
         if sockets:
-            served = make_app(
-                scheduler, limits=limits, access=access, render_metrics=render, read_only=read_only, own_names=names
-            )
+            served = make(limits=limits, render_metrics=render, read_only=read_only)
             arounds.append(served[AROUND])
             sites.append(await exits.enter_async_context(serving(served, sockets, guard=guard)))
     registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, arounds)))

@@ -39,13 +39,21 @@ class Api:
     Args:
         around: Has let the requests in, and knows who may do what.
         openapi: Returns the description of the interface, encoded.
+        grafana: An address to which the page links.
     """
 
     def __init__(
-        self, scheduler: Scheduler, around: Around, *, render_metrics: RenderMetrics, openapi: Callable[[], bytes]
+        self,
+        scheduler: Scheduler,
+        around: Around,
+        *,
+        render_metrics: RenderMetrics,
+        openapi: Callable[[], bytes],
+        grafana: str = "",
     ) -> None:
         self.scheduler = scheduler
         self.around = around
+        self.grafana = grafana
         self._render_metrics = render_metrics
         self._openapi = openapi
         self._turns = answers.ReadingTurns()

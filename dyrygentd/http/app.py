@@ -29,6 +29,7 @@ def make_app(
     render_metrics: RenderMetrics,
     read_only: bool,
     own_names: Collection[str] = (),
+    grafana: str = "",
 ) -> web.Application:
     """Make the application for one kind of listener.
 
@@ -36,6 +37,7 @@ def make_app(
         render_metrics: Takes the Accept header; returns the body and its content type.
         read_only: Leave out whatever changes something, as for TCP.
         own_names: What this machine is called, see `dyrygentd.http.hosts`.
+        grafana: An address to which the page links.
     """
     around = Around(limits=limits or HttpLimits(), access=access or Access(), read_only=read_only, own_names=own_names)
     api = Api(
@@ -43,6 +45,7 @@ def make_app(
         around,
         render_metrics=render_metrics,
         openapi=cache(lambda: wire.encode(describe(served(read_only=read_only)))),
+        grafana=grafana,
     )
     app = web.Application()
     app[AROUND] = around

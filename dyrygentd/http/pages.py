@@ -24,7 +24,7 @@ async def show_vendored_file(api: Api, request: web.Request) -> web.StreamRespon
 
 async def show_mode(api: Api, request: web.Request) -> web.StreamResponse:
     """Answer what the page may do: nothing, since a browser cannot prove who sits before it."""
-    return _response(page.mode())
+    return _response(page.mode(grafana=api.grafana))
 
 
 def _answer(request: web.Request, name: str) -> web.Response:

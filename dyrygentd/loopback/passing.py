@@ -80,6 +80,14 @@ class Passage:
                 return True
         return self._may_act
 
+    async def grafana(self) -> str:
+        """Return where the daemon says that Grafana is; empty if nobody answers, or an older one does."""
+        try:
+            told = wire.decode_any(await self._channel.request(Ask("GET", "/page/mode.json")), dict[str, object])
+        except DyrygentError:
+            return ""
+        return str(told.get("grafana", ""))
+
 
 def user_name() -> str:
     """Return as whom the daemon knows this process."""

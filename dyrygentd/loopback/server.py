@@ -143,7 +143,8 @@ class LoopbackPage:
 
     async def _file(self, request: web.Request, name: str) -> web.StreamResponse:
         if name == "mode.json":
-            return _of_page(page.mode(acts=await self._passage.may_act(), user=user_name()))
+            acts, grafana = await self._passage.may_act(), await self._passage.grafana()
+            return _of_page(page.mode(acts=acts, user=user_name(), grafana=grafana))
         return self._of_name(request, name)
 
     def _of_name(self, request: web.Request, name: str) -> web.StreamResponse:

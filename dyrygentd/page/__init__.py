@@ -106,14 +106,15 @@ def answer(name: str, *, known_tag: str = "", takes_gzip: bool = False) -> PageA
     return PageAnswer(200, headers, file.packed if takes_gzip else file.body)
 
 
-def mode(*, acts: bool = False, user: str | None = None) -> PageAnswer:
+def mode(*, acts: bool = False, user: str | None = None, grafana: str = "") -> PageAnswer:
     """Return what the page reads first: what it may do here.
 
     Args:
         acts: Whether verbs are taken, so that the page shows buttons instead of commands to copy.
         user: As whom, if they are.
+        grafana: Where Grafana is, if the daemon knows.
     """
-    body = json.dumps({"acts": acts, "user": user, "version": __version__}).encode()
+    body = json.dumps({"acts": acts, "user": user, "version": __version__, "grafana": grafana}).encode()
     headers = {**HEADERS, "Cache-Control": "no-store", "Content-Type": "application/json"}
     return PageAnswer(200, headers, body)
 

@@ -51,6 +51,8 @@ def test_limits_reach_their_owners(tmp_path: Path) -> None:
         ("drain_timeout_s = inf", {}, {}, "'drain_timeout_s' is inf", ""),
         ("head_timeout_s = -1", {}, {}, "'head_timeout_s' is -1", ""),
         ("redact = ['(']", {}, {}, "'(' is no regular expression", ""),
+        ("grafana = 'javascript:alert(1)'", {}, {}, "must be an address that begins with http:// or https://", ""),
+        ("grafana = 'https://g/\"x y'", {}, {}, "must be an address", ""),
         ("redact = ['x*']", {}, {}, "'x*' finds the empty text", ""),
         ("not toml", {}, {}, "is not valid TOML", ""),
         ("", {"DYRYGENTD_IN_FLIGHT": "1"}, {}, "variable 'DYRYGENTD_IN_FLIGHT' is unknown", "did you mean"),

@@ -54,8 +54,9 @@ class Daemon(AbstractContextManager["Daemon"]):
         scheduler_limits: SchedulerLimits | None = None,
         listen: str = "127.0.0.1:0",
         own_names: Collection[str] = (),
+        grafana: str = "",
     ) -> None:
-        self.listen, self.own_names = listen, own_names
+        self.listen, self.own_names, self.grafana = listen, own_names, grafana
         self.scheduler_limits = scheduler_limits or SchedulerLimits(follow_interval_s=0.0)
         self.access = access or Access()
         self.guard = guard or Guard()
@@ -139,7 +140,12 @@ class Daemon(AbstractContextManager["Daemon"]):
             store=self.store, dispatcher=broker.dispatcher, watcher=broker.watcher, limits=limits
         ) as self.scheduler:
             self.app = make_app(
-                self.scheduler, access=self.access, limits=self.limits, render_metrics=_render_metrics, read_only=False
+                self.scheduler,
+                access=self.access,
+                limits=self.limits,
+                render_metrics=_render_metrics,
+                read_only=False,
+                grafana=self.grafana,
             )
             self.public = public = make_app(
                 self.scheduler,
@@ -148,6 +154,7 @@ class Daemon(AbstractContextManager["Daemon"]):
                 render_metrics=_render_metrics,
                 read_only=True,
                 own_names=self.own_names,
+                grafana=self.grafana,
             )
             listener = listen_unix(self.path)
             tcp = listen_tcp(self.listen)

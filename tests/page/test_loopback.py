@@ -1,6 +1,8 @@
 """`dyrygentctl ui` in a real browser: the page acts there, and other pages in the same browser do not."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -89,6 +91,17 @@ def test_other_pages_in_the_browser_change_and_read_nothing(browser: Browser, se
         assert served.daemon.ask("GET", f"/v1/workflows/{workflow_id}").json["state"] == "running"
         look.page.goto(f"{base(served)}/#/w/{workflow_id}")
         expect(look.page.locator(".who")).to_contain_text("acting as")
+
+
+def test_page_knows_the_way_to_grafana_and_back(browser: Browser, short_tmp: Path) -> None:
+    """On `listen` and here, if the daemon's configuration says where it is: with this page's own address for its links."""
+    with Daemon(short_tmp / "d.sock", grafana="https://grafana.example/base") as daemon, Served(daemon) as served:
+        for origin, first in ((base(served), served.url), (f"http://127.0.0.1:{daemon.tcp_port}", "/")):
+            with looking(browser, origin) as look:
+                look.page.goto(first if first != "/" else f"{origin}/")
+                expected = f"https://grafana.example/base/d/dyrygentd-overview?var-page={quote(origin, safe='')}"
+                expect(look.page.locator("footer a")).to_have_attribute("href", expected)
+                look.assert_clean()
 
 
 def test_daemon_goes_away_and_comes_back(browser: Browser, served: Served) -> None:

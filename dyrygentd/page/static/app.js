@@ -29,6 +29,13 @@ function View({ at, mode, go }) {
   return html`<${Fleet} mode=${mode} />`;
 }
 
+/** A link to the dashboards, if the daemon knows where they are; they lead back to this page. */
+function grafanaLink(address) {
+  if (!/^https?:/.test(address ?? "")) return null;
+  const back = encodeURIComponent(location.origin);
+  return html` · <a href=${`${address}/d/dyrygentd-overview?var-page=${back}`} rel="noreferrer">Grafana</a>`;
+}
+
 const SCHEMES = ["auto", "light", "dark"];
 
 function Scheme() {
@@ -74,7 +81,7 @@ function App() {
     </header>
     <div aria-live="polite">${lost && html`<div class="problem lost">${health.error.detail}: what you see is as it was when it last answered. ${health.error.next}</div>`}</div>
     <main id="main" tabindex="-1"><${View} at=${at} mode=${mode} go=${go} /></main>
-    <footer>times are UTC · dyrygentd ${health.data?.version ?? mode.version ?? ""}</footer>`;
+    <footer>times are UTC · dyrygentd ${health.data?.version ?? mode.version ?? ""}${grafanaLink(mode.grafana)}</footer>`;
 }
 
 render(html`<${App} />`, document.getElementById("page"));

@@ -10,7 +10,7 @@ import stat
 import click
 
 from dyrygentd import __version__
-from dyrygentd.cli import adopt, completion, control, explain, graph, lint, report, show, submit, timeline, ui, verbs
+from dyrygentd.cli import adopt, completion, control, diff, explain, graph, lint, report, show, submit, timeline, ui, verbs
 from dyrygentd.cli.session import Session, SortedCommands
 
 
@@ -56,6 +56,7 @@ main.add_section(
     graph.graph,
     timeline.timeline,
     report.report,
+    diff.diff,
     explain.events,
     explain.export,
     show.stats,

@@ -19,8 +19,8 @@ else:
 
 #: Rows of one timeline: what a person scrolls through. With 400 bins they are a megabyte.
 ROWS_MAX: Final = 100
-#: Digits behind the point of a mean; a bar is a few hundred points high.
-_DIGITS: Final = 3
+#: Digits behind the point of a mean, and of one below 1: a few of these may be all that there is of a short task.
+_DIGITS, _DIGITS_OF_FEW = 3, 6
 
 
 class TimelineRow(Struct, View):
@@ -113,4 +113,4 @@ def _row(path: str, box: Box, times: BoxTimes) -> TimelineRow:
 
 def _short(means: Sequence[float]) -> list[float]:
     """Return means in few characters: most are whole."""
-    return [mean if isinstance(mean, int) else round(mean, _DIGITS) for mean in means]
+    return [mean if isinstance(mean, int) else round(mean, _DIGITS if mean >= 1 else _DIGITS_OF_FEW) for mean in means]

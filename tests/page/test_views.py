@@ -1,13 +1,15 @@
 """The views, in a browser, on a real daemon: what they show, that it fits, and that it is safe and readable for everybody."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
+from dyrygentd.loopback.passing import user_name
 from tests.http.support import Daemon
+from tests.loopback.support import Served
 from tests.page.stage import HOSTILE, stage
 from tests.page.support import Look, looking
 from tests.support.servers import wait_until
@@ -40,19 +42,13 @@ def _walk(look: Look, workflow_id: str, each: Callable[[str], None]) -> None:
         each(view)
 
 
-def _act(look: Look, daemon: Daemon, sent: list[Request]) -> None:
-    """Let the page act, as root by the socket: as what serves it for a person does, without that one's guards."""
-
-    def forward(route: Route) -> None:
-        request = route.request
-        if request.method == "POST":
-            sent.append(request)
-        body = None if request.post_data is None else json.loads(request.post_data)
-        answer = daemon.ask(request.method, request.url.removeprefix(look.base), body)
-        route.fulfill(status=answer.status, body=answer.body, content_type="application/json")
-
-    look.page.route(lambda url: "/v1/" in url and "events" not in url, forward)
-    look.page.route("**/page/mode.json", lambda route: route.fulfill(json={"acts": True, "user": "ada", "version": "x"}))
+@contextmanager
+def _acting(daemon: Daemon, browser: Browser) -> Iterator[Look]:
+    """Open a tab on what `dyrygentctl ui` serves."""
+    with Served(daemon) as served, looking(browser, f"http://127.0.0.1:{served.port}") as look:
+        look.page.goto(served.url)
+        look.page.locator("h1").first.wait_for()
+        yield look
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -135,8 +131,7 @@ def test_names_do_no_harm(daemon: Daemon, look: Look) -> None:
 def test_secrets_stay_hidden(holding: Daemon, browser: Browser) -> None:
     """What the daemon redacts is nowhere in the page."""
     workflow_id = stage(holding, 57)
-    with looking(browser, _base(holding)) as look:
-        _act(look, holding, [])
+    with _acting(holding, browser) as look:
         page = look.at(f"#/w/{workflow_id}/n/bad-20", until="h2:has-text('Arguments')")
         assert "password" in page.inner_text("main")
         assert "hunter2" not in page.content()
@@ -221,28 +216,38 @@ def test_where_it_only_reads_there_are_commands(holding: Daemon, browser: Browse
 
 
 def test_where_it_acts_it_asks_first(holding: Daemon, browser: Browser) -> None:
-    """A button shows how many nodes are meant and takes the reason; what is sent could be sent by no form of a stranger."""
+    """A button shows how many nodes are meant and takes the reason, and the journal names who did it."""
     workflow_id = stage(holding, 57)
-    sent: list[Request] = []
-    with looking(browser, _base(holding)) as look:
-        _act(look, holding, sent)
+    with _acting(holding, browser) as look:
         page = look.at(f"#/w/{workflow_id}?tab=causes", until=".causes .acts button")
-        expect(page.locator(".who")).to_contain_text("ada")
+        expect(page.locator(".who")).to_contain_text(f"acting as {user_name()}")
         failed = int(page.locator(".causes .large").first.inner_text())
         page.locator(".causes .acts button", has_text="retry").first.click()
         expect(page.locator("dialog .large")).to_have_text(str(failed))
         look.assert_readable()
         page.keyboard.press("Escape")
         expect(page.locator("dialog")).to_have_count(0)
-        assert sent == []
+        assert "retry" not in _verbs(holding, workflow_id)
         page.locator(".causes .acts button", has_text="retry").first.click()
         page.locator("dialog input").fill("DNS is back")
         page.keyboard.press("Enter")
         expect(page.locator("dialog")).to_have_count(0)
         look.assert_clean()
-    assert [request.headers.get("x-dyrygentd-page") for request in sent] == ["1"]
     entries = holding.ask("GET", f"/v1/workflows/{workflow_id}/journal").json["entries"]
     assert (entries[-1]["verb"], entries[-1]["why"]) == ("retry", "DNS is back")
+
+
+def test_an_address_opens_once(daemon: Daemon, browser: Browser) -> None:
+    """Who finds it in somebody's history sees nothing, and is told what to do."""
+    with Served(daemon) as served, looking(browser, f"http://127.0.0.1:{served.port}") as first:
+        first.page.goto(served.url)
+        expect(first.page.locator("h1")).to_have_text("Overview")
+        first.assert_clean()
+        with looking(browser, first.base) as second:
+            second.expect("Failed to load resource: the server responded with a status of 40")
+            second.page.goto(served.url)
+            expect(second.page.locator("h1")).to_contain_text("Not let in")
+            assert second.page.goto(f"{first.base}/v1/stats").status == 401  # type: ignore[union-attr]
 
 
 def test_colours_can_be_chosen(daemon: Daemon, look: Look) -> None:
@@ -252,6 +257,10 @@ def test_colours_can_be_chosen(daemon: Daemon, look: Look) -> None:
     page.locator(".scheme select").select_option("dark")
     assert _ground(page) == "rgb(20, 23, 27)"
     assert _ground(look.at("#/workflows")) == "rgb(20, 23, 27)"
+
+
+def _verbs(daemon: Daemon, workflow_id: str) -> list[str]:
+    return [entry["verb"] for entry in daemon.ask("GET", f"/v1/workflows/{workflow_id}/journal").json["entries"]]
 
 
 def _ground(page: Page) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from dyrygentd.http.app import AROUND
 from dyrygentd.loopback.passing import user_name
 from tests.http.support import Daemon
 from tests.loopback.support import Served
@@ -148,6 +149,28 @@ def test_what_changes_is_seen(holding: Daemon, browser: Browser) -> None:
         holding.let_go()
         expect(page.locator("h1")).to_contain_text("failed", timeout=20_000)
         expect(page.locator(".head .counts")).to_contain_text("1 failed")
+        # The picture is told by the stream, and by nothing else.
+        expect(page.locator("#panel svg")).to_contain_text("no such host")
+        look.assert_clean()
+
+
+def test_a_page_that_nobody_sees_asks_nothing(holding: Daemon, browser: Browser) -> None:
+    """Fifty forgotten tabs cost the daemon nothing; one that is looked at again is as new as the daemon."""
+    workflow_id = holding.submit({"name": "one", "task": "add"})
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}", until="#panel svg")
+        _show(page, is_hidden=True)
+        wait_until(lambda: holding.call(lambda: holding.public[AROUND].statistics().streams) == 0)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        holding.let_go()
+        assert holding.finish(workflow_id) == "succeeded"
+        # Two rounds of what would be asked again and again: in this time nothing is.
+        page.wait_for_timeout(4500)
+        assert asked == []
+        _show(page, is_hidden=False)
+        expect(page.locator("h1")).to_contain_text("succeeded")
+        expect(page.locator("#panel svg")).to_contain_text("succeeded")
         look.assert_clean()
 
 
@@ -257,6 +280,15 @@ def test_colours_can_be_chosen(daemon: Daemon, look: Look) -> None:
     page.locator(".scheme select").select_option("dark")
     assert _ground(page) == "rgb(20, 23, 27)"
     assert _ground(look.at("#/workflows")) == "rgb(20, 23, 27)"
+
+
+def _show(page: Page, *, is_hidden: bool) -> None:
+    """Have a page believe that its tab is not seen, or is seen again: a browser without a window cannot hide one."""
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        is_hidden,
+    )
 
 
 def _verbs(daemon: Daemon, workflow_id: str) -> list[str]:

@@ -1,5 +1,5 @@
 // The page begins here: which view the address names, what is around each of them.
-import { html, render, useEffect, useState } from "./html.js";
+import { html, render, useEffect, useRef, useState } from "./html.js";
 import { get, usePolled } from "./api.js";
 import { link } from "./parts.js";
 import { Fleet } from "./fleet.js";

@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "./html.js";
 import { usePolled } from "./api.js";
 import { Acts } from "./acts.js";
-import { Command, Name, Problem, State, StateBar, Waiting, When, count, duration, inline, link } from "./parts.js";
+import { Command, Name, Problem, State, StateBar, Waiting, When, count, duration, inline, link, useTitle } from "./parts.js";
 import { of as counted } from "./parts.js";
 
 /** Samples of a few minutes; what was before the page was opened only the daemon's metrics know. */
@@ -32,7 +32,7 @@ function Item({ item, mode, again }) {
   const commands = act ? [] : (item.next_steps ?? []).filter((step) => step.startsWith("dyrygentctl "));
   const words = (item.next_steps ?? []).filter((step) => !step.startsWith("dyrygentctl "));
   return html`<li>
-    <div>${item.workflow && html`<a href=${link("w", item.workflow)}><${Name} text=${item.name || item.workflow} /></a> `}
+    <div>${item.workflow && html`<a href=${link("w", item.workflow, item.kind === "failed" ? { tab: "causes" } : {})}><${Name} text=${item.name || item.workflow} /></a> `}
       <span class="said">${inline(item.text)}</span>
       ${item.nodes?.length > 0 && item.workflow && html` <span class="quiet">${item.nodes.slice(0, 3).map(
         (node) => html`<a key=${node} href=${link("w", item.workflow, "n", node)}><${Name} text=${node} /></a> `,
@@ -152,6 +152,7 @@ function Latest() {
 }
 
 export function Fleet({ mode }) {
+  useTitle("");
   const overview = usePolled("/v1/explain", 10000);
   const stats = usePolled("/v1/stats", 2000);
   const samples = useRates(stats);

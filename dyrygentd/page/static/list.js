@@ -2,7 +2,7 @@
 import { html, useCallback, useEffect, useMemo, useRef, useState } from "./html.js";
 import { get, usePolled, withQuery } from "./api.js";
 import { Rows } from "./rows.js";
-import { Name, Problem, State, StateBar, When, count, duration, inline, link } from "./parts.js";
+import { Name, Problem, State, StateBar, When, count, duration, inline, link, useTitle } from "./parts.js";
 
 const STATES = ["running", "paused", "scheduled", "failed", "cancelled", "succeeded"];
 const PAGE = 200;
@@ -49,6 +49,7 @@ const COLUMNS = [
 ];
 
 export function List({ query, go }) {
+  useTitle("workflows");
   const states = query.getAll("state");
   const name = query.get("name") ?? "";
   const label = query.get("label") ?? "";

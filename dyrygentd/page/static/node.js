@@ -2,7 +2,7 @@
 import { html } from "./html.js";
 import { of, usePolled } from "./api.js";
 import { Acts, actsOnNode } from "./acts.js";
-import { Command, Name, Problem, State, Waiting, When, clock, duration, inline, link, shell } from "./parts.js";
+import { Command, Name, Problem, State, Waiting, When, clock, duration, inline, link, shell, useTitle } from "./parts.js";
 
 const FINISHED = ["succeeded", "skipped", "failed", "cancelled", "blocked"];
 
@@ -36,6 +36,7 @@ function Why({ reference, name, state }) {
 }
 
 export function Node({ reference, name, mode }) {
+  useTitle(name);
   const shown = usePolled(of(reference, "nodes", name), 2000);
   const it = shown.data;
   if (!it) return html`<h1><${Name} text=${name} /></h1>${shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the node" />`}`;

@@ -1,5 +1,5 @@
 // Small things that every view shows: states, times, names, commands, errors.
-import { html, useState } from "./html.js";
+import { html, useEffect, useState } from "./html.js";
 
 /** States of nodes: `[word, letter, title]`, in the order of a bar. */
 export const STATES = [
@@ -124,6 +124,9 @@ export function Command({ text }) {
   return html`<span class="command"><code>${inline(text)}</code
     ><button type="button" class="small" onClick=${copy} aria-label=${`copy the command ${inline(text)}`}>${told || "copy"}</button></span>`;
 }
+
+/** What the browser's tab is called. */
+export const useTitle = (words) => useEffect(() => { document.title = words ? `${inline(words).slice(0, 80)} · dyrygentd` : "dyrygentd"; }, [words]);
 
 /** What went wrong, and what to do about it. */
 export function Problem({ error, again }) {

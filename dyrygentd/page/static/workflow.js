@@ -7,7 +7,7 @@ import { Boxes } from "./boxlist.js";
 import { Graph } from "./graph.js";
 import { Timeline } from "./timeline.js";
 import { Nodes } from "./nodes.js";
-import { Command, Counts, Name, Problem, StateBar, State, Waiting, When, clock, count, duration, inline, isFinished, link, shell } from "./parts.js";
+import { Command, Counts, Name, Problem, StateBar, State, Waiting, When, clock, count, duration, inline, isFinished, link, shell, useTitle } from "./parts.js";
 
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["causes", "Causes"], ["nodes", "Nodes"], ["journal", "Journal"]];
 
@@ -16,6 +16,8 @@ const titles = new Map();
 const TITLES_MAX = 2000;
 /** Of a timeline: three pixels each on a wide screen. */
 const BINS = 240;
+/** Reasons that take no more room than what stands below them can spare. */
+const OPEN_MAX = 3;
 
 function Crumbs({ reference, path, query, toRoot }) {
   const parts = path ? path.split("/") : [];
@@ -43,7 +45,7 @@ function Why({ reference, state }) {
     <p class="verdict-line">${inline(it.verdict)}${it.next_step && html` <span class="quiet">${inline(it.next_step)}</span>`}</p>
     ${it.decided && html`<p class="quiet">${inline(it.decided.verb)} by ${inline(it.decided.by)} <${When} at=${it.decided.at} />${it.decided.why && `: ${inline(it.decided.why)}`}</p>`}
     ${(it.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
-    ${standings.length > 0 && html`<details><summary>what its nodes wait for</summary><ul>${standings.map((each, place) => html`<${Standing} key=${place} reference=${reference} it=${each} />`)}</ul></details>`}
+    ${standings.length > 0 && html`<details open=${standings.length <= OPEN_MAX}><summary>what its nodes wait for</summary><ul>${standings.map((each, place) => html`<${Standing} key=${place} reference=${reference} it=${each} />`)}</ul></details>`}
   </div>`;
 }
 
@@ -143,6 +145,7 @@ function Journal({ reference }) {
 export function Workflow({ reference, query, go, mode }) {
   const shown = usePolled(of(reference), 2000);
   const it = shown.data;
+  useTitle(it?.name ?? reference);
   const path = query.get("path") ?? "";
   const tab = TABS.find(([word]) => word === query.get("tab"))?.[0] ?? "graph";
   const choose = (changed) => go(link("w", reference, { tab: query.get("tab"), path, state: query.getAll("state"), name: query.get("name"), ...changed }));

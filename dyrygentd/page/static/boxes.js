@@ -33,19 +33,16 @@ function widthOf(text, font) {
 
 /** A text as it fits, shortened in the middle, since names of a family differ at either end. */
 export function fitting(text, width, font) {
-  // The first characters of a long text are enough to see that it is too long.
-  const safe = inline(text);
-  if (safe.length < 500 && widthOf(safe, font) <= width) return safe;
-  const parts = segments ? [...segments.segment(safe.slice(0, 2000))].map((each) => each.segment) : [...safe.slice(0, 2000)];
-  const last = segments ? [...segments.segment(safe.slice(-200))].map((each) => each.segment) : [...safe.slice(-200)];
-  const cut = (kept) => `${parts.slice(0, Math.ceil(kept / 2)).join("")}…${kept > 1 ? last.slice(-Math.floor(kept / 2)).join("") : ""}`;
-  let [fits, tooMany] = [0, Math.min(parts.length, 200)];
-  while (fits + 1 < tooMany) {
-    const kept = (fits + tooMany) >> 1;
-    if (widthOf(cut(kept), font) <= width) fits = kept;
-    else tooMany = kept;
-  }
-  return cut(fits);
+  const safe = inline(text).slice(0, 2000);
+  const whole = widthOf(safe, font);
+  if (whole <= width) return safe;
+  const parts = segments ? Array.from(segments.segment(safe), (each) => each.segment) : [...safe];
+  const cut = (kept) => `${parts.slice(0, Math.ceil(kept / 2)).join("")}…${kept > 1 ? parts.slice(-Math.floor(kept / 2)).join("") : ""}`;
+  // Most letters are about as wide as others, so the first guess is nearly right.
+  let kept = Math.floor((parts.length * width) / whole);
+  while (kept > 0 && widthOf(cut(kept), font) > width) kept -= 1;
+  while (kept + 1 < parts.length && widthOf(cut(kept + 1), font) <= width) kept += 1;
+  return cut(kept);
 }
 
 /** Counts by letter, since there are two words for what runs: `[[letter, word, title, count]]`, what is worst first. */

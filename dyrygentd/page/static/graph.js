@@ -42,7 +42,7 @@ export function Graph({ fold, onOpen, onNode, follow = false, query = "" }) {
   const go = (place) => {
     setAt(place);
     view.show([place]);
-    frame.current.querySelector(`[data-at="${place}"]`)?.focus({ preventScroll: !view.isPage });
+    frame.current.querySelector(`[data-at="${place}"] [role]`)?.focus({ preventScroll: !view.isPage });
   };
   const open = (place) => {
     const box = fold.boxes[place];
@@ -160,13 +160,15 @@ function Box({ fold, drawing, at, now, isFar, isHere, isFaint, isFound }) {
   const words = wordsOf(fold.boxes, at, drawing.before[at], drawing.after[at], now);
   const first = foremost(box, now);
   const name = ["box", box.nodes === 0 && "joins", first && `has-${first.state}`, isFaint && "faint", isFound && "found"];
-  return html`<g class=${name.filter(Boolean).join(" ")} data-at=${at} transform=${`translate(${x} ${y})`}
-    role="button" tabindex=${isHere ? "0" : "-1"} aria-label=${words}>
-    <title>${words}</title>
-    <rect width=${BOX.width} height=${BOX.height} rx=${box.kind === "node" ? 14 : 4} />
-    <text class="title" x="12" y=${isFar ? 79 : 22}>${fitting(box.title, width, isFar ? FONTS.far : FONTS.title)}</text>
-    ${!isFar && html`<text class="counts" x="12" y="64">${countsLine(box, width)}</text>
-      <text class="detail" x="12" y="82">${detailLine(box, now, width)}</text>`}
+  // What is written stands beside the button, whose name says all of it: shortened, it would contradict that name.
+  return html`<g class=${name.filter(Boolean).join(" ")} data-at=${at} transform=${`translate(${x} ${y})`}>
+    <g role="button" tabindex=${isHere ? "0" : "-1"} aria-label=${words}>
+      <title>${words}</title>
+      <rect width=${BOX.width} height=${BOX.height} rx=${box.kind === "node" ? 14 : 4} />
+    </g>
+    <text class="title" aria-hidden="true" x="12" y=${isFar ? 79 : 22}>${fitting(box.title, width, isFar ? FONTS.far : FONTS.title)}</text>
+    ${!isFar && html`<text class="counts" aria-hidden="true" x="12" y="64">${countsLine(box, width)}</text>
+      <text class="detail" aria-hidden="true" x="12" y="82">${detailLine(box, now, width)}</text>`}
   </g>`;
 }
 

@@ -22,8 +22,11 @@ const WORKFLOW_LETTER = { scheduled: "r", running: "R", paused: "H", succeeded: 
 /** Whether a workflow has come to its end. */
 export const isFinished = (state) => ["succeeded", "failed", "cancelled"].includes(state);
 
+// Asked for once: `toLocaleString` makes one for each number.
+const NUMBERS = new Intl.NumberFormat("en");
+
 /** A number as people read it: `12 345`. */
-export const count = (number) => Number(number ?? 0).toLocaleString("en").replaceAll(",", "\u202f");
+export const count = (number) => NUMBERS.format(number ?? 0).replaceAll(",", "\u202f");
 
 /** `count` and a noun: `1 node`, `2 nodes`. */
 export const of = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;

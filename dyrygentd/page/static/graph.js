@@ -15,6 +15,10 @@ const FAR = 0.65;
 const NARROW = 600;
 /** Pixels: of a drag that is no click, kept free around what is brought into view, of a step by key. */
 const DRAG = 4, CLEAR = 24, STEP = 80;
+/** Whether somebody chose to follow what runs, in this box or in the one around it. */
+let wanted = null;
+/** `{id, from}` of a box that was left by key: whoever did goes on in the next one, where they came from. */
+let left = null;
 
 /**
  * Draw a `FoldView`.
@@ -27,12 +31,11 @@ const DRAG = 4, CLEAR = 24, STEP = 80;
 export function Graph({ fold, onOpen, onNode, follow = false, query = "" }) {
   const frame = useRef(null);
   const size = useSize(frame);
-  const [isFollowing, setFollowing] = useState(follow);
+  const [isFollowing, setKept] = useState(wanted ?? follow);
+  const setFollowing = (is) => { wanted = is; setKept(is); };
   const [search, setSearch] = useState(query);
-  const [at, setAt] = useState(0);
-  useEffect(() => setFollowing(follow), [follow]);
+  const [at, setAt] = useState(() => Math.max(0, left?.id === fold.id ? fold.boxes.findIndex((box) => box.path === left.from) : 0));
   useEffect(() => setSearch(query), [query]);
-  useEffect(() => setAt(0), [fold.id, fold.path]);
   const drawing = useDrawing(fold, size);
   const view = useView(frame, drawing, size, () => setFollowing(false));
   const needle = search.trim().toLowerCase();
@@ -58,6 +61,8 @@ export function Graph({ fold, onOpen, onNode, follow = false, query = "" }) {
     const act = keyOf(event, { fold, drawing, here, go, open, ask, up, view });
     if (!act) return;
     event.preventDefault();
+    const isLeft = event.key === "Backspace" || (["Enter", " "].includes(event.key) && fold.boxes[here].kind !== "node");
+    left = isLeft ? { id: fold.id, from: fold.path } : null;
     act();
   };
   const hits = found.filter(Boolean).length;
@@ -97,6 +102,10 @@ function Picture({ fold, drawing, view, found, needle, here, setAt, open, ask, o
   const svg = useRef(null);
   const isFar = view.isFar;
   useLayoutEffect(() => view.attach(svg.current), [view, drawing]);
+  useEffect(() => {
+    if (left?.id === fold.id) svg.current.querySelector('[tabindex="0"]')?.focus({ preventScroll: true });
+    left = null;
+  }, []);
   const edges = useMemo(() => edgesOf(drawing.edges), [drawing]);
   const stacks = useMemo(() => stacksOf(fold.boxes, drawing.boxes), [fold, drawing]);
   const bars = useMemo(() => barsOf(fold.boxes, drawing.boxes, isFar), [fold, drawing, isFar]);
@@ -120,6 +129,11 @@ function Picture({ fold, drawing, view, found, needle, here, setAt, open, ask, o
   const chosen = hover >= 0 ? hover : focus;
   const near = chosen < 0 ? null : [drawing.into[chosen] ?? [], drawing.out[chosen] ?? []].map((some) => edgesOf(some));
   const placeOf = (event) => Number(event.target.closest?.("[data-at]")?.dataset.at ?? -1);
+  const focused = (event) => {
+    const place = placeOf(event);
+    setFocus(place);
+    if (place >= 0) setAt(place);
+  };
   const click = (event) => {
     const place = placeOf(event);
     if (place < 0 || view.wasDragged) return;
@@ -130,7 +144,7 @@ function Picture({ fold, drawing, view, found, needle, here, setAt, open, ask, o
   return html`<svg ref=${svg} class=${isFar ? "far" : undefined} width=${view.width} height=${view.height} role="group"
     aria-label=${`graph of ${of(fold.boxes.length, "box").replace(/xs$/, "xes")}`} onKeyDown=${onKey} onClick=${click}
     onPointerOver=${(event) => setHover(placeOf(event))} onPointerLeave=${() => setHover(-1)}
-    onFocusIn=${(event) => setFocus(placeOf(event))} onFocusOut=${() => setFocus(-1)}>
+    onFocusIn=${focused} onFocusOut=${() => setFocus(-1)}>
     <defs><pattern id="graph-hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"
       ><rect width="2" height="6" /></pattern></defs>
     <g class="scene">
@@ -290,6 +304,13 @@ class View {
     this.draw();
   }
 
+  /** Zoom around a box, which stays in view. */
+  zoomOn(place, by) {
+    const { x, y } = this.drawing.boxes[place];
+    this.zoom(by, this.x + (x + BOX.width / 2) * this.scale, this.y + (y + BOX.height / 2) * this.scale);
+    this.show([place]);
+  }
+
   pan(x, y) {
     this.x += x;
     this.y += y;
@@ -378,8 +399,8 @@ function keyOf(event, { fold, drawing, here, go, open, ask, up, view }) {
     return () => go(nextOf(drawing, here, sideways, down));
   }
   return {
-    Enter: () => open(here), " ": () => open(here), Backspace: up, n: () => ask(here), "+": () => view.zoom(SCALES.step),
-    "=": () => view.zoom(SCALES.step), "-": () => view.zoom(1 / SCALES.step), 0: () => view.fit(), Home: () => go(0),
+    Enter: () => open(here), " ": () => open(here), Backspace: up, n: () => ask(here), "+": () => view.zoomOn(here, SCALES.step),
+    "=": () => view.zoomOn(here, SCALES.step), "-": () => view.zoomOn(here, 1 / SCALES.step), 0: () => view.fit(), Home: () => go(0),
     End: () => go(fold.boxes.length - 1),
   }[event.key] ?? null;
 }

@@ -90,7 +90,7 @@ export function Timeline({ timeline, onOpen, onNode }) {
         <button type="button" disabled=${!range} onClick=${() => setRange(null)}>all of it</button>
       </span>
     </div>
-    <p class="readout">${isShown ? said : `${clock(timeline.since)} to ${clock(timeline.until)} UTC, ${duration(timeline.bin_s)} a step; drag to look closer.`}</p>
+    <p class="readout">${isShown ? said : `${clock(timeline.since)} to ${clock(timeline.until)} UTC, ${timeline.bin_s < 1 ? `${Math.round(timeline.bin_s * 1000)} ms` : duration(timeline.bin_s)} a step; drag to look closer.`}</p>
     <div class="timeline-rows">
       ${labels}
       <div class="timeline-frame" ref=${frame} tabindex="0" role="slider" aria-label="time" aria-valuemin="0" aria-valuemax=${bins - 1}
@@ -164,7 +164,12 @@ function tellBin(timeline, at, bin) {
   const ends = [["ended", "ended well"], ["failed", "failed"]]
     .filter(([key]) => row[key][bin] > 0).map(([key, word]) => `${count(row[key][bin])} ${word}`);
   const words = [...parts, ...ends].join(", ") || "nothing";
-  return `${clock(begin)} to ${clock(begin + timeline.bin_s)} UTC, ${inline(row.title)}: ${words}`;
+  return `${timeOf(begin, timeline)} to ${timeOf(begin + timeline.bin_s, timeline)} UTC, ${inline(row.title)}: ${words}`;
+}
+
+/** A time as exact as a step is. */
+function timeOf(at, { bin_s: step }) {
+  return step < 1 ? new Date(at * 1000).toISOString().slice(11, 23) : clock(at);
 }
 
 // --- the canvas --------------------------------------------------------------------------------------------------------
@@ -215,13 +220,12 @@ function draw(canvas, timeline, { from, to, width, colours }) {
   canvas.style.height = `${height}px`;
   const pen = canvas.getContext("2d");
   pen.scale(sharpness, sharpness);
-  const step = width / (to - from);
   drawAxis(pen, timeline, { from, to, width, height, colours });
   timeline.rows.forEach((row, at) => {
     const top = AXIS + at * ROW;
     pen.fillStyle = colours.line;
     pen.fillRect(0, top, width, 1);
-    drawRow(pen, row, { top, from, to, step, colours });
+    drawRow(pen, row, { top, from, to, width, colours });
   });
 }
 
@@ -243,15 +247,17 @@ function drawAxis(pen, timeline, { from, to, width, height, colours }) {
   }
 }
 
-function drawRow(pen, row, { top, from, to, step, colours }) {
+function drawRow(pen, row, { top, from, to, width: all, colours }) {
   const most = (some) => Math.max(...some) || 1;
   const high = most(row.running.map((some, bin) => some + row.again[bin]));
   const [waited, ended] = [most(row.waiting), most(row.ended)];
+  const step = all / (to - from);
   for (let bin = from; bin < to; bin += 1) {
-    const x = (bin - from) * step;
-    const width = Math.max(1, step - (step > 4 ? 1 : 0));
+    // Whole pixels, or a row of equal bars would look woven.
+    const x = Math.round((bin - from) * step);
+    const width = Math.max(1, Math.round((bin + 1 - from) * step) - x - (step > 6 ? 1 : 0));
     // What is there at all is seen, however little.
-    const part = (value, all, room) => (value > 0 ? Math.max(1.5, (value / all) * room) : 0);
+    const part = (value, most, room) => (value > 0 ? Math.max(1.5, (value / most) * room) : 0);
     const [begin, room] = LANES.ran;
     const ran = part(row.running[bin], high, room);
     pen.fillStyle = colours.running;
@@ -259,9 +265,9 @@ function drawRow(pen, row, { top, from, to, step, colours }) {
     const again = Math.min(room - ran, part(row.again[bin], high, room)) || (row.again[bin] > 0 ? 1.5 : 0);
     pen.fillStyle = colours.again;
     pen.fillRect(x, top + begin + room - ran - again, width, again);
-    for (const [name, all, values] of [["waited", waited, row.waiting], ["ended", ended, row.ended]]) {
+    for (const [name, highest, values] of [["waited", waited, row.waiting], ["ended", ended, row.ended]]) {
       if (!values[bin]) continue;
-      pen.globalAlpha = 0.25 + (0.75 * values[bin]) / all;
+      pen.globalAlpha = 0.25 + (0.75 * values[bin]) / highest;
       pen.fillStyle = name === "waited" ? colours.waiting : colours.ended;
       pen.fillRect(x, top + LANES[name][0], width, LANES[name][1]);
       pen.globalAlpha = 1;

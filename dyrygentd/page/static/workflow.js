@@ -158,7 +158,7 @@ export function Workflow({ reference, query, go, mode }) {
     <${Problem} error=${shown.error} />
     <${Head} it=${it} mode=${mode} again=${shown.again} choose=${choose} query=${query} />
     <${Tabs} reference=${reference} query=${query} at=${tab} choose=${choose} />
-    ${(tab === "timeline" || (tab === "nodes" && path)) && html`<${Crumbs} reference=${reference} path=${path} query=${query} toRoot="all of it" />`}
+    ${path && ["graph", "timeline", "nodes"].includes(tab) && html`<${Crumbs} reference=${reference} path=${path} query=${query} toRoot="all of it" />`}
     <div id="panel" role="tabpanel" aria-labelledby=${`tab-${tab}`}>
       ${tab === "graph" && html`<${Folded} key=${path} reference=${it.id} path=${path} open=${open} show=${show} state=${it.state} />`}
       ${tab === "timeline" && html`<${Times} key=${path} reference=${it.id} path=${path} open=${open} show=${show} state=${it.state} />`}

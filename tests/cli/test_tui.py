@@ -278,7 +278,7 @@ def test_all_failures_of_a_box_are_meant_by_it(holding: Daemon) -> None:
 
     async def scene() -> None:
         async with watching(holding, workflow, size=(120, 40)) as seen:
-            await seen.until("3 failed: ")
+            await seen.until("first failure 'a-0'")
             await seen.press("down", "r")
             await confirm(seen, "retry the 3 failures in 'a'?")
             await seen.until("R dispatched 3")

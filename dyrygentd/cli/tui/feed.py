@@ -1,9 +1,9 @@
 """What a view is told: it follows the fold of one workflow, and asks for the rest of what is shown when that has changed.
 
 One stream for each view, of which the daemon serves a bounded number: it brings the boxes that have changed, twice a second at
-most, and the daemon counts them once for all who look. At most once a second follow what is to be known at one glance, the journal,
-and of the open boxes those that have changed. What is no change of a workflow, such as a broken disk, is asked for now and then.
-A daemon that goes away is waited for, however long it takes, since whoever looks can leave at any time.
+most, and the daemon counts them once for all who look. At most once a second follow what is to be known at one glance, the
+journal, and of the open boxes those that have changed. What is no change of a workflow, such as a broken disk, is asked for now
+and then. A daemon that goes away is waited for, however long it takes, since whoever looks can leave at any time.
 """
 
 import asyncio

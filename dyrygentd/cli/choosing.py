@@ -13,11 +13,14 @@ from dyrygentd.cli.session import Session, pairs
 STATES: Final = ("scheduled", "running", "paused", "succeeded", "failed", "cancelled")
 
 
+UNFINISHED: Final = ("scheduled", "running", "paused")
+"""Those that a workflow leaves again without anybody's help, or that a person has paused."""
+
 MEANT_STATES: Final = {
-    "cancel": ("scheduled", "running", "paused"),
+    "cancel": UNFINISHED,
     "pause": ("scheduled", "running"),
     "resume": ("paused",),
-    "set-priority": ("scheduled", "running", "paused"),
+    "set-priority": UNFINISHED,
     # Not the cancelled ones, unless somebody says so: they ended because a person wanted it.
     "retry": ("running", "paused", "failed"),
 }

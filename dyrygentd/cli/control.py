@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from dyrygentd.cli import render, watching
+from dyrygentd.cli.choosing import UNFINISHED
 from dyrygentd.cli.session import FAILED, INTERRUPTED, Session, command, echo_json, fail, say
 from dyrygentd.cli.times import Span
 from dyrygentd.errors import WaitTimeout
@@ -100,12 +101,15 @@ def _fills_screen() -> bool:
 
 def _watch_on_screen(session: Session, reference: str | None) -> None:
     """Show it until it ends, or until somebody leaves; then tell how it stands, as `follow` does."""
-    handle = None if reference is None else session.handle(reference)
-    view = None if handle is None else handle.view
+    view = None if reference is None else session.handle(reference).view
+    if reference is None and not session.client().list(states=UNFINISHED, limit=1):
+        say("there is no workflow that has not finished; `dyrygentctl list` shows the others")
+        return
     if view is None or not view.is_finished or view.state == "failed":
         from dyrygentd.cli.tui.app import WatchApp
 
-        ended = WatchApp(session.socket, view).run()
+        # Without the mouse, so that a terminal's own selection copies the commands that are shown.
+        ended = WatchApp(session.socket, view).run(mouse=False)
         if ended is None:
             sys.exit(FAILED)
         if ended.error is not None:

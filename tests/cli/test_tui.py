@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from dyrygentd.cli import control
 from dyrygentd.cli.tui import marks
 from dyrygentd.cli.tui.lines import BranchLine
 from dyrygentd.cli.tui.rows import Rows
+from dyrygentd.client.sync import Client
+from dyrygentd.http.limits import HttpLimits
 from dyrygentd.testing import MemoryStore
 from tests.cli.support import Terminal, environment_of
 from tests.cli.tui.support import HOSTILE, Seen, watching
@@ -431,6 +434,32 @@ def test_names_from_outside_do_no_harm(holding: Daemon, glyphs: marks.Glyphs) ->
     play(scene)
 
 
+@pytest.mark.long
+def test_a_hundred_thousand_tasks_are_as_many_lines_as_ten(short_tmp: Path) -> None:
+    """What is drawn and asked for is a few hundred boxes, and one key leads to the one failure."""
+    nodes: list[dict[str, Any]] = [{"name": "begin", "gate": True}]
+    for number in range(100_000):
+        after = [f"n-{number - 1}"] if number % 100 else ["begin"]
+        section = f"racks/rack-{number // 1000}/host-{number // 100}"
+        nodes.append({"name": f"n-{number}", "task": "add", "immutable": True, "after": after, "section": section})
+    nodes.append({"name": "bad", "task": "fail", "section": "racks/rack-77/host-7712"})
+    with Daemon(short_tmp / "d.sock", limits=HttpLimits(nodes_max=200_000)) as daemon, Client(daemon.path) as client:
+        workflow = client.submit({"nodes": nodes, "name": "a hundred thousand"}).id
+        wait_until(lambda: counts(daemon, workflow).get("failed") == 1)
+
+        async def scene() -> None:
+            async with watching(daemon, workflow) as seen:
+                rows = seen.app.screen.query_one("#boxes", Rows)
+                await seen.until("racks")
+                await seen.press("n")
+                await seen.until(lambda: title(rows) == "bad")
+                assert len(rows.lines) <= 3 * 300 + 10
+                await seen.press("slash", *"n-99999", "enter")
+                await seen.until("FOUND 1")
+
+        play(scene)
+
+
 def test_one_of_many_is_chosen(holding: Daemon) -> None:
     """Without a name those are listed that have not finished, with what is to be noted of each."""
     gated, other = staged(holding, name="gated"), holding.submit(name="other")
@@ -454,6 +483,17 @@ def test_one_of_many_is_chosen(holding: Daemon) -> None:
             assert found.view.id == gated != other
 
     play(scene)
+
+
+def test_there_may_be_nothing_to_choose(daemon: Daemon) -> None:
+    """An empty screen would leave one to wonder."""
+    daemon.finish(daemon.submit())
+    watched = _Screen(daemon, ["watch"], {})
+    assert watched.end() == 0
+    assert b"there is no workflow that has not finished" in watched.seen
+    daemon.stop()
+    unreachable = _Screen(daemon, ["watch"], {})
+    assert unreachable.end() == 3
 
 
 def test_nothing_chosen_is_nothing_done(holding: Daemon) -> None:

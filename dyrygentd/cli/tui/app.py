@@ -88,10 +88,14 @@ class WatchApp(App[Ended]):
         """Close the connections."""
         await self._client.close()
 
+    async def action_quit(self) -> None:
+        """Do as `action_leave`: Textual has a key of its own for this."""
+        self.action_leave()
+
     def action_leave(self) -> None:
         """End; the workflow goes on."""
-        screen = self.screen_stack[-1]
-        self.exit(Ended(screen.view if isinstance(screen, WatchScreen) else None))
+        watched = [screen.view for screen in self.screen_stack if isinstance(screen, WatchScreen)]
+        self.exit(Ended(watched[-1] if watched else None))
 
     def _chose(self, view: "wire.WorkflowView") -> None:
         self.run_worker(self._watch(view))

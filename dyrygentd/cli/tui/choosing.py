@@ -11,6 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
+from dyrygentd.cli.choosing import UNFINISHED
 from dyrygentd.cli.tui.lines import WorkflowLine
 from dyrygentd.cli.tui.marks import Glyphs
 from dyrygentd.cli.tui.rows import Pane, Rows
@@ -21,7 +22,6 @@ from dyrygentd.errors import DyrygentError
 if TYPE_CHECKING:
     from dyrygentd import wire
 
-UNFINISHED: Final = ("running", "paused", "scheduled")
 SHOWN_MAX: Final = 200
 _PAUSE_S: Final = 2.0
 

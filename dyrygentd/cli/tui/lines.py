@@ -60,7 +60,8 @@ class BranchLine:
         text.append(" " * (room - drawn.cell_len + 1))
         text.append(done.rjust(11), style="" if branch.is_node else "bold")
         if noted:
-            text.append(f"  {glyphs.fitted(glyphs.plain(_note(branch)), noted)}", style="red" if branch.failed else "yellow")
+            style = "red" if branch.failed else "yellow" if branch.held else "dim"
+            text.append(f"  {glyphs.fitted(glyphs.plain(_note(branch)), noted)}", style=style)
         return text
 
 
@@ -77,8 +78,7 @@ def signs(branch: Branch) -> Text:
 def details_of(branch: Branch, glyphs: Glyphs, width: int) -> list[Text]:
     """Return three lines about a box: its counts, its first failure, and what waits in it for longest, or is held."""
     name = glyphs.plain(branch.title)
-    first = Text(glyphs.fitted(name, min(cell_len(name), width // 2)), style="bold")
-    first.append_text(Text("  "))
+    first = Text.assemble((glyphs.fitted(name, min(cell_len(name), width // 2)), "bold"), "  ")
     lines = [first.append_text(marks.counts(branch.states, width - first.cell_len, glyphs))]
     if branch.failed:
         who = "" if branch.is_node else f"first failure '{glyphs.plain(branch.failed)}': "

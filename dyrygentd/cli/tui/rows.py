@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
-from textual import events
 from textual.app import ComposeResult, RenderResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -123,15 +122,6 @@ class Rows(ScrollView, can_focus=True):
         if number != self._at or not self.has_focus:
             return strip
         return Strip([Segment(words, _chosen(style), control) for words, style, control in strip], width)
-
-    def on_click(self, event: events.Click) -> None:
-        """Choose the line below the pointer; a second click opens it."""
-        number = event.y + self.scroll_offset.y
-        if number >= len(self._lines):
-            return
-        if number == self._at and event.chain > 1:
-            self._tell("toggle")
-        self._go(number)
 
     def on_focus(self) -> None:
         """Draw the cursor as the one that keys move."""

@@ -16,34 +16,35 @@ if TYPE_CHECKING:
     from dyrygentd import wire
 
 KEYS: Final[Sequence[tuple[str, str]]] = (
-    ("Up Down PgUp PgDn", "choose (also j and k)"),
+    ("Up Down", "choose (also PgUp, PgDn, j, k)"),
     ("Enter", "open or close a box; read a node or a cause"),
-    ("Right Left", "open; close, or go to the box around it"),
-    ("Tab", "to the causes, to what is in flight, to the journal, back to the boxes"),
-    ("n  N", "next, last: to what failed or waits for a person, however deep it is"),
-    ("/", "only boxes with this in a name, and with Enter nodes in all boxes; Esc ends it"),
-    ("f  F", "only boxes with a node in this state: failed, held, in flight, and so on"),
-    ("e", "explain why what is chosen does not run, and what can be done"),
-    ("r", "retry what failed: a node, a cause, a box, or at the top all of it"),
+    ("Right", "open a box"),
+    ("Left", "close it, or go to the box around it"),
+    ("Tab", "to causes, what is in flight, journal, and back"),
+    ("n N", "next, last: what failed or waits for a person"),
+    ("/", "boxes with this in a name; Enter finds nodes, Esc ends"),
+    ("f F", "boxes with a node in this state: failed, held, ..."),
+    ("e", "explain what is chosen, and what can be done"),
+    ("r", "retry a node, a cause, a box, or at the top all failures"),
     ("s", "skip it: go on as if it had succeeded"),
     ("g", "release the gate, or let go what is held"),
     ("p", "pause the workflow, or resume it"),
     ("c", "cancel the workflow"),
     ("q", "leave; the workflow goes on"),
 )
-_LEGEND: Final = "F H R before a name: in it something failed, waits for a person, is in flight; h is held by a pool or a time."
+_LEGEND: Final = "Before a name: in it something F failed, H waits for a person,\nh waits for a pool or a time, R is in flight."
 
 
 def help_text(glyphs: Glyphs) -> Text:
     """Return which keys there are, and what the letters mean."""
     text = Text()
     for key, means in KEYS:
-        text.append(f"{key:<18}", style="bold")
+        text.append(f"{key:<8}", style="bold")
         text.append(f" {means}\n")
     text.append("\nEach of r, s, g, p and c asks first, and says what it means and for how many.\n\n")
     for number, state in enumerate(marks.STATES):
         text.append_text(marks.letter(state, glyphs))
-        text.append(f" {state:<12}" + ("\n" if number % 4 == 3 else ""))
+        text.append(f" {state:<12}" + ("\n" if number % 4 == 3 else " "))
     return text.append(f"\n\n{_LEGEND}")
 
 

@@ -11,14 +11,20 @@ import anyio.to_thread
 from dyrygentd import wire
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.origin import Origin
+from dyrygentd.core.states import NodeState
+from dyrygentd.core.timeline import BINS
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.scheduler.folds import _INLINE_MAX, Folds
+from dyrygentd.scheduler.timelines import Timelines
+from dyrygentd.testing import FakeClock
 from tests.benchmarks import watched
 from tests.benchmarks.harness import Bench
 from tests.benchmarks.report import Row, samples
 
 _STEP_S = 0.002
 """How often the loop looks at the clock while a thread folds."""
+
+_STEPS = (("first", "ms"), ("again", "ms"), ("opened", "ms"), ("timeline", "ms"), ("bytes", "bytes"), ("timeline bytes", "bytes"))
 
 
 def run(bench: Bench) -> None:
@@ -35,7 +41,7 @@ def run(bench: Bench) -> None:
                     found[step].append(value)
                 del graph, workflow
                 gc.collect()
-            for step, unit in (("first", "ms"), ("again", "ms"), ("opened", "ms"), ("bytes", "bytes")):
+            for step, unit in _STEPS:
                 bench.report.rows.append(Row("faces", f"{name}, {step}", size, unit, found[step]))
             reference = "beside a thread that counts"
             bench.report.rows.append(
@@ -44,8 +50,10 @@ def run(bench: Bench) -> None:
 
 
 async def _measured(workflow: RunningWorkflow) -> dict[str, float]:
-    """Fold once, again, and open the largest box; watch the loop meanwhile."""
+    """Fold once, again, and open the largest box, and make a timeline; watch the loop meanwhile."""
     folds, gaps, floor = Folds(), [0.0], [0.0]
+    timelines = Timelines(folds, FakeClock())
+    _run(workflow)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_watch, gaps)
         await anyio.lowlevel.checkpoint()
@@ -57,15 +65,28 @@ async def _measured(workflow: RunningWorkflow) -> dict[str, float]:
         boxes = [box for box in whole.boxes if box.kind != "node"]
         if boxes:
             await folds.view(workflow, max(boxes, key=lambda box: box.nodes).path)
-        opened = time.perf_counter() - begin
+        opened, begin = time.perf_counter() - begin, time.perf_counter()
+        timeline = await timelines.view(workflow, "", BINS)
+        lasted = time.perf_counter() - begin
         tasks.cancel_scope.cancel()
     if len(workflow.graph) > _INLINE_MAX:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watch, floor)
-            await anyio.to_thread.run_sync(_count, first + again + opened)
+            await anyio.to_thread.run_sync(_count, first + again + opened + lasted)
             tasks.cancel_scope.cancel()
-    seconds = {"first": first, "again": again, "opened": opened, "loop held up": max(gaps), "by counting": max(floor)}
-    return {"bytes": float(len(wire.encode(whole))), **{step: 1e3 * value for step, value in seconds.items()}}
+    lengths = {"bytes": float(len(wire.encode(whole))), "timeline bytes": float(len(wire.encode(timeline)))}
+    seconds = {"first": first, "again": again, "opened": opened, "timeline": lasted}
+    seconds |= {"loop held up": max(gaps), "by counting": max(floor)}
+    return {**lengths, **{step: 1e3 * value for step, value in seconds.items()}}
+
+
+def _run(workflow: RunningWorkflow) -> None:
+    """Have all nodes run for some seconds, one beginning after the other."""
+    for node in range(len(workflow.graph)):
+        workflow.nodes.place(node, NodeState.SUCCEEDED)
+        workflow.attempts.dispatched_at[node] = 1.0 + node / 100
+        workflow.nodes.finished_at[node] = 3.0 + node / 100 + node % 7
+    workflow.finished_at = 10.0 + len(workflow.graph) / 100
 
 
 def _count(seconds: float) -> None:

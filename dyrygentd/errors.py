@@ -8,7 +8,8 @@ with a request before a route has it, and who may not make it), `loopback` (the 
 Long because all that the package promises to raise is to be seen at once.
 
 Each error has a ``status`` (the HTTP status that reports it), a ``code`` (a stable word for programs) and a
-``next_step`` (what a person can do about it, may be empty). Facts are attributes; the message names the object.
+``next_step`` (what a person can do about it, may be empty). Facts are attributes; the ``message`` names the object. As text an
+error is both, so that who prints or logs it has the way out, too; what shows them apart takes ``message``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,14 @@ class DyrygentError(Exception):
     status = 500
     code = "internal-error"
     next_step = ""
+
+    def __str__(self) -> str:
+        return f"{self.message} (next: {self.next_step})" if self.next_step else self.message
+
+    @property
+    def message(self) -> str:
+        """Return what happened to which object, without the next step."""
+        return str(self.args[0]) if self.args else ""
 
     @property
     def facts(self) -> dict[str, object]:
@@ -68,7 +77,7 @@ class WorkflowNotFound(RequestError):
 
     status = 404
     code = "workflow-not-found"
-    next_step = "`dyrygentctl list` shows the workflows that are known"
+    next_step = "`dyrygentctl list` shows the workflows that are known; one that you submitted with a key is `key:KEY`"
 
     def __init__(self, reference: str) -> None:
         super().__init__(f"no workflow has the id, unique prefix or name '{reference}'")
@@ -506,9 +515,6 @@ class SubmissionRefused(DyrygentError):
         self.code = code
         self.next_step = next_step
         self.status = status
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class WaitTimeout(DyrygentError, TimeoutError):

@@ -137,7 +137,7 @@ def install(app: Any, *, queue: str = QUEUE, socket: str | os.PathLike[str] | No
         except (RemoteUnavailable, RemoteNotOnDiskYet):
             raise
         except (RemoteError, RequestError, DefinitionError) as error:
-            raise SubmissionRefused(str(error), error.code, error.next_step, error.status) from error
+            raise SubmissionRefused(error.message, error.code, error.next_step, error.status) from error
 
     return Remote(submit, queue)
 

@@ -111,7 +111,8 @@ def last_consumer(inspection: Inspection, queue: str, now: float) -> str:
     if queue not in inspection.last_consumed:
         return ""
     worker, at = inspection.last_consumed[queue]
-    return f"; the last that was seen to consume it is {worker}, {span(now - at)} ago at {clock(at)}"
+    # Results that came since tell nothing of who has stopped to take them.
+    return f"; the last that said to consume it is {worker}, asked {span(now - at)} ago at {clock(at)}"
 
 
 class Roster:

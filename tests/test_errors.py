@@ -5,6 +5,7 @@ import inspect
 import json
 import pickle
 import re
+import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -100,8 +101,9 @@ def test_error_can_be_sent_to_another_process(error_class: type[DyrygentError]) 
 def test_class_keeps_the_rules(error_class: type[DyrygentError]) -> None:
     """A message is lower case without a full stop, and the problem document has a status, a code and JSON-able facts."""
     error = make(error_class)
-    message = str(error)
+    message = error.message
     assert message
+    assert str(error) == (f"{message} (next: {error.next_step})" if error.next_step else message)
     assert message[0] == message[0].lower()
     assert not message.endswith(".")
     # What is accepted and not done yet is no failure; what a client raises has the status of the answer.
@@ -140,10 +142,20 @@ def test_next_step_is_given_where_there_is_one(error: DyrygentError, next_step: 
     assert error.next_step == next_step
 
 
+def test_a_traceback_has_the_way_out() -> None:
+    """Who logs an error, or lets it end the program, reads what to do; who shows both apart takes the message."""
+    error = errors.WorkflowNotFound("x")
+    words = "no workflow has the id, unique prefix or name 'x'"
+    assert error.message == words
+    step = "(next: `dyrygentctl list` shows the workflows that are known; one that you submitted with a key is `key:KEY`)"
+    assert traceback.format_exception_only(error) == [f"dyrygentd.errors.WorkflowNotFound: {words} {step}\n"]
+    assert f"failed: {error}".endswith(step)
+
+
 def test_long_lists_are_cut() -> None:
     """An error about thousands of things stays readable, in words and in facts."""
     cycle = errors.CycleError([f"n{i}" for i in range(1000)])
-    assert str(cycle) == "the dependencies form a cycle: n0 -> n1 -> n2 -> n3 -> n4 -> … -> n996 -> n997 -> n998 -> n999 -> n0"
+    assert cycle.message == "the dependencies form a cycle: n0 -> n1 -> n2 -> n3 -> n4 -> … -> n996 -> n997 -> n998 -> n999 -> n0"
     assert len(cycle.nodes) == 100
     many = errors.AmbiguousReference("a", [f"a{i}" for i in range(50)])
     assert "'a' fits 50 workflows or more, such as a0, a1, a2" in str(many)
@@ -152,7 +164,7 @@ def test_long_lists_are_cut() -> None:
 
 def test_message_without_failed_nodes() -> None:
     """A cancelled workflow may have no node to blame."""
-    assert str(errors.WorkflowNotSucceeded("w", "name", "cancelled", [])) == "workflow 'name' (w) ended as cancelled"
+    assert errors.WorkflowNotSucceeded("w", "name", "cancelled", []).message == "workflow 'name' (w) ended as cancelled"
 
 
 def test_ambiguous_names_are_not_to_be_made_longer() -> None:

@@ -10,7 +10,22 @@ import stat
 import click
 
 from dyrygentd import __version__
-from dyrygentd.cli import adopt, completion, control, diff, explain, graph, lint, report, show, submit, timeline, ui, verbs
+from dyrygentd.cli import (
+    adopt,
+    completion,
+    control,
+    diff,
+    explain,
+    graph,
+    lint,
+    listing,
+    report,
+    show,
+    submit,
+    timeline,
+    ui,
+    verbs,
+)
 from dyrygentd.cli.session import Session, SortedCommands
 
 
@@ -30,9 +45,9 @@ def _socket(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.group(
     cls=SortedCommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="""REF is a workflow's id, a unique prefix of it, its name, or @latest. Exit status: 0 fine, 1 failed, 2 usage,
-    3 daemon unreachable, 4 not on disk yet. With --json data is one document on stdout (of `watch` and `events --follow` one a
-    line), and an error is one line on stderr: a problem document (RFC 9457) with `exit_status`.
+    epilog="""REF is a workflow's id, a unique prefix of it, its name, @latest, or key:KEY. Exit status: 0 fine, 1 failed or
+    refused, 2 usage, 3 daemon unreachable, 4 not on disk yet. With --json data is one document on stdout (of `watch` and
+    `events --follow` one a line), and an error is one line on stderr: a problem document (RFC 9457) with `exit_status`.
 
     Completion is installed by `dyrygentd install-units`; elsewhere:
     eval "$(_DYRYGENTCTL_COMPLETE=bash_source dyrygentctl)" (or zsh_source, fish_source).""",
@@ -50,7 +65,7 @@ def main(context: click.Context, socket: str | None, is_json: bool) -> None:
 
 main.add_section(
     "Look",
-    show.list_workflows,
+    listing.list_workflows,
     show.show,
     explain.explain,
     graph.graph,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dyrygentd.cli import documents
 from dyrygentd.cli.session import USAGE, Session, command, echo_json, fail, say
 
 
@@ -27,11 +28,13 @@ def adopt(session: Session, file: str, name: str | None, is_dry_run: bool) -> No
     from dyrygentd.errors import DyrygentError
 
     try:
-        workflow = adoption.workflow_dict_of(_read(file))
+        content = _read(file)
+        documents.refuse_if_no_json(file, content)
+        workflow = adoption.workflow_dict_of(content)
         document = adoption.adopted_definition(workflow, name=name)
         wire.decode_definition(json.dumps(document).encode(), nodes_max=NODES_MAX)
     except DyrygentError as error:
-        fail(f"cannot adopt '{file}': {error}", next_step=error.next_step, status=USAGE)
+        fail(f"cannot adopt '{file}': {error.message}", next_step=error.next_step)
     marks = [node.get("adopted") for node in document["nodes"] if not node.get("join")]
     counts = {word: marks.count(word) for word in ("succeeded", "failed", "dispatched")}
     words = f"{len(marks)} tasks: " + ", ".join(f"{count} {word}" for word, count in counts.items())

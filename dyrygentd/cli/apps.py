@@ -13,7 +13,7 @@ def loaded(name: str) -> Any:
     try:
         return load_user_app(name)
     except ConfigurationError as error:
-        fail(str(error), next_step=error.next_step, status=USAGE)
+        fail(error.message, next_step=error.next_step, status=USAGE)
 
 
 def asked(app: Any) -> Any:

@@ -12,6 +12,7 @@ import click
 from dyrygentd.cli import render, watching
 from dyrygentd.cli.choosing import UNFINISHED
 from dyrygentd.cli.session import FAILED, INTERRUPTED, Session, command, echo_json, fail, say
+from dyrygentd.cli.standstill import Standstill
 from dyrygentd.cli.times import Span
 from dyrygentd.errors import WaitTimeout
 
@@ -70,14 +71,14 @@ def follow(session: Session, handle: "Handle") -> None:
         elif not sys.stderr.isatty():
             failures = watching.Failures(handle, view)
             lines = watching.Lines()
-            for view in views:
+            for view in Standstill(handle, say).over(views):
                 lines.show(view)
                 for words in failures.new(view):
                     say(words)
         else:
             failures = watching.Failures(handle, view)
             with watching.LiveProgress(view) as progress:
-                for view in views:
+                for view in Standstill(handle, progress.say).over(views):
                     progress.show(view)
                     for words in failures.new(view):
                         progress.say(words)
@@ -134,7 +135,9 @@ def wait_for_end(session: Session, handle: "Handle", *, timeout_s: float | None 
     try:
         look.take(handle.view or handle.status(with_result=True))
         if not look.view.is_finished:
-            failed = handle.wait(timeout_s, tell=look.take).failed_nodes
+            with Standstill(handle, look.say) as look.standstill:
+                look.take(look.view)
+                failed = handle.wait(timeout_s, tell=look.take).failed_nodes
     except KeyboardInterrupt:
         say(f"the workflow goes on; `dyrygentctl wait {handle.id}` comes back to it")
         sys.exit(INTERRUPTED)
@@ -157,16 +160,23 @@ class _Look:
     view: "wire.WorkflowView"
 
     def __init__(self, session: Session) -> None:
+        self.standstill: Standstill | None = None
         self._is_silent = session.is_json
         self._told = set[str]()
 
     def take(self, view: "wire.WorkflowView") -> None:
         """Take a view."""
         self.view = view
-        for words in () if self._is_silent else watching.troubles(view):
-            if words not in self._told:
-                self._told.add(words)
-                say(words)
+        if self.standstill is not None:
+            self.standstill.note(view)
+        for words in watching.troubles(view):
+            self.say(words)
+
+    def say(self, words: str) -> None:
+        """Tell something, unless it was told or nobody reads it."""
+        if not self._is_silent and words not in self._told:
+            self._told.add(words)
+            say(words)
 
 
 def _tell_timeout(session: Session, handle: "Handle", timeout_s: float) -> NoReturn:

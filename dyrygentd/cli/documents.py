@@ -35,12 +35,21 @@ def naming(target: str, content: object) -> Iterator[None]:
     except DyrygentError:
         # Only now: to read what is right here, too, would take its time.
         if isinstance(content, bytes):
-            where = "what came on stdin" if target == "-" else f"'{target}'"
-            try:
-                json.loads(content)
-            except (ValueError, RecursionError) as error:
-                fail(f"{where} is no JSON: {error}", status=2)
+            refuse_if_no_json(target, content)
         raise
+
+
+def named(target: str) -> str:
+    """Say where a content came from."""
+    return "what came on stdin" if target in ("-", "<stdin>") else f"'{target}'"
+
+
+def refuse_if_no_json(target: str, content: bytes) -> None:
+    """Exit with the name of the file, and the place in it, if its content is no JSON."""
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        fail(f"{named(target)} is no JSON: {error}", status=2)
 
 
 def read_yaml(path: Path) -> Any:

@@ -112,7 +112,7 @@ def _fold(handle: "Handle", path: str) -> "wire.FoldView | None":
     except RemoteError as error:
         if error.code == "box-not-found":
             step = render.shell("dyrygentctl", "graph", handle.id)
-            fail(str(error), next_step=f"`{step}` shows what can be opened; a single node: `{_node(handle.id)}`", error=error)
+            fail(error.message, next_step=f"`{step}` shows what can be opened; a single node: `{_node(handle.id)}`", error=error)
         if error.status in _OLD and error.code != "workflow-not-found":
             return None
         raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import apps, render
+from dyrygentd.cli import apps, documents, render
 from dyrygentd.cli.session import FAILED, Session, command, echo_json, pairs, say
 from dyrygentd.cli.target import read
 
@@ -52,6 +52,8 @@ def lint(
         raise click.UsageError("--workers asks over the broker of an app: give --app too")
     app = apps.loaded(app_name) if app_name else None
     what = read(target, arguments)
+    if isinstance(what, bytes):
+        documents.refuse_if_no_json(target, what)
     workers = _asked(app) if is_asking else None
     findings = findings_of(
         what,

@@ -59,7 +59,7 @@ def ambiguous(client: "Client", error: RemoteError) -> tuple[str, str]:
     table = "".join(f"\n  {line}" for line in render.table(("ID", "NAME", "STATE", "AGE"), rows).splitlines()) if rows else ""
     unfinished = [view.id for view in views if not view.is_finished]
     step = f"{unfinished[0]} is the only one of them that has not finished" if len(unfinished) == 1 else error.next_step
-    return f"{error}{table and ':'}{click.unstyle(table)}", step
+    return f"{error.message}{table and ':'}{click.unstyle(table)}", step
 
 
 def similar(wanted: str, names: list[str]) -> list[str]:

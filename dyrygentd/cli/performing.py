@@ -121,13 +121,13 @@ def _perform_all(session: Session, verb: str, views: "Sequence[wire.WorkflowView
             try:
                 changed = handle.perform(verb, **fields)
             except RemoteNotOnDiskYet as error:
-                answers.append(wire.Refusal(view.id, str(error), error.code, error.next_step))
+                answers.append(wire.Refusal(view.id, error.message, error.code, error.next_step))
                 say_not_yet(error, of=of)
                 continue
             except RemoteError as error:
                 next_step = _next_step(handle, error, verb, fields)
-                answers.append(wire.Refusal(view.id, str(error), error.code, next_step))
-                say(f"error: {of}{render.visible(error)}" + (f"\nnext: {render.visible(next_step)}" if next_step else ""))
+                answers.append(wire.Refusal(view.id, error.message, error.code, next_step))
+                say(f"error: {of}{render.visible(error.message)}" + (f"\nnext: {render.visible(next_step)}" if next_step else ""))
                 continue
             answers.append(changed)
             if not session.is_json:
@@ -179,7 +179,7 @@ def _next_step(handle: "Handle", error: RemoteError, verb: str, fields: dict[str
     nodes = list(fields.get("nodes") or ())
     if error.code == "node-not-found":
         return node_hint(handle, error)
-    if verb == "retry" and error.code == "verb-refused" and "`force`" in str(error):
+    if verb == "retry" and error.code == "verb-refused" and "`force`" in error.message:
         return f"wait for it, or {render.command('retry', handle.id, nodes, flags=['--force'])}"
     facts = error.document.get("facts")
     if error.code == "value-gone" and isinstance(facts, dict):

@@ -157,9 +157,14 @@ def ended(view: "wire.WorkflowView") -> int:
     return sum(view.counts.get(word, 0) for word in _ENDED)
 
 
+def succeeded(view: "wire.WorkflowView") -> int:
+    """Return how many tasks have done what was asked of them, or are not needed any more."""
+    return sum(view.counts.get(word, 0) for word in _GOOD)
+
+
 def progress(view: "wire.WorkflowView") -> str:
     """Return how many tasks have done what was asked of them, and of how many: ``6,516/10,000``."""
-    return f"{sum(view.counts.get(word, 0) for word in _GOOD):,}/{view.tasks:,}"
+    return f"{succeeded(view):,}/{view.tasks:,}"
 
 
 def note(view: "wire.WorkflowView") -> str:
@@ -192,8 +197,8 @@ def took(view: "wire.WorkflowView") -> str:
 
 def summary(view: "wire.WorkflowView") -> str:
     """Return one line that says how a workflow stands."""
-    share = 100 * ended(view) // view.tasks if view.tasks else 100
-    return f"{view.state} {ended(view):,}/{view.tasks:,} {share}% ({click.unstyle(counts(view.counts))}) {took(view)}"
+    share = 100 * succeeded(view) // view.tasks if view.tasks else 100
+    return f"{view.state} {progress(view)} {share}% ({click.unstyle(counts(view.counts))}) {took(view)}"
 
 
 def fields(pairs: Mapping[str, object]) -> str:

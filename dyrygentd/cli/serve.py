@@ -132,7 +132,7 @@ def serve(**flags: Any) -> None:
         is_told = fatal.tell(error, form)
         if isinstance(error, NotThereYet):
             # It may pass, and the service is to be started again then; a wrong configuration has another status.
-            sys.exit(FAILED) if is_told else fail(str(error), next_step=error.next_step, status=FAILED)
+            sys.exit(FAILED) if is_told else fail(error.message, next_step=error.next_step, status=FAILED)
         if not is_told:
             raise
         sys.exit(status_of(error) if isinstance(error, DyrygentError) else FAILED)

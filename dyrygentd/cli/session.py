@@ -105,7 +105,7 @@ class Commands(click.Group):
             say_not_yet(error)
             sys.exit(NOT_YET)
         except DyrygentError as error:
-            fail(str(error), next_step=error.next_step, status=status_of(error), error=error)
+            fail(error.message, next_step=error.next_step, status=status_of(error), error=error)
         except KeyboardInterrupt:
             say("interrupted")
             sys.exit(INTERRUPTED)
@@ -249,7 +249,7 @@ def say_not_yet(error: NotOnDiskYet, *, of: str = "") -> None:
     """Tell that something will be done, and is not on disk yet. It is no error, so it is not called one."""
     from dyrygentd.cli.render import visible
 
-    say(f"not yet: {of}{visible(error)}\nnext: {visible(error.next_step)}")
+    say(f"not yet: {of}{visible(error.message)}\nnext: {visible(error.next_step)}")
 
 
 def status_of(error: DyrygentError) -> int:

@@ -1,20 +1,17 @@
-"""`dyrygentctl list`, `show` and `stats`: look without touching."""
+"""`dyrygentctl show` and `stats`: look without touching."""
 
 import json
 import shlex
-import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dyrygentd.cli import render
-from dyrygentd.cli.choosing import states_of
 from dyrygentd.cli.explain import last_entry, show_causes
 from dyrygentd.cli.names import hinting
-from dyrygentd.cli.session import Session, command, echo_json, pairs, say, say_health
-from dyrygentd.cli.times import Moment, head, in_column, moment
+from dyrygentd.cli.session import Session, command, echo_json, say, say_health
+from dyrygentd.cli.times import moment
 from dyrygentd.core.states import NodeState
 
 if TYPE_CHECKING:
@@ -27,8 +24,6 @@ _FAILED_IN_JSON = 20
 _CAUSES_SHOWN = 3
 _ALL = 1_000_000
 _UNDER_WAY = ("held", "retrying", "dispatching", "dispatched")
-_CREATED = 4
-"""The column that says least when there is no room."""
 
 
 def node_states(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -39,98 +34,6 @@ def node_states(context: click.Context, parameter: click.Parameter, values: tupl
         if word not in known:
             raise click.BadParameter(f"'{word}' is no state of a node, these are: {', '.join(known)}")
     return words
-
-
-@click.command("list")
-@click.option("--state", "states", multiple=True, metavar="STATE", callback=states_of, help="Only these states; may be repeated.")
-@click.option("--name", help="Only workflows with this name.")
-@click.option("--label", "labels", metavar="K=V", multiple=True, callback=pairs, help="Only with this label; may be repeated.")
-@click.option("--since", type=Moment(), metavar="WHEN", help="Only those created since then: 2h (ago), 14:30, 2026-11-28.")
-@click.option("--until", type=Moment(), metavar="WHEN", help="Only those created until then.")
-@click.option("--parent-task", metavar="ID", help="Only those that the Celery task of this id has submitted.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show so many.")
-@click.option("--all", "is_all", is_flag=True, help="Show all of them.")
-@command
-def list_workflows(
-    session: Session,
-    states: tuple[str, ...],
-    name: str | None,
-    labels: dict[str, str],
-    since: float | None,
-    until: float | None,
-    parent_task: str | None,
-    limit: int,
-    is_all: bool,
-) -> None:
-    """List workflows, newest first. TASKS counts those that succeeded or were skipped; NOTE has the others that ended.
-
-    WHEN is an age (90s, 5m, 2h, 3d), a time of today (14:30), today, yesterday, a day (2026-11-28, its beginning), or a day and
-    time ('2026-11-28 14:30', 2026-11-28T14:30Z). Without a zone it is local time.
-
-    \b
-    Example: dyrygentctl list --state running,paused --label cluster=gra1
-    Example: dyrygentctl list --state failed --since yesterday --until today
-    """
-
-    # One more than wanted, to tell whether there are more.
-    wanted = None if is_all else limit + 1
-    if since is not None and until is not None and since > until:
-        raise click.UsageError("--since is later than --until: nothing can be in between")
-    client = session.client()
-    views = client.list(states=states, name=name, labels=labels, limit=wanted, since=since, until=until, parent_task=parent_task)
-    shown = views if is_all else views[:limit]
-    if session.is_json:
-        echo_json(shown)
-        return
-    say_health(client.health())
-    if shown:
-        click.echo(_workflow_rows(shown))
-    else:
-        say("no workflows")
-    if len(views) > len(shown):
-        say(f"there are more: --limit {limit * 5}, or --all")
-
-
-def _workflow_rows(views: "Sequence[wire.WorkflowView]") -> str:
-    rows = [
-        (
-            view.id,
-            view.name,
-            view.state,
-            render.progress(view),
-            in_column(view.created_at),
-            f"starts {moment(view.start_at)}" if view.state == "scheduled" else render.took(view),
-            render.note(view),
-        )
-        for view in views
-    ]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ALL
-    return fitted(("ID", "NAME", "STATE", "TASKS", head("CREATED"), "TOOK", "NOTE"), rows, width=width)
-
-
-def fitted(heads: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> str:
-    """Return a table of workflows that a terminal does not wrap, if that can be: notes go below, and then CREATED goes."""
-    # Most have nothing to note, and the screen is narrow.
-    columns = list(range(len(heads) - (not any(row[-1] for row in rows))))
-    notes = [""] * len(rows)
-    text = _columns(heads, rows, columns)
-    if _width(text) > width and len(columns) == len(heads):
-        columns.pop()
-        notes = [f"\n    {row[-1]}" if row[-1] else "" for row in rows]
-        text = _columns(heads, rows, columns)
-    if _width(text) > width:
-        columns.remove(_CREATED)
-        text = _columns(heads, rows, columns)
-    first, *lines = text.splitlines()
-    return "\n".join([first, *(f"{line}{note}" for line, note in zip(lines, notes, strict=True))])
-
-
-def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
-    return render.table([heads[each] for each in columns], [[row[each] for each in columns] for row in rows])
-
-
-def _width(text: str) -> int:
-    return max(len(click.unstyle(line)) for line in text.splitlines())
 
 
 @click.command()

@@ -13,6 +13,7 @@ import click
 from dyrygentd.cli import apps, documents, render
 from dyrygentd.cli.session import INTERRUPTED, Session, command, echo_json, fail, pairs, say
 from dyrygentd.cli.target import is_document, read_definition
+from dyrygentd.errors import RemoteError
 from dyrygentd.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -125,7 +126,16 @@ def take_over(session: Session, file: BinaryIO) -> None:
     Example: dyrygentctl export 1a2b | dyrygentctl --socket /run/other.sock import -
     """
 
-    handle = session.client().take_over(file.read())
+    document, name = file.read(), getattr(file, "name", "-")
+    try:
+        with documents.naming(name, document):
+            handle = session.client().take_over(document)
+    except RemoteError as error:
+        if error.status >= 500 or error.code in ("forbidden", "not-on-disk-yet"):
+            raise
+        where = documents.named(name)
+        step = error.next_step or "give what `dyrygentctl export` has printed, all of it"
+        fail(f"cannot import {where}: {error.message}", next_step=step, error=error)
     submitted, view = handle.submitted, handle.status()
     assert submitted is not None
     if session.is_json:

@@ -187,11 +187,11 @@ def _definition_of(target: str, found: Any, *, calls_overrides: bool) -> Any:
     try:
         return definition_of(found, calls_overrides=calls_overrides)
     except NotACanvas as error:
-        fail(f"'{target}' is not a canvas: {error}", next_step=error.next_step)
+        fail(f"'{target}' is not a canvas: {error.message}", next_step=error.next_step)
     except BadNode as error:
         if not _wants_setup(error.__cause__):
             raise
-        fail(str(error), next_step=f"{_SET_UP}; or {error.next_step}")
+        fail(error.message, next_step=f"{_SET_UP}; or {error.next_step}")
 
 
 def _wants_setup(error: BaseException | None) -> bool:

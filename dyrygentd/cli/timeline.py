@@ -78,7 +78,7 @@ def fetched(handle: "Handle", path: str, bins: int | None) -> "wire.TimelineView
     except RemoteError as error:
         if error.code == "box-not-found":
             step = render.shell("dyrygentctl", "timeline", handle.id)
-            fail(str(error), next_step=f"`{step}` shows what can be opened", error=error)
+            fail(error.message, next_step=f"`{step}` shows what can be opened", error=error)
         if error.status in _OLD and error.code != "workflow-not-found":
             fail("this daemon is older and has no timelines", next_step="upgrade and restart the daemon", error=error)
         raise

@@ -168,7 +168,8 @@ class LiveProgress:
 
         view, now, width = self._view, time.time(), options.max_width
         yield Text(headline(view, self._speed, now=now, width=width), no_wrap=True, overflow="crop")
-        done, tasks = render.ended(view), view.tasks
+        # What has failed is counted below, and not as done.
+        done, tasks = render.succeeded(view), view.tasks
         number = f"{done:,}/{tasks:,}  {100 * done // tasks if tasks else 100} %"
         line = Table.grid(padding=(0, 2, 0, 0))
         bar = ProgressBar(total=tasks or 1, completed=done if tasks else 1, width=max(4, min(_BAR_MAX, width - len(number) - 2)))

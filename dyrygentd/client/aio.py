@@ -90,7 +90,7 @@ class AsyncClient:
         return AsyncHandle(self._channel, submitted.id, submitted)
 
     async def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
-        """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
+        """Return the present view of a workflow, by its id, a unique prefix, its name, ``@latest`` or ``key:KEY``."""
         return wire.decode_view(await self._channel.request(forms.view(reference, with_result=with_result)))
 
     async def summary(self, reference: str, *, limit: int = 20) -> wire.Summary:

@@ -114,7 +114,7 @@ class Client:
         return Handle(self._connection, submitted.id, submitted)
 
     def get(self, reference: str, *, with_result: bool = False) -> wire.WorkflowView:
-        """Return the present view of a workflow, by its id, a unique prefix, its name or ``@latest``."""
+        """Return the present view of a workflow, by its id, a unique prefix, its name, ``@latest`` or ``key:KEY``."""
         return wire.decode_view(self._connection.request(forms.view(reference, with_result=with_result)))
 
     def summary(self, reference: str, *, limit: int = 20) -> wire.Summary:

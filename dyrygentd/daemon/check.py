@@ -55,7 +55,7 @@ def check(configuration: Configuration, holders: PortHolders | None = None, *, m
         try:
             app = load_app(configuration.app, broker=configuration.broker, result_backend=configuration.result_backend)
         except DyrygentError as error:
-            yield Tried("app", False, f"{error}; {error.next_step}")
+            yield Tried("app", False, f"{error.message}; {error.next_step}")
         else:
             yield Tried("app", True, configuration.app or WITHOUT_APP)
             if configuration.app is not None:
@@ -78,7 +78,7 @@ def _tried(what: str, attempt: Callable[[], str]) -> Tried:
     try:
         return Tried(what, True, attempt())
     except DyrygentError as error:
-        return Tried(what, False, f"{error}; {error.next_step}" if error.next_step else str(error))
+        return Tried(what, False, f"{error.message}; {error.next_step}" if error.next_step else error.message)
     except Exception as error:
         # Each broker, backend and file system has errors of its own.
         return Tried(what, False, described(error))

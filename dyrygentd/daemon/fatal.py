@@ -32,7 +32,7 @@ def tell(error: BaseException, form: str) -> bool:
     """
     error = _first(error)
     next_step = error.next_step if isinstance(error, DyrygentError) else ""
-    words = str(error) if isinstance(error, DyrygentError) else described(error)
+    words = error.message if isinstance(error, DyrygentError) else described(error)
     line = logs.visible(f"cannot run: {words}" + (f"; next: {next_step}" if next_step else ""))
     Notifier().status(line[:_STATUS_CHARACTERS_MAX])
     if form != "json" and not logs.goes_to_journal():

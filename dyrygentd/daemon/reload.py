@@ -60,7 +60,7 @@ class Reload:
         try:
             new = await self._read_again()
         except ConfigurationError as error:
-            self.problem = f"the configuration was not loaded again: {error}"
+            self.problem = f"the configuration was not loaded again: {error.message}"
             running.scheduler.note(self.problem)
             logger.error("%s; the present one stays%s", self.problem, f" ({error.next_step})" if error.next_step else "")
             return

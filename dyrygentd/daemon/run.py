@@ -257,8 +257,8 @@ async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int, *
         try:
             listener = listen_unix(path, mode=mode)
         except ConfigurationError as error:
-            if str(error) != complaint:
-                complaint = str(error)
+            if error.message != complaint:
+                complaint = error.message
                 logger.warning("the socket's file was deleted and cannot be made again yet: %s", complaint)
             continue
         complaint = ""

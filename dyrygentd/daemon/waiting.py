@@ -44,7 +44,7 @@ class WaitingClients:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, DyrygentError):
-            self.answer(str(error), next_step=error.next_step)
+            self.answer(error.message, next_step=error.next_step)
         self.let_go()
 
     def let_go(self) -> None:

@@ -284,7 +284,7 @@ class Api:
 
     async def resolve(self, request: web.Request) -> str:
         """Return the id of the workflow that a request is about."""
-        return await self.scheduler.resolve(request.match_info["ref"])
+        return await self.scheduler.resolve(request.match_info["ref"], owner=asking(request).user)
 
     @asynccontextmanager
     async def reading(self, request: web.Request, workflow_id: str | None = None) -> AsyncIterator[None]:

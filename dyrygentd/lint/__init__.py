@@ -71,7 +71,7 @@ def lint(
         is_told = check_unread_tasks(tasks, report)
         # The error tells of one node what may have been told of all of them, in the place where they stand.
         if not (isinstance(error, BadNode) and is_told):
-            report.add(error.code, None, node=getattr(error, "node", None), said=str(error), next_step=error.next_step)
+            report.add(error.code, None, node=getattr(error, "node", None), said=error.message, next_step=error.next_step)
     if definition is not None:
         if fleet is not None:
             known_tasks, known_queues = fleet.tasks, fleet.queues

@@ -120,7 +120,7 @@ class Archive:
                 workflow = await self.rebuilt(stored, inline_bytes=_INLINE_AT_START_BYTES)
             except Exception as error:
                 # Also what no check foresees: one row that was damaged must not keep all others from going on.
-                await self._set_aside(stored.record, str(error) if isinstance(error, DyrygentError) else repr(error))
+                await self._set_aside(stored.record, error.message if isinstance(error, DyrygentError) else repr(error))
                 continue
             yield workflow
 

@@ -164,7 +164,7 @@ class Courier:
                 try:
                     await self._on_emptied()
                 except OutsideError as error:
-                    self.problem = str(error)
+                    self.problem = error.message
                     await anyio.sleep(pause_s)
                     pause_s = min(2 * pause_s, RETRY_MAX_S)
                 continue
@@ -174,7 +174,9 @@ class Courier:
                 is_bug = not isinstance(error, BrokerUnavailable)
                 if not self.problem or is_bug:
                     logger.error("nothing is dispatched until the broker answers: %s", error, exc_info=is_bug)
-                self.problem = f"publishing failed unexpectedly: {error!r}" if is_bug else str(error)
+                self.problem = (
+                    error.message if isinstance(error, BrokerUnavailable) else f"publishing failed unexpectedly: {error!r}"
+                )
                 await anyio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
                 continue

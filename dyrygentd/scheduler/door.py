@@ -146,7 +146,7 @@ class Door:
             return await self._watcher.find_stored(task_ids)
         except BackendUnavailable as error:
             next_step = "submit again when the result backend answers, or leave out `task_id`"
-            raise NotAccepting(str(error), next_step=next_step) from error
+            raise NotAccepting(error.message, next_step=next_step) from error
 
 
 def _is_held(graph: Graph, node: int, task_id: str, holder: str) -> TaskIdTaken:

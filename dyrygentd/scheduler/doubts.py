@@ -3,14 +3,29 @@
 from typing import NamedTuple
 
 from dyrygentd.core.lost_causes import AWAY
+from dyrygentd.core.words import span
 from dyrygentd.witnesses import clock
 
 
 class Doubt(NamedTuple):
-    """What happened to the broker, and to the result backend, while a task was in flight; empty if nothing did."""
+    """What happened to the broker, and to the result backend, while a task was in flight; empty if nothing did.
+
+    Attributes:
+        confirmed_in_s: When a second look can find it lost, if the first one, by whoever asks, did; None if nobody looks.
+    """
 
     broker: str = ""
     results: str = ""
+    confirmed_in_s: float | None = None
+
+
+def suspicion_of(doubt: Doubt) -> str:
+    """Return what to add of a task that one look has not found: that this is not enough to call it lost, and what follows."""
+    if doubt.confirmed_in_s is None:
+        return "; this is suspected, and nobody confirms it, as lost tasks are not looked for (`lost_after_s` is 0)"
+    # Looks are taken in rounds.
+    when = f"in about {span(doubt.confirmed_in_s)}" if doubt.confirmed_in_s >= 1 else "any moment"
+    return f"; this is suspected after one look and confirmed by another, {when}: `retry --lost` finds it from then on"
 
 
 class BackendAway:

@@ -20,7 +20,7 @@ from dyrygentd.errors import NodeNotFound
 from dyrygentd.ports import Clock, Inspector, ReportReader, Store
 from dyrygentd.ports.facts import Inspection, TaskPlace
 from dyrygentd.scheduler.decided import Decided
-from dyrygentd.scheduler.doubts import Doubt
+from dyrygentd.scheduler.doubts import Doubt, suspicion_of
 from dyrygentd.scheduler.holders import Holders
 from dyrygentd.scheduler.lost import sought
 from dyrygentd.scheduler.outages import Outages
@@ -38,7 +38,7 @@ _NAMED_MAX: Final = 5
 _TROUBLES: Final = {
     "no-consumer": "nobody consumes queue '{queue}'",
     "orphaned": "no worker has '{node}' any more, which one had fetched",
-    "lost": "'{node}' is lost",
+    "lost": "'{node}' seems to be lost",
     "runs-on": "the task of '{node}' still runs",
 }
 
@@ -222,10 +222,11 @@ class Explanations:
             tries=self._turns.engine.flights.deliveries.tries(task_id),
             again=workflow.attempts.redelivered.get(node, 0),
         )
+        suspicion = suspicion_of(doubt) if whereabouts.code == "lost" else ""
         return replace(
             standing,
             code=whereabouts.code,
-            text=f"{standing.text}: {whereabouts.text}",
+            text=f"{standing.text}: {whereabouts.text}{suspicion}",
             next_step=whereabouts.next_step or standing.next_step,
         )
 

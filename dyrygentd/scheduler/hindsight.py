@@ -183,7 +183,7 @@ class Hindsight:
             except BackendUnavailable as error:
                 if not self.problem:
                     logger.warning("%d tasks from before wait for the result backend: %s", len(task_ids), error)
-                self.problem = f"what was done before cannot be looked for: {error}"
+                self.problem = f"what was done before cannot be looked for: {error.message}"
                 await anyio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
             else:

@@ -139,9 +139,16 @@ class LostTasks:
         self._awake.set()
 
     def doubt_of(self, task_id: str) -> Doubt:
-        """Return what happened to broker and result backend while a task was in flight."""
+        """Return what happened to broker and result backend while a task was in flight, and when it can be found lost."""
         case = self._cases.get(task_id)
-        return Doubt() if case is None else Doubt(case.doubt, case.away)
+        if case is None:
+            return Doubt(confirmed_in_s=self._after_s + self._confirm_s)
+        return Doubt(case.doubt, case.away, self._confirmed_in_s(case))
+
+    def _confirmed_in_s(self, case: _Case) -> float:
+        now = anyio.current_time()
+        first_look = max(case.due, now) if case.missing_since is None else case.missing_since
+        return max(0.0, first_look + self._confirm_s - now)
 
     def statistics(self) -> dict[str, Any]:
         """Return a snapshot: rounds, what was found in them, and how many tasks are missing at the moment."""

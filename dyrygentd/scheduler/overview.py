@@ -25,7 +25,7 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import OutsideError
 from dyrygentd.ports import Clock, Inspector, ReportReader, Store
 from dyrygentd.ports.facts import BROKER_SILENT, Inspection, Selection, TaskFacts
-from dyrygentd.scheduler.doubts import Doubt
+from dyrygentd.scheduler.doubts import Doubt, suspicion_of
 from dyrygentd.scheduler.lost import sought
 from dyrygentd.scheduler.redaction import without_secrets
 from dyrygentd.scheduler.taking_turns import in_steps
@@ -132,7 +132,7 @@ class Overviews:
         try:
             items += await self._failures(survey, left_out, most=most, now=now)
         except OutsideError as error:
-            unasked.append(f"failures cannot be looked for: {error}")
+            unasked.append(f"failures cannot be looked for: {error.message}")
         items += self._busy(survey)
         items += [_problem("broker" if words.startswith(BROKER_SILENT) else "unasked", words) for words in unasked]
         problems = [*(words for _, words in troubles), *unasked]
@@ -221,7 +221,7 @@ class Overviews:
         doubt = self._doubt_of(task_id)
         if task_id not in inspection.tasks or workflow.state_of(node) not in IN_FLIGHT:
             return None
-        return whereabouts_of(
+        found = whereabouts_of(
             inspection,
             task_id,
             now=self._clock.now(),
@@ -235,6 +235,7 @@ class Overviews:
             tries=self._turns.engine.flights.deliveries.tries(task_id),
             again=workflow.attempts.redelivered.get(node, 0),
         )
+        return replace(found, text=found.text + suspicion_of(doubt)) if found.code == "lost" else found
 
     # --- what has failed, and what is full --------------------------------------------------------------------------
 

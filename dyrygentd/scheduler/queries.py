@@ -25,6 +25,8 @@ from dyrygentd.wire.again import definition_again
 
 #: How soon those who follow a workflow are told that something keeps the daemon from its work, or does no more.
 _PROBLEMS_LOOK_S: Final = 1.0
+#: Begins a reference that is a key; a name that begins so goes first.
+_KEY: Final = "key:"
 #: Nodes of a workflow that is looked through within a millisecond or two.
 _SHORT_MAX: Final = 2_000
 
@@ -68,8 +70,8 @@ class Queries:
 
     # --- views ------------------------------------------------------------------------------------------------------
 
-    async def resolve(self, reference: str) -> str:
-        """Return the id for an id, a unique prefix, a name or ``@latest``.
+    async def resolve(self, reference: str, *, owner: int | None = None) -> str:
+        """Return the id for an id, a unique prefix, a name, ``@latest``, or ``key:`` with a key that ``owner`` has given.
 
         Raises:
             WorkflowNotFound, AmbiguousReference
@@ -82,6 +84,8 @@ class Queries:
                 raise WorkflowNotFound(reference)
             return newest[0].record.workflow_id
         fitting = await self._store.find(reference) if reference else []
+        if not fitting and reference.startswith(_KEY) and (known := await self._store.find_key(reference[len(_KEY) :], owner)):
+            fitting = [known]
         if not fitting:
             raise WorkflowNotFound(reference)
         if len(fitting) > 1:

@@ -18,7 +18,7 @@ from dyrygentd.core.events import Event, SaveRefused
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.tally import ROWS, Tally
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.errors import StoreUnavailable
+from dyrygentd.errors import DyrygentError, StoreUnavailable
 from dyrygentd.ports import Clock, Store
 from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S, SLOW_S
@@ -114,7 +114,7 @@ class Saving:
             except StoreUnavailable as error:
                 if not self.problem:
                     logger.error("nothing is dispatched until the database can be written: %s", error)
-                self.problem = str(error)
+                self.problem = error.message
             except Exception as error:
                 if rest is not None:
                     raise
@@ -189,7 +189,7 @@ class Saving:
 
     async def _save_end(self, batch: Batch, rest: Batch, rows: Batch, workflow_id: str, error: Exception) -> None:
         """Set a workflow aside whose rows are refused, and write that, if anything of it can be written."""
-        story = f"the database refuses what it has become: {error}"
+        story = f"the database refuses what it has become: {error.message if isinstance(error, DyrygentError) else error}"
         logger.error("workflow %s is set aside: %s", workflow_id, story, exc_info=error)
         self._merge(batch, rest, SaveRefused(workflow_id, story))
         record = rest.take_rows(workflow_id).save_workflows.get(workflow_id) or rows.save_workflows.get(workflow_id)

@@ -152,7 +152,7 @@ class Sentinel:
             except BrokerUnavailable as error:
                 if not self.problem:
                     logger.warning("the broker does not answer: %s", error)
-                self.problem = str(error)
+                self.problem = error.message
             except StoreUnavailable as error:
                 # Said by the turns; without a new token on disk nothing is pushed.
                 logger.debug("no new token for the broker: %s", error)

@@ -303,13 +303,13 @@ class Scheduler:
         """Return what shows workflows to people."""
         return self._parts.faces
 
-    async def resolve(self, reference: str) -> str:
-        """Return the id for an id, a unique prefix, a name or ``@latest``.
+    async def resolve(self, reference: str, *, owner: int | None = None) -> str:
+        """Return the id for an id, a unique prefix, a name, ``@latest``, or ``key:`` with a key that ``owner`` has given.
 
         Raises:
             WorkflowNotFound, AmbiguousReference
         """
-        return await self._parts.queries.resolve(reference)
+        return await self._parts.queries.resolve(reference, owner=owner)
 
     async def owner(self, workflow_id: str) -> int | None:
         """Return the number of the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""

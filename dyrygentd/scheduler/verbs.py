@@ -196,14 +196,14 @@ class Verbs:
                 answer = await self.ask(workflow_id, request)
                 (done.changed if answer.is_changed else done.unchanged).append(workflow_id)
             except RequestError as error:
-                done.refused.append(wire.Refusal(workflow_id, str(error), error.code, error.next_step))
+                done.refused.append(wire.Refusal(workflow_id, error.message, error.code, error.next_step))
             except NotOnDiskYet:
                 done.not_on_disk_yet.append(workflow_id)
                 done.is_complete = False
                 break
             except OutsideError as error:
                 # The others would fare no better; what was done is told.
-                done.refused.append(wire.Refusal(workflow_id, str(error), error.code, error.next_step))
+                done.refused.append(wire.Refusal(workflow_id, error.message, error.code, error.next_step))
                 done.is_complete = False
                 break
         return done

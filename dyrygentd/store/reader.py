@@ -116,7 +116,7 @@ class Reader:
                 raise
             record = await self.record(workflow_id)
             assert record is not None
-            stored = Stored(record, [], damage=str(error))
+            stored = Stored(record, [], damage=error.message)
         assert stored is not None
         return stored
 

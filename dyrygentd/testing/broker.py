@@ -146,7 +146,7 @@ class FakeBroker:
         try:
             return TaskSucceeded(message.task_id, stored_value(value))
         except BadRequest as error:
-            return TaskSucceeded(message.task_id, None, value_error=str(error))
+            return TaskSucceeded(message.task_id, None, value_error=error.message)
 
 
 def stored_value(value: object) -> bytes:

@@ -157,7 +157,7 @@ class _AppBroker(FakeBroker):
         try:
             return TaskSucceeded(task_id, stored_value(result.result))
         except BadRequest as error:
-            return TaskSucceeded(task_id, None, value_error=str(error))
+            return TaskSucceeded(task_id, None, value_error=error.message)
 
 
 def _failed(task_id: str, error: object) -> TaskFailed:

@@ -235,7 +235,7 @@ class MessageSender:
         try:
             self._said_of(route_name(signature.task, read_value(signature.kwargs)), read_value(signature.options))
         except ConfigurationError as error:
-            return str(error), error.next_step
+            return error.message, error.next_step
         return "", ""
 
     def _said_of(self, task: str, options: dict[str, Any]) -> dict[str, Any]:

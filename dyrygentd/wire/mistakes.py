@@ -33,7 +33,7 @@ def explained(error: BadRequest, form: type[Struct], body: bytes = b"", *, node:
     Args:
         body: The document, if it is short; otherwise ``node`` is what the error is about.
     """
-    message, path = str(error), error.path
+    message, path = error.message, error.path
     place = _type_at(form, path)
     where = _node_at(body, node, path)
     field = re.sub(r"^\$(\.nodes\[\d+\])?\.?", "", path)

@@ -28,7 +28,7 @@ def problem_of(error: DyrygentError) -> dict[str, Any]:
         "type": f"https://dyrygentd.invalid/problems/{error.code}",
         "title": error.code.replace("-", " "),
         "status": error.status,
-        "detail": _shortened(str(error)),
+        "detail": _shortened(error.message),
         "code": error.code,
         "next_step": _shortened(error.next_step),
         "facts": {name: _shortened(fact) for name, fact in error.facts.items()},

@@ -124,7 +124,7 @@ class DocumentReader:
         if found is None:
             return error
         path = f"$.nodes[{start + int(found[1])}]{found[2]}"
-        message = str(error).removesuffix(error.path) + path
+        message = error.message.removesuffix(error.path) + path
         return explained(BadRequest(message, path=path), self._form, node=bytes(raw[int(found[1])]))
 
     # --- parameters -------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_what_is_no_canvas_is_refused(what: Any, message: str | None) -> None:
         return
     with pytest.raises(NotACanvas) as caught:
         definition_of(what)
-    assert str(caught.value) == message
+    assert caught.value.message == message
 
 
 def test_common_mistakes_are_explained() -> None:

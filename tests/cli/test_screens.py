@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from dyrygentd.cli import render
-from dyrygentd.cli.show import fitted
 from dyrygentd.core.events import TaskReported
 from dyrygentd.wire import WorkflowView
 from tests.cli.support import Ctl, environment_of, submit
@@ -85,22 +83,6 @@ def test_nodes_are_shown_with_how_long_they_took(ctl: Ctl, daemon: Daemon) -> No
     assert line[at:].split()[1] == "s"
 
 
-def test_list_does_not_wrap() -> None:
-    """Where a line has no room for the note it stands below, and on 80 columns the time of creation goes."""
-    heads = ("ID", "NAME", "STATE", "TASKS", "CREATED (CET)", "TOOK", "NOTE")
-    row = ("1a5744df-c815-4f1b-ba40-cb689a159809", "nightly", "running", "1,803/9,997", "08:02:22", "48 s", "2 failed, 1 lost")
-    plain = (*row[:1], "n", *row[2:6], "")
-    wide, middle, narrow = (fitted(heads, [row, plain], width=width) for width in (200, 100, 80))
-    assert [line.split()[-1] for line in click.unstyle(wide).splitlines()] == ["NOTE", "lost", "s"]
-    assert "NOTE" not in middle
-    assert middle.splitlines()[2] == "    2 failed, 1 lost"
-    assert "CREATED" in middle
-    assert max(map(len, click.unstyle(middle).splitlines())) <= 100
-    assert "CREATED" not in narrow
-    assert max(map(len, click.unstyle(narrow).splitlines())) <= 80
-    assert len(fitted(heads, [plain], width=200).splitlines()) == 2
-
-
 # --- which ones -----------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +149,38 @@ def test_file_that_is_no_json_is_named(ctl: Ctl, tmp_path: Path, more: tuple[str
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "error: 'bad.json' is no JSON: Expecting value: line 2 column 12 (char 23)\n"
     assert "what came on stdin is no JSON" in ctl("submit", "-", *more, input="{").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "is no JSON"), ('{"nodes": 5}', "Expected `array`"), ("[]", "Expected `object`")]
+)
+def test_an_export_that_cannot_be_imported_is_named(ctl: Ctl, tmp_path: Path, text: str, words: str) -> None:
+    """A field that is unknown, of which file, is what one asks."""
+    (tmp_path / "ticket.json").write_text(text)
+    result = ctl("import", "ticket.json")
+    assert "'ticket.json'" in result.stderr
+    assert words in result.stderr
+    assert "what came on stdin" in ctl("import", "-", input=text).stderr
+
+
+def test_a_key_is_a_reference(ctl: Ctl) -> None:
+    """Who submits by a key need not keep ids; one who gives the bare key is told."""
+    workflow = submit(ctl, {"name": "a"}, key="ticket-1234", name="nightly")
+    assert json.loads(ctl("show", "key:ticket-1234", "--json").stdout)["workflow"]["id"] == workflow
+    assert "one that you submitted with a key is `key:KEY`" in ctl("show", "ticket-1234").stderr
+    assert ctl("show", "key:ticket").exit_code == 1
+    named = submit(ctl, {"name": "a"}, name="key:ticket-1234")
+    assert json.loads(ctl("show", "key:ticket-1234", "--json").stdout)["workflow"]["id"] == named
+
+
+def test_skip_says_what_takes_the_place_of_values(ctl: Ctl, daemon: Daemon) -> None:
+    """Null goes a long way before somebody wonders where it came from."""
+    workflow = submit(ctl, *FAILING)
+    daemon.finish(workflow)
+    assert "gets null" in ctl("skip", workflow, "--cause", "1").stderr
+    other = submit(ctl, *FAILING)
+    daemon.finish(other)
+    assert ctl("skip", other, "--cause", "1", "--value", "1").stderr == ""
 
 
 def test_errors_are_json_where_json_is_asked_for(ctl: Ctl, short_tmp: Path) -> None:

@@ -47,7 +47,7 @@ def test_missing_system_socket_asks_for_the_service(short_tmp: Path) -> None:
     """The usual reason on a host is a service that is not running."""
     path = short_tmp / "d.sock"
     error = unreachable(path, FileNotFoundError(2, "No such file or directory"), system=path)
-    assert str(error) == f"cannot reach '{short_tmp}/d.sock': is dyrygentd.service running?"
+    assert error.message == f"cannot reach '{short_tmp}/d.sock': is dyrygentd.service running?"
     assert "systemctl start dyrygentd" in error.next_step
 
 

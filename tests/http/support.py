@@ -55,6 +55,7 @@ class Daemon(AbstractContextManager["Daemon"]):
         listen: str = "127.0.0.1:0",
         own_names: Collection[str] = (),
         grafana: str = "",
+        has_worker: bool = True,
     ) -> None:
         self.listen, self.own_names, self.grafana = listen, own_names, grafana
         self.scheduler_limits = scheduler_limits or SchedulerLimits(follow_interval_s=0.0)
@@ -62,7 +63,8 @@ class Daemon(AbstractContextManager["Daemon"]):
         self.guard = guard or Guard()
         self.path = path
         self.limits = limits or HttpLimits()
-        self.broker = FakeBroker({"add": lambda *numbers: sum(numbers), "fail": _fail}, holds=holds)
+        tasks = {"add": lambda *numbers: sum(numbers), "fail": _fail}
+        self.broker = FakeBroker(tasks, holds=holds, has_worker=has_worker)
         self.store = MemoryStore()
         self.tcp_port = 0
         self.app: web.Application
@@ -137,7 +139,12 @@ class Daemon(AbstractContextManager["Daemon"]):
     async def _serving(self) -> AsyncIterator[None]:
         limits, broker = self.scheduler_limits, self.broker
         async with Scheduler(
-            store=self.store, dispatcher=broker.dispatcher, watcher=broker.watcher, limits=limits
+            store=self.store,
+            dispatcher=broker.dispatcher,
+            watcher=broker.watcher,
+            # Where nobody takes tasks, somebody has to ask.
+            inspector=None if broker.has_worker else broker.inspector,
+            limits=limits,
         ) as self.scheduler:
             self.app = make_app(
                 self.scheduler,

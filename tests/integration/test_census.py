@@ -40,7 +40,7 @@ def test_worker_that_died_is_named(quiet_site: Site, start_worker: Callable[...,
         later.add(tasks.noop.si(), name="after")
         handle = client.submit(later)
         wait_until(lambda: handle.node("after").state == "dispatched", message=daemon.log)
-        words = "which nobody consumes; the last that was seen to consume it is w1@test, "
+        words = "which nobody consumes; the last that said to consume it is w1@test, asked "
         assert words in _explained(daemon, handle.id)
         daemon.stop()
         daemon.start()

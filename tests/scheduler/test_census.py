@@ -16,7 +16,7 @@ from tests.scheduler.support import definition, limits, settle, until
 
 pytestmark = pytest.mark.anyio
 
-_SEEN = "; the last that was seen to consume it is fake@worker, "
+_SEEN = "; the last that said to consume it is fake@worker, asked "
 
 
 class _Counting(FakeInspector):

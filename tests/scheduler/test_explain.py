@@ -27,7 +27,7 @@ async def test_tasks_in_flight_are_told_by_where_they_are(store: Store) -> None:
         mixed = await handle.explain()
         assert [(each.code, each.examples) for each in mixed.standings[:2]] == [("lost", ["a", "b"]), ("no-consumer", ["c", "d"])]
         assert "--force" in mixed.standings[0].next_step
-        assert mixed.verdict.endswith("in flight; 'a' is lost; nobody consumes queue 'celery'")
+        assert mixed.verdict.endswith("in flight; 'a' seems to be lost; nobody consumes queue 'celery'")
         assert "start a worker for it: `celery -A APP worker -Q celery`" in mixed.standings[0].next_step
 
 

@@ -129,7 +129,11 @@ async def test_lost_tasks_tell_that_the_backend_was_away_while_they_were_in_flig
         words = "the result backend was away from "
         stuck = [item.text for item in (await running.overview()).items if item.kind == "stuck"]
         assert [words in text for text in stuck] == [True, False]
-        assert f"no result is stored; {words}" in (await running.explain(handle.id, "a")).verdict
+        verdict = (await running.explain(handle.id, "a")).verdict
+        assert f"no result is stored; {words}" in verdict
+        assert verdict.endswith("another, in about 1 h: `retry --lost` finds it from then on")
+        assert "'a' seems to be lost" in (await handle.explain()).verdict
+        assert stuck[0].endswith("`retry --lost` finds it from then on")
         assert words not in (await running.explain(handle.id, "c")).verdict
         for name in "abc":
             lost._cases[f"p/{name}"].due = 0.0

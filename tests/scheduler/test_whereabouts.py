@@ -548,7 +548,7 @@ def test_commands_for_a_queue_that_nobody_consumes() -> None:
     inspection = Inspection({"t": task}, {"reprots": queue}, workers=["w1", "w2"], listening=2, **facts)  # type: ignore[arg-type]
     found = whereabouts_of(inspection, "t", now=_NOW, retry_command="dyrygentctl retry wf n --force", app="nightapp:app")
     assert found.code == "no-consumer"
-    assert "; the last that was seen to consume it is w9, 1 min ago at 22:12:20 UTC" in found.text
+    assert "; the last that said to consume it is w9, asked 1 min ago at 22:12:20 UTC" in found.text
     assert (
         "; the name comes from `task_routes` for task 'report.mail'; w2 consumes 'reports', which is much like it" in found.text
     )

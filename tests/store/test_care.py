@@ -233,7 +233,7 @@ import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
     care.backup(Path({str(path)!r}), Path({str(target)!r}))
 except StoreUnavailable as error:
-    print(error, error.next_step)
+    print(error.message, error.next_step)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "cannot copy" in done.stdout

@@ -377,7 +377,7 @@ async def main():
         await SqliteStore(pathlib.Path({str(other)!r})).open()
         print("opened")
     except DyrygentError as error:
-        print(error.code, error)
+        print(error.code, error.message)
 anyio.run(main)
 """)
     output, _ = process.communicate()

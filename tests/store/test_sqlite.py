@@ -165,7 +165,7 @@ async def main():
     try:
         await store.open()
     except DyrygentError as error:
-        print(error.code, error, flush=True)
+        print(error.code, error.message, flush=True)
     else:
         print("open", flush=True)
         await anyio.to_thread.run_sync(sys.stdin.read)
@@ -312,7 +312,7 @@ async def main():
     try:
         await SqliteStore(path).open()
     except DyrygentError as error:
-        print(error.code, error)
+        print(error.code, error.message)
 anyio.run(main)
 """)
     output, _ = await anyio.to_thread.run_sync(process.communicate)

@@ -25,7 +25,7 @@ async def main():
 try:
     anyio.run(main)
 except DyrygentError as error:
-    print(error, '|', error.next_step)
+    print(error.message, '|', error.next_step)
 """
 _DIE = """
 from dyrygentd.store import migrations

@@ -14,7 +14,7 @@ def test_problem_is_read_back_as_a_remote_error() -> None:
     assert (problem["type"], problem["title"]) == ("https://dyrygentd.invalid/problems/bad-node", "bad node")
     assert problem["facts"] == {"node": "a", "reason": "is odd"}
     remote = wire.error_of_problem(wire.encode(problem), 422)
-    assert (str(remote), remote.status, remote.code, remote.next_step) == ("node 'a': is odd", 422, "bad-node", "mend it")
+    assert (remote.message, remote.status, remote.code, remote.next_step) == ("node 'a': is odd", 422, "bad-node", "mend it")
     assert remote.document == problem
 
 

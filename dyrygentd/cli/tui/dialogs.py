@@ -116,7 +116,7 @@ def _told(error: DyrygentError, glyphs: Glyphs) -> Text:
     """Return all that the daemon says, and what to do about it."""
     is_late = isinstance(error, NotOnDiskYet)
     text = Text(
-        f"{'not yet' if is_late else 'error'}: {glyphs.plain(localized(str(error)))}",
+        f"{'not yet' if is_late else 'error'}: {glyphs.plain(localized(error.message))}",
         style="bold yellow" if is_late else "bold red",
     )
     if error.next_step:

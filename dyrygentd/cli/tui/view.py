@@ -232,7 +232,7 @@ class WatchScreen(Screen[None]):
         try:
             await self._feed.open(path)
         except DyrygentError as error:
-            self.tell(str(error), error.next_step)
+            self.tell(error.message, error.next_step)
             return False
         self._show_boxes()
         return True
@@ -302,7 +302,7 @@ class WatchScreen(Screen[None]):
                 if len(found) > _FOUND_MAX:
                     break
         except DyrygentError as error:
-            self.tell(str(error), error.next_step)
+            self.tell(error.message, error.next_step)
             return
         if not found or not text:
             self._found = False
@@ -368,7 +368,7 @@ class WatchScreen(Screen[None]):
                 if len(nodes) > _NAMED_MAX:
                     break
         except DyrygentError as error:
-            self.tell(str(error), error.next_step)
+            self.tell(error.message, error.next_step)
             return
         named = deeds.by_name(deed, nodes, self.view, most=_NAMED_MAX)
         if isinstance(named, str):

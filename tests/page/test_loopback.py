@@ -1,5 +1,7 @@
 """`dyrygentctl ui` in a real browser: the page acts there, and other pages in the same browser do not."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -112,3 +114,24 @@ def test_daemon_goes_away_and_comes_back(browser: Browser, served: Served) -> No
         expect(look.page.locator(".lost")).to_be_visible(timeout=20_000)
         served.daemon.start()
         expect(look.page.locator(".lost")).to_have_count(0, timeout=20_000)
+
+
+def test_commands_to_paste_press_no_keys(browser: Browser, daemon: Daemon) -> None:
+    """Whatever a node is called, its command is printable, and a shell reads the name as it is."""
+    names = ["a\x03rm -rf ~\nb", "it's \\n \x1b[201~", "-rf", "\u202egnp", "plain", "$(id)`id`!!", "\t\u2028é🙈"]
+    with looking(browser, f"http://127.0.0.1:{daemon.tcp_port}") as look:
+        page = look.at()
+        written = page.evaluate("async names => (await import('/page/parts.js')).shell(...names)", names)
+        assert written.isprintable()
+        shell = ["bash", "-c", f"printf '%s\\0' {written}"]
+        read = subprocess.run(
+            shell, capture_output=True, check=True, timeout=30, env={"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
+        )
+        assert read.stdout.decode().split("\0")[:-1] == names
+        # As it stands where somebody copies it from.
+        workflow_id = daemon.submit({"name": names[0], "gate": True})
+        look.at(f"#/w/{workflow_id}/n/{quote(names[0], safe='')}", until=".command code")
+        shown = page.locator(".command code").first.text_content() or ""
+        assert shown.startswith("dyrygentctl release ")
+        assert shown.isprintable()
+        look.assert_clean()

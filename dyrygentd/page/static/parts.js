@@ -106,9 +106,16 @@ export function When({ at, ago = true }) {
   return html`<time datetime=${iso} title=${`${iso.slice(0, 19).replace("T", " ")} UTC`}>${ago ? far : clock(at)}</time>`;
 }
 
-/** Words of a shell, quoted where they need it. */
-export const shell = (...words) =>
-  words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${String(word).replaceAll("'", "'\\''")}'`)).join(" ");
+/** A word of a shell, quoted where it needs it. What steers a terminal is written as text: pasted as it is, a name could press keys. */
+function quoted(word) {
+  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
+  const plain = word.replaceAll("\\", "\\\\").replaceAll("'", "\\'").replaceAll("\n", "\\n").replaceAll("\t", "\\t");
+  const written = plain.replace(HARMFUL, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return inline(word) === word && !/[\n\t]/.test(word) ? `'${word.replaceAll("'", "'\\''")}'` : `$'${written}'`;
+}
+
+/** Words of a shell, to paste. */
+export const shell = (...words) => words.map((word) => quoted(String(word))).join(" ");
 
 /** A command to copy. On plain HTTP a browser gives no clipboard; then the text is selected. */
 export function Command({ text }) {
@@ -116,7 +123,7 @@ export function Command({ text }) {
   const copy = async (event) => {
     const code = event.currentTarget.parentElement.querySelector("code");
     try {
-      await navigator.clipboard.writeText(text);
+      await navigator.clipboard.writeText(inline(text));
       setTold("copied");
     } catch {
       getSelection().selectAllChildren(code);

@@ -39,6 +39,8 @@ def check_acting(headers: Mapping[str, str]) -> None:
         raise StrangersPage("nothing tells that the page served here asks: neither Sec-Fetch-Site nor Origin")
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         raise StrangersPage("the body is not declared as JSON, which no form of another page could send")
+    if "Content-Encoding" in headers:
+        raise StrangersPage("the body is compressed, as the page served here never sends it")
     if headers.get(OWN_HEADER) != "1":
         raise StrangersPage(f"the header `{OWN_HEADER}: 1` is missing, which the page served here sends")
 

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dyrygentd.loopback.refusals import NotLetIn
@@ -47,11 +47,11 @@ class Entry:
         self._is_used = True
         return self._cookie
 
-    def check(self, cookie: str | None) -> None:
-        """Raise `NotLetIn` unless it is the cookie."""
-        if cookie is None:
+    def check(self, cookies: Sequence[str]) -> None:
+        """Raise `NotLetIn` unless one of them is the cookie."""
+        if not cookies:
             raise NotLetIn("this browser has not come by the address that `dyrygentctl ui` printed")
-        if not self._is_used or not _is_same(cookie, self._cookie):
+        if not self._is_used or not any(_is_same(cookie, self._cookie) for cookie in cookies):
             raise NotLetIn("this browser comes from an earlier `dyrygentctl ui`, which has ended")
 
 

@@ -24,8 +24,8 @@ from dyrygentd.loopback.refusals import NoRoom, NotLetIn, NotPassedOn, Strangers
 from dyrygentd.loopback.targets import target_of
 
 HOST: Final = "127.0.0.1"
-CONNECTIONS_MAX: Final = 256
-"""A browser opens six at most for all its tabs."""
+CONNECTIONS_MAX: Final = 64
+"""A browser opens six at most for all its tabs. Fewer than a `Channel` has, so that no request waits behind those that follow."""
 
 _BACKLOG: Final = 128
 #: The daemon has its own patience; that of a command that is to end is short.
@@ -109,20 +109,21 @@ class LoopbackPage:
         if request.method == "GET" and path == _ONWARD_PATH:
             return web.Response(text=_ONWARD_SCRIPT, content_type="text/javascript", headers=_NO_STORE)
         (checks.check_reading if request.method == "GET" else checks.check_acting)(request.headers)
-        self.entry.check(request.cookies.get(self.entry.cookie_name))
+        self.entry.check(self._cookies(request))
         if path.startswith("/page/") and request.method == "GET":
             return await self._file(request, path.removeprefix("/page/"))
         return await self._passage.pass_on(request, target_of(request.method, path, query))
 
     def _start(self, request: web.Request) -> web.StreamResponse:
         """Let a browser in that has the token, show the page to the one that is in, and tell all others what to do."""
-        cookie, token = request.cookies.get(self.entry.cookie_name), request.query.get("token")
+        cookies, token = self._cookies(request), request.query.get("token")
         try:
-            if token is None:
-                self.entry.check(cookie)
-                return self._of_name(request, page.START)
             # Whoever reloads the address, or comes back to it, is in.
-            value = cookie if self._is_in(cookie) else self.entry.exchange(token)
+            is_in = token is None or self._is_in(cookies)
+            if token is None:
+                self.entry.check(cookies)
+                return self._of_name(request, page.START)
+            value = None if is_in else self.entry.exchange(token)
         except NotLetIn as error:
             if token is None and checks.is_link(request.headers):
                 return _html(_ONWARD, 200)
@@ -131,12 +132,18 @@ class LoopbackPage:
         if not checks.is_link(request.headers):
             response.set_status(303)
             response.headers["Location"] = "/"
-        response.set_cookie(self.entry.cookie_name, value or "", path="/", httponly=True, samesite="Strict")
+        if value is not None:
+            response.set_cookie(self.entry.cookie_name, value, path="/", httponly=True, samesite="Strict")
         return response
 
-    def _is_in(self, cookie: str | None) -> bool:
+    def _cookies(self, request: web.Request) -> list[str]:
+        """Return all values: a server on another port of this host may have set more of the same name."""
+        pairs = (part.strip().partition("=") for text in request.headers.getall("Cookie", []) for part in text.split(";"))
+        return [value for name, _, value in pairs if name == self.entry.cookie_name]
+
+    def _is_in(self, cookies: list[str]) -> bool:
         try:
-            self.entry.check(cookie)
+            self.entry.check(cookies)
         except NotLetIn:
             return False
         return True

@@ -51,6 +51,7 @@ def test_the_page_may_act(headers: dict[str, str]) -> None:
         {**_OWN, "Sec-Fetch-Site": "cross-site"},
         {**_OWN, "Sec-Fetch-Site": "none"},
         {**_OWN, "Content-Type": "text/plain"},
+        {**_OWN, "Content-Encoding": "gzip"},
         {**_OWN, "Content-Type": "text/plain; application/json"},
     ],
 )

@@ -10,7 +10,7 @@ def test_token_opens_once() -> None:
     """An address that lies in a log or a history opens nothing for whoever finds it."""
     entry = Entry(8600)
     cookie = entry.exchange(entry.token)
-    entry.check(cookie)
+    entry.check(["evil", cookie])
     with pytest.raises(NotLetIn, match="has been used"):
         entry.exchange(entry.token)
 
@@ -31,9 +31,9 @@ def test_what_is_wrong_is_told_and_uses_up_nothing(wrong: str) -> None:
     with pytest.raises(NotLetIn, match="not the one of this"):
         entry.exchange(wrong)
     with pytest.raises(NotLetIn, match="earlier `dyrygentctl ui`"):
-        entry.check(wrong)
+        entry.check([wrong, wrong])
     with pytest.raises(NotLetIn, match="has not come by the address"):
-        entry.check(None)
+        entry.check([])
     entry.exchange(entry.token)
 
 
@@ -41,6 +41,6 @@ def test_cookie_is_nobodys_before_the_token_was_used() -> None:
     """What lets in is given out, and not only known; nor is it shown in a traceback."""
     entry = Entry(8600)
     with pytest.raises(NotLetIn):
-        entry.check(entry._cookie)
+        entry.check([entry._cookie])
     assert entry.token not in repr(entry)
     assert Entry(8600).token != entry.token

@@ -187,6 +187,15 @@ def test_much_at_one_time(served: Served) -> None:
     assert served.ask("GET", f"/v1/workflows/{workflow_id}").json["state"] == "running"
 
 
+def test_cookies_of_others_do_not_shut_out(served: Served) -> None:
+    """A server on another port of this host may set cookies of the same name, before and after ours."""
+    served.enter()
+    name = f"dyrygentd-{served.port}"
+    served.cookie = f"{name}=evil; {served.cookie}; {name}=; other={name}"
+    assert served.ask("GET", "/v1/stats").status == 200
+    assert served.ask("GET", "/").status == 200
+
+
 def test_more_connections_than_there_is_room_for(daemon: Daemon) -> None:
     """One too many is answered, and the others are served on."""
     with Served(daemon, connections_max=2) as served:

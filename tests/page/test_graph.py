@@ -81,6 +81,14 @@ def test_names_do_no_harm(empty: Look) -> None:
     assert "first failure" in (told.get_attribute("aria-label") or "")
 
 
+def test_ranges_are_told_apart(empty: Look) -> None:
+    """Of a range that is too long to be shown, both ends are seen, without what all of them have in common."""
+    titles = [f"the racks of gra1/rack-{number} … the racks of gra1/rack-{number + 19}" for number in (0, 1180)]
+    page = _draw(empty, _fold(*(_box(number, kind="sections", title=title) for number, title in enumerate(titles))))
+    assert page.locator(".title").all_text_contents() == ["0 … 19", "1180 … 1199"]
+    assert page.get_by_role("button", name=titles[1]).count() == 1
+
+
 def test_keys_are_enough(empty: Look) -> None:
     """Whoever has no mouse goes along edges, opens, sees what failed, and goes up again."""
     fold = _fold(

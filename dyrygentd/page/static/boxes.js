@@ -45,6 +45,21 @@ export function fitting(text, width, font) {
   return cut(kept);
 }
 
+/** The title of a box as it fits; of a range, what its ends have in common goes first. */
+export function titleOf(box, width, font) {
+  const ends = ["sections", "page"].includes(box.kind) ? box.title.split(" … ") : [];
+  if (ends.length === 2) {
+    let same = 0;
+    while (same < ends[0].length && ends[0][same] === ends[1][same]) same += 1;
+    // A number is not cut in two.
+    const [first, last] = ends.map((end) => end.slice(ends[0].slice(0, same).replace(/\d+$/, "").length));
+    const shorter = [box.title, `${ends[0]} … ${last}`, `${first} … ${last}`].map(inline);
+    const fits = shorter.find((text) => widthOf(text, font) <= width);
+    if (fits && last) return fits;
+  }
+  return fitting(box.title, width, font);
+}
+
 /** Counts by letter, since there are two words for what runs: `[[letter, word, title, count]]`, what is worst first. */
 export function countsOf(states) {
   const found = [];

@@ -5,7 +5,7 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./h
 import { of } from "./parts.js";
 import { BOX, layout } from "./layout.js";
 import {
-  FONTS, barsOf, countsLine, detailLine, edgesOf, fitting, foremost, isFound, stacksOf, wordsOf,
+  FONTS, barsOf, countsLine, detailLine, edgesOf, foremost, isFound, stacksOf, titleOf, wordsOf,
 } from "./boxes.js";
 
 const SCALES = { least: 0.05, most: 2.5, step: 1.25 };
@@ -180,7 +180,7 @@ function Box({ fold, drawing, at, now, isFar, isHere, isFaint, isFound }) {
       <title>${words}</title>
       <rect width=${BOX.width} height=${BOX.height} rx=${box.kind === "node" ? 14 : 4} />
     </g>
-    <text class="title" aria-hidden="true" x="12" y=${isFar ? 79 : 22}>${fitting(box.title, width, isFar ? FONTS.far : FONTS.title)}</text>
+    <text class="title" aria-hidden="true" x="12" y=${isFar ? 79 : 22}>${titleOf(box, width, isFar ? FONTS.far : FONTS.title)}</text>
     ${!isFar && html`<text class="counts" aria-hidden="true" x="12" y="64">${countsLine(box, width)}</text>
       <text class="detail" aria-hidden="true" x="12" y="82">${detailLine(box, now, width)}</text>`}
   </g>`;

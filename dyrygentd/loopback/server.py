@@ -97,7 +97,8 @@ class LoopbackPage:
     def application(self) -> web.Application:
         """Return it as an application."""
         app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_as_problem])
-        app.router.add_route("*", "/{path:.*}", self.serve)
+        # Names may have line breaks, at which a dot ends.
+        app.router.add_route("*", r"/{path:[\s\S]*}", self.serve)
         return app
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -236,6 +237,9 @@ async def _as_problem(
         return _problem(error)
     except web.HTTPRequestEntityTooLarge:
         return _problem(BodyTooLarge(BODY_BYTES_MAX))
+    except web.HTTPException:
+        # There is no route for what is no path.
+        return _problem(NotPassedOn(request.method, request.raw_path))
 
 
 def _problem(error: DyrygentError) -> web.Response:

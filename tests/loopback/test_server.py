@@ -84,7 +84,7 @@ def test_a_link_on_another_page_leads_in(served: Served) -> None:
 def test_what_is_done_has_the_name_of_the_user(served: Served) -> None:
     """The daemon sees who runs the command, and says so in the journal; the browser's headers stay here."""
     served.enter()
-    workflow_id = served.daemon.submit({"name": "a/b <i>", "gate": True})
+    workflow_id = served.daemon.submit({"name": "a/b <i>", "gate": True}, {"name": "two\nlines", "task": "add"})
     done = served.act(f"/v1/workflows/{workflow_id}/release", {"nodes": ["a/b <i>"], "why": "checked"})
     assert (done.status, done.json["node_count"]) == (200, 1), done
     assert served.daemon.finish(workflow_id) == "succeeded"
@@ -93,6 +93,8 @@ def test_what_is_done_has_the_name_of_the_user(served: Served) -> None:
     assert entry["why"] == "checked"
     node = served.ask("GET", f"/v1/workflows/{workflow_id}/nodes/a%2Fb%20%3Ci%3E")
     assert (node.json["name"], node.headers["Cache-Control"]) == ("a/b <i>", "no-store")
+    assert served.ask("GET", f"/v1/workflows/{workflow_id}/nodes/two%0Alines").json["name"] == "two\nlines"
+    assert code_of(served.ask("CONNECT", "evil.example:80")) == (404, "not-passed-on")
 
 
 @pytest.mark.parametrize(

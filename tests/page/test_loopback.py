@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from dyrygentd.loopback.passing import user_name
 from tests.http.support import Daemon
 from tests.loopback.support import Served
 from tests.page.support import looking
@@ -48,6 +49,22 @@ def test_printed_address_opens_the_page_where_it_says(browser: Browser, served: 
         other.page.goto(served.url)
         expect(other.page.locator("h1")).to_have_text("Not let in")
         expect(other.page.locator("body")).to_contain_text("has been used")
+
+
+def test_button_acts_as_the_user(browser: Browser, served: Served) -> None:
+    """A gate is opened with two clicks and a reason, and the journal has the name."""
+    workflow_id = served.daemon.submit({"name": "gate", "gate": True})
+    with looking(browser, base(served)) as look:
+        page = look.page
+        enter(page, served, f"#/w/{workflow_id}/n/gate")
+        page.get_by_role("button", name="release").click()
+        page.get_by_label("reason").fill("checked by Ada")
+        page.get_by_role("dialog").get_by_role("button", name="release").click()
+        assert served.daemon.finish(workflow_id) == "succeeded"
+        page.goto(f"{base(served)}/#/w/{workflow_id}?tab=journal")
+        row = page.locator(".journal tbody tr", has_text="checked by Ada")
+        expect(row).to_contain_text(f"{user_name()} (uid {os.geteuid()}")
+        look.assert_clean()
 
 
 def test_link_of_another_page_leads_to_where_it_says(browser: Browser, served: Served) -> None:

@@ -32,6 +32,8 @@ ROOMS: dict[str, set[str]] = {
     "advice": set(),
     # Files for browsers, and the headers they go out with; who serves them asks for both.
     "page": set(),
+    # Threads for what would hold the loop.
+    "beside": set(),
     # Draws on a terminal, for whoever has long work.
     "progress": set(),
     "core": {"errors"},
@@ -43,13 +45,13 @@ ROOMS: dict[str, set[str]] = {
     # Apps are handed to it, in the signatures of a canvas.
     "tasks": _BASE,
     "canvas": _BASE | {"tasks"},
-    "store": _EDGE,
+    "store": _EDGE | {"beside"},
     "transport": _EDGE | {"versions", "advice"},
     # A daemon in the process of a test is all of it but what is outside; imported inside functions, as few tests need it.
     "testing": _EDGE | {"client", "http", "scheduler"},
     "metrics": _EDGE,
     # It makes the usual adapters itself, inside functions: `Scheduler(app, database=...)` is all that a program needs.
-    "scheduler": _EDGE | {"store", "transport", "metrics", "results", "witnesses", "misspelt", "commands", "advice"},
+    "scheduler": _EDGE | {"store", "transport", "metrics", "results", "witnesses", "misspelt", "commands", "advice", "beside"},
     # The client and the command line know the daemon through its wire form alone.
     "client": _BASE | {"wire", "canvas", "tasks", "results"},
     # A task of Celery's that is a client; the app is handed to it.
@@ -61,7 +63,7 @@ ROOMS: dict[str, set[str]] = {
     # What is shown by `dyrygentd demo`; the command names the types of its outcome.
     "demo": _BASE | {"canvas", "wire", "client", "transport", "daemon"},
     "cli": _BASE | {"commands", "page", "versions", "wire", "canvas", "tasks", "client", "demo", "lint", "progress"},
-    "http": _EDGE | _SHELL | {"page"},
+    "http": _EDGE | _SHELL | {"page", "beside"},
     "daemon": _EDGE | _SHELL | {"http", "progress"},
     "compat": _BASE | {"wire", "canvas", "client", "tasks"},
     # Between a browser and the daemon's socket, which it knows as a client does.
@@ -138,7 +140,7 @@ FOREIGN_HOMES: dict[str, set[str]] = {
     # Of the standard library of Python 3.14.
     "annotationlib": {"tasks/signatures.py"},
     # The shipped fakes wait as the real ports do.
-    "anyio": _LOOP | {"testing"},
+    "anyio": _LOOP | {"testing", "beside"},
     "asyncio": _LOOP | {"testing", "cli/tui/choosing.py", "cli/tui/feed.py"},
     "uvloop": _LOOP,
 }

@@ -61,6 +61,9 @@ def flaw_of_section(path: str) -> tuple[str, str] | None:
         return f"has {len(parts)} parts", f"use {SECTION_DEPTH_MAX} at most"
     if not all(part.strip() for part in parts):
         return "has a part without a name", "write it as in drain/osd-42"
+    if not path.isprintable():
+        # Marks of direction among them, which have a path read as another one.
+        return "has characters that cannot be printed", "leave out control characters, marks of direction and odd spaces"
     if any(part.startswith(RESERVED) for part in parts):
         return f"has a part that begins with '{RESERVED}'", "use another character, as folded views begin their own names with it"
     return None

@@ -28,6 +28,8 @@ from dyrygentd.store.history import HISTORY_MAX
 PREFIX: Final = "DYRYGENTD_"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
+#: Each is watched in the backend: more than that is a mistyped number, which would fill the broker before it is noticed.
+_IN_FLIGHT_MAX: Final = 1_000_000
 _SYSTEM_CONFIG: Final = Path("/etc/dyrygentd/dyrygentd.toml")
 
 
@@ -154,6 +156,8 @@ class Configuration:
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
+        if self.in_flight_max > _IN_FLIGHT_MAX:
+            raise ConfigurationError(f"'in_flight_max' is {self.in_flight_max}, it must be {_IN_FLIGHT_MAX} or less")
         for setting in settings():
             value = getattr(self, setting.name)
             if kind_of(setting) in (int, float) and not 0 <= value < math.inf:

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
+from dyrygentd.beside import giving_way
 from dyrygentd.errors import BadRequest, DyrygentError, NotAccepting
 from dyrygentd.http.problems import DecodingTooSlow
 from dyrygentd.wire.bounds import Look
@@ -126,7 +127,8 @@ class Decodes:
     def _in_thread(self, work: _Work, decode: Callable[[Look], Any]) -> None:
         try:
             work.look()
-            work.result = decode(work.look)
+            with giving_way():
+                work.result = decode(work.look)
         except DyrygentError as error:
             _let_go(error)
             work.error = error

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from dyrygentd import wire
+from dyrygentd.beside import in_thread
 from dyrygentd.core.checkpoint import restore
 from dyrygentd.core.effects import Revoke
 from dyrygentd.core.given_up import given_up_by
@@ -174,4 +174,4 @@ def _revokes_of(workflow: RunningWorkflow, since: float, *, terminate: bool) -> 
 
 async def in_thread_if_long(work: Callable[[], T], size: int, inline_bytes: int = _INLINE_BYTES) -> T:
     """Do work on so many bytes, in a thread if that is worth the hop."""
-    return work() if size <= inline_bytes else await anyio.to_thread.run_sync(work)
+    return work() if size <= inline_bytes else await in_thread(work)

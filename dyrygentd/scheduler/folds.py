@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
-import anyio.to_thread
 
 from dyrygentd import wire
+from dyrygentd.beside import in_thread
 from dyrygentd.core.fold_counts import counts_of
 from dyrygentd.core.folding import Fold, Folding
 from dyrygentd.core.workflow import RunningWorkflow
@@ -92,7 +92,7 @@ class Folds:
             self._lock = self._lock or anyio.Lock()
             async with self._lock:
                 begun = time.monotonic()
-                done = await anyio.to_thread.run_sync(work, self._kept_of(workflow), bytes(workflow.states))
+                done = await in_thread(work, self._kept_of(workflow), bytes(workflow.states))
         self.count += 1
         self.seconds += time.monotonic() - begun
         return done

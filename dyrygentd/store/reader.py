@@ -15,8 +15,8 @@ from typing import Any
 
 import aiosqlite
 import anyio
-import anyio.to_thread
 
+from dyrygentd.beside import in_thread
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.errors import DyrygentError, ListingTooLong, StoreIncompatible, StoreUnavailable
 from dyrygentd.ports.facts import Listed, Selection, Stored
@@ -143,7 +143,7 @@ class Reader:
             )
 
         try:
-            return unpack() if len(nodes) <= INLINE_ROWS else await anyio.to_thread.run_sync(unpack)
+            return unpack() if len(nodes) <= INLINE_ROWS else await in_thread(unpack)
         except zlib.error as error:
             raise damaged(self._path, f"the definition of workflow '{workflow_id}': {error}") from error
         except (ValueError, TypeError, KeyError) as error:

@@ -35,6 +35,8 @@ def test_parts_are_put_together() -> None:
         ("/".join("x" * (SECTION_DEPTH_MAX + 1)), "has 9 parts"),
         ("a//b", "has a part without a name"),
         ("a/ ", "has a part without a name"),
+        ("a/\u202eb", "has characters that cannot be printed"),
+        ("a\x1b[2J", "has characters that cannot be printed"),
         ("a/~1", "has a part that begins with '~'"),
     ],
 )

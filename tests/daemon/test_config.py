@@ -46,6 +46,7 @@ def test_limits_reach_their_owners(tmp_path: Path) -> None:
         ("in_flight_max = 'many'", {}, {}, "'in_flight_max' (file", ""),
         ("in_flight_max = true", {}, {}, "it must be a whole number", ""),
         ("in_flight_max = 0", {}, {}, "it must be 1 or more", ""),
+        ("in_flight_max = 1000001", {}, {}, "'in_flight_max' is 1000001, it must be 1000000 or less", ""),
         ("drain_timeout_s = -1", {}, {}, "it must be 0 or more", ""),
         ("history_days = nan", {}, {}, "'history_days' is nan, it must be 0 or more", ""),
         ("drain_timeout_s = inf", {}, {}, "'drain_timeout_s' is inf", ""),

@@ -1,5 +1,6 @@
 """What computes beside the loop gives way to it, and leaves the process as it was."""
 
+import gc
 import sys
 
 import anyio
@@ -12,11 +13,13 @@ pytestmark = pytest.mark.anyio
 
 async def test_the_interpreter_is_given_up_sooner_meanwhile() -> None:
     """However many compute, and however they end, the setting is that of the program afterwards."""
-    before = sys.getswitchinterval()
+    before, thresholds = sys.getswitchinterval(), gc.get_threshold()
     seen: list[float] = []
 
     def compute(result: int) -> int:
         seen.append(sys.getswitchinterval())
+        assert gc.get_threshold()[:2] == thresholds[:2]
+        assert gc.get_threshold()[2] > 1000 * thresholds[2]
         return 10 // result
 
     async with anyio.create_task_group() as tasks:
@@ -27,6 +30,7 @@ async def test_the_interpreter_is_given_up_sooner_meanwhile() -> None:
         await in_thread(compute, 0)
     assert seen == [pytest.approx(SWITCH_S)] * 5
     assert sys.getswitchinterval() == pytest.approx(before)
+    assert gc.get_threshold() == thresholds
 
 
 def test_a_program_that_gives_it_up_sooner_does_so_still() -> None:

@@ -142,18 +142,9 @@ class Configuration:
     log_format: str = _live("text", "How to log.", choices=FORMATS)
 
     def __post_init__(self) -> None:
-        for name in (
-            "connections_max",
-            "in_flight_max",
-            "nodes_max",
-            "workflows_max",
-            "nodes_in_memory_max",
-            "node_bytes_max",
-            "body_bytes_max",
-            "value_bytes_max",
-            "workflow_values_bytes_max",
-            "values_bytes_max",
-        ):
+        counts = ("connections_max", "in_flight_max", "nodes_max", "workflows_max", "nodes_in_memory_max")
+        sizes = ("node_bytes_max", "body_bytes_max", "value_bytes_max", "workflow_values_bytes_max", "values_bytes_max")
+        for name in (*counts, *sizes):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
         if self.in_flight_max > _IN_FLIGHT_MAX:

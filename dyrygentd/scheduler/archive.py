@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import anyio
 
 from dyrygentd import wire
-from dyrygentd.beside import in_thread
+from dyrygentd.beside import giving_way, in_thread
 from dyrygentd.core.checkpoint import restore
 from dyrygentd.core.effects import Revoke
 from dyrygentd.core.given_up import given_up_by
@@ -71,7 +71,8 @@ class Archive:
             return workflow
         mark = self._unpacking[workflow_id] = anyio.Event()
         try:
-            workflow = await self.rebuilt(await self.stored(workflow_id))
+            with giving_way():
+                workflow = await self.rebuilt(await self.stored(workflow_id))
         finally:
             # Without the mark it has changed meanwhile.
             mark.set()

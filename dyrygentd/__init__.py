@@ -28,6 +28,7 @@ The map of the package, the upper floors first; a room imports only what stands 
     errors      what programs may catch
     advice      what an answer of a Redis server asks for
     commands    on nodes, as people paste them
+    beside      threads for what would hold the loop
     progress    of long work, on a terminal
     page/       files for browsers, and the headers they go out with
     worker/     an addition to Celery workers

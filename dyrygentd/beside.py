@@ -15,8 +15,8 @@ T = TypeVar("T")
 #: With 1 ms the daemon answered 494 requests and not 163 in the time in which three workflows of 100,000 nodes were folded. Not
 #: always: threads that publish compute, too, and a node of a layered graph would cost 5 % more CPU.
 SWITCH_S: Final = 0.001
-#: One of all objects holds everybody: while 100,000 finished nodes were read back there were five, of up to 150 ms of CPU. What such
-#: work makes it frees by itself, so they wait until it is over.
+#: One of all objects holds everybody: while 100,000 finished nodes were read back there were five, of up to 150 ms each. What
+#: such work makes it frees by itself, so they wait until it is over.
 _NO_FULL_COLLECTION: Final = 1_000_000
 
 

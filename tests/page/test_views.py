@@ -224,6 +224,9 @@ def test_keys_are_enough(holding: Daemon, browser: Browser) -> None:
         expect(page.locator(":focus")).to_have_text("first-bad")
         page.keyboard.press("Enter")
         expect(page.locator("h1")).to_contain_text("first-bad")
+        # Whoever hears the page is told that another view is there.
+        expect(page).to_have_title("first-bad · dyrygentd")
+        expect(page.locator("main")).to_be_focused()
         look.assert_clean()
 
 

@@ -65,6 +65,15 @@ function App() {
     history.replaceState(null, "", hash);
     setAt(place());
   };
+  const view = at.parts.join("/");
+  const shown = useRef(view);
+  // Whoever does not see the page is led to what is new on it.
+  useEffect(() => {
+    if (shown.current === view) return;
+    shown.current = view;
+    document.getElementById("main").focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }, [view]);
   const lost = ["unreachable", "daemon-unreachable", "not-let-in"].includes(health.error?.code);
   const here = (name) => (name === (at.parts[0] ?? "") ? "page" : undefined);
   return html`

@@ -49,7 +49,7 @@ export function Node({ reference, name, mode }) {
     <div class="toolbar"><${Acts} acts=${actsOnNode(reference, it)} mode=${mode} done=${shown.again} /></div>
     ${it.error && html`<section class="part"><h2>Error</h2><pre class="error" tabindex="0">${inline(it.error)}</pre></section>`}
     <${Why} reference=${reference} name=${name} state=${it.state} />
-    <section class="part"><h2>Attempt ${it.attempt || "none yet"}</h2>
+    <section class="part"><h2>${it.attempt ? `Attempt ${it.attempt}` : "Not dispatched yet"}</h2>
       <${Facts} rows=${[
         ["task", it.task && html`<${Name} text=${it.task} />`],
         ["kind", it.kind !== "task" && it.kind],

@@ -7,6 +7,7 @@ import { Boxes } from "./boxlist.js";
 import { Graph } from "./graph.js";
 import { Timeline } from "./timeline.js";
 import { Nodes } from "./nodes.js";
+import { of as counted } from "./parts.js";
 import { Command, Counts, Name, Problem, StateBar, State, Waiting, When, clock, count, duration, inline, isFinished, link, shell, useTitle } from "./parts.js";
 
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["causes", "Causes"], ["nodes", "Nodes"], ["journal", "Journal"]];
@@ -138,7 +139,7 @@ function Journal({ reference }) {
   if (!entries.length) return html`<p class="quiet">Nobody did anything to it.</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label="journal"><table class="journal"><thead><tr><th scope="col">when (UTC)</th><th scope="col">what</th><th scope="col">who</th><th scope="col">why</th></tr></thead>
     <tbody>${entries.map((entry, place) => html`<tr key=${`${entry.at} ${place}`}><td><${When} at=${entry.at} ago=${false} /></td>
-      <td>${inline(entry.verb)}${(entry.count || entry.nodes?.length) ? html` <span class="quiet">${count(entry.count || entry.nodes.length)} nodes: ${(entry.nodes ?? []).slice(0, 3).map((name) => html`<${Name} key=${name} text=${name} /> `)}</span>` : ""}${entry.detail && html` <span class="quiet">${inline(entry.detail)}</span>`}</td>
+      <td>${inline(entry.verb)}${(entry.count || entry.nodes?.length) ? html` <span class="quiet">${counted(entry.count || entry.nodes.length, "node")}: ${(entry.nodes ?? []).slice(0, 3).map((name) => html`<${Name} key=${name} text=${name} /> `)}</span>` : ""}${entry.detail && html` <span class="quiet">${inline(entry.detail)}</span>`}</td>
       <td><${Name} text=${entry.by ?? ""} /></td><td class="said">${inline(entry.why)}</td></tr>`)}</tbody></table></div>`;
 }
 

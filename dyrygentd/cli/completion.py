@@ -67,6 +67,8 @@ def _complete_of(command: str, parameter: click.Parameter) -> Complete | None:
             return lambda context, incomplete: _listed(words, incomplete)
         case "cause":
             return _causes
+        case "section":
+            return _sections
     return None
 
 
@@ -112,6 +114,18 @@ def _causes(context: click.Context, incomplete: str) -> list[CompletionItem]:
         with suppress(DyrygentError, OSError):
             causes = _client(context).handle(reference).causes().causes
             items = [CompletionItem(each.id, help=_plain(each.cause)) for each in causes if each.id.startswith(incomplete)]
+    return items
+
+
+def _sections(context: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Offer the boxes of a folded workflow, inside the last one that is complete: a path is typed part by part."""
+    reference = _reference(context)
+    items = []
+    if reference:
+        with suppress(DyrygentError, OSError):
+            fold = _client(context).handle(reference).fold(incomplete.rpartition("/")[0])
+            fitting = (box for box in fold.boxes if box.kind != "node" and box.path.startswith(incomplete))
+            items = [CompletionItem(box.path, help=_plain(box.title)) for box in fitting if _is_word(box.path)]
     return items
 
 

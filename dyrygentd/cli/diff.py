@@ -13,7 +13,6 @@ from dyrygentd.cli import render
 from dyrygentd.cli.boxes import name_of
 from dyrygentd.cli.session import Session, command, echo_json, say
 from dyrygentd.cli.timeline import fetched
-from dyrygentd.core.timeline import BINS_MAX
 
 if TYPE_CHECKING:
     from dyrygentd import wire
@@ -181,6 +180,9 @@ def _run(view: "wire.TimelineView") -> dict[str, object]:
 
 
 def _gathered(handle: "Handle", path: str) -> "tuple[wire.FoldView, wire.TimelineView]":
+    # It brings the whole core, which no other command has to load for it.
+    from dyrygentd.core.timeline import BINS_MAX
+
     # The timeline first: a daemon that has none is told so.
     timeline = fetched(handle, path, BINS_MAX)
     return handle.fold(path), timeline

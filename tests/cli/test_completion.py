@@ -52,6 +52,16 @@ def test_workflows_nodes_and_causes_are_offered(ctl: Ctl, daemon: Daemon) -> Non
     assert offered(daemon, "retry nightly --cause ") == [cause["id"]]
 
 
+def test_sections_are_offered_part_by_part(slow_ctl: Ctl, holding: Daemon) -> None:
+    """A path is opened as it is typed; what is a single node is not opened, and what needs quotes is not offered."""
+    sections = ("drain/osd-1", "drain/osd-2", "check", "two words")
+    submit(slow_ctl, *({"name": f"{number}", "section": each} for number, each in enumerate(sections)), name="nightly")
+    assert offered(holding, "graph nightly --section ") == ["drain", "check"]
+    assert offered(holding, "graph nightly --section d") == ["drain"]
+    assert offered(holding, "graph nightly --section drain/osd") == ["drain/osd-1", "drain/osd-2"]
+    assert offered(holding, "graph nightly --section nowhere/") == []
+
+
 def test_no_daemon_offers_nothing(short_tmp: Path) -> None:
     """An error in the middle of a line that is being typed helps nobody."""
     assert offered(short_tmp / "none", "explain x ") == []

@@ -1,11 +1,14 @@
 """`dyrygentctl list` at any width: what is broken or waits for a person is seen, and nothing is cut silently."""
 
 import re
+import time
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+from dyrygentd import cli
 from dyrygentd.cli import render
 from dyrygentd.cli.listing import listing, mark_of
 from dyrygentd.cli.times import in_column
@@ -85,3 +88,23 @@ def test_a_terminal_is_told_how_many_and_what_next(ctl: Ctl, daemon: Daemon) -> 
     assert terminal.end() == 0
     lines = click.unstyle(terminal.seen.decode()).splitlines()
     assert lines[-2:] == ["! 1 with failures, ? 1 waiting for a person, of 2 workflows", "next: dyrygentctl explain"]
+
+
+def test_the_guide_shows_what_is_listed() -> None:
+    """What the guide promises is what a person gets on a narrow terminal."""
+    begun = time.time() - 3 * 86_400 - 1_800
+    views = [
+        view(
+            0,
+            name="nightly",
+            state="failed",
+            finished_at=1e9 + 50,
+            tasks=902,
+            counts={"succeeded": 893, "failed": 4, "blocked": 5},
+        ),
+        view(1, name="replace gra1-osd-42", created_at=begun, tasks=57, counts={"succeeded": 20, "held": 1, "waiting": 36}),
+        view(2, name="drain", state="succeeded", finished_at=1e9 + 8, counts={"succeeded": 100}),
+    ]
+    views[1].waits_for_person = {"gate": 1}
+    text = click.unstyle(listing(views, width=76))
+    assert f"```\n{text}\n" in Path(cli.__file__).with_name("README.md").read_text()

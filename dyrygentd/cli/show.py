@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,8 @@ def _show_workflow(session: Session, reference: str, states: tuple[str, ...], *,
         if not view.is_finished:
             _show_under_way(summary)
         _show_end(view)
+        if sys.stdout.isatty():
+            say(f"next: {_next_command(view)}")
 
 
 @click.command()
@@ -219,6 +222,13 @@ def _show_end(view: "wire.WorkflowView") -> None:
         click.echo(
             f"\n{render.inline(view.name)}: {render.state(view.state)}  {render.progress(view)}  {render.note(view)}".rstrip()
         )
+
+
+def _next_command(view: "wire.WorkflowView") -> str:
+    """Return what one would look at now."""
+    is_stuck = view.state in ("failed", "paused") or view.counts.get("failed") or view.waits_for_person
+    verb = "explain" if is_stuck else "graph" if view.is_finished else "watch"
+    return render.shell("dyrygentctl", verb, view.id)
 
 
 def _node(node: "wire.NodeView", workflow_id: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from dyrygentd.cli import render
 from dyrygentd.core.events import TaskReported
 from dyrygentd.wire import WorkflowView
-from tests.cli.support import Ctl, environment_of, submit
+from tests.cli.support import Ctl, Terminal, environment_of, submit
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
 
@@ -243,6 +243,22 @@ def test_programs_get_the_commands_that_people_get(ctl: Ctl, daemon: Daemon) -> 
     assert [node["name"] for node in shown["nodes"]] == ["a"]
     assert [cause["count"] for cause in shown["causes"]] == [1]
     assert shown["problems"] == []
+
+
+def test_show_ends_with_the_next_command(slow_ctl: Ctl, holding: Daemon) -> None:
+    """On a terminal: what fails or waits is explained, what runs is watched, of what has ended the shape is of use."""
+    gated = submit(slow_ctl, {"name": "go", "gate": True})
+    running = submit(slow_ctl, {"name": "a"})
+    for workflow, verb in ((gated, "explain"), (running, "watch")):
+        terminal = Terminal(holding, "show", workflow)
+        assert terminal.end() == 0
+        assert terminal.seen.decode().splitlines()[-1] == f"next: dyrygentctl {verb} {workflow}"
+    wait_until(lambda: len(holding.broker.published) == 1)
+    holding.let_go()
+    holding.finish(running)
+    terminal = Terminal(holding, "show", running)
+    assert terminal.end() == 0
+    assert terminal.seen.decode().splitlines()[-1] == f"next: dyrygentctl graph {running}"
 
 
 def test_list_and_show_count_the_same_while_nothing_can_be_written(slow_ctl: Ctl, holding: Daemon) -> None:

@@ -20,7 +20,7 @@ _LAY_OUT = """async ({ fold, view, looks }) => {
   for (const edge of looks ? found.edges : []) {
     path.setAttribute("d", edge.d);
     const length = path.getTotalLength();
-    for (let at = 0; at < length; at += 10) {
+    for (let at = 0; at < length; at += 20) {
       const { x, y } = path.getPointAtLength(at);
       found.boxes.forEach((box, place) => {
         const isIn = x > box.x + 1 && x < box.x + BOX.width - 1 && y > box.y + 1 && y < box.y + BOX.height - 1;

@@ -1,7 +1,6 @@
 """`dyrygentctl ui`: the page, with buttons, in one's own browser."""
 
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -40,7 +39,7 @@ def ui(session: Session, reference: str | None, port: int | None, no_open: bool)
             echo_json({"url": address + place, "port": port, "socket": str(path)})
         else:
             click.echo(address + place)
-            say(f"from another machine: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}, then open this address there")
+            say(f"from another machine: ssh -L {port}:127.0.0.1:{port} {os.uname().nodename}, then open this address there")
             say("it opens once, within 10 minutes; Ctrl-C ends it")
             if not no_open and is_desktop(os.environ):
                 _open(address + place)

@@ -80,6 +80,8 @@ def _add(app: web.Application, api: Api, around: Around, route: Route) -> None:
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[wire.VERSION_HEADER] = __version__
+    # Much of what is answered was written by users, and a browser that takes it for a page would run it.
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def _pattern(path: str) -> str:

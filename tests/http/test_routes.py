@@ -160,6 +160,22 @@ def test_tcp_is_read_only(daemon: Daemon) -> None:
     assert "post" not in json.dumps(list(map(list, document["paths"].values())))
 
 
+def test_no_browser_takes_an_answer_for_a_page(daemon: Daemon) -> None:
+    """What users have written is shown as what it is declared to be, streams and errors included."""
+    workflow_id = daemon.submit(name="<script>alert(1)</script>")
+    daemon.finish(workflow_id)
+    for target in (
+        "/",
+        "/metrics",
+        "/v1/workflows",
+        f"/v1/workflows/{workflow_id}/events",
+        "/v1/workflows/%3Cscript%3E",
+        "/none",
+    ):
+        for answer in (daemon.ask("GET", target), daemon.ask_tcp("GET", target)):
+            assert answer.headers["X-Content-Type-Options"] == "nosniff", target
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", ""])
 def test_foreign_host_is_refused_on_loopback(daemon: Daemon, host: str) -> None:
     """A page in a browser cannot read the daemon by having its own name resolve to 127.0.0.1."""

@@ -164,6 +164,8 @@ CORE_STANDARD_LIBRARY = {
     "json",
     "math",
     "operator",
+    # The type of a generator that is handed in, with a seed.
+    "random",
     "re",
     "typing",
     # How some databases compare ids.

@@ -13,6 +13,7 @@ from dyrygentd.cli import render, watching
 from dyrygentd.cli.choosing import UNFINISHED
 from dyrygentd.cli.session import FAILED, INTERRUPTED, Session, command, echo_json, fail, say
 from dyrygentd.cli.standstill import Standstill
+from dyrygentd.cli.time_left import TimeLeft
 from dyrygentd.cli.times import Span
 from dyrygentd.errors import WaitTimeout
 
@@ -77,7 +78,7 @@ def follow(session: Session, handle: "Handle") -> None:
                     say(words)
         else:
             failures = watching.Failures(handle, view)
-            with watching.LiveProgress(view) as progress:
+            with watching.LiveProgress(view, TimeLeft(handle)) as progress:
                 for view in Standstill(handle, progress.say).over(views):
                     progress.show(view)
                     for words in failures.new(view):

@@ -55,7 +55,7 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
     """Show a workflow: how it stands, what went wrong, and how to go on.
 
     --json prints one object: `workflow`, `nodes` (those that were asked for, else up to 20 that failed), `causes` of failures,
-    `problems` and `notices` of the daemon.
+    `estimate` of how long it goes on (null if it has finished), `problems` and `notices` of the daemon.
 
     \b
     Example: dyrygentctl show @latest --state failed,held
@@ -96,7 +96,7 @@ def _show_workflow(session: Session, reference: str, states: tuple[str, ...], *,
     if session.is_json:
         failures = summary.causes.causes if view.counts.get("failed") or view.state == "failed" else []
         told = {"problems": summary.problems, "notices": summary.notices}
-        echo_json({"workflow": view, "nodes": list(nodes), "causes": failures, **told})
+        echo_json({"workflow": view, "nodes": list(nodes), "causes": failures, "estimate": summary.estimate, **told})
         return
     if not view.is_finished:
         say_health(summary)
@@ -114,10 +114,17 @@ def _show_workflow(session: Session, reference: str, states: tuple[str, ...], *,
 
 @click.command()
 @click.option("--all", "is_all", is_flag=True, help="Show what is 0, too.")
+@click.option("--tasks", "is_tasks", is_flag=True, help="Show how long tasks take, by their names.")
 @command
-def stats(session: Session, is_all: bool) -> None:
-    """Show what the daemon is doing, without what is 0. --json has all of it."""
+def stats(session: Session, is_all: bool, is_tasks: bool) -> None:
+    """Show what the daemon is doing, without what is 0. --json has all of it.
 
+    \b
+    Example: dyrygentctl stats --tasks
+    """
+    if is_tasks:
+        _show_run_times(session)
+        return
     statistics = session.client().stats()
     if session.is_json:
         echo_json(statistics)
@@ -135,11 +142,38 @@ def stats(session: Session, is_all: bool) -> None:
         say(f"{hidden} more are 0: --all shows them")
 
 
+def _show_run_times(session: Session) -> None:
+    """Show how long tasks take: half of them, and nearly all of them, at most."""
+    times = session.client().run_times()
+    if session.is_json:
+        echo_json(times)
+        return
+    rows = [
+        (
+            render.inline(each.task),
+            f"{each.count:,}",
+            render.duration(each.p50_s),
+            render.duration(each.p95_s),
+            f"{100 * each.failing:.0f} %" if each.failing else "",
+        )
+        for each in times.tasks
+    ]
+    if rows:
+        click.echo(render.table(("TASK", "RUNS", "HALF WITHIN", "95 % WITHIN", "FAILED"), rows))
+    else:
+        say("no task has ended yet")
+    if times.left_out:
+        say(f"and {times.left_out:,} more that were measured longer ago")
+
+
 def _workflow(summary: "wire.Summary") -> str:
     view, decided = summary.workflow, summary.decided
     labels = " ".join(f"{name}={value}" for name, value in view.labels.items())
     by = last_entry([decided], decided.verb) if decided else ""
-    is_scheduled, left = view.state == "scheduled", render.left_s(view)
+    is_scheduled, left_s = view.state == "scheduled", render.left_s(view)
+    left = "" if left_s is None else f"about {render.duration(left_s)}, if it goes on as it has"
+    if summary.estimate is not None:
+        left = render.inline(summary.estimate.words.replace(" left, bounded by", ", bounded by", 1))
     return render.fields(
         {
             "id": view.id,
@@ -153,7 +187,7 @@ def _workflow(summary: "wire.Summary") -> str:
             "deadline": moment(view.deadline_at),
             "finished": moment(view.finished_at),
             "took" if view.is_finished else "running for": "" if is_scheduled else render.took(view),
-            "left": "" if left is None else f"about {render.duration(left)}, if it goes on as it has",
+            "left": left,
             "key": render.visible(view.key or ""),
             "owner": render.user(view.owner),
             "labels": render.visible(labels),

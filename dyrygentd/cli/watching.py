@@ -2,7 +2,8 @@
 
 *On a terminal* each kind of thing has a line of its own, so that on 80 columns as on 200 the bar, the number and the time left
 are whole: a long name is shortened, and of the counts those that say least are left out. Times count from the start of the
-workflow, not from when somebody began to look. The time left is that of the last half minute's rate.
+workflow, not from when somebody began to look. The time left is the daemon's estimate; an older one has none, and then it is that
+of the last half minute's rate.
 
 *In a log* there is a line when something has changed that matters, and otherwise one in ten seconds.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dyrygentd.cli import render
 from dyrygentd.cli.session import say
+from dyrygentd.cli.time_left import TimeLeft
 from dyrygentd.cli.times import localized, moment
 
 if TYPE_CHECKING:
@@ -83,14 +85,14 @@ def started_at(view: "wire.WorkflowView") -> float:
     return max(view.created_at, view.start_at or 0.0)
 
 
-def headline(view: "wire.WorkflowView", speed: Speed, *, now: float, width: int) -> str:
+def headline(view: "wire.WorkflowView", speed: Speed, *, now: float, width: int, left: TimeLeft | None = None) -> str:
     """Return name, state and times in one line that fits; what gives way is the name."""
-    left_s, rate = speed.left_s(view, now), speed.rate(view, now)
+    rate = speed.rate(view, now)
     elapsed_s = (view.finished_at or now) - started_at(view)
     stands = "starts in" if elapsed_s < 0 else "for" if view.state != "running" else "running for"
     parts = [f"{stands} {render.duration(abs(elapsed_s))}"]
-    if left_s is not None:
-        parts.append(f"about {render.duration(left_s)} left")
+    if words := _left(view, speed, now, left):
+        parts.append(f"about {words} left")
     if view.state == "running" and rate:
         parts.append(f"{rate:,.1f}/s" if rate < 100 else f"{rate:,.0f}/s")
     # Running is what everybody expects; any other state explains why the bar stands still.
@@ -99,6 +101,13 @@ def headline(view: "wire.WorkflowView", speed: Speed, *, now: float, width: int)
         parts.pop()
     rest = f"{state}  {', '.join(parts)}"
     return shortened(name, max(1, width - len(rest))) + rest
+
+
+def _left(view: "wire.WorkflowView", speed: Speed, now: float, left: TimeLeft | None) -> str:
+    if left is not None and left.estimate is not None:
+        return "" if view.is_finished else left.words()
+    left_s = speed.left_s(view, now)
+    return "" if left_s is None else render.duration(left_s)
 
 
 def counts_line(counts: Mapping[str, int], *, width: int) -> str:
@@ -135,11 +144,11 @@ def troubles(view: "wire.WorkflowView") -> list[str]:
 class LiveProgress:
     """A few lines that follow views; a context manager."""
 
-    def __init__(self, view: "wire.WorkflowView") -> None:
+    def __init__(self, view: "wire.WorkflowView", left: TimeLeft | None = None) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._view, self._speed = view, Speed()
+        self._view, self._speed, self._left = view, Speed(), left
         self._speed.note(view, time.time())
         self.console = Console(stderr=True, highlight=False)
         self._live = Live(self, console=self.console, refresh_per_second=4)
@@ -153,6 +162,8 @@ class LiveProgress:
 
     def show(self, view: "wire.WorkflowView") -> None:
         """Move to a view."""
+        if self._left is not None and not view.is_finished:
+            self._left.look()
         self._view = view
         self._speed.note(view, time.time())
 
@@ -167,7 +178,7 @@ class LiveProgress:
         from rich.text import Text
 
         view, now, width = self._view, time.time(), options.max_width
-        yield Text(headline(view, self._speed, now=now, width=width), no_wrap=True, overflow="crop")
+        yield Text(headline(view, self._speed, now=now, width=width, left=self._left), no_wrap=True, overflow="crop")
         # What has failed is counted below, and not as done.
         done, tasks = render.succeeded(view), view.tasks
         number = f"{done:,}/{tasks:,}  {100 * done // tasks if tasks else 100} %"
@@ -176,6 +187,8 @@ class LiveProgress:
         line.add_row(bar, Text(number, no_wrap=True))
         yield line
         yield Text(counts_line(view.counts, width=width), no_wrap=True, overflow="crop")
+        if self._left is not None and self._left.estimate is not None and not view.is_finished:
+            yield Text(render.inline(self._left.estimate.words), style="dim", overflow="fold")
         for words in troubles(view):
             # A command is for pasting, so it is not broken in two.
             shown = words if len(words) <= width else words.replace(_COMMAND, f"\n  {_COMMAND.lstrip(': ')}")

@@ -163,6 +163,10 @@ class AsyncClient:
         """Return what the daemon is doing."""
         return wire.decode(await self._channel.request(forms.STATISTICS), wire.Statistics)
 
+    async def run_times(self) -> wire.RunTimesView:
+        """Return how long tasks take, by their names, as far as the daemon has measured it."""
+        return wire.decode(await self._channel.request(forms.RUN_TIMES), wire.RunTimesView)
+
     async def health(self) -> wire.Health:
         """Return whether the daemon does its work."""
         return wire.decode(await self._channel.request(forms.HEALTH), wire.Health)
@@ -314,6 +318,10 @@ class AsyncHandle:
     async def timeline(self, path: str = "", *, bins: int | None = None) -> wire.TimelineView:
         """Return where the time of the workflow, or of a box of it, went, in 2 to 400 bins (60 if you do not say)."""
         return wire.decode(await self._channel.request(forms.timeline(self.id, path, bins)), wire.TimelineView)
+
+    async def estimate(self) -> wire.EstimateView:
+        """Return how long the workflow goes on, as a range, and what bounds it."""
+        return wire.decode(await self._channel.request(forms.about(self.id, "estimate")), wire.EstimateView)
 
     async def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""

@@ -54,6 +54,7 @@ class StreamEvent:
 
 
 STATISTICS: Final = Ask("GET", f"/{wire.API_VERSION}/stats")
+RUN_TIMES: Final = Ask("GET", f"/{wire.API_VERSION}/run-times")
 HEALTH: Final = Ask("GET", "/healthz")
 
 

@@ -187,6 +187,10 @@ class Client:
         """Return what the daemon is doing."""
         return wire.decode(self._connection.request(forms.STATISTICS), wire.Statistics)
 
+    def run_times(self) -> wire.RunTimesView:
+        """Return how long tasks take, by their names, as far as the daemon has measured it."""
+        return wire.decode(self._connection.request(forms.RUN_TIMES), wire.RunTimesView)
+
     def health(self) -> wire.Health:
         """Return whether the daemon does its work."""
         return wire.decode(self._connection.request(forms.HEALTH), wire.Health)
@@ -339,6 +343,10 @@ class Handle:
     def timeline(self, path: str = "", *, bins: int | None = None) -> wire.TimelineView:
         """Return where the time of the workflow, or of a box of it, went, in 2 to 400 bins (60 if you do not say)."""
         return wire.decode(self._connection.request(forms.timeline(self.id, path, bins)), wire.TimelineView)
+
+    def estimate(self) -> wire.EstimateView:
+        """Return how long the workflow goes on, as a range, and what bounds it."""
+        return wire.decode(self._connection.request(forms.about(self.id, "estimate")), wire.EstimateView)
 
     def causes(self) -> wire.Causes:
         """Return the failures grouped by cause."""

@@ -19,6 +19,9 @@ class Attempts:
     Attributes:
         ids: How they are named, see `dyrygentd.core.ids`.
         dispatched_at: When the present one was sent, or the last one of a finished node; 0 if there is none.
+        begun_at: ``{node: time}`` when a worker was first heard to have begun the present one, as far as workers tell; of an
+            earlier attempt if it is before ``dispatched_at``. Not stored.
+        in_line: ``{node: number}`` of nodes in flight, see `dyrygentd.core.lines`. Not stored.
         failures: ``{node: n}`` failed ones since it was last tried from the beginning.
         polling_since: ``{node: time}`` of the first attempt of a poll.
         late: ``{node: state}`` stored by a worker after the node was finished without it.
@@ -32,9 +35,11 @@ class Attempts:
     __slots__ = (
         "_graph",
         "_used",
+        "begun_at",
         "dispatched_at",
         "failures",
         "ids",
+        "in_line",
         "late",
         "next_tries",
         "polling_since",
@@ -50,6 +55,8 @@ class Attempts:
         self._used: dict[int, int] = {}
         self.ids = ALL_MADE
         self.dispatched_at = array("d", bytes(8 * len(graph)))
+        self.begun_at: dict[int, float] = {}
+        self.in_line: dict[int, int] = {}
         self.failures: dict[int, int] = {}
         self.polling_since: dict[int, float] = {}
         self.late: dict[int, str] = {}
@@ -101,6 +108,7 @@ class Attempts:
         self._used[node] = self.of(node)
         self.dispatched_at[node] = 0.0
         self.reported.pop(node, None)
+        self.begun_at.pop(node, None)
         self.next_tries.pop(node, None)
         self.late.pop(node, None)
         self.redelivered.pop(node, None)
@@ -130,6 +138,7 @@ class Attempts:
     def forget_reports(self) -> None:
         """Forget what workers reported of all nodes: nothing is in flight any more."""
         self.reported.clear()
+        self.begun_at.clear()
         self.next_tries.clear()
 
     def read_back(self, row: NodeRecord) -> None:

@@ -18,6 +18,8 @@ def shift_times(workflow: RunningWorkflow, by_s: float, now: float) -> bool:
     for node in workflow.nodes.all_in(*IN_FLIGHT):
         workflow.attempts.dispatched_at[node] += by_s
         workflow.nodes.changed.add(node)
+    for node in workflow.attempts.begun_at:
+        workflow.attempts.begun_at[node] += by_s
     for node in workflow.attempts.polling_since:
         workflow.attempts.polling_since[node] += by_s
         workflow.nodes.changed.add(node)

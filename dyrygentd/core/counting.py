@@ -5,9 +5,11 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from dyrygentd.core.lines import QueueLine, QueueLines
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.pools import PoolView
 from dyrygentd.core.routes import Routes
+from dyrygentd.core.run_times import RunTimes
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.tally import SumsByName, Tally
 from dyrygentd.core.values import ValueBudget
@@ -81,9 +83,10 @@ class Counting:
         start_seconds: From dispatch to the first word that a worker has begun it, of workers that tell.
         by_task: What became of tasks, by name and queue, and their seconds from dispatch to end.
         by_workflow: What became of workflows, by name, and their seconds from beginning to end.
+        run_times, lines: How long tasks take, by name, and how many run at a time, by queue; what estimates are made of.
     """
 
-    __slots__ = ("_routes", "by_task", "by_workflow", "counters", "start_seconds", "task_seconds")
+    __slots__ = ("_routes", "by_task", "by_workflow", "counters", "lines", "run_times", "start_seconds", "task_seconds")
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
@@ -91,6 +94,7 @@ class Counting:
         self.task_seconds, self.start_seconds = Tally(), Tally()
         self.by_task = SumsByName(TASK_WORDS, _NAMES_MAX)
         self.by_workflow = SumsByName(("succeeded", "failed", "cancelled", "seconds"), _NAMES_MAX)
+        self.run_times, self.lines = RunTimes(), QueueLines()
 
     def __repr__(self) -> str:
         return f"<Counting succeeded={self.counters.succeeded} tasks={self.task_seconds.total}>"
@@ -99,13 +103,40 @@ class Counting:
         """Count something of a task under its name."""
         self.by_task.add(self._routes.task_of(workflow, node), word)
 
+    def task_sent(self, workflow: RunningWorkflow, node: int, place: tuple[str, str]) -> None:
+        """Count a dispatch, and have the task stand in the line of its queue."""
+        self.counters.dispatched += 1
+        self.by_task.add(place, "dispatched")
+        workflow.attempts.in_line[node] = self.lines.of(place[1]).join()
+
+    def task_left(self, workflow: RunningWorkflow, node: int, now: float) -> None:
+        """Have a task leave the line of its queue, whatever became of it."""
+        if workflow.attempts.in_line.pop(node, None) is not None:
+            self.line_of(workflow, node).leave(now)
+
+    def line_of(self, workflow: RunningWorkflow, node: int) -> QueueLine:
+        """Return the line in which a task stands."""
+        return self.lines.of(self._routes.task_of(workflow, node)[1])
+
     def task_began(self, workflow: RunningWorkflow, node: int, now: float) -> None:
-        """Count how long a task took from its dispatch until a worker began it."""
+        """Count how long a task took from its dispatch until a worker began it, and keep when that was until its end."""
+        workflow.attempts.begun_at[node] = now
         self.start_seconds.add(max(0.0, now - workflow.attempts.dispatched_at[node]), workflow=workflow.workflow_id, now=now)
 
     def task_ended(self, workflow: RunningWorkflow, node: int, outcome: str, now: float) -> None:
         """Count the end of a task under its name, and how long it took from its dispatch."""
-        seconds, task = max(0.0, now - workflow.attempts.dispatched_at[node]), self._routes.task_of(workflow, node)
+        attempts, task = workflow.attempts, self._routes.task_of(workflow, node)
+        since = begun_at = attempts.dispatched_at[node]
+        number = attempts.in_line.get(node)
+        if number is not None:
+            begun_at = self.lines.of(task[1]).ended(number, since, now)
+        if attempts.begun_at:
+            told_at = attempts.begun_at.pop(node, 0.0)
+            begun_at = told_at if told_at >= since else begun_at
+        # Of one that was in flight when this process began, nothing is known but that.
+        if number is not None or begun_at > since:
+            self.run_times.ended(task[0], now - begun_at, is_good=outcome != "failed")
+        seconds = max(0.0, now - since)
         self.task_seconds.add(seconds, workflow=workflow.workflow_id, now=now)
         self.by_task.add(task, outcome, seconds=seconds)
 

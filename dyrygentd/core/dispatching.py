@@ -177,8 +177,7 @@ class Dispatching:
             workflow.is_changed |= workflow.attempts.note_destination(node, destination)
         if not self._flights.begin(workflow, node, task_id, now):
             return
-        self._counting.counters.dispatched += 1
-        self._counting.by_task.add(route, "dispatched")
+        self._counting.task_sent(workflow, node, route)
         self.publish(workflow, node, task_id, destination)
 
     def publish(self, workflow: RunningWorkflow, node: int, task_id: str, destination: str) -> None:

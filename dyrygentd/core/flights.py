@@ -123,10 +123,11 @@ class Flights:
             for node in range(len(workflow.graph)):
                 self.claims.claim(workflow.workflow_id, workflow.attempts.held_ids(node))
 
-    def land(self, task_id: str) -> None:
+    def land(self, task_id: str, now: float) -> None:
         """Free the place of a task that has ended, if it has one."""
         place = self.by_id.pop(task_id, None)
         if place is not None:
+            self._counting.task_left(*place, now)
             self._turn.batch.unwatch.append(task_id)
             self.deliveries.forget(task_id)
             if self.has_pools:
@@ -142,6 +143,7 @@ class Flights:
             revoke = Revoke(task_id, workflow.attempts.of(node), signature, terminate, workflow.attempts.destination_of(node))
             self._turn.batch.revoke.append(revoke)
             if self.by_id.pop(task_id, None) is not None:
+                self._counting.task_left(workflow, node, now)
                 self.deliveries.forget(task_id)
                 self._free_pools(task_id)
                 self.watch_late(workflow, node, task_id, now, revoke)
@@ -153,7 +155,7 @@ class Flights:
         self._counting.counters.broken += 1
         workflow.set_aside(str(as_broken(error)), now)
         for task_id in [task_id for task_id, (owner, _) in self.by_id.items() if owner is workflow]:
-            self.land(task_id)
+            self.land(task_id, now)
         self._turn.touch(workflow)
 
     def _is_anothers(self, task_id: str, workflow: RunningWorkflow) -> bool:

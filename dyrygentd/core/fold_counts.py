@@ -2,12 +2,14 @@
 
 from array import array
 from collections.abc import Sequence
+from itertools import compress
 from typing import Final, NamedTuple
 
 from dyrygentd.core.folding import Box, Fold
-from dyrygentd.core.states import IN_FLIGHT, NodeState
+from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState
 
 _STATES: Final = tuple(NodeState)
+_IS_OPEN: Final = bytes(state not in FINISHED for state in range(256))
 #: Nodes that one call goes over, so that the loop is not kept waiting by this thread.
 _AT_ONCE: Final = 20_000
 
@@ -31,6 +33,29 @@ class BoxCounts(NamedTuple):
 def counts_of(fold: Fold, states: bytes | bytearray, dispatched_at: Sequence[float]) -> list[BoxCounts]:
     """Return how each box stands."""
     return [_counts_of(fold.order, box, states, dispatched_at) for box in fold.boxes]
+
+
+def shares_of(fold: Fold, states: bytes | bytearray, weights: "array[float]") -> list[float] | None:
+    """Return the share of each box in what is left to be done of the whole graph, 0 to 1; None if nobody can tell.
+
+    Args:
+        weights: How much each node is, nothing if that is not known.
+    """
+    is_open = states.translate(_IS_OPEN)
+    total = _sum_of(weights, is_open)
+    if not total:
+        return None
+    shares = []
+    for box in fold.boxes:
+        places = range(box.start, box.counted, _AT_ONCE)
+        parts = (fold.order[place : min(place + _AT_ONCE, box.counted)] for place in places)
+        shares.append(sum(sum(weights[node] for node in part if is_open[node]) for part in parts) / total)
+    return shares
+
+
+def _sum_of(weights: "array[float]", is_open: bytes | bytearray) -> float:
+    parts = (slice(place, place + _AT_ONCE) for place in range(0, len(weights), _AT_ONCE))
+    return sum(sum(compress(weights[part], is_open[part])) for part in parts)
 
 
 def _counts_of(order: "array[int]", box: Box, states: bytes | bytearray, dispatched_at: Sequence[float]) -> BoxCounts:

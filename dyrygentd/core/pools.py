@@ -79,6 +79,12 @@ class Pools:
             return self._sizes[name]
         return next((size for pattern, size in self._sizes.items() if fnmatchcase(name, pattern)), None)
 
+    def places_of(self, name: str) -> int | None:
+        """Return the size of a pool, also of one that is a queue with a limit; None if it has none."""
+        if name.startswith(QUEUE_PREFIX):
+            return self._queue_limits.get(name.removeprefix(QUEUE_PREFIX))
+        return self.size_of(name)
+
     def needed_by(self, signature: Signature, policy: NodePolicy, destination: str = "") -> tuple[str, ...]:
         """Return the pools of which a task takes a place.
 
@@ -172,10 +178,7 @@ class Pools:
             if len(self._pools) > self._pools_max:
                 self._pools = {kept: pool for kept, pool in self._pools.items() if pool.waiting}
                 self._pools_max = max(_KEPT_MAX, 2 * len(self._pools))
-            if name.startswith(QUEUE_PREFIX):
-                size = self._queue_limits.get(name.removeprefix(QUEUE_PREFIX))
-            else:
-                size = self.size_of(name)
+            size = self.places_of(name)
             # A pool that has lost its size (the configuration was changed) holds nobody up.
             self._pools[name] = _Pool(_UNLIMITED if size is None else size)
         return self._pools[name]

@@ -87,7 +87,7 @@ class TaskEvents:
             case TaskSucceeded():
                 self._counting.counters.succeeded += 1
                 self._counting.task_ended(workflow, node, "succeeded", now)
-                self._flights.land(event.task_id)
+                self._flights.land(event.task_id, now)
                 outcomes.succeeded(workflow, node, event.value, event.value_error, now)
             case TaskReported():
                 if event.start:
@@ -102,7 +102,7 @@ class TaskEvents:
             case TaskFailed():
                 self._counting.counters.failed += 1
                 self._counting.task_ended(workflow, node, "failed", now)
-                self._flights.land(event.task_id)
+                self._flights.land(event.task_id, now)
                 failure = Failure(event.error, event.kind, event.exception, event.fingerprint)
                 self.failed(workflow, node, failure, now)
                 if event.exception in DOUBTFUL:
@@ -110,7 +110,7 @@ class TaskEvents:
             case TaskRevoked():
                 self._counting.counters.revoked += 1
                 self._counting.task_ended(workflow, node, "failed", now)
-                self._flights.land(event.task_id)
+                self._flights.land(event.task_id, now)
                 kind = FailureKind.EXPIRED if event.is_expired else FailureKind.REVOKED
                 self.failed(
                     workflow, node, Failure(f"revoked: {event.reason}", kind, fingerprint=f"revoked: {event.reason}"), now
@@ -120,19 +120,19 @@ class TaskEvents:
             case TaskIgnored():
                 self._counting.counters.ignored += 1
                 self._counting.task_ended(workflow, node, "ignored", now)
-                self._flights.land(event.task_id)
+                self._flights.land(event.task_id, now)
                 outcomes.ignored(workflow, node, event.reason, now)
             case TaskLost():
                 self._counting.counters.lost += 1
                 self._counting.task(workflow, node, "lost")
-                self._flights.land(event.task_id)
+                self._flights.land(event.task_id, now)
                 outcomes.lost(workflow, node, event.error, now, chance=self._chance())
                 self.decided(Decision.LOST, workflow, node, now, event.error)
                 self._counting.retry(workflow, node)
                 self._flights.watch_late(workflow, node, event.task_id, now)
             case MessageRefused():
                 self._counting.counters.refused += 1
-                self._flights.land(event.task_id)
+                self._flights.land(event.task_id, now)
                 self.failed(workflow, node, Failure(f"not dispatched: {event.error}", FailureKind.REFUSED), now)
             case _:
                 assert_never(event)

@@ -21,6 +21,15 @@ def span(seconds: float, *, is_fine: bool = False) -> str:
     return f"{whole} s"
 
 
+def span_range(low: float, high: float) -> str:
+    """Write a range of time in one unit: ``12 to 18 min``, ``40 to 70 s``; ``12 min`` if both are alike."""
+    unit, size = next((each for each in (("d", 86400), ("h", 3600), ("min", 60)) if high >= 2 * each[1]), ("s", 1))
+    # One digit behind the point where whole numbers would say too little.
+    digits = 1 if unit != "s" and high / size < 10 else 0
+    first, last = (f"{max(0.0, value) / size:.{digits}f}".removesuffix(".0") for value in (low, high))
+    return f"{last} {unit}" if first == last else f"{first} to {last} {unit}"
+
+
 def counted(number: int, word: str) -> str:
     """Write ``1 node`` or ``3,812 nodes``."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"

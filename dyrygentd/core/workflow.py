@@ -421,6 +421,7 @@ class RunningWorkflow:
             self.on_hold.discard(node)
         if self.attempts.reported:
             self.attempts.reported.pop(node, None)
+            self.attempts.begun_at.pop(node, None)
             self.attempts.next_tries.pop(node, None)
         if error:
             self.errors[node] = error

@@ -41,3 +41,15 @@ async def stream_fold(api: Api, request: web.Request) -> web.StreamResponse:
                 yield event(each.kind, each.data)
 
         return await api.send(request, events())
+
+
+async def show_estimate(api: Api, request: web.Request) -> web.StreamResponse:
+    """Answer how long a workflow goes on, and what bounds it."""
+    workflow_id = await api.resolve(request)
+    async with api.reading(request, workflow_id):
+        return as_json(await api.scheduler.faces.estimate(workflow_id))
+
+
+async def show_run_times(api: Api, request: web.Request) -> web.StreamResponse:
+    """Answer how long tasks take."""
+    return as_json(api.scheduler.faces.run_times())

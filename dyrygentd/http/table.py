@@ -171,6 +171,13 @@ ROUTES: Final = (
         use=Use.STREAM,
         parameters=(_PATH,),
     ),
+    Route(
+        "GET",
+        "/v1/workflows/{ref}/estimate",
+        "Tell how long a workflow goes on, as a range, and what bounds it",
+        faces.show_estimate,
+        wire.EstimateView,
+    ),
     Route("GET", "/v1/workflows/{ref}/nodes/{name}", "Show a node", Api.show_node, wire.NodeView),
     Route(
         "GET",
@@ -228,6 +235,7 @@ ROUTES: Final = (
         needs=Role.SUBMIT,
     ),
     Route("GET", "/v1/definition.schema.json", "Describe definitions as a JSON schema", Api.show_schema, JSON),
+    Route("GET", "/v1/run-times", "Tell how long tasks take, by their names", faces.show_run_times, wire.RunTimesView),
     Route("GET", "/v1/stats", "Show what the daemon is doing", Api.show_statistics, wire.Statistics),
     Route("GET", "/v1/openapi.json", "Describe this interface", Api.show_openapi, JSON),
     Route("GET", "/healthz", "Tell whether the process works", Api.show_health, wire.Health, use=Use.NONE, needs=Role.NONE),

@@ -7,6 +7,7 @@ from dyrygentd import wire
 from dyrygentd.core.timeline import BINS
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.ports import Clock
+from dyrygentd.scheduler.estimates import Estimates
 from dyrygentd.scheduler.fold_streams import FoldEvent, FoldStreams
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listeners
@@ -22,6 +23,7 @@ class Faces:
 
     Args:
         unpacked: Returns a workflow by its id, from memory or from the store. Raises `WorkflowNotFound`.
+        estimates: Tells how long they go on.
         follow_interval_s: Shortest time between two views of one who follows a workflow.
     """
 
@@ -29,6 +31,7 @@ class Faces:
         self,
         unpacked: Callable[[str], Awaitable[RunningWorkflow]],
         folds: Folds,
+        estimates: Estimates,
         *,
         clock: Clock,
         turns: Turns,
@@ -37,6 +40,7 @@ class Faces:
     ) -> None:
         self._unpacked = unpacked
         self._folds = folds
+        self._estimates = estimates
         self._streams = FoldStreams(self._folds, turns, listeners, unpacked=unpacked, interval_s=_SLOWER * follow_interval_s)
         self._timelines = Timelines(self._folds, clock)
 
@@ -70,3 +74,11 @@ class Faces:
         However many follow one box, it is counted once for all of them. Raises as `fold` does, and `DaemonUnreachable`.
         """
         return self._streams.follow(workflow_id, path)
+
+    async def estimate(self, workflow_id: str) -> wire.EstimateView:
+        """Return how long a workflow goes on, and what bounds it. Raises `WorkflowNotFound`."""
+        return await self._estimates.view(await self._unpacked(workflow_id))
+
+    def run_times(self) -> wire.RunTimesView:
+        """Return how long tasks take, as far as that was measured."""
+        return self._estimates.run_times()

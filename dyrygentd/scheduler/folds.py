@@ -5,7 +5,8 @@ anew each time, from a copy of the states as they stood when somebody asked.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,7 @@ import anyio
 
 from dyrygentd import wire
 from dyrygentd.beside import in_thread
-from dyrygentd.core.fold_counts import counts_of
+from dyrygentd.core.fold_counts import BoxCounts, counts_of, shares_of
 from dyrygentd.core.folding import Fold, Folding
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BoxNotFound
@@ -24,17 +25,27 @@ _T = TypeVar("_T")
 _INLINE_MAX: Final = 500
 #: Nodes of all workflows whose folds are kept, at 20 to 60 bytes each.
 _KEPT_NODES_MAX: Final = 2_000_000
+_NO_WEIGHTS: Final = array("f")
 
 
 class Folds:
     """Folds workflows. Guards: one long workflow is folded at a time, and what is kept is bounded.
+
+    Args:
+        weights: Returns how much of the work each node of a workflow is, nothing if nobody can tell.
 
     Attributes:
         count: How many folds were counted.
         seconds: What that took, without waiting for others.
     """
 
-    def __init__(self, *, kept_nodes_max: int = _KEPT_NODES_MAX) -> None:
+    def __init__(
+        self,
+        weights: Callable[[RunningWorkflow], Awaitable["array[float]"]] | None = None,
+        *,
+        kept_nodes_max: int = _KEPT_NODES_MAX,
+    ) -> None:
+        self._weights = weights
         self.count = 0
         self.seconds = 0.0
         self._kept_nodes_max = kept_nodes_max
@@ -52,9 +63,14 @@ class Folds:
 
     async def view(self, workflow: RunningWorkflow, path: str) -> wire.FoldView:
         """Return a box of a workflow, opened. Raises `BoxNotFound`."""
-        dispatched_at = workflow.attempts.dispatched_at
-        fold, counts = await self.look(workflow, path, lambda fold, states: (fold, counts_of(fold, states, dispatched_at)))
-        return wire.view_of_fold(workflow, path, fold, counts)
+        dispatched_at, weights = workflow.attempts.dispatched_at, _NO_WEIGHTS
+        if self._weights is not None and not workflow.state.is_finished:
+            weights = await self._weights(workflow)
+
+        def see(fold: Fold, states: bytes) -> tuple[Fold, list[BoxCounts], list[float] | None]:
+            return fold, counts_of(fold, states, dispatched_at), shares_of(fold, states, weights) if weights else None
+
+        return wire.view_of_fold(workflow, path, *await self.look(workflow, path, see))
 
     async def look(
         self, workflow: RunningWorkflow, path: str, see: Callable[[Fold, bytes], _T], *, inline_max: int = _INLINE_MAX

@@ -20,6 +20,7 @@ from dyrygentd.scheduler.census import Census
 from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.doubts import Doubt
+from dyrygentd.scheduler.estimates import Estimates
 from dyrygentd.scheduler.expiry import Expiry
 from dyrygentd.scheduler.explanations import Explanations, Sources
 from dyrygentd.scheduler.faces import Faces
@@ -76,6 +77,7 @@ class Parts:
         self.redaction = Redaction(limits.redact)
         self.expiry = Expiry(store, clock, lambda now: self._limits.retention(now))
         self.roster = Roster()
+        self.estimates = Estimates(self._engine, store, clock)
         self._make_turns()
         self.recovery = Recovery(
             self._engine,
@@ -199,7 +201,7 @@ class Parts:
 
     def _make_answers(self, app_name: str) -> None:
         """Make what answers those who ask."""
-        adapters, troubles, folds = self.adapters, self.troubles, Folds()
+        adapters, troubles, folds = self.adapters, self.troubles, Folds(self.estimates.weights)
         around = Sources(
             adapters.inspector,
             adapters.reports,
@@ -227,6 +229,7 @@ class Parts:
         self.faces = Faces(
             self.queries.unpacked,
             folds,
+            self.estimates,
             clock=adapters.clock,
             turns=self.turns,
             listeners=self.listeners,
@@ -287,6 +290,7 @@ class Parts:
         self.roster.absence = Absence.of_note(await store.recall(CLOSED_NOTE), until=self.started_at)
         if self.census is not None:
             await self.census.prepare()
+        await self.estimates.prepare()
         await self.sentinel.prepare()
         await self.hindsight.prepare()
         if reports is not None:
@@ -308,6 +312,7 @@ class Parts:
         tasks.start_soon(self.turns.saving.log_slowness, name="dyrygentd slow disk")
         tasks.start_soon(self.recovery.revoke_again, self.started_at, name="dyrygentd revoke again")
         tasks.start_soon(self.expiry.run, name="dyrygentd expire")
+        tasks.start_soon(self.estimates.run, name="dyrygentd run times")
         if self.unrun is not None:
             tasks.start_soon(self.unrun.run, name="dyrygentd unrun results")
         if self.lost is not None:

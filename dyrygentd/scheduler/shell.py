@@ -139,6 +139,7 @@ class Scheduler:
             self._report.begin()
             await parts.prepare()
             exits.push_async_callback(_shielded, parts.sentinel.end)
+            exits.push_async_callback(_shielded, parts.estimates.end)
             if self._registry is not None:
                 collector = metrics.register(self._registry, self.statistics)
                 exits.callback(metrics.unregister, self._registry, collector)
@@ -356,6 +357,7 @@ class Scheduler:
         """Return what is to be known of a workflow at one look, ``limit`` nodes of a kind at most. Raises `WorkflowNotFound`."""
         found, health = await self._parts.queries.summary(workflow_id, limit=limit), self.health()
         found.problems, found.notices = health.problems, health.notices
+        found.estimate = None if found.workflow.is_finished else await self.faces.estimate(workflow_id)
         return found
 
     async def causes(self, workflow_id: str) -> wire.Causes:

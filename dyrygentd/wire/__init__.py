@@ -9,6 +9,14 @@ from dyrygentd.wire.definitions import (
     parameters_of,
 )
 from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
+from dyrygentd.wire.estimates import (
+    EstimateView,
+    PathView,
+    RunTimesView,
+    RunTimeView,
+    view_of_estimate,
+    view_of_run_times,
+)
 from dyrygentd.wire.exports import ExportDocument, Imported, decode_export, encode_export
 from dyrygentd.wire.fold_changes import FoldChanges, FoldHistory, with_changes
 from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
@@ -66,6 +74,7 @@ __all__ = [
     "Causes",
     "Changed",
     "EdgeView",
+    "EstimateView",
     "Explanation",
     "ExportDocument",
     "FoldChanges",
@@ -85,7 +94,10 @@ __all__ = [
     "Overview",
     "OverviewItem",
     "ParentTaskView",
+    "PathView",
     "Refusal",
+    "RunTimeView",
+    "RunTimesView",
     "StandingView",
     "Statistics",
     "Submitted",
@@ -119,9 +131,11 @@ __all__ = [
     "request_of",
     "schemas",
     "view_of_entry",
+    "view_of_estimate",
     "view_of_fold",
     "view_of_node",
     "view_of_record",
+    "view_of_run_times",
     "view_of_running",
     "view_of_timeline",
     "with_changes",

@@ -40,6 +40,7 @@ class BoxView(Struct, View, omit_defaults=True):
         longest_since: When that was dispatched.
         held: The first node that is held.
         hold: What holds that node, and until when if that ends by itself.
+        share: Of the work that is left in the whole workflow, 0 to 1; nothing if nobody can tell.
     """
 
     path: str
@@ -58,6 +59,7 @@ class BoxView(Struct, View, omit_defaults=True):
     held: str | None = None
     hold: HoldWord | None = None
     held_until: float | None = None
+    share: float | None = None
 
 
 class EdgeView(Struct, View):
@@ -95,21 +97,26 @@ class FoldView(Struct, View):
     seq: int = 0
 
 
-def view_of_fold(workflow: RunningWorkflow, path: str, fold: Fold, counts: Sequence[BoxCounts]) -> FoldView:
+def view_of_fold(
+    workflow: RunningWorkflow, path: str, fold: Fold, counts: Sequence[BoxCounts], shares: Sequence[float] | None = None
+) -> FoldView:
     """Show a fold as it stood when it was counted."""
+    shown: Sequence[float | None] = [None] * len(fold.boxes) if shares is None else [round(share, 2) for share in shares]
     return FoldView(
         id=workflow.workflow_id,
         name=workflow.name,
         state=workflow.state.value,
         path=path,
         nodes=sum(box.counted - box.start for box in fold.boxes),
-        boxes=[_view_of_box(workflow, path, box, each) for box, each in zip(fold.boxes, counts, strict=True)],
+        boxes=[
+            _view_of_box(workflow, path, box, each, share) for box, each, share in zip(fold.boxes, counts, shown, strict=True)
+        ],
         edges=[EdgeView(edge.before, edge.after, edge.weight) for edge in fold.edges],
         edges_left_out=fold.edges_left_out,
     )
 
 
-def _view_of_box(workflow: RunningWorkflow, path: str, box: Box, counts: BoxCounts) -> BoxView:
+def _view_of_box(workflow: RunningWorkflow, path: str, box: Box, counts: BoxCounts, share: float | None) -> BoxView:
     names = workflow.graph.names
     hold = None if counts.held is None else workflow.holds.get(counts.held)
     return BoxView(
@@ -129,4 +136,5 @@ def _view_of_box(workflow: RunningWorkflow, path: str, box: Box, counts: BoxCoun
         held=None if counts.held is None else names[counts.held],
         hold=None if hold is None else hold.reason.value,
         held_until=None if hold is None else hold.until or None,
+        share=share,
     )

@@ -7,6 +7,7 @@ from msgspec import Raw, Struct
 
 from dyrygentd.errors import BadRequest
 from dyrygentd.wire.encoding import decode
+from dyrygentd.wire.estimates import EstimateView
 from dyrygentd.wire.plain import View
 from dyrygentd.wire.views import Causes, JournalView, NodeView, WorkflowView
 
@@ -20,6 +21,7 @@ class Summary(Struct, View, omit_defaults=True):
         failed, blocked: The first nodes of each state.
         under_way: What is held, in flight or about to be tried again: first what waits for a person, then what a worker has
             begun, then what waits for a worker, the oldest first.
+        estimate: How long it goes on, if it has not finished; older daemons do not tell.
         decided: Who paused or cancelled it, when and why.
         problems: What keeps the daemon from its work.
         notices: What else people should know of the daemon.
@@ -31,6 +33,7 @@ class Summary(Struct, View, omit_defaults=True):
     blocked: list[NodeView] = []
     under_way: list[NodeView] = []
     decided: JournalView | None = None
+    estimate: EstimateView | None = None
     problems: list[str] = []
     notices: list[str] = []
 

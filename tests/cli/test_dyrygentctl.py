@@ -277,6 +277,31 @@ def test_stats_are_shown_by_part(ctl: Ctl) -> None:
     assert json.loads(ctl("--json", "stats").stdout)["version"] == __version__
 
 
+def test_time_left_is_told_with_what_bounds_it(slow_ctl: Ctl, daemon: Daemon) -> None:
+    """Of a workflow that goes on; before anything was measured nobody can tell, and then a range with its reason."""
+    nodes: list[dict[str, Any]] = [{"name": "a", "task": "add"}, {"name": "<b>\u202e\x1b[2J", "task": "add", "after": ["a"]}]
+    slow_ctl("submit", "-", input=json.dumps({"nodes": nodes}))
+    assert re.search("^left +nobody can tell how long it takes", slow_ctl("show", "@latest").stdout, re.M)
+    assert "no task has ended yet" in slow_ctl("stats", "--tasks").stderr
+    slow_ctl("cancel", "@latest")
+
+
+def test_run_times_are_told_by_task(ctl: Ctl) -> None:
+    """How long a task takes is known once some of it have ended."""
+    ctl("submit", "-", "--wait", input=json.dumps(GOOD))
+    assert re.search(r"^TASK +RUNS +HALF WITHIN +95 % WITHIN +FAILED\nadd +1 ", ctl("stats", "--tasks").stdout, re.M)
+    assert json.loads(ctl("--json", "stats", "--tasks").stdout)["tasks"][0]["task"] == "add"
+    nodes = [
+        {"name": "a", "task": "add"},
+        {"name": "go", "gate": True, "after": ["a"]},
+        {"name": "b", "task": "add", "after": ["go"]},
+    ]
+    ctl("submit", "-", input=json.dumps({"nodes": nodes}))
+    out = ctl("show", "@latest").stdout
+    assert re.search("^left +nobody can tell when it ends: 'go' waits for a person, or will; without that, about ", out, re.M)
+    assert json.loads(ctl("--json", "show", "@latest").stdout)["estimate"]["bound"] == "person"
+
+
 def test_pools_are_shown_one_by_one() -> None:
     """Who fills a pool is what `explain` sends people to `stats` for."""
     pools = [{"name": "drain@gra1", "size": 2, "used": 1}]

@@ -3,7 +3,7 @@
 import pytest
 
 from dyrygentd.core.effects import Batch
-from dyrygentd.core.events import ClockStepped, TaskFailed, TaskSucceeded
+from dyrygentd.core.events import ClockStepped, TaskFailed, TaskReported, TaskSucceeded
 from tests.support.conversation import START, Conversation
 
 
@@ -26,6 +26,16 @@ def test_measured_times_go_along(conversation: Conversation, by_s: float) -> Non
     assert conversation.engine.next_deadline() == START + by_s + 9
     assert conversation.engine.counting.counters.clock_steps == 1
     assert len(conversation.turn(after_s=9).publish) == 3
+
+
+def test_a_beginning_goes_along(conversation: Conversation) -> None:
+    """Else a task would have been running for longer than since it was sent."""
+    conversation.submit("a")
+    conversation.tell(TaskReported("w/a", "STARTED"))
+    attempts = conversation.workflow().attempts
+    before = attempts.begun_at[0] - attempts.dispatched_at[0]
+    _step(conversation, 3600.0)
+    assert attempts.begun_at[0] - attempts.dispatched_at[0] == before
 
 
 def test_a_named_time_stays(conversation: Conversation) -> None:

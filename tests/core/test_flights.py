@@ -173,7 +173,7 @@ def test_landing_twice_is_landing_once(conversation: Conversation) -> None:
     assert repr(flights.deliveries) == "<Deliveries tasks=1 suspected=0>"
     conversation.succeed("w/a")
     assert repr(flights.deliveries) == "<Deliveries tasks=0 suspected=0>"
-    flights.land("w/a")
+    flights.land("w/a", conversation.now)
     assert flights.in_flight_count == 1
 
 

@@ -2,14 +2,16 @@
 
 from array import array
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyrygentd.core.fold_counts import counts_of
+from dyrygentd.core.fold_counts import counts_of, shares_of
 from dyrygentd.core.folding import Folding
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.states import NodeState
 from tests.core.test_folding import TINY, boxes_below, graphs
+from tests.support.conversation import Conversation
 
 
 @given(graphs(), st.data())
@@ -39,3 +41,22 @@ def test_nodes_apart_from_each_other_are_counted_alike() -> None:
         (25_000, 0),
         (0, 25_000),
     ]
+
+
+def test_each_box_has_its_share_of_what_is_left() -> None:
+    """What has finished is no work any more, and what has no task never was."""
+    conversation = Conversation()
+    conversation.submit("a; b; &j < a b; c < j")
+    workflow = conversation.workflow()
+    fold = Folding(workflow.graph).at("")
+    assert fold is not None
+    weights = array("f", [10.0, 30.0, 0.0, 60.0])
+    titles = [box.title for box in fold.boxes]
+    shares = shares_of(fold, workflow.states, weights)
+    assert shares is not None
+    assert dict(zip(titles, shares, strict=True)) == pytest.approx({"a": 0.1, "b": 0.3, "j": 0.0, "c": 0.6})
+    conversation.succeed("w/b")
+    shares = shares_of(fold, workflow.states, weights)
+    assert shares is not None
+    assert dict(zip(titles, shares, strict=True)) == pytest.approx({"a": 1 / 7, "b": 0.0, "j": 0.0, "c": 6 / 7})
+    assert shares_of(fold, workflow.states, array("f")) is None

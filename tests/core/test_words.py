@@ -2,7 +2,7 @@
 
 import pytest
 
-from dyrygentd.core.words import counted, described, span
+from dyrygentd.core.words import counted, described, span, span_range
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,20 @@ def test_one_or_many(number: int, text: str) -> None:
 def test_errors_of_others() -> None:
     """By their class, and what they say if they say anything."""
     assert (described(ValueError("no")), described(KeyError())) == ("ValueError: no", "KeyError")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.0, 0.4, "0 s"),
+        (3.2, 3.4, "3 s"),
+        (40.0, 70.0, "40 to 70 s"),
+        (100.0, 130.0, "1.7 to 2.2 min"),
+        (700.0, 1100.0, "12 to 18 min"),
+        (3600.0, 9000.0, "1 to 2.5 h"),
+        (86400.0, 20 * 86400.0, "1 to 20 d"),
+    ],
+)
+def test_a_range_in_one_unit(low: float, high: float, words: str) -> None:
+    """Two numbers of one unit are read at one look."""
+    assert span_range(low, high) == words

@@ -48,6 +48,7 @@ TABLE: Final = """
     GET  /page/vendor/htm.js                     yes  yes   yes       yes    yes
     GET  /metrics                                yes  yes   yes       yes    no
     GET  /v1/stats                               yes  yes   yes       yes    no
+    GET  /v1/run-times                           yes  yes   yes       yes    no
     GET  /v1/openapi.json                        yes  yes   yes       yes    no
     GET  /v1/definition.schema.json              yes  yes   yes       yes    no
     GET  /v1/journal                             yes  yes   yes       yes    no
@@ -62,6 +63,7 @@ TABLE: Final = """
     GET  /v1/workflows/{root's}/fold             yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/timeline         yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/fold/events      yes  yes   yes       yes    no
+    GET  /v1/workflows/{root's}/estimate         yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/causes           yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/journal          yes  yes   yes       yes    no
     GET  /v1/workflows/{root's}/explain          yes  yes   yes       yes    no

@@ -14,6 +14,7 @@ from dyrygentd.client.sync import Client
 from dyrygentd.errors import RemoteError
 from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Answer, Daemon
+from tests.support.servers import wait_until
 
 
 def document(nodes: int) -> dict[str, Any]:
@@ -146,3 +147,48 @@ def test_payload_and_loop_stay_small(short_tmp: Path, size: int) -> None:
         assert max(map(len, answers)) < 25_000
         # Folding so many takes hundreds of times as long as an answer, and leaves time for none while it holds the loop.
         assert healthy >= (10 if size >= 100_000 else 1)
+
+
+# --- estimates ------------------------------------------------------------------------------------------------------
+
+
+def test_an_estimate_says_how_long_and_why(daemon: Daemon) -> None:
+    """Over HTTP, also read-only, and in the client; before anything was measured, and then; over a restart, too."""
+    nodes: list[dict[str, Any]] = [
+        {"name": "a", "task": "add"},
+        {"name": "go", "gate": True, "after": ["a"]},
+        {"name": "b", "task": "add", "after": ["go"]},
+    ]
+    workflow_id = daemon.submit(*nodes)
+    with Client(daemon.path) as client:
+        handle = client.handle(workflow_id)
+        wait_until(lambda: handle.status().counts.get("held") == 1)
+        shown = handle.estimate()
+        assert (shown.bound, shown.bound_name, shown.low_s, shown.known) == ("person", "go", None, 1.0)
+        assert [node.name for node in shown.path] == ["go", "b"]
+        assert daemon.ask_tcp("GET", f"/v1/workflows/{workflow_id}/estimate").json["bound"] == "person"
+        assert [box.share for box in handle.fold().boxes] == [0.0, 0.0, 1.0]
+        daemon.stop()
+        daemon.start()
+        assert [(task.task, task.count) for task in client.run_times().tasks] == [("add", 1)]
+        assert daemon.ask_tcp("GET", "/v1/run-times").json["tasks"][0]["count"] == 1
+        handle.release("go")
+        assert handle.wait(10).state == "succeeded"
+        assert handle.estimate().words == "it has finished"
+        assert handle.fold().boxes[0].share is None
+
+
+def test_thousands_of_nodes_are_estimated_beside_the_loop(short_tmp: Path) -> None:
+    """Health is answered meanwhile, and the answer does not grow."""
+    with Daemon(short_tmp / "d.sock", limits=HttpLimits(nodes_max=200_000)) as daemon, Client(daemon.path) as client:
+        handle = client.submit(document(20_000))
+        daemon.finish(daemon.submit({"name": "a", "task": "app.step_0"}, name="measured"))
+        found: list[wire.EstimateView] = []
+        looking = Thread(target=lambda: found.append(handle.estimate()))
+        looking.start()
+        healthy = 0
+        while looking.is_alive():
+            healthy += daemon.ask("GET", "/healthz").status == 200
+        looking.join()
+        assert (found[0].bound, len(found[0].path)) == ("person", 10)
+        assert healthy >= 3

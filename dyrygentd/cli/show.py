@@ -3,7 +3,8 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,12 +12,14 @@ import click
 from dyrygentd.cli import render
 from dyrygentd.cli.explain import last_entry, show_causes
 from dyrygentd.cli.names import hinting
-from dyrygentd.cli.session import Session, command, echo_json, say, say_health
+from dyrygentd.cli.session import Session, command, echo_json, fail, say, say_health
 from dyrygentd.cli.times import moment
 from dyrygentd.core.states import NodeState
+from dyrygentd.errors import RemoteError
 
 if TYPE_CHECKING:
     from dyrygentd import wire
+    from dyrygentd.client.sync import Handle
 
 _NODES_SHOWN = 10
 _FAILED_SHOWN = 5
@@ -24,6 +27,8 @@ _BLOCKED_SHOWN = 2
 _FAILED_IN_JSON = 20
 _CAUSES_SHOWN = 3
 _ALL = 1_000_000
+_OLD = (404, 405)
+"""What an older daemon answers to a path that it does not know."""
 _UNDER_WAY = ("held", "retrying", "dispatching", "dispatched")
 
 
@@ -48,10 +53,19 @@ def node_states(context: click.Context, parameter: click.Parameter, values: tupl
     callback=node_states,
     help="Show the nodes in this state; may be repeated.",
 )
+@click.option("--section", metavar="PATH", help="Show the nodes in this section, or in a box as `graph` calls it.")
 @click.option("--node", "name", metavar="NAME", help="Show one node.")
 @click.option("--causes", "is_causes", is_flag=True, help="Show all failures by cause.")
 @command
-def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...], name: str | None, is_causes: bool) -> None:
+def show(
+    session: Session,
+    reference: str,
+    is_all: bool,
+    states: tuple[str, ...],
+    section: str | None,
+    name: str | None,
+    is_causes: bool,
+) -> None:
     """Show a workflow: how it stands, what went wrong, and how to go on.
 
     --json prints one object: `workflow`, `nodes` (those that were asked for, else up to 20 that failed), `causes` of failures,
@@ -59,15 +73,16 @@ def show(session: Session, reference: str, is_all: bool, states: tuple[str, ...]
 
     \b
     Example: dyrygentctl show @latest --state failed,held
+    Example: dyrygentctl show @latest --section drain
     """
-    if bool(is_all or states) + (name is not None) + is_causes > 1:
-        raise click.UsageError("--node, --causes, and --nodes or --state are views of their own: give one of them")
+    if bool(is_all or states or section) + (name is not None) + is_causes > 1:
+        raise click.UsageError("--node, --causes, and --nodes, --section or --state are views of their own: give one of them")
     if name is not None:
         _show_node(session, reference, name)
     elif is_causes:
         _show_all_causes(session, reference)
     else:
-        _show_workflow(session, reference, states, is_listing=is_all or bool(states))
+        _show_workflow(session, reference, states, section or "", is_listing=bool(is_all or states or section))
 
 
 def _show_node(session: Session, reference: str, name: str) -> None:
@@ -89,10 +104,13 @@ def _show_all_causes(session: Session, reference: str) -> None:
         show_causes(handle.id, causes, most=_ALL, with_nodes=True)
 
 
-def _show_workflow(session: Session, reference: str, states: tuple[str, ...], *, is_listing: bool) -> None:
+def _show_workflow(session: Session, reference: str, states: tuple[str, ...], section: str, *, is_listing: bool) -> None:
     summary = session.summary(reference, limit=_FAILED_IN_JSON)
     view = summary.workflow
-    nodes: Iterable[wire.NodeView] = session.client().handle(view).nodes(states=states) if is_listing else summary.failed
+    nodes: Iterable[wire.NodeView] = summary.failed
+    if is_listing:
+        handle = session.client().handle(view)
+        nodes = _nodes_in(handle, states, section) if section else handle.nodes(states=states)
     if session.is_json:
         failures = summary.causes.causes if view.counts.get("failed") or view.state == "failed" else []
         told = {"problems": summary.problems, "notices": summary.notices}
@@ -110,6 +128,22 @@ def _show_workflow(session: Session, reference: str, states: tuple[str, ...], *,
         _show_end(view)
         if sys.stdout.isatty():
             say(f"next: {_next_command(view)}")
+
+
+def _nodes_in(handle: "Handle", states: tuple[str, ...], section: str) -> "Iterator[wire.NodeView]":
+    """Return the nodes in a section or box, with the first of them read already."""
+    try:
+        # An older daemon has none, and would list all nodes.
+        handle.fold()
+        nodes = handle.nodes(states=states, path=section)
+        return chain([*islice(nodes, 1)], nodes)
+    except RemoteError as error:
+        if error.code == "box-not-found":
+            step = render.shell("dyrygentctl", "graph", handle.id)
+            fail(str(error), next_step=f"`{step}` shows sections and boxes", error=error)
+        if error.status in _OLD and error.code != "workflow-not-found":
+            fail("this daemon is older and knows no sections", next_step="use --nodes, or upgrade and restart the daemon")
+        raise
 
 
 @click.command()

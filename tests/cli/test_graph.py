@@ -35,6 +35,18 @@ def test_any_name_is_drawn(slow_ctl: Ctl) -> None:
     assert slow_ctl("graph", workflow).stdout.replace("\n", "").isprintable()
 
 
+def test_the_nodes_of_a_box_are_listed(slow_ctl: Ctl) -> None:
+    """What `graph` counts in a box `show` lists, and what cannot be found says where to look."""
+    workflow = submit(slow_ctl, *SECTIONS)
+    rows = slow_ctl("show", workflow, "--section", "fetch/1").stdout.rpartition("NODE")[2].splitlines()[1:]
+    assert [row.split()[0] for row in rows] == [f"fetch-{number}" for number in range(10, 20)]
+    listed = json.loads(slow_ctl("show", workflow, "--section", "decode", "--state", "waiting", "--json").stdout)["nodes"]
+    assert [node["name"] for node in listed] == [f"decode-{number}" for number in range(30)]
+    wrong = slow_ctl("show", workflow, "--section", "nowhere")
+    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert f"`dyrygentctl graph {workflow}` shows sections and boxes" in wrong.stderr
+
+
 def test_boxes_stand_by_level_with_what_they_wait_for(ctl: Ctl, daemon: Daemon) -> None:
     """The shape, how far it is, and what failed of what, on one screen."""
     workflow = submit(ctl, *SECTIONS)

@@ -152,3 +152,13 @@ def test_commands_to_paste_press_no_keys(browser: Browser, daemon: Daemon) -> No
         assert shown.startswith("dyrygentctl release ")
         assert shown.isprintable()
         look.assert_clean()
+
+
+def test_a_long_name_in_a_command_is_broken(browser: Browser, daemon: Daemon) -> None:
+    """What to do next holds the name, and nothing is wider than the window."""
+    name = "x" * 200
+    workflow_id = daemon.submit({"name": name, "task": "fail"})
+    daemon.finish(workflow_id)
+    with looking(browser, f"http://127.0.0.1:{daemon.tcp_port}") as look:
+        page = look.at(f"#/w/{workflow_id}/n/{name}", until="p.quiet >> text=dyrygentctl")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -230,6 +230,21 @@ def test_keys_are_enough(holding: Daemon, browser: Browser) -> None:
         look.assert_clean()
 
 
+def test_how_long_it_takes_is_told(holding: Daemon, browser: Browser) -> None:
+    """Beside how a workflow stands is how long it still takes, and the longest way there leads to its nodes."""
+    measured = holding.submit()
+    holding.let_go()
+    holding.finish(measured)
+    nodes = [{"name": f"n{number}", "task": "add", "after": [f"n{number - 1}"] if number else []} for number in range(4)]
+    workflow_id = holding.submit(*nodes)
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}", until=".head summary")
+        page.locator("summary", has_text="the longest way: 4 nodes").click()
+        page.locator(".way a", has_text="n3").click()
+        expect(page.locator("h1")).to_contain_text("n3")
+        look.assert_clean()
+
+
 def test_where_it_only_reads_there_are_commands(holding: Daemon, browser: Browser) -> None:
     """On `listen` nobody is anybody, so the page says what to paste instead."""
     workflow_id = stage(holding, 57)

@@ -30,6 +30,17 @@ function Crumbs({ reference, path, query, toRoot }) {
     })}</nav>`;
 }
 
+function Estimate({ reference, state }) {
+  const it = usePolled(isFinished(state) ? "" : of(reference, "estimate"), 5000).data;
+  if (!it) return null;
+  const way = it.path ?? [];
+  return html`<p class="said">${inline(it.words)}</p>
+    ${way.length > 1 && html`<details><summary>the longest way: ${count(it.path_nodes)} nodes${it.path_s ? `, ${duration(it.path_s)}` : ""}</summary>
+      <ol class="way">${way.map((each) => html`<li key=${each.name}><${State} state=${each.state} title=${false} /> <a href=${link("w", reference, "n", each.name)}><${Name} text=${each.name} /></a>
+        ${each.seconds ? html` <span class="quiet">${duration(each.seconds)}</span>` : ""}</li>`)}</ol>
+      ${it.path_nodes > way.length && html`<p class="quiet">and ${count(it.path_nodes - way.length)} more</p>`}</details>`}`;
+}
+
 function Standing({ reference, it }) {
   return html`<li><a href=${link("w", reference, "n", it.node)}><${Name} text=${it.node} /></a>
     <span class="said">${inline(it.text)}</span>${it.count > 1 && html` <b>${count(it.count)} nodes</b>`}
@@ -70,6 +81,7 @@ function Head({ it, mode, again, choose, query }) {
     ${people.length > 0 && html`<p class="person"><b>Waits for a person:</b> ${people.map(([why, number]) => `${count(number)} ${{ gate: "at a gate", operator: "held by an operator", lost: "lost" }[why] ?? inline(why)}`).join(", ")}</p>`}
     ${(it.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
     ${it.error && html`<p class="alarm-text error-line">${inline(it.error)}</p>`}
+    <${Estimate} reference=${it.id} state=${it.state} />
     <${Why} reference=${it.id} state=${it.state} />
     <div class="toolbar"><${Acts} acts=${actsOnWorkflow(it)} mode=${mode} done=${again} /></div>
   </header>`;

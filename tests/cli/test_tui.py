@@ -297,8 +297,10 @@ def test_it_follows_what_happens_and_ends_with_the_workflow(holding: Daemon) -> 
     async def scene() -> None:
         async with watching(holding, workflow) as seen:
             await seen.until("R dispatched 1")
+            await seen.until("none of its tasks has ended yet")
             await asyncio.to_thread(holding.let_go)
             await seen.until("S succeeded 1")
+            await seen.until(" left, 1 in flight")
             await asyncio.to_thread(holding.let_go)
             ended = await seen.ended()
             assert ended.view is not None
@@ -411,7 +413,7 @@ def answered(daemon: Daemon) -> int:
 def test_names_from_outside_do_no_harm(holding: Daemon, glyphs: marks.Glyphs) -> None:
     """Markup is shown as it is, nothing steers the terminal or turns the line around, and long names are cut to the screen."""
     workflow = holding.submit(
-        {"name": HOSTILE, "task": "fail"}, {"name": "g", "gate": True, "section": "[b]s \u202e"}, name=HOSTILE
+        {"name": HOSTILE, "task": "fail"}, {"name": "g", "gate": True, "section": "[b]s [@click=app.leave]"}, name=HOSTILE
     )
     holding.let_go()
     wait_until(lambda: counts(holding, workflow).get("failed") == 1)
@@ -419,7 +421,7 @@ def test_names_from_outside_do_no_harm(holding: Daemon, glyphs: marks.Glyphs) ->
     async def scene() -> None:
         async with watching(holding, workflow, size=(100, 30), glyphs=glyphs) as seen:
             await seen.until("[red]x[/]")
-            await seen.until("[b]s \\x202e")
+            await seen.until("[b]s [@cli")
             for key in ("e", "escape", "n", "e", "escape", "tab", "enter", "escape", "r", "escape", "s", "escape"):
                 await seen.press(key)
                 await seen.pilot.pause()

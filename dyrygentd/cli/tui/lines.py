@@ -88,7 +88,8 @@ def details_of(branch: Branch, glyphs: Glyphs, width: int) -> list[Text]:
     if branch.longest and branch.longest_since:
         age = render.duration(max(0.0, time.time() - branch.longest_since))
         who = "" if branch.is_node else f": '{glyphs.plain(branch.longest)}'"
-        lines.append(Text(f"longest in flight for {age}{who}"))
+        share = f", {100 * branch.share:.0f} % of the work that is left" if branch.share else ""
+        lines.append(Text(f"longest in flight for {age}{who}{share}"))
     if branch.task:
         lines.append(Text(f"task {glyphs.plain(branch.task)}", style=marks.DIM))
     return lines[:3]
@@ -218,6 +219,8 @@ def _note(branch: Branch) -> str:
         parts.append(_hold(branch))
     if branch.longest_since:
         parts.append(f"longest {render.duration(max(0.0, time.time() - branch.longest_since))}")
+    if branch.share:
+        parts.append(f"{100 * branch.share:.0f} % of what is left")
     return "; ".join(parts)
 
 

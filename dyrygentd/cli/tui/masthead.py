@@ -11,6 +11,7 @@ from dyrygentd.cli import render, watching
 from dyrygentd.cli.times import localized
 from dyrygentd.cli.tui import marks
 from dyrygentd.cli.tui.marks import Glyphs
+from dyrygentd.core.words import span_range
 
 if TYPE_CHECKING:
     from dyrygentd import wire
@@ -20,18 +21,19 @@ _STATES: Final = {"running": "bold blue", "succeeded": "bold green", "failed": "
 
 
 class Masthead(Widget):
-    """How a workflow stands, in three lines and up to three more for what is wrong."""
+    """How a workflow stands, in three lines and a few more for what its end depends on and what is wrong."""
 
     def __init__(self, view: "wire.WorkflowView", glyphs: Glyphs) -> None:
         super().__init__()
         self._glyphs, self._view, self._speed = glyphs, view, watching.Speed()
         self._lost = ""
-        self._left = ""
+        self._estimate: wire.EstimateView | None = None
+        self._estimated_at = 0.0
         self._speed.note(view, time.time())
 
-    def show_view(self, view: "wire.WorkflowView") -> None:
-        """Move to a view."""
-        self._view = view
+    def show_view(self, view: "wire.WorkflowView", estimate: "wire.EstimateView | None") -> None:
+        """Move to a view, with what the daemon estimates of its end; None if that has come or the daemon is older."""
+        self._view, self._estimate, self._estimated_at = view, estimate, time.time()
         self._speed.note(view, time.time())
         self.refresh(layout=True)
 
@@ -62,7 +64,7 @@ class Masthead(Widget):
         elapsed_s = (view.finished_at or now) - watching.started_at(view)
         stands = "starts in" if elapsed_s < 0 else "after" if view.is_finished else "for"
         words = [f"{stands} {render.duration(abs(elapsed_s))}"]
-        rate, left = self._speed.rate(view, now), self._left or self._left_by_rate(now)
+        rate, left = self._speed.rate(view, now), self._left(now)
         if view.state == "running":
             words.append(left or "time left unknown")
         if not view.is_finished:
@@ -86,7 +88,13 @@ class Masthead(Widget):
         line.append(number, style="bold")
         return line
 
-    def _left_by_rate(self, now: float) -> str:
+    def _left(self, now: float) -> str:
+        known = self._estimate
+        if known is not None:
+            if known.low_s is None or known.high_s is None:
+                return ""
+            passed_s = now - self._estimated_at
+            return f"about {span_range(max(0.0, known.low_s - passed_s), max(0.0, known.high_s - passed_s))} left"
         left_s = self._speed.left_s(self._view, now)
         return "" if left_s is None else f"about {render.duration(left_s)} left"
 
@@ -96,9 +104,17 @@ class Masthead(Widget):
             lines.append(Text(f"reconnecting: {self._glyphs.plain(self._lost)}", style="bold yellow"))
         for problem in view.problems[:_TROUBLES_MAX]:
             lines.append(Text(f"problem: {self._glyphs.plain(localized(problem))}", style="bold red"))
+        # What waits for a person is told below anyway.
+        if self._estimate is not None and not view.is_finished and not view.waits_for_person:
+            lines.append(Text(self._glyphs.plain(_bound(self._estimate.words)), style="dim"))
         waits = render.waits(view.waits_for_person)
         if view.state == "paused":
             waits.insert(0, "paused (p resumes it)")
         if waits and not view.is_finished:
             lines.append(Text(f"waits for a person: {', '.join(waits)}  (n goes there, e explains)", style="bold yellow"))
-        return lines[: _TROUBLES_MAX + 1]
+        return lines[: _TROUBLES_MAX + 2]
+
+
+def _bound(words: str) -> str:
+    """Return what an end depends on, without the range that stands above."""
+    return words.partition(" left, ")[2] or words

@@ -21,6 +21,7 @@ class Branch:
     Attributes:
         path: By which it is opened; empty for the whole workflow.
         is_node: It is a single node, whose name is ``title``.
+        share: Of the work that is left in the whole workflow, 0 to 1.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Branch:
     held: str = ""
     hold: str = ""
     held_until: float | None = None
+    share: float | None = None
 
     @property
     def key(self) -> str:
@@ -177,6 +179,7 @@ def _branch(box: "wire.BoxView", depth: int, *, is_open: bool) -> Branch:
         held=box.held or "",
         hold=box.hold or "",
         held_until=box.held_until,
+        share=box.share,
     )
 
 

@@ -151,7 +151,7 @@ class WatchScreen(Screen[None]):
             self._show_boxes()
             return
         self.view = look.view
-        self._header.show_view(look.view)
+        self._header.show_view(look.view, look.summary.estimate)
         causes = look.summary.causes
         lost = f", {causes.lost:,} lost" if causes.lost else ""
         self._causes.show_lines([CauseLine(cause) for cause in causes.causes], count=f"{causes.failures:,} failed{lost}")

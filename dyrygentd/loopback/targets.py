@@ -12,7 +12,7 @@ from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb
 from dyrygentd.loopback.refusals import NotPassedOn
 
 WITHHELD: Final = frozenset({"definition", "export"})
-_OF_DAEMON: Final = frozenset({"workflows", "journal", "explain", "stats", "openapi.json", "definition.schema.json"})
+_OF_DAEMON: Final = frozenset({"workflows", "journal", "explain", "stats", "run-times", "openapi.json", "definition.schema.json"})
 _OF_WORKFLOW: Final = frozenset({"nodes", "fold", "timeline", "estimate", "events", "summary", "causes", "journal", "explain"})
 _HEALTH: Final = frozenset({"/healthz", "/readyz"})
 _VERBS: Final = frozenset(Verb)

@@ -132,7 +132,8 @@ def test_definition_files(run: Run, tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert "node '2'" in result.stdout or "`args` must be an array" in result.stdout
         assert "`queue` must be text" in result.stdout
-    assert "not valid JSON" in run("-", input="{").stdout
+    broken = run("-", input="{")
+    assert (broken.exit_code, "what came on stdin is no JSON" in broken.stderr) == (2, True)
     yaml = pytest.importorskip("yaml")
     (tmp_path / "flow.yml").write_text(yaml.safe_dump({"nodes": [{"task": "t", "options": {"queu": "x"}}]}))
     assert "unknown-option" in run("flow.yml").stdout

@@ -53,11 +53,11 @@ def test_who_goes_on_is_not_asked_about(holding: Daemon) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command", ["watch", "wait"])
-def test_followers_are_told(idle: Daemon, command: str) -> None:
+@pytest.mark.parametrize("command", [("watch", "--plain"), ("wait",)], ids=" ".join)
+def test_followers_are_told(idle: Daemon, command: tuple[str, ...]) -> None:
     """On a terminal, after twenty seconds in which nothing ended."""
     workflow = idle.submit()
-    following = Terminal(idle, command, workflow)
+    following = Terminal(idle, *command, workflow)
     following.wait_for(b"nobody consumes queue 'celery': dyrygentctl explain")
     following.send(2)
     assert following.end() == 130

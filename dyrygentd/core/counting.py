@@ -111,7 +111,9 @@ class Counting:
 
     def task_left(self, workflow: RunningWorkflow, node: int, now: float) -> None:
         """Have a task leave the line of its queue, whatever became of it."""
-        if workflow.attempts.in_line.pop(node, None) is not None:
+        # One that has ended has left.
+        if node in workflow.attempts.in_line:
+            del workflow.attempts.in_line[node]
             self.line_of(workflow, node).leave(now)
 
     def line_of(self, workflow: RunningWorkflow, node: int) -> QueueLine:
@@ -127,7 +129,7 @@ class Counting:
         """Count the end of a task under its name, and how long it took from its dispatch."""
         attempts, task = workflow.attempts, self._routes.task_of(workflow, node)
         since = begun_at = attempts.dispatched_at[node]
-        number = attempts.in_line.get(node)
+        number = attempts.in_line.pop(node, None)
         if number is not None:
             begun_at = self.lines.of(task[1]).ended(number, since, now)
         if attempts.begun_at:

@@ -52,6 +52,7 @@ class Folds:
         # In the order in which they were looked at last.
         self._kept: WeakKeyDictionary[RunningWorkflow, _Folded] = WeakKeyDictionary()
         self._lock: anyio.Lock | None = None
+        self._in_thread: RunningWorkflow | None = None
 
     def __repr__(self) -> str:
         return f"<Folds kept={len(self._kept)}>"
@@ -101,14 +102,18 @@ class Folds:
         return await self._done(workflow, found, _INLINE_MAX)
 
     async def _done(self, workflow: RunningWorkflow, work: "Callable[[_Folded, bytes], _T]", inline_max: int) -> _T:
-        if len(workflow.graph) <= inline_max:
+        # A short one may be looked at here and in the thread, by those whose bounds differ.
+        if len(workflow.graph) <= inline_max and self._in_thread is not workflow:
             begun = time.monotonic()
             done = work(self._kept_of(workflow), bytes(workflow.states))
         else:
             self._lock = self._lock or anyio.Lock()
             async with self._lock:
-                begun = time.monotonic()
-                done = await in_thread(work, self._kept_of(workflow), bytes(workflow.states))
+                begun, self._in_thread = time.monotonic(), workflow
+                try:
+                    done = await in_thread(work, self._kept_of(workflow), bytes(workflow.states))
+                finally:
+                    self._in_thread = None
         self.count += 1
         self.seconds += time.monotonic() - begun
         return done

@@ -2,9 +2,14 @@
 
 import gc
 import weakref
+from functools import partial
+from threading import Event
 
+import anyio
+import anyio.to_thread
 import pytest
 
+from dyrygentd.core.folding import Fold
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.states import NodeState
@@ -62,3 +67,27 @@ async def test_what_has_gone_is_not_kept() -> None:
     gc.collect()
     assert gone() is None
     assert repr(folds) == "<Folds kept=0>"
+
+
+async def test_nobody_folds_what_a_thread_folds() -> None:
+    """The same short workflow is looked at by two whose bounds differ: one after the other, though one needs no thread."""
+    folds, workflow = Folds(), workflow_of("w", 100)
+    begun, may_end = Event(), Event()
+    inside: list[str] = []
+
+    def slow(fold: Fold, states: bytes) -> None:
+        begun.set()
+        may_end.wait(30)
+        inside.append("in the thread")
+
+    def quick(fold: Fold, states: bytes) -> None:
+        inside.append("at once")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(folds.look, workflow, "", slow, inline_max=30))
+        await anyio.to_thread.run_sync(begun.wait, 30)
+        await folds.look(workflow_of("other", 100), "", quick)
+        tasks.start_soon(folds.look, workflow, "", quick)
+        await anyio.wait_all_tasks_blocked()
+        may_end.set()
+    assert inside == ["at once", "in the thread", "at once"]

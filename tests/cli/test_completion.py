@@ -75,7 +75,7 @@ def test_scripts_are_what_shells_read(shell: str, suffix: str, tmp_path: Path) -
     assert "_DYRYGENTCTL_COMPLETE" in text
     program = shutil.which(shell)
     if program is None:
-        pytest.skip(f"there is no {shell}")
+        pytest.skip(f"NOT RUN: there is no {shell} (Debian: {shell})")
     (tmp_path / "script").write_text(text)
     read = subprocess.run([program, "-n", str(tmp_path / "script")], capture_output=True, env=dict(os.environ), check=False)
     assert (read.returncode, read.stderr) == (0, b"")

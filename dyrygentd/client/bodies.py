@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dyrygentd import wire
-from dyrygentd.core.graph import Definition
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.errors import BadRequest
 from dyrygentd.tasks.apply_options import checked_apply_options
+
+if TYPE_CHECKING:
+    from dyrygentd.core.graph import Definition
 
 OnOverride = Literal["call", "ignore"]
 """Call an `apply_async` or `send_task` that somebody has overridden, once for each node, or pass it over."""
@@ -34,6 +36,9 @@ def submission_body(
         options: Arguments of `apply_async`, for a canvas.
         parent_task: The task in which it is submitted; one that ``what`` names itself goes before it.
     """
+    # Who submits nothing needs no graph.
+    from dyrygentd.core.graph import Definition
+
     checked_apply_options(options or {}, what)
     if on_override not in ("call", "ignore"):
         raise BadRequest(f"`on_override` is {on_override!r}", path="$", next_step="use call or ignore")
@@ -45,12 +50,7 @@ def submission_body(
     if isinstance(what, bytes | bytearray) and not given and not parameters and parent_task is None:
         return bytes(what)
     if isinstance(what, bytes | bytearray):
-        try:
-            what = json.loads(what)
-        except (ValueError, RecursionError) as error:
-            raise BadRequest(f"the definition is not valid JSON: {error}", path="$") from error
-        if type(what) is not dict:
-            raise BadRequest("the definition is no JSON object", path="$", next_step="a definition is an object with `nodes`")
+        what = _read(what)
     # A signature is a dict too, so only a plain one is a document.
     if type(what) is dict:
         if on_override == "call":
@@ -76,7 +76,18 @@ def submission_body(
     return wire.encode_definition(replace(what, **given), chosen_ids_only=what.is_fresh)
 
 
-def _warn_of_overrides(what: dict[str, Any] | Definition) -> None:
+def _read(text: bytes | bytearray) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the definition is not valid JSON: {error}", path="$") from error
+    if type(document) is not dict:
+        raise BadRequest("the definition is no JSON object", path="$", next_step="a definition is an object with `nodes`")
+    return document
+
+
+def _warn_of_overrides(what: "dict[str, Any] | Definition") -> None:
+    from dyrygentd.core.graph import Definition
     from dyrygentd.tasks.documents import tasks_of, warn_of_overrides
 
     if isinstance(what, Definition):

@@ -1,6 +1,6 @@
 """Bounds of what somebody may ask for: the builder, the wire, the command line and the engine refuse by these, and by no others.
 
-Bounds of bytes and nesting, which only documents have, are in `dyrygentd.wire.bounds`; what the engine keeps, and a configuration
+Bounds of bytes, which only documents have, are in `dyrygentd.wire.bounds`; what the engine keeps, and a configuration
 may change, is in `dyrygentd.core.limits`.
 """
 
@@ -14,6 +14,8 @@ LABELS_MAX: Final = 50
 #: Characters of the path of a section, and its parts: deeper ones are opened by nobody.
 SECTION_LENGTH_MAX: Final = 200
 SECTION_DEPTH_MAX: Final = 8
+#: Of arguments and definitions, as deep as the messages of Celery get anyway: kombu reads and writes them by recursion.
+DEPTH_MAX: Final = 200
 #: Hooks of one workflow that is submitted: each has an edge from every end of the graph.
 HOOKS_MAX: Final = 100
 

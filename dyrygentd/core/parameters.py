@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dyrygentd.core.bounds import DEPTH_MAX
 from dyrygentd.core.options import shown
 from dyrygentd.errors import BadRequest
 
 NAME_PATTERN: Final = "[A-Za-z_][A-Za-z0-9_-]{0,99}"
 #: As many bytes as the daemon reads in one submission: a long value named often must not become more than it would take.
 EXPANSION_MAX: Final = 64 * 1024 * 1024
-#: As deep as the messages of Celery get anyway: kombu reads and writes them by recursion.
-DEPTH_MAX: Final = 200
 
 _REFERENCE: Final = re.compile(r"\$(\$)?\{([^}]*)\}")
 _NAME: Final = re.compile(NAME_PATTERN)

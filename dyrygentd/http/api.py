@@ -23,6 +23,7 @@ from dyrygentd.http.stream import event, send_events
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.wire.bounds import Look, nothing
+from dyrygentd.wire.schema import definition_schema
 
 RenderMetrics = Callable[[str], tuple[bytes, str]]
 T = TypeVar("T")
@@ -260,7 +261,7 @@ class Api:
 
     async def show_schema(self, request: web.Request) -> web.StreamResponse:
         """Answer the JSON schema of definitions, for editors."""
-        return web.Response(body=wire.encode(wire.definition_schema()), content_type=JSON)
+        return web.Response(body=wire.encode(definition_schema()), content_type=JSON)
 
     async def show_openapi(self, request: web.Request) -> web.StreamResponse:
         """Answer the description of this interface."""

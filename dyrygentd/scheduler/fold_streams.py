@@ -16,6 +16,7 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.turns import Turns
+from dyrygentd.wire.fold_changes import FoldHistory
 
 #: After a count, no other one for so many times what it took: a hundred people at a hundred boxes get a fifth of the time.
 _REST: Final = 4
@@ -154,7 +155,7 @@ class _Source:
         self.is_stale = self.is_over = False
         self.counted_at = 0.0
         self.workflow: RunningWorkflow | None = None
-        self._history: wire.FoldHistory | None = None
+        self._history: FoldHistory | None = None
         # By the number that their readers had; those who keep up have the same one.
         self._events: dict[int, FoldEvent] = {}
 
@@ -170,7 +171,7 @@ class _Source:
         """Take what was counted."""
         seq = self.seq
         if self._history is None:
-            self._history = wire.FoldHistory(view)
+            self._history = FoldHistory(view)
         else:
             self._history.take(view)
         if self.seq != seq:

@@ -1,62 +1,68 @@
-"""JSON forms shared by server and client: definitions that come in, views and problems that go out."""
+"""JSON forms shared by server and client: definitions that come in, views and problems that go out.
 
-from typing import Final
+The names below are imported when they are first used: a command line that shows a list needs no reader of definitions, and
+nothing of what a daemon decides by.
+"""
 
-from dyrygentd.wire.definitions import (
-    decode_definition,
-    document_of,
-    encode_definition,
-    parameters_of,
-)
-from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
-from dyrygentd.wire.estimates import (
-    EstimateView,
-    PathView,
-    RunTimesView,
-    RunTimeView,
-    view_of_estimate,
-    view_of_run_times,
-)
-from dyrygentd.wire.exports import ExportDocument, Imported, decode_export, encode_export
-from dyrygentd.wire.fold_changes import FoldChanges, FoldHistory, with_changes
-from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
-from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, WorkflowDocument
-from dyrygentd.wire.outcomes import Outcome, outcome_of
-from dyrygentd.wire.overview import Overview, OverviewItem
-from dyrygentd.wire.parents import ParentTaskView
-from dyrygentd.wire.plain import View
-from dyrygentd.wire.problems import PROBLEM, error_of_problem, is_problem, problem_of
-from dyrygentd.wire.requests import VerbDocument, decode_request, request_of
-from dyrygentd.wire.schema import definition_schema
-from dyrygentd.wire.showing import (
-    causes_of,
-    view_of_entry,
-    view_of_node,
-    view_of_record,
-    view_of_running,
-)
-from dyrygentd.wire.summary import Summary, decode_summary
-from dyrygentd.wire.timelines import TimelineRow, TimelineView, view_of_timeline
-from dyrygentd.wire.views import (
-    BulkChanged,
-    Causes,
-    CauseView,
-    Changed,
-    Explanation,
-    Health,
-    Journal,
-    JournalView,
-    NodePage,
-    NodeView,
-    Refusal,
-    StandingView,
-    Statistics,
-    Submitted,
-    WorkflowPage,
-    WorkflowView,
-    decode_view,
-)
-from dyrygentd.wire.words import HoldWord, KindWord, NodeWord, WorkflowWord
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from dyrygentd.wire.definitions import (
+        decode_definition,
+        document_of,
+        encode_definition,
+        parameters_of,
+    )
+    from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
+    from dyrygentd.wire.estimates import (
+        EstimateView,
+        PathView,
+        RunTimesView,
+        RunTimeView,
+        view_of_estimate,
+        view_of_run_times,
+    )
+    from dyrygentd.wire.exports import ExportDocument, Imported, decode_export, encode_export
+    from dyrygentd.wire.fold_changes import FoldChanges, FoldHistory, with_changes
+    from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
+    from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, WorkflowDocument
+    from dyrygentd.wire.outcomes import Outcome, outcome_of
+    from dyrygentd.wire.overview import Overview, OverviewItem
+    from dyrygentd.wire.parents import ParentTaskView
+    from dyrygentd.wire.plain import View
+    from dyrygentd.wire.problems import PROBLEM, error_of_problem, is_problem, problem_of
+    from dyrygentd.wire.requests import VerbDocument, decode_request, request_of
+    from dyrygentd.wire.schema import definition_schema
+    from dyrygentd.wire.showing import (
+        causes_of,
+        view_of_entry,
+        view_of_node,
+        view_of_record,
+        view_of_running,
+    )
+    from dyrygentd.wire.summary import Summary, decode_summary
+    from dyrygentd.wire.timelines import TimelineRow, TimelineView, view_of_timeline
+    from dyrygentd.wire.views import (
+        BulkChanged,
+        Causes,
+        CauseView,
+        Changed,
+        Explanation,
+        Health,
+        Journal,
+        JournalView,
+        NodePage,
+        NodeView,
+        Refusal,
+        StandingView,
+        Statistics,
+        Submitted,
+        WorkflowPage,
+        WorkflowView,
+        decode_view,
+    )
+    from dyrygentd.wire.words import HoldWord, KindWord, NodeWord, WorkflowWord
 
 #: Response header with the version of the daemon; an answer without it comes from something else.
 VERSION_HEADER: Final = "Dyrygentd-Version"
@@ -140,3 +146,94 @@ __all__ = [
     "view_of_timeline",
     "with_changes",
 ]
+
+_HOMES: Final = {
+    "decode_definition": "definitions",
+    "document_of": "definitions",
+    "encode_definition": "definitions",
+    "parameters_of": "definitions",
+    "decode": "encoding",
+    "decode_any": "encoding",
+    "encode": "encoding",
+    "schemas": "encoding",
+    "EstimateView": "estimates",
+    "PathView": "estimates",
+    "RunTimeView": "estimates",
+    "RunTimesView": "estimates",
+    "view_of_estimate": "estimates",
+    "view_of_run_times": "estimates",
+    "ExportDocument": "exports",
+    "Imported": "exports",
+    "decode_export": "exports",
+    "encode_export": "exports",
+    "FoldChanges": "fold_changes",
+    "FoldHistory": "fold_changes",
+    "with_changes": "fold_changes",
+    "BoxView": "folds",
+    "EdgeView": "folds",
+    "FoldView": "folds",
+    "view_of_fold": "folds",
+    "DEFINITION_VERSION": "forms",
+    "NodeDocument": "forms",
+    "WorkflowDocument": "forms",
+    "Outcome": "outcomes",
+    "outcome_of": "outcomes",
+    "Overview": "overview",
+    "OverviewItem": "overview",
+    "ParentTaskView": "parents",
+    "View": "plain",
+    "PROBLEM": "problems",
+    "error_of_problem": "problems",
+    "is_problem": "problems",
+    "problem_of": "problems",
+    "VerbDocument": "requests",
+    "decode_request": "requests",
+    "request_of": "requests",
+    "definition_schema": "schema",
+    "causes_of": "showing",
+    "view_of_entry": "showing",
+    "view_of_node": "showing",
+    "view_of_record": "showing",
+    "view_of_running": "showing",
+    "Summary": "summary",
+    "decode_summary": "summary",
+    "TimelineRow": "timelines",
+    "TimelineView": "timelines",
+    "view_of_timeline": "timelines",
+    "BulkChanged": "views",
+    "CauseView": "views",
+    "Causes": "views",
+    "Changed": "views",
+    "Explanation": "views",
+    "Health": "views",
+    "Journal": "views",
+    "JournalView": "views",
+    "NodePage": "views",
+    "NodeView": "views",
+    "Refusal": "views",
+    "StandingView": "views",
+    "Statistics": "views",
+    "Submitted": "views",
+    "WorkflowPage": "views",
+    "WorkflowView": "views",
+    "decode_view": "views",
+    "HoldWord": "words",
+    "KindWord": "words",
+    "NodeWord": "words",
+    "WorkflowWord": "words",
+}
+"""The module of this room in which each of them is."""
+
+
+# A type checker that saw it would take any name for one of the room.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'dyrygentd.wire' has no attribute '{name}'")
+        found = globals()[name] = getattr(import_module(f"dyrygentd.wire.{_HOMES[name]}"), name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from dyrygentd.core.bounds import LABELS_MAX, NAME_LENGTH_MAX
-from dyrygentd.core.parameters import DEPTH_MAX
+from dyrygentd.core.bounds import DEPTH_MAX, LABELS_MAX, NAME_LENGTH_MAX
 from dyrygentd.errors import BadNode, BadRequest
 
 #: Arguments and payload of one node, and the payload of a workflow. All of it is sent to a worker in one message, and a quarter

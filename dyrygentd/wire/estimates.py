@@ -1,16 +1,19 @@
 """Views of estimates: how long a workflow goes on, what bounds it, and in words. And of the run times that they are made of."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from dyrygentd.core.estimate import Bound, Estimate
-from dyrygentd.core.run_times import RunTime
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.words import counted, span, span_range
-from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.wire.plain import View
+
+if TYPE_CHECKING:
+    # Whoever reads a view needs nothing of what it is made of.
+    from dyrygentd.core.estimate import Estimate
+    from dyrygentd.core.run_times import RunTime
+    from dyrygentd.core.workflow import RunningWorkflow
 
 #: Nodes of a path that are named in words, and characters of each name.
 _NAMED_MAX: Final = 4
@@ -86,8 +89,10 @@ class RunTimesView(Struct, View):
     left_out: int
 
 
-def view_of_estimate(workflow: RunningWorkflow, estimate: Estimate) -> EstimateView:
+def view_of_estimate(workflow: "RunningWorkflow", estimate: "Estimate") -> EstimateView:
     """Show an estimate."""
+    from dyrygentd.core.estimate import Bound
+
     graph, is_told = workflow.graph, estimate.bound not in (Bound.PERSON, Bound.UNKNOWN)
     named = zip(estimate.path, estimate.path_seconds, strict=True)
     tasks = ((node, graph.signatures[node], seconds) for node, seconds in named)
@@ -110,7 +115,7 @@ def view_of_estimate(workflow: RunningWorkflow, estimate: Estimate) -> EstimateV
     )
 
 
-def view_of_run_times(times: Iterable[tuple[str, RunTime]], left_out: int) -> RunTimesView:
+def view_of_run_times(times: "Iterable[tuple[str, RunTime]]", left_out: int) -> RunTimesView:
     """Show run times."""
     return RunTimesView(
         [
@@ -123,7 +128,9 @@ def view_of_run_times(times: Iterable[tuple[str, RunTime]], left_out: int) -> Ru
     )
 
 
-def _words(workflow: RunningWorkflow, estimate: Estimate) -> str:
+def _words(workflow: "RunningWorkflow", estimate: "Estimate") -> str:
+    from dyrygentd.core.estimate import Bound
+
     low_s, high_s, names = estimate.low_s, estimate.high_s, workflow.graph.names
     range_ = "" if low_s is None or high_s is None else span_range(low_s, high_s)
     match estimate.bound:
@@ -148,7 +155,7 @@ def _words(workflow: RunningWorkflow, estimate: Estimate) -> str:
             return f"about {range_} left, bounded by {what}"
 
 
-def _for_whom(workflow: RunningWorkflow, estimate: Estimate, names: Sequence[str]) -> str:
+def _for_whom(workflow: "RunningWorkflow", estimate: "Estimate", names: Sequence[str]) -> str:
     if workflow.state is WorkflowState.PAUSED:
         return "it is paused"
     first, more = _named(names[estimate.persons[0]]), estimate.person_count - 1
@@ -156,7 +163,7 @@ def _for_whom(workflow: RunningWorkflow, estimate: Estimate, names: Sequence[str
     return f"{first}{others} wait{'' if more else 's'} for a person, or will"
 
 
-def _path(estimate: Estimate, names: Sequence[str]) -> str:
+def _path(estimate: "Estimate", names: Sequence[str]) -> str:
     shown = [_shortened(names[node]) for node in estimate.path[:_NAMED_MAX]]
     more = estimate.path_nodes - len(shown)
     return " -> ".join(shown) + (f" -> … ({counted(more, 'node')} more, {span(estimate.path_s)} in all)" if more else "")

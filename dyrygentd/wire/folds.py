@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from dyrygentd.core.fold_counts import BoxCounts
-from dyrygentd.core.folding import Box, Fold
 from dyrygentd.core.sections import inside
 from dyrygentd.core.states import NodeState
-from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.wire.plain import View
 
 if TYPE_CHECKING:
+    # Whoever reads a view needs nothing of what it is made of.
+    from dyrygentd.core.fold_counts import BoxCounts
+    from dyrygentd.core.folding import Box, Fold
+    from dyrygentd.core.workflow import RunningWorkflow
+
     # For people who write programs these words are types; in JSON they are texts.
     from dyrygentd.wire.words import HoldWord, WorkflowWord
 else:
@@ -98,7 +100,7 @@ class FoldView(Struct, View):
 
 
 def view_of_fold(
-    workflow: RunningWorkflow, path: str, fold: Fold, counts: Sequence[BoxCounts], shares: Sequence[float] | None = None
+    workflow: "RunningWorkflow", path: str, fold: "Fold", counts: "Sequence[BoxCounts]", shares: Sequence[float] | None = None
 ) -> FoldView:
     """Show a fold as it stood when it was counted."""
     shown: Sequence[float | None] = [None] * len(fold.boxes) if shares is None else [round(share, 2) for share in shares]
@@ -116,7 +118,7 @@ def view_of_fold(
     )
 
 
-def _view_of_box(workflow: RunningWorkflow, path: str, box: Box, counts: BoxCounts, share: float | None) -> BoxView:
+def _view_of_box(workflow: "RunningWorkflow", path: str, box: "Box", counts: "BoxCounts", share: float | None) -> BoxView:
     names = workflow.graph.names
     hold = None if counts.held is None else workflow.holds.get(counts.held)
     return BoxView(

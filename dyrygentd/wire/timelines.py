@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from dyrygentd.core.folding import Box, Fold
 from dyrygentd.core.sections import inside
-from dyrygentd.core.timeline import BoxTimes, Frame, row_order
-from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.wire.plain import View
 
 if TYPE_CHECKING:
+    # Whoever reads a view needs nothing of what it is made of.
+    from dyrygentd.core.folding import Box, Fold
+    from dyrygentd.core.timeline import BoxTimes, Frame
+    from dyrygentd.core.workflow import RunningWorkflow
+
     # For people who write programs these words are types; in JSON they are texts.
     from dyrygentd.wire.words import WorkflowWord
 else:
@@ -78,9 +80,11 @@ class TimelineView(Struct, View):
 
 
 def view_of_timeline(
-    workflow: RunningWorkflow, path: str, fold: Fold, frame: Frame, times: Sequence[BoxTimes], *, rows_max: int = ROWS_MAX
+    workflow: "RunningWorkflow", path: str, fold: "Fold", frame: "Frame", times: "Sequence[BoxTimes]", *, rows_max: int = ROWS_MAX
 ) -> TimelineView:
     """Show what happened in the boxes of a fold."""
+    from dyrygentd.core.timeline import row_order
+
     order, left_out = row_order(fold.boxes, times, rows_max)
     return TimelineView(
         id=workflow.workflow_id,
@@ -95,7 +99,7 @@ def view_of_timeline(
     )
 
 
-def _row(path: str, box: Box, times: BoxTimes) -> TimelineRow:
+def _row(path: str, box: "Box", times: "BoxTimes") -> TimelineRow:
     return TimelineRow(
         path=inside(path, box.key),
         kind=box.kind.value,

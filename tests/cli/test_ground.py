@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.support import environment_of
+from tests.http.support import Daemon
 from tests.support.daemon import ROOT
 
 _CLI = ROOT / "dyrygentd" / "cli"
@@ -24,8 +26,21 @@ _ROOMS = (
     "dyrygentd.core.workflow",
     "dyrygentd.daemon",
 )
+#: What only the daemon needs, and who submits.
+_NOT_FOR_LOOKING = (
+    "dyrygentd.canvas",
+    "dyrygentd.core.graph",
+    "dyrygentd.core.workflow",
+    "dyrygentd.daemon",
+    "dyrygentd.scheduler",
+    "dyrygentd.store",
+    "dyrygentd.wire.definitions",
+    "dyrygentd.wire.exports",
+    "dyrygentd.wire.showing",
+)
 #: A few more than there are; what makes them many more costs everybody who only wants to see a list.
 _MODULES_MAX = 260
+_MODULES_OF_COMMANDS_MAX = 290
 
 
 def test_modules_form_no_circle() -> None:
@@ -51,6 +66,26 @@ def test_help_imports_nothing_heavy(module: str) -> None:
     assert _HEAVY & modules == set()
     assert {name for name in modules if name.startswith(_ROOMS)} == set()
     assert len(modules) <= _MODULES_MAX
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "show @latest", "graph @latest", "stats", "explain @latest", "explain", "pause @latest"]
+)
+def test_plain_command_imports_nothing_that_it_does_not_need(holding: Daemon, command: str) -> None:
+    """People and scripts run these all day; a reader of definitions or the core that decides would be most of their time."""
+    holding.submit(name="seen")
+    script = (
+        "import sys, dyrygentd.cli as program\ntry: program.main()\nfinally: print('modules:', *sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command.split()], capture_output=True, text=True, timeout=30, env=environment_of(holding)
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    modules = set(done.stderr.partition("modules:")[2].split())
+    assert "dyrygentd.client.sync" in modules
+    assert (_HEAVY - {"msgspec"}) & modules == set()
+    assert {name for name in modules if name.startswith(_NOT_FOR_LOOKING)} == set()
+    assert len(modules) <= _MODULES_OF_COMMANDS_MAX
 
 
 def _imported(path: Path) -> Iterator[str]:

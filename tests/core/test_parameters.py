@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyrygentd import wire
+from dyrygentd.core.bounds import DEPTH_MAX
 from dyrygentd.core.graph import Definition
-from dyrygentd.core.parameters import DEPTH_MAX, EXPANSION_MAX, Filling, Parameter, declared, filling_of
+from dyrygentd.core.parameters import EXPANSION_MAX, Filling, Parameter, declared, filling_of
 from dyrygentd.errors import BadNode, BadRequest
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyrygentd import wire
-from dyrygentd.core.parameters import DEPTH_MAX
+from dyrygentd.core.bounds import DEPTH_MAX
 from dyrygentd.errors import BadNode, BadRequest, TooManyNodes
 from dyrygentd.wire import bounds
 

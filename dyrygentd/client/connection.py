@@ -32,6 +32,9 @@ CONNECT_PAUSES_S = (0.01, 0.03, 0.1, 0.3, 1.0)
 BUSY_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 """A daemon that serves as many as it may turns clients away (429, 503); each pause is shortened by chance, up to half."""
 
+#: A new daemon beside the one that people mean would have none of its workflows.
+_AS_BEFORE: Final = "start it as it was started before: its service, or the command, configuration and database that it had"
+
 _BUSY: Final = frozenset({"too-busy", "too-many-of-yours"})
 
 Warn = Callable[[str], None]
@@ -240,12 +243,10 @@ def unreachable(path: Path, error: OSError, if_lost: IfLost = QUESTION, *, syste
     if path == system:
         return DaemonUnreachable(
             f"cannot reach '{path}': is dyrygentd.service running?",
-            next_step=f"`systemctl start dyrygentd`, or `dyrygentd serve` and name its socket with --socket or ${ENVIRONMENT}",
+            next_step=f"`systemctl start dyrygentd`; if it is no service, name its socket with --socket or ${ENVIRONMENT}",
         )
     reason = "nobody listens there, it was left behind" if _exists(path) else "there is no such socket"
-    return DaemonUnreachable(
-        f"cannot reach '{path}': {reason}; is the daemon running?", next_step=f"start it with `dyrygentd serve --socket {path}`"
-    )
+    return DaemonUnreachable(f"cannot reach '{path}': {reason}; is the daemon running?", next_step=_AS_BEFORE)
 
 
 def foreign(path: Path, sign: str) -> DaemonUnreachable:

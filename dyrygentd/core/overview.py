@@ -52,6 +52,7 @@ class Survey:
         paused: Ids and names of the first few paused workflows; ``paused_count`` is how many there are.
         failing: ``(id, name, failed nodes)`` of the first few that go on although nodes have failed.
         scheduled_count, next_start: How many wait for their time, and the next time.
+        ready_count, first_ready: Nodes that wait for a place in flight, and the first workflow that lacks nothing else.
         oldest: ``(workflow, node)`` of what has been in flight longest, first.
     """
 
@@ -65,6 +66,7 @@ class Survey:
     scheduled_count: int = 0
     next_start: float = 0.0
     ready_count: int = 0
+    first_ready: RunningWorkflow | None = None
     oldest: list[tuple[RunningWorkflow, int]] = field(default_factory=list)
 
 
@@ -105,6 +107,8 @@ def _add(survey: Survey, workflow: RunningWorkflow, most: int) -> None:
             survey.scheduled_count += 1
             survey.next_start = min(survey.next_start or workflow.policy.start_at, workflow.policy.start_at)
     survey.ready_count += workflow.ready_count
+    if survey.first_ready is None and workflow.can_dispatch:
+        survey.first_ready = workflow
     failed = workflow.nodes.count(NodeState.FAILED)
     if failed and not workflow.state.is_finished:
         survey.failing_count += 1

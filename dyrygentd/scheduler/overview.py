@@ -278,14 +278,12 @@ class Overviews:
         if survey.ready_count and engine.flights.in_flight_count >= engine.limits.in_flight_max:
             bound = f"{engine.limits.in_flight_max:,} tasks are in flight, as many as `in_flight_max` allows"
             text = f"{bound}: {_wait(survey.ready_count)} for a place"
-            items.append(wire.OverviewItem("busy", "in-flight", text, count=survey.ready_count))
+            items.append(_busy_item("in-flight", text, survey.ready_count, survey.first_ready))
         for pool in engine.pools.views():
             if pool.waiting and pool.used >= pool.size:
                 text = f"{_places(pool.name, pool.size)} taken: {_wait(pool.waiting)}"
                 first = engine.pools.first_in_line(pool.name)
-                # Who has the places is told to whoever waits for one.
-                steps = [] if first is None else [f"dyrygentctl explain {first[0]}"]
-                items.append(wire.OverviewItem("busy", "pool", text, count=pool.waiting, next_steps=steps))
+                items.append(_busy_item("pool", text, pool.waiting, engine.workflows.get(first[0]) if first else None))
         return items
 
 
@@ -306,6 +304,14 @@ def _places(pool: str, size: int) -> str:
     if pool.startswith(QUEUE_PREFIX):
         what = f"in the limit of queue '{pool.removeprefix(QUEUE_PREFIX)}'"
     return f"the one place {what} is" if size == 1 else f"all {size:,} places {what} are"
+
+
+def _busy_item(code: str, text: str, count: int, waiting: RunningWorkflow | None) -> wire.OverviewItem:
+    """Say what is full, and lead to a workflow that waits for it: who has the places is told to whoever waits for one."""
+    if waiting is None:
+        return wire.OverviewItem("busy", code, text, count=count)
+    steps = [f"dyrygentctl explain {waiting.workflow_id}"]
+    return wire.OverviewItem("busy", code, text, waiting.workflow_id, waiting.name, count=count, next_steps=steps)
 
 
 def _note_left_out(left_out: dict[str, int], kind: str, count: int) -> None:

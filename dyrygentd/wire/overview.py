@@ -16,7 +16,7 @@ class OverviewItem(Struct, View, omit_defaults=True):
             ``no-consumer``, ``orphaned``, ``queued``, ``unknown``, ``running``, ``redelivered``;
             ``failed``, ``failing``; ``pool``, ``in-flight``.
         text: What is the case, in words; times of day in it are UTC.
-        workflow, name: Id and name of the workflow, if it is about one.
+        workflow, name: Id and name of the workflow, if it is about one; of what is full, one that waits for it.
         nodes: Names of the first few nodes.
         count: How many nodes it is about.
         since: Since when, in Unix seconds, if that is known.

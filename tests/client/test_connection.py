@@ -62,7 +62,15 @@ def test_stale_socket(short_tmp: Path) -> None:
         crashed.bind(str(short_tmp / "d.sock"))
     error = _refusal(short_tmp / "d.sock")
     assert "nobody listens there" in str(error)
-    assert f"dyrygentd serve --socket {short_tmp}/d.sock" in error.next_step
+    assert "as it was started before" in error.next_step
+
+
+def test_no_new_daemon_is_offered_in_place_of_a_dead_one(short_tmp: Path) -> None:
+    """It would answer on the old socket with a database of its own, and people would take their workflows for gone."""
+    path = short_tmp / "d.sock"
+    for system in (path, short_tmp / "other.sock"):
+        error = unreachable(path, FileNotFoundError(2, "No such file or directory"), system=system)
+        assert "dyrygentd serve" not in f"{error.message} {error.next_step}"
 
 
 def test_file_that_is_no_socket(short_tmp: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskLost
+from dyrygentd.core.limits import Limits
 from dyrygentd.core.lost_causes import ENDED_SILENTLY
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.overview import Survey, Waiting, survey_in_steps
@@ -66,6 +67,17 @@ def test_in_flight_longest(conversation: Conversation) -> None:
     names = [workflow.graph.names[node] for workflow, node in _survey(conversation).oldest]
     assert names == ["a", "b", "c"]
     assert len(_survey(conversation, oldest_max=2).oldest) == 2
+
+
+def test_who_waits_for_a_place() -> None:
+    """Who is paused would not go on if there were one."""
+    conversation = Conversation(Limits(in_flight_max=1))
+    for name in ("has it", "paused", "first", "second"):
+        conversation.submit("a", name)
+    conversation.ask("pause", workflow_id="paused")
+    survey = _survey(conversation)
+    assert survey.first_ready is not None
+    assert (survey.first_ready.workflow_id, survey.ready_count) == ("first", 3)
 
 
 @pytest.mark.parametrize(("step", "steps"), [(1000, 0), (3, 3), (4, 1)])

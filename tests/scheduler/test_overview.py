@@ -148,12 +148,14 @@ async def test_full_pools_and_bounds_are_told(store: Store) -> None:
     broker = FakeBroker(holds=True)
     bounds = limits(in_flight_max=2, pools={"p": 1})
     async with scheduler(broker, store, inspector=broker.inspector, limits=bounds) as running:
-        await running.submit(definition("a! pool=p; b! pool=p; c!; d!"))
+        handle = await running.submit(definition("a! pool=p; b! pool=p; c!; d!", name="w"))
         await until(lambda: len(broker.published) == 2)
         await settle()
         overview = await running.overview()
         assert {item.code for item in overview.items} <= {"pool", "in-flight"}
         assert "1 node waits for a place" in next(item.text for item in overview.items if item.code == "in-flight")
+        for item in overview.items:
+            assert (item.workflow, item.name, item.next_steps) == (handle.id, "w", [f"dyrygentctl explain {handle.id}"])
         assert (overview.status, overview.verdict.split(" (")[0]) == ("ok", "nothing is wrong")
 
 
@@ -226,6 +228,7 @@ async def test_who_waits_for_a_pool_is_where_its_holders_are_told(store: Store, 
         await settle()
         [item] = (await running.overview()).items
         assert (item.kind, item.text) == ("busy", f"the one place of pool 'p' is {words}")
+        assert (item.workflow, item.name) == (handles[0].id, "w0")
         assert item.next_steps == [f"dyrygentctl explain {handles[0].id}"]
 
 

@@ -32,7 +32,7 @@ function Item({ item, mode, again }) {
   const commands = act ? [] : (item.next_steps ?? []).filter((step) => step.startsWith("dyrygentctl "));
   const words = (item.next_steps ?? []).filter((step) => !step.startsWith("dyrygentctl "));
   return html`<li>
-    <div>${item.workflow && html`<a href=${link("w", item.workflow, item.kind === "failed" ? { tab: "causes" } : {})}><${Name} text=${item.name || item.workflow} /></a> `}
+    <div>${item.kind === "busy" && item.workflow ? html`<span class="quiet">waits:</span> ` : ""}${item.workflow && html`<a href=${link("w", item.workflow, item.kind === "failed" ? { tab: "causes" } : {})}><${Name} text=${item.name || item.workflow} /></a> `}
       <span class="said">${inline(item.text)}</span>
       ${item.nodes?.length > 0 && item.workflow && html` <span class="quiet">${item.nodes.slice(0, 3).map(
         (node) => html`<a key=${node} href=${link("w", item.workflow, "n", node)}><${Name} text=${node} /></a> `,

@@ -153,7 +153,7 @@ class Flights:
     def set_aside(self, workflow: RunningWorkflow, error: Exception, now: float) -> None:
         """End a workflow that contradicts itself; a bug that it met must not end the others as well."""
         self._counting.counters.broken += 1
-        workflow.set_aside(str(as_broken(error)), now)
+        workflow.set_aside(as_broken(error).message, now)
         for task_id in [task_id for task_id, (owner, _) in self.by_id.items() if owner is workflow]:
             self.land(task_id, now)
         self._turn.touch(workflow)

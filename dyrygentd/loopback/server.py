@@ -128,7 +128,7 @@ class LoopbackPage:
         except NotLetIn as error:
             if token is None and checks.is_link(request.headers):
                 return _html(_ONWARD, 200)
-            return _html(_SORRY.format(reason=escape(str(error)), next_step=escape(error.next_step)), error.status)
+            return _html(_SORRY.format(reason=escape(error.message), next_step=escape(error.next_step)), error.status)
         response = _html(_ONWARD, 200)
         if not checks.is_link(request.headers):
             response.set_status(303)

@@ -174,7 +174,7 @@ class Estimates:
             return
         self._written_count = counting.run_times.count
         data = counting.run_times.written(_WRITTEN_MAX) | {"slots": counting.lines.slots()}
-        note = await in_thread(_bounded, data)
+        note = await _in_thread_if_long(len(counting.run_times), _bounded, data)
         try:
             await self._store.remember(RUN_TIMES_NOTE, note)
         except OutsideError as error:

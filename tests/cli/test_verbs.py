@@ -48,7 +48,7 @@ def test_several_workflows_are_changed_or_none(slow_ctl: Ctl) -> None:
     """A typing error in the second reference must not leave the first one cancelled; naming one twice does it once."""
     ids = [submit(slow_ctl, {"name": "a"}) for _ in range(2)]
     assert slow_ctl("cancel", ids[0], "nonsense").exit_code == 1
-    assert slow_ctl("show", ids[0], "--json").stdout.count('"running"') == 1
+    assert json.loads(slow_ctl("show", ids[0], "--json").stdout)["workflow"]["state"] == "running"
     result = slow_ctl("cancel", *ids, ids[0])
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
     assert slow_ctl("retry", "--each", *ids).stdout.count("1 node  running") == 2

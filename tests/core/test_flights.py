@@ -125,7 +125,7 @@ def test_unexpected_errors_name_their_place() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         _ = 1 / (1 - 1)
     assert str(as_broken(caught.value)).startswith("unexpected ZeroDivisionError: division by zero (in test_unexpected")
-    assert str(as_broken(KeyError("x"))) == "unexpected KeyError: 'x' (in )"
+    assert as_broken(KeyError("x")).message == "unexpected KeyError: 'x' (in )"
 
 
 def test_a_doubtful_end_is_watched_on(conversation: Conversation) -> None:

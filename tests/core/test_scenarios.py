@@ -228,7 +228,7 @@ def _described(conversation: Conversation, batch: Batch) -> list[str]:
 def _answer(answer: Answer) -> str:
     if answer.error is not None:
         step = f"; {answer.error.next_step}" if answer.error.next_step else ""
-        return f"{answer.ticket}: {answer.error}{step}"
+        return f"{answer.ticket}: {answer.error.message}{step}"
     return f"{answer.ticket}: {f'changed {list(answer.nodes)}' if answer.is_changed else 'nothing to do'}"
 
 

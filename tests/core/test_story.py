@@ -17,7 +17,7 @@ def test_error_tells_the_last_changes(conversation: Conversation) -> None:
     workflow = conversation.workflow()
     with pytest.raises(InvariantBroken) as caught:
         workflow.nodes.move(0, NodeState.READY, conversation.now)
-    assert str(caught.value).endswith(
+    assert caught.value.message.endswith(
         "; its last changes: waiting -> ready at 00:16:40.000000, ready -> dispatching at 00:16:40.000000,"
         " dispatching -> dispatched at 00:16:41.000000, dispatched -> failed at 00:16:43.500000)"
     )

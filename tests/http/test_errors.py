@@ -91,7 +91,7 @@ def test_slow_body_is_given_up(short_tmp: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "target", "status", "code"),
     [
-        ("GET", "/", 404, "route-not-found"),
+        ("GET", "/nothing", 404, "route-not-found"),
         ("GET", "/v2/workflows", 404, "route-not-found"),
         ("PUT", "/v1/workflows", 405, "method-not-allowed"),
         ("GET", "/v1/workflows/none", 404, "workflow-not-found"),

@@ -8,6 +8,8 @@ from tests.support.servers import wait_until
 
 #: Markup, a turned line, an escape of terminals, an emoji, and more than fits.
 HOSTILE: Final = '<img src=x onerror="window.harmed=1"> \u202egnp.exe \x1b[31m 🙈 ' + "x" * 130
+#: Of a section: those may hold nothing that cannot be printed.
+PRINTABLE: Final = "".join(filter(str.isprintable, HOSTILE))[:60]
 
 #: ``{what becomes of a node: its share of a hundred}``.
 _SHARES: Final = {"good": 40, "bad": 3, "again": 3, "gated": 20, "unlucky": 4, "sleep": 18, "flight": 12}

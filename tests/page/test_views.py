@@ -11,7 +11,7 @@ from dyrygentd.http.app import AROUND
 from dyrygentd.loopback.passing import user_name
 from tests.http.support import Daemon
 from tests.loopback.support import Served
-from tests.page.stage import HOSTILE, stage
+from tests.page.stage import HOSTILE, PRINTABLE, stage
 from tests.page.support import Look, looking
 from tests.support.servers import wait_until
 
@@ -114,7 +114,7 @@ def test_rows_in_sight_are_drawn(holding: Daemon, browser: Browser) -> None:
 
 def test_names_do_no_harm(daemon: Daemon, look: Look) -> None:
     """What users wrote is text: no element, no script, no turned line, no control character."""
-    node = {"name": HOSTILE, "task": "fail", "payload": {HOSTILE: HOSTILE}, "args": [HOSTILE], "section": HOSTILE[:60]}
+    node = {"name": HOSTILE, "task": "fail", "payload": {HOSTILE: HOSTILE}, "args": [HOSTILE], "section": PRINTABLE}
     workflow_id = daemon.submit(node, name=HOSTILE, labels={"k": HOSTILE[:100]})
     daemon.finish(workflow_id)
     for address in ("#/", "#/workflows", f"#/w/{workflow_id}", f"#/w/{workflow_id}?tab=causes", f"#/w/{workflow_id}?tab=nodes"):

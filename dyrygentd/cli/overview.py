@@ -33,7 +33,7 @@ _REST: Final = {
     "person paused": "dyrygentctl list --state paused --all",
     "stuck": "dyrygentctl --json explain",
     "failed failing": "dyrygentctl list --state running --all",
-    "failed failed": "dyrygentctl list --state failed",
+    "failed failed": "dyrygentctl list --state failed --all",
 }
 
 

@@ -71,6 +71,7 @@ class Selection:
         before: Cursor: only workflows stored before this one (`Listed.cursor` of the last row of the previous page).
         since, until: Only workflows created in this time.
         ended_since: Only workflows that have finished at this time or later.
+        by_end: Those that have finished last come first; for the first page of those with an `ended_since`.
         parent_task: Only workflows that were submitted in the task of this id.
     """
 
@@ -84,6 +85,7 @@ class Selection:
     until: float | None = None
     ended_since: float | None = None
     parent_task: str | None = None
+    by_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,7 +253,8 @@ class Overviews:
             for workflow_id, name, count in survey.failing
         ]
         _note_left_out(left_out, "failed failing", survey.failing_count - len(survey.failing))
-        selection = Selection(states=frozenset({"failed"}), ended_since=now - _LATELY_S, limit=most + 1)
+        # One more, to tell whether there are more; all that failed in a day may be many, and are not counted.
+        selection = Selection(states=frozenset({"failed"}), ended_since=now - _LATELY_S, by_end=True, limit=most + 1)
         rows = [row.record for row in await self._store.list(selection)]
         for record in rows[:most]:
             ended = record.finished_at or now

@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiosqlite
 import anyio
@@ -34,6 +34,11 @@ from dyrygentd.store.rows import (
     record_of,
     utf8,
 )
+
+#: So that the index of ends is asked: it has the few that fit, and the rest need not be walked through.
+_ENDED: Final = "seq IN (SELECT seq FROM workflows WHERE finished_at >= ?)"
+#: The index has them in this order: no more are read than are wanted.
+_ENDED_IN_ORDER: Final = "finished_at >= ?"
 
 
 class Reader:
@@ -194,13 +199,13 @@ class Reader:
             ("json_extract(control, '$.parent_task.task_id') = ?", selection.parent_task),
             ("created_at >= ?", selection.since),
             ("created_at <= ?", selection.until),
-            # So that the index of ends is asked: it has the few that fit, and the rest need not be walked through.
-            ("seq IN (SELECT seq FROM workflows WHERE finished_at >= ?)", selection.ended_since),
+            (_ENDED_IN_ORDER if selection.by_end else _ENDED, selection.ended_since),
         ):
             if bound is not None:
                 conditions.append(condition)
                 values.append(bound)
-        query = f"SELECT {COLUMNS}, NULL FROM workflows WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"
+        order = "finished_at DESC, seq DESC" if selection.by_end else "seq DESC"
+        query = f"SELECT {COLUMNS}, NULL FROM workflows WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
         if len(conditions) > 1 + (selection.before is not None):
             rows = await self._listed(query, *values, selection.limit)
         else:

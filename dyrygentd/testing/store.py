@@ -124,6 +124,8 @@ class MemoryStore:
             if selection.ended_since is not None and (record.finished_at or -1.0) < selection.ended_since:
                 continue
             listed.append(Listed(cursor, replace(record, document=None)))
+        if selection.by_end:
+            listed.sort(key=lambda row: (row.record.finished_at or 0.0, row.cursor), reverse=True)
         return listed[: selection.limit]
 
     async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:

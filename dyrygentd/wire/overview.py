@@ -44,7 +44,7 @@ class Overview(Struct, View):
         at: When it was looked.
         workflows, in_flight: Workflows that have not finished; tasks in the broker or at workers.
         items: In the order of their kinds, those first for which somebody can do something.
-        left_out: ``{"kind code": number}`` of items that are not shown.
+        left_out: ``{"kind code": number}`` of items that are not shown; of ``failed failed`` there are as many or more.
         problems: What keeps the daemon from its work, or could not be found out.
     """
 

@@ -42,6 +42,17 @@ def test_what_is_left_out_is_told_with_where_it_is(slow_ctl: Ctl) -> None:
     assert len(json.loads(slow_ctl("explain", "--json").stdout)["items"]) == 8
 
 
+def test_failures_that_are_not_shown_are_where_it_says(ctl: Ctl, daemon: Daemon) -> None:
+    """How many there are nobody counts, and the command shows all of them."""
+    for number in range(7):
+        daemon.finish(submit(ctl, {"name": "a", "task": "fail"}, name=f"f{number}"))
+    text = ctl("explain").stdout
+    assert "5 workflows or more failed in the last 24 h" in text.splitlines()[0]
+    [command] = re.findall(r"^  and more \(failed\): dyrygentctl (.*)$", text, re.M)
+    shown = ctl(*shlex.split(command)).stdout
+    assert all(f"f{number}" in shown for number in range(7))
+
+
 def test_names_from_outside_steer_no_terminal(slow_ctl: Ctl) -> None:
     """A name may be anything."""
     submit(slow_ctl, {"name": "go\x1b[2J", "gate": True}, name="a\nb\x1b]0;x\x07")

@@ -463,5 +463,7 @@ async def test_list_by_time(store: Store) -> None:
     assert await _listed(store, Selection(since=101.0, until=299.5)) == ["w200"]
     await store.save([replace(finished(first), finished_at=900.0), replace(finished(second), finished_at=400.0)], [])
     assert await _listed(store, Selection(ended_since=0.0)) == ["w200", "w100"]
+    assert await _listed(store, Selection(ended_since=0.0, by_end=True)) == ["w100", "w200"]
+    assert await _listed(store, Selection(ended_since=0.0, by_end=True, limit=1)) == ["w100"]
     assert await _listed(store, Selection(ended_since=900.0)) == ["w100"]
     assert await _listed(store, Selection(ended_since=400.0, until=200.0, limit=1)) == ["w200"]

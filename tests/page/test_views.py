@@ -316,3 +316,15 @@ def _verbs(daemon: Daemon, workflow_id: str) -> list[str]:
 def _ground(page: Page) -> str:
     found: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
     return found
+
+
+def test_failures_that_are_not_shown_are_where_it_says(look: Look, daemon: Daemon) -> None:
+    """How many failed in a day nobody counts, and the command lists them all."""
+    for number in range(7):
+        daemon.finish(daemon.submit({"name": "a", "task": "fail"}, name=f"f{number}"))
+    found = look.at("#/", until=".findings").locator(".findings", has_text="Failed lately")
+    expect(found.locator("h2")).to_contain_text("6 or more")
+    expect(found).to_contain_text("and more (failed):")
+    expect(found).to_contain_text("dyrygentctl list --state failed --all")
+    expect(found.locator("li").first).to_contain_text("f6")
+    look.assert_clean()

@@ -92,6 +92,20 @@ async def test_failures_of_the_last_day_are_told(store: Store) -> None:
         assert "1 workflow failed in the last 24 h" in overview.verdict
 
 
+async def test_newest_failure_comes_first_however_old_its_workflow_is(store: Store) -> None:
+    """A workflow of last week that has just failed is what somebody was called for, and is not cut off."""
+    broker = FakeBroker(_BAD)
+    async with scheduler(broker, store, inspector=broker.inspector) as running:
+        old = await running.submit(definition("g gate=1; bad < g", name="old"))
+        for number in range(3):
+            await (await running.submit(definition("bad!", name=f"f{number}"))).wait(timeout_s=5)
+        await running.perform(old.id, VerbRequest(Verb.RELEASE, nodes=("g",)))
+        await old.wait(timeout_s=5)
+        overview = await running.overview(most=2)
+        assert [item.name for item in overview.items if item.code == "failed"] == ["old", "f2"]
+        assert overview.left_out == {"failed failed": 1}
+
+
 async def test_tasks_that_nobody_will_run_are_stuck(store: Store) -> None:
     """All that waits in one queue for a worker is one thing to do, whoever it belongs to."""
     broker = FakeBroker(has_worker=False)

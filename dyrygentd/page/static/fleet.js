@@ -17,6 +17,16 @@ const KINDS = [
   ["notice", "Good to know", "waiting"],
 ];
 
+/** Where all of it is that is not shown, as the commands say it. */
+const REST = {
+  "person lost": "dyrygentctl list --state running --all",
+  "person gate": "dyrygentctl list --state running --all",
+  "person hold": "dyrygentctl list --state running --all",
+  "person paused": "dyrygentctl list --state paused --all",
+  "failed failing": "dyrygentctl list --state running --all",
+  "failed failed": "dyrygentctl list --state failed --all",
+};
+
 /** What a button may do about it: only where all that is meant is named. */
 function actOn({ kind, code, workflow, name, nodes = [], count: number }) {
   const act = (verb, words, more = {}) => ({ verb, ref: workflow, about: `${words} '${name}'`, number, ...more });
@@ -47,11 +57,14 @@ function Findings({ overview, mode, again }) {
   return KINDS.map(([kind, title, mark]) => {
     const items = overview.items.filter((item) => item.kind === kind);
     if (!items.length) return null;
-    const more = Object.entries(overview.left_out ?? {}).reduce((sum, [key, number]) => (key.startsWith(kind) ? sum + number : sum), 0);
+    const rest = Object.entries(overview.left_out ?? {}).filter(([key]) => key.split(" ")[0] === kind);
+    const more = rest.reduce((sum, [, number]) => sum + number, 0);
+    // How many failed in a day nobody counts.
+    const least = rest.some(([key]) => key === "failed failed") ? " or more" : "";
     return html`<section key=${kind} class=${`findings mark-${mark}`} aria-labelledby=${`of-${kind}`}>
-      <h2 id=${`of-${kind}`}>${title} <span class="quiet">${count(items.length + more)}</span></h2>
+      <h2 id=${`of-${kind}`}>${title} <span class="quiet">${count(items.length + more)}${least}</span></h2>
       <ul>${items.map((item, place) => html`<${Item} key=${`${item.code} ${item.workflow} ${place}`} item=${item} mode=${mode} again=${again} />`)}</ul>
-      ${more > 0 && html`<p class="quiet">and ${count(more)} more: <${Command} text="dyrygentctl explain" /></p>`}
+      ${rest.map(([key, number]) => html`<p key=${key} class="quiet">and ${key === "failed failed" ? "" : `${count(number)} `}more${key.includes(" ") ? ` (${key.split(" ")[1]})` : ""}: <${Command} text=${REST[key] ?? "dyrygentctl --json explain"} /></p>`)}
     </section>`;
   });
 }

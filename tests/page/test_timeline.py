@@ -98,7 +98,7 @@ def test_keys_are_enough(empty: Look) -> None:
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
     expect(time).to_have_attribute(
-        "aria-valuetext", "1970-01-12 13:48 to 1970-01-12 13:49 UTC, s1: 2 running, 1.5 again, 1 failed"
+        "aria-valuetext", "1970-01-12 13:48 to 1970-01-12 13:49 UTC, s1: 2 in flight, 1.5 again, 1 failed"
     )
     expect(page.locator(".readout")).to_contain_text("1.5 again")
     page.keyboard.press("+")

@@ -225,8 +225,9 @@ def test_keys_are_enough(holding: Daemon, browser: Browser) -> None:
         page.keyboard.press("Enter")
         expect(page.locator("h1")).to_contain_text("first-bad")
         # Whoever hears the page is told that another view is there.
-        expect(page).to_have_title("first-bad · dyrygentd")
+        expect(page).to_have_title("first-bad · of every state · dyrygentd")
         expect(page.locator("main")).to_be_focused()
+        assert page.locator("main").evaluate("each => getComputedStyle(each).outlineStyle") == "none"
         look.assert_clean()
 
 
@@ -254,6 +255,32 @@ def test_where_it_only_reads_there_are_commands(holding: Daemon, browser: Browse
         page = look.at(f"#/w/{workflow_id}?tab=causes", until=".causes code")
         assert f"dyrygentctl retry {workflow_id} --cause" in page.locator(".causes code").first.inner_text()
         look.assert_clean()
+
+
+def test_what_is_advised_can_be_pasted(daemon: Daemon, look: Look) -> None:
+    """A command names the workflow and all of a group; failures lead to their causes, and nothing waits that has ended."""
+    failing = daemon.submit(
+        {"name": "two-7", "task": "fail"}, {"name": "two-8", "task": "fail"}, {"name": "gone", "task": "add", "after": ["two-7"]}
+    )
+    daemon.finish(failing)
+    page = look.at(f"#/w/{failing}", until=".why li")
+    expect(page.locator(".verdict-line")).to_contain_text("what failed, by cause")
+    assert "`" not in page.locator(".why").inner_text()
+    expect(page.locator(".why summary")).to_have_text("what did not succeed")
+    expect(page.locator(".why li").first).to_contain_text("two-7 failed")
+    assert page.locator(".why li code").first.inner_text().startswith(f"dyrygentctl retry {failing} --cause ")
+    page.locator(".verdict-line a").click()
+    expect(page.locator(".causes > li")).to_have_count(1)
+    page.locator("[role=tab]", has_text="Nodes").click()
+    expect(page.locator(".rows .row a")).to_have_text(["two-7", "two-8"])
+    page.locator(".counts button[aria-pressed=true]").click()
+    expect(page.locator(".rows .row a")).to_have_count(3)
+    held = daemon.submit({"name": "gate", "gate": True}, name="of the gate")
+    page = look.at(f"#/w/{held}", until=".verdict-line code")
+    assert page.locator(".verdict-line code").inner_text() == f"dyrygentctl release {held} gate"
+    expect(page.locator(".why summary")).to_have_text("what its nodes wait for")
+    page = look.at(f"#/w/{held}/n/gate", until=".part code")
+    expect(page.locator(".crumbs")).to_contain_text("of the gate")
 
 
 def test_where_it_acts_it_asks_first(holding: Daemon, browser: Browser) -> None:
@@ -326,5 +353,6 @@ def test_failures_that_are_not_shown_are_where_it_says(look: Look, daemon: Daemo
     expect(found.locator("h2")).to_contain_text("6 or more")
     expect(found).to_contain_text("and more (failed):")
     expect(found).to_contain_text("dyrygentctl list --state failed --all")
+    expect(found.locator("a", has_text="more (failed)")).to_have_attribute("href", "#/workflows?state=failed")
     expect(found.locator("li").first).to_contain_text("f6")
     look.assert_clean()

@@ -6,9 +6,36 @@ import { Command, Problem, count, inline, shell } from "./parts.js";
 const WHY_MAX = 1000;
 
 /** What is done to whom: `{verb, ref, nodes, cause, about, number, alarm}`; `about` says it in words, with the number. */
-export function commandOf({ verb, ref, nodes = [], cause }) {
+export function commandOf({ verb, ref, nodes = [], cause, flags = [] }) {
   const names = nodes.some((name) => name.startsWith("-")) ? ["--", ...nodes] : nodes;
-  return `dyrygentctl ${shell(verb, ref, ...(cause ? ["--cause", cause] : []), ...names)}`;
+  return `dyrygentctl ${shell(verb, ref, ...(cause ? ["--cause", cause] : []), ...flags, ...names)}`;
+}
+
+const VERB = /^(retry|release|skip|resume|rerun)(?: (.*))?$/s;
+const NULL = " --value null";
+
+/** Of `retry NODE`, as the daemon writes it, the command to paste; nothing if it is no verb. */
+function commandIn(words, ref, node, meant) {
+  const [, verb, rest = ""] = VERB.exec(words) ?? [];
+  if (!verb) return "";
+  const act = { verb, ref };
+  if (!rest) return commandOf(act);
+  if (rest === node) return commandOf({ ...act, ...meant });
+  if (rest === node + NULL) return commandOf({ ...act, ...meant, flags: ["--value", "null"] });
+  if (rest.startsWith("--from ")) return commandOf({ ...act, flags: ["--from", rest.slice(7)] });
+  return commandOf(rest.startsWith("--") ? { ...act, flags: rest.split(" ") } : { ...act, nodes: [rest] });
+}
+
+/** What the daemon advises about a node, with commands to paste; `meant` is who is meant instead of the node: `{nodes}` or `{cause}`. */
+export function Advice({ reference, words, node = "", meant = { nodes: [node] } }) {
+  const parts = words.split("`");
+  // Any text may be a name, and one with a backtick could pass for a command.
+  if (node.includes("`") || parts.length % 2 === 0) return inline(words);
+  return parts.map((part, place) => {
+    if (place % 2 === 0) return inline(part);
+    const command = commandIn(part, reference, node, meant);
+    return command ? html`<${Command} key=${place} text=${command} />` : html`<code key=${place}>${inline(part)}</code>`;
+  });
 }
 
 function Confirm({ act, close }) {

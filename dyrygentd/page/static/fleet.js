@@ -64,7 +64,9 @@ function Findings({ overview, mode, again }) {
     return html`<section key=${kind} class=${`findings mark-${mark}`} aria-labelledby=${`of-${kind}`}>
       <h2 id=${`of-${kind}`}>${title} <span class="quiet">${count(items.length + more)}${least}</span></h2>
       <ul>${items.map((item, place) => html`<${Item} key=${`${item.code} ${item.workflow} ${place}`} item=${item} mode=${mode} again=${again} />`)}</ul>
-      ${rest.map(([key, number]) => html`<p key=${key} class="quiet">and ${key === "failed failed" ? "" : `${count(number)} `}more${key.includes(" ") ? ` (${key.split(" ")[1]})` : ""}: <${Command} text=${REST[key] ?? "dyrygentctl --json explain"} /></p>`)}
+      ${rest.map(([key, number]) => html`<p key=${key} class="quiet">and ${key === "failed failed"
+        ? html`<a href=${link("workflows", { state: "failed" })}>more (failed)</a>`
+        : `${count(number)} more${key.includes(" ") ? ` (${key.split(" ")[1]})` : ""}`}: <${Command} text=${REST[key] ?? "dyrygentctl --json explain"} /></p>`)}
     </section>`;
   });
 }
@@ -140,15 +142,14 @@ function Tables({ stats }) {
   const ended = (sums) => sums.succeeded + sums.failed;
   const busiest = Object.entries(stats.queues).sort((one, other) => other[1].dispatched - one[1].dispatched).slice(0, ROWS_MAX);
   const queues = busiest.map(([name, sums]) => [
-    name, count(Math.max(0, sums.dispatched - ended(sums) - sums.lost - sums.ignored)), count(sums.succeeded), count(sums.failed),
-    ended(sums) ? duration(sums.seconds / ended(sums)) : "",
+    name, count(sums.succeeded), count(sums.failed), ended(sums) ? duration(sums.seconds / ended(sums)) : "",
   ]);
   const pools = (stats.engine.pools ?? []).slice().sort((one, other) => other.waiting - one.waiting).slice(0, ROWS_MAX)
     .map((pool) => [pool.name, `${count(pool.used)} of ${count(pool.size)}`, count(pool.waiting)]);
   const slow = Object.entries(stats.tasks).filter(([, sums]) => sums.failed || sums.lost).sort((one, other) => other[1].failed - one[1].failed).slice(0, ROWS_MAX)
     .map(([name, sums]) => [name, count(sums.failed), count(sums.retried), count(sums.lost), count(sums.succeeded)]);
   return html`<div class="columns">
-    <${Table} title="Queues" heads=${["queue", "in flight", "succeeded", "failed", "mean"]} rows=${queues} />
+    <${Table} title="Queues" heads=${["queue", "succeeded", "failed", "mean"]} rows=${queues} />
     <${Table} title="Pools" heads=${["pool", "taken", "waiting"]} rows=${pools} />
     <${Table} title="Tasks that fail" heads=${["task", "failed", "retried", "lost", "succeeded"]} rows=${slow} />
   </div>`;

@@ -1,7 +1,7 @@
 // One node: how it stands and why, what it was given, what became of it.
 import { html } from "./html.js";
 import { of, usePolled } from "./api.js";
-import { Acts, actsOnNode } from "./acts.js";
+import { Acts, Advice, actsOnNode } from "./acts.js";
 import { Command, Name, Problem, State, Waiting, When, clock, duration, inline, link, shell, useTitle } from "./parts.js";
 
 const FINISHED = ["succeeded", "skipped", "failed", "cancelled", "blocked"];
@@ -28,7 +28,7 @@ function Why({ reference, name, state }) {
   const facts = flat(why.data.facts?.[name] ?? why.data.facts ?? {});
   return html`<section class="part"><h2>Why</h2>
     <p class="said">${inline(why.data.verdict)}</p>
-    ${why.data.next_step && html`<p class="quiet">${inline(why.data.next_step)}</p>`}
+    ${why.data.next_step && html`<p class="quiet"><${Advice} reference=${reference} words=${why.data.next_step} node=${name} /></p>`}
     ${why.data.blocked_by && html`<p>blocked by <a href=${link("w", reference, "n", why.data.blocked_by)}><${Name} text=${why.data.blocked_by} /></a></p>`}
     ${(why.data.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
     ${facts.length > 0 && html`<h3>What broker and worker say</h3><${Facts} rows=${facts.map(([key, value]) => [inline(key), isTime(key, value) ? `${clock(value)} UTC` : inline(value)])} />`}
@@ -36,14 +36,15 @@ function Why({ reference, name, state }) {
 }
 
 export function Node({ reference, name, mode }) {
-  useTitle(name);
+  const whole = usePolled(of(reference), 0).data;
+  useTitle(whole ? `${name} · ${whole.name}` : name);
   const shown = usePolled(of(reference, "nodes", name), 2000);
   const it = shown.data;
   if (!it) return html`<h1><${Name} text=${name} /></h1>${shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the node" />`}`;
   const after = it.after ?? [];
   const took = it.dispatched_at ? (it.finished_at ?? Date.now() / 1000) - it.dispatched_at : undefined;
   return html`
-    <nav class="crumbs" aria-label="where this is"><a href=${link("w", reference)}>workflow</a>${it.section && html` › <a href=${link("w", reference, { path: it.section })}><${Name} text=${it.section} /></a>`}</nav>
+    <nav class="crumbs" aria-label="where this is"><a href=${link("workflows")}>workflows</a> › <a href=${link("w", reference)}><${Name} text=${whole?.name ?? reference} /></a>${it.section && html` › <a href=${link("w", reference, { path: it.section })}><${Name} text=${it.section} /></a>`}</nav>
     <h1><${State} state=${it.state} /> <${Name} text=${it.name} /></h1>
     <${Problem} error=${shown.error} />
     <div class="toolbar"><${Acts} acts=${actsOnNode(reference, it)} mode=${mode} done=${shown.again} /></div>

@@ -48,8 +48,11 @@ function useNodes(target) {
   return { ...state, more: next && nodes.length < LOADED_MAX ? more : null, again: () => read() };
 }
 
-/** `stamp` changes when the workflow does; then the first page is read again, unless somebody has leafed on. */
-export function Nodes({ reference, path, query, choose, stamp }) {
+/**
+ * `stamp` changes when the workflow does; then the first page is read again, unless somebody has leafed on.
+ * Of one that `hasFailed` those are shown first that did, if the address asks for nothing else.
+ */
+export function Nodes({ reference, path, query, choose, stamp, hasFailed }) {
   const states = query.getAll("state");
   const name = query.get("name") ?? "";
   const [text, setText] = useState(name);
@@ -59,6 +62,9 @@ export function Nodes({ reference, path, query, choose, stamp }) {
   const columns = useMemo(() => columnsFor(reference), [reference]);
   const wanted = text.trim().toLowerCase();
   const found = useMemo(() => inOrder(wanted ? nodes.filter((it) => it.name.toLowerCase().includes(wanted)) : nodes, columns, sorted), [nodes, wanted, sorted, columns]);
+  useEffect(() => {
+    if (hasFailed && !states.length && !name && !path) choose({ state: ["failed"] });
+  }, []);
   useEffect(() => {
     if (isThere && nodes.length <= PAGE) again();
   }, [stamp]);

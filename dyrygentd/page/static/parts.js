@@ -8,7 +8,7 @@ export const STATES = [
   ["cancelled", "C", "cancelled"],
   ["retrying", "T", "retrying"],
   ["held", "H", "held"],
-  ["dispatched", "R", "running"],
+  ["dispatched", "R", "in flight"],
   ["dispatching", "R", "being sent"],
   ["ready", "r", "ready"],
   ["waiting", "·", "waiting"],

@@ -13,7 +13,7 @@ const TICKS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10
 const TICK_WIDTH = 90;
 /** What is drawn: a colour of the page, and words. */
 const LEGEND = [
-  ["running", "s-dispatched", "running"], ["again", "s-retrying", "running again, after a failure"], ["waiting", "s-waited", "waiting"],
+  ["running", "s-dispatched", "in flight"], ["again", "s-retrying", "in flight again, after a failure"], ["waiting", "s-waited", "waiting"],
   ["ended", "s-succeeded", "ended well"], ["failed", "s-failed", "▼ failed"],
 ];
 
@@ -159,7 +159,7 @@ function tellBin(timeline, at, bin) {
   const row = timeline.rows[at];
   if (!row) return "";
   const begin = timeline.since + bin * timeline.bin_s;
-  const parts = [["running", "running"], ["again", "again"], ["waiting", "waiting"]]
+  const parts = [["running", "in flight"], ["again", "again"], ["waiting", "waiting"]]
     .filter(([key]) => row[key][bin] > 0).map(([key, word]) => `${mean(row[key][bin])} ${word}`);
   const ends = [["ended", "ended well"], ["failed", "failed"]]
     .filter(([key]) => row[key][bin] > 0).map(([key, word]) => `${count(row[key][bin])} ${word}`);

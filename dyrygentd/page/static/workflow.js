@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useState } from "./html.js";
 import { of, usePolled, withQuery } from "./api.js";
 import { useFold } from "./fold.js";
-import { Acts, actsOnWorkflow } from "./acts.js";
+import { Acts, Advice, actsOnWorkflow } from "./acts.js";
 import { Boxes } from "./boxlist.js";
 import { Graph } from "./graph.js";
 import { Timeline } from "./timeline.js";
@@ -41,10 +41,19 @@ function Estimate({ reference, state }) {
       ${it.path_nodes > way.length && html`<p class="quiet">and ${count(it.path_nodes - way.length)} more</p>`}</details>`}`;
 }
 
+/** Who is meant by what is advised about a group: all of it, if it has a cause or its names are known. */
+function meantBy({ code, cause, node, count: number = 1, examples = [] }) {
+  const isNamed = number > 1 && number <= examples.length && code !== "running";
+  if (cause && (code === "failed" || code === "lost" || (code === "cancelled" && number > examples.length))) return { cause };
+  return { nodes: isNamed ? examples : [node] };
+}
+
 function Standing({ reference, it }) {
-  return html`<li><a href=${link("w", reference, "n", it.node)}><${Name} text=${it.node} /></a>
-    <span class="said">${inline(it.text)}</span>${it.count > 1 && html` <b>${count(it.count)} nodes</b>`}
-    ${it.next_step && html`<div class="quiet">${inline(it.next_step)}</div>`}</li>`;
+  // It begins with the name, and that is a link.
+  const text = it.text.startsWith(`'${it.node}' `) ? it.text.slice(it.node.length + 3) : it.text;
+  return html`<li><a href=${link("w", reference, "n", it.node)}><${Name} text=${it.node} /></a>${" "}
+    <span class="said">${inline(text)}</span>${it.count > 1 && html` <b>${count(it.count)} nodes</b>`}
+    ${it.next_step && html`<div class="quiet"><${Advice} reference=${reference} words=${it.next_step} node=${it.node} meant=${meantBy(it)} /></div>`}</li>`;
 }
 
 function Why({ reference, state }) {
@@ -53,11 +62,15 @@ function Why({ reference, state }) {
   const it = why.data;
   if (!it) return html`<${Problem} error=${why.error} again=${why.again} />`;
   const standings = (it.standings ?? []).slice(0, 8);
+  const first = standings[0];
+  const step = it.next_step && (first?.code === "failed" && first.next_step === it.next_step
+    ? html`<a href=${link("w", reference, { tab: "causes" })}>what failed, by cause</a>`
+    : html`<${Advice} reference=${reference} words=${it.next_step} node=${first?.node} meant=${first && meantBy(first)} />`);
   return html`<div class="why">
-    <p class="verdict-line">${inline(it.verdict)}${it.next_step && html` <span class="quiet">${inline(it.next_step)}</span>`}</p>
+    <p class="verdict-line">${inline(it.verdict)}${step && html` <span class="quiet">${step}</span>`}</p>
     ${it.decided && html`<p class="quiet">${inline(it.decided.verb)} by ${inline(it.decided.by)} <${When} at=${it.decided.at} />${it.decided.why && `: ${inline(it.decided.why)}`}</p>`}
     ${(it.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
-    ${standings.length > 0 && html`<details open=${standings.length <= OPEN_MAX}><summary>what its nodes wait for</summary><ul>${standings.map((each, place) => html`<${Standing} key=${place} reference=${reference} it=${each} />`)}</ul></details>`}
+    ${standings.length > 0 && html`<details open=${standings.length <= OPEN_MAX}><summary>${isFinished(state) ? "what did not succeed" : "what its nodes wait for"}</summary><ul>${standings.map((each, place) => html`<${Standing} key=${place} reference=${reference} it=${each} />`)}</ul></details>`}
   </div>`;
 }
 
@@ -176,7 +189,7 @@ export function Workflow({ reference, query, go, mode }) {
       ${tab === "graph" && html`<${Folded} key=${path} reference=${it.id} path=${path} open=${open} show=${show} state=${it.state} />`}
       ${tab === "timeline" && html`<${Times} key=${path} reference=${it.id} path=${path} open=${open} show=${show} state=${it.state} />`}
       ${tab === "causes" && html`<${Causes} it=${it} mode=${mode} again=${shown.again} />`}
-      ${tab === "nodes" && html`<${Nodes} key=${path} reference=${it.id} path=${path} query=${query} choose=${choose} stamp=${stamp} />`}
+      ${tab === "nodes" && html`<${Nodes} key=${path} reference=${it.id} path=${path} query=${query} choose=${choose} stamp=${stamp} hasFailed=${it.state === "failed" && it.counts?.failed > 0} />`}
       ${tab === "journal" && html`<${Journal} reference=${it.id} />`}
     </div>`;
 }

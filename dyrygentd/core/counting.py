@@ -129,15 +129,17 @@ class Counting:
         """Count the end of a task under its name, and how long it took from its dispatch."""
         attempts, task = workflow.attempts, self._routes.task_of(workflow, node)
         since = begun_at = attempts.dispatched_at[node]
+        told_at = attempts.begun_at.pop(node, 0.0) if attempts.begun_at else 0.0
         number = attempts.in_line.pop(node, None)
-        if number is not None:
-            begun_at = self.lines.of(task[1]).ended(number, since, now)
-        if attempts.begun_at:
-            told_at = attempts.begun_at.pop(node, 0.0)
+        if number is not None and self.run_times.passes_over(task[0]):
+            self.lines.of(task[1]).leave(now)
+        else:
+            if number is not None:
+                begun_at = self.lines.of(task[1]).ended(number, since, now)
             begun_at = told_at if told_at >= since else begun_at
-        # Of one that was in flight when this process began, nothing is known but that.
-        if number is not None or begun_at > since:
-            self.run_times.ended(task[0], now - begun_at, is_good=outcome != "failed")
+            # Of one that was in flight when this process began, nothing is known but that.
+            if number is not None or begun_at > since:
+                self.run_times.ended(task[0], now - begun_at, is_good=outcome != "failed")
         seconds = max(0.0, now - since)
         self.task_seconds.add(seconds, workflow=workflow.workflow_id, now=now)
         self.by_task.add(task, outcome, seconds=seconds)

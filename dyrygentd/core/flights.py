@@ -127,7 +127,8 @@ class Flights:
         """Free the place of a task that has ended, if it has one."""
         place = self.by_id.pop(task_id, None)
         if place is not None:
-            self._counting.task_left(*place, now)
+            if place[1] in place[0].attempts.in_line:
+                self._counting.task_left(*place, now)
             self._turn.batch.unwatch.append(task_id)
             self.deliveries.forget(task_id)
             if self.has_pools:

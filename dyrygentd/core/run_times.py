@@ -24,6 +24,9 @@ _LAST: Final = 127
 _MIDDLES: Final = tuple(_LEAST_S * _FACTOR**number * (_FACTOR - 1.0) * _SCALE for number in range(_LAST + 1))
 #: Values after which all are halved: the last thousand or two count.
 _FRESH_MAX: Final = 1000
+#: From so many on one in four is measured: it says as much, and measuring costs a node two microseconds.
+_FULL: Final = 300
+_ONE_IN: Final = 4
 #: Names that are kept; if there are more, a tenth of them goes, those that were not measured for longest.
 _NAMES_MAX: Final = 1000
 #: Longest name that is kept: it comes from users, and is written to disk.
@@ -64,16 +67,23 @@ class RunTimeSketch:
         used: When it was measured last, as a number that rises.
     """
 
-    __slots__ = ("_buckets", "_failed", "_total", "used")
+    __slots__ = ("_buckets", "_failed", "_passed", "_total", "used")
 
     def __init__(self) -> None:
         self._buckets: dict[int, float] = {}
-        self._total = 0
+        self._total = self._passed = 0
         self._failed = 0.0
         self.used = 0
 
     def __repr__(self) -> str:
         return f"<RunTimeSketch count={sum(self._buckets.values()):.0f}>"
+
+    def passes_over(self) -> bool:
+        """Tell whether the next one need not be measured; asked once for each."""
+        if self._total < _FULL:
+            return False
+        self._passed = (self._passed + 1) % _ONE_IN
+        return self._passed != 0
 
     def add(self, seconds: float) -> None:
         """Add a measurement."""
@@ -148,6 +158,11 @@ class RunTimes:
 
     def __len__(self) -> int:
         return len(self._sketches)
+
+    def passes_over(self, task: str) -> bool:
+        """Tell whether the next end of a task need not be measured: one in four is, once hundreds were."""
+        sketch = self._sketches.get(task)
+        return sketch is not None and sketch.passes_over()
 
     def ended(self, task: str, seconds: float, *, is_good: bool) -> None:
         """Take the end of an attempt: how long it took if it was good, else that it failed."""

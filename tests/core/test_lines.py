@@ -5,7 +5,9 @@ from random import Random
 
 import pytest
 
+from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.lines import QueueLine, QueueLines
+from tests.support.simulated_run import SimulatedRun
 
 
 def begun(line: QueueLine, seconds: list[float], *, workers: int) -> list[tuple[float, float]]:
@@ -79,3 +81,13 @@ def test_how_many_ran_is_known_over_a_restart() -> None:
     assert again.of("q0").slots == 1.0
     again.read({"q": 99.0})
     assert again.of("q").slots == lines.of("q").slots
+
+
+def test_who_is_not_measured_leaves_as_well() -> None:
+    """Of hundreds of tasks only some are measured, and the line is empty when all of them have ended."""
+    run = SimulatedRun(lambda _: 1.0, workers=5)
+    graph = Graph.build([NodeSpec(f"n{number}", Signature("t"), f"w/{number}") for number in range(400)])
+    for _ in run.run(graph):
+        pass
+    assert repr(run.engine.counting.lines.of("q")).startswith("<QueueLine in_line=0 ")
+    assert 300 < run.run_times.count < 400

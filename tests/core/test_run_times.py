@@ -127,3 +127,19 @@ def test_a_sketch_says_how_much_it_knows() -> None:
     for _ in range(7):
         sketch.add(chance.random())
     assert repr(sketch) == "<RunTimeSketch count=7>"
+
+
+def test_of_many_one_in_four_is_measured() -> None:
+    """Measuring costs more than it tells of a task of which hundreds were; what it takes from now on is noticed all the same."""
+    times = RunTimes()
+    assert not times.passes_over("t")
+    for _ in range(300):
+        assert not times.passes_over("t")
+        times.ended("t", 1.0, is_good=True)
+    measured = 0
+    for _ in range(8_000):
+        if not times.passes_over("t"):
+            measured += 1
+            times.ended("t", 3.0, is_good=True)
+    assert measured == 2_000
+    assert times.view(["t"])["t"].mean_s == pytest.approx(3.0, rel=0.15)

@@ -57,7 +57,7 @@ def test_button_acts_as_the_user(browser: Browser, served: Served) -> None:
     with looking(browser, base(served)) as look:
         page = look.page
         enter(page, served, f"#/w/{workflow_id}/n/gate")
-        page.get_by_role("button", name="release").click()
+        page.get_by_role("button", name="release", exact=True).click()
         page.get_by_label("reason").fill("checked by Ada")
         page.get_by_role("dialog").get_by_role("button", name="release").click()
         assert served.daemon.finish(workflow_id) == "succeeded"

@@ -53,6 +53,7 @@ def worker_of(redis_server: EmbeddedServer, directory: Path, environment: dict[s
         worker.stop()
 
 
+@pytest.mark.long
 def test_nightly_survives_a_daemon_that_is_away(
     directory: Path, environment: dict[str, str], worker_of: Callable[[str], None]
 ) -> None:

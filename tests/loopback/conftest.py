@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.http.support import Daemon, daemon, holding
+from tests.http.support import Daemon, daemon
 from tests.loopback.support import Served
 
-__all__ = ["daemon", "holding"]
+__all__ = ["daemon"]
 
 
 @pytest.fixture

@@ -152,9 +152,11 @@ def test_daemon_that_goes_away_comes_back(served: Served) -> None:
     assert served.ask("GET", "/v1/stats").status == 200
 
 
-def test_stream_is_passed_on_as_it_comes(served: Served, holding: Daemon) -> None:
+def test_stream_is_passed_on_as_it_comes(short_tmp: Path) -> None:
     """Each change at once; it ends with the daemon's word, breaks off with the daemon, and a browser that leaves is let go."""
-    with Served(holding) as other:
+    # That somebody left is seen when something is sent.
+    limits = HttpLimits(heartbeat_s=0.2)
+    with Daemon(short_tmp / "holding.sock", holds=True, limits=limits) as holding, Served(holding) as other:
         other.enter()
         workflow_id = holding.submit(name="w")
         connection = other.connection()

@@ -56,6 +56,7 @@ def _said(page: Page) -> list[list[str]]:
     return found
 
 
+@pytest.mark.long
 def test_elements_are_bounded(empty: Look) -> None:
     """300 boxes in every state, and 600 edges, are some thousand elements, far off as well as near."""
     page = _draw(empty, hairball())

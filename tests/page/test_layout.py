@@ -55,6 +55,7 @@ def lay_out(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         look.assert_clean()
 
 
+@pytest.mark.long
 def test_shapes(folds: dict[str, dict[str, Any]], lay_out: Any) -> None:
     """No box covers another, each edge goes on and through no box, whatever the screen; `-s` tells how long it took."""
     for name, fold in folds.items():

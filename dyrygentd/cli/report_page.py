@@ -13,7 +13,7 @@ from dyrygentd import __version__
 from dyrygentd.cli import bars, drawings, render
 from dyrygentd.cli.boxes import name_of
 from dyrygentd.cli.report_style import STYLE
-from dyrygentd.cli.times import localized, moment
+from dyrygentd.cli.times import dated, localized
 
 if TYPE_CHECKING:
     from dyrygentd import wire
@@ -76,17 +76,17 @@ def _page(material: Material, bounds: _Bounds) -> Iterator[str]:
     yield from _boxes(material, bounds)
     yield from _timeline(material.timeline, bounds)
     yield from _journal(material.journal, bounds)
-    made = drawings.text(moment(time.time()), 60)
-    yield f"<footer>Made {made} by dyrygentctl {__version__}. Times are local to whoever made it.</footer></main></body></html>\n"
+    made = drawings.text(dated(time.time()), 60)
+    yield f"<footer>Made {made} by dyrygentctl {__version__}. Times are its maker's.</footer></main></body></html>\n"
 
 
 def _facts(view: "wire.WorkflowView", bounds: _Bounds) -> str:
     labels = [f"{name}={value}" for name, value in view.labels.items()]
     facts = {
         "id": view.id,
-        "created": moment(view.created_at),
-        "starts" if view.state == "scheduled" else "started": moment(view.start_at),
-        "finished": moment(view.finished_at),
+        "created": dated(view.created_at),
+        "starts" if view.state == "scheduled" else "started": dated(view.start_at),
+        "finished": dated(view.finished_at),
         "took": render.took(view),
         "tasks": f"{view.tasks:,}: {', '.join(f'{word} {count:,}' for word, count in view.counts.items() if count)}",
         "waits for": ", ".join(render.waits(view.waits_for_person)),
@@ -148,7 +148,7 @@ def _box_cells(box: "wire.BoxView", row: "wire.TimelineRow | None", bin_s: float
     error = f"<br><span class=bad>{_words(box.failed, bounds)}: {_words(box.error or '', bounds)}</span>" if box.failed else ""
     level = f"{box.first_level:,}" if box.first_level == box.last_level else f"{box.first_level:,} to {box.last_level:,}"
     waited = render.duration(sum(row.waiting) * bin_s / max(1, row.nodes)) if row is not None and any(row.waiting) else ""
-    times = ("", "") if row is None else (moment(row.first), moment(row.last))
+    times = ("", "") if row is None else (dated(row.first), dated(row.last))
     name = drawings.text(name_of(box), 120)
     return level, name, f"{box.nodes:,}", drawings.text(states, 300) + error, *(drawings.text(each, 60) for each in times), waited
 
@@ -157,7 +157,7 @@ def _timeline(view: "wire.TimelineView", bounds: _Bounds) -> Iterator[str]:
     rows = view.rows[: bounds.rows]
     if not rows:
         return
-    yield f"<h2>Where the time went</h2><p>{drawings.text(moment(view.since), 60)} to {drawings.text(moment(view.until), 60)},"
+    yield f"<h2>Where the time went</h2><p>{drawings.text(dated(view.since), 60)} to {drawings.text(dated(view.until), 60)},"
     yield f" {render.duration(view.until - view.since)}. "
     marks = (
         ("dispatched", "in flight"),
@@ -176,7 +176,7 @@ def _journal(entries: "Sequence[wire.JournalView]", bounds: _Bounds) -> Iterator
         yield "<p>Nobody changed anything, and the daemon decided nothing by itself.</p>"
         return
     rows = (
-        tuple(_words(cell, bounds) for cell in (moment(entry.at), entry.verb, entry.by, entry.why, render.entry(entry)))
+        tuple(_words(cell, bounds) for cell in (dated(entry.at), entry.verb, entry.by, entry.why, render.entry(entry)))
         for entry in entries[-bounds.entries :]
     )
     yield _left_out(len(entries), bounds.entries, "earlier entry", "earlier entries")

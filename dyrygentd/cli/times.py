@@ -41,6 +41,17 @@ def moment(at: float | None, *, with_zone: bool = True) -> str:
     return f"{text} {zone}" if with_zone or zone != _zone(now) else text
 
 
+def dated(at: float | None) -> str:
+    """Return a time in local time with its date, for what is read on another day."""
+    if at is None:
+        return ""
+    try:
+        then = time.localtime(at)
+    except (OverflowError, OSError, ValueError):
+        return "the end of time"
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', then)} {_zone(then)}"
+
+
 def in_column(at: float | None) -> str:
     """Return a time for a column whose head names the zone (see `head`): it is said again only where it is another one."""
     return moment(at, with_zone=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from dyrygentd.cli.times import Moment, Span, head, localized, moment, span_of
+from dyrygentd.cli.times import Moment, Span, dated, head, localized, moment, span_of
 from dyrygentd.core.words import counted, span
 
 
@@ -96,3 +96,11 @@ def test_what_is_no_moment_is_refused_with_the_forms(text: str) -> None:
     """The forms stand in the message."""
     with pytest.raises(click.BadParameter, match=r"is no time: write an age \(2h, 3d\), 14:30, today"):
         Moment().convert(text, None, None)
+
+
+def test_what_is_kept_has_its_date(zone_name: str) -> None:
+    """A ticket is read next week: "01:49:58" tells nothing then."""
+    at = time.time() - 60
+    assert dated(at) == time.strftime(f"%Y-%m-%d %H:%M:%S {zone_name}", time.localtime(at))
+    assert dated(None) == ""
+    assert dated(1e300) == "the end of time"

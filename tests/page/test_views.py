@@ -352,3 +352,15 @@ def test_failures_that_are_not_shown_are_where_it_says(look: Look, daemon: Daemo
     expect(found.locator("a", has_text="more (failed)")).to_have_attribute("href", "#/workflows?state=failed")
     expect(found.locator("li").first).to_contain_text("f6")
     look.assert_clean()
+
+
+def test_what_is_tried_again_is_told_among_the_causes(look: Look, daemon: Daemon) -> None:
+    """A task that fails for the fortieth time has not failed for good, and is what somebody looks for there."""
+    node = {"name": "a", "task": "fail", "retry": {"attempts": 1000, "backoff_s": 600.0}}
+    workflow_id = daemon.submit(node, name="loop")
+    wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow_id}").json["counts"].get("retrying") == 1)
+    page = look.at(f"#/w/{workflow_id}?tab=causes")
+    expect(page.locator("main")).to_contain_text("1 node has failed and is tried again: which, and why")
+    page.get_by_text("which, and why").click()
+    expect(page.locator("main")).to_contain_text("ValueError: no such host")
+    look.assert_clean()

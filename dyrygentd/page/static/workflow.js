@@ -143,9 +143,10 @@ function Causes({ it, mode, again }) {
   const shown = usePolled(of(it.id, "causes"), isFinished(it.state) ? 0 : 5000);
   useEffect(() => { if (shown.data) shown.again(); }, [it.counts?.failed, it.state]);
   if (!shown.data) return shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the causes" />`;
-  const causes = shown.data.causes ?? [];
-  if (!causes.length) return html`<p class="quiet">Nothing has failed.</p>`;
-  return html`<ol class="causes">${causes.slice(0, 100).map((cause) => html`<li key=${cause.id} value=${cause.number}>
+  const causes = shown.data.causes ?? [], tried = it.counts?.retrying ?? 0;
+  const retries = tried > 0 && html`<p>${count(tried)} ${tried === 1 ? "node has failed and is" : "nodes have failed and are"} tried again: <a href=${link("w", it.id, { tab: "nodes", state: "retrying" })}>which, and why</a></p>`;
+  if (!causes.length) return retries || html`<p class="quiet">Nothing has failed.</p>`;
+  return html`${retries}<ol class="causes">${causes.slice(0, 100).map((cause) => html`<li key=${cause.id} value=${cause.number}>
     <h2><${Name} text=${cause.cause} /></h2>
     <p><b class="large">${count(cause.count)}</b> ${cause.count === 1 ? "node" : "nodes"}${cause.lost ? ` (${count(cause.lost)} lost)` : ""}:
       ${(cause.nodes ?? []).slice(0, 5).map((name) => html` <a key=${name} href=${link("w", it.id, "n", name)}><${Name} text=${name} /></a>`)}${cause.count > 5 && html` <span class="quiet">and ${count(cause.count - 5)} more</span>`}</p>

@@ -208,7 +208,7 @@ stranger_steps() {
     as_stranger() { own_tmp "$ci/stranger" "$1" "$scratch/stranger" "$scratch/tools" "$2"; }
     as_stranger_in_two() { as_stranger online "${1% && *}" && as_stranger offline "${1##* && }"; }
     step "2. README's demo, as a stranger, $("$python" -V)" as_stranger_in_two "$demo_command"
-    tests "2. README's tests, as a stranger, $("$python" -V)" 7500 as_stranger_in_two "$test_command"
+    tests "2. README's tests, as a stranger, $("$python" -V)" 8300 as_stranger_in_two "$test_command"
 }
 
 # bare_path DIRECTORY PYTHON: links to what every Debian has on PATH, to git, and to this Python.
@@ -239,7 +239,7 @@ oldest_steps() {
             "$scratch/resolved.venv/bin/pip" install -q -e '.[test]' 'celery==5.6.*' &&
             own_tmp "$scratch/resolved.venv/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts
     }
-    tests "3. tests on the lowest dependencies, $("$python" -V)" 2380 lowest
+    tests "3. tests on the lowest dependencies, $("$python" -V)" 2600 lowest
     tests "3. tests on Celery 5.6 as pip resolves it, $("$python" -V)" 630 resolved
 }
 
@@ -274,7 +274,7 @@ length_steps() {
 # 5. The core by its own tests: which of its lines and branches they reach.
 coverage_step() {
     measured() { own_tmp .venv/bin/python -m pytest -q -p no:cacheprovider -n 2 --dist worksteal tests/core --cov; }
-    tests "5. the core, measured by its own tests" 2700 measured
+    tests "5. the core, measured by its own tests" 2900 measured
 }
 
 tell() {

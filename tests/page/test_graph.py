@@ -10,6 +10,9 @@ from playwright.sync_api import Browser, Page, expect
 from tests.page.folds import HOSTILE, hairball, showing
 from tests.page.support import Look, looking
 
+#: A browser takes long; name this file, or give --long. `test_loopback.py` opens the page among the quick ones.
+pytestmark = pytest.mark.long
+
 _ELEMENTS_MAX = 4000
 #: Draws a fold in place of the page's views, and notes what it calls.
 _DRAW = """async ([fold, more]) => {

@@ -9,6 +9,9 @@ from playwright.sync_api import Browser
 from tests.page.folds import definitions, fold_of, hairball, showing
 from tests.page.support import looking
 
+#: A browser takes long; name this file, or give --long. `test_loopback.py` opens the page among the quick ones.
+pytestmark = pytest.mark.long
+
 #: Lays out a fold, and looks along each edge for boxes that it goes through.
 _LAY_OUT = """async ({ fold, view, looks }) => {
   const { BOX, layout } = await import("/page/layout.js");

@@ -7,6 +7,9 @@ from tests.http.support import Daemon
 from tests.page.stage import stage
 from tests.page.support import Look, looking
 
+#: A browser takes long; name this file, or give --long. `test_loopback.py` opens the page among the quick ones.
+pytestmark = pytest.mark.long
+
 _ELEMENTS_MAX = 4000
 #: Notes when something was first drawn, and what kept the browser from answering for longer than 50 ms.
 _WATCH = """() => {

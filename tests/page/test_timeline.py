@@ -11,6 +11,9 @@ from tests.http.support import Daemon
 from tests.page.folds import HOSTILE, showing
 from tests.page.support import Look, looking
 
+#: A browser takes long; name this file, or give --long. `test_loopback.py` opens the page among the quick ones.
+pytestmark = pytest.mark.long
+
 _BINS: Final = 40
 #: Draws a timeline in place of the page's views, and counts how often.
 _DRAW = """async (timeline) => {

@@ -15,6 +15,9 @@ from tests.page.stage import HOSTILE, PRINTABLE, stage
 from tests.page.support import Look, looking
 from tests.support.servers import wait_until
 
+#: A browser takes long; name this file, or give --long. `test_loopback.py` opens the page among the quick ones.
+pytestmark = pytest.mark.long
+
 #: Elements of any view; a table of rows in sight and 300 boxes are the most.
 _ELEMENTS_MAX: Final = 4000
 #: ``{view: (address, what is there as soon as it is)}``

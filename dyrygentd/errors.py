@@ -132,9 +132,7 @@ class VerbRefused(RequestError):
 
     def __init__(self, verb: str, what: str, state: str, *, allowed: Sequence[str], reason: str = "") -> None:
         super().__init__(f"'{verb}' is not possible: {what} is {state}{f'; {reason}' if reason else ''}")
-        self.verb = verb
-        self.what = what
-        self.state = state
+        self.verb, self.what, self.state = verb, what, state
         self.allowed = list(allowed)
         self.next_step = f"possible are {', '.join(allowed)}" if allowed else ""
 
@@ -223,9 +221,7 @@ class KeyTaken(RequestError):
 
     def __init__(self, key: str, workflow_id: str, what_differs: str) -> None:
         super().__init__(f"key '{key}' belongs to workflow '{workflow_id}', whose definition is another one: {what_differs}")
-        self.key = key
-        self.workflow_id = workflow_id
-        self.what_differs = what_differs
+        self.key, self.workflow_id, self.what_differs = key, workflow_id, what_differs
         self.next_step = f"give a new key to new work, or see `dyrygentctl show {workflow_id}` for what has this one"
 
 
@@ -357,6 +353,18 @@ class BrokerEmptied(OutsideError):
     """The broker has lost its memory, or the last of it: queues, reservations and the markers against double publishing."""
 
     code = "broker-emptied"
+
+
+class Fenced(OutsideError):
+    """Another process has taken the database over, or a copy of it; this one publishes and saves nothing more."""
+
+    code = "fenced"
+    next_step = "stop the one that is not to go on; should it be the other one, `dyrygentd claim` and start this one again"
+
+    def __init__(self, term: int, later: int, by: str) -> None:
+        own = f"; this one has term {term}" if term else ""
+        super().__init__(f"another process works with this database, or a copy of it: {by} holds term {later}{own}")
+        self.term, self.later, self.by = term, later, by
 
 
 class BackendUnavailable(OutsideError):

@@ -14,6 +14,7 @@ from dyrygentd.core.unrun import StoreOutcome
 from dyrygentd.ports.facts import (
     BrokerMemory,
     DispatcherStatistics,
+    Holder,
     Inspection,
     Listed,
     ReportsStatistics,
@@ -22,6 +23,7 @@ from dyrygentd.ports.facts import (
     Stored,
     StoreStatistics,
     TaskPlace,
+    Term,
     WatcherStatistics,
 )
 
@@ -29,7 +31,9 @@ Emit = Callable[[Sequence[TaskEvent]], None]
 
 
 class Store(Protocol):
-    """Durable checkpoints. One writer; `open` fails if another process has the database."""
+    """Durable checkpoints. One writer: `open` fails if another process has the database; or, where several may have it open,
+    all that writes (`save`, `remember`, `expire`) raises `Fenced` once another process has taken it over, and writes nothing.
+    """
 
     @property
     def identity(self) -> str:
@@ -41,6 +45,21 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
+
+    async def term(self) -> Term | None:
+        """Return who has taken the database over last, None if nobody ever has. Raises `StoreUnavailable`."""
+
+    async def raise_term(self, holder: Holder, *, above: int = 0) -> Term:
+        """Raise the term, and have this process hold it; nothing is saved before. It is durable when this returns.
+
+        Args:
+            above: The new number is higher than this one, too: the broker knows of it.
+
+        Returns:
+            What `term` returns from now on, also to every other process; the number has risen, by one if ``above`` is lower.
+
+        Raises `StoreUnavailable`, then nothing was raised.
+        """
 
     async def save(
         self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()

@@ -5,6 +5,7 @@ Snapshots of statistics, rows of the store, and what can be found out of queues,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from dyrygentd.core.absence import Absence
@@ -24,6 +25,8 @@ REPORTS_HEADER: Final = "dyrygentd_reports"
 REPORTS_NOTE: Final = "reports"
 #: When the database was found to be older than what was done with it, and why.
 SETBACK_NOTE: Final = "setback"
+#: That the next process may take the database over although the broker knows of a later term; empty if it may not.
+CLAIM_NOTE: Final = "claim"
 #: Until when the process before this one had the database, see `dyrygentd.core.absence`.
 CLOSED_NOTE: Final = "closed"
 
@@ -307,6 +310,45 @@ class Inspection:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that takes a database over.
+
+    Attributes:
+        since: Unix time at which it does, in whole milliseconds, so that it is the same wherever it is kept.
+    """
+
+    host: str
+    pid: int
+    since: float
+
+    @property
+    def words(self) -> str:
+        """Return it for people."""
+        return f"process {self.pid} on '{self.host}' since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """How many times a database was taken over, and by whom last. Of two processes with copies of one the higher term counts."""
+
+    number: int
+    holder: Holder
+
+    @property
+    def text(self) -> str:
+        """Return it as one line, for where it is kept outside; `of` reads it."""
+        return f"{self.number} {self.holder.pid} {self.holder.since:.3f} {self.holder.host}"
+
+    @classmethod
+    def of(cls, text: str) -> "Term | None":
+        """Read what `text` has written; None if that is empty."""
+        if not text:
+            return None
+        number, pid, since, host = text.split(" ", 3)
+        return cls(int(number), Holder(host, int(pid), float(since)))
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerMemory:
     """What a broker remembers of a database. Each remembers the other, so that one that went back is noticed.
 
@@ -316,6 +358,7 @@ class BrokerMemory:
         turn: How far the database was when it was told last.
         holder: The process that told it; empty if none has.
         place: Where the broker is, without user and password; empty if that is not known.
+        term: The highest term of the database that it was told; None if it was told of none.
     """
 
     token: str = ""
@@ -323,3 +366,4 @@ class BrokerMemory:
     turn: int = 0
     holder: str = ""
     place: str = ""
+    term: Term | None = None

@@ -20,10 +20,12 @@ from typing import Final
 import aiosqlite
 
 from dyrygentd.core.absence import note_of
-from dyrygentd.ports.facts import CLOSED_NOTE, SETBACK_NOTE
+from dyrygentd.ports.facts import CLAIM_NOTE, CLOSED_NOTE, SETBACK_NOTE, Holder, Term
 
 _IN_USE: Final = "in use"
 _RESTORED: Final = "restored"
+#: Who has taken the database over last: the text of a `Term`.
+TERM_NOTE: Final = "term"
 #: The version whose schema has notes.
 _NOTES_SINCE: Final = 3
 
@@ -86,8 +88,22 @@ async def end_use(connection: aiosqlite.Connection) -> None:
     await connection.commit()
 
 
+async def raised_term(connection: aiosqlite.Connection, holder: Holder, *, above: int) -> Term:
+    """Write into the file itself that a process takes the database over, and return its term. Raises ``sqlite3.Error``."""
+    known = Term.of(await _recalled(connection, TERM_NOTE))
+    term = Term(max(known.number if known else 0, above) + 1, holder)
+    await connection.execute(_REMEMBER, (TERM_NOTE, term.text))
+    await connection.commit()
+    # A term that got lost with the log would look like another process's.
+    await connection.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+    return term
+
+
 def mark_restored(copy: Path, source: Path, *, at: float) -> None:
-    """Note in a copy that is about to be put in the place of a database that it is older. Raises ``sqlite3.Error``."""
+    """Note in a copy that is about to be put in the place of a database that it is older, and meant to go on.
+
+    Raises ``sqlite3.Error``.
+    """
     database = sqlite3.connect(copy, isolation_level=None)
     try:
         ((version,),) = database.execute("PRAGMA user_version").fetchall()
@@ -97,6 +113,7 @@ def mark_restored(copy: Path, source: Path, *, at: float) -> None:
         database.execute("BEGIN")
         database.execute(_FORGET, (_IN_USE,))
         database.execute(_REMEMBER, (_RESTORED, words))
+        database.execute(_REMEMBER, (CLAIM_NOTE, f"restored from '{source}'"))
         database.execute("COMMIT")
     finally:
         database.close()

@@ -49,9 +49,9 @@ import anyio.to_thread
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import DyrygentError, InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
-from dyrygentd.ports.facts import Listed, Retention, Selection, Stored, StoreStatistics
+from dyrygentd.ports.facts import Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
 from dyrygentd.store.connections import connect, log_kept, opened
-from dyrygentd.store.continuity import begin_use, end_use, setback_of
+from dyrygentd.store.continuity import TERM_NOTE, begin_use, end_use, raised_term, setback_of
 from dyrygentd.store.copies import Progress
 from dyrygentd.store.damage import damaged, is_damage, is_of_our_making, look_through, roll_back, words_of
 from dyrygentd.store.files import identity_of, lock_beside, lock_itself, size_of, tighten, tighten_beside
@@ -60,10 +60,7 @@ from dyrygentd.store.log import WAL_PROBLEM_BYTES, WriteAheadLog
 from dyrygentd.store.migrations import migrate, version_of
 from dyrygentd.store.owners import next_step_to_open
 from dyrygentd.store.reader import Reader
-from dyrygentd.store.rows import (
-    REMEMBER,
-    utf8,
-)
+from dyrygentd.store.rows import REMEMBER, utf8
 from dyrygentd.store.writing import RowWriter
 
 logger = logging.getLogger("dyrygentd.store")
@@ -392,6 +389,15 @@ class SqliteStore:
         """Note something; it is durable when this returns. Raises `StoreUnavailable` if it was not written."""
         async with self._transaction() as writer:
             await writer.execute(REMEMBER, (name, utf8(value)))
+
+    async def term(self) -> Term | None:
+        """Return who has taken the database over last, None if nobody ever has. Raises `StoreUnavailable`."""
+        return Term.of(await self.recall(TERM_NOTE) or "")
+
+    async def raise_term(self, holder: Holder, *, above: int = 0) -> Term:
+        """Raise the term above what it was and ``above``; it is durable when this returns. Raises `StoreUnavailable`."""
+        async with self._transaction() as writer:
+            return await raised_term(writer, holder, above=above)
 
     async def expire(self, retention: Retention, *, limit: int) -> int:
         """Delete the oldest finished workflows that are not to be kept any more, ``limit`` at most; return how many.

@@ -10,7 +10,7 @@ import anyio.lowlevel
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import StoreUnavailable
-from dyrygentd.ports.facts import JOURNAL_MAX, Listed, Retention, Selection, Stored, StoreStatistics
+from dyrygentd.ports.facts import JOURNAL_MAX, Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
 
 
 class MemoryStore:
@@ -25,6 +25,7 @@ class MemoryStore:
         self._notes: dict[str, str] = {}
         self._commits = self._rows = self._failures = self._journal_entries = 0
         self._identity = uuid4().hex
+        self._term: Term | None = None
 
     def __repr__(self) -> str:
         return f"<MemoryStore workflows={len(self._workflows)} commits={self._commits} broken='{self.broken}'>"
@@ -41,6 +42,17 @@ class MemoryStore:
 
     async def open(self) -> None:
         """Do nothing: there is nothing to open."""
+
+    async def term(self) -> Term | None:
+        """Return who has taken it over last."""
+        return self._term
+
+    async def raise_term(self, holder: Holder, *, above: int = 0) -> Term:
+        """Raise the term."""
+        if self.broken:
+            raise StoreUnavailable(self.broken)
+        self._term = Term(max(self._term.number if self._term else 0, above) + 1, holder)
+        return self._term
 
     async def save(
         self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()

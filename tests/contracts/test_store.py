@@ -11,7 +11,7 @@ from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.ports import Store
-from dyrygentd.ports.facts import JOURNAL_MAX, Retention, Selection, Stored
+from dyrygentd.ports.facts import JOURNAL_MAX, Holder, Retention, Selection, Stored, Term
 from tests.contracts.adapters import StoreSetup
 from tests.store.records import finished, node, workflow
 
@@ -63,6 +63,40 @@ async def test_notes_and_identity_survive_a_restart(stores: StoreSetup, store: S
     assert await store.recall("reports") == "2-0"
     assert store.identity == identity
     await store.close()
+
+
+async def test_term_rises_with_every_process(stores: StoreSetup, store: Store) -> None:
+    """Each process that takes a database over has a higher term than all before, and the next one knows whose it was."""
+    assert await store.term() is None
+    for number in range(1, 6):
+        holder = Holder("höst name", 4000 + number, 1700000000.125 + number)
+        assert await store.raise_term(holder) == Term(number, holder)
+        assert await store.term() == Term(number, holder)
+        store = await _reopened(stores, store)
+        assert await store.term() == Term(number, holder)
+    await store.close()
+
+
+async def test_term_rises_above_what_the_broker_knows(stores: StoreSetup, store: Store) -> None:
+    """A database that is meant to go on although another one was further has a term of its own, and rises from there."""
+    first, second, third = (Holder("h", pid, 1700000000.0) for pid in (1, 2, 3))
+    assert await store.raise_term(first, above=41) == Term(42, first)
+    assert await store.raise_term(second, above=7) == Term(43, second)
+    store = await _reopened(stores, store)
+    assert await store.raise_term(third) == Term(44, third)
+    await store.close()
+
+
+async def test_term_amid_saves_is_a_transaction_of_its_own(store: Store) -> None:
+    """Raising the term while others write makes none of it durable halfway."""
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(store.save, [workflow(f"w{number}")], [node(f"w{number}", 0)])
+            tasks.start_soon(store.raise_term, Holder("h", number, 1700000000.0))
+    assert len(await _unfinished(store)) == 20
+    term = await store.term()
+    assert term is not None
+    assert term.number == 20
 
 
 async def test_note_amid_a_save_is_a_transaction_of_its_own(store: Store) -> None:

@@ -287,6 +287,18 @@ class ResultWatcher(Protocol):
         """Return an immutable snapshot."""
 
 
+@runtime_checkable
+class GatheringWatcher(ResultWatcher, Protocol):
+    """A watcher that gathers what arrives before it reads and emits it. What one without this emits is gathered by the inbox."""
+
+    def gather(self, pause_s: Callable[[int], float]) -> None:
+        """From now on wait between two looks at what has arrived; called once, before `run`.
+
+        Args:
+            pause_s: Tells for how many seconds the next results may be gathered after so many; 0 if somebody waits for them.
+        """
+
+
 class OutcomeKeeper(Protocol):
     """Stores how tasks ended that never ran, as Celery stores the results of those that did. Repeating it is harmless."""
 

@@ -1,7 +1,8 @@
 """What has happened and waits for the next turn, with a door for each kind of news.
 
 *Requests* (submissions, verbs, what was found out about a task) have a turn taken at once. *Results*, which may come by the
-thousand, and the broker's *outcomes* may wait a moment for company, so that they share a turn and its transaction.
+thousand, and the broker's *outcomes* may wait a moment for company, so that they share a turn and its transaction. A watcher that
+gathers results by itself, so that they share the cost of reading as well, does so for as long, and they wait no second time.
 """
 
 import time
@@ -47,7 +48,7 @@ class Inbox:
         self._events: deque[Event] = deque()
         self._awake = anyio.Event()
         self._saved = anyio.Event()
-        self._is_urgent = False
+        self._is_urgent = self._has_gathered = False
         self._has_landed = True
         self._posted_at = time.monotonic()
         self._first_post: float | None = None
@@ -71,6 +72,15 @@ class Inbox:
         if len(self._events) > self._events_max:
             events = [event for event in events if not isinstance(event, TaskReported)]
         self._add_patiently(events)
+
+    def post_gathered(self, events: Sequence[TaskEvent]) -> None:
+        """Take what became of tasks from a watcher that has gathered it for as long as `gather_s` said: it waits no more."""
+        self._has_gathered = True
+        self.post_results(events)
+
+    def gather_s(self, count: int) -> float:
+        """Return how long the results after so many may be gathered, in seconds; 0 if somebody waits for them."""
+        return self._company_s if count < self._backlog() // _COMPANY else 0.0
 
     def post_outcomes(self, outcomes: Sequence[TaskEvent]) -> None:
         """Take what the broker answered to messages and revokes; there is one for each, so nothing piles up."""
@@ -96,7 +106,7 @@ class Inbox:
 
         It may if it is little beside what waits in the queues: what goes on because of it would wait behind that.
         """
-        return not self._is_urgent and len(self._events) < self._backlog() // _COMPANY
+        return not (self._is_urgent or self._has_gathered) and len(self._events) < self._backlog() // _COMPANY
 
     # --- for the turns ----------------------------------------------------------------------------------------------
 
@@ -130,7 +140,7 @@ class Inbox:
         """Iterate over what is there now, as much as one turn takes, and have it out of the inbox."""
         if self._events:
             self._has_landed = False
-        self._is_urgent = False
+        self._is_urgent = self._has_gathered = False
         for _ in range(min(len(self._events), self._turn_events_max)):
             yield self._events.popleft()
 

@@ -12,6 +12,7 @@ from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import LimitsChanged
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.states import NodeState
+from dyrygentd.ports import GatheringWatcher
 from dyrygentd.ports.facts import CLOSED_NOTE, REPORTS_NOTE
 from dyrygentd.scheduler.adapters import Adapters
 from dyrygentd.scheduler.archive import Archive
@@ -300,7 +301,11 @@ class Parts:
     def start(self, tasks: TaskGroup) -> None:
         """Start what works by itself, each in a task that the group owns and whose end it hears."""
         adapters, inbox = self.adapters, self.inbox
-        tasks.start_soon(adapters.watcher.run, inbox.post_results, name="dyrygentd watch")
+        emit = inbox.post_results
+        if isinstance(adapters.watcher, GatheringWatcher):
+            adapters.watcher.gather(inbox.gather_s)
+            emit = inbox.post_gathered
+        tasks.start_soon(adapters.watcher.run, emit, name="dyrygentd watch")
         if adapters.reports is not None:
             is_in_flight = self._engine.flights.is_in_flight
             tasks.start_soon(adapters.reports.run, inbox.post_results, inbox.post, is_in_flight, name="dyrygentd reports")

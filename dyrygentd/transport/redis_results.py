@@ -5,13 +5,13 @@ Long because one session's five tasks share the tables of what is watched, and e
 Theory of operation
 ===================
 Celery's Redis backend stores a result and publishes the same bytes on a channel named like the key, in one transaction. Pub/sub
-is only a hint: redis-py reconnects silently, a slow subscriber is cut off by the server, a half-open connection stays silent
-for ever, and anybody can publish. So an end that was pushed counts as it is found stored: all that has arrived together is read
-in one go, and what arrives meanwhile with the next. Four guards make up for what is not pushed. (1) A task is watched before it
-is published, and every confirmation of a subscription, the first and those after a reconnect, is followed by a read of the key.
-(2) A heartbeat of our own goes round through the server; if it does not come back, the connection is dropped. (3) A slow sweep
-reads the keys of everything in flight. (4) The connections do not retry by themselves: an error ends the session, and the next
-one starts over with all subscriptions.
+is only a hint: redis-py reconnects silently, a slow subscriber is cut off by the server, a half-open connection stays silent for
+ever, and anybody can publish. So an end that was pushed counts as it is found stored: all that has arrived together is read in
+one go, and what arrives meanwhile with the next; while the workers have enough to do, that is once in some milliseconds. Four
+guards make up for what is not pushed. (1) A task is watched before it is published, and every confirmation of a subscription, the
+first and those after a reconnect, is followed by a read of the key. (2) A heartbeat of our own goes round through the server; if
+it does not come back, the connection is dropped. (3) A slow sweep reads the keys of everything in flight. (4) The connections do
+not retry by themselves: an error ends the session, and the next one starts over with all subscriptions.
 
 *Tried and rejected.* ``PSUBSCRIBE celery-task-meta-*``: one command instead of thousands, but the payloads of all tenants.
 Keyspace notifications: need CONFIG SET. Celery's own result consumer: polls in a thread and loses messages on reconnect
@@ -22,7 +22,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -139,6 +139,7 @@ class RedisResultWatcher:
         self._last_beat_at = 0.0
         self._are_channels_refused = False
         self._emit: Emit | None = None
+        self._gather_s: Callable[[int], float] = lambda _: 0.0
         # Until the first try has ended, which it does in bounded time, there is neither.
         self._problem, self._is_connected = "", False
         self._connections = self._undecodable = 0
@@ -204,6 +205,10 @@ class RedisResultWatcher:
             seen_seconds=self._seen_seconds.view(),
             **self._counts,
         )
+
+    def gather(self, pause_s: Callable[[int], float]) -> None:
+        """Wait between two looks at what has arrived for as long as this says."""
+        self._gather_s = pause_s
 
     async def run(self, emit: Emit) -> None:
         """Work until cancelled: one session after the other."""
@@ -303,8 +308,9 @@ class RedisResultWatcher:
             if ended:
                 # What arrives meanwhile waits for the next round, and is read in one go with more.
                 await self._read(asking, list(ended), "pushed")
-                if len(ended) > 1:
-                    await anyio.sleep(min(_GATHER_MAX_S, _GATHER_EACH_S * len(ended)))
+                pause_s = self._gather_s(len(ended))
+                if pause_s or len(ended) > 1:
+                    await anyio.sleep(pause_s or min(_GATHER_MAX_S, _GATHER_EACH_S * len(ended)))
 
     async def _keep_subscribed(self, subscription: Subscription) -> None:
         while True:

@@ -112,6 +112,18 @@ async def test_request_is_not_kept_waiting() -> None:
     assert len(inbox) == 2
 
 
+async def test_gathered_results_wait_no_second_time() -> None:
+    """Whoever watches has gathered them for as long as the inbox would have; what comes after them waits again."""
+    inbox = Inbox(Redaction(), backlog=lambda: 100, company_s=3600.0)
+    assert (inbox.gather_s(9), inbox.gather_s(10)) == (3600.0, 0.0)
+    for gathered in (True, False):
+        (inbox.post_gathered if gathered else inbox.post_results)([_RESULT])
+        with anyio.move_on_after(5 if gathered else 0.05) as patience:
+            await inbox.wait(lambda: math.inf)
+        assert patience.cancelled_caught is not gathered
+        assert [*inbox.take()] == [_RESULT]
+
+
 async def test_news_tell_whether_somebody_waits_for_an_answer() -> None:
     """While the disk does not work requests are judged at once, results have time."""
     inbox = _inbox()

@@ -96,6 +96,40 @@ async def test_pushed_and_read(celery_app: Celery, store: Store, server: redis.R
     assert "watched=0" in repr(watcher)
 
 
+async def test_ends_are_gathered_while_nobody_waits(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """What ends while the workers have enough to do is read in one go, since a read costs as much as many results."""
+    watcher = _watcher(celery_app, pace=ResultsPace())
+    paused = anyio.Event()
+
+    def pause_s(count: int) -> float:
+        if paused.is_set():
+            return 0.0
+        paused.set()
+        assert count == 1
+        return 1.0
+
+    async with following(watcher) as told:
+        watcher.watch(["first", "second", "third"])
+        await _ready(watcher, told, store)
+        watcher.gather(pause_s)
+        store("first")
+        await paused.wait()
+        assert told.final() == ["first"]
+        reads = _scripts_run(server)
+        for task_id in ("second", "third"):
+            store(task_id)
+            # Not in one packet.
+            await anyio.lowlevel.checkpoint()
+        await told.wait_final("second", "third")
+    assert _scripts_run(server) - reads == 1
+    assert watcher.statistics().pushed == 3
+
+
+def _scripts_run(server: redis.Redis) -> int:
+    counts: Any = server.info("commandstats")
+    return int(counts["cmdstat_evalsha"]["calls"])
+
+
 async def test_states_on_the_way(celery_app: Celery, store: Store, server: redis.Redis) -> None:
     """Other states are reported and do not end the watching."""
     watcher = _watcher(celery_app)

@@ -101,7 +101,8 @@ class Report:
         texts = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
         wrong = [count for count in self.counts if not count.is_right]
         executed = sum(count.executed for count in self.counts)
-        texts += ["", f"{executed:,} executions in {len(self.counts)} runs, each task once and in order: {not wrong}"]
+        if self.counts:
+            texts += ["", f"{executed:,} executions in {len(self.counts)} runs, each task once and in order: {not wrong}"]
         texts += [f"WRONG: {count}" for count in wrong]
         return "\n".join(texts)
 

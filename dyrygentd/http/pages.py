@@ -28,11 +28,7 @@ async def show_mode(api: Api, request: web.Request) -> web.StreamResponse:
 
 
 def _answer(request: web.Request, name: str) -> web.Response:
-    found = page.answer(
-        name,
-        known_tag=request.headers.get("If-None-Match", ""),
-        takes_gzip="gzip" in request.headers.get("Accept-Encoding", ""),
-    )
+    found = page.answer(name, request.headers)
     if found is None:
         raise RouteNotFound(request.path)
     return _response(found)

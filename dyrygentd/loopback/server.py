@@ -156,7 +156,7 @@ class LoopbackPage:
         return self._of_name(request, name)
 
     def _of_name(self, request: web.Request, name: str) -> web.StreamResponse:
-        found = page.answer(name, known_tag=request.headers.get("If-None-Match", ""))
+        found = page.answer(name, request.headers)
         if found is None:
             raise NotPassedOn(request.method, request.path)
         return _of_page(found)

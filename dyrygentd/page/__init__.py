@@ -39,6 +39,8 @@ START: Final = "index.html"
 #: Lines that are nothing but comments, a sixth of our modules. They stay in the wheel, for who reads the code, and are not sent;
 #: lines keep their numbers, for who reads an error.
 _COMMENTS: Final = re.compile(rb"^[ ]*(?://.*|/\*\*(?:.|\n)*?\*/)$", re.MULTILINE)
+#: A weight in Accept-Encoding that says no (RFC 9110 12.4.2).
+_NEVER: Final = re.compile(r"q=0(?:\.0*)?", re.IGNORECASE)
 #: What is served by suffix; anything else in the directory (licences, notes) is shipped and not served.
 TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -52,14 +54,14 @@ class PageFile:
     Attributes:
         name: Relative to `/page/`.
         packed: The body as gzip.
-        tag: An entity tag (RFC 9110 8.8.3) of the contents, quotes included.
+        digest: Of the body; tags are made of it.
     """
 
     name: str
     content_type: str
     body: bytes
     packed: bytes
-    tag: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +89,25 @@ def files() -> Mapping[str, PageFile]:
     return MappingProxyType(found)
 
 
-def answer(name: str, *, known_tag: str = "", takes_gzip: bool = False) -> PageAnswer | None:
+def answer(name: str, headers: Mapping[str, str] = MappingProxyType({})) -> PageAnswer | None:
     """Return what a browser gets that asks for a file, or None if there is no such file.
 
     Args:
-        known_tag: The If-None-Match header.
-        takes_gzip: Whether the Accept-Encoding header has gzip in it.
+        headers: Of the request; If-None-Match and Accept-Encoding are read.
     """
     file = files().get(name)
     if file is None:
         return None
-    headers = {**HEADERS, "ETag": file.tag}
-    if file.tag in (known.strip().removeprefix("W/") for known in known_tag.split(",")):
-        return PageAnswer(304, headers, b"")
-    headers["Content-Type"] = f"{file.content_type}; charset=utf-8"
+    takes_gzip = _takes_gzip(headers.get("Accept-Encoding", ""))
+    # Other bytes have another tag, or a cache could put halves of both together (RFC 9110 8.8.3).
+    tag = f'"{file.digest}-gzip"' if takes_gzip else f'"{file.digest}"'
+    answered = {**HEADERS, "ETag": tag}
+    if tag in (known.strip().removeprefix("W/") for known in headers.get("If-None-Match", "").split(",")):
+        return PageAnswer(304, answered, b"")
+    answered["Content-Type"] = f"{file.content_type}; charset=utf-8"
     if takes_gzip:
-        headers["Content-Encoding"] = "gzip"
-    return PageAnswer(200, headers, file.packed if takes_gzip else file.body)
+        answered["Content-Encoding"] = "gzip"
+    return PageAnswer(200, answered, file.packed if takes_gzip else file.body)
 
 
 def mode(*, acts: bool = False, user: str | None = None, grafana: str = "") -> PageAnswer:
@@ -127,5 +131,13 @@ def _page_file(name: str, content_type: str, body: bytes) -> PageFile:
         content_type=content_type,
         body=body,
         packed=gzip.compress(body, mtime=0),
-        tag=f'"{hashlib.sha256(body).hexdigest()[:24]}"',
+        digest=hashlib.sha256(body).hexdigest()[:24],
     )
+
+
+def _takes_gzip(accepted: str) -> bool:
+    for each in accepted.split(","):
+        coding, _, weight = each.partition(";")
+        if coding.strip().lower() == "gzip":
+            return not _NEVER.fullmatch(weight.strip())
+    return False

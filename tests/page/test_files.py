@@ -4,6 +4,8 @@ import gzip
 import re
 import tomllib
 
+import pytest
+
 from dyrygentd import page
 from tests.support.daemon import ROOT
 
@@ -83,6 +85,32 @@ def test_unknown_file_is_none() -> None:
     """Names lead to files of the page and nowhere else."""
     for name in ("", "..", "../__init__.py", "vendor/preact.LICENSE", "vendor", "/etc/passwd"):
         assert page.answer(name) is None
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_packed"),
+    [
+        ("gzip, deflate, br", True),
+        ("br;q=1.0, GZIP;q=0.5", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("br, gzip; q=0.00", False),
+        ("x-gzipped", False),
+    ],
+)
+def test_gzip_is_for_who_takes_it(accepted: str, is_packed: bool) -> None:
+    """Other bytes have another tag, so that no cache takes one for the other, and each is known by its own."""
+    answer, plain = page.answer("app.js", {"Accept-Encoding": accepted}), page.answer("app.js")
+    assert answer is not None
+    assert plain is not None
+    assert ("Content-Encoding" in answer.headers) is is_packed
+    assert (answer.headers["ETag"] != plain.headers["ETag"]) is is_packed
+    for known, is_same in ((answer, True), (plain, not is_packed)):
+        asked = {"Accept-Encoding": accepted, "If-None-Match": f'"other", W/{known.headers["ETag"]}'}
+        again = page.answer("app.js", asked)
+        assert again is not None
+        assert (again.status == 304) is is_same
 
 
 def test_mode_says_what_is_allowed() -> None:

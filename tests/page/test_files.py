@@ -55,6 +55,20 @@ def test_everything_named_is_there() -> None:
             assert target in files, (name, target)
 
 
+def test_all_modules_are_asked_for_at_once() -> None:
+    """A browser that learns of a module by reading another one waits once more for each; none is fetched that nothing needs."""
+    files, needed, pending = page.files(), set[str](), ["app.js"]
+    while pending:
+        name = pending.pop()
+        base = name.rpartition("/")[0]
+        named = re.findall(r"""(?:from ?|import ?)["']\./([^"']+)["']""", files[name].body.decode())
+        found = {f"{base}/{target}".lstrip("/") for target in named} - needed
+        needed |= found
+        pending += found
+    preloaded = re.findall(r'rel="modulepreload" href="/page/([^"]+)"', files[page.START].body.decode())
+    assert sorted(preloaded) == sorted(needed)
+
+
 def test_libraries_have_their_licences() -> None:
     """Who gets the wheel gets them with it, and the guide says which versions they are."""
     guide = (ROOT / "dyrygentd/page/README.md").read_text()

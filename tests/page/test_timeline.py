@@ -159,6 +159,34 @@ def test_table_has_the_numbers(empty: Look) -> None:
     assert "7 further boxes" in page.locator(".timeline").inner_text()
 
 
+def test_rows_below_the_screen_are_drawn_later(empty: Look) -> None:
+    """A browser answers while a hundred rows are drawn, and in the end all are there; of two in a row the last one is."""
+    failed = [1] * _BINS
+    first = _timeline(*(_row(number) for number in range(99)), _row(99, failed=failed))
+    page = _draw(empty, first)
+    page.wait_for_function(f"({_PIXELS})('failed') > 0")
+    page.evaluate(
+        "(some) => some.forEach(draw)", [first | {"until": 1.0}, _timeline(*(_row(number) for number in range(100)), until=2.0)]
+    )
+    page.wait_for_function("document.body.dataset.drawn === '3'")
+    # In this time the first of the two would have been drawn to its end.
+    for _ in range(8):
+        page.evaluate("() => new Promise(requestAnimationFrame)")
+    assert page.evaluate(_PIXELS, "failed") == 0
+
+
+def test_nothing_new_costs_nothing(empty: Look) -> None:
+    """Steps of the same value are one rectangle and those of none are not drawn, so hours in which nothing changes are free."""
+    row = {"running": [1.5] * 400, "waiting": [9000] * 200 + [0] * 200}
+    empty.page.evaluate(
+        "() => { window.drawn = 0; const { fillRect } = CanvasRenderingContext2D.prototype;"
+        " CanvasRenderingContext2D.prototype.fillRect = function (...given) { drawn += 1; fillRect.apply(this, given); }; }"
+    )
+    _draw(empty, _timeline(*(_row(number, 400, **row) for number in range(20))))
+    # For each a line above it, what ran, and what waited; and the ticks of the axis.
+    assert 60 < empty.page.evaluate("drawn") < 90
+
+
 def test_large_one_is_bounded(empty: Look) -> None:
     """As much as a daemon sends is some hundred elements, and hostile names stay where they belong."""
     row = {"running": [1.5] * 400, "waiting": [9000] * 400, "failed": [1] * 400}

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dyrygentd.http.app import AROUND
+from dyrygentd.http.limits import HttpLimits
 from dyrygentd.loopback.passing import user_name
 from tests.http.support import Daemon
 from tests.loopback.support import Served
@@ -33,6 +36,15 @@ _VIEWS: Final = {
     "failed": ("#/w/{id}/n/first-bad", "pre.error"),
     "gate": ("#/w/{id}/n/gate", ".facts"),
 }
+
+
+#: Notes when folds are asked for, streams left aside.
+_NOTE_FOLDS: Final = """window.asked = [];
+const { fetch } = window;
+window.fetch = (path, ...given) => {
+  if (path.endsWith("/fold")) window.asked.push(Date.now());
+  return fetch(path, ...given);
+};"""
 
 
 def _base(daemon: Daemon) -> str:
@@ -174,6 +186,68 @@ def test_a_page_that_nobody_sees_asks_nothing(holding: Daemon, browser: Browser)
         _show(page, is_hidden=False)
         expect(page.locator("h1")).to_contain_text("succeeded")
         expect(page.locator("#panel svg")).to_contain_text("succeeded")
+        look.assert_clean()
+
+
+def test_a_page_that_finds_no_place_says_so(short_tmp: Path, browser: Browser) -> None:
+    """Where all streams are taken it asks for the boxes now and then, and says so; it is told of them as soon as it finds one."""
+    with Daemon(short_tmp / "d.sock", holds=True, limits=HttpLimits(streams_max=1)) as daemon:
+        workflow_id = daemon.submit(*({"name": f"n{number}", "task": "add"} for number in range(3)))
+        with looking(browser, _base(daemon)) as first, looking(browser, _base(daemon)) as second:
+            first.at(f"#/w/{workflow_id}", until="#panel svg")
+            second.expect("status of 503")
+            second.page.clock.install()
+            second.page.add_init_script(_NOTE_FOLDS)
+            page = second.at(f"#/w/{workflow_id}", until="#panel svg")
+            said = page.locator("#panel > [role=status]")
+            expect(said).to_contain_text("the daemon serves 1 event streams already")
+            expect(said).to_contain_text("every 10 s instead")
+            second.assert_readable()
+            page.clock.pause_at(page.evaluate("Date.now() / 1000 + 1"))
+            daemon.call(lambda: daemon.broker.let_go(daemon.broker.published[0].task_id))
+
+            def has_asked() -> bool:
+                page.clock.run_for(1000)
+                return len(page.evaluate("asked")) > 3
+
+            wait_until(has_asked, timeout_s=30)
+            times = page.evaluate("asked.splice(0)")
+            assert all(10_000 <= later - sooner < 20_000 for sooner, later in pairwise(times[1:]))
+            expect(page.locator("#panel svg")).to_contain_text("succeeded")
+            first.page.goto("about:blank")
+            wait_until(lambda: daemon.call(lambda: daemon.public[AROUND].statistics().streams) == 0)
+            page.clock.run_for(60_000)
+            expect(said).to_be_empty()
+            wait_until(lambda: daemon.call(lambda: daemon.public[AROUND].statistics().streams) == 1)
+            second.assert_clean()
+
+
+def test_who_runs_again_is_followed_again(holding: Daemon, browser: Browser) -> None:
+    """A stream ends with the workflow; after a retry there is another one, and only one."""
+    workflow_id = holding.submit({"name": "one", "task": "fail"})
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}", until="#panel svg")
+        holding.let_go()
+        expect(page.locator("h1")).to_contain_text("failed", timeout=20_000)
+        expect(page.locator("#panel svg")).to_contain_text("failed")
+        wait_until(lambda: holding.call(lambda: holding.public[AROUND].statistics().streams) == 0)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.extend([request.url] if "/fold" in request.url else []))
+        assert holding.ask("POST", f"/v1/workflows/{workflow_id}/retry", {"why": "again"}).status == 200
+        expect(page.locator("#panel svg")).to_contain_text("in flight", timeout=20_000)
+        assert len(asked) == 1
+        look.assert_clean()
+
+
+def test_boxes_are_asked_for_first(holding: Daemon, browser: Browser) -> None:
+    """They take longest to come, and how long all of it takes is worked out when they are there, since that keeps a core busy."""
+    workflow_id = stage(holding, 57)
+    with looking(browser, _base(holding)) as look:
+        asked: list[str] = []
+        look.page.on("request", lambda request: asked.append(request.url.partition(workflow_id)[2]))
+        with look.page.expect_request("**/estimate"):
+            look.at(f"#/w/{workflow_id}", until="#panel svg")
+        assert asked.index("/fold/events") < asked.index("/estimate")
         look.assert_clean()
 
 

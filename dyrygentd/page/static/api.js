@@ -24,10 +24,9 @@ export function withQuery(path, query) {
   return text ? `${path}${path.includes("?") ? "&" : "?"}${text}` : path;
 }
 
-async function exchange(path, options) {
-  let response;
+async function asked(path, options) {
   try {
-    response = await fetch(path, { credentials: "same-origin", ...options });
+    return await fetch(path, { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Trouble("the daemon does not answer", {
@@ -35,16 +34,36 @@ async function exchange(path, options) {
       next: "it may be starting again, or `dyrygentctl ui` has ended; this page tries again by itself",
     });
   }
+}
+
+function troubleOf(path, status, body) {
+  if (status === 404 && body?.code === "route-not-found" && path.startsWith("/v1/"))
+    return new Trouble("this daemon is older than the page and does not know that", { code: "older", status });
+  return new Trouble(body?.detail ?? `the answer was ${status}`, { code: body?.code, next: body?.next_step, status });
+}
+
+async function exchange(path, options) {
+  const response = await asked(path, options);
   const body = await response.json().catch(() => null);
   if (response.ok && response.status !== 202) return body;
-  const status = response.status;
-  if (status === 404 && body?.code === "route-not-found" && path.startsWith("/v1/"))
-    throw new Trouble("this daemon is older than the page and does not know that", { code: "older", status });
-  throw new Trouble(body?.detail ?? `the answer was ${status}`, { code: body?.code, next: body?.next_step, status });
+  throw troubleOf(path, response.status, body);
 }
 
 /** Ask for something. */
 export const get = (path, query, signal) => exchange(withQuery(path, query), { signal });
+
+/** Why a stream was refused, which an `EventSource` does not tell; null if it would be given now. */
+export async function refusalOf(path) {
+  const stop = new AbortController();
+  try {
+    const response = await asked(path, { signal: stop.signal });
+    return response.ok ? null : troubleOf(path, response.status, await response.json().catch(() => null));
+  } catch (error) {
+    return error;
+  } finally {
+    stop.abort();
+  }
+}
 
 /** Do something; only where the page may. The header tells that no form of another page sent it. */
 export const post = (path, document) =>

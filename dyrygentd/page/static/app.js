@@ -42,7 +42,7 @@ function Scheme() {
   const [scheme, setScheme] = useState(() => SCHEMES.find((each) => each === localStorage.getItem("scheme")) ?? "auto");
   useEffect(() => {
     document.documentElement.dataset.scheme = scheme;
-    localStorage.setItem("scheme", scheme);
+    if (scheme !== (localStorage.getItem("scheme") ?? SCHEMES[0])) localStorage.setItem("scheme", scheme);
   }, [scheme]);
   return html`<label class="scheme">colours
     <select value=${scheme} onChange=${(event) => setScheme(event.target.value)}>

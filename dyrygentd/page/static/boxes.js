@@ -14,8 +14,14 @@ const SANS = "system-ui, sans-serif";
 export const FONTS = { title: `600 13px ${SANS}`, far: `600 26px ${SANS}`, small: `12px ${SANS}` };
 
 const measured = new Map();
-const segments = globalThis.Intl?.Segmenter ? new Intl.Segmenter(undefined, { granularity: "grapheme" }) : null;
 let pen = null;
+let segments = null;
+
+/** What people take for letters. Asked for once, by the first name that does not fit: it takes milliseconds to be made. */
+function lettersOf(text) {
+  segments ??= globalThis.Intl?.Segmenter ? new Intl.Segmenter(undefined, { granularity: "grapheme" }) : { segment: (all) => [...all].map((segment) => ({ segment })) };
+  return Array.from(segments.segment(text), (each) => each.segment);
+}
 
 /** Width of a text in pixels. */
 function widthOf(text, font) {
@@ -36,7 +42,7 @@ export function fitting(text, width, font) {
   const safe = inline(text).slice(0, 2000);
   const whole = widthOf(safe, font);
   if (whole <= width) return safe;
-  const parts = segments ? Array.from(segments.segment(safe), (each) => each.segment) : [...safe];
+  const parts = lettersOf(safe);
   const cut = (kept) => `${parts.slice(0, Math.ceil(kept / 2)).join("")}…${kept > 1 ? parts.slice(-Math.floor(kept / 2)).join("") : ""}`;
   // Most letters are about as wide as others, so the first guess is nearly right.
   let kept = Math.floor((parts.length * width) / whole);

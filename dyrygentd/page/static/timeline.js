@@ -7,6 +7,8 @@ import { clock, count, duration, inline } from "./parts.js";
 const AXIS = 22, ROW = 38;
 /** Of a row: where a lane begins, and how high it is. */
 const LANES = { ran: [9, 16], waited: [27, 4], ended: [32, 3] };
+/** Of these a screen shows fewer. */
+const ROWS_AT_ONCE = 25;
 /** No browser draws a canvas higher than that. */
 const PIXELS_MAX = 16000;
 const TICKS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
@@ -38,7 +40,7 @@ export function Timeline({ timeline, onOpen, onNode }) {
   const width = useWidth(frame);
   const scheme = useScheme();
   useLayoutEffect(() => {
-    if (width) draw(frame.current.querySelector("canvas"), shown, { from, to, width, colours: coloursOf(legend.current) });
+    return width ? draw(frame.current.querySelector("canvas"), shown, { from, to, width, colours: coloursOf(legend.current) }) : undefined;
   }, [shown, from, to, width, scheme]);
   const row = Math.min(at.row, shown.rows.length - 1), bin = Math.min(Math.max(at.bin, from), to - 1);
   const zoom = (by, around = bin) => {
@@ -211,6 +213,7 @@ function coloursOf(legend) {
   return found;
 }
 
+/** Draw a screenful at once, and the others frame by frame; return what ends that. */
 function draw(canvas, timeline, { from, to, width, colours }) {
   const height = AXIS + timeline.rows.length * ROW;
   const sharpness = Math.min(devicePixelRatio || 1, PIXELS_MAX / height);
@@ -221,12 +224,18 @@ function draw(canvas, timeline, { from, to, width, colours }) {
   const pen = canvas.getContext("2d");
   pen.scale(sharpness, sharpness);
   drawAxis(pen, timeline, { from, to, width, height, colours });
-  timeline.rows.forEach((row, at) => {
-    const top = AXIS + at * ROW;
-    pen.fillStyle = colours.line;
-    pen.fillRect(0, top, width, 1);
-    drawRow(pen, row, { top, from, to, width, colours });
-  });
+  let [at, frame] = [0, 0];
+  const some = () => {
+    for (const last = Math.min(at + ROWS_AT_ONCE, timeline.rows.length); at < last; at += 1) {
+      const top = AXIS + at * ROW;
+      pen.fillStyle = colours.line;
+      pen.fillRect(0, top, width, 1);
+      drawRow(pen, timeline.rows[at], { top, from, to, width, colours });
+    }
+    frame = at < timeline.rows.length ? requestAnimationFrame(some) : 0;
+  };
+  some();
+  return () => cancelAnimationFrame(frame);
 }
 
 function drawAxis(pen, timeline, { from, to, width, height, colours }) {
@@ -247,38 +256,55 @@ function drawAxis(pen, timeline, { from, to, width, height, colours }) {
   }
 }
 
-function drawRow(pen, row, { top, from, to, width: all, colours }) {
+function drawRow(pen, row, { top, from, to, width, colours }) {
+  const { running, again, waiting, ended, failed } = row;
   const most = (some) => Math.max(...some) || 1;
-  const high = most(row.running.map((some, bin) => some + row.again[bin]));
-  const [waited, ended] = [most(row.waiting), most(row.ended)];
-  const step = all / (to - from);
+  const high = most(running.map((some, bin) => some + again[bin]));
+  const step = width / (to - from);
+  // What is there at all is seen, however little.
+  const part = (value, most, room) => (value > 0 ? Math.max(1.5, (value / most) * room) : 0);
+  const lane = (colour, values, below, bar) => {
+    pen.fillStyle = colour;
+    drawLane(pen, { values, below, from, to, step }, bar);
+  };
+  const [begin, room] = LANES.ran;
+  const floor = top + begin + room;
+  const ran = (bin) => part(running[bin], high, room);
+  lane(colours.running, running, running, (bin) => [floor - ran(bin), ran(bin)]);
+  lane(colours.again, again, running, (bin) => {
+    const height = Math.min(room - ran(bin), part(again[bin], high, room)) || 1.5;
+    return [floor - ran(bin) - height, height];
+  });
+  for (const [name, values, colour] of [["waited", waiting, colours.waiting], ["ended", ended, colours.ended]]) {
+    const highest = most(values);
+    lane(colour, values, values, (bin) => {
+      pen.globalAlpha = 0.25 + (0.75 * values[bin]) / highest;
+      return [top + LANES[name][0], LANES[name][1]];
+    });
+    pen.globalAlpha = 1;
+  }
+  pen.fillStyle = colours.failed;
   for (let bin = from; bin < to; bin += 1) {
+    if (!failed[bin]) continue;
+    const x = Math.round((bin - from) * step);
+    pen.beginPath();
+    pen.moveTo(x + step / 2 - 4, top + 2);
+    pen.lineTo(x + step / 2 + 4, top + 2);
+    pen.lineTo(x + step / 2, top + 9);
+    pen.fill();
+  }
+}
+
+/** Draw what is not 0; steps of equal values, above equal ones, are one rectangle, so that hours of nothing new cost nothing. */
+function drawLane(pen, { values, below, from, to, step }, bar) {
+  const gap = step > 6 ? 1 : 0;
+  for (let bin = from, end; bin < to; bin = end) {
+    end = bin + 1;
+    while (!gap && end < to && values[end] === values[bin] && below[end] === below[bin]) end += 1;
+    if (!(values[bin] > 0)) continue;
     // Whole pixels, or a row of equal bars would look woven.
     const x = Math.round((bin - from) * step);
-    const width = Math.max(1, Math.round((bin + 1 - from) * step) - x - (step > 6 ? 1 : 0));
-    // What is there at all is seen, however little.
-    const part = (value, most, room) => (value > 0 ? Math.max(1.5, (value / most) * room) : 0);
-    const [begin, room] = LANES.ran;
-    const ran = part(row.running[bin], high, room);
-    pen.fillStyle = colours.running;
-    pen.fillRect(x, top + begin + room - ran, width, ran);
-    const again = Math.min(room - ran, part(row.again[bin], high, room)) || (row.again[bin] > 0 ? 1.5 : 0);
-    pen.fillStyle = colours.again;
-    pen.fillRect(x, top + begin + room - ran - again, width, again);
-    for (const [name, highest, values] of [["waited", waited, row.waiting], ["ended", ended, row.ended]]) {
-      if (!values[bin]) continue;
-      pen.globalAlpha = 0.25 + (0.75 * values[bin]) / highest;
-      pen.fillStyle = name === "waited" ? colours.waiting : colours.ended;
-      pen.fillRect(x, top + LANES[name][0], width, LANES[name][1]);
-      pen.globalAlpha = 1;
-    }
-    if (row.failed[bin]) {
-      pen.fillStyle = colours.failed;
-      pen.beginPath();
-      pen.moveTo(x + step / 2 - 4, top + 2);
-      pen.lineTo(x + step / 2 + 4, top + 2);
-      pen.lineTo(x + step / 2, top + 9);
-      pen.fill();
-    }
+    const [y, height] = bar(bin);
+    pen.fillRect(x, y, Math.max(1, Math.round((end - from) * step) - x - gap), height);
   }
 }

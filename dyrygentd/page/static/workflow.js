@@ -1,7 +1,7 @@
 // One workflow: how it stands, what it waits for, and five ways to look into it.
-import { html, useEffect, useMemo, useState } from "./html.js";
+import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { of, usePolled, withQuery } from "./api.js";
-import { useFold } from "./fold.js";
+import { POLL_MS, useFold } from "./fold.js";
 import { Acts, Advice, actsOnWorkflow } from "./acts.js";
 import { Boxes } from "./boxlist.js";
 import { Graph } from "./graph.js";
@@ -10,6 +10,7 @@ import { Nodes } from "./nodes.js";
 import { of as counted } from "./parts.js";
 import { Command, Counts, Name, Problem, StateBar, State, Waiting, When, clock, count, duration, inline, isFinished, link, shell, useTitle } from "./parts.js";
 
+const ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["causes", "Causes"], ["nodes", "Nodes"], ["journal", "Journal"]];
 
 /** What a range of sections was called when it was opened; its address has a number alone. */
@@ -74,7 +75,7 @@ function Why({ reference, state }) {
   </div>`;
 }
 
-function Head({ it, mode, again, choose, query }) {
+function Head({ it, mode, again, choose, query, isDrawn }) {
   const states = { ...it.counts };
   const picked = query.get("tab") === "nodes" ? query.getAll("state") : [];
   const toggle = (word) => choose({ tab: "nodes", state: picked.includes(word) ? picked.filter((each) => each !== word) : [...picked, word] });
@@ -94,7 +95,7 @@ function Head({ it, mode, again, choose, query }) {
     ${people.length > 0 && html`<p class="person"><b>Waits for a person:</b> ${people.map(([why, number]) => `${count(number)} ${{ gate: "at a gate", operator: "held by an operator", lost: "lost" }[why] ?? inline(why)}`).join(", ")}</p>`}
     ${(it.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
     ${it.error && html`<p class="alarm-text error-line">${inline(it.error)}</p>`}
-    <${Estimate} reference=${it.id} state=${it.state} />
+    ${isDrawn && html`<${Estimate} reference=${it.id} state=${it.state} />`}
     <${Why} reference=${it.id} state=${it.state} />
     <div class="toolbar"><${Acts} acts=${actsOnWorkflow(it)} mode=${mode} done=${again} /></div>
   </header>`;
@@ -115,8 +116,7 @@ function Tabs({ reference, query, at, choose }) {
   </div>`;
 }
 
-function Folded({ reference, path, open, show, state }) {
-  const { fold, error, again } = useFold(reference, path, state);
+function Folded({ folded: { fold, error, again, crowded }, open, show }) {
   const [asTable, setAsTable] = useState(() => localStorage.getItem("boxes") === "table");
   const choose = (is) => {
     setAsTable(is);
@@ -128,6 +128,7 @@ function Folded({ reference, path, open, show, state }) {
   }, [fold]);
   if (!fold) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Waiting} what="the fold" />`;
   return html`<${Problem} error=${error} />
+    <div role="status">${crowded && html`<p class="crowded">${inline(crowded)}: the boxes are asked for every ${POLL_MS.crowded / 1000} s instead.</p>`}</div>
     ${asTable ? html`<${Boxes} fold=${fold} onOpen=${open} onNode=${show} />` : html`<${Graph} fold=${fold} onOpen=${open} onNode=${show} />`}
     <button type="button" class="small" onClick=${() => choose(!asTable)}>${asTable ? "as a picture" : "as a table"}</button>`;
 }
@@ -175,19 +176,23 @@ export function Workflow({ reference, query, go, mode }) {
   useTitle(it?.name ?? reference);
   const path = query.get("path") ?? "";
   const tab = TABS.find(([word]) => word === query.get("tab"))?.[0] ?? "graph";
+  // The boxes take longest, so they are asked for first; an id is known, and what a name means tells the workflow.
+  const folded = useFold(tab === "graph" ? it?.id ?? (ID.test(reference) ? reference : "") : "", path, it?.state);
   const choose = (changed) => go(link("w", reference, { tab: query.get("tab"), path, state: query.getAll("state"), name: query.get("name"), ...changed }));
   // To open a box is a step that the browser's back button takes back.
   const open = (to) => { location.hash = link("w", reference, { tab: query.get("tab"), path: to }); };
   const show = (name) => { location.hash = link("w", reference, "n", name); };
+  const isDrawn = useRef(false);
+  isDrawn.current ||= tab !== "graph" || Boolean(folded.fold ?? folded.error);
   const stamp = useMemo(() => JSON.stringify(it?.counts ?? {}), [it]);
   if (!it) return html`<h1><${Name} text=${reference} /></h1>${shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the workflow" />`}`;
   return html`
     <${Problem} error=${shown.error} />
-    <${Head} it=${it} mode=${mode} again=${shown.again} choose=${choose} query=${query} />
+    <${Head} it=${it} mode=${mode} again=${shown.again} choose=${choose} query=${query} isDrawn=${isDrawn.current} />
     <${Tabs} reference=${reference} query=${query} at=${tab} choose=${choose} />
     ${path && ["graph", "timeline", "nodes"].includes(tab) && html`<${Crumbs} reference=${reference} path=${path} query=${query} toRoot="all of it" />`}
     <div id="panel" role="tabpanel" aria-labelledby=${`tab-${tab}`}>
-      ${tab === "graph" && html`<${Folded} key=${path} reference=${it.id} path=${path} open=${open} show=${show} state=${it.state} />`}
+      ${tab === "graph" && html`<${Folded} key=${path} folded=${folded} open=${open} show=${show} />`}
       ${tab === "timeline" && html`<${Times} key=${path} reference=${it.id} path=${path} open=${open} show=${show} state=${it.state} />`}
       ${tab === "causes" && html`<${Causes} it=${it} mode=${mode} again=${shown.again} />`}
       ${tab === "nodes" && html`<${Nodes} key=${path} reference=${it.id} path=${path} query=${query} choose=${choose} stamp=${stamp} hasFailed=${it.state === "failed" && it.counts?.failed > 0} />`}

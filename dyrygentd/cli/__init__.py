@@ -6,27 +6,41 @@ on `session`. Here the commands are put together, and nothing below imports this
 
 import os
 import stat
+from typing import Final
 
 import click
 
 from dyrygentd import __version__
-from dyrygentd.cli import (
-    adopt,
-    completion,
-    control,
-    diff,
-    explain,
-    graph,
-    lint,
-    listing,
-    report,
-    show,
-    submit,
-    timeline,
-    ui,
-    verbs,
-)
 from dyrygentd.cli.session import Session, SortedCommands
+
+#: ``{title: {command: where it is}}``; a command is imported when it is run.
+_SECTIONS: Final = {
+    "Look": {
+        "list": "listing:list_workflows",
+        "show": "show:show",
+        "explain": "explain:explain",
+        "graph": "graph:graph",
+        "timeline": "timeline:timeline",
+        "report": "report:report",
+        "diff": "diff:diff",
+        "events": "explain:events",
+        "export": "explain:export",
+        "stats": "stats:stats",
+        "ui": "ui:ui",
+    },
+    "Submit": {
+        "submit": "submit:submit",
+        "import": "submit:take_over",
+        "lint": "lint:lint",
+        "schema": "submit:schema",
+        "adopt": "adopt:adopt",
+    },
+    "Wait": {"watch": "control:watch", "wait": "control:wait"},
+    "Change workflows": {
+        name: f"verbs:{name.replace('-', '_')}" for name in ("cancel", "pause", "resume", "retry", "set-priority")
+    },
+    "Change nodes": {name: f"verbs:{name}" for name in ("hold", "release", "skip", "rerun")},
+}
 
 
 def _socket(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -44,6 +58,8 @@ def _socket(context: click.Context, parameter: click.Parameter, value: str | Non
 
 @click.group(
     cls=SortedCommands,
+    sections=_SECTIONS,
+    room=__name__,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""REF is a workflow's id, a unique prefix of it, its name, @latest, or key:KEY. Exit status: 0 fine, 1 failed or
     refused, 2 usage, 3 daemon unreachable, 4 not on disk yet. With --json data is one document on stdout (of `watch` and
@@ -61,24 +77,3 @@ def _socket(context: click.Context, parameter: click.Parameter, value: str | Non
 def main(context: click.Context, socket: str | None, is_json: bool) -> None:
     """See and control the workflows of dyrygentd."""
     context.obj = Session(socket, is_json)
-
-
-main.add_section(
-    "Look",
-    listing.list_workflows,
-    show.show,
-    explain.explain,
-    graph.graph,
-    timeline.timeline,
-    report.report,
-    diff.diff,
-    explain.events,
-    explain.export,
-    show.stats,
-    ui.ui,
-)
-main.add_section("Submit", submit.submit, submit.take_over, lint.lint, submit.schema, adopt.adopt)
-main.add_section("Wait", control.watch, control.wait)
-main.add_section("Change workflows", verbs.cancel, verbs.pause, verbs.resume, verbs.retry, verbs.set_priority)
-main.add_section("Change nodes", verbs.hold, verbs.release, verbs.skip, verbs.rerun)
-completion.attach(main)

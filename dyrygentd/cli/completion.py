@@ -33,14 +33,13 @@ _SCRIPTS: Final[dict[str, type[ShellComplete]]] = {
 }
 
 
-def attach(group: click.Group) -> None:
-    """Have the parameters of all commands offer what they take."""
-    for name, command in group.commands.items():
-        for parameter in command.params:
-            complete = _complete_of(name, parameter)
-            if complete is not None:
-                # One place for all of them: what is declared with each option would be the same words twenty times.
-                setattr(parameter, "shell_complete", complete)  # noqa: B010 - it is a method, for type checkers
+def attach(name: str, command: click.Command) -> None:
+    """Have the parameters of a command offer what they take."""
+    for parameter in command.params:
+        complete = _complete_of(name, parameter)
+        if complete is not None:
+            # One place for all of them: what is declared with each option would be the same words twenty times.
+            setattr(parameter, "shell_complete", complete)  # noqa: B010 - it is a method, for type checkers
 
 
 def scripts(group: click.Group) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """`dyrygentctl graph`: the shape of a workflow on one screen, of any size at one cost, as the daemon has folded it."""
 
-import shutil
-import sys
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -60,17 +58,16 @@ def graph(session: Session, reference: str, section: str | None, is_dot: bool, i
 
 
 def _show(fold: "wire.FoldView", *, is_all: bool) -> None:
-    is_terminal = sys.stdout.isatty()
-    size = shutil.get_terminal_size()
-    rows_max = max(_ROWS_MIN, size.lines - boxes.around(fold)) if is_terminal else _ROWS
-    width = size.columns if is_terminal else None
+    screen = render.screen()
+    rows_max = _ROWS if screen is None else max(_ROWS_MIN, screen.lines - boxes.around(fold))
+    width = None if screen is None else screen.columns
     for line in boxes.lines(fold, width=width, rows_max=None if is_all else rows_max):
         click.echo(line)
     if not is_all and len(fold.boxes) > rows_max:
         say(f"some of {len(fold.boxes):,} boxes share a row: --all shows each")
     if fold.edges_left_out:
         say(f"{fold.edges_left_out:,} more boxes wait for others than AFTER says")
-    if is_terminal:
+    if screen is not None:
         for number, line in enumerate(boxes.next_commands(fold)):
             say(f"{'  or' if number else 'next'}: {line}")
 

@@ -6,8 +6,6 @@ over nodes and their dependencies.
 """
 
 import re
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -227,7 +225,8 @@ def _took(row: Row) -> str:
 
 def _table(rows: Sequence[tuple[tuple[str, ...], Counter[str]]]) -> str:
     """Return the table; the states come last, in their colours, and those that say least give way to the terminal's edge."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    screen = render.screen()
+    width = 10_000 if screen is None else screen.columns
     heads = ("LEVEL", "NODES", "TASK", "NAMES", "TOOK")
     # Before anything has ended the last column would take room for nothing, and on a narrow terminal it takes it from the states.
     for columns in (5 if any(cells[4] for cells, _ in rows) else 4, 4):

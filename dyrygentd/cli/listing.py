@@ -1,7 +1,5 @@
 """`dyrygentctl list`: which workflows there are, and which of them are broken or wait for a person."""
 
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -78,11 +76,11 @@ def list_workflows(
     if not shown:
         say("no workflows")
         return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo(listing(shown, width=width))
+    screen = render.screen()
+    click.echo(listing(shown, width=None if screen is None else screen.columns))
     if len(views) > len(shown):
         say(f"there are more: --limit {limit * 5}, or --all")
-    if width is not None:
+    if screen is not None:
         for line in _what_next(shown):
             say(line)
 

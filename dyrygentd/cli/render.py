@@ -1,7 +1,9 @@
 """How things look in a terminal: tables whose names are never cut, times, bars, and no control characters from outside."""
 
+import os
 import pwd
 import shlex
+import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -127,6 +129,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [_line(heads, widths, style=lambda head: click.style(head, bold=True))]
     lines += [_line(row, widths, style=state) for row in cells]
     return "\n".join(lines)
+
+
+def screen() -> "os.terminal_size | None":
+    """Return columns and lines of the terminal that stdout is; None if it is none."""
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size()
 
 
 def state(word: str) -> str:

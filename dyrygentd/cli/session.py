@@ -7,7 +7,7 @@ that help and completion answer at once.
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from dyrygentd.cli import complaints
+from dyrygentd.cli.loading import LoadedCommands
 from dyrygentd.errors import (
     BackendUnsupported,
     ConfigurationError,
@@ -143,17 +144,26 @@ def _harmless(error: click.ClickException) -> click.ClickException:
 
 
 class SortedCommands(Commands):
-    """Lists its commands by what they are for."""
+    """Lists its commands by what they are for, and imports one when it is run.
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self._sections: dict[str, list[str]] = {}
+    Args:
+        sections: ``{title: {name: "module:attribute"}}``, in the order in which they are listed.
+        room: The package of these modules.
+    """
 
-    def add_section(self, title: str, *commands: click.Command) -> None:
-        """Add commands below a title; both are listed in the order in which they come."""
-        for each in commands:
-            self.add_command(each)
-        self._sections[title] = [each.name or "" for each in commands]
+    def __init__(self, *, sections: Mapping[str, Mapping[str, str]], room: str, **settings: Any) -> None:
+        homes = {name: home for names in sections.values() for name, home in names.items()}
+        super().__init__(commands=LoadedCommands(homes, room=room), **settings)
+        self._sections = sections
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return a command; while a shell completes words, its parameters offer what they take."""
+        found = super().get_command(context, name)
+        if found is not None and context.resilient_parsing:
+            from dyrygentd.cli.completion import attach
+
+            attach(name, found)
+        return found
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in self._sections.items():

@@ -1,7 +1,5 @@
 """`dyrygentctl timeline`: where the time went, on one screen, or as a trace for Perfetto."""
 
-import shutil
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -54,19 +52,18 @@ def timeline(
     if trace is not None:
         _write(handle, trace, force=force)
         return
-    is_terminal = sys.stdout.isatty()
-    size = shutil.get_terminal_size()
-    width = size.columns if is_terminal else _PIPED
+    screen = render.screen()
+    width = _PIPED if screen is None else screen.columns
     view = fetched(handle, section or "", bins if session.is_json else gantt.columns(width))
     if session.is_json:
         echo_json(view)
         return
-    rows_max = max(_ROWS_MIN, size.lines - _AROUND) if is_terminal else _ROWS
+    rows_max = _ROWS if screen is None else max(_ROWS_MIN, screen.lines - _AROUND)
     for line in gantt.lines(view, width=width, rows_max=None if is_all else rows_max):
         click.echo(line)
     if not is_all and len(view.rows) > rows_max:
         say(f"{len(view.rows):,} boxes have no room: --all shows each")
-    if is_terminal:
+    if screen is not None:
         for number, line in enumerate(gantt.next_commands(view)):
             say(f"{'  or' if number else 'next'}: {line}")
 

@@ -8,7 +8,6 @@ window of the text at a time, since each call holds the interpreter's lock, and 
 Nothing here judges whether it is JSON: that is left to the decoder, and what is no JSON is counted in some way or other.
 """
 
-import codecs
 import json
 import re
 import sys
@@ -202,16 +201,6 @@ def _check_count(name: str, body: bytes, begin: int, most: int, look: Look) -> N
     for number, _ in enumerate(cut(body, begin, look)):
         if number >= most:
             raise TooMany(name, most)
-
-
-def check_text(body: bytes) -> None:
-    """Raise `UnicodeDecodeError` if it is no UTF-8, without a second copy of it in memory."""
-    if body.isascii():
-        return
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(body), _WINDOW):
-        decoder.decode(body[start : start + _WINDOW])
-    decoder.decode(b"", final=True)
 
 
 # --- nodes ----------------------------------------------------------------------------------------------------------

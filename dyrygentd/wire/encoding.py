@@ -1,5 +1,6 @@
 """JSON in and out, with errors that tell the place."""
 
+import codecs
 import inspect
 import json
 import re
@@ -11,11 +12,11 @@ import msgspec
 from msgspec import NODEFAULT, Raw, Struct
 
 from dyrygentd.errors import BadRequest
-from dyrygentd.wire.bounds import check_text
 
 _encoder = msgspec.json.Encoder()
 _WORDS_MAX = 300
 _PATH_MAX = 1000
+_WINDOW = 256 * 1024
 _PATH = re.compile(r" - at `(?:key` in `)?(?P<path>[^`]*)`$")
 
 
@@ -44,6 +45,20 @@ def decode_any(body: bytes, form: Any) -> Any:
         raise BadRequest(f"{message}, at {path}", path=path) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body is not valid JSON: {error}", path="$") from error
+
+
+def check_text(body: bytes, *, window: int = _WINDOW) -> None:
+    """Raise `UnicodeDecodeError` if it is no UTF-8, without a second copy of it in memory.
+
+    Args:
+        window: Bytes that are looked at together.
+    """
+    if body.isascii():
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(body), window):
+        decoder.decode(body[start : start + window])
+    decoder.decode(b"", final=True)
 
 
 def _parted(message: str) -> tuple[str, str]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from dyrygentd.core.policy import Rule
 from dyrygentd.errors import BadRequest
 from dyrygentd.wire.encoding import decode
 from dyrygentd.wire.parents import ParentTaskView
@@ -108,7 +107,7 @@ class NodeView(Struct, View, omit_defaults=True):
     task: str | None = None
     task_id: str | None = None
     attempt: int = 0
-    rule: str = Rule.ALL_SUCCEEDED.value
+    rule: str = "all_succeeded"
     pool: str | None = None
     after: list[str] = []
     reported: str | None = None

@@ -14,7 +14,6 @@ import pytest
 
 from dyrygentd import __version__
 from dyrygentd.cli import main
-from dyrygentd.cli.show import _flat
 from tests.cli.support import Ctl, Terminal, environment_of, zone
 from tests.http.support import Daemon
 from tests.support.commands import runner
@@ -300,12 +299,6 @@ def test_run_times_are_told_by_task(ctl: Ctl) -> None:
     out = ctl("show", "@latest").stdout
     assert re.search("^left +nobody can tell when it ends: 'go' waits for a person, or will; without that, about ", out, re.M)
     assert json.loads(ctl("--json", "show", "@latest").stdout)["estimate"]["bound"] == "person"
-
-
-def test_pools_are_shown_one_by_one() -> None:
-    """Who fills a pool is what `explain` sends people to `stats` for."""
-    pools = [{"name": "drain@gra1", "size": 2, "used": 1}]
-    assert _flat({"pools": pools, "none": []}) == {"pools.drain@gra1": "size 2, used 1"}
 
 
 # --- watch, wait --------------------------------------------------------------------------------------------

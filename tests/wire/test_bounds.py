@@ -124,14 +124,6 @@ def test_numbers_that_python_does_not_read(text: str, is_long: bool) -> None:
     assert bounds.has_long_number(text.encode()) == is_long
 
 
-def test_umlauts_at_the_windows_end_are_text() -> None:
-    """A character of several bytes may lie on the boundary, and half of one at the end may not."""
-    bounds.check_text(("ü€😀" * 50).encode())
-    for wrong in (b"\xff", ("ü" * 50).encode()[:-1], b"abc\xc3("):
-        with pytest.raises(UnicodeDecodeError):
-            bounds.check_text(wrong)
-
-
 # --- definitions ----------------------------------------------------------------------------------------------------
 
 

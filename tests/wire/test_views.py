@@ -8,6 +8,7 @@ from dyrygentd import wire
 from dyrygentd.core.checkpoint import workflow_record
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported
 from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.core.policy import Rule
 from tests.support.conversation import START, Conversation
 
 
@@ -67,3 +68,4 @@ def test_shows_nodes(conversation: Conversation) -> None:
     assert (c.state, c.held_until) == ("held", START + 9)
     assert (d.state, d.reported, d.finished_at) == ("dispatched", "STARTED", None)
     assert wire.decode(wire.encode(a), wire.NodeView) == a
+    assert wire.NodeView("n", "ready").rule == Rule.ALL_SUCCEEDED.value

@@ -32,6 +32,7 @@ _REST: Final = {
     "person hold": "dyrygentctl list --state running --all",
     "person paused": "dyrygentctl list --state paused --all",
     "stuck": "dyrygentctl --json explain",
+    "busy": "dyrygentctl stats --all",
     "failed failing": "dyrygentctl list --state running --all",
     "failed failed": "dyrygentctl list --state failed --all",
 }

@@ -127,13 +127,14 @@ class Overviews:
         items += await self._people(survey, left_out, most=most, now=now)
         stuck, unasked = await self._stuck(survey, is_quiet=bool(troubles), now=now)
         items += stuck[:most]
-        if len(stuck) > most:
-            left_out["stuck"] = len(stuck) - most
+        _note_left_out(left_out, "stuck", len(stuck) - most)
         try:
             items += await self._failures(survey, left_out, most=most, now=now)
         except OutsideError as error:
             unasked.append(f"failures cannot be looked for: {error.message}")
-        items += self._busy(survey)
+        busy = self._busy(survey)
+        items += busy[:most]
+        _note_left_out(left_out, "busy", len(busy) - most)
         items += [_problem("broker" if words.startswith(BROKER_SILENT) else "unasked", words) for words in unasked]
         problems = [*(words for _, words in troubles), *unasked]
         status = "problem" if problems or engine.draining else "attention" if any(map(_is_work, items)) else "ok"
@@ -280,7 +281,7 @@ class Overviews:
             bound = f"{engine.limits.in_flight_max:,} tasks are in flight, as many as `in_flight_max` allows"
             text = f"{bound}: {_wait(survey.ready_count)} for a place"
             items.append(_busy_item("in-flight", text, survey.ready_count, survey.first_ready))
-        for pool in engine.pools.views():
+        for pool in sorted(engine.pools.views(), key=lambda pool: -pool.waiting):
             if pool.waiting and pool.used >= pool.size:
                 text = f"{_places(pool.name, pool.size)} taken: {_wait(pool.waiting)}"
                 first = engine.pools.first_in_line(pool.name)

@@ -1,13 +1,22 @@
 """The daemons that these tests talk to, and the commands that do."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dyrygentd.scheduler import Pace
 from tests.cli.support import Ctl, ctl_of
 from tests.http.support import Daemon, daemon, holding
 
 __all__ = ["daemon", "holding"]
+
+
+@pytest.fixture
+def idle(short_tmp: Path) -> Iterator[Daemon]:
+    """A daemon whose queue nobody consumes."""
+    with Daemon(short_tmp / "idle.sock", has_worker=False, pace=Pace(young_s=0.0)) as running:
+        yield running
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def test_submit_and_wait_fails_with_the_workflow(ctl: Ctl, option: str) -> None:
     assert "'a' failed: ValueError: no such host" in result.stderr
 
 
-# --- list, show, stats ----------------------------------------------------------------------------------------------
+# --- list, show -----------------------------------------------------------------------------------------------------
 
 
 def test_list_shows_names_whole(ctl: Ctl) -> None:
@@ -265,15 +265,6 @@ def test_names_cannot_steer_the_terminal(ctl: Ctl) -> None:
     for arguments in (["list"], ["show", "@latest"], ["cancel", "@latest"], ["wait", "@latest"], ["submit", "-"]):
         result = ctl(*arguments, input=json.dumps(GOOD | {"name": "\x1b[2J"}))
         assert "\x1b" not in result.output
-
-
-def test_stats_are_shown_by_part(ctl: Ctl) -> None:
-    """The daemon's inside is visible without Prometheus."""
-    out = ctl("stats").stdout
-    assert re.search(r"^in_flight_max +\d+$", out, re.M)
-    assert not re.search(r" 0(\.000)?$", out, re.M)
-    assert re.search(r"^late +0$", ctl("stats", "--all").stdout, re.M)
-    assert json.loads(ctl("--json", "stats").stdout)["version"] == __version__
 
 
 def test_time_left_is_told_with_what_bounds_it(slow_ctl: Ctl, daemon: Daemon) -> None:

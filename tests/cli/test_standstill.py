@@ -1,8 +1,5 @@
 """Whoever follows a workflow is told why nothing goes on."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from dyrygentd import Client
@@ -10,13 +7,6 @@ from dyrygentd.cli.standstill import Standstill
 from tests.cli.support import Terminal
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
-
-
-@pytest.fixture
-def idle(short_tmp: Path) -> Iterator[Daemon]:
-    """A daemon whose queue nobody consumes."""
-    with Daemon(short_tmp / "idle.sock", has_worker=False) as running:
-        yield running
 
 
 def test_a_queue_without_worker_is_told_once(idle: Daemon) -> None:

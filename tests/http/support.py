@@ -19,7 +19,7 @@ from dyrygentd.http.guard import Guard
 from dyrygentd.http.limits import HttpLimits
 from dyrygentd.http.server import serving
 from dyrygentd.http.sockets import listen_tcp, listen_unix
-from dyrygentd.scheduler import Scheduler, SchedulerLimits
+from dyrygentd.scheduler import Pace, Scheduler, SchedulerLimits
 from dyrygentd.testing import FakeBroker, MemoryStore
 
 
@@ -56,7 +56,9 @@ class Daemon(AbstractContextManager["Daemon"]):
         own_names: Collection[str] = (),
         grafana: str = "",
         has_worker: bool = True,
+        pace: Pace | None = None,
     ) -> None:
+        self.pace = pace
         self.listen, self.own_names, self.grafana = listen, own_names, grafana
         self.scheduler_limits = scheduler_limits or SchedulerLimits(follow_interval_s=0.0)
         self.access = access or Access()
@@ -145,6 +147,7 @@ class Daemon(AbstractContextManager["Daemon"]):
             # Where nobody takes tasks, somebody has to ask.
             inspector=None if broker.has_worker else broker.inspector,
             limits=limits,
+            pace=self.pace,
         ) as self.scheduler:
             self.app = make_app(
                 self.scheduler,

@@ -58,6 +58,7 @@ from dyrygentd.transport.redis_asking import Asking
 from dyrygentd.transport.redis_connections import Subscription, pool_like
 from dyrygentd.transport.redis_reading import BEGINNING_BYTES, READ, REPLY_BYTES_MAX, key_bytes, prefix_of
 from dyrygentd.transport.results import StoredResults
+from dyrygentd.transport.stored import StoredOnRedis
 
 logger = logging.getLogger("dyrygentd.redis")
 
@@ -117,6 +118,7 @@ class RedisResultWatcher:
         self._backend = backend
         self._decoding = Decoding(StoredResults(backend, may_unpickle=may_unpickle))
         self._doubts = Doubts()
+        self._stored_ids = StoredOnRedis(backend)
         self._pace = pace or ResultsPace()
         self._has_usual_form = is_usual_json(backend)
         # Beside the value there is a traceback or the like.
@@ -176,9 +178,7 @@ class RedisResultWatcher:
 
     async def find_stored(self, task_ids: Sequence[str]) -> Mapping[str, str]:
         """Look whether anything is stored of these tasks."""
-        from dyrygentd.transport.stored import find_on_redis
-
-        return await find_on_redis(self._backend, task_ids)
+        return await self._stored_ids.find(task_ids)
 
     async def read(self, task_ids: Sequence[str]) -> Mapping[str, bool]:
         """Read now what is stored of watched tasks, tell it, and return whether it was the end. Raises `BackendUnavailable`."""
@@ -213,10 +213,14 @@ class RedisResultWatcher:
     async def run(self, emit: Emit) -> None:
         """Work until cancelled: one session after the other."""
         self._emit = emit
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._decode)
-            tasks.start_soon(self._tell_doubted)
-            await self._sessions()
+        self._stored_ids.keep()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._decode)
+                tasks.start_soon(self._tell_doubted)
+                await self._sessions()
+        finally:
+            await self._stored_ids.close()
 
     async def _sessions(self) -> None:
         pause_s = _RETRY_FIRST_S

@@ -4,12 +4,13 @@ Nothing is decoded here. On Redis it is one command for some hundred ids, in a d
 one key after the other, in a thread.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
-import redis.asyncio
+import redis
 from celery.backends.base import KeyValueStoreBackend
 from celery.states import PENDING
 
@@ -17,7 +18,8 @@ from dyrygentd.core.ids import as_compared
 from dyrygentd.errors import BackendUnavailable
 from dyrygentd.transport.meta import state_of_payload
 from dyrygentd.transport.redis_asking import Asking
-from dyrygentd.transport.redis_connections import asyncio_pool
+from dyrygentd.transport.redis_connections import pool_like
+from dyrygentd.transport.redis_reading import key_bytes
 from dyrygentd.transport.results import StoredResults, states_of
 
 #: Ids in one question.
@@ -30,30 +32,65 @@ _BEGINNING_BYTES: Final = 100
 _UNKNOWN: Final = "of an unreadable result"
 
 
-async def find_on_redis(backend: Any, task_ids: Sequence[str]) -> dict[str, str]:
-    """Ask a Redis backend, over a connection of its own. Raises `BackendUnavailable`."""
-    pool = asyncio_pool(backend.connparams, _TIMEOUT_S)
-    client, asking = redis.asyncio.Redis(connection_pool=pool), Asking(pool)
-    found: dict[str, str] = {}
-    # The key ends with the id.
-    prefix: bytes = backend.get_key_for_task("x")[:-1]
-    try:
-        with anyio.fail_after(_TIMEOUT_S):
-            for part in _slices(task_ids):
-                keys = [prefix + task_id.encode(errors="replace") for task_id in part]
-                # Nothing is there but for mistakes and mischief.
-                if await asking.ask("EXISTS", *keys):
-                    for task_id, key in zip(part, keys, strict=True):
-                        if await client.exists(key):
-                            beginning: Any = await client.getrange(key, 0, _BEGINNING_BYTES)
-                            found[task_id] = state_of_payload(beginning) or _UNKNOWN
-    except (redis.RedisError, OSError, RuntimeError) as error:
-        raise _unavailable(error) from error
-    finally:
-        with anyio.move_on_after(_TIMEOUT_S, shield=True):
-            await asking.close()
-            await pool.disconnect()
-    return found
+class StoredOnRedis:
+    """Asks a Redis backend. Guards: one question at a time, and after `close` no connection is left.
+
+    From `keep` to `close` the connection stays open: opening one costs more than all the rest of a small submission.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._asking = Asking(pool_like(backend, None))
+        self._is_kept = False
+        self._one_at_a_time = asyncio.Lock()
+        # The key ends with the id.
+        self._prefix: bytes = key_bytes(backend.get_key_for_task("x"))[:-1]
+
+    def __repr__(self) -> str:
+        return f"<StoredOnRedis is_connected={not self._asking.is_fresh}>"
+
+    async def find(self, task_ids: Sequence[str]) -> dict[str, str]:
+        """Return the states of those of which anything is stored. Raises `BackendUnavailable`."""
+        try:
+            # anyio's way costs 50 us.
+            async with asyncio.timeout(_TIMEOUT_S), self._one_at_a_time:
+                try:
+                    return await self._find(task_ids)
+                finally:
+                    if not self._is_kept:
+                        await self._asking.close()
+        except (redis.RedisError, OSError, RuntimeError) as error:
+            raise _unavailable(error) from error
+
+    def keep(self) -> None:
+        """Keep the connection open after a question, until `close`."""
+        self._is_kept = True
+
+    async def close(self) -> None:
+        """Close the connection, and from now on after each question."""
+        self._is_kept = False
+        await self._asking.close()
+
+    async def _find(self, task_ids: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for part in _slices(task_ids):
+            keys = [self._prefix + task_id.encode(errors="replace") for task_id in part]
+            # Nothing is there but for mistakes and mischief.
+            if await self._ask("EXISTS", *keys):
+                for task_id, key in zip(part, keys, strict=True):
+                    if await self._ask("EXISTS", key):
+                        beginning: Any = await self._ask("GETRANGE", key, 0, _BEGINNING_BYTES)
+                        found[task_id] = state_of_payload(beginning) or _UNKNOWN
+        return found
+
+    async def _ask(self, *words: str | int | bytes) -> Any:
+        is_fresh = self._asking.is_fresh
+        try:
+            return await self._asking.ask(*words)
+        except (redis.ConnectionError, OSError):
+            if is_fresh:
+                raise
+            # It may have been cut while nobody used it, which is no outage.
+            return await self._asking.ask(*words)
 
 
 async def find_in(backend: Any, task_ids: Sequence[str]) -> dict[str, str]:

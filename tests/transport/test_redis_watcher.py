@@ -240,6 +240,27 @@ async def test_unwatching_unsubscribes(celery_app: Celery, store: Store, server:
     assert watcher.statistics().watched == 100
 
 
+async def test_ids_are_looked_for_over_one_connection(celery_app: Celery, store: Store, server: redis.Redis) -> None:
+    """Opening one costs more than the rest of a small submission; one that was cut meanwhile is no outage."""
+    watcher = _watcher(celery_app, pace=ResultsPace())
+    store("done")
+    async with following(watcher) as told:
+        await _ready(watcher, told, store)
+        assert await watcher.find_stored(["done", "free"]) == {"done": "SUCCESS"}
+        opened = _connections_opened(server)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(watcher.find_stored, ["free"])
+        assert _connections_opened(server) == opened
+        server.client_kill_filter(_type="normal", skipme=True)
+        assert await watcher.find_stored(["done", "free"]) == {"done": "SUCCESS"}
+
+
+def _connections_opened(server: redis.Redis) -> int:
+    counts: Any = server.info("stats")
+    return int(counts["total_connections_received"])
+
+
 # --- losses ---------------------------------------------------------------------------------------------------------
 
 

@@ -208,6 +208,24 @@ def show_causes(workflow_id: str, causes: "wire.Causes", *, most: int, with_node
         say(f"and {len(causes.causes) - len(shown)} more: `{render.shell('dyrygentctl', 'show', workflow_id, '--causes')}`")
 
 
+def show_tried_again(workflow_id: str, causes: "wire.Causes", *, most: int) -> None:
+    """Show what has failed and is tried again, by cause, those first that failed most often."""
+    found = sorted(causes.tried_again, key=lambda each: -each.most)
+    if not found:
+        return
+    click.echo(f"\nfailed, and tried again: {render.number(causes.tried_again_count, 'node')}")
+    for each in found[:most]:
+        click.echo(f"  {render.inline(each.text)}")
+        names = each.nodes if each.count == len(each.nodes) else []
+        flags = [] if names else ["--state", "retrying,dispatched"]
+        _show_steps(
+            [render.command("skip", workflow_id, names)] if names else [render.shell("dyrygentctl", "show", workflow_id, *flags)],
+            indent="    ",
+        )
+    if len(found) > most:
+        say(f"and {len(found) - most} more causes: `{render.shell('dyrygentctl', 'show', workflow_id, '--causes')}`")
+
+
 def _show_decided(entry: "wire.JournalView | None", *, indent: str) -> None:
     """Show who brought it about, when and why."""
     if entry is not None:

@@ -128,8 +128,8 @@ def _line(view: "wire.WorkflowView") -> ListLine:
 
 
 def mark_of(view: "wire.WorkflowView") -> str:
-    """Return ``!`` for what has failures, ``?`` for what waits for a person, and nothing for the others."""
-    if view.state == "failed" or view.counts.get("failed"):
+    """Return ``!`` for what has failures, or keeps failing, ``?`` for what waits for a person, and nothing for the others."""
+    if view.state == "failed" or view.counts.get("failed") or view.keeps_failing:
         return _BROKEN
     return _WAITS if view.state == "paused" or (view.waits_for_person and not view.is_finished) else ""
 

@@ -20,7 +20,7 @@ _TITLES: Final = {
     "problem": "keeps the daemon from its work",
     "person": "waits for a person",
     "stuck": "is stuck, or takes long",
-    "failed": "has failed in the last 24 hours, or is failing",
+    "failed": "keeps failing, or has failed in the last 24 hours",
     "notice": "has happened",
     "busy": "is full",
 }
@@ -33,6 +33,7 @@ _REST: Final = {
     "person paused": "dyrygentctl list --state paused --all",
     "stuck": "dyrygentctl --json explain",
     "busy": "dyrygentctl stats --all",
+    "failed keeps-failing": "dyrygentctl --json explain",
     "failed failing": "dyrygentctl list --state running --all",
     "failed failed": "dyrygentctl list --state failed --all",
 }

@@ -182,7 +182,9 @@ def note(view: "wire.WorkflowView") -> str:
     """Return what is to be known of a workflow at a glance: what went wrong, what waits for a person, how long it may take."""
     bad = [f"{view.counts[word]:,} {word}" for word in ("failed", "cancelled", "blocked") if view.counts.get(word)]
     left = left_s(view)
-    return ", ".join([*bad, *waits(view.waits_for_person), *([] if left is None else [f"about {duration(left)} left"])])
+    return ", ".join(
+        [*bad, *loops(view), *waits(view.waits_for_person), *([] if left is None else [f"about {duration(left)} left"])]
+    )
 
 
 def waits(for_person: Mapping[str, int]) -> list[str]:
@@ -190,6 +192,12 @@ def waits(for_person: Mapping[str, int]) -> list[str]:
     return [
         _WAITS[word].format(count=f"{count:,}", wait=" waits" if count == 1 else "s wait") for word, count in for_person.items()
     ]
+
+
+def loops(view: "wire.WorkflowView") -> list[str]:
+    """Return what fails again and again, in words: ``2 keep failing``; nothing if nothing does."""
+    count = view.keeps_failing
+    return [f"{count:,} {'keeps' if count == 1 else 'keep'} failing"] if count else []
 
 
 def left_s(view: "wire.WorkflowView", *, now: float | None = None) -> float | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dyrygentd.cli import render
-from dyrygentd.cli.explain import last_entry, show_causes
+from dyrygentd.cli.explain import last_entry, show_causes, show_tried_again
 from dyrygentd.cli.names import hinting
 from dyrygentd.cli.session import Session, command, echo_json, fail, say, say_health
 from dyrygentd.cli.times import moment
@@ -69,7 +69,7 @@ def show(
     """Show a workflow: how it stands, what went wrong, and how to go on.
 
     --json prints one object: `workflow`, `nodes` (those that were asked for, else up to 20 that failed), `causes` of failures,
-    `estimate` of how long it goes on (null if it has finished), `problems` and `notices` of the daemon.
+    `tried_again`, `estimate` of how long it goes on (null if it has finished), `problems` and `notices` of the daemon.
 
     \b
     Example: dyrygentctl show @latest --state failed,held
@@ -102,6 +102,7 @@ def _show_all_causes(session: Session, reference: str) -> None:
         echo_json(causes)
     else:
         show_causes(handle.id, causes, most=_ALL, with_nodes=True)
+        show_tried_again(handle.id, causes, most=_ALL)
 
 
 def _show_workflow(session: Session, reference: str, states: tuple[str, ...], section: str, *, is_listing: bool) -> None:
@@ -113,7 +114,7 @@ def _show_workflow(session: Session, reference: str, states: tuple[str, ...], se
         nodes = _nodes_in(handle, states, section) if section else handle.nodes(states=states)
     if session.is_json:
         failures = summary.causes.causes if view.counts.get("failed") or view.state == "failed" else []
-        told = {"problems": summary.problems, "notices": summary.notices}
+        told = {"tried_again": summary.causes.tried_again, "problems": summary.problems, "notices": summary.notices}
         echo_json({"workflow": view, "nodes": list(nodes), "causes": failures, "estimate": summary.estimate, **told})
         return
     if not view.is_finished:
@@ -123,6 +124,7 @@ def _show_workflow(session: Session, reference: str, states: tuple[str, ...], se
         click.echo("\n" + render.node_rows(nodes))
     else:
         _show_failed(summary)
+        show_tried_again(view.id, summary.causes, most=_CAUSES_SHOWN)
         if not view.is_finished:
             _show_under_way(summary)
         _show_end(view)
@@ -161,6 +163,7 @@ def _workflow(summary: "wire.Summary") -> str:
             "state": f"{render.state(view.state)}  {by}".rstrip(),
             "tasks": f"{render.progress(view)}  ({render.counts(view.counts)})",
             "waits": ", ".join(render.waits(view.waits_for_person)),
+            "failing": f"{render.number(view.keeps_failing, 'node')} again and again" if view.keeps_failing else "",
             "priority": view.priority or "",
             "created": moment(view.created_at),
             "starts" if is_scheduled else "started": moment(view.start_at),
@@ -240,7 +243,7 @@ def _show_end(view: "wire.WorkflowView") -> None:
 
 def _next_command(view: "wire.WorkflowView") -> str:
     """Return what one would look at now."""
-    is_stuck = view.state in ("failed", "paused") or view.counts.get("failed") or view.waits_for_person
+    is_stuck = view.state in ("failed", "paused") or view.counts.get("failed") or view.waits_for_person or view.keeps_failing
     verb = "explain" if is_stuck else "graph" if view.is_finished else "watch"
     return render.shell("dyrygentctl", verb, view.id)
 

@@ -131,11 +131,12 @@ def shortened(text: str, width: int) -> str:
 
 
 def troubles(view: "wire.WorkflowView") -> list[str]:
-    """Return why it may stand still: what waits for a person, and what is broken."""
+    """Return why it may stand still: what is broken, what keeps failing, and what waits for a person."""
     found = [f"problem: {localized(render.inline(problem))}" for problem in view.problems]
     waits = render.waits(view.waits_for_person)
     if view.state == "paused":
         waits.insert(0, "paused")
+    waits = [*render.loops(view), *waits]
     if waits and not view.is_finished:
         found.append(f"{', '.join(waits)}{_COMMAND} explain {render.shell(view.id)}")
     return found
@@ -206,7 +207,8 @@ class Lines:
     def show(self, view: "wire.WorkflowView") -> None:
         """Write a line if something that matters has changed, or if the last one is old."""
         now = time.monotonic()
-        matters = (view.state, view.counts.get("failed", 0) > 0, bool(view.waits_for_person), bool(view.problems))
+        has_failures = view.counts.get("failed", 0) > 0, view.keeps_failing > 0
+        matters = (view.state, has_failures, bool(view.waits_for_person), bool(view.problems))
         if matters != self._told or view.is_finished or now - self._told_at >= _LINE_EVERY_S:
             self._told, self._told_at = matters, now
             say(f"{moment(view.finished_at or time.time())} {render.summary(view)}")

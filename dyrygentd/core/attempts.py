@@ -11,6 +11,7 @@ from dyrygentd.core.destination import ROUTES_MAX
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import ALL_MADE, task_id_of_attempt, task_id_of_old
 from dyrygentd.core.records import NodeRecord
+from dyrygentd.core.tried_again import TriedAgain
 
 
 class Attempts:
@@ -30,6 +31,7 @@ class Attempts:
         next_tries: ``{node: (time, worker)}`` of nodes in flight whose task tries again by itself, as far as workers tell.
         routes: ``{task: destination}`` of the messages of each task, as the first of them was sent.
         sent_to: ``{node: destination}`` of the nodes whose last message went elsewhere.
+        tried_again: What has failed and is tried again, by cause.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class Attempts:
         "reported",
         "routes",
         "sent_to",
+        "tried_again",
     )
 
     def __init__(self, graph: Graph) -> None:
@@ -65,6 +68,7 @@ class Attempts:
         self.next_tries: dict[int, tuple[float, str]] = {}
         self.routes: dict[str, str] = {}
         self.sent_to: dict[int, str] = {}
+        self.tried_again = TriedAgain()
 
     def __repr__(self) -> str:
         return f"<Attempts attempts={len(self._used)} failed={len(self.failures)} late={len(self.late)}>"
@@ -107,6 +111,8 @@ class Attempts:
         """Have the present attempt be one of those that were."""
         self._used[node] = self.of(node)
         self.dispatched_at[node] = 0.0
+        if self.tried_again.cause_of:
+            self.tried_again.attempt_ended(node)
         self.reported.pop(node, None)
         self.begun_at.pop(node, None)
         self.next_tries.pop(node, None)
@@ -123,9 +129,14 @@ class Attempts:
         if used:
             self._used[node] = used
         self.dispatched_at[node] = 0.0
-        self.failures.pop(node, None)
+        self.forget_failures(node)
         self.polling_since.pop(node, None)
         self.late.pop(node, None)
+
+    def forget_failures(self, node: int) -> None:
+        """Have the next failure be the first one in a row."""
+        self.failures.pop(node, None)
+        self.tried_again.forget(node)
 
     def note_reported(self, node: int, state: str, next_try_at: float = 0.0, worker: str = "") -> None:
         """Note a state on the way; the same once more does not take away what is known of the next try."""

@@ -161,6 +161,8 @@ def _read_details(workflow: RunningWorkflow, row: NodeRecord) -> None:
         workflow.errors[node] = row.error
     if row.fingerprint:
         workflow.fingerprints[node] = row.fingerprint
+    if row.failures and row.fingerprint and NODE_STATE_OF_WORD[row.state] not in FINISHED:
+        workflow.attempts.tried_again.failed(node, row.fingerprint, row.error, row.failures)
     if row.blocked_by is not None:
         workflow.blocked_by[node] = row.blocked_by
     if row.is_on_hold:

@@ -67,6 +67,7 @@ class EngineStatistics:
     pools: list[PoolView] = field(default_factory=list)
     workflow_states: dict[str, int] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
+    keeps_failing: int = 0
     oldest_workflow_s: float = 0.0
     oldest_ready_s: float = 0.0
 
@@ -198,6 +199,7 @@ class Counting:
             pools=pools,
             workflow_states={state.value: states[state] for state in WorkflowState if not state.is_finished},
             held={reason.value: held[reason] for reason in HoldReason},
+            keeps_failing=sum(workflow.attempts.tried_again.often for workflow in workflows),
             oldest_workflow_s=now - oldest,
             oldest_ready_s=now - oldest_ready,
         )

@@ -20,6 +20,8 @@ class _Starts:
     again: int = 0
     redelivered: int = 0
     tries: int = 0
+    next_try_at: float = 0.0
+    tells: bool = False
 
 
 class Deliveries:
@@ -39,16 +41,22 @@ class Deliveries:
             task.again += 1
             if len(self._suspected) < _SUSPECTED_MAX:
                 self._suspected[task_id] = None
-        task.last = start
+        task.last, task.tells = start, True
 
-    def tries_again(self, task_id: str) -> None:
-        """Take note that the task itself has asked for another try, which may be told more than once."""
-        task = self._tasks.get(task_id)
-        if task is not None and task.last:
+    def tries_again(self, task_id: str, next_try_at: float = 0.0) -> None:
+        """Take note that the task itself has asked for another try, which may be told more than once.
+
+        Each follows on a beginning. Of a task that does not tell these, only the time of its next try tells one from another.
+        """
+        task = self._of(task_id) if next_try_at else self._tasks.get(task_id)
+        if task is None:
+            return
+        if task.last or (not task.tells and next_try_at > task.next_try_at):
             task.tries, task.last = task.tries + 1, ""
+        task.next_try_at = max(next_try_at, task.next_try_at)
 
     def tries(self, task_id: str) -> int:
-        """Return how often a task that tells its beginnings has asked for another try, as far as it was seen."""
+        """Return how often a task has asked for another try, as far as it was seen."""
         task = self._tasks.get(task_id)
         return 0 if task is None else task.tries
 

@@ -200,6 +200,7 @@ class TaskReported:
         worker: Who reports it; empty if that is not known.
         next_try_at: When the task's own next try begins, as Unix time; 0 if there is none, or it is not known.
         start: Of STARTED the worker and the process that began it, if they are told.
+        error: Of RETRY why the task asks for another try, one short line; empty if that is not known.
     """
 
     task_id: str
@@ -207,6 +208,7 @@ class TaskReported:
     worker: str = ""
     next_try_at: float = 0.0
     start: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

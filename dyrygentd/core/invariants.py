@@ -6,6 +6,7 @@ from dyrygentd.core.engine import Engine
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import PLAIN
 from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.tried_again import KEEPS_FAILING
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
 
@@ -46,6 +47,30 @@ def check_workflow(workflow: RunningWorkflow) -> None:
     in_heap = list(workflow.ready)
     if len(in_heap) != workflow.ready_count or set(in_heap) != ready:
         raise InvariantBroken(f"{workflow!r} has {workflow.ready_count} nodes in its heap, {len(ready)} are ready")
+    _check_tried_again(workflow)
+
+
+def _check_tried_again(workflow: RunningWorkflow) -> None:
+    """Check what is counted of nodes that are tried again."""
+    tried = workflow.attempts.tried_again
+    for node, cause in tried.cause_of.items():
+        _require(workflow, node, node in cause.failures, "stands under a cause that does not count it")
+        _require(workflow, node, not workflow.state_of(node).is_finished, "has finished and is counted as tried again")
+    often = 0
+    for fingerprint, cause in tried.causes.items():
+        keeps = [node for node, failures in cause.failures.items() if failures >= KEEPS_FAILING]
+        often += len(keeps)
+        is_right = (
+            cause.sum == sum(cause.failures.values())
+            and cause.sum_often == sum(cause.failures[node] for node in keeps)
+            and set(keeps) == set(cause.often)
+            and bool(keeps) == (fingerprint in tried.loops)
+            and cause.failures
+        )
+        if not is_right:
+            raise InvariantBroken(f"{workflow!r} counts wrongly what is tried again for '{fingerprint}'")
+    if often != tried.often or sum(len(cause.failures) for cause in tried.causes.values()) != len(tried.cause_of):
+        raise InvariantBroken(f"{workflow!r} counts {tried!r}, {often} nodes keep failing")
 
 
 def _check_marks(workflow: RunningWorkflow, node: int, state: NodeState) -> None:

@@ -76,6 +76,7 @@ def turned_up(workflow: RunningWorkflow, node: int, now: float) -> None:
     del workflow.holds[node]
     workflow.errors.pop(node, None)
     workflow.fingerprints.pop(node, None)
+    workflow.attempts.tried_again.forget(node)
     workflow.nodes.move(node, NodeState.DISPATCHED, now)
 
 
@@ -99,7 +100,7 @@ def _asks_again(workflow: RunningWorkflow, node: int, value: bytes | None, now: 
     policy = workflow.graph.policy(node)
     if not policy.poll_every_s or value is None or value not in _FALSE:
         return False
-    workflow.attempts.failures.pop(node, None)
+    workflow.attempts.forget_failures(node)
     since = workflow.attempts.polling_since.get(node, now)
     if policy.poll_timeout_s and now + policy.poll_every_s > since + policy.poll_timeout_s:
         error = f"the poll did not return anything true within {policy.poll_timeout_s:g} s"
@@ -112,7 +113,8 @@ def _asks_again(workflow: RunningWorkflow, node: int, value: bytes | None, now: 
 
 
 def _try_again(workflow: RunningWorkflow, node: int, failure: Failure, pause_s: float, now: float) -> None:
-    workflow.attempts.failures[node] = workflow.attempts.failures.get(node, 0) + 1
+    failures = workflow.attempts.failures[node] = workflow.attempts.failures.get(node, 0) + 1
+    workflow.attempts.tried_again.failed(node, failure.fingerprint, failure.error, failures)
     workflow.errors[node] = failure.error
     workflow.fingerprints[node] = failure.fingerprint
     workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now + pause_s), now)

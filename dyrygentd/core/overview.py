@@ -7,13 +7,14 @@ between. What is found is counted in full; of each kind only the first few are k
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from typing import Final
 
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.for_people import waits_for_person
 from dyrygentd.core.lost_causes import ENDED_SILENTLY
 from dyrygentd.core.notes import HoldReason
+from dyrygentd.core.retry_loops import StillTried, keeps_failing
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 
@@ -41,6 +42,15 @@ class Waiting:
     ends_again: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What keeps failing in a workflow for one cause."""
+
+    workflow_id: str
+    name: str
+    tried: StillTried
+
+
 @dataclass(slots=True)
 class Survey:
     """How everything that has not finished stands.
@@ -51,6 +61,7 @@ class Survey:
         nodes_waiting: ``{reason: number of nodes}``.
         paused: Ids and names of the first few paused workflows; ``paused_count`` is how many there are.
         failing: ``(id, name, failed nodes)`` of the first few that go on although nodes have failed.
+        loops: Those that have failed most often; ``loops_count`` is how many there are, ``looping`` how many nodes they have.
         scheduled_count, next_start: How many wait for their time, and the next time.
         ready_count, first_ready: Nodes that wait for a place in flight, and the first workflow that lacks nothing else.
         oldest: ``(workflow, node)`` of what has been in flight longest, first.
@@ -63,6 +74,9 @@ class Survey:
     paused_count: int = 0
     failing: list[tuple[str, str, int]] = field(default_factory=list)
     failing_count: int = 0
+    loops: list[Loop] = field(default_factory=list)
+    loops_count: int = 0
+    looping: int = 0
     scheduled_count: int = 0
     next_start: float = 0.0
     ready_count: int = 0
@@ -114,6 +128,8 @@ def _add(survey: Survey, workflow: RunningWorkflow, most: int) -> None:
         survey.failing_count += 1
         if len(survey.failing) < most:
             survey.failing.append((workflow.workflow_id, workflow.name, failed))
+    if workflow.attempts.tried_again.often:
+        _add_loops(survey, workflow, most)
     for reason, count in waits_for_person(workflow).items():
         kind = HoldReason(reason)
         survey.waiting_count[kind] += 1
@@ -121,6 +137,13 @@ def _add(survey: Survey, workflow: RunningWorkflow, most: int) -> None:
         known = survey.waiting.setdefault(kind, [])
         if len(known) < most:
             known.append(_waiting(workflow, kind, count))
+
+
+def _add_loops(survey: Survey, workflow: RunningWorkflow, most: int) -> None:
+    survey.looping += workflow.attempts.tried_again.often
+    survey.loops_count += len(workflow.attempts.tried_again.loops)
+    found = [Loop(workflow.workflow_id, workflow.name, tried) for tried in keeps_failing(workflow, most=most)]
+    survey.loops = nlargest(most, [*survey.loops, *found], key=lambda loop: loop.tried.failures)
 
 
 def _waiting(workflow: RunningWorkflow, reason: HoldReason, count: int) -> Waiting:

@@ -1,7 +1,7 @@
 """Why is it not running? The engine's own answer; what happens at the broker and the workers is added by the shell.
 
 Pure reading: nothing here changes anything. One node costs its dependencies, a whole workflow one look at each node that has
-failed or is held; the others are counted and not looked at. It goes in steps, so that others have their turn in between.
+failed, is tried again or held; the others are counted and not looked at. It goes in steps, so that others have their turn.
 """
 
 import json
@@ -20,6 +20,7 @@ from dyrygentd.core.engine import Engine
 from dyrygentd.core.for_people import FOR_PEOPLE, waits_for_person
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.notes import HoldReason
+from dyrygentd.core.retry_loops import times_in_a_row, words_of_loops
 from dyrygentd.core.states import BAD, FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps
 from dyrygentd.core.without_value import is_without_value
@@ -81,7 +82,7 @@ def standings_in_steps(
         if count <= 0:
             continue
         others = (node for node in workflow.nodes.each_in(state) if node not in apart)
-        if state not in (NodeState.HELD, NodeState.FAILED, NodeState.CANCELLED) and state not in IN_FLIGHT:
+        if state not in _LOOKED_AT:
             groups[_RANKS[state], state.word, ""] = _Group(count, [*islice(others, _NAMED_MAX)])
             continue
         for number, node in enumerate(others, start=1):
@@ -122,7 +123,11 @@ class _Group:
 
 
 def headline(engine: Engine, workflow: RunningWorkflow, now: float) -> str:
-    """Say in one sentence how a workflow stands."""
+    """Say in one sentence how a workflow stands, and what keeps failing in it."""
+    return f"{_headline(engine, workflow, now)}{words_of_loops(workflow, now)}"
+
+
+def _headline(engine: Engine, workflow: RunningWorkflow, now: float) -> str:
     in_flight = workflow.nodes.in_flight_count
     match workflow.state:
         case WorkflowState.SCHEDULED:
@@ -237,13 +242,14 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             )
         case NodeState.DISPATCHED:
             since = span(now - workflow.attempts.dispatched_at[node])
-            seen = _reported(workflow, node) + _redelivered(engine, workflow, node)
+            seen = _reported(workflow, node) + _redelivered(engine, workflow, node) + _before(workflow, node)
             return "dispatched", f"has been in the broker or at a worker for {since} (attempt {attempt}{seen})", ""
         case NodeState.RETRYING:
-            hold = workflow.holds[node]
+            hold, often = workflow.holds[node], times_in_a_row(workflow, node)
+            again = f"is tried again in {span(hold.until - now)}"
             return (
                 "retrying",
-                f"failed in attempt {attempt} ({error}{_place(workflow, node)}) and is tried again in {span(hold.until - now)}",
+                f"failed{often} in attempt {attempt} ({error}{_place(workflow, node)}) and {again}",
                 "`retry NODE` tries at once, `skip NODE` goes on without it",
             )
         case NodeState.SUCCEEDED:
@@ -295,6 +301,16 @@ def _reported(workflow: RunningWorkflow, node: int) -> str:
         return f", a worker reported {state}"
     at, worker = workflow.attempts.next_tries[node]
     return f", {worker or 'a worker'} reported {state}, next try at {datetime.fromtimestamp(at, UTC):%H:%M:%S} UTC"
+
+
+def _before(workflow: RunningWorkflow, node: int) -> str:
+    """Tell of a node in flight how the attempts before this one have ended."""
+    failures = workflow.attempts.failures.get(node, 0)
+    if not failures:
+        return ""
+    return (
+        f", after {counted(failures, 'failure')} in a row, the last with {workflow.errors.get(node, '')}{_place(workflow, node)}"
+    )
 
 
 def _redelivered(engine: Engine, workflow: RunningWorkflow, node: int) -> str:
@@ -380,7 +396,7 @@ def _ahead(held: HoldBack) -> str:
 
 
 def _group_of(workflow: RunningWorkflow, node: int) -> tuple[int, str, str]:
-    """Return ``(rank, state, what they have in common)`` of a node that is held, in flight, failed or cancelled."""
+    """Return ``(rank, state, what they have in common)`` of a node in one of the states that are looked at."""
     state = workflow.state_of(node)
     if state is NodeState.HELD:
         hold = workflow.holds[node]
@@ -392,9 +408,14 @@ def _group_of(workflow: RunningWorkflow, node: int) -> tuple[int, str, str]:
         return 0, state.word, workflow.fingerprints.get(node, "")
     if state in IN_FLIGHT:
         return 2, state.word, ""
+    if state is NodeState.RETRYING:
+        cause = workflow.attempts.tried_again.cause_of.get(node)
+        return 1 if cause is not None and node in cause.often else _RANKS[state], state.word, workflow.fingerprints.get(node, "")
     return _RANKS[state], *group_of_cancelled(workflow, node)
 
 
+#: States whose nodes differ in more than their names.
+_LOOKED_AT: Final = frozenset({NodeState.HELD, NodeState.FAILED, NodeState.CANCELLED, NodeState.RETRYING, *IN_FLIGHT})
 #: States that somebody may have to think about, and in what order.
 _RANKS: Final = {
     NodeState.FAILED: 0,

@@ -56,6 +56,7 @@ def cancel(workflow: RunningWorkflow, now: float) -> list[int]:
     workflow.on_hold.clear()
     workflow.stale.clear()
     workflow.attempts.forget_reports()
+    workflow.attempts.tried_again.clear()
     workflow.finish(WorkflowState.CANCELLED, now)
     return in_flight
 

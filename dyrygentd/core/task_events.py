@@ -25,6 +25,7 @@ from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.reactions import Reaction, reaction_to
 from dyrygentd.core.reopening import succeeded_late
 from dyrygentd.core.states import NodeState, WorkflowState
+from dyrygentd.core.tried_again import BY_ITSELF
 from dyrygentd.core.turn import Turn
 from dyrygentd.core.workflow import RunningWorkflow
 
@@ -93,7 +94,7 @@ class TaskEvents:
                 if event.start:
                     self._flights.deliveries.began(event.task_id, event.start)
                 elif event.state == _RETRY:
-                    self._flights.deliveries.tries_again(event.task_id)
+                    self._tries_again(event, workflow, node)
                 if event.state == _STARTED and node not in workflow.attempts.reported:
                     self._counting.task_began(workflow, node, now)
                 workflow.attempts.note_reported(node, event.state, event.next_try_at, event.worker)
@@ -136,6 +137,14 @@ class TaskEvents:
                 self.failed(workflow, node, Failure(f"not dispatched: {event.error}", FailureKind.REFUSED), now)
             case _:
                 assert_never(event)
+
+    def _tries_again(self, event: TaskReported, workflow: RunningWorkflow, node: int) -> None:
+        """Count a task that asks for another try by itself, beside the attempts that failed before."""
+        self._flights.deliveries.tries_again(event.task_id, event.next_try_at)
+        tries = self._flights.deliveries.tries(event.task_id)
+        if tries:
+            failures = workflow.attempts.failures.get(node, 0) + tries
+            workflow.attempts.tried_again.failed(node, BY_ITSELF, event.error, failures)
 
     def _redelivered(self, event: TaskRedelivered, workflow: RunningWorkflow, node: int, now: float) -> None:
         """Count a message that was given out once more, and give the task up if that was too often."""

@@ -267,6 +267,7 @@ class RunningWorkflow:
     def set_aside(self, error: str, now: float) -> None:
         """End a workflow that contradicts itself, as it stands; its story is kept in ``error``."""
         self.ready.clear()
+        self.attempts.tried_again.clear()
         self.error = error
         self.state, self.finished_at = WorkflowState.FAILED, now
         self.is_changed = True
@@ -419,6 +420,8 @@ class RunningWorkflow:
             self.holds.pop(node, None)
         if self.on_hold:
             self.on_hold.discard(node)
+        if self.attempts.tried_again.cause_of:
+            self.attempts.tried_again.forget(node)
         if self.attempts.reported:
             self.attempts.reported.pop(node, None)
             self.attempts.begun_at.pop(node, None)

@@ -16,7 +16,7 @@ from dyrygentd import wire
 from dyrygentd.advice import step_after
 from dyrygentd.commands import command_on
 from dyrygentd.core.notes import HoldReason
-from dyrygentd.core.overview import Survey, Waiting, survey_in_steps
+from dyrygentd.core.overview import Loop, Survey, Waiting, survey_in_steps
 from dyrygentd.core.pools import QUEUE_PREFIX
 from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.states import IN_FLIGHT
@@ -128,6 +128,8 @@ class Overviews:
         stuck, unasked = await self._stuck(survey, is_quiet=bool(troubles), now=now)
         items += stuck[:most]
         _note_left_out(left_out, "stuck", len(stuck) - most)
+        items += [_loop_item(loop, now) for loop in survey.loops]
+        _note_left_out(left_out, f"failed {KEEPS_FAILING}", survey.loops_count - len(survey.loops))
         try:
             items += await self._failures(survey, left_out, most=most, now=now)
         except OutsideError as error:
@@ -294,6 +296,8 @@ _CODES: Final = {HoldReason.LOST: "lost", HoldReason.GATE: "gate", HoldReason.OP
 #: The verb of the entry in the journal that tells who holds nodes, or when the daemon took them for lost.
 _ENTRIES: Final = {HoldReason.OPERATOR: "hold", HoldReason.LOST: "lost"}
 _PEOPLE: Final = ("lost", "gate", "hold", "paused")
+#: What has failed several times in a row and is tried again.
+KEEPS_FAILING: Final = "keeps-failing"
 
 
 def _wait(count: int) -> str:
@@ -365,6 +369,17 @@ def _waiting_item(each: Waiting, entry: JournalEntry | None, now: float) -> wire
     return wire.OverviewItem("person", _CODES[each.reason], text, *about, next_steps=steps)
 
 
+def _loop_item(loop: Loop, now: float) -> wire.OverviewItem:
+    """Say what is tried again and again, and will be if nobody does anything."""
+    tried, (workflow_id, name) = loop.tried, (loop.workflow_id, loop.name)
+    if tried.count == 1:
+        steps = [command_on(verb, workflow_id, tried.nodes) for verb in ("explain", "skip")]
+    else:
+        steps = [f"dyrygentctl show {workflow_id} --causes"]
+    about = (workflow_id, name, list(tried.nodes), tried.count)
+    return wire.OverviewItem("failed", KEEPS_FAILING, tried.words(now), *about, next_steps=steps)
+
+
 def _is_stuck(code: str, age_s: float, *, queued_long_s: float) -> bool:
     """Tell whether a task in flight is told of, by where it is and how long ago it was sent."""
     return code in _STUCK or age_s >= (_RUNNING_LONG_S if code == "running" else queued_long_s)
@@ -404,6 +419,8 @@ def _verdict(
         parts.append(f"{least}{counted(stuck, 'task')} {'is' if stuck == 1 else 'are'} stuck")
     if again:
         parts.append(f"the broker has given out {counted(again, 'task')} more than once")
+    if survey.looping:
+        parts.append(f"{counted(survey.looping, 'node')} {'keeps' if survey.looping == 1 else 'keep'} failing")
     if failed:
         many = " or more" if "failed failed" in left_out else ""
         parts.append(f"{counted(failed, 'workflow')}{many} failed in the last 24 h")

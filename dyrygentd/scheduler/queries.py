@@ -209,7 +209,7 @@ class Queries:
         )
         return wire.Summary(
             workflow=view,
-            causes=wire.causes_of(workflow),
+            causes=wire.causes_of(workflow, self._clock.now()),
             failed=failed,
             blocked=blocked,
             under_way=under_way,
@@ -217,8 +217,8 @@ class Queries:
         )
 
     async def causes(self, workflow_id: str) -> wire.Causes:
-        """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
-        return wire.causes_of(await self.unpacked(workflow_id))
+        """Group the failures of a workflow, and what is tried again, by what they have in common. Raises `WorkflowNotFound`."""
+        return wire.causes_of(await self.unpacked(workflow_id), self._clock.now())
 
     async def journal(self, workflow_id: str) -> wire.Journal:
         """Return who did what to a workflow, when and why. Raises `WorkflowNotFound`."""

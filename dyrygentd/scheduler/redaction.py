@@ -13,7 +13,7 @@ from dataclasses import replace
 from reprlib import Repr
 from typing import Any, Final, TypeVar
 
-from dyrygentd.core.events import Event, MessageRefused, TaskFailed, TaskIgnored, TaskRevoked
+from dyrygentd.core.events import Event, MessageRefused, TaskFailed, TaskIgnored, TaskReported, TaskRevoked
 from dyrygentd.core.graph import Signature
 from dyrygentd.ports.facts import Inspection
 from dyrygentd.scheduler.pattern_process import PatternProcess
@@ -73,7 +73,7 @@ class Redaction:
 
     def events(self, events: Sequence[E]) -> Sequence[E]:
         """Return events whose texts hold no secrets, each of one line; most have none, and stay the same objects."""
-        told = [number for number, event in enumerate(events) if isinstance(event, _TOLD)]
+        told = [number for number, event in enumerate(events) if isinstance(event, _TOLD) and _has_text(event)]
         if not told:
             return events
         # All at once: patterns are searched for in another process.
@@ -184,8 +184,14 @@ _FIELDS: Final[dict[type, tuple[str, ...]]] = {
     MessageRefused: ("error",),
     TaskRevoked: ("reason",),
     TaskIgnored: ("reason",),
+    TaskReported: ("error",),
 }
 _TOLD: Final = tuple(_FIELDS)
+
+
+def _has_text(event: Event) -> bool:
+    """Tell whether there is anything to look at: most reports on the way have no error."""
+    return not isinstance(event, TaskReported) or bool(event.error)
 
 
 def _fields(event: Event) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def event_of_meta(task_id: str, meta: Mapping[str, Any]) -> TaskEvent | None:
     if status == states.STARTED and isinstance(result, dict):
         # With `task_track_started` a worker says who it is as the result.
         return TaskReported(task_id, status, start=f"{result.get('hostname', '')}/{result.get('pid', '')}")
-    return TaskReported(task_id, status)
+    return TaskReported(task_id, status, error=error_of_retry(meta))
 
 
 #: What `dyrygentd.worker.running` puts before the traceback of a final state that a task has stored about itself while it ran,

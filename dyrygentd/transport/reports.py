@@ -376,7 +376,8 @@ def event_of_report(fields: Mapping[str, str]) -> TaskEvent | None:
         case states.REJECTED:
             return event_of_meta(task_id, {"status": states.REJECTED, "result": error})
         case states.RETRY | "REQUEUED" | "REPLACED" as state:
-            return TaskReported(task_id, str(state), fields.get("worker", ""), _number(fields.get("next", "")))
+            worker, next_try_at = fields.get("worker", ""), _number(fields.get("next", ""))
+            return TaskReported(task_id, str(state), worker, next_try_at, error=error)
         case _:
             return None
 

@@ -10,11 +10,11 @@ class OverviewItem(Struct, View, omit_defaults=True):
 
     Attributes:
         kind: ``problem`` (keeps the daemon from its work), ``notice``, ``person`` (goes on only when somebody says so),
-            ``stuck`` (in flight, and will not go on by itself, or has not for long), ``failed`` (lately), ``busy`` (a bound is
-            reached).
+            ``stuck`` (in flight, and will not go on by itself, or has not for long), ``failed`` (lately, or again and again),
+            ``busy`` (a bound is reached).
         code: A stable word for programs: ``disk``, ``broker``, ``backend``, ``daemon``; ``lost``, ``gate``, ``hold``, ``paused``;
             ``no-consumer``, ``orphaned``, ``queued``, ``unknown``, ``running``, ``redelivered``;
-            ``failed``, ``failing``; ``pool``, ``in-flight``.
+            ``keeps-failing``, ``failing``, ``failed``; ``pool``, ``in-flight``.
         text: What is the case, in words; times of day in it are UTC.
         workflow, name: Id and name of the workflow, if it is about one; of what is full, one that waits for it.
         nodes: Names of the first few nodes.

@@ -8,10 +8,11 @@ from msgspec import UNSET, Raw
 from dyrygentd.core.causes import failures_by_cause, lost_nodes
 from dyrygentd.core.for_people import waits_for_person
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
+from dyrygentd.core.retry_loops import StillTried, tried_again
 from dyrygentd.core.verbs import cause_id
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.wire.parents import view_of_parent
-from dyrygentd.wire.views import Causes, CauseView, JournalView, NodeView, WorkflowView
+from dyrygentd.wire.views import Causes, CauseView, JournalView, NodeView, TriedView, WorkflowView
 
 if TYPE_CHECKING:
     from dyrygentd.wire.words import KindWord, NodeWord
@@ -35,6 +36,7 @@ def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> 
         deadline_at=workflow.deadline_at or None,
         owner=workflow.origin.owner,
         waits_for_person=waits_for_person(workflow),
+        keeps_failing=workflow.attempts.tried_again.often,
         parent_task=view_of_parent(workflow.origin.parent_task),
         stored_result=Raw(workflow.result) if with_result and workflow.result is not None else UNSET,
     )
@@ -93,12 +95,14 @@ def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
     )
 
 
-def causes_of(workflow: RunningWorkflow) -> Causes:
-    """Group the failures of a workflow by cause."""
+def causes_of(workflow: RunningWorkflow, now: float) -> Causes:
+    """Group the failures of a workflow by cause, and what is tried again."""
     groups, lost = failures_by_cause(workflow), frozenset(lost_nodes(workflow))
     return Causes(
         failures=sum(len(nodes) for _, nodes in groups) - len(lost),
         lost=len(lost),
+        tried_again=[_tried(each, now) for each in tried_again(workflow)],
+        tried_again_count=len(workflow.attempts.tried_again.cause_of),
         causes=[
             CauseView(
                 number=number,
@@ -111,6 +115,19 @@ def causes_of(workflow: RunningWorkflow) -> Causes:
             )
             for number, (fingerprint, nodes) in enumerate(groups, start=1)
         ],
+    )
+
+
+def _tried(each: StillTried, now: float) -> TriedView:
+    return TriedView(
+        cause=each.fingerprint,
+        count=each.count,
+        failures=each.failures,
+        nodes=list(each.nodes),
+        most=each.most,
+        text=each.words(now),
+        error=each.error,
+        next_at=each.next_at or None,
     )
 
 

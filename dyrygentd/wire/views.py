@@ -25,6 +25,7 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
     Times are Unix seconds; ``counts`` is ``{node state: number of tasks}``; ``owner`` is the number of the user who submitted it;
     ``may_run_on`` is how many tasks it has given up lately whose end has not been seen, if one workflow was asked for;
     ``waits_for_person`` is ``{"gate", "operator" or "lost": number of nodes}`` that go on only when somebody says so;
+    ``keeps_failing`` is how many nodes have failed at least three times in a row and are tried again;
     ``problems`` is what keeps the daemon from its work, if one workflow was asked for that is under way.
 
     Attributes:
@@ -49,6 +50,7 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
     owner: int | None = None
     may_run_on: int = 0
     waits_for_person: dict[str, int] = {}
+    keeps_failing: int = 0
     problems: list[str] = []
     parent_task: ParentTaskView | None = None
     #: The text of `result`, decoded by nobody who does not ask.
@@ -280,12 +282,42 @@ class CauseView(Struct, View, omit_defaults=True):
     lost: int = 0
 
 
+class TriedView(Struct, View, omit_defaults=True):
+    """Nodes that failed for one cause and are tried again.
+
+    Attributes:
+        cause: What their failures have in common.
+        count: How many nodes there are.
+        failures: How often they have failed, each counted since it was good last.
+        error: The last of their errors.
+        nodes: Names of the first few, those first that failed most often.
+        most: How often the first of these has failed in a row.
+        next_at: When the next attempt comes; None if all of them are in flight.
+        text: All of it in words.
+    """
+
+    cause: str
+    count: int
+    failures: int
+    nodes: list[str]
+    most: int
+    text: str
+    error: str = ""
+    next_at: float | None = None
+
+
 class Causes(Struct, View, omit_defaults=True):
-    """Failures and lost tasks of a workflow by cause; ``lost`` is how many nodes are held since their tasks were lost."""
+    """Failures and lost tasks of a workflow by cause; ``lost`` is how many nodes are held since their tasks were lost.
+
+    Attributes:
+        tried_again: What has failed and is tried again, by cause, at most 20; ``tried_again_count`` is how many nodes there are.
+    """
 
     failures: int
     causes: list[CauseView]
     lost: int = 0
+    tried_again: list[TriedView] = []
+    tried_again_count: int = 0
 
 
 class Submitted(Struct, View):

@@ -6,6 +6,7 @@ import shlex
 
 from tests.cli.support import Ctl, submit
 from tests.http.support import Daemon
+from tests.support.servers import wait_until
 
 
 def test_nothing_wrong_is_one_line(ctl: Ctl) -> None:
@@ -69,3 +70,25 @@ def test_failures_lead_to_their_explanation(ctl: Ctl, daemon: Daemon) -> None:
     assert "1 workflow failed in the last 24 h" in text.splitlines()[0]
     assert re.search(r"^  sum  has failed .* ago: ", text, re.M)
     assert f"    next: dyrygentctl explain {workflow}\n" in text
+
+
+def test_a_retry_loop_is_in_sight_wherever_one_looks(ctl: Ctl, daemon: Daemon) -> None:
+    """One node that fails for ever looks like work: it is told by each command, with its error and what to do."""
+    retry = {"attempts": 1000, "backoff_s": 0.01, "backoff_max_s": 0.01}
+    loop = submit(ctl, {"name": "b 1", "task": "fail", "retry": retry}, {"name": "g", "gate": True}, name="loop")
+    wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{loop}").json.get("keeps_failing") == 1)
+    ctl("pause", loop)
+    text = ctl("explain").stdout
+    assert "1 node keeps failing" in text.splitlines()[0]
+    assert re.search(r"^  loop  'b 1' has failed \d+ times in a row, and .*: ValueError: no such host$", text, re.M)
+    assert f"    next: dyrygentctl explain {loop} 'b 1'\n      or: dyrygentctl skip {loop} 'b 1'\n" in text
+    assert "1 keeps failing" in ctl("list").stdout
+    assert "'b 1' has failed " in ctl("explain", loop).stdout.splitlines()[0]
+    shown = ctl("show", loop).stdout
+    assert re.search(r"^failing +1 node again and again$", shown, re.M)
+    assert re.search(r"^failed, and tried again: 1 node\n  'b 1' has failed \d+ times in a row", shown, re.M)
+    assert f"next: dyrygentctl skip {loop} 'b 1'" in ctl("show", loop, "--causes").stdout
+    [cause] = json.loads(ctl("show", loop, "--json").stdout)["tried_again"]
+    assert (cause["count"], cause["nodes"], cause["error"]) == (1, ["b 1"], "ValueError: no such host")
+    assert ctl("skip", loop, "b 1").exit_code == 0
+    assert "keeps failing" not in ctl("explain").stdout

@@ -57,3 +57,15 @@ def test_bounded() -> None:
     for number in range(1000, 1000 + deliveries._SUSPECTED_MAX + 1):
         known.began(str(number), "w2")
     assert len(known.take_suspected()) == deliveries._SUSPECTED_MAX
+
+
+def test_retries_of_a_task_that_does_not_tell_its_beginnings() -> None:
+    """The time of its next try tells one from another, and what is told twice counts once."""
+    known = Deliveries()
+    for next_try_at in (5.0, 5.0, 0.0, 9.0):
+        known.tries_again("a", next_try_at)
+    assert known.tries("a") == 2
+    known.began("b", "w1")
+    known.tries_again("b")
+    known.tries_again("b", 5.0)
+    assert known.tries("b") == 1

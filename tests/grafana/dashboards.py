@@ -153,9 +153,12 @@ OVERVIEW: Final = (
                 page=_BY_STATE,
             ),
             Panel(
-                "Held nodes",
-                "By what holds them.",
-                [("sum by (reason) (dyrygentd_held_nodes{I})", "{{reason}}")],
+                "Held and failing nodes",
+                "By what holds them; and those that have failed three times in a row or more, and are tried again.",
+                [
+                    ("sum by (reason) (dyrygentd_held_nodes{I})", "{{reason}}"),
+                    ("sum(dyrygentd_failing_nodes{I})", "keeps failing"),
+                ],
                 width=6,
                 is_stacked=True,
                 page="",

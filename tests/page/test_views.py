@@ -431,13 +431,23 @@ def test_failures_that_are_not_shown_are_where_it_says(look: Look, daemon: Daemo
     look.assert_clean()
 
 
-def test_what_is_tried_again_is_told_among_the_causes(look: Look, daemon: Daemon) -> None:
-    """A task that fails for the fortieth time has not failed for good, and is what somebody looks for there."""
-    node = {"name": "a", "task": "fail", "retry": {"attempts": 1000, "backoff_s": 600.0}}
-    workflow_id = daemon.submit(node, name="loop")
-    wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow_id}").json["counts"].get("retrying") == 1)
-    page = look.at(f"#/w/{workflow_id}?tab=causes")
-    expect(page.locator("main")).to_contain_text("1 node has failed and is tried again: which, and why")
-    page.get_by_text("which, and why").click()
-    expect(page.locator("main")).to_contain_text("ValueError: no such host")
+def test_what_keeps_failing_is_told_wherever_one_looks(look: Look, daemon: Daemon) -> None:
+    """A task that fails for the fortieth time has not failed for good, and is what somebody looks for."""
+    retry = {"attempts": 1000, "backoff_s": 0.01, "backoff_max_s": 0.01}
+    workflow_id = daemon.submit({"name": "a", "task": "fail", "retry": retry}, {"name": "g", "gate": True}, name="loop")
+    wait_until(lambda: daemon.ask("GET", f"/v1/workflows/{workflow_id}").json.get("keeps_failing") == 1)
+    daemon.ask("POST", f"/v1/workflows/{workflow_id}/pause")
+    page = look.at("#/", until=".findings")
+    found = page.locator("section.findings", has_text="Keeps failing").locator("li")
+    expect(found).to_contain_text("'a' has failed ")
+    expect(found).to_contain_text(": ValueError: no such host")
+    expect(page.locator(".verdict")).to_contain_text("1 node keeps failing")
+    found.get_by_role("link", name="loop").click()
+    expect(page.locator(".head")).to_contain_text("Keeps failing: 1 node, tried again")
+    tried = page.locator("#panel section")
+    expect(tried).to_contain_text("Tried again 1 node")
+    expect(tried).to_contain_text("times in a row")
+    look.assert_readable()
+    tried.get_by_role("link", name="a", exact=True).click()
+    expect(page.locator("main")).to_contain_text("Attempt")
     look.assert_clean()

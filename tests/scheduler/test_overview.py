@@ -288,3 +288,27 @@ async def test_no_journal_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(store, "journal", None)
         [item] = (await running.overview()).items
         assert item.text.startswith("is paused by ann ")
+
+
+async def test_what_keeps_failing_is_told_worst_first(store: Store) -> None:
+    """A node that is tried again every few seconds never fails for good, and is what somebody looks for."""
+    broker = FakeBroker(_BAD)
+    async with scheduler(broker, store, inspector=broker.inspector) as running:
+        one = await running.submit(definition("bad! retry=999 backoff=0.001 backoff_max=0.001", name="one"))
+        await until(lambda: running._parts.turns.engine.workflows[one.id].attempts.tried_again.often == 1)
+        await running.perform(one.id, VerbRequest(Verb.PAUSE))
+        two = await running.submit(definition("bad! retry=3 backoff=3600; x! < bad", name="two"))
+        await until(lambda: (running._parts.turns.engine.workflows[two.id].nodes.counts_by_word())["retrying"] == 1)
+        overview = await running.overview()
+        [item] = [item for item in overview.items if item.kind == "failed"]
+        assert (item.code, item.workflow, item.nodes, item.count) == ("keeps-failing", one.id, ["bad"], 1)
+        assert item.text.startswith("'bad' has failed ")
+        assert ": ZeroDivisionError" in item.text
+        assert item.next_steps == [f"dyrygentctl explain {one.id} bad", f"dyrygentctl skip {one.id} bad"]
+        assert (overview.status, "1 node keeps failing" in overview.verdict) == ("attention", True)
+        assert running.statistics().engine["keeps_failing"] == 1
+        causes = await running.causes(two.id)
+        [tried] = causes.tried_again
+        assert (tried.count, tried.failures, tried.most, causes.tried_again_count, causes.failures) == (1, 1, 1, 1, 0)
+        assert tried.next_at is not None
+        assert tried.text.startswith("'bad' has failed once, and is tried again in ")

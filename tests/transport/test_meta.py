@@ -40,7 +40,7 @@ def _endless() -> list[Any]:
     [
         ("PENDING", None, None),
         ("STARTED", {"pid": 1, "hostname": "w"}, TaskReported("t", "STARTED", start="w/1")),
-        ("RETRY", ValueError("later"), TaskReported("t", "RETRY")),
+        ("RETRY", ValueError("later"), TaskReported("t", "RETRY", error="ValueError: later")),
         ("RECEIVED", None, TaskReported("t", "RECEIVED")),
         ("REJECTED", "bad input", TaskFailed("t", "rejected: bad input", "Reject", fingerprint="Reject")),
         ("IGNORED", "not today", TaskIgnored("t", "not today")),

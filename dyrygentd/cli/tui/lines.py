@@ -200,7 +200,7 @@ class WorkflowLine:
         text.append(" " * (11 - bar.cell_len))
         text.append(f"{render.progress(view):>15} ", style=marks.BOLD)
         bad = [f"{view.counts[word]:,} {word}" for word in ("failed", "blocked", "cancelled") if view.counts.get(word)]
-        note = ", ".join([*render.waits(view.waits_for_person), *bad])
+        note = ", ".join([*render.waits(view.waits_for_person), *render.loops(view), *bad])
         noted = min(cell_len(note), max(0, width - text.cell_len - _NAME_MIN - 2))
         text.append(glyphs.fitted(glyphs.plain(view.name), max(4, width - text.cell_len - noted - 2)))
         text.append(f"  {glyphs.fitted(note, noted)}", style="yellow")

@@ -110,6 +110,8 @@ class Masthead(Widget):
         waits = render.waits(view.waits_for_person)
         if view.state == "paused":
             waits.insert(0, "paused (p resumes it)")
+        if loops := render.loops(view):
+            lines.append(Text(f"{', '.join(loops)}, and tried again  (e explains)", style="bold yellow"))
         if waits and not view.is_finished:
             lines.append(Text(f"waits for a person: {', '.join(waits)}  (n goes there, e explains)", style="bold yellow"))
         return lines[: _TROUBLES_MAX + 2]

@@ -116,6 +116,7 @@ export function actsOnNode(ref, node) {
   const { state, kind } = node;
   const found = [];
   if (state === "failed" || state === "cancelled" || (state === "held" && node.hold === "lost")) found.push(act("retry", "Try again"));
+  if (state === "retrying") found.push(act("retry", "Try at once"));
   if (state === "held" && ["gate", "operator"].includes(node.hold)) found.push(act("release", kind === "gate" ? "Open the gate" : "Let go"));
   if (["waiting", "ready", "retrying"].includes(state) || (state === "held" && !node.is_on_hold)) found.push(act("hold", "Keep from being dispatched:"));
   if (!["succeeded", "skipped", "dispatching", "dispatched"].includes(state)) found.push(act("skip", "Go on without", { alarm: true }));

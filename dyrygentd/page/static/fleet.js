@@ -12,7 +12,7 @@ const KINDS = [
   ["problem", "Keeps the daemon from its work", "failed"],
   ["person", "Waits for a person", "held"],
   ["stuck", "Is stuck", "retrying"],
-  ["failed", "Failed lately", "failed"],
+  ["failed", "Keeps failing, or failed lately", "failed"],
   ["busy", "Is at its bound", "ready"],
   ["notice", "Good to know", "waiting"],
 ];
@@ -23,6 +23,7 @@ const REST = {
   "person gate": "dyrygentctl list --state running --all",
   "person hold": "dyrygentctl list --state running --all",
   "person paused": "dyrygentctl list --state paused --all",
+  "failed keeps-failing": "dyrygentctl --json explain",
   "failed failing": "dyrygentctl list --state running --all",
   "failed failed": "dyrygentctl list --state failed --all",
 };

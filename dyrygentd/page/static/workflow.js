@@ -93,6 +93,7 @@ function Head({ it, mode, again, choose, query, isDrawn }) {
     <${StateBar} states=${states} />
     <${Counts} states=${states} onPick=${toggle} picked=${picked} />
     ${people.length > 0 && html`<p class="person"><b>Waits for a person:</b> ${people.map(([why, number]) => `${count(number)} ${{ gate: "at a gate", operator: "held by an operator", lost: "lost" }[why] ?? inline(why)}`).join(", ")}</p>`}
+    ${it.keeps_failing > 0 && html`<p class="person"><b>Keeps failing:</b> <a href=${link("w", it.id, { tab: "causes" })}>${counted(it.keeps_failing, "node")}, tried again</a></p>`}
     ${(it.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
     ${it.error && html`<p class="alarm-text error-line">${inline(it.error)}</p>`}
     ${isDrawn && html`<${Estimate} reference=${it.id} state=${it.state} />`}
@@ -140,12 +141,23 @@ function Times({ reference, path, open, show, state }) {
     <p><${Command} text=${`dyrygentctl timeline ${shell(reference)}`} /></p>`;
 }
 
+/** What has failed, and not for good: a task that fails for the fortieth time is what somebody looks for here. */
+function TriedAgain({ reference, causes }) {
+  const found = causes.tried_again.slice().sort((one, other) => other.most - one.most), number = causes.tried_again_count;
+  return html`<section class="part" aria-labelledby="tried-again"><h2 id="tried-again">Tried again <span class="quiet">${counted(number, "node")}</span></h2>
+    <ul class="causes">${found.map((each) => html`<li key=${each.cause}>
+      <p class="said">${inline(each.text)}</p>
+      <p>${each.nodes.map((name) => html` <a key=${name} href=${link("w", reference, "n", name)}><${Name} text=${name} /></a>`)}${each.count > each.nodes.length && html` <span class="quiet">and ${count(each.count - each.nodes.length)} more</span>`}</p>
+      <p class="quiet"><${Name} text=${each.cause} /></p></li>`)}</ul>
+  </section>`;
+}
+
 function Causes({ it, mode, again }) {
   const shown = usePolled(of(it.id, "causes"), isFinished(it.state) ? 0 : 5000);
   useEffect(() => { if (shown.data) shown.again(); }, [it.counts?.failed, it.state]);
   if (!shown.data) return shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the causes" />`;
-  const causes = shown.data.causes ?? [], tried = it.counts?.retrying ?? 0;
-  const retries = tried > 0 && html`<p>${count(tried)} ${tried === 1 ? "node has failed and is" : "nodes have failed and are"} tried again: <a href=${link("w", it.id, { tab: "nodes", state: "retrying" })}>which, and why</a></p>`;
+  const causes = shown.data.causes ?? [];
+  const retries = shown.data.tried_again?.length > 0 && html`<${TriedAgain} reference=${it.id} causes=${shown.data} />`;
   if (!causes.length) return retries || html`<p class="quiet">Nothing has failed.</p>`;
   return html`${retries}<ol class="causes">${causes.slice(0, 100).map((cause) => html`<li key=${cause.id} value=${cause.number}>
     <h2><${Name} text=${cause.cause} /></h2>

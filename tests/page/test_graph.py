@@ -94,6 +94,25 @@ def test_ranges_are_told_apart(empty: Look) -> None:
     assert page.get_by_role("button", name=titles[1]).count() == 1
 
 
+def test_boxes_of_one_task_are_told_apart(empty: Look) -> None:
+    """Each has the key that opens it before its name, as in the terminal, and says its level; others are called as before."""
+    alike = [
+        _box(number, kind="group", path=f"a/~{number}", title="shop.pay", first_level=number, last_level=number + number % 2)
+        for number in (2, 3)
+    ]
+    fold = _fold(*alike, _box(4, kind="node", title="a/~4"), edges=((0, 1), (1, 2)))
+    page = _draw(empty, fold)
+    assert page.locator(".title").all_text_contents() == ["~2 shop.pay", "~3 shop.pay", "a/~4"]
+    assert page.locator(".detail").all_text_contents() == ["level 2", "levels 3 to 4", ""]
+    told = page.locator("g.box [role]").nth(0).get_attribute("aria-label") or ""
+    assert told.startswith("tasks of one kind ~2 shop.pay; level 2; ")
+    assert told.endswith("before ~3 shop.pay")
+    page.get_by_label("highlight boxes").fill("~3")
+    expect(page.locator("g.box.found")).to_have_count(1)
+    page.locator('g.box[data-at="1"] rect').click()
+    assert _said(page) == [["open", "a/~3"]]
+
+
 def test_keys_are_enough(empty: Look) -> None:
     """Whoever has no mouse goes along edges, opens, sees what failed, and goes up again."""
     fold = _fold(

@@ -159,6 +159,16 @@ def test_table_has_the_numbers(empty: Look) -> None:
     assert "7 further boxes" in page.locator(".timeline").inner_text()
 
 
+def test_rows_of_one_task_are_told_apart(empty: Look) -> None:
+    """As their boxes are, for eyes, for keys and in the table."""
+    page = _draw(empty, _timeline(*(_row(number, path=f"~{number}", title="shop.pay", kind="group") for number in (7, 8))))
+    assert page.locator(".timeline-labels button").all_inner_texts() == ["~7 shop.pay", "~8 shop.pay"]
+    page.get_by_role("slider", name="time").focus()
+    expect(page.locator(".readout")).to_contain_text("~7 shop.pay: 2 in flight")
+    page.locator("summary").click()
+    assert page.locator("tbody th").all_inner_texts() == ["~7 shop.pay", "~8 shop.pay"]
+
+
 def test_rows_below_the_screen_are_drawn_later(empty: Look) -> None:
     """A browser answers while a hundred rows are drawn, and in the end all are there; of two in a row the last one is."""
     failed = [1] * _BINS

@@ -47,6 +47,19 @@ window.fetch = (path, ...given) => {
 };"""
 
 
+#: Names of links that are shortened, and cells that are left out or reach beyond the table.
+_CUT_ON_A_PHONE: Final = """() => {
+  const right = document.querySelector(".rows").getBoundingClientRect().right;
+  const rows = [...document.querySelectorAll(".rows-all .row")];
+  return rows.flatMap((row) => [...row.querySelectorAll(".cell")].filter((cell) => {
+    const { width, right: end } = cell.getBoundingClientRect();
+    const link = cell.querySelector("a:not(.label)")?.getBoundingClientRect();
+    const isLeftOut = width === 0 && cell.textContent && !cell.classList.contains("wide-only");
+    return isLeftOut || end > right || (link && link.right > cell.getBoundingClientRect().right + 1);
+  }).map((cell) => cell.textContent));
+}"""
+
+
 def _base(daemon: Daemon) -> str:
     return f"http://127.0.0.1:{daemon.tcp_port}"
 
@@ -89,6 +102,70 @@ def test_views_fit_on_a_phone(holding: Daemon, browser: Browser) -> None:
         _walk(look, workflow_id, measure)
         look.assert_clean()
         assert wide == []
+
+
+def test_a_phone_leaves_nothing_out(holding: Daemon, browser: Browser) -> None:
+    """Columns stand in two lines there, so names are not cut, and what went wrong is below them; rows are where they seem."""
+    workflow_id = stage(holding, 1000, name="replace the disks of gra1-osd-42")
+    with looking(browser, _base(holding), width=400) as look:
+        for address in ("#/workflows", f"#/w/{workflow_id}?tab=nodes"):
+            page = look.at(address, until=".row a")
+            heads = page.locator(".rows-head .cell:not(.wide-only)")
+            assert all(heads.nth(number).is_visible() for number in range(heads.count()))
+            assert page.evaluate(_CUT_ON_A_PHONE) == []
+            look.assert_readable()
+        row = page.locator(".row", has=page.get_by_role("link", name="first-bad", exact=True))
+        assert row.locator(".short").bounding_box()["y"] > row.locator("a").bounding_box()["y"] + 10  # type: ignore[index]
+        expect(row).to_contain_text("attempt 1")
+        page.locator(".rows").evaluate("each => { each.scrollIntoView(); each.scrollTo(0, 56 * 200); }")
+        expect(page.locator(".rows .row[aria-rowindex='202']")).to_be_in_viewport()
+        page.set_viewport_size({"width": 1200, "height": 800})
+        page.locator(".rows").evaluate("each => { each.scrollIntoView(); each.scrollTo(0, 34 * 200); }")
+        expect(page.locator(".rows .row[aria-rowindex='202']")).to_be_in_viewport()
+        look.assert_clean()
+
+
+def test_what_is_out_of_sight_has_a_shade(holding: Daemon, browser: Browser) -> None:
+    """A table that is wider than the screen looks cut on the side where there is more."""
+    workflow_id = stage(holding, 57)
+    with looking(browser, _base(holding), width=400) as look:
+        page = look.at(f"#/w/{workflow_id}", until="#panel svg")
+        page.get_by_role("button", name="as a table").click()
+        table = page.locator("#panel .scroll")
+        assert table.evaluate("each => each.scrollWidth > each.clientWidth")
+        assert table.evaluate("each => getComputedStyle(each).backgroundAttachment") == "local, local, scroll, scroll"
+        look.assert_clean()
+
+
+def test_the_journal_says_it_once(holding: Daemon, browser: Browser) -> None:
+    """What one did again and again is a line with a count; below a line of the same nodes their names are not repeated."""
+    workflow_id = stage(holding, 57)
+    for verb, nodes, why in (
+        ("hold", ["gated-4", "gated-7"], "look"),
+        ("release", ["gated-4"], ""),
+        ("hold", ["gated-4"], "look"),
+        ("pause", [], ""),
+        ("resume", [], ""),
+    ):
+        assert holding.ask("POST", f"/v1/workflows/{workflow_id}/{verb}", {"nodes": nodes, "why": why}).status == 200
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}?tab=journal", until=".journal td")
+        told = [each.replace("\n", " ") for each in page.locator(".journal td:nth-child(2)").all_inner_texts()]
+        assert told[:5] == ["resume", "pause", "hold gated-4", "release ″", "hold 2 nodes: gated-4 gated-7"]
+        expect(page.get_by_role("img", name="gated-4")).to_have_count(1)
+        entries = [{"at": at, "verb": "retry", "by": f"ada (uid 7, pid {at})", "nodes": ["n"], "count": 1} for at in range(47)]
+        lines = page.evaluate(
+            "async (all) => (await import('/page/journal.js')).linesOf(all)", [*entries, {"at": 99, "verb": "pause"}]
+        )
+        assert [(line["verb"], line["times"], line["since"], line["at"]) for line in lines] == [
+            ("pause", 1, 99, 99),
+            ("retry", 47, 0, 46),
+        ]
+        assert lines[1]["by"] == "ada (uid 7)"
+        look.assert_readable()
+        page.locator(".journal a").first.click()
+        expect(page.locator("h1")).to_contain_text("gated-4")
+        look.assert_clean()
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ export function fitting(text, width, font) {
   return cut(kept);
 }
 
-/** The title of a box as it fits; of a range, what its ends have in common goes first. */
-export function titleOf(box, width, font) {
+/** The name of a box as it fits; of a range, what its ends have in common goes first. */
+export function titleOf(box, name, width, font) {
   const ends = ["sections", "page"].includes(box.kind) ? box.title.split(" … ") : [];
   if (ends.length === 2) {
     let same = 0;
@@ -63,8 +63,20 @@ export function titleOf(box, width, font) {
     const fits = shorter.find((text) => widthOf(text, font) <= width);
     if (fits && last) return fits;
   }
-  return fitting(box.title, width, font);
+  return fitting(name, width, font);
 }
+
+/** What boxes are called. Those of one task have one title, so the key that opens each stands before it, as in the terminal. */
+export function namesOf(boxes) {
+  const titles = new Map();
+  for (const { title } of boxes) titles.set(title, (titles.get(title) ?? 0) + 1);
+  return boxes.map(({ kind, path, title }) => {
+    const key = path.split("/").at(-1);
+    return titles.get(title) > 1 && kind !== "node" && key !== title ? `${key} ${title}` : title;
+  });
+}
+
+const levelsOf = ({ first_level: first = 1, last_level: last = 1 }) => (first < last ? `levels ${first} to ${last}` : `level ${first}`);
 
 /** Counts by letter, since there are two words for what runs: `[[letter, word, title, count]]`, what is worst first. */
 export function countsOf(states) {
@@ -102,13 +114,14 @@ export function foremost(box, now) {
   return null;
 }
 
-/** The line below the counts. */
-export function detailLine(box, now, width) {
+/** The line below the counts; what is called as another one is told by its place. */
+export function detailLine(box, name, now, width) {
   const first = foremost(box, now);
   // That a node is the only one of its box need not be said again.
   const text = first && first.node === box.title ? first.text.slice(box.title.length).replace(/^: /, "").trim() : first?.text;
   if (text) return fitting(text, width, FONTS.small);
-  return box.share >= 0.005 ? `${Math.round(box.share * 100)} % of what is left to do` : "";
+  const words = [name !== box.title && levelsOf(box), box.share >= 0.005 && `${Math.round(box.share * 100)} % of what is left to do`];
+  return fitting(words.filter(Boolean).join(", "), width, FONTS.small);
 }
 
 const KINDS = {
@@ -116,16 +129,17 @@ const KINDS = {
 };
 
 /** All of a box in words. */
-export function wordsOf(boxes, at, before, after, now) {
+export function wordsOf(boxes, names, at, before, after, now) {
   const box = boxes[at];
   const counts = countsOf(box.states).map(([, , title, number]) => `${count(number)} ${title}`).join(", ");
   const first = foremost(box, now);
   const named = (places) => {
-    const some = places.slice(0, 3).map((place) => inline(boxes[place].title)).join(", ");
+    const some = places.slice(0, 3).map((place) => inline(names[place])).join(", ");
     return places.length > 3 ? `${some} and ${places.length - 3} more` : some;
   };
   return [
-    `${KINDS[box.kind] ?? box.kind} ${inline(box.title)}`,
+    `${KINDS[box.kind] ?? box.kind} ${inline(names[at])}`,
+    names[at] !== box.title && levelsOf(box),
     box.kind === "node" ? counts.replace(/^1 /, "") : `${of(box.nodes, "node")}${counts && `: ${counts}`}`,
     first && `${{ failed: "first failure", held: "held", dispatched: "longest" }[first.state]}: ${inline(first.text)}`,
     box.share >= 0.005 && `${Math.round(box.share * 100)} % of what is left to do`,
@@ -135,8 +149,8 @@ export function wordsOf(boxes, at, before, after, now) {
 }
 
 /** Whether a search finds a box. */
-export function isFound(box, query) {
-  return [box.title, box.task, box.failed, box.held, box.longest, box.error].some((text) => text?.toLowerCase().includes(query));
+export function isFound(box, name, query) {
+  return [name, box.task, box.failed, box.held, box.longest, box.error].some((text) => text?.toLowerCase().includes(query));
 }
 
 /** Bars of all boxes: `[{word, letter, d, x, y}]`, one for each state; `x, y` are places of its letters. */

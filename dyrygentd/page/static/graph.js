@@ -5,7 +5,7 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./h
 import { of } from "./parts.js";
 import { BOX, layout } from "./layout.js";
 import {
-  FONTS, barsOf, countsLine, detailLine, edgesOf, foremost, isFound, stacksOf, titleOf, wordsOf,
+  FONTS, barsOf, countsLine, detailLine, edgesOf, foremost, isFound, namesOf, stacksOf, titleOf, wordsOf,
 } from "./boxes.js";
 
 const SCALES = { least: 0.05, most: 2.5, step: 1.25 };
@@ -39,7 +39,8 @@ export function Graph({ fold, onOpen, onNode, follow = false, query = "" }) {
   const drawing = useDrawing(fold, size);
   const view = useView(frame, drawing, size, () => setFollowing(false));
   const needle = search.trim().toLowerCase();
-  const found = useMemo(() => fold.boxes.map((box) => !needle || isFound(box, needle)), [fold, needle]);
+  const names = useMemo(() => namesOf(fold.boxes), [fold]);
+  const found = useMemo(() => fold.boxes.map((box, place) => !needle || isFound(box, names[place], needle)), [fold, needle]);
   useFollowed(fold, isFollowing, view, drawing);
   const here = Math.min(at, fold.boxes.length - 1);
   const go = (place) => {
@@ -85,7 +86,7 @@ export function Graph({ fold, onOpen, onNode, follow = false, query = "" }) {
       </span>
     </div>
     <div class="graph-frame" ref=${frame}>
-      ${drawing && html`<${Picture} ...${{ fold, drawing, view, found, needle, here, setAt, open, ask, onKey }} />`}
+      ${drawing && html`<${Picture} ...${{ fold, names, drawing, view, found, needle, here, setAt, open, ask, onKey }} />`}
     </div>
     <p class="graph-notes quiet">
       ${fold.edges_left_out > 0 && html`<span>${of(fold.edges_left_out, "further edge")} not drawn. </span>`}
@@ -96,7 +97,7 @@ export function Graph({ fold, onOpen, onNode, follow = false, query = "" }) {
 
 // --- the picture -------------------------------------------------------------------------------------------------------
 
-function Picture({ fold, drawing, view, found, needle, here, setAt, open, ask, onKey }) {
+function Picture({ fold, names, drawing, view, found, needle, here, setAt, open, ask, onKey }) {
   const [hover, setHover] = useState(-1);
   const [focus, setFocus] = useState(-1);
   const svg = useRef(null);
@@ -118,8 +119,8 @@ function Picture({ fold, drawing, view, found, needle, here, setAt, open, ask, o
       known.current = new Map();
       return fold.boxes.map((box, at) => {
         const state = { isFar, isHere: at === here, isFaint: !found[at], isFound: Boolean(needle && found[at]) };
-        const key = JSON.stringify([drawing.key, box, state, box.longest && Math.floor(now / 5)]);
-        const drawn = kept.get(key) ?? html`<${Box} key=${box.path} ...${{ fold, drawing, at, now, ...state }} />`;
+        const key = JSON.stringify([drawing.key, box, names[at], state, box.longest && Math.floor(now / 5)]);
+        const drawn = kept.get(key) ?? html`<${Box} key=${box.path} ...${{ fold, names, drawing, at, now, ...state }} />`;
         known.current.set(key, drawn);
         return drawn;
       });
@@ -167,11 +168,11 @@ function Picture({ fold, drawing, view, found, needle, here, setAt, open, ask, o
   </svg>`;
 }
 
-function Box({ fold, drawing, at, now, isFar, isHere, isFaint, isFound }) {
+function Box({ fold, names, drawing, at, now, isFar, isHere, isFaint, isFound }) {
   const box = fold.boxes[at];
   const { x, y } = drawing.boxes[at];
   const width = BOX.width - 24;
-  const words = wordsOf(fold.boxes, at, drawing.before[at], drawing.after[at], now);
+  const words = wordsOf(fold.boxes, names, at, drawing.before[at], drawing.after[at], now);
   const first = foremost(box, now);
   const name = ["box", box.nodes === 0 && "joins", first && `has-${first.state}`, isFaint && "faint", isFound && "found"];
   // What is written stands beside the button, whose name says all of it: shortened, it would contradict that name.
@@ -180,9 +181,9 @@ function Box({ fold, drawing, at, now, isFar, isHere, isFaint, isFound }) {
       <title>${words}</title>
       <rect width=${BOX.width} height=${BOX.height} rx=${box.kind === "node" ? 14 : 4} />
     </g>
-    <text class="title" aria-hidden="true" x="12" y=${isFar ? 79 : 22}>${titleOf(box, width, isFar ? FONTS.far : FONTS.title)}</text>
+    <text class="title" aria-hidden="true" x="12" y=${isFar ? 79 : 22}>${titleOf(box, names[at], width, isFar ? FONTS.far : FONTS.title)}</text>
     ${!isFar && html`<text class="counts" aria-hidden="true" x="12" y="64">${countsLine(box, width)}</text>
-      <text class="detail" aria-hidden="true" x="12" y="82">${detailLine(box, now, width)}</text>`}
+      <text class="detail" aria-hidden="true" x="12" y="82">${detailLine(box, names[at], now, width)}</text>`}
   </g>`;
 }
 

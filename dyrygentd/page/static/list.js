@@ -42,10 +42,10 @@ const COLUMNS = [
   { key: "state", title: "state", className: "narrow", cell: (it) => html`<${State} state=${it.state} />` },
   { key: "name", title: "name", className: "grow", cell: (it) => html`<a href=${link("w", it.id)}><${Name} text=${it.name} /></a>${it.error && html` <span class="alarm-text short" title=${inline(it.error)}>${inline(it.error)}</span>`}` },
   { key: "labels", title: "labels", className: "wide-only", cell: (it) => html`<span class="labels">${Object.entries(it.labels ?? {}).slice(0, 3).map(([key, value]) => html`<a key=${key} class="label" href=${link("workflows", { label: `${key}=${value}` })}><${Name} text=${`${key}=${value}`} /></a>`)}</span>` },
-  { key: "nodes", title: "nodes", className: "bar-cell", cell: (it) => html`<${StateBar} states=${it.counts} />` },
-  { key: "tasks", title: "tasks", className: "number", cell: (it) => count(it.tasks) },
-  { key: "created", title: "created", className: "time", cell: (it) => html`<${When} at=${it.created_at} />` },
-  { key: "took", title: "took", className: "time wide-only", cell: (it) => duration((it.finished_at ?? Date.now() / 1000) - it.created_at) },
+  { key: "nodes", title: "nodes", className: "bar-cell under", cell: (it) => html`<${StateBar} states=${it.counts} />` },
+  { key: "tasks", title: "tasks", className: "number", cell: (it) => html`${count(it.tasks)}<span class="narrow-only"> tasks</span>` },
+  { key: "created", title: "created", className: "time first", cell: (it) => html`<${When} at=${it.created_at} />` },
+  { key: "took", title: "took", className: "time", cell: (it) => html`<span class="narrow-only">${it.finished_at ? "took" : "for"} </span>${duration((it.finished_at ?? Date.now() / 1000) - it.created_at)}` },
 ];
 
 export function List({ query, go }) {

@@ -14,10 +14,10 @@ const secondsOf = (node) => (node.dispatched_at ? (node.finished_at ?? Date.now(
 const columnsFor = (reference) => [
   { key: "state", title: "state", className: "narrow", sort: (it) => it.state, cell: (it) => html`<${State} state=${it.state} />` },
   { key: "name", title: "name", className: "grow", sort: (it) => it.name, cell: (it) => html`<a href=${link("w", reference, "n", it.name)}><${Name} text=${it.name} /></a>${it.error && html` <span class="alarm-text short" title=${inline(it.error)}>${inline(it.error)}</span>`}${it.hold && html` <span class="quiet">${inline(it.hold)}</span>`}` },
-  { key: "task", title: "task", className: "wide-only task", sort: (it) => it.task, cell: (it) => html`<${Name} text=${it.task ?? it.kind ?? ""} />` },
-  { key: "attempt", title: "attempt", className: "number", sort: (it) => it.attempt ?? 0, cell: (it) => it.attempt || "" },
-  { key: "dispatched", title: "dispatched", className: "time wide-only", sort: (it) => it.dispatched_at, cell: (it) => html`<${When} at=${it.dispatched_at} />` },
-  { key: "took", title: "took", className: "time", sort: secondsOf, cell: (it) => duration(secondsOf(it)) },
+  { key: "task", title: "task", className: "task under", sort: (it) => it.task, cell: (it) => html`<${Name} text=${it.task ?? it.kind ?? ""} />` },
+  { key: "attempt", title: "attempt", className: "number", sort: (it) => it.attempt ?? 0, cell: (it) => it.attempt ? html`<span class="narrow-only">attempt </span>${it.attempt}` : "" },
+  { key: "dispatched", title: "dispatched", className: "time", sort: (it) => it.dispatched_at, cell: (it) => html`<${When} at=${it.dispatched_at} />` },
+  { key: "took", title: "took", className: "time first", sort: secondsOf, cell: (it) => duration(secondsOf(it)) },
 ];
 
 /** Read pages one after the other; `again` begins anew, and keeps what is shown until the new first page is there. */

@@ -1,29 +1,44 @@
 // A table of any length of which only the rows in sight are in the document.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 
-const ROW = 34;
+/** On a phone a row has two lines, so that all columns fit; the style sheet says which stands where. */
+const ROW = 34, ROW_NARROW = 56;
 const BESIDE = 8;
+const NARROW = "(max-width: 640px)";
+
+function useRowHeight() {
+  const [isNarrow, setNarrow] = useState(() => matchMedia(NARROW).matches);
+  useEffect(() => {
+    const asked = matchMedia(NARROW);
+    const change = () => setNarrow(asked.matches);
+    asked.addEventListener("change", change);
+    return () => asked.removeEventListener("change", change);
+  }, []);
+  return isNarrow ? ROW_NARROW : ROW;
+}
 
 /**
  * `columns`: `[{key, title, cell(item), className, sort}]`; `more` is called when the end comes into sight.
+ * `className` of a cell on a phone: `narrow` and `grow` begin the first line, `first` ends it, `under` begins the second.
  * What a screen reader hears are rows of a table with their true number.
  */
 export function Rows({ label, columns, items, identify, more, sorted, onSort, total, empty = "none" }) {
   const box = useRef(null);
+  const height = useRowHeight();
   const [seen, setSeen] = useState({ from: 0, to: 40 });
   const look = () => {
     const element = box.current;
     if (!element) return;
-    const from = Math.max(0, Math.floor(element.scrollTop / ROW) - BESIDE);
-    const to = Math.ceil((element.scrollTop + element.clientHeight) / ROW) + BESIDE;
+    const from = Math.max(0, Math.floor(element.scrollTop / height) - BESIDE);
+    const to = Math.ceil((element.scrollTop + element.clientHeight) / height) + BESIDE;
     setSeen((known) => (known.from === from && known.to === to ? known : { from, to }));
   };
-  useLayoutEffect(look, [items.length]);
+  useLayoutEffect(look, [items.length, height]);
   useEffect(() => {
     const watcher = new ResizeObserver(look);
     watcher.observe(box.current);
     return () => watcher.disconnect();
-  }, []);
+  }, [height]);
   useEffect(() => {
     if (more && seen.to + 20 > items.length) more();
   }, [more, seen.to, items.length]);
@@ -47,8 +62,8 @@ export function Rows({ label, columns, items, identify, more, sorted, onSort, to
           : title}
       </div>`)}
     </div></div>
-    <div class="rows-all" role="rowgroup" style=${{ height: `${Math.max(1, items.length) * ROW}px` }}>
-      <div class="rows-seen" role="presentation" style=${{ transform: `translateY(${seen.from * ROW}px)` }}>
+    <div class="rows-all" role="rowgroup" style=${{ height: `${Math.max(1, items.length) * height}px` }}>
+      <div class="rows-seen" role="presentation" style=${{ transform: `translateY(${seen.from * height}px)` }}>
         ${shown.map((item, place) => html`<div key=${identify(item)} role="row" class="row" aria-rowindex=${seen.from + place + 2}>
           ${columns.map(({ key, cell, className = "" }) => html`<div key=${key} role="cell" class=${`cell ${className}`}>${cell(item)}</div>`)}
         </div>`)}

@@ -2,6 +2,7 @@
 //
 // A row has lanes of its own for what ran, for what waited and for what ended: thousands that wait would press the few that run flat.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./html.js";
+import { namesOf } from "./boxes.js";
 import { clock, count, duration, inline } from "./parts.js";
 
 const AXIS = 22, ROW = 38;
@@ -34,7 +35,11 @@ export function Timeline({ timeline, onOpen, onNode }) {
   const legend = useRef(null);
   // A finished workflow that is asked for again is what it was.
   const key = `${timeline.id} ${timeline.path} ${timeline.state} ${timeline.until} ${timeline.rows.length} ${bins}`;
-  const shown = useMemo(() => timeline, [key]);
+  // Rows of one task have one title, and are told apart as their boxes are.
+  const shown = useMemo(() => {
+    const names = namesOf(timeline.rows);
+    return { ...timeline, rows: timeline.rows.map((row, place) => ({ ...row, name: names[place] })) };
+  }, [key]);
   useEffect(() => setRange(null), [timeline.id, timeline.path]);
   const [from, to] = range && range[1] <= bins ? range : [0, bins];
   const width = useWidth(frame);
@@ -113,7 +118,7 @@ function Labels({ rows, open }) {
   return html`<ol class="timeline-labels"><li class="quiet">UTC</li>
     ${rows.map((row) => {
       const most = Math.max(...row.running.map((some, bin) => some + row.again[bin]));
-      const title = inline(row.title);
+      const title = inline(row.name);
       return html`<li key=${row.path}><button type="button" class="plain" title=${title} onClick=${() => open(row)}><bdi>${title}</bdi></button>
         <span class="quiet">${most > 0 ? (row.nodes > 1 ? `up to ${count(Math.ceil(most))} at once` : "ran") : "nothing ran"}</span></li>`;
     })}
@@ -145,7 +150,7 @@ function Table({ timeline }) {
       <caption>where the time went; times are UTC</caption>
       <thead><tr>${["box", "nodes", "first", "last", "in flight", "of it again", "waiting", "ended well", "failed"].map(
         (title) => html`<th key=${title} scope="col">${title}</th>`)}</tr></thead>
-      <tbody>${timeline.rows.map((row) => html`<tr key=${row.path}><th scope="row"><bdi>${inline(row.title)}</bdi></th>
+      <tbody>${timeline.rows.map((row) => html`<tr key=${row.path}><th scope="row"><bdi>${inline(row.name)}</bdi></th>
         <td>${count(row.nodes)}</td><td>${row.first ? clock(row.first) : ""}</td><td>${row.last ? clock(row.last) : ""}</td>
         ${[sum(row.running) + sum(row.again), sum(row.again), sum(row.waiting)].map((all, at) => html`<td key=${at}>${duration(all * timeline.bin_s)}</td>`)}
         <td>${count(sum(row.ended))}</td><td>${count(sum(row.failed))}</td></tr>`)}</tbody>
@@ -166,7 +171,7 @@ function tellBin(timeline, at, bin) {
   const ends = [["ended", "ended well"], ["failed", "failed"]]
     .filter(([key]) => row[key][bin] > 0).map(([key, word]) => `${count(row[key][bin])} ${word}`);
   const words = [...parts, ...ends].join(", ") || "nothing";
-  return `${timeOf(begin, timeline)} to ${timeOf(begin + timeline.bin_s, timeline)} UTC, ${inline(row.title)}: ${words}`;
+  return `${timeOf(begin, timeline)} to ${timeOf(begin + timeline.bin_s, timeline)} UTC, ${inline(row.name)}: ${words}`;
 }
 
 /** A time as exact as a step is. */

@@ -4,10 +4,11 @@ import { of, usePolled, withQuery } from "./api.js";
 import { POLL_MS, useFold } from "./fold.js";
 import { Acts, Advice, actsOnWorkflow } from "./acts.js";
 import { Boxes } from "./boxlist.js";
+import { namesOf } from "./boxes.js";
 import { Graph } from "./graph.js";
 import { Timeline } from "./timeline.js";
 import { Nodes } from "./nodes.js";
-import { of as counted } from "./parts.js";
+import { Journal } from "./journal.js";
 import { Command, Counts, Name, Problem, StateBar, State, Waiting, When, clock, count, duration, inline, isFinished, link, shell, useTitle } from "./parts.js";
 
 const ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -125,7 +126,8 @@ function Folded({ folded: { fold, error, again, crowded }, open, show }) {
   };
   useEffect(() => {
     if (titles.size > TITLES_MAX) titles.clear();
-    for (const box of fold?.boxes ?? []) if (box.kind !== "node") titles.set(`${fold.id} ${box.path}`, box.title);
+    const names = namesOf(fold?.boxes ?? []);
+    fold?.boxes.forEach((box, at) => { if (box.kind !== "node") titles.set(`${fold.id} ${box.path}`, names[at]); });
   }, [fold]);
   if (!fold) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Waiting} what="the fold" />`;
   return html`<${Problem} error=${error} />
@@ -169,17 +171,6 @@ function Causes({ it, mode, again }) {
       { verb: "skip", ref: it.id, cause: String(cause.id), about: `Go on without cause ${cause.number} of '${it.name}'`, number: cause.count, alarm: true },
     ]} />
   </li>`)}</ol>${causes.length > 100 && html`<p class="quiet">and ${count(causes.length - 100)} further causes</p>`}`;
-}
-
-function Journal({ reference }) {
-  const shown = usePolled(of(reference, "journal"), 5000);
-  if (!shown.data) return shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the journal" />`;
-  const entries = (shown.data.entries ?? []).slice(-200).reverse();
-  if (!entries.length) return html`<p class="quiet">Nobody did anything to it.</p>`;
-  return html`<div class="scroll" tabindex="0" role="region" aria-label="journal"><table class="journal"><thead><tr><th scope="col">when (UTC)</th><th scope="col">what</th><th scope="col">who</th><th scope="col">why</th></tr></thead>
-    <tbody>${entries.map((entry, place) => html`<tr key=${`${entry.at} ${place}`}><td><${When} at=${entry.at} ago=${false} /></td>
-      <td>${inline(entry.verb)}${(entry.count || entry.nodes?.length) ? html` <span class="quiet">${counted(entry.count || entry.nodes.length, "node")}: ${(entry.nodes ?? []).slice(0, 3).map((name) => html`<${Name} key=${name} text=${name} /> `)}</span>` : ""}${entry.detail && html` <span class="quiet">${inline(entry.detail)}</span>`}</td>
-      <td><${Name} text=${entry.by ?? ""} /></td><td class="said">${inline(entry.why)}</td></tr>`)}</tbody></table></div>`;
 }
 
 export function Workflow({ reference, query, go, mode }) {

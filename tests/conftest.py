@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import importlib
 import os
 import shutil
 import signal
@@ -19,7 +20,9 @@ from kombu.exceptions import OperationalError
 
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.support.directories import begin_session, left_behind, short_directory
+from tests.support.forking import close_nurseries, fork_none, nurseries
 from tests.support.servers import CeleryWorker, Executions, wait_until
+from tests.support.size import try_more
 from tests.support.tasks import create_app
 
 #: A RabbitMQ for tests, if there is one.
@@ -36,6 +39,10 @@ _stderr = 2
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Each process of a run imports all tests, and compiles them for seconds unless that has been done: also where Python is told to
+# write no such files, which is meant for what is installed.
+sys.dont_write_bytecode = False
+
 # How long an example takes, or making it, says how busy the machine is, and nothing of what is tested.
 settings.register_profile("dyrygentd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dyrygentd")
@@ -51,6 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
     global _stderr
     _stderr = os.dup(2)
     begin_session()
+    if config.getoption("--long"):
+        fork_none()
+        try_more()
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.getoption("--long") and not config.option.markexpr:
         config.option.markexpr = "not long"
 
@@ -59,6 +69,20 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Say aloud what was left out."""
     if config.option.markexpr == "not long":
         terminalreporter.write_line("NOT RUN: tests marked as long, which CI runs; --long runs them too")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Import another share of all tests first in each process, so that in a new clone none is compiled by every process."""
+    worker: dict[str, Any] | None = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    number, count = int(str(worker["workerid"]).removeprefix("gw")), int(worker["workercount"])
+    here = Path(__file__).parent
+    for path in sorted(here.rglob("test_*.py"))[number::count]:
+        # What cannot be imported is told when it is collected.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(path.relative_to(here.parent).with_suffix("").parts))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -103,11 +127,14 @@ def _no_process_left_behind() -> Iterator[None]:
     mark = f"{_MARK}={uuid.uuid4().hex}"
     os.environ[_MARK] = mark.partition("=")[2]
     yield
-    wait_until(
-        lambda: not _processes_of_ours(mark),
-        timeout_s=10,
-        message=lambda: f"processes left behind: {_processes_of_ours(mark)}",
-    )
+    try:
+        wait_until(
+            lambda: not _processes_of_ours(mark),
+            timeout_s=10,
+            message=lambda: f"processes left behind: {_processes_of_ours(mark)}",
+        )
+    finally:
+        close_nurseries()
 
 
 @pytest.fixture
@@ -206,7 +233,7 @@ def _processes_of_ours(mark: str) -> dict[int, str]:
     for entry in Path("/proc").iterdir():
         # A process may end while we look at it.
         with contextlib.suppress(OSError):
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            if not entry.name.isdigit() or int(entry.name) in {os.getpid(), *nurseries()}:
                 continue
             state, parent, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()

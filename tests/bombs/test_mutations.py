@@ -12,9 +12,10 @@ import pytest
 from dyrygentd import wire
 from tests.bombs.mutations import mutated
 from tests.http.support import Daemon
+from tests.support.size import of_size
 
-#: In four parts, which take some seconds each.
-SEEDS = 2400
+#: In four parts; 2,400 take some twenty seconds.
+SEEDS = of_size(480, 2400)
 
 
 @pytest.fixture

@@ -131,6 +131,7 @@ def test_demo_shows_what_ran_and_what_to_try_next(start_demo: StartDemo) -> None
     assert max(map(len, (demo.out + demo.err).splitlines())) <= 100
 
 
+@pytest.mark.long
 def test_json_is_one_document_on_stdout(start_demo: StartDemo) -> None:
     """A program reads the outcome from stdout, and words stay on stderr."""
     demo = start_demo("--json", "--nodes", "300", "--workers", "1")
@@ -145,6 +146,7 @@ def test_json_is_one_document_on_stdout(start_demo: StartDemo) -> None:
     assert document["workflows"][2]["result"] == 9900
 
 
+@pytest.mark.long
 def test_one_node_is_enough(start_demo: StartDemo) -> None:
     """The smallest number is no special case for a user."""
     demo = start_demo("--json", "--nodes", "1")
@@ -152,6 +154,7 @@ def test_one_node_is_enough(start_demo: StartDemo) -> None:
     assert json.loads(demo.out)["workflows"][3]["result"] is True
 
 
+@pytest.mark.long
 def test_bars_are_drawn_in_a_terminal(start_demo: StartDemo, short_tmp: Path) -> None:
     """A person at a terminal sees one bar for each workflow, full in the end."""
     terminal, line = pty.openpty()
@@ -194,6 +197,7 @@ def test_replacement_is_told_step_by_step(start_demo: StartDemo) -> None:
     ]
 
 
+@pytest.mark.long
 def test_settings_of_the_user_do_not_reach_the_children(start_demo: StartDemo) -> None:
     """A shell set up for the user's own Celery and daemon runs the demo as any other does."""
     own = {
@@ -208,6 +212,7 @@ def test_settings_of_the_user_do_not_reach_the_children(start_demo: StartDemo) -
     assert (demo := start_demo(environment=own)).wait() == 0, demo.err
 
 
+@pytest.mark.long
 def test_long_temporary_directory_is_avoided(start_demo: StartDemo, tmp_path: Path) -> None:
     """Where a socket would not fit, /tmp serves; it is cleaned as well."""
     deep = tmp_path / ("x" * 90)
@@ -264,6 +269,7 @@ def test_death_of_a_kept_child_is_told(start_demo: StartDemo) -> None:
     demo.assert_nothing_left()
 
 
+@pytest.mark.long
 def test_death_of_the_broker_is_told(start_demo: StartDemo) -> None:
     """Nothing it had is kept, so the demo ends, with the reason and no traceback of whoever noticed first."""
     demo = start_demo("--nodes", "3000")
@@ -383,7 +389,7 @@ def test_many_signals_do_not_break_the_cleaning(start_demo: StartDemo, moment: s
     demo.assert_nothing_left()
 
 
-@pytest.mark.parametrize("moment", [STARTING, RUNNING])
+@pytest.mark.parametrize("moment", [pytest.param(STARTING, marks=pytest.mark.long), RUNNING])
 def test_killed_demo_leaves_no_process(start_demo: StartDemo, moment: str) -> None:
     """SIGKILL gives no chance to clean up, and yet the kernel takes the children along."""
     demo = start_demo("--nodes", "20000")

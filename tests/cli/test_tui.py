@@ -409,7 +409,7 @@ def answered(daemon: Daemon) -> int:
     return sum(daemon.http_statistics().answers.values())
 
 
-@pytest.mark.parametrize("glyphs", [marks.UNICODE, marks.ASCII])
+@pytest.mark.parametrize("glyphs", [marks.UNICODE, pytest.param(marks.ASCII, marks=pytest.mark.long)])
 def test_names_from_outside_do_no_harm(holding: Daemon, glyphs: marks.Glyphs) -> None:
     """Markup is shown as it is, nothing steers the terminal or turns the line around, and long names are cut to the screen."""
     workflow = holding.submit(
@@ -510,7 +510,10 @@ def test_nothing_chosen_is_nothing_done(holding: Daemon) -> None:
     play(scene)
 
 
-@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"LC_ALL": "C", "TERM": "vt100"}])
+@pytest.mark.parametrize(
+    "variables",
+    [{}, *(pytest.param(each, marks=pytest.mark.long) for each in ({"NO_COLOR": "1"}, {"LC_ALL": "C", "TERM": "vt100"}))],
+)
 def test_it_fills_a_real_terminal(holding: Daemon, variables: dict[str, str]) -> None:
     """As a person starts it: it takes the screen, gives it back, and says how to come back."""
     workflow = staged(holding)

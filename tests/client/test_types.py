@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 RIGHT = """
 from typing import assert_type
 from dyrygentd import AsyncClient, AsyncHandle, Client, Handle, NodeView, Outcome, RemoteError, WorkflowView
@@ -40,6 +42,7 @@ def f(client: Client) -> None:
 """
 
 
+@pytest.mark.long
 def test_programs_under_mypy(tmp_path: Path) -> None:
     """The states are words that a type checker knows, and no method gives a type that it does not."""
     (tmp_path / "right.py").write_text(RIGHT)

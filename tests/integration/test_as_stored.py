@@ -73,7 +73,11 @@ def site_of(*, backend: str = "{redis}", serializer: str = "json", **environment
         yield Site(directory, exits, backend=backend, serializer=serializer, **environment)
 
 
-@pytest.fixture(scope="module", params=["{redis}", "db+sqlite:///{directory}/results.db"], ids=["redis", "database"])
+@pytest.fixture(
+    scope="module",
+    params=["{redis}", pytest.param("db+sqlite:///{directory}/results.db", marks=pytest.mark.long)],
+    ids=["redis", "database"],
+)
 def json_site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """A worker whose results are JSON, in Redis and in a database."""
     yield from site_of(backend=request.param, serializer="json")
@@ -85,7 +89,11 @@ def json_client(json_site: Site) -> Client:
     return json_site.client()
 
 
-@pytest.fixture(scope="module", params=["{redis}", "db+sqlite:///{directory}/results.db"], ids=["redis", "database"])
+@pytest.fixture(
+    scope="module",
+    params=["{redis}", pytest.param("db+sqlite:///{directory}/results.db", marks=pytest.mark.long)],
+    ids=["redis", "database"],
+)
 def pickle_site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """A worker whose results are pickles, in Redis and in a database."""
     yield from site_of(backend=request.param, serializer="pickle")

@@ -46,7 +46,9 @@ def _workflow() -> Workflow:
     return workflow
 
 
-@pytest.mark.parametrize("is_daemon_away", [False, True], ids=["under the daemon", "while no daemon runs"])
+@pytest.mark.parametrize(
+    "is_daemon_away", [False, pytest.param(True, marks=pytest.mark.long)], ids=["under the daemon", "while no daemon runs"]
+)
 def test_flushed(is_daemon_away: bool, daemon: Daemon, quiet_site: Site, start_worker: Callable[..., CeleryWorker]) -> None:
     """What a worker has goes on; what was only in the broker is tried again, failed, or held, as the policies say."""
     start_worker(pool="threads")

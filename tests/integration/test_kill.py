@@ -9,10 +9,11 @@ import pytest
 from tests.integration.conftest import IS_FULL, Site
 from tests.support.servers import wait_until
 from tests.support.shapes import NAMES, make
+from tests.support.size import of_size
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-_SEEDS = range(20 if IS_FULL else 3)
+_SEEDS = range(20 if IS_FULL else of_size(1, 3))
 _TASKS = 300
 _KILLS = 3
 

@@ -67,6 +67,7 @@ def test_button_acts_as_the_user(browser: Browser, served: Served) -> None:
         look.assert_clean()
 
 
+@pytest.mark.long
 def test_link_of_another_page_leads_to_where_it_says(browser: Browser, served: Served) -> None:
     """A dashboard elsewhere may link to a workflow, though the browser sends no cookie with such a link at first."""
     workflow_id = served.daemon.submit(name="linked")
@@ -97,7 +98,7 @@ _ATTACKS = """async ([origin, target]) => {
 }"""
 
 
-@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("name", ["127.0.0.1", pytest.param("localhost", marks=pytest.mark.long)])
 def test_other_pages_in_the_browser_change_and_read_nothing(browser: Browser, served: Served, name: str) -> None:
     """A page on another port of the same host, to which the browser does send the cookie, and one of another site."""
     workflow_id = served.daemon.submit({"name": "gate", "gate": True})
@@ -112,6 +113,7 @@ def test_other_pages_in_the_browser_change_and_read_nothing(browser: Browser, se
         expect(look.page.locator(".who")).to_contain_text("acting as")
 
 
+@pytest.mark.long
 def test_page_knows_the_way_to_grafana_and_back(browser: Browser, short_tmp: Path) -> None:
     """On `listen` and here, if the daemon's configuration says where it is: with this page's own address for its links."""
     with Daemon(short_tmp / "d.sock", grafana="https://grafana.example/base") as daemon, Served(daemon) as served:
@@ -123,6 +125,7 @@ def test_page_knows_the_way_to_grafana_and_back(browser: Browser, short_tmp: Pat
                 look.assert_clean()
 
 
+@pytest.mark.long
 def test_daemon_goes_away_and_comes_back(browser: Browser, served: Served) -> None:
     """The page says so and stays, and goes on by itself."""
     with looking(browser, base(served)) as look:
@@ -133,6 +136,7 @@ def test_daemon_goes_away_and_comes_back(browser: Browser, served: Served) -> No
         expect(look.page.locator(".lost")).to_have_count(0, timeout=20_000)
 
 
+@pytest.mark.long
 def test_commands_to_paste_press_no_keys(browser: Browser, daemon: Daemon) -> None:
     """Whatever a node is called, its command is printable, and a shell reads the name as it is."""
     names = ["a\x03rm -rf ~\nb", "it's \\n \x1b[201~", "-rf", "\u202egnp", "plain", "$(id)`id`!!", "\t\u2028é🙈"]
@@ -154,6 +158,7 @@ def test_commands_to_paste_press_no_keys(browser: Browser, daemon: Daemon) -> No
         look.assert_clean()
 
 
+@pytest.mark.long
 def test_a_long_name_in_a_command_is_broken(browser: Browser, daemon: Daemon) -> None:
     """What to do next holds the name, and nothing is wider than the window."""
     name = "x" * 200

@@ -107,7 +107,7 @@ async def test_retry_of_all_that_was_cancelled() -> None:
         assert (await running.wait(workflow_id, timeout_s=60)).state == "succeeded"
 
 
-@pytest.mark.parametrize("asked", [("retry",), ("rerun", "first")])
+@pytest.mark.parametrize("asked", [("retry",), pytest.param(("rerun", "first"), marks=pytest.mark.long)])
 async def test_set_back_in_steps(asked: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """While many nodes are set back others have their turn very often; it is one entry, on disk when it is answered."""
     monkeypatch.setattr(steps, "STEP", 10)
@@ -137,7 +137,7 @@ async def test_set_back_in_steps(asked: tuple[str, ...], monkeypatch: pytest.Mon
         assert not (await running.perform(workflow_id, _request(*asked))).is_changed
 
 
-@pytest.mark.parametrize("asked", [("retry",), ("rerun", "first")])
+@pytest.mark.parametrize("asked", [("retry",), pytest.param(("rerun", "first"), marks=pytest.mark.long)])
 async def test_ended_between_two_steps(asked: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends while nodes are set back: on disk nothing of it has happened, and asking again does all of it."""
     monkeypatch.setattr(steps, "STEP", 10)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from dyrygentd.ports.facts import Inspection, QueueFacts, TaskFacts
 from dyrygentd.scheduler.whereabouts import whereabouts_of
+from tests.support.size import of_size
 
 _TASK = "t"
-_EXAMPLES = 300 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 80
+_EXAMPLES = 300 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else of_size(20, 80)
 
 
 @dataclass

@@ -30,6 +30,7 @@ from tests.core.test_model_verbs import Shape as VerbsShape
 from tests.core.test_model_verbs import VerbsAgainstModel
 from tests.core.test_model_verbs import shapes as verbs_shapes
 from tests.support.conversation import Conversation
+from tests.support.size import of_size
 
 T = TypeVar("T")
 
@@ -236,7 +237,7 @@ class StoreAgainstVerbs(_OnDisk, VerbsAgainstModel):
 
 
 _PROFILES = {
-    "fast": settings(max_examples=60, stateful_step_count=30, derandomize=True),
+    "fast": settings(max_examples=of_size(15, 60), stateful_step_count=30, derandomize=True),
     "deep": settings(max_examples=2000, stateful_step_count=50, print_blob=True),
 }
 _SETTINGS = settings(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from dyrygentd.daemon.embedded import ChildProcess
 from tests.support.activation import NotifySocket
 from tests.support.daemon import ROOT
+from tests.support.forking import Child, start_child
 from tests.support.tasks import records
 
 
@@ -24,7 +24,7 @@ class BrokerProcess:
         self._command = [sys.executable, "-m", "dyrygentd", "broker", "--database", str(directory / "state.db"), *arguments]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.environment = {**os.environ, "PYTHONPATH": path, "NOTIFY_SOCKET": str(self.notify.path)}
-        self._child: ChildProcess | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -36,7 +36,7 @@ class BrokerProcess:
 
     def start(self) -> dict[str, str]:
         """Start it and return the message by which it was ready."""
-        self._child = ChildProcess(
+        self._child = start_child(
             self._command, output=self.log_path, environment=self.environment, working_directory=self.directory
         )
         try:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from dyrygentd.client.sync import Client
-from dyrygentd.daemon.embedded import ChildProcess
+from tests.support.forking import Child, start_child
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +58,7 @@ class Daemon:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         notify = {"NOTIFY_SOCKET": str(self._notify_path)}
         self.environment = {**os.environ, "PYTHONPATH": path, **(environment or {}), **notify}
-        self._child: ChildProcess | None = None
+        self._child: Child | None = None
         self.notifications: list[str] = []
 
     def __enter__(self) -> Self:
@@ -102,7 +102,7 @@ class Daemon:
 
     def launch(self) -> None:
         """Start it and do not wait."""
-        self._child = ChildProcess(
+        self._child = start_child(
             self._command, output=self.log_path, environment=self.environment, working_directory=self.directory
         )
 

@@ -13,8 +13,8 @@ from typing import Self
 
 import redis
 
-from dyrygentd.daemon.embedded import ChildProcess
 from tests.support.directories import make_short_directory
+from tests.support.forking import Child, start_child
 from tests.support.tasks import PREFIX, records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ class CeleryWorker:
             "DYRYGENTD_TEST_KEYPREFIX": keyprefix,
             **(environment or {}),
         }
-        self._child: ChildProcess | None = None
+        self._child: Child | None = None
         self._temporary: Path | None = None
 
     @property
@@ -109,7 +109,7 @@ class CeleryWorker:
         # A pool makes a directory for its semaphores, and leaves it there if it is killed.
         self._remove_temporary()
         self._temporary = make_short_directory()
-        self._child = ChildProcess(
+        self._child = start_child(
             self._command,
             output=self.log_path,
             environment={**self._environment, "DYRYGENTD_TEST_READY": self._ready_key, "TMPDIR": str(self._temporary)},

@@ -33,7 +33,7 @@ class Ends:
 
         since = max(self._begun_at, self._newest - _LATE_S)
         found = []
-        for view in self._client.list(ended_since=since, limit=_ENDS_MAX):
+        for view in self._client.list(ended_since=since, by_end=True, limit=_ENDS_MAX):
             at = view.finished_at
             # One that was tried again has another end.
             if at is None or self._told.get(view.id) == at:

@@ -35,6 +35,9 @@ class ListLine(NamedTuple):
 @click.option("--label", "labels", metavar="K=V", multiple=True, callback=pairs, help="Only with this label; may be repeated.")
 @click.option("--since", type=Moment(), metavar="WHEN", help="Only those created since then: 2h (ago), 14:30, 2026-11-28.")
 @click.option("--until", type=Moment(), metavar="WHEN", help="Only those created until then.")
+@click.option(
+    "--ended-since", type=Moment(), metavar="WHEN", help="Only those that have finished since then, the last ones first."
+)
 @click.option("--parent-task", metavar="ID", help="Only those that the Celery task of this id has submitted.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show so many.")
 @click.option("--all", "is_all", is_flag=True, help="Show all of them.")
@@ -46,11 +49,14 @@ def list_workflows(
     labels: dict[str, str],
     since: float | None,
     until: float | None,
+    ended_since: float | None,
     parent_task: str | None,
     limit: int,
     is_all: bool,
 ) -> None:
-    """List workflows, newest first. TASKS has how many succeeded or were skipped, of how many, and a bar of all by their state.
+    """List workflows, those created last first.
+
+    TASKS has how many succeeded or were skipped, of how many, and a bar of all by their state.
 
     ! stands before what has failures, ? before what waits for a person.
 
@@ -59,7 +65,7 @@ def list_workflows(
 
     \b
     Example: dyrygentctl list --state running,paused --label cluster=gra1
-    Example: dyrygentctl list --state failed --since yesterday --until today
+    Example: dyrygentctl list --state failed --ended-since 2h
     """
 
     # One more than wanted, to tell whether there are more.
@@ -67,7 +73,16 @@ def list_workflows(
     if since is not None and until is not None and since > until:
         raise click.UsageError("--since is later than --until: nothing can be in between")
     client = session.client()
-    views = client.list(states=states, name=name, labels=labels, limit=wanted, since=since, until=until, parent_task=parent_task)
+    times = {"since": since, "until": until, "ended_since": ended_since}
+    views = client.list(
+        states=states,
+        name=name,
+        labels=labels,
+        limit=wanted,
+        by_end=ended_since is not None,
+        parent_task=parent_task,
+        **times,
+    )
     shown = views if is_all else views[:limit]
     if session.is_json:
         echo_json(shown)
@@ -77,7 +92,7 @@ def list_workflows(
         say("no workflows")
         return
     screen = render.screen()
-    click.echo(listing(shown, width=None if screen is None else screen.columns))
+    click.echo(listing(shown, width=None if screen is None else screen.columns, by_end=ended_since is not None))
     if len(views) > len(shown):
         say(f"there are more: --limit {limit * 5}, or --all")
     if screen is not None:
@@ -85,14 +100,18 @@ def list_workflows(
             say(line)
 
 
-def listing(views: "Sequence[wire.WorkflowView]", *, width: int | None) -> str:
+def listing(views: "Sequence[wire.WorkflowView]", *, width: int | None, by_end: bool = False) -> str:
     """Return a table of workflows.
 
     On a terminal, which has a ``width``, each has a mark, a bar and the beginning of its id, and no line wraps: notes go below,
     then times go, and then long names are shortened, which their ``…`` says. Elsewhere everything is whole.
+
+    Args:
+        by_end: Has when they ended in the place of when they were created.
     """
-    lines = [_line(view) for view in views]
-    heads = ["ID", "NAME", "STATE", "TASKS", head("CREATED"), "TOOK", "NOTE"]
+    at = head("ENDED" if by_end else "CREATED")
+    lines = [_line(view, at, in_column(view.finished_at if by_end else view.created_at)) for view in views]
+    heads = ["ID", "NAME", "STATE", "TASKS", at, "TOOK", "NOTE"]
     if not any(line.cells["NOTE"] for line in lines):
         heads.pop()
     if width is None:
@@ -106,21 +125,21 @@ def listing(views: "Sequence[wire.WorkflowView]", *, width: int | None) -> str:
             heads.remove("NOTE")
         elif _shorten_names(lines, needed - width, least=_NAME_SHORT) and _width(lines, heads) <= width:
             break
-        elif head("CREATED") in heads:
-            heads.remove(head("CREATED"))
+        elif at in heads:
+            heads.remove(at)
         else:
             _shorten_names(lines, needed - width, least=_NAME_MIN)
             break
     return "\n".join(_drawn(lines, heads, has_notes_below=has_notes_below))
 
 
-def _line(view: "wire.WorkflowView") -> ListLine:
+def _line(view: "wire.WorkflowView", head_of_time: str, at: str) -> ListLine:
     cells = {
         "ID": view.id,
         "NAME": render.inline(view.name),
         "STATE": view.state,
         "TASKS": render.progress(view),
-        head("CREATED"): in_column(view.created_at),
+        head_of_time: at,
         "TOOK": f"starts {moment(view.start_at)}" if view.state == "scheduled" else render.took(view),
         "NOTE": render.note(view),
     }

@@ -48,6 +48,7 @@ _ORDER: Final = (
 number: Final = counted
 
 _NAMED_MAX: Final = 5
+_ALIGNED_MAX: Final = 60
 
 _WAITS: Final = {"lost": "{count} lost", "gate": "{count} gate{wait} for release", "operator": "{count} held"}
 
@@ -123,9 +124,16 @@ def command(verb: str, workflow_id: str, nodes: Sequence[str] = (), *, flags: Se
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return an aligned table. A column with a state is coloured; nothing is ever cut."""
+    """Return an aligned table. A column with a state is coloured; nothing is ever cut.
+
+    One name of 200 characters would push what follows it out of sight in every row. So what is longer than `_ALIGNED_MAX` is
+    whole, and its own row alone is out of line. kubectl, docker and systemctl write columns into pipes, too.
+    """
     cells = [[inline(cell) for cell in row] for row in rows]
-    widths = [max(width_of(line[column]) for line in [list(heads), *cells]) for column in range(len(heads))]
+    widths = [
+        max(width for line in [list(heads), *cells] if (width := width_of(line[column])) <= _ALIGNED_MAX)
+        for column in range(len(heads))
+    ]
     lines = [_line(heads, widths, style=lambda head: click.style(head, bold=True))]
     lines += [_line(row, widths, style=state) for row in cells]
     return "\n".join(lines)

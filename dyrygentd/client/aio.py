@@ -117,6 +117,7 @@ class AsyncClient:
         since: float | None = None,
         until: float | None = None,
         ended_since: float | None = None,
+        by_end: bool = False,
         parent_task: str | None = None,
     ) -> Views:
         """Return workflows, newest first; all of them if ``limit`` is None.
@@ -124,10 +125,13 @@ class AsyncClient:
         Args:
             since, until: Only those created in this time, in Unix seconds.
             ended_since: Only those that have finished since then.
+            by_end: With ``ended_since``: those that finished last come first.
             parent_task: Only those that were submitted in the Celery task of this id.
         """
         times = {"since": since, "until": until, "ended_since": ended_since}
-        listing = forms.Listing(states=states, name=name, labels=labels, limit=limit, parent_task=parent_task, **times)
+        listing = forms.Listing(
+            states=states, name=name, labels=labels, limit=limit, parent_task=parent_task, by_end=by_end, **times
+        )
         for ask in listing:
             listing.take(await self._channel.request(ask))
         return listing.views

@@ -168,7 +168,10 @@ def failed_nodes(workflow: wire.WorkflowView) -> Ask | None:
 
 
 class Listing:
-    """Follows the pages of a listing; iterating gives the request for each, and `take` gets its answer."""
+    """Follows the pages of a listing; iterating gives the request for each, and `take` gets its answer.
+
+    Of those that ended last the daemon has one page. Where more are wanted, all are read as they were created, and put in order.
+    """
 
     def __init__(
         self,
@@ -178,14 +181,21 @@ class Listing:
         labels: Mapping[str, str] | None,
         limit: int | None,
         parent_task: str | None,
+        by_end: bool,
         **times: float | None,
     ) -> None:
-        self.views: list[wire.WorkflowView] = []
+        self._views: list[wire.WorkflowView] = []
+        self._by_end = by_end
+        self._most = limit
+        has_one_page = by_end and limit is not None and limit <= PAGE
+        if by_end and not has_one_page:
+            limit = None
         self._filter: dict[str, Any] = {
             "states": list(states),
             "name": name,
             "labels": labels,
             "parent_task": parent_task,
+            "by_end": has_one_page,
             **times,
         }
         self._limit = limit
@@ -193,14 +203,21 @@ class Listing:
         self._is_over = False
 
     def __iter__(self) -> Iterator[Ask]:
-        while not self._is_over and (self._limit is None or len(self.views) < self._limit):
-            size = PAGE if self._limit is None else min(PAGE, self._limit - len(self.views))
+        while not self._is_over and (self._limit is None or len(self._views) < self._limit):
+            size = PAGE if self._limit is None else min(PAGE, self._limit - len(self._views))
             yield Ask("GET", listing_target(**self._filter, limit=size, cursor=self._cursor))
+
+    @property
+    def views(self) -> list[wire.WorkflowView]:
+        """What was listed, in its order."""
+        if not self._by_end:
+            return self._views
+        return sorted(self._views, key=lambda view: view.finished_at or 0.0, reverse=True)[: self._most]
 
     def take(self, answer: bytes) -> None:
         """Take a page."""
         page = wire.decode(answer, wire.WorkflowPage)
-        self.views += page.workflows
+        self._views += page.workflows
         self._cursor = page.next
         self._is_over = page.next is None
 
@@ -255,6 +272,7 @@ def listing_target(
     since: float | None = None,
     until: float | None = None,
     ended_since: float | None = None,
+    by_end: bool = False,
     parent_task: str | None = None,
 ) -> str:
     """Return the target of a page of the listing; times are Unix seconds."""
@@ -264,6 +282,7 @@ def listing_target(
         "name": [name] if name is not None else [],
         "label": [f"{label}={value}" for label, value in (labels or {}).items()],
         "parent_task": [parent_task] if parent_task is not None else [],
+        "by_end": ["true"] if by_end else [],
         "limit": [limit],
         "cursor": [cursor] if cursor else [],
         **{word: [] if at is None else [repr(float(at))] for word, at in times.items()},

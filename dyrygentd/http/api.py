@@ -89,7 +89,7 @@ class Api:
         return answers.as_json(submitted, status=201 if submitted.created else 200, headers={"Location": location})
 
     async def list_workflows(self, request: web.Request) -> web.StreamResponse:
-        """Answer a page of workflows, newest first."""
+        """Answer a page of workflows, newest first, or those that ended last."""
         selection = Selection(
             states=parameters.states(request, frozenset(WorkflowState)),
             name=request.query.get("name"),
@@ -97,10 +97,13 @@ class Api:
             since=parameters.at(request, "since"),
             until=parameters.at(request, "until"),
             ended_since=parameters.at(request, "ended_since"),
+            by_end=parameters.flag(request, "by_end"),
             parent_task=request.query.get("parent_task"),
             before=parameters.integer(request, "cursor", default=None, least=1),
             limit=parameters.length(request, WORKFLOWS_PAGE),
         )
+        if selection.by_end and (selection.ended_since is None or selection.before is not None):
+            raise BadRequest("`by_end` goes with `ended_since`, and has one page: leave `cursor` out", path="by_end")
         return answers.as_json(await self.scheduler.list(selection))
 
     async def show_workflow(self, request: web.Request) -> web.StreamResponse:

@@ -51,7 +51,8 @@ class Route:
     needs: Role = Role.READ
 
 
-_RESULT = RouteParameter("result", "whether the result is wanted", {"type": "boolean"})
+_BOOLEAN: Final = {"type": "boolean"}
+_RESULT = RouteParameter("result", "whether the result is wanted", _BOOLEAN)
 _LABEL = RouteParameter("label", "`k=v`; repeat it to demand several", {"type": "array", "items": {"type": "string"}})
 _CURSOR = RouteParameter("cursor", "`next` of the previous page")
 _WAIT_S = RouteParameter("wait_s", "answer when it has finished, or after so many seconds", {"type": "number", "maximum": 60})
@@ -60,6 +61,7 @@ _TIMES: Final = (
     RouteParameter("since", "created at this time or later, in Unix seconds", _UNIX_SECONDS),
     RouteParameter("until", "created at this time or earlier, in Unix seconds", _UNIX_SECONDS),
     RouteParameter("ended_since", "finished at this time or later, in Unix seconds", _UNIX_SECONDS),
+    RouteParameter("by_end", "with `ended_since`: those that finished last come first; one page, without `next`", _BOOLEAN),
 )
 _PARENT_TASK: Final = RouteParameter("parent_task", "submitted in the Celery task of this id")
 _PATH: Final = RouteParameter("path", "which box to open, as its `path` says; by default all of the workflow")

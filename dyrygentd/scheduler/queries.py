@@ -139,13 +139,14 @@ class Queries:
         return view
 
     async def list(self, selection: Selection) -> wire.WorkflowPage:
-        """Return a page of workflows, newest first."""
+        """Return a page of workflows, newest first; there is one page only of those that ended last."""
         rows = await self._store.list(selection)
         views = []
         for row in rows:
             workflow = self._turns.live(row.record.workflow_id)
             views.append(wire.view_of_record(row.record) if workflow is None else wire.view_of_running(workflow))
-        return wire.WorkflowPage(views, str(rows[-1].cursor) if len(rows) == selection.limit else None)
+        has_more = len(rows) == selection.limit and not selection.by_end
+        return wire.WorkflowPage(views, str(rows[-1].cursor) if has_more else None)
 
     async def nodes(
         self,

@@ -97,6 +97,31 @@ def test_list_takes_a_range_of_time(ctl: Ctl) -> None:
     assert (wrong.exit_code, "nothing can be in between" in wrong.stderr) == (2, True)
 
 
+def test_list_tells_what_ended_last(slow_ctl: Ctl) -> None:
+    """What failed in the last two hours may have been submitted last week; the column has the time of the end."""
+    old, new, other = (submit(slow_ctl, {"name": "a"}, name=name) for name in ("old", "new", "other"))
+    for each in (new, old):
+        slow_ctl("cancel", each)
+    heads, *lines = slow_ctl("list", "--ended-since", "2h").stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [[old, "old"], [new, "new"]]
+    assert " ENDED (" in heads
+    assert [line.split()[1] for line in slow_ctl("list", "--ended-since", "2h", "--limit", "1").stdout.splitlines()[1:]] == [
+        "old"
+    ]
+    assert "no workflows" in slow_ctl("list", "--ended-since", "2999-01-01").stderr
+    assert other in slow_ctl("list").stdout
+
+
+def test_a_long_name_puts_its_own_row_alone_out_of_line(slow_ctl: Ctl) -> None:
+    """A row that is read by a person or by `awk` is as long as what stands in it."""
+    submit(slow_ctl, {"name": "a"}, name="x" * 200)
+    submit(slow_ctl, {"name": "a"}, name="short")
+    heads, short, long = slow_ctl("list").stdout.splitlines()
+    assert heads.index("STATE") == short.index("running") < 60
+    assert max(len(heads), len(short)) < 140
+    assert long.split()[1:3] == ["x" * 200, "running"]
+
+
 def test_a_name_of_two_workflows_shows_both(slow_ctl: Ctl) -> None:
     """Two ids without a state leave one to guess."""
     ended = submit(slow_ctl, {"name": "a"}, name="nightly")

@@ -53,6 +53,7 @@ def test_workflow_from_submission_to_outcome(daemon: Daemon) -> None:
         assert (await handle.cancel()).state == "succeeded"
         assert (await client.handle("gra1/osd 42")).id == (await client.get("@latest")).id == handle.id
         assert [view.id for view in await client.list(limit=None, name="gra1/osd 42")] == [handle.id]
+        assert [view.id for view in await client.list(ended_since=0.0, by_end=True)] == [handle.id]
         assert (await client.health()).status == "ok"
         assert (await client.stats()).engine["workflows"] == 0
         failed = await (await client.submit({"nodes": [{"name": "x", "task": "fail"}]})).wait()

@@ -135,6 +135,16 @@ def test_workflows_are_listed_and_found(client: Client) -> None:
     assert client.handle("@latest").id == client.get(ids[-1][:12]).id == ids[-1]
 
 
+@pytest.mark.parametrize("page", [500, 2])
+def test_those_that_ended_last_come_first(client: Client, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether one page has as many as are wanted, or all have to be read."""
+    monkeypatch.setattr(forms, "PAGE", page)
+    handles = [client.submit({"nodes": [{"name": "go", "gate": True}]}) for _ in range(5)]
+    ended = [handles[number].cancel().id for number in (3, 0, 4, 2)]
+    assert [view.id for view in client.list(ended_since=0.0, by_end=True, limit=3)] == ended[:0:-1]
+    assert [view.id for view in client.list(ended_since=0.0, by_end=True, limit=None)] == ended[::-1]
+
+
 def test_handle_stays_with_the_workflow_that_was_meant(client: Client) -> None:
     """A name, or `@latest`, may mean another one by the time that somebody acts; what was read is kept, and costs no request."""
     first = client.submit({"name": "nightly", "nodes": [{"name": "gate", "gate": True}]})

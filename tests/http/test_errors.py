@@ -102,6 +102,8 @@ def test_slow_body_is_given_up(short_tmp: Path) -> None:
         ("GET", "/v1/workflows?limit=0", 400, "bad-request"),
         ("GET", "/v1/workflows?limit=-1", 400, "bad-request"),
         ("GET", "/v1/workflows?cursor=x", 400, "bad-request"),
+        ("GET", "/v1/workflows?by_end=true", 400, "bad-request"),
+        ("GET", "/v1/workflows?by_end=true&ended_since=0&cursor=1", 400, "bad-request"),
         ("GET", "/v1/workflows?cursor=99999999999999999999", 400, "bad-request"),
         ("GET", "/v1/workflows?state=done", 400, "bad-request"),
         ("GET", "/v1/workflows?label=x", 400, "bad-request"),

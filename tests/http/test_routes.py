@@ -60,6 +60,18 @@ def test_list_is_filtered_and_paged(daemon: Daemon) -> None:
     assert _ids(daemon, "label=dc%3Dgra&name=x") == [ids[3], ids[1]]
 
 
+def test_list_knows_when_workflows_ended(holding: Daemon) -> None:
+    """What was submitted last week may have failed a minute ago; of those that ended last there is one page."""
+    first, second, third = (holding.submit({"name": "go", "gate": True}) for _ in range(3))
+    for workflow_id in (second, first):
+        holding.ask("POST", f"/v1/workflows/{workflow_id}/cancel")
+    assert _ids(holding, "ended_since=0") == [second, first]
+    page = holding.ask("GET", "/v1/workflows?ended_since=0&by_end=true&limit=1").json
+    assert ([view["id"] for view in page["workflows"]], page["next"]) == ([first], None)
+    assert _ids(holding, f"ended_since={page['workflows'][0]['finished_at'] + 1}&by_end=true") == []
+    assert third in _ids(holding, "state=running")
+
+
 @pytest.mark.parametrize("reference", ["{id}", "{prefix}", "gra1%2Fosd%2042", "@latest"])
 def test_workflow_answers_to_every_kind_of_reference(daemon: Daemon, reference: str) -> None:
     """A person types a name or a few characters, not 36 of them; names may hold slashes and spaces."""

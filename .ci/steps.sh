@@ -34,6 +34,13 @@ clean_up() {
     rm -rf "$scratch"
 }
 
+# Find a program on PATH, or install Debian's package of its name as a whole.
+installed() {
+    command -v "$1" >/dev/null || { [ "$(id -u)" = 0 ] &&
+        { apt-get install -qq -y --no-install-recommends "$1" ||
+            { apt-get update -qq && apt-get install -qq -y --no-install-recommends "$1"; }; } >/dev/null 2>&1; }
+}
+
 # interpreter VERSION: print the path of a Python of this version that can make virtual environments; the distribution's
 # comes first, as its users have that one.
 interpreter() {
@@ -178,10 +185,10 @@ services() {
         fi
     fi
     # A browser is installed as a whole: it needs dozens of libraries, and nothing of it is used but by the tests of the page.
-    command -v chromium >/dev/null || { [ "$(id -u)" = 0 ] &&
-        { apt-get install -qq -y --no-install-recommends chromium ||
-            { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }; } >/dev/null 2>&1; } ||
-        not_run+=("tests of the page in a browser: no chromium on PATH, and Debian's package could not be installed")
+    installed chromium || not_run+=("tests of the page in a browser: no chromium on PATH, and Debian's package could not be installed")
+    for shell in zsh fish; do
+        installed "$shell" || not_run+=("completion in $shell: it is not on PATH, and Debian's package could not be installed")
+    done
     for tool in systemd-analyze systemd-socket-activate systemd-notify strace man groff sqlite3 cc; do
         command -v "$tool" >/dev/null || not_run+=("tests that need $tool: not on PATH")
     done

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete, add_completion_class
 
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.errors import DyrygentError
@@ -26,10 +26,18 @@ _TIMEOUT_S: Final = 2.0
 _WORKFLOWS_MAX: Final = 50
 _NODES_LOOKED_AT_MAX: Final = 2_000
 _NODES_MAX: Final = 100
+
+
+class WholeFish(FishComplete):
+    """fish, with a script that keeps what stands behind a comma: in a list of states, and in what is said of a command."""
+
+    source_template = FishComplete.source_template.replace('string split ","', 'string split --max 1 ","')
+
+
 _SCRIPTS: Final[dict[str, type[ShellComplete]]] = {
     "share/bash-completion/completions/dyrygentctl": BashComplete,
     "share/zsh/site-functions/_dyrygentctl": ZshComplete,
-    "share/fish/vendor_completions.d/dyrygentctl.fish": FishComplete,
+    "share/fish/vendor_completions.d/dyrygentctl.fish": WholeFish,
 }
 
 
@@ -40,6 +48,11 @@ def attach(name: str, command: click.Command) -> None:
         if complete is not None:
             # One place for all of them: what is declared with each option would be the same words twenty times.
             setattr(parameter, "shell_complete", complete)  # noqa: B010 - it is a method, for type checkers
+
+
+def register() -> None:
+    """Have click use our forms of its scripts, also where one is evaluated."""
+    add_completion_class(WholeFish)
 
 
 def scripts(group: click.Group) -> dict[str, str]:
@@ -68,6 +81,8 @@ def _complete_of(command: str, parameter: click.Parameter) -> Complete | None:
             return _causes
         case "section":
             return _sections
+        case "target":
+            return _files
     return None
 
 
@@ -76,6 +91,10 @@ def _listed(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
     before, comma, last = incomplete.rpartition(",")
     taken = before.split(",")
     return [CompletionItem(f"{before}{comma}{word}") for word in words if word.startswith(last) and word not in taken]
+
+
+def _files(context: click.Context, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _references(context: click.Context, incomplete: str) -> list[CompletionItem]:

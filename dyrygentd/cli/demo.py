@@ -259,11 +259,12 @@ def _tell_how_to_look(directory: str, socket: str) -> None:
     from dyrygentd.demo import REPLACEMENT
 
     ctl = _program("dyrygentctl", is_absolute=True)
-    say(f"\nit stays up until Ctrl-C, or `kill {os.getpid()}`; in another terminal")
+    say(f"\nit stays up until Ctrl-C, or `kill {os.getpid()}`; in another terminal, the page with buttons")
+    say(f"  {render.shell(ctl, '--socket', socket, 'ui')}")
+    say("or a shell that knows where it is")
     for command in (
-        f"export DYRYGENTD_SOCKET={socket}",
+        render.shell("export", f"DYRYGENTD_SOCKET={socket}"),
         f"{ctl} list",
-        f"{ctl} ui",
         f"{ctl} submit dyrygentd.demo:blog --watch",
         f"{ctl} submit {REPLACEMENT} -p osd=7",
         f"{ctl} show @latest --nodes",

@@ -5,6 +5,7 @@ that help and completion answer at once.
 """
 
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,6 +156,14 @@ class SortedCommands(Commands):
         homes = {name: home for names in sections.values() for name, home in names.items()}
         super().__init__(commands=LoadedCommands(homes, room=room), **settings)
         self._sections = sections
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run; what a shell asks for while words are typed is answered by our forms of click's scripts."""
+        if any(name.endswith("_COMPLETE") for name in os.environ):
+            from dyrygentd.cli.completion import register
+
+            register()
+        return super().main(*args, **settings)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """Return a command; while a shell completes words, its parameters offer what they take."""

@@ -234,6 +234,8 @@ def test_kept_demo_answers_as_it_says(start_demo: StartDemo) -> None:
     said = re.search(r"^  export DYRYGENTD_SOCKET=(\S+)$", demo.err, re.M)
     assert said is not None
     assert re.search(r"^  (\S+/)?dyrygentctl list$", demo.err, re.M)
+    # One line that can be pasted alone opens the page.
+    assert re.search(rf"^  (\S+/)?dyrygentctl --socket {said[1]} ui$", demo.err, re.M)
     listed = _ctl(said[1], "list", "--json")
     names = [view["name"] for view in json.loads(listed)]
     assert names == ["replace osd.42 in gra1", "sum of 100 sums", "groups in groups", "chain of chords"]

@@ -69,6 +69,26 @@ def test_all_modules_are_asked_for_at_once() -> None:
     assert sorted(preloaded) == sorted(needed)
 
 
+def test_modules_import_what_they_call() -> None:
+    """A merge can lose an import, and no browser tells of it before somebody opens the view that calls what is not there."""
+    sources = {name: file.body.decode() for name, file in page.files().items() if name.endswith(".js") and "/" not in name}
+    imports = {name: set(_imported(text)) for name, text in sources.items()}
+    missing = {
+        (name, word)
+        for name, text in sources.items()
+        for word in set().union(*imports.values()) - imports[name]
+        if re.search(rf"(?<![\w.$]){word}\(|<\$\{{{word}\}}", text)
+        and not re.search(rf"(?:function|const|let|class) {word}\b|[\[{{(,]\s*{word}\s*(?:=[^=>]|[,}}\])])", text)
+    }
+    assert missing == set()
+
+
+def _imported(text: str) -> list[str]:
+    """Return the names of what a module imports, as it calls them."""
+    lists = re.findall(r"import \{([^}]*)\} from", text)
+    return [each.split(" as ")[-1].strip() for some in lists for each in some.split(",") if each.strip()]
+
+
 def test_libraries_have_their_licences() -> None:
     """Who gets the wheel gets them with it, and the guide says which versions they are."""
     guide = (ROOT / "dyrygentd/page/README.md").read_text()

@@ -9,6 +9,7 @@ import { Graph } from "./graph.js";
 import { Timeline } from "./timeline.js";
 import { Nodes } from "./nodes.js";
 import { Journal } from "./journal.js";
+import { of as counted } from "./parts.js";
 import { Command, Counts, Name, Problem, StateBar, State, Waiting, When, clock, count, duration, inline, isFinished, link, shell, useTitle } from "./parts.js";
 
 const ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;

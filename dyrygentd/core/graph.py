@@ -138,7 +138,7 @@ class Graph:
         self.policies = policies
         self.sections = sections
         self.hooks = [node for node, policy in policies.items() if policy.hook is not None]
-        self.task_count = sum(signature is not None for signature in signatures)
+        self.task_count = sum([signature is not None for signature in signatures])
         self.task_count += sum(policy.is_taskless_step for policy in policies.values())
         self._dependencies_start = dependencies_start
         self._dependencies = dependencies
@@ -166,34 +166,35 @@ class Graph:
             raise EmptyWorkflow
         if len(nodes) > nodes_max:
             raise TooManyNodes(len(nodes), nodes_max)
-        numbers: dict[str, int] = {}
-        for number, node in enumerate(nodes):
-            if numbers.setdefault(node.name, number) != number:
-                raise DuplicateNode(node.name)
+        names = [node.name for node in nodes]
+        numbers = dict(zip(names, range(len(names)), strict=True))
+        if len(numbers) < len(names):
+            raise DuplicateNode(_first_repeated(names))
         _refuse_duplicate_task_ids(nodes)
+        policies = {number: node.policy for number, node in enumerate(nodes) if node.policy is not PLAIN}
+        ends = _ends(nodes) if any(policy.hook is not None for policy in policies.values()) else []
         start, edges = array("I", [0]), array("I")
-        ends = _ends(nodes) if any(node.policy.hook is not None for node in nodes) else []
         for node in nodes:
+            after = node.after
             if node.policy is not PLAIN:
                 _refuse_contradictions(node)
-            after = ends if node.policy.hook is not None else node.after
-            for name in dict.fromkeys(after) if len(after) > 1 else after:
-                try:
-                    edges.append(numbers[name])
-                except KeyError:
-                    raise UnknownDependency(node.name, name) from None
+                after = ends if node.policy.hook is not None else after
+            try:
+                edges.extend([numbers[name] for name in (dict.fromkeys(after) if len(after) > 1 else after)])
+            except KeyError as error:
+                raise UnknownDependency(node.name, error.args[0]) from None
             start.append(len(edges))
         if output is not None and output not in numbers:
             raise UnknownDependency("output", output)
         return cls(
-            names=[node.name for node in nodes],
+            names=names,
             signatures=[node.signature for node in nodes],
             task_ids=[node.task_id for node in nodes],
             dependencies_start=start,
             dependencies=edges,
             output=None if output is None else numbers[output],
-            policies={number: node.policy for number, node in enumerate(nodes) if node.policy is not PLAIN},
-            sections=Sections(node.section for node in nodes),
+            policies=policies,
+            sections=Sections([node.section for node in nodes]),
         )
 
     def __len__(self) -> int:
@@ -293,7 +294,8 @@ class Graph:
             hooks = set(self.hooks)
             ends = (node for node in self.dependencies(self.hooks[0]) if node not in hooks)
         else:
-            ends = (node for node in range(len(self)) if not self.dependents(node))
+            start = self._dependents_start
+            ends = (node for node in range(len(self)) if start[node] == start[node + 1])
         # There is none if there is nothing but hooks.
         first, second = next(ends, None), next(ends, None)
         return first if second is None else None
@@ -385,10 +387,17 @@ def _refuse_contradictions(node: NodeSpec) -> None:
 
 
 def _refuse_duplicate_task_ids(nodes: Sequence[NodeSpec]) -> None:
-    holders: dict[str, str] = {}
-    for node in nodes:
-        if node.signature is not None and holders.setdefault(node.task_id, node.name) != node.name:
-            raise DuplicateTaskId(node.task_id, [holders[node.task_id], node.name])
+    task_ids = [node.task_id for node in nodes if node.signature is not None]
+    if len(set(task_ids)) < len(task_ids):
+        task_id = _first_repeated(task_ids)
+        holders = [node.name for node in nodes if node.signature is not None and node.task_id == task_id]
+        raise DuplicateTaskId(task_id, holders[:2])
+
+
+def _first_repeated(texts: Sequence[str]) -> str:
+    """Return the first of these that was there before; one is."""
+    seen: set[str] = set()
+    return next(text for text in texts if text in seen or seen.add(text))  # type: ignore[func-returns-value]
 
 
 def _reversed_edges(nodes: int, start: "array[int]", targets: "array[int]") -> "tuple[array[int], array[int]]":

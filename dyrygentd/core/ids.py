@@ -29,12 +29,15 @@ class MadeIds:
     __slots__ = ("_beginning", "_count", "_mark")
 
     def __init__(self) -> None:
-        self._beginning, self._mark = _frame(uuid4().hex)
+        self._beginning = self._mark = ""
         self._count = -1
 
     def __call__(self) -> str:
         """Make a task id."""
         self._count = count = self._count + 1
+        if not count:
+            # Most definitions bring all of their ids along.
+            self._beginning, self._mark = _frame(uuid4().hex)
         return f"{self._beginning}{count >> 20:x}-{count & 0xFFFFF:05x}{self._mark}"
 
 

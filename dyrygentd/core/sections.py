@@ -4,7 +4,7 @@ Most workflows have few paths and many nodes, so each node has the number of its
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from dyrygentd.core.bounds import SECTION_DEPTH_MAX, SECTION_LENGTH_MAX
@@ -25,11 +25,13 @@ class Sections:
 
     __slots__ = ("_numbers", "paths")
 
-    def __init__(self, given: Iterable[str] = ()) -> None:
-        known: dict[str, int] = {"": 0}
-        numbers = array("I", [known.setdefault(path, len(known)) for path in given])
-        self.paths: Sequence[str] = tuple(known)
-        self._numbers = numbers if len(known) > 1 else array("I")
+    def __init__(self, given: Sequence[str] = ()) -> None:
+        self.paths: Sequence[str] = ("",)
+        self._numbers = array("I")
+        if any(given):
+            known = {"": 0}
+            self._numbers = array("I", [known.setdefault(path, len(known)) for path in given])
+            self.paths = tuple(known)
 
     def __bool__(self) -> bool:
         """Tell whether there is any."""

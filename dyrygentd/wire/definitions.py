@@ -5,7 +5,7 @@ document is the body of a submission, a definition file, and what the store keep
 (``{"__type__": "datetime", …}``) and stay text here: nothing in this process looks into them before the message is built.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -77,7 +77,7 @@ def decode_definition(
     names = list(names_of(document.nodes))
     made = new_id or MadeIds()
     readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max)
-    specs = _read_nodes(zip(names, document.nodes, strict=True), *readers, made, look, has_good_options=has_good_options)
+    specs = _read_nodes(names, document.nodes, *readers, made, look, has_good_options=has_good_options)
     graph = _graph_of(specs, names, document.output, nodes_max)
     adopted = {number: NodeState[node.adopted.upper()] for number, node in enumerate(document.nodes) if node.adopted is not None}
     if has_good_options:
@@ -90,7 +90,7 @@ def decode_definition(
         payload=bytes(document.payload),
         policy=PLAIN_WORKFLOW if document.policy is None else _workflow_policy(document.policy),
         adopted=adopted,
-        chosen=frozenset(number for number, node in enumerate(document.nodes) if node.task_id and node.task is not None),
+        chosen=frozenset([number for number, node in enumerate(document.nodes) if node.task_id and node.task is not None]),
         is_fresh=isinstance(made, MadeIds),
         parent_task=parent_of(document.parent_task, graph.task_ids),
     )
@@ -100,7 +100,8 @@ def decode_definition(
 
 
 def _read_nodes(
-    nodes: Iterable[tuple[str, NodeDocument]],
+    names: Sequence[str],
+    nodes: Sequence[NodeDocument],
     signatures: SignatureReader,
     policies: PolicyReader,
     new_id: Callable[[], str],
@@ -109,17 +110,36 @@ def _read_nodes(
     has_good_options: bool,
 ) -> list[NodeSpec]:
     specs: list[NodeSpec] = []
-    for name, node in nodes:
-        if not len(specs) % LOOK_EVERY:
-            look()
-        if node.task_id is not None and has_good_options and not node.task_id.isprintable():
-            raise BadNode(
-                name, "`task_id` has characters that cannot be printed", next_step="leave it out, or use letters and digits"
+    signature_of, policy_of = signatures.read, policies.read
+    for begin in range(0, len(nodes), LOOK_EVERY):
+        look()
+        part = list(zip(names[begin : begin + LOOK_EVERY], nodes[begin : begin + LOOK_EVERY], strict=True))
+        if has_good_options:
+            _refuse_bad_words(part)
+        specs += [
+            NodeSpec(
+                name,
+                signature_of(name, node),
+                "" if node.task is None else node.task_id or new_id(),
+                node.after,
+                policy_of(name, node),
+                node.section,
             )
-        task_id = "" if node.task is None else node.task_id or new_id()
-        section = checked_section(name, node.section) if has_good_options else node.section
-        specs.append(NodeSpec(name, signatures.read(name, node), task_id, node.after, policies.read(name, node), section))
+            for name, node in part
+        ]
     return specs
+
+
+def _refuse_bad_words(nodes: Sequence[tuple[str, NodeDocument]]) -> None:
+    """Refuse task ids that cannot be printed, and paths of sections that have a flaw. Nearly always all are good together."""
+    if not "".join([node.task_id or "" for _, node in nodes]).isprintable():
+        name = next(name for name, node in nodes if not (node.task_id or "").isprintable())
+        raise BadNode(
+            name, "`task_id` has characters that cannot be printed", next_step="leave it out, or use letters and digits"
+        )
+    for name, node in nodes:
+        if node.section:
+            checked_section(name, node.section)
 
 
 def document_of(definition: Definition) -> bytes:
@@ -147,7 +167,7 @@ def _graph_of(specs: Sequence[NodeSpec], names: Sequence[str], output: str | Non
     if output is not None and specs and output not in set(names):
         raise BadRequest(f"`output` names '{output}', which is no node", path="$.output", next_step=suggestion(output, names))
     # What is stored already is read whatever it has; each hook costs an edge to each end of the graph.
-    hooks = sum(spec.policy.hook is not None for spec in specs) if nodes_max < NODES_MAX else 0
+    hooks = sum([spec.policy.hook is not None for spec in specs if spec.policy is not PLAIN]) if nodes_max < NODES_MAX else 0
     if hooks > HOOKS_MAX:
         raise BadRequest(f"the workflow has {hooks} hooks, the limit is {HOOKS_MAX}", path="$.nodes", next_step=_FEWER_HOOKS)
     try:

@@ -82,17 +82,18 @@ class DocumentReader:
         edges = 0
         for start, raw in _slices(sliced.nodes):
             look()
-            for number, node in enumerate(raw, start):
-                if len(node) > _SLICE_BYTES:
-                    bounds.check_long_node(bytes(node), number, nodes_max, look)
+            if len(raw) == 1 and len(raw[0]) > _SLICE_BYTES:
+                bounds.check_long_node(bytes(raw[0]), start, nodes_max, look)
             try:
                 decoded = decode_any(b"[" + b",".join(raw) + b"]", self._nodes_form)
             except BadRequest as error:
                 raise self._in_the_whole(error, raw, start) from None
-            for node in decoded:
-                edges += len(node.after)
-                if len(node.after) > _FEW:
-                    node.after = list(dict.fromkeys(names.setdefault(name, name) for name in node.after))
+            counts = [len(node.after) for node in decoded]
+            edges += sum(counts)
+            if max(counts) > _FEW:
+                for node in decoded:
+                    if len(node.after) > _FEW:
+                        node.after = list(dict.fromkeys(names.setdefault(name, name) for name in node.after))
             if edges > bounds.EDGES_MAX and node_bytes_max:
                 raise BadRequest(
                     f"`after` names more than {bounds.EDGES_MAX} nodes in all, at $.nodes",
@@ -190,14 +191,17 @@ def _filled(written: Mapping[str, bytes], node_bytes_max: int, look: Look) -> by
 def _slices(nodes: Sequence[Raw]) -> "list[tuple[int, Sequence[Raw]]]":
     """Cut nodes into slices that are not too long, unless it is a single one: ``[(number of the first, nodes)]``."""
     slices: list[tuple[int, Sequence[Raw]]] = []
-    start = size = 0
-    for number, node in enumerate(nodes):
-        if number > start and (number - start >= _SLICE or size + len(node) > _SLICE_BYTES):
-            slices.append((start, nodes[start:number]))
-            start, size = number, 0
-        size += len(node)
-    if nodes:
-        slices.append((start, nodes[start:]))
+    start = 0
+    while start < len(nodes):
+        end, size = start, 0
+        # Nearly always so many are short enough together.
+        for length in map(len, nodes[start : start + _SLICE]):
+            size += length
+            if size > _SLICE_BYTES and end > start:
+                break
+            end += 1
+        slices.append((start, nodes[start:end]))
+        start = end
     return slices
 
 

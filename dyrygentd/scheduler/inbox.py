@@ -5,13 +5,14 @@ thousand, and the broker's *outcomes* may wait a moment for company, so that the
 gathers results by itself, so that they share the cost of reading as well, does so for as long, and they wait no second time.
 """
 
+import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import anyio
-import anyio.lowlevel
 
 from dyrygentd.core.events import Event, TaskEvent, TaskReported
 from dyrygentd.scheduler.redaction import Redaction
@@ -46,7 +47,7 @@ class Inbox:
         self._backlog = backlog
         self._company_s = company_s
         self._events: deque[Event] = deque()
-        self._awake = anyio.Event()
+        self._sleeper: asyncio.Future[None] | None = None
         self._saved = anyio.Event()
         self._is_urgent = self._has_gathered = False
         self._has_landed = True
@@ -65,7 +66,7 @@ class Inbox:
         """Take what has a turn taken at once."""
         self._add(events)
         self._is_urgent = True
-        self._awake.set()
+        self._wake()
 
     def post_results(self, events: Sequence[TaskEvent]) -> None:
         """Take what became of tasks; under overload reports that decide nothing are dropped."""
@@ -91,7 +92,7 @@ class Inbox:
         self._add(self._redaction.events(events))
         # The first begins the time for which the others may take to come.
         if is_first or not self._lacks_company:
-            self._awake.set()
+            self._wake()
 
     def _add(self, events: Sequence[Event]) -> None:
         if not self._events:
@@ -116,25 +117,36 @@ class Inbox:
         while True:
             pause_s = due_s()
             if self._events:
-                now = anyio.current_time()
+                now = asyncio.get_running_loop().time()
                 if company_until is None:
                     company_until = now + self._company_s
                 pause_s = min(pause_s, company_until - now) if self._lacks_company else 0.0
             if pause_s <= 0:
-                await anyio.lowlevel.checkpoint()
+                await asyncio.sleep(0)
                 return
-            self._awake = anyio.Event()
-            with anyio.move_on_after(pause_s):
-                await self._awake.wait()
+            await self._doze(pause_s)
             if not (self._events and self._lacks_company):
                 return
 
     async def wait_for_news(self, timeout_s: float) -> bool:
         """Wait until something comes, or for so long; tell whether somebody waits for an answer."""
-        self._awake = anyio.Event()
-        with anyio.move_on_after(timeout_s):
-            await self._awake.wait()
+        await self._doze(timeout_s)
         return self._is_urgent
+
+    async def _doze(self, timeout_s: float) -> None:
+        """Wait until somebody wakes, or for so long. anyio's event and scope take 13 us instead of 3, in each turn twice."""
+        loop = asyncio.get_running_loop()
+        self._sleeper = sleeper = loop.create_future()
+        timer = None if timeout_s == math.inf else loop.call_later(timeout_s, self._wake)
+        try:
+            await sleeper
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
     def take(self) -> Iterator[Event]:
         """Iterate over what is there now, as much as one turn takes, and have it out of the inbox."""

@@ -170,7 +170,8 @@ services() {
     else
         not_run+=("tests on RabbitMQ: nothing answers on 127.0.0.1:5672")
     fi
-    (exec 3<>/dev/tcp/127.0.0.1/5432) 2>/dev/null || not_run+=("tests on PostgreSQL: nothing answers on 127.0.0.1:5432")
+    (exec 3<>/dev/tcp/127.0.0.1/5432) 2>/dev/null || not_run+=("results in PostgreSQL: nothing answers on 127.0.0.1:5432")
+    postgres_programs
     command -v redis-server >/dev/null || command -v valkey-server >/dev/null ||
         not_run+=("tests on the distribution's Redis: no server on PATH, so the one of the 'embedded' extra is used")
     command -v openssl >/dev/null && command -v redis-server >/dev/null ||
@@ -192,6 +193,19 @@ services() {
     for tool in systemd-analyze systemd-socket-activate systemd-notify strace man groff sqlite3 cc; do
         command -v "$tool" >/dev/null || not_run+=("tests that need $tool: not on PATH")
     done
+}
+
+# The database on PostgreSQL is tested on servers that the tests start, for which its programs do. Once they are found, a test that does
+# not find them fails.
+postgres_programs() {
+    local place
+    for place in "${DYRYGENTD_TEST_POSTGRES:-}" /usr/lib/postgresql/*/bin; do
+        if [ -x "$place/initdb" ]; then
+            export DYRYGENTD_TEST_POSTGRES="$place"
+            return
+        fi
+    done
+    not_run+=("tests of the database on PostgreSQL: no initdb in /usr/lib/postgresql/*/bin (Debian: apt-get install postgresql)")
 }
 
 # 2. As somebody who has nothing but Debian's essential packages, git and a Python. The commands are run as they stand,

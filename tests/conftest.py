@@ -10,7 +10,7 @@ import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery
@@ -24,6 +24,9 @@ from tests.support.forking import close_nurseries, fork_none, nurseries
 from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.size import try_more
 from tests.support.tasks import create_app
+
+if TYPE_CHECKING:
+    from tests.support.postgres import PostgresServer
 
 #: A RabbitMQ for tests, if there is one.
 AMQP = os.environ.get("DYRYGENTD_TEST_AMQP", "amqp://guest:guest@127.0.0.1:5672//")
@@ -183,6 +186,25 @@ def rabbitmq_queue(amqp_url: str) -> Iterator[str]:
 def shared_redis() -> Iterator[EmbeddedServer]:
     """A running Redis server for all tests of this process that leave it as they found it."""
     with short_directory() as directory, EmbeddedServer(directory, appendonly=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_postgres() -> Iterator["PostgresServer"]:
+    """A running PostgreSQL for all tests of this process that have a schema of their own, and leave it running."""
+    # Few tests need it, and all would wait for psycopg.
+    from tests.support.postgres import PostgresServer
+
+    with short_directory() as directory, PostgresServer(directory) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_server(short_tmp: Path) -> Iterator["PostgresServer"]:
+    """A running PostgreSQL for this test alone, which it may stop, kill and restart."""
+    from tests.support.postgres import PostgresServer
+
+    with PostgresServer(short_tmp) as server:
         yield server
 
 

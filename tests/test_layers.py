@@ -126,6 +126,8 @@ FOREIGN_HOMES: dict[str, set[str]] = {
     "hiredis": {"transport/redis_asking.py", "transport/redis_connections.py"},
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
+    # Comes with an extra, and is imported where a database is on PostgreSQL.
+    "psycopg": {"store"},
     "prometheus_client": {"metrics"},
     "aiohttp": {"http", "client/channel.py", "loopback"},
     "click": {"cli"},

@@ -1,4 +1,4 @@
-"""`dyrygentd backup`, `restore` and `check-db`: care of the database, beside a daemon or without one."""
+"""`dyrygentd backup`, `restore`, `check-db` and `move-store`: care of the database, beside a daemon or without one."""
 
 import functools
 import json
@@ -30,10 +30,10 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
     @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
     def backup(file: Path, force: bool, is_json: bool, **flags: Any) -> None:
         """Copy the database to FILE, also while a daemon works on it."""
-        from dyrygentd.store import care
+        from dyrygentd.store import care, choice
 
         _end_as_by_ctrl_c()
-        path = settings(flags).database
+        path = choice.require_file(settings(flags).database, "`pg_dump --schema=NAME --format=custom`, also while a daemon works")
         copied = care.backup(path, file, force=force, progress=functools.partial(ProgressBar(), "copied"))
         _print(
             is_json, {"database": str(path), "copy": str(file), "bytes": copied}, f"copied '{path}' to '{file}', {copied} bytes"
@@ -44,10 +44,10 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
     @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
     def restore(file: Path, is_json: bool, **flags: Any) -> None:
         """Put the copy FILE in the place of the database; no daemon may run on it. What was there is kept beside it."""
-        from dyrygentd.store import care
+        from dyrygentd.store import care, choice
 
         _end_as_by_ctrl_c()
-        path = settings(flags).database
+        path = choice.require_file(settings(flags).database, "`pg_restore` into an empty schema, when no daemon runs")
         kept = care.restore(file, path)
         words = f"'{path}' is what '{file}' was" + (f"; what it was before is in '{kept}'" if kept else "")
         words += (
@@ -60,9 +60,9 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
     @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
     def check_db(is_json: bool, **flags: Any) -> None:
         """Look through all of the database, also while a daemon works on it. Exit status 1 if it is damaged."""
-        from dyrygentd.store import care
+        from dyrygentd.store import care, choice
 
-        path = settings(flags).database
+        path = choice.require_file(settings(flags).database, "`pg_amcheck` looks for damage, `check-config --online` at the rest")
         found = care.check(path)
         if is_json:
             click.echo(json.dumps(care.view_of(found)))
@@ -74,7 +74,31 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
         if not is_json:
             say("no damage was found")
 
-    return [backup, restore, check_db]
+    return [backup, restore, check_db, _move_store()]
+
+
+def _move_store() -> click.Command:
+    @click.command("move-store")
+    @click.argument("source", metavar="FROM")
+    @click.argument("target", metavar="TO")
+    @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+    def move_store(source: str, target: str, is_json: bool) -> None:
+        """Move all of a database from an SQLite file to PostgreSQL, or from there to a file, while no daemon runs.
+
+        One of FROM and TO is a path, the other one begins with postgresql://. FROM stays as it is, but for a note that keeps
+        daemons from it. If this ends early, TO has nothing, and it is done again from the beginning.
+        """
+        from dyrygentd.store import choice
+
+        _end_as_by_ctrl_c()
+        moved = choice.move(source, target, progress=functools.partial(ProgressBar(), "moved"))
+        _print(
+            is_json,
+            {"from": moved.source, "to": moved.target, "rows": moved.rows},
+            f"moved '{moved.source}' to '{moved.target}', {moved.rows} rows; name that as `database` and start the daemon",
+        )
+
+    return move_store
 
 
 def _end_as_by_ctrl_c() -> None:

@@ -41,7 +41,7 @@ def _setting_flags() -> tuple[click.Option, ...]:
                 ["--" + setting.name.replace("_", "-")],
                 type=click.Choice(choices)
                 if choices
-                else click.Path(path_type=Path, readable=False)
+                else _Place(path_type=Path, readable=False)
                 if kind is Path
                 else _type_of(kind),
                 metavar=setting.metadata["metavar"] or None,
@@ -49,6 +49,13 @@ def _setting_flags() -> tuple[click.Option, ...]:
             )
         )
     return tuple(flags)
+
+
+class _Place(click.Path):
+    """A path; a URL is left as it is."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        return value if isinstance(value, str) and "://" in value else super().convert(value, parameter, context)
 
 
 def _type_of(kind: type) -> type:

@@ -14,7 +14,7 @@ from dyrygentd.daemon import logs
 from dyrygentd.daemon.config import Configuration
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.daemon.kept import KeptServer
-from dyrygentd.daemon.own_broker import Post, make_directory
+from dyrygentd.daemon.own_broker import Post, directory_beside, make_directory
 from dyrygentd.daemon.systemd import Notifier
 
 logger = logging.getLogger("dyrygentd.broker")
@@ -36,8 +36,7 @@ def why_not(configuration: Configuration) -> str:
 def run(configuration: Configuration) -> None:
     """Keep a broker running until a signal. Raises `DyrygentError` if another process does already."""
     logs.set_up(configuration.log_level, configuration.log_format)
-    assert configuration.database is not None
-    directory = configuration.database.parent
+    directory = directory_beside(configuration.database)
     make_directory(directory)
     post, notifier, received = Post(directory), Notifier(), queue.SimpleQueue[int | BaseException]()
     post.hold()

@@ -12,9 +12,12 @@ from dyrygentd.core.words import described
 from dyrygentd.daemon import check_workers
 from dyrygentd.daemon.config import Configuration, masked
 from dyrygentd.daemon.in_use import PortHolders, check_address, database_holder, has_members, named, peer_of
+from dyrygentd.daemon.own_broker import directory_beside
 from dyrygentd.errors import ConfigurationError, DyrygentError
 from dyrygentd.store import care
+from dyrygentd.store.choice import require_psycopg
 from dyrygentd.store.migrations import VERSION
+from dyrygentd.store.postgres.url import PostgresUrl
 from dyrygentd.tasks.fleet import Fleet
 from dyrygentd.tasks.remarks import SHOWN_MAX, WITHOUT_APP, remarks_of_all
 from dyrygentd.transport import watcher_of
@@ -46,7 +49,8 @@ def check(configuration: Configuration, holders: PortHolders | None = None, *, m
     app: Any = None
     yield Tried("packages", True, versions.installed())
     if configuration.app is None and configuration.broker is None:
-        yield Tried("broker", True, "none is configured: the daemon starts one of its own")
+        # Where there is no file, there is no place for one.
+        yield _tried("broker", lambda: _own_broker(configuration))
     elif configuration.app is not None and not may_import:
         yield Tried(
             "app", False, f"'{configuration.app}' is not imported: as root it would run what the service's user can write"
@@ -69,7 +73,8 @@ def check(configuration: Configuration, holders: PortHolders | None = None, *, m
     yield _tried("database", lambda: _database(configuration.database, daemon))
     yield _tried("socket", lambda: _socket(configuration.socket))
     if configuration.listen is not None:
-        address, process = configuration.listen, database_holder(configuration.database) if configuration.database else None
+        place = configuration.database
+        address, process = configuration.listen, database_holder(place) if isinstance(place, Path) else None
         yield _tried("listen", lambda: check_address(address, holders or PortHolders.look(), process))
     yield _tried("users and groups", lambda: _users(configuration))
 
@@ -82,6 +87,11 @@ def _tried(what: str, attempt: Callable[[], str]) -> Tried:
     except Exception as error:
         # Each broker, backend and file system has errors of its own.
         return Tried(what, False, described(error))
+
+
+def _own_broker(configuration: Configuration) -> str:
+    directory_beside(configuration.database)
+    return "none is configured: the daemon starts one of its own"
 
 
 def _broker(app: Any) -> str:
@@ -132,8 +142,24 @@ def _pickled(configuration: Configuration) -> Tried:
     return Tried("pickled results", True, f"{words}; set `result_serializer` to 'json', or `pickled_results` to 'unpickle'")
 
 
-def _database(path: Path | None, daemon: int | None) -> str:
-    assert path is not None
+def _database(place: Path | PostgresUrl | None, daemon: int | None) -> str:
+    assert place is not None
+    return _file(place, daemon) if isinstance(place, Path) else _postgres(place)
+
+
+def _postgres(url: PostgresUrl) -> str:
+    require_psycopg(url)
+    from dyrygentd.store.postgres.care import look
+
+    found = anyio.run(look, url)
+    if not found.version:
+        return f"PostgreSQL {found.server} answers; the schema '{url.schema}' has no tables, which will be made"
+    workflows = ", ".join(f"{number} {state}" for state, number in found.workflows.items()) or "no"
+    holder = f"; {found.holder} has it" if found.holder else ""
+    return f"PostgreSQL {found.server} answers; '{url}' has schema version {found.version}, and {workflows} workflows{holder}"
+
+
+def _file(path: Path, daemon: int | None) -> str:
     if not path.exists():
         parent = next(parent for parent in path.parents if parent.exists())
         if not (os.access(parent, os.W_OK | os.X_OK) or _is_made_by_systemd(path)):

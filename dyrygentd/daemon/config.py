@@ -23,7 +23,9 @@ from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.access import Access
 from dyrygentd.http.limits import ConnectionLimits, HttpLimits
 from dyrygentd.scheduler import SchedulerLimits
+from dyrygentd.store.choice import place_of
 from dyrygentd.store.history import HISTORY_MAX
+from dyrygentd.store.postgres.url import PostgresUrl
 
 PREFIX: Final = "DYRYGENTD_"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -58,7 +60,9 @@ class Configuration:
     result_backend: str | None = _setting(
         None, "Result backend URL, instead of the app's. Without both, a Redis broker is used.", metavar="URL", is_secret=True
     )
-    database: Path | None = _setting(None, "SQLite file with the state of all workflows.", metavar="PATH")
+    database: Path | PostgresUrl | None = _setting(
+        None, "Where the state of all workflows is: an SQLite file, or postgresql://USER@HOST/NAME.", metavar="PATH|URL"
+    )
     socket: Path | None = _setting(None, "Unix socket for clients.", metavar="PATH")
     socket_mode: str = _setting("0660", "Permissions of the socket. Who may connect may run tasks.", metavar="OCTAL")
     admins: Names = _live(
@@ -412,8 +416,8 @@ def _converted(name: str, value: Any, origin: str) -> Any:
                 reason = f": {error}" if str(error) else f" is {value!r}"
                 raise ConfigurationError(f"'{name}' ({origin}){reason}; it must be {_KIND_WORDS[kind]}") from None
         if kind is Path and isinstance(value, str):
-            value = Path(value).expanduser()
-        if not isinstance(value, kind):
+            value = place_of(value) if name == "database" else Path(value).expanduser()
+        if not isinstance(value, kind | PostgresUrl):
             raise ValueError
     except ValueError:
         raise ConfigurationError(f"'{name}' ({origin}) is {value!r}, it must be {_KIND_WORDS[kind]}") from None

@@ -25,9 +25,10 @@ import anyio.to_thread
 from dyrygentd.daemon.config import masked
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.daemon.kept import KeptServer
-from dyrygentd.errors import BrokerUnavailable
+from dyrygentd.errors import BrokerUnavailable, ConfigurationError
 from dyrygentd.store import files
 from dyrygentd.store.owners import next_step_to_open
+from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.broker")
 
@@ -131,14 +132,26 @@ def _refuse_second(database: Path) -> None:
         pass
 
 
-async def own_broker(database: Path, exits: AsyncExitStack, environ: Mapping[str, str] = os.environ) -> OwnBroker:
+def directory_beside(database: Path | PostgresUrl | None) -> Path:
+    """Return where a broker of our own is kept. Raises `ConfigurationError` if the database is no file to keep it beside."""
+    if isinstance(database, Path):
+        return database.parent
+    raise ConfigurationError(
+        f"no broker is configured, and the database '{database}' is no file that one of our own could be kept beside",
+        next_step="name a `broker`, or an `app` that names one",
+    )
+
+
+async def own_broker(database: Path | PostgresUrl, exits: AsyncExitStack, environ: Mapping[str, str] = os.environ) -> OwnBroker:
     """Find the broker that is kept beside this database, or start one that ends with ``exits``.
 
     Raises:
         BrokerUnavailable: It cannot be started.
+        ConfigurationError: The database is not a file.
         StoreLocked: Another daemon is there.
     """
-    directory = database.parent
+    directory = directory_beside(database)
+    assert isinstance(database, Path)
     await anyio.to_thread.run_sync(make_directory, directory)
     await anyio.to_thread.run_sync(_refuse_second, database)
     server = EmbeddedServer(directory)

@@ -33,7 +33,7 @@ from dyrygentd.http.limits import ConnectionLimits
 from dyrygentd.http.server import Site, serving
 from dyrygentd.http.sockets import UnixListener, listen_tcp, listen_unix
 from dyrygentd.scheduler import Scheduler
-from dyrygentd.store.sqlite import SqliteStore
+from dyrygentd.store.choice import store_of
 from dyrygentd.tasks.remarks import SHOWN_MAX, WITHOUT_APP, remarks_of_all
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
@@ -199,7 +199,7 @@ def _scheduler_of(
     assert configuration.database is not None
     return Scheduler(
         app,
-        store=SqliteStore(configuration.database, history_max=configuration.history_max, progress=progress),
+        store=store_of(configuration.database, history_max=configuration.history_max, progress=progress),
         watcher=watcher_of(
             app, value_bytes_max=configuration.value_bytes_max, may_unpickle=configuration.pickled_results == "unpickle"
         ),

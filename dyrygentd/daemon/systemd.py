@@ -22,7 +22,7 @@ _SEND_TIMEOUT_S: Final = 5.0
 #: The first descriptor that is passed, SD_LISTEN_FDS_START.
 _FIRST_DESCRIPTOR: Final = 3
 #: ``{file in $CREDENTIALS_DIRECTORY: setting}``.
-CREDENTIALS: Final = {"broker-url": "broker", "backend-url": "result_backend"}
+CREDENTIALS: Final = {"broker-url": "broker", "backend-url": "result_backend", "database-url": "database"}
 
 
 class Notifier:

@@ -62,12 +62,16 @@ def adapters_of(
 
 
 def store_of(database: str | Path | None) -> Store:
-    """Return the store in this file."""
-    from dyrygentd.store.sqlite import SqliteStore
+    """Return the store in this file, or on PostgreSQL. Raises `ConfigurationError`."""
+    from dyrygentd.store import choice
 
     if database is None:
         raise ConfigurationError("no database was named", next_step='pass `database="state.db"`')
-    return SqliteStore(Path(database))
+    try:
+        place = choice.place_of(database)
+    except ValueError as error:
+        raise ConfigurationError(f"the URL of the database cannot be read: {error}") from None
+    return choice.store_of(place)
 
 
 def dispatcher_of(app: Any, reports: ReportReader | None) -> Dispatcher:

@@ -59,7 +59,7 @@ class Scheduler:
 
     Args:
         app: The Celery app whose broker, backend and routes are used; not needed if ``dispatcher`` and ``watcher`` are given.
-        database: Path of the SQLite file; it is created if it does not exist.
+        database: Path of an SQLite file, which is created if it does not exist, or a URL that begins with ``postgresql://``.
         limits: Bounds of everything that can grow.
         pace: How often it looks at things.
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.

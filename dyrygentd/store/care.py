@@ -68,18 +68,18 @@ def backup(path: Path, target: Path, *, force: bool = False, progress: Progress 
         raise _unavailable(f"'{target}' is the database itself", "choose another name")
     if target.exists() and not force:
         raise _unavailable(f"'{target}' exists", "choose another name, or pass --force")
-    with _reading(path) as source:
-        _version_of(source, path)
+    with reading(path) as source:
+        version_of(source, path)
         (size,) = source.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()
         try:
-            with _part_of(target) as part:
+            with part_of(target) as part:
                 source.set_progress_handler(lambda: progress(part.stat().st_size, size), _LOOK_EVERY)
                 source.execute("VACUUM INTO ?", (str(part),))
                 source.set_progress_handler(None, 0)
-                _synced(part)
+                synced(part)
                 copied = part.stat().st_size
                 part.replace(target)
-                _synced(target.parent)
+                synced(target.parent)
         except (OSError, sqlite3.Error) as error:
             step = f"{_question(error)} nothing was changed".strip()
             raise _unavailable(f"cannot copy '{path}' to '{target}': {error}", step) from error
@@ -88,7 +88,7 @@ def backup(path: Path, target: Path, *, force: bool = False, progress: Progress 
 
 
 @contextlib.contextmanager
-def _part_of(target: Path) -> Iterator[Path]:
+def part_of(target: Path) -> Iterator[Path]:
     """Make an empty file beside ``target``, of a name that nobody else has; what is left of it in the end goes."""
     # VACUUM takes an empty file; nobody else may read it from the beginning.
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
@@ -122,9 +122,9 @@ def restore(copy: Path, path: Path) -> Path | None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner, lock = owner_of(path), path.with_name(f"{path.name}.lock")
-        with _reading(copy) as source:
+        with reading(copy) as source:
             # Which opens it: the user that acts from here on need not be allowed to.
-            _version_of(source, copy)
+            version_of(source, copy)
             with acting_in(path.parent, [path, *_beside(path), lock]), locked(path):
                 kept = _put_in_place(source, copy, path)
         for made in (path, lock):
@@ -136,11 +136,11 @@ def restore(copy: Path, path: Path) -> Path | None:
 
 
 def _put_in_place(source: sqlite3.Connection, copy: Path, path: Path) -> Path | None:
-    with _part_of(path) as part:
+    with part_of(path) as part:
         kept = _free_name(path) if path.exists() else None
         source.execute("VACUUM INTO ?", (str(part),))
         mark_restored(part, copy, at=time.time())
-        _synced(part)
+        synced(part)
         if kept is not None:
             # Without a writer the last one to close folds the log into the file, so that there is one file to keep.
             with contextlib.closing(sqlite3.connect(path, timeout=_TIMEOUT_S)) as present:
@@ -150,7 +150,7 @@ def _put_in_place(source: sqlite3.Connection, copy: Path, path: Path) -> Path | 
         for name in _beside(path):
             name.unlink(missing_ok=True)
         part.replace(path)
-        _synced(path.parent)
+        synced(path.parent)
     return kept
 
 
@@ -172,9 +172,9 @@ def check(path: Path, *, is_thorough: bool = True, system: Path = SYSTEM_DATABAS
         StoreUnavailable: It does not exist, or cannot be read.
         StoreIncompatible: It is not ours, or was written by a newer version.
     """
-    with _reading(path, system) as database:
+    with reading(path, system) as database:
         try:
-            found = Findings(str(path), _version_of(database, path))
+            found = Findings(str(path), version_of(database, path))
             if is_thorough:
                 lines = database.execute(f"PRAGMA integrity_check({_COMPLAINTS_MAX})").fetchall()
                 found.complaints = [line for (line,) in lines if line != "ok"]
@@ -201,7 +201,8 @@ def next_step(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: Path, system: Path = SYSTEM_DATABASE) -> Iterator[sqlite3.Connection]:
+def reading(path: Path, system: Path = SYSTEM_DATABASE) -> Iterator[sqlite3.Connection]:
+    """Have a database open that may be in use. Raises `StoreUnavailable`."""
     if not _is_there(path):
         raise _unavailable(f"there is no database '{path}'", _other_database(path, system))
     # A log that a killed daemon has left can only be read by somebody who may write beside it. `mode=ro` leaves it there: whoever
@@ -231,7 +232,8 @@ def _other_database(path: Path, system: Path) -> str:
     return f"`sudo` for the system's ('{system}'), or name another one with --database"
 
 
-def _version_of(database: sqlite3.Connection, path: Path) -> int:
+def version_of(database: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the schema. Raises `StoreIncompatible` if it is not ours, and `StoreUnavailable`."""
     try:
         ((application_id,),) = database.execute("PRAGMA application_id").fetchall()
         ((version,),) = database.execute("PRAGMA user_version").fetchall()
@@ -257,7 +259,8 @@ def _free_name(path: Path) -> Path:
     return name
 
 
-def _synced(place: Path) -> None:
+def synced(place: Path) -> None:
+    """Have a file or a directory on disk."""
     descriptor = os.open(place, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -20,10 +20,13 @@ from typing import Final
 import aiosqlite
 
 from dyrygentd.core.absence import note_of
+from dyrygentd.errors import StoreIncompatible
 from dyrygentd.ports.facts import CLAIM_NOTE, CLOSED_NOTE, SETBACK_NOTE, Holder, Term
 
-_IN_USE: Final = "in use"
-_RESTORED: Final = "restored"
+IN_USE: Final = "in use"
+RESTORED: Final = "restored"
+#: Where all of it was moved to, and when: nobody goes on with it here.
+MOVED_NOTE: Final = "moved"
 #: Who has taken the database over last: the text of a `Term`.
 TERM_NOTE: Final = "term"
 #: The version whose schema has notes.
@@ -40,7 +43,7 @@ async def setback_of(connection: aiosqlite.Connection, *, had_log: bool) -> str:
     Args:
         had_log: Whether a write-ahead log was beside it before it was opened.
     """
-    restored, in_use = await _recalled(connection, _RESTORED), await _recalled(connection, _IN_USE)
+    restored, in_use = await _recalled(connection, RESTORED), await _recalled(connection, IN_USE)
     if restored:
         with suppress(ValueError, KeyError, TypeError):
             known = json.loads(restored)
@@ -66,7 +69,7 @@ async def begin_use(connection: aiosqlite.Connection, setback: str, *, written_a
     Args:
         written_at: When the write-ahead log that was found beside it was written last, as Unix time: its daemon was killed.
     """
-    if await _recalled(connection, _IN_USE):
+    if await _recalled(connection, IN_USE):
         # What is noted is of an earlier close.
         await connection.execute(_FORGET, (CLOSED_NOTE,))
         if written_at is not None:
@@ -74,8 +77,8 @@ async def begin_use(connection: aiosqlite.Connection, setback: str, *, written_a
     if setback:
         # Together with what tells so.
         await connection.execute(_REMEMBER, (SETBACK_NOTE, json.dumps({"at": time.time(), "why": setback})))
-    await connection.execute(_FORGET, (_RESTORED,))
-    await connection.execute(_REMEMBER, (_IN_USE, "1"))
+    await connection.execute(_FORGET, (RESTORED,))
+    await connection.execute(_REMEMBER, (IN_USE, "1"))
     await connection.commit()
     # Not only into the log, with which it could be lost.
     await connection.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
@@ -83,7 +86,7 @@ async def begin_use(connection: aiosqlite.Connection, setback: str, *, written_a
 
 async def end_use(connection: aiosqlite.Connection) -> None:
     """Take that back; closing folds the log into the file. Raises ``sqlite3.Error``."""
-    await connection.execute(_FORGET, (_IN_USE,))
+    await connection.execute(_FORGET, (IN_USE,))
     await connection.execute(_REMEMBER, (CLOSED_NOTE, note_of(time.time(), was_killed=False)))
     await connection.commit()
 
@@ -111,9 +114,24 @@ def mark_restored(copy: Path, source: Path, *, at: float) -> None:
             return
         words = json.dumps({"from": str(source), "at": f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"})
         database.execute("BEGIN")
-        database.execute(_FORGET, (_IN_USE,))
-        database.execute(_REMEMBER, (_RESTORED, words))
+        database.execute(_FORGET, (IN_USE,))
+        database.execute(_REMEMBER, (RESTORED, words))
         database.execute(_REMEMBER, (CLAIM_NOTE, f"restored from '{source}'"))
         database.execute("COMMIT")
     finally:
         database.close()
+
+
+def moved_note(to: str, at: float) -> str:
+    """Write where a database was moved to, for `refuse_moved`."""
+    return json.dumps({"to": to, "at": f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"})
+
+
+def refuse_moved(note: str | None, place: object) -> None:
+    """Raise `StoreIncompatible` if a database has a note that it was moved."""
+    if note is None:
+        return
+    known = json.loads(note)
+    error = StoreIncompatible(f"the database '{place}' was moved to '{known['to']}' at {known['at']} UTC")
+    error.next_step = "name that one as `database`; this one has only what was then, and may be deleted"
+    raise error

@@ -51,7 +51,7 @@ from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import DyrygentError, InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
 from dyrygentd.store.connections import connect, log_kept, opened
-from dyrygentd.store.continuity import TERM_NOTE, begin_use, end_use, raised_term, setback_of
+from dyrygentd.store.continuity import MOVED_NOTE, TERM_NOTE, begin_use, end_use, raised_term, refuse_moved, setback_of
 from dyrygentd.store.copies import Progress
 from dyrygentd.store.damage import damaged, is_damage, is_of_our_making, look_through, roll_back, words_of
 from dyrygentd.store.files import identity_of, lock_beside, lock_itself, size_of, tighten, tighten_beside
@@ -153,6 +153,7 @@ class SqliteStore:
             self._row_writer.last_sequence = await self._reader.number("SELECT coalesce(max(seq), 0) FROM workflows")
             self._history.finished = await self._reader.number("SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL")
             identity = await self.recall("identity") or ""
+            refuse_moved(await self.recall(MOVED_NOTE), self._path)
             self._setback = await setback_of(self._writer, had_log=written_at is not None)
             with anyio.CancelScope(shield=True):
                 await begin_use(self._writer, self._setback, written_at=written_at)

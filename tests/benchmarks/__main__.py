@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.benchmarks import cpu_per_node, faces, growth, latency, memory, peers, replay, restart, submit
+from tests.benchmarks import cpu_per_node, faces, growth, latency, memory, peers, replay, restart, stores, submit
 from tests.benchmarks.harness import Bench
 from tests.benchmarks.report import Report
 
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Bench], None]] = {
     "growth": growth.run,
     "replay": replay.run,
     "faces": faces.run,
+    "stores": stores.run,
 }
 
 

@@ -20,6 +20,7 @@ from tests.contracts.adapters import (
 from tests.contracts.real import (
     filesystem_dispatcher,
     polling_watcher,
+    postgres_store,
     rabbitmq_dispatcher,
     rabbitmq_inspector,
     redis_dispatcher,
@@ -38,7 +39,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=STORES, ids=_name)
+@pytest.fixture(params=[*STORES, pytest.param(postgres_store, marks=pytest.mark.long)], ids=_name)
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSetup:
     """A place for a database."""
     setup: StoreSetup = request.param(tmp_path, request)

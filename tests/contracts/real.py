@@ -16,18 +16,27 @@ from kombu.utils.json import loads
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskSucceeded
 from dyrygentd.core.graph import Signature
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.inspector import CeleryInspector
 from dyrygentd.transport.polling import PollingResultWatcher
 from dyrygentd.transport.redis_results import RedisResultWatcher, ResultsPace
-from tests.contracts.adapters import DispatcherSetup, InspectorSetup, WatcherSetup, message
+from tests.contracts.adapters import DispatcherSetup, InspectorSetup, StoreSetup, WatcherSetup, message
 from tests.support.apps import closing
+from tests.support.postgres import PostgresServer
 from tests.support.proxy import TcpGate
 from tests.support.tasks import create_app, records
 
 
 def _unsendable() -> Any:
     return message("unsendable")._replace(signature=Signature("t", options=b'{"serializer": "none such"}'))
+
+
+def postgres_store(_: Path, request: pytest.FixtureRequest) -> StoreSetup:
+    """PostgreSQL, in a schema of the test's own."""
+    server: PostgresServer = request.getfixturevalue("shared_postgres")
+    url = server.url()
+    return StoreSetup(lambda: PostgresStore(url))
 
 
 @asynccontextmanager

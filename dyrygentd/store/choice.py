@@ -1,0 +1,97 @@
+"""Which store a database has: SQLite for a file, PostgreSQL for a URL. Each is imported when it is chosen."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+
+from dyrygentd.errors import ConfigurationError
+from dyrygentd.ports import Store
+from dyrygentd.store.copies import Progress
+from dyrygentd.store.history import HISTORY_MAX
+from dyrygentd.store.postgres.url import PostgresUrl, is_postgres
+
+Place = Path | PostgresUrl
+
+
+def place_of(given: str | Path) -> Place:
+    """Return where a database is. Raises `ValueError` if it is a URL that cannot be read."""
+    if isinstance(given, str) and is_postgres(given):
+        return PostgresUrl.read(given)
+    return Path(given).expanduser()
+
+
+def store_of(place: Place, *, history_max: int = HISTORY_MAX, progress: Progress = lambda what, done, of: None) -> Store:
+    """Return the store in this place, not yet open.
+
+    Args:
+        history_max: Finished workflows to keep.
+        progress: Told, in another thread, how far the upgrade of an older database is.
+
+    Raises:
+        ConfigurationError: It is on PostgreSQL, and what is needed for that is not installed.
+    """
+    if isinstance(place, Path):
+        from dyrygentd.store.sqlite import SqliteStore
+
+        return SqliteStore(place, history_max=history_max, progress=progress)
+    require_psycopg(place)
+    from dyrygentd.store.postgres.store import PostgresStore
+
+    return PostgresStore(place, history_max=history_max)
+
+
+def require_file(place: Place | None, instead: str) -> Path:
+    """Return where a file is. Raises `ConfigurationError` if the database is on PostgreSQL, with what does the same there."""
+    if isinstance(place, Path):
+        return place
+    raise ConfigurationError(f"the database '{place}' is on PostgreSQL, whose own tools do that", next_step=instead)
+
+
+class MovedStore(NamedTuple):
+    """What was moved, with places as people may see them."""
+
+    source: str
+    target: str
+    rows: int
+
+
+def move(source: str, target: str, *, progress: Callable[[int, int], None]) -> MovedStore:
+    """Move all of a database from a file to PostgreSQL or back, see `dyrygentd.store.postgres.moving`.
+
+    Raises:
+        ConfigurationError: Not just one of the two is on PostgreSQL.
+        StoreLocked, StoreUnavailable, StoreIncompatible: One of them cannot be used so.
+    """
+    try:
+        places = place_of(source), place_of(target)
+    except ValueError as error:
+        raise ConfigurationError(f"a URL cannot be read: {error}") from None
+    match places:
+        case (Path() as path, PostgresUrl() as url):
+            require_psycopg(url)
+            from dyrygentd.store.postgres import moving
+
+            rows = anyio.run(functools.partial(moving.to_postgres, path, url, progress=progress))
+        case (PostgresUrl() as url, Path() as path):
+            require_psycopg(url)
+            from dyrygentd.store.postgres import moving
+
+            rows = anyio.run(functools.partial(moving.to_file, url, path, progress=progress))
+        case (Path(), Path()):
+            raise ConfigurationError("both are files", next_step="`dyrygentd backup` and `restore` copy a file")
+        case _:
+            raise ConfigurationError("both are on PostgreSQL", next_step="its own `pg_dump` and `pg_restore` do that")
+    return MovedStore(str(places[0]), str(places[1]), rows)
+
+
+def require_psycopg(place: PostgresUrl) -> None:
+    """Raise `ConfigurationError` if psycopg is not here, or not usable."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the database '{place}' needs psycopg: {error}", next_step="`pip install 'dyrygentd[postgres]'`"
+        ) from error

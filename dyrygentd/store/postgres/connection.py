@@ -1,0 +1,225 @@
+"""Connections to PostgreSQL: how they are made, what is set on them, when they are lost, and what an error means.
+
+*A connection that nobody answers on* would be waited for as long as the kernel tries: keepalive and `tcp_user_timeout` end it
+within half a minute, on the server's side, too, where a session that is gone would keep its lock. What the URL, the service
+file or libpq's own variables say of them goes before.
+
+*Standbys* are passed over where the URL names several hosts; one alone is refused when it is asked what it is.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from dyrygentd.errors import DyrygentError, InvariantBroken, StoreIncompatible, StoreUnavailable
+from dyrygentd.store.postgres.url import PostgresUrl
+
+#: What libpq is told where nobody says otherwise, and by which of its variables somebody may. Seconds, but for the
+#: milliseconds of the last time.
+_DEFAULTS: Final[Mapping[str, tuple[str, str]]] = {
+    "connect_timeout": ("10", "PGCONNECT_TIMEOUT"),
+    "target_session_attrs": ("read-write", "PGTARGETSESSIONATTRS"),
+    "keepalives_idle": ("10", ""),
+    "keepalives_interval": ("5", ""),
+    "keepalives_count": ("3", ""),
+    "tcp_user_timeout": ("25000", ""),
+}
+#: The same for the server's side of the connection, and what a session of ours must not inherit.
+_SETTINGS: Final[Mapping[str, str]] = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+    # Statements are short, and take longer to be compiled than to be carried out.
+    "jit": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    # A turn that is begun is ended at once; a daemon that was stopped amid one must not keep the row of the next one.
+    "idle_in_transaction_session_timeout": "60s",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+}
+#: Rows that are unpacked before others have their turn; it takes some milliseconds.
+_ROWS_AT_ONCE: Final = 2000
+
+
+async def connect(url: PostgresUrl, settings: Mapping[str, str] | None = None) -> AsyncConnection:
+    """Return a new connection, each statement of which is a transaction.
+
+    Args:
+        settings: Of the session, beside the usual ones.
+
+    Raises:
+        psycopg.Error: It cannot be made.
+    """
+    known: dict[str, Any] = {**conninfo_to_dict(url.conninfo)}
+    # A service file has its own words on these.
+    has_service = "service" in known or "PGSERVICE" in os.environ
+    defaults = {} if has_service else {**_DEFAULTS, "application_name": (f"dyrygentd:{url.schema}", "PGAPPNAME")}
+    for name, (value, variable) in defaults.items():
+        if name not in known and variable not in os.environ:
+            known[name] = value
+    known["client_encoding"] = "UTF8"
+    connection = await AsyncConnection.connect(make_conninfo(**known), autocommit=True)
+    try:
+        given = {"search_path": url.schema, **_SETTINGS, **(settings or {})}
+        chosen = sql.SQL(", ").join([sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in given.items()])
+        await connection.execute(sql.SQL("SELECT {}").format(chosen))
+    except BaseException:
+        drop(connection)
+        raise
+    return connection
+
+
+def drop(connection: AsyncConnection) -> None:
+    """End a connection at once, whatever goes on on it; the server notices."""
+    connection.pgconn.finish()
+
+
+class Link:
+    """A connection for reading, made anew when it was lost. Guards: one query at a time, and no half-read answer is left on it.
+
+    Args:
+        query_max_s: How long the server works on a query.
+    """
+
+    def __init__(self, url: PostgresUrl, *, query_max_s: float) -> None:
+        self._url = url
+        self._settings = {"statement_timeout": f"{1000 * query_max_s:.0f}", "default_transaction_read_only": "on"}
+        self._connection: AsyncConnection | None = None
+        self._one_query = anyio.Lock(fast_acquire=True)
+        self._is_open = False
+
+    def __repr__(self) -> str:
+        return f"<Link '{self._url}' connected={self._connection is not None}>"
+
+    async def open(self) -> None:
+        """Connect. Raises ``psycopg.Error``."""
+        self._is_open = True
+        self._connection = await connect(self._url, self._settings)
+
+    def close(self) -> None:
+        """Close it; safe to repeat."""
+        self._is_open = False
+        self._drop()
+
+    async def fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows; on a connection that turns out to be lost once more on a new one.
+
+        Raises:
+            StoreUnavailable: It is closed.
+            psycopg.Error: The server cannot be reached, or refuses.
+        """
+        async with self._one_query:
+            if not self._is_open:
+                raise StoreUnavailable("the database is not open")
+            if self._connection is not None:
+                try:
+                    return await self._fetch(self._connection, query, values)
+                except psycopg.Error:
+                    if self._connection is not None:
+                        raise
+            self._connection = await connect(self._url, self._settings)
+            return await self._fetch(self._connection, query, values)
+
+    async def _fetch(self, connection: AsyncConnection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        try:
+            cursor = await connection.execute(query, values, binary=True)
+            while part := await cursor.fetchmany(_ROWS_AT_ONCE):
+                rows += part
+                if len(part) == _ROWS_AT_ONCE:
+                    await anyio.lowlevel.checkpoint()
+        except psycopg.Error as error:
+            if is_lost(connection, error):
+                self._drop()
+            raise
+        except BaseException:
+            # Whoever waited is gone, and the answer may be on its way.
+            self._drop()
+            raise
+        return rows
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            drop(connection)
+
+
+def is_lost(connection: AsyncConnection, error: psycopg.Error) -> bool:
+    """Tell whether nobody knows what became of what was sent last: only an answer of the server's does, and not its last words.
+
+    psycopg may call an end amid a pipeline by other names ("cannot exit pipeline mode while busy"), and the connection open.
+    """
+    return connection.closed or error.sqlstate is None or error.sqlstate.startswith(("08", "57P0"))
+
+
+def is_of_our_making(error: psycopg.Error) -> bool:
+    """Tell whether a transaction failed because of what was to be written, so that repeating it would not help."""
+    if error.sqlstate is None:
+        # Raised by psycopg itself: it cannot write a value.
+        return isinstance(error, psycopg.DataError | psycopg.ProgrammingError | psycopg.NotSupportedError)
+    return error.sqlstate.startswith(("22", "23", "54"))
+
+
+def words_of(error: BaseException) -> str:
+    """Return what the server or libpq says, in one line."""
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
+        return f"{error.diag.message_primary}{detail}"
+    # What follows in libpq's words is a guess.
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def refusal_to_write(url: PostgresUrl, error: psycopg.Error) -> DyrygentError:
+    """Return what to raise for a transaction that failed."""
+    if is_of_our_making(error):
+        return InvariantBroken(f"the database '{url}' refuses what is to be saved: {words_of(error)}")
+    unavailable = StoreUnavailable(f"cannot write the database '{url}': {words_of(error)}")
+    unavailable.next_step = next_step(url, error)
+    return unavailable
+
+
+def refusal_to(verb: str, url: PostgresUrl, error: psycopg.Error) -> StoreUnavailable | StoreIncompatible:
+    """Return what to raise when the database cannot be opened or read."""
+    if (error.sqlstate or "")[:2] == "XX" and error.sqlstate != "XX000":
+        damaged = StoreIncompatible(f"the database '{url}' is damaged: {words_of(error)}")
+        damaged.next_step = "see the server's log; a copy of the server's own tools is put back by them"
+        return damaged
+    unavailable = StoreUnavailable(f"cannot {verb} the database '{url}': {words_of(error)}")
+    unavailable.next_step = next_step(url, error)
+    return unavailable
+
+
+def next_step(url: PostgresUrl, error: psycopg.Error) -> str:
+    """Return what an operator does about an error, empty if it says so itself."""
+    code = error.sqlstate or next((code for words, code in _REFUSALS.items() if words in str(error)), None)
+    if code is None:
+        return "does the server run, and do host, port and `sslmode` fit?"
+    return _STEPS.get(code, "").format(schema=url.schema)
+
+
+#: libpq has no code for what a server says to somebody whom it does not let in; these are its words, as long as they are English.
+_REFUSALS: Final[Mapping[str, str]] = {
+    "password": "28P01",
+    "pg_hba.conf": "28000",
+    "role ": "28000",
+    "database ": "3D000",
+    "connection slots": "53300",
+    "too many": "53300",
+}
+_STEPS: Final[Mapping[str, str]] = {
+    "28P01": "give the password in the credential `database`, in ~/.pgpass, or in the file that PGPASSFILE names",
+    "28000": "make the role: `CREATE ROLE NAME LOGIN`; and let it in from here, in the server's pg_hba.conf",
+    "3D000": "make the database: `createdb --encoding UTF8 NAME`",
+    "42501": "the daemon's role has to own the schema: `ALTER SCHEMA {schema} OWNER TO ROLE`, and all that is in it",
+    "53100": "make room on the server's disk",
+    "53300": "raise `max_connections`, or the role's `CONNECTION LIMIT`: the daemon has four connections",
+    "25006": "it is a standby, or was made read-only: name the primary, or several hosts of which one is it",
+}

@@ -1,0 +1,139 @@
+"""Creates the schema, and brings older ones up to it, in one transaction under a lock that a second process waits for.
+
+A table `about` says that the schema is ours, and of which version it is. Whenever the process dies, all of it is of the old
+version or of the new one. No copy is made before: the server's own tools do that.
+"""
+
+import logging
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection, sql
+
+from dyrygentd.errors import StoreIncompatible, StoreUnavailable
+from dyrygentd.store.postgres.url import PostgresUrl
+
+logger = logging.getLogger("dyrygentd.store")
+
+VERSION: Final = 1
+#: The oldest server that the tests ran on, or would: 13 has `gen_random_uuid`.
+SERVER_MIN: Final = 130000
+#: "dyrg" in ASCII, the upper half of the numbers of our advisory locks; the lower one is the schema's. The writer's is
+#: positive, that of an upgrade negative.
+LOCK_SPACE: Final = 0x64797267 << 32
+#: ``{version: what brings it to the next one}``.
+_STEPS: Final[dict[int, str]] = {}
+
+
+async def prepare(
+    connection: AsyncConnection,
+    url: PostgresUrl,
+    *,
+    version_wanted: int = VERSION,
+    steps: Mapping[int, str] = _STEPS,
+    server_min: int = SERVER_MIN,
+) -> None:
+    """Make or upgrade the schema, unless it is as it has to be.
+
+    Args:
+        version_wanted, steps: To what it is brought, and how from each version to the next.
+        server_min: The oldest server, as libpq numbers them.
+
+    Raises:
+        StoreIncompatible: Server, database or schema cannot be used.
+        StoreUnavailable: The schema is not there, and this role may not make it.
+        psycopg.Error: Anything else that the server refuses.
+    """
+    await refuse_unfit(connection, url, server_min=server_min)
+    if not await _one(connection, "SELECT to_regnamespace(%s) IS NOT NULL", url.schema):
+        await _make_schema(connection, url)
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", [-await lock_number(connection, url)])
+        version = await version_of(connection, url)
+        if version == version_wanted:
+            return
+        if version:
+            logger.warning("bringing the database '%s' from schema %d to %d", url, version, version_wanted)
+            for step in range(version, version_wanted):
+                await connection.execute(steps[step].encode())
+        else:
+            await connection.execute(files("dyrygentd.store.postgres").joinpath("schema.sql").read_bytes())
+            await connection.execute("INSERT INTO about (version) VALUES (0)")
+        await connection.execute("UPDATE about SET version = %s", [version_wanted])
+
+
+async def version_of(connection: AsyncConnection, url: PostgresUrl) -> int:
+    """Return the version of a schema that is ours, 0 if it is empty. Raises `StoreIncompatible`."""
+    tables = await connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'v')", [url.schema]
+    )
+    names = {name for (name,) in await tables.fetchall()}
+    if not names:
+        return 0
+    if "about" not in names or "owner" not in names:
+        raise _incompatible(
+            f"the schema '{url.schema}' of '{url}' has tables of another program",
+            "name another schema: add `?schema=NAME` to the URL",
+        )
+    version = int(await _one(connection, "SELECT max(version) FROM about"))
+    if version > VERSION:
+        raise _incompatible(
+            f"the schema '{url.schema}' of '{url}' was written by a newer dyrygentd (schema {version}, this one reads up to"
+            f" {VERSION})",
+            "install that version again, or name another schema",
+        )
+    return version
+
+
+async def lock_number(connection: AsyncConnection, url: PostgresUrl) -> int:
+    """Return the number of the advisory lock of whoever writes the schema."""
+    return LOCK_SPACE + int(await _one(connection, "SELECT to_regnamespace(%s)::oid::bigint", url.schema))
+
+
+async def refuse_unfit(connection: AsyncConnection, url: PostgresUrl, *, server_min: int = SERVER_MIN) -> None:
+    """Raise `StoreIncompatible` or `StoreUnavailable` if server or database cannot be used, whatever is in them."""
+    if connection.info.server_version < server_min:
+        number = connection.info.server_version // 10000
+        raise _incompatible(f"'{url}' is PostgreSQL {number}, which is too old", "13 or newer is needed")
+    cursor = await connection.execute("SELECT pg_is_in_recovery(), current_setting('server_encoding')")
+    row = await cursor.fetchone()
+    assert row is not None
+    is_standby, encoding = row
+    if is_standby:
+        error = StoreUnavailable(f"'{url}' is a standby, which cannot be written")
+        error.next_step = "name the primary, or several hosts of which one is it: postgresql://one,two/NAME"
+        raise error
+    if encoding != "UTF8":
+        raise _incompatible(
+            f"'{url}' has the encoding {encoding}", "make one with `createdb --encoding UTF8 --template template0 NAME`"
+        )
+
+
+async def _make_schema(connection: AsyncConnection, url: PostgresUrl) -> None:
+    try:
+        await connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(url.schema)))
+    except psycopg.errors.UniqueViolation:
+        pass  # Somebody else was a moment earlier.
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise no_schema(connection, url) from error
+
+
+def no_schema(connection: AsyncConnection, url: PostgresUrl) -> StoreUnavailable:
+    """Return the error that says that the schema has to be made by somebody else."""
+    error = StoreUnavailable(f"there is no schema '{url.schema}' in '{url}', and its user may not make one")
+    error.next_step = f"as a superuser there: `CREATE SCHEMA {url.schema} AUTHORIZATION {connection.info.user};`"
+    return error
+
+
+async def _one(connection: AsyncConnection, query: str, *values: Any) -> Any:
+    row = await (await connection.execute(query, values)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _incompatible(message: str, next_step: str) -> StoreIncompatible:
+    error = StoreIncompatible(message)
+    error.next_step = next_step
+    return error

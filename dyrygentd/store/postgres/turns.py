@@ -1,0 +1,299 @@
+"""The writer's connection: one transaction a turn, by one process, each exactly once.
+
+*Who writes.* A process holds an advisory lock of its session, which ends with it, and stands in the row `owner`, whose number
+of the session rises with each connection of a writer. The lock refuses a second daemon. Should two believe to be the one (a
+network was cut, and the server ended the session of a daemon that lives), the number decides: each transaction takes the next
+turn, for its own session alone, and without that nothing of it is kept. `raise_term` writes for people, and for the broker,
+who it is.
+
+*A lost answer.* If a connection is lost amid a transaction, nobody knows whether it was committed. A new session is begun before
+anything else, in the same row: it waits for the old one's transaction, if that still runs, and what comes of the old one later is
+refused. So then it is known what became of it, and `was_kept` tells.
+
+*A database that went back* (a standby took over that lacked the last turns, or somebody put a copy there) has fewer turns
+than it has answered for. Nothing more is written then: only a start looks for what was lost.
+"""
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import anyio
+import psycopg
+from psycopg import AsyncConnection
+
+from dyrygentd.errors import DyrygentError, Fenced, StoreLocked, StoreUnavailable
+from dyrygentd.ports.facts import Holder, Term
+from dyrygentd.store.postgres.connection import connect, drop, is_lost, refusal_to_write, words_of
+from dyrygentd.store.postgres.migrations import lock_number, prepare
+from dyrygentd.store.postgres.rows import TAKE_TURN
+from dyrygentd.store.postgres.url import PostgresUrl
+
+logger = logging.getLogger("dyrygentd.store")
+
+Statement = tuple[str, Sequence[Any]]
+
+_NOT_MINE: Final = "DY001"
+#: How long the server may take to end a session of ours that we have lost, and that has the lock.
+_LOCK_WAIT_S: Final = 3.0
+_PLACE: Final = """
+    SELECT coalesce((SELECT system_identifier::text FROM pg_control_system()), '')
+        || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
+        || '/' || current_schema()::regnamespace::oid
+        || '/' || (SELECT timeline_id FROM pg_control_checkpoint())
+"""
+
+
+class Before(NamedTuple):
+    """How a process that takes the database over has found it.
+
+    Attributes:
+        was_in_use: Nobody has closed it: the last process was killed, or lost its server.
+        written_at: When it was written last, by the server's clock as Unix time; 0 if never.
+        is_elsewhere: It is not where it was then, or the server has failed over.
+    """
+
+    was_in_use: bool
+    written_at: float
+    is_elsewhere: bool
+
+
+class OwnTurns:
+    """Carries out transactions. Guards: each is kept once or not at all, and none of somebody who does not have the database."""
+
+    def __init__(self, url: PostgresUrl) -> None:
+        self._url = url
+        self._connection: AsyncConnection | None = None
+        self._is_open = False
+        self._session = self._turn = 0
+        self._process = ""
+        # What it has raised, if it has.
+        self._term = 0
+        self._backend = (0, "")
+        # Why nothing is written any more.
+        self._over: DyrygentError | None = None
+        self.was_kept = False
+
+    def __repr__(self) -> str:
+        return f"<OwnTurns session={self._session} turn={self._turn} over={self._over!r}>"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
+
+    @property
+    def problem(self) -> str:
+        """Why nothing is written any more, empty if it is."""
+        return "" if self._over is None else self._over.message
+
+    async def open(self) -> Before:
+        """Connect, make the schema, take the lock and begin a session.
+
+        Raises:
+            StoreLocked, StoreIncompatible, StoreUnavailable: It cannot be had.
+            psycopg.Error: What else the server refuses.
+        """
+        self._over, self.was_kept = None, False
+        self._term, self._process = 0, uuid.uuid4().hex
+        connection = self._connection = await connect(self._url)
+        await prepare(connection, self._url)
+        if not await self._lock(connection):
+            raise StoreLocked(f"the database '{self._url}' is in use by {await self._holder(connection)}")
+        place = await self._place(connection)
+        async with connection.transaction():
+            found = await self._row(connection, "SELECT in_use, written_at, place, turn FROM owner FOR UPDATE")
+            was_in_use, written_at, earlier, self._turn = found
+            (self._session,) = await self._row(
+                connection,
+                "UPDATE owner SET session = session + 1, process = %s, holder = %s, in_use = true, place = %s,"
+                " written_at = extract(epoch FROM now()) RETURNING session",
+                self._process,
+                Holder(socket.gethostname(), os.getpid(), time.time()).words,
+                place,
+            )
+        await self._remember_backend(connection)
+        self._is_open = True
+        return Before(was_in_use, written_at, bool(earlier) and earlier != place)
+
+    async def close(self) -> None:
+        """Leave word that it was closed, and let go; safe to repeat."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            self._is_open = False
+            return
+        with anyio.CancelScope(shield=True):
+            try:
+                if self._is_open and self._over is None:
+                    await connection.execute("UPDATE owner SET in_use = false WHERE session = %s", [self._session])
+                self._is_open = False
+                await connection.close()
+            except psycopg.Error as error:
+                logger.info("the database '%s' was not closed in good order: %s", self._url, words_of(error))
+                drop(connection)
+
+    async def carry_out(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
+        """Carry out statements in one transaction; when this returns it is durable. Return the first row of each, if it has any.
+
+        Raises:
+            StoreUnavailable: Nothing is known to be kept; `was_kept` of the next call tells.
+            Fenced: Another process has taken the database over; nothing was kept, nor ever will be.
+            InvariantBroken: The statements can never be carried out.
+        """
+        with anyio.CancelScope(shield=True):
+            connection = await self._connected()
+            try:
+                rows = await self._carry_out(connection, statements)
+            except psycopg.Error as error:
+                raise await self._refusal(connection, error) from error
+            self._turn += 1
+        return rows
+
+    async def raise_term(self, holder: Holder, *, above: int) -> Term:
+        """Write who has taken the database over, under a number higher than every one before and ``above``."""
+        with anyio.CancelScope(shield=True):
+            (text,) = await self._row(await self._connected(), "SELECT term FROM owner")
+        known = Term.of(text)
+        term = Term(max(known.number if known else 0, above) + 1, holder)
+        await self.carry_out([("UPDATE owner SET term = %s", (term.text,))])
+        self._term = term.number
+        return term
+
+    async def clear_up(self) -> None:
+        """Find out what became of a transaction whose answer was lost, if there is one. Raises `StoreUnavailable`."""
+        with anyio.CancelScope(shield=True):
+            await self._connected()
+
+    async def _carry_out(self, connection: AsyncConnection, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
+        # All goes out at once, and one answer is waited for.
+        async with connection.pipeline():
+            await connection.execute("BEGIN")
+            await connection.execute(TAKE_TURN, (self._session, self._turn))
+            cursors = [await connection.execute(query, values) for query, values in statements]
+            await connection.execute("COMMIT")
+        return [await cursor.fetchone() if cursor.description else None for cursor in cursors]
+
+    async def _refusal(self, connection: AsyncConnection, error: psycopg.Error) -> DyrygentError:
+        """Leave a transaction that failed; return what to raise."""
+        if error.sqlstate == _NOT_MINE:
+            await self._find_owner(connection)
+            return self._over or StoreUnavailable(f"cannot write the database '{self._url}': its turns do not agree")
+        if is_lost(connection, error):
+            self._lose(connection)
+        else:
+            try:
+                await connection.execute("ROLLBACK")
+            except psycopg.Error:
+                self._lose(connection)
+        return refusal_to_write(self._url, error)
+
+    def _lose(self, connection: AsyncConnection) -> None:
+        self._connection = None
+        drop(connection)
+
+    async def _find_owner(self, connection: AsyncConnection) -> None:
+        """Find out why a turn was refused. Raises nothing: what cannot be found out now is found at the next turn."""
+        try:
+            await connection.execute("ROLLBACK")
+            await self._begin_session(connection)
+        except (psycopg.Error, DyrygentError) as error:
+            logger.warning("a turn was refused, and why is not known yet: %s", words_of(error))
+            self._lose(connection)
+
+    async def _connected(self) -> AsyncConnection:
+        """Return the connection, made anew if it was lost. Raises `StoreUnavailable`."""
+        if not self._is_open:
+            raise StoreUnavailable("the database is not open")
+        if self._over is not None:
+            raise self._over
+        if self._connection is not None:
+            return self._connection
+        connection = None
+        try:
+            connection = await connect(self._url)
+            await self._take_again(connection)
+        except psycopg.Error as error:
+            if connection is not None:
+                drop(connection)
+            raise refusal_to_write(self._url, error) from error
+        except BaseException:
+            if connection is not None:
+                drop(connection)
+            raise
+        self._connection = connection
+        logger.warning("the connection to the database '%s' was lost, and made again", self._url)
+        return connection
+
+    async def _take_again(self, connection: AsyncConnection) -> None:
+        """Take the lock again, which a session of our own may have still, and begin a new session."""
+        # Only a session that is ours and that we gave up: its number is another one's by and by.
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start::text = %s", self._backend
+        )
+        await self._refuse_if_fenced(connection)
+        with anyio.move_on_after(_LOCK_WAIT_S) as in_time:
+            while not await self._lock(connection):  # noqa: ASYNC110 - another process has it
+                await anyio.sleep(0.05)
+            await self._begin_session(connection)
+            await self._remember_backend(connection)
+        if in_time.cancelled_caught:
+            raise StoreUnavailable(f"cannot write the database '{self._url}': its lock is held by another session")
+
+    async def _begin_session(self, connection: AsyncConnection) -> None:
+        """Begin a session, after which it is known what became of the last transaction of the one before."""
+        async with connection.transaction():
+            (turn,) = await self._row(connection, "SELECT turn FROM owner FOR UPDATE")
+            await self._refuse_if_fenced(connection)
+            # Nobody else has had the database: one more is ours.
+            if turn not in (self._turn, self._turn + 1):
+                self._over = StoreUnavailable(
+                    f"the database '{self._url}' has {turn} turns and has answered for {self._turn}: it went back, as"
+                    " after a failover or when a copy was put in its place; nothing more is written"
+                )
+                self._over.next_step = "restart the daemon, which looks for results of what is lost"
+                logger.error("%s", self._over)
+                raise self._over
+            (session,) = await self._row(connection, "UPDATE owner SET session = session + 1 RETURNING session")
+        self._session = session
+        self.was_kept = turn > self._turn
+        self._turn = turn
+
+    async def _refuse_if_fenced(self, connection: AsyncConnection) -> None:
+        """Raise `Fenced` if another process has opened the database since."""
+        process, holder, text = await self._row(connection, "SELECT process, holder, term FROM owner")
+        if process == self._process:
+            return
+        term = Term.of(text)
+        self._over = Fenced(self._term, 0 if term is None else term.number, holder)
+        logger.error("%s", self._over)
+        raise self._over
+
+    async def _lock(self, connection: AsyncConnection) -> bool:
+        (is_ours,) = await self._row(connection, "SELECT pg_try_advisory_lock(%s)", await lock_number(connection, self._url))
+        return bool(is_ours)
+
+    async def _holder(self, connection: AsyncConnection) -> str:
+        (holder,) = await self._row(connection, "SELECT holder FROM owner")
+        return holder or "another process"
+
+    async def _place(self, connection: AsyncConnection) -> str:
+        """Return where the schema is, as far as this role may know it."""
+        try:
+            (place,) = await self._row(connection, _PLACE)
+        except psycopg.errors.InsufficientPrivilege:
+            return ""
+        return str(place)
+
+    async def _remember_backend(self, connection: AsyncConnection) -> None:
+        self._backend = await self._row(
+            connection, "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        )
+
+    async def _row(self, connection: AsyncConnection, query: str, *values: Any) -> Any:
+        row = await (await connection.execute(query, values)).fetchone()
+        assert row is not None
+        return row

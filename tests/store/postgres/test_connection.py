@@ -1,0 +1,84 @@
+"""What is wrong with a server, in words and with the next step; and connections that are left in the middle."""
+
+import anyio
+import pytest
+
+from dyrygentd.core.records import NodeRecord
+from dyrygentd.errors import InvariantBroken, ListingTooLong, StoreUnavailable
+from dyrygentd.ports.facts import Selection
+from dyrygentd.store.postgres.connection import Link
+from dyrygentd.store.postgres.store import PostgresStore
+from dyrygentd.store.postgres.url import PostgresUrl
+from tests.store.records import node, workflow
+from tests.support.postgres import PostgresServer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
+
+
+async def test_what_is_wrong_with_the_place(shared_postgres: PostgresServer) -> None:
+    """Each way in which a server does not let us in has the server's words and a step."""
+    place = shared_postgres.conninfo()
+    for change, words, step in (
+        (("/postgres?", "/nowhere?"), 'database "nowhere" does not exist', "createdb --encoding UTF8"),
+        (("postgres@", "nobody@"), 'role "nobody" does not exist', "CREATE ROLE"),
+        ((f"port={shared_postgres.port}", "port=1"), "connection", "does the server run"),
+    ):
+        with pytest.raises(StoreUnavailable, match=words) as refused:
+            await PostgresStore(PostgresUrl.read(place.replace(*change))).open()
+        assert step in refused.value.next_step
+
+
+async def test_role_that_lost_its_rights(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:
+    """A role that may not write any more is weather: the same turn goes through when somebody has mended it."""
+    await store.save([workflow("w")], [])
+    shared_postgres.execute(f"ALTER TABLE {url.schema}.nodes RENAME TO elsewhere")
+    with pytest.raises(StoreUnavailable, match='relation "nodes" does not exist'):
+        await store.save([], [node("w", 0)])
+    shared_postgres.execute(f"ALTER TABLE {url.schema}.elsewhere RENAME TO nodes")
+    await store.save([], [node("w", 0)])
+    assert store.statistics().failures == 1
+
+
+async def test_what_can_never_be_written(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:
+    """A row that the server refuses for good is told apart from weather, nothing of its turn is kept, and others go on."""
+    shared_postgres.execute(f"ALTER TABLE {url.schema}.nodes ADD CONSTRAINT odd CHECK (node <> 7)")
+    await store.save([workflow("w")], [])
+    with pytest.raises(InvariantBroken, match='violates check constraint "odd"'):
+        await store.save([workflow("x")], [node("w", 0), node("w", 7)])
+    too_large: NodeRecord = node("w", 2**40)
+    with pytest.raises(InvariantBroken):
+        await store.save([workflow("x")], [too_large])
+    await store.save([workflow("y")], [node("w", 1)])
+    assert await store.record("x") is None
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert [row.node for row in loaded.nodes] == [1]
+
+
+async def test_who_stops_waiting(url: PostgresUrl, store: PostgresStore) -> None:
+    """A reader that is cancelled leaves no half answer behind for the next one."""
+    link = Link(url, query_max_s=30)
+    await link.open()
+    with anyio.move_on_after(0.05):
+        await link.fetch("SELECT pg_sleep(20)")
+    with anyio.fail_after(10):
+        assert await link.fetch("SELECT 7") == [(7,)]
+    link.close()
+    with pytest.raises(StoreUnavailable, match="is not open"):
+        await link.fetch("SELECT 7")
+
+
+async def _listed_often(store: PostgresStore) -> None:
+    """A quick machine may be quick enough once."""
+    for _ in range(20):
+        await store.list(Selection(labels={"none": "such"}, limit=5000))
+
+
+async def test_listing_ends_in_time(url: PostgresUrl) -> None:
+    """A listing that has to look at too much is given up, with what to do."""
+    store = PostgresStore(url, listing_max_s=0.001)
+    await store.open()
+    await store.save([workflow(f"w{number}", labels={str(each): "x" for each in range(50)}) for number in range(3000)], [])
+    with pytest.raises(ListingTooLong):
+        await _listed_often(store)
+    await store.close()

@@ -218,6 +218,17 @@ def _app(site: Site) -> Celery:
     return create_app(site.server.url, site.server.url)
 
 
+def _wait_revoked(control: Control, task_id: str) -> None:
+    """Wait until both workers have done what they do when a task is revoked."""
+    with closing(_app(control.site)) as app:
+
+        def has_each() -> bool:
+            answers = app.control.inspect(timeout=5, limit=2).revoked() or {}
+            return sum(task_id in ids for ids in answers.values()) == 2
+
+        wait_until(has_each, timeout_s=_WAIT_S, message=f"{task_id} was not revoked at both workers")
+
+
 # --- pools ----------------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +295,9 @@ def test_cancel_lets_running_tasks_end(control: Control) -> None:
     task_id = _task_id(handle, "running")
     control.executions.wait_started([task_id])
     assert handle.cancel(why="wrong cluster").workflow.state == "cancelled"
+    # A worker that does not have the task looks whether a result is stored, and then stores that it was revoked: over the task's
+    # own result, if that came in between.
+    _wait_revoked(control, task_id)
     control.executions.release(key)
     control.executions.wait_finished([task_id])
     control.wait_node(handle, "running", state="cancelled", late="succeeded")

@@ -152,12 +152,10 @@ class _Nursery:
         self._directory = make_short_directory()
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "tests.support.nursery", str(theirs.fileno()), *modules]
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         with theirs:
             self._child = ChildProcess(
                 command,
                 output=self._directory / "nursery.log",
-                environment=environment,
                 working_directory=ROOT,
                 keep_open=[theirs.fileno()],
             )

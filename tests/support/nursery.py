@@ -74,14 +74,15 @@ def _become(asked: Mapping[str, Any], output: int, parent: int) -> None:
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
     os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+    ours, theirs = (each.get("PYTHONPATH", "").split(os.pathsep) for each in (os.environ, asked["environment"]))
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["directory"])
     time.tzset()
     tempfile.tempdir = None
     # Python puts these first, and has nothing twice; our own first one is the directory that we were started in.
-    first = [asked["directory"], *filter(None, asked["environment"].get("PYTHONPATH", "").split(os.pathsep))]
-    sys.path[:] = [*first, *(entry for entry in sys.path[1:] if entry not in first[1:])]
+    first = [asked["directory"], *filter(None, theirs)]
+    sys.path[:] = [*first, *(entry for entry in sys.path[1:] if entry not in {*ours, *theirs})]
     sys.argv[:] = [asked["module"], *asked["arguments"]]
 
 

@@ -80,7 +80,8 @@ def test_killed_worker_is_replaced_by_another(
 ) -> None:
     """A worker killed in the middle of a task is gone with its pool, and another one serves the queues it was given."""
     first = make_worker(pool="prefork", concurrency=2)
-    temporary = Path(Path(f"/proc/{first.pid}/environ").read_text().partition("TMPDIR=")[2].partition("\0")[0])
+    temporary = first._temporary
+    assert temporary is not None
     assert temporary.is_dir()
     held = celery_app.tasks[tasks.wait_for.name].delay("never")
     executions.wait_started([held.id])

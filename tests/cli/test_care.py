@@ -12,6 +12,7 @@ import pytest
 
 from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.support.daemon import Daemon
+from tests.support.forking import run_to_end
 from tests.support.servers import wait_until
 
 ONE = {"name": "kept", "nodes": [{"name": "one", "task": "nobody.runs.this"}]}
@@ -19,7 +20,7 @@ ONE = {"name": "kept", "nodes": [{"name": "one", "task": "nobody.runs.this"}]}
 
 def _run(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dyrygentd", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = run_to_end(command)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

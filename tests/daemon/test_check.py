@@ -5,7 +5,6 @@ import json
 import os
 import pwd
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +19,14 @@ from dyrygentd.errors import ConfigurationError
 from dyrygentd.tasks.fleet import Fleet, Worker
 from dyrygentd.transport.broadcast import url_of
 from tests.support.daemon import ROOT, Daemon
+from tests.support.forking import run_to_end
 from tests.support.servers import CeleryWorker
 
 
 def _check(directory: Path, *arguments: str, **environment: str) -> tuple[int, dict[str, tuple[bool, str]]]:
     command = [sys.executable, "-m", "dyrygentd", "check-config", "--here", "--online", "--json", *arguments]
     environ = {**os.environ, "PYTHONPATH": f"{directory}:{ROOT}", **environment}
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False, env=environ)
+    done = run_to_end(command, working_directory=directory, environment=environ)
     assert "Traceback" not in done.stderr, done.stderr
     tried = {row["what"]: (row["is_well"], row["words"]) for row in json.loads(done.stdout)["online"]}
     return done.returncode, tried

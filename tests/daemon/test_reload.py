@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import Field, replace
@@ -17,6 +16,7 @@ from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.daemon.kinds import Patterns, Sizes
 from dyrygentd.errors import RemoteError
 from tests.support.daemon import Daemon
+from tests.support.forking import run_to_end
 from tests.support.servers import wait_until
 
 _LIVE = {setting.name for setting in settings() if setting.metadata["is_live"]}
@@ -184,7 +184,7 @@ def test_settings_that_are_applied_go_somewhere() -> None:
 def _check(*arguments: str, directory: Path) -> tuple[int, dict[str, dict[str, object]]]:
     command = [sys.executable, "-m", "dyrygentd", "check-config", "--online", "--json", *arguments]
     paths = ["--database", str(directory / "state.db"), "--socket", str(directory / "dyrygentd.sock")]
-    done = subprocess.run([*command, *paths], cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+    done = run_to_end([*command, *paths], working_directory=directory)
     assert "Traceback" not in done.stderr
     return done.returncode, {tried["what"]: tried for tried in json.loads(done.stdout)["online"]}
 

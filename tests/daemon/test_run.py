@@ -30,6 +30,7 @@ from dyrygentd.http.server import serving
 from dyrygentd.http.sockets import UnixListener, listen_unix
 from tests.support.daemon import Daemon
 from tests.support.following import eventually
+from tests.support.forking import run_to_end
 from tests.support.servers import wait_until
 
 DEFINITION = {"nodes": [{"name": "one", "task": "nobody.runs.this"}, {"name": "two", "task": "nor.this", "after": ["one"]}]}
@@ -52,7 +53,7 @@ def _fails(*arguments: str, directory: Path, status: int = 2) -> str:
     """Run a daemon that cannot start; return what it says."""
     environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
     command = [sys.executable, "-m", "dyrygentd", *arguments]
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = run_to_end(command, working_directory=directory, environment=environment)
     # What is configured wrongly is a matter of usage, all else a failure.
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr

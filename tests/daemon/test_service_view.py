@@ -11,6 +11,7 @@ import pytest
 from dyrygentd.daemon import config
 from dyrygentd.daemon.service_view import unit_of, view_of
 from dyrygentd.daemon.unit_files import unit_files
+from tests.support.forking import run_to_end
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_encrypted_credential_is_not_passed_over(system: Path, monkeypatch: pyte
 def _check(root: Path, *arguments: str) -> tuple[int, dict[str, object]]:
     command = [sys.executable, "-m", "dyrygentd", "check-config", "--json", "--root", str(root), *arguments]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DYRYGENTD_")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environ)
+    done = run_to_end(command, environment=environ)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, json.loads(done.stdout)
 

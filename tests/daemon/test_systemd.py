@@ -108,7 +108,8 @@ def test_watchdog_starves_when_the_loop_stops(short_tmp: Path, arguments: list[s
         for _ in range(3):
             service.notify.wait_for("WATCHDOG", timeout_s=5)
         service.signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, service.pid, os.WSTOPPED | os.WNOWAIT)
+        stat = Path(f"/proc/{service.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
         service.notify.forget()
         with pytest.raises(TimeoutError):
             service.notify.wait_for("WATCHDOG", timeout_s=1.2)

@@ -13,6 +13,10 @@ from typing import Self
 
 from dyrygentd.daemon.embedded import ChildProcess
 from tests.support.daemon import ROOT
+from tests.support.forking import Child, ForkedChild, can_fork
+
+#: The variable that names those which are to have the daemon's process id.
+_OWN_ID_IN = "TEST_OWN_PID"
 
 # Runs between fork and exec, as systemd itself does: the process id is known, and the descriptors get their numbers.
 _PASS = """
@@ -87,14 +91,14 @@ class Service:
         self._directory = directory
         self._sockets = list(sockets)
         descriptors = [str(each.fileno()) for each in sockets]
-        passing = [sys.executable, "-c", _PASS, str(len(descriptors)), *descriptors]
+        self._passing = [sys.executable, "-c", _PASS, str(len(descriptors)), *descriptors]
         database = ["--database", str(directory / "state.db")]
-        self._command = [*passing, sys.executable, "-m", module, "serve", *database, *arguments]
+        self._command = [sys.executable, "-m", module, "serve", *database, *arguments]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.environment = {**os.environ, "PYTHONPATH": path, "NOTIFY_SOCKET": str(self.notify.path), **(environment or {})}
         if sockets:
             self.environment |= {"LISTEN_FDS": str(len(sockets)), "TEST_OWN_PID": "LISTEN_PID"}
-        self._child: ChildProcess | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -116,8 +120,18 @@ class Service:
     def launch(self) -> None:
         """Start it and do not wait."""
         descriptors = [each.fileno() for each in self._sockets]
+        if can_fork(self._command, self.environment):
+            self._child = ForkedChild(
+                self._command,
+                output=self._log_path,
+                environment={name: value for name, value in self.environment.items() if name != _OWN_ID_IN},
+                working_directory=self._directory,
+                passed=descriptors,
+                own_id_in=self.environment.get(_OWN_ID_IN, "").split(),
+            )
+            return
         self._child = ChildProcess(
-            self._command,
+            [*self._passing, *self._command],
             output=self._log_path,
             environment=self.environment,
             working_directory=self._directory,

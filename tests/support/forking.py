@@ -9,8 +9,10 @@ import atexit
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,7 @@ from dyrygentd.daemon.embedded import ChildProcess
 from tests.support.directories import make_short_directory
 from tests.support.nursery import MESSAGE_BYTES_MAX
 
-__all__ = ["Child", "ForkedChild", "close_nurseries", "fork_none", "nurseries", "start_child"]
+__all__ = ["Child", "ForkedChild", "can_fork", "close_nurseries", "fork_none", "nurseries", "run_to_end", "start_child"]
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -54,6 +56,8 @@ _IMPORTED: Final[Mapping[str, tuple[str, ...]]] = {
 #: These are read while Python starts, or by the C library: who wants others of them starts a Python.
 _OF_THE_INTERPRETER: Final = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 
+_RUN_MAX_S: Final = 60
+
 _nurseries: dict[str, "_Nursery"] = {}
 _making = threading.Lock()
 _is_allowed = sys.platform == "linux"
@@ -65,7 +69,7 @@ def fork_none() -> None:
     _is_allowed = False
 
 
-def _can_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+def can_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Tell whether what ``python -m module …`` would run can be forked."""
     if not _is_allowed or list(command[:2]) != [sys.executable, "-m"] or command[2] not in _IMPORTED:
         return False
@@ -81,8 +85,30 @@ def close_nurseries() -> None:
 
 def start_child(command: Sequence[str], *, output: Path, environment: Mapping[str, str], working_directory: Path) -> "Child":
     """Start a program in whichever way costs least; the arguments are those of `ChildProcess`."""
-    start = ForkedChild if _can_fork(command, environment) else ChildProcess
+    start = ForkedChild if can_fork(command, environment) else ChildProcess
     return start(command, output=output, environment=environment, working_directory=working_directory)
+
+
+def run_to_end(
+    command: Sequence[str], *, working_directory: Path | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, which has to come in a minute; what it prints is in what is returned."""
+    environment = os.environ if environment is None else environment
+    directory = working_directory or Path.cwd()
+    if not can_fork(command, environment):
+        return subprocess.run(
+            command, cwd=directory, env=environment, capture_output=True, text=True, timeout=_RUN_MAX_S, check=False
+        )
+    said = make_short_directory()
+    try:
+        output, errors = said / "out", said / "err"
+        child = ForkedChild(command, output=output, errors=errors, environment=environment, working_directory=directory)
+        if (status := child.wait(_RUN_MAX_S)) is None:
+            child.send_signal(signal.SIGKILL, group=True)
+            raise AssertionError(f"{command} did not end within {_RUN_MAX_S} s:\n{errors.read_text()}")
+        return subprocess.CompletedProcess(command, status, output.read_text(), errors.read_text())
+    finally:
+        shutil.rmtree(said)
 
 
 def nurseries() -> set[int]:
@@ -93,12 +119,38 @@ def nurseries() -> set[int]:
 class ForkedChild:
     """A child of a nursery; to be used as a `ChildProcess`, and killed as such when this process ends."""
 
-    def __init__(self, command: Sequence[str], *, output: Path, environment: Mapping[str, str], working_directory: Path) -> None:
-        """Start it; `can_fork` has to be true."""
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        output: Path,
+        errors: Path | None = None,
+        environment: Mapping[str, str],
+        working_directory: Path,
+        passed: Sequence[int] = (),
+        own_id_in: Sequence[str] = (),
+    ) -> None:
+        """Start it; `can_fork` has to be true.
+
+        Args:
+            command: As ``python -m`` would run it.
+            output: What it prints is appended here.
+            errors: As `output`, of stderr; the same if None.
+            environment: The whole of it.
+            working_directory: Where it runs.
+            passed: It has these descriptors from 3 on.
+            own_id_in: Variables that have its process id.
+        """
         module, *arguments = command[2:]
-        asked = {"module": module, "arguments": arguments, "environment": dict(environment), "directory": str(working_directory)}
-        with open(output, "ab") as log:
-            self._told = _nursery_of(module).ask(asked, log.fileno())
+        asked = {
+            "module": module,
+            "arguments": arguments,
+            "environment": dict(environment),
+            "directory": str(working_directory),
+            "own_id_in": list(own_id_in),
+        }
+        with open(output, "ab") as out, open(errors or output, "ab") as err:
+            self._told = _nursery_of(module).ask(asked, [out.fileno(), err.fileno(), *passed])
         try:
             self.pid: int = self._next()
         except BaseException:
@@ -162,14 +214,14 @@ class _Nursery:
         self._asking = threading.Lock()
         self.pid = self._child.pid
 
-    def ask(self, asked: Mapping[str, Any], output: int) -> socket.socket:
-        """Have a child forked; return what first its process id and then its exit status come on."""
+    def ask(self, asked: Mapping[str, Any], descriptors: Sequence[int]) -> socket.socket:
+        """Have a child forked, with these for stdout, stderr and more; return what tells its process id, and then its status."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         message = json.dumps(asked).encode()
         assert len(message) < MESSAGE_BYTES_MAX, f"{len(message)} bytes of arguments and environment"
         with theirs, self._asking:
             try:
-                socket.send_fds(self._ours, [message], [output, theirs.fileno()])
+                socket.send_fds(self._ours, [message], [theirs.fileno(), *descriptors])
             except OSError as error:
                 ours.close()
                 log = (self._directory / "nursery.log").read_text()

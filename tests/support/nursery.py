@@ -6,6 +6,7 @@ runs a module as ``__main__``, in a session, an environment and a directory of i
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import importlib
 import json
@@ -17,10 +18,11 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 MESSAGE_BYTES_MAX: Final = 150_000
+DESCRIPTORS_MAX: Final = 16
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -35,18 +37,19 @@ def _serve(descriptor: int) -> dict[str, Any]:
     while True:
         for ready, _ in poll.poll():
             if ready == asking.fileno():
-                message, descriptors, _, _ = socket.recv_fds(asking, MESSAGE_BYTES_MAX, 2)
+                message, descriptors, _, _ = socket.recv_fds(asking, MESSAGE_BYTES_MAX, DESCRIPTORS_MAX)
                 if not message:
                     sys.exit(0)
-                output, telling = descriptors
+                telling, output, errors, *passed = descriptors
                 if not (pid := os.fork()):
                     # Their descriptors are closed with all others, and nobody may close them once more.
                     for each in (asking, *(told for _, told in ends.values())):
                         each.detach()
                     asked: dict[str, Any] = json.loads(message)
-                    _become(asked, output, parent)
+                    _become(asked, (output, errors), passed, parent)
                     return asked
-                os.close(output)
+                for number in (output, errors, *passed):
+                    os.close(number)
                 told = socket.socket(fileno=telling)
                 told.send(str(pid).encode())
                 ends[process := os.pidfd_open(pid)] = pid, told
@@ -64,19 +67,24 @@ def _serve(descriptor: int) -> dict[str, Any]:
                 os.waitpid(pid, 0)
 
 
-def _become(asked: Mapping[str, Any], output: int, parent: int) -> None:
-    """Be as a process that was just started."""
+def _become(asked: Mapping[str, Any], outputs: tuple[int, int], passed: Sequence[int], parent: int) -> None:
+    """Be as a process that was just started, with what is passed from descriptor 3 on, as systemd passes sockets."""
     os.setsid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
         os._exit(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+    for target, source in enumerate((nothing, *outputs)):
         os.dup2(source, target)
-    os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+    above = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    aside = [fcntl.fcntl(source, fcntl.F_DUPFD, above) for source in passed]
+    os.closerange(3, above)
+    for target, source in enumerate(aside, 3):
+        os.dup2(source, target)
+        os.close(source)
     ours, theirs = (each.get("PYTHONPATH", "").split(os.pathsep) for each in (os.environ, asked["environment"]))
     os.environ.clear()
-    os.environ.update(asked["environment"])
+    os.environ.update(asked["environment"], **dict.fromkeys(asked["own_id_in"], str(os.getpid())))
     os.chdir(asked["directory"])
     time.tzset()
     tempfile.tempdir = None

@@ -13,7 +13,7 @@ import pytest
 
 from dyrygentd.daemon.embedded import ChildProcess
 from tests.support import forking
-from tests.support.forking import ForkedChild, start_child
+from tests.support.forking import ForkedChild, run_to_end, start_child
 from tests.support.servers import wait_until
 
 _MODULE = "tests.support.what_i_am"
@@ -57,6 +57,31 @@ def test_forked_is_as_started(tmp_path: Path) -> None:
     started, forked = (_told(child, output, status=3) for child, output in zip(children, outputs, strict=True))
     assert forked == started
     assert forked["leads"]
+
+
+def test_run_to_its_end(tmp_path: Path) -> None:
+    """What it says on stdout and stderr is told apart, also of what cannot be forked."""
+    for environment in (os.environ, os.environ | {"PYTHONHASHSEED": "7"}):
+        done = run_to_end([sys.executable, "-m", _MODULE, "3"], working_directory=tmp_path, environment=environment)
+        assert (done.returncode, done.stderr) == (3, "")
+        assert json.loads(done.stdout)["directory"] == str(tmp_path)
+
+
+def test_descriptors_are_passed(tmp_path: Path) -> None:
+    """A service finds its sockets from 3 on, and the variable by which it knows that they are meant for it."""
+    output = tmp_path / "said"
+    with open(tmp_path / "one", "w") as one, open(tmp_path / "two", "w") as two:
+        child = ForkedChild(
+            [sys.executable, "-m", _MODULE, "0"],
+            output=output,
+            environment=os.environ,
+            working_directory=tmp_path,
+            passed=[one.fileno(), two.fileno()],
+            own_id_in=["LISTEN_PID"],
+        )
+        told = _told(child, output, status=0)
+    assert told["descriptors"] == [0, 1, 2, 3, 4]
+    assert told["environment"]["LISTEN_PID"] == str(child.pid)
 
 
 def test_signals_and_ends_are_told(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from dyrygentd.cli.session import Session, command, echo_json, fail, say
+from dyrygentd.cli.time_left import estimate_of
 from dyrygentd.cli.timeline import fetched
 from dyrygentd.cli.writing import write_file
 from dyrygentd.errors import RemoteError
@@ -24,8 +25,8 @@ _OLD: Final = (404, 405)
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @command
 def report(session: Session, reference: str, output: str | None, force: bool) -> None:
-    """Write what is known of a workflow into one HTML file: how it stands, failures by cause, its shape, where its time went, and
-    who did what.
+    """Write what is known of a workflow into one HTML file: how it stands and how long it goes on, failures by cause, its shape,
+    where its time went, and who did what.
 
     The file needs nothing else, has no script, and at most a megabyte. Of arguments and errors it has what the daemon shows
     to readers, without secrets. --json prints the same as data.
@@ -52,13 +53,15 @@ def _gathered(handle: "Handle") -> "Material":
     from dyrygentd.cli.report_page import Material
 
     try:
+        workflow = handle.status()
         return Material(
-            workflow=handle.status(),
+            workflow=workflow,
             fold=handle.fold(),
             timeline=fetched(handle, "", _BINS),
             causes=handle.causes(),
             journal=handle.journal(),
             explanation=handle.explain(),
+            estimate=None if workflow.is_finished else estimate_of(handle),
         )
     except RemoteError as error:
         if error.status in _OLD and error.code != "workflow-not-found":

@@ -26,7 +26,7 @@ _LABELS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All that a report tells, as the daemon has told it: without secrets."""
+    """All that a report tells, as the daemon has told it: without secrets; no estimate of what has finished."""
 
     workflow: "wire.WorkflowView"
     fold: "wire.FoldView"
@@ -34,6 +34,7 @@ class Material:
     causes: "wire.Causes"
     journal: "Sequence[wire.JournalView]"
     explanation: "wire.Explanation"
+    estimate: "wire.EstimateView | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def _page(material: Material, bounds: _Bounds) -> Iterator[str]:
     )
     yield f"<h1>{name} {_state(view.state)}</h1>"
     yield f"<p class=verdict>{_words(material.explanation.verdict, bounds)}</p>"
-    yield _facts(view, bounds)
+    yield _facts(material, bounds)
     yield from _causes(material.causes, bounds)
     yield from _standings(material.explanation, bounds)
     yield from _boxes(material, bounds)
@@ -80,14 +81,16 @@ def _page(material: Material, bounds: _Bounds) -> Iterator[str]:
     yield f"<footer>Made {made} by dyrygentctl {__version__}. Times are its maker's.</footer></main></body></html>\n"
 
 
-def _facts(view: "wire.WorkflowView", bounds: _Bounds) -> str:
+def _facts(material: Material, bounds: _Bounds) -> str:
+    view = material.workflow
     labels = [f"{name}={value}" for name, value in view.labels.items()]
     facts = {
         "id": view.id,
         "created": dated(view.created_at),
         "starts" if view.state == "scheduled" else "started": dated(view.start_at),
         "finished": dated(view.finished_at),
-        "took": render.took(view),
+        "took" if view.is_finished else "running for": "" if view.state == "scheduled" else render.took(view),
+        "left": "" if material.estimate is None else material.estimate.words,
         "tasks": f"{view.tasks:,}: {', '.join(f'{word} {count:,}' for word, count in view.counts.items() if count)}",
         "waits for": ", ".join(render.waits(view.waits_for_person)),
         "owner": render.user(view.owner),

@@ -9,6 +9,10 @@ ended lately, by the time that this took (Little's law). If the measured times a
 cancel out. As long as the workers had less to do than they could, it may be more: anything between that and as many as ever ran,
 or the limit.
 
+*Where nothing is known, nothing is told.* Of a task of which none has ended one or two others say nothing, and more of them
+little: the range may be from a second to hours. Then the task is named instead. What fails again and again has no end that
+could be told.
+
 *For a person nobody can tell.* What needs one (a gate ahead, a node that an operator holds, a lost task) makes the end unknown;
 how long the rest takes is told in words.
 """
@@ -16,7 +20,7 @@ how long the rest takes is told in words.
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from heapq import nlargest
 from itertools import compress
@@ -42,6 +46,10 @@ _LOW, _HIGH = 0.05, 0.95
 _MARGIN: Final = 0.08
 #: Of a task that does not matter, as nothing is known of any.
 _NOTHING: Final = RunTime((0.0, 0.0), (1.0, 2.0), 0.0, 0.0, 1.0, 0.0)
+#: Different tasks from whose times those of others can be guessed.
+_SAMPLE: Final = 3
+#: From so many times as long, and so many seconds longer, a range says nothing, if not all tasks are known.
+_TOO_WIDE, _TOO_LONG_S = 20.0, 60.0
 #: Nodes of the path that are told.
 PATH_MAX: Final = 50
 
@@ -55,6 +63,7 @@ class Bound(StrEnum):
     LIMIT = "limit"
     PERSON = "person"
     TIME = "time"
+    FAILING = "failing"
     UNKNOWN = "unknown"
     NOTHING = "nothing"
 
@@ -65,7 +74,8 @@ class Estimate:
 
     Attributes:
         low_s, high_s: In so many seconds it ends, or what does not need a person; None if nobody can tell.
-        name: Of what bounds it: a pool, a limit, the node that waits for a person or a time.
+        name: Of what bounds it: a pool, a limit, the node that waits for a person or a time, or keeps failing; the task of which
+            nothing is known.
         slots: How many of its tasks run at a time, 0 if that is not known.
         known: The share of the open tasks whose run times were measured, 0 to 1.
         path: The longest path through what is left, the first nodes of it.
@@ -104,31 +114,58 @@ def estimate(plan: Plan, left: Remaining, times: Mapping[str, RunTime], chance: 
     tasks = Counter(plan.task_of[node] for node in nodes)
     open_tasks = sum(tasks.values()) - tasks[-1]
     known = sum(count for task, count in tasks.items() if task >= 0 and plan.tasks[task] in times)
-    if open_tasks and anything is None:
-        return Estimate(Bound.PERSON if persons[1] else Bound.UNKNOWN, known=0.0, persons=persons[0], person_count=persons[1])
+    share = known / open_tasks if open_tasks else 1.0
+    lacking, is_all = _lacking(plan, nodes, times)
+    if persons[1] or left.state is WorkflowState.PAUSED:
+        vague = Estimate(Bound.PERSON, known=share, persons=persons[0], person_count=persons[1])
+    else:
+        vague = Estimate(Bound.UNKNOWN, name=lacking, known=share)
+    if left.failing:
+        return (
+            vague if vague.bound is Bound.PERSON else replace(vague, bound=Bound.FAILING, name=plan.graph.names[left.failing[0]])
+        )
+    if open_tasks and (anything is None or (is_all and len(times) < _SAMPLE)):
+        return vague
     by_task = [times.get(task) or anything or _NOTHING for task in plan.tasks]
     work = _work(plan, left, nodes, by_task, [task in times for task in plan.tasks])
     means = _means(work)
     path, path_seconds, path_s = _longest_path(work, means)
     ends = likely_ends(work, chance)
     low_s, high_s = quantiles(ends, _LOW, _HIGH)
+    if lacking and high_s > max(_TOO_WIDE * low_s, low_s + _TOO_LONG_S):
+        return vague
     wait_s = max(0.0, left.start_at - left.now)
     bound, name = _bound(work, means, path, path_seconds, wait_s)
-    if persons[1] or left.state is WorkflowState.PAUSED:
-        bound = Bound.PERSON
     return Estimate(
-        bound,
+        Bound.PERSON if vague.bound is Bound.PERSON else bound,
         low_s * (1.0 - _MARGIN) + wait_s,
         high_s * (1.0 + _MARGIN) + wait_s,
         name,
         _middle(work),
-        known / open_tasks if open_tasks else 1.0,
+        share,
         path[:PATH_MAX],
         path_seconds[:PATH_MAX],
         len(path),
         path_s,
         *persons,
     )
+
+
+def aged(it: Estimate, by_s: float) -> Estimate:
+    """Return an estimate as it reads so many seconds after it was made; while a person is waited for no time is used up."""
+    if it.low_s is None or it.high_s is None or it.bound is Bound.PERSON:
+        return it
+    return replace(it, low_s=max(0.0, it.low_s - by_s), high_s=max(0.0, it.high_s - by_s), path_s=max(0.0, it.path_s - by_s))
+
+
+def _lacking(plan: Plan, nodes: Sequence[int], times: Mapping[str, RunTime]) -> tuple[str, bool]:
+    """Return the task of which nothing has ended and most is left, empty if there is none, and whether there are no others.
+
+    What does not run if all goes well does not count.
+    """
+    wanted = Counter(plan.task_of[node] for node in nodes if node not in plan.unlikely)
+    lacking = {plan.tasks[task]: count for task, count in wanted.items() if task >= 0 and plan.tasks[task] not in times}
+    return max(lacking, key=lacking.__getitem__, default=""), bool(lacking) and len(lacking) == sum(task >= 0 for task in wanted)
 
 
 def weights_of(plan: Plan, times: Mapping[str, RunTime]) -> "array[float]":

@@ -7,7 +7,7 @@ arrays, which takes a fraction of a millisecond for 100,000 nodes.
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, islice
 from typing import Final
 
 from dyrygentd.core.counting import Counting
@@ -25,6 +25,10 @@ FOR_PERSONS: Final = frozenset({HoldReason.GATE, HoldReason.OPERATOR, HoldReason
 _IS_OPEN: Final = bytes(state < FIRST_FINISHED for state in range(256))
 #: Persons that are named; more are a number.
 _PERSONS_MAX: Final = 5
+#: So many failures in a row are no bad luck: what fails half the time does so once in a thousand times.
+_HOPELESS: Final = 10
+#: Causes, and nodes of each, that are looked at for that.
+_LOOKED_AT_MAX: Final = 20
 
 
 class Plan:
@@ -103,6 +107,7 @@ class Remaining:
         persons: Nodes that wait for a person, in their order: the first few.
         person_count: How many there are.
         polling_since: ``{node: Unix time}``.
+        failing: Nodes that have failed so often in a row that nobody can tell when they are good, the first few.
         retry: Of nodes that have no policy of their own.
         in_flight_max: How many of its tasks may be in flight, of all that may be those that others leave.
         limit: What sets that bound.
@@ -123,6 +128,7 @@ class Remaining:
     persons: Sequence[int]
     person_count: int
     polling_since: Mapping[int, float]
+    failing: Sequence[int]
     retry: Retry | None
     in_flight_max: int
     limit: str
@@ -164,12 +170,20 @@ def remaining_of(
         persons=sorted(persons)[:_PERSONS_MAX],
         person_count=len(persons),
         polling_since=dict(attempts.polling_since),
+        failing=_failing(workflow),
         retry=workflow.policy.retry,
         in_flight_max=min(own, left) if own else left,
         limit="the workflow's `in_flight_max`" if own and own <= left else "`in_flight_max`",
         used=dict(pools.used()) if pools else {},
         queues=_limited_queues(workflow, pools),
     )
+
+
+def _failing(workflow: RunningWorkflow) -> list[int]:
+    """Return nodes that no run of chance would say anything of."""
+    loops = islice(workflow.attempts.tried_again.loops.values(), _LOOKED_AT_MAX)
+    often = ((node, cause) for cause in loops for node in islice(cause.often, _LOOKED_AT_MAX))
+    return [*islice((node for node, cause in often if cause.failures[node] >= _HOPELESS), _PERSONS_MAX)]
 
 
 def _limited_queues(workflow: RunningWorkflow, pools: Pools) -> dict[str, tuple[str, int]]:

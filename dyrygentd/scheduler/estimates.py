@@ -21,7 +21,7 @@ import anyio
 from dyrygentd import wire
 from dyrygentd.beside import in_thread
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.estimate import Estimate, estimate, weights_of
+from dyrygentd.core.estimate import Estimate, aged, estimate, weights_of
 from dyrygentd.core.remaining import Plan, Remaining, remaining_of
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import OutsideError
@@ -89,7 +89,10 @@ class Estimates:
                 if not self._is_good(kept, workflow):
                     await self._make(kept, workflow)
         assert kept.last is not None
-        return wire.view_of_estimate(workflow, kept.last)
+        # It counts from when the workflow was looked at, and may be told for as long as it took ten times over.
+        since_s = time.monotonic() - kept.at
+        age_s = kept.took_s + (since_s if since_s > _FRESH_S else 0.0)
+        return wire.view_of_estimate(workflow, aged(kept.last, age_s))
 
     async def weights(self, workflow: RunningWorkflow) -> "array[float]":
         """Return how much of the work each node of a workflow is, in seconds; nothing if no run time is known."""

@@ -40,8 +40,9 @@ class EstimateView(Struct, View):
     Attributes:
         low_s, high_s: In so many seconds from now it ends; None if nobody can tell.
         bound: What that depends on: ``path`` (the longest path), ``workers``, ``pool``, ``limit`` (of what is in flight),
-            ``person``, ``time`` (a pause, or a time that somebody named), ``unknown``, or ``nothing`` (it has finished).
-        bound_name: Which pool or limit, or which node waits for a person or a time.
+            ``person``, ``time`` (a pause, or a time that somebody named), ``failing`` (a node keeps failing), ``unknown``, or
+            ``nothing`` (it has finished).
+        bound_name: Which pool or limit, which node waits for a person or a time or keeps failing, or the task that is not known.
         words: All of it as a sentence; names in it are as they were submitted.
         known: The share of the open tasks whose run times were measured, 0 to 1.
         path: The longest path through what is left, joins left out, the first 50 nodes of it.
@@ -93,7 +94,7 @@ def view_of_estimate(workflow: "RunningWorkflow", estimate: "Estimate") -> Estim
     """Show an estimate."""
     from dyrygentd.core.estimate import Bound
 
-    graph, is_told = workflow.graph, estimate.bound not in (Bound.PERSON, Bound.UNKNOWN)
+    graph, is_told = workflow.graph, estimate.bound not in (Bound.PERSON, Bound.FAILING, Bound.UNKNOWN)
     named = zip(estimate.path, estimate.path_seconds, strict=True)
     tasks = ((node, graph.signatures[node], seconds) for node, seconds in named)
     person = graph.names[estimate.persons[0]] if estimate.persons else ""
@@ -137,7 +138,9 @@ def _words(workflow: "RunningWorkflow", estimate: "Estimate") -> str:
         case Bound.NOTHING:
             return "it has finished" if workflow.state.is_finished else "it is about to end"
         case Bound.UNKNOWN:
-            return "nobody can tell how long it takes: none of its tasks has ended yet, in this workflow or another one"
+            return f"not known yet: nothing of task {_named(estimate.name)} has ended, in this workflow or another one"
+        case Bound.FAILING:
+            return f"nobody can tell when it ends: {_named(estimate.name)} keeps failing"
         case Bound.PERSON:
             rest = f"; without that, about {range_}" if range_ else ""
             return f"nobody can tell when it ends: {_for_whom(workflow, estimate, names)}{rest}"

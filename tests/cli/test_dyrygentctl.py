@@ -271,7 +271,7 @@ def test_time_left_is_told_with_what_bounds_it(slow_ctl: Ctl, daemon: Daemon) ->
     """Of a workflow that goes on; before anything was measured nobody can tell, and then a range with its reason."""
     nodes: list[dict[str, Any]] = [{"name": "a", "task": "add"}, {"name": "<b>\u202e\x1b[2J", "task": "add", "after": ["a"]}]
     slow_ctl("submit", "-", input=json.dumps({"nodes": nodes}))
-    assert re.search("^left +nobody can tell how long it takes", slow_ctl("show", "@latest").stdout, re.M)
+    assert re.search("^left +not known yet: nothing of task 'add' has ended", slow_ctl("show", "@latest").stdout, re.M)
     assert "no task has ended yet" in slow_ctl("stats", "--tasks").stderr
     slow_ctl("cancel", "@latest")
 

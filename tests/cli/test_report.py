@@ -147,8 +147,19 @@ def test_a_run_is_written(ctl: Ctl, daemon: Daemon) -> None:
         "causes",
         "journal",
         "explanation",
+        "estimate",
     }
     assert ctl("report", workflow).exit_code == 2
+
+
+def test_a_run_under_way_tells_how_long_it_goes_on(slow_ctl: Ctl) -> None:
+    """Whoever opens the ticket wants to know when to look again."""
+    workflow = submit(slow_ctl, {"name": "a", "task": "add"})
+    text = slow_ctl("report", workflow, "-o", "-").stdout
+    assert "<dt>left</dt><dd>not known yet: nothing of task &#x27;add&#x27; has ended" in text
+    assert "<dt>running for</dt>" in text
+    assert json.loads(slow_ctl("report", workflow, "--json").stdout)["estimate"]["bound"] == "unknown"
+    slow_ctl("cancel", workflow)
 
 
 def test_an_older_daemon_is_told(ctl: Ctl, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,20 @@ async def test_an_estimate_is_kept_for_a_moment(nodes: int) -> None:
     assert await estimates.weights(workflow) is weights
 
 
+async def test_a_kept_estimate_is_told_less_its_age() -> None:
+    """One that takes long to make is kept for long, and does not stand still meanwhile."""
+    engine = Engine()
+    measured(engine)
+    estimates, workflow = Estimates(engine, MemoryStore(), SystemClock()), workflow_of(3)
+    first = await estimates.view(workflow)
+    [kept] = estimates._kept.values()
+    kept.took_s, kept.at = 2.0, kept.at - 3.0
+    again = await estimates.view(workflow)
+    assert first.low_s is not None
+    assert again.low_s == pytest.approx(first.low_s - 5.0, abs=0.9)
+    assert again.words != first.words
+
+
 async def test_run_times_survive_a_restart() -> None:
     """They are written down at a clean stop, and only if there is something new."""
     engine, store = Engine(), MemoryStore()

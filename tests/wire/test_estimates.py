@@ -54,7 +54,11 @@ def test_where_nobody_can_tell(conversation: Conversation) -> None:
     assert shown.words == "nobody can tell when it ends: 'g' waits for a person, or will; without that, about 5 to 9 s"
     shown = view_of_estimate(workflow, Estimate(Bound.PERSON, persons=[0, 5], person_count=3))
     assert shown.words == "nobody can tell when it ends: 'a' and 2 nodes more wait for a person, or will"
-    assert "none of its tasks has ended yet" in view_of_estimate(workflow, Estimate(Bound.UNKNOWN)).words
+    unknown = view_of_estimate(workflow, Estimate(Bound.UNKNOWN, 1.0, 9.0, "t"))
+    assert unknown.words == "not known yet: nothing of task 't' has ended, in this workflow or another one"
+    assert (unknown.low_s, unknown.bound_name) == (None, "t")
+    failing = view_of_estimate(workflow, Estimate(Bound.FAILING, name="a"))
+    assert (failing.words, failing.low_s) == ("nobody can tell when it ends: 'a' keeps failing", None)
     assert view_of_estimate(workflow, Estimate(Bound.NOTHING, 0.0, 0.0)).words == "it is about to end"
     conversation.tell(VerbRequested("w", VerbRequest(Verb.PAUSE)))
     shown = view_of_estimate(workflow, Estimate(Bound.PERSON, 5.0, 9.0))

@@ -90,6 +90,10 @@ def explain(session: Session, reference: str | None, node: str | None) -> None:
         click.echo(f"\n{render.number(standing.count, 'node')}: {localized(render.visible(standing.text))}{examples}")
         if standing.decided != found.decided:
             _show_decided(standing.decided, indent="  ")
+        if standing.gate_since:
+            click.echo(
+                f"  since {moment(standing.gate_since)}, {render.duration(max(0.0, time.time() - standing.gate_since))} ago"
+            )
         # What blocks the others has its commands already.
         if not (standing.code == "blocked" and has_failed):
             # One gate may be all that hundreds of groups wait for: each command is offered once.
@@ -237,10 +241,7 @@ def last_entry(entries: "Sequence[wire.JournalView]", verb: str, node: str | Non
     fitting = [entry for entry in entries if entry.verb == verb and (node is None or node in entry.nodes)]
     if not fitting:
         return ""
-    last = fitting[-1]
-    ago = render.duration(max(0.0, time.time() - last.at))
-    why = f": {last.why}" if last.why else ""
-    return render.visible(f"by {last.by} at {moment(last.at)}, {ago} ago{why}")
+    return render.decided(fitting[-1])
 
 
 def _steps_of_cause(workflow_id: str, cause: "wire.CauseView") -> list[str]:

@@ -133,6 +133,8 @@ def _perform_all(session: Session, verb: str, views: "Sequence[wire.WorkflowView
             if not session.is_json:
                 what, state = _what(view, changed), changed.workflow.state
                 click.echo(f"{view.id}  {render.inline(view.name)}  {what}  {render.state(state)}")
+                if verb == "skip" and fields.get("value") is None and (words := render.behind(changed)):
+                    say(words)
     undone = [answer.code for answer in answers if isinstance(answer, wire.Refusal)]
     late = undone.count(RemoteNotOnDiskYet.code)
     refused = len(undone) - late

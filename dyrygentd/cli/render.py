@@ -267,7 +267,7 @@ def reason(node: "wire.NodeView") -> str:
 
 def _reason(node: "wire.NodeView") -> str:
     if node.state in ("held", "retrying"):
-        return "; ".join(filter(None, [held_by(node), node.error]))
+        return "; ".join(filter(None, [held_by(node), since(node), node.error]))
     if node.error:
         return node.error
     if node.blocked_by:
@@ -282,6 +282,34 @@ def _reason(node: "wire.NodeView") -> str:
     if node.is_on_hold:
         return "an operator holds it"
     return node.reported or ""
+
+
+def behind(
+    what: "wire.Changed | wire.CauseView | wire.NodeView",
+) -> str:
+    """Say who runs without what is skipped, and what takes the place of its value; empty if nobody does."""
+    if not what.dependents:
+        return ""
+    waits = f"{number(what.dependents, 'node')} {'waits' if what.dependents == 1 else 'wait'} for what is skipped"
+    if not what.takers:
+        return f"{waits} and {'runs' if what.dependents == 1 else 'run'} without it; none takes its value"
+    takers = "it takes" if what.dependents == 1 else f"{what.takers:,} of them take" if what.takers > 1 else "1 of them takes"
+    gets = "gets" if what.takers == 1 else "get"
+    runs = "runs" if what.dependents == 1 else "run"
+    return f"{waits} and {runs} without it: {takers} its value and {gets} null (--value JSON gives another one)"
+
+
+def since(node: "wire.NodeView") -> str:
+    """Return for how long a gate has been waiting, or who holds a node, since when and why; empty if that is not known."""
+    if node.gate_since:
+        return f"for {duration(max(0.0, time.time() - node.gate_since))}"
+    return "" if node.decided is None or node.decided.verb == "pause" else decided(node.decided)
+
+
+def decided(entry: "wire.JournalView") -> str:
+    """Return who did something, when and why: ``by ada at 14:03:21, 2 h ago: why``."""
+    ago = duration(max(0.0, time.time() - entry.at))
+    return visible(f"by {entry.by} at {moment(entry.at)}, {ago} ago{f': {entry.why}' if entry.why else ''}")
 
 
 def held_by(node: "wire.NodeView") -> str:

@@ -250,7 +250,8 @@ def _next_command(view: "wire.WorkflowView") -> str:
 
 def _node(node: "wire.NodeView", workflow_id: str) -> str:
     held = render.held_by(node) or ("an operator holds it as soon as it is free" if node.is_on_hold else "")
-    by = last_entry([node.decided], "hold") if node.decided else ""
+    by, decided = render.since(node), node.decided
+    paused = f"the workflow, {render.decided(decided)}" if decided is not None and decided.verb == "pause" else ""
     is_retrying = node.state == "retrying"
     return render.fields(
         {
@@ -268,6 +269,7 @@ def _node(node: "wire.NodeView", workflow_id: str) -> str:
             "pool": render.visible(node.pool or ""),
             "after": _names(node.after),
             "held": "" if is_retrying else render.visible(f"{held} {by}".strip()),
+            "paused": paused,
             "dispatched": moment(node.dispatched_at),
             "reported": render.visible(node.reported or ""),
             "finished": moment(node.finished_at),

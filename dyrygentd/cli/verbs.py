@@ -10,7 +10,7 @@ import click
 
 from dyrygentd.cli import performing
 from dyrygentd.cli.choosing import Choice, choosing
-from dyrygentd.cli.session import Session, command, say
+from dyrygentd.cli.session import Session, command
 from dyrygentd.core.bounds import PRIORITY_MAX
 
 if TYPE_CHECKING:
@@ -229,8 +229,6 @@ def skip(
     if not nodes and not cause:
         raise click.UsageError("name a node, or give --cause or --lost")
     performing.on_nodes(session, "skip", reference, nodes=nodes, cause=cause, value=decoded, terminate=terminate, why=why)
-    if value is None and not session.is_json:
-        say("what takes their value gets null: another one is given with --value JSON")
 
 
 @click.command(short_help="Run nodes and everything after them again.")

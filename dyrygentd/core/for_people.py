@@ -29,3 +29,15 @@ def people_wanted(workflows: Iterable[RunningWorkflow]) -> dict[str, int]:
         if workflow.state is WorkflowState.PAUSED:
             wanted["paused"] += 1
     return {word: wanted[word] for word in (*FOR_PEOPLE, "paused") if wanted[word]}
+
+
+def waits_since(workflow: RunningWorkflow, node: int) -> float:
+    """Return since when a node waits: since the last of what it depends on has ended."""
+    begun = max(workflow.origin.created_at, workflow.policy.start_at)
+    return max((workflow.nodes.finished_at[other] for other in workflow.graph.dependencies(node)), default=0.0) or begun
+
+
+def gate_since(workflow: RunningWorkflow, node: int) -> float | None:
+    """Return since when a gate waits for its release; None of everything else."""
+    hold = workflow.holds.get(node)
+    return waits_since(workflow, node) if hold is not None and hold.reason is HoldReason.GATE else None

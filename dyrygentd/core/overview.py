@@ -11,7 +11,7 @@ from heapq import nlargest, nsmallest
 from typing import Final
 
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.for_people import waits_for_person
+from dyrygentd.core.for_people import waits_for_person, waits_since
 from dyrygentd.core.lost_causes import ENDED_SILENTLY
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.retry_loops import StillTried, keeps_failing
@@ -155,10 +155,4 @@ def _waiting(workflow: RunningWorkflow, reason: HoldReason, count: int) -> Waiti
                 break
     names = tuple(workflow.graph.names[node] for node in nodes)
     ends_again = all(ENDED_SILENTLY in workflow.errors.get(node, "") for node in nodes)
-    return Waiting(reason, workflow.workflow_id, workflow.name, count, names, _since(workflow, nodes[0]), ends_again)
-
-
-def _since(workflow: RunningWorkflow, node: int) -> float:
-    """Return since when a node waits: since the last of what it depends on has ended."""
-    begun = max(workflow.origin.created_at, workflow.policy.start_at)
-    return max((workflow.nodes.finished_at[other] for other in workflow.graph.dependencies(node)), default=0.0) or begun
+    return Waiting(reason, workflow.workflow_id, workflow.name, count, names, waits_since(workflow, nodes[0]), ends_again)

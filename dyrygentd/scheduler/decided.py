@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dyrygentd import wire
+from dyrygentd.core.decisions import Decision
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.standing import Standing
-from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.states import FINISHED, WorkflowState
 from dyrygentd.core.verbs import Verb
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.ports import Store
@@ -28,12 +29,7 @@ class Found(NamedTuple):
         verb = _OF_CODE.get(standing.code)
         if verb is None:
             return None
-        fitting = [
-            entry
-            for entry in self.entries
-            if entry.verb == verb and (standing.node in entry.nodes or len(entry.nodes) < entry.count or not entry.nodes)
-        ]
-        return wire.view_of_entry(fitting[-1]) if fitting else None
+        return _last(self.entries, verb, standing.node)
 
 
 class Decided:
@@ -51,11 +47,29 @@ class Decided:
         last = [entry for entry in entries if entry.verb == verb][-1:]
         return Found(wire.view_of_entry(last[0]) if last else None, entries)
 
-    async def who_holds(self, workflow: RunningWorkflow, node: int) -> wire.JournalView | None:
-        """Return which operator holds a node, if one does and the journal names it."""
-        hold = workflow.holds.get(node)
-        if node not in workflow.on_hold and (hold is None or hold.reason is not HoldReason.OPERATOR):
-            return None
-        name, entries = workflow.graph.names[node], await self._store.journal(workflow.workflow_id)
-        last = [entry for entry in entries if entry.verb == Verb.HOLD and name in entry.nodes][-1:]
-        return wire.view_of_entry(last[0]) if last else None
+    async def fill_in(self, workflow: RunningWorkflow, nodes: Sequence[int], views: Sequence[wire.NodeView]) -> None:
+        """Say in views of nodes who holds them, who has paused their workflow, or when their tasks were taken for lost."""
+        verbs = {node: verb for node in nodes if (verb := _verb_of(workflow, node)) is not None}
+        if not verbs:
+            return
+        entries = await self._store.journal(workflow.workflow_id)
+        for node, view in zip(nodes, views, strict=True):
+            view.decided = _last(entries, verbs.get(node, ""), workflow.graph.names[node])
+
+
+def _verb_of(workflow: RunningWorkflow, node: int) -> str | None:
+    """Return the verb of the entry that tells why a node does not go on, if there is one."""
+    hold = workflow.holds.get(node)
+    if node in workflow.on_hold or (hold is not None and hold.reason is HoldReason.OPERATOR):
+        return Verb.HOLD
+    if hold is not None and hold.reason is HoldReason.LOST:
+        return Decision.LOST
+    return Verb.PAUSE if workflow.state is WorkflowState.PAUSED and workflow.states[node] not in FINISHED else None
+
+
+def _last(entries: Sequence[JournalEntry], verb: str, name: str) -> wire.JournalView | None:
+    """Return the last entry of a verb that is about a node; one of very many names only the first of them."""
+    fitting = [
+        entry for entry in entries if entry.verb == verb and (name in entry.nodes or len(entry.nodes) < (entry.count or 1))
+    ]
+    return wire.view_of_entry(fitting[-1]) if fitting else None

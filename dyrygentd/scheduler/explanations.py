@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from dyrygentd import wire
 from dyrygentd.commands import command_on
+from dyrygentd.core.for_people import gate_since
 from dyrygentd.core.lost_causes import ENDED_SILENTLY
 from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node, standings_in_steps
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
@@ -301,5 +302,6 @@ def _view(workflow: RunningWorkflow, standing: Standing, decided: wire.JournalVi
         count=standing.count,
         examples=list(standing.examples),
         cause="" if standing.count == 1 or number is None else cause_of(workflow, number),
+        gate_since=None if number is None else gate_since(workflow, number),
         decided=decided,
     )

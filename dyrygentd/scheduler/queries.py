@@ -6,6 +6,7 @@ from typing import Final
 import anyio
 
 from dyrygentd import __version__, wire
+from dyrygentd.core.behind import behind
 from dyrygentd.core.node_search import nodes_found
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow
@@ -188,7 +189,8 @@ class Queries:
         view = self._view_of_node(workflow, number)
         view.arguments = arguments or None
         view.payload = self._redaction.data(workflow.graph.policy(number).payload) if with_arguments else None
-        view.decided = await Decided(self._store).who_holds(workflow, number)
+        await Decided(self._store).fill_in(workflow, [number], [view])
+        view.dependents, view.takers = behind(workflow.graph, [number])
         return view
 
     def _view_of_node(self, workflow: RunningWorkflow, node: int) -> wire.NodeView:
@@ -204,10 +206,9 @@ class Queries:
         """
         workflow = await self.unpacked(workflow_id)
         decided = await Decided(self._store).by_whom(workflow, ())
-        view = await self.view(workflow_id, with_result=True)
-        failed, blocked, under_way = (
-            [self._view_of_node(workflow, node) for node in nodes] for nodes in foremost(workflow, limit=limit)
-        )
+        view, foremost_nodes = await self.view(workflow_id, with_result=True), foremost(workflow, limit=limit)
+        failed, blocked, under_way = ([self._view_of_node(workflow, node) for node in nodes] for nodes in foremost_nodes)
+        await Decided(self._store).fill_in(workflow, foremost_nodes.under_way, under_way)
         return wire.Summary(
             workflow=view,
             causes=wire.causes_of(workflow, self._clock.now()),
@@ -216,6 +217,11 @@ class Queries:
             under_way=under_way,
             decided=decided.of_workflow,
         )
+
+    async def behind(self, workflow_id: str, names: Sequence[str]) -> dict[str, int]:
+        """Count what runs without nodes that are skipped, as the answer to that tells it. Raises `WorkflowNotFound`."""
+        graph = (await self.unpacked(workflow_id)).graph
+        return behind(graph, [number for name in names if (number := graph.number(name)) is not None])._asdict()
 
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow, and what is tried again, by what they have in common. Raises `WorkflowNotFound`."""

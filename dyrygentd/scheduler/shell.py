@@ -253,6 +253,7 @@ class Scheduler:
             nodes=list(answer.nodes),
             node_count=answer.count,
             workflow=await self.view(workflow_id),
+            **(await self._parts.queries.behind(workflow_id, answer.nodes) if request.verb is Verb.SKIP else {}),
         )
 
     async def cancel(self, workflow_id: str, *, terminate: bool = False, by: str = "", why: str = "") -> wire.Changed:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec import UNSET, Raw
 
+from dyrygentd.core.behind import behind
 from dyrygentd.core.causes import failures_by_cause, lost_nodes
-from dyrygentd.core.for_people import waits_for_person
+from dyrygentd.core.for_people import gate_since, waits_for_person
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.core.retry_loops import StillTried, tried_again
 from dyrygentd.core.verbs import cause_id
@@ -16,6 +17,9 @@ from dyrygentd.wire.views import Causes, CauseView, JournalView, NodeView, Tried
 
 if TYPE_CHECKING:
     from dyrygentd.wire.words import KindWord, NodeWord
+
+#: Causes of which it is told what comes after them: it costs a look at that.
+_BEHIND_MAX = 100
 
 
 def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> WorkflowView:
@@ -92,6 +96,7 @@ def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
         is_unneeded=node in workflow.unneeded,
         is_output=node == graph.output,
         section=graph.sections.of(node) or None,
+        gate_since=gate_since(workflow, node),
     )
 
 
@@ -112,6 +117,7 @@ def causes_of(workflow: RunningWorkflow, now: float) -> Causes:
                 example=workflow.errors.get(nodes[0], ""),
                 nodes=[workflow.graph.names[node] for node in nodes[:20]],
                 lost=sum(node in lost for node in nodes),
+                **(behind(workflow.graph, nodes)._asdict() if number <= _BEHIND_MAX else {}),
             )
             for number, (fingerprint, nodes) in enumerate(groups, start=1)
         ],

@@ -100,7 +100,11 @@ class NodeView(Struct, View, omit_defaults=True):
         is_unneeded: Whether it was skipped by its rule or its task, and not by an operator.
         is_output: Whether its value is the workflow's result.
         section: The path of the section to which it belongs.
-        decided: Which operator holds it, since when and why, if one node was asked for.
+        gate_since: Since when it is a gate that waits for its release.
+        decided: If one node was asked for, or in a summary, who holds it, or has paused its workflow, since when and why; of a
+            lost one when the daemon took its task for lost.
+        dependents, takers: If one node was asked for, how many wait for it, joins looked through, and how many of these take its
+            value: they run without it if it is skipped. Of very many only the first are counted.
     """
 
     name: str
@@ -129,7 +133,10 @@ class NodeView(Struct, View, omit_defaults=True):
     payload: Any = None
     is_output: bool = False
     section: str | None = None
+    gate_since: float | None = None
     decided: "JournalView | None" = None
+    dependents: int = 0
+    takers: int = 0
 
 
 class WorkflowPage(Struct, View):
@@ -153,6 +160,8 @@ class Changed(Struct, View):
         is_changed: False if what was asked for was so already.
         nodes: Names of the nodes that it changed, at most 100.
         node_count: How many it changed in all; 0 from a daemon that does not say.
+        dependents, takers: Of a skip, how many nodes wait for what was skipped and run without it, and how many of these take its
+            value; of very many only the first are counted.
     """
 
     id: str
@@ -161,6 +170,8 @@ class Changed(Struct, View):
     nodes: list[str]
     workflow: WorkflowView
     node_count: int = 0
+    dependents: int = 0
+    takers: int = 0
 
     @property
     def state(self) -> WorkflowWord:
@@ -201,6 +212,7 @@ class StandingView(Struct, View, omit_defaults=True):
         next_step: What a person can do.
         count, examples: How many nodes it is about, and the names of the first few.
         cause: The id by which `retry` and `skip` mean all of a group that failed, was lost or cancelled.
+        gate_since: Since when it is a gate that waits for its release; of several the first that is named.
         decided: Who held, cancelled or skipped it, when and why.
     """
 
@@ -211,6 +223,7 @@ class StandingView(Struct, View, omit_defaults=True):
     count: int = 1
     examples: list[str] = []
     cause: str = ""
+    gate_since: float | None = None
     decided: "JournalView | None" = None
 
 
@@ -269,6 +282,8 @@ class CauseView(Struct, View, omit_defaults=True):
     Attributes:
         number: From 1, in the order in which the causes first appear; ``retry --cause`` takes it, or the id.
         lost: How many of the nodes have not failed, but are held since their tasks were lost.
+        dependents, takers: How many nodes wait for these, and how many take their values; they run without these if all of a
+            cause is skipped. Told of the first 100 causes.
         example: The error of the first of them.
         nodes: Names, at most 20.
     """
@@ -280,6 +295,8 @@ class CauseView(Struct, View, omit_defaults=True):
     example: str = ""
     nodes: list[str] = []
     lost: int = 0
+    dependents: int = 0
+    takers: int = 0
 
 
 class TriedView(Struct, View, omit_defaults=True):

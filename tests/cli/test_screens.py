@@ -198,11 +198,50 @@ def test_a_key_is_a_reference(ctl: Ctl) -> None:
     assert json.loads(ctl("show", "key:ticket-1234", "--json").stdout)["workflow"]["id"] == named
 
 
+def test_who_holds_it_is_told_where_it_is_looked_at(slow_ctl: Ctl) -> None:
+    """Since when, who and why: of a gate, a held node, and a paused workflow, one click in."""
+    workflow = submit(
+        slow_ctl, {"name": "g", "gate": True}, {"name": "a", "after": ["g"]}, {"name": "b"}, {"name": "c", "gate": True}
+    )
+    slow_ctl("hold", workflow, "a", "--why", "disk is in use")
+    by = r"by \w+ \(uid \d+, pid \d+\) at [\d:]+ UTC, [\d.]+ s ago: "
+    assert re.search(r"^held +a gate: waits for `release` for [\d.]+ s$", slow_ctl("show", workflow, "--node", "g").stdout, re.M)
+    assert re.search(
+        rf"^held +an operator holds it .* {by}disk is in use$", slow_ctl("show", workflow, "--node", "a").stdout, re.M
+    )
+    assert re.search(r"a gate: waits for `release`; for [\d.]+ s$", slow_ctl("show", workflow).stdout, re.M)
+    assert re.search(r"^  since [\d:]+ UTC, [\d.]+ s ago$", slow_ctl("explain", workflow).stdout, re.M)
+    slow_ctl("release", workflow, "g")
+    assert re.search(rf"held by an operator; {by}disk is in use$", slow_ctl("show", workflow).stdout, re.M)
+    slow_ctl("pause", workflow, "--why", "CHG-42")
+    node = slow_ctl("show", workflow, "--node", "c").stdout
+    assert re.search(rf"^paused +the workflow, {by}CHG-42$", node, re.M)
+    assert re.search(r"^held +a gate: waits for `release` for ", node, re.M)
+    slow_ctl("cancel", workflow)
+
+
+def test_skip_says_who_runs_without_the_value(ctl: Ctl, daemon: Daemon) -> None:
+    """How many run without what was skipped, and how many of them would have taken its value."""
+    taker = {"name": "b", "after": ["a"], "immutable": False}
+    nodes: list[dict[str, Any]] = [{"name": "a", "task": "fail"}, taker, {"name": "c", "after": ["a"], "immutable": True}]
+    workflow = submit(ctl, *nodes)
+    daemon.finish(workflow)
+    shown = json.loads(ctl("show", workflow, "--node", "a", "--json").stdout)
+    assert (shown["dependents"], shown["takers"]) == (2, 1)
+    cause = json.loads(ctl("show", workflow, "--causes", "--json").stdout)["causes"][0]
+    assert (cause["dependents"], cause["takers"]) == (2, 1)
+    told = ctl("skip", workflow, "a").stderr
+    assert told.startswith("2 nodes wait for what is skipped and run without it: 1 of them takes its value and gets null (")
+    alone = submit(ctl, {"name": "a", "task": "fail"}, {"name": "c", "after": ["a"], "immutable": True})
+    daemon.finish(alone)
+    assert ctl("skip", alone, "a").stderr == "1 node waits for what is skipped and runs without it; none takes its value\n"
+
+
 def test_skip_says_what_takes_the_place_of_values(ctl: Ctl, daemon: Daemon) -> None:
     """Null goes a long way before somebody wonders where it came from."""
     workflow = submit(ctl, *FAILING)
     daemon.finish(workflow)
-    assert "gets null" in ctl("skip", workflow, "--cause", "1").stderr
+    assert "runs without it" in ctl("skip", workflow, "--cause", "1").stderr
     other = submit(ctl, *FAILING)
     daemon.finish(other)
     assert ctl("skip", other, "--cause", "1", "--value", "1").stderr == ""

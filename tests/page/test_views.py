@@ -528,3 +528,18 @@ def test_what_keeps_failing_is_told_wherever_one_looks(look: Look, daemon: Daemo
     tried.get_by_role("link", name="a", exact=True).click()
     expect(page.locator("main")).to_contain_text("Attempt")
     look.assert_clean()
+
+
+def test_who_holds_it_and_since_when_stands_where_it_is_looked_at(look: Look, holding: Daemon) -> None:
+    """Of a gate, a held node and a paused workflow, on its page and on that of the node."""
+    workflow_id = holding.submit({"name": "g", "gate": True}, {"name": "a", "task": "add"}, name="w")
+    holding.ask("POST", f"/v1/workflows/{workflow_id}/pause", {"why": "CHG-42"})
+    look.base = f"http://127.0.0.1:{holding.tcp_port}"
+    page = look.at(f"#/w/{workflow_id}")
+    why = page.locator(".why")
+    expect(why).to_contain_text("waits since")
+    expect(why).to_contain_text(": CHG-42")
+    page = look.at(f"#/w/{workflow_id}/n/g")
+    expect(page.locator(".decided")).to_contain_text("waits since")
+    holding.ask("POST", f"/v1/workflows/{workflow_id}/cancel", {"why": "over"})
+    look.assert_clean()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _AGAIN: Final = ("failed", "cancelled")
 _RETRY: Final = "A new attempt with a new task id for each; what was blocked by them waits for them again."
-_SKIP: Final = "They count as succeeded without an end of their own; what waits for their value gets null."
+_SKIP: Final = "They count as succeeded. What waits for them runs without them, and gets null in place of their values."
 #: Names that are shown of a command with many.
 _SHOWN_MAX: Final = 3
 #: Holds that `release` ends.
@@ -93,7 +93,7 @@ def retry(chosen: Chosen, view: "wire.WorkflowView") -> Deed | str:
 def skip(chosen: Chosen) -> Deed | str:
     """Return how to go on without a cause, a node, or the failures of a box; or why that is not done."""
     if chosen.cause is not None:
-        return Deed("skip", chosen.cause.count, _of_cause(chosen.cause), _SKIP, cause=chosen.cause.id)
+        return Deed("skip", chosen.cause.count, _of_cause(chosen.cause), _skipped(chosen.cause), cause=chosen.cause.id)
     if chosen.name:
         return Deed("skip", 1, f"'{chosen.name}'", _SKIP, (chosen.name,))
     if chosen.branch is None or not chosen.branch.path:
@@ -178,6 +178,12 @@ def _of_box(verb: str, branch: Branch, means: str) -> Deed | str:
     if count:
         return Deed(verb, count, f"'{branch.title}'", means, inside=branch.path, states=("failed",))
     return f"nothing has failed here; open it (Enter) and choose a node to {verb} it"
+
+
+def _skipped(cause: "wire.CauseView") -> str:
+    """Say what a skip of a cause means, with how many run without it; an older daemon does not tell."""
+    words = render.behind(cause)
+    return f"They count as succeeded: {words}." if words else _SKIP
 
 
 def _of_cause(cause: "wire.CauseView") -> str:

@@ -1,7 +1,7 @@
 // What a person may do: buttons where the page may act, commands to copy where it may not.
 import { html, useEffect, useRef, useState } from "./html.js";
 import { of, post } from "./api.js";
-import { Command, Problem, count, inline, shell } from "./parts.js";
+import { Command, Problem, count, inline, of as counted, shell } from "./parts.js";
 
 const WHY_MAX = 1000;
 
@@ -38,6 +38,14 @@ export function Advice({ reference, words, node = "", meant = { nodes: [node] } 
   });
 }
 
+/** What runs without that which is skipped; of a daemon that does not count it, that it does. */
+function behind({ dependents, takers = 0 }) {
+  if (dependents === undefined) return "It counts as succeeded. What waits for it runs without it, and gets null in place of its value.";
+  const waits = dependents === 1 ? "waits for it and runs" : "wait for it and run";
+  const taken = takers === 0 ? "none of them takes its value" : `${count(takers)} of them ${takers === 1 ? "takes its value and gets" : "take its value and get"} null`;
+  return `It counts as succeeded. ${counted(dependents, "node")} ${waits} without it; ${taken}.`;
+}
+
 function Confirm({ act, close }) {
   const dialog = useRef(null);
   const [why, setWhy] = useState("");
@@ -57,6 +65,7 @@ function Confirm({ act, close }) {
   return html`<dialog ref=${dialog} aria-labelledby="confirm-title" onClose=${() => close("")}>
     <h2 id="confirm-title">${inline(act.about)}?</h2>
     ${act.number !== undefined && html`<p><b class="large">${count(act.number)}</b> ${act.number === 1 ? "node is" : "nodes are"} meant.</p>`}
+    ${act.verb === "skip" && html`<p class="said">${behind(act)}</p>`}
     <label>reason, for the journal
       <input type="text" value=${why} maxlength=${WHY_MAX} autofocus onInput=${(event) => setWhy(event.target.value)} onKeyDown=${key} /></label>
     <p class="quiet">The same in a terminal: <code>${inline(commandOf(act))}</code></p>
@@ -119,6 +128,6 @@ export function actsOnNode(ref, node) {
   if (state === "retrying") found.push(act("retry", "Try at once"));
   if (state === "held" && ["gate", "operator"].includes(node.hold)) found.push(act("release", kind === "gate" ? "Open the gate" : "Let go"));
   if (["waiting", "ready", "retrying"].includes(state) || (state === "held" && !node.is_on_hold)) found.push(act("hold", "Keep from being dispatched:"));
-  if (!["succeeded", "skipped", "dispatching", "dispatched"].includes(state)) found.push(act("skip", "Go on without", { alarm: true }));
+  if (!["succeeded", "skipped", "dispatching", "dispatched"].includes(state)) found.push(act("skip", "Go on without", { alarm: true, dependents: node.dependents ?? 0, takers: node.takers }));
   return found;
 }

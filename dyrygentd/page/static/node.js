@@ -2,7 +2,7 @@
 import { html } from "./html.js";
 import { of, usePolled } from "./api.js";
 import { Acts, Advice, actsOnNode } from "./acts.js";
-import { Command, Name, Problem, State, Waiting, When, clock, duration, inline, link, shell, useTitle } from "./parts.js";
+import { Command, Decided, Name, Problem, State, Waiting, When, clock, duration, inline, link, shell, useTitle } from "./parts.js";
 
 const FINISHED = ["succeeded", "skipped", "failed", "cancelled", "blocked"];
 
@@ -22,12 +22,13 @@ export function flat(value, prefix = "", found = []) {
 
 const isTime = (key, value) => typeof value === "number" && value > 1e9 && value < 1e10 && /(_at|since|time|until)$/.test(key);
 
-function Why({ reference, name, state }) {
+function Why({ reference, name, state, decided, since }) {
   const why = usePolled(of(reference, "nodes", name, "explain"), FINISHED.includes(state) ? 0 : 10000);
   if (!why.data) return why.error ? html`<${Problem} error=${why.error} again=${why.again} />` : html`<${Waiting} what="the reason" />`;
   const facts = flat(why.data.facts?.[name] ?? why.data.facts ?? {});
   return html`<section class="part"><h2>Why</h2>
     <p class="said">${inline(why.data.verdict)}</p>
+    <${Decided} entry=${decided ?? why.data.decided} since=${since} />
     ${why.data.next_step && html`<p class="quiet"><${Advice} reference=${reference} words=${why.data.next_step} node=${name} /></p>`}
     ${why.data.blocked_by && html`<p>blocked by <a href=${link("w", reference, "n", why.data.blocked_by)}><${Name} text=${why.data.blocked_by} /></a></p>`}
     ${(why.data.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
@@ -49,7 +50,7 @@ export function Node({ reference, name, mode }) {
     <${Problem} error=${shown.error} />
     <div class="toolbar"><${Acts} acts=${actsOnNode(reference, it)} mode=${mode} done=${shown.again} /></div>
     ${it.error && html`<section class="part"><h2>Error</h2><pre class="error" tabindex="0">${inline(it.error)}</pre></section>`}
-    <${Why} reference=${reference} name=${name} state=${it.state} />
+    <${Why} reference=${reference} name=${name} state=${it.state} decided=${it.decided} since=${it.gate_since} />
     <section class="part"><h2>${it.attempt ? `Attempt ${it.attempt}` : "Not dispatched yet"}</h2>
       <${Facts} rows=${[
         ["task", it.task && html`<${Name} text=${it.task} />`],
@@ -67,7 +68,6 @@ export function Node({ reference, name, mode }) {
         ["pool", it.pool && html`<${Name} text=${it.pool} />`],
         ["rule", it.rule !== "all_succeeded" && it.rule],
         ["cause", it.cause && html`<${Name} text=${it.cause} />`],
-        ["decided", it.decided && `${it.decided.verb} by ${inline(it.decided.by)}${it.decided.why ? `: ${inline(it.decided.why)}` : ""}`],
       ]} />
     </section>
     ${it.arguments && html`<section class="part"><h2>Arguments</h2><p class="quiet">shortened, and without what is redacted</p><pre tabindex="0">${inline(it.arguments)}</pre></section>`}

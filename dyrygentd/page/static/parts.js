@@ -76,6 +76,13 @@ export function Counts({ states, onPick, picked = [] }) {
   </ul>`;
 }
 
+/** Who brought it about, when and why; of a gate since when it waits. */
+export function Decided({ entry, since }) {
+  if (since) return html`<div class="quiet decided">waits since ${clock(since)} UTC, <${When} at=${since} /></div>`;
+  if (!entry) return null;
+  return html`<div class="quiet decided">${inline(entry.verb)} by ${inline(entry.by)} at ${clock(entry.at)} UTC, <${When} at=${entry.at} />${entry.why && `: ${inline(entry.why)}`}</div>`;
+}
+
 /** Seconds in words: `3.2 s`, `5 min`, `2 h 10 min`, `3 d 4 h`. */
 export function duration(seconds) {
   if (seconds === undefined || seconds === null || Number.isNaN(seconds)) return "";

@@ -10,7 +10,7 @@ import { Timeline } from "./timeline.js";
 import { Nodes } from "./nodes.js";
 import { Journal } from "./journal.js";
 import { of as counted } from "./parts.js";
-import { Command, Counts, Name, Problem, StateBar, State, Waiting, When, clock, count, duration, inline, isFinished, link, shell, useTitle } from "./parts.js";
+import { Command, Counts, Decided, Name, Problem, StateBar, State, Waiting, When, clock, count, duration, inline, isFinished, link, shell, useTitle } from "./parts.js";
 
 const ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const TABS = [["graph", "Graph"], ["timeline", "Timeline"], ["causes", "Causes"], ["nodes", "Nodes"], ["journal", "Journal"]];
@@ -56,6 +56,7 @@ function Standing({ reference, it }) {
   const text = it.text.startsWith(`'${it.node}' `) ? it.text.slice(it.node.length + 3) : it.text;
   return html`<li><a href=${link("w", reference, "n", it.node)}><${Name} text=${it.node} /></a>${" "}
     <span class="said">${inline(text)}</span>${it.count > 1 && html` <b>${count(it.count)} nodes</b>`}
+    <${Decided} entry=${it.decided} since=${it.gate_since} />
     ${it.next_step && html`<div class="quiet"><${Advice} reference=${reference} words=${it.next_step} node=${it.node} meant=${meantBy(it)} /></div>`}</li>`;
 }
 
@@ -71,7 +72,7 @@ function Why({ reference, state }) {
     : html`<${Advice} reference=${reference} words=${it.next_step} node=${first?.node} meant=${first && meantBy(first)} />`);
   return html`<div class="why">
     <p class="verdict-line">${inline(it.verdict)}${step && html` <span class="quiet">${step}</span>`}</p>
-    ${it.decided && html`<p class="quiet">${inline(it.decided.verb)} by ${inline(it.decided.by)} <${When} at=${it.decided.at} />${it.decided.why && `: ${inline(it.decided.why)}`}</p>`}
+    <${Decided} entry=${it.decided} />
     ${(it.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
     ${standings.length > 0 && html`<details open=${standings.length <= OPEN_MAX}><summary>${isFinished(state) ? "what did not succeed" : "what its nodes wait for"}</summary><ul>${standings.map((each, place) => html`<${Standing} key=${place} reference=${reference} it=${each} />`)}</ul></details>`}
   </div>`;
@@ -169,7 +170,7 @@ function Causes({ it, mode, again }) {
     ${cause.example && html`<pre class="error" tabindex="0">${inline(cause.example)}</pre>`}
     <${Acts} mode=${mode} done=${() => (shown.again(), again())} acts=${[
       { verb: "retry", ref: it.id, cause: String(cause.id), about: `Try again cause ${cause.number} of '${it.name}'`, number: cause.count },
-      { verb: "skip", ref: it.id, cause: String(cause.id), about: `Go on without cause ${cause.number} of '${it.name}'`, number: cause.count, alarm: true },
+      { verb: "skip", ref: it.id, cause: String(cause.id), about: `Go on without cause ${cause.number} of '${it.name}'`, number: cause.count, alarm: true, dependents: cause.number <= 100 ? (cause.dependents ?? 0) : undefined, takers: cause.takers },
     ]} />
   </li>`)}</ol>${causes.length > 100 && html`<p class="quiet">and ${count(causes.length - 100)} further causes</p>`}`;
 }

@@ -86,6 +86,15 @@ def test_names_do_no_harm(empty: Look) -> None:
     assert "first failure" in (told.get_attribute("aria-label") or "")
 
 
+def test_long_names_are_cut_to_fit(empty: Look) -> None:
+    """Plain ones are measured by their letters, which is never too little and hardly too much."""
+    names = ["AVAToWAVAYo" * 9, "W" * 99, "i.l'j|" * 30, "replace_the_disks.of(gra1, gra2) " * 4, "short"]
+    page = _draw(empty, _fold(*(_box(number, title=name) for number, name in enumerate(names))))
+    widths = [text.evaluate("it => it.getComputedTextLength()") for text in page.locator(".title").all()]
+    assert all(150 < width <= 192 for width in widths[:-1]), widths
+    assert widths[-1] < 100
+
+
 def test_ranges_are_told_apart(empty: Look) -> None:
     """Of a range that is too long to be shown, both ends are seen, without what all of them have in common."""
     titles = [f"the racks of gra1/rack-{number} … the racks of gra1/rack-{number + 19}" for number in (0, 1180)]

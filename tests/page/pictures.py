@@ -32,6 +32,7 @@ def main() -> None:
             page.screenshot(path=PICTURES / "overview.jpg", type="jpeg", quality=_QUALITY)
         with looking(browser, base, width=1000, height=680, dark=True) as look:
             page = look.at(f"#/w/{workflow_id}?", until="#panel svg .box")
+            page.locator(".head .said").first.wait_for()
             page.screenshot(path=PICTURES / "workflow.jpg", type="jpeg", quality=_QUALITY)
 
 

@@ -24,8 +24,8 @@ _TASKS = 300
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
-    """A server that tests of this module may kill, if they start it again; it syncs, as one of an operator's does."""
-    with short_directory() as directory, PostgresServer(directory, fsync="on") as server:
+    """A server that tests of this module may kill, if they start it again."""
+    with short_directory() as directory, PostgresServer(directory) as server:
         yield server
 
 
@@ -180,6 +180,12 @@ def test_least_rights(site: Site, postgres: PostgresServer) -> None:
         assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
         assert f"process {daemon.pid} on" in _check(place)
     assert "schema version 1, and 1 succeeded workflows" in _check(place)
+    for command, tool in (
+        (["backup", "copy.db"], "pg_dump"),
+        (["restore", "copy.db"], "pg_restore"),
+        (["check-db"], "pg_amcheck"),
+    ):
+        assert tool in _run(*command, "--database", place)
 
 
 def _check(place: str) -> str:

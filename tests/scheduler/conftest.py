@@ -16,9 +16,14 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": False}
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     """Each call gives a closed store on the same data, as after a restart."""
+    if request.param == "postgres":
+        from dyrygentd.store.postgres.store import PostgresStore
+
+        url = request.getfixturevalue("shared_postgres").url()
+        return lambda: PostgresStore(url)
     memory = MemoryStore()
     return (lambda: memory) if request.param == "memory" else (lambda: SqliteStore(tmp_path / "state.db"))
 

@@ -20,9 +20,12 @@ from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import VerbRefused
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler
+from dyrygentd.store.choice import Place
+from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, FakeDispatcher, FakeWatcher, MemoryStore
 from tests.scheduler.support import definition, limits, published, scheduler
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +88,10 @@ class _FusedSqlite(_Fused, SqliteStore):
     pass
 
 
+class _FusedPostgres(_Fused, PostgresStore):
+    pass
+
+
 class _FusedDispatcher(FakeDispatcher):
     """A dispatcher that crashes before or after sending, or halfway through a slice."""
 
@@ -103,7 +110,7 @@ class _FusedDispatcher(FakeDispatcher):
 class _World:
     """What outlives the process: the disk and the broker with its workers."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Place | None) -> None:
         self.broker = FakeBroker(_TASKS)
         self._dispatcher = _FusedDispatcher(self.broker)
         self._memory = _FusedMemory()
@@ -111,7 +118,11 @@ class _World:
 
     def boot(self, fuse: _Fuse) -> Scheduler:
         """Start a process that has forgotten everything."""
-        store = self._memory if self._path is None else _FusedSqlite(self._path)
+        store: _FusedMemory | _FusedSqlite | _FusedPostgres = self._memory
+        if isinstance(self._path, Path):
+            store = _FusedSqlite(self._path)
+        elif self._path is not None:
+            store = _FusedPostgres(self._path)
         store.fuse = self._dispatcher.fuse = fuse
         self.broker.watcher = FakeWatcher(self.broker)
         # Small bounds, so that a small workflow takes many turns.
@@ -143,7 +154,7 @@ class _World:
         assert values["p/d"] == b"[2,3]", story
 
 
-async def _points(path: Path | None) -> int:
+async def _points(path: Place | None) -> int:
     """Return how many points an undisturbed run passes."""
     world, fuse = _World(path), _Fuse(1000)
     await world.check(await world.live(fuse), "undisturbed")
@@ -151,14 +162,23 @@ async def _points(path: Path | None) -> int:
     return len(fuse.passed)
 
 
-@pytest.mark.parametrize("on_disk", [False, True])
-async def test_crash_at_every_point(on_disk: bool, tmp_path: Path) -> None:
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Place | None]:
+    """Each call gives a place where no database is yet; None for one in memory."""
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("shared_postgres")
+        return server.url
+    numbers = itertools.count()
+    return lambda: tmp_path / f"{next(numbers)}.db" if request.param == "sqlite" else None
+
+
+async def test_crash_at_every_point(new_place: Callable[[], Place | None]) -> None:
     """After a crash at any one point the next start brings everything to its end, each task executed once."""
-    points = await _points(tmp_path / "calm.db" if on_disk else None)
+    points = await _points(new_place())
     assert points > 15
     crashes = 0
     for at in range(points):
-        world = _World(tmp_path / f"{at}.db" if on_disk else None)
+        world = _World(new_place())
         first = _Fuse(at)
         # A run that shares a turn more than the undisturbed one did passes fewer points, and then ends.
         outcome = await world.live(first) or await world.live(_Fuse(1000))

@@ -20,8 +20,7 @@ from tests.support.servers import wait_until
 #: Where its programs are; Debian has none of them on PATH.
 PROGRAMS: Final = "DYRYGENTD_TEST_POSTGRES"
 _USER: Final = "nobody"
-#: Of what a crash of the machine would lose nothing is asked: only servers die here.
-_SETTINGS: Final = {"fsync": "off", "max_connections": "60", "shared_buffers": "32MB", "log_min_messages": "warning"}
+_SETTINGS: Final = {"max_connections": "60", "shared_buffers": "32MB", "log_min_messages": "warning"}
 
 
 def programs() -> Path | None:

@@ -1,12 +1,18 @@
-"""Looking at a database on PostgreSQL without changing it. Copies and damage are for the server's own tools."""
+"""Looking at a database on PostgreSQL, and claiming it. Copies and damage are for the server's own tools."""
 
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
 
+from dyrygentd.errors import StoreIncompatible, StoreLocked
+from dyrygentd.ports.facts import CLAIM_NOTE
 from dyrygentd.store.postgres.connection import connect, drop, refusal_to
-from dyrygentd.store.postgres.migrations import lock_number, no_schema, refuse_unfit, version_of
+from dyrygentd.store.postgres.migrations import VERSION, lock_number, no_schema, refuse_unfit, version_of
+from dyrygentd.store.postgres.rows import REMEMBER
 from dyrygentd.store.postgres.url import PostgresUrl
 
 
@@ -29,21 +35,62 @@ class SchemaFacts(NamedTuple):
 
 
 async def look(url: PostgresUrl) -> SchemaFacts:
-    """Look at a database, which may be in use.
+    """Look at a database, which may be in use, and change nothing.
 
     Raises:
         StoreUnavailable: It cannot be reached, or this role may not use it.
         StoreIncompatible: Server, database or schema cannot be used.
     """
+    async with session(url, "look at") as connection:
+        return await _look(connection, url)
+
+
+async def claim(url: PostgresUrl, *, at: float) -> None:
+    """Have the next start take a database over although another process has gone on with a copy of it.
+
+    Args:
+        at: Now, as Unix time.
+
+    Raises:
+        StoreLocked: A daemon runs on it.
+        StoreUnavailable: It cannot be reached or written; nothing was changed.
+        StoreIncompatible: It is not ours, or of another version; nothing was changed.
+    """
+    async with session(url, "claim") as connection:
+        await refuse_unfit(connection, url)
+        if await version_of(connection, url) != VERSION:
+            raise not_this_version(url)
+        await take_lock(connection, url)
+        words = f"claimed at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        await connection.execute(REMEMBER, (CLAIM_NOTE, words))
+
+
+@contextlib.asynccontextmanager
+async def session(url: PostgresUrl, verb: str) -> AsyncIterator[AsyncConnection]:
+    """Have a connection for a while; what it has not committed is gone then."""
     connection = None
     try:
         connection = await connect(url)
-        return await _look(connection, url)
+        yield connection
     except psycopg.Error as error:
-        raise refusal_to("look at", url, error) from error
+        raise refusal_to(verb, url, error) from error
     finally:
         if connection is not None:
             drop(connection)
+
+
+async def take_lock(connection: AsyncConnection, url: PostgresUrl) -> None:
+    """Have a database for oneself, as a daemon has, as long as the connection is there. Raises `StoreLocked`."""
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", [await lock_number(connection, url)])
+    if await cursor.fetchone() != (True,):
+        raise StoreLocked(f"the database '{url}' is in use by another process")
+
+
+def not_this_version(place: object) -> StoreIncompatible:
+    """Return the error that says that a database has to be upgraded first."""
+    error = StoreIncompatible(f"the database '{place}' is not of this version")
+    error.next_step = "start this version's daemon on it once, which upgrades it, and stop it"
+    return error
 
 
 async def _look(connection: AsyncConnection, url: PostgresUrl) -> SchemaFacts:

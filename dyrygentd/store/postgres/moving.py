@@ -9,16 +9,15 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any, Final
 
-import psycopg
 from psycopg import AsyncConnection
 
 from dyrygentd.core.absence import note_of
-from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
+from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports.facts import CLOSED_NOTE
 from dyrygentd.store import care
 from dyrygentd.store.continuity import IN_USE, MOVED_NOTE, RESTORED, TERM_NOTE, moved_note
@@ -26,9 +25,9 @@ from dyrygentd.store.files import locked
 from dyrygentd.store.migrations import APPLICATION_ID
 from dyrygentd.store.migrations import VERSION as FILE_VERSION
 from dyrygentd.store.owners import acting_in, owner_of, refuse_others_link
-from dyrygentd.store.postgres.connection import connect, drop, refusal_to
-from dyrygentd.store.postgres.migrations import VERSION, lock_number, prepare, refuse_unfit, version_of
-from dyrygentd.store.postgres.rows import pairs_in, text_of
+from dyrygentd.store.postgres.care import not_this_version, session, take_lock
+from dyrygentd.store.postgres.migrations import VERSION, prepare, refuse_unfit, version_of
+from dyrygentd.store.postgres.rows import REMEMBER, pairs_in, text_of
 from dyrygentd.store.postgres.url import PostgresUrl
 
 Progress = Callable[[int, int], None]
@@ -69,11 +68,11 @@ async def to_file(url: PostgresUrl, path: Path, *, progress: Progress = lambda d
     """Move a schema's content to a file that is not there yet; return the rows. Raises as `to_postgres`."""
     path = _free_place(path)
     owner, lock = owner_of(path), path.with_name(f"{path.name}.lock")
-    async with _session(url) as connection:
+    async with session(url, "move") as connection:
         await refuse_unfit(connection, url)
         if await version_of(connection, url) != VERSION:
-            raise _not_this_version(str(url))
-        await _lock(connection, url)
+            raise not_this_version(url)
+        await take_lock(connection, url)
         with acting_in(path.parent, [lock]), locked(path), care.part_of(path) as part:
             counted = await _fill(part, connection, progress)
             care.synced(part)
@@ -81,10 +80,7 @@ async def to_file(url: PostgresUrl, path: Path, *, progress: Progress = lambda d
             care.synced(path.parent)
         for made in (path, lock):
             owner.give(made)
-        await connection.execute(
-            "INSERT INTO notes (name, value) VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            [MOVED_NOTE, moved_note(str(path), time.time())],
-        )
+        await connection.execute(REMEMBER, (MOVED_NOTE, moved_note(str(path), time.time())))
     return counted.done
 
 
@@ -109,7 +105,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with care.reading(path) as source:
             if care.version_of(source, path) != FILE_VERSION:
-                raise _not_this_version(str(path))
+                raise not_this_version(path)
             yield source
     except sqlite3.Error as error:
         raise StoreUnavailable(f"cannot read the database '{path}': {error}") from error
@@ -117,9 +113,9 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 async def _copy_all(source: sqlite3.Connection, path: Path, url: PostgresUrl, progress: Progress) -> _Counted:
     counted = _Counted(progress, sum(source.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES))
-    async with _session(url) as connection:
+    async with session(url, "move") as connection:
         await prepare(connection, url)
-        await _lock(connection, url)
+        await take_lock(connection, url)
         async with connection.transaction():
             await _refuse_unless_empty(connection, url)
             for table, columns in TABLES.items():
@@ -238,32 +234,3 @@ async def _notes_of(connection: AsyncConnection) -> Sequence[tuple[str, str]]:
     if was_in_use:
         notes[CLOSED_NOTE] = note_of(written_at, was_killed=True)
     return [*notes.items()]
-
-
-# --- both -----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def _session(url: PostgresUrl) -> AsyncIterator[AsyncConnection]:
-    """Have a connection for a while; what it has not committed is gone then."""
-    connection = None
-    try:
-        connection = await connect(url)
-        yield connection
-    except psycopg.Error as error:
-        raise refusal_to("move", url, error) from error
-    finally:
-        if connection is not None:
-            drop(connection)
-
-
-async def _lock(connection: AsyncConnection, url: PostgresUrl) -> None:
-    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", [await lock_number(connection, url)])
-    if await cursor.fetchone() != (True,):
-        raise StoreLocked(f"the database '{url}' is in use by another process")
-
-
-def _not_this_version(place: str) -> StoreIncompatible:
-    error = StoreIncompatible(f"the database '{place}' is not of this version")
-    error.next_step = "start this version's daemon on it once, which upgrades it, and stop it"
-    return error

@@ -55,6 +55,20 @@ async def test_what_can_never_be_written(url: PostgresUrl, store: PostgresStore,
     assert [row.node for row in loaded.nodes] == [1]
 
 
+async def test_server_that_may_lose_what_it_answered(shared_postgres: PostgresServer) -> None:
+    """A commit that is not waited for breaks the promise of every answer: that is a problem, and told as long as it is so."""
+    database = shared_postgres.make_database()
+    shared_postgres.execute(f"ALTER DATABASE {database} SET synchronous_commit = off")
+    store = PostgresStore(shared_postgres.url(database))
+    await store.open()
+    assert store.statistics().problem.startswith("`synchronous_commit` of the server of 'postgresql://")
+    await store.close()
+    shared_postgres.execute(f"ALTER DATABASE {database} RESET synchronous_commit")
+    await store.open()
+    assert store.statistics().problem == ""
+    await store.close()
+
+
 async def test_who_stops_waiting(url: PostgresUrl, store: PostgresStore) -> None:
     """A reader that is cancelled leaves no half answer behind for the next one."""
     link = Link(url, query_max_s=30)

@@ -83,6 +83,7 @@ CATALOGUE: Final = (
         "dyrygentd_failing_nodes",
         "Nodes that have failed at least three times in a row and are tried again",
     ),
+    _gauge("engine", "term", "dyrygentd_term", "How many processes have taken this database over, this one included"),
     _gauge("engine", "recovery_seconds", "dyrygentd_recovery_seconds", "How long reading back took at the start"),
     _gauge("store", "finished_workflows", "dyrygentd_history_workflows", "Finished workflows that are kept"),
     _gauge("store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),

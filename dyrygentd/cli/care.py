@@ -1,4 +1,4 @@
-"""`dyrygentd backup`, `restore`, `check-db` and `move-store`: care of the database, beside a daemon or without one."""
+"""`dyrygentd backup`, `restore`, `claim`, `check-db` and `move-store`: care of the database, beside a daemon or without one."""
 
 import functools
 import json
@@ -74,7 +74,7 @@ def commands(configured: type[click.Command], settings: Settings) -> list[click.
         if not is_json:
             say("no damage was found")
 
-    return [backup, restore, check_db, _move_store()]
+    return [backup, restore, _claim(configured, settings), check_db, _move_store()]
 
 
 def _move_store() -> click.Command:
@@ -99,6 +99,26 @@ def _move_store() -> click.Command:
         )
 
     return move_store
+
+
+def _claim(configured: type[click.Command], settings: Settings) -> click.Command:
+    @click.command("claim", cls=configured)
+    @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+    def claim(is_json: bool, **flags: Any) -> None:
+        """Have the next start take the database over although another daemon has gone on with a copy of it. Stop that one first.
+
+        A daemon that finds that another one works with a copy of its database ends with exit status 5, and is not started again
+        until one of the two is chosen. After `restore` this is not needed.
+        """
+        from dyrygentd.store import care, choice
+
+        note = "INSERT INTO notes (name, value) VALUES ('claim', 'by hand') ON CONFLICT DO NOTHING"
+        path = choice.require_file(settings(flags).database, f"`{note}` in its schema, when no daemon runs")
+        care.claim(path)
+        words = f"the next start takes '{path}' over; another daemon with a copy of it publishes nothing from then on, and ends"
+        _print(is_json, {"database": str(path)}, words)
+
+    return claim
 
 
 def _end_as_by_ctrl_c() -> None:

@@ -22,6 +22,7 @@ from dyrygentd.errors import (
     ConfigurationError,
     DaemonUnreachable,
     DyrygentError,
+    Fenced,
     NotOnDiskYet,
     RemoteError,
 )
@@ -35,6 +36,8 @@ USAGE: Final = 2
 UNREACHABLE: Final = 3
 NOT_YET: Final = 4
 """What was asked for is not on disk yet, and will be done as soon as the daemon can write."""
+FENCED: Final = 5
+"""Another process has taken over the database of a daemon, or a copy of it."""
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
 
@@ -275,6 +278,8 @@ def status_of(error: DyrygentError) -> int:
     """Return the exit status that goes with an error."""
     if isinstance(error, DaemonUnreachable):
         return UNREACHABLE
+    if isinstance(error, Fenced):
+        return FENCED
     return USAGE if isinstance(error, ConfigurationError | BackendUnsupported) else FAILED
 
 

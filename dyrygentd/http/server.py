@@ -54,7 +54,9 @@ async def serving(
                 site.close()
                 tasks.cancel_scope.cancel()
     finally:
-        await runner.cleanup()
+        # Also when the program around is being cancelled: those who wait are told why.
+        with anyio.CancelScope(shield=True):
+            await runner.cleanup()
 
 
 class Site:

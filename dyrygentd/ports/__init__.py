@@ -141,6 +141,15 @@ class Dispatcher(Protocol):
         Raises `BrokerEmptied` if the broker has lost its mark, or its last pushes; then nothing was sent.
         """
 
+    async def raise_term(self, name: str, term: Term) -> None:
+        """Have the broker know who holds a database: from now on it takes nothing of an older term, in the same breath.
+
+        From then on all that changes the broker (`publish`, `mark`, `note`, `revoke`, `revoke_stamped`, `withdraw`, `forget`)
+        and this raise `Fenced`, and change nothing, if it knows of a higher term than the one that was given here, or of the same
+        number and another holder. A broker that has lost the term is told again. Only on Redis; elsewhere nothing is kept, and
+        nobody is kept out. Raises `BrokerUnavailable`.
+        """
+
     def guard(self, name: str, token: str, pushes: int = 0) -> None:
         """From now on publish only into a broker that has this token under this name, and so many pushes at least; see `mark`.
 

@@ -15,7 +15,7 @@ import anyio
 from dyrygentd.core.effects import Publish, Revoke, RevokeStamped
 from dyrygentd.core.events import MessagePublished, TaskEvent, TaskRevoked
 from dyrygentd.core.tally import Tally
-from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, OutsideError
+from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, Fenced, OutsideError
 from dyrygentd.ports import Dispatcher
 from dyrygentd.ports.facts import WORKFLOW_STAMP, TaskPlace
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
@@ -38,7 +38,7 @@ class Courier:
         is_live: Tells whether a workflow may publish more.
         post: Takes what the broker has answered.
         on_withdrawn: Told which cancelled tasks will never run, since their messages were taken back.
-        wait_examined: Waits until it is known whether the broker is as it was left; nothing is published before.
+        wait_examined: Waits until it is known whether the broker is as it was left; nothing is sent before.
         on_emptied: Called when the broker has lost its memory; when it returns, publishing goes on. It calls `emptied`.
 
     Attributes:
@@ -134,7 +134,7 @@ class Courier:
     # --- messages ---------------------------------------------------------------------------------------------------
 
     async def publish(self) -> None:
-        """Publish what is taken in, until cancelled."""
+        """Publish what is taken in, until cancelled. Raises `Fenced`."""
         await self._wait_examined()
         while True:
             if not self._to_publish:
@@ -163,11 +163,15 @@ class Courier:
             except BrokerEmptied:
                 try:
                     await self._on_emptied()
+                except Fenced:
+                    raise
                 except OutsideError as error:
                     self.problem = error.message
                     await anyio.sleep(pause_s)
                     pause_s = min(2 * pause_s, RETRY_MAX_S)
                 continue
+            except Fenced:
+                raise
             except Exception as error:
                 self._ambiguous.update(message.task_id for message in messages)
                 # What a dispatcher does not translate is a bug, its own or of a library below: an outage that can be looked into.
@@ -203,7 +207,8 @@ class Courier:
     # --- errands ----------------------------------------------------------------------------------------------------
 
     async def run_errands(self) -> None:
-        """Revoke tasks and forget markers, until cancelled."""
+        """Revoke tasks and forget markers, until cancelled. Raises `Fenced`."""
+        await self._wait_examined()
         pause_s = RETRY_FIRST_S
         while True:
             if not self._has_errands:
@@ -218,6 +223,8 @@ class Courier:
                 over = [workflow_id for workflow_id in forget if not self._is_live(workflow_id)]
                 if over:
                     await self._dispatcher.forget(over)
+            except Fenced:
+                raise
             except Exception as error:
                 is_bug = not isinstance(error, BrokerUnavailable)
                 # An outage is told once, however often it is tried meanwhile.

@@ -2,8 +2,9 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from anyio.abc import TaskGroup
 
@@ -12,6 +13,7 @@ from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import LimitsChanged
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.states import NodeState
+from dyrygentd.errors import Fenced
 from dyrygentd.ports import GatheringWatcher
 from dyrygentd.ports.facts import CLOSED_NOTE, REPORTS_NOTE
 from dyrygentd.scheduler.adapters import Adapters
@@ -39,6 +41,7 @@ from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.sentinel import Sentinel
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.submissions import Submissions
+from dyrygentd.scheduler.tenure import Tenure
 from dyrygentd.scheduler.troubles import Troubles
 from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.unrun import UnrunResults
@@ -128,6 +131,13 @@ class Parts:
             send=lambda messages: self.courier.hand_in(messages),
             revoke=lambda revokes: self.courier.revoke(revokes),
         )
+        self.tenure = Tenure(
+            adapters.store,
+            adapters.dispatcher,
+            adapters.clock,
+            on_fenced=self.end,
+            is_broker_away=lambda: bool(self.courier.problem or self.sentinel.problem),
+        )
         self.sentinel = Sentinel(
             adapters.store,
             adapters.dispatcher,
@@ -135,6 +145,7 @@ class Parts:
             on_emptied=self._emptied,
             wait_saved=self.inbox.wait_saved,
             on_setback=self.hindsight.begin,
+            hold=self.tenure.hold,
             in_flight_count=self._sent_count,
             look_every_s=self._pace.look_at_broker_s,
         )
@@ -176,6 +187,7 @@ class Parts:
             workflows_max=limits.workflows_max,
             nodes_in_memory_max=limits.nodes_in_memory_max,
             durable_timeout_s=limits.durable_timeout_s,
+            confirm=self.tenure.confirm,
         )
         self.verbs = Verbs(
             self.turns,
@@ -186,6 +198,7 @@ class Parts:
             door=door,
             durable_timeout_s=limits.durable_timeout_s,
             refuse=self._still_running.refuse,
+            confirm=self.tenure.confirm,
         )
         self.carrying = Carrying(
             saving=self.turns.saving,
@@ -284,8 +297,12 @@ class Parts:
 
     # --- beginning and end ------------------------------------------------------------------------------------------
 
-    async def prepare(self) -> None:
-        """Find out what the last process has left, with the store open, and read back what was unfinished."""
+    async def prepare(self, tasks: TaskGroup) -> None:
+        """Take the database over, find out what the last process has left, and read back what was unfinished.
+
+        The store is open; ``tasks`` is a group that outlasts all parts. Raises `Fenced` or `StoreUnavailable`.
+        """
+        await self.tenure.begin(tasks)
         store, reports = self.adapters.store, self.adapters.reports
         self.started_at = self.adapters.clock.now()
         self.roster.absence = Absence.of_note(await store.recall(CLOSED_NOTE), until=self.started_at)
@@ -299,35 +316,48 @@ class Parts:
         await self.recovery.recover()
 
     def start(self, tasks: TaskGroup) -> None:
-        """Start what works by itself, each in a task that the group owns and whose end it hears."""
+        """Start what works by itself, each in a task that the group owns and whose end it hears.
+
+        If another process takes over, one of them raises `Fenced`.
+        """
         adapters, inbox = self.adapters, self.inbox
         emit = inbox.post_results
         if isinstance(adapters.watcher, GatheringWatcher):
             adapters.watcher.gather(inbox.gather_s)
             emit = inbox.post_gathered
-        tasks.start_soon(adapters.watcher.run, emit, name="dyrygentd watch")
-        if adapters.reports is not None:
-            is_in_flight = self._engine.flights.is_in_flight
-            tasks.start_soon(adapters.reports.run, inbox.post_results, inbox.post, is_in_flight, name="dyrygentd reports")
-        tasks.start_soon(self.courier.publish, name="dyrygentd publish")
-        tasks.start_soon(self.sentinel.run, name="dyrygentd sentinel")
-        tasks.start_soon(self.hindsight.run, name="dyrygentd hindsight")
-        tasks.start_soon(self.courier.run_errands, name="dyrygentd errands")
-        tasks.start_soon(self.turns.run, self.carrying.carry_out, name="dyrygentd turns")
-        tasks.start_soon(self.turns.saving.log_slowness, name="dyrygentd slow disk")
-        tasks.start_soon(self.recovery.revoke_again, self.started_at, name="dyrygentd revoke again")
-        tasks.start_soon(self.expiry.run, name="dyrygentd expire")
-        tasks.start_soon(self.estimates.run, name="dyrygentd run times")
-        if self.unrun is not None:
-            tasks.start_soon(self.unrun.run, name="dyrygentd unrun results")
-        if self.lost is not None:
-            tasks.start_soon(self.lost.run, name="dyrygentd lost tasks")
-        if self.census is not None:
-            tasks.start_soon(self.census.run, name="dyrygentd census")
 
-    def end(self) -> None:
+        def begin(name: str, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+            tasks.start_soon(self._unless_fenced, work, *arguments, name=f"dyrygentd {name}")
+
+        tasks.start_soon(self.tenure.run, name="dyrygentd term")
+        begin("watch", adapters.watcher.run, emit)
+        if adapters.reports is not None:
+            begin("reports", adapters.reports.run, inbox.post_results, inbox.post, self._engine.flights.is_in_flight)
+        begin("publish", self.courier.publish)
+        begin("sentinel", self.sentinel.run)
+        begin("hindsight", self.hindsight.run)
+        begin("errands", self.courier.run_errands)
+        begin("turns", self.turns.run, self.carrying.carry_out)
+        begin("slow disk", self.turns.saving.log_slowness)
+        begin("revoke again", self.recovery.revoke_again, self.started_at)
+        begin("expire", self.expiry.run)
+        begin("run times", self.estimates.run)
+        if self.unrun is not None:
+            begin("unrun results", self.unrun.run)
+        if self.lost is not None:
+            begin("lost tasks", self.lost.run)
+        if self.census is not None:
+            begin("census", self.census.run)
+
+    async def _unless_fenced(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        try:
+            await work(*arguments)
+        except Fenced as error:
+            self.tenure.lose(error)
+
+    def end(self, fenced: Fenced | None = None) -> None:
         """Wake everybody who waits for something that will not happen any more in this process."""
-        self.turns.end()
+        self.turns.end(fenced)
         self.submissions.end()
         self.verbs.end()
         self.listeners.notify_all()

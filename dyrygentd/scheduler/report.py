@@ -54,6 +54,7 @@ class Report:
             "errands": parts.courier.errand_count,
             "asking": len(parts.verbs),
             "started_at": parts.started_at,
+            "term": parts.tenure.number,
             "recovery_seconds": parts.recovery.seconds,
             "broker_up": not parts.troubles.seen_of_broker,
             "broker_emptied": parts.sentinel.emptied_count,
@@ -84,7 +85,13 @@ class Report:
         troubles = self._parts.troubles
         problems = troubles.problems()
         status = "draining" if self._parts.turns.engine.draining else "degraded" if problems else "ok"
-        return wire.Health(status=status, version=__version__, problems=[*problems], notices=[*troubles.notices()])
+        return wire.Health(
+            status=status,
+            version=__version__,
+            problems=[*problems],
+            notices=[*troubles.notices()],
+            term=self._parts.tenure.number,
+        )
 
     @property
     def workflow_count(self) -> int:

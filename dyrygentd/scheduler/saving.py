@@ -18,7 +18,7 @@ from dyrygentd.core.events import Event, SaveRefused
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.tally import ROWS, Tally
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.errors import DyrygentError, StoreUnavailable
+from dyrygentd.errors import DyrygentError, Fenced, StoreUnavailable
 from dyrygentd.ports import Clock, Store
 from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S, SLOW_S
@@ -98,7 +98,7 @@ class Saving:
     # --- saving -----------------------------------------------------------------------------------------------------
 
     async def save(self, batch: Batch) -> None:
-        """Make a batch durable, however long it takes; what happens meanwhile is merged into it."""
+        """Make a batch durable, however long it takes; what happens meanwhile is merged into it. Raises `Fenced`."""
         self._unsaved = batch
         self._note_ends(batch)
         # What is not written yet, if it is not all of the batch.
@@ -115,6 +115,8 @@ class Saving:
                 if not self.problem:
                     logger.error("nothing is dispatched until the database can be written: %s", error)
                 self.problem = error.message
+            except Fenced:
+                raise
             except Exception as error:
                 if rest is not None:
                     raise
@@ -181,7 +183,7 @@ class Saving:
             rows = rest.take_rows(workflow_id)
             try:
                 await self._write(rows)
-            except StoreUnavailable:
+            except (StoreUnavailable, Fenced):
                 rest.merge(rows)
                 raise
             except Exception as error:
@@ -208,7 +210,7 @@ class Saving:
         batch.save_workflows[workflow_id] = ended
         try:
             await self._write(only_end)
-        except StoreUnavailable:
+        except (StoreUnavailable, Fenced):
             rest.merge(only_end)
             raise
         except Exception as again:

@@ -61,6 +61,7 @@ class Sentinel:
         wait_saved: Waits until what came of that is on disk.
         in_flight_count: Returns how many tasks a broker has, or may have.
         on_setback: Called with the reason when the database is found to be older than what was done with it.
+        hold: Given what is found, raises `Fenced` if another process has the database; else the broker knows that this one has.
 
     Attributes:
         problem: Why the broker cannot be reached, as far as is known from looking; empty if it can.
@@ -80,6 +81,7 @@ class Sentinel:
         on_emptied: Callable[[str], None],
         wait_saved: Callable[[], Awaitable[None]],
         on_setback: Callable[[str], Awaitable[None]],
+        hold: Callable[[BrokerMemory | None], Awaitable[None]],
         in_flight_count: Callable[[], int] = lambda: 0,
         look_every_s: float,
     ) -> None:
@@ -91,6 +93,7 @@ class Sentinel:
         self._on_emptied = on_emptied
         self._wait_saved = wait_saved
         self._on_setback = on_setback
+        self._hold = hold
         self._in_flight_count = in_flight_count
         self._look_every_s = look_every_s
         self._place = ""
@@ -169,8 +172,9 @@ class Sentinel:
         await self._examined.wait()
 
     async def look(self) -> None:
-        """Look whether the broker is as it was left. Raises `BrokerUnavailable` or `StoreUnavailable`."""
+        """Look whether the broker is as it was left. Raises `Fenced`, `BrokerUnavailable` or `StoreUnavailable`."""
         memory = await self._dispatcher.memory(self._store.identity)
+        await self._hold(memory)
         if self._is_first(memory):
             # There is no past that could be lost.
             await self._let_send()
@@ -203,10 +207,11 @@ class Sentinel:
     async def replace(self) -> None:
         """Give the broker a token, and raise the alarm if it had one, or lacks pushes.
 
-        Raises `BrokerUnavailable` or `StoreUnavailable`.
+        Raises `Fenced`, `BrokerUnavailable` or `StoreUnavailable`.
         """
         async with self._one_at_a_time:
             memory = await self._dispatcher.memory(self._store.identity)
+            await self._hold(memory)
             if self._is_first(memory):
                 await self._begin()
             elif memory is None or self._fits(memory):

@@ -39,6 +39,7 @@ from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.errors import Fenced
 from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
 from dyrygentd.ports.facts import JOURNAL_MAX, Selection
 from dyrygentd.scheduler.adapters import adapters_of
@@ -49,6 +50,8 @@ from dyrygentd.scheduler.large_verbs import PART, ask_in_parts
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.parts import Parts
 from dyrygentd.scheduler.report import Report
+from dyrygentd.scheduler.submissions import answer_to
+from dyrygentd.scheduler.tenure import questions, unwrapped
 from dyrygentd.tasks.current import current_parent_task
 
 
@@ -74,6 +77,8 @@ class Scheduler:
         ConfigurationError: Neither an app nor adapters were given.
         BackendUnsupported: The app's results cannot be awaited from another process.
         StoreLocked, StoreIncompatible, StoreUnavailable: On entering, if the database cannot be used.
+        Fenced: Another process has taken over, with the same database or a copy of it: on entering; or from the ``with``
+            statement, whose body is cancelled then. Whoever waits for something is told so, too.
     """
 
     def __init__(
@@ -137,7 +142,7 @@ class Scheduler:
             exits.push_async_callback(_shielded, adapters.store.close)
             exits.callback(parts.redaction.close)
             self._report.begin()
-            await parts.prepare()
+            await parts.prepare(await exits.enter_async_context(questions()))
             exits.push_async_callback(_shielded, parts.sentinel.end)
             exits.push_async_callback(_shielded, parts.estimates.end)
             if self._registry is not None:
@@ -153,11 +158,17 @@ class Scheduler:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        if error is not None and not isinstance(error, anyio.get_cancelled_exc_class()):
+        is_theirs = error is not None and not isinstance(error, anyio.get_cancelled_exc_class())
+        try:
+            if not is_theirs:
+                return await self._exits.__aexit__(kind, error, traceback)
             # Not by way of the task group, which would wrap it: callers catch what they have raised.
             await self._exits.aclose()
-            return None
-        return await self._exits.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            found = unwrapped(group)
+            if not (is_theirs and isinstance(found, Fenced)):
+                raise found from None
+        return None
 
     @property
     def limits(self) -> SchedulerLimits:
@@ -206,7 +217,7 @@ class Scheduler:
         await refuse_foreign(definition, self._adapters.dispatcher)
         workflow_id, is_new = await self._parts.submissions.submit(definition, owner)
         if is_new:
-            return _submitted(workflow_id, definition)
+            return answer_to(definition, workflow_id)
         view = await self.view(workflow_id)
         return wire.Submitted(id=workflow_id, name=view.name, tasks=view.tasks, created=False)
 
@@ -230,7 +241,7 @@ class Scheduler:
         record = imported.record
         entry = JournalEntry(record.workflow_id, self._adapters.clock.now(), "import", by, detail=f"it came {record.state}")
         workflow_id = await self._parts.submissions.take_over(imported, [*imported.journal[1 - JOURNAL_MAX :], entry])
-        return _submitted(workflow_id, imported.definition)
+        return answer_to(imported.definition, workflow_id)
 
     async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
         """Carry out a verb on a workflow or on nodes of it; return when that is on disk.
@@ -431,17 +442,6 @@ class Scheduler:
         Anything but 0 for longer than a moment is a bug of ours: a watchdog may end the process for it, and nothing is lost.
         """
         return self._parts.turns.stalled_s
-
-
-def _submitted(workflow_id: str, definition: Definition) -> wire.Submitted:
-    graph = definition.graph
-    return wire.Submitted(
-        id=workflow_id,
-        name=definition.name,
-        tasks=graph.task_count,
-        created=True,
-        task_id=graph.task_ids[graph.output] or None if graph.output is not None else None,
-    )
 
 
 async def _shielded(close: Callable[[], Awaitable[None]]) -> None:

@@ -1,8 +1,9 @@
 """Submissions on their way to the disk, and when none is accepted."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import replace
 from random import Random
 from typing import NamedTuple
@@ -67,7 +68,9 @@ class Submissions:
         workflows_max: int,
         nodes_in_memory_max: int,
         durable_timeout_s: float,
+        confirm: Callable[[], Awaitable[None]],
     ) -> None:
+        self._confirm = confirm
         self._door = door
         self._chance = chance
         self._archive = archive
@@ -93,7 +96,7 @@ class Submissions:
         """Submit a definition for a user; return its id, and whether it is new, when it is on disk.
 
         Raises:
-            NotAccepting, NotStored, NotOnDiskYet, UnknownPool, TaskIdTaken, KeyTaken
+            NotAccepting, NotStored, NotOnDiskYet, UnknownPool, TaskIdTaken, KeyTaken, Fenced
         """
         self.refuse_if_not_accepting(len(definition.graph))
         self._refuse_unknown_pools(definition)
@@ -106,6 +109,7 @@ class Submissions:
                 known = await self._known(definition, owner, digest)
                 workflow_id = known or await self._take_in(definition, owner, digest)
         await self._wait_durable(workflow_id, is_keyed=definition.key is not None)
+        await self._confirm()
         return workflow_id, known is None
 
     async def _known(self, definition: Definition, owner: int | None, digest: str) -> str | None:
@@ -153,7 +157,7 @@ class Submissions:
         """Take in a workflow of another daemon, with its states; return its id when it is on disk.
 
         Raises:
-            NotImportable, BadRequest, NotAccepting, NotStored, UnknownPool, TaskIdTaken
+            NotImportable, BadRequest, NotAccepting, NotStored, UnknownPool, TaskIdTaken, Fenced
         """
         record, definition = imported.record, imported.definition
         self.refuse_if_not_accepting(len(definition.graph))
@@ -178,11 +182,14 @@ class Submissions:
             if record.key is not None:
                 self._keys[record.owner, record.key] = _Keyed(record.workflow_id, record.digest, definition)
         await self._wait_durable(record.workflow_id, is_keyed=True)
+        await self._confirm()
         return record.workflow_id
 
     def refuse_if_not_accepting(self, nodes: int) -> None:
-        """Raise `NotAccepting` if no workflow of so many nodes can be taken in now."""
+        """Raise `NotAccepting` or `Fenced` if no workflow of so many nodes can be taken in now."""
         turns, engine = self._turns, self._turns.engine
+        if turns.fenced is not None:
+            raise copy(turns.fenced)
         if turns.has_ended:
             raise NotAccepting("the scheduler has ended", next_step="submit again when it is back")
         if engine.draining:
@@ -319,3 +326,15 @@ class Submissions:
         self._withdrawn.add(workflow_id)
         self._turns.inbox.post(VerbRequested(workflow_id, VerbRequest(Verb.CANCEL, why="it could not be stored in time")))
         raise NotStored(reason, self._durable_timeout_s)
+
+
+def answer_to(definition: Definition, workflow_id: str) -> wire.Submitted:
+    """Return what somebody is told whose workflow was taken in."""
+    graph = definition.graph
+    return wire.Submitted(
+        id=workflow_id,
+        name=definition.name,
+        tasks=graph.task_count,
+        created=True,
+        task_id=graph.task_ids[graph.output] or None if graph.output is not None else None,
+    )

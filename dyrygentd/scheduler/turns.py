@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from copy import copy
 
 import anyio
 
@@ -15,7 +16,7 @@ from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import ClockStepped, DrainRequested, Event, VerbRequested
 from dyrygentd.core.tally import Tally
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.errors import DaemonUnreachable
+from dyrygentd.errors import DaemonUnreachable, Fenced
 from dyrygentd.ports import Clock, SteadyClock, Store
 from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.limits import CLOCK_STEP_S
@@ -36,6 +37,7 @@ class Turns:
         count: Turns that had work to do.
         turn_seconds: How long a turn took, its transaction left aside.
         has_ended: Nothing will happen any more in this process.
+        fenced: Why, if it is because another process has taken over.
         is_at_disk: Something is being carried out, which waits for the disk.
     """
 
@@ -46,6 +48,7 @@ class Turns:
         self.count = 0
         self.turn_seconds = Tally()
         self.has_ended = False
+        self.fenced: Fenced | None = None
         self.is_at_disk = False
         self._clock = clock
         self._look_at_clock_s = look_at_clock_s
@@ -63,12 +66,15 @@ class Turns:
         """Return a workflow whose end is not on disk yet."""
         return self.engine.workflows.get(workflow_id) or self.saving.finishing(workflow_id)
 
-    def end(self) -> None:
+    def end(self, fenced: Fenced | None = None) -> None:
         """Note that no turn will follow."""
         self.has_ended = True
+        self.fenced = self.fenced or fenced
 
     def refuse_if_ended(self, workflow_id: str) -> None:
-        """Raise `DaemonUnreachable` if what somebody waits for will not happen any more."""
+        """Raise `DaemonUnreachable` or `Fenced` if what somebody waits for will not happen any more."""
+        if self.fenced is not None:
+            raise copy(self.fenced)
         if self.has_ended:
             raise DaemonUnreachable(
                 f"the scheduler has ended before workflow '{workflow_id}'",

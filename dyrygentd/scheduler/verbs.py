@@ -68,6 +68,7 @@ class Verbs:
 
     Args:
         refuse: Raises if a request is not to be carried out because of what the world outside says.
+        confirm: Raises `Fenced` if another process has taken over, so that nothing of what was done here counts.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Verbs:
         door: Door,
         durable_timeout_s: float,
         refuse: Callable[[str, VerbRequest], Awaitable[None]] | None = None,
+        confirm: Callable[[], Awaitable[None]],
     ) -> None:
         self._door = door
         self._turns = turns
@@ -90,6 +92,7 @@ class Verbs:
         self._listeners = listeners
         self._durable_timeout_s = durable_timeout_s
         self._refuse = refuse
+        self._confirm = confirm
         self._tickets: dict[int, _Ticket] = {}
         self._reopening: dict[str, _Ticket] = {}
         self._last_ticket = 0
@@ -108,6 +111,7 @@ class Verbs:
         Raises:
             NotOnDiskYet: The disk did not answer in time; what was asked for is done as soon as it does.
             StoreUnavailable: The disk did not answer in time, and nothing was or will be done.
+            Fenced: Another process has taken over, which knows nothing of it.
         """
         if self._refuse is not None:
             await self._refuse(workflow_id, request)
@@ -122,6 +126,8 @@ class Verbs:
             answer = self._refused_in_memory(ticket, request)
         if answer.error is not None:
             raise answer.error
+        # What is on disk here is what the other one has read, or is not to count at all.
+        await self._confirm()
         return answer
 
     @property
@@ -133,7 +139,7 @@ class Verbs:
         """Return the answer to what is not on disk in time if it is a refusal, which changes nothing; else raise what is true."""
         workflow_id, reason = ticket.workflow_id, self._turns.saving.reason
         decided = self._turns.saving.unsaved_answer(ticket.number) if ticket.number else None
-        if self._turns.has_ended and ticket.number and decided is None:
+        if self._turns.has_ended and not self._turns.fenced and ticket.number and decided is None:
             raise DaemonUnreachable(
                 f"the scheduler has ended before '{request.verb}' of workflow '{workflow_id}' was seen on disk",
                 next_step=f"when it is back, `dyrygentctl events {workflow_id}` shows whether it was done",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dyrygentd.errors import StoreIncompatible, StoreUnavailable
-from dyrygentd.store.continuity import mark_restored
+from dyrygentd.store.continuity import NOTES_SINCE, mark_claimed, mark_restored
 from dyrygentd.store.damage import recovery_command
 from dyrygentd.store.files import locked
 from dyrygentd.store.migrations import APPLICATION_ID, VERSION
@@ -133,6 +133,30 @@ def restore(copy: Path, path: Path) -> Path | None:
         step = f"{_question(error)} `dyrygentd check-db` tells what is there now".strip()
         raise _unavailable(f"cannot put '{copy}' in the place of '{path}': {error}", step) from error
     return kept
+
+
+def claim(path: Path) -> None:
+    """Have the next start take a database over although another process has gone on with a copy of it.
+
+    Raises:
+        StoreLocked: A daemon runs on it.
+        StoreUnavailable: It does not exist, or cannot be written; nothing was changed.
+        StoreIncompatible: It is not ours, or was written by another version; nothing was changed.
+    """
+    refuse_others_link(path)
+    path = path.resolve()
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        owner = owner_of(path)
+        # Whoever reads beside keeps SQLite from deleting the log in the end, which the next daemon would miss.
+        with acting_in(path.parent, [path, *_beside(path), lock]), locked(path), reading(path) as beside:
+            if version_of(beside, path) < NOTES_SINCE:
+                raise _incompatible(f"'{path}' is of a version that knows no terms", "start the daemon; it needs no claim")
+            beside.execute("SELECT count(*) FROM notes").fetchall()
+            mark_claimed(path, at=time.time())
+        owner.give(lock)
+    except (OSError, sqlite3.Error) as error:
+        raise _unavailable(f"cannot write '{path}': {error}", f"{_question(error)} nothing was changed".strip()) from error
 
 
 def _put_in_place(source: sqlite3.Connection, copy: Path, path: Path) -> Path | None:

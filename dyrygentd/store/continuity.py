@@ -30,7 +30,7 @@ MOVED_NOTE: Final = "moved"
 #: Who has taken the database over last: the text of a `Term`.
 TERM_NOTE: Final = "term"
 #: The version whose schema has notes.
-_NOTES_SINCE: Final = 3
+NOTES_SINCE: Final = 3
 
 _RECALL: Final = "SELECT value FROM notes WHERE name = ?"
 _REMEMBER: Final = "INSERT INTO notes (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -110,7 +110,7 @@ def mark_restored(copy: Path, source: Path, *, at: float) -> None:
     database = sqlite3.connect(copy, isolation_level=None)
     try:
         ((version,),) = database.execute("PRAGMA user_version").fetchall()
-        if version < _NOTES_SINCE:
+        if version < NOTES_SINCE:
             return
         words = json.dumps({"from": str(source), "at": f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"})
         database.execute("BEGIN")
@@ -135,3 +135,12 @@ def refuse_moved(note: str | None, place: object) -> None:
     error = StoreIncompatible(f"the database '{place}' was moved to '{known['to']}' at {known['at']} UTC")
     error.next_step = "name that one as `database`; this one has only what was then, and may be deleted"
     raise error
+
+
+def mark_claimed(path: Path, *, at: float) -> None:
+    """Note in a database that it is meant to go on, whatever later term the broker knows. Raises ``sqlite3.Error``."""
+    database = sqlite3.connect(path, isolation_level=None)
+    try:
+        database.execute(_REMEMBER, (CLAIM_NOTE, f"claimed at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"))
+    finally:
+        database.close()

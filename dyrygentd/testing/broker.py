@@ -26,7 +26,7 @@ from dyrygentd.core.events import (
 )
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.unrun import StoreOutcome, Told
-from dyrygentd.errors import BackendUnavailable, BadRequest, BrokerEmptied, BrokerUnavailable
+from dyrygentd.errors import BackendUnavailable, BadRequest, BrokerEmptied, BrokerUnavailable, Fenced
 from dyrygentd.ports import Emit
 from dyrygentd.ports.facts import (
     WORKFLOW_STAMP,
@@ -36,6 +36,7 @@ from dyrygentd.ports.facts import (
     QueueFacts,
     TaskFacts,
     TaskPlace,
+    Term,
     WatcherStatistics,
 )
 
@@ -165,6 +166,7 @@ class FakeDispatcher:
         self._known: set[str] = set()
         self._memory = 0
         self._guard: tuple[str, str] | None = None
+        self._term: tuple[str, Term] | None = None
         self._pushes = 0
         self._repeated = self._refused = self._failures = 0
 
@@ -182,9 +184,16 @@ class FakeDispatcher:
 
     async def memory(self, name: str) -> BrokerMemory | None:
         """Return what the broker remembers."""
-        self._raise_if_broken()
+        if self._broker.broken:
+            raise BrokerUnavailable(self._broker.broken)
         token = self._broker.marks.get(name, "")
         return replace(self._broker.ledgers.get(name, BrokerMemory()), token=token, place=self._broker.place)
+
+    async def raise_term(self, name: str, term: Term) -> None:
+        """Have the broker know who holds a database."""
+        self._term = name, term
+        self._raise_if_broken()
+        self._broker.ledgers[name] = replace(self._broker.ledgers.get(name, BrokerMemory()), term=term)
 
     def pushes(self) -> int:
         """Return how many pushes the broker has at least."""
@@ -209,7 +218,7 @@ class FakeDispatcher:
         await anyio.lowlevel.checkpoint()
         if self._broker.broken:
             self._failures += 1
-            raise BrokerUnavailable(self._broker.broken)
+        self._raise_if_broken()
         if guard is not None and self._broker.marks.get(guard[0]) != guard[1]:
             raise BrokerEmptied("the broker has lost its memory")
         if guard is not None and self._broker.ledgers.get(guard[0], BrokerMemory()).pushes < self._pushes:
@@ -257,11 +266,18 @@ class FakeDispatcher:
         return withdrawn
 
     def _raise_if_broken(self) -> None:
+        """Raise if nothing may be changed in the broker."""
         if self._broker.broken:
             raise BrokerUnavailable(self._broker.broken)
+        if self._term is not None:
+            name, own = self._term
+            known = self._broker.ledgers.get(name, BrokerMemory()).term
+            if known is not None and known != own and known.number >= own.number:
+                raise Fenced(own.number, known.number, known.holder.words)
 
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Note which workflows will publish no more."""
+        self._raise_if_broken()
         self._broker.forgotten.extend(workflow_ids)
 
     def queue_of(self, signature: Signature) -> str:

@@ -16,7 +16,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.graph import Signature
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.ports.facts import BrokerMemory, DispatcherStatistics, TaskPlace
+from dyrygentd.ports.facts import BrokerMemory, DispatcherStatistics, TaskPlace, Term
 from dyrygentd.transport.broadcast import PublishesOnce
 from dyrygentd.transport.broker_connection import BrokerConnection
 from dyrygentd.transport.marked_publishing import MarkedPublishing
@@ -136,6 +136,13 @@ class CeleryDispatcher:
         A message that a worker has fetched is kept from being delivered again, should that worker end before it starts the task.
         """
         return await self._way.withdraw(tasks)
+
+    async def raise_term(self, name: str, term: Term) -> None:
+        """Have the broker know who holds a database, and change nothing there once it knows of a later one; on Redis only.
+
+        Raises `Fenced` or `BrokerUnavailable`.
+        """
+        await self._way.raise_term(name, term)
 
     def guard(self, name: str, token: str, pushes: int = 0) -> None:
         """From now on publish only into a broker that has this token, and so many pushes at least; on Redis only."""

@@ -16,8 +16,8 @@ from dyrygentd.advice import with_advice
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.words import described
-from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
-from dyrygentd.ports.facts import BrokerMemory, TaskPlace
+from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, Fenced
+from dyrygentd.ports.facts import BrokerMemory, TaskPlace, Term
 from dyrygentd.transport.broker_connection import RETRIABLE, BrokerConnection
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.publishing import PublishOutcome, refused
@@ -35,6 +35,7 @@ from dyrygentd.transport.redis_push import (
     is_wrong_type,
 )
 from dyrygentd.transport.redis_queues import RedisQueues, queues_of
+from dyrygentd.transport.redis_term import Fence
 from dyrygentd.transport.template import Templates
 
 logger = logging.getLogger("dyrygentd.dispatcher")
@@ -79,9 +80,9 @@ class MarkedPublishing:
         self.loop_push: LoopPush | None = None
         self._loop_after = 0.0
         self._push: MarkedPush | None = None
-        self._sentinel: tuple[str, str] | None = None
+        self._fence = Fence()
         self._pushes = PushCount()
-        self._pushes_with: tuple[str, str] | None = None
+        self._pushes_with = Fence()
         self._collected: dict[str, Collected | MessageRefused] = {}
         self.repeated = 0
         self._backlog, self._backlog_at, self._short_at = 0, -_BACKLOG_S, -_BACKLOG_S
@@ -93,7 +94,7 @@ class MarkedPublishing:
         """Have a connection's channels collect, and its sockets wait with a bound."""
         options.setdefault("socket_timeout", self._broker.timeout_s)
         options.setdefault("socket_connect_timeout", self._broker.timeout_s)
-        connection.transport_cls = collecting(connection.get_transport_cls())
+        connection.transport_cls = collecting(connection.get_transport_cls(), lambda: self._fence)
 
     def opened(self, producer: Any, options: dict[str, Any]) -> None:
         """Make the connection of the event loop, with what the first one is made with."""
@@ -112,11 +113,11 @@ class MarkedPublishing:
     async def publish(self, messages: Sequence[Publish]) -> Sequence[PublishOutcome]:
         """Send messages, and tell what became of them; those without an answer are to be handed in again."""
         # The token of this moment: a broker that loses its memory while this waits for the thread does not get the messages.
-        sentinel = self._sentinel
+        fence = self._fence
         async with self._broker.in_order:
-            outcomes = await self._publish_on_loop(messages, sentinel)
+            outcomes = await self._publish_on_loop(messages, fence)
             if outcomes is None:
-                outcomes = await self._broker.run_in_thread(lambda: self._publish_in_thread(messages, sentinel))
+                outcomes = await self._broker.run_in_thread(lambda: self._publish_in_thread(messages, fence))
         return outcomes
 
     async def withdraw(self, tasks: Sequence[TaskPlace]) -> Sequence[str]:
@@ -125,7 +126,7 @@ class MarkedPublishing:
         def take_back() -> list[str]:
             self._broker.connect()
             channel = self._broker.producer.channel
-            queues = RedisQueues(channel, client_of(channel))
+            queues = RedisQueues(channel, client_of(channel), fence=self._fence)
             places: dict[str, list[TaskPlace]] = {}
             for task in tasks:
                 for queue in queues_of(self._sender, channel, task):
@@ -141,8 +142,13 @@ class MarkedPublishing:
 
     def guard(self, name: str, token: str, pushes: int) -> None:
         """From now on publish only into a broker that has this token, and so many pushes at least."""
-        self._sentinel = name, token
+        self._fence = self._fence._replace(name=name, token=token)
         self._pushes.known = pushes
+
+    async def raise_term(self, name: str, term: Term) -> None:
+        """Have the broker know the term, and from now on change nothing there once it knows of a later one."""
+        self._fence = self._fence._replace(name=name, term=term.text)
+        await self._with_push(MarkedPush.raise_term)
 
     def pushes(self) -> int:
         """Return how many pushes the broker has at least, by its own answers."""
@@ -183,22 +189,20 @@ class MarkedPublishing:
     async def _with_push(self, work: Callable[[MarkedPush], T]) -> T:
         def connected() -> T:
             self._broker.connect()
-            return work(self._marked_push(self._sentinel))
+            return work(self._marked_push(self._fence))
 
         return await self._broker.in_thread(connected)
 
-    def _marked_push(self, sentinel: tuple[str, str] | None) -> MarkedPush:
-        """Return what pushes over the present connection to a broker with this token."""
-        if self._push is None or self._pushes_with != sentinel:
-            self._push = self._ways.in_thread(self._broker.producer.channel, sentinel, self._pushes)
-            self._pushes_with = sentinel
+    def _marked_push(self, fence: Fence) -> MarkedPush:
+        """Return what pushes over the present connection to a broker that allows it."""
+        if self._push is None or self._pushes_with != fence:
+            self._push = self._ways.in_thread(self._broker.producer.channel, fence, self._pushes)
+            self._pushes_with = fence
         return self._push
 
     # --- on the loop ------------------------------------------------------------------------------------------------
 
-    async def _publish_on_loop(
-        self, messages: Sequence[Publish], sentinel: tuple[str, str] | None
-    ) -> list[PublishOutcome] | None:
+    async def _publish_on_loop(self, messages: Sequence[Publish], fence: Fence) -> list[PublishOutcome] | None:
         """Publish messages that have templates; None if that has to be done in the thread, as the first of each shape is."""
         if self.loop_push is None or self._broker.producer is None or self._broker.is_in_use:
             return None
@@ -208,9 +212,11 @@ class MarkedPublishing:
         if filled is None or any(len(each.payload) > self._message_bytes_max for each in filled):
             return None
         try:
-            pushed = await self.loop_push.push(filled, sentinel)
+            pushed = await self.loop_push.push(filled, fence)
         except SentinelGone:
             raise BrokerEmptied("the broker has lost its memory, and nothing was sent") from None
+        except Fenced:
+            raise
         except Exception as error:
             # Whether it is the broker or this way alone is for the thread to find out.
             self._loop_after = time.monotonic() + _LOOP_PAUSE_S
@@ -223,13 +229,13 @@ class MarkedPublishing:
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 
-    def _publish_in_thread(self, messages: Sequence[Publish], sentinel: tuple[str, str] | None) -> list[PublishOutcome]:
+    def _publish_in_thread(self, messages: Sequence[Publish], fence: Fence) -> list[PublishOutcome]:
         """Build messages, then push them in one script; a message is built once however often it is pushed.
 
         What would make the script's arguments too long gets no answer, and comes again.
         """
         self._broker.connect()
-        push = self._marked_push(sentinel)
+        push = self._marked_push(fence)
         known, self._collected = self._collected, {}
         size = 0
         for message in messages:
@@ -279,6 +285,8 @@ class MarkedPublishing:
     def _collect(self, message: Publish) -> Collected | MessageRefused:
         try:
             collected = self.templates.fill(message) or self.built(message)
+        except Fenced:
+            raise
         except RETRIABLE as error:
             if not is_wrong_type(error):
                 raise

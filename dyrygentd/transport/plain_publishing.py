@@ -13,7 +13,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished
 from dyrygentd.core.words import described
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.ports.facts import BrokerMemory, TaskPlace
+from dyrygentd.ports.facts import BrokerMemory, TaskPlace, Term
 from dyrygentd.transport.broker_connection import BrokerConnection
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.publishing import PublishOutcome, refused
@@ -68,6 +68,9 @@ class PlainPublishing:
     def guard(self, name: str, token: str, pushes: int) -> None:
         """Remember the number alone: the broker has no token."""
         self._pushes = pushes
+
+    async def raise_term(self, name: str, term: Term) -> None:
+        """Keep nothing: no broker but Redis looks at it together with a message."""
 
     def pushes(self) -> int:
         """Return the number that was told."""

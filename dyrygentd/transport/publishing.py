@@ -9,7 +9,7 @@ from typing import Protocol
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.words import described
-from dyrygentd.ports.facts import BrokerMemory, TaskPlace
+from dyrygentd.ports.facts import BrokerMemory, TaskPlace, Term
 from dyrygentd.transport.broker_connection import Owner
 
 logger = logging.getLogger("dyrygentd.dispatcher")
@@ -23,7 +23,7 @@ _FRAMES_LOGGED = 4
 class Publishing(Owner, Protocol):
     """A way to publish. What a way cannot do it leaves, and answers that there is nothing; see `dyrygentd.ports.Dispatcher`.
 
-    All that asks the broker raises `BrokerUnavailable`.
+    All that asks the broker raises `BrokerUnavailable`, and after `raise_term` all that changes it `Fenced`.
     """
 
     @property
@@ -46,6 +46,10 @@ class Publishing(Owner, Protocol):
 
     def guard(self, name: str, token: str, pushes: int) -> None:
         """From now on publish only into a broker that has this token, and so many pushes at least."""
+        ...
+
+    async def raise_term(self, name: str, term: Term) -> None:
+        """Have the broker know the term, and from now on change nothing there once it knows of a later one."""
         ...
 
     def pushes(self) -> int:

@@ -21,31 +21,43 @@ from redis.exceptions import ResponseError
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.queues import is_reserved
-from dyrygentd.ports.facts import BrokerMemory
+from dyrygentd.ports.facts import BrokerMemory, Term
 from dyrygentd.transport.redis_asking import Asking, Script
 from dyrygentd.transport.redis_connections import ASYNCIO_CLASSES, asyncio_pool
+from dyrygentd.transport.redis_term import LATER_THAN, Fence, command, ledger_key, raise_term
 
 #: How long a marker outlives the last push of its workflow: longer than any outage after which somebody would still resume.
 _MARKER_TTL_S: Final = 30 * 24 * 3600
+#: Markers that are dropped at one time: Lua passes some thousand arguments at most.
+_FORGET_SLICE: Final = 1000
 
-#: KEYS begin with that of the sentinel and that of the ledger. ARGV: the token, empty if it is not asked for; how many pushes the
-#: ledger has at least; the markers' TTL; how many messages; for each message the marker's index among KEYS, the node, the
-#: attempt, the message, how many queues, and their indexes; then pairs of a key's index and the milliseconds after which it
-#: expires. Returns how many were pushed, the messages that were in the shortest queue before, how many pushes the ledger has now,
-#: and pairs of the number of a refused message and the error; -1 alone if the sentinel is gone or the ledger has fewer pushes.
-_PUSH_SCRIPT: Final = """
-if ARGV[1] ~= '' and (redis.call('GET', KEYS[1]) ~= ARGV[1]
-    or tonumber(redis.call('HGET', KEYS[2], 'pushes') or 0) < tonumber(ARGV[2])) then
-    return {-1}
+#: KEYS begin with that of the sentinel and that of the ledger. ARGV: the token, empty if it is not asked for; the term, likewise;
+#: how many pushes the ledger has at least; the markers' TTL; how many messages; for each message the marker's index among KEYS,
+#: the node, the attempt, the message, how many queues, and their indexes; then pairs of a key's index and the milliseconds after
+#: which it expires. Returns how many were pushed, the messages that were in the shortest queue before, how many pushes the ledger
+#: has now, and pairs of the number of a refused message and the error; -1 alone if the sentinel is gone or the ledger has fewer
+#: pushes; -2 and the other term if it knows of a later one.
+_PUSH_SCRIPT: Final = (
+    LATER_THAN
+    + """
+if ARGV[1] ~= '' or ARGV[2] ~= '' then
+    local ledger = redis.call('HMGET', KEYS[2], 'pushes', 'term')
+    local later = later_than(ARGV[2], ledger[2])
+    if later then
+        return {-2, later}
+    end
+    if ARGV[1] ~= '' and (redis.call('GET', KEYS[1]) ~= ARGV[1] or tonumber(ledger[1] or 0) < tonumber(ARGV[3])) then
+        return {-1}
+    end
 end
-local answer, pushed, at, is_known, shortest = {0, 0, 0}, 0, 5, {}, nil
-for number = 1, tonumber(ARGV[4]) do
+local answer, pushed, at, is_known, shortest = {0, 0, 0}, 0, 6, {}, nil
+for number = 1, tonumber(ARGV[5]) do
     local marker, node, attempt, last = KEYS[tonumber(ARGV[at])], ARGV[at + 1], tonumber(ARGV[at + 2]), at + 4 + ARGV[at + 4]
     local before = tonumber(redis.call('HGET', marker, node) or 0)
     -- Version 0.1 had a field for each attempt, and a workflow of its may still run.
     if attempt > before and redis.call('HEXISTS', marker, node .. ':' .. ARGV[at + 2]) == 0 then
         redis.call('HSET', marker, node, ARGV[at + 2])
-        redis.call('EXPIRE', marker, ARGV[3])
+        redis.call('EXPIRE', marker, ARGV[4])
         local problem
         for queue = at + 5, last do
             local result = redis.pcall('LPUSH', KEYS[tonumber(ARGV[queue])], ARGV[at + 3])
@@ -82,17 +94,18 @@ if ARGV[1] ~= '' and pushed > 0 then
 end
 return answer
 """
+)
 
 _PUSH: Final = Script(_PUSH_SCRIPT)
 
 #: KEYS: that of the sentinel and that of the ledger. Returns the token and what the ledger has. It changes nothing, and is
 #: refused by a server that would refuse a push: a replica, one that is full, or one that cannot save.
 _MEMORY_SCRIPT: Final = """
-local token, ledger = redis.call('GET', KEYS[1]), redis.call('HMGET', KEYS[2], 'pushes', 'turn', 'holder')
+local token, ledger = redis.call('GET', KEYS[1]), redis.call('HMGET', KEYS[2], 'pushes', 'turn', 'holder', 'term')
 if token then
     redis.call('SET', KEYS[1], token, 'NX')
 end
-return {token or '', ledger[1] or '', ledger[2] or '', ledger[3] or ''}
+return {token or '', ledger[1] or '', ledger[2] or '', ledger[3] or '', ledger[4] or ''}
 """
 
 
@@ -151,8 +164,10 @@ def delivery_tag(task_id: str, attempt: int) -> str:
     return f"dyrygentd:{task_id}:{attempt}"
 
 
-def collecting(transport: Any) -> Any:
+def collecting(transport: Any, fence_of: Callable[[], Fence] = Fence) -> Any:
     """Derive a kombu transport whose channel keeps what it would push; everything else is kombu's own.
+
+    What it broadcasts it does not keep, and sends it in the name of the process that ``fence_of`` tells.
 
     ``_put`` is the method that kombu's virtual transports implement; its other names and those of the priority queues are
     internals of the Redis transport, and a kombu without them is refused (`dyrygentd.transport.internals`). The public way, a
@@ -186,9 +201,23 @@ def collecting(transport: Any) -> Any:
                 for step in self.priority_steps:
                     self._keys_expire[self._q_for_pri(queue, step)] = milliseconds
 
-        def _put_fanout(self, *args: Any, **kwargs: Any) -> None:
-            super()._put_fanout(*args, **kwargs)
+        def _put_fanout(self, exchange: str, message: Any, routing_key: str, **kwargs: Any) -> None:
+            fence = fence_of()
+            if fence.term:
+                self._fan_out(fence, exchange, message, routing_key)
+            else:
+                super()._put_fanout(exchange, message, routing_key, **kwargs)
             self._is_fanned_out = True
+
+        def _fan_out(self, fence: Fence, exchange: str, message: Any, routing_key: str) -> None:
+            # kombu 5.6 has one topic for each, 5.7 may have several.
+            topics_of = getattr(self, "_get_publish_topics", lambda *names: [self._get_publish_topic(*names)])
+            with self.conn_or_acquire() as kombus:
+                is_prefixed = "PUBLISH" in getattr(kombus, "PREFIXED_SIMPLE_COMMANDS", ())
+            prefix = self.global_keyprefix if is_prefixed else ""
+            ledger = ledger_key(self.global_keyprefix, fence.name)
+            for topic in topics_of(exchange, routing_key):
+                command(client_of(self), ledger, fence, "PUBLISH", (), f"{prefix}{topic}", dumps(message))
 
     class CollectingTransport(transport):
         Channel = CollectingChannel
@@ -217,15 +246,17 @@ class MarkedPush:
     Args:
         channel: A kombu Redis channel. Its connection pool brings along password, TLS and database as the app has configured
             them.
-        sentinel: The name and the token that tell a server with its memory from one without; None not to ask.
+        fence: What the server must know; nothing is done that it does not allow.
         count: Told of what the server has, and what tells one that has lost its last pushes.
+
+    All methods that change something raise `Fenced` if the server knows of a later term, and then nothing was changed.
     """
 
-    def __init__(self, channel: Any, sentinel: tuple[str, str] | None = None, count: PushCount | None = None) -> None:
+    def __init__(self, channel: Any, fence: Fence | None = None, count: PushCount | None = None) -> None:
         self._count = count or PushCount()
         self._client = client_of(channel)
         self._prefix: str = channel.global_keyprefix
-        self._sentinel = sentinel
+        self._fence = fence or Fence()
         self._script = self._client.register_script(_PUSH_SCRIPT)
 
     def push(self, messages: Sequence[Collected]) -> Pushed:
@@ -238,28 +269,37 @@ class MarkedPush:
         sent = [collected for collected in messages if collected.queues]
         if not sent:
             return Pushed(0, 0, {})
-        keys, arguments = push_call(self._prefix, self._sentinel, self._count.known, sent)
-        pushed = pushed_of(self._script(keys=keys, args=arguments), sent)
+        keys, arguments = push_call(self._prefix, self._fence, self._count.known, sent)
+        pushed = pushed_of(self._script(keys=keys, args=arguments), sent, self._fence)
         self._count.note(pushed.total)
         return pushed
 
+    def raise_term(self) -> None:
+        """Have the server know the fence's term. Raises ``redis.RedisError``."""
+        raise_term(self._client, ledger_key(self._prefix, self._fence.name), self._fence)
+
     def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of these workflows. Raises ``redis.RedisError``."""
-        self._client.unlink(*[marker_key(self._prefix, workflow_id) for workflow_id in workflow_ids])
+        for begin in range(0, len(workflow_ids), _FORGET_SLICE):
+            part = workflow_ids[begin : begin + _FORGET_SLICE]
+            self._command("UNLINK", [marker_key(self._prefix, workflow_id) for workflow_id in part])
 
     def mark(self, name: str, token: str) -> None:
         """Leave a token. Raises ``redis.RedisError``."""
-        self._client.set(sentinel_key(self._prefix, name), token)
+        self._command("SET", [sentinel_key(self._prefix, name)], token)
 
     def memory(self, name: str) -> BrokerMemory:
         """Return what the server remembers of a database. Raises ``redis.RedisError``, also if it takes no writes."""
         keys = [sentinel_key(self._prefix, name), ledger_key(self._prefix, name)]
-        token, pushes, turn, holder = self._client.eval(_MEMORY_SCRIPT, len(keys), *keys)
-        return BrokerMemory(token.decode(), int(pushes or 0), int(turn or 0), holder.decode())
+        token, pushes, turn, holder, term = self._client.eval(_MEMORY_SCRIPT, len(keys), *keys)
+        return BrokerMemory(token.decode(), int(pushes or 0), int(turn or 0), holder.decode(), term=Term.of(term.decode()))
 
     def note(self, name: str, turn: int, holder: str) -> None:
         """Have the server remember how far a database is, and whose process says so. Raises ``redis.RedisError``."""
-        self._client.hset(ledger_key(self._prefix, name), mapping={"turn": turn, "holder": holder})
+        self._command("HSET", [ledger_key(self._prefix, name)], "turn", turn, "holder", holder)
+
+    def _command(self, name: str, keys: Sequence[str], *arguments: str | int) -> None:
+        command(self._client, ledger_key(self._prefix, self._fence.name), self._fence, name, keys, *arguments)
 
     def cautions(self) -> list[str]:
         """Return what about the server weakens *published once*. Raises ``redis.RedisError``."""
@@ -286,33 +326,25 @@ def sentinel_key(prefix: str, name: str) -> str:
     return f"{prefix}dyrygentd:sentinel:{name}"
 
 
-def ledger_key(prefix: str, name: str) -> str:
-    """Return the key of what the server remembers of a database."""
-    return f"{prefix}dyrygentd:ledger:{name}"
-
-
 def marker_key(prefix: str, workflow_id: str) -> str:
     """Return the key of a workflow's markers."""
     return f"{prefix}dyrygentd:published:{workflow_id}"
 
 
-def push_call(
-    prefix: str, sentinel: tuple[str, str] | None, known: int, sent: Sequence[Collected]
-) -> tuple[list[str], list[str | int]]:
+def push_call(prefix: str, fence: Fence, known: int, sent: Sequence[Collected]) -> tuple[list[str], list[str | int]]:
     """Return keys and arguments of the script for messages that have queues.
 
     Args:
         prefix: Of all keys.
-        sentinel: As for `MarkedPush`.
+        fence: As for `MarkedPush`.
         known: How many pushes the server has at least.
     """
-    name, token = sentinel or ("", "")
-    keys: dict[str, int] = {sentinel_key(prefix, name): 1, ledger_key(prefix, name): 2}
+    keys: dict[str, int] = {sentinel_key(prefix, fence.name): 1, ledger_key(prefix, fence.name): 2}
 
     def index(key: str) -> int:
         return keys.setdefault(key, len(keys) + 1)
 
-    arguments: list[str | int] = [token, known, _MARKER_TTL_S, len(sent)]
+    arguments: list[str | int] = [fence.token, fence.term, known, _MARKER_TTL_S, len(sent)]
     expires_ms: dict[str, int] = {}
     marker_of, workflow_id, queues_of, queues = 0, "", list[int](), None
     for collected in sent:
@@ -331,9 +363,10 @@ def push_call(
     return list(keys), arguments
 
 
-def pushed_of(answer: Sequence[Any], sent: Sequence[Collected]) -> Pushed:
-    """Read the script's answer. Raises `SentinelGone`."""
+def pushed_of(answer: Sequence[Any], sent: Sequence[Collected], fence: Fence) -> Pushed:
+    """Read the script's answer. Raises `SentinelGone` or `Fenced`."""
     if int(answer[0]) < 0:
+        fence.refuse(answer[1] if len(answer) > 1 else "")
         raise SentinelGone
     pushed, before, total, *refused = answer
     errors = {
@@ -370,9 +403,9 @@ class LoopPush:
         self._prefix: str = channel.global_keyprefix
         self._count = count
 
-    async def push(self, sent: Sequence[Collected], sentinel: tuple[str, str] | None) -> Pushed:
+    async def push(self, sent: Sequence[Collected], fence: Fence) -> Pushed:
         """Do what `MarkedPush.push` does, with messages that have queues. Raises ``OSError`` as well."""
-        keys, arguments = push_call(self._prefix, sentinel, self._count.known, sent)
+        keys, arguments = push_call(self._prefix, fence, self._count.known, sent)
         async with asyncio.timeout(self._timeout_s):
             is_fresh = self._asking.is_fresh
             try:
@@ -385,7 +418,7 @@ class LoopPush:
                 if int(answer[0]) < 0:
                     # Whether the server had pushed them before it lost its memory is not known.
                     raise error from None
-        pushed = pushed_of(answer, sent)
+        pushed = pushed_of(answer, sent, fence)
         self._count.note(pushed.total)
         return pushed
 
@@ -398,5 +431,5 @@ class LoopPush:
 class Pushes:
     """What pushes: from the dispatcher's thread, and from the event loop."""
 
-    in_thread: Callable[[Any, tuple[str, str] | None, PushCount], MarkedPush] = MarkedPush
+    in_thread: Callable[[Any, Fence, PushCount], MarkedPush] = MarkedPush
     on_loop: Callable[[Any, float, PushCount], LoopPush] = LoopPush

@@ -22,6 +22,7 @@ from dyrygentd.core.destination import destination_of
 from dyrygentd.ports.facts import TaskPlace
 from dyrygentd.transport.message import MessageSender
 from dyrygentd.transport.redis_connections import CONNECTION_ERRORS
+from dyrygentd.transport.redis_term import LATER_THAN, Fence, commands, ledger_key
 
 #: Messages looked at in a list: seconds of work for a server, and far more than the daemon keeps in the broker.
 SEARCHED_MAX: Final = 100_000
@@ -47,9 +48,17 @@ local function task_of(message)
     return id and wanted[id] and id
 end
 """
+#: KEYS: the list, and the ledger. ARGV: the first and the last index, what is to be done, the term of who does it, and the wanted
+#: ids. Answers the length, how many were looked at, and pairs of a task id and its index; -1, 0 and the other term if a later one
+#: is known.
 _SEARCH: Final = (
-    _TASK_OF.replace("WANTED_FROM", "4")
+    LATER_THAN
+    + _TASK_OF.replace("WANTED_FROM", "5")
     + """
+local later = later_than(ARGV[4], redis.call('HGET', KEYS[2], 'term'))
+if later then
+    return {-1, 0, later}
+end
 local messages = redis.call('LRANGE', KEYS[1], ARGV[1], ARGV[2])
 for i, message in ipairs(messages) do
     local id = task_of(message)
@@ -92,13 +101,16 @@ class RedisQueues:
 
     Args:
         searched_max: Messages looked at in one list.
+        fence: In whose name something is changed; `withdraw` and `drop_reservations` raise `Fenced`, too.
     """
 
-    def __init__(self, channel: Any, client: Any, *, searched_max: int = SEARCHED_MAX) -> None:
+    def __init__(self, channel: Any, client: Any, *, searched_max: int = SEARCHED_MAX, fence: Fence | None = None) -> None:
         self._channel = channel
         self._client = client
         self._prefix: str = channel.global_keyprefix
         self._searched_max = searched_max
+        self._fence = fence or Fence()
+        self._ledger = ledger_key(self._prefix, self._fence.name)
         self._search = self._client.register_script(_SEARCH)
         self._search_reserved = self._client.register_script(_SEARCH_RESERVED)
 
@@ -169,10 +181,8 @@ class RedisQueues:
     def drop_reservations(self, tags: Sequence[str]) -> None:
         """Keep these messages from being delivered again; acknowledging them later does no harm."""
         for part in _parts(tags):
-            with self._client.pipeline() as pipe:
-                pipe.zrem(self._prefix + self._channel.unacked_index_key, *part)
-                pipe.hdel(self._prefix + self._channel.unacked_key, *part)
-                pipe.execute()
+            index, unacked = self._prefix + self._channel.unacked_index_key, self._prefix + self._channel.unacked_key
+            commands(self._client, self._ledger, self._fence, [("ZREM", index, part), ("HDEL", unacked, part)])
 
     def _lists(self, queue: str) -> list[str]:
         """Return the keys of a queue in the order in which workers empty them, those of earlier steps included."""
@@ -182,10 +192,13 @@ class RedisQueues:
     def _slices(self, key: str, task_ids: Sequence[str], what: str) -> Iterator[tuple[int, int, list[tuple[str, int]]]]:
         """Yield for each slice the list's length, how many messages it has, and ``(task_id, index)`` of the found ones."""
         names = {dumps(task_id)[1:-1]: task_id for task_id in task_ids}
+        term = self._fence.term if what == "withdraw" else ""
         begin, left = 0, self._searched_max
         while left > 0:
             end = begin + min(_SLICE, left) - 1
-            length, seen, *found = self._search(keys=[key], args=[begin, end, what, *names])
+            length, seen, *found = self._search(keys=[key, self._ledger], args=[begin, end, what, term, *names])
+            if length < 0:
+                self._fence.refuse(found[0])
             places = [(names[bytes_to_str(name)], int(index)) for name, index in zip(found[::2], found[1::2], strict=True)]
             yield length, seen, places
             if begin + seen >= length or not seen:

@@ -348,12 +348,17 @@ class Submitted(Struct, View):
 
 
 class Health(Struct, View):
-    """Whether the daemon does its work; ``problems`` says what keeps it from that, ``notices`` what else people should know."""
+    """Whether the daemon does its work; ``problems`` says what keeps it from that, ``notices`` what else people should know.
+
+    Attributes:
+        term: How many processes have taken this database over, this one included; of two that have copies the higher one counts.
+    """
 
     status: str
     version: str
     problems: list[str] = []
     notices: list[str] = []
+    term: int = 0
 
 
 class Statistics(Struct, View):

@@ -22,6 +22,7 @@ from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.transport import dispatcher
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.redis_push import Collected, LoopPush, MarkedPush, Pushed, Pushes
+from dyrygentd.transport.redis_term import Fence
 from dyrygentd.wire import Submitted
 
 CRASH: Final = "DYRYGENTD_TEST_CRASH"
@@ -106,10 +107,10 @@ class CrashingPush(MarkedPush):
 class CrashingLoopPush(LoopPush):
     """Does the same on the event loop."""
 
-    async def push(self, sent: Sequence[Collected], sentinel: tuple[str, str] | None) -> Pushed:
+    async def push(self, sent: Sequence[Collected], fence: Fence) -> Pushed:
         """Push what was not pushed before."""
         passing("before the push")
-        answer = await super().push(sent, sentinel)
+        answer = await super().push(sent, fence)
         passing("after the push")
         return answer
 

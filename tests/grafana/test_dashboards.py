@@ -50,7 +50,14 @@ _SHOWN_NOWHERE = {
     *("reports_up", "report_gaps_total", "unreadable_reports_total", "concluded_reports_total", "unconfirmed_reports"),
     *("report_lag_seconds", "unrun_results_total", "unrun_results_waiting"),
     # Sizes and what is done once in a while.
-    *("imported_workflows_total", "recovered_workflows_total", "recovery_seconds", "late_watched_tasks", "kept_value_bytes"),
+    *(
+        "imported_workflows_total",
+        "recovered_workflows_total",
+        "recovery_seconds",
+        "late_watched_tasks",
+        "kept_value_bytes",
+        "term",
+    ),
     *("refused_values_total", "timers", "journal_entries_total", "watched_tasks", "fold_nodes", "folds_total"),
 }
 

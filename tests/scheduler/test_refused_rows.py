@@ -1,9 +1,11 @@
 """Rows that the store refuses whatever the disk does: their workflow is set aside, and no other notices."""
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from dyrygentd.core import outcomes
@@ -20,8 +22,13 @@ from tests.scheduler.support import definition, published, scheduler, settle, un
 pytestmark = pytest.mark.anyio
 
 
-def _refuse(path: Path, *triggers: str) -> None:
+async def _refuse(path: Path, *triggers: str) -> None:
     """Let the database refuse rows, as one does that contradicts the schema."""
+    # In a thread: a transaction that it has to wait for goes on by the loop.
+    await anyio.to_thread.run_sync(_make_triggers, path, triggers)
+
+
+def _make_triggers(path: Path, triggers: Sequence[str]) -> None:
     connection = sqlite3.connect(path)
     for number, condition in enumerate(triggers):
         connection.execute(f"CREATE TRIGGER refuse_{number} {condition} BEGIN SELECT RAISE(ABORT, 'odd row'); END")
@@ -44,7 +51,7 @@ async def test_refused_node_sets_its_workflow_aside(tmp_path: Path, caplog: pyte
     async with scheduler(broker, SqliteStore(path)) as running:
         ids = await _submit_all(running)
         await until(lambda: len(broker.published) == 3)
-        _refuse(path, f"BEFORE UPDATE ON nodes {_NODES_OF_BAD}")
+        await _refuse(path, f"BEFORE UPDATE ON nodes {_NODES_OF_BAD}")
         broker.holds = False
         broker.let_go()
         for name in ("first", "last"):
@@ -75,7 +82,7 @@ async def test_submission_that_is_refused_is_answered(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     broker = FakeBroker()
     async with scheduler(broker, SqliteStore(path)) as running:
-        _refuse(path, "BEFORE INSERT ON workflows WHEN NEW.name = 'bad'")
+        await _refuse(path, "BEFORE INSERT ON workflows WHEN NEW.name = 'bad'")
         with pytest.raises(InvariantBroken, match="odd row"):
             await running.submit(definition("a", name="bad", key="k"))
         good = await running.submit(definition("a", name="good"))
@@ -94,7 +101,7 @@ async def test_end_that_is_refused(tmp_path: Path) -> None:
     async with scheduler(broker, SqliteStore(path)) as running:
         ids = await _submit_all(running)
         await until(lambda: len(broker.published) == 3)
-        _refuse(path, f"BEFORE UPDATE ON nodes {_NODES_OF_BAD}", "BEFORE UPDATE ON workflows WHEN NEW.name = 'bad'")
+        await _refuse(path, f"BEFORE UPDATE ON nodes {_NODES_OF_BAD}", "BEFORE UPDATE ON workflows WHEN NEW.name = 'bad'")
         broker.holds = False
         broker.let_go()
         assert (await running.wait(ids["first"], timeout_s=5)).state == "succeeded"
@@ -165,7 +172,7 @@ async def test_disk_that_breaks_amid_saving_apart(tmp_path: Path) -> None:
     async with scheduler(broker, store) as running:
         ids = await _submit_all(running)
         await until(lambda: len(broker.published) == 3)
-        _refuse(path, f"BEFORE UPDATE ON nodes {_NODES_OF_BAD}")
+        await _refuse(path, f"BEFORE UPDATE ON nodes {_NODES_OF_BAD}")
         store.fails_after = 1
         broker.holds = False
         # In one turn with the results, so that the journal is part of what is taken apart.

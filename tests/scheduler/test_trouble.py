@@ -311,7 +311,7 @@ async def test_broken_broker(caplog: pytest.LogCaptureFixture) -> None:
     broker = FakeBroker()
     async with scheduler(broker) as running:
         # Nothing is published before the broker was looked at.
-        await until(lambda: bool(broker.ledgers))
+        await until(lambda: any(ledger.holder for ledger in broker.ledgers.values()))
         broker.broken = "connection refused"
         kept = await running.submit(definition("a"))
         dropped = await running.submit(definition("b; b2"))

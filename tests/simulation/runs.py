@@ -23,7 +23,7 @@ from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.records import NodeRecord
 from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Verb, VerbRequest
-from dyrygentd.errors import DyrygentError
+from dyrygentd.errors import DyrygentError, StoreUnavailable
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
 from tests.simulation.keeper import Keeper
@@ -275,6 +275,9 @@ class Simulation:
                 raise
         except Crash:
             pass
+        except StoreUnavailable as error:
+            self.story.tell(f"it cannot start: {error}")
+            await anyio.sleep(1.0)
         finally:
             self._running = None
         # What the process had in memory is gone; what is said of it from now on is another one's.

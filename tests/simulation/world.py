@@ -24,7 +24,7 @@ from dyrygentd.core.events import (
 )
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
-from dyrygentd.errors import BackendUnavailable, BrokerEmptied, BrokerUnavailable
+from dyrygentd.errors import BackendUnavailable, BrokerEmptied, BrokerUnavailable, Fenced
 from dyrygentd.ports import Emit
 from dyrygentd.ports.facts import (
     BrokerMemory,
@@ -33,6 +33,7 @@ from dyrygentd.ports.facts import (
     QueueFacts,
     TaskFacts,
     TaskPlace,
+    Term,
     WatcherStatistics,
 )
 from dyrygentd.testing import MemoryStore
@@ -337,7 +338,22 @@ class Dispatcher:
         self._broker = broker
         self._one_at_a_time = anyio.Lock()
         self._guard: tuple[str, str] | None = None
+        self._term: tuple[str, Term] | None = None
         self._pushes = 0
+
+    async def raise_term(self, name: str, term: Term) -> None:
+        """Have the broker know who holds a database."""
+        self._term = name, term
+        await self._way()
+        self._refuse_if_fenced()
+        self._broker.ledgers[name] = replace(self._broker.ledgers.get(name, BrokerMemory()), term=term)
+
+    def _refuse_if_fenced(self) -> None:
+        if self._term is not None:
+            name, own = self._term
+            known = self._broker.ledgers.get(name, BrokerMemory()).term
+            if known is not None and known != own and known.number >= own.number:
+                raise Fenced(own.number, known.number, known.holder.words)
 
     def guard(self, name: str, token: str, pushes: int = 0) -> None:
         """Publish only into a broker with this token and so many pushes."""
@@ -346,6 +362,7 @@ class Dispatcher:
     async def mark(self, name: str, token: str) -> None:
         """Leave a token."""
         await self._way()
+        self._refuse_if_fenced()
         self._broker.marks[name] = token
 
     async def memory(self, name: str) -> BrokerMemory | None:
@@ -360,6 +377,7 @@ class Dispatcher:
     async def note(self, name: str, turn: int, holder: str) -> None:
         """Have the broker remember something."""
         await self._way()
+        self._refuse_if_fenced()
         self._broker.ledgers[name] = replace(self._broker.ledgers.get(name, BrokerMemory()), turn=turn, holder=holder)
 
     def backlog(self) -> int:
@@ -382,6 +400,7 @@ class Dispatcher:
         broker = self._broker
         broker.fuse("before a push")
         await self._way()
+        self._refuse_if_fenced()
         if guard is not None and broker.marks.get(guard[0]) != guard[1]:
             raise BrokerEmptied("no token")
         ledger = BrokerMemory() if guard is None else broker.ledgers.get(guard[0], BrokerMemory())
@@ -411,6 +430,7 @@ class Dispatcher:
         """Tell the workers that run now."""
         self._broker.fuse("before a revoke")
         await self._way()
+        self._refuse_if_fenced()
         if self._broker.workers:
             self._broker.revoked.update(task_ids)
         if terminate:
@@ -426,6 +446,7 @@ class Dispatcher:
     async def withdraw(self, tasks: Sequence[TaskPlace]) -> Sequence[str]:
         """Take messages out of the queue."""
         await self._way()
+        self._refuse_if_fenced()
         wanted = {task.task_id for task in tasks}
         found = [message.task_id for message in self._broker.queue if message.task_id in wanted]
         for message in [message for message in self._broker.queue if message.task_id in wanted]:
@@ -438,6 +459,7 @@ class Dispatcher:
         """Drop markers."""
         async with self._one_at_a_time:
             await self._way()
+            self._refuse_if_fenced()
             for place in [place for place in self._broker.markers if place[0] in workflow_ids]:
                 del self._broker.markers[place]
 

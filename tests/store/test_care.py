@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
+from dyrygentd.ports.facts import CLAIM_NOTE
 from dyrygentd.store import care
 from dyrygentd.store.migrations import VERSION
 from dyrygentd.store.sqlite import SqliteStore
 from tests.store.records import node, workflow
+from tests.support.daemon import ROOT
 
 
 async def _filled(path: Path, count: int, *, name: str = "w", close: bool = True) -> SqliteStore:
@@ -181,6 +183,73 @@ def test_nothing_is_put_under_a_daemon(tmp_path: Path) -> None:
     assert _ids(path) == ["w0"]
 
 
+def _note(path: Path) -> str:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        row = database.execute("SELECT value FROM notes WHERE name = ?", (CLAIM_NOTE,)).fetchone()
+    return str(row[0]) if row else ""
+
+
+def test_what_is_to_go_on_says_so(tmp_path: Path) -> None:
+    """A copy that is put back, and a database that is claimed, take over at the next start; a copy alone does not."""
+    path, copy = tmp_path / "state.db", tmp_path / "copy.db"
+    asyncio.run(_filled(path, 3))
+    care.backup(path, copy)
+    assert _note(path) == _note(copy) == ""
+    care.claim(path)
+    assert _note(path).startswith("claimed at ")
+    care.restore(copy, path)
+    assert _note(path) == f"restored from '{copy}'"
+
+
+def test_claim_keeps_the_log_of_a_killed_daemon(tmp_path: Path) -> None:
+    """Opening a database folds the log into it, and the next daemon would take that for a log that somebody deleted."""
+    path = tmp_path / "state.db"
+    code = f"""
+import asyncio, os, pathlib
+from dyrygentd.store.sqlite import SqliteStore
+from tests.store.records import workflow
+async def main():
+    store = SqliteStore(pathlib.Path({str(path)!r}))
+    await store.open()
+    await store.save([workflow("w")], [])
+    os.kill(os.getpid(), 9)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    care.claim(path)
+    assert path.with_name("state.db-wal").exists()
+
+    async def look() -> tuple[str, str | None]:
+        store = SqliteStore(path)
+        await store.open()
+        found = store.setback, await store.recall(CLAIM_NOTE)
+        await store.close()
+        return found
+
+    setback, claim = asyncio.run(look())
+    assert setback == ""
+    assert claim is not None
+    assert claim.startswith("claimed at ")
+    assert _ids(path) == ["w"]
+
+
+def test_nothing_is_claimed_under_a_daemon(tmp_path: Path) -> None:
+    """Nor where there is no database, or one of another program; each says what to do."""
+    path, other = tmp_path / "state.db", tmp_path / "other.db"
+    with _in_use(path):
+        while not path.exists():
+            pass
+        with pytest.raises(StoreLocked):
+            care.claim(path)
+    with closing(sqlite3.connect(other)) as database:
+        database.execute("CREATE TABLE t (x)")
+    with pytest.raises(StoreIncompatible, match="another program"):
+        care.claim(other)
+    with pytest.raises(StoreUnavailable, match="there is no database"):
+        care.claim(tmp_path / "nowhere.db")
+
+
 def test_bad_copies_are_refused(tmp_path: Path) -> None:
     """A copy that is damaged, foreign, newer or no database at all changes nothing."""
     path, copy = tmp_path / "state.db", tmp_path / "copy.db"
@@ -227,6 +296,7 @@ def test_no_room_leaves_nothing(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from dyrygentd.errors import StoreUnavailable
+from dyrygentd.ports.facts import CLAIM_NOTE
 from dyrygentd.store import care
 resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -42,6 +42,9 @@ def _serve(descriptor: int) -> dict[str, Any]:
                     sys.exit(0)
                 telling, output, errors, *passed = descriptors
                 if not (pid := os.fork()):
+                    # Whoever knows the process may send a signal to its group.
+                    os.setsid()
+                    os.write(telling, str(os.getpid()).encode())
                     # Their descriptors are closed with all others, and nobody may close them once more.
                     for each in (asking, *(told for _, told in ends.values())):
                         each.detach()
@@ -51,7 +54,6 @@ def _serve(descriptor: int) -> dict[str, Any]:
                 for number in (output, errors, *passed):
                     os.close(number)
                 told = socket.socket(fileno=telling)
-                told.send(str(pid).encode())
                 ends[process := os.pidfd_open(pid)] = pid, told
                 poll.register(process, select.POLLIN)
             else:
@@ -69,7 +71,6 @@ def _serve(descriptor: int) -> dict[str, Any]:
 
 def _become(asked: Mapping[str, Any], outputs: tuple[int, int], passed: Sequence[int], parent: int) -> None:
     """Be as a process that was just started, with what is passed from descriptor 3 on, as systemd passes sockets."""
-    os.setsid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
         os._exit(1)

@@ -139,9 +139,10 @@ def _row(row: "wire.TimelineRow", top: int) -> Iterator[str]:
     bad = ' class="bad"' if any(row.failed) else ""
     yield f'<text{bad} x="0" y="{bottom - 5}">{text(name_of(row), _NAME)}</text>'
     in_flight = [some + more for some, more in zip(row.running, row.again, strict=True)]
-    both = [some + more for some, more in zip(in_flight, row.waiting, strict=True)]
+    paused = [some + more for some, more in zip(in_flight, row.backoff or [0.0] * len(in_flight), strict=True)]
+    both = [some + more for some, more in zip(paused, row.waiting, strict=True)]
     peak = max(both, default=0.0)
-    for state, counts in (("waiting", both), ("retrying", in_flight), ("dispatched", row.running)):
+    for state, counts in (("waiting", both), ("blocked", paused), ("retrying", in_flight), ("dispatched", row.running)):
         if peak and any(counts):
             path = _steps([count / peak * (_ROW - 6) for count in counts], step, bottom)
             yield f'<path class="s-{state}" d="{path}"/>'

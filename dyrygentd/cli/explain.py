@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dyrygentd.cli import render
+from dyrygentd.cli import attempts, render
 from dyrygentd.cli.ends import Ends
 from dyrygentd.cli.names import hinting
 from dyrygentd.cli.session import Session, command, echo_json, say, say_problems
@@ -77,6 +77,8 @@ def explain(session: Session, reference: str | None, node: str | None) -> None:
         steps = list(_steps_of_node(found))
         _show_steps(steps, indent="")
         _show_note(steps, indent="")
+        for line in attempts.lines(found.attempts, found.attempts_left_out):
+            click.echo(f"\n{line}")
     elif not found.standings or found.next_step != found.standings[0].next_step:
         # What is about all of it comes before what is about some of its nodes.
         steps = list(_steps(found.id, "", found.next_step, []))

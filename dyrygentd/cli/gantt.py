@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dyrygentd import wire
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
-_FAILED, _AGAIN, _WAITING, _ENDED = "F", "T", "·", "S"
+_FAILED, _AGAIN, _PAUSED, _WAITING, _ENDED = "F", "T", "~", "·", "S"
 _HEADS: Final = ("BOX", "NODES", "TOOK", "WAITED")
 _NODES, _TOOK, _WAITED, _GAP = 7, 11, 6, 2
 _BOX_MIN, _BOX_MAX = 14, 40
@@ -46,7 +46,8 @@ def lines(view: "wire.TimelineView", *, width: int, rows_max: int | None) -> Ite
     opened = f" / {render.inline(view.path)}" if view.path else ""
     name = render.within(render.inline(view.name) + opened, max(_BOX_MIN, width - len(view.state) - 2))
     yield f"{click.style(name, bold=True)}: {render.state(view.state)}"
-    yield f"{in_column(view.since)} to {moment(view.until)}, {_span(view.until - view.since)}; a column is {_span(view.bin_s)}"
+    took, column = render.short_span(view.until - view.since), render.short_span(view.bin_s)
+    yield f"{in_column(view.since)} to {moment(view.until)}, {took}; a column is {column}"
     yield ""
     rows, hidden = shown(view.rows, rows_max)
     names = [render.within(name_of(row), _box_width(width)) for row in rows]
@@ -74,13 +75,14 @@ def shown(rows: "Sequence[wire.TimelineRow]", rows_max: int | None) -> "tuple[Se
 def chart(row: "wire.TimelineRow") -> str:
     """Return a character for each bin, in its colour."""
     under_way = [running + again for running, again in zip(row.running, row.again, strict=True)]
-    peak = max((count + waiting for count, waiting in zip(under_way, row.waiting, strict=True)), default=0.0)
+    paused = row.backoff or [0.0] * len(under_way)
+    peak = max(map(sum, zip(under_way, row.waiting, paused, strict=True)), default=0.0)
     drawn: list[tuple[str, str]] = []
     for place, count in enumerate(under_way):
         if row.failed[place]:
             drawn.append((_FAILED, "failed"))
-        elif row.waiting[place] > _ANY and count < peak * _SEEN:
-            drawn.append((_WAITING, "held"))
+        elif max(row.waiting[place], paused[place]) > _ANY and count < peak * _SEEN:
+            drawn.append((_WAITING, "held") if row.waiting[place] >= paused[place] else (_PAUSED, "retrying"))
         elif count > _ANY and row.again[place] > row.running[place]:
             drawn.append((_AGAIN, "retrying"))
         elif count > _ANY:
@@ -100,6 +102,7 @@ def legend() -> str:
     meant = (
         ("▂█", "dispatched", "in flight"),
         (_AGAIN, "retrying", "again"),
+        (_PAUSED, "retrying", "pauses"),
         (_WAITING, "held", "waits"),
         (_ENDED, "succeeded", "ended"),
         (_FAILED, "failed", "failed"),
@@ -119,7 +122,7 @@ def next_commands(view: "wire.TimelineView") -> Iterator[str]:
 
 
 def _weight(row: "wire.TimelineRow") -> tuple[bool, float]:
-    return any(row.failed), sum(row.waiting) + sum(row.running) + sum(row.again)
+    return any(row.failed), sum(map(sum, (row.waiting, row.running, row.again, row.backoff)))
 
 
 def _box_width(width: int) -> int:
@@ -133,15 +136,11 @@ def _columns_of(view: "wire.TimelineView") -> int:
 def _axis(view: "wire.TimelineView") -> str:
     """Return times since the beginning, over the columns that they are the beginning of."""
     count = _columns_of(view)
-    marks = (f"|{_span(place * view.bin_s) if place else '0'}" for place in range(0, count, _TICK))
+    marks = (f"|{render.short_span(place * view.bin_s) if place else '0'}" for place in range(0, count, _TICK))
     text = "".join(mark.ljust(_TICK) if len(mark) <= _TICK else "|".ljust(_TICK) for mark in marks)
     # What would be cut at the right edge is left out, as a time that is cut is another time.
     last = text.rfind("|")
     return text[:count] if len(text[last:].rstrip()) <= count - last else f"{text[:last]}|"
-
-
-def _span(seconds: float) -> str:
-    return render.duration(seconds) if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
 def _line(cells: Sequence[str], count: int) -> str:
@@ -159,10 +158,10 @@ def _took(view: "wire.TimelineView", row: "wire.TimelineRow") -> str:
     if row.first is None:
         return ""
     is_open = not row.last or row.running[-1] + row.again[-1] > _ANY
-    return _span(max(0.0, (view.until if is_open else row.last or view.until) - row.first))
+    return render.short_span(max(0.0, (view.until if is_open else row.last or view.until) - row.first))
 
 
 def _waited(row: "wire.TimelineRow") -> str:
     """Return which share of their time the nodes of a box waited that could run."""
-    waited, ran = sum(row.waiting), sum(row.running) + sum(row.again)
+    waited, ran = sum(row.waiting), sum(row.running) + sum(row.again) + sum(row.backoff)
     return f"{100 * waited / (waited + ran):.0f}%" if waited + ran > _ANY else ""

@@ -164,6 +164,11 @@ def duration(seconds: float) -> str:
     return span(seconds, is_fine=True)
 
 
+def short_span(seconds: float) -> str:
+    """Return a span of time that may be less than a second."""
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
 def counts(numbers: Mapping[str, int]) -> str:
     """Return ``succeeded 3, failed 1``, without what there is none of."""
     known = [word for word in _ORDER if numbers.get(word)]

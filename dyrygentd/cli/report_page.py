@@ -165,6 +165,7 @@ def _timeline(view: "wire.TimelineView", bounds: _Bounds) -> Iterator[str]:
     marks = (
         ("dispatched", "in flight"),
         ("retrying", "in a later attempt"),
+        ("blocked", "pauses before it is tried again"),
         ("waiting", "could run, and waits"),
         ("failed", "▲ failed"),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dyrygentd.cli import render
+from dyrygentd.cli import attempts, render
 from dyrygentd.cli.explain import last_entry, show_causes, show_tried_again
 from dyrygentd.cli.names import hinting
 from dyrygentd.cli.session import Session, command, echo_json, fail, say, say_health
@@ -93,6 +93,8 @@ def _show_node(session: Session, reference: str, name: str) -> None:
         echo_json(node)
     else:
         click.echo(_node(node, handle.id))
+        for line in attempts.lines(node.attempts, node.attempts_left_out):
+            click.echo(f"\n{line}")
 
 
 def _show_all_causes(session: Session, reference: str) -> None:

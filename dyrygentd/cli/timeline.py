@@ -35,8 +35,9 @@ def timeline(
 ) -> None:
     """Show where the time of a workflow went: for each box when its nodes waited, ran, ran again and failed.
 
-    A node waits from when it could run until it is sent: for its turn, a place in a pool, a person, its time. TOOK is from the
-    first start of a box to its last end, WAITED the share of their time that its nodes waited. --section opens a box.
+    A node waits from when it could run until it is sent: for its turn, a place in a pool, a person, its time. Between attempts it
+    pauses until the next one is due, which is no waiting. TOOK is from the first start of a box to its last end, WAITED the share
+    of their time that its nodes waited. --section opens a box.
 
     \b
     Example: dyrygentctl timeline @latest --section drain

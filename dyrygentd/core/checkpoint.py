@@ -19,6 +19,8 @@ from dyrygentd.core.states import FINISHED, NODE_STATE_OF_WORD, NodeState, Workf
 from dyrygentd.core.workflow import RunningWorkflow
 
 _WORDS: Final = tuple(state.word for state in NodeState)
+#: When and where an attempt began of which nobody told.
+_UNTOLD: Final = (0.0, "")
 
 
 def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None) -> WorkflowRecord:
@@ -88,6 +90,8 @@ def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
         workflow.attempts.late.get(node, ""),
         node in workflow.stale,
         workflow.attempts.sent_to.get(node, "") if workflow.attempts.sent_to else "",
+        *(workflow.attempts.told.get(node, _UNTOLD) if workflow.attempts.told else _UNTOLD),
+        workflow.attempts.earlier.get(node, ()) if workflow.attempts.earlier else (),
     )
 
 

@@ -130,7 +130,7 @@ class Counting:
         """Count the end of a task under its name, and how long it took from its dispatch."""
         attempts, task = workflow.attempts, self._routes.task_of(workflow, node)
         since = begun_at = attempts.dispatched_at[node]
-        told_at = attempts.begun_at.pop(node, 0.0) if attempts.begun_at else 0.0
+        told_at = attempts.begun_at.get(node, 0.0) if attempts.begun_at else 0.0
         number = attempts.in_line.pop(node, None)
         if number is not None and self.run_times.passes_over(task[0]):
             self.lines.of(task[1]).leave(now)

@@ -158,6 +158,7 @@ class TaskFailed:
         error: One short line.
         exception: Name of the exception's class.
         fingerprint: The exception and where it came from: what failures of one cause have in common.
+        worker: Who had it; empty if that is not known.
     """
 
     task_id: str
@@ -165,6 +166,7 @@ class TaskFailed:
     exception: str = ""
     kind: FailureKind = FailureKind.TASK
     fingerprint: str = ""
+    worker: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,12 @@ class TaskReported:
     worker: str = ""
     next_try_at: float = 0.0
     start: str = ""
+
+    @property
+    def who(self) -> str:
+        """Return the worker, as far as it is told in either way."""
+        return self.worker or self.start.rpartition("/")[0]
+
     error: str = ""
 
 

@@ -81,6 +81,10 @@ def _check_marks(workflow: RunningWorkflow, node: int, state: NodeState) -> None
     _require(
         workflow, node, node not in workflow.on_hold or state is not NodeState.READY, "is ready although an operator holds it"
     )
+    numbers = [attempt.number for attempt in workflow.attempts.earlier.get(node, ())]
+    most = workflow.attempts.of(node) - bool(workflow.attempts.dispatched_at[node])
+    is_in_order = numbers == sorted(set(numbers)) and (not numbers or numbers[-1] <= most)
+    _require(workflow, node, is_in_order, f"was tried {most} times before, and has attempts {numbers}")
     is_on_its_way = state in IN_FLIGHT or state in _HELD
     _require(workflow, node, node not in workflow.stale or is_on_its_way, "is to be decided anew when it comes back, and is here")
     _require(

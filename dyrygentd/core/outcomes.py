@@ -6,6 +6,7 @@ its node says of loss. A workflow that a failure has stopped tries nothing again
 
 from typing import Final
 
+from dyrygentd.core.attempts import NOT_YET
 from dyrygentd.core.lost_causes import fingerprint_of_lost
 from dyrygentd.core.notes import Failure, Hold, HoldReason
 from dyrygentd.core.policy import LOST_MAX, FailureKind, OnLost, Retry
@@ -14,6 +15,8 @@ from dyrygentd.core.states import NodeState
 from dyrygentd.core.without_value import WITHOUT_VALUE
 from dyrygentd.core.workflow import RunningWorkflow
 
+#: How an attempt ended whose task has vanished.
+LOST: Final = "lost"
 #: JSON texts that Python takes for false: a poll that returns one of them asks again.
 _FALSE: Final = frozenset({b"null", b"false", b"0", b"0.0", b"-0.0", b'""', b"[]", b"{}"})
 
@@ -56,10 +59,11 @@ def lost(workflow: RunningWorkflow, node: int, error: str, now: float, *, chance
             _fail(workflow, node, failure, now)
         case OnLost.HOLD:
             workflow.errors[node] = error
-            workflow.again(node, NodeState.HELD, Hold(HoldReason.LOST), now)
+            workflow.again(node, NodeState.HELD, Hold(HoldReason.LOST), now, ended=LOST, error=error)
         case OnLost.RETRY if workflow.attempts.failures.get(node, 0) + 1 < LOST_MAX:
             retry = workflow.retry_of(node) or Retry()
-            _try_again(workflow, node, failure, retry.pause_s(workflow.attempts.failures.get(node, 0) + 1, chance), now)
+            pause_s = retry.pause_s(workflow.attempts.failures.get(node, 0) + 1, chance)
+            _try_again(workflow, node, failure, pause_s, now, ended=LOST)
         case _:
             _fail(workflow, node, failure, now)
 
@@ -108,16 +112,19 @@ def _asks_again(workflow: RunningWorkflow, node: int, value: bytes | None, now: 
     elif workflow.is_stopped and not cleans_up(workflow.graph.policy(node)):
         workflow.finish_node(node, NodeState.CANCELLED, now)
     else:
-        workflow.again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s), now)
+        workflow.again(node, NodeState.HELD, Hold(HoldReason.POLL, now + policy.poll_every_s), now, ended=NOT_YET)
     return True
 
 
-def _try_again(workflow: RunningWorkflow, node: int, failure: Failure, pause_s: float, now: float) -> None:
+def _try_again(
+    workflow: RunningWorkflow, node: int, failure: Failure, pause_s: float, now: float, *, ended: str = NodeState.FAILED.word
+) -> None:
     failures = workflow.attempts.failures[node] = workflow.attempts.failures.get(node, 0) + 1
     workflow.attempts.tried_again.failed(node, failure.fingerprint, failure.error, failures)
     workflow.errors[node] = failure.error
     workflow.fingerprints[node] = failure.fingerprint
-    workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now + pause_s), now)
+    hold = Hold(HoldReason.RETRY, now + pause_s)
+    workflow.again(node, NodeState.RETRYING, hold, now, ended=ended, error=failure.error)
 
 
 def _fail(workflow: RunningWorkflow, node: int, failure: Failure, now: float) -> None:

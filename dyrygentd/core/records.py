@@ -67,6 +67,33 @@ class WorkflowRecord:
         return replace(self, document=earlier.document, names=earlier.names)
 
 
+class Attempt(NamedTuple):
+    """An attempt of a node that went on with another one.
+
+    Attributes:
+        number: The how-manieth it was, from 1.
+        sent_at: When it was given to the broker.
+        ended_at: When its end was seen, or it was given up.
+        ended: How: the state that its node had by it, ``lost``, ``given up`` by an operator, ``stale`` of a hook, or ``not yet``
+            of a question of a poll.
+        due_at: When the next one was to begin by itself, or somebody had it begin; 0 if that waited for a person.
+        started_at: When a worker was first heard to have begun it; 0 if nobody told.
+        worker: Who had it, as far as that was told.
+        error: Why it failed, shortened.
+        is_over: Whether its node had finished with it, and somebody set that going again at ``due_at``.
+    """
+
+    number: int
+    sent_at: float
+    ended_at: float
+    ended: str
+    due_at: float = 0.0
+    started_at: float = 0.0
+    worker: str = ""
+    error: str = ""
+    is_over: bool = False
+
+
 class NodeRecord(NamedTuple):
     """The durable part of a node; see `dyrygentd.core.workflow.RunningWorkflow` for the fields.
 
@@ -77,6 +104,8 @@ class NodeRecord(NamedTuple):
         finished_at: When it finished.
         value: Its own, if somebody still needs it; None of one that is made of others' values, too.
         reason: Why it is held, or that it was not needed.
+        started_at, worker: When its last attempt began, and where, of one that failed or was tried more than once.
+        earlier: Its attempts before the present or last one, oldest first, those that are kept.
     """
 
     workflow_id: str
@@ -97,6 +126,9 @@ class NodeRecord(NamedTuple):
     late: str = ""
     is_stale: bool = False
     sent_to: str = ""
+    started_at: float = 0.0
+    worker: str = ""
+    earlier: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

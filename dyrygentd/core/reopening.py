@@ -73,7 +73,7 @@ def succeeded_late(workflow: RunningWorkflow, node: int, value: bytes | None, va
 def abandon(workflow: RunningWorkflow, node: int, now: float) -> None:
     """Give up the attempt that is in flight and start another one at once."""
     workflow.attempts.forget_failures(node)
-    workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now), now)
+    workflow.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now), now, ended="given up")
     workflow.let_go(node, now)
 
 

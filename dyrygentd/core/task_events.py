@@ -97,15 +97,15 @@ class TaskEvents:
                     self._tries_again(event, workflow, node)
                 if event.state == _STARTED and node not in workflow.attempts.reported:
                     self._counting.task_began(workflow, node, now)
-                workflow.attempts.note_reported(node, event.state, event.next_try_at, event.worker)
+                workflow.attempts.note_reported(node, event.state, event.next_try_at, event.who)
             case TaskRedelivered():
                 self._redelivered(event, workflow, node, now)
             case TaskFailed():
                 self._counting.counters.failed += 1
                 self._counting.task_ended(workflow, node, "failed", now)
                 self._flights.land(event.task_id, now)
-                failure = Failure(event.error, event.kind, event.exception, event.fingerprint)
-                self.failed(workflow, node, failure, now)
+                workflow.attempts.note_worker(node, event.worker)
+                self.failed(workflow, node, Failure(event.error, event.kind, event.exception, event.fingerprint), now)
                 if event.exception in DOUBTFUL:
                     self._doubt(workflow, node, event.task_id, now)
             case TaskRevoked():

@@ -1,9 +1,9 @@
 """Where the time went: how many nodes of each box waited, ran and ended, in equal spans of time from a workflow's beginning on.
 
-*Theory of operation.* Of a node three times are known: when it could have run, which the ends of its dependencies tell; when its
-present or last attempt was sent; and when it finished. Between the first two it waited, whatever for: its turn, a pool, a person,
-an earlier attempt. Between the last two it was in flight. Of a poll the time since its first question counts as in flight, since
-asking again is how it works.
+*Theory of operation.* Of a node three times are known: when it could have run, which the ends of its dependencies tell; when it
+was sent; and when it finished. Between the first two it waited, whatever for: its turn, a pool, a person. Between the last two it
+was in flight. Of one that was tried more than once `dyrygentd.core.tries` knows more. Of a poll the time since its first question
+counts as in flight, since asking again is how it works.
 
 Each of these spans is a step up and a step down. A step costs two numbers, wherever it is and however many bins follow it, so a
 timeline costs the same for two bins as for four hundred. It is meant to run in a thread beside the loop, as folding is.
@@ -17,8 +17,7 @@ from typing import Final, NamedTuple
 
 from dyrygentd.core.folding import Box, Fold
 from dyrygentd.core.node_states import FIRST_BAD, FIRST_FINISHED
-from dyrygentd.core.policy import Rule
-from dyrygentd.core.states import BAD, GOOD, NodeState
+from dyrygentd.core.tries import NOT_DUE, Doing, begun, could_run_at, spans_of
 from dyrygentd.core.workflow import RunningWorkflow
 
 BINS_MIN: Final = 2
@@ -26,9 +25,7 @@ BINS_MAX: Final = 400
 BINS: Final = 60
 #: The shortest bin, in seconds: what took no time is shown nevertheless.
 _BIN_S_MIN: Final = 0.001
-#: Nodes that could not run so far, or never will.
-_NOT_YET: Final = bytes([NodeState.WAITING, NodeState.BLOCKED])
-_ANY: Final = {Rule.ANY_FAILED: BAD, Rule.ANY_SUCCEEDED: GOOD}
+_IN_FLIGHT: Final = (Doing.RUNNING, Doing.AGAIN)
 
 
 class Frame(NamedTuple):
@@ -53,6 +50,7 @@ class BoxTimes(NamedTuple):
         waiting: How many could have run and were not in flight, on average over the bin.
         running: How many were in flight in their first attempt.
         again: How many were in a later one.
+        backoff: How many paused until their next attempt was due.
         ended: How many succeeded, or were skipped.
         failed: How many failed, or were cancelled in flight or between attempts. What was blocked, or cancelled before it was
             sent, never ran, and is counted nowhere.
@@ -63,6 +61,7 @@ class BoxTimes(NamedTuple):
     waiting: Sequence[float]
     running: Sequence[float]
     again: Sequence[float]
+    backoff: Sequence[float]
     ended: Sequence[int]
     failed: Sequence[int]
 
@@ -70,8 +69,8 @@ class BoxTimes(NamedTuple):
 def frame_of(workflow: RunningWorkflow, now: float, bins: int = BINS) -> Frame:
     """Return the frame from a workflow's beginning to its end, or until now."""
     created_at, until = workflow.origin.created_at, workflow.finished_at or now
-    begun = _begun(workflow)
-    since = begun if begun <= until else min(created_at, until)
+    began_at = begun(workflow)
+    since = began_at if began_at <= until else min(created_at, until)
     return Frame(since, max(until, since + bins * _BIN_S_MIN), bins)
 
 
@@ -93,7 +92,7 @@ def row_order(boxes: Sequence[Box], times: Sequence[BoxTimes], most: int) -> tup
 
     def weight(number: int) -> tuple[bool, float]:
         box = times[number]
-        return any(box.failed), sum(box.running) + sum(box.again) + sum(box.waiting)
+        return any(box.failed), sum(map(sum, (box.running, box.again, box.backoff, box.waiting)))
 
     numbers = found if len(found) <= most else sorted(found, key=weight, reverse=True)[:most]
 
@@ -137,10 +136,11 @@ class _Steps:
 def _times_of(nodes: Sequence[int], workflow: RunningWorkflow, states: bytes | bytearray, frame: Frame) -> BoxTimes:
     since, until, bins = frame
     per_s, behind = 1 / frame.bin_s, float(bins)
-    waiting, running, again = _Steps(bins), _Steps(bins), _Steps(bins)
+    steps = tuple(_Steps(bins) for _ in Doing)
+    waiting, running, again = steps[Doing.WAITING], steps[Doing.RUNNING], steps[Doing.AGAIN]
     ended, failed = [0] * bins, [0] * bins
-    attempts, ends = workflow.attempts, workflow.nodes.finished_at
-    first, last, begun = float("inf"), 0.0, _begun(workflow)
+    attempts, ends, earlier = workflow.attempts, workflow.nodes.finished_at, workflow.attempts.earlier
+    first, last, began_at = float("inf"), 0.0, begun(workflow)
 
     def place(at: float) -> float:
         found = (at - since) * per_s
@@ -148,42 +148,31 @@ def _times_of(nodes: Sequence[int], workflow: RunningWorkflow, states: bytes | b
 
     for node in nodes:
         state = states[node]
-        if state in _NOT_YET:
+        if state in NOT_DUE and node not in earlier:
             continue
         is_finished = state >= FIRST_FINISHED
         # The end of what was set running again since the states were copied is not known any more.
         end = (ends[node] or until) if is_finished else until
         sent_at, attempt = attempts.dispatched_at[node], attempts.of(node)
-        is_again = attempt > 1
-        if polled_at := attempts.polling_since.get(node):
-            sent_at, is_again = polled_at, node in attempts.failures
-        could_at = _could_run_at(workflow, node, states, begun)
-        if could_at is not None:
-            waiting.add(place(could_at), place(sent_at or end))
-        if sent_at:
-            (again if is_again else running).add(place(sent_at), place(end))
-            first = min(first, sent_at)
+        could_at = could_run_at(workflow, node, states, began_at)
+        if node in earlier:
+            for doing, begin, until_then in spans_of(workflow, node, state, could_at, until):
+                steps[doing].add(place(begin), place(until_then))
+                if doing in _IN_FLIGHT:
+                    first = min(first, begin)
+            if state in NOT_DUE:
+                continue
+        else:
+            is_again = attempt > 1
+            if polled_at := attempts.polling_since.get(node):
+                sent_at, is_again = polled_at, node in attempts.failures
+            if could_at is not None:
+                waiting.add(place(could_at), place(sent_at or end))
+            if sent_at:
+                (again if is_again else running).add(place(sent_at), place(end))
+                first = min(first, sent_at)
         if is_finished and (state < FIRST_BAD or attempt):
             (ended if state < FIRST_BAD else failed)[min(int(place(end)), bins - 1)] += 1
             first, last = min(first, end), max(last, end)
-    shown = waiting.means(), running.means(), again.means()
+    shown = waiting.means(), running.means(), again.means(), steps[Doing.BACKOFF].means()
     return BoxTimes(None if first == float("inf") else first, last or None, *shown, ended, failed)
-
-
-def _could_run_at(workflow: RunningWorkflow, node: int, states: bytes | bytearray, begun: float) -> float | None:
-    """Return since when a node could have run, as far as what it depends on tells; None if it could not."""
-    graph, ends, at = workflow.graph, workflow.nodes.finished_at, begun
-    deciding = _ANY.get(graph.policy(node).rule) if graph.policies else None
-    if deciding and (decided := [ends[other] for other in graph.dependencies(node) if ends[other] and states[other] in deciding]):
-        return max(min(decided), begun)
-    for other in graph.dependencies(node):
-        end = ends[other]
-        if not end:
-            return None
-        if end > at:
-            at = end
-    return at
-
-
-def _begun(workflow: RunningWorkflow) -> float:
-    return max(workflow.origin.created_at, workflow.policy.start_at)

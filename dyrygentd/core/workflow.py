@@ -236,9 +236,9 @@ class RunningWorkflow:
         if self.states[node] == _DISPATCHING:
             self.nodes.move(node, NodeState.DISPATCHED, now)
 
-    def again(self, node: int, state: NodeState, hold: Hold, now: float) -> None:
-        """End the present attempt and hold the node for another one."""
-        self.attempts.end(node)
+    def again(self, node: int, state: NodeState, hold: Hold, now: float, *, ended: str, error: str = "") -> None:
+        """End the present attempt and hold the node for another one; ``ended`` and ``error`` are as in `Attempt`."""
+        self.attempts.end(node, now, ended=ended, due_at=hold.until, error=error)
         self.holds[node] = hold
         self.nodes.move(node, state, now)
 
@@ -276,7 +276,10 @@ class RunningWorkflow:
         """Have a node wait as if it had never begun; the caller counts it for its dependents again, if it had finished."""
         # The result backend was told of a success under its first task id, and nothing takes the place of that.
         was_given = self.states[node] == NodeState.SKIPPED and node not in self.unneeded
-        self.attempts.start_over(node, is_first_id_used=was_given)
+        ended, ended_at, error = self.states[node], self.nodes.finished_at[node], self.errors.get(node, "")
+        self.attempts.start_over(
+            node, now, ended=NodeState(ended).word, ended_at=ended_at, error=error, is_first_id_used=was_given
+        )
         if self.states[node] == NodeState.READY:
             self.ready.remove(node)
         self.errors.pop(node, None)
@@ -314,7 +317,7 @@ class RunningWorkflow:
         attempts = self.attempts
         return bool(
             (self.errors or self.fingerprints or self.holds or self.blocked_by or self.unneeded or self.on_hold or self.stale)
-            or (attempts.failures or attempts.polling_since or attempts.late or attempts.sent_to)
+            or (attempts.failures or attempts.polling_since or attempts.late or attempts.sent_to or attempts.earlier)
         )
 
     def timeout_s(self, node: int) -> float:
@@ -368,7 +371,7 @@ class RunningWorkflow:
         """Finish a node and everything that is decided by it."""
         if self.stale and node in self.stale:
             # It ran for an end that is none any more, so what came of it counts for nothing.
-            self.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now), now)
+            self.again(node, NodeState.RETRYING, Hold(HoldReason.RETRY, now), now, ended="stale")
             self._decide_anew(node, now)
             return
         stack: list[_End] = [(node, state, value, error)]
@@ -422,10 +425,8 @@ class RunningWorkflow:
             self.on_hold.discard(node)
         if self.attempts.tried_again.cause_of:
             self.attempts.tried_again.forget(node)
-        if self.attempts.reported:
-            self.attempts.reported.pop(node, None)
-            self.attempts.begun_at.pop(node, None)
-            self.attempts.next_tries.pop(node, None)
+        if self.attempts.reported or self.attempts.workers:
+            self.attempts.finish(node, is_bad=state is NodeState.FAILED)
         if error:
             self.errors[node] = error
         if state >= FIRST_BAD:

@@ -15,6 +15,7 @@ from dyrygentd.core.for_people import gate_since
 from dyrygentd.core.lost_causes import ENDED_SILENTLY
 from dyrygentd.core.standing import Standing, headline, in_flight_of, standing_of_node, standings_in_steps
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.tries import left_out
 from dyrygentd.core.verbs import cause_of
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import NodeNotFound
@@ -109,6 +110,8 @@ class Explanations:
             decided=decided.of_standing(standing) or decided.of_workflow,
             blocked_by=None if (blamed := workflow.blocked_by.get(number)) is None else workflow.graph.names[blamed],
             is_on_hold=number in workflow.on_hold,
+            attempts=wire.views_of_attempts(workflow, number) if number in workflow.attempts.earlier else [],
+            attempts_left_out=left_out(workflow, number),
         )
 
     async def _explain_workflow(self, workflow: RunningWorkflow) -> wire.Explanation:

@@ -186,15 +186,15 @@ class Queries:
             raise NodeNotFound(workflow_id, name)
         signature = workflow.graph.signatures[number]
         arguments = self._redaction.arguments(signature) if with_arguments and signature is not None else ""
-        view = self._view_of_node(workflow, number)
+        view = self._view_of_node(workflow, number, with_attempts=True)
         view.arguments = arguments or None
         view.payload = self._redaction.data(workflow.graph.policy(number).payload) if with_arguments else None
         await Decided(self._store).fill_in(workflow, [number], [view])
         view.dependents, view.takers = behind(workflow.graph, [number])
         return view
 
-    def _view_of_node(self, workflow: RunningWorkflow, node: int) -> wire.NodeView:
-        view = wire.view_of_node(workflow, node)
+    def _view_of_node(self, workflow: RunningWorkflow, node: int, *, with_attempts: bool = False) -> wire.NodeView:
+        view = wire.view_of_node(workflow, node, with_attempts=with_attempts)
         view.may_run_on = self._still_running.may_run_on(workflow, node)
         return view
 

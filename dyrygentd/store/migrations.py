@@ -2,7 +2,8 @@
 
 ``user_version`` tells the schema's version, ``application_id`` that the file is ours. Each step brings a database from one
 version to the next. Version 2 added verbs, retries and the journal, version 3 the notes, version 4 views for people; version 5
-says whose a key is, version 6 knows the names of nodes in a table of their own.
+says whose a key is, version 6 knows the names of nodes in a table of their own, version 7 keeps earlier attempts of a node among
+its details, where older programs would stumble over them.
 
 All steps that a database needs are one transaction: whenever the process dies, the file is of the old version or of the new one.
 Before them a copy is made beside it, see `dyrygentd.store.copies`: the way back from an upgrade.
@@ -23,7 +24,7 @@ from dyrygentd.store.names import teach
 
 logger = logging.getLogger("dyrygentd.store")
 
-VERSION: Final = 6
+VERSION: Final = 7
 #: "dyrg" in ASCII.
 APPLICATION_ID: Final = 0x64797267
 #: SQLite's instructions between two looks at an upgrade.
@@ -100,6 +101,20 @@ _STEPS: Final = {
                 json_extract(n.detail, '$.cause') AS cause, json_extract(n.detail, '$.late') AS late
             FROM nodes AS n JOIN workflows AS w ON w.seq = n.workflow
             WHERE w.seq NOT IN (SELECT workflow FROM node_names);
+    """,
+    6: """
+        CREATE VIEW v_attempts AS
+            SELECT w.id AS workflow, w.name AS workflow_name, n.node, m.value AS node_name,
+                json_extract(a.value, '$[0]') AS attempt,
+                datetime(json_extract(a.value, '$[1]'), 'unixepoch') AS dispatched,
+                datetime(nullif(json_extract(a.value, '$[5]'), 0), 'unixepoch') AS started,
+                datetime(json_extract(a.value, '$[2]'), 'unixepoch') AS ended,
+                round(json_extract(a.value, '$[2]') - json_extract(a.value, '$[1]'), 3) AS seconds,
+                json_extract(a.value, '$[3]') AS how,
+                json_extract(a.value, '$[6]') AS worker, json_extract(a.value, '$[7]') AS error
+            FROM workflows AS w JOIN node_names AS g ON g.workflow = w.seq
+                CROSS JOIN json_each(g.names) AS m JOIN nodes AS n ON n.workflow = w.seq AND n.node = m.key
+                CROSS JOIN json_each(n.detail, '$.earlier') AS a;
     """,
 }
 

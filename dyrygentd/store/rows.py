@@ -14,7 +14,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from dyrygentd.core.parent_task import ParentTask
-from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.store.names import names_text as text_of_names
 
@@ -154,6 +154,8 @@ def node_record_of(workflow_id: str, row: Sequence[Any]) -> NodeRecord:
     details = json.loads(detail) if detail else {}
     if "cause" in details:
         details["fingerprint"] = details.pop("cause")
+    if "earlier" in details:
+        details["earlier"] = tuple(Attempt(*each) for each in details["earlier"])
     return NodeRecord(workflow_id, *columns, **details)
 
 

@@ -1,4 +1,4 @@
--- Version 6. Times are Unix seconds, states are words, JSON is text.
+-- Version 7. Times are Unix seconds, states are words, JSON is text.
 
 CREATE TABLE workflows (
     seq         INTEGER PRIMARY KEY,      -- order of submission; the cursor of listings
@@ -33,7 +33,7 @@ CREATE TABLE nodes (
     blocked_by    INTEGER,                -- the node to blame
     error         TEXT NOT NULL,
     value         BLOB,                   -- JSON text, while another node may need it
-    detail        TEXT,                   -- what few nodes have, as JSON: why it is held, failed attempts, the cause of failure …
+    detail        TEXT,                   -- what few nodes have, as JSON: why it is held, failures, earlier attempts, the cause …
     PRIMARY KEY (workflow, node)
 ) STRICT, WITHOUT ROWID;
 
@@ -91,6 +91,20 @@ CREATE VIEW v_nodes AS
         json_extract(n.detail, '$.cause') AS cause, json_extract(n.detail, '$.late') AS late
     FROM nodes AS n JOIN workflows AS w ON w.seq = n.workflow
     WHERE w.seq NOT IN (SELECT workflow FROM node_names);
+
+-- Attempts before the present or last one, the last few of each node.
+CREATE VIEW v_attempts AS
+    SELECT w.id AS workflow, w.name AS workflow_name, n.node, m.value AS node_name,
+        json_extract(a.value, '$[0]') AS attempt,
+        datetime(json_extract(a.value, '$[1]'), 'unixepoch') AS dispatched,
+        datetime(nullif(json_extract(a.value, '$[5]'), 0), 'unixepoch') AS started,
+        datetime(json_extract(a.value, '$[2]'), 'unixepoch') AS ended,
+        round(json_extract(a.value, '$[2]') - json_extract(a.value, '$[1]'), 3) AS seconds,
+        json_extract(a.value, '$[3]') AS how,
+        json_extract(a.value, '$[6]') AS worker, json_extract(a.value, '$[7]') AS error
+    FROM workflows AS w JOIN node_names AS g ON g.workflow = w.seq
+        CROSS JOIN json_each(g.names) AS m JOIN nodes AS n ON n.workflow = w.seq AND n.node = m.key
+        CROSS JOIN json_each(n.detail, '$.earlier') AS a;
 
 CREATE VIEW v_journal AS
     SELECT datetime(j.at, 'unixepoch') AS at, w.id AS workflow, w.name AS workflow_name, j.verb, j.by, j.why, j.nodes,

@@ -85,7 +85,7 @@ def event_of_meta(task_id: str, meta: Mapping[str, Any]) -> TaskEvent | None:
     if isinstance(result, Raw):
         result = json.loads(bytes(result))
     if status == states.FAILURE:
-        return _failed(task_id, result, traceback)
+        return _failed(task_id, result, traceback, worker_of(meta))
     if status == states.REVOKED:
         reason = "revoked" if result is None else named_error(result, "").text
         return TaskRevoked(task_id, reason, is_expired=reason.endswith("expired"))
@@ -153,10 +153,10 @@ def is_doubtful(meta: Mapping[str, Any]) -> bool:
     return name != "TaskRevokedError" if status == states.REVOKED else not module.startswith(("celery.", "billiard."))
 
 
-def event_of_failure(task_id: str, error: str, exception: str) -> TaskFailed:
+def event_of_failure(task_id: str, error: str, exception: str, worker: str = "") -> TaskFailed:
     """Read a failure of which no more than these words is known."""
     kind = FailureKind.INFRASTRUCTURE if exception in _INFRASTRUCTURE else FailureKind.TASK
-    return TaskFailed(task_id, _text(error), exception, kind, _fingerprint(exception, ""))
+    return TaskFailed(task_id, _text(error), exception, kind, _fingerprint(exception, ""), worker)
 
 
 def event_of_undecodable(task_id: str, error: BaseException) -> TaskEvent:
@@ -330,11 +330,11 @@ def error_of_retry(meta: Mapping[str, Any]) -> str:
     return ""
 
 
-def _failed(task_id: str, error: Any, traceback: Any) -> TaskFailed:
+def _failed(task_id: str, error: Any, traceback: Any, worker: str) -> TaskFailed:
     exception, text = named_error(error, traceback)
     kind = FailureKind.INFRASTRUCTURE if exception in _INFRASTRUCTURE else FailureKind.TASK
     told = f"{exception}: {text}" if exception else text
-    return TaskFailed(task_id, _text(told), exception, kind, _fingerprint(exception, traceback))
+    return TaskFailed(task_id, _text(told), exception, kind, _fingerprint(exception, traceback), worker)
 
 
 def _fingerprint(exception: str, traceback: Any) -> str:

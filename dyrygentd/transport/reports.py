@@ -368,7 +368,7 @@ def event_of_report(fields: Mapping[str, str]) -> TaskEvent | None:
                 return TaskSucceeded(task_id, value.encode())
             return None
         case states.FAILURE:
-            return event_of_failure(task_id, error or "it failed", exception)
+            return event_of_failure(task_id, error or "it failed", exception, fields.get("worker", ""))
         case states.REVOKED:
             return TaskRevoked(task_id, error or "revoked", is_expired=error.endswith("expired"))
         case states.IGNORED:

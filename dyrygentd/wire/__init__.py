@@ -40,10 +40,12 @@ if TYPE_CHECKING:
         view_of_node,
         view_of_record,
         view_of_running,
+        views_of_attempts,
     )
     from dyrygentd.wire.summary import Summary, decode_summary
     from dyrygentd.wire.timelines import TimelineRow, TimelineView, view_of_timeline
     from dyrygentd.wire.views import (
+        AttemptView,
         BulkChanged,
         Causes,
         CauseView,
@@ -74,6 +76,7 @@ __all__ = [
     "DEFINITION_VERSION",
     "PROBLEM",
     "VERSION_HEADER",
+    "AttemptView",
     "BoxView",
     "BulkChanged",
     "CauseView",
@@ -144,6 +147,7 @@ __all__ = [
     "view_of_run_times",
     "view_of_running",
     "view_of_timeline",
+    "views_of_attempts",
     "with_changes",
 ]
 
@@ -193,6 +197,7 @@ _HOMES: Final = {
     "causes_of": "showing",
     "view_of_entry": "showing",
     "view_of_node": "showing",
+    "views_of_attempts": "showing",
     "view_of_record": "showing",
     "view_of_running": "showing",
     "Summary": "summary",
@@ -210,6 +215,7 @@ _HOMES: Final = {
     "JournalView": "views",
     "NodePage": "views",
     "NodeView": "views",
+    "AttemptView": "views",
     "Refusal": "views",
     "StandingView": "views",
     "Statistics": "views",

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Raw, Struct, structs
 
+from dyrygentd.core.attempts import EARLIER_MAX
 from dyrygentd.core.bounds import LABELS_MAX, PRIORITY_MAX
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.ids import OF_OLD
-from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, NodeState, WorkflowState
 from dyrygentd.errors import BadRequest, NotImportable
 from dyrygentd.wire.bounds import Look, check_counts, nothing
@@ -62,12 +63,28 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
     started_early_at: UnixSeconds = 0.0
 
 
+class ExportedAttempt(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """An attempt before the present or last one of a node; the fields are those of `dyrygentd.core.records.Attempt`."""
+
+    number: Number
+    sent_at: UnixSeconds
+    ended_at: UnixSeconds
+    ended: Annotated[str, Meta(max_length=20)]
+    due_at: UnixSeconds = 0.0
+    started_at: UnixSeconds = 0.0
+    worker: Annotated[str, Meta(max_length=255)] = ""
+    error: ErrorText = ""
+    is_over: bool = False
+
+
 class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A node that is not waiting, or was not for a while, as it was stored.
 
     Attributes:
         value: The JSON text of its value, if it is kept for nodes that are to take it.
         blocked_by: Name of the node to blame.
+        started_at, worker: When its last attempt began, and where, if that is kept.
+        earlier: Its attempts before that one, the last few of them.
     """
 
     name: str
@@ -86,6 +103,9 @@ class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
     cause: ErrorText = ""
     late: ErrorText = ""
     is_stale: bool = False
+    started_at: UnixSeconds = 0.0
+    worker: Annotated[str, Meta(max_length=255)] = ""
+    earlier: Annotated[list[ExportedAttempt], Meta(max_length=EARLIER_MAX)] = []
 
 
 class ExportDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -147,6 +167,7 @@ def encode_export(
                 blocked_by=None if node.blocked_by is None else names[node.blocked_by],
                 value=_text(node.value),
                 cause=node.fingerprint,
+                earlier=[ExportedAttempt(*each) for each in node.earlier],
                 **{name: getattr(node, name) for name in _SAME_OF_NODE},
             )
             for node in nodes
@@ -231,7 +252,8 @@ def _node_record(workflow_id: str, node: ExportedNode, definition: Definition) -
         # What was in flight when it was cancelled is revoked again after a restart, and that is the other daemon's affair.
         fields["dispatched_at"] = 0.0
     value = _bytes(node.value, "$.nodes")
-    return NodeRecord(workflow_id, number, blocked_by=blamed, value=value, fingerprint=node.cause, **fields)
+    earlier = tuple(Attempt(*structs.astuple(each)) for each in node.earlier)
+    return NodeRecord(workflow_id, number, blocked_by=blamed, value=value, fingerprint=node.cause, earlier=earlier, **fields)
 
 
 def _text(content: bytes | None) -> str | None:
@@ -253,5 +275,5 @@ _ELSEWHERE: Final = "elsewhere: "
 #: Fields that have the same name and form here and in the records of the core.
 _SAME: Final = tuple(field.name for field in structs.fields(ExportedWorkflow) if field.name not in ("id", "result"))
 _SAME_OF_NODE: Final = tuple(
-    field.name for field in structs.fields(ExportedNode) if field.name not in ("name", "blocked_by", "value", "cause")
+    field.name for field in structs.fields(ExportedNode) if field.name not in ("name", "blocked_by", "value", "cause", "earlier")
 )

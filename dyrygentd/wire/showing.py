@@ -10,10 +10,11 @@ from dyrygentd.core.causes import failures_by_cause, lost_nodes
 from dyrygentd.core.for_people import gate_since, waits_for_person
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.core.retry_loops import StillTried, tried_again
+from dyrygentd.core.tries import left_out, tries_of
 from dyrygentd.core.verbs import cause_id
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.wire.parents import view_of_parent
-from dyrygentd.wire.views import Causes, CauseView, JournalView, NodeView, TriedView, WorkflowView
+from dyrygentd.wire.views import AttemptView, Causes, CauseView, JournalView, NodeView, TriedView, WorkflowView
 
 if TYPE_CHECKING:
     from dyrygentd.wire.words import KindWord, NodeWord
@@ -67,9 +68,14 @@ def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> Work
     )
 
 
-def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
-    """Show one node."""
+def view_of_node(workflow: RunningWorkflow, node: int, *, with_attempts: bool = False) -> NodeView:
+    """Show one node.
+
+    Args:
+        with_attempts: Show its attempts even if there was only one.
+    """
     graph = workflow.graph
+    has_attempts = with_attempts or node in workflow.attempts.earlier
     signature = graph.signatures[node]
     blocked_by, policy, hold = workflow.blocked_by.get(node), graph.policy(node), workflow.holds.get(node)
     return NodeView(
@@ -97,7 +103,30 @@ def view_of_node(workflow: RunningWorkflow, node: int) -> NodeView:
         is_output=node == graph.output,
         section=graph.sections.of(node) or None,
         gate_since=gate_since(workflow, node),
+        attempts=views_of_attempts(workflow, node) if has_attempts else [],
+        attempts_left_out=left_out(workflow, node) if has_attempts else 0,
     )
+
+
+def views_of_attempts(workflow: RunningWorkflow, node: int) -> list[AttemptView]:
+    """Show the attempts of a node that are known, oldest first."""
+    count, found = workflow.attempts.of(node), list[AttemptView]()
+    for attempt, backoff_s, waited_s in tries_of(workflow, node):
+        found.append(
+            AttemptView(
+                number=attempt.number,
+                state=attempt.ended,
+                sent_at=attempt.sent_at,
+                task_id=workflow.attempts.task_id_of(node, back=count - attempt.number),
+                started_at=attempt.started_at or None,
+                ended_at=attempt.ended_at or None,
+                backoff_s=backoff_s,
+                waited_s=waited_s,
+                worker=attempt.worker,
+                error=attempt.error,
+            )
+        )
+    return found
 
 
 def causes_of(workflow: RunningWorkflow, now: float) -> Causes:

@@ -35,10 +35,11 @@ class TimelineRow(Struct, View):
         nodes: Number of nodes, joins left out.
         first: When the first of them was sent, or finished without having been.
         last: When the last of them that has finished did.
-        waiting: How many could have been dispatched and were not in flight, on average over the bin, for whatever reason. Of a
-            node that was tried again only the last attempt is known, so this has the earlier ones, too.
+        waiting: How many could have been dispatched and were not in flight, on average over the bin, for whatever reason.
         running: How many were in flight in their first attempt, on average over the bin.
         again: How many were in flight in a later one.
+        backoff: How many paused until their next attempt was due; and those whose attempts are too long ago to be known apart.
+            Empty if the daemon is older and counts them as waiting.
         ended: How many ended well in the bin.
         failed: How many failed in it, or were cancelled after they had been sent. What never ran is in neither.
     """
@@ -54,6 +55,7 @@ class TimelineRow(Struct, View):
     again: list[float]
     ended: list[int]
     failed: list[int]
+    backoff: list[float] = []
 
 
 class TimelineView(Struct, View):
@@ -112,6 +114,7 @@ def _row(path: str, box: "Box", times: "BoxTimes") -> TimelineRow:
         again=_short(times.again),
         ended=list(times.ended),
         failed=list(times.failed),
+        backoff=_short(times.backoff),
     )
 
 

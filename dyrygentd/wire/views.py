@@ -80,6 +80,31 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
         return found if self.result_text is None else found | {"result": plain(self.result)}
 
 
+class AttemptView(Struct, View, omit_defaults=True):
+    """An attempt of a node.
+
+    Attributes:
+        number: The how-manieth it was, from 1.
+        state: How it ended: ``succeeded``, ``failed``, ``cancelled``, ``skipped``, ``lost``, ``given up`` by an operator,
+            ``stale`` of a hook, ``not yet`` of a question of a poll; of the present or last one the state of its node.
+        sent_at, started_at, ended_at: When it was sent, a worker began it as far as that was told, and it ended.
+        backoff_s: How long it was from the end of the one before until this one was due.
+        waited_s: How long from when it could have been sent until it was; None if that is not known.
+        worker: Who had it, as far as that was told.
+    """
+
+    number: int
+    state: str
+    sent_at: float
+    task_id: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    backoff_s: float = 0.0
+    waited_s: float | None = None
+    worker: str = ""
+    error: str = ""
+
+
 class NodeView(Struct, View, omit_defaults=True):
     """A node as clients see it.
 
@@ -105,6 +130,9 @@ class NodeView(Struct, View, omit_defaults=True):
             lost one when the daemon took its task for lost.
         dependents, takers: If one node was asked for, how many wait for it, joins looked through, and how many of these take its
             value: they run without it if it is skipped. Of very many only the first are counted.
+        attempts: Oldest first, the present or last one included: the last ten before it are kept, of a poll three. Of a node that
+            was tried once there are none, unless one node was asked for.
+        attempts_left_out: How many were before these.
     """
 
     name: str
@@ -137,6 +165,8 @@ class NodeView(Struct, View, omit_defaults=True):
     decided: "JournalView | None" = None
     dependents: int = 0
     takers: int = 0
+    attempts: list[AttemptView] = []
+    attempts_left_out: int = 0
 
 
 class WorkflowPage(Struct, View):
@@ -240,6 +270,7 @@ class Explanation(Struct, View, omit_defaults=True):
         decided: Who paused or cancelled the workflow, when and why.
         blocked_by: The node to blame, if a node was asked about that is blocked.
         is_on_hold: Whether an operator holds the node that was asked about, now or as soon as it is free.
+        attempts, attempts_left_out: Of the node that was asked about, if it was tried more than once; as in `NodeView`.
     """
 
     id: str
@@ -254,6 +285,8 @@ class Explanation(Struct, View, omit_defaults=True):
     decided: "JournalView | None" = None
     blocked_by: str | None = None
     is_on_hold: bool = False
+    attempts: list[AttemptView] = []
+    attempts_left_out: int = 0
 
 
 class JournalView(Struct, View, omit_defaults=True):

@@ -24,7 +24,7 @@ START = 1_700_000_000.0
 def row(title: str = "a", **given: list[float]) -> TimelineRow:
     """Return a row; what is not given is nothing in each of its bins."""
     bins = len(next(iter(given.values())))
-    series: dict[str, Any] = {name: [0] * bins for name in ("waiting", "running", "again", "ended", "failed")} | given
+    series: dict[str, Any] = {name: [0] * bins for name in ("waiting", "running", "again", "backoff", "ended", "failed")} | given
     return TimelineRow(path=title, kind="section", title=title, nodes=3, first=START, last=START + bins, **series)
 
 
@@ -53,6 +53,12 @@ def test_each_bin_says_what_was_most() -> None:
     )
     assert click.unstyle(drawn) == "·▁█FTS "
     assert len(re.findall("\x1b\\[3", drawn)) == 5
+    paused = row(running=[1, 0, 0, 0, 0], waiting=[0, 2, 1, 0, 0], backoff=[9, 1, 2, 1, 0])
+    assert click.unstyle(gantt.chart(paused)) == "▁·~~ "
+    # An older daemon counts pauses as waiting.
+    paused.backoff = []
+    assert click.unstyle(gantt.chart(paused)) == "▅··  "
+    assert plain(view(row(running=[1], waiting=[1], backoff=[2])))[4].endswith("25%")
 
 
 def test_heads_stay_in_line_with_what_is_below() -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from dyrygentd.core.parent_task import ParentTask
-from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.ports import Store
 from dyrygentd.ports.facts import JOURNAL_MAX, Holder, Retention, Selection, Stored, Term
@@ -355,6 +355,9 @@ def _entry(workflow_id: str, number: int, **fields: Any) -> JournalEntry:
 async def test_control_and_details_survive_a_restart(stores: StoreSetup, store: Store) -> None:
     """What verbs, retries and polls leave behind is read back field by field; where it is nothing, nothing is read."""
     record = workflow("w", priority=-7, run=3, deadline_at=1800000000.25)
+    attempt = Attempt(
+        1, 1700000001.125, 1700000002.5, "failed", 1700000009.75, 1700000001.25, "one@host", "\udcff no", is_over=True
+    )
     nodes = [
         node("w", 0),
         node("w", 1, state="held", reason="gate", is_on_hold=True, value=None),
@@ -362,6 +365,7 @@ async def test_control_and_details_survive_a_restart(stores: StoreSetup, store: 
         node("w", 3, state="held", reason="poll", polling_since=1700000003.75),
         node("w", 4, state="cancelled", late="succeeded"),
         node("w", 5, state="dispatched", is_stale=True),
+        node("w", 6, attempt=3, started_at=1700000001.5, worker="żaneta@host", earlier=(attempt, attempt._replace(number=2))),
     ]
     await store.save([record, workflow("plain")], nodes)
     store = await _reopened(stores, store)

@@ -8,11 +8,14 @@ from dyrygentd.core.events import TaskFailed, TaskSucceeded
 from dyrygentd.core.folding import Folding
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.ids import task_id_of_attempt
+from dyrygentd.core.limits import Limits
 from dyrygentd.core.node_states import FIRST_FINISHED
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import WorkflowPolicy
+from dyrygentd.core.records import Attempt
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.timeline import BINS_MAX, BoxTimes, Frame, frame_of, row_order, times_of
+from dyrygentd.core.tries import tries_of
 from dyrygentd.core.workflow import RunningWorkflow
 from tests.core.test_folding import graphs
 from tests.support.conversation import START, Conversation
@@ -40,7 +43,7 @@ def test_waiting_is_apart_from_running() -> None:
     conversation.turn(after_s=2)
     conversation.turn(TaskSucceeded("w/b", b"1"), after_s=1)
     boxes = told(conversation.workflow(), START + 10, 10)
-    assert boxes["a"] == BoxTimes(START, START + 2, [0] * 10, [1, 1] + [0] * 8, [0] * 10, [0, 0, 1] + [0] * 7, [0] * 10)
+    assert boxes["a"] == BoxTimes(START, START + 2, [0] * 10, [1, 1] + [0] * 8, [0] * 10, [0] * 10, [0, 0, 1] + [0] * 7, [0] * 10)
     assert boxes["b"].waiting == [1] * 4 + [0] * 6
     assert boxes["b"].running == [0] * 4 + [1] + [0] * 5
     assert boxes["c"].running == [0, 0] + [1] * 8
@@ -64,7 +67,7 @@ def test_steps_within_a_bin_are_shares_of_it() -> None:
 
 
 def test_later_attempts_are_apart() -> None:
-    """What is known of a node that was tried again is its last attempt; before that it counts as waiting."""
+    """Between attempts a node pauses until the next one is due, which is no waiting; one that a person tried again had ended."""
     conversation = Conversation()
     conversation.submit("a retry=2 backoff=3 jitter=0; r; f", policy=WorkflowPolicy())
     conversation.turn(TaskFailed("w/a", "no"), TaskFailed("w/r", "no"), after_s=2)
@@ -72,8 +75,11 @@ def test_later_attempts_are_apart() -> None:
     conversation.ask("retry", "r")
     conversation.turn(TaskFailed("w/f", "no"), TaskSucceeded(task_id_of_attempt("w/r", 2), b"1"), after_s=1)
     boxes = told(conversation.workflow(), START + 8, 8)
-    assert (boxes["a"].waiting, boxes["a"].again) == ([1] * 5 + [0] * 3, [0] * 5 + [1] * 3)
-    assert (boxes["r"].again, boxes["r"].ended) == ([0] * 5 + [1, 0, 0], [0] * 6 + [1, 0])
+    assert (boxes["a"].running, boxes["a"].again) == ([1, 1] + [0] * 6, [0] * 5 + [1] * 3)
+    assert (boxes["a"].waiting, boxes["a"].backoff) == ([0] * 8, [0, 0, 1, 1, 1, 0, 0, 0])
+    assert boxes["a"].first == START
+    assert (boxes["r"].running, boxes["r"].again) == ([1, 1] + [0] * 6, [0] * 5 + [1, 0, 0])
+    assert (sum(boxes["r"].backoff), boxes["r"].ended) == (0, [0] * 6 + [1, 0])
     assert (boxes["f"].running, boxes["f"].failed) == ([1] * 6 + [0, 0], [0] * 6 + [1, 0])
 
 
@@ -114,6 +120,36 @@ def test_what_never_ran_is_told_nowhere() -> None:
     }
     assert (seconds(boxes["c"]), boxes["c"].first) == ((4, 0, 0), None)
     assert seconds(boxes["b"]) == (0, 0, 0)
+
+
+def test_bins_have_what_the_attempts_say() -> None:
+    """Of a node that was tried again and again its attempts, pauses and waits fill the time from when it could run to its end."""
+    conversation = Conversation(limits=Limits(in_flight_max=1))
+    conversation.submit("a retry=9 backoff=2 backoff_max=2 jitter=0; b priority=-5")
+    attempt = 1
+    for after_s in (0.5, 1.25, 3):
+        conversation.turn(TaskFailed(task_id_of_attempt("w/a", attempt) if attempt > 1 else "w/a", "no"), after_s=after_s)
+        # The other one has the only place, so that this one has to wait when it is due.
+        conversation.turn(after_s=3)
+        conversation.turn(TaskSucceeded("w/b", b"1"), after_s=1)
+        attempt += 1
+    last = task_id_of_attempt("w/a", attempt)
+    conversation.turn(TaskSucceeded(last, b"1"), after_s=1)
+    workflow = conversation.restored("w")
+    number = workflow.graph.number("a")
+    assert number is not None
+    tries = tries_of(workflow, number)
+    assert [each.attempt.number for each in tries] == [1, 2, 3, 4]
+    for bins in (2, 17, 100):
+        frame = frame_of(workflow, 0.0, bins)
+        box = told(workflow, 0.0, bins)["a"]
+        seconds_of = [sum(series) * frame.bin_s for series in (box.running, box.again, box.backoff, box.waiting)]
+        ran = [each.attempt.ended_at - each.attempt.sent_at for each in tries]
+        expected = [ran[0], sum(ran[1:]), sum(each.backoff_s for each in tries), sum(each.waited_s or 0.0 for each in tries)]
+        assert seconds_of == pytest.approx(expected)
+        assert sum(expected) == pytest.approx(frame.until - START)
+    assert [each.backoff_s for each in tries] == [0, 2, 2, 2]
+    assert any(each.waited_s for each in tries)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +203,7 @@ def test_of_too_many_boxes_those_with_failures_and_time_stay() -> None:
     assert fold is not None
 
     def times(first: float | None, running: float, failed: int = 0) -> BoxTimes:
-        return BoxTimes(first, None, [0], [running], [0], [0], [failed])
+        return BoxTimes(first, None, [0], [running], [0], [0], [0], [failed])
 
     boxes = [times(1, 9, 9), times(None, 0), times(7, 5), times(3, 1, 1), times(2, 2)]
     assert row_order(fold.boxes, boxes, 4) == ([4, 3, 2, 1], 0)
@@ -192,7 +228,23 @@ def workflows(draw: st.DrawFn) -> RunningWorkflow:
             workflow.attempts.pass_over_ids([node])
         if draw(st.integers(0, 5)) == 0:
             workflow.attempts.polling_since[node] = draw(times)
+        if draw(st.booleans()):
+            _try_before(draw, workflow, node)
     return workflow
+
+
+def _try_before(draw: st.DrawFn, workflow: RunningWorkflow, node: int) -> None:
+    """Give a node attempts before its present one, which is sent after them, if it may be."""
+    times = sorted(draw(st.lists(st.floats(START - 50, START + 150), min_size=2, max_size=9)))
+    row = workflow.attempts
+    begun = workflow.states[node] not in (NodeState.WAITING, NodeState.BLOCKED) and row.dispatched_at[node]
+    row.earlier[node] = tuple(
+        Attempt(
+            number, sent_at, ended_at, "failed", draw(st.just(0.0) | st.floats(START, START + 99)), is_over=draw(st.booleans())
+        )
+        for number, (sent_at, ended_at) in enumerate(zip(times[::2], times[1::2], strict=False), draw(st.integers(1, 2)))
+    )
+    row.take_back(node, 20, times[-1] + draw(st.floats(0, 50)) if begun else 0.0)
 
 
 @given(workflows(), st.integers(2, BINS_MAX), st.floats(START - 20, START + 200))
@@ -205,9 +257,14 @@ def test_seconds_add_up(workflow: RunningWorkflow, bins: int, now: float) -> Non
 
     in_flight_s, ends = 0.0, [0, 0]
     for node, state in enumerate(workflow.states):
-        if workflow.graph.is_join(node) or state in (NodeState.WAITING, NodeState.BLOCKED):
+        is_open = state in (NodeState.WAITING, NodeState.BLOCKED)
+        polled_at = None if is_open else workflow.attempts.polling_since.get(node)
+        earlier = [each for each in workflow.attempts.earlier.get(node, ()) if not polled_at or each.ended_at <= polled_at]
+        if not workflow.graph.is_join(node):
+            in_flight_s += sum(clamped(each.ended_at) - clamped(each.sent_at) for each in earlier)
+        if workflow.graph.is_join(node) or is_open:
             continue
-        sent_at = workflow.attempts.polling_since.get(node) or workflow.attempts.dispatched_at[node]
+        sent_at = polled_at or workflow.attempts.dispatched_at[node]
         end = workflow.nodes.finished_at[node] if state >= FIRST_FINISHED else frame.until
         in_flight_s += max(0.0, clamped(end) - clamped(sent_at)) if sent_at else 0.0
         is_good = state in (NodeState.SUCCEEDED, NodeState.SKIPPED)
@@ -219,7 +276,7 @@ def test_seconds_add_up(workflow: RunningWorkflow, bins: int, now: float) -> Non
     assert sum(sum(box.running) + sum(box.again) for box in boxes) * frame.bin_s == pytest.approx(in_flight_s, abs=1e-3)
     assert [sum(sum(box.failed) for box in boxes), sum(sum(box.ended) for box in boxes)] == ends
     for box in boxes:
-        for series in (box.waiting, box.running, box.again, box.ended, box.failed):
+        for series in (box.waiting, box.running, box.again, box.backoff, box.ended, box.failed):
             assert len(series) == bins
             assert min(series) >= 0
         assert (box.last is None) == (not any(box.ended) and not any(box.failed))
@@ -231,5 +288,5 @@ def test_a_node_does_one_thing_at_a_time(workflow: RunningWorkflow, now: float) 
     fold = Folding(workflow.graph).at("")
     assert fold is not None
     for box, times in zip(fold.boxes, times_of(fold, workflow, workflow.states, frame_of(workflow, now, 7)), strict=True):
-        for together in zip(times.waiting, times.running, times.again, strict=True):
+        for together in zip(times.waiting, times.running, times.again, times.backoff, strict=True):
             assert sum(together) <= box.counted - box.start + 1e-6

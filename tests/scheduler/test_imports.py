@@ -84,6 +84,14 @@ async def test_a_finished_workflow_becomes_history_there() -> None:
         await target.perform(handle.id, VerbRequest(Verb.RETRY))
         await target.wait(handle.id)
         assert published(there) == ["bad"]
+        # What it tried here is kept there, and goes with it to a third one.
+        node = await target.node(handle.id, "bad")
+        assert [(each.number, each.state, each.error == node.error) for each in node.attempts] == [
+            (1, "failed", True),
+            (2, "failed", True),
+        ]
+        imported = {row.node: row for row in _read(await target.export(handle.id)).nodes}
+        assert [(each.number, each.is_over) for each in imported[1].earlier] == [(1, True)]
         assert there.published[0].input == b"[1, 2]"
 
 

@@ -31,7 +31,7 @@ def test_a_row_says_what_happened_when() -> None:
     assert (shown.since, shown.until, shown.bin_s, shown.rows_left_out) == (START, START + 3, 1.5, 0)
     assert wire.encode(shown.rows[0]) == (
         b'{"path":"~1","kind":"node","title":"a","nodes":1,"first":1000.0,"last":1001.0,"waiting":[0,0],"running":[0.666667,0],'
-        b'"again":[0,0],"ended":[1,0],"failed":[0,0]}'
+        b'"again":[0,0],"ended":[1,0],"failed":[0,0],"backoff":[0,0]}'
     )
     assert (shown.rows[1].failed, shown.rows[1].running) == ([0, 1], [1, 1])
     assert wire.decode(wire.encode(shown), TimelineView) == shown

@@ -7,6 +7,7 @@ import pytest
 from dyrygentd import wire
 from dyrygentd.core.checkpoint import workflow_record
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported
+from dyrygentd.core.ids import task_id_of_attempt
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import Rule
 from tests.support.conversation import START, Conversation
@@ -69,3 +70,32 @@ def test_shows_nodes(conversation: Conversation) -> None:
     assert (d.state, d.reported, d.finished_at) == ("dispatched", "STARTED", None)
     assert wire.decode(wire.encode(a), wire.NodeView) == a
     assert wire.NodeView("n", "ready").rule == Rule.ALL_SUCCEEDED.value
+
+
+def test_shows_attempts(conversation: Conversation) -> None:
+    """Of a node that was tried again each attempt, under its task id; of one that was not its only one, to who asks for that."""
+    conversation.submit("a retry=3 backoff=4 jitter=0; b")
+    conversation.turn(TaskReported("w/a", "STARTED", start="one@host/17"), after_s=1)
+    conversation.turn(TaskFailed("w/a", "boom"), after_s=1)
+    conversation.turn(after_s=5)
+    workflow = conversation.workflow()
+    a = wire.view_of_node(workflow, 0)
+    assert (a.attempt, a.attempts_left_out) == (2, 0)
+    assert a.attempts == [
+        wire.AttemptView(
+            number=1,
+            state="failed",
+            sent_at=START,
+            task_id="w/a",
+            started_at=START + 1,
+            ended_at=START + 2,
+            waited_s=0.0,
+            worker="one@host",
+            error="boom",
+        ),
+        wire.AttemptView(2, "dispatching", START + 7, task_id_of_attempt("w/a", 2), backoff_s=4.0, waited_s=1.0, error="boom"),
+    ]
+    assert wire.decode(wire.encode(a), wire.NodeView) == a
+    assert not wire.view_of_node(workflow, 1).attempts
+    [only] = wire.view_of_node(workflow, 1, with_attempts=True).attempts
+    assert (only.number, only.task_id, only.sent_at, only.ended_at) == (1, "w/b", START, None)

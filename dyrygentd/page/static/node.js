@@ -36,6 +36,27 @@ function Why({ reference, name, state, decided, since }) {
   </section>`;
 }
 
+const UNDER_WAY = ["dispatching", "dispatched"];
+const span = (seconds) => (!seconds ? "" : seconds < 1 ? `${Math.round(seconds * 1000)} ms` : duration(seconds));
+
+/** What each attempt did, oldest first; one alone is told by the facts above it. */
+function Attempts({ attempts, leftOut }) {
+  if (attempts.length < 2 && !leftOut && !attempts.some((it) => it.waited_s >= 1)) return null;
+  return html`<section class="part"><h2>Attempts</h2>
+    ${leftOut > 0 && html`<p class="quiet">${leftOut} earlier ones are not kept one by one.</p>`}
+    <p class="quiet">Times are UTC. It pauses until it is due to be tried again, and then waits for its turn.</p>
+    <div class="scroll" tabindex="0" role="region" aria-label="attempts"><table class="attempts">
+      <thead><tr>${["attempt", "sent", "started", "ended", "paused", "waited", "ran", "worker", "how it ended"].map((title) => html`<th key=${title} scope="col">${title}</th>`)}</tr></thead>
+      <tbody>${attempts.map((it) => html`<tr key=${it.number}>
+        <td class="number">${it.number}</td>
+        ${[it.sent_at, it.started_at, it.ended_at].map((at, place) => html`<td key=${place}>${at ? clock(at) : ""}</td>`)}
+        <td>${span(it.backoff_s)}</td><td>${span(it.waited_s)}</td>
+        <td>${span((it.ended_at ?? Date.now() / 1000) - (it.started_at ?? it.sent_at))}</td>
+        <td>${inline(it.worker ?? "")}</td>
+        <td>${UNDER_WAY.includes(it.state) ? "under way" : inline(it.error ? `${it.state}: ${it.error}` : it.state)}</td></tr>`)}</tbody>
+    </table></div></section>`;
+}
+
 export function Node({ reference, name, mode }) {
   const whole = usePolled(of(reference), 0).data;
   useTitle(whole ? `${name} · ${whole.name}` : name);
@@ -70,6 +91,7 @@ export function Node({ reference, name, mode }) {
         ["cause", it.cause && html`<${Name} text=${it.cause} />`],
       ]} />
     </section>
+    <${Attempts} attempts=${it.attempts ?? []} leftOut=${it.attempts_left_out ?? 0} />
     ${it.arguments && html`<section class="part"><h2>Arguments</h2><p class="quiet">shortened, and without what is redacted</p><pre tabindex="0">${inline(it.arguments)}</pre></section>`}
     ${!mode.acts && !it.arguments && html`<p class="quiet">Arguments and payload are shown to those who may act: <${Command} text=${`dyrygentctl show ${shell(reference, `--node=${it.name}`)}`} /></p>`}
     ${it.payload !== undefined && html`<section class="part"><h2>Payload</h2><pre tabindex="0">${inline(JSON.stringify(it.payload, null, 1))}</pre></section>`}

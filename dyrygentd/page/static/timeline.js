@@ -7,7 +7,7 @@ import { clock, count, duration, inline } from "./parts.js";
 
 const AXIS = 22, ROW = 38;
 /** Of a row: where a lane begins, and how high it is. */
-const LANES = { ran: [9, 16], waited: [27, 4], ended: [32, 3] };
+const LANES = { ran: [9, 16], waited: [26, 3], paused: [29, 3], ended: [33, 3] };
 /** Of these a screen shows fewer. */
 const ROWS_AT_ONCE = 25;
 /** No browser draws a canvas higher than that. */
@@ -17,6 +17,7 @@ const TICK_WIDTH = 90;
 /** What is drawn: a colour of the page, and words. */
 const LEGEND = [
   ["running", "s-dispatched", "in flight"], ["again", "s-retrying", "in flight again, after a failure"], ["waiting", "s-waited", "waiting"],
+  ["backoff", "s-backoff", "pauses before it is tried again"],
   ["ended", "s-succeeded", "ended well"], ["failed", "s-failed", "▼ failed"],
 ];
 
@@ -148,11 +149,11 @@ function Table({ timeline }) {
   return html`<details onToggle=${(event) => setOpen(event.currentTarget.open)}><summary>as a table</summary>
     ${isOpen && html`<div class="timeline-table"><table>
       <caption>where the time went; times are UTC</caption>
-      <thead><tr>${["box", "nodes", "first", "last", "in flight", "of it again", "waiting", "ended well", "failed"].map(
+      <thead><tr>${["box", "nodes", "first", "last", "in flight", "of it again", "pauses", "waiting", "ended well", "failed"].map(
         (title) => html`<th key=${title} scope="col">${title}</th>`)}</tr></thead>
       <tbody>${timeline.rows.map((row) => html`<tr key=${row.path}><th scope="row"><bdi>${inline(row.name)}</bdi></th>
         <td>${count(row.nodes)}</td><td>${row.first ? clock(row.first) : ""}</td><td>${row.last ? clock(row.last) : ""}</td>
-        ${[sum(row.running) + sum(row.again), sum(row.again), sum(row.waiting)].map((all, at) => html`<td key=${at}>${duration(all * timeline.bin_s)}</td>`)}
+        ${[sum(row.running) + sum(row.again), sum(row.again), sum(row.backoff ?? []), sum(row.waiting)].map((all, at) => html`<td key=${at}>${duration(all * timeline.bin_s)}</td>`)}
         <td>${count(sum(row.ended))}</td><td>${count(sum(row.failed))}</td></tr>`)}</tbody>
     </table></div>`}</details>`;
 }
@@ -166,8 +167,8 @@ function tellBin(timeline, at, bin) {
   const row = timeline.rows[at];
   if (!row) return "";
   const begin = timeline.since + bin * timeline.bin_s;
-  const parts = [["running", "in flight"], ["again", "again"], ["waiting", "waiting"]]
-    .filter(([key]) => row[key][bin] > 0).map(([key, word]) => `${mean(row[key][bin])} ${word}`);
+  const parts = [["running", "in flight"], ["again", "again"], ["backoff", "pausing"], ["waiting", "waiting"]]
+    .filter(([key]) => row[key]?.[bin] > 0).map(([key, word]) => `${mean(row[key][bin])} ${word}`);
   const ends = [["ended", "ended well"], ["failed", "failed"]]
     .filter(([key]) => row[key][bin] > 0).map(([key, word]) => `${count(row[key][bin])} ${word}`);
   const words = [...parts, ...ends].join(", ") || "nothing";
@@ -262,7 +263,8 @@ function drawAxis(pen, timeline, { from, to, width, height, colours }) {
 }
 
 function drawRow(pen, row, { top, from, to, width, colours }) {
-  const { running, again, waiting, ended, failed } = row;
+  // An older daemon counts pauses as waiting.
+  const { running, again, waiting, backoff = [], ended, failed } = row;
   const most = (some) => Math.max(...some) || 1;
   const high = most(running.map((some, bin) => some + again[bin]));
   const step = width / (to - from);
@@ -280,7 +282,7 @@ function drawRow(pen, row, { top, from, to, width, colours }) {
     const height = Math.min(room - ran(bin), part(again[bin], high, room)) || 1.5;
     return [floor - ran(bin) - height, height];
   });
-  for (const [name, values, colour] of [["waited", waiting, colours.waiting], ["ended", ended, colours.ended]]) {
+  for (const [name, values, colour] of [["waited", waiting, colours.waiting], ["paused", backoff, colours.backoff], ["ended", ended, colours.ended]]) {
     const highest = most(values);
     lane(colour, values, values, (bin) => {
       pen.globalAlpha = 0.25 + (0.75 * values[bin]) / highest;

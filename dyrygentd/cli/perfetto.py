@@ -2,8 +2,8 @@
 
 There a track may not have slices that overlap other than one within the other: what begins later and ends later is dropped, or
 drawn with another one's end (google/perfetto#432, #4280). So nodes of a section, which run side by side, are given *lanes*: a
-node has the first one that is free when it begins. Times are whole microseconds, because two slices that touch as decimals may
-overlap as binary fractions.
+node has the first one that is free when it begins, for all its attempts and the pauses between them. Times are whole
+microseconds, because two slices that touch as decimals may overlap as binary fractions.
 
 Lanes can be given only when all times are known, and nodes come in the order of the definition. What was read is kept in a file
 that has no name, and of each node a few numbers in memory.
@@ -14,6 +14,7 @@ import json
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from dyrygentd.cli import render
@@ -27,66 +28,110 @@ _GROUPS_MAX: Final = 200
 _ERROR_MAX: Final = 300
 _OTHERS: Final = "others"
 _IN_FLIGHT: Final = ("dispatching", "dispatched")
+#: How attempts end that are drawn in red.
+_BAD: Final = ("failed", "lost")
 
 
 def trace(view: "wire.WorkflowView", nodes: "Iterable[wire.NodeView]", *, now: float) -> Iterator[str]:
-    """Return the text of a trace, part by part: the last attempt of each node as a slice, what has no task as a moment.
+    """Return the text of a trace, part by part: each attempt and each pause as a slice, what has no task as a moment.
 
     Args:
         nodes: All of the workflow; joins are left out.
         now: When what is in flight is cut off.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
-        groups, begins, ends, group_of = _spooled(nodes, spool, round(now * 1e6))
+        groups, begins, ends, group_of, counts = _spooled(nodes, spool, now)
         lanes = _lanes(begins, ends, group_of)
         yield '{"displayTimeUnit":"ms","otherData":' + _json({"workflow": view.name, "id": view.id, "state": view.state})
         yield ',"traceEvents":[\n'
         yield ",\n".join(_names(groups, _counted(group_of, lanes)))
         spool.seek(0)
-        for line, group, lane in zip(spool, group_of, lanes, strict=True):
-            yield f',\n{line.rstrip()},"pid":{group + 1},"tid":{lane + 1}}}'
+        for group, lane, count in zip(group_of, lanes, counts, strict=True):
+            for line in islice(spool, count):
+                yield f',\n{line.rstrip()},"pid":{group + 1},"tid":{lane + 1}}}'
         yield "\n]}\n"
 
 
-def _spooled(nodes: "Iterable[wire.NodeView]", spool: Any, now: int) -> "tuple[list[str], array[int], array[int], array[int]]":
-    """Write the events of nodes, without their tracks; return the groups, and of each event its beginning, end and group."""
+def _spooled(
+    nodes: "Iterable[wire.NodeView]", spool: Any, now: float
+) -> "tuple[list[str], array[int], array[int], array[int], array[int]]":
+    """Write the events of nodes, without their tracks.
+
+    Returns:
+        The groups, and of each node the beginning of its first event, the end of its last one, its group, and how many it has.
+    """
     groups: dict[str, int] = {}
-    begins, ends, group_of = array("q"), array("q"), array("H")
+    begins, ends, group_of, counts = array("q"), array("q"), array("H"), array("H")
     for node in nodes:
-        if node.kind == "join" or not (node.dispatched_at or node.finished_at):
-            continue
-        end = now if node.finished_at is None else round(node.finished_at * 1e6)
-        begin = end if node.dispatched_at is None else round(node.dispatched_at * 1e6)
-        end = max(begin, end)
-        if not node.finished_at and node.state not in _IN_FLIGHT:
+        events = list(_events(node, now)) if node.kind != "join" else []
+        if not events:
             continue
         name = node.section or node.task or f"({node.kind})"
         if name not in groups and len(groups) >= _GROUPS_MAX:
             name = _OTHERS
         group_of.append(groups.setdefault(name, len(groups)))
-        begins.append(begin)
-        ends.append(end)
-        spool.write(_event(node, begin, end) + "\n")
-    return list(groups), begins, ends, group_of
+        begins.append(events[0]["ts"])
+        ends.append(events[-1]["ts"] + events[-1].get("dur", 0))
+        counts.append(len(events))
+        # Without the brace that closes it, before which its track is to stand.
+        spool.writelines(_json(event)[:-1] + "\n" for event in events)
+    return list(groups), begins, ends, group_of, counts
 
 
-def _event(node: "wire.NodeView", begin: int, end: int) -> str:
-    """Return an event as far as it is known, without the brace that closes it."""
+def _events(node: "wire.NodeView", now: float) -> "Iterator[dict[str, Any]]":
+    """Return what a node did, in the order of time and none over another one, without its track."""
+    shown = [attempt for attempt in node.attempts or _only_attempt(node) if attempt.ended_at or attempt.state in _IN_FLIGHT]
+    # What earlier versions of the daemon do not tell, and what ended without having been sent, has one event.
+    name, at = render.inline(node.name), 0
+    for attempt in shown:
+        begin, end = max(at, _us(attempt.sent_at)), _us(attempt.ended_at or now)
+        if attempt.backoff_s and at:
+            due = min(begin, at + _us(attempt.backoff_s))
+            yield {"name": f"{name}: pause", "cat": "backoff", "ts": at, "ph": "X", "dur": due - at, "cname": "grey", "args": {}}
+        at = max(begin, end)
+        event = {"name": name, "cat": attempt.state, "ts": begin, "ph": "X", "dur": at - begin}
+        if attempt.state in _BAD:
+            event["cname"] = "terrible"
+        elif attempt.number > 1:
+            event["cname"] = "bad"
+        yield event | {"args": _args(node, attempt)}
+    if not shown and node.finished_at:
+        args = {"task": node.task, "task id": node.task_id, "state": node.state, "error": _error(node.error)}
+        told = {name: value for name, value in args.items() if value}
+        yield {"name": name, "cat": node.state, "ts": _us(node.finished_at), "ph": "i", "s": "t", "args": told}
+
+
+def _args(node: "wire.NodeView", attempt: "wire.AttemptView") -> dict[str, Any]:
     told = {
         "task": node.task,
-        "task id": node.task_id,
-        "attempt": node.attempt or None,
-        "state": node.state,
-        "error": node.error and render.visible(node.error[:_ERROR_MAX]),
-        "reported": node.reported,
+        "task id": attempt.task_id,
+        "attempt": attempt.number,
+        "state": attempt.state,
+        "error": _error(attempt.error),
+        "reported": node.reported if attempt.state in _IN_FLIGHT else "",
+        "worker": attempt.worker,
+        "began s after it was sent": round(attempt.started_at - attempt.sent_at, 3) if attempt.started_at else None,
+        "waited s": attempt.waited_s and round(attempt.waited_s, 3),
     }
-    event = {"name": render.inline(node.name), "cat": node.state, "ts": begin}
-    event |= {"ph": "i", "s": "t"} if node.dispatched_at is None else {"ph": "X", "dur": end - begin}
-    if node.state == "failed":
-        event["cname"] = "terrible"
-    elif node.attempt > 1:
-        event["cname"] = "bad"
-    return _json(event | {"args": {name: value for name, value in told.items() if value}})[:-1]
+    return {name: value for name, value in told.items() if value}
+
+
+def _only_attempt(node: "wire.NodeView") -> "list[wire.AttemptView]":
+    """Return the last attempt of a node of which no others are told."""
+    from dyrygentd import wire
+
+    if not node.dispatched_at:
+        return []
+    sent_at, task_id, error = node.dispatched_at, node.task_id or "", node.error or ""
+    return [wire.AttemptView(node.attempt, node.state, sent_at, task_id, ended_at=node.finished_at, error=error)]
+
+
+def _error(error: str | None) -> str:
+    return render.visible((error or "")[:_ERROR_MAX])
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)
 
 
 def _lanes(begins: "array[int]", ends: "array[int]", group_of: "array[int]") -> "array[int]":

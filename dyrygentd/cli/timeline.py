@@ -27,7 +27,7 @@ _OLD: Final = (404, 405)
 @click.option("--section", metavar="PATH", help="Open a box: a section such as drain/gra1, or ~N as the box is called.")
 @click.option("--all", "is_all", is_flag=True, help="Do not shorten what is longer than a screen.")
 @click.option("--bins", type=click.IntRange(2, 400), help="With --json: spans of time [default: 60].")
-@click.option("--perfetto", "trace", metavar="FILE", help="Write all nodes as a trace for ui.perfetto.dev; - is stdout.")
+@click.option("--perfetto", "trace", metavar="FILE", help="Write all attempts as a trace for ui.perfetto.dev; - is stdout.")
 @click.option("--force", is_flag=True, help="With --perfetto: replace a file that is there.")
 @command
 def timeline(

@@ -58,7 +58,9 @@ def tries_of(workflow: RunningWorkflow, node: int) -> list[Try]:
     known = list(attempts.earlier.get(node, ()))
     if sent_at := attempts.dispatched_at[node]:
         started_at, worker = attempts.began(node)
-        ended_at, error = workflow.nodes.finished_at[node], workflow.errors.get(node, "")
+        ended_at = workflow.nodes.finished_at[node]
+        # What one in flight has is that of the attempt before.
+        error = workflow.errors.get(node, "") if ended_at else ""
         word = workflow.state_of(node).word
         known.append(Attempt(attempts.of(node), sent_at, ended_at, word, 0.0, started_at, worker, error))
     could_at = could_run_at(workflow, node, workflow.states, begun(workflow))

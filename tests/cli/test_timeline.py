@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dyrygentd.cli import gantt, render
 from dyrygentd.cli.perfetto import trace
-from dyrygentd.wire import NodeView, TimelineRow, TimelineView, WorkflowView
+from dyrygentd.wire import AttemptView, NodeView, TimelineRow, TimelineView, WorkflowView
 from tests.cli.support import Ctl, OlderDaemon, Terminal, ctl_of, submit, zone
 from tests.cli.test_verbs import HOSTILE
 from tests.http.support import Daemon
@@ -207,6 +209,77 @@ def test_a_slice_tells_of_its_task() -> None:
         "tid": 1,
     }
     assert [event["name"] for event in events if event["ph"] == "i"] == ["g"]
+
+
+def test_each_attempt_is_a_slice() -> None:
+    """They and the pauses between them are in one lane, in the order of time; what waits for its next attempt has had some."""
+    tried = [
+        AttemptView(1, "failed", START, "i1", START + 1, START + 2, worker="one@host", error="no", waited_s=0.25),
+        AttemptView(2, "lost", START + 6, "i2", None, START + 9, 3.0, 1.0),
+    ]
+    third = AttemptView(3, "dispatched", START + 20, "i3", backoff_s=5.0)
+    events = read(
+        NodeView("a", "dispatched", task="t", attempt=3, dispatched_at=START + 20, reported="STARTED", attempts=[*tried, third]),
+        NodeView("b", "succeeded", task="t", attempt=1, dispatched_at=START + 3, finished_at=START + 4),
+        NodeView("c", "retrying", task="t", attempt=2, attempts=tried),
+    )
+    slices = [event for event in events if event["ph"] == "X"]
+    of_a = [event for event in slices if event["tid"] == 1]
+    begin = int(START * 1e6)
+    assert [(event["name"], event["cat"], event["ts"] - begin, event["dur"]) for event in of_a] == [
+        ("a", "failed", 0, 2_000_000),
+        ("a: pause", "backoff", 2_000_000, 3_000_000),
+        ("a", "lost", 6_000_000, 3_000_000),
+        ("a: pause", "backoff", 9_000_000, 5_000_000),
+        ("a", "dispatched", 20_000_000, 80_000_000),
+    ]
+    assert of_a[0]["args"] == {
+        "task": "t",
+        "task id": "i1",
+        "attempt": 1,
+        "state": "failed",
+        "error": "no",
+        "worker": "one@host",
+        "began s after it was sent": 1.0,
+        "waited s": 0.25,
+    }
+    assert of_a[4]["args"]["reported"] == "STARTED"
+    # What ran while the first one paused has a lane of its own, and so has the other that was tried again.
+    assert {event["name"]: event["tid"] for event in slices} == {"a": 1, "a: pause": 1, "c": 2, "c: pause": 2, "b": 3}
+
+
+@given(st.lists(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 20), st.floats(0, 20)), max_size=5), max_size=12))
+def test_a_trace_keeps_the_rules_of_its_form(nodes: list[list[tuple[float, float, float]]]) -> None:
+    """As a viewer demands: whole numbers, nothing below zero, every track named, no slice over another one's end.
+
+    The rules are those of Chrome's Trace Event Format (complete and instant events, metadata) and of Perfetto's import of it.
+    """
+    views = []
+    for number, times in enumerate(nodes):
+        at, tried = START, list[AttemptView]()
+        for wait_s, run_s, pause_s in times:
+            sent_at = at + wait_s
+            tried.append(AttemptView(len(tried) + 1, "failed", sent_at, "i", None, sent_at + run_s, min(pause_s, wait_s)))
+            at = sent_at + run_s
+        finished_at = at if tried or number % 2 else None
+        views.append(NodeView(str(number), "failed", task="t", attempt=len(tried), finished_at=finished_at, attempts=tried))
+    events = read(*views)
+    named = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name"}
+    ends: dict[tuple[int, int], int] = {}
+    for event in events:
+        assert event["ph"] in ("X", "M", "i")
+        assert type(event["pid"]) is type(event["tid"]) is int
+        assert isinstance(event["args"], dict)
+        if event["ph"] != "M":
+            assert type(event["ts"]) is int
+            assert event.get("s", "t") == "t"
+            assert (event["pid"], event["tid"]) in named
+    for event in sorted((each for each in events if each["ph"] == "X"), key=lambda each: each["ts"]):
+        track = event["pid"], event["tid"]
+        assert type(event["dur"]) is int
+        assert event["dur"] >= 0
+        assert event["ts"] >= ends.get(track, 0)
+        ends[track] = event["ts"] + event["dur"]
 
 
 def test_of_too_many_sections_the_last_share_tracks() -> None:

@@ -93,7 +93,7 @@ def test_shows_attempts(conversation: Conversation) -> None:
             worker="one@host",
             error="boom",
         ),
-        wire.AttemptView(2, "dispatching", START + 7, task_id_of_attempt("w/a", 2), backoff_s=4.0, waited_s=1.0, error="boom"),
+        wire.AttemptView(2, "dispatching", START + 7, task_id_of_attempt("w/a", 2), backoff_s=4.0, waited_s=1.0),
     ]
     assert wire.decode(wire.encode(a), wire.NodeView) == a
     assert not wire.view_of_node(workflow, 1).attempts

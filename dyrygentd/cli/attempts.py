@@ -33,6 +33,10 @@ def lines(attempts: "Sequence[wire.AttemptView]", left_out: int, *, now: float |
     if left_out:
         yield f"{render.number(left_out, 'earlier attempt')}, not kept one by one"
     yield render.table(heads, [[row[place] for place in shown] for row in rows])
+    # That of the last one is told beside what is told of the node.
+    earlier = [f"log of attempt {attempt.number}: {render.visible(attempt.logs)}" for attempt in attempts[:-1] if attempt.logs]
+    if earlier:
+        yield "\n".join(earlier)
 
 
 def _row(attempt: "wire.AttemptView", now: float) -> tuple[str, ...]:

@@ -77,6 +77,8 @@ def explain(session: Session, reference: str | None, node: str | None) -> None:
         steps = list(_steps_of_node(found))
         _show_steps(steps, indent="")
         _show_note(steps, indent="")
+        if found.logs:
+            click.echo(f"log: {render.visible(found.logs)}")
         for line in attempts.lines(found.attempts, found.attempts_left_out):
             click.echo(f"\n{line}")
     elif not found.standings or found.next_step != found.standings[0].next_step:
@@ -205,6 +207,8 @@ def show_causes(workflow_id: str, causes: "wire.Causes", *, most: int, with_node
     for cause in shown:
         example = render.inline(cause.example or cause.cause)
         click.echo(f"\n  {cause.number}  {cause.id}  {render.number(cause.count, 'node')}: {example}")
+        if cause.logs:
+            click.echo(f"     log: {render.visible(cause.logs)}")
         if with_nodes:
             more = f", … ({cause.count - len(cause.nodes):,} more)" if cause.count > len(cause.nodes) else ""
             click.echo(f"     cause: {render.inline(cause.cause)}")

@@ -4,6 +4,7 @@ Its length is bounded whatever the workflow: each part shows so much and says wh
 too long, which takes texts made for that, it is made again with half of everything.
 """
 
+import html
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ BYTES_MAX: Final = 1_000_000
 _TEXT: Final = 400
 _NAMED: Final = 5
 _LABELS: Final = 30
+_ADDRESS_MAX: Final = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def _causes(causes: "wire.Causes", bounds: _Bounds) -> Iterator[str]:
     rows = (
         (
             f"{cause.count:,}",
-            f"<b>{_words(cause.cause, bounds)}</b><br>{_words(cause.example, bounds)}",
+            f"<b>{_words(cause.cause, bounds)}</b><br>{_words(cause.example, bounds)}{_log(cause.logs)}",
             _names(cause.nodes, cause.count),
         )
         for cause in causes.causes[: bounds.causes]
@@ -197,6 +199,13 @@ def _words(said: str, bounds: _Bounds) -> str:
 def _names(names: Sequence[str], count: int) -> str:
     more = ", …" if count > min(len(names), _NAMED) else ""
     return ", ".join(drawings.text(name, 80) for name in names[:_NAMED]) + more
+
+
+def _log(address: str | None) -> str:
+    """Return a link to a log, if there is one that is no more than an address."""
+    if not address or len(address) > _ADDRESS_MAX or not address.startswith(("https://", "http://")):
+        return ""
+    return f' <a href="{html.escape(address)}" rel="noopener noreferrer">log</a>'
 
 
 def _state(word: str) -> str:

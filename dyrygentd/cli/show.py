@@ -281,6 +281,7 @@ def _node(node: "wire.NodeView", workflow_id: str) -> str:
             "late result": render.visible(node.late or ""),
             "its task": f"may still run: {_how_to_ask(workflow_id, node.name)}" if node.may_run_on else "",
             "given out again": f"{node.redelivered} x by the broker" if node.redelivered else "",
+            "log": render.visible(node.attempts[-1].logs or "") if node.attempts else "",
             "skipped": "" if node.state != "skipped" else "not needed" if node.is_unneeded else "by an operator",
         }
     )

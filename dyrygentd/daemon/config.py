@@ -16,13 +16,14 @@ from typing import Any, Final, NamedTuple, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from dyrygentd.core.limits import Limits
-from dyrygentd.daemon.kinds import Names, Patterns, Sizes, WebAddress, socket_mode_of
+from dyrygentd.daemon.kinds import WORDS, LogAddresses, Names, Patterns, Sizes, WebAddress, socket_mode_of
 from dyrygentd.daemon.logs import FORMATS
 from dyrygentd.daemon.systemd import credentials
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.http.access import Access
 from dyrygentd.http.limits import ConnectionLimits, HttpLimits
 from dyrygentd.scheduler import SchedulerLimits
+from dyrygentd.scheduler.log_links import MARGIN_S
 from dyrygentd.store.choice import place_of
 from dyrygentd.store.history import HISTORY_MAX
 from dyrygentd.store.postgres.url import PostgresUrl
@@ -93,6 +94,12 @@ class Configuration:
         metavar="NAME,…",
     )
     grafana: WebAddress = _setting(WebAddress(), "Address of Grafana, to which the page links.", metavar="URL")
+    logs_url: LogAddresses = _setting(
+        LogAddresses(),
+        "Where the log of a task is: an address with {task_id}, {start_ms} …, or a table of them by the beginning of its name.",
+        metavar="URL",
+    )
+    logs_margin_s: float = _setting(MARGIN_S, "Seconds before and after an attempt that `logs_url` covers, too.")
     in_flight_max: int = _live(Limits().in_flight_max, "Tasks in the broker or at workers at one time.")
     pools: Sizes = _setting(
         Sizes(), "Tasks in flight of the nodes that name a pool; * and ? fit any name, each a pool.", metavar="NAME=SIZE,…"
@@ -187,6 +194,8 @@ class Configuration:
             pools=self.pools,
             queue_limits=self.queue_limits,
             redact=self.redact,
+            logs_url=self.logs_url,
+            logs_margin_s=self.logs_margin_s,
         )
 
     @property
@@ -409,18 +418,18 @@ def _converted(name: str, value: Any, origin: str) -> Any:
             value = kind(value)
         if kind is float and isinstance(value, int):
             value = float(value)
-        if kind in (Sizes, Names, Patterns, WebAddress):
+        if kind in (Sizes, Names, Patterns, WebAddress, LogAddresses):
             try:
                 value = kind.read(value)
             except ValueError as error:
                 reason = f": {error}" if str(error) else f" is {value!r}"
-                raise ConfigurationError(f"'{name}' ({origin}){reason}; it must be {_KIND_WORDS[kind]}") from None
+                raise ConfigurationError(f"'{name}' ({origin}){reason}; it must be {WORDS[kind]}") from None
         if kind is Path and isinstance(value, str):
             value = place_of(value) if name == "database" else Path(value).expanduser()
         if not isinstance(value, kind | PostgresUrl):
             raise ValueError
     except ValueError:
-        raise ConfigurationError(f"'{name}' ({origin}) is {value!r}, it must be {_KIND_WORDS[kind]}") from None
+        raise ConfigurationError(f"'{name}' ({origin}) is {value!r}, it must be {WORDS[kind]}") from None
     choices = setting.metadata["choices"]
     if choices and value not in choices:
         raise ConfigurationError(f"'{name}' ({origin}) is '{value}', it must be one of {', '.join(choices)}")
@@ -429,18 +438,6 @@ def _converted(name: str, value: Any, origin: str) -> Any:
 
 #: As variables and flags have them.
 _TRUTHS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-_KIND_WORDS: Final = {
-    bool: "true or false",
-    WebAddress: "an address that begins with http:// or https://",
-    Patterns: "a list of regular expressions, or text with one a line",
-    Names: "a list of names, or text such as 'anna,@ops'",
-    Sizes: "a table of names and sizes of 1 or more, or text such as 'drain@*=2,io=4'",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    Path: "a path",
-}
 
 
 def _shown(setting: "Field[Any]", value: Any) -> str:

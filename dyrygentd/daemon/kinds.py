@@ -1,9 +1,11 @@
 """Kinds of settings that are more than a number or a word: in TOML a table or a list, in a flag or a variable text."""
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from dyrygentd.errors import ConfigurationError
+from dyrygentd.scheduler.log_links import flaw_of
 
 
 class Sizes(dict[str, int]):
@@ -89,6 +91,45 @@ class WebAddress(str):
         if not isinstance(given, str) or not re.fullmatch(r"(https?://[\w.\-\[\]:]+(/[!-~]*)?)?", given):
             raise ValueError
         return cls(given.rstrip("/"))
+
+
+class LogAddresses(dict[str, str]):
+    """``{beginning of task names: address}``, see `dyrygentd.scheduler.log_links`.
+
+    As text it is an address, or several lines ``beginning=address``.
+    """
+
+    @classmethod
+    def read(cls, given: Any) -> "LogAddresses":
+        """Read text or a table of TOML. Raises `ValueError`."""
+        if isinstance(given, str):
+            lines = [line.strip() for line in given.splitlines() if line.strip()]
+            # An address may have `=` in it, and no name of a task has a colon.
+            given = dict(("", line) if re.match(r"[a-z]+://", line) else line.partition("=")[::2] for line in lines)
+        if not isinstance(given, dict) or not all(isinstance(template, str) for template in given.values()):
+            raise ValueError
+        for beginning, template in given.items():
+            if flaw := flaw_of(template):
+                raise ValueError(f"'{template:.200}'{f' for {beginning}' if beginning else ''} {flaw}")
+        return cls(given)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{beginning}={template}" if beginning else template for beginning, template in self.items())
+
+
+#: ``{type of a setting: what it must be}``.
+WORDS: Final = {
+    bool: "true or false",
+    WebAddress: "an address that begins with http:// or https://",
+    LogAddresses: "an address that begins with http:// or https://, or a table of beginnings of task names and addresses",
+    Patterns: "a list of regular expressions, or text with one a line",
+    Names: "a list of names, or text such as 'anna,@ops'",
+    Sizes: "a table of names and sizes of 1 or more, or text such as 'drain@*=2,io=4'",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+}
 
 
 def _pair(text: str) -> tuple[str, int]:

@@ -36,6 +36,8 @@ class SchedulerLimits:
         queue_limits: ``{queue: tasks in flight}``.
         store_unrun_results: Whether the result backend is told how tasks ended that never ran, so that nobody waits for them.
         redact: Regular expressions of what is not shown, in the errors of tasks and in arguments.
+        logs_url: ``{beginning of task names: template}`` of where logs are, see `dyrygentd.scheduler.log_links`.
+        logs_margin_s: How long before and after an attempt its log is looked at, too.
     """
 
     engine: Limits = field(default_factory=Limits)
@@ -55,6 +57,8 @@ class SchedulerLimits:
     queue_limits: Mapping[str, int] = field(default_factory=dict)
     store_unrun_results: bool = True
     redact: tuple[str, ...] = field(default=(), metadata=LIVE)
+    logs_url: Mapping[str, str] = field(default_factory=dict)
+    logs_margin_s: float = 60.0
 
     def following(self, later: "SchedulerLimits") -> "SchedulerLimits":
         """Return these bounds, those of them that are live as others say, the engine's as well."""

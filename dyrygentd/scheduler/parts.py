@@ -32,6 +32,7 @@ from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.listeners import Listeners
+from dyrygentd.scheduler.log_links import LogLinks
 from dyrygentd.scheduler.lost import LostTasks
 from dyrygentd.scheduler.outages import Outages
 from dyrygentd.scheduler.overview import Overviews
@@ -239,6 +240,7 @@ class Parts:
             follow_interval_s=self._limits.follow_interval_s,
             still_running=self._still_running,
             folds=folds,
+            log_links=LogLinks(self._limits.logs_url, self._limits.logs_margin_s),
         )
         self.faces = Faces(
             self.queries.unpacked,

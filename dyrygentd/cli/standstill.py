@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dyrygentd.client.sync import Handle
 
 #: Longer than most tasks wait for a worker that is busy.
-_AFTER_S: Final = 20.0
+AFTER_S: Final = 20.0
 #: How many times as long until it is asked again.
 _AGAIN: Final = 6
 _RUNNING: Final = "it is running: "
@@ -28,19 +28,62 @@ _IN_FLIGHT: Final = ("dispatched", "dispatching")
 _STUCK: Final = frozenset({"no-consumer", "orphaned", "lost"})
 
 
+class Quiet:
+    """Knows since when nothing has ended, and when somebody should ask why. Touched by whoever follows, with their times.
+
+    Args:
+        after_s: How long nothing has ended before it is asked.
+    """
+
+    def __init__(self, *, after_s: float = AFTER_S) -> None:
+        self.after_s = after_s
+        self._ended = -1
+        self._since = self._asked_at = float("inf")
+
+    def __repr__(self) -> str:
+        return f"<Quiet since={self._since} asked_at={self._asked_at}>"
+
+    def note(self, view: "wire.WorkflowView", now: float) -> None:
+        """Take note of how far a workflow is."""
+        ended = render.ended(view)
+        if view.state != "running" or not any(view.counts.get(word) for word in _IN_FLIGHT):
+            self._since, self._asked_at = float("inf"), float("-inf")
+        elif ended != self._ended or self._since == float("inf"):
+            self._since, self._asked_at = now, float("-inf")
+        self._ended = ended
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether it is to be asked now; if so, it is taken for asked."""
+        is_due = now - self._since >= self.after_s and now - self._asked_at >= _AGAIN * self.after_s
+        if is_due:
+            self._asked_at = now
+        return is_due
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether something has ended since it was asked, or nothing is in flight."""
+        return self._asked_at in (float("-inf"), float("inf"))
+
+
+def reason_in(found: "wire.Explanation") -> str:
+    """Return why nothing goes on, in one line; empty if what is in flight may end by itself."""
+    if not any(standing.code in _STUCK for standing in found.standings):
+        return ""
+    return localized(render.inline(found.verdict).removeprefix(_RUNNING))
+
+
 class Standstill(AbstractContextManager["Standstill"]):
     """Tells what keeps tasks in flight from ending, each answer once, while its context is open.
 
     Args:
         tell: Takes a line, in another thread.
-        after_s: How long nothing has ended before it asks.
+        after_s: See `Quiet`.
     """
 
-    def __init__(self, handle: "Handle", tell: Callable[[str], object], *, after_s: float = _AFTER_S) -> None:
-        self._handle, self._tell, self._after_s = handle, tell, after_s
+    def __init__(self, handle: "Handle", tell: Callable[[str], object], *, after_s: float = AFTER_S) -> None:
+        self._handle, self._tell = handle, tell
         self._over = threading.Event()
-        self._ended = -1
-        self._since = self._asked_at = float("inf")
+        self._quiet = Quiet(after_s=after_s)
         self._told = set[str]()
 
     def __repr__(self) -> str:
@@ -63,25 +106,18 @@ class Standstill(AbstractContextManager["Standstill"]):
 
     def note(self, view: "wire.WorkflowView") -> None:
         """Take note of how far it is."""
-        ended = render.ended(view)
-        if view.state != "running" or not any(view.counts.get(word) for word in _IN_FLIGHT):
-            self._since, self._asked_at = float("inf"), float("-inf")
-        elif ended != self._ended or self._since == float("inf"):
-            self._since, self._asked_at = time.monotonic(), float("-inf")
-        self._ended = ended
+        self._quiet.note(view, time.monotonic())
 
     def _look(self) -> None:
-        while not self._over.wait(self._after_s / 4):
-            now = time.monotonic()
-            if now - self._since < self._after_s or now - self._asked_at < _AGAIN * self._after_s:
+        while not self._over.wait(self._quiet.after_s / 4):
+            if not self._quiet.is_due(time.monotonic()):
                 continue
-            self._asked_at = now
             try:
-                found = self._handle.explain()
+                verdict = reason_in(self._handle.explain())
             except DyrygentError:
                 continue  # The views say so, too.
-            if any(standing.code in _STUCK for standing in found.standings) and not self._over.is_set():
-                self._say(localized(render.inline(found.verdict).removeprefix(_RUNNING)))
+            if verdict and not self._over.is_set():
+                self._say(verdict)
 
     def _say(self, verdict: str) -> None:
         if verdict not in self._told:

@@ -18,8 +18,8 @@ def test_a_queue_without_worker_is_told_once(idle: Daemon) -> None:
         standstill.note(handle.status())
         wait_until(lambda: bool(told))
         standstill.note(handle.status())
-        asked_at = standstill._asked_at
-        wait_until(lambda: standstill._asked_at > asked_at)
+        asked_at = standstill._quiet._asked_at
+        wait_until(lambda: standstill._quiet._asked_at > asked_at)
     assert told == [f"nothing goes on: 1 task in flight; nobody consumes queue 'celery': dyrygentctl explain {workflow}"]
 
 
@@ -29,17 +29,17 @@ def test_who_goes_on_is_not_asked_about(holding: Daemon) -> None:
     handle = Client(holding.path).handle(workflow)
     standstill = Standstill(handle, print, after_s=0.01)
     standstill.note(handle.status())
-    assert standstill._since == float("inf")
+    assert standstill._quiet._since == float("inf")
     handle.release("go")
     wait_until(lambda: len(holding.broker.published) == 1)
     wait_until(lambda: handle.status().counts.get("dispatched") == 1)
     standstill.note(handle.status())
-    begun = standstill._since
+    begun = standstill._quiet._since
     assert begun != float("inf")
     holding.let_go()
     handle.wait(10)
     standstill.note(handle.status())
-    assert standstill._since == float("inf")
+    assert standstill._quiet._since == float("inf")
 
 
 @pytest.mark.long

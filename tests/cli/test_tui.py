@@ -4,18 +4,18 @@ import asyncio
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dyrygentd.cli import control
+from dyrygentd.cli import control, standstill
 from dyrygentd.cli.tui import marks
 from dyrygentd.cli.tui.lines import BranchLine
 from dyrygentd.cli.tui.rows import Rows
@@ -23,7 +23,7 @@ from dyrygentd.client.sync import Client
 from dyrygentd.http.limits import HttpLimits
 from dyrygentd.testing import MemoryStore
 from tests.cli.support import Terminal, environment_of
-from tests.cli.tui.support import HOSTILE, Seen, watching
+from tests.cli.tui.support import HOSTILE, Seen, watched
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
 
@@ -66,11 +66,6 @@ def title(rows: Rows) -> str:
     return rows.line.branch.title if isinstance(rows.line, BranchLine) else ""
 
 
-def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a scene in a loop of its own."""
-    asyncio.run(scene())
-
-
 async def confirm(seen: Seen, question: str, *why: str) -> None:
     """Answer a question with a reason."""
     await seen.until(question)
@@ -82,66 +77,83 @@ def test_all_that_matters_is_on_one_screen(holding: Daemon) -> None:
     """State, counts, what waits for a person, boxes with bars, causes, and what is in flight, at any size."""
     workflow = staged(holding)
 
-    async def scene(size: tuple[int, int]) -> None:
-        async with watching(holding, workflow, size=size) as seen:
-            await seen.until("hosts")
-            for words in ("running for", "4 in flight", "waits for a person: 1 gate waits", "F failed 1", "R dispatched 4"):
-                await seen.until(words)
-            await seen.until("prepare")
-            await seen.until("0/15")
-            await seen.until("FAILURES BY CAUSE 1 failed")
-            await seen.until("HELD AND IN FLIGHT")
-            assert len(seen.lines) <= size[1]
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        for words in ("running for", "4 in flight", "waits for a person: 1 gate waits", "F failed 1", "R dispatched 4"):
+            await seen.until(words)
+        for words in ("prepare", "0/15", "FAILURES BY CAUSE 1 failed", "HELD AND IN FLIGHT"):
+            await seen.until(words)
+        assert len(seen.lines) <= seen.app.size.height
+        # The keys that are used most, and the one that shows all of them, have room everywhere.
+        hints = re.sub(" +", " ", seen.lines[-1])
+        for key in ("? all keys", "q leave", "n trouble", "e explain", "r retry", "g release"):
+            assert key in hints
+        assert ("f state" in hints) == (seen.app.size.width > 100)
+        # On a wide screen reasons and causes get what boxes do not need.
+        right = seen.app.screen.query_one("#right").size.width
+        assert right >= (95 if seen.app.size.width == 200 else 30)
 
     for size in SIZES:
-        play(lambda size=size: scene(size))  # type: ignore[misc]
+        watched(holding, workflow, scene, size=size)
+
+
+def test_a_queue_that_nobody_consumes_is_told(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who watches nothing happen is told why, until something does."""
+    monkeypatch.setattr(standstill, "AFTER_S", 0.4)
+    workflow = idle.submit()
+    wait_until(lambda: len(idle.broker.queued) == 1)
+
+    async def scene(seen: Seen) -> None:
+        await seen.until("nothing goes on: 1 task in flight; nobody consumes queue 'celery'")
+        await asyncio.to_thread(idle.ask, "POST", f"/v1/workflows/{workflow}/pause")
+        await seen.gone("nothing goes on")
+
+    watched(idle, workflow, scene)
 
 
 def test_next_trouble_opens_the_way_to_it(holding: Daemon) -> None:
     """One key from the top to what failed two floors down, the next to the gate, and round again."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("hosts")
-            await seen.press("n")
-            await seen.until("host-3-0")
-            await seen.until("ValueError: no such host")
-            rows = seen.app.screen.query_one("#boxes", Rows)
-            await seen.until(lambda: title(rows) == "host-3-0")
-            await seen.press("n")
-            await seen.until("a gate waits for release")
-            await seen.until(lambda: title(rows) == "approve")
-            await seen.press("N")
-            await seen.until(lambda: title(rows) == "host-3-0")
-            # Closed again with one key each: first to the box around it, which then closes.
-            await seen.press("left", "left")
-            await seen.gone("host-3-0 ")
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await seen.press("n")
+        await seen.until("host-3-0")
+        await seen.until("ValueError: no such host")
+        rows = seen.app.screen.query_one("#boxes", Rows)
+        await seen.until(lambda: title(rows) == "host-3-0")
+        await seen.press("n")
+        await seen.until("a gate waits for release")
+        await seen.until(lambda: title(rows) == "approve")
+        await seen.press("N")
+        await seen.until(lambda: title(rows) == "host-3-0")
+        # Closed again with one key each: first to the box around it, which then closes.
+        await seen.press("left", "left")
+        await seen.gone("host-3-0 ")
 
-    play(scene)
+    watched(holding, workflow, scene)
 
 
 def test_verbs_ask_first_and_say_what_they_mean(holding: Daemon) -> None:
     """Each key that acts is followed by a question with the count; the reason goes into the journal."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow, size=(120, 40)) as seen:
-            await seen.until("hosts")
-            await seen.press("c")
-            await seen.until("cancel the whole workflow: 14 nodes")
-            await seen.press("escape")
-            await seen.gone("cancel the whole workflow")
-            await seen.press("tab", "r")
-            await seen.until(f"dyrygentctl retry {workflow} --cause")
-            await confirm(seen, "retry the only node of cause 1?", *"dns")
-            await seen.until("retry: 3 nodes")
-            await seen.until(lambda: len(holding.broker.published) == 7)
-            await seen.press("tab", "g")
-            await confirm(seen, "release the gate 'approve'?", *"ada")
-            await seen.until("switch")
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await seen.press("c")
+        await seen.until("cancel the whole workflow: 14 nodes")
+        await seen.press("escape")
+        await seen.gone("cancel the whole workflow")
+        await seen.press("tab", "r")
+        await seen.until(f"dyrygentctl retry {workflow} --cause")
+        await confirm(seen, "retry the only node of cause 1?", *"dns")
+        await seen.until("retry: 3 nodes")
+        await seen.until(lambda: len(holding.broker.published) == 7)
+        await seen.press("tab", "g")
+        await confirm(seen, "release the gate 'approve'?", *"ada")
+        await seen.until("switch")
 
-    play(scene)
+    watched(holding, workflow, scene, size=(120, 40))
     assert [(verb, why) for verb, why, _ in entries(holding, workflow)] == [("retry", "dns"), ("release", "ada")]
 
 
@@ -149,18 +161,17 @@ def test_a_workflow_is_paused_and_resumed_by_one_key(holding: Daemon) -> None:
     """Whichever changes something."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("hosts")
-            await seen.press("p")
-            await confirm(seen, "pause the workflow: ")
-            await seen.until("paused (p resumes it)")
-            await seen.press("p")
-            await confirm(seen, "resume the workflow: ")
-            await seen.gone("paused (p resumes it)")
-            await seen.until("JOURNAL 2")
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await seen.press("p")
+        await confirm(seen, "pause the workflow: ")
+        await seen.until("paused (p resumes it)")
+        await seen.press("p")
+        await confirm(seen, "resume the workflow: ")
+        await seen.gone("paused (p resumes it)")
+        await seen.until("JOURNAL 2")
 
-    play(scene)
+    watched(holding, workflow, scene)
     assert [verb for verb, _, _ in entries(holding, workflow)] == ["pause", "resume"]
 
 
@@ -168,24 +179,23 @@ def test_nodes_are_skipped_and_retried_by_name(holding: Daemon) -> None:
     """What is chosen on the left is a node like any other."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow, size=(120, 40)) as seen:
-            await seen.until("hosts")
-            await seen.press("n")
-            await seen.until("task fail")
-            await seen.press("s")
-            await confirm(seen, "skip 'host-3-0'?", *"gone")
-            await seen.until("K skipped 1")
-            await seen.press("r")
-            await seen.until("retry 'host-3-0'?")
-            await seen.press("enter")
-            # The daemon's refusal is shown whole, with what to do, and nothing is done.
-            await seen.until("error: ")
-            await seen.until("next: ")
-            await seen.press("escape")
-            await seen.gone("error: ")
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await seen.press("n")
+        await seen.until("task fail")
+        await seen.press("s")
+        await confirm(seen, "skip 'host-3-0'?", *"gone")
+        await seen.until("K skipped 1")
+        await seen.press("r")
+        await seen.until("retry 'host-3-0'?")
+        await seen.press("enter")
+        # The daemon's refusal is shown whole, with what to do, and nothing is done.
+        await seen.until("error: ")
+        await seen.until("next: ")
+        await seen.press("escape")
+        await seen.gone("error: ")
 
-    play(scene)
+    watched(holding, workflow, scene, size=(120, 40))
     assert entries(holding, workflow) == [("skip", "gone", ["host-3-0"])]
 
 
@@ -193,16 +203,15 @@ def test_what_cannot_be_done_is_told(holding: Daemon) -> None:
     """A key that does nothing says why."""
     workflow = holding.submit(name="w")
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("longest in flight")
-            for key, words in (("r", "nothing has failed"), ("s", "choose a node or a cause"), ("g", "nothing is held here")):
-                await seen.press(key)
-                await seen.until(words)
-            await seen.press("n")
-            await seen.until("nothing waits for a person")
+    async def scene(seen: Seen) -> None:
+        await seen.until("longest in flight")
+        for key, words in (("r", "nothing has failed"), ("s", "choose a node or a cause"), ("g", "nothing is held here")):
+            await seen.press(key)
+            await seen.until(words)
+        await seen.press("n")
+        await seen.until("nothing waits for a person")
 
-    play(scene)
+    watched(holding, workflow, scene)
     assert entries(holding, workflow) == []
 
 
@@ -210,66 +219,63 @@ def test_explanations_and_help_are_read(holding: Daemon) -> None:
     """Why a node does not run, what a cause is, and which keys there are."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow, size=(120, 40)) as seen:
-            await seen.until("hosts")
-            await seen.press("e")
-            await seen.until(f"dyrygentctl release {workflow} approve")
-            await seen.press("escape", "n", "enter")
-            await seen.until("Node 'host-3-0'")
-            await seen.until("failed in attempt 1")
-            await seen.until("hosts/host-3")
-            await seen.press("q", "tab", "enter")
-            await seen.until("Cause 1")
-            await seen.until(f"dyrygentctl skip {workflow} --cause")
-            await seen.press("escape", "question_mark")
-            await seen.until("leave; the workflow goes on")
-            await seen.press("escape")
-            await seen.gone("leave; the workflow goes on")
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await seen.press("e")
+        await seen.until(f"dyrygentctl release {workflow} approve")
+        await seen.press("escape", "n", "enter")
+        await seen.until("Node 'host-3-0'")
+        await seen.until("failed in attempt 1")
+        await seen.until("hosts/host-3")
+        await seen.press("q", "tab", "enter")
+        await seen.until("Cause 1")
+        await seen.until(f"dyrygentctl skip {workflow} --cause")
+        await seen.press("escape", "question_mark")
+        await seen.until("leave; the workflow goes on")
+        await seen.press("escape")
+        await seen.gone("leave; the workflow goes on")
 
-    play(scene)
+    watched(holding, workflow, scene, size=(120, 40))
 
 
 def test_boxes_are_filtered_by_name_and_state(holding: Daemon) -> None:
     """Of hundreds of boxes a person wants to see one."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("hosts")
-            await seen.press("f")
-            await seen.until("failed only")
-            await seen.gone("prepare")
-            await seen.press("f")
-            await seen.until("held only")
-            await seen.until("release")
-            await seen.press("F", "F", "slash", *"prep", "enter")
-            await seen.until("with 'prep'")
-            await seen.gone("hosts")
-            await seen.press("escape")
-            await seen.until("hosts")
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await seen.press("f")
+        await seen.until("failed only")
+        await seen.gone("prepare")
+        await seen.press("f")
+        await seen.until("held only")
+        await seen.until("release")
+        await seen.press("F", "F", "slash", *"prep", "enter")
+        await seen.until("with 'prep'")
+        await seen.gone("hosts")
+        await seen.press("escape")
+        await seen.until("hosts")
 
-    play(scene)
+    watched(holding, workflow, scene)
 
 
 def test_nodes_are_found_wherever_they_are(holding: Daemon) -> None:
     """In boxes that nobody has opened; what is found is chosen, explained and acted on like the rest."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("hosts")
-            await seen.press("slash", *"T-2-", "enter")
-            await seen.until("FOUND 3")
-            await seen.until("host-2-1")
-            await seen.press("down", "e")
-            await seen.until("Node 'host-2-1'")
-            await seen.press("escape", "slash", *"no such", "enter")
-            await seen.until("no node has ")
-            await seen.press("escape")
-            await seen.until("HELD AND IN FLIGHT 5")
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await seen.press("slash", *"T-2-", "enter")
+        await seen.until("FOUND 3")
+        await seen.until("host-2-1")
+        await seen.press("down", "e")
+        await seen.until("Node 'host-2-1'")
+        await seen.press("escape", "slash", *"no such", "enter")
+        await seen.until("no node has ")
+        await seen.press("escape")
+        await seen.until("HELD AND IN FLIGHT 5")
 
-    play(scene)
+    watched(holding, workflow, scene)
 
 
 def test_all_failures_of_a_box_are_meant_by_it(holding: Daemon) -> None:
@@ -279,14 +285,13 @@ def test_all_failures_of_a_box_are_meant_by_it(holding: Daemon) -> None:
     holding.let_go()
     wait_until(lambda: counts(holding, workflow).get("failed") == 6)
 
-    async def scene() -> None:
-        async with watching(holding, workflow, size=(120, 40)) as seen:
-            await seen.until("first failure 'a-0'")
-            await seen.press("down", "r")
-            await confirm(seen, "retry the 3 failures in 'a'?")
-            await seen.until("R dispatched 3")
+    async def scene(seen: Seen) -> None:
+        await seen.until("first failure 'a-0'")
+        await seen.press("down", "r")
+        await confirm(seen, "retry the 3 failures in 'a'?")
+        await seen.until("R dispatched 3")
 
-    play(scene)
+    watched(holding, workflow, scene, size=(120, 40))
     assert entries(holding, workflow) == [("retry", "", ["a-0", "a-1", "a-2"])]
 
 
@@ -294,57 +299,54 @@ def test_it_follows_what_happens_and_ends_with_the_workflow(holding: Daemon) -> 
     """Nobody has to press a key for it, and nothing is left to look at after a success."""
     workflow = holding.submit({"name": "a", "task": "add"}, {"name": "b", "task": "add", "after": ["a"], "immutable": True})
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("R dispatched 1")
-            await seen.until("none of its tasks has ended yet")
-            await asyncio.to_thread(holding.let_go)
-            await seen.until("S succeeded 1")
-            await seen.until(" left, 1 in flight")
-            await asyncio.to_thread(holding.let_go)
-            ended = await seen.ended()
-            assert ended.view is not None
-            assert ended.view.state == "succeeded"
+    async def scene(seen: Seen) -> None:
+        await seen.until("R dispatched 1")
+        await seen.until("none of its tasks has ended yet")
+        await asyncio.to_thread(holding.let_go)
+        await seen.until("S succeeded 1")
+        await seen.until(" left, 1 in flight")
+        await asyncio.to_thread(holding.let_go)
+        ended = await seen.ended()
+        assert ended.view is not None
+        assert ended.view.state == "succeeded"
 
-    play(scene)
+    watched(holding, workflow, scene)
 
 
 def test_after_a_failure_it_stays_to_be_tried_again(holding: Daemon) -> None:
     """Who watches it fail is the one to do something about it."""
     workflow = holding.submit({"name": "a", "task": "fail"})
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("R dispatched 1")
-            await asyncio.to_thread(holding.let_go)
-            await seen.until("failed after")
-            await seen.until("FAILURES BY CAUSE 1 failed")
-            await seen.press("r")
-            await confirm(seen, "retry all of the workflow that failed")
-            await seen.until("running for")
-            await seen.until("R dispatched 1")
-            await seen.press("q")
-            ended = await seen.ended()
-            assert ended.view is not None
-            assert not ended.view.is_finished
+    async def scene(seen: Seen) -> None:
+        await seen.until("R dispatched 1")
+        await asyncio.to_thread(holding.let_go)
+        await seen.until("failed after")
+        await seen.until("FAILURES BY CAUSE 1 failed")
+        await seen.press("r")
+        await confirm(seen, "retry all of the workflow that failed")
+        await seen.until("running for")
+        await seen.until("R dispatched 1")
+        await seen.press("q")
+        ended = await seen.ended()
+        assert ended.view is not None
+        assert not ended.view.is_finished
 
-    play(scene)
+    watched(holding, workflow, scene)
 
 
 def test_cancelling_ends_it(holding: Daemon) -> None:
     """What was asked for has come."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("hosts")
-            await seen.press("c")
-            await confirm(seen, "cancel the whole workflow", *"wrong")
-            ended = await seen.ended()
-            assert ended.view is not None
-            assert ended.view.state == "cancelled"
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await seen.press("c")
+        await confirm(seen, "cancel the whole workflow", *"wrong")
+        ended = await seen.ended()
+        assert ended.view is not None
+        assert ended.view.state == "cancelled"
 
-    play(scene)
+    watched(holding, workflow, scene)
     assert entries(holding, workflow)[0][:2] == ("cancel", "wrong")
 
 
@@ -352,21 +354,20 @@ def test_a_daemon_that_restarts_is_waited_for(holding: Daemon) -> None:
     """It says so, keeps what it knows on the screen, and goes on by itself."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("hosts")
-            await asyncio.to_thread(holding.stop)
-            await seen.until("reconnecting: ")
-            await seen.until("hosts")
-            await seen.press("e")
-            await seen.until("error: ")
-            await seen.press("escape")
-            await asyncio.to_thread(holding.start)
-            await seen.gone("reconnecting: ")
-            await asyncio.to_thread(holding.ask, "POST", f"/v1/workflows/{workflow}/pause", {"why": "later"})
-            await seen.until("paused (p resumes it)")
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await asyncio.to_thread(holding.stop)
+        await seen.until("reconnecting: ")
+        await seen.until("hosts")
+        await seen.press("e")
+        await seen.until("error: ")
+        await seen.press("escape")
+        await asyncio.to_thread(holding.start)
+        await seen.gone("reconnecting: ")
+        await asyncio.to_thread(holding.ask, "POST", f"/v1/workflows/{workflow}/pause", {"why": "later"})
+        await seen.until("paused (p resumes it)")
 
-    play(scene)
+    watched(holding, workflow, scene)
 
 
 def test_a_workflow_that_is_gone_ends_it(holding: Daemon) -> None:
@@ -375,34 +376,32 @@ def test_a_workflow_that_is_gone_ends_it(holding: Daemon) -> None:
     holding.let_go()
     holding.finish(workflow)
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("failed after")
-            await asyncio.to_thread(holding.stop)
-            holding.store = MemoryStore()
-            await asyncio.to_thread(holding.start)
-            ended = await seen.ended()
-            assert ended.error is not None
-            assert workflow in str(ended.error)
+    async def scene(seen: Seen) -> None:
+        await seen.until("failed after")
+        await asyncio.to_thread(holding.stop)
+        holding.store = MemoryStore()
+        await asyncio.to_thread(holding.start)
+        ended = await seen.ended()
+        assert ended.error is not None
+        assert workflow in str(ended.error)
 
-    play(scene)
+    watched(holding, workflow, scene)
 
 
 def test_nothing_is_asked_while_nothing_happens(holding: Daemon) -> None:
     """Twenty screens that are looked at by nobody cost the daemon nothing but twenty open streams."""
     workflow = staged(holding)
 
-    async def scene() -> None:
-        async with watching(holding, workflow) as seen:
-            await seen.until("hosts")
-            await seen.press("n")
-            await seen.until("host-3-0")
-            before = answered(holding)
-            # Time passes, in which nothing is to be done.
-            await asyncio.sleep(2.5)
-            assert answered(holding) - before <= 4
+    async def scene(seen: Seen) -> None:
+        await seen.until("hosts")
+        await seen.press("n")
+        await seen.until("host-3-0")
+        before = answered(holding)
+        # Time passes, in which nothing is to be done.
+        await asyncio.sleep(2.5)
+        assert answered(holding) - before <= 4
 
-    play(scene)
+    watched(holding, workflow, scene)
 
 
 def answered(daemon: Daemon) -> int:
@@ -418,22 +417,21 @@ def test_names_from_outside_do_no_harm(holding: Daemon, glyphs: marks.Glyphs) ->
     holding.let_go()
     wait_until(lambda: counts(holding, workflow).get("failed") == 1)
 
-    async def scene() -> None:
-        async with watching(holding, workflow, size=(100, 30), glyphs=glyphs) as seen:
-            await seen.until("[red]x[/]")
-            await seen.until("[b]s [@cli")
-            for key in ("e", "escape", "n", "e", "escape", "tab", "enter", "escape", "r", "escape", "s", "escape"):
-                await seen.press(key)
-                await seen.pilot.pause()
-                shown = "\n".join(seen.lines)
-                assert "\x1b" not in shown
-                assert "\u202e" not in shown
-                assert all(len(line) <= 130 for line in seen.lines)
-                if glyphs.is_ascii:
-                    assert shown.isascii()
-            assert seen.app.return_value is None
+    async def scene(seen: Seen) -> None:
+        await seen.until("[red]x[/]")
+        await seen.until("[b]s [@cli")
+        for key in ("e", "escape", "n", "e", "escape", "tab", "enter", "escape", "r", "escape", "s", "escape"):
+            await seen.press(key)
+            await seen.pilot.pause()
+            shown = "\n".join(seen.lines)
+            assert "\x1b" not in shown
+            assert "\u202e" not in shown
+            assert all(len(line) <= 130 for line in seen.lines)
+            if glyphs.is_ascii:
+                assert shown.isascii()
+        assert seen.app.return_value is None
 
-    play(scene)
+    watched(holding, workflow, scene, size=(100, 30), glyphs=glyphs)
 
 
 @pytest.mark.long
@@ -449,17 +447,16 @@ def test_a_hundred_thousand_tasks_are_as_many_lines_as_ten(short_tmp: Path) -> N
         workflow = client.submit({"nodes": nodes, "name": "a hundred thousand"}).id
         wait_until(lambda: counts(daemon, workflow).get("failed") == 1)
 
-        async def scene() -> None:
-            async with watching(daemon, workflow) as seen:
-                rows = seen.app.screen.query_one("#boxes", Rows)
-                await seen.until("racks")
-                await seen.press("n")
-                await seen.until(lambda: title(rows) == "bad")
-                assert len(rows.lines) <= 3 * 300 + 10
-                await seen.press("slash", *"n-99999", "enter")
-                await seen.until("FOUND 1")
+        async def scene(seen: Seen) -> None:
+            rows = seen.app.screen.query_one("#boxes", Rows)
+            await seen.until("racks")
+            await seen.press("n")
+            await seen.until(lambda: title(rows) == "bad")
+            assert len(rows.lines) <= 3 * 300 + 10
+            await seen.press("slash", *"n-99999", "enter")
+            await seen.until("FOUND 1")
 
-        play(scene)
+        watched(daemon, workflow, scene)
 
 
 def test_one_of_many_is_chosen(holding: Daemon) -> None:
@@ -468,23 +465,22 @@ def test_one_of_many_is_chosen(holding: Daemon) -> None:
     ended = holding.submit({"name": "a", "task": "add"}, name="ended")
     holding.ask("POST", f"/v1/workflows/{ended}/cancel")
 
-    async def scene() -> None:
-        async with watching(holding, None) as seen:
-            await seen.until("gated")
-            await seen.until("other")
-            assert "ended" not in seen.text
-            await seen.until("1 gate waits")
-            await seen.press("slash", *"gat", "enter")
-            await seen.gone("other")
-            await seen.press("enter")
-            await seen.until("BOXES")
-            await seen.until("hosts")
-            await seen.press("q")
-            found = await seen.ended()
-            assert found.view is not None
-            assert found.view.id == gated != other
+    async def scene(seen: Seen) -> None:
+        await seen.until("gated")
+        await seen.until("other")
+        assert "ended" not in seen.text
+        await seen.until("1 gate waits")
+        await seen.press("slash", *"gat", "enter")
+        await seen.gone("other")
+        await seen.press("enter")
+        await seen.until("BOXES")
+        await seen.until("hosts")
+        await seen.press("q")
+        found = await seen.ended()
+        assert found.view is not None
+        assert found.view.id == gated != other
 
-    play(scene)
+    watched(holding, None, scene)
 
 
 def test_there_may_be_nothing_to_choose(daemon: Daemon) -> None:
@@ -501,13 +497,12 @@ def test_there_may_be_nothing_to_choose(daemon: Daemon) -> None:
 def test_nothing_chosen_is_nothing_done(holding: Daemon) -> None:
     """Whoever leaves the list has left."""
 
-    async def scene() -> None:
-        async with watching(holding, None) as seen:
-            await seen.until("none")
-            await seen.press("q")
-            assert (await seen.ended()).view is None
+    async def scene(seen: Seen) -> None:
+        await seen.until("none")
+        await seen.press("q")
+        assert (await seen.ended()).view is None
 
-    play(scene)
+    watched(holding, None, scene)
 
 
 @pytest.mark.parametrize(

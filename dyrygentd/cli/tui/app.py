@@ -21,6 +21,7 @@ Masthead { height: auto; }
 #middle { height: 1fr; }
 #left { width: 3fr; }
 #right { width: 2fr; padding-left: 1; }
+.-wide #left, .-wide #right { width: 1fr; }
 .pane { height: 1fr; }
 .pane Heading { height: 1; text-style: bold underline; }
 .pane:focus-within Heading { text-style: bold reverse; }

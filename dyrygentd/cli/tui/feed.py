@@ -7,12 +7,14 @@ and then. A daemon that goes away is waited for, however long it takes, since wh
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from dyrygentd import wire
+from dyrygentd.cli import standstill
 from dyrygentd.cli.tui.outline import Outline
 from dyrygentd.client import patience
 from dyrygentd.client.aio import AsyncClient, AsyncHandle
@@ -47,6 +49,7 @@ class Feed:
     Args:
         saw: Told each look, and None when the outline has other folds.
         lost: Told why the daemon cannot be reached, once when it goes away; empty when it is back.
+        stood_still: Told why nothing goes on, which the daemon finds out by asking the workers; empty when it does.
     """
 
     def __init__(
@@ -57,9 +60,11 @@ class Feed:
         *,
         saw: Callable[[Look | None], None],
         lost: Callable[[str], None],
+        stood_still: Callable[[str], None],
     ) -> None:
         self._client, self._handle, self._outline = client, handle, outline
-        self._saw, self._lost = saw, lost
+        self._saw, self._lost, self._stood_still = saw, lost, stood_still
+        self._quiet = standstill.Quiet(after_s=standstill.AFTER_S)
         self._changed = asyncio.Event()
         self._is_lost = False
         self._folds = 0
@@ -72,6 +77,7 @@ class Feed:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._coming_back(self._follow))
             tasks.create_task(self._coming_back(self._look_on))
+            tasks.create_task(self._coming_back(self._wonder))
 
     def poke(self) -> None:
         """Have it looked soon: something has been done."""
@@ -137,8 +143,20 @@ class Feed:
             self._changed.set()
             raise
         self._tell_lost("")
+        self._quiet.note(look.view, time.monotonic())
+        if self._quiet.is_over:
+            self._stood_still("")
         self._saw(look)
         await asyncio.sleep(_PAUSE_S)
+
+    async def _wonder(self) -> None:
+        """Have it asked why nothing goes on, if nothing does."""
+        await asyncio.sleep(self._quiet.after_s / 4)
+        if self._quiet.is_due(time.monotonic()):
+            why = standstill.reason_in(await self._handle.explain())
+            # Meanwhile something may have ended.
+            if not self._quiet.is_over:
+                self._stood_still(why)
 
     def _tell_lost(self, why: str) -> None:
         if bool(why) != self._is_lost:

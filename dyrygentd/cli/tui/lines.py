@@ -177,7 +177,8 @@ class EntryLine:
     def details(self, glyphs: Glyphs) -> list[Text]:
         """Return all of it."""
         why = f"why: {glyphs.plain(self.entry.why)}" if self.entry.why else "no reason was given"
-        return [Text(f"{moment(self.entry.at)}  {glyphs.plain(f'{self.entry.by}: {_told(self.entry)}')}"), Text(why)]
+        what = f"{self.entry.by}: {self.entry.verb} {render.entry(self.entry)}".rstrip()
+        return [Text(f"{moment(self.entry.at)}  {glyphs.plain(what)}"), Text(why)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class Masthead(Widget):
     def __init__(self, view: "wire.WorkflowView", glyphs: Glyphs) -> None:
         super().__init__()
         self._glyphs, self._view, self._speed = glyphs, view, watching.Speed()
-        self._lost = ""
+        self._lost = self._still = ""
         self._estimate: wire.EstimateView | None = None
         self._estimated_at = 0.0
         self._speed.note(view, time.time())
@@ -41,6 +41,12 @@ class Masthead(Widget):
         """Say that the daemon is away, and why; empty as soon as it is back."""
         self._lost = why
         self.refresh(layout=True)
+
+    def show_standstill(self, why: str) -> None:
+        """Say why nothing goes on; empty as soon as it does."""
+        if why != self._still:
+            self._still = why
+            self.refresh(layout=True)
 
     def go_on(self) -> None:
         """Let times go on."""
@@ -104,6 +110,8 @@ class Masthead(Widget):
             lines.append(Text(f"reconnecting: {self._glyphs.plain(self._lost)}", style="bold yellow"))
         for problem in view.problems[:_TROUBLES_MAX]:
             lines.append(Text(f"problem: {self._glyphs.plain(localized(problem))}", style="bold red"))
+        if self._still and not view.is_finished:
+            lines.append(Text(f"nothing goes on: {self._glyphs.plain(self._still)}  (e explains)", style="bold red"))
         # What waits for a person is told below anyway.
         if self._estimate is not None and not view.is_finished and not view.waits_for_person:
             lines.append(Text(self._glyphs.plain(_bound(self._estimate.words)), style="dim"))

@@ -30,19 +30,20 @@ if TYPE_CHECKING:
 
 _STATES: Final = ("", "failed", "held", "dispatched", "retrying", "blocked", "ready", "waiting", "cancelled", "succeeded")
 _HINTS: Final = (
-    ("?", "help"),
+    ("?", "all keys"),
     ("q", "leave"),
     ("n", "trouble"),
     ("e", "explain"),
+    ("/", "find"),
+    ("Tab", "pane"),
     ("r", "retry"),
-    ("s", "skip"),
     ("g", "release"),
+    ("s", "skip"),
     ("p", "pause"),
     ("c", "cancel"),
-    ("/", "find"),
     ("f", "state"),
-    ("Tab", "pane"),
 )
+"""What comes first is there on the narrowest terminal; the first one shows the rest."""
 _JOURNAL_MAX: Final = 100
 _FOUND_MAX: Final = 100
 #: Nodes of a box that a verb names; more of them are better meant by their cause.
@@ -50,6 +51,8 @@ _NAMED_MAX: Final = 1000
 #: How long something that was told stands there.
 _TOLD_S: Final = 8.0
 _DEPTH_MAX: Final = 40
+#: From here on boxes have room for all that is to be noted of them, and causes and reasons want the rest.
+_WIDE: Final = 160
 
 
 class WatchScreen(Screen[None]):
@@ -92,8 +95,9 @@ class WatchScreen(Screen[None]):
         self._glyphs, self._ended, self._failed = glyphs, ended, failed
         self._outline, self._filter, self._found = Outline(), Filter(), False
         self._handle = handle
-        self._feed = Feed(client, handle, self._outline, saw=self._saw, lost=self._lost)
         self._header = Masthead(view, glyphs)
+        lost, stood_still = self._header.show_lost, self._header.show_standstill
+        self._feed = Feed(client, handle, self._outline, saw=self._saw, lost=lost, stood_still=stood_still)
         self._boxes = Pane(Rows(glyphs, name="boxes"), "BOXES")
         self._causes = Pane(Rows(glyphs, name="causes"), "FAILURES BY CAUSE")
         self._flying = Pane(Rows(glyphs, name="flying"), "HELD AND IN FLIGHT")
@@ -127,7 +131,8 @@ class WatchScreen(Screen[None]):
         self.run_worker(self._follow(), exit_on_error=True, group="feed")
 
     def on_resize(self) -> None:
-        """Show as many hints as there is room for."""
+        """Show as many hints as there is room for, and the panes as wide as what stands in them."""
+        self.set_class(self.size.width >= _WIDE, "-wide")
         text = Text(no_wrap=True)
         for key, means in _HINTS:
             if text.cell_len + len(key) + len(means) + 3 > self.size.width:
@@ -181,9 +186,6 @@ class WatchScreen(Screen[None]):
         elif isinstance(line, CauseLine | NodeLine | EntryLine):
             found = line.details(self._glyphs)
         self._details.update(Text("\n").join(found[:3]))
-
-    def _lost(self, why: str) -> None:
-        self._header.show_lost(why)
 
     def _let_times_go_on(self) -> None:
         if not self.view.is_finished:

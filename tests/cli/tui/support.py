@@ -4,7 +4,7 @@ import asyncio
 import html
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -79,3 +79,20 @@ async def watching(
         seen = Seen(app, pilot)
         await seen.until("BOXES" if workflow is not None else "WORKFLOWS")
         yield seen
+
+
+def watched(
+    daemon: Daemon,
+    workflow: str | None,
+    scene: Callable[[Seen], Coroutine[Any, Any, None]],
+    *,
+    size: tuple[int, int] = (100, 30),
+    glyphs: marks.Glyphs = marks.UNICODE,
+) -> None:
+    """Play a scene before the view of a workflow, or before those of which one is chosen, in a loop of its own."""
+
+    async def run() -> None:
+        async with watching(daemon, workflow, size=size, glyphs=glyphs) as seen:
+            await scene(seen)
+
+    asyncio.run(run())

@@ -16,7 +16,7 @@ import click
 from dyrygentd.cli import render
 from dyrygentd.cli.choosing import MEANT_STATES, Choice
 from dyrygentd.cli.names import node_hint
-from dyrygentd.cli.session import FAILED, INTERRUPTED, NOT_YET, Session, echo_json, say, say_not_yet
+from dyrygentd.cli.session import FAILED, NOT_YET, Session, confirm, echo_json, say, say_not_yet
 from dyrygentd.errors import DaemonUnreachable, RemoteError, RemoteNotOnDiskYet
 
 if TYPE_CHECKING:
@@ -99,14 +99,7 @@ def _ask(verb: str, views: "Sequence[wire.WorkflowView]", **fields: Any) -> None
     if len(views) > _SHOWN_BEFORE_ASKING:
         say(f"and {len(views) - _SHOWN_BEFORE_ASKING} more: --dry-run shows all of them")
     words = " and end running tasks" if fields.get("terminate") else ""
-    try:
-        is_sure = click.confirm(f"{verb} {render.number(len(views), 'workflow')}{words}?", err=True)
-    except click.Abort:
-        say("\nnothing was changed")
-        sys.exit(INTERRUPTED)
-    if not is_sure:
-        say("nothing was changed")
-        sys.exit(FAILED)
+    confirm(f"{verb} {render.number(len(views), 'workflow')}{words}?")
 
 
 def _perform_all(session: Session, verb: str, views: "Sequence[wire.WorkflowView]", **fields: Any) -> None:

@@ -274,6 +274,18 @@ def say_not_yet(error: NotOnDiskYet, *, of: str = "") -> None:
     say(f"not yet: {of}{visible(error.message)}\nnext: {visible(error.next_step)}")
 
 
+def confirm(question: str) -> None:
+    """Ask whether to go on; exit if not."""
+    try:
+        is_sure = click.confirm(question, err=True)
+    except click.Abort:
+        say("\nnothing was changed")
+        sys.exit(INTERRUPTED)
+    if not is_sure:
+        say("nothing was changed")
+        sys.exit(FAILED)
+
+
 def status_of(error: DyrygentError) -> int:
     """Return the exit status that goes with an error."""
     if isinstance(error, DaemonUnreachable):

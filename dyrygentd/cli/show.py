@@ -3,8 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,14 +11,13 @@ import click
 from dyrygentd.cli import attempts, render
 from dyrygentd.cli.explain import last_entry, show_causes, show_tried_again
 from dyrygentd.cli.names import hinting
-from dyrygentd.cli.session import Session, command, echo_json, fail, say, say_health
+from dyrygentd.cli.sections import nodes_in
+from dyrygentd.cli.session import Session, command, echo_json, say, say_health
 from dyrygentd.cli.times import moment
 from dyrygentd.core.states import NodeState
-from dyrygentd.errors import RemoteError
 
 if TYPE_CHECKING:
     from dyrygentd import wire
-    from dyrygentd.client.sync import Handle
 
 _NODES_SHOWN = 10
 _FAILED_SHOWN = 5
@@ -27,8 +25,6 @@ _BLOCKED_SHOWN = 2
 _FAILED_IN_JSON = 20
 _CAUSES_SHOWN = 3
 _ALL = 1_000_000
-_OLD = (404, 405)
-"""What an older daemon answers to a path that it does not know."""
 _UNDER_WAY = ("held", "retrying", "dispatching", "dispatched")
 
 
@@ -113,7 +109,7 @@ def _show_workflow(session: Session, reference: str, states: tuple[str, ...], se
     nodes: Iterable[wire.NodeView] = summary.failed
     if is_listing:
         handle = session.client().handle(view)
-        nodes = _nodes_in(handle, states, section) if section else handle.nodes(states=states)
+        nodes = nodes_in(handle, states, section) if section else handle.nodes(states=states)
     if session.is_json:
         failures = summary.causes.causes if view.counts.get("failed") or view.state == "failed" else []
         told = {"tried_again": summary.causes.tried_again, "problems": summary.problems, "notices": summary.notices}
@@ -132,22 +128,6 @@ def _show_workflow(session: Session, reference: str, states: tuple[str, ...], se
         _show_end(view)
         if sys.stdout.isatty():
             say(f"next: {_next_command(view)}")
-
-
-def _nodes_in(handle: "Handle", states: tuple[str, ...], section: str) -> "Iterator[wire.NodeView]":
-    """Return the nodes in a section or box, with the first of them read already."""
-    try:
-        # An older daemon has none, and would list all nodes.
-        handle.fold()
-        nodes = handle.nodes(states=states, path=section)
-        return chain([*islice(nodes, 1)], nodes)
-    except RemoteError as error:
-        if error.code == "box-not-found":
-            step = render.shell("dyrygentctl", "graph", handle.id)
-            fail(str(error), next_step=f"`{step}` shows sections and boxes", error=error)
-        if error.status in _OLD and error.code != "workflow-not-found":
-            fail("this daemon is older and knows no sections", next_step="use --nodes, or upgrade and restart the daemon")
-        raise
 
 
 def _workflow(summary: "wire.Summary") -> str:

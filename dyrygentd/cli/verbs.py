@@ -10,6 +10,7 @@ import click
 
 from dyrygentd.cli import performing
 from dyrygentd.cli.choosing import Choice, choosing
+from dyrygentd.cli.sections import chosen_in
 from dyrygentd.cli.session import Session, command
 from dyrygentd.core.bounds import PRIORITY_MAX
 
@@ -130,6 +131,7 @@ def set_priority(session: Session, references: tuple[str, ...], priority: int, w
     help="Only what failed, was lost or cancelled for this cause (see `dyrygentctl explain REF`).",
 )
 @click.option("--lost", "is_lost", is_flag=True, help="Only what was lost: the same as --cause lost.")
+@click.option("--section", default="", metavar="PATH", help="Only what failed, was lost or cancelled in this section; asks.")
 @click.option("--force", is_flag=True, help="Also give up an attempt that is in flight; the task may then run twice.")
 @click.option("--terminate", is_flag=True, help="With --force: end the attempt at its worker, too (SIGTERM).")
 @click.option("--each", "is_each", is_flag=True, help="All arguments are workflows, none is a node.")
@@ -141,6 +143,7 @@ def retry(
     words: tuple[str, ...],
     cause: str,
     is_lost: bool,
+    section: str,
     force: bool,
     terminate: bool,
     is_each: bool,
@@ -153,10 +156,16 @@ def retry(
 
     \b
     Example: dyrygentctl retry @latest --cause 1 --why "DNS is back"
+    Example: dyrygentctl retry @latest --section hosts/gra1-42
     Example: dyrygentctl retry --lost --all --yes --why "the broker had lost its memory"
     """
     references, nodes = (words, ()) if is_each or choice.is_filter else (words[:1], words[1:])
     given = {"cause": _cause(cause, is_lost), "force": force, "terminate": terminate, "why": why}
+    if section:
+        if len(references) != 1 or nodes or given["cause"] or choice.is_filter or choice.is_dry_run:
+            raise click.UsageError("--section goes with one REF, without NODE, --cause, --lost and filters")
+        chosen, nodes = chosen_in(session, "retry", references[0], section, is_yes=choice.is_yes)
+        references = (chosen,)
     performing.on_workflows(session, "retry", references, choice, nodes=nodes, **given)
 
 
@@ -200,6 +209,8 @@ def release(session: Session, reference: str, nodes: tuple[str, ...], why: str) 
     "--cause", default="", metavar="N|ID", help="All that failed, was lost or cancelled for this cause, instead of NODE."
 )
 @click.option("--lost", "is_lost", is_flag=True, help="All that was lost, instead of NODE.")
+@click.option("--section", default="", metavar="PATH", help="All that failed, was lost or cancelled in this section; asks.")
+@click.option("--yes", "is_yes", is_flag=True, help="Do not ask; needed with --section where nobody can be asked.")
 @click.option("--value", metavar="JSON", help="What takes the place of their value [default: null].")
 @click.option("--terminate", is_flag=True, help="End their tasks, too, if a worker has begun them (SIGTERM).")
 @_why
@@ -210,6 +221,8 @@ def skip(
     nodes: tuple[str, ...],
     cause: str,
     is_lost: bool,
+    section: str,
+    is_yes: bool,
     value: str | None,
     terminate: bool,
     why: str,
@@ -226,8 +239,10 @@ def skip(
             f"'{value}' is no JSON: {error}; a text needs quotes: '\"text\"'", param_hint="--value"
         ) from None
     cause = _cause(cause, is_lost)
-    if not nodes and not cause:
-        raise click.UsageError("name a node, or give --cause or --lost")
+    if bool(nodes) + bool(cause) + bool(section) != 1 and (section or not nodes):
+        raise click.UsageError("name a node, or give --cause, --lost or --section")
+    if section:
+        reference, nodes = chosen_in(session, "skip", reference, section, is_yes=is_yes)
     performing.on_nodes(session, "skip", reference, nodes=nodes, cause=cause, value=decoded, terminate=terminate, why=why)
 
 

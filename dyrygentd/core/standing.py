@@ -339,7 +339,9 @@ def _held(workflow: RunningWorkflow, node: int, now: float) -> tuple[str, str, s
         case HoldReason.TIME:
             return "time", f"waits for its time, another {left}", "`release NODE` lets it go now"
         case HoldReason.POLL:
-            return "poll", f"asked {workflow.attempts.of(node)} times and asks again in {left}", "`release NODE` asks now"
+            asked = workflow.attempts.of(node)
+            often = "once" if asked == 1 else f"{asked} times"
+            return "poll", f"asked {often} and asks again in {left}", "`release NODE` asks now"
         case HoldReason.POOL:
             return "pool", f"waits for a place in pool '{hold.pool}'", "it goes when a place is free"
         case HoldReason.LOST:

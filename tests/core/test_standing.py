@@ -36,7 +36,7 @@ def test_held_nodes_say_what_holds_them(conversation: Conversation) -> None:
     assert {name: (each.code, each.text) for name, each in found.items()} == {
         "g": ("gate", "'g' is a gate and waits for an operator"),
         "t": ("time", "'t' waits for its time, another 1 min 30 s"),
-        "a": ("poll", "'a' asked 1 times and asks again in 1 min"),
+        "a": ("poll", "'a' asked once and asks again in 1 min"),
         "r": ("retrying", "'r' failed in attempt 1 (boom) and is tried again in 30 s"),
         "p2": ("pool", "'p2' waits for a place in pool 'p'"),
         "o": ("hold", "'o' is held by an operator"),

@@ -22,6 +22,8 @@ _VERB: Final = re.compile(r"`(retry|release|skip|resume|rerun)(?: ([^`]*))?`")
 """The daemon's next steps name verbs and nodes in words; here they become commands that can be pasted."""
 
 _EXAMPLES_MAX: Final = 5
+_SHORT: Final = 8
+"""Characters of an id that a terminal shows of it."""
 _AUDIT_PAGE: Final = 100
 _FOLLOW_S: Final = 1.0
 
@@ -116,7 +118,8 @@ def events(session: Session, reference: str | None, follow: bool) -> None:
     """Show the journal, oldest first: who did what, when and why. Without REF: of all workflows, the newest 100 entries.
 
     --follow goes on past the end of a workflow, which can be retried, until Ctrl-C, and tells the ends of workflows, too. --json
-    prints a list; without REF or with --follow one object a line. What is empty is left out of it.
+    prints a list; without REF or with --follow one object a line. What is empty is left out of it. Of all workflows a terminal
+    shows names of users and beginnings of ids; `events REF` and a pipe have them whole.
 
     \b
     Example: dyrygentctl events @latest
@@ -169,7 +172,7 @@ def _audit(session: Session, reference: str | None, *, follow: bool) -> None:
 
     only = None if reference is None else session.handle(reference).id
     client, connection, cursor = session.client(), patience.Reconnection(patience.RECONNECT_S), None
-    ends = Ends(client, only=only)
+    ends, is_whole = Ends(client, only=only), render.screen() is None
     while True:
         try:
             page, ended = client.journal(cursor), ends.new() if follow else []
@@ -187,8 +190,8 @@ def _audit(session: Session, reference: str | None, *, follow: bool) -> None:
             if session.is_json:
                 echo_json(entry)
             else:
-                who = f"{moment(entry.at)}  {entry.by}"
-                words = [who, entry.workflow, entry.verb, render.entry(entry), entry.why]
+                by, workflow = (entry.by, entry.workflow) if is_whole else (entry.by.partition(" (")[0], entry.workflow[:_SHORT])
+                words = [f"{moment(entry.at)}  {by}", workflow, entry.verb, render.entry(entry), entry.why]
                 click.echo(render.visible("  ".join(word for word in words if word)))
         if not follow:
             if not page.entries and not session.is_json:

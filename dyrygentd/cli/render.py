@@ -49,6 +49,7 @@ number: Final = counted
 
 _NAMED_MAX: Final = 5
 _ALIGNED_MAX: Final = 60
+_TASK_MIN: Final = 16
 
 _WAITS: Final = {"lost": "{count} lost", "gate": "{count} gate{wait} for release", "operator": "{count} held"}
 
@@ -241,7 +242,7 @@ def fields(pairs: Mapping[str, object]) -> str:
 
 
 def node_rows(nodes: "Iterable[wire.NodeView]") -> str:
-    """Return a table of nodes: what is wrong with them stands at the end of the line."""
+    """Return a table of nodes: what is wrong with them stands at the end of the line. On a terminal a task gives way to it."""
     rows = [
         (
             node.name,
@@ -254,7 +255,21 @@ def node_rows(nodes: "Iterable[wire.NodeView]") -> str:
         )
         for node in nodes
     ]
-    return table(("NODE", "STATE", "TASK", "ATTEMPT", head("AT"), "TOOK", "WHY"), rows)
+    heads = ("NODE", "STATE", "TASK", "ATTEMPT", head("AT"), "TOOK", "WHY")
+    return table(heads, _narrowed(heads, rows, heads.index("TASK")))
+
+
+def _narrowed(heads: Sequence[str], rows: Sequence[Sequence[object]], at: int) -> Sequence[Sequence[object]]:
+    """Return rows that fit a terminal, if they do with less of one column, which says by its ``…`` that there is more."""
+    on = screen()
+    if on is None or not rows:
+        return rows
+    widths = [max(width_of(inline(line[column])) for line in [heads, *rows]) for column in range(len(heads))]
+    too_much = sum(widths) + 2 * (len(widths) - 1) - on.columns
+    if too_much <= 0:
+        return rows
+    width = max(_TASK_MIN, widths[at] - too_much)
+    return [[*row[:at], within(inline(row[at]), width), *row[at + 1 :]] for row in rows]
 
 
 def _node_took(node: "wire.NodeView") -> str:

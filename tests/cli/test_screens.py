@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from dyrygentd.cli import render
@@ -81,6 +82,31 @@ def test_nodes_are_shown_with_how_long_they_took(ctl: Ctl, daemon: Daemon) -> No
     heads, line = ctl("show", workflow, "--nodes").stdout.split("\n\n")[1].splitlines()
     at = heads.index("TOOK")
     assert line[at:].split()[1] == "s"
+
+
+def test_tables_of_nodes_do_not_wrap_for_a_task(slow_ctl: Ctl, holding: Daemon) -> None:
+    """The beginning of a task's module gives way to what is wrong; in a pipe it is whole."""
+    task = f"{'module.' * 8}add"
+    submit(slow_ctl, {"name": "n" * 30, "task": task, "after": ["go"]}, {"name": "go", "gate": True}, name="w")
+    terminal = Terminal(holding, "show", "w", "--nodes", columns=100)
+    assert terminal.end() == 0
+    lines = click.unstyle(terminal.seen.decode()).splitlines()
+    [line] = [line for line in lines if line.startswith("n" * 30)]
+    assert len(line) <= 100
+    assert "…" in line
+    assert task in slow_ctl("show", "w", "--nodes").stdout
+
+
+def test_a_terminal_follows_who_did_what_in_short_lines(slow_ctl: Ctl, holding: Daemon) -> None:
+    """Process numbers and ids of 36 characters push the reason out of the line; a pipe has them."""
+    workflow = submit(slow_ctl, {"name": "a"})
+    slow_ctl("pause", workflow, "--why", "CHG-42")
+    terminal = Terminal(holding, "events", columns=100)
+    assert terminal.end() == 0
+    shown = click.unstyle(terminal.seen.decode())
+    assert re.search(rf"  \S+  {workflow[:8]}  pause  CHG-42", shown)
+    assert " (uid " not in shown
+    assert re.search(rf"\(uid .*\)  {workflow}  pause  CHG-42", slow_ctl("events").stdout)
 
 
 # --- which ones -----------------------------------------------------------------------------------------------------

@@ -110,11 +110,10 @@ def _claim(configured: type[click.Command], settings: Settings) -> click.Command
         A daemon that finds that another one works with a copy of its database ends with exit status 5, and is not started again
         until one of the two is chosen. After `restore` this is not needed.
         """
-        from dyrygentd.store import care, choice
+        from dyrygentd.store import choice
 
-        note = "INSERT INTO notes (name, value) VALUES ('claim', 'by hand') ON CONFLICT DO NOTHING"
-        path = choice.require_file(settings(flags).database, f"`{note}` in its schema, when no daemon runs")
-        care.claim(path)
+        path = settings(flags).database
+        choice.claim(path)
         words = f"the next start takes '{path}' over; another daemon with a copy of it publishes nothing from then on, and ends"
         _print(is_json, {"database": str(path)}, words)
 

@@ -1,6 +1,7 @@
 """Which store a database has: SQLite for a file, PostgreSQL for a URL. Each is imported when it is chosen."""
 
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +49,25 @@ def require_file(place: Place | None, instead: str) -> Path:
     if isinstance(place, Path):
         return place
     raise ConfigurationError(f"the database '{place}' is on PostgreSQL, whose own tools do that", next_step=instead)
+
+
+def claim(place: Place) -> None:
+    """Have the next start take a database over although another process has gone on with a copy of it.
+
+    Raises:
+        ConfigurationError: It is on PostgreSQL, and what is needed for that is not installed.
+        StoreLocked: A daemon runs on it.
+        StoreUnavailable, StoreIncompatible: It cannot be claimed; nothing was changed.
+    """
+    if isinstance(place, Path):
+        from dyrygentd.store import care
+
+        care.claim(place)
+        return
+    require_psycopg(place)
+    from dyrygentd.store.postgres import care as postgres_care
+
+    anyio.run(functools.partial(postgres_care.claim, place, at=time.time()))
 
 
 class MovedStore(NamedTuple):

@@ -1,6 +1,8 @@
 """The real daemon with its database on PostgreSQL: its work, its restarts, and a server that goes away amid turns."""
 
+import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -124,6 +126,26 @@ def test_server_is_away(site: Site, postgres: PostgresServer, daemon: Daemon) ->
 
 
 @pytest.mark.long
+def test_taken_over(site: Site, postgres: PostgresServer, daemon: Daemon) -> None:
+    """A daemon that was stopped, and whose place another one has taken, saves nothing when it goes on, says so, and ends."""
+    shape = make("layered", _TASKS)
+    site.executions.clear()
+    schema = daemon.directory.name
+    with daemon, daemon.client() as client:
+        handle = client.submit(shape.definition)
+        wait_until(lambda: len(site.executions.counts()) >= 100, timeout_s=_WAIT_S, message=daemon.log)
+        os.kill(daemon.pid, signal.SIGSTOP)
+        postgres.cut("postgres")
+        with site.daemon("next", "--database", f"{postgres.conninfo()}&schema={schema}") as other, other.client() as again:
+            os.kill(daemon.pid, signal.SIGCONT)
+            assert daemon.wait(timeout_s=_WAIT_S) == 5, daemon.log()
+            assert f"process {other.pid} on" in daemon.log()
+            wait_until(lambda: again.get(handle.id).state == "succeeded", timeout_s=_WAIT_S, message=other.log)
+    shape.assert_executed(site.executions)
+    assert "Traceback" not in daemon.log()
+
+
+@pytest.mark.long
 def test_ten_thousand_nodes(site: Site, daemon: Daemon) -> None:
     """A large workflow runs to its end, also over a restart in between."""
     shape = make("group", 10_000)
@@ -180,6 +202,7 @@ def test_least_rights(site: Site, postgres: PostgresServer) -> None:
         assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
         assert f"process {daemon.pid} on" in _check(place)
     assert "schema version 1, and 1 succeeded workflows" in _check(place)
+    assert "the next start takes" in _run("claim", "--database", place)
     for command, tool in (
         (["backup", "copy.db"], "pg_dump"),
         (["restore", "copy.db"], "pg_restore"),

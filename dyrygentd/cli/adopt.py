@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dyrygentd.cli import documents
+from dyrygentd.cli import documents, render
 from dyrygentd.cli.session import USAGE, Session, command, echo_json, fail, say
 
 
@@ -49,7 +49,7 @@ def adopt(session: Session, file: str, name: str | None, is_dry_run: bool) -> No
         echo_json(submitted)
         return
     click.echo(submitted.id)
-    say(f"adopted '{submitted.name}', {words}" if submitted.created else "known already, nothing was created")
+    say(f"adopted '{render.inline(submitted.name)}', {words}" if submitted.created else "known already, nothing was created")
 
 
 def _read(file: str) -> bytes:

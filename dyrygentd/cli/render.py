@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -368,8 +369,11 @@ def entry(done: "wire.JournalView") -> str:
 
 
 def _changed(done: "wire.JournalView") -> str:
-    names = done.nodes[:_NAMED_MAX]
-    return f"{number(done.count, 'node')}: {', '.join(names)}{', …' if done.count > len(names) else ''}"
+    # One that was tried again and again is named once, with how often.
+    times = Counter(done.nodes)
+    names = [f"{name} ({many} times)" if many > 1 else name for name, many in list(times.items())[:_NAMED_MAX]]
+    distinct = done.count - len(done.nodes) + len(times)
+    return f"{number(distinct, 'node')}: {', '.join(names)}{', …' if distinct > len(names) else ''}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], *, style: Any) -> str:

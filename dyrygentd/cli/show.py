@@ -198,8 +198,10 @@ def _show_failed(summary: "wire.Summary") -> None:
     if view.counts.get("blocked"):
         blocked = summary.blocked[:_BLOCKED_SHOWN]
         click.echo("\n" + render.node_rows(blocked))
-        if view.counts["blocked"] > len(blocked):
-            say(f"and {view.counts['blocked'] - len(blocked):,} more: `dyrygentctl show {view.id} --state blocked`")
+        # A join is shown like any node, and counted as none.
+        more = view.counts["blocked"] - sum(node.kind != "join" for node in blocked)
+        if more > 0:
+            say(f"and {more:,} more: `dyrygentctl show {view.id} --state blocked`")
 
 
 def _show_under_way(summary: "wire.Summary") -> None:

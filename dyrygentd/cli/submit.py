@@ -105,7 +105,7 @@ def submit(
     elif not session.is_json:
         click.echo(submitted.id)
         say(
-            f"submitted '{submitted.name}', {render.number(submitted.tasks, 'task')}"
+            f"submitted '{render.inline(submitted.name)}', {render.number(submitted.tasks, 'task')}"
             if submitted.created
             else "known already, nothing was created"
         )
@@ -143,7 +143,7 @@ def take_over(session: Session, file: BinaryIO) -> None:
         return
     click.echo(submitted.id)
     step = "" if view.is_finished else f"; cancel it where it came from, then `dyrygentctl resume {submitted.id}`"
-    say(f"imported '{submitted.name}', {submitted.tasks} tasks, {view.state}{step}")
+    say(f"imported '{render.inline(submitted.name)}', {submitted.tasks} tasks, {view.state}{step}")
 
 
 @click.command()
@@ -243,4 +243,4 @@ def _print_definition(session: Session, what: Any, **given: Any) -> None:
         if not is_document(what) or node.get("task_id") in made:
             node.pop("task_id", None)
     click.echo(json.dumps(document, indent=None if session.is_json else 2))
-    say(f"'{definition.name}' can be submitted: {render.number(definition.graph.task_count, 'task')}")
+    say(f"'{render.inline(definition.name)}' can be submitted: {render.number(definition.graph.task_count, 'task')}")

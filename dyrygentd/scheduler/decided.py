@@ -24,9 +24,9 @@ class Found(NamedTuple):
     of_workflow: wire.JournalView | None
     entries: Sequence[JournalEntry]
 
-    def of_standing(self, standing: Standing) -> wire.JournalView | None:
+    def of_standing(self, standing: Standing, *, is_on_hold: bool = False) -> wire.JournalView | None:
         """Return who held, cancelled or skipped a node, as far as the journal names it."""
-        verb = _OF_CODE.get(standing.code)
+        verb = _OF_CODE.get(standing.code, Verb.HOLD if is_on_hold else None)
         if verb is None:
             return None
         return _last(self.entries, verb, standing.node)
@@ -38,10 +38,10 @@ class Decided:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def by_whom(self, workflow: RunningWorkflow, standings: Sequence[Standing]) -> Found:
+    async def by_whom(self, workflow: RunningWorkflow, standings: Sequence[Standing], *, is_on_hold: bool = False) -> Found:
         """Return who made a workflow and its nodes stand as they do."""
         verb = _OF_STATE.get(workflow.state)
-        if verb is None and not any(standing.code in _OF_CODE for standing in standings):
+        if verb is None and not is_on_hold and not any(standing.code in _OF_CODE for standing in standings):
             return Found(None, ())
         entries = await self._store.journal(workflow.workflow_id)
         last = [entry for entry in entries if entry.verb == verb][-1:]

@@ -94,8 +94,10 @@ class Explanations:
         for whereabouts in self._still_running.running(workflow, [number] if is_late else [], inspection).values():
             standing = _beside(standing, whereabouts)
         [standing] = await self._filled_in(workflow, [standing])
-        decided = await Decided(self._store).by_whom(workflow, [standing])
+        is_on_hold = number in workflow.on_hold
+        decided = await Decided(self._store).by_whom(workflow, [standing], is_on_hold=is_on_hold)
         # What is to be sent, or was, waits for what keeps the daemon from its work; a gate or a failure does not.
+        is_paused = workflow.state is WorkflowState.PAUSED and standing.code == "waiting"
         is_kept = workflow.state_of(number) in (NodeState.READY, *IN_FLIGHT)
         outages = self._around.outages().seen_by(inspection.problems) if is_kept else Outages()
         return wire.Explanation(
@@ -103,13 +105,13 @@ class Explanations:
             state=workflow.state.value,
             node=node,
             code=standing.code,
-            verdict="; ".join([*outages.headlines, standing.text]),
+            verdict="; ".join([*outages.headlines, standing.text, *(["the workflow is paused"] if is_paused else [])]),
             next_step=outages.next_step(workflow.workflow_id) or standing.next_step,
             problems=[*self._around.problems(), *inspection.problems],
             facts=_facts(workflow, [number], inspection),
-            decided=decided.of_standing(standing) or decided.of_workflow,
+            decided=decided.of_standing(standing, is_on_hold=is_on_hold) or decided.of_workflow,
             blocked_by=None if (blamed := workflow.blocked_by.get(number)) is None else workflow.graph.names[blamed],
-            is_on_hold=number in workflow.on_hold,
+            is_on_hold=is_on_hold,
             attempts=wire.views_of_attempts(workflow, number) if number in workflow.attempts.earlier else [],
             attempts_left_out=left_out(workflow, number),
         )

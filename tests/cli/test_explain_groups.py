@@ -71,6 +71,15 @@ def test_who_paused_it_when_and_why(slow_ctl: Ctl) -> None:
     assert out[2] == f"next: dyrygentctl resume {workflow}"
     decided = json.loads(slow_ctl("explain", workflow, "--json").stdout)["decided"]
     assert (decided["verb"], decided["why"]) == ("pause", "CHG-42: switch upgrade")
+    waits = slow_ctl("explain", workflow, "b").stdout.splitlines()
+    assert waits[0].endswith("; the workflow is paused")
+    slow_ctl("hold", workflow, "b", "--why", "DC-77: the disk")
+    # What is asked about is the node: who holds it goes before who paused all of it.
+    held = slow_ctl("explain", workflow, "b").stdout.splitlines()
+    assert held[0].endswith("; besides, an operator holds it; the workflow is paused")
+    assert held[1].endswith("ago: DC-77: the disk")
+    shown = slow_ctl("show", workflow, "--node", "b").stdout
+    assert re.search(r"^held +an operator holds it as soon as it is free by .* ago: DC-77: the disk$", shown, re.M)
     slow_ctl("resume", workflow)
     assert "decided" not in json.loads(slow_ctl("explain", workflow, "--json").stdout)
 

@@ -12,7 +12,7 @@ import pytest
 
 from dyrygentd.cli import render
 from dyrygentd.core.events import TaskReported
-from dyrygentd.wire import WorkflowView
+from dyrygentd.wire import JournalView, WorkflowView
 from tests.cli.support import Ctl, Terminal, environment_of, submit
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
@@ -44,6 +44,34 @@ def test_failures_are_not_counted_as_done(ctl: Ctl, daemon: Daemon) -> None:
     [line] = ctl("list").stdout.splitlines()[1:]
     assert " 0/2 " in line
     assert line.endswith("1 failed, 1 blocked")
+
+
+def test_a_join_among_the_blocked_hides_none_of_them(ctl: Ctl, daemon: Daemon) -> None:
+    """A join has a line and is no task: two lines of two blocked tasks are not all of them."""
+    join = {"name": "j", "join": True, "after": ["a"]}
+    workflow = submit(ctl, FAILING[0], join, {"name": "b", "after": ["j"]}, {"name": "c", "after": ["b"]})
+    daemon.finish(workflow)
+    shown = ctl("show", workflow)
+    assert "blocked 2" in shown.stdout
+    assert re.findall(r"^(\w) +blocked", shown.stdout, re.M) == ["j", "b"]
+    assert f"and 1 more: `dyrygentctl show {workflow} --state blocked`" in shown.stderr
+
+
+def test_what_is_submitted_does_not_steer_the_terminal(ctl: Ctl) -> None:
+    """A name may be a stranger's: what turns the line around is shown, and not done."""
+    told = ctl("submit", "-", input=json.dumps({"name": "\u202egnp.exe", "nodes": [{"task": "add"}]})).stderr
+    assert told == "submitted '\\x202egnp.exe', 1 task\n"
+
+
+def test_a_node_that_was_tried_again_and_again_is_named_once() -> None:
+    """The journal folds the attempts of a retry loop into one entry, which has its node once for each."""
+
+    def entry(*nodes: str, count: int) -> str:
+        return render.entry(JournalView(verb="will-retry", by="dyrygentd", at=1000.0, nodes=list(nodes), count=count))
+
+    assert entry("a", "a", "a", count=3) == "1 node: a (3 times)"
+    assert entry("a", "b", "a", count=3) == "2 nodes: a (2 times), b"
+    assert entry("a", "b", count=700) == "700 nodes: a, b, …"
 
 
 def test_list_tells_what_waits_for_a_person(slow_ctl: Ctl) -> None:

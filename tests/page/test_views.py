@@ -137,6 +137,29 @@ def test_what_is_out_of_sight_has_a_shade(holding: Daemon, browser: Browser) -> 
         look.assert_clean()
 
 
+def test_what_is_held_in_advance_can_be_let_go(holding: Daemon, browser: Browser) -> None:
+    """A node that waits, and is to be held once it is free, has a button that takes this back."""
+    workflow_id = stage(holding, 57)
+    with looking(browser, _base(holding)) as look:
+        page = look.at(f"#/w/{workflow_id}")
+        offered = page.evaluate(
+            """async (nodes) => {
+                const { actsOnNode } = await import('/page/acts.js');
+                return nodes.map((node) => actsOnNode('w', { name: 'n', ...node }).map((act) => act.about.split(" '")[0]));
+            }""",
+            [
+                {"state": "waiting", "kind": "task"},
+                {"state": "waiting", "kind": "task", "is_on_hold": True},
+                {"state": "held", "kind": "task", "hold": "operator", "is_on_hold": True},
+                {"state": "held", "kind": "gate", "hold": "gate"},
+                {"state": "waiting", "kind": "gate", "is_on_hold": True},
+            ],
+        )
+        keep, let_go, skip = "Keep from being dispatched:", "Let go", "Go on without"
+        assert offered == [[keep, skip], [let_go, skip], [let_go, skip], ["Open the gate", keep, skip], [let_go, skip]]
+        look.assert_clean()
+
+
 def test_the_journal_says_it_once(holding: Daemon, browser: Browser) -> None:
     """What one did again and again is a line with a count; below a line of the same nodes their names are not repeated."""
     workflow_id = stage(holding, 57)

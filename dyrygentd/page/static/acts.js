@@ -126,8 +126,8 @@ export function actsOnNode(ref, node) {
   const found = [];
   if (state === "failed" || state === "cancelled" || (state === "held" && node.hold === "lost")) found.push(act("retry", "Try again"));
   if (state === "retrying") found.push(act("retry", "Try at once"));
-  if (state === "held" && ["gate", "operator"].includes(node.hold)) found.push(act("release", kind === "gate" ? "Open the gate" : "Let go"));
-  if (["waiting", "ready", "retrying"].includes(state) || (state === "held" && !node.is_on_hold)) found.push(act("hold", "Keep from being dispatched:"));
+  if ((state === "held" && ["gate", "operator"].includes(node.hold)) || node.is_on_hold) found.push(act("release", kind === "gate" && state === "held" ? "Open the gate" : "Let go"));
+  if (["waiting", "ready", "retrying", "held"].includes(state) && !node.is_on_hold) found.push(act("hold", "Keep from being dispatched:"));
   if (!["succeeded", "skipped", "dispatching", "dispatched"].includes(state)) found.push(act("skip", "Go on without", { alarm: true, dependents: node.dependents ?? 0, takers: node.takers }));
   return found;
 }

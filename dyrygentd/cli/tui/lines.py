@@ -171,7 +171,7 @@ class EntryLine:
         # The whole of who it was stands below, where it is chosen.
         who = glyphs.plain(self.entry.by.partition(" (")[0])
         text = Text.assemble((f" {moment(self.entry.at, with_zone=False)} ", marks.DIM), f"{who} ")
-        text.append(glyphs.fitted(glyphs.plain(_told(self.entry)), max(1, width - text.cell_len)))
+        text.append(glyphs.begun(glyphs.plain(_told(self.entry)), max(1, width - text.cell_len)))
         return text
 
     def details(self, glyphs: Glyphs) -> list[Text]:

@@ -61,6 +61,12 @@ class Glyphs:
             tail = tail[max(1, (cell_len(tail) - (width - len(mark) - first)) // 2) :]
         return set_cell_size(set_cell_size(text, first) + mark + tail, width)
 
+    def begun(self, text: str, width: int) -> str:
+        """Return a text of exactly so many columns; its end gives way, since a sentence says first what it is about."""
+        if cell_len(text) <= width or width <= len(self.cut):
+            return set_cell_size(text, width)
+        return set_cell_size(text, width - len(self.cut)) + self.cut
+
 
 UNICODE: Final = Glyphs("▾", "▸", "•", "·", "…", is_ascii=False)
 ASCII: Final = Glyphs("-", "+", " ", "w", "..", is_ascii=True)

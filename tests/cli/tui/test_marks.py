@@ -1,12 +1,16 @@
 """Bars and letters: what there is at all is seen, at every width, with and without colours."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from dyrygentd.cli.tui.lines import EntryLine
 from dyrygentd.cli.tui.marks import ASCII, STATES, UNICODE, bar, cells, counts, glyphs_of, letter
 from dyrygentd.core.states import NodeState
+from dyrygentd.wire import JournalView
 
 ANY = st.dictionaries(st.sampled_from([*STATES, "of a newer daemon"]), st.integers(0, 10**7))
 
@@ -68,6 +72,12 @@ def test_names_keep_both_ends() -> None:
     assert UNICODE.fitted("replace-gra1-osd-42", 11) == "repla…sd-42"
     assert ASCII.fitted("replace-gra1-osd-42", 11) == "repla..d-42"
     assert UNICODE.fitted("short", 8) == "short   "
+    # An entry of the journal is a sentence: its end is what can be left out.
+    line = EntryLine(0, JournalView(at=0.0, verb="retry", by="ada (uid 7)", nodes=["a"], count=1, why="the mail server knows us"))
+    drawn = line.draw(42, UNICODE).plain
+    assert cell_len(drawn) == 42
+    assert re.search(r" ada retry 1 node: a \(th[a-z ]*…$", drawn)
+    assert (ASCII.begun("will-retry", 7), UNICODE.begun("will", 1), UNICODE.begun("a", 3)) == ("will-..", "w", "a  ")
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_it_follows_what_happens_and_ends_with_the_workflow(holding: Daemon) -> 
 
     async def scene(seen: Seen) -> None:
         await seen.until("R dispatched 1")
-        await seen.until("none of its tasks has ended yet")
+        await seen.until("nothing of task 'add' has ended")
         await asyncio.to_thread(holding.let_go)
         await seen.until("S succeeded 1")
         await seen.until(" left, 1 in flight")

@@ -103,6 +103,7 @@ _STEPS: Final = {
             WHERE w.seq NOT IN (SELECT workflow FROM node_names);
     """,
     6: """
+        DROP VIEW IF EXISTS v_attempts;
         CREATE VIEW v_attempts AS
             SELECT w.id AS workflow, w.name AS workflow_name, n.node, m.value AS node_name,
                 json_extract(a.value, '$[0]') AS attempt,

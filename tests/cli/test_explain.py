@@ -240,7 +240,9 @@ def test_node_shows_all_there_is(ctl: Ctl, daemon: Daemon) -> None:
     assert re.search(r"^state +retrying\nkind +task\n(?s:.*)attempt +1\nnext attempt +\d", node, re.M)
     assert re.search(r"^rule +all_finished$", ctl("show", workflow, "--node", "z").stdout, re.M)
     assert re.search(
-        r"^kind +gate\n(?s:.*)held +a gate: waits for `release`$", ctl("show", workflow, "--node", "gate").stdout, re.M
+        r"^kind +gate\n(?s:.*)held +a gate: waits for `release` for \d+\.\d s$",
+        ctl("show", workflow, "--node", "gate").stdout,
+        re.M,
     )
     assert re.search(r"^kind +hook$", ctl("show", workflow, "--node", "tidy").stdout, re.M)
     out = ctl("show", workflow).stdout

@@ -13,7 +13,7 @@ import pytest
 
 from dyrygentd.daemon.config import Configuration, settings
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.daemon.kinds import Patterns, Sizes
+from dyrygentd.daemon.kinds import LogAddresses, Patterns, Sizes
 from dyrygentd.errors import RemoteError
 from tests.support.daemon import Daemon
 from tests.support.forking import run_to_end
@@ -52,6 +52,8 @@ def _another(value: Any) -> Any:
             return Sizes(value | {"another": 1})
         case Patterns():
             return Patterns([*value, "another"])
+        case LogAddresses():
+            return LogAddresses({"": "https://logs.example/{task_id}"})
     raise AssertionError(f"tell here of another value than {value!r}")
 
 

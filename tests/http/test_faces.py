@@ -182,7 +182,8 @@ def test_thousands_of_nodes_are_estimated_beside_the_loop(short_tmp: Path) -> No
     """Health is answered meanwhile, and the answer does not grow."""
     with Daemon(short_tmp / "d.sock", limits=HttpLimits(nodes_max=200_000)) as daemon, Client(daemon.path) as client:
         handle = client.submit(document(20_000))
-        daemon.finish(daemon.submit({"name": "a", "task": "app.step_0"}, name="measured"))
+        # Of fewer tasks nobody would say how long it takes.
+        daemon.finish(daemon.submit(*({"name": f"a-{step}", "task": f"app.step_{step}"} for step in range(8)), name="measured"))
         found: list[wire.EstimateView] = []
         looking = Thread(target=lambda: found.append(handle.estimate()))
         looking.start()

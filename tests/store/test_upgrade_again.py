@@ -19,6 +19,8 @@ from tests.support.disk_faults import FaultyDisk
 pytestmark = pytest.mark.anyio
 
 _BEFORE = VERSION - 1
+#: The last version whose upgrade makes tables, and the other views.
+_BEFORE_NAMES = 5
 _OPEN = """
 async def main():
     await SqliteStore(path).open()
@@ -77,18 +79,18 @@ def _names(path: Path) -> list[str]:
 
 async def test_starts_that_fail_share_one_copy(path: Path) -> None:
     """systemd starts a daemon again and again: the upgrade that fails makes one copy, and ends once it can."""
-    make(path, _BEFORE)
+    make(path, _BEFORE_NAMES)
     _execute(path, "CREATE TABLE node_names (of_somebody_else)")
     for _ in range(3):
         error = await _fails(path)
         assert "cannot upgrade the database" in str(error)
         assert "already exists" in str(error)
-        assert error.next_step.endswith(f"nothing was changed, and the copy 'state.db.v{_BEFORE}.bak' is taken again")
-    assert _copies(path) == [f"state.db.v{_BEFORE}.bak"]
+        assert error.next_step.endswith(f"nothing was changed, and the copy 'state.db.v{_BEFORE_NAMES}.bak' is taken again")
+    assert _copies(path) == [f"state.db.v{_BEFORE_NAMES}.bak"]
     _execute(path, "DROP TABLE node_names")
     # What it was has changed: the copy is another one.
     await _setback(path)
-    assert _copies(path) == [f"state.db.v{_BEFORE}.bak", f"state.db.v{_BEFORE}.bak.2"]
+    assert _copies(path) == [f"state.db.v{_BEFORE_NAMES}.bak", f"state.db.v{_BEFORE_NAMES}.bak.2"]
 
 
 async def test_starts_that_are_killed_share_one_copy(path: Path, spawn: Spawn) -> None:
@@ -169,11 +171,12 @@ def _execute_through_the_log(path: Path, script: str) -> None:
 
 async def test_views_that_somebody_deleted_are_made_again(path: Path) -> None:
     """Views are for people, and people may delete them: that keeps no daemon from being upgraded."""
-    make(path, _BEFORE)
-    _execute(path, "DROP VIEW v_workflows; DROP VIEW v_nodes")
+    make(path, _BEFORE_NAMES)
+    _execute(path, "DROP VIEW v_workflows; DROP VIEW v_nodes; CREATE VIEW v_attempts AS SELECT 'of our own'")
     await _setback(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM v_nodes").fetchone()[0] > 0
+        assert connection.execute("SELECT attempt FROM v_attempts").fetchall() == []
 
 
 async def test_way_back_is_told(path: Path) -> None:

@@ -254,7 +254,9 @@ def _parts_read(client: redis.Redis) -> list[int]:
     """Return how many messages of a list each script has taken, of those that the server remembers."""
     commands = [entry["command"].split() for entry in cast("list[dict[str, bytes]]", client.slowlog_get(10_000))]
     found = [command for command in commands if command[0].upper() in (b"EVAL", b"EVALSHA") and command[3] == b"celery"]
-    return [int(command[5]) - int(command[4]) + 1 for command in found]
+    # After the script's name and the number of its keys: the list, and the ledger if it changes something.
+    bounds = [command[3 + int(command[2]) :][:2] for command in found]
+    return [int(last) - int(first) + 1 for first, last in bounds]
 
 
 async def test_keyprefix(celery_app: Celery, make_worker: Callable[..., CeleryWorker], executions: Executions) -> None:

@@ -140,7 +140,8 @@ async def test_states_on_the_way(celery_app: Celery, store: Store, server: redis
             store("t", result, state)
         await told.wait_final("t")
     started = TaskReported("t", "STARTED", start="/1")
-    assert told.events == [started, TaskReported("t", "RETRY"), TaskReported("t", "PROGRESS"), TaskSucceeded("t", b"1")]
+    retried = TaskReported("t", "RETRY", error="ValueError: again")
+    assert told.events == [started, retried, TaskReported("t", "PROGRESS"), TaskSucceeded("t", b"1")]
 
 
 @pytest.mark.long

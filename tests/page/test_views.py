@@ -1,5 +1,6 @@
 """The views, in a browser, on a real daemon: what they show, that it fits, and that it is safe and readable for everybody."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from dyrygentd.http.app import AROUND
 from dyrygentd.http.limits import HttpLimits
@@ -20,6 +21,8 @@ from tests.support.servers import wait_until
 
 #: A browser takes long; name this file, or give --long. `test_loopback.py` opens the page among the quick ones.
 pytestmark = pytest.mark.long
+#: Why a workflow stands as it does.
+_REASONS: Final = re.compile(r"/workflows/[^/]+/explain$")
 
 #: Elements of any view; a table of rows in sight and 300 boxes are the most.
 _ELEMENTS_MAX: Final = 4000
@@ -480,6 +483,30 @@ def test_where_it_acts_it_asks_first(holding: Daemon, browser: Browser) -> None:
         look.assert_clean()
     entries = holding.ask("GET", f"/v1/workflows/{workflow_id}/journal").json["entries"]
     assert (entries[-1]["verb"], entries[-1]["why"]) == ("retry", "DNS is back")
+
+
+def test_a_button_that_moves_while_it_is_pressed_is_meant(holding: Daemon, browser: Browser) -> None:
+    """Why a workflow stands as it does can come between the press and its end, and pushes down all that is below."""
+    workflow_id = stage(holding, 57)
+    with _acting(holding, browser) as look:
+        held: list[Route] = []
+        look.page.route(_REASONS, lambda route: held.append(route))
+        with look.page.expect_request(_REASONS):
+            page = look.at(f"#/w/{workflow_id}?tab=causes", until=".causes .acts button")
+        button = page.locator(".causes .acts button", has_text="skip").first
+        button.hover()
+        page.mouse.down()
+        before = button.bounding_box()
+        for route in held:
+            route.continue_()
+        page.locator(".why").wait_for()
+        after = button.bounding_box()
+        assert before is not None
+        assert after is not None
+        assert after["y"] > before["y"] + before["height"]
+        page.mouse.up()
+        expect(page.locator("dialog h2")).to_contain_text("Go on without cause")
+        look.assert_clean()
 
 
 def test_an_address_opens_once(daemon: Daemon, browser: Browser) -> None:

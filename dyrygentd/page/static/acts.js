@@ -77,6 +77,9 @@ function Confirm({ act, close }) {
   </dialog>`;
 }
 
+/** What is known later pushes the page down; a button that was pressed is meant, also where it is no longer under the pointer. */
+const hold = (event) => event.currentTarget.setPointerCapture(event.pointerId);
+
 /** Buttons for acts; where the page only reads, the commands that do the same. */
 export function Acts({ acts, mode, done }) {
   const [open, setOpen] = useState(null);
@@ -97,7 +100,7 @@ export function Acts({ acts, mode, done }) {
   };
   return html`<span class="acts">
     ${acts.map((act) => html`<button key=${commandOf(act)} type="button" class=${act.alarm ? "alarm" : ""} title=${inline(act.about)}
-      onClick=${() => setOpen(act)}>${act.verb}</button>`)}
+      onPointerDown=${hold} onClick=${() => setOpen(act)}>${act.verb}</button>`)}
     <span role="status" class="quiet">${inline(told)}</span>
     ${open && html`<${Confirm} act=${open} close=${close} />`}
   </span>`;

@@ -37,8 +37,10 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
 )
 START: Final = "index.html"
 #: Lines that are nothing but comments, a sixth of our modules and style sheets. They stay in the wheel, for who reads the code,
-#: and are not sent; lines keep their numbers, for who reads an error.
+#: and are not sent. Nor is what lines are indented by: nobody sees it, not even in a template. So lines keep their numbers, for
+#: who reads an error, and its column counts from where the line begins.
 _COMMENTS: Final = re.compile(rb"^[ ]*(?://.*|/\*(?:[^*]|\*(?!/))*\*/)$", re.MULTILINE)
+_INDENT: Final = re.compile(rb"^ +", re.MULTILINE)
 #: A weight in Accept-Encoding that says no (RFC 9110 12.4.2).
 _NEVER: Final = re.compile(r"q=0(?:\.0*)?", re.IGNORECASE)
 #: What is served by suffix; anything else in the directory (licences, notes) is shipped and not served.
@@ -125,7 +127,7 @@ def mode(*, acts: bool = False, user: str | None = None, grafana: str = "") -> P
 
 def _page_file(name: str, content_type: str, body: bytes) -> PageFile:
     if content_type in (TYPES[".js"], TYPES[".css"]) and not name.startswith("vendor/"):
-        body = _COMMENTS.sub(lambda found: b"\n" * found[0].count(b"\n"), body)
+        body = _INDENT.sub(b"", _COMMENTS.sub(lambda found: b"\n" * found[0].count(b"\n"), body))
     return PageFile(
         name=name,
         content_type=content_type,

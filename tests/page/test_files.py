@@ -9,7 +9,7 @@ import pytest
 from dyrygentd import page
 from tests.support.daemon import ROOT
 
-_PACKED_MAX = 64_000
+_PACKED_MAX = 60_000
 _STATIC = ROOT / "dyrygentd/page/static"
 
 
@@ -24,13 +24,14 @@ def test_what_is_packed_is_the_same() -> None:
 
 
 def test_comments_stay_at_home() -> None:
-    """What is sent is the code, line by line where it was written; what is left out is nothing but comments."""
+    """What is sent is the code, line by line where it was written; what is left out is nothing but comments and indentation."""
     for path in (*_STATIC.glob("*.js"), *_STATIC.glob("*.css")):
         written, sent = path.read_text().split("\n"), page.files()[path.name].body.decode().split("\n")
         assert len(written) == len(sent), path.name
         for before, after in zip(written, sent, strict=True):
-            assert after == before or (after == "" and before.lstrip().startswith(("//", "/*", "*"))), (path.name, before)
-        assert not [line for line in sent if line.lstrip().startswith(("//", "/*"))]
+            code = before.lstrip(" ")
+            assert after == code or (after == "" and code.startswith(("//", "/*", "*"))), (path.name, before)
+        assert not [line for line in sent if line.startswith(("//", "/*", " "))]
 
 
 def test_wheel_has_all_files() -> None:

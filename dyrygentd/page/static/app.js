@@ -5,7 +5,7 @@ import { link } from "./parts.js";
 import { Fleet } from "./fleet.js";
 import { List } from "./list.js";
 import { Workflow } from "./workflow.js";
-import { Node } from "./node.js";
+import { Node } from "./nodes.js";
 
 /** Read `#/w/REF?tab=nodes` as `{parts: ["w", "REF"], query}`. */
 function place() {

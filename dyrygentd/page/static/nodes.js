@@ -1,8 +1,9 @@
-// The nodes of a workflow, or of a box of it.
+// The nodes of a workflow, or of a box of it; and one of them: how it stands and why, what it was given, what became of it.
 import { html, useCallback, useEffect, useMemo, useRef, useState } from "./html.js";
-import { get, of, withQuery } from "./api.js";
+import { get, of, usePolled, withQuery } from "./api.js";
+import { Acts, Advice, actsOnNode } from "./acts.js";
 import { Rows, inOrder, turned } from "./rows.js";
-import { Name, Problem, State, When, count, duration, inline, link } from "./parts.js";
+import { Command, Decided, Name, Problem, State, Waiting, When, clock, count, duration, inline, link, shell, useTitle } from "./parts.js";
 
 const PAGE = 500;
 /** More than anybody reads; a filter finds the others. */
@@ -80,4 +81,114 @@ export function Nodes({ reference, path, query, choose, stamp, hasFailed }) {
     <${Problem} error=${error} again=${again} />
     <${Rows} label="nodes" columns=${columns} items=${found} identify=${(it) => it.name} more=${more} sorted=${sorted}
       onSort=${(key) => setSorted(turned(sorted, key))} empty=${isThere ? "no node fits" : "…"} />`;
+}
+
+const FINISHED = ["succeeded", "skipped", "failed", "cancelled", "blocked"];
+
+function Facts({ rows }) {
+  const there = rows.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== false);
+  return html`<dl class="facts">${there.map(([key, value]) => html`<div key=${key}><dt>${key}</dt><dd>${value}</dd></div>`)}</dl>`;
+}
+
+/** Of facts of any depth the lines `key: value`, at most so many. */
+export function flat(value, prefix = "", found = []) {
+  if (found.length >= 60) return found;
+  if (value && typeof value === "object")
+    for (const [key, each] of Object.entries(value)) flat(each, prefix ? `${prefix} ${key}` : key, found);
+  else if (value !== null && value !== "" && value !== undefined) found.push([prefix, value]);
+  return found;
+}
+
+const isTime = (key, value) => typeof value === "number" && value > 1e9 && value < 1e10 && /(_at|since|time|until)$/.test(key);
+
+function Why({ reference, name, state, decided, since }) {
+  const why = usePolled(of(reference, "nodes", name, "explain"), FINISHED.includes(state) ? 0 : 10000);
+  if (!why.data) return why.error ? html`<${Problem} error=${why.error} again=${why.again} />` : html`<${Waiting} what="the reason" />`;
+  const facts = flat(why.data.facts?.[name] ?? why.data.facts ?? {});
+  return html`<section class="part"><h2>Why</h2>
+    <p class="said">${inline(why.data.verdict)}</p>
+    <${Decided} entry=${decided ?? why.data.decided} since=${since} />
+    ${why.data.next_step && html`<p class="quiet"><${Advice} reference=${reference} words=${why.data.next_step} node=${name} /></p>`}
+    ${why.data.blocked_by && html`<p>blocked by <a href=${link("w", reference, "n", why.data.blocked_by)}><${Name} text=${why.data.blocked_by} /></a></p>`}
+    ${(why.data.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
+    ${facts.length > 0 && html`<h3>What broker and worker say</h3><${Facts} rows=${facts.map(([key, value]) => [inline(key), isTime(key, value) ? `${clock(value)} UTC` : inline(value)])} />`}
+  </section>`;
+}
+
+const UNDER_WAY = ["dispatching", "dispatched"];
+const span = (seconds) => (!seconds ? "" : seconds < 1 ? `${Math.round(seconds * 1000)} ms` : duration(seconds));
+
+/** A link to the log of an attempt; nothing if the daemon does not know where logs are. */
+const logOf = (it, words) => /^https?:/.test(it.logs ?? "") && html`<a href=${it.logs} rel="noopener noreferrer" target="_blank">${words}</a>`;
+
+/** What each attempt did, oldest first; one alone is told by the facts above it. */
+function Attempts({ attempts, leftOut }) {
+  if (attempts.length < 2 && !leftOut && !attempts.some((it) => it.waited_s >= 1)) return null;
+  return html`<section class="part"><h2>Attempts</h2>
+    ${leftOut > 0 && html`<p class="quiet">${leftOut} earlier ones are not kept one by one.</p>`}
+    <p class="quiet">Times are UTC. It pauses until it is due to be tried again, and then waits for its turn.</p>
+    <div class="scroll" tabindex="0" role="region" aria-label="attempts"><table class="attempts">
+      <thead><tr>${["attempt", "sent", "started", "ended", "paused", "waited", "ran", "worker", "how it ended"].map((title) => html`<th key=${title} scope="col">${title}</th>`)}</tr></thead>
+      <tbody>${attempts.map((it) => html`<tr key=${it.number}>
+        <td class="number">${it.number} ${logOf(it, "log")}</td>
+        ${[it.sent_at, it.started_at, it.ended_at].map((at, place) => html`<td key=${place}>${at ? clock(at) : ""}</td>`)}
+        <td>${span(it.backoff_s)}</td><td>${span(it.waited_s)}</td>
+        <td>${span((it.ended_at ?? Date.now() / 1000) - (it.started_at ?? it.sent_at))}</td>
+        <td>${inline(it.worker ?? "")}</td>
+        <td>${UNDER_WAY.includes(it.state) ? "under way" : inline(it.error ? `${it.state}: ${it.error}` : it.state)}</td></tr>`)}</tbody>
+    </table></div></section>`;
+}
+
+export function Node({ reference, name, mode }) {
+  const whole = usePolled(of(reference), 0).data;
+  useTitle(whole ? `${name} · ${whole.name}` : name);
+  const shown = usePolled(of(reference, "nodes", name), 2000);
+  const it = shown.data;
+  if (!it) return html`<h1><${Name} text=${name} /></h1>${shown.error ? html`<${Problem} error=${shown.error} again=${shown.again} />` : html`<${Waiting} what="the node" />`}`;
+  const after = it.after ?? [];
+  const took = it.dispatched_at ? (it.finished_at ?? Date.now() / 1000) - it.dispatched_at : undefined;
+  return html`
+    <nav class="crumbs" aria-label="where this is"><a href=${link("workflows")}>workflows</a> › <a href=${link("w", reference)}><${Name} text=${whole?.name ?? reference} /></a>${it.section && html` › <a href=${link("w", reference, { path: it.section })}><${Name} text=${it.section} /></a>`}</nav>
+    <h1><${State} state=${it.state} /> <${Name} text=${it.name} /></h1>
+    <${Problem} error=${shown.error} />
+    <div class="toolbar"><${Acts} acts=${actsOnNode(reference, it)} mode=${mode} done=${shown.again} /></div>
+    ${it.error && html`<section class="part"><h2>Error</h2><pre class="error" tabindex="0">${inline(it.error)}</pre></section>`}
+    <${Why} reference=${reference} name=${name} state=${it.state} decided=${it.decided} since=${it.gate_since} />
+    <section class="part"><h2>${it.attempt ? `Attempt ${it.attempt}` : "Not dispatched yet"}</h2>
+      <${Facts} rows=${[
+        ["task", it.task && html`<${Name} text=${it.task} />`],
+        ["kind", it.kind !== "task" && it.kind],
+        ["task id", it.task_id && html`<${Command} text=${it.task_id} />`],
+        ["dispatched", it.dispatched_at && html`${clock(it.dispatched_at)} UTC, <${When} at=${it.dispatched_at} />`],
+        ["finished", it.finished_at && html`${clock(it.finished_at)} UTC, <${When} at=${it.finished_at} />`],
+        ["took", duration(took)],
+        ["log", it.attempts?.length > 0 && logOf(it.attempts.at(-1), "at whatever keeps it")],
+        ["worker's last word", it.reported && inline(it.reported)],
+        ["held", it.hold && `${it.hold}${it.held_until ? ` until ${clock(it.held_until)} UTC` : ""}`],
+        ["blocked by", it.blocked_by && html`<a href=${link("w", reference, "n", it.blocked_by)}><${Name} text=${it.blocked_by} /></a>`],
+        ["given out again", it.redelivered ? `${it.redelivered} times by the broker` : ""],
+        ["late", it.late && inline(it.late)],
+        ["may run on", it.may_run_on && "its task was revoked, and no end of it has been seen"],
+        ["pool", it.pool && html`<${Name} text=${it.pool} />`],
+        ["rule", it.rule !== "all_succeeded" && it.rule],
+        ["cause", it.cause && html`<${Name} text=${it.cause} />`],
+      ]} />
+    </section>
+    <${Attempts} attempts=${it.attempts ?? []} leftOut=${it.attempts_left_out ?? 0} />
+    ${it.arguments && html`<section class="part"><h2>Arguments</h2><p class="quiet">shortened, and without what is redacted</p><pre tabindex="0">${inline(it.arguments)}</pre></section>`}
+    ${!mode.acts && !it.arguments && html`<p class="quiet">Arguments and payload are shown to those who may act: <${Command} text=${`dyrygentctl show ${shell(reference, `--node=${it.name}`)}`} /></p>`}
+    ${it.payload !== undefined && html`<section class="part"><h2>Payload</h2><pre tabindex="0">${inline(JSON.stringify(it.payload, null, 1))}</pre></section>`}
+    ${it.is_output && html`<${Result} reference=${reference} />`}
+    ${after.length > 0 && html`<section class="part"><h2>Waits for ${after.length}</h2><ul class="inline">${after.slice(0, 50).map((each) => html`<li key=${each}><a href=${link("w", reference, "n", each)}><${Name} text=${each} /></a></li>`)}</ul>
+      ${after.length > 50 && html`<p class="quiet">and ${after.length - 50} more</p>`}</section>`}
+    <p><${Command} text=${`dyrygentctl explain ${shell(reference)} ${it.name.startsWith("-") ? "-- " : ""}${shell(it.name)}`} /></p>`;
+}
+
+const RESULT_MAX = 4000;
+
+function Result({ reference }) {
+  const shown = usePolled(`${of(reference)}?result=true`, 0);
+  if (!shown.data || shown.data.result === undefined) return null;
+  const text = JSON.stringify(shown.data.result, null, 1) ?? "null";
+  return html`<section class="part"><h2>Result</h2><pre tabindex="0">${inline(text.slice(0, RESULT_MAX))}${text.length > RESULT_MAX ? " …" : ""}</pre></section>`;
 }

@@ -3,7 +3,6 @@ import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { of, usePolled, withQuery } from "./api.js";
 import { POLL_MS, useFold } from "./fold.js";
 import { Acts, Advice, actsOnWorkflow } from "./acts.js";
-import { Boxes } from "./boxlist.js";
 import { namesOf } from "./boxes.js";
 import { Graph } from "./graph.js";
 import { Timeline } from "./timeline.js";
@@ -118,6 +117,19 @@ function Tabs({ reference, query, at, choose }) {
     ${TABS.map(([word, title]) => html`<button key=${word} type="button" role="tab" id=${`tab-${word}`} aria-controls="panel"
       aria-selected=${String(word === at)} tabindex=${word === at ? 0 : -1} onClick=${() => choose({ tab: word })}>${title}</button>`)}
   </div>`;
+}
+
+/** The boxes of a fold as a table: what the graph shows, for whoever does not see it. */
+function Boxes({ fold, onOpen, onNode }) {
+  const names = namesOf(fold.boxes);
+  const isNode = (box) => box.kind === "node";
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="boxes"><table class="boxes"><thead><tr>
+      <th scope="col">box</th><th scope="col">nodes</th><th scope="col">states</th><th scope="col">what matters</th></tr></thead>
+    <tbody>${fold.boxes.map((box, at) => html`<tr key=${box.path}>
+      <th scope="row"><button type="button" class="link" onClick=${() => (isNode(box) ? onNode(box.title) : onOpen(box.path))}><${Name} text=${names[at]} /></button></th>
+      <td class="number">${count(box.nodes)}</td><td><${StateBar} states=${box.states} /></td>
+      <td>${box.error ? html`<span class="alarm-text short">${inline(box.error)}</span>` : box.held ? html`held: ${inline(box.hold)} <button type="button" class="link" onClick=${() => onNode(box.held)}><${Name} text=${box.held} /></button>` : box.longest_since ? html`<span class="quiet">longest since <${When} at=${box.longest_since} /></span>` : ""}</td>
+    </tr>`)}</tbody></table></div>`;
 }
 
 function Folded({ folded: { fold, error, again, crowded }, open, show }) {

@@ -150,12 +150,12 @@ def test_drawn_on_change_only(empty: Look) -> None:
 def test_table_has_the_numbers(empty: Look) -> None:
     """The table adds up to what came, and is made only when somebody opens it."""
     ended = [3] * _BINS
-    page = _draw(empty, _timeline(_row(0, ended=ended), rows_left_out=7))
+    page = _draw(empty, _timeline(_row(0, ended=ended, backoff=[0.5] * _BINS), rows_left_out=7))
     assert page.locator("td").count() == 0
     page.locator("summary").click()
     cells = [cell.strip() for cell in page.locator("tbody td").all_inner_texts()]
-    # Two for 40 minutes are 80.
-    assert cells == ["9", "1970-01-01 00:00", "", "80 min", "0.0 s", "0.0 s", str(3 * _BINS), "0"]
+    # Two for 40 minutes are 80, half a pause is 20.
+    assert cells == ["9", "1970-01-01 00:00", "", "80 min", "0.0 s", "20 min", "0.0 s", str(3 * _BINS), "0"]
     assert "7 further boxes" in page.locator(".timeline").inner_text()
 
 

@@ -125,16 +125,19 @@ class CauseNotFound(RequestError):
 
 
 class VerbRefused(RequestError):
-    """The verb makes no sense in this state; ``allowed`` are the verbs that do."""
+    """The verb makes no sense in this state; ``allowed`` are the verbs that do, ``of_nodes`` those for some of its nodes."""
 
     status = 409
     code = "verb-refused"
 
-    def __init__(self, verb: str, what: str, state: str, *, allowed: Sequence[str], reason: str = "") -> None:
+    def __init__(
+        self, verb: str, what: str, state: str, *, allowed: Sequence[str], of_nodes: Sequence[str] = (), reason: str = ""
+    ) -> None:
         super().__init__(f"'{verb}' is not possible: {what} is {state}{f'; {reason}' if reason else ''}")
         self.verb, self.what, self.state = verb, what, state
         self.allowed = list(allowed)
-        self.next_step = f"possible are {', '.join(allowed)}" if allowed else ""
+        possible = [", ".join(allowed)] * bool(allowed) + [f"of single nodes {', '.join(of_nodes)}"] * bool(of_nodes)
+        self.next_step = f"possible are {'; '.join(possible)}" if possible else ""
 
 
 class NotImportable(RequestError):

@@ -8,6 +8,7 @@ import click
 
 from dyrygentd.cli import documents, render
 from dyrygentd.cli.session import USAGE, Session, command, echo_json, fail, say
+from dyrygentd.cli.submit import say_known
 
 
 @click.command(short_help="Take over a workflow of celery-dyrygent.")
@@ -49,7 +50,10 @@ def adopt(session: Session, file: str, name: str | None, is_dry_run: bool) -> No
         echo_json(submitted)
         return
     click.echo(submitted.id)
-    say(f"adopted '{render.inline(submitted.name)}', {words}" if submitted.created else "known already, nothing was created")
+    if submitted.created:
+        say(f"adopted '{render.inline(submitted.name)}', {words}")
+    else:
+        say_known(handle)
 
 
 def _read(file: str) -> bytes:

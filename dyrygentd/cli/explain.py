@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _VERB: Final = re.compile(r"`(retry|release|skip|resume|rerun)(?: ([^`]*))?`")
 """The daemon's next steps name verbs and nodes in words; here they become commands that can be pasted."""
 
+_RERUN_FIRST: Final = re.compile(r"`rerun --from ([^`]*)` runs what was skipped")
+"""What comes before the commands on a node itself: it was given null for another one."""
+
 _EXAMPLES_MAX: Final = 5
 _SHORT: Final = 8
 """Characters of an id that a terminal shows of it."""
@@ -306,6 +309,8 @@ def _steps_of_node(found: "wire.Explanation") -> Iterator[str]:
         yield from (render.command(verb, found.id, [found.blocked_by]) for verb in ("retry", "skip"))
         return
     name = found.node or ""
+    if found.code == "waiting" and found.state == "paused":
+        yield render.command("resume", found.id)
     yield from _steps(found.id, name, found.next_step, [name])
     if found.code == "waiting" and found.is_on_hold:
         yield render.command("release", found.id, [name])
@@ -330,6 +335,8 @@ def _steps(workflow_id: str, node: str, words: str, names: Sequence[str], flags:
     found = [(verb, after.split()) for at, verb, after in own if at >= 0]
     if found:
         yield from _first_of_all(words)
+        if before := _RERUN_FIRST.match(words):
+            yield render.command("rerun", workflow_id, [before[1]])
         yield from (render.command(verb, workflow_id, names, flags=[*flags, *after]) for verb, after in found)
         yield from _last_of_all(words)
         return

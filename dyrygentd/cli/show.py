@@ -40,6 +40,7 @@ def node_states(context: click.Context, parameter: click.Parameter, values: tupl
 
 @click.command()
 @click.argument("reference", metavar="REF")
+@click.argument("node", metavar="[NODE]", required=False)
 @click.option("--nodes", "is_all", is_flag=True, help="Show all nodes.")
 @click.option(
     "--state",
@@ -50,19 +51,20 @@ def node_states(context: click.Context, parameter: click.Parameter, values: tupl
     help="Show the nodes in this state; may be repeated.",
 )
 @click.option("--section", metavar="PATH", help="Show the nodes in this section, or in a box as `graph` calls it.")
-@click.option("--node", "name", metavar="NAME", help="Show one node.")
+@click.option("--node", "name", metavar="NAME", help="Show one node, as NODE does.")
 @click.option("--causes", "is_causes", is_flag=True, help="Show all failures by cause.")
 @command
 def show(
     session: Session,
     reference: str,
+    node: str | None,
     is_all: bool,
     states: tuple[str, ...],
     section: str | None,
     name: str | None,
     is_causes: bool,
 ) -> None:
-    """Show a workflow: how it stands, what went wrong, and how to go on.
+    """Show a workflow, or one NODE of it: how it stands, what went wrong, and how to go on.
 
     --json prints one object: `workflow`, `nodes` (those that were asked for, else up to 20 that failed), `causes` of failures,
     `tried_again`, `estimate` of how long it goes on (null if it has finished), `problems` and `notices` of the daemon.
@@ -71,8 +73,13 @@ def show(
     Example: dyrygentctl show @latest --state failed,held
     Example: dyrygentctl show @latest --section drain
     """
+    if None not in (node, name) and node != name:
+        raise click.UsageError(f"two nodes are named, '{node}' and '{name}': give one of them")
+    name = node if name is None else name
     if bool(is_all or states or section) + (name is not None) + is_causes > 1:
-        raise click.UsageError("--node, --causes, and --nodes, --section or --state are views of their own: give one of them")
+        raise click.UsageError(
+            "NODE or --node, --causes, and --nodes, --section or --state are views of their own: give one of them"
+        )
     if name is not None:
         _show_node(session, reference, name)
     elif is_causes:
@@ -127,7 +134,7 @@ def _show_workflow(session: Session, reference: str, states: tuple[str, ...], se
             _show_under_way(summary)
         _show_end(view)
         if sys.stdout.isatty():
-            say(f"next: {_next_command(view)}")
+            say(f"next: {next_command(view)}")
 
 
 def _workflow(summary: "wire.Summary") -> str:
@@ -225,7 +232,7 @@ def _show_end(view: "wire.WorkflowView") -> None:
         )
 
 
-def _next_command(view: "wire.WorkflowView") -> str:
+def next_command(view: "wire.WorkflowView") -> str:
     """Return what one would look at now."""
     is_stuck = view.state in ("failed", "paused") or view.counts.get("failed") or view.waits_for_person or view.keeps_failing
     verb = "explain" if is_stuck else "graph" if view.is_finished else "watch"

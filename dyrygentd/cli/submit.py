@@ -18,6 +18,7 @@ from dyrygentd.progress import ProgressBar
 
 if TYPE_CHECKING:
     from dyrygentd.client.forms import Progress
+    from dyrygentd.client.sync import Handle
 
 #: Submissions that take less are over before anybody has read about them.
 _MOMENT_S: Final = 0.5
@@ -104,13 +105,21 @@ def submit(
         echo_json(submitted)
     elif not session.is_json:
         click.echo(submitted.id)
-        say(
-            f"submitted '{render.inline(submitted.name)}', {render.number(submitted.tasks, 'task')}"
-            if submitted.created
-            else "known already, nothing was created"
-        )
+        if submitted.created:
+            say(f"submitted '{render.inline(submitted.name)}', {render.number(submitted.tasks, 'task')}")
+        else:
+            say_known(handle)
     if is_watching or is_waiting:
         (control.follow if is_watching else control.wait_for_end)(session, handle)
+
+
+def say_known(handle: "Handle") -> None:
+    """Say that a workflow was there already, how it stands, and what one would look at."""
+    from dyrygentd.cli.show import next_command
+
+    view = handle.status()
+    say(f"known already, nothing was created; it is {view.state}")
+    say(f"next: {next_command(view)}")
 
 
 @click.command("import", short_help="Take over a workflow from another daemon.")

@@ -18,6 +18,7 @@ from dyrygentd.core.causes import fingerprint_of
 from dyrygentd.core.dispatching import Bar, HoldBack
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.for_people import FOR_PEOPLE, waits_for_person
+from dyrygentd.core.given_null import words_of_given_null
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.retry_loops import times_in_a_row, words_of_loops
@@ -263,7 +264,9 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             step = "`retry NODE`, or `skip NODE` to go on without it"
             if is_without_value(error):
                 step = "`skip NODE --value null` goes on without it; `retry NODE` runs it again, for the same end"
-            return "failed", f"failed in attempt {attempt}: {error}{_place(workflow, node)}{_clocks(workflow, node)}{late}", step
+            given, instead = words_of_given_null(workflow, node)
+            told = f"{error}{_place(workflow, node)}{_clocks(workflow, node)}{given}{late}"
+            return "failed", f"failed in attempt {attempt}: {told}", instead or step
         case NodeState.CANCELLED:
             return "cancelled", *words_of_cancelled(workflow, node)
         case NodeState.BLOCKED:

@@ -169,6 +169,11 @@ def allowed_for_workflow(state: WorkflowState) -> list[str]:
     return [verb.value for verb, by_state in WORKFLOW_VERBS.items() if by_state[state] is Allowed.DOES]
 
 
+def _allowed_for_any_node(workflow: RunningWorkflow) -> list[str]:
+    states = [state for state in NodeState if workflow.states.count(state)]
+    return [verb.value for verb, by_state in NODE_VERBS.items() if any(by_state[state] is Allowed.DOES for state in states)]
+
+
 # --- whole workflows ------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +187,7 @@ def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) ->
                 f"workflow '{workflow.workflow_id}'",
                 workflow.state.value,
                 allowed=allowed_for_workflow(workflow.state),
+                of_nodes=_allowed_for_any_node(workflow),
             )
     match request.verb:
         case Verb.CANCEL:

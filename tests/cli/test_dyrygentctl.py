@@ -54,7 +54,15 @@ def test_definition_is_submitted(ctl: Ctl, tmp_path: Path, target: str) -> None:
     view = json.loads(ctl("--json", "show", "mine").stdout)["workflow"]
     assert (view["id"], view["labels"], view["key"]) == (result.stdout.strip(), {"dc": "gra"}, "k")
     again = ctl("submit", target, "--key", "k", input=json.dumps(GOOD))
-    assert (again.stdout, again.stderr) == (result.stdout, "known already, nothing was created\n")
+    assert again.stdout == result.stdout
+    assert re.match(r"known already, nothing was created; it is (running|succeeded)\nnext: dyrygentctl \w+ ", again.stderr)
+
+
+def test_submission_that_is_known_and_has_failed(ctl: Ctl) -> None:
+    """Who submits once more wants it to run: they are told that it will not by itself, and what tells why."""
+    first = ctl("submit", "-", "--key", "k", "--wait", input=json.dumps(BAD)).stdout.split()[0]
+    again = ctl("submit", "-", "--key", "k", input=json.dumps(BAD)).stderr
+    assert again == f"known already, nothing was created; it is failed\nnext: dyrygentctl explain {first}\n"
 
 
 def test_parent_task_is_shown_and_found(ctl: Ctl) -> None:
@@ -208,6 +216,9 @@ def test_show_puts_failures_first_with_their_causes(ctl: Ctl) -> None:
     assert re.search(r"^a +failed +fail", everything, re.M)
     assert "no such host" not in ctl("show", "@latest", "--state", "blocked").stdout.partition("NODE")[2]
     node = ctl("show", "@latest", "--node", "b").stdout
+    assert ctl("show", "@latest", "b").stdout == ctl("show", "@latest", "b", "--node", "b").stdout == node
+    two = ctl("show", "@latest", "a", "--node", "b")
+    assert (two.exit_code, "'a' and 'b': give one of them" in two.stderr) == (2, True)
     assert re.search(r"^blocked by +a$", node, re.M)
     document = json.loads(ctl("show", "@latest", "--json").stdout)
     assert [node["name"] for node in document["nodes"]] == ["a"]

@@ -89,6 +89,23 @@ def test_blocked_node_leads_to_the_one_to_blame(ctl: Ctl, daemon: Daemon) -> Non
     assert commands_of(out) == [["retry", workflow, "a"], ["skip", workflow, "a"]]
 
 
+def test_failure_for_a_node_that_was_skipped(ctl: Ctl, daemon: Daemon) -> None:
+    """Null in place of a value makes a failure of its own: told with what runs the node after all, which ends it well."""
+    daemon.broker.tasks["parse"] = lambda fetched: fetched[0]
+    fetch = {"name": "fetch", "task": "fail"}
+    workflow = submit(ctl, fetch, {"name": "parse", "task": "parse", "immutable": False, "after": ["fetch"]})
+    daemon.finish(workflow)
+    assert ctl("skip", workflow, "fetch").exit_code == 0
+    daemon.finish(workflow)
+    out = ctl("explain", workflow, "parse").stdout
+    assert "; it was given null for 'fetch', which was skipped" in out
+    assert commands_of(out)[:2] == [["rerun", workflow, "--from", "fetch"], ["skip", workflow, "parse"]]
+    assert "  or: rerun 'fetch', and skip it with `--value JSON` before it ends" in out
+    daemon.broker.tasks["fail"] = lambda: [2]
+    assert ctl(*commands_of(out)[0]).exit_code == 0
+    assert daemon.finish(workflow) == "succeeded"
+
+
 def test_failures_are_grouped_by_cause(ctl: Ctl, daemon: Daemon) -> None:
     """Hundreds of failures are a few causes, each with a number, an id, an example and its command."""
 

@@ -73,6 +73,7 @@ def test_who_paused_it_when_and_why(slow_ctl: Ctl) -> None:
     assert (decided["verb"], decided["why"]) == ("pause", "CHG-42: switch upgrade")
     waits = slow_ctl("explain", workflow, "b").stdout.splitlines()
     assert waits[0].endswith("; the workflow is paused")
+    assert waits[2] == f"next: dyrygentctl resume {workflow}"
     slow_ctl("hold", workflow, "b", "--why", "DC-77: the disk")
     # What is asked about is the node: who holds it goes before who paused all of it.
     held = slow_ctl("explain", workflow, "b").stdout.splitlines()

@@ -142,7 +142,7 @@ def test_what_is_refused_in_bulk_is_told_and_the_rest_is_done(slow_ctl: Ctl) -> 
     assert (result.exit_code, result.stdout) == (1, f"{running}  sum  was running  paused\n")
     assert result.stderr.splitlines() == [
         f"error: {ended}  sum: 'pause' is not possible: workflow '{ended}' is cancelled",
-        "next: possible are retry",
+        "next: possible are retry; of single nodes retry, skip, rerun",
         "pause was refused for 1 of 2 workflows",
     ]
 

@@ -25,8 +25,8 @@ QUESTIONS_MAX: Final = 3
 EARLIER_OF_ALL_MAX: Final = 100_000
 #: Characters of an error.
 _ERROR_MAX: Final = 200
-#: Characters of a worker's name: anybody may have stored it.
-_WORKER_MAX: Final = 255
+#: Characters of a worker's name and its process: anybody may have stored them. Of more it is not known who it is.
+_WORKER_MAX: Final = 300
 #: How a question of a poll ends that is asked again.
 NOT_YET: Final = "not yet"
 
@@ -43,7 +43,8 @@ class Attempts:
         earlier: ``{node: attempts before the present or last one}``, the last few of them, oldest first.
         told: ``{node: (time, worker)}`` when the last attempt of a finished node began, and where, as far as workers told; of one
             that failed or was tried more than once.
-        workers: ``{node: worker}`` that has the present attempt, as far as workers tell. Not stored.
+        workers: ``{node: "worker/process"}`` that has the present attempt, as far as workers tell; the process may be empty.
+            Taken apart when somebody asks, since of most nobody does. Not stored.
         begun_at: ``{node: time}`` when a worker was first heard to have begun the present one, as far as workers tell; of an
             earlier attempt if it is before ``dispatched_at``. Not stored.
         in_line: ``{node: number}`` of nodes in flight, see `dyrygentd.core.lines`. Not stored.
@@ -157,14 +158,15 @@ class Attempts:
 
     def finish(self, node: int, *, is_bad: bool) -> None:
         """Forget what was reported of the last attempt, but for when and where it began if somebody may ask for that."""
-        if is_bad or node in self.earlier:
+        if is_bad or (self.earlier and node in self.earlier):
             started_at, worker = self._begun(node)
             if started_at or worker:
                 self.told[node] = started_at, worker
         self.reported.pop(node, None)
         self.begun_at.pop(node, None)
         self.workers.pop(node, None)
-        self.next_tries.pop(node, None)
+        if self.next_tries:
+            self.next_tries.pop(node, None)
 
     def take_back(self, node: int, used: int, dispatched_at: float) -> None:
         """Have the last attempt be the present one again, after so many others."""
@@ -208,7 +210,8 @@ class Attempts:
 
     def _begun(self, node: int) -> tuple[float, str]:
         begun_at = self.begun_at.get(node, 0.0)
-        return begun_at if begun_at >= self.dispatched_at[node] else 0.0, self.workers.get(node, "")
+        worker = self.workers.get(node, "").rpartition("/")[0]
+        return begun_at if begun_at >= self.dispatched_at[node] else 0.0, worker
 
     def _note(self, node: int, ended: str, ended_at: float, *, due_at: float, error: str, is_over: bool = False) -> None:
         """Keep what is known of the present attempt; of many the oldest goes."""
@@ -233,19 +236,26 @@ class Attempts:
         else:
             self.earlier.pop(node, None)
 
-    def note_reported(self, node: int, state: str, next_try_at: float = 0.0, worker: str = "") -> None:
-        """Note a state on the way; the same once more does not take away what is known of the next try."""
+    def note_reported(self, node: int, state: str, next_try_at: float = 0.0, worker: str = "", start: str = "") -> None:
+        """Note a state on the way; the same once more does not take away what is known of the next try.
+
+        Args:
+            start: The worker and the process that began it, as in `dyrygentd.core.events.TaskReported`.
+        """
         if next_try_at:
             self.next_tries[node] = (next_try_at, worker)
-        elif self.reported.get(node) != state:
+        elif self.next_tries and self.reported.get(node) != state:
             self.next_tries.pop(node, None)
         self.reported[node] = state
-        self.note_worker(node, worker)
+        if worker:
+            self.note_worker(node, worker)
+        elif start:
+            self.workers[node] = start[:_WORKER_MAX]
 
     def note_worker(self, node: int, worker: str) -> None:
         """Note who has the present attempt, or had it, if that is told."""
         if worker:
-            self.workers[node] = worker[:_WORKER_MAX]
+            self.workers[node] = f"{worker}/"[:_WORKER_MAX]
 
     def forget_reports(self) -> None:
         """Forget what workers reported of all nodes: nothing is in flight any more."""

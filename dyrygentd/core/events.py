@@ -210,12 +210,6 @@ class TaskReported:
     worker: str = ""
     next_try_at: float = 0.0
     start: str = ""
-
-    @property
-    def who(self) -> str:
-        """Return the worker, as far as it is told in either way."""
-        return self.worker or self.start.rpartition("/")[0]
-
     error: str = ""
 
 

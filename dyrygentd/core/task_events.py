@@ -97,7 +97,7 @@ class TaskEvents:
                     self._tries_again(event, workflow, node)
                 if event.state == _STARTED and node not in workflow.attempts.reported:
                     self._counting.task_began(workflow, node, now)
-                workflow.attempts.note_reported(node, event.state, event.next_try_at, event.who)
+                workflow.attempts.note_reported(node, event.state, event.next_try_at, event.worker, event.start)
             case TaskRedelivered():
                 self._redelivered(event, workflow, node, now)
             case TaskFailed():

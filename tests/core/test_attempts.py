@@ -124,6 +124,22 @@ def test_each_attempt_has_its_times_and_its_end(conversation: Conversation) -> N
     assert not attempts.workers
 
 
+def test_whoever_has_an_attempt_is_told_in_either_way() -> None:
+    """By the beginning, of which the process is left out, or by a later report; of a name without end nothing is."""
+    attempts = Attempts(parse_graph("a"))
+    attempts.dispatched_at[0] = 5.0
+    attempts.note_reported(0, "STARTED", start="one@host/17")
+    assert attempts.began(0) == (0.0, "one@host")
+    attempts.note_reported(0, "PROGRESS")
+    assert attempts.began(0) == (0.0, "one@host")
+    attempts.note_reported(0, "RETRY", 9.0, "two@a/b")
+    assert attempts.began(0) == (0.0, "two@a/b")
+    attempts.finish(0, is_bad=False)
+    assert (attempts.began(0), attempts.told, attempts.reported, attempts.next_tries) == ((0.0, ""), {}, {}, {})
+    attempts.note_reported(0, "STARTED", start="w" * 1_000 + "/17")
+    assert (attempts.began(0), len(attempts.workers[0])) == ((0.0, ""), 300)
+
+
 def test_where_a_failure_began_is_kept(conversation: Conversation) -> None:
     """Whoever looks for its log has to know where and when; started over, it is one of those that were."""
     conversation.submit("a; b < a")

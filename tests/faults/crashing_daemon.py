@@ -18,6 +18,7 @@ from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.daemon import run
 from dyrygentd.ports.facts import Stored
 from dyrygentd.scheduler import Scheduler
+from dyrygentd.store import sqlite
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.transport import dispatcher
 from dyrygentd.transport.dispatcher import CeleryDispatcher
@@ -145,7 +146,7 @@ class CrashingScheduler(Scheduler):
 
 def main() -> None:
     """Serve with what crashes in the place of what does not."""
-    for module, crashing in ((run, CrashingStore), (dispatcher, CrashingDispatcher), (run, CrashingScheduler)):
+    for module, crashing in ((sqlite, CrashingStore), (dispatcher, CrashingDispatcher), (run, CrashingScheduler)):
         replaced = crashing.__base__
         assert replaced is not None
         assert getattr(module, replaced.__name__) is replaced

@@ -4,6 +4,8 @@
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tests.faults.crashing_daemon import POINTS
 from tests.faults.results import run_chaos
 from tests.faults.soak import read_options, run_soak
 from tests.faults.world import World
+from tests.support.daemon import ROOT
 from tests.support.directories import short_directory
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -58,6 +61,13 @@ def test_every_fault_has_its_turn() -> None:
     """A few dozen seeds meet every fault and most of the crash points."""
     met = {fault.partition(":")[0] for seed in range(1, 201) for fault in chosen_faults(seed)}
     assert met >= {*CAUSES, *(f"crash@{point}" for point in POINTS)}
+
+
+def test_what_crashes_is_in_its_place() -> None:
+    """The daemon that crashes finds what it replaces; else each of the long runs would tell so, at length."""
+    command = [sys.executable, "-m", "tests.faults.crashing_daemon", "serve", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.long

@@ -266,12 +266,13 @@ def _tell_how_to_look(directory: str, socket: str) -> None:
         render.shell("export", f"DYRYGENTD_SOCKET={socket}"),
         f"{ctl} list",
         f"{ctl} submit dyrygentd.demo:blog --watch",
-        f"{ctl} submit {REPLACEMENT} -p osd=7",
+        f"{ctl} submit {REPLACEMENT} -p osd=7 -p check_every_s=1",
         f"{ctl} show @latest --nodes",
         "curl --unix-socket $DYRYGENTD_SOCKET http://localhost/metrics",
         f"tail -f {directory}/dyrygentd.log",
     ):
         say(f"  {command}")
+    say("what it ran so far has ended well; the replacement of osd 7 fails, and waits for you: ask `explain`")
 
 
 def _program(name: str, *, is_absolute: bool = False) -> str:

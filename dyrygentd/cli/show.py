@@ -220,7 +220,8 @@ def _show_under_way(summary: "wire.Summary") -> None:
     more = sum(view.counts.get(state, 0) for state in _UNDER_WAY) - len(nodes)
     if more > 0:
         say(f"and {more:,} more: `dyrygentctl show {view.id} --state {','.join(_UNDER_WAY)}`")
-    if any(node.state == "dispatched" and not node.reported for node in nodes):
+    # A worker's word that it goes on tells where a task is; that it tries again by and by does not.
+    if any(node.state == "dispatched" and (not node.reported or "RETRY" in node.reported) for node in nodes):
         say(f"where they are: `dyrygentctl explain {view.id}` asks the broker and the workers")
 
 

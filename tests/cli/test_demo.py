@@ -243,7 +243,7 @@ def test_kept_demo_answers_as_it_says(start_demo: StartDemo) -> None:
     assert target is not None
     assert "succeeded" in _ctl(said[1], "submit", target[1], "--watch")
     assert "noop-57" in _ctl(said[1], "show", "@latest", "--nodes")
-    replacement = re.search(r"dyrygentctl submit (\S+) -p osd=7$", demo.err, re.M)
+    replacement = re.search(r"dyrygentctl submit (\S+) -p osd=7 -p check_every_s=1$", demo.err, re.M)
     assert replacement is not None
     _ctl(said[1], "submit", replacement[1], "-p", "osd=7", "-p", "check_every_s=0.1")
     assert "replace osd.7 in gra1" in _ctl(said[1], "list")

@@ -347,6 +347,17 @@ def test_show_has_what_runs_before_what_waits_in_the_queue(slow_ctl: Ctl, holdin
     assert result.stdout.splitlines()[-1] == "sum: running  0/31  1 gate waits for release"
 
 
+def test_show_tells_who_knows_more_of_what_is_tried_again(slow_ctl: Ctl, holding: Daemon) -> None:
+    """That a worker tries it again by and by does not tell where it is, as that it runs does."""
+    workflow = submit(slow_ctl, {"name": "n"})
+    wait_until(lambda: len(holding.broker.published) == 1)
+    task_id = json.loads(slow_ctl("show", workflow, "--node", "n", "--json").stdout)["task_id"]
+    for state, is_told in (("STARTED", False), ("RETRY", True)):
+        holding.call(holding.broker.deliver, TaskReported(task_id, state))
+        wait_until(lambda state=state: state in slow_ctl("show", workflow, "--node", "n").stdout)
+        assert (f"`dyrygentctl explain {workflow}` asks the broker" in slow_ctl("show", workflow).stderr) is is_told
+
+
 def test_programs_get_the_commands_that_people_get(ctl: Ctl, daemon: Daemon) -> None:
     """Words such as "`retry NODE`, or `skip NODE`" cannot be run; causes and failures need no second question."""
     workflow = submit(ctl, *FAILING)

@@ -576,7 +576,16 @@ def test_what_keeps_failing_is_told_wherever_one_looks(look: Look, daemon: Daemo
     expect(tried).to_contain_text("times in a row")
     look.assert_readable()
     tried.get_by_role("link", name="a", exact=True).click()
-    expect(page.locator("main")).to_contain_text("Attempt")
+    attempts = page.locator("table.attempts")
+    expect(attempts.locator("tbody tr").nth(1)).to_contain_text("ValueError: no such host")
+    titles = attempts.locator("th").all_inner_texts()
+    # What matters first, and nothing that no attempt can tell: nobody has said who works here.
+    assert titles[:3] == ["attempt", "how it ended", "ran"]
+    assert "worker" not in titles
+    page.set_viewport_size({"width": 400, "height": 800})
+    ended = attempts.locator("tbody td:nth-child(2)").first.bounding_box()
+    assert ended is not None
+    assert ended["x"] + 100 < 400
     look.assert_clean()
 
 

@@ -124,18 +124,24 @@ const logOf = (it, words) => /^https?:/.test(it.logs ?? "") && html`<a href=${it
 /** What each attempt did, oldest first; one alone is told by the facts above it. */
 function Attempts({ attempts, leftOut }) {
   if (attempts.length < 2 && !leftOut && !attempts.some((it) => it.waited_s >= 1)) return null;
+  // What matters first: a narrow screen shows the beginning of a row.
+  const columns = [
+    ["attempt", (it) => html`${it.number} ${logOf(it, "log")}`],
+    ["how it ended", (it) => UNDER_WAY.includes(it.state) ? "under way" : inline(it.error ? `${it.state}: ${it.error}` : it.state)],
+    ["ran", (it) => span((it.ended_at ?? Date.now() / 1000) - (it.started_at ?? it.sent_at))],
+    ["sent", (it) => it.sent_at && clock(it.sent_at)],
+    ["started", (it) => it.started_at && clock(it.started_at)],
+    ["ended", (it) => it.ended_at && clock(it.ended_at)],
+    ["paused", (it) => span(it.backoff_s)],
+    ["waited", (it) => span(it.waited_s)],
+    ["worker", (it) => it.worker && inline(it.worker)],
+  ].filter(([, told]) => attempts.some(told));
   return html`<section class="part"><h2>Attempts</h2>
     ${leftOut > 0 && html`<p class="quiet">${leftOut} earlier ones are not kept one by one.</p>`}
     <p class="quiet">Times are UTC. It pauses until it is due to be tried again, and then waits for its turn.</p>
     <div class="scroll" tabindex="0" role="region" aria-label="attempts"><table class="attempts">
-      <thead><tr>${["attempt", "sent", "started", "ended", "paused", "waited", "ran", "worker", "how it ended"].map((title) => html`<th key=${title} scope="col">${title}</th>`)}</tr></thead>
-      <tbody>${attempts.map((it) => html`<tr key=${it.number}>
-        <td class="number">${it.number} ${logOf(it, "log")}</td>
-        ${[it.sent_at, it.started_at, it.ended_at].map((at, place) => html`<td key=${place}>${at ? clock(at) : ""}</td>`)}
-        <td>${span(it.backoff_s)}</td><td>${span(it.waited_s)}</td>
-        <td>${span((it.ended_at ?? Date.now() / 1000) - (it.started_at ?? it.sent_at))}</td>
-        <td>${inline(it.worker ?? "")}</td>
-        <td>${UNDER_WAY.includes(it.state) ? "under way" : inline(it.error ? `${it.state}: ${it.error}` : it.state)}</td></tr>`)}</tbody>
+      <thead><tr>${columns.map(([title]) => html`<th key=${title} scope="col">${title}</th>`)}</tr></thead>
+      <tbody>${attempts.map((it) => html`<tr key=${it.number}>${columns.map(([title, told]) => html`<td key=${title}>${told(it) || ""}</td>`)}</tr>`)}</tbody>
     </table></div></section>`;
 }
 

@@ -125,7 +125,7 @@ class CauseNotFound(RequestError):
 
 
 class VerbRefused(RequestError):
-    """The verb makes no sense in this state; ``allowed`` are the verbs that do, ``of_nodes`` those for some of its nodes."""
+    """The verb makes no sense in this state; the next step names the verbs that do, for all of it and for single nodes."""
 
     status = 409
     code = "verb-refused"

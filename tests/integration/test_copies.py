@@ -1,6 +1,7 @@
 """Real daemons with copies of one database on one broker: one at a time publishes, and the other one says who does."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -133,7 +135,7 @@ def test_stopped_while_another_takes_over(pair: tuple[Daemon, Daemon], quiet_sit
         wait_until(lambda: _queued(quiet_site).total() == _PUSHED)
         _copied(first, second)
         first_pid = first.pid
-        subprocess.run(["kill", "-STOP", str(first_pid)], check=True)
+        os.kill(first_pid, signal.SIGSTOP)
         with second, second.client() as other:
             before = _queued(quiet_site)
             assert set(before.values()) == {1}
@@ -143,7 +145,7 @@ def test_stopped_while_another_takes_over(pair: tuple[Daemon, Daemon], quiet_sit
                 _Asked(first, lambda client: client.handle(handle.id).cancel()),
                 _Asked(first, lambda client: client.handle(handle.id).pause()),
             ]
-            subprocess.run(["kill", "-CONT", str(first_pid)], check=True)
+            os.kill(first_pid, signal.SIGCONT)
             for each in asked:
                 error = each.wait().error
                 assert error is not None, each.done
@@ -229,5 +231,6 @@ def _nobody_stays_stopped(pair: tuple[Daemon, Daemon]) -> Iterator[None]:
     yield
     for daemon in pair:
         if daemon.is_alive:
-            subprocess.run(["kill", f"-{signal.SIGCONT.value}", str(daemon.pid)], check=False)
+            with suppress(ProcessLookupError):
+                os.kill(daemon.pid, signal.SIGCONT)
             daemon.kill()

@@ -84,12 +84,13 @@ def test_one_screen_holds_what_is_full_and_says_what_it_leaves_out(narrow: Daemo
     assert everything.count("drain-of-a-cluster") == 40 * 3
 
 
-def test_each_command_that_is_printed_works(narrow_ctl: Ctl) -> None:
+def test_each_command_that_is_printed_works(narrow: Daemon, narrow_ctl: Ctl) -> None:
     """What is full leads to whoever waits."""
     submit(narrow_ctl, {"name": "a", "pool": "p"}, {"name": "b", "pool": "p"})
+    wait_until(lambda: len(narrow.broker.published) == 1)
     result = narrow_ctl("stats")
-    commands = re.findall(r"(?:next|or): dyrygentctl (.*)", result.output)
-    assert len(commands) == 3
+    commands = re.findall(r"(?:next|or): dyrygentctl (.*)", result.stdout + result.stderr)
+    assert len(commands) == 3, result.output
     for command in commands:
         assert narrow_ctl(*shlex.split(command)).exit_code == 0
 

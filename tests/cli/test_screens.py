@@ -354,7 +354,7 @@ def test_show_tells_who_knows_more_of_what_is_tried_again(slow_ctl: Ctl, holding
     task_id = json.loads(slow_ctl("show", workflow, "--node", "n", "--json").stdout)["task_id"]
     for state, is_told in (("STARTED", False), ("RETRY", True)):
         holding.call(holding.broker.deliver, TaskReported(task_id, state))
-        wait_until(lambda state=state: state in slow_ctl("show", workflow, "--node", "n").stdout)
+        wait_until(lambda state=state: state in slow_ctl("show", workflow, "--node", "n").stdout)  # type: ignore[misc]
         assert (f"`dyrygentctl explain {workflow}` asks the broker" in slow_ctl("show", workflow).stderr) is is_told
 
 

@@ -155,6 +155,15 @@ def test_where_a_failure_began_is_kept(conversation: Conversation) -> None:
     }
 
 
+def test_nothing_is_kept_of_a_failure_that_nobody_saw_begin(conversation: Conversation) -> None:
+    """Workers tell of it only if they are set to; what others tell is not its own."""
+    conversation.submit("a; b")
+    conversation.turn(TaskReported("w/b", "STARTED", start="one@host/17"), after_s=1)
+    conversation.turn(TaskFailed("w/a", "no"), after_s=1)
+    attempts = conversation.workflow().attempts
+    assert (attempts.told, attempts.began(0)) == ({}, (0.0, ""))
+
+
 def test_what_waits_for_its_next_attempt_is_due_when_it_starts_over() -> None:
     """Set back while it pauses it is due at once; what was due already waits since then."""
     attempts = Attempts(parse_graph("a; b; c"))

@@ -18,7 +18,7 @@ def _spans(conversation: Conversation, node: int = 0) -> list[tuple[str, float, 
 
 def test_a_node_that_was_tried_once_has_one_attempt(conversation: Conversation) -> None:
     """It waited from the end of what it depends on, and what is in flight has no end."""
-    conversation.submit("a; b countdown=3; c < a")
+    conversation.submit("a; b countdown=3; c < a; d < c")
     conversation.turn(TaskSucceeded("w/a", b"1"), after_s=2)
     conversation.turn(after_s=1)
     workflow = conversation.workflow()
@@ -26,6 +26,7 @@ def test_a_node_that_was_tried_once_has_one_attempt(conversation: Conversation) 
     assert a == (Attempt(1, START, START + 2, "succeeded"), 0.0, 0.0)
     assert (b.attempt.sent_at, b.attempt.ended_at, b.waited_s) == (START + 3, 0.0, 3.0)
     assert (c.attempt.ended, c.backoff_s, c.waited_s) == ("dispatching", 0.0, 0.0)
+    assert tries_of(workflow, 3) == []
     assert [left_out(workflow, node) for node in range(3)] == [0, 0, 0]
 
 

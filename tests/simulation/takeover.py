@@ -119,6 +119,11 @@ class _PushesSeen(Broker):
         own = owner.own if isinstance(owner, _Shared) else owner._term
         if own is None or own.number < known:
             raise BrokenPromise(f"P9: {publish.task_id} was pushed by term {own}, the broker knows of {known}")
+        is_copy = not isinstance(owner, _Shared) and own.number > 1
+        if is_copy and (publish.workflow_id, publish.node) not in self.markers:
+            # The first one has ended this workflow since the copy was made, and let go of its marks. What is stored nowhere yet
+            # is sent again then, see "What a restore may repeat" in the guide of the store.
+            self.pushes.pop(publish.task_id, None)
         super().push(publish)
 
 

@@ -16,6 +16,7 @@ from dyrygentd.ports.facts import (
     DispatcherStatistics,
     Holder,
     Inspection,
+    LeaseView,
     Listed,
     ReportsStatistics,
     Retention,
@@ -42,6 +43,13 @@ class Store(Protocol):
     @property
     def setback(self) -> str:
         """Return why the database is older than what was done with it, as far as it can tell by itself; empty if it is not."""
+
+    @property
+    def lease(self) -> "Lease | None":
+        """Return what decides who has the database, if several processes may wait for it; None if a lock of its file does.
+
+        It is there, and can be asked and taken, before `open`; who opens without having taken it takes it so.
+        """
 
     async def open(self) -> None:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
@@ -125,6 +133,41 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Close and unlock; safe to repeat."""
+
+
+class Lease(Protocol):
+    """Who leads: for a time, by the database's clock, which is prolonged as long as the leader is there.
+
+    It chooses the leader, and is not trusted with more: whoever has taken it is told apart from every earlier one by the database
+    in each transaction, which refuses (`Fenced`) what an earlier one sends, however late.
+    """
+
+    @property
+    def ttl_s(self) -> float:
+        """For how long it holds after it was taken or renewed."""
+
+    async def take(self, holder: Holder) -> bool:
+        """Take it if it is free, over, or this process's own; tell whether that was done. Raises `StoreUnavailable`.
+
+        From then on nothing of the process that had it before is kept.
+        """
+
+    async def renew(self) -> None:
+        """Prolong it, also if it was over and nobody else has taken it.
+
+        Raises:
+            Fenced: Another process has taken it.
+            StoreUnavailable: It is not known to be prolonged.
+        """
+
+    async def resign(self) -> None:
+        """Let it go at once, and wake those who wait; safe to repeat. If it is another's, or nobody answers, nothing is done."""
+
+    async def view(self) -> LeaseView:
+        """Return who leads. Raises `StoreUnavailable`."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Stand by: return after so long, or earlier when told that it may be free. Raises `StoreUnavailable`."""
 
 
 class Dispatcher(Protocol):

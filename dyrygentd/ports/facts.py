@@ -367,3 +367,26 @@ class BrokerMemory:
     holder: str = ""
     place: str = ""
     term: Term | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """Who leads, as the database tells it.
+
+    Attributes:
+        holder: The process that leads, or led last; None if nobody ever has.
+        term: Of the process that has taken the database over last; it follows the holder a moment later.
+        left_s: For how long the lease holds, by the database's clock; negative: for how long it has been over. Of one that was
+            resigned it is minus infinity.
+        standbys: How many processes wait for it, as far as they were seen lately.
+    """
+
+    holder: Holder | None
+    term: int
+    left_s: float
+    standbys: int = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody leads."""
+        return self.left_s > 0

@@ -20,13 +20,11 @@ can do nothing but say so, and cut the file as soon as that one is gone. A calle
 threads behind that keep the process from ending: closing is shielded.
 
 *Damage.* All pages are looked through at the start, as far as a few seconds go. Damage that is met later ends all writing until
-the next start: SQLite would write on, and what is lost then cannot be recovered. A definition or a row that cannot be decoded
-concerns its workflow alone.
+the next start: what is lost then cannot be recovered. A definition or a row that cannot be decoded concerns its workflow alone.
 
 *Names and files.* The lock lies on the file beside the database, which tells people who has it, and on the database itself, so
-that neither a deleted lock file nor a second name lets another process in. A database that was deleted or replaced is
-noticed before each save. A write-ahead log that was deleted is still open here: its content is taken over into the database, and
-a new one begun.
+that neither a deleted lock file nor a second name lets another process in. A database that was deleted or replaced is noticed
+before each save. A write-ahead log that was deleted is still open here: its content is taken over, and a new one begun.
 
 *Tried and rejected.* ``synchronous=NORMAL`` (0.02 instead of 0.4 ms a commit, but a power cut takes the last commits with it); a
 row per node at submission (a definition is one blob instead, a tenth of the time).
@@ -82,6 +80,8 @@ class SqliteStore:
         listing_max_s: How long workflows are looked through for one listing.
         progress: Told, in another thread, how far the upgrade of an older database is.
     """
+
+    lease: None = None  # A lock of the file decides.
 
     def __init__(
         self,

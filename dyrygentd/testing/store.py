@@ -10,11 +10,15 @@ import anyio.lowlevel
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.errors import StoreUnavailable
+from dyrygentd.ports import Lease
 from dyrygentd.ports.facts import JOURNAL_MAX, Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
 
 
 class MemoryStore:
     """A store that forgets everything with the process. Set ``broken`` to make it refuse to write."""
+
+    #: Nobody else can have it.
+    lease: Lease | None = None
 
     def __init__(self) -> None:
         self.broken = ""

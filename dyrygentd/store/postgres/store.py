@@ -34,6 +34,7 @@ import psycopg
 from dyrygentd.core.absence import note_of
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.errors import DyrygentError, StoreUnavailable
+from dyrygentd.ports import Lease
 from dyrygentd.ports.facts import CLOSED_NOTE, SETBACK_NOTE, Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
 from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
 from dyrygentd.store.history import HISTORY_MAX
@@ -89,6 +90,11 @@ class PostgresStore:
     def setback(self) -> str:
         """Return why the database is older than what was done with it, as far as it can tell by itself; empty if it is not."""
         return self._setback
+
+    @property
+    def lease(self) -> Lease | None:
+        """Return what decides who has the database."""
+        return None
 
     async def open(self) -> None:
         """Connect, lock, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""

@@ -2,7 +2,7 @@
 
 A room keeps an error class of its own where it alone can raise it and it means nothing without that room: `http` (what is wrong
 with a request before a route has it, and who may not make it), `loopback` (the same of a browser), `wire` (bounds of a body),
-`daemon` and `demo` (servers and processes that they start), `compat` (the names of celery-dyrygent). Those keep the same rules;
+`daemon` and `demo` (servers they start), `ports` (letters), `compat` (the names of celery-dyrygent). Those keep the same rules;
 ``tests/test_errors.py`` finds all of them.
 
 Long because all that the package promises to raise is to be seen at once.

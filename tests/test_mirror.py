@@ -114,6 +114,7 @@ _ELSEWHERE: Final = {
     "loopback/passing.py": "loopback/test_server.py has it pass things on",
     "loopback/refusals.py": "loopback/test_server.py is refused with each of them",
     "ports/facts.py": "plain data",
+    "ports/mailbox.py": "plain data, and a port whose one adapter is in store/postgres",
     "scheduler/adapters.py": "scheduler/test_scheduler.py and transport/test_app.py choose them",
     "scheduler/archive.py": "scheduler/test_verbs.py and scheduler/test_keys.py bring workflows back",
     "scheduler/courier.py": "scheduler/test_trouble.py and scheduler/test_crash.py have messages delayed and doubted",

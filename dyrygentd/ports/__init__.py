@@ -27,6 +27,7 @@ from dyrygentd.ports.facts import (
     Term,
     WatcherStatistics,
 )
+from dyrygentd.ports.mailbox import Mailbox
 
 Emit = Callable[[Sequence[TaskEvent]], None]
 
@@ -50,6 +51,10 @@ class Store(Protocol):
 
         It is there, and can be asked and taken, before `open`; who opens without having taken it takes it so.
         """
+
+    @property
+    def mailbox(self) -> Mailbox | None:
+        """Return where processes that do not lead leave letters; None where there are none, as the database is one process's."""
 
     async def open(self) -> None:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""

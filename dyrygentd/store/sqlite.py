@@ -15,9 +15,8 @@ caller shields `save` (the scheduler does). The history is trimmed in the transa
 to go on is left out, and reading for that purpose stands in line with the writing.
 
 *What could go wrong.* On a full disk SQLite has rolled the transaction back by itself; rolling back blindly would be an error.
-A reader that stays open pins the WAL: reads fetch everything at once and hold no cursor across turns. Against somebody else's we
-can do nothing but say so, and cut the file as soon as that one is gone. A caller that is cancelled while it closes would leave
-threads behind that keep the process from ending: closing is shielded.
+A reader that stays open pins the WAL: reads fetch everything at once and hold no cursor across turns. Somebody else's we can only
+name, and cut the file when that one is gone. Closing is shielded, as threads left behind would keep the process from ending.
 
 *Damage.* All pages are looked through at the start, as far as a few seconds go. Damage that is met later ends all writing until
 the next start: what is lost then cannot be recovered. A definition or a row that cannot be decoded concerns its workflow alone.
@@ -82,6 +81,7 @@ class SqliteStore:
     """
 
     lease: None = None  # A lock of the file decides.
+    mailbox: None = None
 
     def __init__(
         self,

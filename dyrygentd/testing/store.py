@@ -19,6 +19,7 @@ class MemoryStore:
 
     #: Nobody else can have it.
     lease: Lease | None = None
+    mailbox: None = None
 
     def __init__(self) -> None:
         self.broken = ""

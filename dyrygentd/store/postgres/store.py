@@ -63,6 +63,8 @@ class PostgresStore:
         listing_max_s: How long workflows are looked through for one listing.
     """
 
+    mailbox: None = None
+
     def __init__(self, url: PostgresUrl, *, history_max: int = HISTORY_MAX, listing_max_s: float = _LISTING_MAX_S) -> None:
         self._url = url
         self._turns = OwnTurns(url)

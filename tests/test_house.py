@@ -7,6 +7,8 @@ from functools import cache
 from tests.support.daemon import ROOT
 
 _FILE_MAX, _EXPLAINED_FROM, _CLASS_MAX, _ATTRIBUTES_MAX, _FUNCTION_MAX, _README_MAX = 575, 450, 50, 30, 60, 12_000
+#: A list, each item of which is read for itself, may be longer.
+_LISTS_MAX = {"dyrygentd/errors.py": 650}
 #: What a constructor is given by position: more of it is mistaken for one another, and no type tells when both are the same.
 _POSITIONAL_MAX = 4
 #: How the line of a long file's docstring begins that says why it is one.
@@ -21,7 +23,8 @@ def test_first_page_is_short() -> None:
 
 def test_files_are_short() -> None:
     """A file fits into a head."""
-    assert {name for name, path in _FILES.items() if len(path.read_text().splitlines()) > _FILE_MAX} == set()
+    lines = {name: len(path.read_text().splitlines()) for name, path in _FILES.items()}
+    assert {name for name, count in lines.items() if count > _LISTS_MAX.get(name, _FILE_MAX)} == set()
 
 
 def test_long_files_say_why() -> None:

@@ -1,4 +1,4 @@
-"""The handlers: parse, call one method of the scheduler, render through `wire`."""
+"""The handlers: parse, call one method of the scheduler or its deputy, render through `wire`."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +21,7 @@ from dyrygentd.http.limits import JOURNAL_PAGE, NODES_PAGE, OVERVIEW_PAGE, SUMMA
 from dyrygentd.http.problems import JSON, UnsupportedMediaType
 from dyrygentd.http.stream import event, send_events
 from dyrygentd.ports.facts import Selection
-from dyrygentd.scheduler import Scheduler
+from dyrygentd.scheduler.service import Service
 from dyrygentd.wire.bounds import Look, nothing
 from dyrygentd.wire.schema import definition_schema
 
@@ -45,14 +45,14 @@ class Api:
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        service: Service,
         around: Around,
         *,
         render_metrics: RenderMetrics,
         openapi: Callable[[], bytes],
         grafana: str = "",
     ) -> None:
-        self.scheduler = scheduler
+        self.service = service
         self.around = around
         self.grafana = grafana
         self._render_metrics = render_metrics
@@ -84,7 +84,7 @@ class Api:
             raise UnsupportedMediaType(request.content_type)
         definition = await self._decode(request)
         definition = parameters.with_key(definition, request.headers.get("Idempotency-Key"))
-        submitted = await self.scheduler.submit_definition(definition, owner=asking(request).user)
+        submitted = await self.service.submit_definition(definition, owner=asking(request).user)
         location = f"/{wire.API_VERSION}/workflows/{submitted.id}"
         return answers.as_json(submitted, status=201 if submitted.created else 200, headers={"Location": location})
 
@@ -104,7 +104,7 @@ class Api:
         )
         if selection.by_end and (selection.ended_since is None or selection.before is not None):
             raise BadRequest("`by_end` goes with `ended_since`, and has one page: leave `cursor` out", path="by_end")
-        return answers.as_json(await self.scheduler.list(selection))
+        return answers.as_json(await self.service.list(selection))
 
     async def show_workflow(self, request: web.Request) -> web.StreamResponse:
         """Answer a workflow; with ``wait_s`` as soon as it has finished, or after that time as it stands."""
@@ -115,21 +115,21 @@ class Api:
             await self._wait(workflow_id, wait_s)
             # Meanwhile the right to read may have been taken away.
             await self.around.access.check(asking(request), Role.READ)
-        return answers.as_json(await self.scheduler.view(workflow_id, with_result=with_result))
+        return answers.as_json(await self.service.view(workflow_id, with_result=with_result))
 
     async def show_definition(self, request: web.Request) -> web.StreamResponse:
         """Answer the definition. It has the arguments of the tasks, so it is for the owner and admins."""
         workflow_id = await self.resolve(request)
-        await self.around.access.check_owner(asking(request), await self.scheduler.owner(workflow_id), workflow_id)
+        await self.around.access.check_owner(asking(request), await self.service.owner(workflow_id), workflow_id)
         async with self.reading(request):
-            return web.Response(body=await self.scheduler.definition(workflow_id), content_type=JSON)
+            return web.Response(body=await self.service.definition(workflow_id), content_type=JSON)
 
     async def export_workflow(self, request: web.Request) -> web.StreamResponse:
         """Answer all that is stored of a workflow. It has arguments and values, so it is for the owner and admins."""
         workflow_id = await self.resolve(request)
-        await self.around.access.check_owner(asking(request), await self.scheduler.owner(workflow_id), workflow_id)
+        await self.around.access.check_owner(asking(request), await self.service.owner(workflow_id), workflow_id)
         async with self.reading(request):
-            return web.Response(body=await self.scheduler.export(workflow_id), content_type=JSON)
+            return web.Response(body=await self.service.export(workflow_id), content_type=JSON)
 
     async def import_workflow(self, request: web.Request) -> web.StreamResponse:
         """Take in an export; answer when it is on disk. Its owner, ids and journal are believed, so it is for admins."""
@@ -139,12 +139,12 @@ class Api:
 
         def decode(body: bytes, look: Look) -> wire.Imported:
             imported = wire.decode_export(body, nodes_max=limits.nodes_max, look=look)
-            access.check_tasks(imported.definition.graph, look, knows=self.scheduler.knows_task)
+            access.check_tasks(imported.definition.graph, look, knows=self.service.knows_task)
             return imported
 
         imported = await self._decoded(request, decode)
         owner = imported.record.owner
-        return answers.as_json(await self.scheduler.take_over(imported, by=str(peer), owner=owner), status=201)
+        return answers.as_json(await self.service.take_over(imported, by=str(peer), owner=owner), status=201)
 
     async def show_nodes(self, request: web.Request) -> web.StreamResponse:
         """Answer a page of the nodes of a workflow, in their order."""
@@ -153,7 +153,7 @@ class Api:
         limit = parameters.length(request, NODES_PAGE)
         workflow_id = await self.resolve(request)
         async with self.reading(request, workflow_id):
-            page = await self.scheduler.nodes(
+            page = await self.service.nodes(
                 workflow_id,
                 states=states,
                 path=request.query.get("path", ""),
@@ -166,16 +166,16 @@ class Api:
     async def show_node(self, request: web.Request) -> web.StreamResponse:
         """Answer one node; the owner and admins see its arguments and payload, without secrets."""
         workflow_id = await self.resolve(request)
-        owner = await self.scheduler.owner(workflow_id)
+        owner = await self.service.owner(workflow_id)
         may_control = await self.around.access.may_control(asking(request), owner)
         async with self.reading(request, workflow_id):
-            return answers.as_json(await self.scheduler.node(workflow_id, request.match_info["name"], with_arguments=may_control))
+            return answers.as_json(await self.service.node(workflow_id, request.match_info["name"], with_arguments=may_control))
 
     async def stream_views(self, request: web.Request) -> web.StreamResponse:
         """Send the workflow now and after each change."""
         workflow_id = await self.resolve(request)
-        await self.scheduler.view(workflow_id)  # An error is still a problem document here, and not in the stream.
-        views = self.scheduler.follow(workflow_id)
+        await self.service.view(workflow_id)  # An error is still a problem document here, and not in the stream.
+        views = self.service.follow(workflow_id)
         return await self.send(request, (event("workflow", wire.encode(view)) async for view in views))
 
     async def show_summary(self, request: web.Request) -> web.StreamResponse:
@@ -183,49 +183,49 @@ class Api:
         limit = parameters.length(request, SUMMARY_PAGE)
         workflow_id = await self.resolve(request)
         async with self.reading(request, workflow_id):
-            return answers.as_json(await self.scheduler.summary(workflow_id, limit=limit))
+            return answers.as_json(await self.service.summary(workflow_id, limit=limit))
 
     async def show_causes(self, request: web.Request) -> web.StreamResponse:
         """Answer the failures of a workflow, grouped by cause."""
         workflow_id = await self.resolve(request)
         async with self.reading(request, workflow_id):
-            return answers.as_json(await self.scheduler.causes(workflow_id))
+            return answers.as_json(await self.service.causes(workflow_id))
 
     async def show_journal(self, request: web.Request) -> web.StreamResponse:
         """Answer who did what to a workflow, when and why."""
-        return answers.as_json(await self.scheduler.journal(await self.resolve(request)))
+        return answers.as_json(await self.service.journal(await self.resolve(request)))
 
     async def show_audit(self, request: web.Request) -> web.StreamResponse:
         """Answer who did what to all workflows, oldest first; without a cursor the newest."""
         after = parameters.integer(request, "cursor", default=None, least=0)
         limit = parameters.length(request, JOURNAL_PAGE)
-        return answers.as_json(await self.scheduler.audit(after, limit=limit))
+        return answers.as_json(await self.service.audit(after, limit=limit))
 
     async def explain_workflow(self, request: web.Request) -> web.StreamResponse:
         """Answer why a workflow is not running, and what can be done."""
         workflow_id = await self.resolve(request)
         async with self.reading(request, workflow_id):
-            return answers.as_json(await self.scheduler.explain(workflow_id))
+            return answers.as_json(await self.service.explain(workflow_id))
 
     async def explain_node(self, request: web.Request) -> web.StreamResponse:
         """Answer why a node is not running, and what can be done."""
         workflow_id = await self.resolve(request)
         async with self.reading(request, workflow_id):
-            return answers.as_json(await self.scheduler.explain(workflow_id, request.match_info["name"]))
+            return answers.as_json(await self.service.explain(workflow_id, request.match_info["name"]))
 
     async def explain_all(self, request: web.Request) -> web.StreamResponse:
         """Answer what is wrong, what waits for a person, what is stuck and what has failed lately."""
         most = parameters.length(request, OVERVIEW_PAGE)
         async with self.reading(request):
-            return answers.as_json(await self.scheduler.overview(most=most))
+            return answers.as_json(await self.service.overview(most=most))
 
     async def perform(self, request: web.Request) -> web.StreamResponse:
         """Carry out a verb on one workflow; asking for what is so already changes nothing."""
         verb = parameters.verb(request)
         asked = await self._request_of(request, verb)
         workflow_id = await self.resolve(request)
-        await self.around.access.check_owner(asking(request), await self.scheduler.owner(workflow_id), workflow_id)
-        return answers.as_json(await self.scheduler.perform(workflow_id, asked))
+        await self.around.access.check_owner(asking(request), await self.service.owner(workflow_id), workflow_id)
+        return answers.as_json(await self.service.perform(workflow_id, asked))
 
     async def perform_in_bulk(self, request: web.Request) -> web.StreamResponse:
         """Carry out a verb on all workflows that fit; of those, on one's own only for who is no admin."""
@@ -245,7 +245,7 @@ class Api:
         )
         if not (selection.states or selection.name or selection.labels):
             raise BadRequest("a verb in bulk needs a filter", path="query", next_step="give `state`, `name` or `label`")
-        changed = await self.scheduler.perform_in_bulk(selection, asked)
+        changed = await self.service.perform_in_bulk(selection, asked)
         return answers.as_json(changed, status=NotOnDiskYet.status if changed.not_on_disk_yet else 200)
 
     async def _request_of(self, request: web.Request, verb: Verb) -> VerbRequest:
@@ -260,7 +260,7 @@ class Api:
 
     async def show_statistics(self, request: web.Request) -> web.StreamResponse:
         """Answer what the daemon is doing."""
-        return answers.as_json(self.scheduler.statistics())
+        return answers.as_json(self.service.statistics())
 
     async def show_schema(self, request: web.Request) -> web.StreamResponse:
         """Answer the JSON schema of definitions, for editors."""
@@ -272,11 +272,11 @@ class Api:
 
     async def show_health(self, request: web.Request) -> web.StreamResponse:
         """Answer 200 as long as this process works; the body tells what keeps it from its work."""
-        return answers.as_json(self.scheduler.health())
+        return answers.as_json(self.service.health())
 
     async def show_readiness(self, request: web.Request) -> web.StreamResponse:
         """Answer 200 if submissions are accepted and carried out, else 503."""
-        health = self.scheduler.health()
+        health = self.service.health()
         return answers.as_json(health, status=200 if health.status == "ok" else 503)
 
     async def show_metrics(self, request: web.Request) -> web.StreamResponse:
@@ -288,12 +288,12 @@ class Api:
 
     async def resolve(self, request: web.Request) -> str:
         """Return the id of the workflow that a request is about."""
-        return await self.scheduler.resolve(request.match_info["ref"], owner=asking(request).user)
+        return await self.service.resolve(request.match_info["ref"], owner=asking(request).user)
 
     @asynccontextmanager
     async def reading(self, request: web.Request, workflow_id: str | None = None) -> AsyncIterator[None]:
         """Wait for a turn to read or look through a whole workflow, unless it is given, in memory and short."""
-        if workflow_id is not None and self.scheduler.is_at_hand(workflow_id):
+        if workflow_id is not None and self.service.is_at_hand(workflow_id):
             yield
             return
         async with self._turns.of(asking(request).user, lambda: request.transport is not None):
@@ -320,7 +320,7 @@ class Api:
             tasks.start_soon(stop)
             # Whatever else may be wrong with the workflow is told by the view that follows, not from inside a task group.
             with suppress(DyrygentError):
-                await self.scheduler.wait(workflow_id, timeout_s=wait_s)
+                await self.service.wait(workflow_id, timeout_s=wait_s)
             tasks.cancel_scope.cancel()
 
     async def wait_stopping(self) -> None:
@@ -333,7 +333,7 @@ class Api:
 
         def decode(body: bytes, look: Look) -> Definition:
             definition = wire.decode_definition(body, nodes_max=limits.nodes_max, node_bytes_max=limits.node_bytes_max, look=look)
-            access.check_tasks(definition.graph, look, knows=self.scheduler.knows_task)
+            access.check_tasks(definition.graph, look, knows=self.service.knows_task)
             return definition
 
         return await self._decoded(request, decode)

@@ -15,14 +15,14 @@ from dyrygentd.http.limits import HttpLimits
 from dyrygentd.http.openapi import describe
 from dyrygentd.http.seats import Use
 from dyrygentd.http.table import Route, served
-from dyrygentd.scheduler import Scheduler
+from dyrygentd.scheduler.service import Service
 
 AROUND: Final = web.AppKey("dyrygentd", Around)
 """Where an application made by `make_app` keeps its `Around`, for its statistics, limits and access."""
 
 
 def make_app(
-    scheduler: Scheduler,
+    service: Service,
     *,
     limits: HttpLimits | None = None,
     access: Access | None = None,
@@ -34,6 +34,7 @@ def make_app(
     """Make the application for one kind of listener.
 
     Args:
+        service: Who is asked: a `Scheduler`, or a deputy.
         render_metrics: Takes the Accept header; returns the body and its content type.
         read_only: Leave out whatever changes something, as for TCP.
         own_names: What this machine is called, see `dyrygentd.http.hosts`.
@@ -41,7 +42,7 @@ def make_app(
     """
     around = Around(limits=limits or HttpLimits(), access=access or Access(), read_only=read_only, own_names=own_names)
     api = Api(
-        scheduler,
+        service,
         around,
         render_metrics=render_metrics,
         openapi=cache(lambda: wire.encode(describe(served(read_only=read_only)))),

@@ -16,7 +16,7 @@ async def show_fold(api: Api, request: web.Request) -> web.StreamResponse:
     """Answer a workflow, or a box of it, folded into boxes."""
     workflow_id = await api.resolve(request)
     async with api.reading(request, workflow_id):
-        return as_json(await api.scheduler.faces.fold(workflow_id, request.query.get("path", "")))
+        return as_json(await api.service.faces.fold(workflow_id, request.query.get("path", "")))
 
 
 async def show_timeline(api: Api, request: web.Request) -> web.StreamResponse:
@@ -24,13 +24,13 @@ async def show_timeline(api: Api, request: web.Request) -> web.StreamResponse:
     bins = parameters.integer(request, "bins", default=BINS, least=BINS_MIN, most=BINS_MAX) or BINS
     workflow_id = await api.resolve(request)
     async with api.reading(request, workflow_id):
-        return as_json(await api.scheduler.faces.timeline(workflow_id, request.query.get("path", ""), bins=bins))
+        return as_json(await api.service.faces.timeline(workflow_id, request.query.get("path", ""), bins=bins))
 
 
 async def stream_fold(api: Api, request: web.Request) -> web.StreamResponse:
     """Send a workflow, or a box of it, folded into boxes, and then the boxes that change."""
     workflow_id = await api.resolve(request)
-    async with aclosing(api.scheduler.faces.follow_fold(workflow_id, request.query.get("path", ""))) as told:
+    async with aclosing(api.service.faces.follow_fold(workflow_id, request.query.get("path", ""))) as told:
         # The first may take as long as `show_fold`, and an error of it is still a problem document.
         async with api.reading(request, workflow_id):
             first = await anext(told)
@@ -47,9 +47,9 @@ async def show_estimate(api: Api, request: web.Request) -> web.StreamResponse:
     """Answer how long a workflow goes on, and what bounds it."""
     workflow_id = await api.resolve(request)
     async with api.reading(request, workflow_id):
-        return as_json(await api.scheduler.faces.estimate(workflow_id))
+        return as_json(await api.service.faces.estimate(workflow_id))
 
 
 async def show_run_times(api: Api, request: web.Request) -> web.StreamResponse:
     """Answer how long tasks take."""
-    return as_json(api.scheduler.faces.run_times())
+    return as_json(api.service.faces.run_times())

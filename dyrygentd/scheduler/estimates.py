@@ -63,9 +63,13 @@ class _Kept:
 
 
 class Estimates:
-    """Makes estimates. Guards: one long workflow is estimated at a time, and what is kept is bounded."""
+    """Makes estimates. Guards: one long workflow is estimated at a time, and what is kept is bounded.
 
-    def __init__(self, engine: Engine, store: Store, clock: Clock) -> None:
+    Args:
+        engine: Returns the engine that has the workflows.
+    """
+
+    def __init__(self, engine: Callable[[], Engine], store: Store, clock: Clock) -> None:
         self._engine = engine
         self._store = store
         self._clock = clock
@@ -75,7 +79,7 @@ class Estimates:
         self._written_count = 0
 
     def __repr__(self) -> str:
-        return f"<Estimates kept={len(self._kept)} {self._engine.counting.run_times!r}>"
+        return f"<Estimates kept={len(self._kept)} {self._engine().counting.run_times!r}>"
 
     # --- estimates --------------------------------------------------------------------------------------------------
 
@@ -99,30 +103,30 @@ class Estimates:
         kept = self._kept_of(workflow)
         if time.monotonic() - kept.weighed_at > _WEIGHTS_S:
             plan = kept.plan = kept.plan or await self._plan(workflow)
-            times = self._engine.counting.run_times.view(plan.tasks)
+            times = self._engine().counting.run_times.view(plan.tasks)
             kept.weights = await _in_thread_if_long(len(workflow.graph), weights_of, plan, times)
             kept.weighed_at = time.monotonic()
         return kept.weights
 
     def run_times(self) -> wire.RunTimesView:
         """Return how long tasks take."""
-        known = self._engine.counting.run_times
+        known = self._engine().counting.run_times
         names = known.names()
         return wire.view_of_run_times(known.view(names[:SHOWN_MAX]).items(), max(0, len(names) - SHOWN_MAX))
 
     async def _plan(self, workflow: RunningWorkflow) -> Plan:
-        return await _in_thread_if_long(len(workflow.graph), Plan, workflow.graph, self._engine.pools.places_of)
+        return await _in_thread_if_long(len(workflow.graph), Plan, workflow.graph, self._engine().pools.places_of)
 
     async def _make(self, kept: _Kept, workflow: RunningWorkflow) -> None:
         plan = kept.plan = kept.plan or await self._plan(workflow)
         begun, kept.stood, count = time.monotonic(), _stand(workflow), len(workflow.graph)
-        left, times = self._taken(workflow), self._engine.counting.run_times.view(plan.tasks)
+        left, times = self._taken(workflow), self._engine().counting.run_times.view(plan.tasks)
         kept.last = await _in_thread_if_long(count, estimate, plan, left, times, Random(_SEED))
         kept.at = time.monotonic()
         kept.took_s = kept.at - begun
 
     def _taken(self, workflow: RunningWorkflow) -> Remaining:
-        engine = self._engine
+        engine = self._engine()
         return remaining_of(
             workflow,
             counting=engine.counting,
@@ -158,11 +162,11 @@ class Estimates:
             return
         try:
             data = json.loads(note)
-            self._engine.counting.run_times.read(data)
-            self._engine.counting.lines.read({str(queue): float(slots) for queue, slots in data["slots"].items()})
+            self._engine().counting.run_times.read(data)
+            self._engine().counting.lines.read({str(queue): float(slots) for queue, slots in data["slots"].items()})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             logger.warning("the run times that were written down cannot be read, and are measured anew: %s", error)
-        self._written_count = self._engine.counting.run_times.count
+        self._written_count = self._engine().counting.run_times.count
 
     async def run(self) -> None:
         """Write them down now and then, until cancelled."""
@@ -172,7 +176,7 @@ class Estimates:
 
     async def end(self) -> None:
         """Write them down, if anything was measured since."""
-        counting = self._engine.counting
+        counting = self._engine().counting
         if counting.run_times.count == self._written_count:
             return
         self._written_count = counting.run_times.count

@@ -27,10 +27,10 @@ from dyrygentd.scheduler.holders import Holders
 from dyrygentd.scheduler.lost import sought
 from dyrygentd.scheduler.outages import Outages
 from dyrygentd.scheduler.redaction import without_secrets
+from dyrygentd.scheduler.sight import Sight
 from dyrygentd.scheduler.skew import Skew
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.taking_turns import in_steps
-from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.whereabouts import LOOKED_FOR_MAX, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
@@ -71,8 +71,8 @@ class Sources(NamedTuple):
 class Explanations:
     """Puts together why a workflow or a node is not running."""
 
-    def __init__(self, turns: Turns, store: Store, *, clock: Clock, around: Sources) -> None:
-        self._turns = turns
+    def __init__(self, sight: Sight, store: Store, *, clock: Clock, around: Sources) -> None:
+        self._sight = sight
         self._store = store
         self._clock = clock
         self._around = around
@@ -81,13 +81,13 @@ class Explanations:
 
     async def explain(self, workflow: RunningWorkflow, node: str | None = None) -> wire.Explanation:
         """Say why a workflow, or one node, is not running, and what can be done. Raises `NodeNotFound`."""
-        workflow = self._turns.engine.flights.known(workflow.workflow_id) or workflow
+        workflow = self._sight.engine.flights.known(workflow.workflow_id) or workflow
         if node is None:
             return await self._explain_workflow(workflow)
         number = workflow.graph.number(node)
         if number is None:
             raise NodeNotFound(workflow.workflow_id, node)
-        standing = standing_of_node(self._turns.engine, workflow, number, self._clock.now())
+        standing = standing_of_node(self._sight.engine, workflow, number, self._clock.now())
         is_late = number in self._still_running.candidates(workflow, most=len(workflow.graph))
         inspection = await self._inspect(workflow, [number] if workflow.state_of(number) in IN_FLIGHT or is_late else [])
         standing = self._found(workflow, number, standing, inspection)
@@ -117,7 +117,7 @@ class Explanations:
         )
 
     async def _explain_workflow(self, workflow: RunningWorkflow) -> wire.Explanation:
-        now, engine = self._clock.now(), self._turns.engine
+        now, engine = self._clock.now(), self._sight.engine
         found = await in_steps(standings_in_steps(engine, workflow, now))
         oldest = list(in_flight_of(workflow, LOOKED_FOR_MAX))
         late = self._still_running.candidates(workflow)
@@ -151,7 +151,7 @@ class Explanations:
     async def _filled_in(self, workflow: RunningWorkflow, standings: Sequence[Standing]) -> list[Standing]:
         """Add what others than the engine and the inspection know."""
         standings = [_with_home_of_value(workflow, standing, self._around.app) for standing in standings]
-        skew, holders = Skew(self._inspector, self._trace, self._around.app), Holders(self._turns.engine, self._trace)
+        skew, holders = Skew(self._inspector, self._trace, self._around.app), Holders(self._sight.engine, self._trace)
         filled = []
         for standing in standings:
             told = await skew.told(workflow, standing)
@@ -170,7 +170,7 @@ class Explanations:
         places: dict[tuple[str, str], list[Standing]] = {}
         for node in looked_for:
             if workflow.state_of(node) is state:
-                each = standing_of_node(self._turns.engine, workflow, node, now)
+                each = standing_of_node(self._sight.engine, workflow, node, now)
                 each = self._found(workflow, node, each, inspection)
                 places.setdefault((each.code, _queue_of(workflow, names[node], inspection)), []).append(each)
         if not places:
@@ -225,7 +225,7 @@ class Explanations:
             setback=doubt.broker,
             away=doubt.results,
             app=self._around.app,
-            tries=self._turns.engine.flights.deliveries.tries(task_id),
+            tries=self._sight.engine.flights.deliveries.tries(task_id),
             again=workflow.attempts.redelivered.get(node, 0),
         )
         suspicion = suspicion_of(doubt) if whereabouts.code == "lost" else ""

@@ -11,8 +11,8 @@ from dyrygentd.scheduler.estimates import Estimates
 from dyrygentd.scheduler.fold_streams import FoldEvent, FoldStreams
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listeners
+from dyrygentd.scheduler.sight import Sight
 from dyrygentd.scheduler.timelines import Timelines
-from dyrygentd.scheduler.turns import Turns
 
 #: A fold has hundreds of numbers and not some, of which an eye can read a fifth as many in a second.
 _SLOWER: Final = 5
@@ -34,14 +34,14 @@ class Faces:
         estimates: Estimates,
         *,
         clock: Clock,
-        turns: Turns,
+        sight: Sight,
         listeners: Listeners,
         follow_interval_s: float,
     ) -> None:
         self._unpacked = unpacked
         self._folds = folds
         self._estimates = estimates
-        self._streams = FoldStreams(self._folds, turns, listeners, unpacked=unpacked, interval_s=_SLOWER * follow_interval_s)
+        self._streams = FoldStreams(self._folds, sight, listeners, unpacked=unpacked, interval_s=_SLOWER * follow_interval_s)
         self._timelines = Timelines(self._folds, clock)
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from dyrygentd import wire
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
-from dyrygentd.scheduler.turns import Turns
+from dyrygentd.scheduler.sight import Sight
 from dyrygentd.wire.fold_changes import FoldHistory
 
 #: After a count, no other one for so many times what it took: a hundred people at a hundred boxes get a fifth of the time.
@@ -44,14 +44,14 @@ class FoldStreams:
     def __init__(
         self,
         folds: Folds,
-        turns: Turns,
+        sight: Sight,
         listeners: Listeners,
         *,
         unpacked: Callable[[str], Awaitable[RunningWorkflow]],
         interval_s: float,
     ) -> None:
         self._folds = folds
-        self._turns = turns
+        self._sight = sight
         self._listeners = listeners
         self._unpacked = unpacked
         self._interval_s = interval_s
@@ -111,7 +111,7 @@ class FoldStreams:
             await self._count(source)
             return
         if not source.is_stale:
-            self._turns.refuse_if_ended(source.workflow_id)
+            self._sight.refuse_if_ended(source.workflow_id)
             await source.listener.wait()
             # Whoever comes after one who leaves in between is not told of the change any more.
             source.is_stale = True
@@ -126,7 +126,8 @@ class FoldStreams:
 
     async def _count(self, source: "_Source") -> None:
         source.counted_at = anyio.current_time()
-        live = self._turns.live(source.workflow_id)
+        await self._sight.look(source.workflow_id)
+        live = self._sight.live(source.workflow_id)
         if live is not None:
             source.workflow = live
         elif source.workflow is None or not source.workflow.state.is_finished:

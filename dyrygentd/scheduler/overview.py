@@ -28,8 +28,8 @@ from dyrygentd.ports.facts import BROKER_SILENT, Inspection, Selection, TaskFact
 from dyrygentd.scheduler.doubts import Doubt, suspicion_of
 from dyrygentd.scheduler.lost import sought
 from dyrygentd.scheduler.redaction import without_secrets
+from dyrygentd.scheduler.sight import Sight
 from dyrygentd.scheduler.taking_turns import in_steps
-from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.whereabouts import FRESH_S, LOOKED_FOR_MAX, REDELIVERIES_MANY, Whereabouts, whereabouts_of
 from dyrygentd.witnesses import Roster
 
@@ -78,7 +78,7 @@ class Overviews:
 
     def __init__(
         self,
-        turns: Turns,
+        sight: Sight,
         *,
         store: Store,
         clock: Clock,
@@ -93,7 +93,7 @@ class Overviews:
         young_s: float,
         queued_long_s: float,
     ) -> None:
-        self._turns = turns
+        self._sight = sight
         self._young_s = young_s
         self._queued_long_s = queued_long_s
         self._store = store
@@ -116,7 +116,8 @@ class Overviews:
 
     async def overview(self, *, most: int) -> wire.Overview:
         """Return it, with at most so many items of a kind."""
-        engine, now = self._turns.engine, self._clock.now()
+        await self._sight.look_at_all()
+        engine, now = self._sight.engine, self._clock.now()
         survey = await in_steps(survey_in_steps(engine, most=most, oldest_max=LOOKED_FOR_MAX))
         troubles = list(self._troubles())
         items = [_problem(where, words) for where, words in troubles]
@@ -235,7 +236,7 @@ class Overviews:
             setback=doubt.broker,
             away=doubt.results,
             app=self._app,
-            tries=self._turns.engine.flights.deliveries.tries(task_id),
+            tries=self._sight.engine.flights.deliveries.tries(task_id),
             again=workflow.attempts.redelivered.get(node, 0),
         )
         return replace(found, text=found.text + suspicion_of(doubt)) if found.code == "lost" else found
@@ -277,7 +278,7 @@ class Overviews:
         return items
 
     def _busy(self, survey: Survey) -> list[wire.OverviewItem]:
-        engine = self._turns.engine
+        engine = self._sight.engine
         items = []
         if survey.ready_count and engine.flights.in_flight_count >= engine.limits.in_flight_max:
             bound = f"{engine.limits.in_flight_max:,} tasks are in flight, as many as `in_flight_max` allows"

@@ -82,7 +82,7 @@ class Parts:
         self.redaction = Redaction(limits.redact)
         self.expiry = Expiry(store, clock, lambda now: self._limits.retention(now))
         self.roster = Roster()
-        self.estimates = Estimates(self._engine, store, clock)
+        self.estimates = Estimates(lambda: self._engine, store, clock)
         self._make_turns()
         self.recovery = Recovery(
             self._engine,
@@ -175,7 +175,7 @@ class Parts:
         adapters, limits = self.adapters, self._limits
         door = Door(self._engine, adapters.watcher)
         self._still_running = StillRunning(
-            self._engine, self.archive, inspector=adapters.inspector, clock=adapters.clock, roster=self.roster
+            lambda: self._engine, self.archive, inspector=adapters.inspector, clock=adapters.clock, roster=self.roster
         )
         self.submissions = Submissions(
             self.turns,
@@ -247,7 +247,7 @@ class Parts:
             folds,
             self.estimates,
             clock=adapters.clock,
-            turns=self.turns,
+            sight=self.turns,
             listeners=self.listeners,
             follow_interval_s=self._limits.follow_interval_s,
         )

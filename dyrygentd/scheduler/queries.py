@@ -20,9 +20,9 @@ from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.log_links import LogLinks
 from dyrygentd.scheduler.redaction import Redaction
+from dyrygentd.scheduler.sight import Sight
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.summary import foremost
-from dyrygentd.scheduler.turns import Turns
 from dyrygentd.wire.again import definition_again
 
 #: How soon those who follow a workflow are told that something keeps the daemon from its work, or does no more.
@@ -46,7 +46,7 @@ class Queries:
 
     def __init__(
         self,
-        turns: Turns,
+        sight: Sight,
         *,
         store: Store,
         archive: Archive,
@@ -60,7 +60,7 @@ class Queries:
         folds: Folds,
         log_links: LogLinks,
     ) -> None:
-        self._turns = turns
+        self._sight = sight
         self._store = store
         self._archive = archive
         self._listeners = listeners
@@ -81,7 +81,7 @@ class Queries:
         Raises:
             WorkflowNotFound, AmbiguousReference
         """
-        if reference in self._turns.engine.workflows:
+        if reference in self._sight.engine.workflows:
             return reference
         if reference == "@latest":
             newest = await self._store.list(Selection(limit=1))
@@ -99,7 +99,7 @@ class Queries:
 
     async def owner(self, workflow_id: str) -> int | None:
         """Return the number of the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
-        workflow = self._turns.live(workflow_id)
+        workflow = self._sight.live(workflow_id)
         if workflow is not None:
             return workflow.origin.owner
         record = await self._store.record(workflow_id)
@@ -109,7 +109,7 @@ class Queries:
 
     def is_at_hand(self, workflow_id: str) -> bool:
         """Tell whether a workflow is in memory, and short."""
-        workflow = self._turns.live(workflow_id) or self._archive.kept(workflow_id)
+        workflow = self._sight.live(workflow_id) or self._archive.kept(workflow_id)
         return workflow is not None and len(workflow.graph) <= _SHORT_MAX
 
     async def definition(self, workflow_id: str) -> bytes:
@@ -129,7 +129,8 @@ class Queries:
 
     async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""
-        workflow = self._turns.live(workflow_id)
+        await self._sight.look(workflow_id)
+        workflow = self._sight.live(workflow_id)
         if workflow is not None:
             view = wire.view_of_running(workflow, with_result=with_result)
         else:
@@ -137,7 +138,7 @@ class Queries:
             if record is None:
                 raise WorkflowNotFound(workflow_id)
             view = wire.view_of_record(record, with_result=with_result)
-        view.may_run_on = self._turns.engine.flights.given_up_count(workflow_id)
+        view.may_run_on = self._sight.engine.flights.given_up_count(workflow_id)
         if workflow is not None:
             # One whose end is not on disk yet has them, too.
             view.problems = [*self._problems()]
@@ -146,9 +147,10 @@ class Queries:
     async def list(self, selection: Selection) -> wire.WorkflowPage:
         """Return a page of workflows, newest first; there is one page only of those that ended last."""
         rows = await self._store.list(selection)
+        await self._sight.look(*(row.record.workflow_id for row in rows if row.record.finished_at is None))
         views = []
         for row in rows:
-            workflow = self._turns.live(row.record.workflow_id)
+            workflow = self._sight.live(row.record.workflow_id)
             views.append(wire.view_of_record(row.record) if workflow is None else wire.view_of_running(workflow))
         has_more = len(rows) == selection.limit and not selection.by_end
         return wire.WorkflowPage(views, str(rows[-1].cursor) if has_more else None)
@@ -239,7 +241,7 @@ class Queries:
     async def journal(self, workflow_id: str) -> wire.Journal:
         """Return who did what to a workflow, when and why. Raises `WorkflowNotFound`."""
         entries = await self._store.journal(workflow_id)
-        if not entries and self._turns.live(workflow_id) is None and await self._store.record(workflow_id) is None:
+        if not entries and self._sight.live(workflow_id) is None and await self._store.record(workflow_id) is None:
             raise WorkflowNotFound(workflow_id)
         return wire.Journal([wire.view_of_entry(entry) for entry in entries])
 
@@ -268,10 +270,11 @@ class Queries:
             WorkflowNotFound, WaitTimeout
             DaemonUnreachable: The scheduler was left meanwhile.
         """
+        await self._sight.look(workflow_id)
         with anyio.move_on_after(timeout_s):
             with self._listeners.to(workflow_id) as listener:
-                while self._turns.live(workflow_id) is not None:
-                    self._turns.refuse_if_ended(workflow_id)
+                while self._sight.live(workflow_id) is not None:
+                    self._sight.refuse_if_ended(workflow_id)
                     await listener.wait()
             return await self.view(workflow_id)
         raise WaitTimeout(workflow_id, timeout_s or 0.0)
@@ -285,12 +288,13 @@ class Queries:
 
     async def follow(self, workflow_id: str) -> AsyncIterator[wire.WorkflowView]:
         """Iterate over the view now and after changes, at most one per ``follow_interval_s``, until it is finished."""
+        await self._sight.look(workflow_id)
         with self._listeners.to(workflow_id) as listener:
-            while self._turns.live(workflow_id) is not None:
+            while self._sight.live(workflow_id) is not None:
                 yield await self.view(workflow_id)
-                self._turns.refuse_if_ended(workflow_id)
+                self._sight.refuse_if_ended(workflow_id)
                 await self._changed(listener)
-                if self._turns.live(workflow_id) is not None:
+                if self._sight.live(workflow_id) is not None:
                     await anyio.sleep(self._follow_interval_s)
         yield await self.view(workflow_id)
 
@@ -304,4 +308,5 @@ class Queries:
 
     async def unpacked(self, workflow_id: str) -> RunningWorkflow:
         """Return a workflow, from memory or from the store; it is not to be changed. Raises `WorkflowNotFound`."""
-        return self._turns.live(workflow_id) or await self._archive.unpacked(workflow_id)
+        await self._sight.look(workflow_id)
+        return self._sight.live(workflow_id) or await self._archive.unpacked(workflow_id)

@@ -8,7 +8,7 @@ Whoever retries in bulk asks for one workflow after the other. So a look takes a
 answer counts for some seconds: a thousand workflows cost a few questions, and none of them goes unasked.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -37,9 +37,15 @@ _STARTING_AGAIN: Final = frozenset({Verb.RETRY, Verb.RERUN})
 
 
 class StillRunning:
-    """Asks the workers about tasks whose nodes went on without them. Those that ended long ago are not asked for."""
+    """Asks the workers about tasks whose nodes went on without them. Those that ended long ago are not asked for.
 
-    def __init__(self, engine: Engine, archive: Archive, *, inspector: Inspector | None, clock: Clock, roster: Roster) -> None:
+    Args:
+        engine: Returns the engine that has the workflows.
+    """
+
+    def __init__(
+        self, engine: Callable[[], Engine], archive: Archive, *, inspector: Inspector | None, clock: Clock, roster: Roster
+    ) -> None:
         self._engine = engine
         self._archive = archive
         self._inspector = inspector
@@ -56,26 +62,26 @@ class StillRunning:
         """Return the nodes of a workflow whose last attempt may run on although they went on without it."""
         if self._inspector is None:
             return []
-        if self._engine.flights.known(workflow.workflow_id) is None:
+        if self._engine().flights.known(workflow.workflow_id) is None:
             # It ended before this process began, or all that was watched of it has been heard of.
-            given_up = given_up_by(workflow, self._clock.now() - self._engine.limits.late_watch_s)
+            given_up = given_up_by(workflow, self._clock.now() - self._engine().limits.late_watch_s)
             return [task.node for task in islice(given_up, most)]
-        if not self._engine.flights.has_late(workflow.workflow_id):
+        if not self._engine().flights.has_late(workflow.workflow_id):
             return []
         found = (node for node in range(len(workflow.graph)) if self._is_late(workflow, node))
         return list(islice(found, most))
 
     def _is_late(self, workflow: RunningWorkflow, node: int) -> bool:
         is_without = workflow.state_of(node).is_finished or node in workflow.holds
-        return is_without and self._engine.flights.is_late(workflow.attempts.task_id_of(node))
+        return is_without and self._engine().flights.is_late(workflow.attempts.task_id_of(node))
 
     def may_run_on(self, workflow: RunningWorkflow, node: int) -> bool:
         """Tell, without asking anybody, whether the last attempt may run although the node has gone on without it."""
         if not (workflow.state_of(node).is_finished or node in workflow.holds):
             return False
-        if self._engine.flights.known(workflow.workflow_id) is None:
-            return any(given_up_by(workflow, self._clock.now() - self._engine.limits.late_watch_s, [node]))
-        return self._engine.flights.is_given_up(workflow.attempts.task_id_of(node))
+        if self._engine().flights.known(workflow.workflow_id) is None:
+            return any(given_up_by(workflow, self._clock.now() - self._engine().limits.late_watch_s, [node]))
+        return self._engine().flights.is_given_up(workflow.attempts.task_id_of(node))
 
     def running(self, workflow: RunningWorkflow, nodes: Sequence[int], inspection: Inspection) -> dict[int, Whereabouts]:
         """Return those of the nodes whose old task runs at a worker, with what is known of it."""
@@ -94,7 +100,7 @@ class StillRunning:
         """Raise `VerbRefused` if somebody would start a task beside one that still runs, and did not force it."""
         if self._inspector is None or request.force or request.verb not in _STARTING_AGAIN:
             return
-        workflow = self._engine.flights.known(workflow_id)
+        workflow = self._engine().flights.known(workflow_id)
         if workflow is None:
             with suppress(WorkflowNotFound):
                 workflow = await self._archive.unpacked(workflow_id)
@@ -144,7 +150,7 @@ class StillRunning:
         """Return what others have given up and nobody asked about lately, the newest first, as those who ask in bulk go."""
         found = (
             (other, node)
-            for other, node in islice(self._engine.flights.late_tasks(), _ASKED_MAX)
+            for other, node in islice(self._engine().flights.late_tasks(), _ASKED_MAX)
             if other is not workflow and self._is_late(other, node) and other.attempts.task_id_of(node) not in self._found
         )
         return islice(found, max(most, 0))

@@ -62,6 +62,12 @@ class Turns:
 
     # --- for everybody ----------------------------------------------------------------------------------------------
 
+    async def look(self, *workflow_ids: str) -> None:
+        """Do nothing: what is in memory is how things stand."""
+
+    async def look_at_all(self) -> None:
+        """Do nothing, as `look`."""
+
     def live(self, workflow_id: str) -> RunningWorkflow | None:
         """Return a workflow whose end is not on disk yet."""
         return self.engine.workflows.get(workflow_id) or self.saving.finishing(workflow_id)

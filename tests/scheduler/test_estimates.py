@@ -34,7 +34,7 @@ async def test_an_estimate_is_kept_for_a_moment(nodes: int) -> None:
     """Whoever asks twice in a second gets the same, long or short."""
     engine = Engine()
     measured(engine)
-    estimates, workflow = Estimates(engine, MemoryStore(), SystemClock()), workflow_of(nodes)
+    estimates, workflow = Estimates(lambda: engine, MemoryStore(), SystemClock()), workflow_of(nodes)
     first = await estimates.view(workflow)
     assert first.low_s is not None
     assert first.known == 1.0
@@ -49,7 +49,7 @@ async def test_a_kept_estimate_is_told_less_its_age() -> None:
     """One that takes long to make is kept for long, and does not stand still meanwhile."""
     engine = Engine()
     measured(engine)
-    estimates, workflow = Estimates(engine, MemoryStore(), SystemClock()), workflow_of(3)
+    estimates, workflow = Estimates(lambda: engine, MemoryStore(), SystemClock()), workflow_of(3)
     first = await estimates.view(workflow)
     [kept] = estimates._kept.values()
     kept.took_s, kept.at = 2.0, kept.at - 3.0
@@ -62,14 +62,14 @@ async def test_a_kept_estimate_is_told_less_its_age() -> None:
 async def test_run_times_survive_a_restart() -> None:
     """They are written down at a clean stop, and only if there is something new."""
     engine, store = Engine(), MemoryStore()
-    estimates = Estimates(engine, store, SystemClock())
+    estimates = Estimates(lambda: engine, store, SystemClock())
     await estimates.prepare()
     await estimates.end()
     assert await store.recall(RUN_TIMES_NOTE) is None
     measured(engine)
     await estimates.end()
     again = Engine()
-    after = Estimates(again, store, SystemClock())
+    after = Estimates(lambda: again, store, SystemClock())
     await after.prepare()
     assert after.run_times() == estimates.run_times()
     assert [task.task for task in after.run_times().tasks] == ["t"]
@@ -81,7 +81,7 @@ async def test_a_broken_note_is_set_aside(note: str, caplog: pytest.LogCaptureFi
     """A daemon that cannot read what it wrote starts all the same, and says so."""
     store = MemoryStore()
     await store.remember(RUN_TIMES_NOTE, note)
-    await Estimates(Engine(), store, SystemClock()).prepare()
+    await Estimates(lambda: Engine(), store, SystemClock()).prepare()
     assert "cannot be read, and are measured anew" in caplog.text
 
 
@@ -91,7 +91,7 @@ async def test_a_note_is_bounded() -> None:
     for number in range(900):
         for second in range(1, 2000, 20):
             engine.counting.run_times.ended(f"{number:0300}", float(second * number + 1), is_good=True)
-    await Estimates(engine, store, SystemClock()).end()
+    await Estimates(lambda: engine, store, SystemClock()).end()
     note = await store.recall(RUN_TIMES_NOTE)
     assert note is not None
     assert len(note) <= 512 * 1024
@@ -107,14 +107,14 @@ async def test_a_disk_that_refuses_is_no_news() -> None:
 
     engine = Engine()
     measured(engine)
-    await Estimates(engine, Refusing(), SystemClock()).end()
+    await Estimates(lambda: engine, Refusing(), SystemClock()).end()
 
 
 async def test_what_is_kept_is_bounded() -> None:
     """What has gone is not kept for its estimate."""
     engine = Engine()
     measured(engine)
-    estimates = Estimates(engine, MemoryStore(), SystemClock())
+    estimates = Estimates(lambda: engine, MemoryStore(), SystemClock())
     workflow = workflow_of(600)
     await estimates.view(workflow)
     assert repr(estimates).startswith("<Estimates kept=1 ")

@@ -95,7 +95,7 @@ def _facts(material: Material, bounds: _Bounds) -> str:
         "left": "" if material.estimate is None else material.estimate.words,
         "tasks": f"{view.tasks:,}: {', '.join(f'{word} {count:,}' for word, count in view.counts.items() if count)}",
         "waits for": ", ".join(render.waits(view.waits_for_person)),
-        "owner": render.user(view.owner),
+        "owner": view.owner_name or render.user(view.owner),
         "labels": ", ".join(labels[:_LABELS]) + (f" and {len(labels) - _LABELS} more" if len(labels) > _LABELS else ""),
         "key": view.key or "",
         "error": view.error,

@@ -161,7 +161,7 @@ def _workflow(summary: "wire.Summary") -> str:
             "took" if view.is_finished else "running for": "" if is_scheduled else render.took(view),
             "left": left,
             "key": render.visible(view.key or ""),
-            "owner": render.user(view.owner),
+            "owner": view.owner_name or render.user(view.owner),
             "labels": render.visible(labels),
             "parent task": _parent(view),
             "given up": _given_up(view),

@@ -14,6 +14,7 @@ from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN_WORKFLOW, FailureKind, WorkflowPolicy
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import NodeState
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 
@@ -25,7 +26,7 @@ class WorkflowSubmitted:
     Attributes:
         document: The definition as it is stored, opaque to the core; recovery builds ``graph`` from it again.
         adopted: ``{node: state}`` of what was done, or sent, before.
-        owner: Number of the user who submitted it; None if nobody can tell.
+        owner: Who submitted it; None if nobody can tell.
         ids: Where its task ids come from, see `dyrygentd.core.ids`.
         digest: What tells its definition from another one, if it has a key.
         parent_task: The task in which it was submitted.
@@ -39,7 +40,7 @@ class WorkflowSubmitted:
     labels: Mapping[str, str] = field(default_factory=dict)
     policy: WorkflowPolicy = PLAIN_WORKFLOW
     adopted: Mapping[int, NodeState] = field(default_factory=dict)
-    owner: int | None = None
+    owner: User | None = None
     ids: int = SOME_FROM_OUTSIDE
     digest: str = ""
     parent_task: ParentTask | None = None

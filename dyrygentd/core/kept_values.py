@@ -10,6 +10,7 @@ from dyrygentd.core.graph import Graph
 from dyrygentd.core.node_states import FIRST_BAD, FIRST_FINISHED, NodeStates
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.steps import Steps, parts
+from dyrygentd.core.user import User
 from dyrygentd.core.values import INLINE_BYTES, Joined, Text, Value, ValueBudget, in_order, taken_from
 from dyrygentd.core.without_value import TOO_LARGE
 
@@ -30,12 +31,12 @@ class KeptValues:
 
     __slots__ = ("_budget", "_graph", "_nodes", "_owner", "_states", "_unneeded", "by_node", "bytes", "bytes_max")
 
-    def __init__(self, nodes: NodeStates, graph: Graph, *, unneeded: set[int], owner: int | None, bytes_max: int) -> None:
+    def __init__(self, nodes: NodeStates, graph: Graph, *, unneeded: set[int], owner: User | None, bytes_max: int) -> None:
         self._nodes = nodes
         self._states = nodes.states
         self._graph = graph
         self._unneeded = unneeded
-        self._owner = owner
+        self._owner = None if owner is None else owner.identity
         self.bytes_max = bytes_max
         self.by_node: dict[int, Value] = {}
         self.bytes = 0

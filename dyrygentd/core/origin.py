@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.core.user import User
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class Origin:
     Attributes:
         key: What its submitter called it, so that the same submission once more makes no other workflow.
         digest: What tells its definition from another one, if it has a key.
-        owner: Number of the user who submitted it; None if nobody can tell.
+        owner: Who submitted it; None if nobody can tell.
         parent_task: The task in which it was submitted.
     """
 
@@ -21,5 +22,5 @@ class Origin:
     key: str | None = None
     digest: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    owner: int | None = None
+    owner: User | None = None
     parent_task: ParentTask | None = None

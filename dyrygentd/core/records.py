@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dyrygentd.core.ids import OF_OLD
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.user import User
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class WorkflowRecord:
         run: How often it was set running again after a cancel.
         deadline_at: When it is over, 0 for never.
         is_stopped: Whether a failure or the deadline has ended it.
-        owner: Number of the user who submitted it; None if nobody can tell.
+        owner: Who submitted it; None if nobody can tell.
         routes: ``{task: where its messages were sent}``, of nodes whose record does not say otherwise.
         ids: How its attempts are named, see `dyrygentd.core.ids`.
         digest: What tells its definition from another one, if it has a key; empty of those that earlier versions took in.
@@ -51,7 +52,7 @@ class WorkflowRecord:
     run: int = 0
     deadline_at: float = 0.0
     is_stopped: bool = False
-    owner: int | None = None
+    owner: User | None = None
     routes: Mapping[str, str] = field(default_factory=dict)
     ids: int = OF_OLD
     digest: str = ""

@@ -10,8 +10,9 @@ import anyio
 from dyrygentd import versions
 from dyrygentd.core.words import described
 from dyrygentd.daemon import check_workers
-from dyrygentd.daemon.config import Configuration, masked
+from dyrygentd.daemon.config import Configuration
 from dyrygentd.daemon.in_use import PortHolders, check_address, database_holder, has_members, named, peer_of
+from dyrygentd.daemon.kinds import masked
 from dyrygentd.daemon.own_broker import directory_beside
 from dyrygentd.errors import ConfigurationError, DyrygentError
 from dyrygentd.store import care

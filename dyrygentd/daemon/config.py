@@ -6,17 +6,15 @@ Each field of `Configuration` is the one definition of its TOML key, its variabl
 import difflib
 import math
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
-from urllib.parse import urlsplit, urlunsplit
 
 from dyrygentd.core.limits import Limits
-from dyrygentd.daemon.kinds import WORDS, LogAddresses, Names, Patterns, Sizes, WebAddress, socket_mode_of
+from dyrygentd.daemon.kinds import WORDS, LogAddresses, Names, Patterns, Sizes, WebAddress, host_of, masked, socket_mode_of
 from dyrygentd.daemon.logs import FORMATS
 from dyrygentd.daemon.systemd import credentials
 from dyrygentd.errors import ConfigurationError
@@ -63,6 +61,9 @@ class Configuration:
     )
     database: Path | PostgresUrl | None = _setting(
         None, "Where the state of all workflows is: an SQLite file, or postgresql://USER@HOST/NAME.", metavar="PATH|URL"
+    )
+    host_name: str | None = _setting(
+        None, "What this host is called where several share a database on PostgreSQL. By default its own name.", metavar="NAME"
     )
     socket: Path | None = _setting(None, "Unix socket for clients.", metavar="PATH")
     socket_mode: str = _setting("0660", "Permissions of the socket. Who may connect may run tasks.", metavar="OCTAL")
@@ -165,6 +166,8 @@ class Configuration:
             if kind_of(setting) in (int, float) and not 0 <= value < math.inf:
                 raise ConfigurationError(f"'{setting.name}' is {value}, it must be 0 or more")
         socket_mode_of(self.socket_mode)
+        if self.host_name is not None:
+            host_of(self.host_name)
 
     @property
     def mode(self) -> int:
@@ -205,7 +208,7 @@ class Configuration:
 
     @property
     def access(self) -> Access:
-        """Return who may do what."""
+        """Return who may do what. Raises `ConfigurationError` if this host needs a name and has none that fits."""
         return Access(
             admins=self.admins,
             submitters=self.submitters,
@@ -215,6 +218,8 @@ class Configuration:
             queues=self.queues,
             queues_denied=self.queues_denied,
             hosts=self.hosts,
+            # A file has one host, where a number is enough, as it always was.
+            host=host_of(self.host_name) if isinstance(self.database, PostgresUrl) else "",
         )
 
     @property
@@ -330,21 +335,6 @@ def default_file(environ: Mapping[str, str], *, system: Path = _SYSTEM_CONFIG) -
 def _own_directory(environ: Mapping[str, str], variable: str, default: str) -> Path:
     home = Path(environ.get("HOME") or Path.home())
     return Path(environ.get(variable) or home / default) / "dyrygentd"
-
-
-def masked(url: str) -> str:
-    """Hide the passwords of a URL, or of several with semicolons between them, as kombu takes them."""
-    return ";".join(map(_masked, re.split(r";(?=[A-Za-z][\w+.-]*://)", url)))
-
-
-def _masked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(a URL that cannot be read)"
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":****@")))
 
 
 def _default_paths(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Kinds of settings that are more than a number or a word: in TOML a table or a list, in a flag or a variable text."""
 
 import re
+import socket
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
 
+from dyrygentd.core.user import HOST_NAME
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.scheduler.log_links import flaw_of
 
@@ -151,3 +154,30 @@ def socket_mode_of(text: str) -> int:
     if not 0 <= mode <= 0o777:
         raise ConfigurationError(f"'socket_mode' is '{text}', it must be octal permissions such as 0660")
     return mode
+
+
+def host_of(name: str | None) -> str:
+    """Return what this host is called among those that share a database. Raises `ConfigurationError`."""
+    host = socket.gethostname() if name is None else name
+    if not re.fullmatch(HOST_NAME, host):
+        whose = "'host_name'" if name is not None else "the name of this host"
+        raise ConfigurationError(
+            f"{whose} is '{host}', it must be letters, digits, dots and dashes",
+            next_step="give `host_name`, one of its own for each host that shares the database",
+        )
+    return host
+
+
+def masked(url: str) -> str:
+    """Hide the passwords of a URL, or of several with semicolons between them, as kombu takes them."""
+    return ";".join(map(_masked, re.split(r";(?=[A-Za-z][\w+.-]*://)", url)))
+
+
+def _masked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(a URL that cannot be read)"
+    if parts.password is None:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":****@")))

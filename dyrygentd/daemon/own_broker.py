@@ -22,9 +22,9 @@ from typing import Final, NamedTuple
 import anyio
 import anyio.to_thread
 
-from dyrygentd.daemon.config import masked
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.daemon.kept import KeptServer
+from dyrygentd.daemon.kinds import masked
 from dyrygentd.errors import BrokerUnavailable, ConfigurationError
 from dyrygentd.store import files
 from dyrygentd.store.owners import next_step_to_open

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
 
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.user import User
 from dyrygentd.errors import RequestError
 from dyrygentd.http.lists import Lists, nobody
 from dyrygentd.wire.bounds import Look, nothing
@@ -65,8 +65,13 @@ class Peer:
     def __str__(self) -> str:
         if self.user is None:
             return self.address
+        return f"{name_of(self.user)} {self.details}"
+
+    @property
+    def details(self) -> str:
+        """Return number and process, which stand behind the name."""
         process = f"pid {self.process}" if self.process else "in another PID namespace"
-        return f"{name_of(self.user)} (uid {self.user}, {process})"
+        return f"(uid {self.user}, {process})"
 
 
 class Forbidden(RequestError):
@@ -86,11 +91,12 @@ class Access:
     Args:
         tasks, tasks_denied, queues, queues_denied: As `Lists` has them.
         hosts: Names that a Host header on TCP may have beside this machine's own; ``*`` is any.
+        host: What this host is called where several have one store, so that each has users of its own; empty elsewhere.
         names_of: Looks up the names of a user and group, in a thread.
         lookup_timeout_s: How long that may take.
 
     Attributes:
-        hosts: As given.
+        hosts, host: As given.
     """
 
     def __init__(
@@ -104,12 +110,14 @@ class Access:
         queues: Sequence[str] = (_EVERYBODY,),
         queues_denied: Sequence[str] = (),
         hosts: Iterable[str] = (),
+        host: str = "",
         names_of: "Callable[[int, int], Iterable[str]] | None" = None,
         lookup_timeout_s: float = _LOOKUP_TIMEOUT_S,
     ) -> None:
         self._names_of = names_of or names_in_system
         self._lookup_timeout_s = lookup_timeout_s
-        self.hosts = frozenset(host.lower() for host in hosts)
+        self.hosts = frozenset(name.lower() for name in hosts)
+        self.host = host
         self._names = {
             Role.ADMIN: frozenset(admins),
             Role.SUBMIT: frozenset(submitters),
@@ -118,6 +126,10 @@ class Access:
         self._lists = Lists(tasks=tasks, tasks_denied=tasks_denied, queues=queues, queues_denied=queues_denied)
         self._known: dict[tuple[int, int], tuple[float, Role]] = {}
         self._lookups = anyio.CapacityLimiter(_LOOKUPS_MAX)
+        if host:
+            # Of all others it is found out with their groups, in a thread.
+            for user in (0, os.geteuid()):
+                name_of(user)
 
     async def role_of(self, peer: Peer) -> Role:
         """Return what a peer may do. Who comes by TCP may read, and the routes there change nothing."""
@@ -145,18 +157,33 @@ class Access:
             )
         return role
 
-    async def may_control(self, peer: Peer, owner: int | None) -> bool:
+    def user_of(self, peer: Peer) -> User | None:
+        """Return whose a peer's workflows are; None on TCP, where nobody can tell."""
+        return None if peer.user is None else self.at_home(User(peer.user))
+
+    def at_home(self, owner: User) -> User:
+        """Return a user as one of this host, unless it is known of which host they are."""
+        if owner.host or not self.host:
+            return owner
+        return User(owner.number, self.host, _NAMES.get(owner.number, ""))
+
+    def words_of(self, peer: Peer) -> str:
+        """Return who a peer is, for a journal that several hosts may have."""
+        user = self.user_of(peer)
+        return f"{user.words} {peer.details}" if user is not None and user.host else str(peer)
+
+    async def may_control(self, peer: Peer, owner: User | None) -> bool:
         """Tell whether a peer may control a workflow of this owner, and see what is in it."""
         role = await self.role_of(peer)
-        return role is Role.ADMIN or (role is Role.SUBMIT and peer.user is not None and owner == peer.user)
+        return role is Role.ADMIN or (role is Role.SUBMIT and owner is not None and owner == self.user_of(peer))
 
-    async def check_owner(self, peer: Peer, owner: int | None, workflow_id: str) -> None:
+    async def check_owner(self, peer: Peer, owner: User | None, workflow_id: str) -> None:
         """Raise `Forbidden` unless a peer may control this workflow."""
         await self.check(peer, Role.SUBMIT)
         if not await self.may_control(peer, owner):
-            whose = "has no known owner" if owner is None else f"belongs to {name_of(owner)}"
+            whose = "has no known owner" if owner is None else f"belongs to {self._words_of_owner(owner)}"
             raise Forbidden(
-                f"workflow '{workflow_id}' {whose}, and {peer} controls their own only",
+                f"workflow '{workflow_id}' {whose}, and {self.words_of(peer)} controls their own only",
                 next_step="ask the owner, or an administrator of the daemon (root and those in `admins`)",
             )
 
@@ -178,6 +205,9 @@ class Access:
             knows: Tells of which tasks the daemon's own app says where they go, whatever a client's app has said.
         """
         self._lists.check(graph, look, knows=knows)
+
+    def _words_of_owner(self, owner: User) -> str:
+        return owner.words if owner.host else name_of(owner.number)
 
     async def _names_in_time(self, user: int, group: int) -> Iterable[str]:
         """Return the names of a user and their groups; if they cannot be found out in time, what the kernel told."""
@@ -223,16 +253,24 @@ def _is_known(name: str) -> bool:
     return True
 
 
-@lru_cache(_USERS_MAX)
+#: Names of users as they were found out, empty of those who have none here.
+_NAMES: Final[dict[int, str]] = {}
+
+
 def name_of(user: int) -> str:
     """Return the name of a user, or their number if they have none here.
 
     It is looked up in a thread when a user comes for the first time, so that no directory service holds up the loop later.
     """
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"uid {user}"
+    if user not in _NAMES:
+        try:
+            name = pwd.getpwuid(user).pw_name
+        except KeyError:
+            name = ""
+        while len(_NAMES) >= _USERS_MAX:
+            _NAMES.pop(next(iter(_NAMES)), None)
+        _NAMES[user] = name
+    return _NAMES.get(user) or f"uid {user}"
 
 
 def names_in_system(user: int, group: int) -> list[str]:

@@ -10,6 +10,7 @@ from aiohttp import web
 from dyrygentd import wire
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.states import NODE_STATE_OF_WORD, WorkflowState
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Verb, VerbRequest
 from dyrygentd.errors import BadRequest, DyrygentError, NotOnDiskYet
 from dyrygentd.http import answers, parameters
@@ -84,7 +85,7 @@ class Api:
             raise UnsupportedMediaType(request.content_type)
         definition = await self._decode(request)
         definition = parameters.with_key(definition, request.headers.get("Idempotency-Key"))
-        submitted = await self.service.submit_definition(definition, owner=asking(request).user)
+        submitted = await self.service.submit_definition(definition, owner=self._user(request))
         location = f"/{wire.API_VERSION}/workflows/{submitted.id}"
         return answers.as_json(submitted, status=201 if submitted.created else 200, headers={"Location": location})
 
@@ -135,7 +136,7 @@ class Api:
         """Take in an export; answer when it is on disk. Its owner, ids and journal are believed, so it is for admins."""
         if request.content_type != JSON and "Content-Type" in request.headers:
             raise UnsupportedMediaType(request.content_type)
-        peer, limits, access = asking(request), self.around.limits, self.around.access
+        limits, access = self.around.limits, self.around.access
 
         def decode(body: bytes, look: Look) -> wire.Imported:
             imported = wire.decode_export(body, nodes_max=limits.nodes_max, look=look)
@@ -143,8 +144,9 @@ class Api:
             return imported
 
         imported = await self._decoded(request, decode)
-        owner = imported.record.owner
-        return answers.as_json(await self.service.take_over(imported, by=str(peer), owner=owner), status=201)
+        owner, by = imported.record.owner, access.words_of(asking(request))
+        taken = await self.service.take_over(imported, by=by, owner=owner and access.at_home(owner))
+        return answers.as_json(taken, status=201)
 
     async def show_nodes(self, request: web.Request) -> web.StreamResponse:
         """Answer a page of the nodes of a workflow, in their order."""
@@ -229,8 +231,8 @@ class Api:
 
     async def perform_in_bulk(self, request: web.Request) -> web.StreamResponse:
         """Carry out a verb on all workflows that fit; of those, on one's own only for who is no admin."""
-        peer, verb = asking(request), parameters.verb(request)
-        owner = None if await self.around.access.role_of(peer) is Role.ADMIN else peer.user
+        verb = parameters.verb(request)
+        owner = None if await self.around.access.role_of(asking(request)) is Role.ADMIN else self._user(request)
         asked = await self._request_of(request, verb)
         if asked.nodes:
             raise BadRequest("nodes have names in one workflow only", path="$.nodes", next_step="leave out `nodes`")
@@ -254,7 +256,7 @@ class Api:
         document = await self._decoded(request, wire.decode_request)
         if verb is Verb.SET_PRIORITY and document.priority is None:
             raise BadRequest("`priority` is missing", path="$.priority", next_step="give a whole number; higher goes first")
-        return wire.request_of(verb, document, by=str(asking(request)))
+        return wire.request_of(verb, document, by=self.around.access.words_of(asking(request)))
 
     # --- the daemon -------------------------------------------------------------------------------------------------
 
@@ -286,9 +288,12 @@ class Api:
 
     # --- parts of requests ------------------------------------------------------------------------------------------
 
+    def _user(self, request: web.Request) -> User | None:
+        return self.around.access.user_of(asking(request))
+
     async def resolve(self, request: web.Request) -> str:
         """Return the id of the workflow that a request is about."""
-        return await self.service.resolve(request.match_info["ref"], owner=asking(request).user)
+        return await self.service.resolve(request.match_info["ref"], owner=self._user(request))
 
     @asynccontextmanager
     async def reading(self, request: web.Request, workflow_id: str | None = None) -> AsyncIterator[None]:

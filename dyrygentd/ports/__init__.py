@@ -11,6 +11,7 @@ from dyrygentd.core.events import Event, MessagePublished, MessageRefused, TaskE
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.unrun import StoreOutcome
+from dyrygentd.core.user import User
 from dyrygentd.ports.facts import (
     BrokerMemory,
     DispatcherStatistics,
@@ -102,7 +103,7 @@ class Store(Protocol):
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
         """Return the ids that fit: the exact id alone, else ids with this prefix and workflows with this name, newest first."""
 
-    async def find_key(self, key: str, owner: int | None = None) -> str | None:
+    async def find_key(self, key: str, owner: User | None = None) -> str | None:
         """Return the id of the workflow that this user has submitted with this key; keys of two users never meet."""
 
     async def list(self, selection: Selection) -> Sequence[Listed]:

@@ -12,6 +12,7 @@ from dyrygentd.core.absence import Absence
 from dyrygentd.core.graph import Signature
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
 from dyrygentd.core.tally import Tally
+from dyrygentd.core.user import User
 
 #: Every message carries the workflow's id under this name, so that one broadcast can revoke a whole workflow.
 WORKFLOW_STAMP: Final = "dyrygentd_workflow"
@@ -70,7 +71,7 @@ class Selection:
     """Which workflows a listing wants, newest first.
 
     Attributes:
-        owner: Only workflows that the user of this number has submitted.
+        owner: Only workflows that this user has submitted.
         before: Cursor: only workflows stored before this one (`Listed.cursor` of the last row of the previous page).
         since, until: Only workflows created in this time.
         ended_since: Only workflows that have finished at this time or later.
@@ -81,7 +82,7 @@ class Selection:
     states: frozenset[str] = frozenset()
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    owner: int | None = None
+    owner: User | None = None
     before: int | None = None
     limit: int = 50
     since: float | None = None

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from dyrygentd.core.user import User
 from dyrygentd.errors import NotOnDiskYet, OutsideError, RequestError
 
 
@@ -46,7 +47,7 @@ class Letter:
         kind: What it asks for.
         body: The same in full, as JSON of `dyrygentd.wire.letters`; empty once it is answered.
         workflow_id: Which workflow it makes, or is about; empty if it is about several.
-        owner: For whom it is, as of a workflow.
+        owner: For whom it is, as of a workflow; `User.identity` and its name are what is kept of one, `User.of` leads back.
         host: Where it was left.
         key, digest: Of a submission with a key; at any time one letter waits with one key of an owner.
         number: In the order in which they were left, from 1; 0 before that.
@@ -59,7 +60,7 @@ class Letter:
     kind: LetterKind
     body: bytes
     workflow_id: str = ""
-    owner: int | None = None
+    owner: User | None = None
     host: str = ""
     key: str | None = None
     digest: str = ""
@@ -69,7 +70,7 @@ class Letter:
     is_refused: bool = False
 
     @property
-    def sender(self) -> tuple[str, int | None]:
+    def sender(self) -> tuple[str, User | None]:
         """Return whose letters are begun in order."""
         return self.host, self.owner
 

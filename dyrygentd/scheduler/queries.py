@@ -9,6 +9,7 @@ from dyrygentd import __version__, wire
 from dyrygentd.core.behind import behind
 from dyrygentd.core.node_search import nodes_found
 from dyrygentd.core.states import NodeState
+from dyrygentd.core.user import User
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
 from dyrygentd.ports import Clock, Store
@@ -75,7 +76,7 @@ class Queries:
 
     # --- views ------------------------------------------------------------------------------------------------------
 
-    async def resolve(self, reference: str, *, owner: int | None = None) -> str:
+    async def resolve(self, reference: str, *, owner: User | None = None) -> str:
         """Return the id for an id, a unique prefix, a name, ``@latest``, or ``key:`` with a key that ``owner`` has given.
 
         Raises:
@@ -97,8 +98,8 @@ class Queries:
             raise AmbiguousReference(reference, fitting)
         return fitting[0]
 
-    async def owner(self, workflow_id: str) -> int | None:
-        """Return the number of the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
+    async def owner(self, workflow_id: str) -> User | None:
+        """Return the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
         workflow = self._sight.live(workflow_id)
         if workflow is not None:
             return workflow.origin.owner

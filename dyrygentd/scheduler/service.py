@@ -5,6 +5,7 @@ from typing import Protocol
 
 from dyrygentd import wire
 from dyrygentd.core.graph import Definition
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.faces import Faces
@@ -26,10 +27,10 @@ class Service(Protocol):
     def knows_task(self, task: str) -> bool:
         """Tell whether the app of this process has the task, and says itself where it goes."""
 
-    async def submit_definition(self, definition: Definition, *, owner: int | None = None) -> wire.Submitted:
+    async def submit_definition(self, definition: Definition, *, owner: User | None = None) -> wire.Submitted:
         """Submit a definition; return when it is durable."""
 
-    async def take_over(self, imported: wire.Imported, *, by: str = "", owner: int | None = None) -> wire.Submitted:
+    async def take_over(self, imported: wire.Imported, *, by: str = "", owner: User | None = None) -> wire.Submitted:
         """Take in a workflow that another daemon had; return when it is durable."""
 
     async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
@@ -40,11 +41,11 @@ class Service(Protocol):
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    async def resolve(self, reference: str, *, owner: int | None = None) -> str:
+    async def resolve(self, reference: str, *, owner: User | None = None) -> str:
         """Return the id for an id, a unique prefix, a name, ``@latest``, or ``key:`` with a key that ``owner`` has given."""
 
-    async def owner(self, workflow_id: str) -> int | None:
-        """Return the number of the user who submitted a workflow; None if nobody can tell."""
+    async def owner(self, workflow_id: str) -> User | None:
+        """Return the user who submitted a workflow; None if nobody can tell."""
 
     def is_at_hand(self, workflow_id: str) -> bool:
         """Tell whether a workflow is in memory and short, so that asking about its nodes costs others nothing."""

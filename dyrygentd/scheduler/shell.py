@@ -37,6 +37,7 @@ from dyrygentd import canvas, metrics, wire
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.records import JournalEntry
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import Fenced
@@ -201,11 +202,11 @@ class Scheduler:
         """Tell whether the app of this process has the task, and says itself where it goes."""
         return self._adapters.dispatcher.knows(task)
 
-    async def submit_definition(self, definition: Definition, *, owner: int | None = None) -> wire.Submitted:
+    async def submit_definition(self, definition: Definition, *, owner: User | int | None = None) -> wire.Submitted:
         """Submit a definition; return when it is on disk.
 
         Args:
-            owner: Number of the user for whom it is submitted.
+            owner: The user for whom it is submitted.
 
         Raises:
             BadNode: Its result could not be read here.
@@ -215,21 +216,20 @@ class Scheduler:
             NotOnDiskYet: The same with a key: it is taken as soon as it can be written, and trying again finds it.
         """
         await refuse_foreign(definition, self._adapters.dispatcher)
-        workflow_id, is_new = await self._parts.submissions.submit(definition, owner)
+        workflow_id, is_new = await self._parts.submissions.submit(definition, User.of(owner))
         if is_new:
             return answer_to(definition, workflow_id)
         view = await self.view(workflow_id)
         return wire.Submitted(id=workflow_id, name=view.name, tasks=view.tasks, created=False)
 
-    async def take_over(self, imported: wire.Imported, *, by: str = "", owner: int | None = None) -> wire.Submitted:
+    async def take_over(self, imported: wire.Imported, *, by: str = "", owner: User | int | None = None) -> wire.Submitted:
         """Take in a workflow that another daemon had, with its states and values; return when it is on disk.
 
         One that has not finished comes paused, and `resume` lets it go on.
 
         Args:
             imported: What `wire.decode_export` has read.
-            by: Who brings it, for the journal.
-            owner: Number of the user whose workflow it is from now on.
+            by, owner: Who brings it, for the journal, and whose workflow it is from now on.
 
         Raises:
             NotImportable: It is here already, or goes on where it came from.
@@ -237,7 +237,7 @@ class Scheduler:
             NotAccepting: As `submit_definition`.
             NotOnDiskYet: It is taken as soon as it can be written.
         """
-        imported = imported._replace(record=replace(imported.record, owner=owner))
+        imported = imported._replace(record=replace(imported.record, owner=User.of(owner)))
         record = imported.record
         entry = JournalEntry(record.workflow_id, self._adapters.clock.now(), "import", by, detail=f"it came {record.state}")
         workflow_id = await self._parts.submissions.take_over(imported, [*imported.journal[1 - JOURNAL_MAX :], entry])
@@ -316,16 +316,16 @@ class Scheduler:
         """Return what shows workflows to people."""
         return self._parts.faces
 
-    async def resolve(self, reference: str, *, owner: int | None = None) -> str:
+    async def resolve(self, reference: str, *, owner: User | int | None = None) -> str:
         """Return the id for an id, a unique prefix, a name, ``@latest``, or ``key:`` with a key that ``owner`` has given.
 
         Raises:
             WorkflowNotFound, AmbiguousReference
         """
-        return await self._parts.queries.resolve(reference, owner=owner)
+        return await self._parts.queries.resolve(reference, owner=User.of(owner))
 
-    async def owner(self, workflow_id: str) -> int | None:
-        """Return the number of the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
+    async def owner(self, workflow_id: str) -> User | None:
+        """Return the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
         return await self._parts.queries.owner(workflow_id)
 
     def is_at_hand(self, workflow_id: str) -> bool:

@@ -18,6 +18,7 @@ from dyrygentd.core.ids import ALL_MADE, SOME_FROM_OUTSIDE
 from dyrygentd.core.invariants import check_workflow
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import (
@@ -38,7 +39,7 @@ from dyrygentd.scheduler.turns import Turns
 from dyrygentd.wire.digests import difference, digest_of, is_other
 
 #: A key, and whose it is: those of two users never meet.
-_Key = tuple[int | None, str]
+_Key = tuple[User | None, str]
 
 
 class _Keyed(NamedTuple):
@@ -92,7 +93,7 @@ class Submissions:
     def __repr__(self) -> str:
         return f"<Submissions submitting={len(self._submitting)} keys={len(self._keys)} withdrawn={len(self._withdrawn)}>"
 
-    async def submit(self, definition: Definition, owner: int | None) -> tuple[str, bool]:
+    async def submit(self, definition: Definition, owner: User | None) -> tuple[str, bool]:
         """Submit a definition for a user; return its id, and whether it is new, when it is on disk.
 
         Raises:
@@ -112,7 +113,7 @@ class Submissions:
         await self._confirm()
         return workflow_id, known is None
 
-    async def _known(self, definition: Definition, owner: int | None, digest: str) -> str | None:
+    async def _known(self, definition: Definition, owner: User | None, digest: str) -> str | None:
         """Return the workflow that a user has given this key before. Raises `KeyTaken` if it has another definition."""
         key = definition.key
         assert key is not None
@@ -138,7 +139,7 @@ class Submissions:
         return await in_thread_if_long(compare, len(document))
 
     @asynccontextmanager
-    async def _only(self, owner: int | None, key: str | None) -> AsyncIterator[None]:
+    async def _only(self, owner: User | None, key: str | None) -> AsyncIterator[None]:
         """Let one submission after the other look for a key: what the first one does is what the next one finds."""
         if key is None:
             yield
@@ -245,7 +246,7 @@ class Submissions:
         for durable in self._submitting.values():
             durable.set()
 
-    async def _take_in(self, definition: Definition, owner: int | None, digest: str = "") -> str:
+    async def _take_in(self, definition: Definition, owner: User | None, digest: str = "") -> str:
         """Put a new workflow into the inbox and return its id. Its key is kept until the disk has it."""
         workflow_id = str(UUID(int=self._chance.getrandbits(128), version=4))
         given = definition
@@ -262,7 +263,7 @@ class Submissions:
         return workflow_id
 
     def _submitted(
-        self, workflow_id: str, definition: Definition, document: bytes, owner: int | None, digest: str
+        self, workflow_id: str, definition: Definition, document: bytes, owner: User | None, digest: str
     ) -> WorkflowSubmitted:
         return WorkflowSubmitted(
             workflow_id=workflow_id,

@@ -18,6 +18,7 @@ import anyio
 
 from dyrygentd.beside import in_thread
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
+from dyrygentd.core.user import User
 from dyrygentd.errors import DyrygentError, ListingTooLong, StoreIncompatible, StoreUnavailable
 from dyrygentd.ports.facts import Listed, Selection, Stored
 from dyrygentd.store.connections import connect, opened
@@ -172,7 +173,7 @@ class Reader:
         )
         return [row[0] for row in rows]
 
-    async def find_key(self, key: str, owner: int | None = None) -> str | None:
+    async def find_key(self, key: str, owner: User | None = None) -> str | None:
         """Return the id of the workflow that this user has submitted with this key."""
         rows = await self.found("SELECT id FROM workflows WHERE key = ?", owned_key(key, owner))
         return rows[0][0] if rows else None
@@ -188,7 +189,7 @@ class Reader:
             values.extend(sorted(selection.states))
         if selection.owner is not None:
             conditions.append("json_extract(control, '$.owner') = ?")
-            values.append(selection.owner)
+            values.append(selection.owner.identity)
         if selection.name is not None:
             conditions.append("name = ?")
             values.append(selection.name)

@@ -16,6 +16,7 @@ import anyio.to_thread
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.user import User
 from dyrygentd.store.names import names_text as text_of_names
 
 logger = logging.getLogger("dyrygentd.store")
@@ -98,6 +99,7 @@ def record_of(row: Sequence[Any], *, document: bytes | None) -> WorkflowRecord:
     _, workflow_id, name, key, labels, state, created_at, finished_at, tasks, counts, error, control, result = row[:13]
     few = _json(control) if control else {}
     parent = few.pop("parent_task", None)
+    owner = User.of(few.pop("owner", None), few.pop("owner_name", ""))
     return WorkflowRecord(
         workflow_id=workflow_id,
         name=name,
@@ -111,14 +113,15 @@ def record_of(row: Sequence[Any], *, document: bytes | None) -> WorkflowRecord:
         counts=None if counts is None else _json(counts),
         result=result,
         error=error,
+        owner=owner,
         parent_task=None if parent is None else ParentTask(**parent),
         **few,
     )
 
 
-def owned_key(key: str, owner: int | None) -> str:
+def owned_key(key: str, owner: User | None) -> str:
     """Return a key as it is stored: keys of two users never meet."""
-    return f"{'' if owner is None else owner}:{key}"
+    return f"{'' if owner is None else owner.identity}:{key}"
 
 
 def _json(text: str) -> dict[str, Any]:
@@ -136,7 +139,11 @@ def _json(text: str) -> dict[str, Any]:
 def control_of(record: WorkflowRecord) -> str | None:
     """Return what of a workflow's record shares a column."""
     values = {name: getattr(record, name) for name in _CONTROLS}
-    fields = {name: value for name, value in values.items() if value or (name == "owner" and value is not None)}
+    fields = {name: value for name, value in values.items() if value}
+    if record.owner is not None:
+        fields["owner"] = record.owner.identity
+        if record.owner.name:
+            fields["owner_name"] = record.owner.name
     if record.parent_task is not None:
         fields["parent_task"] = record.parent_task._asdict()
     return json.dumps(fields) if fields else None
@@ -187,8 +194,8 @@ async def node_rows(records: Sequence[NodeRecord], sequence_of: Mapping[str, int
     return rows
 
 
-#: Fields of a workflow's record that share a column, because few workflows have them. Root's number is 0, and has to be there.
-_CONTROLS: Final = ("priority", "run", "deadline_at", "is_stopped", "owner", "routes", "ids", "digest", "started_early_at")
+#: Fields of a workflow's record that share a column, because few workflows have them, beside the owner and the parent.
+_CONTROLS: Final = ("priority", "run", "deadline_at", "is_stopped", "routes", "ids", "digest", "started_early_at")
 #: Fields of a node's record that share a column, because few nodes have them: all from this one on.
 #: A fingerprint is called as it is in every view, since people read the column, too.
 _FIRST_DETAIL: Final = NodeRecord._fields.index("reason")

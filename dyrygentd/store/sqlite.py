@@ -45,6 +45,7 @@ import anyio.to_thread
 
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.user import User
 from dyrygentd.errors import DyrygentError, InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
 from dyrygentd.store.connections import connect, log_kept, opened
@@ -100,8 +101,7 @@ class SqliteStore:
         self._progress = progress
         self._locks: list[int] = []
         self._file: tuple[int, int] | None = None
-        self._damage = ""
-        self._identity = self._setback = ""
+        self._damage = self._identity = self._setback = ""
         # Statements are awaited one by one, and all of the connection's belong to its one transaction.
         self._one_transaction = anyio.Lock(fast_acquire=True)
         self._writer: aiosqlite.Connection | None = None
@@ -362,7 +362,7 @@ class SqliteStore:
         """Return the ids that fit, newest first; the exact id alone if there is one."""
         return await self._reader.find(reference, limit=limit)
 
-    async def find_key(self, key: str, owner: int | None = None) -> str | None:
+    async def find_key(self, key: str, owner: User | None = None) -> str | None:
         """Return the id of the workflow that this user has submitted with this key."""
         return await self._reader.find_key(key, owner)
 

@@ -9,6 +9,7 @@ import anyio.lowlevel
 
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.user import User
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports import Lease
 from dyrygentd.ports.facts import JOURNAL_MAX, Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
@@ -113,7 +114,7 @@ class MemoryStore:
         ]
         return fitting[:limit]
 
-    async def find_key(self, key: str, owner: int | None = None) -> str | None:
+    async def find_key(self, key: str, owner: User | None = None) -> str | None:
         """Return the id of the workflow that this user has submitted with this key."""
         found = (each.workflow_id for each in self._workflows.values() if each.key == key and each.owner == owner)
         return next(found, None)

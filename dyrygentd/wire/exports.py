@@ -14,6 +14,7 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.ids import OF_OLD
 from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, NodeState, WorkflowState
+from dyrygentd.core.user import HOST_NAME, User
 from dyrygentd.errors import BadRequest, NotImportable
 from dyrygentd.wire.bounds import Look, check_counts, nothing
 from dyrygentd.wire.definitions import decode_definition, document_of
@@ -30,6 +31,7 @@ _JOURNAL_MAX: Final = 100_000
 UnixSeconds = Annotated[float, Meta(ge=0, le=1e11)]
 Number = Annotated[int, Meta(ge=0, le=10**9)]
 ErrorText = Annotated[str, Meta(max_length=10_000)]
+HostName = Annotated[str, Meta(max_length=255, pattern=f"^({HOST_NAME})?$")]
 
 
 class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -41,6 +43,8 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
         ids: How its attempts are named.
         digest: What tells its definition from another one, if it has a key.
         started_early_at: When somebody had it begin before its time, 0 if nobody has.
+        owner, owner_host, owner_name: Number of the user who submitted it, and, from a store of several hosts, whose number it is
+            and how they are called there.
     """
 
     id: str
@@ -61,6 +65,8 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ids: Annotated[int, Meta(ge=0, le=2)] = OF_OLD
     digest: Annotated[str, Meta(max_length=100)] = ""
     started_early_at: UnixSeconds = 0.0
+    owner_host: HostName = ""
+    owner_name: Annotated[str, Meta(max_length=255)] = ""
 
 
 class ExportedAttempt(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -158,6 +164,7 @@ def encode_export(
         workflow=ExportedWorkflow(
             id=record.workflow_id,
             result=_text(record.result),
+            **_owner_fields(record.owner),
             **{name: getattr(record, name) for name in _SAME if name != "labels"},
             labels=dict(record.labels),
         ),
@@ -207,6 +214,7 @@ def decode_export(body: bytes, *, nodes_max: int, look: Look = nothing) -> Impor
         document=document_of(definition),
         task_count=definition.graph.task_count,
         parent_task=definition.parent_task,
+        owner=None if workflow.owner is None else User(workflow.owner, workflow.owner_host, workflow.owner_name),
         **{name: getattr(workflow, name) for name in _SAME},
     )
     journal = [_entry(workflow.id, entry) for entry in document.journal]
@@ -256,6 +264,10 @@ def _node_record(workflow_id: str, node: ExportedNode, definition: Definition) -
     return NodeRecord(workflow_id, number, blocked_by=blamed, value=value, fingerprint=node.cause, earlier=earlier, **fields)
 
 
+def _owner_fields(owner: User | None) -> dict[str, Any]:
+    return {} if owner is None else {"owner": owner.number, "owner_host": owner.host, "owner_name": owner.name}
+
+
 def _text(content: bytes | None) -> str | None:
     return None if content is None else content.decode()
 
@@ -273,7 +285,8 @@ def _bytes(text: str | None, path: str) -> bytes | None:
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ELSEWHERE: Final = "elsewhere: "
 #: Fields that have the same name and form here and in the records of the core.
-_SAME: Final = tuple(field.name for field in structs.fields(ExportedWorkflow) if field.name not in ("id", "result"))
+_OTHER: Final = ("id", "result", "owner", "owner_host", "owner_name")
+_SAME: Final = tuple(field.name for field in structs.fields(ExportedWorkflow) if field.name not in _OTHER)
 _SAME_OF_NODE: Final = tuple(
     field.name for field in structs.fields(ExportedNode) if field.name not in ("name", "blocked_by", "value", "cause", "earlier")
 )

@@ -1,7 +1,7 @@
 """Show what the core has, in the forms of `dyrygentd.wire.views`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import UNSET, Raw
 
@@ -11,6 +11,7 @@ from dyrygentd.core.for_people import gate_since, waits_for_person
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.core.retry_loops import StillTried, tried_again
 from dyrygentd.core.tries import left_out, tries_of
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import cause_id
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.wire.parents import view_of_parent
@@ -39,7 +40,7 @@ def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> 
         priority=workflow.priority,
         start_at=workflow.policy.start_at or None,
         deadline_at=workflow.deadline_at or None,
-        owner=workflow.origin.owner,
+        **_owner(workflow.origin.owner),
         waits_for_person=waits_for_person(workflow),
         keeps_failing=workflow.attempts.tried_again.often,
         parent_task=view_of_parent(workflow.origin.parent_task),
@@ -62,7 +63,7 @@ def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> Work
         error=record.error,
         priority=record.priority,
         deadline_at=record.deadline_at or None,
-        owner=record.owner,
+        **_owner(record.owner),
         parent_task=view_of_parent(record.parent_task),
         stored_result=Raw(record.result) if with_result and record.result is not None else UNSET,
     )
@@ -178,6 +179,13 @@ def view_of_entry(entry: JournalEntry) -> JournalView:
         detail=entry.detail,
         workflow=entry.workflow_id,
     )
+
+
+def _owner(owner: User | None) -> dict[str, Any]:
+    """Return the fields that tell the owner; the number of another host's user means somebody else here."""
+    if owner is None:
+        return {}
+    return {"owner_name": owner.words} if owner.host else {"owner": owner.number}
 
 
 def _kind(workflow: RunningWorkflow, node: int) -> "KindWord":

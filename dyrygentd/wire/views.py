@@ -23,6 +23,7 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
     """A workflow as clients see it.
 
     Times are Unix seconds; ``counts`` is ``{node state: number of tasks}``; ``owner`` is the number of the user who submitted it;
+    where several hosts share a store ``owner_name``, such as `ann@app1`, is there instead: the number is anybody's elsewhere;
     ``may_run_on`` is how many tasks it has given up lately whose end has not been seen, if one workflow was asked for;
     ``waits_for_person`` is ``{"gate", "operator" or "lost": number of nodes}`` that go on only when somebody says so;
     ``keeps_failing`` is how many nodes have failed at least three times in a row and are tried again;
@@ -48,6 +49,7 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
     start_at: float | None = None
     deadline_at: float | None = None
     owner: int | None = None
+    owner_name: str = ""
     may_run_on: int = 0
     waits_for_person: dict[str, int] = {}
     keeps_failing: int = 0

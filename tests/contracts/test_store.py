@@ -10,6 +10,7 @@ import pytest
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.user import User
 from dyrygentd.ports import Store
 from dyrygentd.ports.facts import JOURNAL_MAX, Holder, Retention, Selection, Stored, Term
 from tests.contracts.adapters import StoreSetup
@@ -217,6 +218,26 @@ async def test_find_by_key(stores: StoreSetup, store: Store) -> None:
     store = await _reopened(stores, store)
     assert await store.find_key("k") == "a"
     assert await store.find_key("") is None
+    await store.close()
+
+
+async def test_users_of_two_hosts_are_two(stores: StoreSetup, store: Store) -> None:
+    """The same number at another host, or at none, is another owner, with keys of its own; a name changes nothing."""
+    owners = [User(1000), User(1000, "app1", "ann"), User(1000, "app2", "bob"), User(0, "app1"), User(0), None]
+    await store.save([workflow(f"w{at}", key="ticket", owner=owner) for at, owner in enumerate(owners)], [])
+    await store.save([finished(workflow("w1", key="ticket", owner=owners[1]))], [])
+    store = await _reopened(stores, store)
+    for at, owner in enumerate(owners):
+        record = await store.record(f"w{at}")
+        assert record is not None
+        assert (record.key, record.owner) == ("ticket", owner)
+        assert record.owner is None or owner is None or record.owner.name == owner.name
+        assert await store.find_key("ticket", owner) == f"w{at}"
+        if owner is not None:
+            assert await _listed(store, Selection(owner=owner)) == [f"w{at}"]
+    assert await store.find_key("ticket", User(1000, "app1", "renamed")) == "w1"
+    assert await store.find_key("ticket", User(1000, "app3")) is None
+    assert await _listed(store, Selection(owner=User(1000, "app3"))) == []
     await store.close()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from dyrygentd.daemon import config
+from dyrygentd.daemon.kinds import masked
 from dyrygentd.errors import ConfigurationError
 
 
@@ -126,7 +128,36 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
 )
 def test_every_password_is_masked(url: str, shown: str) -> None:
     """Of several URLs, of odd ones, and of what is none."""
-    assert config.masked(url) == shown
+    assert masked(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("environ", "host"),
+    [
+        ({}, ""),
+        ({"DYRYGENTD_HOST_NAME": "app1"}, ""),
+        ({"DYRYGENTD_DATABASE": "postgresql://db/ops"}, "kernel-says"),
+        ({"DYRYGENTD_DATABASE": "postgresql://db/ops", "DYRYGENTD_HOST_NAME": "app1.example"}, "app1.example"),
+    ],
+)
+def test_users_are_of_a_host_where_several_share_a_database(
+    environ: dict[str, str], host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users of a file are numbers; on PostgreSQL they are of this host, as it is called or as its kernel calls it."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "kernel-says")
+    assert _load(tmp_path, environ=environ).configuration.access.host == host
+
+
+@pytest.mark.parametrize("name", ["ann@app1", "app 1", "", "-", "a" * 256])
+def test_host_needs_a_name_that_fits(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that would make two users one is refused, whoever gave it."""
+    with pytest.raises(ConfigurationError, match="'host_name' is"):
+        _load(tmp_path, toml=f"host_name = '{name}'")
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    on_postgres = _load(tmp_path, environ={"DYRYGENTD_DATABASE": "postgresql://db/ops"}).configuration
+    with pytest.raises(ConfigurationError, match="the name of this host is") as refused:
+        _ = on_postgres.access
+    assert "`host_name`" in refused.value.next_step
 
 
 def test_pools_and_queue_limits(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dyrygentd.cli import serve
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.user import User
 from dyrygentd.daemon import run
 from dyrygentd.ports.facts import Stored
 from dyrygentd.scheduler import Scheduler
@@ -132,7 +133,7 @@ class CrashingDispatcher(CeleryDispatcher):
 class CrashingScheduler(Scheduler):
     """Passes a point when a submission is on disk and was not answered, and when recovery is over."""
 
-    async def submit_definition(self, definition: Definition, *, owner: int | None = None) -> Submitted:
+    async def submit_definition(self, definition: Definition, *, owner: User | int | None = None) -> Submitted:
         """Submit a definition; return when it is on disk."""
         submitted = await super().submit_definition(definition, owner=owner)
         passing("before the answer to a submission")

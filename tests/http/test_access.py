@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.user import User
 from dyrygentd.http.access import Access, Forbidden, Peer, Role
 from dyrygentd.http.lists import TaskForbidden
 from dyrygentd.http.table import ROUTES
@@ -20,7 +21,7 @@ from tests.http.support import Daemon
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 
 
-class User(NamedTuple):
+class Somebody(NamedTuple):
     """Somebody who connects: a user and a main group, both of which every Debian has."""
 
     user: int
@@ -28,12 +29,12 @@ class User(NamedTuple):
 
 
 #: Those in the configuration below: an admin by group, a submitter by name, a reader by number, and somebody in no list.
-USERS: Final[Mapping[str, User]] = {
-    "root": User(0, 0),
-    "admin": User(4, 60),
-    "submitter": User(1, 1),
-    "reader": User(2, 2),
-    "stranger": User(3, 3),
+USERS: Final[Mapping[str, Somebody]] = {
+    "root": Somebody(0, 0),
+    "admin": Somebody(4, 60),
+    "submitter": Somebody(1, 1),
+    "reader": Somebody(2, 2),
+    "stranger": Somebody(3, 3),
 }
 ACCESS: Final[dict[str, Any]] = {"admins": ["@games"], "submitters": ["daemon"], "readers": ["2"]}
 
@@ -119,7 +120,7 @@ def daemon(short_tmp: Path) -> Iterator[Daemon]:
         yield daemon
 
 
-def _ask_as(daemon: Daemon, who: User, requests: list[tuple[str, str]]) -> list[tuple[int, str]]:
+def _ask_as(daemon: Daemon, who: Somebody, requests: list[tuple[str, str]]) -> list[tuple[int, str]]:
     command = [sys.executable, "-c", _SCRIPT, str(daemon.path), str(who.user), str(who.group), json.dumps(requests)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -205,6 +206,71 @@ def test_arguments_are_shown_to_the_owner_and_admins(daemon: Daemon) -> None:
         assert json.loads(read).get("arguments") == ("(1,) {'password': '****'}" if shown else None), name
         assert json.loads(read).get("payload") == ({"ticket": 42, "token": "****"} if shown else None), name
     assert not {"arguments", "payload"} & daemon.ask_tcp("GET", target).json.keys()
+
+
+@only_root
+def test_user_is_one_of_this_host_where_several_have_one_store(short_tmp: Path) -> None:
+    """The same number is somebody else at the next host, where it controls nothing of this one's, and is told whose it is."""
+    one = Somebody(1, 1)
+    with Daemon(short_tmp / "d.sock", holds=True, access=Access(host="app1", admins=["@games"])) as daemon:
+        os.chmod(short_tmp, 0o755)
+
+        def ask(who: Somebody, *requests: tuple[str, str]) -> list[tuple[int, str]]:
+            os.chmod(daemon.path, 0o666)
+            return _ask_as(daemon, who, list(requests))
+
+        ((status, made),) = ask(one, ("POST", "/v1/workflows"))
+        assert status == 201
+        workflow_id = json.loads(made)["id"]
+        target = f"/v1/workflows/{workflow_id}"
+        view = daemon.ask("GET", target).json
+        assert (view["owner_name"], view.get("owner")) == ("daemon@app1", None)
+
+        daemon.stop()
+        daemon.access = Access(host="app2", admins=["@games"])
+        daemon.start()
+        assert daemon.ask("GET", target).json["owner_name"] == "daemon@app1"
+        refused = ask(one, ("POST", f"{target}/pause"), ("GET", f"{target}/definition"), ("POST", "/v1/bulk/pause?name=x"))
+        assert [status for status, _ in refused] == [403, 403, 200]
+        assert json.loads(refused[2][1])["matched"] == 0
+        words = json.loads(refused[0][1])["detail"]
+        assert words.startswith(f"workflow '{workflow_id}' belongs to daemon@app1, and daemon@app2 (uid 1, pid ")
+        # Who is an admin is said where they are.
+        ((status, _),) = ask(USERS["admin"], ("POST", f"{target}/pause"))
+        assert status == 200
+
+        daemon.stop()
+        daemon.access = Access(host="app1")
+        daemon.start()
+        answers = ask(one, ("POST", f"{target}/resume"), ("POST", "/v1/bulk/cancel?name=x"))
+        assert [status for status, _ in answers] == [200, 200]
+        assert json.loads(answers[1][1])["changed"] == [workflow_id]
+        entries = daemon.ask("GET", f"{target}/journal").json["entries"]
+        assert [entry["by"].partition(" (")[0] for entry in entries] == ["sync@app2", "daemon@app1", "daemon@app1"]
+
+
+def test_what_comes_without_a_host_is_of_this_one(short_tmp: Path) -> None:
+    """An export of a daemon that has its store for itself names a number: it is taken for the user of the host that takes it."""
+    nodes = [{"name": "one", "task": "add"}]
+    workflow = {"name": "x", "state": "paused", "created_at": 1, "owner": 0}
+    with Daemon(short_tmp / "d.sock", access=Access(host="app1")) as daemon:
+        for number, (given, owner) in enumerate([({}, "root@app1"), ({"owner_host": "app2", "owner_name": "toor"}, "toor@app2")]):
+            known = workflow | given | {"id": f"00000000-0000-4000-8000-00000000000{number}"}
+            taken = daemon.ask("POST", "/v1/imports", {"export": 1, "workflow": known, "definition": {"nodes": nodes}})
+            assert taken.status == 201
+            assert daemon.ask("GET", f"/v1/workflows/{known['id']}").json["owner_name"] == owner
+
+
+@pytest.mark.anyio
+async def test_nobody_waits_for_a_name() -> None:
+    """A user whose name is not known yet is told by number: the loop asks no directory."""
+    access = Access(host="app1", names_of=lambda user, group: [])
+    peer = Peer(4_000_000_000, 1, 7)
+    await access.role_of(peer)
+    assert access.user_of(peer) == User(4_000_000_000, "app1")
+    assert access.words_of(peer) == "4000000000@app1 (uid 4000000000, pid 7)"
+    assert access.user_of(Peer(address="127.0.0.1")) is None
+    assert access.words_of(Peer(address="127.0.0.1")) == "127.0.0.1"
 
 
 def test_owner_survives_a_restart(daemon: Daemon) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dyrygentd import wire
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import BadRequest, NotImportable, UnknownPool, WorkflowNotFound
 from dyrygentd.ports.facts import JOURNAL_MAX
@@ -62,6 +63,21 @@ async def test_a_paused_workflow_goes_on_elsewhere(tmp_path: Path) -> None:
         assert (await target.wait(moved)).state == "succeeded"
         assert published(there) == ["b", "c"]
         assert there.published[0].input == b"[1, 2]"
+
+
+async def test_owner_of_another_host_comes_along() -> None:
+    """From a store of several hosts it is somebody of one of them, in the next export, too; a number alone stays one."""
+    here = FakeBroker(_TASKS)
+    async with scheduler(here) as source, scheduler(FakeBroker(_TASKS)) as target:
+        for owner in (User(1000, "app1", "ann"), User(0, "app2"), User(1000)):
+            submitted = await source.submit_definition(definition("a!"), owner=owner)
+            await source.wait(submitted.id)
+            record = _read(await source.export(submitted.id)).record
+            assert record.owner == owner
+            assert record.owner is not None
+            assert record.owner.name == owner.name
+            await target.take_over(_read(await source.export(submitted.id)), owner=record.owner)
+            assert await target.owner(submitted.id) == owner
 
 
 async def test_a_finished_workflow_becomes_history_there() -> None:
@@ -145,6 +161,8 @@ async def test_the_same_workflow_comes_once() -> None:
         (lambda it: it["workflow"].update(id=""), "is no id of a workflow"),
         (lambda it: it["workflow"].update(created_at=1e300), "created_at"),
         (lambda it: it["workflow"].update(owner=-1), "owner"),
+        (lambda it: it["workflow"].update(owner=1, owner_host="a@b"), "owner_host"),
+        (lambda it: it["workflow"].update(owner=1, owner_host="a:b"), "owner_host"),
         (lambda it: it["workflow"].update(priority=2**63), "priority"),
         (lambda it: it["workflow"].update(name="x" * 100_000), "name"),
         (lambda it: it["nodes"][0].update(attempt=2**63), "attempt"),

@@ -13,6 +13,7 @@ from dyrygentd import wire
 from dyrygentd.canvas import definition_of
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.policy import WorkflowPolicy
+from dyrygentd.core.user import User
 from dyrygentd.errors import KeyTaken
 from dyrygentd.ports import Store
 from dyrygentd.store.sqlite import SqliteStore
@@ -39,16 +40,19 @@ def _read(nodes: Any = (_NODE,), **more: Any) -> Definition:
 async def test_keys_of_two_users_never_meet(reopen: Callable[[], Store]) -> None:
     """Who guesses a key gets nothing of its owner, and takes nothing from them, after a restart neither."""
     broker = FakeBroker(holds=True)
-    ids: dict[int | None, str] = {}
+    ids: dict[User | int | None, str] = {}
     async with scheduler(broker, reopen()) as running:
-        for owner in (1000, 2000, None, 0):
+        for owner in (1000, 2000, None, 0, User(1000, "app1"), User(1000, "app2", "ann")):
             ids[owner] = (await running.submit_definition(_read(), owner=owner)).id
-        assert len(set(ids.values())) == 4
+        assert len(set(ids.values())) == 6
     async with scheduler(broker, reopen()) as running:
         for owner, known in ids.items():
             submitted = await running.submit_definition(_read(), owner=owner)
             assert (submitted.id, submitted.created) == (known, False)
             assert (await running.view(known)).key == "ticket"
+        views = [await running.view(known) for known in ids.values()]
+        shown = [(1000, ""), (2000, ""), (None, ""), (0, ""), (None, "1000@app1"), (None, "ann@app2")]
+        assert [(view.owner, view.owner_name) for view in views] == shown
 
 
 async def test_another_definition_is_refused(reopen: Callable[[], Store]) -> None:

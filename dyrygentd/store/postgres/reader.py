@@ -12,6 +12,7 @@ import psycopg
 
 from dyrygentd.beside import in_thread
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
+from dyrygentd.core.user import User
 from dyrygentd.errors import ListingTooLong, StoreIncompatible
 from dyrygentd.ports.facts import Listed, Selection, Stored
 from dyrygentd.store.postgres.connection import Link, refusal_to
@@ -140,7 +141,7 @@ class PostgresReader:
         )
         return [row[0] for row in rows]
 
-    async def find_key(self, key: str, owner: int | None = None) -> str | None:
+    async def find_key(self, key: str, owner: User | None = None) -> str | None:
         """Return the id of the workflow that this user has submitted with this key."""
         rows = await self.found("SELECT id FROM workflows WHERE key = %s", owned_key(key, owner))
         return rows[0][0] if rows else None
@@ -153,7 +154,8 @@ class PostgresReader:
             for condition, value in (
                 ("seq < %s", selection.before),
                 ("state = ANY (%s::text[])", sorted(selection.states) or None),
-                ("owner = %s", selection.owner),
+                ("owner = %s", selection.owner and selection.owner.number),
+                ("control::json ->> 'owner' = %s", selection.owner and str(selection.owner.identity)),
                 ("name = %s", selection.name),
                 ("label_pairs @> %s::text[]", labels or None),
                 ("parent_task = %s", selection.parent_task),

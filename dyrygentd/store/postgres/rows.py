@@ -220,7 +220,7 @@ def new_workflow(sequence: int, record: WorkflowRecord, document: bytes) -> tupl
         record.result,
         document,
         pairs_of(labels),
-        record.owner,
+        _owner(record),
         _parent(record),
     )
 
@@ -228,7 +228,7 @@ def new_workflow(sequence: int, record: WorkflowRecord, document: bytes) -> tupl
 def changed_workflow(sequence: int, record: WorkflowRecord) -> tuple[Any, ...]:
     """Return what changes in the row of a workflow that is there."""
     end = record.finished_at, _counts(record), text_of(record.error)
-    return (sequence, record.state.value, *end, control_of(record), record.result, record.owner, _parent(record))
+    return (sequence, record.state.value, *end, control_of(record), record.result, _owner(record), _parent(record))
 
 
 def entry_row(sequence: int, entry: JournalEntry) -> tuple[Any, ...]:
@@ -259,6 +259,10 @@ def pair_of(label: str, value: str) -> str:
 
 def _counts(record: WorkflowRecord) -> str | None:
     return None if record.counts is None else json.dumps(record.counts)
+
+
+def _owner(record: WorkflowRecord) -> int | None:
+    return None if record.owner is None else record.owner.number
 
 
 def _parent(record: WorkflowRecord) -> str | None:

@@ -33,6 +33,7 @@ import psycopg
 
 from dyrygentd.core.absence import note_of
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.user import User
 from dyrygentd.errors import DyrygentError, StoreUnavailable
 from dyrygentd.ports import Lease
 from dyrygentd.ports.facts import CLOSED_NOTE, SETBACK_NOTE, Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
@@ -287,7 +288,7 @@ class PostgresStore:
         """Return the ids that fit, newest first; the exact id alone if there is one."""
         return await self._reader.find(reference, limit=limit)
 
-    async def find_key(self, key: str, owner: int | None = None) -> str | None:
+    async def find_key(self, key: str, owner: User | None = None) -> str | None:
         """Return the id of the workflow that this user has submitted with this key."""
         return await self._reader.find_key(key, owner)
 

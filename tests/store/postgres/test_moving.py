@@ -16,6 +16,7 @@ import pytest
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.user import User
 from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import CLOSED_NOTE, Holder, Selection
 from dyrygentd.store.postgres.moving import TABLES, to_file, to_postgres
@@ -39,7 +40,11 @@ async def path(tmp_path: Path) -> Path:
     for number in range(_WORKFLOWS):
         name = f"w{number}"
         record = workflow(
-            name, labels={"n": str(number), "ż": '"'}, owner=number or None, names=("a", "b"), document=b"x" * 99 * number
+            name,
+            labels={"n": str(number), "ż": '"'},
+            owner=User(number) if number else None,
+            names=("a", "b"),
+            document=b"x" * 99 * number,
         )
         if number % 3 == 0:
             record = replace(record, parent_task=ParentTask("p", "r"), key=None)
@@ -105,7 +110,7 @@ async def test_work_goes_on_there(path: Path, url: PostgresUrl) -> None:
     assert store.setback == ""
     assert await store.unfinished_count() == _WORKFLOWS // 2
     assert [row.record.workflow_id for row in await store.list(Selection(labels={"n": "5", "ż": '"'}))] == ["w5"]
-    assert [row.record.workflow_id for row in await store.list(Selection(owner=7))] == ["w7"]
+    assert [row.record.workflow_id for row in await store.list(Selection(owner=User(7)))] == ["w7"]
     assert len(await store.list(Selection(parent_task="p"))) == 14
     term = await store.term()
     assert term is not None

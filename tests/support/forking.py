@@ -57,10 +57,13 @@ _IMPORTED: Final[Mapping[str, tuple[str, ...]]] = {
 _OF_THE_INTERPRETER: Final = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 
 _RUN_MAX_S: Final = 60
+_NETWORK: Final = Path("/proc/thread-self/ns/net")
 
 _nurseries: dict[str, "_Nursery"] = {}
 _making = threading.Lock()
 _is_allowed = sys.platform == "linux"
+#: The one that this process began with.
+_network: Final = _NETWORK.readlink() if _is_allowed else Path()
 
 
 def fork_none() -> None:
@@ -72,6 +75,9 @@ def fork_none() -> None:
 def can_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Tell whether what ``python -m module …`` would run can be forked."""
     if not _is_allowed or list(command[:2]) != [sys.executable, "-m"] or command[2] not in _IMPORTED:
+        return False
+    # What is forked has the network of what it is forked from, and not that of the thread that asks.
+    if _NETWORK.readlink() != _network:
         return False
     return _of_the_interpreter(environment) == _of_the_interpreter(os.environ)
 

@@ -68,9 +68,7 @@ class PostgresServer:
             place.mkdir(mode=0o755)
             if os.geteuid() == 0:
                 shutil.chown(place, _USER)
-        options = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"]
-        command = [*_as_user(), str(self._programs / "initdb"), "--pgdata", str(self._data), *options]
-        subprocess.run(command, check=True, capture_output=True, cwd="/")
+        self._make_data()
         self.start()
         return self
 
@@ -96,6 +94,22 @@ class PostgresServer:
             # Those of its children that live end when they miss it, and a new one does not start before.
             child.send_signal(signal.SIGKILL, group=True)
         self._end(signal.SIGKILL)
+
+    def hang(self) -> None:
+        """Stop all of its processes, so that connections stand and nobody answers on them."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have them go on."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        """Return its process ids, the first process first, which makes all others; none if it does not run."""
+        if self._child is None:
+            return []
+        return [self._child.pid, *map(int, Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text().split())]
 
     def _end(self, number: signal.Signals) -> None:
         child, self._child = self._child, None
@@ -150,6 +164,17 @@ class PostgresServer:
         """End all connections to a database; return how many there were."""
         query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
         return len(self.execute(query, database))
+
+    def _make_data(self) -> None:
+        """Make the data directory."""
+        options = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"]
+        self._run("initdb", "--pgdata", str(self._data), "--no-sync", *options)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Run one of its programs to its end."""
+        command = [*_as_user(), str(self._programs / program), *arguments]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/")
+        assert done.returncode == 0, done.stderr
 
     def _answers(self) -> bool:
         assert self._child is not None

@@ -4,11 +4,17 @@
 within half a minute, on the server's side, too, where a session that is gone would keep its lock. What the URL, the service
 file or libpq's own variables say of them goes before.
 
+*A server that hangs* (its processes are stopped, its disk does not answer, it waits for a replica that is gone) keeps its kernel
+answering, so no time of the network's ends that. `answered_in` does, by a time of our own.
+
 *Standbys* are passed over where the URL names several hosts; one alone is refused when it is asked what it is.
 """
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -45,6 +51,9 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "statement_timeout": "0",
     "lock_timeout": "0",
 }
+#: How long a server may take for an answer on a new connection, and to tell that a query has taken too long.
+_ANSWER_MAX_S: Final = 10.0
+_HUNG: Final = "the server has not answered"
 #: Rows that are unpacked before others have their turn; it takes some milliseconds.
 _ROWS_AT_ONCE: Final = 2000
 
@@ -70,16 +79,58 @@ async def connect(url: PostgresUrl, settings: Mapping[str, str] | None = None) -
     try:
         given = {"search_path": url.schema, **_SETTINGS, **(settings or {})}
         chosen = sql.SQL(", ").join([sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in given.items()])
-        await connection.execute(sql.SQL("SELECT {}").format(chosen))
+        with answered_in(connection, _ANSWER_MAX_S):
+            await connection.execute(sql.SQL("SELECT {}").format(chosen))
     except BaseException:
         drop(connection)
         raise
     return connection
 
 
+def patience_of(url: PostgresUrl) -> float:
+    """Return for how many seconds a server may not answer, which is what its kernel may do, too."""
+    given = 0
+    # What cannot be read is told when somebody connects.
+    with contextlib.suppress(psycopg.ProgrammingError, ValueError):
+        given = int(conninfo_to_dict(url.conninfo).get("tcp_user_timeout") or 0)
+    return (given or int(_DEFAULTS["tcp_user_timeout"][0])) / 1000
+
+
 def drop(connection: AsyncConnection) -> None:
     """End a connection at once, whatever goes on on it; the server notices."""
     connection.pgconn.finish()
+
+
+def break_off(connection: AsyncConnection) -> None:
+    """Have whoever waits for the server be told that it has gone, as it may hang; the connection is closed by them.
+
+    By the socket, since psycopg goes on to wait also for somebody who was cancelled; and without closing that, whose number might
+    be another file's before psycopg looks at it again.
+    """
+    if not connection.closed:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as own:
+            own.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def answered_in(connection: AsyncConnection, max_s: float) -> Iterator[None]:
+    """Break off what takes the server longer. Raises ``psycopg.OperationalError``, as for a connection that is lost."""
+    is_over = False
+
+    def end() -> None:
+        nonlocal is_over
+        is_over = True
+        break_off(connection)
+
+    timer = asyncio.get_running_loop().call_later(max_s, end)
+    try:
+        yield
+    except psycopg.Error as error:
+        if is_over:
+            raise psycopg.OperationalError(f"{_HUNG} for {max_s:g} s") from error
+        raise
+    finally:
+        timer.cancel()
 
 
 class Link:
@@ -91,6 +142,7 @@ class Link:
 
     def __init__(self, url: PostgresUrl, *, query_max_s: float) -> None:
         self._url = url
+        self._answer_max_s = query_max_s + _ANSWER_MAX_S
         self._settings = {"statement_timeout": f"{1000 * query_max_s:.0f}", "default_transaction_read_only": "on"}
         self._connection: AsyncConnection | None = None
         self._one_query = anyio.Lock(fast_acquire=True)
@@ -131,7 +183,8 @@ class Link:
     async def _fetch(self, connection: AsyncConnection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
         try:
-            cursor = await connection.execute(query, values, binary=True)
+            with answered_in(connection, self._answer_max_s):
+                cursor = await connection.execute(query, values, binary=True)
             while part := await cursor.fetchmany(_ROWS_AT_ONCE):
                 rows += part
                 if len(part) == _ROWS_AT_ONCE:
@@ -207,6 +260,7 @@ def next_step(url: PostgresUrl, error: psycopg.Error) -> str:
 
 #: libpq has no code for what a server says to somebody whom it does not let in; these are its words, as long as they are English.
 _REFUSALS: Final[Mapping[str, str]] = {
+    _HUNG: _HUNG,
     "password": "28P01",
     "pg_hba.conf": "28000",
     "role ": "28000",
@@ -215,6 +269,7 @@ _REFUSALS: Final[Mapping[str, str]] = {
     "too many": "53300",
 }
 _STEPS: Final[Mapping[str, str]] = {
+    _HUNG: "look what its processes wait for (`pg_stat_activity`): a disk, or a synchronous replica that is gone",
     "28P01": "give the password in the credential `database`, in ~/.pgpass, or in the file that PGPASSFILE names",
     "28000": "make the role: `CREATE ROLE NAME LOGIN`; and let it in from here, in the server's pg_hba.conf",
     "3D000": "make the database: `createdb --encoding UTF8 NAME`",

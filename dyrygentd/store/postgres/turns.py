@@ -10,6 +10,9 @@ who it is.
 anything else, in the same row: it waits for the old one's transaction, if that still runs, and what comes of the old one later is
 refused. So then it is known what became of it, and `was_kept` tells.
 
+*A server that hangs* is given up in time, and its answer is a lost one. A transaction may be large, and its server slow: each
+that took too long makes the next one be waited for twice as long, so one that goes through only slowly does go through.
+
 *A database that went back* (a standby took over that lacked the last turns, or somebody put a copy there) has fewer turns
 than it has answered for. Nothing more is written then: only a start looks for what was lost.
 """
@@ -28,7 +31,15 @@ from psycopg import AsyncConnection
 
 from dyrygentd.errors import DyrygentError, Fenced, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder, Term
-from dyrygentd.store.postgres.connection import connect, drop, is_lost, refusal_to_write, words_of
+from dyrygentd.store.postgres.connection import (
+    answered_in,
+    connect,
+    drop,
+    is_lost,
+    patience_of,
+    refusal_to_write,
+    words_of,
+)
 from dyrygentd.store.postgres.migrations import lock_number, prepare
 from dyrygentd.store.postgres.rows import TAKE_TURN
 from dyrygentd.store.postgres.url import PostgresUrl
@@ -40,6 +51,8 @@ Statement = tuple[str, Sequence[Any]]
 _NOT_MINE: Final = "DY001"
 #: How long the server may take to end a session of ours that we have lost, and that has the lock.
 _LOCK_WAIT_S: Final = 3.0
+#: However often it took too long: then it is not the size that takes the time.
+_PATIENCE_MAX_S: Final = 600.0
 _PLACE: Final = """
     SELECT coalesce((SELECT system_identifier::text FROM pg_control_system()), '')
         || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -69,6 +82,8 @@ class OwnTurns:
         self._url = url
         self._connection: AsyncConnection | None = None
         self._is_open = False
+        # How long an answer is waited for: at first, and now.
+        self._patience_first_s = self._patience_s = patience_of(url)
         self._session = self._turn = 0
         self._process = ""
         # What it has raised, if it has.
@@ -146,10 +161,15 @@ class OwnTurns:
         """
         with anyio.CancelScope(shield=True):
             connection = await self._connected()
+            begun = time.monotonic()
             try:
-                rows = await self._carry_out(connection, statements)
+                with answered_in(connection, self._patience_s):
+                    rows = await self._carry_out(connection, statements)
             except psycopg.Error as error:
+                if time.monotonic() - begun >= self._patience_s:
+                    self._patience_s = min(2 * self._patience_s, _PATIENCE_MAX_S)
                 raise await self._refusal(connection, error) from error
+            self._patience_s = self._patience_first_s
             self._turn += 1
         return rows
 
@@ -198,8 +218,9 @@ class OwnTurns:
     async def _find_owner(self, connection: AsyncConnection) -> None:
         """Find out why a turn was refused. Raises nothing: what cannot be found out now is found at the next turn."""
         try:
-            await connection.execute("ROLLBACK")
-            await self._begin_session(connection)
+            with answered_in(connection, self._patience_s):
+                await connection.execute("ROLLBACK")
+                await self._begin_session(connection)
         except (psycopg.Error, DyrygentError) as error:
             logger.warning("a turn was refused, and why is not known yet: %s", words_of(error))
             self._lose(connection)
@@ -215,7 +236,8 @@ class OwnTurns:
         connection = None
         try:
             connection = await connect(self._url)
-            await self._take_again(connection)
+            with answered_in(connection, self._patience_s):
+                await self._take_again(connection)
         except psycopg.Error as error:
             if connection is not None:
                 drop(connection)

@@ -1,5 +1,7 @@
 """What is wrong with a server, in words and with the next step; and connections that are left in the middle."""
 
+import contextlib
+
 import anyio
 import pytest
 
@@ -95,4 +97,46 @@ async def test_listing_ends_in_time(url: PostgresUrl) -> None:
     await store.save([workflow(f"w{number}", labels={str(each): "x" for each in range(50)}) for number in range(3000)], [])
     with pytest.raises(ListingTooLong):
         await _listed_often(store)
+    await store.close()
+
+
+async def test_server_that_hangs(postgres_server: PostgresServer) -> None:
+    """A server whose kernel answers and nobody else is given up in time, with what to look at."""
+    url = PostgresUrl.read(f"{postgres_server.conninfo()}&tcp_user_timeout=500&connect_timeout=2")
+    store = PostgresStore(url)
+    await store.open()
+    await store.save([workflow("w")], [])
+    postgres_server.hang()
+    with pytest.raises(StoreUnavailable, match=r"the server has not answered for 0\.5 s") as refused:
+        await store.save([], [node("w", 0)])
+    assert "a synchronous replica that is gone" in refused.value.next_step
+    with pytest.raises(StoreUnavailable, match="connection timeout expired"):
+        await store.save([], [node("w", 0)])
+    postgres_server.go_on()
+    await store.save([], [node("w", 0)])
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert [row.node for row in loaded.nodes] == [0]
+    await store.close()
+
+
+async def test_slow_transaction_gets_through(postgres_server: PostgresServer) -> None:
+    """One that takes longer than a server may usually take for an answer is waited for longer each time."""
+    url = PostgresUrl.read(f"{postgres_server.conninfo()}&tcp_user_timeout=300")
+    store = PostgresStore(url)
+    await store.open()
+    postgres_server.execute(
+        f"CREATE FUNCTION {url.schema}.slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NEW; END'"
+    )
+    await store.save([workflow("w")], [])
+    postgres_server.execute(
+        f"CREATE TRIGGER slow AFTER INSERT ON {url.schema}.nodes FOR EACH ROW EXECUTE FUNCTION {url.schema}.slowly()"
+    )
+    for _ in range(10):
+        with contextlib.suppress(StoreUnavailable):
+            await store.save([], [node("w", 0)])
+            break
+    else:
+        raise AssertionError("it was never saved")
+    assert store.statistics().failures == 2
     await store.close()

@@ -218,6 +218,17 @@ def _app(site: Site) -> Celery:
     return create_app(site.server.url, site.server.url)
 
 
+def _wait_active(control: Control, task_id: str) -> None:
+    """Wait until a worker itself, and not its child alone, knows that it executes a task."""
+    with closing(_app(control.site)) as app:
+
+        def is_active() -> bool:
+            answers = app.control.inspect(timeout=5, limit=2).active() or {}
+            return any(task["id"] == task_id for tasks in answers.values() for task in tasks)
+
+        wait_until(is_active, timeout_s=_WAIT_S, message=f"no worker executes {task_id}")
+
+
 def _wait_revoked(control: Control, task_id: str) -> None:
     """Wait until both workers have done what they do when a task is revoked."""
     with closing(_app(control.site)) as app:
@@ -294,9 +305,10 @@ def test_cancel_lets_running_tasks_end(control: Control) -> None:
     handle = control.submit(workflow)
     task_id = _task_id(handle, "running")
     control.executions.wait_started([task_id])
+    # A worker that does not have the task, or has not yet heard from its child that it began, looks whether a result is stored,
+    # and then stores that it was revoked: over the task's own result, if that came in between.
+    _wait_active(control, task_id)
     assert handle.cancel(why="wrong cluster").workflow.state == "cancelled"
-    # A worker that does not have the task looks whether a result is stored, and then stores that it was revoked: over the task's
-    # own result, if that came in between.
     _wait_revoked(control, task_id)
     control.executions.release(key)
     control.executions.wait_finished([task_id])

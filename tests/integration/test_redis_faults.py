@@ -6,7 +6,7 @@ how many executions more there may be.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 _TASKS = 300
 _MOMENTS = range(20, _TASKS, 50)
+_END = "that-is-all"
 
 
 def _run(site: Site, maltreat: Callable[[redis.Redis], object], *, moments: range = _MOMENTS) -> Shape:
@@ -59,10 +60,13 @@ def test_connections_of_the_daemon_are_cut(own_site: Site) -> None:
 @pytest.mark.long
 def test_subscriptions_are_cut(own_site: Site) -> None:
     """`CLIENT KILL TYPE pubsub` hits the daemon's results and the worker's remote control; no message is sent twice."""
-    shape = _run(own_site, lambda orders: orders.client_kill_filter(_type="pubsub"))
-    with records(own_site.server.url) as orders:
-        # The worker restores with RPUSH, so what was pushed with LPUSH was pushed by us.
-        assert orders.info("commandstats")["cmdstat_lpush"]["calls"] == shape.task_count
+    with records(own_site.server.url) as orders, orders.monitor() as monitor:
+        shape = _run(own_site, lambda orders: orders.client_kill_filter(_type="pubsub"))
+        orders.echo(_END)
+        # A script is ours alone: a worker gives back with RPUSH, and answers a census with LPUSH.
+        by_script = [each for each in _commands(monitor) if each["client_type"] == "lua"]
+    pushed = [each["command"].split()[1] for each in by_script if each["command"].startswith("LPUSH ")]
+    assert pushed == ["celery"] * shape.task_count
     _assert_no_more_than_restored(shape, own_site)
 
 
@@ -102,6 +106,14 @@ def test_server_restarts_between_tasks(own_site: Site) -> None:
             assert handle.wait(timeout_s=120).state == "succeeded", daemon.log()
         wait_until(lambda: client.health().status == "ok", message=lambda: str(client.health()))
     shape.assert_executed(site.executions)
+
+
+def _commands(monitor: Any) -> Iterator[dict[str, str]]:
+    """Yield what the server did while it was monitored, which it keeps until it is read."""
+    for command in monitor.listen():
+        if command["command"] == f"ECHO {_END}":
+            return
+        yield command
 
 
 def _group_of(n: int) -> Any:

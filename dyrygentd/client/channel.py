@@ -121,7 +121,8 @@ class Channel:
         if self._session is None:
             # Like the other client: a connection for each request, so none is met that the daemon has just closed.
             connector = aiohttp.UnixConnector(path=str(self.path), limit=_CONNECTIONS_MAX, force_close=True)
-            self._session = aiohttp.ClientSession(connector=connector)
+            # Nothing is won by compressing what stays on one machine.
+            self._session = aiohttp.ClientSession(connector=connector, skip_auto_headers=["Accept-Encoding"])
         url = f"http://localhost{ask.target}"
         for pause_s in (*CONNECT_PAUSES_S, 0.0):
             # aiohttp sends a file piece by piece, and warns of bytes as long as some definitions are.

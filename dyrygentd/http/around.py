@@ -131,6 +131,7 @@ class Around:
             # A body that arrives slowly takes no place from others, only its share of the memory for bodies.
             async with self._arrived(request), self._seat(request):
                 response = await handler(request)
+                await answers.compress(request, response)
                 await answers.send_if_long(request, response, asking(request).user, self._sending)
         except DyrygentError as error:
             response = _problem(error)

@@ -100,16 +100,16 @@ def answer(name: str, headers: Mapping[str, str] = MappingProxyType({})) -> Page
     file = files().get(name)
     if file is None:
         return None
-    takes_gzip = _takes_gzip(headers.get("Accept-Encoding", ""))
+    is_packed = takes_gzip(headers.get("Accept-Encoding", ""))
     # Other bytes have another tag, or a cache could put halves of both together (RFC 9110 8.8.3).
-    tag = f'"{file.digest}-gzip"' if takes_gzip else f'"{file.digest}"'
+    tag = f'"{file.digest}-gzip"' if is_packed else f'"{file.digest}"'
     answered = {**HEADERS, "ETag": tag}
     if tag in (known.strip().removeprefix("W/") for known in headers.get("If-None-Match", "").split(",")):
         return PageAnswer(304, answered, b"")
     answered["Content-Type"] = f"{file.content_type}; charset=utf-8"
-    if takes_gzip:
+    if is_packed:
         answered["Content-Encoding"] = "gzip"
-    return PageAnswer(200, answered, file.packed if takes_gzip else file.body)
+    return PageAnswer(200, answered, file.packed if is_packed else file.body)
 
 
 def mode(*, acts: bool = False, user: str | None = None, grafana: str = "") -> PageAnswer:
@@ -137,7 +137,8 @@ def _page_file(name: str, content_type: str, body: bytes) -> PageFile:
     )
 
 
-def _takes_gzip(accepted: str) -> bool:
+def takes_gzip(accepted: str) -> bool:
+    """Tell whether a header Accept-Encoding names gzip, and does not say no to it."""
     for each in accepted.split(","):
         coding, _, weight = each.partition(";")
         if coding.strip().lower() == "gzip":

@@ -1,5 +1,7 @@
 """What long answers and the reading of whole workflows may cost the others."""
 
+import asyncio
+import gzip
 import json
 import socket
 from pathlib import Path
@@ -8,8 +10,10 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from aiohttp import web
 
-from dyrygentd.http.answers import LONG_BYTES, Gone, ReadingTurns
+from dyrygentd import AsyncClient, Client, __version__, wire
+from dyrygentd.http.answers import COMPRESSED_FROM_BYTES, LONG_BYTES, Gone, ReadingTurns
 from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Daemon
 from tests.support.servers import wait_until
@@ -133,6 +137,58 @@ def test_answers_that_nobody_takes_are_counted(short_tmp: Path) -> None:
         for connection in readers:
             connection.close()
         wait_until(lambda: daemon.ask("GET", target).status == 200)
+
+
+def test_long_answers_are_compressed_for_who_takes_that(short_tmp: Path) -> None:
+    """A browser gets gzip, on the socket and on TCP, whatever the length; the bytes are those that others get as they are."""
+    with Daemon(short_tmp / "d.sock", holds=True) as daemon:
+        long = daemon.submit(
+            {"name": "a", "task": "add"}, *({"task": "add", "after": ["a"], "section": "x" * 90} for _ in range(300))
+        )
+        for limit in (20, 300):
+            plain = daemon.ask("GET", target := f"/v1/workflows/{long}/nodes?limit={limit}")
+            assert "Content-Encoding" not in plain.headers
+            assert plain.headers["Vary"] == "Accept-Encoding"
+            for ask in (daemon.ask, daemon.ask_tcp):
+                packed = ask("GET", target, headers={"Accept-Encoding": "deflate, gzip"})
+                assert packed.headers["Content-Encoding"] == "gzip"
+                assert packed.headers["Content-Length"] == str(len(packed.body))
+                assert len(packed.body) < len(plain.body) / 3
+                assert gzip.decompress(packed.body) == plain.body
+            refusing = daemon.ask("GET", target, headers={"Accept-Encoding": "gzip;q=0, deflate"})
+            assert (refusing.body, "Content-Encoding" in refusing.headers) == (plain.body, False)
+        # That long it is a thread's work.
+        assert len(plain.body) > 32 * 1024
+        short = daemon.ask("GET", f"/v1/workflows/{long}", headers={"Accept-Encoding": "gzip"})
+        assert short.json["id"] == long
+        assert len(short.body) < COMPRESSED_FROM_BYTES
+
+
+def test_our_own_clients_want_it_as_it_is(short_tmp: Path) -> None:
+    """On one machine compressing wins nothing, and costs the daemon its time."""
+    told: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        told.append(request.headers.get("Accept-Encoding", "identity"))
+        return web.json_response({"workflows": []}, headers={wire.VERSION_HEADER: __version__})
+
+    async def ask() -> None:
+        app = web.Application()
+        app.router.add_get("/{any:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, str(path)).start()
+            async with AsyncClient(path) as client:
+                await client.list()
+            with Client(path) as client:
+                await asyncio.to_thread(client.list)
+        finally:
+            await runner.cleanup()
+
+    path = short_tmp / "d.sock"
+    asyncio.run(ask())
+    assert told == ["identity"] * 2
 
 
 def test_long_workflows_take_turns(short_tmp: Path) -> None:

@@ -6,9 +6,10 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from tests.simulation.runs import Outcome, run
+from tests.simulation import runs, standby
+from tests.simulation.runs import Outcome
 
 #: Seeds handed to a process at a time.
 _CHUNK = 20
@@ -20,9 +21,11 @@ def main() -> int:
     parser.add_argument("--seeds", default="1-1000", help="FIRST-LAST")
     parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument("--story", action="store_true", help="tell what happened, also if all went well")
+    parser.add_argument("--standby", action="store_true", help="two or three processes instead of one")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    run = standby.run if arguments.standby else runs.run
     if arguments.seed is not None:
         outcome = run(arguments.seed)
         if arguments.story or outcome.problem:
@@ -30,19 +33,18 @@ def main() -> int:
         print(f"seed {outcome.seed}: {outcome.problem or 'well'} {outcome.facts}")
         return int(bool(outcome.problem))
     first, _, last = arguments.seeds.partition("-")
-    return _many(range(int(first), int(last or first) + 1), arguments.jobs)
+    return _many(run, range(int(first), int(last or first) + 1), arguments.jobs)
 
 
-def _many(seeds: range, jobs: int) -> int:
+def _many(run: Callable[[int], Outcome], seeds: range, jobs: int) -> int:
+    world = " --standby" if run is standby.run else ""
     begun, broken, facts = time.monotonic(), 0, Counter[str]()
-    for number, outcome in enumerate(_outcomes(seeds, jobs), start=1):
+    for number, outcome in enumerate(_outcomes(run, seeds, jobs), start=1):
         facts.update(outcome.facts)
         if outcome.problem:
             broken += 1
-            print(
-                f"seed {outcome.seed}: {outcome.problem}\n  again: python -m tests.simulation --seed {outcome.seed} --story",
-                flush=True,
-            )
+            again = f"python -m tests.simulation{world} --seed {outcome.seed} --story"
+            print(f"seed {outcome.seed}: {outcome.problem}\n  again: {again}", flush=True)
         if number % 100 == 0 or number == len(seeds):
             rate = number / (time.monotonic() - begun)
             print(f"{number} of {len(seeds)} seeds, {broken} broken, {rate:.0f}/s", file=sys.stderr, flush=True)
@@ -50,7 +52,7 @@ def _many(seeds: range, jobs: int) -> int:
     return int(bool(broken))
 
 
-def _outcomes(seeds: range, jobs: int) -> Iterator[Outcome]:
+def _outcomes(run: Callable[[int], Outcome], seeds: range, jobs: int) -> Iterator[Outcome]:
     if jobs == 1:
         yield from map(run, seeds)
         return

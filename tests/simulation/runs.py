@@ -69,11 +69,12 @@ def run(seed: int) -> Outcome:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        problem = _told(error)
+        problem = told(error)
     return Outcome(seed, problem, str(simulation.story), simulation.facts)
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """Return what went wrong, and where."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     trace = error.__traceback__

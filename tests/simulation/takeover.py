@@ -115,6 +115,7 @@ class _PushesSeen(Broker):
     def push(self, publish: Publish) -> None:
         """Take a message."""
         owner = self.disk
+        assert isinstance(owner, Disk)
         known = max((each.term.number for each in self.ledgers.values() if each.term is not None), default=0)
         own = owner.own if isinstance(owner, _Shared) else owner._term
         if own is None or own.number < known:

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.abc
@@ -41,6 +42,8 @@ from dyrygentd.testing import MemoryStore
 #: After so long the broker gives a reserved message to another worker: longer than any task takes, as it has to be set, because
 #: a task that is delivered again while it runs is delivered for ever (kombu#337).
 VISIBILITY_S = 100.0
+
+T = TypeVar("T")
 
 
 class Crash(BaseException):
@@ -118,6 +121,13 @@ class Disk(MemoryStore):
         return self._journal.get(workflow_id, ())
 
 
+class Rows(Protocol):
+    """What is durable."""
+
+    def node_of(self, workflow_id: str, node: int) -> NodeRecord | None:
+        """Return what is durable of a node."""
+
+
 @dataclass
 class Message:
     """A message in the broker or at a worker."""
@@ -148,8 +158,8 @@ class Broker:
 
     chance: Random
     story: Story
-    fuse: Fuse
-    disk: Disk
+    fuse: Callable[[str], None]
+    disk: Rows
     behave: Callable[[Publish], Behaviour]
     problem: str = ""
     cuts: int = 0
@@ -344,9 +354,11 @@ class Dispatcher:
     async def raise_term(self, name: str, term: Term) -> None:
         """Have the broker know who holds a database."""
         self._term = name, term
-        await self._way()
+        await self._ask("a term at the broker", lambda: self._write(name, term=term))
+
+    def _write(self, name: str, **changes: Any) -> None:
         self._refuse_if_fenced()
-        self._broker.ledgers[name] = replace(self._broker.ledgers.get(name, BrokerMemory()), term=term)
+        self._broker.ledgers[name] = replace(self._broker.ledgers.get(name, BrokerMemory()), **changes)
 
     def _refuse_if_fenced(self) -> None:
         if self._term is not None:
@@ -361,13 +373,17 @@ class Dispatcher:
 
     async def mark(self, name: str, token: str) -> None:
         """Leave a token."""
-        await self._way()
+        await self._ask("a mark", lambda: self._mark(name, token))
+
+    def _mark(self, name: str, token: str) -> None:
         self._refuse_if_fenced()
         self._broker.marks[name] = token
 
     async def memory(self, name: str) -> BrokerMemory | None:
         """Return what the broker remembers."""
-        await self._way()
+        return await self._ask("a look at the broker", lambda: self._memory(name))
+
+    def _memory(self, name: str) -> BrokerMemory:
         return replace(self._broker.ledgers.get(name, BrokerMemory()), token=self._broker.marks.get(name, ""))
 
     def pushes(self) -> int:
@@ -376,9 +392,7 @@ class Dispatcher:
 
     async def note(self, name: str, turn: int, holder: str) -> None:
         """Have the broker remember something."""
-        await self._way()
-        self._refuse_if_fenced()
-        self._broker.ledgers[name] = replace(self._broker.ledgers.get(name, BrokerMemory()), turn=turn, holder=holder)
+        await self._ask("a note at the broker", lambda: self._write(name, turn=turn, holder=holder))
 
     def backlog(self) -> int:
         """Make much of few messages, so that results do wait for company."""
@@ -399,7 +413,20 @@ class Dispatcher:
     ) -> Sequence[MessagePublished | MessageRefused]:
         broker = self._broker
         broker.fuse("before a push")
-        await self._way()
+        total = await self._ask("a push", lambda: self._push(messages, guard))
+        broker.fuse("after a push")
+        if broker.cuts:
+            broker.cuts -= 1
+            broker.story.tell("the answer to a push is cut")
+            raise BrokerUnavailable("the answer was cut")
+        await anyio.sleep(broker.chance.uniform(0.0, 0.02))
+        if guard is not None:
+            self._pushes = max(self._pushes, total)
+        return [MessagePublished(message.task_id) for message in messages]
+
+    def _push(self, messages: Sequence[Publish], guard: tuple[str, str] | None) -> int:
+        """Push all, in the broker, and return how many pushes it has."""
+        broker = self._broker
         self._refuse_if_fenced()
         if guard is not None and broker.marks.get(guard[0]) != guard[1]:
             raise BrokerEmptied("no token")
@@ -412,15 +439,12 @@ class Dispatcher:
         total = ledger.pushes + broker.pushes.total() - before
         if guard is not None:
             broker.ledgers[guard[0]] = replace(ledger, pushes=total)
-        broker.fuse("after a push")
-        if broker.cuts:
-            broker.cuts -= 1
-            broker.story.tell("the answer to a push is cut")
-            raise BrokerUnavailable("the answer was cut")
-        await anyio.sleep(broker.chance.uniform(0.0, 0.02))
-        if guard is not None:
-            self._pushes = max(self._pushes, total)
-        return [MessagePublished(message.task_id) for message in messages]
+        return total
+
+    async def _ask(self, what: str, work: Callable[[], T]) -> T:
+        """Have the broker do something in one go."""
+        await self._way()
+        return work()
 
     async def _way(self) -> None:
         await anyio.sleep(self._broker.chance.uniform(0.0, 0.02))
@@ -429,7 +453,9 @@ class Dispatcher:
     async def revoke(self, task_ids: Sequence[str], *, terminate: bool = False) -> None:
         """Tell the workers that run now."""
         self._broker.fuse("before a revoke")
-        await self._way()
+        await self._ask("a revoke", lambda: self._revoke(task_ids, terminate=terminate))
+
+    def _revoke(self, task_ids: Sequence[str], *, terminate: bool) -> None:
         self._refuse_if_fenced()
         if self._broker.workers:
             self._broker.revoked.update(task_ids)
@@ -445,7 +471,9 @@ class Dispatcher:
 
     async def withdraw(self, tasks: Sequence[TaskPlace]) -> Sequence[str]:
         """Take messages out of the queue."""
-        await self._way()
+        return await self._ask("a withdrawal", lambda: self._withdraw(tasks))
+
+    def _withdraw(self, tasks: Sequence[TaskPlace]) -> Sequence[str]:
         self._refuse_if_fenced()
         wanted = {task.task_id for task in tasks}
         found = [message.task_id for message in self._broker.queue if message.task_id in wanted]
@@ -458,10 +486,12 @@ class Dispatcher:
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop markers."""
         async with self._one_at_a_time:
-            await self._way()
-            self._refuse_if_fenced()
-            for place in [place for place in self._broker.markers if place[0] in workflow_ids]:
-                del self._broker.markers[place]
+            await self._ask("a forgetting", lambda: self._forget(workflow_ids))
+
+    def _forget(self, workflow_ids: Sequence[str]) -> None:
+        self._refuse_if_fenced()
+        for place in [place for place in self._broker.markers if place[0] in workflow_ids]:
+            del self._broker.markers[place]
 
     def queue_of(self, signature: Signature) -> str:
         """Return the only queue."""

@@ -1,0 +1,527 @@
+"""Two or three processes with one database on a server, one broker and one virtual clock, by seed: one leads, others stand by.
+
+*The weather.* Processes are stopped for longer than the lease, suspended with their machine, killed, ended and started again; the
+ways to database and broker are cut in either direction or stall; both servers go away and come back; all clocks are set; workers
+are killed; and a process may be started on a copy of the database. At each request to a server a process may end before, amid and
+after it.
+
+*What is checked*, from outside:
+
+- no attempt is pushed twice; no push comes from a process that the broker knows to be overtaken, and each term is one process's;
+- whoever trusts its lease has it, as long as no clock deceives it;
+- nothing is pushed after an answered cancel; nobody answers with success what it was asked after another one had taken the lease;
+- what was accepted, and each answered verb, is there for each leader that follows, and is not taken twice;
+- once all is mended somebody leads within the time to live and two seconds, everything ends, and each workflow that nobody
+  interfered with has ended as the results of its tasks say;
+- where there is no copy no process ends by itself.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from dyrygentd.core.effects import Publish
+from dyrygentd.core.events import TaskEvent
+from dyrygentd.core.limits import Limits
+from dyrygentd.core.verbs import Verb, VerbRequest
+from dyrygentd.errors import BrokerUnavailable, DyrygentError
+from dyrygentd.scheduler import Scheduler, SchedulerLimits
+from tests.simulation.members import ConnectionLost, Member, NotLeading
+from tests.simulation.processes import PROCESS, JudgedStory, ProcessLoop
+from tests.simulation.runs import Outcome, told
+from tests.simulation.server import TTL_S, Server
+from tests.simulation.workflows import Ends, Plan, random_plan, word_of
+from tests.simulation.world import Behaviour, BrokenPromise, Broker, Watcher, Worker
+
+#: Once all is mended, what has not ended within so many virtual seconds hangs.
+_PATIENCE_S = 6 * 3600.0
+#: How long a client waits for an answer.
+_CLIENT_S = 60.0
+
+
+@dataclass
+class _Cancel:
+    """An answered cancel.
+
+    Attributes:
+        is_confirmed: The broker could be asked by whoever has answered.
+    """
+
+    at: float
+    is_confirmed: bool
+
+
+class JudgedBroker(Broker):
+    """A broker that knows from whom a message is, and whether that one may send it."""
+
+    #: Who asks for what is done just now, in which term, and when it was sent.
+    asking: tuple[str, int] = ("", 0)
+    sent_at: float = 0.0
+    was_leading: bool = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.cancelled: dict[str, _Cancel] = {}
+        self.term_of: dict[int, str] = {}
+        self.watchers: list[Watcher] = []
+        self.troubled_at = float("-inf")
+        self.is_copied = False
+
+    def push(self, publish: Publish) -> None:
+        """Take a message."""
+        life, own = self.asking
+        known = max((each.term.number for each in self.ledgers.values() if each.term is not None), default=0)
+        if own < known or not own:
+            raise BrokenPromise(f"P9: {publish.task_id} was pushed by {life} in term {own}, the broker knows of {known}")
+        if self.term_of.setdefault(own, life) != life:
+            raise BrokenPromise(f"P9: {life} and {self.term_of[own]} push in term {own}")
+        if self.is_copied and (publish.workflow_id, publish.node) not in self.markers:
+            # See `takeover`: a copy may repeat what ended after it was made.
+            self.pushes.pop(publish.task_id, None)
+        super().push(publish)
+
+    def check_cancel(self, publish: Publish) -> None:
+        """Check that nobody was told that this is cancelled."""
+        cancel = self.cancelled.get(publish.workflow_id)
+        if cancel is None or self.is_copied:
+            return
+        is_late = self.sent_at > cancel.at
+        if cancel.is_confirmed or (is_late and self.was_leading):
+            raise BrokenPromise(f"{publish.task_id} is pushed by {self.asking}, its workflow was cancelled at {cancel.at:.3f}")
+
+    def published(self, event: TaskEvent) -> None:
+        """Tell all who watch."""
+        for watcher in self.watchers:
+            watcher.published(event)
+
+    def raise_if_away(self) -> None:
+        """Raise if it cannot be reached."""
+        if self.problem:
+            raise BrokerUnavailable(self.problem)
+
+
+async def _away(server: Any, problem: str, pause_s: float) -> None:
+    server.problem = problem
+    await anyio.sleep(pause_s)
+    server.problem = ""
+
+
+class Standby:
+    """One seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.story = JudgedStory()
+        self.facts: Counter[str] = Counter()
+        self._chance = chance = Random(seed)
+        self._is_copied = chance.random() < 0.15
+        self._chaos_s = chance.choice([10.0, 30.0, 60.0])
+        self._pause_s = chance.choice([1.0, 3.0, 10.0])
+        self._server = Server(f"{chance.getrandbits(64):x}", self.story)
+        self.broker = JudgedBroker(Random(chance.random()), self.story, self._pass, self._server, self._behave)
+        self.broker.check_sending = self.broker.check_cancel
+        self.broker.watcher = self.broker  # type: ignore[assignment]
+        count = chance.choice([2, 3, 5])
+        self._plans = [random_plan(chance, f"w{number}", within_s=self._chaos_s) for number in range(count)]
+        self.members: list[Member] = []
+        self._accepted: dict[str, str] = {}
+        self._answered: list[tuple[str, str]] = []
+        self._asked = 0
+        self._said: dict[str, dict[str, str]] = {}
+        self.is_mended = False
+        self._copy: Server | None = None
+        self._worker_number = 0
+        self.limits = SchedulerLimits(
+            engine=Limits(in_flight_max=chance.choice([1, 3, 100])), pools={"one": 1, "many@*": 2}, lost_after_s=30.0
+        )
+
+    @staticmethod
+    def _pass(point: str) -> None:
+        process = PROCESS.get()
+        if process is not None:
+            process.passes(point)
+
+    def _behave(self, publish: Publish) -> Behaviour:
+        chance = Random(f"{self.seed}:{publish.task_id}")
+        return Behaviour(chance.choice([0.0, 0.3, 2.0, 15.0]), chance.choice(["succeeded"] * 5 + ["failed"]), b"true")
+
+    # --- the world --------------------------------------------------------------------------------------------------
+
+    async def play(self) -> None:
+        """Play it; raises what went wrong."""
+        async with anyio.create_task_group() as world:
+            self._world = world
+            for _ in range(2):
+                self.start_worker()
+            for number in range(self._chance.choice([2, 2, 3])):
+                self.members.append(Member(f"host{number}", self._server, self, world, Random(self._chance.random())))
+            for member in self.members:
+                member.start()
+            world.start_soon(self._judge)
+            for plan in self._plans:
+                world.start_soon(self._submit, plan)
+            world.start_soon(self._operate)
+            await self._break_things()
+            await self._mend()
+            await self._wait_for_the_end()
+            await self._end_processes()
+            world.cancel_scope.cancel()
+        self._check_end()
+
+    def start_worker(self) -> None:
+        self._worker_number += 1
+        self._world.start_soon(Worker(f"worker{self._worker_number}", self.broker).run)
+
+    async def _judge(self) -> None:
+        while True:
+            await anyio.sleep(0.2)
+            if self.story.broken is not None:
+                raise self.story.broken
+            for member in self.members:
+                member.judge()
+
+    async def _break_things(self) -> None:
+        chance, end = self._chance, anyio.current_time() + self._chaos_s
+        copied_at = chance.uniform(0.0, self._chaos_s) if self._is_copied else float("inf")
+        while anyio.current_time() < end:
+            await anyio.sleep(chance.expovariate(1 / self._pause_s))
+            if self._copy is None and anyio.current_time() > copied_at:
+                await self._start_copy()
+            what = chance.choice(list(_WEATHER))
+            self.facts[what] += 1
+            self._world.start_soon(self._happen, what, chance.choice(self.members))
+
+    async def _happen(self, what: str, member: Member) -> None:
+        chance = Random(self._chance.random())
+        pause_s = chance.choice([0.3, 3.0, 8.0, 30.0])
+        if not self.is_mended:
+            await _WEATHER[what](self, member, pause_s, chance)
+
+    async def _start_copy(self) -> None:
+        self.story.tell("the database is copied")
+        self._copy = self._server.copied()
+        self.broker.is_copied = True
+        await anyio.sleep(self._chance.choice([0.0, 5.0]))
+        copy = Member("copy", self._copy, self, self._world, Random(self._chance.random()))
+        self.members.append(copy)
+        copy.start()
+
+    async def _mend(self) -> None:
+        self.story.tell("everything is mended")
+        self.is_mended = True
+        self._server.problem = self.broker.problem = ""
+        self.broker.drops_notifications, self.broker.cuts = 0.0, 0
+        for worker in self.broker.workers.values():
+            worker.is_silent = False
+        for _ in range(2 - len(self.broker.workers)):
+            self.start_worker()
+        self.broker.wake()
+        for member in self.members:
+            member.mend()
+        if self._copy is not None:
+            return
+        # A clock that was set back leaves a lease that ends late; nobody can know.
+        patience_s = TTL_S + 2.0
+        with anyio.move_on_after(patience_s):
+            while not any(member.leads for member in self.members):  # noqa: ASYNC110 - nobody tells
+                await anyio.sleep(0.1)
+            return
+        raise BrokenPromise(f"nobody leads {patience_s} s after everything was mended: {self._server.left_s=:.1f}")
+
+    async def _wait_for_the_end(self) -> None:
+        patience = anyio.current_time() + _PATIENCE_S
+        while anyio.current_time() < patience:
+            await anyio.sleep(5.0)
+            if self._has_copy_taken_over():
+                return
+            left = [key for key, workflow_id in self._accepted.items() if not self._has_ended(workflow_id)]
+            if len(self._accepted) == len(self._plans) and not left:
+                if self._copy is None:
+                    await self._take_down()
+                return
+            for key in left:
+                await self._decide(self._accepted[key])
+        raise BrokenPromise(f"P5: {left} do not end; {len(self._accepted)} of {len(self._plans)} were accepted")
+
+    def _has_copy_taken_over(self) -> bool:
+        """Tell whether the copy goes on; what was accepted after it was made is not in it."""
+        if self._copy is None or not any(member.is_fenced for member in self.members):
+            return False
+        is_refused = self.members[-1].is_fenced
+        self.facts["copies refused" if is_refused else "copies that took over"] += 1
+        return not is_refused
+
+    def _has_ended(self, workflow_id: str) -> bool:
+        record = self._server._workflows.get(workflow_id)
+        return record is not None and record.state.is_finished
+
+    async def _end_processes(self) -> None:
+        for member in self.members:
+            member.end()
+        for member in self.members:
+            with anyio.fail_after(60.0):
+                await member.ended.wait()
+
+    # --- those who submit and control -------------------------------------------------------------------------------
+
+    async def request(self, member: Member, what: str, work: Callable[[Scheduler], Awaitable[Any]]) -> Any:
+        """Ask a process for something; raises if the answer is no success or does not come. Judge a success."""
+        server = member.server
+        begun, taken = anyio.current_time(), len(server.leaders)
+        overtaken = bool(server.leaders) and server.leaders[-1][1] != member.life
+        with anyio.move_on_after(_CLIENT_S):
+            answer = await member.ask(work)
+            self.story.tell(f"{member.name} answers {what}")
+            if overtaken and not (member.is_deceived and not member.asks_broker_well(begun)):
+                raise BrokenPromise(f"{member.name} has answered '{what}', asked when {server.leaders[taken - 1]} had the lease")
+            return answer
+        raise ConnectionLost("no answer")
+
+    async def _submit(self, plan: Plan) -> None:
+        await anyio.sleep(plan.at)
+        times = 1 + (self._chance.random() < 0.3)
+        while times:
+            member = (self._leader() if self._chance.random() < 0.5 else None) or self._chance.choice(self.members)
+            try:
+                submitted = await self.request(
+                    member, f"submission of {plan.key}", lambda running: running.submit_definition(plan.definition())
+                )
+            except (DyrygentError, ConnectionLost, NotLeading) as error:
+                if not isinstance(error, NotLeading):
+                    self.story.tell(f"submit {plan.key} at {member.name}: {error}")
+                await anyio.sleep(self._chance.choice([0.1, 1.0, 3.0]))
+                continue
+            if not self.broker.is_copied and self._accepted.setdefault(plan.key, submitted.id) != submitted.id:
+                raise BrokenPromise(f"P6: {plan.key} is {self._accepted[plan.key]} and {submitted.id}")
+            self._accepted.setdefault(plan.key, submitted.id)
+            times -= 1
+
+    async def _operate(self) -> None:
+        chance = self._chance
+        meant = [plan for plan in self._plans if not plan.is_left_alone]
+        while meant and not self.is_mended:
+            await anyio.sleep(chance.expovariate(1.0))
+            plan = chance.choice(meant)
+            if plan.key not in self._accepted:
+                continue
+            # Of what is cancelled nothing is ever to run again, which others would make possible.
+            own = Verb.CANCEL if int(plan.key[1:]) % 2 else Verb.RETRY
+            at = self._leader() if chance.random() < 0.7 else None
+            await self._ask(self._accepted[plan.key], chance.choice([own, Verb.PAUSE, Verb.RESUME]), at=at)
+
+    async def _ask(self, workflow_id: str, verb: Verb, nodes: Sequence[str] = (), *, at: Member | None = None) -> None:
+        member = at or self._chance.choice(self.members)
+        self._asked += 1
+        why = f"request {self._asked}"
+        request = VerbRequest(verb, by="operator", why=why, nodes=tuple(nodes))
+        begun = anyio.current_time()
+        try:
+            changed = await self.request(member, f"{verb} {workflow_id}", lambda running: running.perform(workflow_id, request))
+        except (DyrygentError, ConnectionLost, NotLeading) as error:
+            if not isinstance(error, NotLeading):
+                self.story.tell(f"{verb} {workflow_id} at {member.name}: {error}")
+            return
+        if changed.is_changed:
+            self._answered.append((workflow_id, why))
+            self.facts["verbs"] += 1
+        if verb is Verb.CANCEL and changed.workflow.state == "cancelled" and workflow_id not in self.broker.cancelled:
+            self.facts["cancels"] += 1
+            self.broker.cancelled[workflow_id] = _Cancel(anyio.current_time(), member.asks_broker_well(begun))
+
+    def _leader(self) -> Member | None:
+        return next((member for member in self.members if member.leads and not member.process.is_stopped), None)
+
+    async def _decide(self, workflow_id: str) -> None:
+        leader = self._leader()
+        if leader is None:
+            return
+        try:
+            view = await self.request(leader, "a view", lambda running: running.view(workflow_id))
+            page = await self.request(leader, "nodes", lambda running: running.nodes(workflow_id))
+        except (DyrygentError, ConnectionLost, NotLeading):
+            return
+        if view.state == "paused":
+            await self._ask(workflow_id, Verb.RESUME, at=leader)
+        for node in page.nodes:
+            if node.hold in ("gate", "operator", "lost") or node.is_on_hold:
+                verb = Verb.RETRY if node.hold == "lost" else Verb.RELEASE
+                await self._ask(workflow_id, verb, [node.name], at=leader)
+
+    # --- the oracle -------------------------------------------------------------------------------------------------
+
+    def check_takeover(self, server: Server) -> None:
+        """Check that a new leader finds what was answered before."""
+        self.facts["leaders"] += 1
+        if self.broker.is_copied:
+            return
+        for key, workflow_id in self._accepted.items():
+            if not server.has(workflow_id):
+                raise BrokenPromise(f"P1: {key} was accepted and is not there")
+        for workflow_id, why in self._answered:
+            if why not in [entry.why for entry in server.journal_of(workflow_id)]:
+                raise BrokenPromise(f"an answered verb is not in the journal: {why}")
+
+    def _check_end(self) -> None:
+        if self.story.broken is not None:
+            raise self.story.broken
+        self.facts["pushes"] += self.broker.pushes.total()
+        if self._copy is not None:
+            return
+        self.check_takeover(self._server)
+        for key, said in self._said.items():
+            [plan] = [plan for plan in self._plans if plan.key == key]
+            Ends(plan, self.broker.sent, self.broker.results).check(said)
+
+    async def _take_down(self) -> None:
+        """Note what is said of workflows that nobody interfered with."""
+        for plan in self._plans:
+            while plan.is_left_alone and plan.key not in self._said:
+                leader = self._leader()
+                if leader is None:
+                    await anyio.sleep(1.0)
+                    continue
+                page = await self.request(leader, "nodes", lambda running, plan=plan: running.nodes(self._accepted[plan.key]))  # type: ignore[misc]
+                self._said[plan.key] = {node.name: word_of(node.state, node.is_unneeded) for node in page.nodes}
+
+
+def run(seed: int) -> Outcome:
+    """Play a seed."""
+    standby = Standby(seed)
+    problem = ""
+    try:
+        anyio.run(standby.play, backend="asyncio", backend_options={"loop_factory": ProcessLoop})
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        problem = told(error)
+    return Outcome(seed, problem, str(standby.story), dict(standby.facts))
+
+
+# --- the weather --------------------------------------------------------------------------------------------------------
+
+
+async def _stop(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    process = member.process
+    process.stop()
+    await anyio.sleep(pause_s)
+    process.go_on()
+
+
+async def _suspend(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    """Stop a process with its machine, whose steady clock stands still."""
+    process = member.process
+    member.is_deceived = True
+    process.stop()
+    begun = anyio.current_time()
+    await anyio.sleep(pause_s)
+    process.clock.slept_s += anyio.current_time() - begun
+    process.go_on()
+
+
+async def _kill(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    if not member.process.is_dead and not world.is_mended:
+        member.process.kill()
+        await _start_again(world, member, pause_s)
+
+
+async def _blow(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    """Have a process end at one of the points that it passes next."""
+    member.process.left = chance.choice([0, 1, 2, 3, 5, 8, 13, 30])
+    await _start_again(world, member, pause_s)
+
+
+async def _end(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    member.end()
+    await _start_again(world, member, pause_s)
+
+
+async def _start_again(world: Standby, member: Member, pause_s: float) -> None:
+    life, ended = member.life, member.ended
+    await ended.wait()
+    await anyio.sleep(pause_s)
+    if member.life == life and not member.is_fenced:
+        member.start()
+
+
+async def _cut(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    ways = chance.choice([[member.store_way], [member.broker_way], [member.store_way, member.broker_way]])
+    for way in ways:
+        way.cut = chance.choice(["both", "requests", "answers"])
+        world.story.tell(f"{member.name} is cut from the {way.name}: {way.cut}")
+    await anyio.sleep(pause_s)
+    for way in ways:
+        world.story.tell(f"{member.name} reaches the {way.name}")
+        way.mend()
+
+
+async def _stall(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    way = chance.choice([member.store_way, member.broker_way])
+    way.stall_s = chance.choice([0.5, 3.0, 20.0])
+    world.story.tell(f"{member.name} has a slow way to the {way.name}: {way.stall_s}")
+    await anyio.sleep(pause_s)
+    way.mend()
+
+
+async def _database(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    world.story.tell("the database is away")
+    await _away(member.server, "away", pause_s)
+    world.story.tell("the database is back")
+
+
+async def _broker(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    world.story.tell("the broker is away")
+    await _away(world.broker, "away", pause_s)
+    world.broker.troubled_at = anyio.current_time()
+    world.broker.wake()
+    world.story.tell("the broker is back")
+
+
+async def _server_clock(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    step_s = chance.choice([-3600.0, -3.0, 3.0, 3600.0])
+    world.story.tell(f"the clock of the database is set by {step_s:+g} s")
+    member.server.ahead_s += step_s
+    for each in world.members:
+        each.is_deceived = True
+
+
+async def _clock(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    step_s = chance.choice([-3600.0, -5.0, 5.0, 3600.0])
+    world.story.tell(f"the clock of {member.name} is set by {step_s:+g} s")
+    member.process.clock.offset += step_s
+
+
+async def _workers(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    broker = world.broker
+    if broker.workers:
+        broker.workers[chance.choice(sorted(broker.workers))].kill()
+        await anyio.sleep(pause_s)
+        if not world.is_mended:
+            world.start_worker()
+
+
+async def _deaf(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
+    world.broker.drops_notifications = chance.choice([0.0, 0.3, 1.0])
+
+
+_WEATHER: dict[str, Callable[[Standby, Member, float, Random], Awaitable[None]]] = {
+    "stop": _stop,
+    "suspend": _suspend,
+    "kill": _kill,
+    "blow": _blow,
+    "end": _end,
+    "cut": _cut,
+    "cut again": _cut,
+    "stall": _stall,
+    "database": _database,
+    "broker": _broker,
+    "server clock": _server_clock,
+    "clock": _clock,
+    "workers": _workers,
+    "deaf": _deaf,
+}

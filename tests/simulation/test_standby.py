@@ -1,0 +1,54 @@
+"""One leads and the others stand by, by seed; `python -m tests.simulation --standby` runs as many as one likes."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulation.runs import Outcome
+from tests.simulation.standby import run
+from tests.support.size import of_size
+
+#: A hundred take twenty to thirty seconds of one core; CI runs 2,000.
+_SEEDS = int(os.environ.get("DYRYGENTD_TEST_SEEDS", of_size(60, 300)))
+_PARTS = 4
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("dyrygentd")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    yield
+    logger.setLevel(before)
+
+
+def _told(outcome: Outcome) -> str:
+    again = f"again: python -m tests.simulation --standby --seed {outcome.seed} --story"
+    return f"{outcome.story}\n\nseed {outcome.seed}: {outcome.problem}\n{again}"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_one_leads(part: int) -> None:
+    """No seed breaks a promise, whatever happens to processes, servers, ways and clocks."""
+    facts = Counter[str]()
+    for seed in range(1 + part, _SEEDS + 1, _PARTS):
+        outcome = run(seed)
+        assert not outcome.problem, _told(outcome)
+        facts.update(outcome.facts)
+    # A world in which nobody takes over would show nothing.
+    assert facts["leaders"] > 2 * _SEEDS / _PARTS
+    assert facts["pushes"] > 5 * _SEEDS / _PARTS
+    assert facts["verbs"]
+    assert facts["cancels"]
+
+
+@pytest.mark.parametrize("seed", [7, pytest.param(11, marks=pytest.mark.long)])
+def test_seed_is_a_story(seed: int) -> None:
+    """The same seed is the same story, line by line."""
+    first, second = run(seed), run(seed)
+    assert first.story == second.story
+    assert len(first.story.splitlines()) > 10

@@ -8,6 +8,7 @@ The map of the package, the upper floors first; a room imports only what stands 
     daemon/     process, configuration, signals, systemd, a broker of its own
     testing/    a daemon for your own tests, fakes of the ports
     http/       the API on a socket
+    deputy/     answers beside a leader
     scheduler/  the asyncio shell: embed this one
     compat/     interface of celery-dyrygent
     remote      submits through the broker, from other hosts

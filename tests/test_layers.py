@@ -52,6 +52,8 @@ ROOMS: dict[str, set[str]] = {
     "metrics": _EDGE,
     # It makes the usual adapters itself, inside functions: `Scheduler(app, database=...)` is all that a program needs.
     "scheduler": _EDGE | {"store", "transport", "metrics", "results", "witnesses", "misspelt", "commands", "advice", "beside"},
+    # Beside a leader: the scheduler's own parts over what that has stored.
+    "deputy": _EDGE | {"scheduler", "witnesses", "beside"},
     # The client and the command line know the daemon through its wire form alone.
     "client": _BASE | {"wire", "canvas", "tasks", "results"},
     # A task of Celery's that is a client; the app is handed to it.
@@ -64,7 +66,7 @@ ROOMS: dict[str, set[str]] = {
     "demo": _BASE | {"canvas", "wire", "client", "transport", "daemon"},
     "cli": _BASE | {"commands", "page", "versions", "wire", "canvas", "tasks", "client", "demo", "lint", "progress"},
     "http": _EDGE | _SHELL | {"page", "beside"},
-    "daemon": _EDGE | _SHELL | {"http", "progress"},
+    "daemon": _EDGE | _SHELL | {"http", "progress", "deputy"},
     "compat": _BASE | {"wire", "canvas", "client", "tasks"},
     # Between a browser and the daemon's socket, which it knows as a client does.
     "loopback": _BASE | {"wire", "client", "page"},
@@ -95,6 +97,7 @@ NARROWER: dict[str, set[str]] = {
 
 _LOOP = {
     "scheduler",
+    "deputy",
     "transport",
     "store",
     "http",

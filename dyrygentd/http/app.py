@@ -1,7 +1,7 @@
 """The application for one kind of listener: the routes of the table, with what is around every request."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import Final
 
@@ -30,6 +30,7 @@ def make_app(
     read_only: bool,
     own_names: Collection[str] = (),
     grafana: str = "",
+    vantage: Callable[[], str] = str,
 ) -> web.Application:
     """Make the application for one kind of listener.
 
@@ -39,6 +40,7 @@ def make_app(
         read_only: Leave out whatever changes something, as for TCP.
         own_names: What this machine is called, see `dyrygentd.http.hosts`.
         grafana: An address to which the page links.
+        vantage: What goes with each answer, see `dyrygentd.wire.health.VANTAGE_HEADER`; nothing if it is empty.
     """
     around = Around(limits=limits or HttpLimits(), access=access or Access(), read_only=read_only, own_names=own_names)
     api = Api(
@@ -66,7 +68,11 @@ def make_app(
     app.middlewares.append(serve)
     app.on_startup.append(start)
     app.on_shutdown.append(stop)
-    app.on_response_prepare.append(_sign)
+
+    async def sign(request: web.Request, response: web.StreamResponse) -> None:
+        _sign(response, vantage())
+
+    app.on_response_prepare.append(sign)
     return app
 
 
@@ -79,8 +85,11 @@ def _add(app: web.Application, api: Api, around: Around, route: Route) -> None:
         around.expect("HEAD", resource, use=route.use, needs=route.needs)
 
 
-async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+def _sign(response: web.StreamResponse, vantage: str) -> None:
     response.headers[wire.VERSION_HEADER] = __version__
+    if vantage:
+        # Names of hosts may be anything, and a header is one line.
+        response.headers[wire.VANTAGE_HEADER] = vantage.encode("ascii", "backslashreplace").decode().replace("\n", " ")
     # Much of what is answered was written by users, and a browser that takes it for a page would run it.
     response.headers["X-Content-Type-Options"] = "nosniff"
 

@@ -13,7 +13,7 @@ from dyrygentd.beside import giving_way, in_thread
 from dyrygentd.core.checkpoint import restore
 from dyrygentd.core.effects import Revoke
 from dyrygentd.core.given_up import given_up_by
-from dyrygentd.core.graph import NODES_MAX
+from dyrygentd.core.graph import NODES_MAX, Definition
 from dyrygentd.core.records import WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.verbs import Verb
@@ -92,21 +92,24 @@ class Archive:
             raise WorkflowNotFound(workflow_id)
         return stored
 
-    async def rebuilt(self, stored: Stored, *, inline_bytes: int = _INLINE_BYTES) -> RunningWorkflow:
-        """Build a workflow from what is stored of it, in a thread if its definition is longer than ``inline_bytes``."""
+    async def rebuilt(
+        self, stored: Stored, *, inline_bytes: int = _INLINE_BYTES, before: RunningWorkflow | None = None
+    ) -> RunningWorkflow:
+        """Build a workflow from what is stored of it, in a thread if its definition is longer than ``inline_bytes``.
+
+        Args:
+            before: The same workflow as it was, whose graph it still has.
+        """
         now = self._clock.now()
         document = stored.record.document
         assert document is not None
 
         def rebuild() -> RunningWorkflow:
-            definition = wire.decode_definition(document, nodes_max=NODES_MAX, node_bytes_max=0, has_good_options=False)
+            of: RunningWorkflow | Definition | None = before
+            if of is None:
+                of = wire.decode_definition(document, nodes_max=NODES_MAX, node_bytes_max=0, has_good_options=False)
             return restore(
-                stored.record,
-                stored.nodes,
-                definition.graph,
-                now=now,
-                value_bytes_max=self._value_bytes_max,
-                policy=definition.policy,
+                stored.record, stored.nodes, of.graph, now=now, value_bytes_max=self._value_bytes_max, policy=of.policy
             )
 
         return await in_thread_if_long(rebuild, len(document), inline_bytes)

@@ -44,6 +44,18 @@ def store_of(place: Place, *, history_max: int = HISTORY_MAX, progress: Progress
     return PostgresStore(place, history_max=history_max)
 
 
+def onlooker_of(place: PostgresUrl) -> Store:
+    """Return the database for a process that does not lead, not yet open: nothing can be written by it.
+
+    Raises:
+        ConfigurationError: What is needed for PostgreSQL is not installed.
+    """
+    require_psycopg(place)
+    from dyrygentd.store.postgres.onlooker import PostgresOnlooker
+
+    return PostgresOnlooker(place)
+
+
 def require_file(place: Place | None, instead: str) -> Path:
     """Return where a file is. Raises `ConfigurationError` if the database is on PostgreSQL, with what does the same there."""
     if isinstance(place, Path):

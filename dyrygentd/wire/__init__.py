@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dyrygentd.wire.fold_changes import FoldChanges, FoldHistory, with_changes
     from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
     from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, WorkflowDocument
+    from dyrygentd.wire.health import VANTAGE_HEADER, Health, Statistics, vantage_of
     from dyrygentd.wire.outcomes import Outcome, outcome_of
     from dyrygentd.wire.overview import Overview, OverviewItem
     from dyrygentd.wire.parents import ParentTaskView
@@ -51,14 +52,12 @@ if TYPE_CHECKING:
         CauseView,
         Changed,
         Explanation,
-        Health,
         Journal,
         JournalView,
         NodePage,
         NodeView,
         Refusal,
         StandingView,
-        Statistics,
         Submitted,
         WorkflowPage,
         WorkflowView,
@@ -75,6 +74,7 @@ __all__ = [
     "API_VERSION",
     "DEFINITION_VERSION",
     "PROBLEM",
+    "VANTAGE_HEADER",
     "VERSION_HEADER",
     "AttemptView",
     "BoxView",
@@ -139,6 +139,7 @@ __all__ = [
     "problem_of",
     "request_of",
     "schemas",
+    "vantage_of",
     "view_of_entry",
     "view_of_estimate",
     "view_of_fold",
@@ -194,6 +195,10 @@ _HOMES: Final = {
     "decode_request": "requests",
     "request_of": "requests",
     "definition_schema": "schema",
+    "VANTAGE_HEADER": "health",
+    "Health": "health",
+    "Statistics": "health",
+    "vantage_of": "health",
     "causes_of": "showing",
     "view_of_entry": "showing",
     "view_of_node": "showing",
@@ -210,7 +215,6 @@ _HOMES: Final = {
     "Causes": "views",
     "Changed": "views",
     "Explanation": "views",
-    "Health": "views",
     "Journal": "views",
     "JournalView": "views",
     "NodePage": "views",
@@ -218,7 +222,6 @@ _HOMES: Final = {
     "AttemptView": "views",
     "Refusal": "views",
     "StandingView": "views",
-    "Statistics": "views",
     "Submitted": "views",
     "WorkflowPage": "views",
     "WorkflowView": "views",

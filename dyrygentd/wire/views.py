@@ -388,44 +388,6 @@ class Submitted(Struct, View):
     task_id: str | None = None
 
 
-class Health(Struct, View):
-    """Whether the daemon does its work; ``problems`` says what keeps it from that, ``notices`` what else people should know.
-
-    Attributes:
-        term: How many processes have taken this database over, this one included; of two that have copies the higher one counts.
-    """
-
-    status: str
-    version: str
-    problems: list[str] = []
-    notices: list[str] = []
-    term: int = 0
-
-
-class Statistics(Struct, View):
-    """What the daemon is doing, by part.
-
-    Attributes:
-        tallies: ``{step: {"bounds", "counts", "sum", "examples"}}``: how long steps took, see `dyrygentd.core.tally.Tally`.
-        tasks, queues, workflows: ``{name: {word: sum}}``.
-    """
-
-    version: str
-    uptime_s: float
-    engine: dict[str, Any]
-    store: dict[str, Any]
-    dispatcher: dict[str, Any]
-    watcher: dict[str, Any]
-    lost: dict[str, Any] = {}
-    problems: list[str] = []
-    notices: list[str] = []
-    reports: dict[str, Any] = {}
-    tallies: dict[str, dict[str, Any]] = {}
-    tasks: dict[str, dict[str, float]] = {}
-    queues: dict[str, dict[str, float]] = {}
-    workflows: dict[str, dict[str, float]] = {}
-
-
 def decode_view(body: bytes) -> WorkflowView:
     """Read a workflow's view; raises as `decode` does.
 

@@ -138,6 +138,9 @@ class Link:
 
     Args:
         query_max_s: How long the server works on a query.
+
+    Attributes:
+        is_open: Whether whoever reads may connect.
     """
 
     def __init__(self, url: PostgresUrl, *, query_max_s: float) -> None:
@@ -146,19 +149,19 @@ class Link:
         self._settings = {"statement_timeout": f"{1000 * query_max_s:.0f}", "default_transaction_read_only": "on"}
         self._connection: AsyncConnection | None = None
         self._one_query = anyio.Lock(fast_acquire=True)
-        self._is_open = False
+        self.is_open = False
 
     def __repr__(self) -> str:
         return f"<Link '{self._url}' connected={self._connection is not None}>"
 
     async def open(self) -> None:
         """Connect. Raises ``psycopg.Error``."""
-        self._is_open = True
+        self.is_open = True
         self._connection = await connect(self._url, self._settings)
 
     def close(self) -> None:
         """Close it; safe to repeat."""
-        self._is_open = False
+        self.is_open = False
         self._drop()
 
     async def fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -169,7 +172,7 @@ class Link:
             psycopg.Error: The server cannot be reached, or refuses.
         """
         async with self._one_query:
-            if not self._is_open:
+            if not self.is_open:
                 raise StoreUnavailable("the database is not open")
             if self._connection is not None:
                 try:

@@ -45,8 +45,11 @@ class PostgresReader:
         return f"<PostgresReader {self._finder!r}>"
 
     async def open(self) -> None:
-        """Connect to a database that has its schema. Raises ``psycopg.Error``."""
-        for link in (self._finder, self._shower, self._lister):
+        """Connect to a database that has its schema. Raises ``psycopg.Error``; then whoever reads connects, until `close`."""
+        links = (self._finder, self._shower, self._lister)
+        for link in links:
+            link.is_open = True
+        for link in links:
             await link.open()
 
     def close(self) -> None:

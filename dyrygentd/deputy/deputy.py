@@ -1,0 +1,362 @@
+"""What a process serves that does not lead: a scheduler's answers, of what the leader has stored."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import anyio
+
+from dyrygentd import __version__, wire
+from dyrygentd.core.engine import Engine
+from dyrygentd.core.graph import Definition
+from dyrygentd.core.lines import QueueLines
+from dyrygentd.core.pools import Pools
+from dyrygentd.core.run_times import RunTimes
+from dyrygentd.core.user import User
+from dyrygentd.core.verbs import VerbRequest
+from dyrygentd.deputy.lookout import Lookout
+from dyrygentd.deputy.mirror import Mirror
+from dyrygentd.errors import NotLeader, OutsideError
+from dyrygentd.ports import Clock, Inspector, Lease, Store
+from dyrygentd.ports.facts import DispatcherStatistics, ReportsStatistics, Selection, WatcherStatistics
+from dyrygentd.scheduler.adapters import inspector_of
+from dyrygentd.scheduler.archive import Archive
+from dyrygentd.scheduler.doubts import Doubt
+from dyrygentd.scheduler.estimates import Estimates
+from dyrygentd.scheduler.explanations import Explanations, Sources
+from dyrygentd.scheduler.faces import Faces
+from dyrygentd.scheduler.folds import Folds
+from dyrygentd.scheduler.limits import Pace, SchedulerLimits, SystemClock
+from dyrygentd.scheduler.listeners import Listeners
+from dyrygentd.scheduler.log_links import LogLinks
+from dyrygentd.scheduler.lost import empty_statistics
+from dyrygentd.scheduler.outages import Outages
+from dyrygentd.scheduler.overview import Overviews
+from dyrygentd.scheduler.queries import Queries
+from dyrygentd.scheduler.redaction import Redaction
+from dyrygentd.scheduler.still_running import StillRunning
+from dyrygentd.witnesses import Roster
+
+#: How soon it is read anew how long tasks take; the leader notes it as often.
+_LEARN_S: Final = 300.0
+
+Role = Literal["standby", "gateway"]
+
+
+class Deputy:
+    """Answers beside a leader, on the same database. An async context manager; the store is open, and stays so.
+
+    Guards: nothing is written to the store, and the broker is only asked.
+
+    Args:
+        app: The Celery app whose broker and workers are asked where tasks are; without one nobody is asked.
+        store: Is read alone, see `dyrygentd.store.choice.onlooker_of`.
+        lease: Tells who leads.
+        role: What this process is.
+        limits, pace: As the leader's should be; pools and redaction go by them.
+        inspector, clock: Adapters instead of the usual ones.
+        app_name: What Celery's ``-A`` takes for this app, for commands that people are given.
+    """
+
+    def __init__(
+        self,
+        app: Any = None,
+        *,
+        store: Store,
+        lease: Lease | None = None,
+        role: Role = "standby",
+        limits: SchedulerLimits | None = None,
+        pace: Pace | None = None,
+        inspector: Inspector | None = None,
+        clock: Clock | None = None,
+        app_name: str = "",
+    ) -> None:
+        self.app = app
+        self.role = role
+        self.limits = limits or SchedulerLimits()
+        self._store = store
+        self._clock = clock or SystemClock()
+        self._inspector = inspector or (None if app is None else inspector_of(app))
+        self._began = time.monotonic()
+        self._run_times, self._lines = RunTimes(), QueueLines()
+        self._redaction = Redaction(self.limits.redact)
+        self._listeners = Listeners()
+        self._archive = Archive(store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
+        self._lookout = Lookout(lease, store)
+        self._mirror = Mirror(store, self._archive, self._listeners, clock=self._clock, make_engine=self._make_engine)
+        self._estimates = Estimates(lambda: self._mirror.engine, store, self._clock)
+        self._make_answers(app_name, pace or Pace())
+        self._exits = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Deputy {self.role} {self._mirror!r} {self._lookout!r}>"
+
+    def _make_engine(self) -> Engine:
+        """Make an engine that has no workflows, and knows how long tasks take."""
+        pools = Pools(self.limits.pools, queue_limits=self.limits.queue_limits)
+        engine = Engine(self.limits.engine, pools=pools)
+        engine.counting.run_times, engine.counting.lines = self._run_times, self._lines
+        return engine
+
+    def _make_answers(self, app_name: str, pace: Pace) -> None:
+        """Put the scheduler's parts together that answer."""
+        mirror, roster, folds = self._mirror, Roster(), Folds(self._estimates.weights)
+        still_running = StillRunning(
+            lambda: mirror.engine, self._archive, inspector=self._inspector, clock=self._clock, roster=roster
+        )
+        around = Sources(
+            self._inspector,
+            None,
+            problems=self._problems,
+            outages=Outages,
+            doubt_of=lambda _: Doubt(),
+            app=app_name,
+            roster=roster,
+            still_running=still_running,
+            redact=self._redaction.text,
+        )
+        self._queries = Queries(
+            mirror,
+            store=self._store,
+            archive=self._archive,
+            listeners=self._listeners,
+            clock=self._clock,
+            redaction=self._redaction,
+            explanations=Explanations(mirror, self._store, clock=self._clock, around=around),
+            problems=self._problems,
+            follow_interval_s=self.limits.follow_interval_s,
+            still_running=still_running,
+            folds=folds,
+            log_links=LogLinks(self.limits.logs_url, self.limits.logs_margin_s),
+        )
+        self._faces = Faces(
+            self._queries.unpacked,
+            folds,
+            self._estimates,
+            clock=self._clock,
+            sight=mirror,
+            listeners=self._listeners,
+            follow_interval_s=self.limits.follow_interval_s,
+        )
+        self._overviews = Overviews(
+            mirror,
+            store=self._store,
+            clock=self._clock,
+            inspector=self._inspector,
+            reports=None,
+            troubles=lambda: [("daemon", problem) for problem in self._problems()],
+            notices=self._notices,
+            roster=roster,
+            redact=self._redaction.text,
+            doubt_of=lambda _: Doubt(),
+            app=app_name,
+            young_s=pace.young_s,
+            queued_long_s=pace.queued_long_s,
+        )
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as exits:
+            exits.callback(self._redaction.close)
+            if self._inspector is not None:
+                exits.push_async_callback(self._inspector.close)
+            await self._lookout.look()
+            await self._learn()
+            exits.callback(self._mirror.end)
+            tasks = await exits.enter_async_context(anyio.create_task_group())
+            exits.callback(tasks.cancel_scope.cancel)
+            tasks.start_soon(self._lookout.run, name="dyrygentd lookout")
+            tasks.start_soon(self._mirror.run, name="dyrygentd mirror")
+            tasks.start_soon(self._learn_again, name="dyrygentd run times")
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._exits.aclose()
+
+    async def _learn(self) -> None:
+        """Read how long tasks take, as the leader has noted it."""
+        learning = Engine()
+        # The lookout tells if nothing can be read, and estimates are made without.
+        with suppress(OutsideError):
+            await Estimates(lambda: learning, self._store, self._clock).prepare()
+            self._run_times, self._lines = learning.counting.run_times, learning.counting.lines
+
+    async def _learn_again(self) -> None:
+        while True:
+            await anyio.sleep(_LEARN_S)
+            await self._learn()
+
+    # --- how it stands ----------------------------------------------------------------------------------------------
+
+    @property
+    def vantage(self) -> str:
+        """Return what is said to whoever is answered by this process: what it is, who leads, how old what it shows may be."""
+        return wire.vantage_of(self.role, self._lookout.leader, self._lookout.lag_s)
+
+    def _problems(self) -> Sequence[str]:
+        if self._lookout.problem:
+            return [self._lookout.problem]
+        return ["no daemon leads at present: nothing is dispatched until one does"] if self._lookout.is_leaderless else []
+
+    def _notices(self) -> Sequence[str]:
+        left_out = self._mirror.left_out
+        unseen = f"{left_out:,} unfinished workflows are not looked at here; the leader's own answer has all of them"
+        return [notice for notice in (unseen if left_out else "", self._redaction.problem) if notice]
+
+    def health(self) -> wire.Health:
+        """Tell who leads, and what keeps this process from its work, or the leader from its."""
+        problems = self._problems()
+        return wire.Health(
+            status="degraded" if problems else "ok",
+            version=__version__,
+            problems=[*problems],
+            notices=[*self._notices()],
+            term=self._lookout.term,
+            role=self.role,
+            leader=self._lookout.leader,
+            lag_s=self._lookout.lag_s,
+        )
+
+    def statistics(self) -> wire.Statistics:
+        """Return what this process does, and how many workflows are unfinished; what the leader counts is told by it alone."""
+        health, mirror = self.health(), self._mirror
+        nothing = asdict(self._make_engine().statistics(self._clock.now()))
+        watcher = asdict(WatcherStatistics())
+        watcher.pop("seen_seconds")
+        around = {"workflows": self._lookout.workflow_count, "term": self._lookout.term, "broker_up": True}
+        looking = {"looked_at": mirror.node_count, "looks": mirror.readings, "look_seconds": mirror.seconds}
+        return wire.Statistics(
+            version=__version__,
+            uptime_s=time.monotonic() - self._began,
+            engine=nothing | around | looking | self._faces.statistics(),
+            store=asdict(self._store.statistics()),
+            dispatcher=asdict(DispatcherStatistics()),
+            watcher=watcher,
+            reports=asdict(ReportsStatistics()),
+            lost=empty_statistics(),
+            problems=health.problems,
+            notices=health.notices,
+            role=health.role,
+            leader=health.leader,
+            lag_s=health.lag_s,
+        )
+
+    # --- submitting and controlling ---------------------------------------------------------------------------------
+
+    def knows_task(self, task: str) -> bool:
+        """Tell whether the app of this process has the task."""
+        return self.app is not None and task in self.app.tasks
+
+    async def submit_definition(self, definition: Definition, *, owner: User | None = None) -> wire.Submitted:
+        """Raise `NotLeader`."""
+        raise NotLeader(self._lookout.leader)
+
+    async def take_over(self, imported: wire.Imported, *, by: str = "", owner: User | None = None) -> wire.Submitted:
+        """Raise `NotLeader`."""
+        raise NotLeader(self._lookout.leader)
+
+    async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
+        """Raise `NotLeader`."""
+        raise NotLeader(self._lookout.leader)
+
+    async def perform_in_bulk(self, selection: Selection, request: VerbRequest) -> wire.BulkChanged:
+        """Raise `NotLeader`."""
+        raise NotLeader(self._lookout.leader)
+
+    # --- asking, as `Scheduler` tells -------------------------------------------------------------------------------
+
+    @property
+    def faces(self) -> Faces:
+        """Return what shows workflows to people."""
+        return self._faces
+
+    async def resolve(self, reference: str, *, owner: User | None = None) -> str:
+        """Return the id for a reference. Raises `WorkflowNotFound` or `AmbiguousReference`."""
+        return await self._queries.resolve(reference, owner=owner)
+
+    async def owner(self, workflow_id: str) -> User | None:
+        """Return the user who submitted a workflow. Raises `WorkflowNotFound`."""
+        return await self._queries.owner(workflow_id)
+
+    def is_at_hand(self, workflow_id: str) -> bool:
+        """Tell whether a workflow is in memory and short."""
+        return self._queries.is_at_hand(workflow_id)
+
+    async def definition(self, workflow_id: str) -> bytes:
+        """Return the definition of a workflow as JSON."""
+        return await self._queries.definition(workflow_id)
+
+    async def export(self, workflow_id: str) -> bytes:
+        """Return all that is stored of a workflow as JSON."""
+        return await self._queries.export(workflow_id)
+
+    async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
+        """Return the view of a workflow as it is stored."""
+        return await self._queries.view(workflow_id, with_result=with_result)
+
+    async def list(self, selection: Selection) -> wire.WorkflowPage:
+        """Return a page of workflows."""
+        return await self._queries.list(selection)
+
+    async def nodes(
+        self,
+        workflow_id: str,
+        *,
+        states: frozenset[str] = frozenset(),
+        path: str = "",
+        name: str = "",
+        after: int = 0,
+        limit: int = 100,
+    ) -> wire.NodePage:
+        """Return a page of nodes."""
+        return await self._queries.nodes(workflow_id, states=states, path=path, name=name, after=after, limit=limit)
+
+    async def node(self, workflow_id: str, name: str, *, with_arguments: bool = True) -> wire.NodeView:
+        """Return one node."""
+        return await self._queries.node(workflow_id, name, with_arguments=with_arguments)
+
+    async def summary(self, workflow_id: str, *, limit: int = 20) -> wire.Summary:
+        """Return what is to be known of a workflow at one look."""
+        found, health = await self._queries.summary(workflow_id, limit=limit), self.health()
+        found.problems, found.notices = health.problems, health.notices
+        found.estimate = None if found.workflow.is_finished else await self._faces.estimate(workflow_id)
+        return found
+
+    async def causes(self, workflow_id: str) -> wire.Causes:
+        """Group the failures of a workflow."""
+        return await self._queries.causes(workflow_id)
+
+    async def journal(self, workflow_id: str) -> wire.Journal:
+        """Return who did what to a workflow."""
+        return await self._queries.journal(workflow_id)
+
+    async def audit(self, after: int | None = None, *, limit: int = 100) -> wire.Journal:
+        """Return who did what to all workflows."""
+        return await self._queries.audit(after, limit=limit)
+
+    async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
+        """Say why a workflow, or one node, is not running."""
+        # Who has the places that it waits for may be another one.
+        await self._mirror.look_at_all()
+        return await self._queries.explain(workflow_id, node)
+
+    async def overview(self, *, most: int = 5) -> wire.Overview:
+        """Say what is wrong, what waits for a person, what is stuck and what failed lately."""
+        return await self._overviews.overview(most=most)
+
+    async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
+        """Return the view of a workflow once it has finished."""
+        return await self._queries.wait(workflow_id, timeout_s=timeout_s)
+
+    async def outcome(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.Outcome:
+        """Wait for the end and return how it ended."""
+        return await self._queries.outcome(workflow_id, timeout_s=timeout_s)
+
+    def follow(self, workflow_id: str) -> AsyncIterator[wire.WorkflowView]:
+        """Iterate over the view now and after changes, until it is finished."""
+        return self._queries.follow(workflow_id)

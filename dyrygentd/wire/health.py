@@ -1,0 +1,67 @@
+"""How a daemon stands, what it is doing, and what one that does not lead says beside its answers."""
+
+from typing import Any, Final
+
+from msgspec import Struct
+
+from dyrygentd.core.words import span
+from dyrygentd.wire.plain import View
+
+#: Response header of a standby or gateway: what it is, who leads, and how old what it shows may be.
+VANTAGE_HEADER: Final = "Dyrygentd-Vantage"
+
+
+class Health(Struct, View):
+    """Whether the daemon does its work; ``problems`` says what keeps it from that, ``notices`` what else people should know.
+
+    Attributes:
+        term: How many processes have taken this database over, this one included; of two that have copies the higher one counts.
+        role: What this process is, where several share a database: ``leader``, ``standby`` or ``gateway``; else empty.
+        leader: Who leads, as people are told; empty if nobody does, or if this process alone has the database.
+        lag_s: Of a standby or gateway, how long ago the leader was heard of: what it shows may be so old.
+    """
+
+    status: str
+    version: str
+    problems: list[str] = []
+    notices: list[str] = []
+    term: int = 0
+    role: str = ""
+    leader: str = ""
+    lag_s: float | None = None
+
+
+class Statistics(Struct, View):
+    """What the daemon is doing, by part.
+
+    Attributes:
+        tallies: ``{step: {"bounds", "counts", "sum", "examples"}}``: how long steps took, see `dyrygentd.core.tally.Tally`.
+        tasks, queues, workflows: ``{name: {word: sum}}``.
+        role, leader, lag_s: As in `Health`.
+    """
+
+    version: str
+    uptime_s: float
+    engine: dict[str, Any]
+    store: dict[str, Any]
+    dispatcher: dict[str, Any]
+    watcher: dict[str, Any]
+    lost: dict[str, Any] = {}
+    problems: list[str] = []
+    notices: list[str] = []
+    reports: dict[str, Any] = {}
+    tallies: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, dict[str, float]] = {}
+    queues: dict[str, dict[str, float]] = {}
+    workflows: dict[str, dict[str, float]] = {}
+    role: str = ""
+    leader: str = ""
+    lag_s: float | None = None
+
+
+def vantage_of(role: str, leader: str, lag_s: float | None) -> str:
+    """Say what a process is that does not lead, who leads, and how old what it shows may be."""
+    heard = "" if lag_s is None else f", heard of {span(lag_s, is_fine=True)} ago"
+    since = "" if lag_s is None else f", nobody was heard of for {span(lag_s)}"
+    who = f"{leader} leads{heard}" if leader else f"nobody leads at present{since}"
+    return f"answered by a {role}, from what is stored: {who}"

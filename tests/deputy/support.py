@@ -1,0 +1,42 @@
+"""What the tests of this room share."""
+
+from dyrygentd.errors import StoreUnavailable
+from dyrygentd.ports.facts import Holder, LeaseView
+
+#: Who leads.
+LEADER = Holder("ops1", 17, 1_700_000_000.0)
+
+
+class FixedLease:
+    """A lease that stands as a test says; nobody can take it.
+
+    Attributes:
+        left_s: For how long it holds.
+        is_away: Nobody can see it.
+    """
+
+    ttl_s = 5.0
+
+    def __init__(self, left_s: float) -> None:
+        self.left_s = left_s
+        self.is_away = False
+
+    async def view(self) -> LeaseView:
+        """Tell how it stands."""
+        if self.is_away:
+            raise StoreUnavailable("the server is away")
+        return LeaseView(LEADER, 7, self.left_s)
+
+    async def take(self, holder: Holder) -> bool:
+        """Refuse."""
+        return False
+
+    async def renew(self) -> None:
+        """Refuse."""
+        raise StoreUnavailable("it is another's")
+
+    async def resign(self) -> None:
+        """Do nothing."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Do nothing."""

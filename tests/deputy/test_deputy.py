@@ -1,0 +1,315 @@
+"""A deputy beside a leader on one database: what it answers is compared with what the leader answers, field by field."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import anyio
+import pytest
+
+from dyrygentd import wire
+from dyrygentd.core.policy import WorkflowPolicy
+from dyrygentd.core.verbs import Verb, VerbRequest
+from dyrygentd.deputy.deputy import Deputy
+from dyrygentd.errors import DaemonUnreachable, NotLeader, WorkflowNotFound
+from dyrygentd.ports.facts import Selection
+from dyrygentd.scheduler import Pace, Scheduler
+from dyrygentd.scheduler.service import Service
+from dyrygentd.store.postgres.onlooker import PostgresOnlooker
+from dyrygentd.store.postgres.store import PostgresStore
+from dyrygentd.testing import FakeBroker, FakeClock
+from tests.deputy.support import LEADER, FixedLease
+from tests.scheduler.support import definition, limits, scheduler, until
+from tests.support.postgres import PostgresServer
+
+pytestmark = pytest.mark.anyio
+
+LIMITS: Final = limits(pools={"one": 1}, in_flight_max=500)
+#: Far ahead of the clock of these tests.
+LATER: Final = 1e9
+
+
+class Pair(NamedTuple):
+    """A leader and its deputy."""
+
+    leader: Scheduler
+    deputy: Deputy
+    broker: FakeBroker
+    clock: FakeClock
+    lease: FixedLease
+
+
+def _fail(*_: object) -> None:
+    raise ValueError("no such host")
+
+
+@asynccontextmanager
+async def pair(server: PostgresServer, **options: Any) -> AsyncIterator[Pair]:
+    """A leader that runs what it is given on the fakes, and a deputy on its database."""
+    url, clock = server.url(), FakeClock(LATER)
+    broker = FakeBroker({"tasks.bad": _fail, "tasks.worse": _fail}, holds=True)
+    onlooker, lease = PostgresOnlooker(url), FixedLease(4.2)
+    alike: dict[str, Any] = {"limits": LIMITS, "clock": clock, "inspector": broker.inspector}
+    async with scheduler(broker, PostgresStore(url), pace=Pace(look_at_clock_s=0.01), **alike) as leader:
+        await onlooker.open()
+        try:
+            async with Deputy(store=onlooker, lease=lease, **alike, **options) as deputy:
+                yield Pair(leader, deputy, broker, clock, lease)
+        finally:
+            await onlooker.close()
+
+
+#: ``{name: (graph, tasks whose results come)}``
+SHAPES: Final = {
+    "succeeded": ("a; b < a; &j < a b", ["a", "b"]),
+    "failed": ("bad; worse; c < bad; d < c", ["bad", "worse"]),
+    "under way": ("e; f < e; g < f", ["e"]),
+    "gate": ("go gate=1; h < go", []),
+    "retried": ("bad retry=5 backoff=100; after < bad", ["bad"]),
+    "pools": ("m pool=one; n pool=one; o pool=one", []),
+    "timer": ("t countdown=500; s sleep=100; u < t s", []),
+    "sections": ("x section=one/two; y section=one; z < x y", ["x"]),
+    "wide": (
+        "; ".join([*(f"w{number}" for number in range(40)), "&all < " + " ".join(f"w{number}" for number in range(40))]),
+        ["w1"],
+    ),
+    "hooks": ("k; l hook=failure", ["k"]),
+    "rule": ("bad; v rule=any_failed < bad", ["bad"]),
+}
+
+
+async def fill(running: Pair) -> dict[str, str]:
+    """Have the leader run workflows until each has come as far as it can; return ``{name: id}``."""
+    ids: dict[str, str] = {}
+    for number, (name, (text, _)) in enumerate(SHAPES.items()):
+        found = definition(text, name=name, labels={"kind": name}, key=f"key-{number}", prefix=name.replace(" ", "-"))
+        ids[name] = (await running.leader.submit_definition(found)).id
+    scheduled = replace(definition("aa; bb < aa", name="scheduled"), policy=WorkflowPolicy(start_at=LATER + 9000))
+    ids["scheduled"] = (await running.leader.submit_definition(scheduled)).id
+    for name in ("paused", "held", "cancelled", "skipped"):
+        ids[name] = (await running.leader.submit_definition(definition("p; q < p; r < q", name=name, prefix=name))).id
+    for name, verb, nodes in (
+        ("paused", Verb.PAUSE, ()),
+        ("held", Verb.HOLD, ("r",)),
+        ("skipped", Verb.SKIP, ("r",)),
+        ("cancelled", Verb.CANCEL, ()),
+    ):
+        await running.leader.perform(ids[name], VerbRequest(verb, by="ann", why="to see", nodes=nodes))
+    for name, (_, ends) in SHAPES.items():
+        for task in ends:
+            task_id = f"{name.replace(' ', '-')}/{task}"
+            await until(partial(is_sent, running, task_id))
+            running.broker.let_go(task_id)
+    for name in ("succeeded", "failed"):
+        with anyio.fail_after(10):
+            await running.leader.wait(ids[name])
+    for task_id in ("under-way/f", "rule/v", "sections/y"):
+        await until(partial(is_sent, running, task_id))
+    # What changes nothing for others is saved a moment later, by a clock that stands still.
+    running.clock.pass_time(1)
+    await on_disk(running)
+    # Both are noted now and then.
+    await running.leader._parts.estimates.end()
+    await running.deputy._learn()
+    return ids
+
+
+def is_sent(running: Pair, task_id: str) -> bool:
+    """Tell whether a task was published."""
+    return any(message.task_id == task_id for message in running.broker.published)
+
+
+async def on_disk(running: Pair) -> None:
+    """Wait until all that the leader knows is saved."""
+    await until(lambda: not running.leader._parts.inbox and running.leader._parts.inbox.is_saved)
+
+
+async def test_answers_of_both_are_the_same(shared_postgres: PostgresServer) -> None:
+    """Whoever asks a standby or a gateway is told what the leader would tell."""
+    async with pair(shared_postgres) as running:
+        ids = await fill(running)
+        differing: dict[tuple[str, str], list[str]] = {}
+        for name, workflow_id in ids.items():
+            for what, ask in QUESTIONS.items():
+                differing[name, what] = await difference(running, partial(_of, ask, workflow_id))
+        for what, ask_all in QUESTIONS_OF_ALL.items():
+            differing["all", what] = await difference(running, ask_all)
+        assert {what: lines for what, lines in differing.items() if lines} == {}
+
+
+async def _of(ask: Callable[[Service, str], Awaitable[Any]], workflow_id: str, service: Service) -> Any:
+    return await ask(service, workflow_id)
+
+
+#: Tasks that were revoked, and whose end nobody has told, are in the leader's memory alone.
+ONLY_THE_LEADER_KNOWS: Final = ".may_run_on"
+
+
+async def difference(running: Pair, ask: Callable[[Service], Awaitable[Any]]) -> list[str]:
+    """Ask both, and say where their answers differ."""
+    told = [plain(await ask(service)) for service in (running.leader, running.deputy)]
+    return [line for line in lines_of(*told) if ONLY_THE_LEADER_KNOWS not in line]
+
+
+def plain(answer: Any) -> Any:
+    """Return what a client gets."""
+    return json.loads(answer if isinstance(answer, bytes) else wire.encode(answer))
+
+
+def lines_of(one: Any, other: Any, path: str = "") -> list[str]:
+    """Say field by field where two answers differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [line for key in sorted({*one, *other}) for line in lines_of(one.get(key), other.get(key), f"{path}.{key}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [line for at, pair in enumerate(zip(one, other, strict=True)) for line in lines_of(*pair, f"{path}[{at}]")]
+    return [] if one == other else [f"{path}: {one!r} / {other!r}"]
+
+
+async def _every_node(service: Service, workflow_id: str) -> list[wire.NodeView]:
+    names = [node.name for node in (await service.nodes(workflow_id)).nodes]
+    return [await service.node(workflow_id, name) for name in names]
+
+
+async def _every_explanation(service: Service, workflow_id: str) -> list[wire.Explanation]:
+    names = [node.name for node in (await service.nodes(workflow_id)).nodes]
+    return [await service.explain(workflow_id, name) for name in names]
+
+
+async def _first_of_fold(service: Service, workflow_id: str) -> Any:
+    stream = service.faces.follow_fold(workflow_id)
+    try:
+        return json.loads((await anext(stream)).data)
+    finally:
+        await stream.aclose()
+
+
+async def _first_view(service: Service, workflow_id: str) -> wire.WorkflowView:
+    async for view in service.follow(workflow_id):
+        return view
+    raise AssertionError
+
+
+QUESTIONS: Final[dict[str, Callable[[Service, str], Awaitable[Any]]]] = {
+    "view": lambda service, workflow_id: service.view(workflow_id, with_result=True),
+    "owner": lambda service, workflow_id: service.owner(workflow_id),
+    "definition": lambda service, workflow_id: service.definition(workflow_id),
+    "export": lambda service, workflow_id: service.export(workflow_id),
+    "nodes": lambda service, workflow_id: service.nodes(workflow_id),
+    "failed nodes": lambda service, workflow_id: service.nodes(workflow_id, states=frozenset({"failed"})),
+    "named nodes": lambda service, workflow_id: service.nodes(workflow_id, name="a"),
+    "page of nodes": lambda service, workflow_id: service.nodes(workflow_id, after=1, limit=1),
+    "each node": _every_node,
+    "summary": lambda service, workflow_id: service.summary(workflow_id),
+    "causes": lambda service, workflow_id: service.causes(workflow_id),
+    "journal": lambda service, workflow_id: service.journal(workflow_id),
+    "explain": lambda service, workflow_id: service.explain(workflow_id),
+    "explain each node": _every_explanation,
+    "fold": lambda service, workflow_id: service.faces.fold(workflow_id),
+    "fold events": _first_of_fold,
+    "timeline": lambda service, workflow_id: service.faces.timeline(workflow_id),
+    "estimate": lambda service, workflow_id: service.faces.estimate(workflow_id),
+    "events": _first_view,
+}
+QUESTIONS_OF_ALL: Final[dict[str, Callable[[Service], Awaitable[Any]]]] = {
+    "list": lambda service: service.list(Selection(limit=100)),
+    "second page": lambda service: service.list(Selection(limit=2, before=4)),
+    "by label": lambda service: service.list(Selection(labels={"kind": "gate"}, limit=10)),
+    "audit": lambda service: service.audit(),
+    "overview": lambda service: service.overview(most=20),
+    "name": lambda service: service.resolve("under way"),
+    "latest": lambda service: service.resolve("@latest"),
+    "key": lambda service: service.resolve("key:key-3"),
+}
+
+
+async def test_it_says_what_it_is(shared_postgres: PostgresServer) -> None:
+    """Whoever is answered by one that does not lead learns who does, and how old the answer may be."""
+    async with pair(shared_postgres, role="gateway") as running:
+        health, statistics = running.deputy.health(), running.deputy.statistics()
+        assert (health.status, health.role, health.leader, health.term) == ("ok", "gateway", LEADER.words, 7)
+        assert health.lag_s is not None
+        assert 0.8 <= health.lag_s < 60
+        assert running.deputy.vantage.startswith(f"answered by a gateway, from what is stored: {LEADER.words} leads, heard of ")
+        assert (statistics.role, statistics.engine["workflows"], statistics.engine["term"]) == ("gateway", 0, 7)
+        running.lease.left_s = -3.0
+        await running.deputy._lookout.look()
+        health = running.deputy.health()
+        assert (health.status, health.leader) == ("degraded", "")
+        assert health.problems == ["no daemon leads at present: nothing is dispatched until one does"]
+        assert "nobody leads at present" in running.deputy.vantage
+        assert (await running.deputy.overview()).status == "problem"
+
+
+async def test_what_changes_is_not_done_here(shared_postgres: PostgresServer) -> None:
+    """Without a way to the leader whoever submits or steers is told whom to ask, and nothing is done."""
+    async with pair(shared_postgres) as running:
+        held = definition("a", name="held")
+        with pytest.raises(NotLeader, match="process 17 on 'ops1'"):
+            await running.deputy.submit_definition(held)
+        with pytest.raises(NotLeader):
+            await running.deputy.perform("x", VerbRequest(Verb.PAUSE))
+        with pytest.raises(NotLeader):
+            await running.deputy.perform_in_bulk(Selection(name="held"), VerbRequest(Verb.PAUSE))
+        workflow_id = (await running.leader.submit_definition(held)).id
+        await until(lambda: bool(running.broker.published))
+        running.broker.let_go()
+        await running.leader.wait(workflow_id)
+        exported = await running.leader.export(workflow_id)
+        with pytest.raises(NotLeader):
+            await running.deputy.take_over(wire.decode_export(exported, nodes_max=10))
+        assert [view.id for view in (await running.deputy.list(Selection())).workflows] == [workflow_id]
+        with pytest.raises(WorkflowNotFound):
+            await running.deputy.view("nobody")
+
+
+async def test_waiting_and_following_end_with_the_workflow(shared_postgres: PostgresServer) -> None:
+    """Who waits or follows here hears of the end that the leader has stored, and of what comes before it."""
+    async with pair(shared_postgres) as running:
+        workflow_id = (await running.leader.submit_definition(definition("a; b < a", prefix="w"))).id
+        seen: list[dict[str, int]] = []
+        folds: list[str] = []
+        ends: list[str] = []
+
+        async def follow() -> None:
+            async for view in running.deputy.follow(workflow_id):
+                seen.append(view.counts)
+
+        async def follow_fold() -> None:
+            folds.extend([event.kind async for event in running.deputy.faces.follow_fold(workflow_id)])
+
+        async def wait() -> None:
+            ends.append((await running.deputy.outcome(workflow_id, timeout_s=30)).state)
+
+        async with anyio.create_task_group() as tasks:
+            for work in (follow, follow_fold, wait):
+                tasks.start_soon(work)
+            await until(lambda: bool(seen))
+            await until(partial(is_sent, running, "w/a"))
+            running.broker.let_go("w/a")
+            await until(partial(is_sent, running, "w/b"))
+            await until(lambda: seen[-1].get("succeeded") == 1)
+            running.broker.let_go("w/b")
+        assert ends == ["succeeded"]
+        assert seen[-1] == {"succeeded": 2}
+        assert folds[0] == "fold"
+        assert not running.deputy._listeners
+
+
+async def test_who_waits_is_let_go_when_it_ends(shared_postgres: PostgresServer) -> None:
+    """One that takes over lets those go who wait here, and tells them to ask again."""
+    raised: list[BaseException] = []
+    async with anyio.create_task_group() as tasks, pair(shared_postgres) as running:
+        workflow_id = (await running.leader.submit_definition(definition("a"))).id
+
+        async def wait() -> None:
+            try:
+                await running.deputy.wait(workflow_id)
+            except DaemonUnreachable as error:
+                raised.append(error)
+
+        tasks.start_soon(wait)
+        await until(lambda: bool(running.deputy._listeners))
+    assert "looks no more" in str(raised[0])

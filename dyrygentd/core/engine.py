@@ -465,6 +465,7 @@ class Engine:
                     nodes=names,
                     count=len(changes.nodes),
                     detail=changes.detail,
+                    letter=request.letter,
                 )
             )
             self._turn.touch(workflow)

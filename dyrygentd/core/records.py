@@ -142,6 +142,7 @@ class JournalEntry:
         nodes: Names of the nodes that it changed, the first few of them.
         count: How many it changed.
         detail: Further words, such as the new priority.
+        letter: Number of the letter that has asked for it, which is noted with it; 0 if none has. It is not read back.
     """
 
     workflow_id: str
@@ -152,3 +153,4 @@ class JournalEntry:
     nodes: tuple[str, ...] = ()
     count: int = 0
     detail: str = ""
+    letter: int = 0

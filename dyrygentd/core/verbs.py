@@ -88,6 +88,7 @@ class VerbRequest:
         value: JSON text that takes the place of a skipped node's value.
         terminate: End tasks that run, too.
         force: Give up an attempt that is in flight.
+        letter: Number of the letter that asks for it, so that it is noted with what it changes; 0 if none does.
     """
 
     verb: Verb
@@ -99,6 +100,7 @@ class VerbRequest:
     priority: int = 0
     terminate: bool = False
     force: bool = False
+    letter: int = 0
 
 
 @dataclass(slots=True)

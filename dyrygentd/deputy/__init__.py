@@ -5,5 +5,6 @@ changed is left as a letter for whoever leads. It never talks to the broker but 
 
     deputy     the face of the room, put together of the scheduler's own parts
     mirror     unfinished workflows, as they are stored, as long as somebody looks
+    sending    letters to whoever leads, and its answers
     lookout    who leads, and how old what is stored is
 """

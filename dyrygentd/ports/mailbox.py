@@ -54,6 +54,7 @@ class Letter:
         left_at: Unix time, by the database's clock.
         answer: JSON of what was answered, or of a problem document if it was refused; empty while it waits.
         is_refused: Whether it was refused; nothing was changed by it.
+        known_as: The workflow that had its key before, if that is another one than the letter's.
     """
 
     token: str
@@ -68,6 +69,7 @@ class Letter:
     left_at: float = 0.0
     answer: bytes = b""
     is_refused: bool = False
+    known_as: str = ""
 
     @property
     def sender(self) -> tuple[str, User | None]:
@@ -91,16 +93,12 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class LetterAnswer:
-    """What is written to one letter; see `Letter`.
-
-    Attributes:
-        workflow_id: Which workflow a submission has, if its key was known under another id than the letter's.
-    """
+    """What is written to one letter; see `Letter`."""
 
     number: int
     answer: bytes
     is_refused: bool = False
-    workflow_id: str = ""
+    known_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +134,9 @@ class MailboxStatistics:
 
 class Mailbox(Protocol):
     """Where letters are left, found and answered. All of it raises `StoreUnavailable` if the database cannot be reached."""
+
+    async def run(self) -> None:
+        """Hear of letters and answers until cancelled, whatever happens to the database; nobody else wakes who waits."""
 
     async def leave(self, letter: Letter) -> Letter:
         """Leave a letter, and return it as it is kept, durably.
@@ -182,6 +183,9 @@ class Mailbox(Protocol):
 
     async def look(self) -> MailboxStatistics:
         """Return a snapshot."""
+
+    async def close(self) -> None:
+        """Let connections go; safe to repeat, and it may be used again after that."""
 
 
 class MailboxFull(RequestError):

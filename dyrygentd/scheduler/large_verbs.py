@@ -56,7 +56,11 @@ async def ask_in_parts(
         names = list({**dict.fromkeys(names), **meant})
     if workflow is None or len(names) <= part:
         return await ask(workflow_id, request)
-    parts = [replace(request, cause="", nodes=tuple(names[begin : begin + part])) for begin in range(0, len(names), part)]
+    parts = [
+        replace(request, cause="", nodes=tuple(names[begin : begin + part]), letter=0) for begin in range(0, len(names), part)
+    ]
+    # A letter is done with the last part; before, repeating all of it is harmless.
+    parts[-1] = replace(parts[-1], letter=request.letter)
     for each in parts:
         check(workflow, each)
         await anyio.lowlevel.checkpoint()

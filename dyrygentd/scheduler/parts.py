@@ -30,6 +30,7 @@ from dyrygentd.scheduler.faces import Faces
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.inbox import Inbox
+from dyrygentd.scheduler.letters import Letters
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.log_links import LogLinks
@@ -37,6 +38,7 @@ from dyrygentd.scheduler.lost import LostTasks
 from dyrygentd.scheduler.outages import Outages
 from dyrygentd.scheduler.overview import Overviews
 from dyrygentd.scheduler.queries import Queries
+from dyrygentd.scheduler.reception import Reception
 from dyrygentd.scheduler.recovery import Recovery
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.sentinel import Sentinel
@@ -103,8 +105,9 @@ class Parts:
             redaction=self.redaction,
             broker_trouble=broker_trouble,
         )
-        self._make_callers(pools, chance)
-        self._make_answers(app_name)
+        still_running = self._make_callers(pools, chance)
+        self._make_answers(app_name, still_running)
+        self._make_reception()
         self._make_seekers(app_name)
 
     def __repr__(self) -> str:
@@ -170,11 +173,11 @@ class Parts:
                 publish=self.courier.hand_in,
             )
 
-    def _make_callers(self, pools: Pools, chance: random.Random) -> None:
+    def _make_callers(self, pools: Pools, chance: random.Random) -> StillRunning:
         """Make what speaks for those who submit and control, and what carries out what is decided about it."""
         adapters, limits = self.adapters, self._limits
         door = Door(self._engine, adapters.watcher)
-        self._still_running = StillRunning(
+        still_running = StillRunning(
             lambda: self._engine, self.archive, inspector=adapters.inspector, clock=adapters.clock, roster=self.roster
         )
         self.submissions = Submissions(
@@ -198,7 +201,7 @@ class Parts:
             listeners=self.listeners,
             door=door,
             durable_timeout_s=limits.durable_timeout_s,
-            refuse=self._still_running.refuse,
+            refuse=still_running.refuse,
             confirm=self.tenure.confirm,
         )
         self.carrying = Carrying(
@@ -213,8 +216,9 @@ class Parts:
             listeners=self.listeners,
             reports=adapters.reports,
         )
+        return still_running
 
-    def _make_answers(self, app_name: str) -> None:
+    def _make_answers(self, app_name: str, still_running: StillRunning) -> None:
         """Make what answers those who ask."""
         adapters, troubles, folds = self.adapters, self.troubles, Folds(self.estimates.weights)
         around = Sources(
@@ -225,7 +229,7 @@ class Parts:
             doubt_of=self._doubt_of,
             app=app_name,
             roster=self.roster,
-            still_running=self._still_running,
+            still_running=still_running,
             redact=self.redaction.text,
         )
         self.queries = Queries(
@@ -238,7 +242,7 @@ class Parts:
             explanations=Explanations(self.turns, adapters.store, clock=adapters.clock, around=around),
             problems=troubles.problems,
             follow_interval_s=self._limits.follow_interval_s,
-            still_running=self._still_running,
+            still_running=still_running,
             folds=folds,
             log_links=LogLinks(self._limits.logs_url, self._limits.logs_margin_s),
         )
@@ -266,6 +270,23 @@ class Parts:
             young_s=self._pace.young_s,
             queued_long_s=self._pace.queued_long_s,
         )
+
+    def _make_reception(self) -> None:
+        """Make what takes submissions and verbs, and letters with such where they are left."""
+        adapters = self.adapters
+        self.reception = Reception(
+            self.turns,
+            store=adapters.store,
+            dispatcher=adapters.dispatcher,
+            clock=adapters.clock,
+            archive=self.archive,
+            submissions=self.submissions,
+            verbs=self.verbs,
+            queries=self.queries,
+            redaction=self.redaction,
+        )
+        mailbox = adapters.store.mailbox
+        self.letters = None if mailbox is None else Letters(mailbox, self.reception)
 
     def _make_seekers(self, app_name: str) -> None:
         """Make what looks by itself for tasks and workers, if there is something to look with."""
@@ -344,6 +365,8 @@ class Parts:
         begin("revoke again", self.recovery.revoke_again, self.started_at)
         begin("expire", self.expiry.run)
         begin("run times", self.estimates.run)
+        if self.letters is not None:
+            begin("letters", self.letters.run)
         if self.unrun is not None:
             begin("unrun results", self.unrun.run)
         if self.lost is not None:

@@ -36,22 +36,17 @@ import anyio
 from dyrygentd import canvas, metrics, wire
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.ids import MadeIds
-from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
-from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import Fenced
 from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
-from dyrygentd.ports.facts import JOURNAL_MAX, Selection
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.adapters import adapters_of
 from dyrygentd.scheduler.faces import Faces
-from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.handle import Handle
-from dyrygentd.scheduler.large_verbs import PART, ask_in_parts
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.parts import Parts
 from dyrygentd.scheduler.report import Report
-from dyrygentd.scheduler.submissions import answer_to
 from dyrygentd.scheduler.tenure import questions, unwrapped
 from dyrygentd.tasks.current import current_parent_task
 
@@ -215,12 +210,7 @@ class Scheduler:
                 run it twice.
             NotOnDiskYet: The same with a key: it is taken as soon as it can be written, and trying again finds it.
         """
-        await refuse_foreign(definition, self._adapters.dispatcher)
-        workflow_id, is_new = await self._parts.submissions.submit(definition, User.of(owner))
-        if is_new:
-            return answer_to(definition, workflow_id)
-        view = await self.view(workflow_id)
-        return wire.Submitted(id=workflow_id, name=view.name, tasks=view.tasks, created=False)
+        return await self._parts.reception.submit(definition, User.of(owner))
 
     async def take_over(self, imported: wire.Imported, *, by: str = "", owner: User | int | None = None) -> wire.Submitted:
         """Take in a workflow that another daemon had, with its states and values; return when it is on disk.
@@ -237,11 +227,7 @@ class Scheduler:
             NotAccepting: As `submit_definition`.
             NotOnDiskYet: It is taken as soon as it can be written.
         """
-        imported = imported._replace(record=replace(imported.record, owner=User.of(owner)))
-        record = imported.record
-        entry = JournalEntry(record.workflow_id, self._adapters.clock.now(), "import", by, detail=f"it came {record.state}")
-        workflow_id = await self._parts.submissions.take_over(imported, [*imported.journal[1 - JOURNAL_MAX :], entry])
-        return answer_to(imported.definition, workflow_id)
+        return await self._parts.reception.take_over(imported, by=by, owner=User.of(owner))
 
     async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
         """Carry out a verb on a workflow or on nodes of it; return when that is on disk.
@@ -256,16 +242,7 @@ class Scheduler:
             NotOnDiskYet: The disk did not answer in time. It will be done as soon as it can be written.
             StoreUnavailable: The disk did not answer in time. Nothing was done.
         """
-        answer = await ask_in_parts(self._parts.verbs.ask, self._large_one, workflow_id, self._cleaned(request))
-        return wire.Changed(
-            id=workflow_id,
-            verb=request.verb.value,
-            is_changed=answer.is_changed,
-            nodes=list(answer.nodes),
-            node_count=answer.count,
-            workflow=await self.view(workflow_id),
-            **(await self._parts.queries.behind(workflow_id, answer.nodes) if request.verb is Verb.SKIP else {}),
-        )
+        return await self._parts.reception.perform(workflow_id, request)
 
     async def cancel(self, workflow_id: str, *, terminate: bool = False, by: str = "", why: str = "") -> wire.Changed:
         """End a workflow: what was not dispatched never is, what is in flight is revoked. Return when that is on disk.
@@ -277,19 +254,7 @@ class Scheduler:
 
     async def perform_in_bulk(self, selection: Selection, request: VerbRequest) -> wire.BulkChanged:
         """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
-        return await self._parts.verbs.ask_all(selection, self._cleaned(request))
-
-    async def _large_one(self, workflow_id: str) -> RunningWorkflow | None:
-        """Return a workflow that has so many nodes that a verb on them may have to go in parts."""
-        workflow = self._parts.turns.live(workflow_id)
-        if workflow is None:
-            record = await self._adapters.store.record(workflow_id)
-            if record is not None and record.task_count > PART:
-                workflow = await self._parts.archive.unpacked(workflow_id)
-        return workflow
-
-    def _cleaned(self, request: VerbRequest) -> VerbRequest:
-        return replace(request, why=self._parts.redaction.text(request.why))
+        return await self._parts.reception.perform_in_bulk(selection, request)
 
     def set_limits(self, limits: SchedulerLimits) -> None:
         """Change the bounds that are live, see `SchedulerLimits`; of the others nothing is taken.

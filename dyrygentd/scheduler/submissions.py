@@ -1,5 +1,6 @@
 """Submissions on their way to the disk, and when none is accepted."""
 
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -93,25 +94,43 @@ class Submissions:
     def __repr__(self) -> str:
         return f"<Submissions submitting={len(self._submitting)} keys={len(self._keys)} withdrawn={len(self._withdrawn)}>"
 
-    async def submit(self, definition: Definition, owner: User | None) -> tuple[str, bool]:
+    async def submit(
+        self, definition: Definition, owner: User | None, *, made: str = "", begun: Callable[[], None] = lambda: None
+    ) -> tuple[str, bool]:
         """Submit a definition for a user; return its id, and whether it is new, when it is on disk.
+
+        Args:
+            made: The id that it has already, by a letter: it is found again if it is here, and waits for the disk for ever.
+            begun: Told once nothing that is submitted later can be worked in before it.
 
         Raises:
             NotAccepting, NotStored, NotOnDiskYet, UnknownPool, TaskIdTaken, KeyTaken, Fenced
         """
+        timeout_s = math.inf if made else self._durable_timeout_s
+        if made and await self._is_here(made):
+            begun()
+            await self._wait_durable(made, is_keyed=True, timeout_s=timeout_s)
+            await self._confirm()
+            return made, True
         self.refuse_if_not_accepting(len(definition.graph))
         self._refuse_unknown_pools(definition)
         known = None
         if definition.key is None:
-            workflow_id = await self._take_in(definition, owner)
+            workflow_id = await self._take_in(definition, owner, made=made)
         else:
             digest = await in_thread_if_long(lambda: digest_of(definition), 100 * len(definition.graph))
             async with self._only(owner, definition.key):
                 known = await self._known(definition, owner, digest)
-                workflow_id = known or await self._take_in(definition, owner, digest)
-        await self._wait_durable(workflow_id, is_keyed=definition.key is not None)
+                workflow_id = known or await self._take_in(definition, owner, digest, made=made)
+        begun()
+        await self._wait_durable(workflow_id, is_keyed=definition.key is not None, timeout_s=timeout_s)
         await self._confirm()
         return workflow_id, known is None
+
+    async def _is_here(self, workflow_id: str) -> bool:
+        """Tell whether a workflow is known, on disk or not."""
+        is_under_way = workflow_id in self._submitting or self._turns.live(workflow_id) is not None
+        return is_under_way or await self._store.record(workflow_id) is not None
 
     async def _known(self, definition: Definition, owner: User | None, digest: str) -> str | None:
         """Return the workflow that a user has given this key before. Raises `KeyTaken` if it has another definition."""
@@ -154,8 +173,11 @@ class Submissions:
             if not self._key_users[whose]:
                 del self._key_users[whose], self._key_locks[whose]
 
-    async def take_over(self, imported: wire.Imported, journal: Sequence[JournalEntry]) -> str:
+    async def take_over(self, imported: wire.Imported, journal: Sequence[JournalEntry], *, is_patient: bool = False) -> str:
         """Take in a workflow of another daemon, with its states; return its id when it is on disk.
+
+        Args:
+            is_patient: Wait for the disk however long it takes.
 
         Raises:
             NotImportable, BadRequest, NotAccepting, NotStored, UnknownPool, TaskIdTaken, Fenced
@@ -182,7 +204,8 @@ class Submissions:
                 raise
             if record.key is not None:
                 self._keys[record.owner, record.key] = _Keyed(record.workflow_id, record.digest, definition)
-        await self._wait_durable(record.workflow_id, is_keyed=True)
+        timeout_s = math.inf if is_patient else self._durable_timeout_s
+        await self._wait_durable(record.workflow_id, is_keyed=True, timeout_s=timeout_s)
         await self._confirm()
         return record.workflow_id
 
@@ -246,9 +269,9 @@ class Submissions:
         for durable in self._submitting.values():
             durable.set()
 
-    async def _take_in(self, definition: Definition, owner: User | None, digest: str = "") -> str:
+    async def _take_in(self, definition: Definition, owner: User | None, digest: str = "", *, made: str = "") -> str:
         """Put a new workflow into the inbox and return its id. Its key is kept until the disk has it."""
-        workflow_id = str(UUID(int=self._chance.getrandbits(128), version=4))
+        workflow_id = made or str(UUID(int=self._chance.getrandbits(128), version=4))
         given = definition
         try:
             definition = await self._door.admit(workflow_id, definition)
@@ -287,7 +310,7 @@ class Submissions:
 
     async def _refuse_if_known(self, record: WorkflowRecord) -> None:
         workflow_id, key = record.workflow_id, record.key
-        if workflow_id in self._submitting or self._turns.live(workflow_id) or await self._store.record(workflow_id):
+        if await self._is_here(workflow_id):
             raise NotImportable(workflow_id, "it is here already", next_step=f"`dyrygentctl show {workflow_id}`")
         keyed = None if key is None else self._keys.get((record.owner, key))
         known = keyed.workflow_id if keyed is not None else None
@@ -306,8 +329,8 @@ class Submissions:
             if policy.pool and self._pools.size_of(policy.pool) is None:
                 raise UnknownPool(graph.names[node], policy.pool, self._pools.names)
 
-    async def _wait_durable(self, workflow_id: str, *, is_keyed: bool) -> None:
-        with anyio.move_on_after(self._durable_timeout_s):
+    async def _wait_durable(self, workflow_id: str, *, is_keyed: bool, timeout_s: float) -> None:
+        with anyio.move_on_after(timeout_s):
             durable = self._submitting.get(workflow_id)
             if durable is not None:
                 await durable.wait()

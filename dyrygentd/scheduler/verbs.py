@@ -6,6 +6,7 @@ the engine refuses, or has never been handed, changes nothing: that is an error 
 of it ever happened.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -116,7 +117,7 @@ class Verbs:
         if self._refuse is not None:
             await self._refuse(workflow_id, request)
         answer: Answer | None = None
-        with anyio.move_on_after(self._patience_s) as patience:
+        with anyio.move_on_after(self._patience_s(request)) as patience:
             ticket = _Ticket(workflow_id, patience=patience)
             workflow = self._turns.engine.workflows.get(workflow_id)
             if workflow is not None:
@@ -130,8 +131,10 @@ class Verbs:
         await self._confirm()
         return answer
 
-    @property
-    def _patience_s(self) -> float:
+    def _patience_s(self, request: VerbRequest) -> float:
+        if request.letter:
+            # It is answered when it is carried out, and whoever left it knows by itself how long to wait.
+            return math.inf
         longest = self._durable_timeout_s
         return min(longest, _KNOWN_PROBLEM_WAIT_S) if self._turns.saving.problem else longest
 
@@ -185,9 +188,15 @@ class Verbs:
         taken = await self._door.taken_since(restored) if is_to_be_judged else ()
         return await self._ask_engine(ticket, VerbRequested(workflow_id, request, restored=restored, taken=taken))
 
-    async def ask_all(self, selection: Selection, request: VerbRequest) -> wire.BulkChanged:
-        """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""
-        done = wire.BulkChanged(verb=request.verb.value, matched=0, changed=[], unchanged=[], refused=[])
+    async def ask_all(
+        self, selection: Selection, request: VerbRequest, *, done: frozenset[str] = frozenset()
+    ) -> wire.BulkChanged:
+        """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them.
+
+        Args:
+            done: Those for which it was carried out before, whether they fit still or not.
+        """
+        told = wire.BulkChanged(verb=request.verb.value, matched=0, changed=sorted(done), unchanged=[], refused=[])
         ids: list[str] = []
         page = replace(selection, limit=min(500, _BULK_MAX))
         while len(ids) < _BULK_MAX:
@@ -196,23 +205,24 @@ class Verbs:
             if len(rows) < page.limit:
                 break
             page = replace(page, before=rows[-1].cursor)
-        done.matched, done.is_complete = len(ids[:_BULK_MAX]), len(ids) < _BULK_MAX
-        for workflow_id in ids[:_BULK_MAX]:
+        left = [each for each in ids[:_BULK_MAX] if each not in done]
+        told.matched, told.is_complete = len(left) + len(done), len(ids) < _BULK_MAX
+        for workflow_id in left:
             try:
                 answer = await self.ask(workflow_id, request)
-                (done.changed if answer.is_changed else done.unchanged).append(workflow_id)
+                (told.changed if answer.is_changed else told.unchanged).append(workflow_id)
             except RequestError as error:
-                done.refused.append(wire.Refusal(workflow_id, error.message, error.code, error.next_step))
+                told.refused.append(wire.Refusal(workflow_id, error.message, error.code, error.next_step))
             except NotOnDiskYet:
-                done.not_on_disk_yet.append(workflow_id)
-                done.is_complete = False
+                told.not_on_disk_yet.append(workflow_id)
+                told.is_complete = False
                 break
             except OutsideError as error:
                 # The others would fare no better; what was done is told.
-                done.refused.append(wire.Refusal(workflow_id, error.message, error.code, error.next_step))
-                done.is_complete = False
+                told.refused.append(wire.Refusal(workflow_id, error.message, error.code, error.next_step))
+                told.is_complete = False
                 break
-        return done
+        return told
 
     def answered(self, answers: Iterable[Answer]) -> None:
         """Hand out answers that are on disk."""

@@ -134,19 +134,21 @@ def answered_in(connection: AsyncConnection, max_s: float) -> Iterator[None]:
 
 
 class Link:
-    """A connection for reading, made anew when it was lost. Guards: one query at a time, and no half-read answer is left on it.
+    """A connection, made anew when it was lost. Guards: one query at a time, and no half-read answer is left on it.
 
     Args:
         query_max_s: How long the server works on a query.
+        is_writing: Whether it may change anything. A query is repeated if its answer was lost, so that must do no harm.
 
     Attributes:
         is_open: Whether whoever reads may connect.
     """
 
-    def __init__(self, url: PostgresUrl, *, query_max_s: float) -> None:
+    def __init__(self, url: PostgresUrl, *, query_max_s: float, is_writing: bool = False) -> None:
         self._url = url
         self._answer_max_s = query_max_s + _ANSWER_MAX_S
-        self._settings = {"statement_timeout": f"{1000 * query_max_s:.0f}", "default_transaction_read_only": "on"}
+        read_only = "off" if is_writing else "on"
+        self._settings = {"statement_timeout": f"{1000 * query_max_s:.0f}", "default_transaction_read_only": read_only}
         self._connection: AsyncConnection | None = None
         self._one_query = anyio.Lock(fast_acquire=True)
         self.is_open = False
@@ -164,7 +166,7 @@ class Link:
         self.is_open = False
         self._drop()
 
-    async def fetch(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    async def fetch(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows; on a connection that turns out to be lost once more on a new one.
 
         Raises:
@@ -183,7 +185,9 @@ class Link:
             self._connection = await connect(self._url, self._settings)
             return await self._fetch(self._connection, query, values)
 
-    async def _fetch(self, connection: AsyncConnection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def _fetch(
+        self, connection: AsyncConnection, query: str, values: Sequence[Any] | Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
         try:
             with answered_in(connection, self._answer_max_s):

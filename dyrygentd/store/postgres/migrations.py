@@ -17,14 +17,20 @@ from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.store")
 
-VERSION: Final = 1
+VERSION: Final = 2
 #: The oldest server that the tests ran on, or would: 13 has `gen_random_uuid`.
 SERVER_MIN: Final = 130000
 #: "dyrg" in ASCII, the upper half of the numbers of our advisory locks; the lower one is the schema's. The writer's is
 #: positive, that of an upgrade negative.
 LOCK_SPACE: Final = 0x64797267 << 32
+
+
+def _file(name: str) -> str:
+    return files("dyrygentd.store.postgres").joinpath(name).read_text()
+
+
 #: ``{version: what brings it to the next one}``.
-_STEPS: Final[dict[int, str]] = {}
+_STEPS: Final[dict[int, str]] = {1: _file("letters.sql")}
 
 
 async def prepare(
@@ -59,7 +65,8 @@ async def prepare(
             for step in range(version, version_wanted):
                 await connection.execute(steps[step].encode())
         else:
-            await connection.execute(files("dyrygentd.store.postgres").joinpath("schema.sql").read_bytes())
+            for name in ("schema.sql", "letters.sql"):
+                await connection.execute(_file(name).encode())
             await connection.execute("INSERT INTO about (version) VALUES (0)")
         await connection.execute("UPDATE about SET version = %s", [version_wanted])
 

@@ -114,6 +114,12 @@ TRIM_JOURNAL: Final = """
         SELECT newer.seq FROM journal AS newer WHERE newer.workflow = given.workflow ORDER BY newer.seq DESC OFFSET %s LIMIT 1
     )
 """
+#: A letter that is taken again is found to be carried out by it.
+ADD_FOOTPRINTS: Final = """
+    INSERT INTO footprints (letter, workflow, nodes, count)
+    SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[])
+    ON CONFLICT (letter, workflow) DO NOTHING
+"""
 DROP_VALUES: Final = "UPDATE nodes SET value = NULL WHERE workflow = ANY (%s::bigint[]) AND value IS NOT NULL"
 REMEMBER: Final = "INSERT INTO notes (name, value) VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 FORGET: Final = "DELETE FROM notes WHERE name = %s"
@@ -128,14 +134,17 @@ def _deleting(chosen: str) -> str:
     """
 
 
+#: A workflow stays until the letter that has made it is answered, which goes by it.
+_NO_LETTER: Final = "NOT EXISTS (SELECT 1 FROM letters WHERE letters.workflow = workflows.id AND letters.answered_at IS NULL)"
 PRUNE: Final = _deleting(
-    "SELECT seq FROM workflows WHERE finished_at IS NOT NULL AND id <> ALL (%s::text[]) ORDER BY finished_at LIMIT %s"
+    f"SELECT seq FROM workflows WHERE finished_at IS NOT NULL AND id <> ALL (%s::text[]) AND {_NO_LETTER}"
+    " ORDER BY finished_at LIMIT %s"
 )
 #: The first condition follows from the second, and is one that the index on the ends helps with.
-EXPIRE: Final = _deleting("""
+EXPIRE: Final = _deleting(f"""
     SELECT seq FROM workflows WHERE finished_at < greatest(%s::float8, %s::float8)
         AND finished_at < CASE state WHEN 'succeeded' THEN %s::float8 ELSE %s::float8 END
-        AND id <> ALL (%s::text[])
+        AND id <> ALL (%s::text[]) AND {_NO_LETTER}
     ORDER BY finished_at LIMIT %s
 """)
 #: What is deleted makes room that is used again, and the tables stay as long: what the rows take is counted instead. A row of
@@ -235,6 +244,11 @@ def entry_row(sequence: int, entry: JournalEntry) -> tuple[Any, ...]:
     """Return the row of an entry of the journal."""
     words = text_of(entry.verb), text_of(entry.by), text_of(entry.why)
     return (sequence, entry.at, *words, json.dumps(entry.nodes), entry.count, text_of(entry.detail))
+
+
+def footprint_row(entry: JournalEntry) -> tuple[Any, ...]:
+    """Return the row that tells what a letter has changed."""
+    return (entry.letter, text_of(entry.workflow_id), json.dumps(entry.nodes), entry.count)
 
 
 def columns_of(rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:

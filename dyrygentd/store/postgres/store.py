@@ -41,6 +41,7 @@ from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
 from dyrygentd.store.history import HISTORY_MAX
 from dyrygentd.store.postgres import rows
 from dyrygentd.store.postgres.connection import refusal_to
+from dyrygentd.store.postgres.mailbox import PostgresMailbox
 from dyrygentd.store.postgres.reader import PostgresReader
 from dyrygentd.store.postgres.turns import Before, OwnTurns, Statement
 from dyrygentd.store.postgres.url import PostgresUrl
@@ -64,13 +65,12 @@ class PostgresStore:
         listing_max_s: How long workflows are looked through for one listing.
     """
 
-    mailbox: None = None
-
     def __init__(self, url: PostgresUrl, *, history_max: int = HISTORY_MAX, listing_max_s: float = _LISTING_MAX_S) -> None:
         self._url = url
         self._turns = OwnTurns(url)
         self._reader = PostgresReader(url, listing_max_s=listing_max_s)
         self._writing = Writing(self._reader.found, history_max)
+        self._mailbox = PostgresMailbox(url, carry_out=self._carry_out)
         # What is asked of the database to make a transaction, and the transaction, belong together.
         self._one_transaction = anyio.Lock(fast_acquire=True)
         self._identity = self._setback = self._weakness = ""
@@ -99,6 +99,11 @@ class PostgresStore:
         """Return what decides who has the database."""
         return None
 
+    @property
+    def mailbox(self) -> PostgresMailbox:
+        """Return where processes that do not lead leave letters."""
+        return self._mailbox
+
     async def open(self) -> None:
         """Connect, lock, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
         self._identity = self._setback = ""
@@ -124,6 +129,7 @@ class PostgresStore:
             with contextlib.suppress(DyrygentError):
                 await self.remember(CLOSED_NOTE, note_of(time.time(), was_killed=False))
         self._identity = ""
+        await self._mailbox.close()
         await self._turns.close()
         self._reader.close()
 

@@ -154,15 +154,19 @@ class Writing:
         return [(query, rows.columns_of(lines.values())) for query, lines in kinds if lines]
 
     def _entries(self, entries: Iterable[JournalEntry]) -> list[Statement]:
-        lines = [
-            rows.entry_row(self.sequence_of[entry.workflow_id], entry)
-            for entry in entries
-            if entry.workflow_id in self.sequence_of
-        ]
+        asked = [entry for entry in entries if entry.workflow_id in self.sequence_of]
+        lines = [rows.entry_row(self.sequence_of[entry.workflow_id], entry) for entry in asked]
         if not lines:
             return []
         touched = sorted({line[0] for line in lines})
-        return [(rows.ADD_ENTRIES, rows.columns_of(lines)), (rows.TRIM_JOURNAL, (touched, JOURNAL_MAX))]
+        statements: list[Statement] = [
+            (rows.ADD_ENTRIES, rows.columns_of(lines)),
+            (rows.TRIM_JOURNAL, (touched, JOURNAL_MAX)),
+        ]
+        footprints = [rows.footprint_row(entry) for entry in asked if entry.letter]
+        if footprints:
+            statements.append((rows.ADD_FOOTPRINTS, rows.columns_of(footprints)))
+        return statements
 
     def _number_of(self, workflow_id: str) -> int:
         """Number a workflow; a repeated save after an error finds the number it had."""

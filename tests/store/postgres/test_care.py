@@ -5,6 +5,7 @@ import pytest
 from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import CLAIM_NOTE
 from dyrygentd.store.postgres.care import claim, look
+from dyrygentd.store.postgres.migrations import VERSION
 from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.store.postgres.url import PostgresUrl
 from tests.store.records import workflow
@@ -21,7 +22,7 @@ async def test_look(url: PostgresUrl, shared_postgres: PostgresServer) -> None:
     await store.open()
     await store.save([workflow("w"), workflow("x")], [])
     found = await look(url)
-    assert (found.version, found.workflows) == (1, {"running": 2})
+    assert (found.version, found.workflows) == (VERSION, {"running": 2})
     assert found.holder.startswith("process ")
     assert found.table_bytes > 0
     await store.close()

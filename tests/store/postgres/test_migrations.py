@@ -38,7 +38,9 @@ async def test_newer_version(url: PostgresUrl, store: PostgresStore, shared_post
     """A schema of a newer version is refused with the step, and not touched."""
     await store.close()
     shared_postgres.execute(f"UPDATE {url.schema}.about SET version = 99")
-    with pytest.raises(StoreIncompatible, match=r"newer dyrygentd \(schema 99, this one reads up to 1\)") as refused:
+    with pytest.raises(
+        StoreIncompatible, match=rf"newer dyrygentd \(schema 99, this one reads up to {migrations.VERSION}\)"
+    ) as refused:
         await store.open()
     assert "install that version again" in refused.value.next_step
     assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(99,)]
@@ -47,14 +49,15 @@ async def test_newer_version(url: PostgresUrl, store: PostgresStore, shared_post
 async def test_older_version(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:
     """An older schema is brought up in one transaction: a step that fails leaves all as it was; the next start tries again."""
     await store.close()
-    steps = {1: "ALTER TABLE notes ADD COLUMN a integer", 2: "ALTER TABLE notes ADD COLUMN a integer"}
+    now = migrations.VERSION
+    steps = {now: "ALTER TABLE notes ADD COLUMN a integer", now + 1: "ALTER TABLE notes ADD COLUMN a integer"}
     async with await connect(url) as connection:
         with pytest.raises(psycopg.Error, match="already exists"):
-            await migrations.prepare(connection, url, version_wanted=3, steps=steps)
-        assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(1,)]
-        steps[2] = "ALTER TABLE notes ADD COLUMN b integer"
-        await migrations.prepare(connection, url, version_wanted=3, steps=steps)
-    assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(3,)]
+            await migrations.prepare(connection, url, version_wanted=now + 2, steps=steps)
+        assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(now,)]
+        steps[now + 1] = "ALTER TABLE notes ADD COLUMN b integer"
+        await migrations.prepare(connection, url, version_wanted=now + 2, steps=steps)
+    assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(now + 2,)]
     assert shared_postgres.execute(f"SELECT a, b FROM {url.schema}.notes LIMIT 1") == [(None, None)]
 
 

@@ -1,0 +1,227 @@
+"""Letters are carried out exactly once, in order, whatever crashes at which moment; the real store, leaders that come and go."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import pytest
+
+from dyrygentd import wire
+from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.user import User
+from dyrygentd.core.verbs import Verb, VerbRequest
+from dyrygentd.deputy.sending import Sending
+from dyrygentd.errors import KeyTaken, UnknownPool, VerbRefused, WorkflowNotFound
+from dyrygentd.ports.facts import Selection
+from dyrygentd.scheduler import Scheduler
+from dyrygentd.store.postgres.mailbox import PostgresMailbox
+from dyrygentd.store.postgres.reader import PostgresReader
+from dyrygentd.store.postgres.store import PostgresStore
+from dyrygentd.store.postgres.turns import Statement
+from dyrygentd.store.postgres.url import PostgresUrl
+from dyrygentd.testing import FakeBroker, FakeClock, FakeWatcher
+from tests.scheduler.support import definition, limits, scheduler
+from tests.support.postgres import PostgresServer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
+
+_TASKS: dict[str, Callable[..., object]] = {
+    "tasks.a": lambda: 1,
+    "tasks.b": lambda n: n + 1,
+    "tasks.bad": lambda: 1 / 0,
+    "tasks.c": lambda: 3,
+}
+_FOR_EVER = 1_000_000
+_ANN = User(1000, "app0", "ann")
+
+
+class _Crash(BaseException):
+    """The process is gone."""
+
+
+class _Fuse:
+    """Crashes when it is passed for the ``at``-th time, and from then on always."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.passed: list[str] = []
+
+    def __call__(self, point: str) -> None:
+        self.passed.append(point)
+        if len(self.passed) > self.at:
+            raise _Crash(f"{len(self.passed)}: {point}")
+
+
+class _FusedStore(PostgresStore):
+    """A store that crashes before or after a save, and before or after answers are written."""
+
+    fuse = _Fuse(_FOR_EVER)
+
+    async def save(self, workflows: Any, nodes: Any, journal: Any = ()) -> None:
+        records: Sequence[WorkflowRecord | NodeRecord | JournalEntry] = [*workflows]
+        self.fuse("before save")
+        await super().save(records, nodes, journal)  # type: ignore[arg-type]
+        self.fuse("after save")
+
+    async def _carry_out(self, statement: Statement) -> tuple[Any, ...] | None:
+        is_answer = "UPDATE letters" in statement[0]
+        if is_answer:
+            self.fuse("before answer")
+        answer = await super()._carry_out(statement)
+        if is_answer:
+            self.fuse("after answer")
+        return answer
+
+
+class _World:
+    """What outlives a leader: the database, the broker with its workers, and the hosts where letters are left."""
+
+    def __init__(self, url: PostgresUrl) -> None:
+        self.url = url
+        self.broker = FakeBroker(_TASKS)
+        self.reader = PostgresReader(url, listing_max_s=5)
+        self.hosts: list[Sending] = []
+        self.boots = 0
+        self.done = anyio.Event()
+
+    def boot(self, fuse: _Fuse, **bounds: Any) -> Scheduler:
+        """Return a leader that has forgotten everything."""
+        store = _FusedStore(self.url)
+        store.fuse = fuse
+        self.broker.watcher = FakeWatcher(self.broker)
+        self.boots += 1
+        return scheduler(self.broker, store, limits=limits(**bounds))
+
+    async def lead(self, fuse: _Fuse) -> None:
+        """Lead until all is done, or the fuse blows."""
+        with suppress(BaseExceptionGroup, _Crash):
+            async with self.boot(fuse):
+                await self.done.wait()
+
+    async def ended(self, workflow_id: str) -> WorkflowRecord:
+        """Wait until the end of a workflow is on disk."""
+        while True:
+            record = await self.reader.record(workflow_id)
+            if record is not None and record.state.is_finished:
+                return record
+            await anyio.sleep(0.01)
+
+    def published(self) -> Counter[tuple[str, str]]:
+        """Return how often each task of each workflow reached the broker."""
+        return Counter((each.workflow_id, each.signature.task.removeprefix("tasks.")) for each in self.broker.published)
+
+
+@asynccontextmanager
+async def _world(url: PostgresUrl, *, hosts: int = 1, moment_s: float = 20.0) -> AsyncIterator[_World]:
+    world = _World(url)
+    async with world.boot(_Fuse(_FOR_EVER)):
+        pass  # It has made the schema.
+    await world.reader.open()
+    boxes = [PostgresMailbox(url) for _ in range(hosts)]
+    world.hosts = [
+        Sending(box, FakeClock(), host=f"app{number}", moment_s=moment_s, verb_max_s=60.0) for number, box in enumerate(boxes)
+    ]
+    async with anyio.create_task_group() as tasks:
+        for box in boxes:
+            tasks.start_soon(box.run)
+        yield world
+        tasks.cancel_scope.cancel()
+    for box in boxes:
+        await box.close()
+    world.reader.close()
+
+
+async def _lives(world: _World, work: Callable[[], Awaitable[None]], fuses: Sequence[_Fuse]) -> None:
+    """Have one leader after the other, the last of which does not crash, while somebody works."""
+
+    async def at_work() -> None:
+        await work()
+        world.done.set()
+
+    with anyio.fail_after(120):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(at_work)
+            for fuse in [*fuses, _Fuse(_FOR_EVER)]:
+                if not world.done.is_set():
+                    await world.lead(fuse)
+
+
+@pytest.fixture
+def url(shared_postgres: PostgresServer) -> PostgresUrl:
+    """A schema that is not there yet."""
+    return shared_postgres.url()
+
+
+async def test_answers_are_the_leaders(url: PostgresUrl) -> None:
+    """Who asks by letters is told what the leader would say: what was done, and refusals by their own classes and facts."""
+    async with _world(url) as world:
+        (host,) = world.hosts
+
+        async def work() -> None:
+            submitted = await host.submit(definition("a; b < a", key="k", prefix="p"), _ANN)
+            assert (submitted.tasks, submitted.created) == (2, True)
+            await world.ended(submitted.id)
+            again = await host.submit(definition("a; b < a", key="k", prefix="p"), _ANN)
+            assert (again.id, again.created) == (submitted.id, False)
+            with pytest.raises(KeyTaken) as taken:
+                await host.submit(definition("a", key="k", prefix="p"), _ANN)
+            assert taken.value.workflow_id == submitted.id
+            with pytest.raises(UnknownPool) as unknown:
+                await host.submit(definition("a pool=nowhere"), _ANN)
+            assert (unknown.value.pool, unknown.value.status) == ("nowhere", 422)
+            with pytest.raises(VerbRefused):
+                await host.perform(submitted.id, VerbRequest(Verb.PAUSE))
+            with pytest.raises(WorkflowNotFound):
+                await host.perform("nobody", VerbRequest(Verb.CANCEL))
+            bulk = await host.perform_in_bulk(Selection(name="test"), VerbRequest(Verb.CANCEL))
+            assert (bulk.matched, bulk.unchanged) == (1, [submitted.id])
+
+        await _lives(world, work, [])
+
+
+async def _script(world: _World, told: dict[str, Any]) -> None:
+    """Submit, retry what failed, which is not harmless when it is repeated, and cancel what was just submitted."""
+    (host,) = world.hosts
+    failing = await host.submit(definition("bad; c", key="failing", prefix="f"), _ANN)
+    told["failing"] = failing.id
+    await world.ended(failing.id)
+    told["retried"] = await host.perform(failing.id, VerbRequest(Verb.RETRY, by="ann"))
+    await world.ended(failing.id)
+    told["bulk"] = await host.perform_in_bulk(Selection(states=frozenset({"failed"})), VerbRequest(Verb.RETRY, by="ann"))
+    await world.ended(failing.id)
+    held = await host.submit(definition("a; x! < a countdown=1000", prefix="h"), _ANN)
+    told["held"] = held.id
+    told["cancelled"] = await host.perform(held.id, VerbRequest(Verb.CANCEL, by="ann"))
+
+
+def _check(world: _World, told: dict[str, Any], story: object) -> None:
+    failing, published = told["failing"], world.published()
+    assert published[failing, "bad"] == 3, story
+    assert published[failing, "c"] == 1, story
+    assert published[told["held"], "a"] <= 1, story
+    retried, bulk, cancelled = told["retried"], told["bulk"], told["cancelled"]
+    assert isinstance(retried, wire.Changed)
+    assert (retried.is_changed, retried.nodes) == (True, ["bad"]), story
+    assert bulk.changed == [failing], story
+    assert cancelled.workflow.state == "cancelled", story
+
+
+async def test_crash_at_every_point(shared_postgres: PostgresServer) -> None:
+    """After a crash at any one point the next leader does what was left, and nothing twice."""
+    undisturbed = _Fuse(_FOR_EVER)
+    async with _world(shared_postgres.url()) as world:
+        told: dict[str, Any] = {}
+        await _lives(world, lambda: _script(world, told), [undisturbed])
+        _check(world, told, "undisturbed")
+    assert {"before save", "after save", "before answer", "after answer"} == set(undisturbed.passed)
+    crashes = 0
+    for at in range(len(undisturbed.passed)):
+        fuse = _Fuse(at)
+        async with _world(shared_postgres.url()) as world:
+            told = {}
+            await _lives(world, lambda world=world, told=told: _script(world, told), [fuse])  # type: ignore[misc]
+            _check(world, told, fuse.passed)
+            crashes += world.boots > 2
+    assert crashes > len(undisturbed.passed) / 2

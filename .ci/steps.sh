@@ -187,6 +187,9 @@ services() {
     fi
     # A browser is installed as a whole: it needs dozens of libraries, and nothing of it is used but by the tests of the page.
     installed chromium || not_run+=("tests of the page in a browser: no chromium on PATH, and Debian's package could not be installed")
+    # Tests start one of their own; Debian's is not to be started.
+    command -v sshd >/dev/null && command -v ssh >/dev/null || RUNLEVEL=1 installed openssh-server ||
+        not_run+=("a daemon on another host, by ssh: no sshd on PATH, and Debian's package could not be installed")
     for shell in zsh fish; do
         installed "$shell" || not_run+=("completion in $shell: it is not on PATH, and Debian's package could not be installed")
     done

@@ -63,6 +63,7 @@ _ELSEWHERE: Final = {
     "client/channel.py": "client/test_aio.py speaks over it",
     "client/forms.py": "client/test_sync.py and client/test_aio.py send and read them",
     "client/patience.py": "client/test_connection.py and http/test_hostile.py need it",
+    "client/sockets.py": "client/test_connection.py misses them",
     "compat/celery_dyrygent/adoption.py": "compat/test_adoption.py, one floor up",
     "compat/celery_dyrygent/celery/entities.py": "names of another library: compat/test_same.py compares them",
     "compat/celery_dyrygent/celery/inspect.py": "names of another library: compat/test_same.py compares them",

@@ -56,6 +56,17 @@ def _socket(context: click.Context, parameter: click.Parameter, value: str | Non
     return value
 
 
+def _host(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no address of a host."""
+    if value is None:
+        return None
+    if context.params.get("socket") is not None:
+        raise click.UsageError("-H and --socket both name a daemon: give one of them")
+    if not value.startswith("ssh://"):
+        raise click.BadParameter(f"'{value}' is no address of a host; did you mean 'ssh://{value}'?")
+    return value
+
+
 @click.group(
     cls=SortedCommands,
     sections=_SECTIONS,
@@ -69,11 +80,23 @@ def _socket(context: click.Context, parameter: click.Parameter, value: str | Non
     eval "$(_DYRYGENTCTL_COMPLETE=bash_source dyrygentctl)" (or zsh_source, fish_source).""",
 )
 @click.option(
-    "--socket", metavar="PATH", callback=_socket, help="The daemon's socket [default: $DYRYGENTD_SOCKET, the system's, yours]."
+    "--socket",
+    metavar="PATH",
+    callback=_socket,
+    # Read before -H, wherever it stands.
+    is_eager=True,
+    help="The daemon's socket [default: $DYRYGENTD_SOCKET, the system's, yours].",
+)
+@click.option(
+    "-H",
+    "--host",
+    metavar="ssh://HOST",
+    callback=_host,
+    help="The daemon of another host, by your ssh: ssh://[USER@]HOST[:PORT][/PATH/TO/SOCKET] [default: $DYRYGENTD_HOST].",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print JSON; fields that are empty are left out.")
 @click.version_option(__version__, prog_name="dyrygentctl")
 @click.pass_context
-def main(context: click.Context, socket: str | None, is_json: bool) -> None:
+def main(context: click.Context, socket: str | None, host: str | None, is_json: bool) -> None:
     """See and control the workflows of dyrygentd."""
-    context.obj = Session(socket, is_json)
+    context.obj = Session(socket if host is None else host, is_json)

@@ -4,6 +4,7 @@ Commands need not know of it: their parameters are found by name. Whatever goes 
 error.
 """
 
+import os
 import shlex
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -23,6 +24,8 @@ Complete = Callable[[click.Context, str], list[CompletionItem]]
 
 #: Longer than an answer takes, shorter than patience.
 _TIMEOUT_S: Final = 2.0
+#: ssh may have to go a long way; it asks nobody, and ends with the words that are offered.
+_FAR_TIMEOUT_S: Final = 5.0
 _WORKFLOWS_MAX: Final = 50
 _NODES_LOOKED_AT_MAX: Final = 2_000
 _NODES_MAX: Final = 100
@@ -155,8 +158,11 @@ def _reference(context: click.Context) -> str:
 
 def _client(context: click.Context) -> "Client":
     from dyrygentd.client.sync import Client
+    from dyrygentd.client.ways import HOST_ENVIRONMENT
 
-    return Client(context.find_root().params.get("socket"), timeout_s=_TIMEOUT_S, warn=lambda _: None)
+    given = context.find_root().params
+    host = given.get("host") or (None if given.get("socket") else os.environ.get(HOST_ENVIRONMENT))
+    return Client(host or given.get("socket"), timeout_s=_FAR_TIMEOUT_S if host else _TIMEOUT_S, warn=lambda _: None)
 
 
 def _is_word(text: str) -> bool:

@@ -111,7 +111,7 @@ def _watch_on_screen(session: Session, reference: str | None) -> None:
         from dyrygentd.cli.tui.app import WatchApp
 
         # Without the mouse, so that a terminal's own selection copies the commands that are shown.
-        ended = WatchApp(session.socket, view).run(mouse=False)
+        ended = WatchApp(session.way(), view).run(mouse=False)
         if ended is None:
             sys.exit(FAILED)
         if ended.error is not None:

@@ -30,6 +30,7 @@ from dyrygentd.errors import (
 if TYPE_CHECKING:
     from dyrygentd import wire
     from dyrygentd.client.sync import Client, Handle
+    from dyrygentd.client.ways import Way
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -44,19 +45,33 @@ INTERRUPTED: Final = 130
 
 @dataclass(slots=True)
 class Session:
-    """What the options before the command say."""
+    """What the options before the command say.
+
+    Attributes:
+        socket: A path, or ``ssh://…``.
+    """
 
     socket: str | None
     is_json: bool
     _client: "Client | None" = field(default=None, repr=False)
+    _way: "Way | None" = field(default=None, repr=False)
 
     def client(self) -> "Client":
         """Return the client; another version of the daemon is told on stderr."""
         from dyrygentd.client.sync import Client
 
         if self._client is None:
-            self._client = Client(self.socket, warn=lambda message: say(f"warning: {message}"))
+            self._client = Client(self.way(), warn=lambda message: say(f"warning: {message}"))
         return self._client
+
+    def way(self) -> "Way":
+        """Return the one way to the daemon, which all that the command does goes; ssh may ask a person, but no script."""
+        from dyrygentd.client.ways import find_way
+
+        if self._way is None:
+            self._way = find_way(self.socket, asks=sys.stdin.isatty() and sys.stderr.isatty())
+            click.get_current_context().find_root().call_on_close(self._way.close)
+        return self._way
 
     def handle(self, reference: str, *, with_result: bool = False) -> "Handle":
         """Return the handle for an id, a unique prefix, a name or ``@latest``, with the view that was read for it."""

@@ -28,15 +28,15 @@ def ui(session: Session, reference: str | None, port: int | None, no_open: bool)
     Example: dyrygentctl ui
     Example: dyrygentctl ui @latest --port 8600 --no-open
     """
-    from dyrygentd.client.connection import find_socket
     from dyrygentd.loopback.server import run
 
     place = f"#/w/{quote(session.handle(reference).id, safe='')}" if reference is not None else ""
-    path = find_socket(session.socket)
+    way = session.way()
+    way.open()
 
     def tell(address: str, port: int) -> None:
         if session.is_json:
-            echo_json({"url": address + place, "port": port, "socket": str(path)})
+            echo_json({"url": address + place, "port": port, "socket": way.name})
         else:
             click.echo(address + place)
             say(f"from another machine: ssh -L {port}:127.0.0.1:{port} {os.uname().nodename}, then open this address there")
@@ -45,7 +45,7 @@ def ui(session: Session, reference: str | None, port: int | None, no_open: bool)
                 _open(address + place)
         sys.stdout.flush()
 
-    run(path, port=port or 0, on_ready=tell, warn=lambda message: say(f"warning: {message}"))
+    run(way, port=port or 0, on_ready=tell, warn=lambda message: say(f"warning: {message}"))
 
 
 def is_desktop(environ: Mapping[str, str], *, user: int | None = None) -> bool:

@@ -9,6 +9,7 @@ from dyrygentd import wire
 from dyrygentd.client import bodies, forms, patience
 from dyrygentd.client.channel import Channel
 from dyrygentd.client.connection import Warn
+from dyrygentd.client.ways import Way
 from dyrygentd.errors import DyrygentError
 from dyrygentd.tasks.apply_options import ApplyOptions
 from dyrygentd.tasks.current import current_parent_task
@@ -21,7 +22,8 @@ class AsyncClient:
     """Talks to the daemon; an async context manager.
 
     Args:
-        socket: Path of the daemon's socket. Default: ``$DYRYGENTD_SOCKET``, the system's, the user's.
+        socket: Path of the daemon's socket, or ``ssh://[user@]host[:port][/path]``: that of another host, by the user's own ssh.
+            Default: ``$DYRYGENTD_HOST``, ``$DYRYGENTD_SOCKET``, the system's, the user's.
         timeout_s: How long an answer may take.
         warn: Told once if the daemon has another version; by default that is a Python warning.
 
@@ -33,12 +35,12 @@ class AsyncClient:
     """
 
     def __init__(
-        self, socket: str | os.PathLike[str] | None = None, *, timeout_s: float = 60.0, warn: Warn | None = None
+        self, socket: str | os.PathLike[str] | Way | None = None, *, timeout_s: float = 60.0, warn: Warn | None = None
     ) -> None:
         self._channel = Channel(socket, timeout_s=timeout_s, warn=warn)
 
     def __repr__(self) -> str:
-        return f"<AsyncClient {self._channel.path}>"
+        return f"<AsyncClient {self._channel.way.name}>"
 
     async def __aenter__(self) -> Self:
         return self

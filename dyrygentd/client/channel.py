@@ -17,12 +17,11 @@ from dyrygentd.client.connection import (
     VersionCheck,
     Warn,
     busy_pauses_s,
-    find_socket,
     foreign,
     is_busy,
     timed_out,
-    unreachable,
 )
+from dyrygentd.client.ways import Way, find_way
 from dyrygentd.errors import DaemonUnreachable, RemoteError
 
 _BACKLOG_FULL = frozenset({errno.EAGAIN, errno.ENOTCONN})
@@ -42,11 +41,14 @@ class _Unread(DaemonUnreachable):
 class Channel:
     """Speaks HTTP with the daemon; the session is made on first use, in the loop that uses it."""
 
-    def __init__(self, socket: str | os.PathLike[str] | None, *, timeout_s: float, warn: Warn | None) -> None:
-        self.path = find_socket(socket)
+    def __init__(self, socket: str | os.PathLike[str] | Way | None, *, timeout_s: float, warn: Warn | None) -> None:
+        self.way = find_way(socket, timeout_s=timeout_s)
+        # One that was handed in is closed by whoever made it.
+        self._is_own = self.way is not socket
         self._timeout_s = timeout_s
-        self._versions = VersionCheck(self.path, warn)
+        self._versions = VersionCheck(self.way.name, warn)
         self._session: aiohttp.ClientSession | None = None
+        self._opening = 0
 
     async def request(self, ask: forms.Ask, *, progress: forms.Progress | None = None) -> bytes:
         """Return the body of the answer. Raises `DaemonUnreachable` or `RemoteError`."""
@@ -66,10 +68,12 @@ class Channel:
                     yield line.rstrip(b"\r")
 
     async def close(self) -> None:
-        """Close the session."""
+        """Close the session, and the way to the daemon."""
         if self._session is not None:
             await self._session.close()
             self._session = None
+        if self._is_own:
+            self.way.close()
 
     @asynccontextmanager
     async def _exchange(
@@ -99,29 +103,30 @@ class Channel:
                 self._versions.check(response.headers.get(wire.VERSION_HEADER), response.headers.get("Server"))
                 yield response
         except TimeoutError as error:
-            raise timed_out(self.path, limits.total or limits.sock_read or 0.0, ask.if_lost) from error
+            raise timed_out(self.way.name, limits.total or limits.sock_read or 0.0, ask.if_lost) from error
         except aiohttp.ClientConnectorError as error:
-            raise unreachable(self.path, error.os_error) from error
+            raise self.way.unreachable(error.os_error) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
             if getattr(error, "errno", None) == errno.EPIPE:
                 raise _Unread(
-                    f"'{self.path}' closed the connection before it had read the request",
+                    f"'{self.way.name}' closed the connection before it had read the request",
                     next_step="nothing was done; try again, and see the daemon's log",
                 ) from error
             is_full = getattr(error, "errno", None) in _BACKLOG_FULL
             code = errno.EAGAIN if is_full else errno.ECONNRESET
-            raise unreachable(self.path, OSError(code, str(error)), ask.if_lost) from error
+            raise self.way.unreachable(OSError(code, str(error)), ask.if_lost) from error
         except aiohttp.ClientError as error:
-            raise foreign(self.path, "what came is no HTTP") from error
+            raise foreign(self.way.name, "what came is no HTTP") from error
 
     async def _open(
         self, ask: forms.Ask, limits: aiohttp.ClientTimeout, progress: forms.Progress | None
     ) -> aiohttp.ClientResponse:
         """Send a request; if the daemon's backlog is full, try again a few times."""
+        path = self.way.path or await self._open_way()
         if self._session is None:
             # Like the other client: a connection for each request, so none is met that the daemon has just closed.
-            connector = aiohttp.UnixConnector(path=str(self.path), limit=_CONNECTIONS_MAX, force_close=True)
-            # Nothing is won by compressing what stays on one machine.
+            connector = aiohttp.UnixConnector(path=path, limit=_CONNECTIONS_MAX, force_close=True)
+            # Nothing is won by compressing what stays on one machine; ssh compresses if it is told to.
             self._session = aiohttp.ClientSession(connector=connector, skip_auto_headers=["Accept-Encoding"])
         url = f"http://localhost{ask.target}"
         for pause_s in (*CONNECT_PAUSES_S, 0.0):
@@ -134,3 +139,16 @@ class Channel:
                     raise
             await asyncio.sleep(pause_s)
         raise AssertionError("the last try neither answered nor failed")
+
+    async def _open_way(self) -> str:
+        """Open the way in a thread; if nobody waits for it any more, it is given up."""
+        self._opening += 1
+        try:
+            return await asyncio.to_thread(self.way.open)
+        except asyncio.CancelledError:
+            # Else the thread, and with it the end of the program, would wait for ssh.
+            if self._opening == 1:
+                self.way.close()
+            raise
+        finally:
+            self._opening -= 1

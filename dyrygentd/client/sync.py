@@ -10,7 +10,8 @@ from typing import Any, Self, Unpack
 
 from dyrygentd import wire
 from dyrygentd.client import bodies, forms, patience
-from dyrygentd.client.connection import Connection, Warn, find_socket
+from dyrygentd.client.connection import Connection, Warn
+from dyrygentd.client.ways import Way, find_way
 from dyrygentd.errors import DyrygentError
 from dyrygentd.tasks.apply_options import ApplyOptions
 from dyrygentd.tasks.current import current_parent_task
@@ -23,7 +24,8 @@ class Client:
     """Talks to the daemon; safe to use from several threads.
 
     Args:
-        socket: Path of the daemon's socket. Default: ``$DYRYGENTD_SOCKET``, the system's, the user's.
+        socket: Path of the daemon's socket, or ``ssh://[user@]host[:port][/path]``: that of another host, by the user's own ssh.
+            Default: ``$DYRYGENTD_HOST``, ``$DYRYGENTD_SOCKET``, the system's, the user's.
         timeout_s: How long an answer may take.
         warn: Told once if the daemon has another version; by default that is a Python warning.
 
@@ -35,12 +37,15 @@ class Client:
     """
 
     def __init__(
-        self, socket: str | os.PathLike[str] | None = None, *, timeout_s: float = 60.0, warn: Warn | None = None
+        self, socket: str | os.PathLike[str] | Way | None = None, *, timeout_s: float = 60.0, warn: Warn | None = None
     ) -> None:
-        self._connection = Connection(find_socket(socket), timeout_s=timeout_s, warn=warn)
+        way = find_way(socket, timeout_s=timeout_s)
+        # One that was handed in is closed by whoever made it.
+        self._is_own_way = way is not socket
+        self._connection = Connection(way, timeout_s=timeout_s, warn=warn)
 
     def __repr__(self) -> str:
-        return f"<Client {self._connection.path}>"
+        return f"<Client {self._connection.way.name}>"
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +54,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Do nothing yet: no connection outlives its request."""
+        """End ssh if the daemon is on another host; else nothing is open, as no connection outlives its request."""
+        if self._is_own_way:
+            self._connection.way.close()
 
     def submit(
         self,

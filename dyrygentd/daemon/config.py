@@ -386,7 +386,7 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 #: Variables of ours that are no settings.
-_OTHER_VARIABLES: Final = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}BROKER_UNIT"})
+_OTHER_VARIABLES: Final = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}BROKER_UNIT", f"{PREFIX}HOST"})
 _TEST_PREFIX: Final = f"{PREFIX}TEST_"
 
 

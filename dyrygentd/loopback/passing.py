@@ -41,7 +41,12 @@ class Passage:
         self._asked_at = float("-inf")
 
     def __repr__(self) -> str:
-        return f"<Passage {self._channel.path} may_act={self._may_act}>"
+        return f"<Passage {self._channel.way.name} may_act={self._may_act}>"
+
+    @property
+    def user(self) -> str:
+        """As whom the daemon knows whoever acts here: on another host, the user there."""
+        return self._channel.way.user or user_name()
 
     async def pass_on(self, request: web.Request, target: str) -> web.StreamResponse:
         """Answer what the daemon answers. Raises `DaemonUnreachable` if nobody does; what breaks off is cut off here, too."""

@@ -15,6 +15,7 @@ from aiohttp import web
 from dyrygentd import page, wire
 from dyrygentd.client.channel import Channel
 from dyrygentd.client.connection import Warn
+from dyrygentd.client.ways import Way
 from dyrygentd.errors import BodyTooLarge, ConfigurationError, DyrygentError
 from dyrygentd.loopback import checks
 from dyrygentd.loopback.entry import Entry
@@ -152,7 +153,7 @@ class LoopbackPage:
     async def _file(self, request: web.Request, name: str) -> web.StreamResponse:
         if name == "mode.json":
             acts, grafana = await self._passage.may_act(), await self._passage.grafana()
-            return _of_page(page.mode(acts=acts, user=user_name(), grafana=grafana))
+            return _of_page(page.mode(acts=acts, user=self._passage.user, grafana=grafana))
         return self._of_name(request, name)
 
     def _of_name(self, request: web.Request, name: str) -> web.StreamResponse:
@@ -164,7 +165,7 @@ class LoopbackPage:
 
 @asynccontextmanager
 async def serving_page(
-    socket_path: str | os.PathLike[str] | None,
+    socket_path: str | os.PathLike[str] | Way | None,
     *,
     port: int = 0,
     users: Collection[int] = (),
@@ -208,7 +209,7 @@ async def serving_page(
 
 
 def run(
-    socket_path: str | os.PathLike[str] | None, *, port: int, on_ready: Callable[[str, int], None], warn: Warn | None = None
+    socket_path: str | os.PathLike[str] | Way | None, *, port: int, on_ready: Callable[[str, int], None], warn: Warn | None = None
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 

@@ -79,17 +79,17 @@ def run(canvas: Any, app: Any = None, *, timeout_s: float = 60.0, **submission: 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    from dyrygentd.client.connection import ENVIRONMENT
+    from dyrygentd.client.sockets import ENVIRONMENT
+    from dyrygentd.client.ways import HOST_ENVIRONMENT
 
-    before = os.environ.get(ENVIRONMENT)
+    # A developer's own daemon, on whatever host, is not meant.
+    before = {name: os.environ.pop(name, None) for name in (ENVIRONMENT, HOST_ENVIRONMENT)}
     os.environ[ENVIRONMENT] = str(path)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(ENVIRONMENT, None)
-        else:
-            os.environ[ENVIRONMENT] = before
+        del os.environ[ENVIRONMENT]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 @asynccontextmanager

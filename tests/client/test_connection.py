@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dyrygentd import Client, __version__
-from dyrygentd.client.connection import find_socket, unreachable
+from dyrygentd.client.sockets import find_socket, unreachable
 from dyrygentd.errors import DaemonUnreachable, RemoteError
 from dyrygentd.http.limits import HttpLimits
 from tests.http.support import Daemon

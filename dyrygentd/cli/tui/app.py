@@ -14,6 +14,7 @@ from dyrygentd.errors import DyrygentError
 
 if TYPE_CHECKING:
     from dyrygentd import wire
+    from dyrygentd.client.ways import Way
 
 _CSS = """
 * { scrollbar-size: 0 0; }
@@ -60,7 +61,7 @@ class WatchApp(App[Ended]):
     """Watches one workflow, or lets one be chosen.
 
     Args:
-        socket: As of the client's.
+        socket: As of the client's, or the way of the command that shows it.
         view: The workflow; None to choose one.
         glyphs: What the terminal can show; by default what its locale says.
     """
@@ -69,7 +70,9 @@ class WatchApp(App[Ended]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = []
 
-    def __init__(self, socket: str | None, view: "wire.WorkflowView | None", *, glyphs: marks.Glyphs | None = None) -> None:
+    def __init__(
+        self, socket: "str | Way | None", view: "wire.WorkflowView | None", *, glyphs: marks.Glyphs | None = None
+    ) -> None:
         super().__init__(ansi_color=True)
         self._glyphs = marks.here() if glyphs is None else glyphs
         self._view = view

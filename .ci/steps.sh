@@ -232,7 +232,7 @@ stranger_steps() {
     as_stranger() { own_tmp "$ci/stranger" "$1" "$scratch/stranger" "$scratch/tools" "$2"; }
     as_stranger_in_two() { as_stranger online "${1% && *}" && as_stranger offline "${1##* && }"; }
     step "2. README's demo, as a stranger, $("$python" -V)" as_stranger_in_two "$demo_command"
-    tests "2. README's tests, as a stranger, $("$python" -V)" 8300 as_stranger_in_two "$test_command"
+    tests "2. README's tests, as a stranger, $("$python" -V)" 8000 as_stranger_in_two "$test_command"
 }
 
 # bare_path DIRECTORY PYTHON: links to what every Debian has on PATH, to git, and to this Python.
@@ -297,7 +297,7 @@ length_steps() {
 
 # 5. The core by its own tests: which of its lines and branches they reach.
 coverage_step() {
-    measured() { own_tmp .venv/bin/python -m pytest -q -p no:cacheprovider -n 2 --dist worksteal tests/core --cov; }
+    measured() { own_tmp .venv/bin/python -m pytest -q -p no:cacheprovider -n 2 --dist worksteal tests/core --cov --long; }
     tests "5. the core, measured by its own tests" 2900 measured
 }
 

@@ -22,7 +22,7 @@ from dyrygentd.daemon.embedded import EmbeddedServer
 from tests.support.directories import begin_session, left_behind, short_directory
 from tests.support.forking import close_nurseries, fork_none, nurseries
 from tests.support.servers import CeleryWorker, Executions, wait_until
-from tests.support.size import try_more
+from tests.support.size import of_size, try_more
 from tests.support.tasks import create_app
 
 if TYPE_CHECKING:
@@ -46,10 +46,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # write no such files, which is meant for what is installed.
 sys.dont_write_bytecode = False
 
-# How long an example takes, or making it, says how busy the machine is, and nothing of what is tested.
-settings.register_profile("dyrygentd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("dyrygentd")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--long``: all there is, as CI runs it."""
@@ -64,6 +60,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--long"):
         fork_none()
         try_more()
+    # How long an example takes, or making it, says how busy the machine is, and nothing of what is tested.
+    settings.register_profile(
+        "dyrygentd", max_examples=of_size(40, 100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("dyrygentd")
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.getoption("--long") and not config.option.markexpr:
         config.option.markexpr = "not long"
 

@@ -213,7 +213,7 @@ class FakeDispatcher:
         return len(self._broker.queued)
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[MessagePublished | MessageRefused]:
-        """Run each task that was not published before; refuse one whose arguments are no JSON."""
+        """Run each task that was not published before; refuse one whose arguments cannot be read."""
         guard = self._guard
         await anyio.lowlevel.checkpoint()
         if self._broker.broken:
@@ -233,10 +233,10 @@ class FakeDispatcher:
             self._repeated += 1
             return MessagePublished(message.task_id)
         try:
-            json.loads(message.signature.args), json.loads(message.signature.kwargs)
-        except ValueError as error:
+            decode_value(message.signature.args), decode_value(message.signature.kwargs)
+        except BadRequest as error:
             self._refused += 1
-            return MessageRefused(message.task_id, f"the arguments are no JSON: {error}")
+            return MessageRefused(message.task_id, f"the arguments cannot be read: {error.message}")
         self._known.add(message.task_id)
         if self._guard is not None:
             ledger = self._broker.ledgers.get(self._guard[0], BrokerMemory())

@@ -18,11 +18,12 @@ from dyrygentd.core.verbs import Verb
 from dyrygentd.http.openapi import describe
 from dyrygentd.http.table import ROUTES
 from tests.http.support import Daemon
+from tests.support.size import of_size
 
 #: A stream has no end, and a request that asks for nothing else has no body to compare.
 _STREAMS: Final = "/events"
 #: For each route, in each mode; all of it takes some twenty seconds.
-_EXAMPLES: Final = 10
+_EXAMPLES: Final = of_size(4, 10)
 
 _DESCRIPTION: Final = describe(ROUTES)
 #: As the description has them; ``parameters`` is there beside the methods.
@@ -113,7 +114,8 @@ def test_requests_of_all_kinds(
     statuses: set[int] = set()
 
     @settings(
-        max_examples=_EXAMPLES,
+        # Of verbs few fit the state that a workflow is in.
+        max_examples=10 if "{verb}" in name else _EXAMPLES,
         derandomize=True,
         database=None,
         deadline=None,

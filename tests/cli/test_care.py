@@ -49,7 +49,7 @@ def test_backup_and_restore(daemon: Daemon, short_tmp: Path) -> None:
         assert [view.id for view in client.list()] == [first.id]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT])
 def test_copy_that_is_cut_off_leaves_nothing(daemon: Daemon, short_tmp: Path, number: signal.Signals) -> None:
     """By a service manager or by hand, in the middle of it: no half of a copy stays, and it can be made again."""
     with daemon:

@@ -112,6 +112,7 @@ def start_demo(short_tmp: Path, tmp_path: Path) -> Iterator[StartDemo]:
 # --- success --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_demo_shows_what_ran_and_what_to_try_next(start_demo: StartDemo) -> None:
     """The first command of the README succeeds, says what was checked, and leaves nothing behind."""
     demo = start_demo()
@@ -260,6 +261,7 @@ def test_kept_demo_answers_as_it_says(start_demo: StartDemo) -> None:
     demo.assert_nothing_left()
 
 
+@pytest.mark.long
 def test_death_of_a_kept_child_is_told(start_demo: StartDemo) -> None:
     """A demo that is no longer whole does not pretend to be."""
     demo = start_demo("--keep")

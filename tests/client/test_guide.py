@@ -87,6 +87,7 @@ def test_table_of_errors_is_true() -> None:
             assert issubclass(raised, expected)
 
 
+@pytest.mark.long
 def test_tests_without_a_daemon_pass(directory: Path) -> None:
     """The tests that the guide shows pass where there is no broker, no worker and no daemon, and leave no socket behind."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "test_invoices.py"]

@@ -28,6 +28,7 @@ from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.limits import Limits
 from tests.support.conversation import Conversation, states_of
 from tests.support.conversation import cancel as cancel_requested
+from tests.support.size import of_size
 
 VALUE_BYTES_MAX = 12
 
@@ -375,7 +376,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
 
 
 _PROFILES = {
-    "fast": settings(max_examples=150, stateful_step_count=30, derandomize=True),
+    "fast": settings(max_examples=of_size(60, 150), stateful_step_count=30, derandomize=True),
     "deep": settings(max_examples=2000, stateful_step_count=50, print_blob=True),
 }
 

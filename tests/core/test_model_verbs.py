@@ -24,6 +24,7 @@ from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import RequestError, ValueGone
 from tests.support.conversation import Conversation
+from tests.support.size import of_size
 
 ATTEMPTS, PAUSE_S = 2, 10.0
 GOOD, BAD = {"succeeded", "skipped", "unneeded"}, {"failed", "cancelled", "blocked"}
@@ -497,7 +498,7 @@ class VerbsAgainstModel(RuleBasedStateMachine):
 
 
 _PROFILES = {
-    "fast": settings(max_examples=100, stateful_step_count=30, derandomize=True),
+    "fast": settings(max_examples=of_size(40, 100), stateful_step_count=30, derandomize=True),
     "deep": settings(max_examples=3000, stateful_step_count=50, print_blob=True),
 }
 

@@ -137,9 +137,17 @@ SITUATIONS = [
     *(Situation(kind, _B, (_a_fails,)) for kind in KINDS if kind not in ("hook", "unneeded")),
     *(Situation(kind, _C, (_verb(Verb.CANCEL),)) for kind in KINDS),
 ]
+
+
+def _is_like_others(situation: Situation, workflow_state: str) -> bool:
+    """Tell whether, in a workflow that is paused or over, what another kind of node shows is the same."""
+    is_of_all_kinds = situation.state in (_W, _K, _B, _C)
+    return workflow_state != "running" and is_of_all_kinds and situation.kind not in ("task", "join", "gate")
+
+
 #: Where ``x`` may stand so: in a workflow that is running, paused, or over as far as it can be.
 PLACES = [
-    (situation, workflow_state)
+    pytest.param(situation, workflow_state, marks=[pytest.mark.long] if _is_like_others(situation, workflow_state) else [])
     for situation, workflow_state in product(SITUATIONS, ("running", "paused", "over"))
     if workflow_state != "over" or situation.state.is_finished
 ]

@@ -102,6 +102,7 @@ def test_app_is_loaded_as_a_worker_loads_it(shop: Shop, native: Any) -> None:
 _CTL = ("-c", "from dyrygentd.cli import main; main()")
 
 
+@pytest.mark.long
 def test_command_line_loads_the_app_first(shop: Shop) -> None:
     """Modules with models can be imported, and files get the classes' and routes' options, when the app is named."""
     document = json.loads(shop.run(*_CTL, "submit", f"{SHOP}.canvases:few", "--app", SHOP, "--dry-run"))

@@ -18,7 +18,9 @@ _TASKS = 300
 _KILLS = 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=lambda number: number.name
+)
 @pytest.mark.parametrize("seed", _SEEDS)
 def test_killed_and_restarted(seed: int, number: signal.Signals, site: Site) -> None:
     """Whenever the daemon dies, the next one goes on where it was: each task is executed once, and in order."""

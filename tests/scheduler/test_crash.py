@@ -245,7 +245,7 @@ async def _operate(world: _World, fuse: _Fuse, answered: list[str]) -> wire.Outc
     return None
 
 
-@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("on_disk", [False, pytest.param(True, marks=pytest.mark.long)])
 async def test_crash_amid_verbs_at_every_point(on_disk: bool, tmp_path: Path) -> None:
     """Whatever was answered is there after the crash, whatever was not may be repeated, and no attempt is executed twice."""
     calm = _Fuse(1000)

@@ -137,7 +137,8 @@ async def test_set_back_in_steps(asked: tuple[str, ...], monkeypatch: pytest.Mon
         assert not (await running.perform(workflow_id, _request(*asked))).is_changed
 
 
-@pytest.mark.parametrize("asked", [("retry",), pytest.param(("rerun", "first"), marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("asked", [("retry",), ("rerun", "first")])
 async def test_ended_between_two_steps(asked: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends while nodes are set back: on disk nothing of it has happened, and asking again does all of it."""
     monkeypatch.setattr(steps, "STEP", 10)

@@ -11,7 +11,7 @@ from tests.simulation.runs import run
 from tests.support.size import of_size
 
 #: 300 take about twenty seconds of one core; CI runs 2,000.
-_SEEDS = int(os.environ.get("DYRYGENTD_TEST_SEEDS", of_size(90, 300)))
+_SEEDS = int(os.environ.get("DYRYGENTD_TEST_SEEDS", of_size(54, 300)))
 _PARTS = 6
 
 

@@ -237,7 +237,7 @@ class StoreAgainstVerbs(_OnDisk, VerbsAgainstModel):
 
 
 _PROFILES = {
-    "fast": settings(max_examples=of_size(15, 60), stateful_step_count=30, derandomize=True),
+    "fast": settings(max_examples=of_size(10, 60), stateful_step_count=30, derandomize=True),
     "deep": settings(max_examples=2000, stateful_step_count=50, print_blob=True),
 }
 _SETTINGS = settings(

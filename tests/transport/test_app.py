@@ -59,13 +59,24 @@ def test_tasks_of_included_modules_have_their_options(tmp_path: Path) -> None:
     [
         ({"proj": _APP % "missing"}, "the tasks of 'proj' cannot be imported: ModuleNotFoundError: No module named 'missing'"),
         ({"proj": _APP % "jobs", "jobs": "import lxmll\n"}, "No module named 'lxmll' ({directory}/jobs.py:1)"),
-        ({"proj": _APP % "jobs", "jobs": "\n1 / 0\n"}, "ZeroDivisionError: division by zero ({directory}/jobs.py:2)"),
-        ({"proj": "1 / 0\n"}, "cannot import the Celery app 'proj': ZeroDivisionError: division by zero ({directory}/proj.py:1)"),
-        (
-            {"proj": "import sys\nsys.exit('no DSN')\n"},
-            "cannot import the Celery app 'proj': SystemExit: no DSN ({directory}/proj.py:2)",
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (
+                ({"proj": _APP % "jobs", "jobs": "\n1 / 0\n"}, "ZeroDivisionError: division by zero ({directory}/jobs.py:2)"),
+                (
+                    {"proj": "1 / 0\n"},
+                    "cannot import the Celery app 'proj': ZeroDivisionError: division by zero ({directory}/proj.py:1)",
+                ),
+                (
+                    {"proj": "import sys\nsys.exit('no DSN')\n"},
+                    "cannot import the Celery app 'proj': SystemExit: no DSN ({directory}/proj.py:2)",
+                ),
+                (
+                    {"proj": _APP % "jobs", "jobs": "raise SystemExit(3)\n"},
+                    "the tasks of 'proj' cannot be imported: SystemExit: 3",
+                ),
+            )
         ),
-        ({"proj": _APP % "jobs", "jobs": "raise SystemExit(3)\n"}, "the tasks of 'proj' cannot be imported: SystemExit: 3"),
     ],
 )
 def test_module_that_cannot_be_imported_is_named(tmp_path: Path, files: dict[str, str], said: str) -> None:
@@ -90,21 +101,26 @@ def test_name_that_the_module_has_not(tmp_path: Path) -> None:
             'broker="nosuch://", backend="cache+memory://"',
             "the broker of the Celery app cannot be set up: KeyError: 'No such transport: ",
         ),
-        (
-            'broker="redis://localhost:1/0?health_check_interval=10", backend="cache+memory://"',
-            "the broker of the Celery app cannot be set up: TypeError: ",
-        ),
-        (
-            'broker="memory://", backend="redis+socket:///nowhere.sock", changes={"redis_socket_keepalive": True}',
-            "the result backend of the Celery app cannot be set up: TypeError: ",
-        ),
-        (
-            'broker="memory://", backend="mongodb://localhost:1"',
-            "the result backend of the Celery app cannot be set up: ImproperlyConfigured: You need to install the pymongo",
-        ),
-        (
-            'broker="memory://", backend="redis://localhost:1", changes={"result_serializer": "nosuch"}',
-            "the result backend of the Celery app cannot be set up: KeyError: 'nosuch'",
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (
+                (
+                    'broker="redis://localhost:1/0?health_check_interval=10", backend="cache+memory://"',
+                    "the broker of the Celery app cannot be set up: TypeError: ",
+                ),
+                (
+                    'broker="memory://", backend="redis+socket:///nowhere.sock", changes={"redis_socket_keepalive": True}',
+                    "the result backend of the Celery app cannot be set up: TypeError: ",
+                ),
+                (
+                    'broker="memory://", backend="mongodb://localhost:1"',
+                    "the result backend of the Celery app cannot be set up: ImproperlyConfigured: You need to install",
+                ),
+                (
+                    'broker="memory://", backend="redis://localhost:1", changes={"result_serializer": "nosuch"}',
+                    "the result backend of the Celery app cannot be set up: KeyError: 'nosuch'",
+                ),
+            )
         ),
     ],
 )

@@ -21,7 +21,7 @@ VALUES = st.recursive(
 )
 
 
-@pytest.fixture(params=[3, 40, 1 << 18], autouse=True)
+@pytest.fixture(params=[3, pytest.param(40, marks=pytest.mark.long), 1 << 18], autouse=True)
 def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Windows that are much too short, so that everything is cut by their ends."""
     monkeypatch.setattr(bounds, "_WINDOW", request.param)

@@ -58,6 +58,9 @@ def looks_made(task_id: str) -> bool:
     """
     if len(task_id) < 36:
         return False
+    if len(task_id) == 36 and task_id.isascii():
+        # Nearly all are UUIDs of others, in which every character counts.
+        return task_id[14] == "4" and task_id[19] in "aA" and is_made(task_id.lower())
     plain = task_id if task_id.isascii() else normalize("NFKD", task_id)
     return is_made(_NO_DIGIT.sub("", plain.lower()))
 

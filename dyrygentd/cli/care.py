@@ -81,17 +81,25 @@ def _move_store() -> click.Command:
     @click.command("move-store")
     @click.argument("source", metavar="FROM")
     @click.argument("target", metavar="TO")
+    @click.option(
+        "--host-name",
+        metavar="NAME",
+        help="The daemon's `host_name`: numbers of users in the file are theirs. By default this host.",
+    )
     @click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-    def move_store(source: str, target: str, is_json: bool) -> None:
+    def move_store(source: str, target: str, host_name: str | None, is_json: bool) -> None:
         """Move all of a database from an SQLite file to PostgreSQL, or from there to a file, while no daemon runs.
 
         One of FROM and TO is a path, the other one begins with postgresql://. FROM stays as it is, but for a note that keeps
         daemons from it. If this ends early, TO has nothing, and it is done again from the beginning.
+
+        In a file users are numbers; on PostgreSQL, which several hosts may share, those of one host: 1000 becomes 1000@NAME, and
+        back.
         """
         from dyrygentd.store import choice
 
         _end_as_by_ctrl_c()
-        moved = choice.move(source, target, progress=functools.partial(ProgressBar(), "moved"))
+        moved = choice.move(source, target, host_name=host_name, progress=functools.partial(ProgressBar(), "moved"))
         _print(
             is_json,
             {"from": moved.source, "to": moved.target, "rows": moved.rows},

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
 
 from dyrygentd.core.limits import Limits
-from dyrygentd.daemon.kinds import WORDS, LogAddresses, Names, Patterns, Sizes, WebAddress, host_of, masked, socket_mode_of
+from dyrygentd.daemon.kinds import WORDS, LogAddresses, Names, Patterns, Sizes, WebAddress, masked, socket_mode_of
 from dyrygentd.daemon.logs import FORMATS
 from dyrygentd.daemon.systemd import credentials
 from dyrygentd.errors import ConfigurationError
@@ -22,7 +22,7 @@ from dyrygentd.http.access import Access
 from dyrygentd.http.limits import ConnectionLimits, HttpLimits
 from dyrygentd.scheduler import SchedulerLimits
 from dyrygentd.scheduler.log_links import MARGIN_S
-from dyrygentd.store.choice import place_of
+from dyrygentd.store.choice import host_of, place_of
 from dyrygentd.store.history import HISTORY_MAX
 from dyrygentd.store.postgres.url import PostgresUrl
 

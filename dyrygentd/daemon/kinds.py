@@ -1,12 +1,10 @@
 """Kinds of settings that are more than a number or a word: in TOML a table or a list, in a flag or a variable text."""
 
 import re
-import socket
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from dyrygentd.core.user import HOST_NAME
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.scheduler.log_links import flaw_of
 
@@ -154,18 +152,6 @@ def socket_mode_of(text: str) -> int:
     if not 0 <= mode <= 0o777:
         raise ConfigurationError(f"'socket_mode' is '{text}', it must be octal permissions such as 0660")
     return mode
-
-
-def host_of(name: str | None) -> str:
-    """Return what this host is called among those that share a database. Raises `ConfigurationError`."""
-    host = socket.gethostname() if name is None else name
-    if not re.fullmatch(HOST_NAME, host):
-        whose = "'host_name'" if name is not None else "the name of this host"
-        raise ConfigurationError(
-            f"{whose} is '{host}', it must be letters, digits, dots and dashes",
-            next_step="give `host_name`, one of its own for each host that shares the database",
-        )
-    return host
 
 
 def masked(url: str) -> str:

@@ -1,6 +1,8 @@
 """Which store a database has: SQLite for a file, PostgreSQL for a URL. Each is imported when it is chosen."""
 
 import functools
+import re
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import NamedTuple
 
 import anyio
 
+from dyrygentd.core.user import HOST_NAME
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.ports import Store
 from dyrygentd.store.copies import Progress
@@ -90,33 +93,49 @@ class MovedStore(NamedTuple):
     rows: int
 
 
-def move(source: str, target: str, *, progress: Callable[[int, int], None]) -> MovedStore:
+def move(source: str, target: str, *, host_name: str | None, progress: Callable[[int, int], None]) -> MovedStore:
     """Move all of a database from a file to PostgreSQL or back, see `dyrygentd.store.postgres.moving`.
 
+    Args:
+        host_name: Whose users are numbers in the file; None for this host.
+
     Raises:
-        ConfigurationError: Not just one of the two is on PostgreSQL.
+        ConfigurationError: Not just one of the two is on PostgreSQL, or the host's name does not fit.
         StoreLocked, StoreUnavailable, StoreIncompatible: One of them cannot be used so.
     """
     try:
         places = place_of(source), place_of(target)
     except ValueError as error:
         raise ConfigurationError(f"a URL cannot be read: {error}") from None
+    host = host_of(host_name)
     match places:
         case (Path() as path, PostgresUrl() as url):
             require_psycopg(url)
             from dyrygentd.store.postgres import moving
 
-            rows = anyio.run(functools.partial(moving.to_postgres, path, url, progress=progress))
+            rows = anyio.run(functools.partial(moving.to_postgres, path, url, host=host, progress=progress))
         case (PostgresUrl() as url, Path() as path):
             require_psycopg(url)
             from dyrygentd.store.postgres import moving
 
-            rows = anyio.run(functools.partial(moving.to_file, url, path, progress=progress))
+            rows = anyio.run(functools.partial(moving.to_file, url, path, host=host, progress=progress))
         case (Path(), Path()):
             raise ConfigurationError("both are files", next_step="`dyrygentd backup` and `restore` copy a file")
         case _:
             raise ConfigurationError("both are on PostgreSQL", next_step="its own `pg_dump` and `pg_restore` do that")
     return MovedStore(str(places[0]), str(places[1]), rows)
+
+
+def host_of(name: str | None) -> str:
+    """Return what this host is called among those that share a database. Raises `ConfigurationError`."""
+    host = socket.gethostname() if name is None else name
+    if not re.fullmatch(HOST_NAME, host):
+        whose = "'host_name'" if name is not None else "the name of this host"
+        raise ConfigurationError(
+            f"{whose} is '{host}', it must be letters, digits, dots and dashes",
+            next_step="give `host_name`, one of its own for each host that shares the database",
+        )
+    return host
 
 
 def require_psycopg(place: PostgresUrl) -> None:

@@ -141,12 +141,15 @@ def control_of(record: WorkflowRecord) -> str | None:
     values = {name: getattr(record, name) for name in _CONTROLS}
     fields = {name: value for name, value in values.items() if value}
     if record.owner is not None:
-        fields["owner"] = record.owner.identity
-        if record.owner.name:
-            fields["owner_name"] = record.owner.name
+        fields |= owner_fields(record.owner)
     if record.parent_task is not None:
         fields["parent_task"] = record.parent_task._asdict()
     return json.dumps(fields) if fields else None
+
+
+def owner_fields(owner: User) -> dict[str, int | str]:
+    """Return what of an owner stands in that column."""
+    return {"owner": owner.identity} | ({"owner_name": owner.name} if owner.name else {})
 
 
 def _detail(node: NodeRecord) -> str | None:

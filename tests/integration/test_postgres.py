@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dyrygentd import Workflow
+from dyrygentd.store.postgres.migrations import VERSION
 from tests.integration.conftest import Site
 from tests.support import tasks
 from tests.support.daemon import Daemon
@@ -170,16 +171,19 @@ def test_moved_amid_work(site: Site, postgres: PostgresServer) -> None:
         wait_until(lambda: len(site.executions.counts()) >= 50, timeout_s=_WAIT_S, message=daemon.log)
         daemon.stop()
         path = str(daemon.database_path)
-        assert "rows; name that as `database`" in _run("move-store", path, place)
+        assert "rows; name that as `database`" in _run("move-store", path, place, "--host-name", "app1")
         daemon.launch()
         assert daemon.wait(timeout_s=_WAIT_S) == 1
         assert "was moved to 'postgresql://" in daemon.log()
-    with site.daemon("between", "--database", place) as daemon:
+    with site.daemon("between", "--database", place, "--host-name", "app1") as daemon, daemon.client() as client:
+        view = client.get(name)
+        assert (view.owner, view.owner_name) == (None, f"{os.geteuid()}@app1")
         wait_until(lambda: len(site.executions.counts()) >= 100, timeout_s=_WAIT_S, message=daemon.log)
     back = f"{path}.back"
-    assert "rows; name that as `database`" in _run("move-store", place, back)
+    assert "rows; name that as `database`" in _run("move-store", place, back, "--host-name", "app1")
     with site.daemon("after", "--database", back) as daemon, daemon.client() as client:
         wait_until(lambda: client.get(name).state == "succeeded", timeout_s=_WAIT_S, message=daemon.log)
+        assert client.get(name).owner == os.geteuid()
     shape.assert_executed(site.executions)
     assert "both are files" in _run("move-store", path, back)
 
@@ -201,7 +205,7 @@ def test_least_rights(site: Site, postgres: PostgresServer) -> None:
     with daemon, daemon.client() as client:
         assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
         assert f"process {daemon.pid} on" in _check(place)
-    assert "schema version 1, and 1 succeeded workflows" in _check(place)
+    assert f"schema version {VERSION}, and 1 succeeded workflows" in _check(place)
     assert "the next start takes" in _run("claim", "--database", place)
     for command, tool in (
         (["backup", "copy.db"], "pg_dump"),

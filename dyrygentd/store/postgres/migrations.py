@@ -5,6 +5,7 @@ version or of the new one. No copy is made before: the server's own tools do tha
 """
 
 import logging
+import socket
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
@@ -30,7 +31,7 @@ def _file(name: str) -> str:
 
 
 #: ``{version: what brings it to the next one}``.
-_STEPS: Final[dict[int, str]] = {1: _file("letters.sql")}
+_STEPS: Final[dict[int, str]] = {1: _file("letters.sql") + _file("owners.sql")}
 
 
 async def prepare(
@@ -61,6 +62,7 @@ async def prepare(
         if version == version_wanted:
             return
         if version:
+            await connection.execute("SELECT set_config('dyrygentd.host', %s, true)", [socket.gethostname()])
             logger.warning("bringing the database '%s' from schema %d to %d", url, version, version_wanted)
             for step in range(version, version_wanted):
                 await connection.execute(steps[step].encode())
@@ -72,7 +74,15 @@ async def prepare(
 
 
 async def version_of(connection: AsyncConnection, url: PostgresUrl) -> int:
-    """Return the version of a schema that is ours, 0 if it is empty. Raises `StoreIncompatible`."""
+    """Return the version of a schema that is ours, 0 if it is empty. Raises `StoreIncompatible` or `StoreUnavailable`."""
+    if await _one(connection, "SELECT has_schema_privilege(to_regnamespace(%s)::oid, 'USAGE') IS FALSE", url.schema):
+        # What is in it does not exist for this role, the server would say.
+        user = connection.info.user
+        error = StoreUnavailable(f"permission denied for schema '{url.schema}' of '{url}', whose user is '{user}'")
+        error.next_step = (
+            f"name its owner; or, as a superuser there: `ALTER SCHEMA {url.schema} OWNER TO {user};`, and all that is in it"
+        )
+        raise error
     tables = await connection.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'v')", [url.schema]
     )

@@ -157,8 +157,7 @@ class PostgresReader:
             for condition, value in (
                 ("seq < %s", selection.before),
                 ("state = ANY (%s::text[])", sorted(selection.states) or None),
-                ("owner = %s", selection.owner and selection.owner.number),
-                ("control::json ->> 'owner' = %s", selection.owner and str(selection.owner.identity)),
+                ("owner = %s", selection.owner and str(selection.owner.identity)),
                 ("name = %s", selection.name),
                 ("label_pairs @> %s::text[]", labels or None),
                 ("parent_task = %s", selection.parent_task),

@@ -28,7 +28,7 @@ _INSERTED: Final = (
     ("document", "bytea"),
     # PostgreSQL has no array of arrays of different lengths: a row's pairs come as JSON.
     ("pairs", "text"),
-    ("owner", "bigint"),
+    ("owner", "text"),
     ("parent_task", "text"),
 )
 _UPDATED: Final = (
@@ -39,7 +39,7 @@ _UPDATED: Final = (
     ("error", "text"),
     ("control", "text"),
     ("result", "bytea"),
-    ("owner", "bigint"),
+    ("owner", "text"),
     ("parent_task", "text"),
 )
 _NODES: Final = (
@@ -275,8 +275,8 @@ def _counts(record: WorkflowRecord) -> str | None:
     return None if record.counts is None else json.dumps(record.counts)
 
 
-def _owner(record: WorkflowRecord) -> int | None:
-    return None if record.owner is None else record.owner.number
+def _owner(record: WorkflowRecord) -> str | None:
+    return None if record.owner is None else str(record.owner.identity)
 
 
 def _parent(record: WorkflowRecord) -> str | None:

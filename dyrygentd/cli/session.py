@@ -57,11 +57,11 @@ class Session:
     _way: "Way | None" = field(default=None, repr=False)
 
     def client(self) -> "Client":
-        """Return the client; another version of the daemon is told on stderr."""
+        """Return the client; another version of the daemon, or one that does not lead, is told on stderr."""
         from dyrygentd.client.sync import Client
 
         if self._client is None:
-            self._client = Client(self.way(), warn=lambda message: say(f"warning: {message}"))
+            self._client = Client(self.way(), warn=lambda message: say(f"warning: {message}"), note=say)
         return self._client
 
     def way(self) -> "Way":

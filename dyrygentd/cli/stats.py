@@ -22,6 +22,8 @@ _PARTS: Final = ("engine", "store", "dispatcher", "watcher", "reports")
 _ROWS_MAX: Final = 5
 _STUCK_MAX: Final = 3
 _NAME_MIN: Final = 12
+#: Roles of daemons that do not lead.
+_BESIDE: Final = frozenset({"standby", "gateway"})
 _ALL: Final = "dyrygentctl stats --all"
 #: ``{kind of what is short: (word, colour, command that shows the rest)}``.
 _WORDS: Final = {"stuck": ("stuck", "red", "dyrygentctl explain --json"), "busy": ("full", "yellow", _ALL)}
@@ -85,9 +87,24 @@ def _told(text: str) -> str:
     return localized(render.inline(text))
 
 
+def _beside_a_leader(statistics: "wire.Statistics") -> str:
+    """Say of a daemon that does not lead who does; what is under way is counted by that one."""
+    heard = "" if statistics.lag_s is None else f", heard of {render.duration(statistics.lag_s)} ago"
+    return render.fields(
+        {
+            "daemon": f"{statistics.version}, a {statistics.role}, up for {render.duration(statistics.uptime_s)}",
+            "leader": f"{statistics.leader}{heard}" if statistics.leader else "nobody at present",
+            "workflows": f"{_number(statistics.engine, 'workflows'):,.0f} unfinished; the leader's own `stats` has the rest",
+        }
+    )
+
+
 def _fields(statistics: "wire.Statistics") -> Iterator[str]:
     """Say in a few lines how it stands."""
     engine, store = statistics.engine, statistics.store
+    if statistics.role in _BESIDE:
+        yield _beside_a_leader(statistics)
+        return
     counters, nodes, held = (engine.get(name, {}) for name in ("counters", "nodes", "held"))
     ended = _number(counters, "succeeded") + _number(counters, "failed")
     commits = _number(store, "commits")

@@ -1,7 +1,6 @@
 """The client for asyncio programs; the same surface as `dyrygentd.client.sync`."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Self, Unpack
 
@@ -9,7 +8,7 @@ from dyrygentd import wire
 from dyrygentd.client import bodies, forms, patience
 from dyrygentd.client.channel import Channel
 from dyrygentd.client.connection import Warn
-from dyrygentd.client.ways import Way
+from dyrygentd.client.ways import Where
 from dyrygentd.errors import DyrygentError
 from dyrygentd.tasks.apply_options import ApplyOptions
 from dyrygentd.tasks.current import current_parent_task
@@ -26,6 +25,7 @@ class AsyncClient:
             Default: ``$DYRYGENTD_HOST``, ``$DYRYGENTD_SOCKET``, the system's, the user's.
         timeout_s: How long an answer may take.
         warn: Told once if the daemon has another version; by default that is a Python warning.
+        note: Told once, by the first answer, if the daemon is a standby or gateway: who leads, and how old it may be.
 
     Raises:
         DaemonUnreachable: (all methods) Nobody answers on the socket, or somebody else does.
@@ -35,9 +35,9 @@ class AsyncClient:
     """
 
     def __init__(
-        self, socket: str | os.PathLike[str] | Way | None = None, *, timeout_s: float = 60.0, warn: Warn | None = None
+        self, socket: Where = None, *, timeout_s: float = 60.0, warn: Warn | None = None, note: Warn | None = None
     ) -> None:
-        self._channel = Channel(socket, timeout_s=timeout_s, warn=warn)
+        self._channel = Channel(socket, timeout_s=timeout_s, warn=warn, note=note)
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self._channel.way.name}>"

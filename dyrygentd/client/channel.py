@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import io
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -21,7 +20,7 @@ from dyrygentd.client.connection import (
     is_busy,
     timed_out,
 )
-from dyrygentd.client.ways import Way, find_way
+from dyrygentd.client.ways import Where, find_way
 from dyrygentd.errors import DaemonUnreachable, RemoteError
 
 _BACKLOG_FULL = frozenset({errno.EAGAIN, errno.ENOTCONN})
@@ -41,12 +40,12 @@ class _Unread(DaemonUnreachable):
 class Channel:
     """Speaks HTTP with the daemon; the session is made on first use, in the loop that uses it."""
 
-    def __init__(self, socket: str | os.PathLike[str] | Way | None, *, timeout_s: float, warn: Warn | None) -> None:
+    def __init__(self, socket: Where, *, timeout_s: float, warn: Warn | None, note: Warn | None = None) -> None:
         self.way = find_way(socket, timeout_s=timeout_s)
         # One that was handed in is closed by whoever made it.
         self._is_own = self.way is not socket
         self._timeout_s = timeout_s
-        self._versions = VersionCheck(self.way.name, warn)
+        self._versions = VersionCheck(self.way.name, warn, note)
         self._session: aiohttp.ClientSession | None = None
         self._opening = 0
 
@@ -100,7 +99,7 @@ class Channel:
         """Yield whatever the daemon answers, a refusal too, before its body is read. Raises `DaemonUnreachable`."""
         try:
             async with await self._open(ask, limits, progress) as response:
-                self._versions.check(response.headers.get(wire.VERSION_HEADER), response.headers.get("Server"))
+                self._versions.check(response.headers)
                 yield response
         except TimeoutError as error:
             raise timed_out(self.way.name, limits.total or limits.sock_read or 0.0, ask.if_lost) from error

@@ -10,7 +10,7 @@ import random
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
@@ -39,12 +39,13 @@ class Connection:
 
     Args:
         warn: Told once if the daemon has another version.
+        note: Told once if the daemon does not lead, what it is, and who does.
     """
 
-    def __init__(self, way: Way, *, timeout_s: float, warn: Warn | None = None) -> None:
+    def __init__(self, way: Way, *, timeout_s: float, warn: Warn | None = None, note: Warn | None = None) -> None:
         self.way = way
         self.timeout_s = timeout_s
-        self.versions = VersionCheck(way.name, warn)
+        self.versions = VersionCheck(way.name, warn, note)
 
     def __repr__(self) -> str:
         return f"<Connection {self.way.name}>"
@@ -96,7 +97,7 @@ class Connection:
                 connection.request(ask.method, ask.target, body=body, headers={**ask.headers, **length})
                 was_sent = True
             response = connection.getresponse()
-            self.versions.check(response.getheader(wire.VERSION_HEADER), response.getheader("Server"))
+            self.versions.check(response.headers)
             if wire.is_problem(response.status, response.getheader("Content-Type")):
                 raise wire.error_of_problem(response.read(), response.status)
             yield response
@@ -139,20 +140,25 @@ def is_busy(error: RemoteError) -> bool:
 
 
 class VersionCheck:
-    """Recognises the daemon by its version header and warns once if its version is another."""
+    """Recognises the daemon by its version header, and tells once if its version is another, or if it does not lead."""
 
-    def __init__(self, name: str, warn: Warn | None = None) -> None:
+    def __init__(self, name: str, warn: Warn | None = None, note: Warn | None = None) -> None:
         self._name = name
+        self._note = note
         self._warn = warn or (lambda message: warnings.warn(message, stacklevel=6))
         self._has_warned = False
 
-    def check(self, version: str | None, server: str | None) -> None:
+    def check(self, headers: Mapping[str, str] | http.client.HTTPMessage) -> None:
         """Raise `DaemonUnreachable` if the answer is not the daemon's."""
+        version, server, vantage = (headers.get(name) for name in (wire.VERSION_HEADER, "Server", wire.VANTAGE_HEADER))
         if version is None:
             raise foreign(self._name, f"the server calls itself '{server}'" if server else "the answer has no version")
         if version != __version__ and not self._has_warned:
             self._has_warned = True
             self._warn(f"this is dyrygentd {__version__}, the daemon on '{self._name}' is {version}")
+        if vantage is not None and self._note is not None:
+            note, self._note = self._note, None
+            note(vantage)
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -3,7 +3,6 @@
 A daemon that restarts interrupts nobody who waits: `Handle.wait` and `Handle.events` come back to it by themselves.
 """
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, Unpack
@@ -11,7 +10,7 @@ from typing import Any, Self, Unpack
 from dyrygentd import wire
 from dyrygentd.client import bodies, forms, patience
 from dyrygentd.client.connection import Connection, Warn
-from dyrygentd.client.ways import Way, find_way
+from dyrygentd.client.ways import Where, find_way
 from dyrygentd.errors import DyrygentError
 from dyrygentd.tasks.apply_options import ApplyOptions
 from dyrygentd.tasks.current import current_parent_task
@@ -28,6 +27,7 @@ class Client:
             Default: ``$DYRYGENTD_HOST``, ``$DYRYGENTD_SOCKET``, the system's, the user's.
         timeout_s: How long an answer may take.
         warn: Told once if the daemon has another version; by default that is a Python warning.
+        note: Told once, by the first answer, if the daemon is a standby or gateway: who leads, and how old it may be.
 
     Raises:
         DaemonUnreachable: (all methods) Nobody answers on the socket, or somebody else does.
@@ -37,12 +37,12 @@ class Client:
     """
 
     def __init__(
-        self, socket: str | os.PathLike[str] | Way | None = None, *, timeout_s: float = 60.0, warn: Warn | None = None
+        self, socket: Where = None, *, timeout_s: float = 60.0, warn: Warn | None = None, note: Warn | None = None
     ) -> None:
         way = find_way(socket, timeout_s=timeout_s)
         # One that was handed in is closed by whoever made it.
         self._is_own_way = way is not socket
-        self._connection = Connection(way, timeout_s=timeout_s, warn=warn)
+        self._connection = Connection(way, timeout_s=timeout_s, warn=warn, note=note)
 
     def __repr__(self) -> str:
         return f"<Client {self._connection.way.name}>"

@@ -115,8 +115,12 @@ class SshWay:
         self._tunnel.close()
 
 
+#: What a client may be told about where its daemon is; `find_way` makes a way of it.
+Where = str | os.PathLike[str] | Way | None
+
+
 def find_way(
-    argument: "str | os.PathLike[str] | Way | None" = None,
+    argument: Where = None,
     *,
     timeout_s: float = OPEN_TIMEOUT_S,
     asks: bool = False,

@@ -17,6 +17,7 @@ from dyrygentd.core.pools import Pools
 from dyrygentd.core.run_times import RunTimes
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
+from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.deputy.lookout import Lookout
 from dyrygentd.deputy.mirror import Mirror
 from dyrygentd.errors import NotLeader, OutsideError
@@ -86,8 +87,16 @@ class Deputy:
         self._listeners = Listeners()
         self._archive = Archive(store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
         self._lookout = Lookout(lease, store)
-        self._mirror = Mirror(store, self._archive, self._listeners, clock=self._clock, make_engine=self._make_engine)
         self._estimates = Estimates(lambda: self._mirror.engine, store, self._clock)
+        self._folds = Folds(self._estimates.weights)
+        self._mirror = Mirror(
+            store,
+            self._archive,
+            self._listeners,
+            clock=self._clock,
+            make_engine=self._make_engine,
+            on_again=self._pass_on,
+        )
         self._make_answers(app_name, pace or Pace())
         self._exits = AsyncExitStack()
 
@@ -101,9 +110,14 @@ class Deputy:
         engine.counting.run_times, engine.counting.lines = self._run_times, self._lines
         return engine
 
+    def _pass_on(self, before: RunningWorkflow, after: RunningWorkflow) -> None:
+        """Keep what was made of a graph, which takes longer than to read a workflow."""
+        self._folds.pass_on(before, after)
+        self._estimates.pass_on(before, after)
+
     def _make_answers(self, app_name: str, pace: Pace) -> None:
         """Put the scheduler's parts together that answer."""
-        mirror, roster, folds = self._mirror, Roster(), Folds(self._estimates.weights)
+        mirror, roster, folds = self._mirror, Roster(), self._folds
         still_running = StillRunning(
             lambda: mirror.engine, self._archive, inspector=self._inspector, clock=self._clock, roster=roster
         )

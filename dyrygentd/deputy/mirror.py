@@ -72,9 +72,11 @@ class Mirror:
     """What is known of unfinished workflows where they do not run. Guards: nothing older than it may be is shown.
 
     Args:
-        make_engine: Makes an engine that has nothing yet.
         listeners: Who is told of changes.
+        make_engine: Makes an engine that has nothing yet.
+        on_again: Told of a workflow that has changed, as it was and as it is.
         nodes_max: Nodes of all workflows that are looked at.
+        fresh_s, rest: How old what is shown may be, and how many times as long as reading took.
 
     Attributes:
         engine: Has what is looked at; another one after each reading.
@@ -90,8 +92,10 @@ class Mirror:
         *,
         clock: Clock,
         make_engine: Callable[[], Engine],
+        on_again: Callable[[RunningWorkflow, RunningWorkflow], object] = lambda before, after: None,
         nodes_max: int = _NODES_MAX,
         fresh_s: float = _FRESH_S,
+        rest: int = _REST,
     ) -> None:
         self.engine = make_engine()
         self.left_out = self.readings = 0
@@ -101,8 +105,9 @@ class Mirror:
         self._listeners = listeners
         self._clock = clock
         self._make_engine = make_engine
+        self._on_again = on_again
         self._nodes_max = nodes_max
-        self._fresh_s = fresh_s
+        self._fresh_s, self._rest = fresh_s, rest
         self._seen: dict[str, _Seen] = {}
         self._good_until = self._all_good_until = 0.0
         self._one_look = anyio.Lock()
@@ -165,7 +170,7 @@ class Mirror:
             before = page[-1].cursor
         await self.look(*found)
         took_s = anyio.current_time() - begun
-        self._all_good_until = anyio.current_time() + max(self._fresh_s, _REST * took_s)
+        self._all_good_until = anyio.current_time() + max(self._fresh_s, self._rest * took_s)
 
     def live(self, workflow_id: str) -> RunningWorkflow | None:
         """Return a workflow that has not finished, if somebody looks at it."""
@@ -242,10 +247,13 @@ class Mirror:
         for workflow in workflows:
             engine.handle(WorkflowRecovered(workflow), now)
         # Those who were looked at first meanwhile waited for the lock.
+        for workflow_id, again in seen.items():
+            if again.workflow is not self._seen[workflow_id].workflow:
+                self._on_again(self._seen[workflow_id].workflow, again.workflow)
         self._seen, self.engine = seen, engine
         self._have_wait_for_pools(workflows, now)
         took_s = anyio.current_time() - begun
-        self._good_until = anyio.current_time() + max(self._fresh_s, _REST * took_s)
+        self._good_until = anyio.current_time() + max(self._fresh_s, self._rest * took_s)
         self.readings += 1
         self.seconds += took_s
         for workflow_id in changed:

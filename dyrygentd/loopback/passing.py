@@ -21,7 +21,7 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 #: The daemon beats every 15 s in a stream, and holds a long poll for a minute at most.
 _SILENCE_MAX_S: Final = 90.0
 #: Of an answer, all that a browser is to know; what it keeps is said by us.
-_HEADERS_BACK: Final = ("Content-Type", "Retry-After", wire.VERSION_HEADER)
+_HEADERS_BACK: Final = ("Content-Type", "Retry-After", wire.VERSION_HEADER, wire.VANTAGE_HEADER)
 #: So long the daemon's word about what the user may do is believed.
 _ROLE_KEPT_S: Final = 30.0
 _FORBIDDEN: Final = 403

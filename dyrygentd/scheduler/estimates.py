@@ -98,6 +98,11 @@ class Estimates:
         age_s = kept.took_s + (since_s if since_s > _FRESH_S else 0.0)
         return wire.view_of_estimate(workflow, aged(kept.last, age_s))
 
+    def pass_on(self, before: RunningWorkflow, after: RunningWorkflow) -> None:
+        """Keep of a workflow that was read anew what is kept of it as it was; it has the same graph."""
+        if (kept := self._kept.pop(before, None)) is not None:
+            self._kept[after] = kept
+
     async def weights(self, workflow: RunningWorkflow) -> "array[float]":
         """Return how much of the work each node of a workflow is, in seconds; nothing if no run time is known."""
         kept = self._kept_of(workflow)

@@ -62,6 +62,12 @@ class Folds:
         """Number of nodes of the workflows whose folds are kept."""
         return sum(len(folded.graph) for folded in self._kept.values())
 
+    def pass_on(self, before: RunningWorkflow, after: RunningWorkflow) -> None:
+        """Keep of a workflow that was read anew what is kept of it as it was; it has the same graph."""
+        # Only one thread works on it at a time.
+        if self._in_thread is not before and (folded := self._kept.pop(before, None)) is not None:
+            self._kept[after] = folded
+
     async def view(self, workflow: RunningWorkflow, path: str) -> wire.FoldView:
         """Return a box of a workflow, opened. Raises `BoxNotFound`."""
         dispatched_at, weights = workflow.attempts.dispatched_at, _NO_WEIGHTS

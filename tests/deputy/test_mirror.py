@@ -84,7 +84,7 @@ async def test_many_looks_in_time_are_one_reading() -> None:
 
 async def test_what_has_not_changed_stays_the_same_object() -> None:
     """What is known of its folds and estimates stays with it."""
-    async with looking(fresh_s=0.0) as found:
+    async with looking(fresh_s=0.0, rest=0) as found:
         workflow_id = await begun(found)
         await found.mirror.look(workflow_id)
         before = found.mirror.live(workflow_id)
@@ -103,7 +103,7 @@ async def test_what_has_not_changed_stays_the_same_object() -> None:
 
 async def test_what_has_finished_is_not_looked_at_any_more() -> None:
     """It is read back from the history; one that ran again since is read anew."""
-    async with looking(fresh_s=0.0) as found:
+    async with looking(fresh_s=0.0, rest=0) as found:
         workflow_id = await begun(found, "a")
         await found.mirror.look(workflow_id)
         found.broker.let_go()
@@ -124,7 +124,7 @@ async def test_what_has_finished_is_not_looked_at_any_more() -> None:
 
 async def test_no_more_is_looked_at_than_there_is_room_for() -> None:
     """Of all that is unfinished the newest are looked at, and it is told how many are not; one that is asked for always is."""
-    async with looking(fresh_s=0.0, nodes_max=4) as found:
+    async with looking(fresh_s=0.0, rest=0, nodes_max=4) as found:
         ids = [await begun(found) for _ in range(4)]
         await found.mirror.look_at_all()
         assert found.mirror.left_out == 2

@@ -76,7 +76,7 @@ class WatchApp(App[Ended]):
         super().__init__(ansi_color=True)
         self._glyphs = marks.here() if glyphs is None else glyphs
         self._view = view
-        self._client = AsyncClient(socket, warn=self._warn)
+        self._client = AsyncClient(socket, warn=self._warn, note=self._warn)
 
     async def on_mount(self) -> None:
         """Show the first screen, in the sixteen colours of the terminal itself."""

@@ -141,15 +141,36 @@ def test_requests_by_hand(directory: Path, environment: dict[str, str]) -> None:
     assert '"created":true' in answers.stdout
 
 
+def _rows(mark: str) -> list[str]:
+    """Return the rows of a marked table of the guide of faults, without its head."""
+    guide = (ROOT / "tests/faults/README.md").read_text()
+    return guide.partition(f"<!-- {mark} -->\n")[2].partition("\n\n")[0].splitlines()[2:]
+
+
+def _check_shown(cell: str) -> None:
+    """Fail unless a cell names tests, and they are there."""
+    named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", cell)
+    assert named, cell
+    for path, function in named:
+        text = (ROOT / path).read_text()
+        assert not function or re.search(rf"def {function}\b", text), f"{path}::{function}"
+
+
 def test_faults_are_shown() -> None:
     """Each row of the table of faults names tests, and they are there."""
-    guide = (ROOT / "tests/faults/README.md").read_text()
-    table = guide.partition("<!-- faults -->\n")[2].partition("\n\n")[0]
-    rows = table.splitlines()[2:]
+    rows = _rows("faults")
     assert len(rows) >= 20
     for row in rows:
-        named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", row.split("|")[3])
-        assert named, row
-        for path, function in named:
-            text = (ROOT / path).read_text()
-            assert not function or re.search(rf"def {function}\b", text), f"{path}::{function}"
+        _check_shown(row.split("|")[3])
+
+
+def test_what_holds_on_each_store_and_broker_is_shown() -> None:
+    """Each cell of the table of guarantees by store and broker says whether it holds, and names the tests that show it."""
+    rows = _rows("stores and brokers")
+    assert len(rows) >= 8
+    for row in rows:
+        _, promise, *cells, end = (cell.strip() for cell in row.split("|"))
+        assert (bool(promise), len(cells), end) == (True, 4, ""), row
+        for cell in cells:
+            assert cell.partition(":")[0] in ("yes", "no", "at least once"), cell
+            _check_shown(cell)

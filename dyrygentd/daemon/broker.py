@@ -16,6 +16,7 @@ from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.daemon.kept import KeptServer
 from dyrygentd.daemon.own_broker import Post, directory_beside, make_directory
 from dyrygentd.daemon.systemd import Notifier
+from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.broker")
 
@@ -25,9 +26,13 @@ _START_TIMEOUT_S = 600.0
 
 def why_not(configuration: Configuration) -> str:
     """Say why the daemon of this configuration needs no broker of its own, also to systemd; empty if it does."""
-    if configuration.broker is None and configuration.app is None:
+    if isinstance(configuration.database, PostgresUrl) and not configuration.broker:
+        # Also beside a gateway, which needs no broker. A daemon that needs one says so itself.
+        what = "the database is on PostgreSQL, and a broker of our own is kept beside a file"
+    elif configuration.broker is None and configuration.app is None:
         return ""
-    what = "a broker is configured" if configuration.broker else f"the app '{configuration.app}' names its broker"
+    else:
+        what = "a broker is configured" if configuration.broker else f"the app '{configuration.app}' names its broker"
     reason = f"{what}, so none of our own is needed"
     Notifier().ready(reason)
     return reason

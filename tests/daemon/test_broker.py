@@ -270,9 +270,12 @@ def test_one_keeper_for_a_directory(broker: BrokerProcess, short_tmp: Path) -> N
     assert Post(short_tmp).look()
 
 
-@pytest.mark.parametrize("setting", [["--broker", "redis://broker.example/0"], ["--app", "shop:app"]])
+@pytest.mark.parametrize(
+    "setting",
+    [["--broker", "redis://broker.example/0"], ["--app", "shop:app"], ["--database", "postgresql://db.example/ops"]],
+)
 def test_out_of_the_way_where_one_is_configured(setting: list[str], short_tmp: Path) -> None:
-    """With a broker or an app nothing is started, which is no failure: systemd is told why, and not to start it again."""
+    """With a broker, an app, or a database that is no file nothing is started, which is no failure; systemd is told why."""
     with BrokerProcess(short_tmp, setting) as broker:
         assert "none of our own is needed" in broker.start()["STATUS"]
         assert broker.wait() == 0

@@ -182,7 +182,6 @@ _ELSEWHERE: Final = {
     "transport/stored.py": "integration/test_as_stored.py stores",
     "wire/again.py": "client/test_lost_answers.py asks again",
     "wire/digests.py": "scheduler/test_keys.py compares definitions by them",
-    "deputy/sending.py": "scheduler/test_letters.py sends",
     "scheduler/reception.py": "scheduler/test_verbs.py, scheduler/test_imports.py and http/test_verbs.py come to it",
     "wire/letters.py": "scheduler/test_letters.py writes and reads them",
     "wire/exports.py": "scheduler/test_imports.py writes and reads them",

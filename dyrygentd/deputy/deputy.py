@@ -1,5 +1,6 @@
 """What a process serves that does not lead: a scheduler's answers, of what the leader has stored."""
 
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -20,6 +21,7 @@ from dyrygentd.core.verbs import VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.deputy.lookout import Lookout
 from dyrygentd.deputy.mirror import Mirror
+from dyrygentd.deputy.sending import Sending
 from dyrygentd.errors import NotLeader, OutsideError
 from dyrygentd.ports import Clock, Inspector, Lease, Store
 from dyrygentd.ports.facts import DispatcherStatistics, ReportsStatistics, Selection, WatcherStatistics
@@ -50,7 +52,7 @@ Role = Literal["standby", "gateway"]
 class Deputy:
     """Answers beside a leader, on the same database. An async context manager; the store is open, and stays so.
 
-    Guards: nothing is written to the store, and the broker is only asked.
+    Guards: nothing but letters is written to the store, and the broker is only asked.
 
     Args:
         app: The Celery app whose broker and workers are asked where tasks are; without one nobody is asked.
@@ -60,6 +62,7 @@ class Deputy:
         limits, pace: As the leader's should be; pools and redaction go by them.
         inspector, clock: Adapters instead of the usual ones.
         app_name: What Celery's ``-A`` takes for this app, for commands that people are given.
+        host: Which host this is, on letters; by default its own name.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Deputy:
         inspector: Inspector | None = None,
         clock: Clock | None = None,
         app_name: str = "",
+        host: str = "",
     ) -> None:
         self.app = app
         self.role = role
@@ -97,6 +101,8 @@ class Deputy:
             make_engine=self._make_engine,
             on_again=self._pass_on,
         )
+        mailbox = store.mailbox
+        self._sending = None if mailbox is None else Sending(store, mailbox, self._clock, host=host or socket.gethostname())
         self._make_answers(app_name, pace or Pace())
         self._exits = AsyncExitStack()
 
@@ -182,6 +188,8 @@ class Deputy:
             tasks = await exits.enter_async_context(anyio.create_task_group())
             exits.callback(tasks.cancel_scope.cancel)
             tasks.start_soon(self._lookout.run, name="dyrygentd lookout")
+            if self._store.mailbox is not None:
+                tasks.start_soon(self._store.mailbox.run, name="dyrygentd mailbox")
             tasks.start_soon(self._mirror.run, name="dyrygentd mirror")
             tasks.start_soon(self._learn_again, name="dyrygentd run times")
             self._exits = exits.pop_all()
@@ -267,20 +275,26 @@ class Deputy:
         return self.app is not None and task in self.app.tasks
 
     async def submit_definition(self, definition: Definition, *, owner: User | None = None) -> wire.Submitted:
-        """Raise `NotLeader`."""
-        raise NotLeader(self._lookout.leader)
+        """Leave a submission for whoever leads; return when it is durable. Raises as `Sending.submit`."""
+        return await self._letters.submit(definition, owner)
 
     async def take_over(self, imported: wire.Imported, *, by: str = "", owner: User | None = None) -> wire.Submitted:
-        """Raise `NotLeader`."""
-        raise NotLeader(self._lookout.leader)
+        """Leave an import for whoever leads; return when it is durable. Raises as `Sending.take_over`."""
+        return await self._letters.take_over(imported, by=by, owner=owner)
 
     async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
-        """Raise `NotLeader`."""
-        raise NotLeader(self._lookout.leader)
+        """Leave a verb for whoever leads; return when it is carried out. Raises as `Sending.perform`."""
+        return await self._letters.perform(workflow_id, request)
 
     async def perform_in_bulk(self, selection: Selection, request: VerbRequest) -> wire.BulkChanged:
-        """Raise `NotLeader`."""
-        raise NotLeader(self._lookout.leader)
+        """Leave a verb for whoever leads, who carries it out on all workflows that fit. Raises as `Sending.perform_in_bulk`."""
+        return await self._letters.perform_in_bulk(selection, request)
+
+    @property
+    def _letters(self) -> Sending:
+        if self._sending is None:
+            raise NotLeader(self._lookout.leader)
+        return self._sending
 
     # --- asking, as `Scheduler` tells -------------------------------------------------------------------------------
 

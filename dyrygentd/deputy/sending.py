@@ -14,7 +14,7 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
 from dyrygentd.errors import KeyTaken
-from dyrygentd.ports import Clock
+from dyrygentd.ports import Clock, Store
 from dyrygentd.ports.facts import Selection
 from dyrygentd.ports.mailbox import Letter, LetterKind, Mailbox, NotCarriedOutYet
 from dyrygentd.scheduler.archive import in_thread_if_long
@@ -33,14 +33,23 @@ class Sending:
     """Leaves letters and waits for answers. Guards: what is answered is durable, and nothing that may be done is said not to be.
 
     Args:
+        store: Tells which keys are known already.
         host: Which host this is, beside the owners of all others.
         moment_s: How long a submission waits for whoever leads.
         verb_max_s: How long a verb does.
     """
 
     def __init__(
-        self, mailbox: Mailbox, clock: Clock, *, host: str, moment_s: float = _MOMENT_S, verb_max_s: float = _VERB_MAX_S
+        self,
+        store: Store,
+        mailbox: Mailbox,
+        clock: Clock,
+        *,
+        host: str,
+        moment_s: float = _MOMENT_S,
+        verb_max_s: float = _VERB_MAX_S,
     ) -> None:
+        self._store = store
         self._mailbox = mailbox
         self._clock = clock
         self._host = host
@@ -62,19 +71,30 @@ class Sending:
         size = 100 * len(definition.graph)
         body = await in_thread_if_long(lambda: forms.encode_submission(definition), size)
         digest = "" if definition.key is None else await in_thread_if_long(lambda: digest_of(definition), size)
+        known = None if definition.key is None else await self._known(definition.key, owner, digest)
+        if known is not None:
+            return known
         letter = Letter(uuid4().hex, LetterKind.SUBMIT, body, str(uuid4()), owner, self._host, key=definition.key, digest=digest)
         kept = await self._leave(letter)
         is_new = kept.token == letter.token
         if not is_new and is_other(kept.digest, digest):
             assert definition.key is not None
-            known = await in_thread_if_long(lambda: forms.decode_submission(kept.body), len(kept.body))
-            raise KeyTaken(definition.key, kept.workflow_id, difference(known, definition))
+            other = await in_thread_if_long(lambda: forms.decode_submission(kept.body), len(kept.body))
+            raise KeyTaken(definition.key, kept.workflow_id, difference(other, definition))
         submitted = await self._answer(kept, wire.Submitted, self._moment_s)
         if submitted is None:
             submitted = answer_to(definition, kept.workflow_id)
         if not is_new:
             submitted.created = False
         return submitted
+
+    async def _known(self, key: str, owner: User | None, digest: str) -> wire.Submitted | None:
+        """Return what was submitted with a key before, unless that is something else: the leader tells what differs."""
+        known = await self._store.find_key(key, owner)
+        record = None if known is None else await self._store.record(known)
+        if record is None or is_other(record.digest, digest):
+            return None
+        return wire.Submitted(id=record.workflow_id, name=record.name, tasks=record.task_count, created=False)
 
     async def take_over(self, imported: wire.Imported, *, by: str = "", owner: User | None = None) -> wire.Submitted:
         """Leave an import; raises and returns as `submit` does."""

@@ -50,7 +50,7 @@ class Letter:
         owner: For whom it is, as of a workflow; `User.identity` and its name are what is kept of one, `User.of` leads back.
         host: Where it was left.
         key, digest: Of a submission with a key; at any time one letter waits with one key of an owner.
-        number: In the order in which they were left, from 1; 0 before that.
+        number: In the order in which they were left, with gaps; 0 before that.
         left_at: Unix time, by the database's clock.
         answer: JSON of what was answered, or of a problem document if it was refused; empty while it waits.
         is_refused: Whether it was refused; nothing was changed by it.
@@ -201,14 +201,18 @@ class MailboxFull(RequestError):
 
 
 class NotTakenYet(OutsideError):
-    """A workflow was submitted, and whoever leads has not taken it yet."""
+    """A workflow was submitted, and whoever leads has not taken it yet; or another one has its key, ``known_as``."""
 
     code = "not-taken-yet"
     next_step = "wait: it is taken as soon as somebody leads, in the order of submission"
 
-    def __init__(self, workflow_id: str) -> None:
-        super().__init__(f"workflow '{workflow_id}' was submitted, and the daemon that leads has not taken it yet")
+    def __init__(self, workflow_id: str, known_as: str = "") -> None:
+        what = f"workflow '{known_as}' has its key" if known_as else "the daemon that leads has not taken it yet"
+        super().__init__(f"workflow '{workflow_id}' was submitted, and {what}")
         self.workflow_id = workflow_id
+        self.known_as = known_as
+        if known_as:
+            self.next_step = f"ask for '{known_as}'"
 
 
 class RefusedLater(RequestError):

@@ -14,6 +14,7 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
 from dyrygentd.ports import Clock, Store
 from dyrygentd.ports.facts import Selection
+from dyrygentd.ports.mailbox import NotTakenYet, RefusedLater
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.explanations import Explanations
@@ -25,6 +26,7 @@ from dyrygentd.scheduler.sight import Sight
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.summary import foremost
 from dyrygentd.wire.again import definition_again
+from dyrygentd.wire.letters import error_of_refusal
 
 #: How soon those who follow a workflow are told that something keeps the daemon from its work, or does no more.
 _PROBLEMS_LOOK_S: Final = 1.0
@@ -93,10 +95,27 @@ class Queries:
         if not fitting and reference.startswith(_KEY) and (known := await self._store.find_key(reference[len(_KEY) :], owner)):
             fitting = [known]
         if not fitting:
-            raise WorkflowNotFound(reference)
+            return await self._known_by_letter(reference)
         if len(fitting) > 1:
             raise AmbiguousReference(reference, fitting)
         return fitting[0]
+
+    async def _known_by_letter(self, reference: str) -> str:
+        """Return the workflow of somebody whose key was known when the letter with this id was read.
+
+        Raises:
+            RefusedLater, NotTakenYet, WorkflowNotFound
+        """
+        mailbox = self._store.mailbox
+        letter = None if mailbox is None or not reference else await mailbox.find(reference)
+        if letter is None:
+            raise WorkflowNotFound(reference)
+        if letter.is_refused:
+            error = error_of_refusal(letter.answer)
+            raise RefusedLater(reference, error.message, next_step=error.next_step)
+        if not letter.known_as:
+            raise NotTakenYet(reference)
+        return letter.known_as
 
     async def owner(self, workflow_id: str) -> User | None:
         """Return the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""

@@ -9,7 +9,9 @@ from msgspec import Raw, Struct
 
 from dyrygentd import errors
 from dyrygentd.core.graph import NODES_MAX, Definition
-from dyrygentd.core.records import JournalEntry
+from dyrygentd.core.records import JournalEntry, WorkflowRecord
+from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
 from dyrygentd.errors import DyrygentError
 from dyrygentd.wire.definitions import decode_definition, document_of
@@ -95,6 +97,25 @@ def decode_verb(body: bytes, *, letter: int) -> VerbRequest:
 def decode_selection(body: bytes, form: type[T]) -> T:
     """Read for which workflows a verb in bulk is."""
     return msgspec.convert(msgspec.json.decode(body, type=VerbLetter).selection, form)
+
+
+def awaited_record(body: bytes, workflow_id: str, *, left_at: float, owner: User | None, digest: str) -> WorkflowRecord:
+    """Return the workflow that a submission is to make, as it will be stored, nothing of which has run."""
+    definition = decode_submission(body)
+    return WorkflowRecord(
+        workflow_id=workflow_id,
+        name=definition.name,
+        key=definition.key,
+        labels=definition.labels,
+        state=WorkflowState.RUNNING,
+        created_at=left_at,
+        document=document_of(definition),
+        task_count=definition.graph.task_count,
+        priority=definition.policy.priority,
+        owner=owner,
+        digest=digest,
+        parent_task=definition.parent_task,
+    )
 
 
 def encode_refusal(error: DyrygentError) -> bytes:

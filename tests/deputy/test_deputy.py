@@ -12,15 +12,16 @@ import pytest
 
 from dyrygentd import wire
 from dyrygentd.core.policy import WorkflowPolicy
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.deputy.deputy import Deputy
-from dyrygentd.errors import DaemonUnreachable, NotLeader, WorkflowNotFound
+from dyrygentd.errors import DaemonUnreachable, NotImportable, NotLeader, WorkflowNotFound
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Pace, Scheduler
 from dyrygentd.scheduler.service import Service
 from dyrygentd.store.postgres.onlooker import PostgresOnlooker
 from dyrygentd.store.postgres.store import PostgresStore
-from dyrygentd.testing import FakeBroker, FakeClock
+from dyrygentd.testing import FakeBroker, FakeClock, MemoryStore
 from tests.deputy.support import LEADER, FixedLease
 from tests.scheduler.support import definition, limits, scheduler, until
 from tests.support.postgres import PostgresServer
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.anyio
 LIMITS: Final = limits(pools={"one": 1}, in_flight_max=500)
 #: Far ahead of the clock of these tests.
 LATER: Final = 1e9
+_ANN: Final = User(1000, "app1", "ann")
 
 
 class Pair(NamedTuple):
@@ -247,26 +249,35 @@ async def test_it_says_what_it_is(shared_postgres: PostgresServer) -> None:
         assert (await running.deputy.overview()).status == "problem"
 
 
-async def test_what_changes_is_not_done_here(shared_postgres: PostgresServer) -> None:
-    """Without a way to the leader whoever submits or steers is told whom to ask, and nothing is done."""
+async def test_what_changes_is_done_by_the_leader(shared_postgres: PostgresServer) -> None:
+    """Whoever submits or steers here is answered by the leader, as it would answer them itself."""
     async with pair(shared_postgres) as running:
-        held = definition("a", name="held")
-        with pytest.raises(NotLeader, match="process 17 on 'ops1'"):
-            await running.deputy.submit_definition(held)
-        with pytest.raises(NotLeader):
-            await running.deputy.perform("x", VerbRequest(Verb.PAUSE))
-        with pytest.raises(NotLeader):
-            await running.deputy.perform_in_bulk(Selection(name="held"), VerbRequest(Verb.PAUSE))
-        workflow_id = (await running.leader.submit_definition(held)).id
+        submitted = await running.deputy.submit_definition(definition("a", name="held", key="k", prefix="w"), owner=_ANN)
+        assert (await running.leader.view(submitted.id)).name == "held"
+        assert await running.leader.owner(submitted.id) == _ANN
+        paused = await running.deputy.perform(submitted.id, VerbRequest(Verb.PAUSE, by="ann", why="to see"))
+        assert (paused.is_changed, paused.state) == (True, "paused")
+        (entry,) = (await running.leader.journal(submitted.id)).entries
+        assert (entry.verb, entry.by, entry.why) == ("pause", "ann", "to see")
+        bulk = await running.deputy.perform_in_bulk(Selection(name="held", owner=_ANN), VerbRequest(Verb.RESUME))
+        assert bulk.changed == [submitted.id]
         await until(lambda: bool(running.broker.published))
         running.broker.let_go()
-        await running.leader.wait(workflow_id)
-        exported = await running.leader.export(workflow_id)
-        with pytest.raises(NotLeader):
-            await running.deputy.take_over(wire.decode_export(exported, nodes_max=10))
-        assert [view.id for view in (await running.deputy.list(Selection())).workflows] == [workflow_id]
+        await running.leader.wait(submitted.id)
+        imported = wire.decode_export(await running.leader.export(submitted.id), nodes_max=10)
+        with pytest.raises(NotImportable):
+            await running.deputy.take_over(imported)
         with pytest.raises(WorkflowNotFound):
             await running.deputy.view("nobody")
+
+
+async def test_without_a_mailbox_nothing_is_changed() -> None:
+    """A process without a way to the leader names it, and does nothing."""
+    async with Deputy(store=MemoryStore(), lease=FixedLease(4.2)) as deputy:
+        with pytest.raises(NotLeader, match="process 17 on 'ops1'"):
+            await deputy.submit_definition(definition("a"))
+        with pytest.raises(NotLeader):
+            await deputy.perform("x", VerbRequest(Verb.PAUSE))
 
 
 async def test_waiting_and_following_end_with_the_workflow(shared_postgres: PostgresServer) -> None:

@@ -16,7 +16,7 @@ from dyrygentd.deputy.sending import Sending
 from dyrygentd.errors import KeyTaken, UnknownPool, VerbRefused, WorkflowNotFound
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Scheduler
-from dyrygentd.store.postgres.mailbox import PostgresMailbox
+from dyrygentd.store.postgres.onlooker import PostgresOnlooker
 from dyrygentd.store.postgres.reader import PostgresReader
 from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.store.postgres.turns import Statement
@@ -119,17 +119,19 @@ async def _world(url: PostgresUrl, *, hosts: int = 1, moment_s: float = 20.0) ->
     async with world.boot(_Fuse(_FOR_EVER)):
         pass  # It has made the schema.
     await world.reader.open()
-    boxes = [PostgresMailbox(url) for _ in range(hosts)]
+    stores = [PostgresOnlooker(url) for _ in range(hosts)]
     world.hosts = [
-        Sending(box, FakeClock(), host=f"app{number}", moment_s=moment_s, verb_max_s=60.0) for number, box in enumerate(boxes)
+        Sending(store, store.mailbox, FakeClock(), host=f"app{number}", moment_s=moment_s, verb_max_s=60.0)
+        for number, store in enumerate(stores)
     ]
     async with anyio.create_task_group() as tasks:
-        for box in boxes:
-            tasks.start_soon(box.run)
+        for store in stores:
+            await store.open()
+            tasks.start_soon(store.mailbox.run)
         yield world
         tasks.cancel_scope.cancel()
-    for box in boxes:
-        await box.close()
+    for store in stores:
+        await store.close()
     world.reader.close()
 
 

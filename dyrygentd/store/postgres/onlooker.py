@@ -1,21 +1,27 @@
-"""The database of a process that does not lead: it is read, and nothing else; the server sees to that.
+"""The database of a process that does not lead: it is read, and nothing else but letters is written.
 
 It may be opened before the leader has made the schema, and while the server is away: whoever reads is told so then.
 """
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import psycopg
 
+from dyrygentd.beside import in_thread
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.user import User
 from dyrygentd.errors import NotLeader, StoreIncompatible, StoreUnavailable
 from dyrygentd.ports.facts import Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
+from dyrygentd.ports.mailbox import Letter, LetterKind, NotTakenYet, RefusedLater
 from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
+from dyrygentd.store.postgres.mailbox import PostgresMailbox
 from dyrygentd.store.postgres.migrations import VERSION
 from dyrygentd.store.postgres.reader import PostgresReader
 from dyrygentd.store.postgres.url import PostgresUrl
+from dyrygentd.wire.letters import awaited_record, decode_import, error_of_refusal
 
 _LISTING_MAX_S = 5.0
 
@@ -28,16 +34,21 @@ class PostgresOnlooker:
     """
 
     lease: None = None
-    mailbox: None = None
     setback = ""
 
     def __init__(self, url: PostgresUrl, *, listing_max_s: float = _LISTING_MAX_S) -> None:
         self._url = url
         self._reader = PostgresReader(url, listing_max_s=listing_max_s)
         self._identity = ""
+        self._mailbox = PostgresMailbox(url)
 
     def __repr__(self) -> str:
         return f"<PostgresOnlooker '{self._url}'>"
+
+    @property
+    def mailbox(self) -> PostgresMailbox:
+        """Return where letters to whoever leads are left: that is written, and nothing else."""
+        return self._mailbox
 
     @property
     def identity(self) -> str:
@@ -63,6 +74,7 @@ class PostgresOnlooker:
     async def close(self) -> None:
         """Close; safe to repeat."""
         self._identity = ""
+        await self._mailbox.close()
         self._reader.close()
 
     # --- what only a leader does ------------------------------------------------------------------------------------
@@ -106,15 +118,41 @@ class PostgresOnlooker:
         """Read one workflow, whatever its state. Raises `NotLeader` if it is to be reopened."""
         if to_reopen:
             raise NotLeader
-        return await self._reader.load(workflow_id)
+        stored = await self._reader.load(workflow_id)
+        letter = await self._waiting(workflow_id) if stored is None else None
+        return stored if letter is None else Stored(await self._awaited(letter), [])
 
     async def record(self, workflow_id: str) -> WorkflowRecord | None:
-        """Read what is stored of a workflow itself, without its definition and nodes."""
-        return await self._reader.record(workflow_id)
+        """Read what is stored of a workflow itself, without its definition and nodes. Raises `RefusedLater` or `NotTakenYet`."""
+        record = await self._reader.record(workflow_id)
+        letter = await self._mailbox.find(workflow_id) if record is None else None
+        if letter is None:
+            return record
+        if letter.is_refused:
+            error = error_of_refusal(letter.answer)
+            raise RefusedLater(workflow_id, error.message, next_step=error.next_step)
+        if letter.known_as:
+            # Whoever waits for it asks once more, and is led to that one.
+            raise NotTakenYet(workflow_id, letter.known_as)
+        return replace(await self._awaited(letter), document=None)
+
+    async def _waiting(self, workflow_id: str) -> Letter | None:
+        """Return the letter that is to make a workflow, if it is not answered."""
+        letter = await self._mailbox.find(workflow_id)
+        return None if letter is None or letter.answer else letter
+
+    async def _awaited(self, letter: Letter) -> WorkflowRecord:
+        """Return what will be stored of a workflow that waits for whoever leads: to those who ask here it is there already."""
+        if letter.kind is LetterKind.IMPORT:
+            imported, _ = await in_thread(lambda: decode_import(letter.body))
+            return replace(imported.record, owner=letter.owner)
+        about: dict[str, Any] = {"left_at": letter.left_at, "owner": letter.owner, "digest": letter.digest}
+        return await in_thread(lambda: awaited_record(letter.body, letter.workflow_id, **about))
 
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
         """Return the ids that fit, newest first; the exact id alone if there is one."""
-        return await self._reader.find(reference, limit=limit)
+        found = await self._reader.find(reference, limit=limit)
+        return found or ([reference] if await self._waiting(reference) else [])
 
     async def find_key(self, key: str, owner: User | None = None) -> str | None:
         """Return the id of the workflow that this user has submitted with this key."""

@@ -445,6 +445,17 @@ class NotOnDiskYet(OutsideError):
         self.next_step = next_step
 
 
+class NotConfirmed(OutsideError):
+    """What was asked for is stored, and it is not known whether this daemon led then, so that it counts."""
+
+    code = "not-confirmed"
+    next_step = "look whether it was done, `dyrygentctl list` and `dyrygentctl events ID`; what has a key may be submitted again"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"it is not known whether this daemon still leads: {reason}")
+        self.reason = reason
+
+
 class StoreLocked(OutsideError):
     """Another process has the database open."""
 

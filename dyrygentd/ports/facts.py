@@ -3,6 +3,8 @@
 Snapshots of statistics, rows of the store, and what can be found out of queues, tasks and workers.
 """
 
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -322,10 +324,28 @@ class Holder:
     pid: int
     since: float
 
+    @classmethod
+    def here(cls, since: float) -> "Holder":
+        """Return this process."""
+        return cls(socket.gethostname(), os.getpid(), round(since, 3))
+
     @property
     def words(self) -> str:
         """Return it for people."""
         return f"process {self.pid} on '{self.host}' since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+    @property
+    def text(self) -> str:
+        """Return it as one line, for where it is kept outside; `of` reads it."""
+        return f"{self.pid} {self.since:.3f} {self.host}"
+
+    @classmethod
+    def of(cls, text: str) -> "Holder | None":
+        """Read what `text` has written; None if that is empty."""
+        if not text:
+            return None
+        pid, since, host = text.split(" ", 2)
+        return cls(host, int(pid), float(since))
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,15 +358,17 @@ class Term:
     @property
     def text(self) -> str:
         """Return it as one line, for where it is kept outside; `of` reads it."""
-        return f"{self.number} {self.holder.pid} {self.holder.since:.3f} {self.holder.host}"
+        return f"{self.number} {self.holder.text}"
 
     @classmethod
     def of(cls, text: str) -> "Term | None":
         """Read what `text` has written; None if that is empty."""
         if not text:
             return None
-        number, pid, since, host = text.split(" ", 3)
-        return cls(int(number), Holder(host, int(pid), float(since)))
+        number, _, holder = text.partition(" ")
+        by = Holder.of(holder)
+        assert by is not None
+        return cls(int(number), by)
 
 
 @dataclass(frozen=True, slots=True)

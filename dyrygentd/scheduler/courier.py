@@ -39,6 +39,7 @@ class Courier:
         post: Takes what the broker has answered.
         on_withdrawn: Told which cancelled tasks will never run, since their messages were taken back.
         wait_examined: Waits until it is known whether the broker is as it was left; nothing is sent before.
+        wait_trusted: Waits until it is known that no other process may lead; nothing is sent before. Raises `Fenced`.
         on_emptied: Called when the broker has lost its memory; when it returns, publishing goes on. It calls `emptied`.
 
     Attributes:
@@ -56,6 +57,7 @@ class Courier:
         on_emptied: Callable[[], Awaitable[None]],
         on_withdrawn: Callable[[Iterable[str]], None] = lambda _: None,
         wait_examined: Callable[[], Awaitable[None]],
+        wait_trusted: Callable[[], Awaitable[None]],
     ) -> None:
         self.problem = ""
         self.publish_seconds = Tally()
@@ -63,6 +65,7 @@ class Courier:
         self._on_emptied = on_emptied
         self._on_withdrawn = on_withdrawn
         self._wait_examined = wait_examined
+        self._wait_trusted = wait_trusted
         # Tried without an answer, and those of them that were given up when the broker had lost its memory.
         self._ambiguous: set[str] = set()
         self._given_up: set[str] = set()
@@ -157,6 +160,7 @@ class Courier:
     async def _publish_slice(self, messages: Sequence[Publish]) -> None:
         """Publish, again and again until the broker answers; what was cancelled meanwhile is left out."""
         pause_s = RETRY_FIRST_S
+        await self._wait_trusted()
         while messages := [message for message in messages if self._is_to_be_sent(message.task_id)]:
             try:
                 outcomes = await self._dispatcher.publish(messages)
@@ -183,6 +187,7 @@ class Courier:
                 )
                 await anyio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
+                await self._wait_trusted()
                 continue
             self._post(outcomes)
             answered = {outcome.task_id for outcome in outcomes}
@@ -214,6 +219,7 @@ class Courier:
             if not self._has_errands:
                 self._errands_awake = anyio.Event()
                 await self._errands_awake.wait()
+            await self._wait_trusted()
             revokes, self._to_revoke = self._to_revoke, {}
             stamped, self._to_revoke_stamped = self._to_revoke_stamped, {}
             forget, self._to_forget = self._to_forget, {}

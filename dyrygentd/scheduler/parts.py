@@ -161,6 +161,7 @@ class Parts:
             on_emptied=self.sentinel.replace,
             on_withdrawn=self._withdrawn,
             wait_examined=self.sentinel.wait_examined,
+            wait_trusted=self.tenure.leadership.wait_trusted,
         )
         self.unrun = None
         if adapters.keeper is not None:
@@ -320,11 +321,18 @@ class Parts:
 
     # --- beginning and end ------------------------------------------------------------------------------------------
 
+    async def open(self) -> None:
+        """Have the database, and open it. Raises as `Store.open` does."""
+        await self.tenure.leadership.begin()
+        await self.adapters.store.open()
+
     async def prepare(self, tasks: TaskGroup) -> None:
         """Take the database over, find out what the last process has left, and read back what was unfinished.
 
         The store is open; ``tasks`` is a group that outlasts all parts. Raises `Fenced` or `StoreUnavailable`.
         """
+        # Also while workflows are read, which may take longer than the lease holds.
+        tasks.start_soon(self._unless_fenced, self.tenure.leadership.run, name="dyrygentd lease")
         await self.tenure.begin(tasks)
         store, reports = self.adapters.store, self.adapters.reports
         self.started_at = self.adapters.clock.now()
@@ -383,6 +391,7 @@ class Parts:
     def end(self, fenced: Fenced | None = None) -> None:
         """Wake everybody who waits for something that will not happen any more in this process."""
         self.turns.end(fenced)
+        self.tenure.leadership.end()
         self.submissions.end()
         self.verbs.end()
         self.listeners.notify_all()

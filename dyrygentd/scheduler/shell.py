@@ -134,7 +134,7 @@ class Scheduler:
             exits.push_async_callback(_shielded, adapters.dispatcher.close)
             if adapters.inspector is not None:
                 exits.push_async_callback(_shielded, adapters.inspector.close)
-            await adapters.store.open()
+            await parts.open()
             exits.push_async_callback(_shielded, adapters.store.close)
             exits.callback(parts.redaction.close)
             self._report.begin()

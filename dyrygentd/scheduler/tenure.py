@@ -26,8 +26,6 @@ answered as ever.
 """
 
 import logging
-import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
@@ -39,6 +37,7 @@ from anyio.abc import TaskGroup
 from dyrygentd.errors import BrokerUnavailable, Fenced, OutsideError
 from dyrygentd.ports import Clock, Dispatcher, Store
 from dyrygentd.ports.facts import CLAIM_NOTE, BrokerMemory, Holder, Term
+from dyrygentd.scheduler.leadership import Leadership
 
 logger = logging.getLogger("dyrygentd")
 
@@ -52,8 +51,10 @@ class Tenure:
     Args:
         on_fenced: Called once, when another process is found to have taken over.
         is_broker_away: Tells whether the broker is known not to answer.
+        confirm_max_s: How long an answer waits until the lease is trusted.
 
     Attributes:
+        leadership: Keeps the lease, where several processes may wait for the database.
         term: That of this process; None before `begin`.
         fenced: Why nothing is done any more; None as long as this process has the database.
     """
@@ -66,7 +67,9 @@ class Tenure:
         *,
         on_fenced: Callable[[Fenced], None] = lambda _: None,
         is_broker_away: Callable[[], bool] = lambda: False,
+        confirm_max_s: float = 10.0,
     ) -> None:
+        self.leadership = Leadership(store.lease, clock, confirm_max_s=confirm_max_s)
         self.term: Term | None = None
         self.fenced: Fenced | None = None
         self._store = store
@@ -104,7 +107,7 @@ class Tenure:
         self._claim = await self._store.recall(CLAIM_NOTE) or ""
         is_there, known = await self._first_look(tasks)
         self._refuse_to_follow(known)
-        holder = Holder(socket.gethostname(), os.getpid(), round(self._clock.now(), 3))
+        holder = Holder.here(self._clock.now())
         self.term = await self._store.raise_term(holder, above=known.number if known and self._claim else 0)
         logger.info("term %d of this database", self.number)
         if is_there:
@@ -164,7 +167,11 @@ class Tenure:
             self._claim = ""
 
     async def confirm(self) -> None:
-        """Return if the broker still knows of no later term, or cannot be asked. Raises `Fenced`."""
+        """Return if nobody else can have the database, and the broker knows of no later term, or cannot be asked.
+
+        Raises `Fenced` or `NotConfirmed`.
+        """
+        await self.leadership.confirm()
         if self.fenced is None and self._is_told and not self._is_broker_away():
             with anyio.move_on_after(_ASK_S):
                 await self._asked_anew()

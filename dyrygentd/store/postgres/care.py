@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
@@ -11,9 +11,14 @@ from psycopg import AsyncConnection
 from dyrygentd.errors import StoreIncompatible, StoreLocked
 from dyrygentd.ports.facts import CLAIM_NOTE
 from dyrygentd.store.postgres.connection import connect, drop, refusal_to
+from dyrygentd.store.postgres.lease import LEASE_TTL_S
 from dyrygentd.store.postgres.migrations import VERSION, lock_number, no_schema, refuse_unfit, version_of
 from dyrygentd.store.postgres.rows import REMEMBER
 from dyrygentd.store.postgres.url import PostgresUrl
+
+#: Who has it, if somebody has.
+_HOLDER: Final = "SELECT holder FROM owner WHERE in_use AND until > extract(epoch FROM clock_timestamp())"
+_HOLDER_BEFORE: Final = "SELECT holder FROM owner WHERE in_use"
 
 
 class SchemaFacts(NamedTuple):
@@ -80,10 +85,16 @@ async def session(url: PostgresUrl, verb: str) -> AsyncIterator[AsyncConnection]
 
 
 async def take_lock(connection: AsyncConnection, url: PostgresUrl) -> None:
-    """Have a database for oneself, as a daemon has, as long as the connection is there. Raises `StoreLocked`."""
+    """Have a database for oneself, so that no daemon takes it, as long as the connection is there. Raises `StoreLocked`."""
     cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", [await lock_number(connection, url)])
     if await cursor.fetchone() != (True,):
         raise StoreLocked(f"the database '{url}' is in use by another process")
+    cursor = await connection.execute(_HOLDER)
+    row = await cursor.fetchone()
+    if row is not None and row[0]:
+        error = StoreLocked(f"the database '{url}' is in use by {row[0]}")
+        error.next_step = f"stop it; if it was killed, its lease is over {LEASE_TTL_S:.0f} s later"
+        raise error
 
 
 def not_this_version(place: object) -> StoreIncompatible:
@@ -109,12 +120,11 @@ async def _look(connection: AsyncConnection, url: PostgresUrl) -> SchemaFacts:
         return SchemaFacts(server, 0, {}, "", 0)
     workflows = await connection.execute("SELECT state, count(*) FROM workflows GROUP BY state ORDER BY state")
     cursor = await connection.execute(
-        "SELECT (SELECT holder FROM owner), pg_try_advisory_lock(%s), ("
-        " SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
-        " WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r')",
-        [await lock_number(connection, url), url.schema],
+        "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
+        " WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'",
+        [url.schema],
     )
-    row = await cursor.fetchone()
-    assert row is not None
-    holder, is_free, table_bytes = row
-    return SchemaFacts(server, version, dict(await workflows.fetchall()), "" if is_free else holder, table_bytes)
+    sizes = await cursor.fetchone()
+    holders = await (await connection.execute(_HOLDER if version == VERSION else _HOLDER_BEFORE)).fetchone()
+    assert sizes is not None
+    return SchemaFacts(server, version, dict(await workflows.fetchall()), holders[0] if holders else "", sizes[0])

@@ -139,16 +139,27 @@ class Link:
     Args:
         query_max_s: How long the server works on a query.
         is_writing: Whether it may change anything. A query is repeated if its answer was lost, so that must do no harm.
+        answer_max_s: How long an answer is waited for; longer than that by default.
+        settings: Of the session, beside these.
 
     Attributes:
         is_open: Whether whoever reads may connect.
     """
 
-    def __init__(self, url: PostgresUrl, *, query_max_s: float, is_writing: bool = False) -> None:
+    def __init__(
+        self,
+        url: PostgresUrl,
+        *,
+        query_max_s: float,
+        answer_max_s: float | None = None,
+        is_writing: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._url = url
-        self._answer_max_s = query_max_s + _ANSWER_MAX_S
+        self._answer_max_s = query_max_s + _ANSWER_MAX_S if answer_max_s is None else answer_max_s
         read_only = "off" if is_writing else "on"
-        self._settings = {"statement_timeout": f"{1000 * query_max_s:.0f}", "default_transaction_read_only": read_only}
+        given = {"statement_timeout": f"{1000 * query_max_s:.0f}", "default_transaction_read_only": read_only}
+        self._settings = {**given, **(settings or {})}
         self._connection: AsyncConnection | None = None
         self._one_query = anyio.Lock(fast_acquire=True)
         self.is_open = False
@@ -165,6 +176,11 @@ class Link:
         """Close it; safe to repeat."""
         self.is_open = False
         self._drop()
+
+    def break_off(self) -> None:
+        """Have whoever waits for the server be told that it has gone."""
+        if self._connection is not None:
+            break_off(self._connection)
 
     async def fetch(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows; on a connection that turns out to be lost once more on a new one.
@@ -192,6 +208,8 @@ class Link:
         try:
             with answered_in(connection, self._answer_max_s):
                 cursor = await connection.execute(query, values, binary=True)
+                if cursor.description is None:
+                    return rows
             while part := await cursor.fetchmany(_ROWS_AT_ONCE):
                 rows += part
                 if len(part) == _ROWS_AT_ONCE:
@@ -295,6 +313,6 @@ _STEPS: Final[Mapping[str, str]] = {
     "3D000": "make the database: `createdb --encoding UTF8 NAME`",
     "42501": "the daemon's role has to own the schema: `ALTER SCHEMA {schema} OWNER TO ROLE`, and all that is in it",
     "53100": "make room on the server's disk",
-    "53300": "raise `max_connections`, or the role's `CONNECTION LIMIT`: the daemon has four connections",
+    "53300": "raise `max_connections`, or the role's `CONNECTION LIMIT`: the daemon has six connections",
     "25006": "it is a standby, or was made read-only: name the primary, or several hosts of which one is it",
 }

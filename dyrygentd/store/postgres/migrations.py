@@ -13,7 +13,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from dyrygentd.errors import StoreIncompatible, StoreUnavailable
+from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.store")
@@ -21,8 +21,8 @@ logger = logging.getLogger("dyrygentd.store")
 VERSION: Final = 2
 #: The oldest server that the tests ran on, or would: 13 has `gen_random_uuid`.
 SERVER_MIN: Final = 130000
-#: "dyrg" in ASCII, the upper half of the numbers of our advisory locks; the lower one is the schema's. The writer's is
-#: positive, that of an upgrade negative.
+#: "dyrg" in ASCII, the upper half of the numbers of our advisory locks; the lower one is the schema's. That of tools which work
+#: on it without a daemon, and of daemons of version 1, is positive, that of an upgrade negative.
 LOCK_SPACE: Final = 0x64797267 << 32
 
 
@@ -31,7 +31,19 @@ def _file(name: str) -> str:
 
 
 #: ``{version: what brings it to the next one}``.
-_STEPS: Final[dict[int, str]] = {1: _file("letters.sql") + _file("owners.sql")}
+_STEPS: Final[dict[int, str]] = {
+    1: _file("letters.sql")
+    + _file("owners.sql")
+    + """
+        ALTER TABLE owner
+            ADD COLUMN led_by text NOT NULL DEFAULT '',
+            ADD COLUMN until double precision NOT NULL DEFAULT 0,
+            ADD COLUMN ttl double precision NOT NULL DEFAULT 0;
+        CREATE TABLE standbys (process text PRIMARY KEY, holder text NOT NULL, seen_at double precision NOT NULL);
+    """,
+}
+#: From which version on the row `owner` says until when somebody leads.
+_LEASE_SINCE: Final = 2
 
 
 async def prepare(
@@ -51,6 +63,7 @@ async def prepare(
     Raises:
         StoreIncompatible: Server, database or schema cannot be used.
         StoreUnavailable: The schema is not there, and this role may not make it.
+        StoreLocked: It is of an older version, and in use.
         psycopg.Error: Anything else that the server refuses.
     """
     await refuse_unfit(connection, url, server_min=server_min)
@@ -62,6 +75,7 @@ async def prepare(
         if version == version_wanted:
             return
         if version:
+            await _refuse_if_in_use(connection, url, version)
             await connection.execute("SELECT set_config('dyrygentd.host', %s, true)", [socket.gethostname()])
             logger.warning("bringing the database '%s' from schema %d to %d", url, version, version_wanted)
             for step in range(version, version_wanted):
@@ -70,7 +84,22 @@ async def prepare(
             for name in ("schema.sql", "letters.sql"):
                 await connection.execute(_file(name).encode())
             await connection.execute("INSERT INTO about (version) VALUES (0)")
+        await connection.execute(_file("functions.sql").encode())
         await connection.execute("UPDATE about SET version = %s", [version_wanted])
+
+
+async def _refuse_if_in_use(connection: AsyncConnection, url: PostgresUrl, version: int) -> None:
+    """Raise `StoreLocked` if somebody has a schema of an older version: it would miss what is changed."""
+    is_free = await _one(connection, "SELECT pg_try_advisory_xact_lock(%s)", await lock_number(connection, url))
+    if is_free and version >= _LEASE_SINCE:
+        is_free = await _one(
+            connection, "SELECT NOT in_use OR until < extract(epoch FROM clock_timestamp()) FROM owner FOR UPDATE"
+        )
+    if not is_free:
+        holder = await _one(connection, "SELECT holder FROM owner")
+        error = StoreLocked(f"the database '{url}' is in use by {holder}, of an older version")
+        error.next_step = "stop that one; whoever waits brings the database up to date, and leads"
+        raise error
 
 
 async def version_of(connection: AsyncConnection, url: PostgresUrl) -> int:
@@ -105,7 +134,7 @@ async def version_of(connection: AsyncConnection, url: PostgresUrl) -> int:
 
 
 async def lock_number(connection: AsyncConnection, url: PostgresUrl) -> int:
-    """Return the number of the advisory lock of whoever writes the schema."""
+    """Return the number of the advisory lock of whoever has the schema without the lease."""
     return LOCK_SPACE + int(await _one(connection, "SELECT to_regnamespace(%s)::oid::bigint", url.schema))
 
 

@@ -1,4 +1,4 @@
--- Version 1, for PostgreSQL 13 and newer. Times are Unix seconds, states are words, JSON is text: it may hold what jsonb refuses.
+-- Version 2, for PostgreSQL 13 and newer. Times are Unix seconds, states are words, JSON is text: it may hold what jsonb refuses.
 -- Columns that SQLite's schema has are the same here; the search path has the schema.
 
 CREATE TABLE about (
@@ -15,21 +15,21 @@ CREATE TABLE owner (
     term       text NOT NULL,             -- number, process id, time and host of who has taken it over, as the broker has them, too
     in_use     boolean NOT NULL,          -- false once it was closed
     written_at double precision NOT NULL, -- by the server's clock
-    place      text NOT NULL              -- where the schema was then; another one after a restore or a failover
+    place      text NOT NULL,             -- where the schema was then; another one after a restore or a failover
+    led_by     text NOT NULL DEFAULT '',  -- process id, time and host of who leads, or led last
+    until      double precision NOT NULL DEFAULT 0, -- when another process may take it over, by the server's clock
+    ttl        double precision NOT NULL DEFAULT 0  -- seconds by which each transaction prolongs that
 ) WITH (fillfactor = 10);
 
 INSERT INTO owner (session, turn, process, holder, term, in_use, written_at, place)
     VALUES (0, 0, '', '', '', false, 0, '');
 
--- Raises DY001 unless the caller is the one who writes; then nothing of the transaction is kept.
-CREATE FUNCTION take_turn(my_session bigint, my_turn bigint) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE owner SET turn = turn + 1, written_at = extract(epoch FROM clock_timestamp())
-        WHERE session = my_session AND turn = my_turn;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = 'DY001', MESSAGE = 'somebody else has taken the database over';
-    END IF;
-END $$;
+-- Processes that wait to lead.
+CREATE TABLE standbys (
+    process text PRIMARY KEY,
+    holder  text NOT NULL,                -- for people
+    seen_at double precision NOT NULL     -- by the server's clock
+);
 
 CREATE TABLE workflows (
     seq         bigint PRIMARY KEY,       -- order of submission; the cursor of listings

@@ -35,15 +35,15 @@ from dyrygentd.core.absence import note_of
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.user import User
 from dyrygentd.errors import DyrygentError, StoreUnavailable
-from dyrygentd.ports import Lease
 from dyrygentd.ports.facts import CLOSED_NOTE, SETBACK_NOTE, Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
 from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
 from dyrygentd.store.history import HISTORY_MAX
 from dyrygentd.store.postgres import rows
 from dyrygentd.store.postgres.connection import refusal_to
+from dyrygentd.store.postgres.lease import LEASE_TTL_S, PostgresLease
 from dyrygentd.store.postgres.mailbox import PostgresMailbox
 from dyrygentd.store.postgres.reader import PostgresReader
-from dyrygentd.store.postgres.turns import Before, OwnTurns, Statement
+from dyrygentd.store.postgres.turns import OwnTurns, Statement, Takeover
 from dyrygentd.store.postgres.url import PostgresUrl
 from dyrygentd.store.postgres.writing import Writing, Written
 
@@ -51,6 +51,8 @@ logger = logging.getLogger("dyrygentd.store")
 
 #: How long workflows are looked through for one listing.
 _LISTING_MAX_S: Final = 5.0
+#: How long a close may take until the server is taken for one that hangs.
+_CLOSE_MAX_S: Final = 3.0
 _SETBACK: Final = (
     "the schema is not where it was, or the server has failed over: it was restored from a copy or moved, or a standby took over,"
     " which may lack the last turns"
@@ -63,11 +65,20 @@ class PostgresStore:
     Args:
         history_max: Finished workflows to keep.
         listing_max_s: How long workflows are looked through for one listing.
+        lease_ttl_s: After so long without a word of the process that has it another one may.
     """
 
-    def __init__(self, url: PostgresUrl, *, history_max: int = HISTORY_MAX, listing_max_s: float = _LISTING_MAX_S) -> None:
+    def __init__(
+        self,
+        url: PostgresUrl,
+        *,
+        history_max: int = HISTORY_MAX,
+        listing_max_s: float = _LISTING_MAX_S,
+        lease_ttl_s: float = LEASE_TTL_S,
+    ) -> None:
         self._url = url
-        self._turns = OwnTurns(url)
+        self._lease = PostgresLease(url, renew=self._renew, ttl_s=lease_ttl_s)
+        self._turns = OwnTurns(url, self._lease)
         self._reader = PostgresReader(url, listing_max_s=listing_max_s)
         self._writing = Writing(self._reader.found, history_max)
         self._mailbox = PostgresMailbox(url, carry_out=self._carry_out)
@@ -95,9 +106,9 @@ class PostgresStore:
         return self._setback
 
     @property
-    def lease(self) -> Lease | None:
+    def lease(self) -> PostgresLease:
         """Return what decides who has the database."""
-        return None
+        return self._lease
 
     @property
     def mailbox(self) -> PostgresMailbox:
@@ -105,7 +116,10 @@ class PostgresStore:
         return self._mailbox
 
     async def open(self) -> None:
-        """Connect, lock, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
+        """Take the lease, unless it is ours, and connect.
+
+        Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`.
+        """
         self._identity = self._setback = ""
         try:
             before = await self._turns.open()
@@ -124,16 +138,25 @@ class PostgresStore:
             raise
 
     async def close(self) -> None:
-        """Close and unlock; safe to repeat."""
-        if self._identity and self._turns.is_connected:
-            with contextlib.suppress(DyrygentError):
-                await self.remember(CLOSED_NOTE, note_of(time.time(), was_killed=False))
-        self._identity = ""
-        await self._mailbox.close()
-        await self._turns.close()
+        """Close, and let another process have it; safe to repeat. A server that hangs is not waited for."""
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._break_off_late)
+                if self._identity and self._turns.is_connected:
+                    with contextlib.suppress(DyrygentError):
+                        await self.remember(CLOSED_NOTE, note_of(time.time(), was_killed=False))
+                self._identity = ""
+                await self._mailbox.close()
+                await self._turns.close()
+                tasks.cancel_scope.cancel()
         self._reader.close()
 
-    async def _note_use(self, before: Before) -> None:
+    async def _break_off_late(self) -> None:
+        await anyio.sleep(_CLOSE_MAX_S)
+        logger.warning("the database '%s' does not answer, and is not closed in good order", self._url)
+        self._turns.break_off()
+
+    async def _note_use(self, before: Takeover) -> None:
         statements: list[Statement] = []
         if before.was_in_use:
             # What is noted is of an earlier close.
@@ -221,6 +244,13 @@ class PostgresStore:
         async with self._one_transaction:
             await self._clear_up()
             return await self._turns.raise_term(holder, above=above)
+
+    async def _renew(self) -> None:
+        """Prolong the lease by a turn of its own. Raises `Fenced` or `StoreUnavailable`."""
+        with anyio.CancelScope(shield=True):
+            async with self._one_transaction:
+                await self._clear_up()
+                await self._turns.carry_out([])
 
     async def expire(self, retention: Retention, *, limit: int) -> int:
         """Delete the oldest finished workflows that are not to be kept any more, ``limit`` at most; return how many.

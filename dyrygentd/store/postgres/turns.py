@@ -1,9 +1,8 @@
 """The writer's connection: one transaction a turn, by one process, each exactly once.
 
-*Who writes.* A process holds an advisory lock of its session, which ends with it, and stands in the row `owner`, whose number
-of the session rises with each connection of a writer. The lock refuses a second daemon. Should two believe to be the one (a
-network was cut, and the server ended the session of a daemon that lives), the number decides: each transaction takes the next
-turn, for its own session alone, and without that nothing of it is kept. `raise_term` writes for people, and for the broker,
+*Who writes.* Whoever has the lease (`dyrygentd.store.postgres.lease`). Taking it raises the number of the session in the row
+`owner`, as does each connection of a writer; each transaction takes the next turn, for its own session alone, and without that
+nothing of it is kept. So if two believe to be the one, the number decides. `raise_term` writes for people, and for the broker,
 who it is.
 
 *A lost answer.* If a connection is lost amid a transaction, nobody knows whether it was committed. A new session is begun before
@@ -18,10 +17,7 @@ than it has answered for. Nothing more is written then: only a start looks for w
 """
 
 import logging
-import os
-import socket
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +29,7 @@ from dyrygentd.errors import DyrygentError, Fenced, StoreLocked, StoreUnavailabl
 from dyrygentd.ports.facts import Holder, Term
 from dyrygentd.store.postgres.connection import (
     answered_in,
+    break_off,
     connect,
     drop,
     is_lost,
@@ -40,7 +37,7 @@ from dyrygentd.store.postgres.connection import (
     refusal_to_write,
     words_of,
 )
-from dyrygentd.store.postgres.migrations import lock_number, prepare
+from dyrygentd.store.postgres.lease import PostgresLease
 from dyrygentd.store.postgres.rows import TAKE_TURN
 from dyrygentd.store.postgres.url import PostgresUrl
 
@@ -49,10 +46,11 @@ logger = logging.getLogger("dyrygentd.store")
 Statement = tuple[str, Sequence[Any]]
 
 _NOT_MINE: Final = "DY001"
-#: How long the server may take to end a session of ours that we have lost, and that has the lock.
-_LOCK_WAIT_S: Final = 3.0
 #: However often it took too long: then it is not the size that takes the time.
 _PATIENCE_MAX_S: Final = 600.0
+#: Rows of one statement from which on a transaction may take so long that it prolongs the lease at its end once more.
+_LONG_FROM: Final = 5000
+_PROLONG: Final = "UPDATE owner SET until = extract(epoch FROM clock_timestamp()) + ttl"
 _PLACE: Final = """
     SELECT coalesce((SELECT system_identifier::text FROM pg_control_system()), '')
         || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -61,8 +59,8 @@ _PLACE: Final = """
 """
 
 
-class Before(NamedTuple):
-    """How a process that takes the database over has found it.
+class Takeover(NamedTuple):
+    """How the database was found by the process that has it now.
 
     Attributes:
         was_in_use: Nobody has closed it: the last process was killed, or lost its server.
@@ -78,14 +76,14 @@ class Before(NamedTuple):
 class OwnTurns:
     """Carries out transactions. Guards: each is kept once or not at all, and none of somebody who does not have the database."""
 
-    def __init__(self, url: PostgresUrl) -> None:
+    def __init__(self, url: PostgresUrl, lease: PostgresLease) -> None:
         self._url = url
+        self._lease = lease
         self._connection: AsyncConnection | None = None
         self._is_open = False
         # How long an answer is waited for: at first, and now.
         self._patience_first_s = self._patience_s = patience_of(url)
         self._session = self._turn = 0
-        self._process = ""
         # What it has raised, if it has.
         self._term = 0
         self._backend = (0, "")
@@ -106,50 +104,55 @@ class OwnTurns:
         """Why nothing is written any more, empty if it is."""
         return "" if self._over is None else self._over.message
 
-    async def open(self) -> Before:
-        """Connect, make the schema, take the lock and begin a session.
+    async def open(self) -> Takeover:
+        """Take the lease, unless it is ours, connect, and begin a session.
 
         Raises:
             StoreLocked, StoreIncompatible, StoreUnavailable: It cannot be had.
             psycopg.Error: What else the server refuses.
         """
-        self._over, self.was_kept = None, False
-        self._term, self._process = 0, uuid.uuid4().hex
+        self._over, self.was_kept, self._term = None, False, 0
+        lease = self._lease
+        if lease.before is None and not await lease.take(Holder.here(time.time())):
+            raise StoreLocked(f"the database '{self._url}' is in use by {await lease.holder()}")
+        assert lease.before is not None
         connection = self._connection = await connect(self._url)
-        await prepare(connection, self._url)
-        if not await self._lock(connection):
-            raise StoreLocked(f"the database '{self._url}' is in use by {await self._holder(connection)}")
         place = await self._place(connection)
-        async with connection.transaction():
-            found = await self._row(connection, "SELECT in_use, written_at, place, turn FROM owner FOR UPDATE")
-            was_in_use, written_at, earlier, self._turn = found
-            (self._session,) = await self._row(
-                connection,
-                "UPDATE owner SET session = session + 1, process = %s, holder = %s, in_use = true, place = %s,"
-                " written_at = extract(epoch FROM now()) RETURNING session",
-                self._process,
-                Holder(socket.gethostname(), os.getpid(), time.time()).words,
-                place,
-            )
+        began = await connection.execute(
+            "UPDATE owner SET session = session + 1, place = %s WHERE process = %s RETURNING session, turn",
+            (place, lease.process),
+        )
+        row = await began.fetchone()
+        if row is None:
+            lease.close()
+            raise StoreLocked(f"the database '{self._url}' was taken over by {await lease.holder()}")
+        self._session, self._turn = row
         await self._remember_backend(connection)
         self._is_open = True
-        return Before(was_in_use, written_at, bool(earlier) and earlier != place)
+        return Takeover(
+            lease.before.was_in_use, lease.before.written_at, bool(lease.before.place) and lease.before.place != place
+        )
 
     async def close(self) -> None:
-        """Leave word that it was closed, and let go; safe to repeat."""
+        """Let go of the lease and of the connection; safe to repeat."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            self._is_open = False
-            return
+        self._is_open = False
         with anyio.CancelScope(shield=True):
-            try:
-                if self._is_open and self._over is None:
-                    await connection.execute("UPDATE owner SET in_use = false WHERE session = %s", [self._session])
-                self._is_open = False
-                await connection.close()
-            except psycopg.Error as error:
-                logger.info("the database '%s' was not closed in good order: %s", self._url, words_of(error))
-                drop(connection)
+            if connection is not None:
+                try:
+                    await connection.close()
+                except psycopg.Error as error:
+                    logger.info("the database '%s' was not closed in good order: %s", self._url, words_of(error))
+                    drop(connection)
+            await self._lease.resign()
+            self._lease.close()
+
+    def break_off(self) -> None:
+        """End what goes on on the connection, as if the server had gone, and make no new one."""
+        self._is_open = False
+        self._lease.break_off()
+        if self._connection is not None:
+            break_off(self._connection)
 
     async def carry_out(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
         """Carry out statements in one transaction; when this returns it is durable. Return the first row of each, if it has any.
@@ -194,6 +197,8 @@ class OwnTurns:
             await connection.execute("BEGIN")
             await connection.execute(TAKE_TURN, (self._session, self._turn))
             cursors = [await connection.execute(query, values) for query, values in statements]
+            if any(isinstance(value, list) and len(value) >= _LONG_FROM for _, values in statements for value in values):
+                await connection.execute(_PROLONG)
             await connection.execute("COMMIT")
         return [await cursor.fetchone() if cursor.description else None for cursor in cursors]
 
@@ -251,19 +256,13 @@ class OwnTurns:
         return connection
 
     async def _take_again(self, connection: AsyncConnection) -> None:
-        """Take the lock again, which a session of our own may have still, and begin a new session."""
+        """End the session that was given up, and begin a new one."""
         # Only a session that is ours and that we gave up: its number is another one's by and by.
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start::text = %s", self._backend
         )
-        await self._refuse_if_fenced(connection)
-        with anyio.move_on_after(_LOCK_WAIT_S) as in_time:
-            while not await self._lock(connection):  # noqa: ASYNC110 - another process has it
-                await anyio.sleep(0.05)
-            await self._begin_session(connection)
-            await self._remember_backend(connection)
-        if in_time.cancelled_caught:
-            raise StoreUnavailable(f"cannot write the database '{self._url}': its lock is held by another session")
+        await self._begin_session(connection)
+        await self._remember_backend(connection)
 
     async def _begin_session(self, connection: AsyncConnection) -> None:
         """Begin a session, after which it is known what became of the last transaction of the one before."""
@@ -287,20 +286,12 @@ class OwnTurns:
     async def _refuse_if_fenced(self, connection: AsyncConnection) -> None:
         """Raise `Fenced` if another process has opened the database since."""
         process, holder, text = await self._row(connection, "SELECT process, holder, term FROM owner")
-        if process == self._process:
+        if process == self._lease.process:
             return
         term = Term.of(text)
         self._over = Fenced(self._term, 0 if term is None else term.number, holder)
         logger.error("%s", self._over)
         raise self._over
-
-    async def _lock(self, connection: AsyncConnection) -> bool:
-        (is_ours,) = await self._row(connection, "SELECT pg_try_advisory_lock(%s)", await lock_number(connection, self._url))
-        return bool(is_ours)
-
-    async def _holder(self, connection: AsyncConnection) -> str:
-        (holder,) = await self._row(connection, "SELECT holder FROM owner")
-        return holder or "another process"
 
     async def _place(self, connection: AsyncConnection) -> str:
         """Return where the schema is, as far as this role may know it."""

@@ -1,14 +1,19 @@
 """The schema is made once, upgraded under a lock, and whatever is not ours or is newer is left alone."""
 
+from pathlib import Path
+
 import anyio
 import psycopg
 import pytest
 
 from dyrygentd.errors import StoreIncompatible, StoreLocked
+from dyrygentd.ports.facts import Holder, Term
 from dyrygentd.store.postgres import migrations
 from dyrygentd.store.postgres.connection import connect
+from dyrygentd.store.postgres.migrations import VERSION
 from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.store.postgres.url import PostgresUrl
+from tests.store.records import workflow
 from tests.support.postgres import PostgresServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
@@ -38,9 +43,7 @@ async def test_newer_version(url: PostgresUrl, store: PostgresStore, shared_post
     """A schema of a newer version is refused with the step, and not touched."""
     await store.close()
     shared_postgres.execute(f"UPDATE {url.schema}.about SET version = 99")
-    with pytest.raises(
-        StoreIncompatible, match=rf"newer dyrygentd \(schema 99, this one reads up to {migrations.VERSION}\)"
-    ) as refused:
+    with pytest.raises(StoreIncompatible, match=rf"newer dyrygentd \(schema 99, this one reads up to {VERSION}\)") as refused:
         await store.open()
     assert "install that version again" in refused.value.next_step
     assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(99,)]
@@ -49,37 +52,64 @@ async def test_newer_version(url: PostgresUrl, store: PostgresStore, shared_post
 async def test_older_version(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:
     """An older schema is brought up in one transaction: a step that fails leaves all as it was; the next start tries again."""
     await store.close()
-    now = migrations.VERSION
-    steps = {now: "ALTER TABLE notes ADD COLUMN a integer", now + 1: "ALTER TABLE notes ADD COLUMN a integer"}
+    steps = {VERSION: "ALTER TABLE notes ADD COLUMN a integer", VERSION + 1: "ALTER TABLE notes ADD COLUMN a integer"}
     async with await connect(url) as connection:
         with pytest.raises(psycopg.Error, match="already exists"):
-            await migrations.prepare(connection, url, version_wanted=now + 2, steps=steps)
-        assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(now,)]
-        steps[now + 1] = "ALTER TABLE notes ADD COLUMN b integer"
-        await migrations.prepare(connection, url, version_wanted=now + 2, steps=steps)
-    assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(now + 2,)]
+            await migrations.prepare(connection, url, version_wanted=VERSION + 2, steps=steps)
+        assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(VERSION,)]
+        steps[VERSION + 1] = "ALTER TABLE notes ADD COLUMN b integer"
+        await migrations.prepare(connection, url, version_wanted=VERSION + 2, steps=steps)
+    assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(VERSION + 2,)]
     assert shared_postgres.execute(f"SELECT a, b FROM {url.schema}.notes LIMIT 1") == [(None, None)]
 
 
-async def test_anothers_schema(url: PostgresUrl, shared_postgres: PostgresServer) -> None:
-    """A schema that has tables of another program is refused, with a way to name another one."""
-    shared_postgres.execute(f"CREATE SCHEMA {url.schema}")
-    shared_postgres.execute(f"CREATE TABLE {url.schema}.invoices (id integer)")
-    with pytest.raises(StoreIncompatible, match="tables of another program") as refused:
-        await PostgresStore(url).open()
-    assert "?schema=NAME" in refused.value.next_step
+async def test_from_the_first_version(url: PostgresUrl, shared_postgres: PostgresServer) -> None:
+    """A schema of version 1 with its rows is what a new one is, once nobody has it any more, and is used as before."""
+    _make_first_version(shared_postgres, url)
+    async with await connect(url) as earlier:
+        number = await migrations.lock_number(earlier, url)
+        # A daemon of version 1 has this lock.
+        await earlier.execute("SELECT pg_try_advisory_lock(%s)", [number])
+        store = PostgresStore(url)
+        with pytest.raises(StoreLocked, match="is in use by process 7, of an older version") as refused:
+            await store.open()
+        assert "brings the database up to date" in refused.value.next_step
+    await store.open()
+    assert await store.term() == Term(3, Holder("h", 7, 1700000000.5))
+    assert await store.recall("n") == "kept"
+    await store.save([workflow("w")], [])
+    await store.close()
+    new = PostgresStore(PostgresUrl(url.conninfo, f"{url.schema}_new"))
+    await new.open()
+    await new.close()
+    assert _shape(shared_postgres, url.schema) == _shape(shared_postgres, f"{url.schema}_new")
 
 
-async def test_unfit_encoding(shared_postgres: PostgresServer) -> None:
-    """A database that cannot hold every text is refused at the start and not at the first name with an accent."""
-    shared_postgres.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-    with pytest.raises(StoreIncompatible, match="has the encoding LATIN1") as refused:
-        await PostgresStore(shared_postgres.url("latin")).open()
-    assert "createdb --encoding UTF8" in refused.value.next_step
-
-
-async def test_too_old(url: PostgresUrl) -> None:
-    """A server older than what is used of it is refused by its number."""
+async def test_older_version_in_use(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:
+    """As long as somebody leads on an older schema nobody changes it under his feet."""
+    steps = {VERSION: "ALTER TABLE notes ADD COLUMN a integer"}
     async with await connect(url) as connection:
-        with pytest.raises(StoreIncompatible, match=r"is PostgreSQL \d+, which is too old"):
-            await migrations.prepare(connection, url, server_min=990000)
+        with pytest.raises(StoreLocked, match=r"is in use by process \d+ on .*, of an older version"):
+            await migrations.prepare(connection, url, version_wanted=VERSION + 1, steps=steps)
+        await store.close()
+        await migrations.prepare(connection, url, version_wanted=VERSION + 1, steps=steps)
+
+
+def _make_first_version(server: PostgresServer, url: PostgresUrl) -> None:
+    made = Path(__file__).with_name("version_1.sql").read_text()
+    server.execute(f"CREATE SCHEMA {url.schema}; SET search_path TO {url.schema}; {made.replace('%', '%%')}")
+    server.execute(f"INSERT INTO {url.schema}.about (version) VALUES (1)")
+    server.execute(f"INSERT INTO {url.schema}.notes (name, value) VALUES ('n', 'kept')")
+    server.execute(f"UPDATE {url.schema}.owner SET session = 3, term = '3 7 1700000000.500 h', holder = 'process 7'")
+
+
+def _shape(server: PostgresServer, schema: str) -> list[tuple[object, ...]]:
+    """Return all columns, indexes and functions of a schema."""
+    columns = server.execute(
+        "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
+        " WHERE table_schema = %s ORDER BY 1, 2",
+        schema,
+    )
+    indexes = server.execute("SELECT indexname FROM pg_indexes WHERE schemaname = %s ORDER BY 1", schema)
+    functions = server.execute("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = %s::regnamespace ORDER BY 1", schema)
+    return [*columns, *indexes, *functions]

@@ -198,7 +198,7 @@ async def test_when_it_was_closed(url: PostgresUrl, shared_postgres: PostgresSer
     second = PostgresStore(url)
     await _opened(second)
     assert '"killed": true' in (await second.recall(CLOSED_NOTE) or "")
-    assert shared_postgres.execute(f"SELECT session FROM {url.schema}.owner") == [(3,)]
+    assert shared_postgres.execute(f"SELECT session FROM {url.schema}.owner") == [(6,)]
     await second.close()
 
 
@@ -241,13 +241,14 @@ async def _abandon(store: PostgresStore) -> None:
     assert connection is not None
     connection.pgconn.finish()
     store._reader.close()
+    store.lease.close()
 
 
 async def _opened(store: PostgresStore) -> None:
-    """Open it as soon as the server has noticed that the last one is gone."""
-    for _ in range(100):
+    """Open it as soon as the lease of the last one is over."""
+    for _ in range(300):
         try:
             return await store.open()
         except StoreLocked:
             await anyio.sleep(0.05)
-    raise AssertionError("the lock was never free")
+    raise AssertionError("the lease was never over")

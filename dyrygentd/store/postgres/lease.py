@@ -1,0 +1,254 @@
+"""The lease: which of several processes on one schema leads, by the server's clock.
+
+Theory of operation
+===================
+*The idea.* One row, `owner`, says who leads and until when. Taking it is one statement, which the server carries out alone on
+that row: it succeeds if nobody leads, or the time is over, and in the same breath raises the number of the session, by which each
+transaction is held to be the leader's own (`dyrygentd.store.postgres.turns`). So the lease chooses, and the session refuses: a
+leader that was stopped amid a turn, or cut off, changes nothing when it comes back, whatever its clock says.
+
+*Its time* is the server's. Each transaction of the leader prolongs it, and a leader renews it now and then by an empty one. One
+that was over and that nobody took goes on as if it had not been.
+
+*A leader that was stopped amid a transaction* has the row locked, and nobody could ever take it over. If the time is over, who
+wants to take it ends the session of a client that says nothing. A transaction that the server works on is waited for.
+
+*Those who wait* look each second, leave word that they are there, and are woken when a leader lets go. Where the way to the
+server does not pass that on, as through a pooler, they notice at their next look.
+
+*Tried and rejected.* An advisory lock of the session: after a network was cut it lives until the server's keepalive ends it, and
+behind a pooler it is anybody's. It is kept for tools that work on a database without a daemon, which a take looks for.
+"""
+
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
+
+import psycopg
+from psycopg import AsyncConnection, sql
+
+from dyrygentd.errors import DyrygentError
+from dyrygentd.ports.facts import Holder, LeaseView, Term
+from dyrygentd.store.postgres.connection import Link, connect, drop, refusal_to
+from dyrygentd.store.postgres.migrations import lock_number, prepare
+from dyrygentd.store.postgres.url import PostgresUrl
+
+logger = logging.getLogger("dyrygentd.store")
+
+#: For how long a lease holds after it was taken or renewed.
+LEASE_TTL_S: Final = 5.0
+#: How long the server may take for one question, and be waited for.
+_ASK_MAX_S: Final = 5.0
+#: How long a row is waited for that a transaction of another one has.
+_LOCK_MAX_S: Final = 1.0
+#: Who waits leaves word so often, and counts as there for so long after it.
+_SEEN_EVERY_S: Final = 1.0
+_SEEN_FOR_S: Final = 5.0
+_SETTINGS: Final[Mapping[str, str]] = {
+    "statement_timeout": f"{1000 * _ASK_MAX_S:.0f}",
+    "lock_timeout": f"{1000 * _LOCK_MAX_S:.0f}",
+}
+_TAKE: Final = "SELECT was_in_use, was_written_at, earlier FROM take_lease(%s, %s, %s, %s, %s)"
+_VIEW: Final = """
+    SELECT led_by, term, CASE WHEN in_use THEN until - extract(epoch FROM clock_timestamp()) ELSE '-infinity' END,
+        (SELECT count(*) FROM standbys WHERE seen_at > extract(epoch FROM clock_timestamp()) - %s)
+    FROM owner
+"""
+_RESIGN: Final = "UPDATE owner SET in_use = false, until = 0 WHERE process = %s"
+_WAKE: Final = "SELECT pg_notify(%s, '')"
+_SEEN: Final = """
+    INSERT INTO standbys (process, holder, seen_at) VALUES (%s, %s, extract(epoch FROM clock_timestamp()))
+    ON CONFLICT (process) DO UPDATE SET seen_at = excluded.seen_at
+"""
+_LEAVE: Final = "DELETE FROM standbys WHERE process = %s OR seen_at < extract(epoch FROM clock_timestamp()) - 3600"
+#: Ends sessions amid a transaction that has changed the row, for whose client the server waits.
+_END_SILENT: Final = """
+    SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity AS a
+    WHERE a.wait_event_type = 'Client' AND a.pid <> pg_backend_pid() AND a.pid IN (
+        SELECT pid FROM pg_locks WHERE locktype = 'relation' AND granted AND mode = 'RowExclusiveLock'
+            AND relation = 'owner'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    )
+"""
+
+
+class Before(NamedTuple):
+    """How a process that takes the database over has found it.
+
+    Attributes:
+        was_in_use: Nobody has closed it: the last process was killed, or lost its server.
+        written_at: When it was written last, by the server's clock as Unix time; 0 if never.
+        place: Where it was then; empty if nobody has noted it.
+    """
+
+    was_in_use: bool
+    written_at: float
+    place: str
+
+
+class PostgresLease:
+    """The lease of one schema. Guards: one process at most has it, by the server's clock.
+
+    Args:
+        renew: Carries out an empty turn.
+        ttl_s: For how long it holds after it was taken or renewed.
+
+    Attributes:
+        process: What tells this process from every other one in the row.
+        before: How the database was found when it was taken; None as long as it was not.
+    """
+
+    def __init__(self, url: PostgresUrl, *, renew: Callable[[], Awaitable[None]], ttl_s: float = LEASE_TTL_S) -> None:
+        self.process = uuid.uuid4().hex
+        self.before: Before | None = None
+        self._url = url
+        self._renew = renew
+        self._ttl_s = ttl_s
+        self._link = Link(url, query_max_s=_ASK_MAX_S, answer_max_s=_ASK_MAX_S + 1, is_writing=True, settings=_SETTINGS)
+        self._is_open = self._is_broken_off = False
+        self._lock_number = 0
+        self._words = ""
+        self._seen_at = -_SEEN_EVERY_S
+        self._listener: AsyncConnection | None = None
+
+    def __repr__(self) -> str:
+        return f"<PostgresLease '{self._url}' taken={self.before is not None}>"
+
+    @property
+    def ttl_s(self) -> float:
+        """For how long it holds after it was taken or renewed."""
+        return self._ttl_s
+
+    async def take(self, holder: Holder) -> bool:
+        """Take it if it is free, over, or this process's own; tell whether that was done.
+
+        Raises:
+            StoreUnavailable: The server cannot be reached, or refuses.
+            StoreIncompatible: Server, database or schema cannot be used.
+            StoreLocked: The schema is of an older version, and in use.
+        """
+        self._words = holder.words
+        async with self._asking("take"):
+            try:
+                rows = await self._link.fetch(_TAKE, (self.process, holder.text, holder.words, self._ttl_s, self._lock_number))
+            except psycopg.errors.LockNotAvailable:
+                await self._end_silent()
+                return False
+            if not rows:
+                return False
+            before = Before(*rows[0])
+            if self.before is None:
+                self.before = before
+            await self._link.fetch(_LEAVE, (self.process,))
+        self._drop_listener()
+        return True
+
+    async def _end_silent(self) -> None:
+        """End the session that has the row and does not go on with its transaction, if the lease is over."""
+        view = await self._view()
+        if view.is_held:
+            return
+        ended = await self._link.fetch(_END_SILENT)
+        if ended:
+            logger.warning("ended %d session(s) of a leader that has stopped amid a transaction", len(ended))
+
+    async def renew(self) -> None:
+        """Prolong it. Raises `Fenced` or `StoreUnavailable`."""
+        await self._renew()
+
+    async def resign(self) -> None:
+        """Let it go at once, and wake those who wait, or wait no longer.
+
+        Nothing happens if it is another's, or nobody answers.
+        """
+        had, self.before = self.before is not None, None
+        if not self._is_open or self._is_broken_off:
+            return
+        with contextlib.suppress(DyrygentError):
+            async with self._asking("resign the lease of"):
+                if had:
+                    await self._link.fetch(_RESIGN, (self.process,))
+                    await self._link.fetch(_WAKE, (self._channel,))
+                else:
+                    await self._link.fetch(_LEAVE, (self.process,))
+
+    async def view(self) -> LeaseView:
+        """Return who leads. Raises `StoreUnavailable`."""
+        async with self._asking("look at"):
+            return await self._view()
+
+    async def _view(self) -> LeaseView:
+        ((led_by, term, left_s, standbys),) = await self._link.fetch(_VIEW, (_SEEN_FOR_S,))
+        known = Term.of(term)
+        return LeaseView(Holder.of(led_by), known.number if known else 0, left_s, standbys)
+
+    async def holder(self) -> str:
+        """Say who has it, for people."""
+        view = await self.view()
+        return view.holder.words if view.holder and view.is_held else "another process"
+
+    async def wait(self, timeout_s: float) -> None:
+        """Leave word that this process waits, and return after so long, or as soon as somebody lets it go."""
+        async with self._asking("stand by at"):
+            if self._words and time.monotonic() - self._seen_at >= _SEEN_EVERY_S:
+                await self._link.fetch(_SEEN, (self.process, self._words))
+                self._seen_at = time.monotonic()
+        try:
+            listener = self._listener or await self._listen()
+            # All that has come meanwhile is one word.
+            async for _ in listener.notifies(timeout=timeout_s, stop_after=1):
+                pass
+        except psycopg.Error as error:
+            self._drop_listener()
+            raise refusal_to("stand by at", self._url, error) from error
+        except BaseException:
+            self._drop_listener()
+            raise
+
+    def close(self) -> None:
+        """Close the connections; safe to repeat. It can be asked again."""
+        self._is_open = self._is_broken_off = False
+        self.before = None
+        self._link.close()
+        self._drop_listener()
+
+    @property
+    def _channel(self) -> str:
+        return f"dyrygentd_lease_{self._lock_number}"
+
+    async def _listen(self) -> AsyncConnection:
+        listener = await connect(self._url)
+        self._listener = listener
+        await listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+        return listener
+
+    def _drop_listener(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            drop(listener)
+
+    @contextlib.asynccontextmanager
+    async def _asking(self, verb: str) -> AsyncIterator[None]:
+        """Be connected to a schema that is there; what the server refuses is told as ours."""
+        try:
+            if not self._is_open:
+                await self._open()
+            yield
+        except psycopg.Error as error:
+            raise refusal_to(verb, self._url, error) from error
+
+    def break_off(self) -> None:
+        """Have whoever waits for the server be told that it has gone, and ask it nothing more before `close`."""
+        self._is_broken_off = True
+        self._link.break_off()
+
+    async def _open(self) -> None:
+        async with contextlib.AsyncExitStack() as exits:
+            connection = await connect(self._url)
+            exits.callback(drop, connection)
+            await prepare(connection, self._url)
+            self._lock_number = await lock_number(connection, self._url)
+        await self._link.open()
+        self._is_open = True

@@ -160,7 +160,10 @@ class MarkedPublishing:
 
     async def memory(self, name: str) -> BrokerMemory | None:
         """Return what the broker remembers under a name."""
-        return replace(await self._with_push(lambda push: push.memory(name)), place=self._broker.place)
+        known = await self._memory_on_loop(name)
+        if known is None:
+            known = await self._with_push(lambda push: push.memory(name))
+        return replace(known, place=self._broker.place)
 
     async def note(self, name: str, turn: int, holder: str) -> None:
         """Have the broker remember how far the database is, and which process says so."""
@@ -226,6 +229,18 @@ class MarkedPublishing:
             await self._broker.run_in_thread(self._broker.disconnect)
             raise BrokerUnavailable(with_advice(f"cannot reach the broker: {described(error)}")) from error
         return self._outcomes_of({each.message.task_id: each for each in filled}, pushed)
+
+    async def _memory_on_loop(self, name: str) -> BrokerMemory | None:
+        """Return what the broker remembers; None if it is for the thread to ask, or to tell why it cannot."""
+        if self.loop_push is None or self._broker.producer is None or time.monotonic() < self._loop_after:
+            return None
+        try:
+            return await self.loop_push.memory(name)
+        except Exception as error:
+            # Whether it is the broker or this way alone is for the thread to find out, and to tell.
+            logger.debug("the thread asks what the broker remembers: %s", error)
+            self._loop_after = time.monotonic() + _LOOP_PAUSE_S
+            return None
 
     # --- in the thread ----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ raises the marker and pushes only if the attempt is a later one. A node may have
 for each. A script runs atomically and is logged (AOF) as a whole, so marker and message share their fate. A ledger counts the
 pushes of each database, and the script refuses to push where there are fewer than there were: a replica that lagged, or older
 data. Conditions: the broker is one server (not Redis Cluster), and it evicts nothing.
+
+Long because both ways to push, from the thread and from the loop, share scripts, keys and what answers mean.
 """
 
 import asyncio
@@ -96,7 +98,6 @@ return answer
 """
 )
 
-_PUSH: Final = Script(_PUSH_SCRIPT)
 
 #: KEYS: that of the sentinel and that of the ledger. Returns the token and what the ledger has. It changes nothing, and is
 #: refused by a server that would refuse a push: a replica, one that is full, or one that cannot save.
@@ -107,6 +108,7 @@ if token then
 end
 return {token or '', ledger[1] or '', ledger[2] or '', ledger[3] or '', ledger[4] or ''}
 """
+_PUSH, _MEMORY = Script(_PUSH_SCRIPT), Script(_MEMORY_SCRIPT)
 
 
 class SentinelGone(Exception):
@@ -290,9 +292,8 @@ class MarkedPush:
 
     def memory(self, name: str) -> BrokerMemory:
         """Return what the server remembers of a database. Raises ``redis.RedisError``, also if it takes no writes."""
-        keys = [sentinel_key(self._prefix, name), ledger_key(self._prefix, name)]
-        token, pushes, turn, holder, term = self._client.eval(_MEMORY_SCRIPT, len(keys), *keys)
-        return BrokerMemory(token.decode(), int(pushes or 0), int(turn or 0), holder.decode(), term=Term.of(term.decode()))
+        keys = _memory_keys(self._prefix, name)
+        return _memory_of(self._client.eval(_MEMORY_SCRIPT, len(keys), *keys))
 
     def note(self, name: str, turn: int, holder: str) -> None:
         """Have the server remember how far a database is, and whose process says so. Raises ``redis.RedisError``."""
@@ -363,6 +364,15 @@ def push_call(prefix: str, fence: Fence, known: int, sent: Sequence[Collected]) 
     return list(keys), arguments
 
 
+def _memory_keys(prefix: str, name: str) -> tuple[str, str]:
+    return sentinel_key(prefix, name), ledger_key(prefix, name)
+
+
+def _memory_of(answer: Sequence[Any]) -> BrokerMemory:
+    token, pushes, turn, holder, term = answer
+    return BrokerMemory(token.decode(), int(pushes or 0), int(turn or 0), holder.decode(), term=Term.of(term.decode()))
+
+
 def pushed_of(answer: Sequence[Any], sent: Sequence[Collected], fence: Fence) -> Pushed:
     """Read the script's answer. Raises `SentinelGone` or `Fenced`."""
     if int(answer[0]) < 0:
@@ -378,6 +388,8 @@ def pushed_of(answer: Sequence[Any], sent: Sequence[Collected], fence: Fence) ->
 
 class LoopPush:
     """Pushes from the event loop, over a connection of its own: a thread costs each push as much again as the push itself.
+
+    What the server remembers is asked over another one, as each answer to a client waits for that, and would for the pushes, too.
 
     Args:
         channel: As for `MarkedPush`.
@@ -398,7 +410,8 @@ class LoopPush:
             loop_pool.make_connection()
         except TypeError as error:
             raise ValueError(str(error)) from error
-        self._asking = ask(loop_pool)
+        self._asking, self._remembering = ask(loop_pool), ask(loop_pool)
+        self._one_question = asyncio.Lock()
         self._timeout_s = timeout_s
         self._prefix: str = channel.global_keyprefix
         self._count = count
@@ -422,9 +435,21 @@ class LoopPush:
         self._count.note(pushed.total)
         return pushed
 
+    async def memory(self, name: str) -> BrokerMemory:
+        """Do what `MarkedPush.memory` does. Raises ``OSError`` as well."""
+        async with asyncio.timeout(self._timeout_s), self._one_question:
+            is_fresh, keys = self._remembering.is_fresh, _memory_keys(self._prefix, name)
+            try:
+                return _memory_of(await self._remembering.run(_MEMORY, keys, ()))
+            except (redis.ConnectionError, OSError):
+                if is_fresh:
+                    raise
+                return _memory_of(await self._remembering.run(_MEMORY, keys, ()))
+
     async def close(self) -> None:
-        """Close the connection; the next push makes another."""
+        """Close the connections; the next push makes another."""
         await self._asking.close()
+        await self._remembering.close()
 
 
 @dataclass(frozen=True, slots=True)

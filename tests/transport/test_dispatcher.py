@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.errors import BrokerEmptied, BrokerUnavailable
-from dyrygentd.ports.facts import TaskPlace
+from dyrygentd.ports.facts import Holder, TaskPlace, Term
 from dyrygentd.transport import marked_publishing
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.marked_publishing import MarkedPublishing
@@ -233,12 +234,48 @@ async def test_thread_takes_over_from_the_loop(app: Celery, queued: Look, error:
     await dispatcher.publish(messages[:1])
     with pytest.raises((AttributeError, BrokerUnavailable)):
         await dispatcher.publish(messages[1:3])
-    (refusing,) = made
+    refusing, remembering = made
     tried = refusing.tries
     assert tried
     for message in messages[1:]:
         await dispatcher.publish([message])
-    assert (refusing.tries, len(made), len(queued()["celery"])) == (tried, 1, 5)
+    assert (refusing.tries, remembering.tries, len(queued()["celery"])) == (tried, 0, 5)
+    await dispatcher.close()
+
+
+async def test_what_the_broker_remembers_waits_for_no_push(app: Celery, dispatcher: CeleryDispatcher) -> None:
+    """Each answer to a client waits for it: it is asked from the loop, beside whoever pushes, and over a cut."""
+    await dispatcher.mark("d", "token")
+    await dispatcher.raise_term("d", Term(7, Holder("h", 1, 2.0)))
+    way = dispatcher._way
+    assert isinstance(way, MarkedPublishing)
+    in_thread = await way._with_push(lambda push: push.memory("d"))
+    async with dispatcher._broker.in_order:
+        for _ in range(2):
+            memory = await dispatcher.memory("d")
+            assert memory is not None
+            assert memory == replace(in_thread, place=memory.place)
+            assert (memory.token, memory.term, bool(memory.place)) == ("token", Term(7, Holder("h", 1, 2.0)), True)
+            _loop_push(dispatcher)._remembering._connection._writer.transport.abort()
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_thread_asks_what_the_loop_cannot(app: Celery) -> None:
+    """What only the loop's connection cannot do is answered all the same, and is not tried each time."""
+    made: list[_Refusing] = []
+
+    def ask(pool: Any) -> Asking:
+        made.append(_Refusing(pool, redis.ConnectionError("of this way alone")))
+        return made[-1]
+
+    dispatcher = CeleryDispatcher(app, ways=Pushes(on_loop=partial(LoopPush, ask=ask)))
+    await dispatcher.mark("d", "token")
+    for _ in range(3):
+        memory = await dispatcher.memory("d")
+        assert memory is not None
+        assert memory.token == "token"
+    assert [each.tries for each in made] == [0, 1]
     await dispatcher.close()
 
 

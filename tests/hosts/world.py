@@ -31,11 +31,13 @@ class DaemonAt(Daemon):
     def __init__(self, host: Host, arguments: Sequence[str], *, directory: Path) -> None:
         super().__init__(arguments, directory=directory)
         self.host = host
+        self.was_started = False
 
     def launch(self) -> None:
         """Start it there and do not wait."""
         with self.host.inside():
             super().launch()
+        self.was_started = True
 
 
 class WorkerAt(CeleryWorker):
@@ -176,7 +178,14 @@ class World:
         return Ledger(self.redis.directory / "appendonlydir")
 
     def daemon(
-        self, name: str, host: Host, *flags: str, schema: str = "", replica: PostgresAt | None = None, options: str = ""
+        self,
+        name: str,
+        host: Host,
+        *flags: str,
+        database: str = "postgres",
+        schema: str = "",
+        replica: PostgresAt | None = None,
+        options: str = "",
     ) -> DaemonAt:
         """Prepare a daemon on a host; it is not started.
 
@@ -190,7 +199,7 @@ class World:
         places = ",".join(server.place for server in (self.postgres, replica) if server is not None)
         broker = self.redis.network_url
         arguments = ["--broker", broker, "--result-backend", broker, "--drain-timeout-s", "0.2"]
-        arguments += ["--database", f"postgresql://postgres@{places}/postgres?schema={schema or name}{options}", *flags]
+        arguments += ["--database", f"postgresql://postgres@{places}/{database}?schema={schema or name}{options}", *flags]
         return DaemonAt(host, arguments, directory=directory)
 
     def replica(self) -> ReplicaAt:

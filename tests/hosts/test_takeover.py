@@ -1,0 +1,218 @@
+"""Two daemons on two hosts, one database: whatever befalls who leads, one of them goes on, and each task runs exactly once."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import pytest
+
+from dyrygentd.errors import DyrygentError
+from tests.hosts.pair import Pair, is_ready
+from tests.hosts.world import World
+from tests.support.postgres import programs_or_skip
+from tests.support.servers import wait_until
+from tests.support.shapes import make
+from tests.support.size import of_size
+
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(300)]
+
+_TASKS = 1000 if os.environ.get("DYRYGENTD_TEST_FULL") == "1" else 300
+_SEEDS = int(os.environ.get("DYRYGENTD_TEST_SEEDS", of_size(1, 4)))
+_WAIT_S = 150
+
+
+@contextmanager
+def _at_work(world: World, pair: Pair) -> Iterator[Callable[[float], None]]:
+    """Have a workflow be amid its work, and afterwards come to its end, each task executed and pushed once.
+
+    What comes of it waits until such a share of the tasks was executed.
+    """
+    shape, ledger = make("layered", _TASKS), world.ledger
+    with pair:
+        with pair.leader().client() as client:
+            workflow_id = client.submit(shape.definition).id
+
+        def wait_for(share: float) -> None:
+            wait_until(lambda: len(world.executions.counts()) >= share * _TASKS, timeout_s=_WAIT_S, message=pair.log)
+
+        def has_ended() -> bool:
+            try:
+                with pair.leader().client() as client:
+                    return client.get(workflow_id).state == "succeeded"
+            except (DyrygentError, OSError):
+                # It leads no more.
+                return False
+
+        wait_for(0.2)
+        yield wait_for
+        wait_until(has_ended, timeout_s=_WAIT_S, message=pair.log)
+    shape.assert_executed(world.executions)
+    pushed = Counter(push.task_id for push in ledger.pushes())
+    ledger.close()
+    assert [task_id for task_id, count in pushed.items() if count > 1] == []
+    assert "Traceback" not in pair.log()
+
+
+def test_leader_is_killed(world: World) -> None:
+    """Each in turn is killed; the other one goes on."""
+    pair = Pair(world, "killed")
+    with _at_work(world, pair) as wait_for:
+        for share in (0.3, 0.6):
+            wait_for(share)
+            leader = pair.leader()
+            other = pair.other(leader)
+            with pair.steady:
+                os.kill(leader.pid, signal.SIGKILL)
+                leader.wait(timeout_s=30)
+                # It stays down until the other one leads.
+                if not other.is_alive:
+                    other.launch()
+                wait_until(lambda other=other: is_ready(other) or not other.is_alive, timeout_s=_WAIT_S, message=pair.log)  # type: ignore[misc]
+
+
+def test_both_are_killed(world: World) -> None:
+    """A power cut of both hosts: either of them goes on."""
+    pair = Pair(world, "both")
+    with _at_work(world, pair) as wait_for:
+        wait_for(0.4)
+        pair.kill(*pair.daemons)
+
+
+def test_leader_is_cut_from_postgres(world: World) -> None:
+    """The host that leads loses the way to PostgreSQL alone: the other takes over, and the first one sends nothing any more."""
+    pair = Pair(world, "cutpg")
+    with _at_work(world, pair):
+        leader = pair.leader()
+        world.network.cut(leader.host.address, world.postgres.host.address)
+        wait_until(lambda: is_ready(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
+        world.network.mend()
+
+
+def test_leader_is_cut_from_everything(world: World) -> None:
+    """The host that leads is alone."""
+    pair = Pair(world, "cutall")
+    with _at_work(world, pair):
+        leader = pair.leader()
+        world.network.cut_off(leader.host, world.c)
+        wait_until(lambda: is_ready(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
+        world.network.mend()
+
+
+def test_postgres_fails_over(own_world: World) -> None:
+    """The host of the primary is lost, and one of the daemons goes on with the synchronous replica."""
+    world = own_world
+    replica = world.replica()
+    pair = Pair(world, "failover", replica=replica)
+    with _at_work(world, pair):
+        for host in (world.a, world.b, replica.host):
+            world.network.cut(host.address, world.postgres.host.address)
+        replica.promote()
+
+
+def test_old_backup_is_started_beside_them(world: World) -> None:
+    """A daemon on an older copy of the schema is refused by the broker, and changes nothing."""
+    pair = Pair(world, "backup")
+    tool = programs_or_skip() / "pg_dump"
+    if not tool.exists():
+        pytest.skip(f"no pg_dump in {tool.parent}")
+    with _at_work(world, pair) as wait_for:
+        dumped = subprocess.run(
+            [str(tool), "--schema=backup", world.postgres.conninfo()], check=True, capture_output=True, text=True
+        ).stdout
+        database = world.postgres.make_database()
+        restored = [str(tool.with_name("psql")), "-q", "-v", "ON_ERROR_STOP=1", world.postgres.conninfo(database)]
+        subprocess.run(restored, input=dumped, check=True, capture_output=True, text=True)
+        # A later process than the backup knows has the database since.
+        pair.kill(pair.leader())
+        wait_for(0.5)
+        pair.leader()
+        copy = world.daemon("copy", world.b, schema="backup", database=database)
+        copy.launch()
+        assert copy.wait(timeout_s=_WAIT_S) == 5, copy.log()
+
+
+def _killed(world: World, pair: Pair, chance: random.Random) -> None:
+    pair.kill(pair.leader())
+
+
+def _all_killed(world: World, pair: Pair, chance: random.Random) -> None:
+    pair.kill(*pair.daemons)
+
+
+def _stopped(world: World, pair: Pair, chance: random.Random) -> None:
+    pid = pair.leader().pid
+    os.kill(pid, signal.SIGSTOP)
+    _pass(chance)
+    os.kill(pid, signal.SIGCONT)
+
+
+def _cut_from_postgres(world: World, pair: Pair, chance: random.Random) -> None:
+    world.network.cut(pair.leader().host.address, world.postgres.host.address)
+    _pass(chance)
+    world.mend()
+
+
+def _cut_from_redis(world: World, pair: Pair, chance: random.Random) -> None:
+    world.network.cut(pair.leader().host.address, world.redis.address)
+    _pass(chance)
+    world.mend()
+
+
+def _cut_off(world: World, pair: Pair, chance: random.Random) -> None:
+    world.network.cut_off(pair.leader().host, world.c)
+    _pass(chance)
+    world.mend()
+
+
+def _hangs(world: World, pair: Pair, chance: random.Random) -> None:
+    world.postgres.hang()
+    _pass(chance)
+    world.postgres.go_on()
+
+
+def _restarts(world: World, pair: Pair, chance: random.Random) -> None:
+    world.postgres.stop()
+    world.postgres.start()
+
+
+def _storms(world: World, pair: Pair, chance: random.Random) -> None:
+    world.network.slow(world.c, delay_s=0.025, loss=0.02)
+    _pass(chance)
+    world.mend()
+
+
+def _pass(chance: random.Random) -> None:
+    """Let some time pass: how long it takes is a part of what befalls, and chosen by the seed."""
+    time.sleep(chance.choice([0.2, 1.0, 3.0, 7.0]))
+
+
+_FAULTS: Final[Mapping[str, Callable[[World, Pair, random.Random], None]]] = {
+    "kill": _killed,
+    "kill-both": _all_killed,
+    "stop": _stopped,
+    "cut-postgres": _cut_from_postgres,
+    "cut-redis": _cut_from_redis,
+    "cut-off": _cut_off,
+    "postgres-hangs": _hangs,
+    "postgres-restarts": _restarts,
+    "weather": _storms,
+}
+
+
+@pytest.mark.parametrize("seed", range(1, _SEEDS + 1))
+def test_random_faults(world: World, seed: int) -> None:
+    """Whatever happens to whichever of them, at whichever moment."""
+    chance = random.Random(seed)
+    pair = Pair(world, f"seed{seed}")
+    with _at_work(world, pair) as wait_for:
+        for share in sorted(chance.uniform(0.2, 0.9) for _ in range(3)):
+            wait_for(share)
+            name = chance.choice(list(_FAULTS))
+            print(f"after {share:.0%}: {name}")
+            _FAULTS[name](world, pair, chance)

@@ -32,6 +32,7 @@ from dyrygentd.scheduler.estimates import Estimates
 from dyrygentd.scheduler.explanations import Explanations, Sources
 from dyrygentd.scheduler.faces import Faces
 from dyrygentd.scheduler.folds import Folds
+from dyrygentd.scheduler.letters import LettersStatistics, letter_figures
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits, SystemClock
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.log_links import LogLinks
@@ -250,7 +251,8 @@ class Deputy:
         nothing = asdict(self._make_engine().statistics(self._clock.now()))
         watcher = asdict(WatcherStatistics())
         watcher.pop("seen_seconds")
-        around = {"workflows": self._lookout.workflow_count, "term": self._lookout.term, "broker_up": True}
+        letters = letter_figures(LettersStatistics())
+        around = letters | {"workflows": self._lookout.workflow_count, "term": self._lookout.term, "broker_up": True}
         looking = {"looked_at": mirror.node_count, "looks": mirror.readings, "look_seconds": mirror.seconds}
         return wire.Statistics(
             version=__version__,

@@ -9,7 +9,7 @@ stays a letter, and is tried again. Who left it may have gone on, as it was dura
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import anyio
@@ -65,6 +65,11 @@ class LettersStatistics:
     in_hand: int = 0
     carried_out: int = 0
     refused: int = 0
+
+
+def letter_figures(statistics: LettersStatistics) -> dict[str, float]:
+    """Return a snapshot under the names of `wire.Statistics`."""
+    return {f"letters_{name}": value for name, value in asdict(statistics).items()}
 
 
 class Letters:

@@ -7,6 +7,7 @@ from typing import Any
 from dyrygentd import __version__, wire
 from dyrygentd.core.for_people import people_wanted
 from dyrygentd.ports.facts import ReportsStatistics
+from dyrygentd.scheduler.letters import LettersStatistics, letter_figures
 from dyrygentd.scheduler.lost import empty_statistics
 from dyrygentd.scheduler.parts import Parts
 
@@ -65,6 +66,7 @@ class Report:
             "lost_pushes": parts.sentinel.lost_pushes,
             "setbacks": parts.hindsight.setback_count,
             "found_stored": parts.hindsight.found_count,
+            **letter_figures(LettersStatistics() if parts.letters is None else parts.letters.statistics()),
         } | parts.faces.statistics()
 
     def _tallies(self) -> dict[str, Any]:

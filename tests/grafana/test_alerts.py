@@ -69,6 +69,7 @@ CASES: Final = (
     Case("DyrygentdWorkerGone", *_one("overdue_tasks_found_total", "0x15 1 2 3 4 5", "3x30", 'where="orphaned"')),
     Case("DyrygentdTasksLost", *_one("lost_tasks_total", "0x15 2x10", "2x30")),
     Case("DyrygentdWaitsForOperator", *_one("held_nodes", "0 1x30", "1x30", 'reason="lost"')),
+    Case("DyrygentdLettersWait", *_one("oldest_letter_seconds", "0x5 61+60x15", "0x5 61 0x15")),
     Case("DyrygentdKeepsFailing", *_one("failing_nodes", "1x30", "0x5 1x10 0x15")),
     Case(
         "DyrygentdTaskFails",

@@ -49,6 +49,8 @@ _SHOWN_NOWHERE = {
     "broker_changed_total",
     *("reports_up", "report_gaps_total", "unreadable_reports_total", "concluded_reports_total", "unconfirmed_reports"),
     *("report_lag_seconds", "unrun_results_total", "unrun_results_waiting"),
+    # An alert tells of letters that wait.
+    *("waiting_letters", "carried_out_letters_total", "refused_letters_total"),
     # Sizes and what is done once in a while.
     *(
         "imported_workflows_total",

@@ -1,5 +1,6 @@
 """Letters are carried out exactly once, in order, whatever crashes at which moment; the real store, leaders that come and go."""
 
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +16,7 @@ from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.deputy.sending import Sending
 from dyrygentd.errors import KeyTaken, UnknownPool, VerbRefused, WorkflowNotFound
 from dyrygentd.ports.facts import Selection
+from dyrygentd.ports.mailbox import NotCarriedOutYet
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.postgres.onlooker import PostgresOnlooker
 from dyrygentd.store.postgres.reader import PostgresReader
@@ -227,3 +229,74 @@ async def test_crash_at_every_point(shared_postgres: PostgresServer) -> None:
             _check(world, told, fuse.passed)
             crashes += world.boots > 2
     assert crashes > len(undisturbed.passed) / 2
+
+
+async def _client(world: _World, chance: random.Random, name: str, told: dict[str, list[str]]) -> None:
+    """Submit at one host, again with the key at another one, and cancel at either what was just submitted."""
+    owner = User(chance.randrange(3), "app0")
+    for number in range(3):
+        one, other = chance.choice(world.hosts), chance.choice(world.hosts)
+        key = f"{name}-{number}"
+        if chance.random() < 0.3:
+            held = await one.submit(definition("c; x countdown=1000 < c", key=key, prefix=key), owner)
+            with suppress(NotCarriedOutYet):
+                await other.perform(held.id, VerbRequest(Verb.CANCEL, by=name))
+            told[held.id] = ["cancel"]
+            continue
+        submitted = await one.submit(definition("a; b < a", key=key, prefix=key), owner)
+        if chance.random() < 0.5:
+            again = await other.submit(definition("a; b < a", key=key, prefix=key), owner)
+            assert again.id == submitted.id
+        told[submitted.id] = []
+
+
+async def _all_ended(world: _World, told: dict[str, list[str]]) -> None:
+    for workflow_id in told:
+        await world.ended(workflow_id)
+
+
+async def _check_all(world: _World, told: dict[str, list[str]]) -> None:
+    """Every workflow that was answered ran once, each verb was done once, and nobody's is there who was told nothing."""
+    published = world.published()
+    assert max(published.values()) == 1
+    for workflow_id, verbs in told.items():
+        assert [entry.verb for entry in await world.reader.journal(workflow_id)] == verbs
+        if not verbs:
+            assert (published[workflow_id, "a"], published[workflow_id, "b"]) == (1, 1)
+    assert {workflow_id for workflow_id, _ in published} <= told.keys()
+    assert await world.reader.number("SELECT count(*) FROM workflows") == len(told)
+    assert await world.reader.number("SELECT count(*) FROM letters WHERE answered_at IS NULL") == 0
+    assert await world.reader.number("SELECT count(*) FROM footprints") == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_leaders_that_crash_by_chance(shared_postgres: PostgresServer, seed: int) -> None:
+    """Clients at three hosts, leaders that die at random points: each answered submission runs once, each cancel is done once."""
+    chance, told = random.Random(seed), dict[str, list[str]]()
+    fuses = [_Fuse(chance.randrange(12)) for _ in range(6)]
+    async with _world(shared_postgres.url(), hosts=3, moment_s=chance.choice([0.02, 5.0])) as world:
+
+        async def work() -> None:
+            async with anyio.create_task_group() as tasks:
+                for number in range(8):
+                    tasks.start_soon(_client, world, random.Random(f"{seed} {number}"), f"client{number}", told)
+            await _all_ended(world, told)
+
+        await _lives(world, work, fuses)
+        await _check_all(world, told)
+
+
+async def test_two_hundred_clients(shared_postgres: PostgresServer) -> None:
+    """As many as a site may have, at three hosts, while the leader is killed and started again."""
+    told = dict[str, list[str]]()
+    async with _world(shared_postgres.url(), hosts=3) as world:
+
+        async def work() -> None:
+            async with anyio.create_task_group() as tasks:
+                for number in range(200):
+                    tasks.start_soon(_client, world, random.Random(number), f"client{number}", told)
+            await _all_ended(world, told)
+
+        await _lives(world, work, [_Fuse(at) for at in (40, 80, 120, 160)])
+        assert world.boots >= 5
+        await _check_all(world, told)

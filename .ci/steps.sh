@@ -115,6 +115,19 @@ own_clone() {
     cd "$scratch/$1"
 }
 
+# first_come STEPS…: carry out those of these functions that no other lane has begun.
+first_come() {
+    local each
+    for each in "$@"; do
+        ! mkdir "$scratch/begun.$each" 2>/dev/null || "$each"
+    done
+}
+
+# own_venv: have in this lane's clone what the README's test command has made where it was run.
+own_venv() {
+    [ -x .venv/bin/ruff ] || { "$python" -m venv .venv && .venv/bin/pip install -q -e '.[test]'; } || failed+=("no .venv in $PWD")
+}
+
 # tests NAME FLOOR COMMAND…: a step that runs pytest, and of which so many tests at least have to pass.
 tests() {
     local name=$1 floor=$2
@@ -246,30 +259,41 @@ bare_path() {
 # 3. What talks to dependencies, on the lowest version of each (Celery 5.6.3 and kombu 5.6.0 among them), and what talks to
 # kombu on Celery 5.6 as pip resolves it, which is with the newest kombu. Celery 5.7 takes no older kombu than that.
 # Not the canvases: 5.6 needs minutes to build the large ones. Four processes, as these tests mostly wait.
-oldest_steps() {
+lowest_steps() {
     local python
-    python=$(interpreter 3.12) || {
-        python=$(command -v python3)
-        not_run+=("anything on Python 3.12: there is none here, so step 3 is run on $("$python" -V)")
-    }
+    older_python
     lowest() {
         "$python" tests/support/lowest.py >"$scratch/lowest.txt" && "$python" -m venv "$scratch/lowest.venv" &&
             "$scratch/lowest.venv/bin/pip" install -q -e '.[test]' -c "$scratch/lowest.txt" &&
             own_tmp "$scratch/lowest.venv/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts tests/integration \
                 tests/conformance tests/store tests/http tests/cli tests/client tests/test_docs.py
     }
+    tests "3. tests on the lowest dependencies, $("$python" -V)" 2600 lowest
+}
+
+resolved_steps() {
+    local python
+    older_python
     resolved() {
         "$python" -m venv "$scratch/resolved.venv" &&
             "$scratch/resolved.venv/bin/pip" install -q -e '.[test]' 'celery==5.6.*' &&
             own_tmp "$scratch/resolved.venv/bin/python" -m pytest -q -n 4 --dist worksteal tests/transport tests/contracts
     }
-    tests "3. tests on the lowest dependencies, $("$python" -V)" 2600 lowest
     tests "3. tests on Celery 5.6 as pip resolves it, $("$python" -V)" 630 resolved
+}
+
+# older_python: set python for step 3.
+older_python() {
+    python=$(interpreter 3.12) || {
+        python=$(command -v python3)
+        not_run+=("anything on Python 3.12: there is none here, so a part of step 3 is run on $("$python" -V)")
+    }
 }
 
 # 4. The life of a service on a bare Debian with systemd as PID 1. The tools that make and boot one are installed: they run as
 # root, and have no server among them.
 host_steps() {
+    own_venv
     on_a_host() { DYRYGENTD_TEST_HOST=yes own_tmp .venv/bin/python -m pytest -q -p no:cacheprovider tests/host; }
     if ! ((has_namespaces)); then
         not_run+=("step 4, a bare host: only root can make and boot one, and only where namespaces can be made")
@@ -286,11 +310,10 @@ host_steps() {
 # 6. What grows with the time one gives it: faults of real processes, 2,000 simulated seeds, 1,500 random canvases. The largest
 # shapes would take five minutes more, and are told as not run.
 length_steps() {
+    own_venv
     at_length() {
-        "$python" -m venv "$scratch/length.venv" && "$scratch/length.venv/bin/pip" install -q -e '.[test]' &&
-            DYRYGENTD_TEST_FULL=1 DYRYGENTD_TEST_SEEDS=2000 DYRYGENTD_TEST_CONFORMANCE_COUNT=1500 DYRYGENTD_TEST_CONFORMANCE_ODD_MAX=0.01 \
-                own_tmp "$scratch/length.venv/bin/python" -m pytest -q -n 3 --dist worksteal tests/simulation tests/faults \
-                tests/conformance/test_random.py
+        DYRYGENTD_TEST_FULL=1 DYRYGENTD_TEST_SEEDS=2000 DYRYGENTD_TEST_CONFORMANCE_COUNT=1500 DYRYGENTD_TEST_CONFORMANCE_ODD_MAX=0.01 \
+            own_tmp .venv/bin/python -m pytest -q -n 3 --dist worksteal --long tests/simulation tests/faults tests/conformance/test_random.py
     }
     tests "6. at length: faults, seeds, random canvases, $("$python" -V)" 40 at_length
 }
@@ -304,11 +327,12 @@ versions_steps() {
         not_run+=("the database on PostgreSQL 13, 14, 16, 17 and 18: no npm on PATH, by which they are fetched")
         return
     fi
+    own_venv
     mkdir "$place"
-    while read -r major programs; do fetched[$major]=$programs; done < <("$python" -m tests.support.postgres_versions "$place" 2>"$place.said")
+    while read -r major programs; do fetched[$major]=$programs; done < <(.venv/bin/python -m tests.support.postgres_versions "$place" 2>"$place.said")
     while read -r line; do not_run+=("$line"); done < <(grep '^PostgreSQL' "$place.said")
     on_version() {
-        DYRYGENTD_TEST_POSTGRES=$1 own_tmp "$scratch/length.venv/bin/python" -m pytest -q -n 3 --dist worksteal \
+        DYRYGENTD_TEST_POSTGRES=$1 own_tmp .venv/bin/python -m pytest -q -n 3 --dist worksteal \
             tests/contracts/test_store.py "${@:2}" -k postgres
     }
     for major in "${!fetched[@]}"; do
@@ -320,7 +344,8 @@ versions_steps() {
 }
 
 # 5. The core by its own tests: which of its lines and branches they reach.
-coverage_step() {
+coverage_steps() {
+    own_venv
     measured() { own_tmp .venv/bin/python -m pytest -q -p no:cacheprovider -n 2 --dist worksteal tests/core --cov --long; }
     tests "5. the core, measured by its own tests" 2900 measured
 }

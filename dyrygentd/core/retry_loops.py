@@ -12,6 +12,7 @@ from typing import Final
 
 from dyrygentd.core.states import IN_FLIGHT, NodeState
 from dyrygentd.core.tried_again import TriedCause
+from dyrygentd.core.tries import begun, could_run_at
 from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
 
@@ -35,6 +36,7 @@ class StillTried:
         most: How often the first of these has failed.
         next_at: When the next attempt comes, as far as one of them waits for it; 0 if none does.
         in_flight: How many of those that were looked at are in flight in another attempt.
+        since: Since when the first of these nodes is tried in vain.
     """
 
     fingerprint: str
@@ -45,14 +47,18 @@ class StillTried:
     most: int
     next_at: float
     in_flight: int
+    since: float
 
     def words(self, now: float) -> str:
         """Say it, the names first: ``'b' has failed 47 times in a row …``."""
         error = f": {self.error}" if self.error else ""
         if self.count == 1:
-            return f"'{self.nodes[0]}' has failed {_in_a_row(self.most)}, and {self._next(now)}{error}"
-        often = f"{counted(self.failures, 'time')}, '{self.nodes[0]}' {_in_a_row(self.most)}"
+            return f"'{self.nodes[0]}' has failed {self._in_a_row(now)}, and {self._next(now)}{error}"
+        often = f"{counted(self.failures, 'time')}, '{self.nodes[0]}' {self._in_a_row(now)}"
         return f"{counted(self.count, 'node')} have failed {often}; one of them {self._next(now)}{error}"
+
+    def _in_a_row(self, now: float) -> str:
+        return f"{self.most:,} times in a row within {span(now - self.since)}" if self.most > 1 else "once"
 
     def _next(self, now: float) -> str:
         if self.next_at:
@@ -106,7 +112,18 @@ def _told(workflow: RunningWorkflow, cause: TriedCause, nodes: Collection[int], 
         cause.failures[named[0]],
         min(due, default=0.0),
         sum(workflow.state_of(node) in IN_FLIGHT for node in looked_at),
+        _since(workflow, named[0], cause.failures[named[0]]),
     )
+
+
+def _since(workflow: RunningWorkflow, node: int, failures: int) -> float:
+    """Return when the first of so many failures was sent; what is known if too many attempts came after it."""
+    attempts = workflow.attempts
+    kept = attempts.earlier.get(node, ())[-failures:]
+    if len(kept) < failures and attempts.of(node) <= failures + 1:
+        # It was never good, so it is as long as it could run.
+        return could_run_at(workflow, node, workflow.states, begun(workflow)) or attempts.dispatched_at[node]
+    return kept[0].sent_at if kept else attempts.dispatched_at[node]
 
 
 def _next_at(workflow: RunningWorkflow, node: int) -> float:
@@ -114,7 +131,3 @@ def _next_at(workflow: RunningWorkflow, node: int) -> float:
     if workflow.state_of(node) is NodeState.RETRYING:
         return workflow.holds[node].until
     return workflow.attempts.next_tries.get(node, (0.0, ""))[0]
-
-
-def _in_a_row(number: int) -> str:
-    return f"{number:,} times in a row" if number > 1 else "once"

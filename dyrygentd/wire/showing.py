@@ -164,6 +164,7 @@ def _tried(each: StillTried, now: float) -> TriedView:
         text=each.words(now),
         error=each.error,
         next_at=each.next_at or None,
+        since=each.since,
     )
 
 

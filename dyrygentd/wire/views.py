@@ -351,6 +351,7 @@ class TriedView(Struct, View, omit_defaults=True):
         nodes: Names of the first few, those first that failed most often.
         most: How often the first of these has failed in a row.
         next_at: When the next attempt comes; None if all of them are in flight.
+        since: Since when the first of these is tried in vain.
         text: All of it in words.
     """
 
@@ -362,6 +363,7 @@ class TriedView(Struct, View, omit_defaults=True):
     text: str
     error: str = ""
     next_at: float | None = None
+    since: float = 0.0
 
 
 class Causes(Struct, View, omit_defaults=True):

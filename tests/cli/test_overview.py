@@ -80,7 +80,7 @@ def test_a_retry_loop_is_in_sight_wherever_one_looks(ctl: Ctl, daemon: Daemon) -
     ctl("pause", loop)
     text = ctl("explain").stdout
     assert "1 node keeps failing" in text.splitlines()[0]
-    assert re.search(r"^  loop  'b 1' has failed \d+ times in a row, and .*: ValueError: no such host$", text, re.M)
+    assert re.search(r"^  loop  'b 1' has failed \d+ times in a row within [\w ]+, and .*: ValueError: no such host$", text, re.M)
     assert f"    next: dyrygentctl explain {loop} 'b 1'\n      or: dyrygentctl skip {loop} 'b 1'\n" in text
     assert "1 keeps failing" in ctl("list").stdout
     assert "'b 1' has failed " in ctl("explain", loop).stdout.splitlines()[0]

@@ -1,6 +1,7 @@
 """What keeps failing, in words and numbers: by cause, the worst first, and at a price that does not grow with the nodes."""
 
-from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported
+from dyrygentd.core.attempts import EARLIER_MAX
+from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported, TaskSucceeded
 from dyrygentd.core.overview import survey_in_steps
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.retry_loops import keeps_failing, times_in_a_row, tried_again, words_of_loops
@@ -34,10 +35,33 @@ def test_one_node(conversation: Conversation) -> None:
     assert _words(conversation) == []
     [tried] = tried_again(conversation.workflow())
     assert (tried.count, tried.failures, tried.fingerprint, tried.error) == (1, 2, "Boom", "Boom: no")
-    assert tried.words(conversation.now) == "'a' has failed 2 times in a row, and is in flight once more: Boom: no"
+    assert tried.words(conversation.now) == "'a' has failed 2 times in a row within 20 s, and is in flight once more: Boom: no"
     _fail(conversation, "a", wait_s=4.0)
-    assert _words(conversation) == ["'a' has failed 3 times in a row, and is tried again in 6 s: Boom: no"]
+    assert _words(conversation) == ["'a' has failed 3 times in a row within 24 s, and is tried again in 6 s: Boom: no"]
     assert keeps_failing(conversation.workflow())[0].next_at == conversation.now + 6
+
+
+def test_since_when(conversation: Conversation) -> None:
+    """Since the first failure of the row was sent, also if that is not kept any more; a good attempt begins anew."""
+    conversation.submit(f"a {_RETRY}; b {_RETRY} poll=10")
+    began = conversation.now
+    for _ in range(EARLIER_MAX + 3):
+        _fail(conversation, "a")
+    [loop] = keeps_failing(conversation.workflow())
+    assert (loop.most, loop.since) == (EARLIER_MAX + 3, began)
+    conversation.turn(TaskSucceeded(conversation.workflow().attempts.task_id_of(1), b"false"))
+    conversation.turn(after_s=10.0)
+    good = conversation.now
+    for _ in range(4):
+        _fail(conversation, "b")
+    assert {loop.nodes: loop.since for loop in tried_again(conversation.workflow())}["a", "b"] == began
+    conversation.ask("skip", "a")
+    assert {loop.nodes: loop.since for loop in tried_again(conversation.workflow())} == {("b",): good}
+    for _ in range(EARLIER_MAX):
+        _fail(conversation, "b")
+    [loop] = keeps_failing(conversation.workflow())
+    # As far as it is known.
+    assert (loop.most, loop.since) == (EARLIER_MAX + 4, good + 40.0)
 
 
 def test_many_nodes(conversation: Conversation) -> None:
@@ -49,7 +73,7 @@ def test_many_nodes(conversation: Conversation) -> None:
     [loop] = keeps_failing(conversation.workflow())
     assert (loop.count, loop.failures, loop.nodes, loop.most, loop.in_flight) == (2, 7, ("b", "a"), 4, 1)
     assert _words(conversation) == [
-        "2 nodes have failed 7 times, 'b' 4 times in a row; one of them is tried again in 7 s: Boom: no"
+        "2 nodes have failed 7 times, 'b' 4 times in a row within 33 s; one of them is tried again in 7 s: Boom: no"
     ]
     [tried] = tried_again(conversation.workflow())
     assert (tried.count, tried.failures) == (3, 8)
@@ -89,7 +113,7 @@ def test_held_on_the_way(conversation: Conversation) -> None:
     conversation.ask("hold", "a")
     conversation.turn(after_s=20.0)
     conversation.workflow().attempts.tried_again.causes["Boom"].error = ""
-    assert _words(conversation) == ["'a' has failed 4 times in a row, and waits to be tried again"]
+    assert _words(conversation) == ["'a' has failed 4 times in a row within 50 s, and waits to be tried again"]
 
 
 def test_a_task_that_tries_by_itself_has_its_own_time(conversation: Conversation) -> None:
@@ -109,7 +133,7 @@ def test_how_it_stands(conversation: Conversation) -> None:
     for _ in range(3):
         _fail(conversation, "a", wait_s=10.0)
     assert headline(engine, workflow, conversation.now) == (
-        "it is running: 3 tasks in flight; 'a' has failed 3 times in a row, and is in flight once more: Boom: no"
+        "it is running: 3 tasks in flight; 'a' has failed 3 times in a row within 30 s, and is in flight once more: Boom: no"
     )
     conversation.turn(MessagePublished(workflow.attempts.task_id_of(0)))
     standing = standing_of_node(engine, workflow, 0, conversation.now)

@@ -212,6 +212,8 @@ def troubles(fold: "wire.FoldView") -> Iterator[str]:
         yield ""
     for box in failed[:_TOLD_MAX]:
         yield f"{render.state('failed')}  {_place(box, box.failed)}: {render.inline(box.error or '')}"
+        if box.failed_too is not None:
+            yield f"        and {_place(box, box.failed_too)}: {render.inline(box.error_too or '')}"
     if len(failed) > _TOLD_MAX:
         yield f"        and in {len(failed) - _TOLD_MAX:,} more"
     for box in held[:_TOLD_MAX]:

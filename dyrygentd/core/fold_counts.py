@@ -1,7 +1,7 @@
 """How the boxes of a fold stand: counts by state, and the node of each that a person would ask for first."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Final, NamedTuple
 
@@ -12,6 +12,8 @@ _STATES: Final = tuple(NodeState)
 _IS_OPEN: Final = bytes(state not in FINISHED for state in range(256))
 #: Nodes that one call goes over, so that the loop is not kept waiting by this thread.
 _AT_ONCE: Final = 20_000
+#: Failures of a box that are looked at for another cause.
+_FAILURES_MAX: Final = 1000
 
 
 class BoxCounts(NamedTuple):
@@ -22,17 +24,25 @@ class BoxCounts(NamedTuple):
         failed: The first that has failed, in the order of the definition.
         longest: The one that has been in flight for the longest time.
         held: The first that is held, by a person or a gate, a time, a pool or the next attempt.
+        failed_too: The first that has failed for another cause than the first of all, among the first thousand.
     """
 
     counts: Sequence[int]
     failed: int | None
     longest: int | None
     held: int | None
+    failed_too: int | None = None
 
 
-def counts_of(fold: Fold, states: bytes | bytearray, dispatched_at: Sequence[float]) -> list[BoxCounts]:
-    """Return how each box stands."""
-    return [_counts_of(fold.order, box, states, dispatched_at) for box in fold.boxes]
+def counts_of(
+    fold: Fold, states: bytes | bytearray, dispatched_at: Sequence[float], fingerprints: Mapping[int, str]
+) -> list[BoxCounts]:
+    """Return how each box stands.
+
+    Args:
+        fingerprints: ``{node: what failures of its cause have in common}``.
+    """
+    return [_counts_of(fold.order, box, states, dispatched_at, fingerprints) for box in fold.boxes]
 
 
 def shares_of(fold: Fold, states: bytes | bytearray, weights: "array[float]") -> list[float] | None:
@@ -58,7 +68,13 @@ def _sum_of(weights: "array[float]", is_open: bytes | bytearray) -> float:
     return sum(sum(compress(weights[part], is_open[part])) for part in parts)
 
 
-def _counts_of(order: "array[int]", box: Box, states: bytes | bytearray, dispatched_at: Sequence[float]) -> BoxCounts:
+def _counts_of(
+    order: "array[int]",
+    box: Box,
+    states: bytes | bytearray,
+    dispatched_at: Sequence[float],
+    fingerprints: Mapping[int, str],
+) -> BoxCounts:
     if box.start == box.counted:
         return BoxCounts([0] * len(_STATES), None, None, None)
     mine = _states_of(order, box, states)
@@ -74,7 +90,24 @@ def _counts_of(order: "array[int]", box: Box, states: bytes | bytearray, dispatc
     failed, held = (
         order[box.start + mine.index(state)] if counts[state] else None for state in (NodeState.FAILED, NodeState.HELD)
     )
-    return BoxCounts(counts, failed, longest, held)
+    failed_too = None
+    if counts[NodeState.FAILED] > 1:
+        failed_too = _of_another_cause([order[box.start + place] for place in _failures(mine)], fingerprints)
+    return BoxCounts(counts, failed, longest, held, failed_too)
+
+
+def _failures(mine: bytes | bytearray) -> Iterator[int]:
+    place = mine.find(NodeState.FAILED)
+    for _ in range(_FAILURES_MAX):
+        if place < 0:
+            return
+        yield place
+        place = mine.find(NodeState.FAILED, place + 1)
+
+
+def _of_another_cause(failed: Sequence[int], fingerprints: Mapping[int, str]) -> int | None:
+    cause = fingerprints.get(failed[0])
+    return next((node for node in failed if fingerprints.get(node) != cause), None)
 
 
 def _states_of(order: "array[int]", box: Box, states: bytes | bytearray) -> bytes | bytearray:

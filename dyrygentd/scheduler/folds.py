@@ -75,7 +75,8 @@ class Folds:
             weights = await self._weights(workflow)
 
         def see(fold: Fold, states: bytes) -> tuple[Fold, list[BoxCounts], list[float] | None]:
-            return fold, counts_of(fold, states, dispatched_at), shares_of(fold, states, weights) if weights else None
+            counts = counts_of(fold, states, dispatched_at, workflow.fingerprints)
+            return fold, counts, shares_of(fold, states, weights) if weights else None
 
         return wire.view_of_fold(workflow, path, *await self.look(workflow, path, see))
 

@@ -38,6 +38,7 @@ class BoxView(Struct, View, omit_defaults=True):
         first_level, last_level: Where it stands; a level is the longest way from a beginning, in nodes and joins.
         failed: The first node that has failed, in the order of the definition.
         error: Of that node, shortened.
+        failed_too, error_too: The first node that has failed for another cause, if there is one among the first failures.
         longest: The node that has been in flight for the longest time.
         longest_since: When that was dispatched.
         held: The first node that is held.
@@ -56,6 +57,8 @@ class BoxView(Struct, View, omit_defaults=True):
     last_level: int = 1
     failed: str | None = None
     error: str | None = None
+    failed_too: str | None = None
+    error_too: str | None = None
     longest: str | None = None
     longest_since: float | None = None
     held: str | None = None
@@ -132,7 +135,9 @@ def _view_of_box(workflow: "RunningWorkflow", path: str, box: "Box", counts: "Bo
         first_level=box.levels[0],
         last_level=box.levels[1],
         failed=None if counts.failed is None else names[counts.failed],
-        error=None if counts.failed is None else (workflow.errors.get(counts.failed) or "")[:_ERROR_MAX] or None,
+        error=_error_of(workflow, counts.failed),
+        failed_too=None if counts.failed_too is None else names[counts.failed_too],
+        error_too=_error_of(workflow, counts.failed_too),
         longest=None if counts.longest is None else names[counts.longest],
         longest_since=None if counts.longest is None else workflow.attempts.dispatched_at[counts.longest] or None,
         held=None if counts.held is None else names[counts.held],
@@ -140,3 +145,7 @@ def _view_of_box(workflow: "RunningWorkflow", path: str, box: "Box", counts: "Bo
         held_until=None if hold is None else hold.until or None,
         share=share,
     )
+
+
+def _error_of(workflow: "RunningWorkflow", node: int | None) -> str | None:
+    return None if node is None else (workflow.errors.get(node) or "")[:_ERROR_MAX] or None

@@ -91,9 +91,21 @@ def test_next_commands_lead_to_what_fails() -> None:
 
 def test_what_is_told_of_troubles_has_a_bound() -> None:
     """Three failures, three that are held, one that takes long, and how many more."""
-    boxes = [failing(place, held=f"h{place}", hold="gate", longest=f"l{place}", longest_since=1e9 + place) for place in range(9)]
+    boxes = [
+        failing(
+            place,
+            failed_too="other" if not place else None,
+            error_too="Bang",
+            held=f"h{place}",
+            hold="gate",
+            longest=f"l{place}",
+            longest_since=1e9 + place,
+        )
+        for place in range(9)
+    ]
     text = "\n".join(click.unstyle(line) for line in lines(fold(*boxes), width=100, rows_max=5))
     assert text.count("failed  'f") == 3
+    assert text.count("        and 'other' in s0/: Bang\n") == 1
     assert "held    'h0' in s0/: a gate: waits for `release`" in text
     assert text.count("and in 6 more") == 2
     assert "longest 'l0' in s0/, in flight for " in text

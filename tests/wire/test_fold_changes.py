@@ -33,7 +33,7 @@ class Looking:
     def look(self) -> FoldView:
         fold = self._folding.at("")
         assert fold is not None
-        counts = counts_of(fold, self.workflow.states, self.workflow.attempts.dispatched_at)
+        counts = counts_of(fold, self.workflow.states, self.workflow.attempts.dispatched_at, self.workflow.fingerprints)
         return wire.view_of_fold(self.workflow, "", fold, counts)
 
 

@@ -11,7 +11,9 @@ def view(conversation: Conversation) -> FoldView:
     workflow = conversation.workflow()
     fold = Folding(workflow.graph).at("")
     assert fold is not None
-    return view_of_fold(workflow, "", fold, counts_of(fold, workflow.states, workflow.attempts.dispatched_at))
+    return view_of_fold(
+        workflow, "", fold, counts_of(fold, workflow.states, workflow.attempts.dispatched_at, workflow.fingerprints)
+    )
 
 
 def test_a_box_says_whom_to_ask() -> None:

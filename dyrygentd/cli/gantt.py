@@ -82,7 +82,7 @@ def chart(row: "wire.TimelineRow") -> str:
         if row.failed[place]:
             drawn.append((_FAILED, "failed"))
         elif max(row.waiting[place], paused[place]) > _ANY and count < peak * _SEEN:
-            drawn.append((_WAITING, "held") if row.waiting[place] >= paused[place] else (_PAUSED, "retrying"))
+            drawn.append(_idle(row, place, paused[place]))
         elif count > _ANY and row.again[place] > row.running[place]:
             drawn.append((_AGAIN, "retrying"))
         elif count > _ANY:
@@ -95,6 +95,15 @@ def chart(row: "wire.TimelineRow") -> str:
         click.style("".join(mark for mark, _ in some), fg=render.colour_of(state)) if state else "".join(mark for mark, _ in some)
         for state, some in groupby(drawn, key=itemgetter(1))
     )
+
+
+def _idle(row: "wire.TimelineRow", place: int, paused: float) -> tuple[str, str]:
+    """Return the mark of a bin in which next to nothing ran; between the pauses of a retry loop its attempts are looked for."""
+    if row.waiting[place] >= paused:
+        return _WAITING, "held"
+    if row.again[place] > _ANY:
+        return _AGAIN, "retrying"
+    return (_BARS[0], "dispatched") if row.running[place] > _ANY else (_PAUSED, "retrying")
 
 
 def legend() -> str:

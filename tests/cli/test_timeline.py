@@ -61,6 +61,14 @@ def test_each_bin_says_what_was_most() -> None:
     paused.backoff = []
     assert click.unstyle(gantt.chart(paused)) == "▅··  "
     assert plain(view(row(running=[1], waiting=[1], backoff=[2])))[4].endswith("25%")
+    # In a retry loop attempts are short, and the pauses between them long.
+    loop = row(
+        running=[0.02, 0, 0, 0, 0, 0],
+        again=[0, 0, 0.02, 0, 0.02, 0.02],
+        backoff=[0.5, 1, 0.9, 1, 0.9, 0],
+        waiting=[0, 0, 0, 0, 0, 1],
+    )
+    assert click.unstyle(gantt.chart(loop)) == "▁~T~T·"
 
 
 def test_heads_stay_in_line_with_what_is_below() -> None:

@@ -3,6 +3,7 @@
 The catalogue below is the only place where a metric is named. No label has unbounded values: never ids.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -329,12 +330,49 @@ class DaemonCollector:
         yield GaugeMetricFamily("dyrygentd_config_last_reload_successful", _LAST_RELOAD, value=float(self._is_loaded()))
 
 
+class DeputyCollector:
+    """Reads the statistics of a process that does not lead."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the names without values."""
+        for name, kind, text in _OF_DEPUTY:
+            yield kind(f"dyrygentd_{name}", text)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield them."""
+        statistics = self._read()
+        engine, lag_s = statistics.engine, statistics.lag_s
+        values = (math.nan if lag_s is None else lag_s, engine["looked_at"], engine["looks"], engine["look_seconds"])
+        for (name, kind, text), value in zip(_OF_DEPUTY, values, strict=True):
+            yield kind(f"dyrygentd_{name}", text, value=value)
+
+
+_OF_DEPUTY: Final[Sequence[tuple[str, type[CounterMetricFamily] | type[GaugeMetricFamily], str]]] = (
+    (
+        "leader_lag_seconds",
+        GaugeMetricFamily,
+        "Of a standby or gateway: since when the leader was not heard of; NaN if unknown",
+    ),
+    ("mirror_nodes", GaugeMetricFamily, "Of a standby or gateway: nodes of unfinished workflows at which somebody looks"),
+    ("mirror_readings", CounterMetricFamily, "Of a standby or gateway: how often what is looked at was read"),
+    ("mirror_seconds", CounterMetricFamily, "Of a standby or gateway: how long that took"),
+)
 _CONNECTIONS: Final = "Connections of clients"
 _REQUESTS: Final = "Answers to requests; what fits no route is (others)"
 _REQUEST_SECONDS: Final = "From the head of a request to its answer; event streams and long polls are left aside"
 _LAST_RELOAD: Final = "Whether the configuration could be loaded the last time that SIGHUP asked for it"
 _LOOP_LAG: Final = "How late the event loop came to a timer, looked at four times a second"
 _REFUSED: Final = "Connections and requests that were refused or ended because they kept others waiting"
+
+
+def register_deputy(registry: Registry, read: Read) -> DeputyCollector:
+    """Add the metrics of a process that does not lead; `unregister` takes them out again."""
+    collector = DeputyCollector(read)
+    registry.register(collector)
+    return collector
 
 
 def register(registry: Registry, read: Read) -> SchedulerCollector:
@@ -358,8 +396,8 @@ def register_process(registry: Registry) -> None:
     ProcessCollector(registry=registry)
 
 
-def unregister(registry: Registry, collector: SchedulerCollector) -> None:
-    """Take a scheduler's metrics out of ``registry``."""
+def unregister(registry: Registry, collector: SchedulerCollector | DeputyCollector) -> None:
+    """Take a scheduler's or a deputy's metrics out of ``registry``."""
     registry.unregister(collector)
 
 

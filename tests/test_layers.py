@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
     # It makes the usual adapters itself, inside functions: `Scheduler(app, database=...)` is all that a program needs.
     "scheduler": _EDGE | {"store", "transport", "metrics", "results", "witnesses", "misspelt", "commands", "advice", "beside"},
     # Beside a leader: the scheduler's own parts over what that has stored.
-    "deputy": _EDGE | {"scheduler", "witnesses", "beside"},
+    "deputy": _EDGE | {"metrics", "scheduler", "witnesses", "beside"},
     # The client and the command line know the daemon through its wire form alone.
     "client": _BASE | {"wire", "canvas", "tasks", "results"},
     # A task of Celery's that is a client; the app is handed to it.

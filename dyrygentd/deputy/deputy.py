@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self
 
 import anyio
 
-from dyrygentd import __version__, wire
+from dyrygentd import __version__, metrics, wire
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.lines import QueueLines
@@ -62,6 +62,7 @@ class Deputy:
         role: What this process is.
         limits, pace: As the leader's should be; pools and redaction go by them.
         inspector, clock: Adapters instead of the usual ones.
+        registry: A prometheus_client registry that gets this deputy's metrics while it runs.
         app_name: What Celery's ``-A`` takes for this app, for commands that people are given.
         host: Which host this is, on letters; by default its own name.
     """
@@ -77,6 +78,7 @@ class Deputy:
         pace: Pace | None = None,
         inspector: Inspector | None = None,
         clock: Clock | None = None,
+        registry: metrics.Registry | None = None,
         app_name: str = "",
         host: str = "",
     ) -> None:
@@ -105,6 +107,7 @@ class Deputy:
         mailbox = store.mailbox
         self._sending = None if mailbox is None else Sending(store, mailbox, self._clock, host=host or socket.gethostname())
         self._make_answers(app_name, pace or Pace())
+        self._registry = registry
         self._exits = AsyncExitStack()
 
     def __repr__(self) -> str:
@@ -185,6 +188,9 @@ class Deputy:
                 exits.push_async_callback(self._inspector.close)
             await self._lookout.look()
             await self._learn()
+            if self._registry is not None:
+                collector = metrics.register_deputy(self._registry, self.statistics)
+                exits.callback(metrics.unregister, self._registry, collector)
             exits.callback(self._mirror.end)
             tasks = await exits.enter_async_context(anyio.create_task_group())
             exits.callback(tasks.cancel_scope.cancel)

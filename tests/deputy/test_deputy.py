@@ -1,6 +1,7 @@
 """A deputy beside a leader on one database: what it answers is compared with what the leader answers, field by field."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,12 +11,12 @@ from typing import Any, Final, NamedTuple
 import anyio
 import pytest
 
-from dyrygentd import wire
+from dyrygentd import metrics, wire
 from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.deputy.deputy import Deputy
-from dyrygentd.errors import DaemonUnreachable, NotImportable, NotLeader, WorkflowNotFound
+from dyrygentd.errors import DaemonUnreachable, NotImportable, NotLeader, StoreUnavailable, WorkflowNotFound
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Pace, Scheduler
 from dyrygentd.scheduler.service import Service
@@ -233,7 +234,11 @@ QUESTIONS_OF_ALL: Final[dict[str, Callable[[Service], Awaitable[Any]]]] = {
 
 async def test_it_says_what_it_is(shared_postgres: PostgresServer) -> None:
     """Whoever is answered by one that does not lead learns who does, and how old the answer may be."""
-    async with pair(shared_postgres, role="gateway") as running:
+    registry = metrics.Registry()
+    async with pair(shared_postgres, role="gateway", registry=registry) as running:
+        told = metrics.render(registry)[0].decode()
+        assert re.search(r"^dyrygentd_leader_lag_seconds \d", told, re.MULTILINE)
+        assert "dyrygentd_mirror_readings_total 0.0" in told
         health, statistics = running.deputy.health(), running.deputy.statistics()
         assert (health.status, health.role, health.leader, health.term) == ("ok", "gateway", LEADER.words, 7)
         assert health.lag_s is not None
@@ -247,6 +252,10 @@ async def test_it_says_what_it_is(shared_postgres: PostgresServer) -> None:
         assert health.problems == ["no daemon leads at present: nothing is dispatched until one does"]
         assert "nobody leads at present" in running.deputy.vantage
         assert (await running.deputy.overview()).status == "problem"
+        running.lease.left_s = float("-inf")
+        await running.deputy._lookout.look()
+        assert "dyrygentd_leader_lag_seconds NaN" in metrics.render(registry)[0].decode()
+    assert b"dyrygentd_mirror" not in metrics.render(registry)[0]
 
 
 async def test_what_changes_is_done_by_the_leader(shared_postgres: PostgresServer) -> None:
@@ -328,3 +337,30 @@ async def test_who_waits_is_let_go_when_it_ends(shared_postgres: PostgresServer)
         tasks.start_soon(wait)
         await until(lambda: bool(running.deputy._listeners))
     assert "looks no more" in str(raised[0])
+
+
+async def test_server_that_is_away_is_told_and_comes_back(postgres_server: PostgresServer) -> None:
+    """While nobody can read, whoever asks is told so, and who follows is kept; then all goes on."""
+    async with pair(postgres_server) as running:
+        workflow_id = (await running.leader.submit_definition(definition("a", prefix="w"))).id
+        await on_disk(running)
+        await running.deputy.view(workflow_id)
+        ends: list[str] = []
+
+        async def wait() -> None:
+            ends.append((await running.deputy.wait(workflow_id)).state)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await until(lambda: bool(running.deputy._listeners))
+            await anyio.to_thread.run_sync(postgres_server.stop)
+            running.deputy._mirror._good_until = 0.0
+            with pytest.raises(StoreUnavailable) as error:
+                await running.deputy.view(workflow_id)
+            assert error.value.next_step
+            await until(lambda: running.deputy.health().status == "degraded")
+            assert "cannot read the database" in running.deputy.health().problems[0]
+            await anyio.to_thread.run_sync(postgres_server.start)
+            await until(lambda: running.deputy.health().status == "ok")
+            running.broker.let_go()
+        assert ends == ["succeeded"]

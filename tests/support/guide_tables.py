@@ -22,7 +22,7 @@ from dyrygentd.errors import DyrygentError
 from dyrygentd.http.access import Role
 from dyrygentd.http.problems import InternalError
 from dyrygentd.http.table import ROUTES
-from dyrygentd.metrics import DaemonCollector, HttpCollector, SchedulerCollector
+from dyrygentd.metrics import DaemonCollector, DeputyCollector, HttpCollector, SchedulerCollector
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import scheduler
 
@@ -224,7 +224,13 @@ async def _families() -> list[Any]:
     async with scheduler(FakeBroker({})) as running:
         read = running.statistics()
     daemon = DaemonCollector(dict, lambda: True)
-    return [*SchedulerCollector(lambda: read).collect(), *HttpCollector(dict).describe(), *daemon.describe()]
+    deputy = DeputyCollector(lambda: read)
+    return [
+        *SchedulerCollector(lambda: read).collect(),
+        *HttpCollector(dict).describe(),
+        *daemon.describe(),
+        *deputy.describe(),
+    ]
 
 
 def alerts() -> str:

@@ -10,7 +10,7 @@ import anyio.from_thread
 import pytest
 from click.testing import Result
 
-from dyrygentd import Client, RemoteError, wire
+from dyrygentd import Client, wire
 from dyrygentd.cli import main
 from dyrygentd.http.app import make_app
 from dyrygentd.http.server import serving
@@ -155,6 +155,6 @@ def test_clients_follow_and_wait(gateway: DeputyDaemon) -> None:
         gateway.call(gateway.finish, workflow_id)
         assert [view.state for view in events][-1] == "succeeded"
         assert handle.wait(timeout_s=30).state == "succeeded"
-        with pytest.raises(RemoteError, match=r"does not lead: process 17 on 'ops1'.* does"):
-            handle.cancel()
+        # Carried out by the leader, of what has ended already.
+        assert not handle.cancel().is_changed
     assert len(told) == 1

@@ -92,6 +92,7 @@ async def test_goes_on_where_it_ended() -> None:
         assert len(running._parts.turns.engine.workflows[workflow_id].on_hold) == _COUNT
 
 
+@pytest.mark.long
 async def test_retry_of_all_that_was_cancelled() -> None:
     """A whole workflow of many nodes is retried in one turn of many steps, also one that is read back from the store for it."""
     store = MemoryStore()

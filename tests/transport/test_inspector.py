@@ -228,6 +228,7 @@ async def test_waits_for_eta_and_for_its_retry(site: Site, make_worker: Callable
     assert "skip" in whereabouts.next_step
 
 
+@pytest.mark.long
 async def test_long_queue(celery_app: Celery, site: Site, redis_server: EmbeddedServer) -> None:
     """The oldest of 10,000 messages is found, and the server is never held up for long: each call takes a short part."""
     signature = celery_app.tasks[_ECHO].signature((1,))

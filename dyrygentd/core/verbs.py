@@ -19,6 +19,7 @@ from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.reopening import abandon, reopen_in_steps, set_back_with, skip_in_steps
 from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, exhaust, parts, reached
+from dyrygentd.core.user import User
 from dyrygentd.core.without_value import TOO_LARGE
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, CauseNotFound, NodeNotFound, ValueGone, VerbRefused
@@ -88,6 +89,7 @@ class VerbRequest:
         value: JSON text that takes the place of a skipped node's value.
         terminate: End tasks that run, too.
         force: Give up an attempt that is in flight.
+        asker: Who asks, if that is a user of some host, so that what they ask for is done in the order in which they did.
         letter: Number of the letter that asks for it, so that it is noted with what it changes; 0 if none does.
     """
 
@@ -100,6 +102,7 @@ class VerbRequest:
     priority: int = 0
     terminate: bool = False
     force: bool = False
+    asker: User | None = None
     letter: int = 0
 
 

@@ -106,11 +106,8 @@ class Sending:
         kept = await self._leave(Letter(uuid4().hex, LetterKind.IMPORT, body, workflow_id, owner, self._host))
         return await self._answer(kept, wire.Submitted, self._moment_s) or answer_to(imported.definition, workflow_id)
 
-    async def perform(self, workflow_id: str, request: VerbRequest, owner: User | None = None) -> wire.Changed:
+    async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
         """Leave a verb; return when it is carried out.
-
-        Args:
-            owner: Who asks, whose letters are carried out in order.
 
         Raises:
             MailboxFull, StoreUnavailable: Nothing was left.
@@ -118,16 +115,16 @@ class Sending:
             DyrygentError: What the one that leads has answered.
         """
         body = forms.encode_verb(request)
-        kept = await self._leave(Letter(uuid4().hex, LetterKind.PERFORM, body, workflow_id, owner, self._host))
+        kept = await self._leave(Letter(uuid4().hex, LetterKind.PERFORM, body, workflow_id, request.asker, self._host))
         changed = await self._answer(kept, wire.Changed, self._verb_max_s)
         if changed is None:
             raise NotCarriedOutYet(f"'{request.verb}' of workflow '{workflow_id}'", workflow_id, kept.number)
         return changed
 
-    async def perform_in_bulk(self, selection: Selection, request: VerbRequest, owner: User | None = None) -> wire.BulkChanged:
+    async def perform_in_bulk(self, selection: Selection, request: VerbRequest) -> wire.BulkChanged:
         """Leave a verb for all workflows that fit; raises as `perform` does."""
         body = forms.encode_verb(request, selection)
-        kept = await self._leave(Letter(uuid4().hex, LetterKind.PERFORM_IN_BULK, body, "", owner, self._host))
+        kept = await self._leave(Letter(uuid4().hex, LetterKind.PERFORM_IN_BULK, body, "", request.asker, self._host))
         changed = await self._answer(kept, wire.BulkChanged, self._verb_max_s)
         if changed is None:
             raise NotCarriedOutYet(f"'{request.verb}' in bulk", "", kept.number)

@@ -256,7 +256,8 @@ class Api:
         document = await self._decoded(request, wire.decode_request)
         if verb is Verb.SET_PRIORITY and document.priority is None:
             raise BadRequest("`priority` is missing", path="$.priority", next_step="give a whole number; higher goes first")
-        return wire.request_of(verb, document, by=self.around.access.words_of(asking(request)))
+        by = self.around.access.words_of(asking(request))
+        return wire.request_of(verb, document, by=by, asker=self._user(request))
 
     # --- the daemon -------------------------------------------------------------------------------------------------
 

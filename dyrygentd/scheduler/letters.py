@@ -1,7 +1,8 @@
 """Letters, carried out by whoever leads; `dyrygentd.ports.mailbox` has the theory of operation.
 
 *Beside each other* are letters of different senders, and submissions of one: the next one of a sender is begun when this one can
-no longer be overtaken. That is when a submission is in the inbox of the turns, and when anything else is answered.
+no longer be overtaken. That is when a submission is in the inbox of the turns, and when anything else is carried out. A verb in
+bulk finds its workflows in the database, so it waits until what its sender asked for before is there.
 
 *Not now* is no answer: a submission that cannot be taken in at this moment, or a verb that the database does not let through,
 stays a letter, and is tried again. Who left it may have gone on, as it was durable.
@@ -85,6 +86,7 @@ class Letters:
         self._at_once = at_once
         self._in_hand: set[int] = set()
         self._last_of: dict[object, anyio.Event] = {}
+        self._under_way: dict[object, set[anyio.Event]] = {}
         self._answers: list[LetterAnswer] = []
         self._answered = anyio.Event()
         self._news = anyio.Event()
@@ -114,6 +116,7 @@ class Letters:
                 await self._mailbox.close()
             self._in_hand.clear()
             self._last_of.clear()
+            self._under_way.clear()
             self._answers.clear()
 
     # --- taking -----------------------------------------------------------------------------------------------------
@@ -154,15 +157,24 @@ class Letters:
 
     async def _carry_out(self, letter: Letter, before: anyio.Event | None, begun: anyio.Event) -> None:
         """Carry one letter out, after the one ``before`` it was begun, and hand in its answer."""
+        ended, under_way = anyio.Event(), self._under_way.setdefault(letter.sender, set())
         try:
             if before is not None:
                 await before.wait()
+            if letter.kind is LetterKind.PERFORM_IN_BULK:
+                for earlier in [*under_way]:
+                    await earlier.wait()
+            under_way.add(ended)
             answer = await self._answer_to(letter, begun)
         except DaemonUnreachable:
             return  # Nothing is carried out here any more; the next one finds it.
         finally:
+            ended.set()
+            under_way.discard(ended)
             if self._last_of.get(letter.sender) is begun:
                 del self._last_of[letter.sender]
+            if not under_way and letter.sender not in self._last_of:
+                self._under_way.pop(letter.sender, None)
         self._answers.append(answer)
         self._answered.set()
         begun.set()

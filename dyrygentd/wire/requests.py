@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Raw, Struct
 
 from dyrygentd.core.bounds import NAME_LENGTH_MAX
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.wire.bounds import Look, check_counts, check_data, nothing
 from dyrygentd.wire.encoding import decode
@@ -48,7 +49,7 @@ def decode_request(body: bytes, look: Look = nothing) -> VerbDocument:
     return document
 
 
-def request_of(verb: Verb, document: VerbDocument, *, by: str) -> VerbRequest:
+def request_of(verb: Verb, document: VerbDocument, *, by: str, asker: User | None = None) -> VerbRequest:
     """Make the request that the core understands."""
     return VerbRequest(
         verb=verb,
@@ -60,4 +61,5 @@ def request_of(verb: Verb, document: VerbDocument, *, by: str) -> VerbRequest:
         priority=document.priority or 0,
         terminate=document.terminate,
         force=document.force,
+        asker=asker,
     )

@@ -119,6 +119,19 @@ async def test_cancelled_before_anybody_led(shared_postgres: PostgresServer) -> 
             assert [entry.verb for entry in (await leader.journal(submitted.id)).entries] == ["cancel"]
 
 
+async def test_bulk_is_in_order(shared_postgres: PostgresServer) -> None:
+    """A verb in bulk is carried out on what its user has submitted before, and not on what comes after it."""
+    async with _host(shared_postgres) as host:
+        before = [(await host.sending.submit(definition("x countdown=1000", name="mine"), _ANN)).id for _ in range(5)]
+        with pytest.raises(NotCarriedOutYet):
+            await host.sending.perform_in_bulk(Selection(name="mine"), VerbRequest(Verb.CANCEL, asker=_ANN))
+        after = (await host.sending.submit(definition("x countdown=1000", name="mine"), _ANN)).id
+        async with host.leader() as leader:
+            await _all_answered(host)
+            assert {(await leader.view(workflow_id)).state for workflow_id in before} == {"cancelled"}
+            assert (await leader.view(after)).state == "running"
+
+
 async def test_one_key_at_two_hosts(shared_postgres: PostgresServer) -> None:
     """A key of one owner makes one workflow, whichever host it comes to, while nobody leads and afterwards; another's its own."""
     async with _host(shared_postgres) as host:

@@ -16,6 +16,7 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.lines import QueueLines
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.run_times import RunTimes
+from dyrygentd.core.tally import Tally
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
@@ -88,7 +89,7 @@ class Deputy:
         self._store = store
         self._clock = clock or SystemClock()
         self._inspector = inspector or (None if app is None else inspector_of(app))
-        self._began = time.monotonic()
+        self._began, self._started_at = time.monotonic(), self._clock.now()
         self._run_times, self._lines = RunTimes(), QueueLines()
         self._redaction = Redaction(self.limits.redact)
         self._listeners = Listeners()
@@ -254,11 +255,13 @@ class Deputy:
     def statistics(self) -> wire.Statistics:
         """Return what this process does, and how many workflows are unfinished; what the leader counts is told by it alone."""
         health, mirror = self.health(), self._mirror
-        nothing = asdict(self._make_engine().statistics(self._clock.now()))
+        nothing = {entry.key: 0 for entry in metrics.CATALOGUE if entry.part == "engine"}
+        nothing |= asdict(self._make_engine().statistics(self._clock.now()))
         watcher = asdict(WatcherStatistics())
         watcher.pop("seen_seconds")
         letters = letter_figures(LettersStatistics())
         around = letters | {"workflows": self._lookout.workflow_count, "term": self._lookout.term, "broker_up": True}
+        around["started_at"] = self._started_at
         looking = {"looked_at": mirror.node_count, "looks": mirror.readings, "look_seconds": mirror.seconds}
         return wire.Statistics(
             version=__version__,
@@ -271,6 +274,7 @@ class Deputy:
             lost=empty_statistics(),
             problems=health.problems,
             notices=health.notices,
+            tallies={step: Tally().view() for step in (*metrics.STEPS, "commit rows")},
             role=health.role,
             leader=health.leader,
             lag_s=health.lag_s,

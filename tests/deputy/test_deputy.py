@@ -1,6 +1,7 @@
 """A deputy beside a leader on one database: what it answers is compared with what the leader answers, field by field."""
 
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -232,6 +233,15 @@ QUESTIONS_OF_ALL: Final[dict[str, Callable[[Service], Awaitable[Any]]]] = {
 }
 
 
+async def test_metrics_of_a_daemon_can_be_read(shared_postgres: PostgresServer) -> None:
+    """A daemon has one collector for all of its roles."""
+    registry = metrics.Registry()
+    async with pair(shared_postgres) as running:
+        collector = metrics.register(registry, running.deputy.statistics)
+        assert b"dyrygentd_workflows" in metrics.render(registry)[0]
+        metrics.unregister(registry, collector)
+
+
 async def test_it_says_what_it_is(shared_postgres: PostgresServer) -> None:
     """Whoever is answered by one that does not lead learns who does, and how old the answer may be."""
     registry = metrics.Registry()
@@ -364,3 +374,20 @@ async def test_server_that_is_away_is_told_and_comes_back(postgres_server: Postg
             await until(lambda: running.deputy.health().status == "ok")
             running.broker.let_go()
         assert ends == ["succeeded"]
+
+
+async def test_the_lease_of_the_database_tells_who_leads(shared_postgres: PostgresServer) -> None:
+    """The real lease, seen by a process that has not taken it."""
+    url = shared_postgres.url()
+    ours, theirs, onlooker = PostgresStore(url), PostgresStore(url), PostgresOnlooker(url)
+    assert theirs.lease is not None
+    async with scheduler(FakeBroker(), ours) as leader:
+        await onlooker.open()
+        async with Deputy(store=onlooker, lease=theirs.lease) as deputy:
+            health = deputy.health()
+            assert f"process {os.getpid()} on" in health.leader
+            assert health.term == leader.health().term
+            assert health.lag_s is not None
+            assert health.lag_s < theirs.lease.ttl_s
+        await onlooker.close()
+        await theirs.close()

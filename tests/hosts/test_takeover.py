@@ -84,6 +84,35 @@ def test_both_are_killed(world: World) -> None:
         pair.kill(*pair.daemons)
 
 
+def test_leader_is_stopped(world: World) -> None:
+    """One that is stopped for longer than its lease holds is not waited for; later it sends nothing and says who leads."""
+    pair = Pair(world, "stopped")
+    with _at_work(world, pair):
+        leader = pair.leader()
+        os.kill(leader.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: is_ready(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
+        finally:
+            os.kill(leader.pid, signal.SIGCONT)
+        wait_until(lambda: "holds term" in leader.log(), timeout_s=_WAIT_S, message=pair.log)
+
+
+def test_takeover_of_many_nodes(own_world: World) -> None:
+    """A workflow of 10,000 unfinished nodes changes hands; how long that takes is printed."""
+    pair = Pair(own_world, "many")
+    with pair:
+        leader = pair.leader()
+        with leader.client() as client:
+            workflow_id = client.submit(make("layered", 10_000).definition).id
+        other = pair.other(leader)
+        begun = time.monotonic()
+        pair.kill(leader)
+        wait_until(lambda: is_ready(other) or is_ready(leader), timeout_s=_WAIT_S, message=pair.log)
+        print(f"10,000 unfinished nodes are led again {time.monotonic() - begun:.1f} s after a kill")
+        with pair.leader().client() as client:
+            assert client.get(workflow_id).state == "running"
+
+
 def test_leader_is_cut_from_postgres(world: World) -> None:
     """The host that leads loses the way to PostgreSQL alone: the other takes over, and the first one sends nothing any more."""
     pair = Pair(world, "cutpg")

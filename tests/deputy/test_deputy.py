@@ -18,6 +18,7 @@ from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.deputy.deputy import Deputy
 from dyrygentd.errors import DaemonUnreachable, NotImportable, NotLeader, StoreUnavailable, WorkflowNotFound
+from dyrygentd.http.access import Access, Forbidden, Peer
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler import Pace, Scheduler
 from dyrygentd.scheduler.service import Service
@@ -288,6 +289,33 @@ async def test_what_changes_is_done_by_the_leader(shared_postgres: PostgresServe
             await running.deputy.take_over(imported)
         with pytest.raises(WorkflowNotFound):
             await running.deputy.view("nobody")
+
+
+async def test_a_user_is_known_at_their_host_alone(shared_postgres: PostgresServer) -> None:
+    """User 1 of the deputy's host has submitted: user 1 of the leader's host is somebody else, whichever of the two is asked."""
+    there, here, peer = Access(host="app2"), Access(host="app1"), Peer(1, 1, 7)
+    async with pair(shared_postgres) as running:
+        owner, stranger = there.user_of(peer), here.user_of(peer)
+        submitted = await running.deputy.submit_definition(definition("a", name="held", key="k", prefix="w"), owner=owner)
+        for service in (running.leader, running.deputy):
+            known = await service.owner(submitted.id)
+            assert known == owner
+            await there.check_owner(peer, known, submitted.id)
+            with pytest.raises(Forbidden, match=r"belongs to \S+@app2, and \S+@app1 \(uid 1, pid 7\)"):
+                await here.check_owner(peer, known, submitted.id)
+            assert (await service.view(submitted.id)).owner_name.endswith("@app2")
+            assert await service.resolve("key:k", owner=owner) == submitted.id
+            with pytest.raises(WorkflowNotFound):
+                await service.resolve("key:k", owner=stranger)
+            request = VerbRequest(Verb.PAUSE, by=here.words_of(peer))
+            assert (await service.perform_in_bulk(Selection(name="held", owner=stranger), request)).matched == 0
+        own = VerbRequest(Verb.PAUSE, by=there.words_of(peer))
+        assert (await running.deputy.perform_in_bulk(Selection(name="held", owner=owner), own)).changed == [submitted.id]
+        (entry,) = (await running.leader.journal(submitted.id)).entries
+        assert entry.by.endswith("@app2 (uid 1, pid 7)")
+        # The same key is another workflow there.
+        other = await running.leader.submit_definition(definition("a", name="held", key="k", prefix="v"), owner=stranger)
+        assert (other.created, other.id != submitted.id) == (True, True)
 
 
 async def test_without_a_mailbox_nothing_is_changed() -> None:

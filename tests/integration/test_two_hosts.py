@@ -14,6 +14,7 @@ from tests.support import tasks
 from tests.support.daemon import ROOT, Daemon
 from tests.support.directories import short_directory
 from tests.support.postgres import PostgresServer, programs_or_skip
+from tests.support.servers import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -71,12 +72,14 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-def host(name: str, site: Site, postgres: PostgresServer) -> Daemon:
+def host(name: str, site: Site, postgres: PostgresServer, *, is_gateway: bool = False) -> Daemon:
     """Make a host of the guide, whose service has its credentials from systemd; it is not started."""
     directory = site.directory / name
     directory.mkdir()
     (directory / "dyrygentd").mkdir()
     follow("service", postgres, directory)
+    if is_gateway:
+        follow("gateway", postgres, directory)
     credentials = directory / "credentials"
     credentials.mkdir()
     urls = {
@@ -97,9 +100,11 @@ class _Service(Daemon):
     """The daemon as its unit starts it: database and broker are credentials."""
 
     def __init__(self, directory: Path, credentials: Path) -> None:
-        super().__init__(
-            ["--drain-timeout-s", "0.2"], directory=directory, environment={"CREDENTIALS_DIRECTORY": str(credentials)}
-        )
+        environment = {"CREDENTIALS_DIRECTORY": str(credentials)}
+        configuration = directory / "dyrygentd" / "dyrygentd.toml"
+        if configuration.exists():
+            environment["DYRYGENTD_CONFIG"] = str(configuration)
+        super().__init__(["--drain-timeout-s", "0.2"], directory=directory, environment=environment)
         at = self._command.index("--database")
         del self._command[at : at + 2]
 
@@ -108,7 +113,7 @@ def _read(directory: Path, name: str) -> str:
     return (directory / "credstore" / f"dyrygentd.{name}").read_text().strip()
 
 
-@pytest.mark.parametrize("name", ["database", "service", "upgrade"])
+@pytest.mark.parametrize("name", ["database", "service", "gateway", "upgrade"])
 def test_commands_are_shell(name: str) -> None:
     """A slip in a block that few people try is seen here."""
     subprocess.run(["bash", "-n", "-c", commands(name)], check=True, timeout=30)
@@ -130,3 +135,18 @@ def test_second_host_goes_on(site: Site, postgres: PostgresServer) -> None:
         assert again.wait(timeout_s=_WAIT_S).state == "succeeded", second.log()
         site.executions.assert_each_once([str(node.task_id) for node in again.nodes()])
     assert "secret" not in first.log() + second.log()
+
+
+@pytest.mark.long
+def test_standby_and_gateway_pass_on(site: Site, postgres: PostgresServer) -> None:
+    """With the guide's one line a third host is a gateway: what it takes runs once, though the leader is killed amid it."""
+    hosts = {name: host(f"{name}-3", site, postgres, is_gateway=name == "shop") for name in ("ops1", "ops2", "shop")}
+    with hosts["ops1"], hosts["ops2"], hosts["shop"], hosts["shop"].client() as client, hosts["ops2"].client() as beside:
+        assert (client.stats().role, beside.stats().role) == ("gateway", "standby")
+        handle = client.submit(tasks.wait_for.si("three"), key="three")
+        site.executions.wait_started([str(node.task_id) for node in handle.nodes()])
+        hosts["ops1"].kill()
+        wait_until(lambda: beside.stats().role == "leader", timeout_s=_WAIT_S, message=hosts["ops2"].log)
+        site.executions.release("three")
+        assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", hosts["ops2"].log()
+        site.executions.assert_each_once([str(node.task_id) for node in handle.nodes()])

@@ -65,6 +65,12 @@ class Configuration:
     host_name: str | None = _setting(
         None, "What this host is called where several share a database on PostgreSQL. By default its own name.", metavar="NAME"
     )
+    role: str = _setting(
+        "daemon",
+        "What this process is where several share a database on PostgreSQL: a daemon leads, or stands by while another one does;"
+        " a gateway never leads.",
+        choices=("daemon", "gateway"),
+    )
     socket: Path | None = _setting(None, "Unix socket for clients.", metavar="PATH")
     socket_mode: str = _setting("0660", "Permissions of the socket. Who may connect may run tasks.", metavar="OCTAL")
     admins: Names = _live(
@@ -168,6 +174,11 @@ class Configuration:
         socket_mode_of(self.socket_mode)
         if self.host_name is not None:
             host_of(self.host_name)
+        if self.role == "gateway" and isinstance(self.database, Path):
+            raise ConfigurationError(
+                f"'role' is gateway, and the database '{self.database}' is a file, which one process has",
+                next_step="name a database on PostgreSQL, postgresql://USER@HOST/NAME, which the daemons have, too",
+            )
 
     @property
     def mode(self) -> int:

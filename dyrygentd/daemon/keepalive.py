@@ -16,7 +16,7 @@ stacks are written to the log (`run`), so the reason can be found afterwards.
 
 import logging
 import time
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 
@@ -35,13 +35,21 @@ _DRAIN_INTERVAL_S: Final = 2.0
 _EXTEND_S: Final = 60.0
 
 
-async def feed_watchdog(scheduler: Scheduler, notifier: Notifier) -> None:
+class Working(Protocol):
+    """What may stall, see `Scheduler.stalled_s`."""
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long there has been work that no turn took up."""
+
+
+async def feed_watchdog(working: Working, notifier: Notifier) -> None:
     """Tell systemd that the daemon makes progress, while it does."""
     if notifier.watchdog_s is None:
         return
     is_told = False
     while True:
-        stalled_s = scheduler.stalled_s
+        stalled_s = working.stalled_s
         if stalled_s < notifier.watchdog_s:
             notifier.alive()
             is_told = False

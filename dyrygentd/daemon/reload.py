@@ -27,9 +27,9 @@ _READ_TIMEOUT_S: Final = 5.0
 
 
 class LiveParts(NamedTuple):
-    """The parts of a daemon that can be told something new."""
+    """The parts of a daemon that can be told something new; without a scheduler if it does not lead."""
 
-    scheduler: Scheduler
+    scheduler: Scheduler | None
     guard: Guard
     arounds: Sequence[Around]
 
@@ -61,17 +61,20 @@ class Reload:
             new = await self._read_again()
         except ConfigurationError as error:
             self.problem = f"the configuration was not loaded again: {error.message}"
-            running.scheduler.note(self.problem)
+            if running.scheduler is not None:
+                running.scheduler.note(self.problem)
             logger.error("%s; the present one stays%s", self.problem, f" ({error.next_step})" if error.next_step else "")
             return
         self.problem = ""
-        running.scheduler.note("")
+        if running.scheduler is not None:
+            running.scheduler.note("")
         changed = [name.name for name in fields(new) if getattr(new, name.name) != getattr(self.configuration, name.name)]
         live = {setting.name for setting in settings() if setting.metadata["is_live"]}
         applied = {name: getattr(new, name) for name in changed if name in live}
         self.configuration = replace(self.configuration, **applied)
         logs.set_up(*self.configuration.logging)
-        running.scheduler.set_limits(self.configuration.scheduler_limits)
+        if running.scheduler is not None:
+            running.scheduler.set_limits(self.configuration.scheduler_limits)
         running.guard.limits = self._bounded(self.configuration.connection_limits)
         for around in running.arounds:
             around.access, around.limits = self.configuration.access, self.configuration.http_limits

@@ -6,8 +6,7 @@ import logging
 import resource
 import signal
 import socket
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -22,18 +21,18 @@ from dyrygentd.daemon.lag import LoopLag
 from dyrygentd.daemon.leaving import leave
 from dyrygentd.daemon.own_broker import own_broker
 from dyrygentd.daemon.reload import LiveParts, Reload, warn_of_unknown
-from dyrygentd.daemon.status import show_status, status_line
+from dyrygentd.daemon.roles import Roles
+from dyrygentd.daemon.stage import Stage
+from dyrygentd.daemon.status import show_status
 from dyrygentd.daemon.systemd import Notifier, passed_sockets
 from dyrygentd.errors import ConfigurationError, NotThereYet
-from dyrygentd.http.app import AROUND, make_app
-from dyrygentd.http.around import Around
 from dyrygentd.http.guard import Guard
 from dyrygentd.http.hosts import own_names
 from dyrygentd.http.limits import ConnectionLimits
-from dyrygentd.http.server import Site, serving
+from dyrygentd.http.server import Site
 from dyrygentd.http.sockets import UnixListener, listen_tcp, listen_unix
+from dyrygentd.ports import Store
 from dyrygentd.scheduler import Scheduler
-from dyrygentd.store.choice import store_of
 from dyrygentd.tasks.remarks import SHOWN_MAX, WITHOUT_APP, remarks_of_all
 from dyrygentd.transport import watcher_of
 from dyrygentd.transport.app import load_app
@@ -89,42 +88,70 @@ def _imported(configuration: Configuration) -> Any:
 
 
 async def _serve(reload: Reload, app: Any, on_ready: Callable[[], object]) -> None:
-    notifier = Notifier()
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    try:
         async with AsyncExitStack() as exits:
-            running, passed = await _start(reload, app, notifier, exits)
-            scheduler = running.scheduler
-            on_ready()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(show_status, scheduler, notifier)
-                tasks.start_soon(keepalive.feed_watchdog, scheduler, notifier)
-                with anyio.move_on_after(_SETTLE_S):
-                    while scheduler.health().problems:  # noqa: ASYNC110 - clients are served already
-                        await anyio.sleep(0.02)
-                notifier.ready(status_line(scheduler))
-                logger.info("ready: dyrygentd %s", __version__)
-                async for received in signals:
-                    logger.info("received %s", received.name)
-                    if received is not signal.SIGHUP:
-                        break
-                    notifier.reloading()
-                    await reload.reload(running)
-                    notifier.ready(status_line(scheduler))
-                notifier.stopping("waiting for tasks in flight")
-                drain = partial(_drain, scheduler, reload.configuration, notifier)
-                await leave(passed, drain, timeout_s=reload.configuration.drain_timeout_s)
-                tasks.cancel_scope.cancel()
+            received = exits.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+            await _play(reload, app, on_ready, received, exits)
+    except BaseExceptionGroup as group:
+        raise _only_of(group) from None
     logger.info("stopped")
 
 
-async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitStack) -> tuple[LiveParts, Site | None]:
-    """Start from the inside out, so that clients are only answered once everything works.
+async def _play(
+    reload: Reload, app: Any, on_ready: Callable[[], object], signals: AsyncIterator[signal.Signals], exits: AsyncExitStack
+) -> None:
+    """Serve clients in one role after the other, until a signal says that it is enough."""
+    notifier, is_over = Notifier(), anyio.Event()
+    roles, stage, is_passed = await _start(reload, app, notifier, exits)
+
+    async def run() -> None:
+        await roles.run()
+        is_over.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, name="dyrygentd roles")
+        await roles.is_up.wait()
+        on_ready()
+        tasks.start_soon(show_status, roles, notifier)
+        tasks.start_soon(keepalive.feed_watchdog, roles, notifier)
+        # A file that systemd has made is systemd's.
+        if not is_passed:
+            tasks.start_soon(_keep_in_place, stage, stage.listeners, reload.configuration.mode)
+        await _be_ready(roles, notifier)
+        async for received in signals:
+            logger.info("received %s", received.name)
+            if received is not signal.SIGHUP:
+                break
+            notifier.reloading()
+            await reload.reload(LiveParts(roles.scheduler, stage.guard, stage.arounds))
+            notifier.ready(roles.status_line())
+        notifier.stopping("waiting for tasks in flight")
+        roles.end(partial(_leave, reload.configuration, notifier, stage if is_passed else None))
+        await is_over.wait()
+        tasks.cancel_scope.cancel()
+
+
+def _only_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what has ended the process, if it is one thing."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+        found = found.exceptions[0]
+    return found
+
+
+async def _be_ready(roles: Roles, notifier: Notifier) -> None:
+    with anyio.move_on_after(_SETTLE_S):
+        while roles.scheduler is not None and roles.scheduler.health().problems:  # noqa: ASYNC110 - clients are served already
+            await anyio.sleep(0.02)
+    notifier.ready(roles.status_line())
+    logger.info("ready: dyrygentd %s", __version__)
+
+
+async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitStack) -> tuple[Roles, Stage, bool]:
+    """Make what clients are served on, and by; return it, and whether the sockets were passed to this process.
 
     Args:
         app: The user's app; None if there are only URLs.
-
-    Returns:
-        What runs, and where clients are served whose sockets were passed, if they were.
     """
     configuration = reload.configuration
     assert configuration.database is not None
@@ -140,37 +167,27 @@ async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitS
     registry = metrics.Registry()
     notifier.status("recovering")
     progress = keepalive.StartProgress(notifier)
-    scheduler = _scheduler_of(configuration, app, registry, progress, trouble)
-    await exits.enter_async_context(scheduler)
-    progress.end()
 
     def render(accept: str) -> tuple[bytes, str]:
         return metrics.render(registry, accept)
 
-    access = configuration.access
     names = await own_names(configuration.listen) if tcp else frozenset[str]()
-    make = partial(make_app, scheduler, access=access, own_names=names, grafana=configuration.grafana)
     guard = Guard(_with_files(configuration.connection_limits))
-    limits = configuration.http_limits
-    arounds = []
-    sites = []
-    for sockets, read_only in (([listener.socket for listener in listeners], False), (tcp, True)):
-        if sockets:
-            served = make(limits=limits, render_metrics=render, read_only=read_only)
-            arounds.append(served[AROUND])
-            sites.append(await exits.enter_async_context(serving(served, sockets, guard=guard)))
-    registry.register(metrics.HttpCollector(lambda: _http_statistics(guard, arounds)))
+    stage = Stage(reload, guard, listeners=listeners, tcp=tcp, render=render, own_names=names)
+    registry.register(metrics.HttpCollector(stage.statistics))
     lag = LoopLag()
     registry.register(metrics.DaemonCollector(lag.tally.view, lambda: not reload.problem))
     metrics.register_process(registry)
     tasks = await exits.enter_async_context(anyio.create_task_group())
     exits.callback(tasks.cancel_scope.cancel)
     tasks.start_soon(lag.look)
-    tasks.start_soon(warn_of_unknown, access)
-    # A file that systemd has made is systemd's.
-    if not is_passed:
-        tasks.start_soon(_keep_in_place, sites[0], listeners, configuration.mode)
-    return LiveParts(scheduler, guard, arounds), sites[0] if is_passed else None
+    tasks.start_soon(warn_of_unknown, configuration.access)
+
+    def make_scheduler(store: Store) -> Scheduler:
+        return _scheduler_of(reload.configuration, app, registry, store=store, progress=progress, trouble=trouble)
+
+    roles = Roles(reload, app, stage, registry=registry, make_scheduler=make_scheduler, progress=progress)
+    return roles, stage, is_passed
 
 
 def _listen(configuration: Configuration, exits: AsyncExitStack) -> tuple[list[UnixListener], list[socket.socket], bool]:
@@ -192,14 +209,15 @@ def _scheduler_of(
     configuration: Configuration,
     app: Any,
     registry: metrics.Registry,
+    *,
+    store: Store,
     progress: keepalive.StartProgress,
     trouble: Callable[[str], str],
 ) -> Scheduler:
     """Make the scheduler, with adapters of its own where the configuration says something of them."""
-    assert configuration.database is not None
     return Scheduler(
         app,
-        store=store_of(configuration.database, history_max=configuration.history_max, progress=progress),
+        store=store,
         watcher=watcher_of(
             app, value_bytes_max=configuration.value_bytes_max, may_unpickle=configuration.pickled_results == "unpickle"
         ),
@@ -232,21 +250,9 @@ def _close(listeners: Sequence[UnixListener]) -> None:
         listener.close()
 
 
-def _http_statistics(guard: Guard, arounds: Sequence[Around]) -> dict[str, Any]:
-    connections = guard.statistics()
-    refused, answers = Counter(connections.refused), Counter[tuple[str, str, int]]()
-    seconds: dict[str, Any] = {}
-    for around in arounds:
-        statistics = around.statistics()
-        refused.update(statistics.refused)
-        answers.update(statistics.answers)
-        # The routes on TCP are a part of those on the socket, and their times are shown apart.
-        prefix = "tcp " if around.read_only else ""
-        seconds |= {f"{prefix}{route}": tally for route, tally in statistics.seconds.items()}
-    return {"connections": connections.connections, "refused": refused, "answers": answers, "seconds": seconds}
-
-
-async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int, *, look_every_s: float = _SOCKET_LOOK_S) -> None:
+async def _keep_in_place(
+    site: Site | Stage, listeners: list[UnixListener], mode: int, *, look_every_s: float = _SOCKET_LOOK_S
+) -> None:
     """Make the socket's file again if somebody has deleted it: the daemon would run on, and nobody could reach it."""
     complaint = ""
     while True:
@@ -267,6 +273,15 @@ async def _keep_in_place(site: Site, listeners: list[UnixListener], mode: int, *
         logger.warning("the socket's file '%s' was deleted, and made again", path)
 
 
-async def _drain(scheduler: Scheduler, configuration: Configuration, notifier: Notifier) -> None:
-    if not await keepalive.drain(scheduler, notifier, timeout_s=configuration.drain_timeout_s):
+async def _leave(
+    configuration: Configuration, notifier: Notifier, passed: Stage | None, scheduler: Scheduler, is_followed: bool
+) -> None:
+    """Wait for tasks in flight, unless another process follows at once, and finds them."""
+    timeout_s = 0.0 if is_followed else configuration.drain_timeout_s
+    drain = partial(_drain, scheduler, notifier, timeout_s)
+    await leave(None if passed is None else passed.site, drain, timeout_s=timeout_s)
+
+
+async def _drain(scheduler: Scheduler, notifier: Notifier, timeout_s: float) -> None:
+    if not await keepalive.drain(scheduler, notifier, timeout_s=timeout_s):
         logger.info("%d tasks are still in flight; they are picked up at the next start", scheduler.in_flight_count)

@@ -1,7 +1,7 @@
 """The line that `systemctl status` shows: how much there is, how much of it waits for a person, and what is wrong."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 
@@ -31,15 +31,25 @@ def status_line(scheduler: Scheduler, people_wanted: Mapping[str, int] | None = 
     return "; ".join(part for part in parts if part)
 
 
-async def show_status(scheduler: Scheduler, notifier: Notifier) -> None:
+class Described(Protocol):
+    """What is told of."""
+
+    def status_line(self, people_wanted: Mapping[str, int] | None = None) -> str:
+        """Return the line."""
+
+    def people_wanted(self) -> dict[str, int]:
+        """Count what waits for a person."""
+
+
+async def show_status(told_of: Described, notifier: Notifier) -> None:
     """Tell systemd whenever something has changed, and now and then if not."""
     told, told_at, wanted, counted_at = "", 0.0, dict[str, int](), -_INTERVAL_S
     while True:
         await anyio.sleep(_LOOK_S)
         now = anyio.current_time()
         if now - counted_at >= _INTERVAL_S:
-            wanted, counted_at = scheduler.people_wanted(), now
-        line = status_line(scheduler, wanted)
+            wanted, counted_at = told_of.people_wanted(), now
+        line = told_of.status_line(wanted)
         if line != told or now - told_at >= _INTERVAL_S:
             told, told_at = line, now
             notifier.status(line)

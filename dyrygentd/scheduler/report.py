@@ -43,6 +43,8 @@ class Report:
             tasks=counting.by_task.view(),
             queues=counting.by_task.view(1),
             workflows=counting.by_workflow.view(),
+            role=self._role,
+            leader=self._leader,
         )
 
     def _around_the_engine(self) -> dict[str, Any]:
@@ -93,7 +95,19 @@ class Report:
             problems=[*problems],
             notices=[*troubles.notices()],
             term=self._parts.tenure.number,
+            role=self._role,
+            leader=self._leader,
         )
+
+    @property
+    def _role(self) -> str:
+        """Return what this process is, where several share the database; one whose lease is over does not know."""
+        return "" if self._parts.adapters.store.lease is None else "leader"
+
+    @property
+    def _leader(self) -> str:
+        term = self._parts.tenure.term
+        return term.holder.words if self._role and term is not None else ""
 
     @property
     def workflow_count(self) -> int:

@@ -1,0 +1,249 @@
+"""What a process is, one thing after the other: it stands by, leads, and stands by again if it has lost the database.
+
+*Its sockets* are open all the time. Each role has an application of its own on copies of them; the next one is served before the
+last one ends, so nobody is refused, and a standby answers until all that is unfinished has been read back.
+
+*Where a lock decides*, as with SQLite, a process leads from its start to its end, and another one that takes over ends it.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskStatus
+
+from dyrygentd import metrics
+from dyrygentd.daemon import keepalive
+from dyrygentd.daemon.reload import Reload
+from dyrygentd.daemon.stage import Stage
+from dyrygentd.daemon.status import status_line
+from dyrygentd.deputy.deputy import Deputy, Role
+from dyrygentd.errors import Fenced, OutsideError, StoreIncompatible
+from dyrygentd.ports import Lease, Store
+from dyrygentd.ports.facts import Holder
+from dyrygentd.scheduler import Scheduler
+from dyrygentd.scheduler.limits import SystemClock
+from dyrygentd.store.choice import onlooker_of, store_of
+from dyrygentd.store.postgres.url import PostgresUrl
+
+logger = logging.getLogger("dyrygentd.daemon")
+
+#: How often who stands by tries to take the lease, if nobody wakes it.
+_LOOK_S: Final = 1.0
+
+MakeScheduler = Callable[[Store], Scheduler]
+Drain = Callable[[Scheduler, bool], Awaitable[None]]
+"""Ends the work of a scheduler; told whether another process follows it at once."""
+
+
+class Roles:
+    """Takes a process through its roles. Guards: it has one at a time, and clients are served in each.
+
+    Args:
+        make_scheduler: Makes what leads, on a store that is not open yet.
+
+    Attributes:
+        scheduler: What leads; None while this process does not.
+        deputy: What answers beside the leader; None while this process leads, or nothing is served yet.
+        is_up: Set once clients are served.
+        takeovers, losses: How often this process has begun to lead, and was overtaken.
+    """
+
+    def __init__(
+        self,
+        reload: Reload,
+        app: Any,
+        stage: Stage,
+        *,
+        registry: metrics.Registry,
+        make_scheduler: MakeScheduler,
+        progress: keepalive.StartProgress,
+    ) -> None:
+        self.scheduler: Scheduler | None = None
+        self.deputy: Deputy | None = None
+        self.is_up = anyio.Event()
+        self.takeovers = self.losses = 0
+        self._reload = reload
+        self._app = app
+        self._stage = stage
+        self._registry = registry
+        self._make_scheduler = make_scheduler
+        self._progress = progress
+        self._ending = anyio.Event()
+        self._drain: Drain | None = None
+        self._leave_registry: Callable[[], None] = lambda: None
+
+    def __repr__(self) -> str:
+        return f"<Roles {self.role} takeovers={self.takeovers} losses={self.losses}>"
+
+    @property
+    def role(self) -> str:
+        """What this process is now."""
+        if self.scheduler is not None:
+            return "leader"
+        return self._deputys_role if self.deputy is not None else "starting"
+
+    @property
+    def _deputys_role(self) -> Role:
+        return "gateway" if self._reload.configuration.role == "gateway" else "standby"
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long there has been work that no turn took up."""
+        return 0.0 if self.scheduler is None else self.scheduler.stalled_s
+
+    def status_line(self, people_wanted: Mapping[str, int] | None = None) -> str:
+        """Return the line that `systemctl status` shows."""
+        if self.scheduler is not None:
+            return status_line(self.scheduler, people_wanted)
+        if self.deputy is None:
+            return "recovering"
+        health = self.deputy.health()
+        return "; ".join(part for part in (*health.problems, self.deputy.vantage, *health.notices) if part)
+
+    def people_wanted(self) -> dict[str, int]:
+        """Count what waits for a person, if this process leads."""
+        return {} if self.scheduler is None else self.scheduler.people_wanted()
+
+    def end(self, drain: Drain) -> None:
+        """Have `run` return; a leader is drained before."""
+        self._drain = drain
+        self._ending.set()
+
+    async def run(self) -> None:
+        """Go through the roles until `end`.
+
+        Raises `Fenced` where nobody stands by, or what keeps the first role from beginning.
+        """
+        while not self._ending.is_set():
+            configuration = self._reload.configuration
+            assert configuration.database is not None
+            store = store_of(configuration.database, history_max=configuration.history_max, progress=self._progress)
+            if store.lease is None:
+                await self._lead(store, lambda: None)
+                return
+            try:
+                await self._take_part(store, store.lease)
+            except Fenced as error:
+                self.losses += 1
+                logger.error("%s: this process stands by", error.message)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await store.close()
+
+    async def _take_part(self, store: Store, lease: Lease) -> None:
+        """Stand by unless the lease can be had at once, and lead when it can, until that is over."""
+        lost: Fenced | None = None
+        async with anyio.create_task_group() as tasks:
+            over = anyio.Event()
+            may_lead = self._deputys_role == "standby"
+            if not (may_lead and await lease.take(Holder.here(SystemClock().now()))):
+                await tasks.start(self._answer_beside, lease, over)
+                await self._wait_for(lease, may_lead=may_lead)
+            if not self._ending.is_set():
+                try:
+                    await self._lead(store, over.set)
+                except Fenced as error:
+                    lost = error
+            over.set()
+        if lost is not None:
+            raise lost
+
+    async def _answer_beside(self, lease: Lease, over: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+        """Serve clients of a process that does not lead."""
+        configuration = self._reload.configuration
+        assert isinstance(configuration.database, PostgresUrl)
+        async with AsyncExitStack() as exits:
+            store = onlooker_of(configuration.database)
+            await store.open()
+            exits.push_async_callback(store.close)
+            deputy = Deputy(
+                self._app,
+                store=store,
+                lease=lease,
+                role=self._deputys_role,
+                limits=configuration.scheduler_limits,
+                app_name=configuration.app or "",
+            )
+            await exits.enter_async_context(deputy)
+            collector = metrics.register(self._registry, deputy.statistics)
+            is_told = anyio.Event()
+
+            def leave_registry() -> None:
+                if not is_told.is_set():
+                    is_told.set()
+                    metrics.unregister(self._registry, collector)
+
+            exits.callback(leave_registry)
+            self._leave_registry = leave_registry
+            await exits.enter_async_context(self._stage.serving(deputy))
+            self.deputy = deputy
+            exits.callback(self._deputy_ends)
+            logger.info("stands by: %s", deputy.vantage)
+            self._came_up()
+            task_status.started()
+            await over.wait()
+
+    def _deputy_ends(self) -> None:
+        self.deputy = None
+
+    def _came_up(self) -> None:
+        self._progress.end()
+        self.is_up.set()
+
+    async def _wait_for(self, lease: Lease, *, may_lead: bool) -> None:
+        """Return once this process has the lease, or is to end."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._take_as_soon_as_free, lease, may_lead, tasks.cancel_scope.cancel)
+            await self._ending.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _take_as_soon_as_free(self, lease: Lease, may_lead: bool, taken: Callable[[], None]) -> None:
+        if not may_lead:
+            await anyio.sleep_forever()
+        complaint = ""
+        while True:
+            try:
+                if await lease.take(Holder.here(SystemClock().now())):
+                    taken()
+                    return
+                complaint = ""
+                await lease.wait(_LOOK_S)
+            except StoreIncompatible:
+                raise
+            except OutsideError as error:
+                if error.message != complaint:
+                    logger.warning("stands by, and cannot ask for the lease: %s", error)
+                    complaint = error.message
+                await anyio.sleep(_LOOK_S)
+
+    async def _lead(self, store: Store, standby_over: Callable[[], None]) -> None:
+        """Lead until the end. Raises `Fenced` if another process takes over."""
+        if self.deputy is not None:
+            self._leave_registry()
+        async with AsyncExitStack() as exits:
+            scheduler = await exits.enter_async_context(self._make_scheduler(store))
+            await exits.enter_async_context(self._stage.serving(scheduler))
+            standby_over()
+            self.scheduler = scheduler
+            self.takeovers += 1
+            exits.callback(self._scheduler_ends)
+            self._came_up()
+            await self._ending.wait()
+            assert self._drain is not None
+            await self._drain(scheduler, await _is_followed(store.lease))
+
+    def _scheduler_ends(self) -> None:
+        self.scheduler = None
+
+
+async def _is_followed(lease: Lease | None) -> bool:
+    """Tell whether somebody waits to lead."""
+    if lease is None:
+        return False
+    try:
+        return (await lease.view()).standbys > 0
+    except OutsideError:
+        return False

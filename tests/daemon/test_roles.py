@@ -1,0 +1,165 @@
+"""Two daemons on one database: one leads, the other one stands by and takes over, whatever becomes of the first."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from dyrygentd import Workflow
+from dyrygentd.errors import DyrygentError
+from tests.integration.conftest import Site, running_site
+from tests.support import tasks
+from tests.support.daemon import Daemon
+from tests.support.postgres import PostgresServer
+from tests.support.servers import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.long]
+
+_WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """A server and a worker, shared by the module."""
+    with running_site(workers=1) as site:
+        yield site
+
+
+class Pair:
+    """Two daemons on a schema of their own; they are not started."""
+
+    def __init__(self, site: Site, postgres: PostgresServer, exits: ExitStack) -> None:
+        self._site, self._exits = site, exits
+        self.url = postgres.url()
+        self.first, self.second = self.make("a"), self.make("b")
+
+    def make(self, name: str, *flags: str) -> Daemon:
+        """Prepare one more."""
+        where = f"{self.url.conninfo}&schema={self.url.schema}"
+        daemon = self._site.daemon(f"{self.url.schema}{name}", "--database", where, *flags)
+        self._exits.callback(_end, daemon)
+        return daemon
+
+    def start(self) -> None:
+        """Have the first one lead and the second one stand by."""
+        self.first.start()
+        self.second.start()
+        assert (role(self.first), role(self.second)) == ("leader", "standby")
+
+
+def _end(daemon: Daemon) -> None:
+    if daemon.is_alive:
+        os.kill(daemon.pid, signal.SIGCONT)
+        daemon.kill()
+
+
+def role(daemon: Daemon) -> str:
+    """Ask a daemon what it is; one that is starting, or changing its role, may not answer."""
+    try:
+        with daemon.client() as client:
+            return client.health().role
+    except DyrygentError:
+        return ""
+
+
+def leads(daemon: Daemon) -> bool:
+    """Tell whether a daemon leads."""
+    return role(daemon) == "leader"
+
+
+@pytest.fixture
+def pair(site: Site, shared_postgres: PostgresServer) -> Iterator[Pair]:
+    """Two daemons, which are ended."""
+    site.executions.clear()
+    with ExitStack() as exits:
+        yield Pair(site, shared_postgres, exits)
+
+
+def _killed(daemon: Daemon) -> None:
+    daemon.kill()
+
+
+def _stopped(daemon: Daemon) -> None:
+    os.kill(daemon.pid, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("befall", [_killed, _stopped], ids=["killed", "stopped"])
+def test_takeover(site: Site, pair: Pair, befall: Callable[[Daemon], None]) -> None:
+    """What the first one has accepted goes on at the second, each task once; the first one changes nothing when it comes back."""
+    pair.start()
+    word = pair.url.schema
+    workflow = Workflow("gated")
+    first = workflow.add(tasks.wait_for.si(word), name="first")
+    workflow.add(tasks.echo.si(5), name="second", after=[first])
+    with pair.first.client() as client:
+        handle = client.submit(workflow)
+        site.executions.wait_started([str(handle.node("first").task_id)])
+    befall(pair.first)
+    wait_until(lambda: leads(pair.second), timeout_s=_WAIT_S, message=pair.second.log)
+    site.executions.release(word)
+    with pair.second.client() as client:
+        wait_until(lambda: client.get(handle.id).state == "succeeded", timeout_s=_WAIT_S, message=pair.second.log)
+        ids = [str(node.task_id) for node in client.handle(handle.id).nodes()]
+    if befall is _stopped:
+        os.kill(pair.first.pid, signal.SIGCONT)
+        wait_until(lambda: role(pair.first) == "standby", timeout_s=_WAIT_S, message=pair.first.log)
+        assert "this process stands by" in pair.first.log()
+        with pair.first.client() as client:
+            assert client.get(handle.id).state == "succeeded"
+        assert leads(pair.second)
+    site.executions.assert_each_once(ids)
+    assert "Traceback" not in pair.first.log() + pair.second.log()
+
+
+def test_clean_handover_and_back(pair: Pair) -> None:
+    """A daemon that is told to end hands over at once; started again it stands by."""
+    pair.start()
+    os.kill(pair.first.pid, signal.SIGTERM)
+    wait_until(lambda: leads(pair.second), timeout_s=_WAIT_S, message=pair.second.log)
+    assert pair.first.wait(timeout_s=_WAIT_S) == 0
+    pair.first.start()
+    assert role(pair.first) == "standby"
+    with pair.first.client() as client:
+        # By a letter to the one that leads.
+        assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
+
+
+def test_both_at_once(pair: Pair) -> None:
+    """Of two that are started together one leads."""
+    pair.first.launch()
+    pair.second.launch()
+    wait_until(lambda: sorted([role(pair.first), role(pair.second)]) == ["leader", "standby"], timeout_s=_WAIT_S)
+
+
+def test_connections_are_cut(pair: Pair, shared_postgres: PostgresServer) -> None:
+    """A server that ends all sessions changes nothing about who leads."""
+    pair.start()
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+    for _ in range(3):
+        assert shared_postgres.execute(query, f"dyrygentd:{pair.url.schema}")
+        with pair.first.client() as client:
+            assert client.submit(tasks.echo.si(1), key="the same").wait(timeout_s=_WAIT_S).state == "succeeded"
+    assert (role(pair.first), role(pair.second)) == ("leader", "standby")
+
+
+def test_gateway(pair: Pair) -> None:
+    """A gateway answers from the beginning, takes submissions once somebody leads, and never leads itself."""
+    gateway = pair.make("g", "--role", "gateway")
+    gateway.start()
+    assert role(gateway) == "gateway"
+    pair.first.start()
+    with gateway.client() as client:
+        assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
+    assert pair.first.stop() == 0
+    assert role(gateway) == "gateway"
+    assert gateway.stop() == 0
+
+
+def test_gateway_needs_a_server(site: Site) -> None:
+    """A file is had by one process alone."""
+    daemon = site.daemon("file", "--role", "gateway")
+    daemon.launch()
+    assert daemon.wait(timeout_s=_WAIT_S) == 2
+    assert "name a database on PostgreSQL" in daemon.log()

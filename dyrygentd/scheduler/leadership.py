@@ -146,15 +146,10 @@ class Leadership:
             logger.debug("who waits for the lease is not known: %s", error)
 
     async def wait_trusted(self) -> None:
-        """Return as soon as the lease is trusted.
-
-        Raises `Fenced` if it is another's, `NotConfirmed` if this process ends before.
-        """
+        """Return as soon as the lease is trusted; if this process ends before, never. Raises `Fenced` if it is another's."""
         while not self.is_trusted:
             if self.lost is not None:
                 raise copy(self.lost)
-            if self._has_ended:
-                raise NotConfirmed("it has ended")
             await self._changed.wait()
 
     def end(self) -> None:
@@ -165,6 +160,11 @@ class Leadership:
     async def confirm(self) -> None:
         """Return if what is on disk now may be answered for. Raises `Fenced` or `NotConfirmed`."""
         with anyio.move_on_after(self._confirm_max_s):
-            await self.wait_trusted()
+            while not self.is_trusted:
+                if self.lost is not None:
+                    raise copy(self.lost)
+                if self._has_ended:
+                    raise NotConfirmed("it has ended")
+                await self._changed.wait()
             return
         raise NotConfirmed(self._problem or "the lease was not renewed in time")

@@ -196,6 +196,26 @@ async def test_what_is_not_trusted_waits() -> None:
             await until(lambda: bool(answered and published(broker)))
 
 
+async def test_overtaken_with_something_to_send() -> None:
+    """A scheduler that is found overtaken while messages wait for trust ends for that reason, and for no other one beside it."""
+    broker, lease, store = FakeBroker(), _Lease(), MemoryStore()
+    store.lease = lease
+    with pytest.raises(Fenced, match="process 4711 on 'elsewhere'"):  # noqa: PT012 - the statement is what ends
+        async with scheduler(broker, store) as running, anyio.create_task_group() as tasks:
+            lease.refusal = StoreUnavailable("no way to it")
+            await until(lambda: not running._parts.tenure.leadership.is_trusted)
+
+            async def submit() -> None:
+                with pytest.raises((Fenced, NotConfirmed)):
+                    await running.submit_definition(definition("a"))
+
+            tasks.start_soon(submit)
+            await until(lambda: running._parts.courier._publisher_awake.is_set())
+            await settle()
+            running._parts.tenure.lose(Fenced(1, 2, _OTHER.words))
+            await anyio.sleep_forever()
+
+
 async def test_lost_while_it_runs() -> None:
     """A scheduler whose lease is another's ends, and says who has it."""
     broker, lease, store = FakeBroker(), _Lease(), MemoryStore()

@@ -9,7 +9,9 @@ a server (``request.getfixturevalue``).
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from random import Random
 from zlib import crc32
 
 import pytest
@@ -17,10 +19,13 @@ import pytest
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.core.graph import Signature
+from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports import Dispatcher, Inspector, ResultWatcher, Store
 from dyrygentd.ports.facts import TaskPlace
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, MemoryStore
+from tests.simulation.processes import JudgedStory, Process, Way
+from tests.simulation.server import ServedStore, Server
 
 Action = Callable[[], Awaitable[None]]
 
@@ -30,6 +35,19 @@ class StoreSetup:
     """A place for a database: each call of ``make`` gives a closed store on the same data, as after a restart."""
 
     make: Callable[[], Store]
+
+
+@dataclass(frozen=True)
+class LeaseSetup:
+    """A database that several processes may have.
+
+    Attributes:
+        make: Return a closed store of another process, each time it is called.
+        pass_time: Have the database's clock go on by so many seconds, also back.
+    """
+
+    make: Callable[[], Store]
+    pass_time: Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,25 @@ def _memory(_: Path, __: pytest.FixtureRequest) -> StoreSetup:
     return StoreSetup(lambda: store)
 
 
+# --- leases ---------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _simulated_lease(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[LeaseSetup]:
+    story = JudgedStory()
+    server, numbers = Server("contract", story), count(1)
+
+    def make() -> Store:
+        process = Process(f"ops{next(numbers)}", story)
+        way = Way(process, Random(1), StoreUnavailable, timeout_s=4.0, name="database")
+        return ServedStore(server, way, process.name)
+
+    async def pass_time(seconds: float) -> None:
+        server.ahead_s += seconds
+
+    yield LeaseSetup(make, pass_time)
+
+
 # --- dispatchers and watchers ---------------------------------------------------------------------------------------
 
 
@@ -167,6 +204,7 @@ async def _fake_watcher(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[Wat
     yield WatcherSetup(broker.watcher, store)
 
 
+LEASES: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[LeaseSetup]]] = [_simulated_lease]
 STORES: list[Callable[[Path, pytest.FixtureRequest], StoreSetup]] = [_sqlite, _memory]
 DISPATCHERS: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[DispatcherSetup]]] = [_fake_dispatcher]
 INSPECTORS: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[InspectorSetup]]] = [_fake_inspector]

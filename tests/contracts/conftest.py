@@ -10,16 +10,19 @@ from dyrygentd.ports import Store
 from tests.contracts.adapters import (
     DISPATCHERS,
     INSPECTORS,
+    LEASES,
     STORES,
     WATCHERS,
     DispatcherSetup,
     InspectorSetup,
+    LeaseSetup,
     StoreSetup,
     WatcherSetup,
 )
 from tests.contracts.real import (
     filesystem_dispatcher,
     polling_watcher,
+    postgres_lease,
     postgres_store,
     rabbitmq_dispatcher,
     rabbitmq_inspector,
@@ -53,6 +56,14 @@ async def store(stores: StoreSetup) -> AsyncIterator[Store]:
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture(params=[*LEASES, postgres_lease], ids=_name)
+async def leasing(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LeaseSetup]:
+    """A database that several processes may have."""
+    setup: AbstractAsyncContextManager[LeaseSetup] = request.param(tmp_path, request)
+    async with setup as leasing:
+        yield leasing
 
 
 @pytest.fixture(params=[*DISPATCHERS, redis_dispatcher, rabbitmq_dispatcher, filesystem_dispatcher], ids=_name)

@@ -16,12 +16,13 @@ from kombu.utils.json import loads
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskSucceeded
 from dyrygentd.core.graph import Signature
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.store.postgres.connection import connect
 from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.inspector import CeleryInspector
 from dyrygentd.transport.polling import PollingResultWatcher
 from dyrygentd.transport.redis_results import RedisResultWatcher, ResultsPace
-from tests.contracts.adapters import DispatcherSetup, InspectorSetup, StoreSetup, WatcherSetup, message
+from tests.contracts.adapters import DispatcherSetup, InspectorSetup, LeaseSetup, StoreSetup, WatcherSetup, message
 from tests.support.apps import closing
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import TcpGate
@@ -37,6 +38,29 @@ def postgres_store(_: Path, request: pytest.FixtureRequest) -> StoreSetup:
     server: PostgresServer = request.getfixturevalue("shared_postgres")
     url = server.url()
     return StoreSetup(lambda: PostgresStore(url))
+
+
+@asynccontextmanager
+async def postgres_lease(_: Path, request: pytest.FixtureRequest) -> AsyncIterator[LeaseSetup]:
+    """PostgreSQL, in a schema of the test's own. Its clock is everybody's: what it is compared with is set instead."""
+    server: PostgresServer = request.getfixturevalue("shared_postgres")
+    url = server.url()
+    stores: list[PostgresStore] = []
+
+    def make() -> PostgresStore:
+        stores.append(PostgresStore(url))
+        return stores[-1]
+
+    async def pass_time(seconds: float) -> None:
+        connection = await connect(url)
+        try:
+            await connection.execute("UPDATE owner SET until = until - %s", [seconds])
+        finally:
+            await connection.close()
+
+    yield LeaseSetup(make, pass_time)
+    for store in stores:
+        await store.close()
 
 
 @asynccontextmanager

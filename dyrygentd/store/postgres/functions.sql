@@ -25,6 +25,10 @@ BEGIN
     SELECT * INTO STRICT found FROM owner FOR UPDATE;
     at := extract(epoch FROM clock_timestamp());
     IF found.in_use AND found.process <> my_process AND found.until > at THEN
+        -- No lease is longer: the clock was set back, and whoever led may be gone.
+        IF found.until > at + found.ttl THEN
+            UPDATE owner SET until = at + found.ttl;
+        END IF;
         RETURN;
     END IF;
     UPDATE owner SET session = session + 1, process = my_process, led_by = my_holder, holder = my_words, in_use = true,

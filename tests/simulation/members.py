@@ -9,8 +9,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from dyrygentd.core.invariants import check_engine
-from dyrygentd.errors import BrokerUnavailable, Fenced, StoreUnavailable
-from dyrygentd.ports.facts import Holder
+from dyrygentd.errors import BrokerUnavailable, Fenced, StoreLocked, StoreUnavailable
 from dyrygentd.scheduler import Scheduler
 from tests.simulation.processes import PROCESS, Process, Way
 from tests.simulation.server import ServedStore, Server
@@ -88,13 +87,15 @@ class Member:
     Attributes:
         life: Name of the process that lives now.
         is_fenced: A process of it has ended because of a copy.
+        deceived_until: Until then it may trust its lease for too long: clocks were set on which that rests.
         ended: Set when the last process has ended that was told to.
     """
 
     def __init__(self, name: str, server: Server, world: "Standby", tasks: anyio.abc.TaskGroup, chance: Random) -> None:
         self.name = name
         self.server = server
-        self.is_fenced = self.is_deceived = False
+        self.is_fenced = False
+        self.deceived_until = float("-inf")
         self.ended = anyio.Event()
         self._world = world
         self._tasks = tasks
@@ -107,7 +108,6 @@ class Member:
         self._running: Scheduler | None = None
         self._desk: anyio.abc.TaskGroup | None = None
         self._is_told_to_end = anyio.Event()
-        self._trusted_until = 0.0
         self._unanswered: dict[anyio.Event, None] = {}
 
     def __repr__(self) -> str:
@@ -162,9 +162,10 @@ class Member:
             tasks.start_soon(self._wait_for_the_end_of_roles, tasks)
             while True:
                 store = ServedStore(self.server, self.store_way, self.life)
-                await self._stand_by(store)
                 try:
                     await self._lead(store)
+                except StoreLocked:
+                    await self._stand_by(store)
                 except Fenced as error:
                     self._world.story.tell(f"{self.life} steps down: {error.message}")
                     if not await self._is_another_ones(store):
@@ -192,18 +193,18 @@ class Member:
         return False
 
     async def _stand_by(self, store: ServedStore) -> None:
+        """Wait until nobody leads any more."""
         while True:
             try:
-                if await store.lease.take(Holder(self.name, self._lives, 0.0)):
-                    return
                 await store.lease.wait(1.0)
+                if not (await store.lease.view()).is_held:
+                    return
             except StoreUnavailable as error:
-                self._world.story.tell(f"{self.life} cannot take: {error.message}")
+                self._world.story.tell(f"{self.life} cannot stand by: {error.message}")
                 await anyio.sleep(1.0)
 
     async def _lead(self, store: ServedStore) -> None:
         world, process = self._world, self.process
-        self.is_deceived = False
         seen: Any = _Seen(world.broker, self.broker_way)
         scheduler = Scheduler(
             store=store,
@@ -218,8 +219,6 @@ class Member:
             async with scheduler as running, anyio.create_task_group() as desk:
                 world.check_takeover(self.server)
                 self._running, self._desk = running, desk
-                self._trusted_until = 0.0
-                desk.start_soon(self._renew, store)
                 await self._is_told_to_end.wait()
                 await running.drain(timeout_s=self._chance.choice([0.0, 5.0]))
                 self._running = None
@@ -231,19 +230,7 @@ class Member:
             raise Fenced(0, 0, "another") from None
         finally:
             self._close()
-        await store.lease.resign()
         raise Crash("ended")
-
-    async def _renew(self, store: ServedStore) -> None:
-        while True:
-            begun = self.process.clock.steady()
-            try:
-                await store.lease.renew()
-            except StoreUnavailable:
-                continue
-            else:
-                self._trusted_until = begun + store.lease.ttl_s - 1.0
-            await anyio.sleep(1.0)
 
     # --- what is asked of it ----------------------------------------------------------------------------------------
 
@@ -275,10 +262,7 @@ class Member:
             PROCESS.set(process)
             await anyio.lowlevel.checkpoint()
             try:
-                answer = await work(running)
-                if process.clock.steady() > self._trusted_until:
-                    raise NotLeading
-                found.append((answer, None))
+                found.append((await work(running), None))
             except Exception as error:
                 found.append((None, error))
             answered.set()
@@ -300,5 +284,11 @@ class Member:
     def judge(self) -> None:
         """Check what must hold at every moment."""
         self._looks += 1
-        if self.leads and self._running is not None and self._looks % 10 == 0:
-            check_engine(self._running._parts.turns.engine)
+        running = self._running
+        if running is None or not self.leads or self.process.is_stopped:
+            return
+        trusts = running._parts.tenure.leadership.is_trusted and anyio.current_time() > self.deceived_until
+        if trusts and (self.server.process != self.life or self.server.left_s <= 0):
+            raise BrokenPromise(f"{self.life} trusts its lease, which {self.server.process} has for {self.server.left_s:.2f} s")
+        if self._looks % 10 == 0:
+            check_engine(running._parts.turns.engine)

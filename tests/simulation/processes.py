@@ -233,7 +233,8 @@ class Way:
             found, error = None, raised
         if self.cut == "answers":
             return
-        asyncio.get_running_loop().call_later(self._chance.uniform(0.0, 0.02), _answer, answer, found, error)
+        delay_s = self._chance.uniform(0.0, 0.02) + self._chance.uniform(0.0, self.stall_s)
+        asyncio.get_running_loop().call_later(delay_s, _answer, answer, found, error)
 
 
 def _answer(answer: asyncio.Future[Any], found: Any, error: Exception | None) -> None:

@@ -5,7 +5,7 @@ What is asked of it goes over the `Way` of a process, so it may come late, twice
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -114,8 +114,8 @@ class Server(MemoryStore):
 
     def take_turn(self, process: str, session: int) -> None:
         """Begin a transaction of this session; raises if it is not the last one."""
-        self.refuse_another(process)
         if session != self.session:
+            self.refuse_another(process)
             raise StoreUnavailable("the turns do not agree")
         self.prolong()
 
@@ -173,10 +173,11 @@ class ServedLease:
 
     ttl_s = TTL_S
 
-    def __init__(self, server: Server, way: Way, process: str) -> None:
+    def __init__(self, server: Server, way: Way, process: str, renew: Callable[[], Awaitable[None]]) -> None:
         self._server = server
         self._way = way
         self._process = process
+        self._renew = renew
         self.session = 0
 
     async def take(self, holder: Holder) -> bool:
@@ -187,11 +188,7 @@ class ServedLease:
     async def renew(self) -> None:
         """Prolong it."""
 
-        def prolong() -> None:
-            self._server.refuse_another(self._process)
-            self._server.prolong()
-
-        await self._ask("a renewal", prolong)
+        await self._renew()
 
     async def resign(self) -> None:
         """Let it go."""
@@ -237,8 +234,8 @@ class ServedStore(MemoryStore):
         self._way = way
         self._process = process
         self._identity = server.identity
-        self.lease = ServedLease(server, way, process)
-        self._is_connected = False
+        self.lease = ServedLease(server, way, process, self._renew)
+        self._is_connected = self._is_open = False
         self._one_at_a_time = anyio.Lock()
 
     async def open(self) -> None:
@@ -246,11 +243,13 @@ class ServedStore(MemoryStore):
         holder = Holder(self._process, 1, 0.0)
         if not self.lease.session and not await self.lease.take(holder):
             raise StoreLocked(f"{self._server.process} leads")
-        self._is_connected = True
+        self._is_connected = self._is_open = True
 
     async def close(self) -> None:
-        """Let go."""
-        self._is_connected = False
+        """Let go of the lease, if it is this process's still as far as it knows."""
+        is_ours, self._is_open = self._is_open, False
+        if is_ours:
+            await self.lease.resign()
 
     async def term(self) -> Term | None:
         """Return who has taken it over last."""
@@ -266,6 +265,10 @@ class ServedStore(MemoryStore):
         """Save in one transaction."""
         rows = list(workflows), list(nodes), list(journal)
         await self._turn("a save", lambda: self._server.write(*rows))
+
+    async def _renew(self) -> None:
+        """Take an empty turn, which prolongs the lease."""
+        await self._turn("a renewal", lambda: None)
 
     async def remember(self, name: str, value: str) -> None:
         """Note something."""
@@ -292,6 +295,9 @@ class ServedStore(MemoryStore):
                     found = await self._way.ask(what, at_server)
                 except StoreUnavailable:
                     self._is_connected = False
+                    raise
+                except Fenced:
+                    self._is_open = False
                     raise
             return found
 

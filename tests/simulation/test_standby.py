@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.simulation.mutants import MUTANTS, noticed
 from tests.simulation.runs import Outcome
 from tests.simulation.standby import run
 from tests.support.size import of_size
@@ -44,6 +45,14 @@ def test_one_leads(part: int) -> None:
     assert facts["pushes"] > 5 * _SEEDS / _PARTS
     assert facts["verbs"]
     assert facts["cancels"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_is_wrong_is_noticed(name: str) -> None:
+    """A fault that somebody puts into the product, or a server, breaks a promise within a hundred seeds."""
+    assert next(noticed(name, range(1, 101)), "")
 
 
 @pytest.mark.parametrize("seed", [7, pytest.param(11, marks=pytest.mark.long)])

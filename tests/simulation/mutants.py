@@ -1,0 +1,75 @@
+"""What the simulation of standbys has to notice: faults put into the product or the servers, each as a patch.
+
+``python -m tests.simulation.mutants [--seeds 100]`` tells how many seeds notice each.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest.mock import patch
+
+from dyrygentd.ports.facts import Holder
+from dyrygentd.scheduler import leadership
+from dyrygentd.scheduler.shell import Scheduler
+from tests.simulation import server
+from tests.simulation.server import Server
+from tests.simulation.standby import run
+from tests.simulation.world import Dispatcher
+
+
+def _take_without_session(at: Server, process: str, holder: Holder) -> int:
+    before = at.session
+    taken = _take(at, process, holder)
+    if taken:
+        at.session = max(before, 1)
+    return taken and at.session
+
+
+async def _drain_after_resigning(scheduler: Scheduler, *arguments: Any, **options: Any) -> bool:
+    lease = scheduler._adapters.store.lease
+    assert lease is not None
+    await lease.resign()
+    return await _drain(scheduler, *arguments, **options)
+
+
+_take, _drain = Server.take, Scheduler.drain
+
+#: ``{what is wrong: how to put it in}``.
+MUTANTS: Mapping[str, Callable[[], Any]] = {
+    "the broker refuses nobody": lambda: patch.object(Dispatcher, "_refuse_if_fenced", lambda _: None),
+    "the lease is trusted too long": lambda: patch.object(leadership, "_MARGIN", -2.0),
+    "a take does not raise the session": lambda: patch.object(Server, "take", _take_without_session),
+    "the server has another time to live": lambda: patch.object(server, "TTL_S", 2.0),
+    "resigned before the end": lambda: patch.object(Scheduler, "drain", _drain_after_resigning),
+    "an overtaken one may write": lambda: patch.object(Server, "take_turn", lambda self, process, session: self.prolong()),
+}
+
+
+def noticed(name: str, seeds: range) -> Iterator[str]:
+    """Iterate over what the seeds say that notice a mutant."""
+    with MUTANTS[name]():
+        for seed in seeds:
+            if problem := run(seed).problem:
+                yield problem
+
+
+def main() -> int:
+    """Try all of them; return 1 if one is not noticed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--only", default="")
+    arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    missed = 0
+    for name in MUTANTS:
+        if arguments.only in name:
+            found = list(noticed(name, range(1, arguments.seeds + 1)))
+            missed += not found
+            print(f"{len(found):4} of {arguments.seeds}: {name}: {found[0][:110] if found else 'NOT NOTICED'}", flush=True)
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 from dyrygentd.ports.facts import Holder
 from dyrygentd.scheduler import leadership
+from dyrygentd.scheduler.leadership import Leadership
 from dyrygentd.scheduler.shell import Scheduler
 from tests.simulation import server
 from tests.simulation.server import Server
@@ -27,6 +28,10 @@ def _take_without_session(at: Server, process: str, holder: Holder) -> int:
     return taken and at.session
 
 
+def _trust_from_the_answer(own: Leadership, _: float) -> None:
+    _trust_from(own, own._steady())
+
+
 async def _drain_after_resigning(scheduler: Scheduler, *arguments: Any, **options: Any) -> bool:
     lease = scheduler._adapters.store.lease
     assert lease is not None
@@ -34,12 +39,13 @@ async def _drain_after_resigning(scheduler: Scheduler, *arguments: Any, **option
     return await _drain(scheduler, *arguments, **options)
 
 
-_take, _drain = Server.take, Scheduler.drain
+_take, _drain, _trust_from = Server.take, Scheduler.drain, Leadership._trust_from
 
 #: ``{what is wrong: how to put it in}``.
 MUTANTS: Mapping[str, Callable[[], Any]] = {
     "the broker refuses nobody": lambda: patch.object(Dispatcher, "_refuse_if_fenced", lambda _: None),
     "the lease is trusted too long": lambda: patch.object(leadership, "_MARGIN", -2.0),
+    "the lease is trusted from the answer": lambda: patch.object(Leadership, "_trust_from", _trust_from_the_answer),
     "a take does not raise the session": lambda: patch.object(Server, "take", _take_without_session),
     "the server has another time to live": lambda: patch.object(server, "TTL_S", 2.0),
     "resigned before the end": lambda: patch.object(Scheduler, "drain", _drain_after_resigning),

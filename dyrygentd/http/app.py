@@ -1,7 +1,7 @@
 """The application for one kind of listener: the routes of the table, with what is around every request."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import cache
 from typing import Final
 
@@ -30,7 +30,6 @@ def make_app(
     read_only: bool,
     own_names: Collection[str] = (),
     grafana: str = "",
-    vantage: Callable[[], str] = str,
 ) -> web.Application:
     """Make the application for one kind of listener.
 
@@ -40,7 +39,6 @@ def make_app(
         read_only: Leave out whatever changes something, as for TCP.
         own_names: What this machine is called, see `dyrygentd.http.hosts`.
         grafana: An address to which the page links.
-        vantage: What goes with each answer, see `dyrygentd.wire.health.VANTAGE_HEADER`; nothing if it is empty.
     """
     around = Around(limits=limits or HttpLimits(), access=access or Access(), read_only=read_only, own_names=own_names)
     api = Api(
@@ -70,7 +68,7 @@ def make_app(
     app.on_shutdown.append(stop)
 
     async def sign(request: web.Request, response: web.StreamResponse) -> None:
-        _sign(response, vantage())
+        _sign(response, service.vantage)
 
     app.on_response_prepare.append(sign)
     return app

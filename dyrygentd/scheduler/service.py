@@ -19,6 +19,10 @@ class Service(Protocol):
     """
 
     @property
+    def vantage(self) -> str:
+        """Return what goes with each answer, see `dyrygentd.wire.health.VANTAGE_HEADER`; empty of one that leads."""
+
+    @property
     def faces(self) -> Faces:
         """Return what shows workflows to people."""
 

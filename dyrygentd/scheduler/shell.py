@@ -277,6 +277,11 @@ class Scheduler:
     # --- asking -----------------------------------------------------------------------------------------------------
 
     @property
+    def vantage(self) -> str:
+        """Return nothing: who leads is the one to ask."""
+        return ""
+
+    @property
     def faces(self) -> Faces:
         """Return what shows workflows to people."""
         return self._parts.faces

@@ -36,7 +36,7 @@ class DeputyDaemon:
         """Serve the deputy."""
         async with pair(self._server, role="gateway") as self.running:
             deputy = self.running.deputy
-            app = make_app(deputy, render_metrics=lambda _: (b"", "text/plain"), read_only=False, vantage=lambda: deputy.vantage)
+            app = make_app(deputy, render_metrics=lambda _: (b"", "text/plain"), read_only=False)
             listener = listen_unix(self.path)
             try:
                 async with serving(app, [listener.socket]):

@@ -42,8 +42,12 @@ class Pair:
     def __enter__(self) -> Self:
         # The first one is the one that leads.
         self.daemons[0].launch()
-        wait_until(lambda: is_ready(self.daemons[0]), timeout_s=_WAIT_S, message=self.log)
-        self._manager.start()
+        try:
+            wait_until(lambda: is_ready(self.daemons[0]), timeout_s=_WAIT_S, message=self.log)
+            self._manager.start()
+        except BaseException:
+            self.kill(self.daemons[0])
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

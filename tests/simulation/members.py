@@ -285,7 +285,7 @@ class Member:
         """Check what must hold at every moment."""
         self._looks += 1
         running = self._running
-        if running is None or not self.leads or self.process.is_stopped:
+        if running is None or not self.leads or self.process.is_stopped or running._parts.turns.has_ended:
             return
         trusts = running._parts.tenure.leadership.is_trusted and anyio.current_time() > self.deceived_until
         if trusts and (self.server.process != self.life or self.server.left_s <= 0):

@@ -76,15 +76,18 @@ class JudgedBroker(Broker):
     def push(self, publish: Publish) -> None:
         """Take a message."""
         life, own = self.asking
-        known = max((each.term.number for each in self.ledgers.values() if each.term is not None), default=0)
-        if own < known or not own:
-            raise BrokenPromise(f"P9: {publish.task_id} was pushed by {life} in term {own}, the broker knows of {known}")
+        if self.knows_later_than(own) or not own:
+            raise BrokenPromise(f"P9: {publish.task_id} was pushed by {life} in term {own}, the broker knows of a later one")
         if self.term_of.setdefault(own, life) != life:
             raise BrokenPromise(f"P9: {life} and {self.term_of[own]} push in term {own}")
         if self.is_copied and (publish.workflow_id, publish.node) not in self.markers:
             # See `takeover`: a copy may repeat what ended after it was made.
             self.pushes.pop(publish.task_id, None)
         super().push(publish)
+
+    def knows_later_than(self, term: int) -> bool:
+        """Tell whether somebody has told of a later term."""
+        return any(each.term is not None and each.term.number > term for each in self.ledgers.values())
 
     def check_cancel(self, publish: Publish) -> None:
         """Check that nobody was told that this is cancelled."""
@@ -286,11 +289,12 @@ class Standby:
         """Ask a process for something; raises if the answer is no success or does not come. Judge a success."""
         server = member.server
         begun, taken = anyio.current_time(), len(server.leaders)
+        is_known = self.broker.knows_later_than(member.term)
         overtaken = bool(server.leaders) and server.leaders[-1][1] != member.life
         with anyio.move_on_after(_CLIENT_S):
             answer = await member.ask(work)
             self.story.tell(f"{member.name} answers {what}")
-            if overtaken and (begun > member.deceived_until or member.asks_broker_well(begun)):
+            if overtaken and (begun > member.deceived_until or (is_known and member.asks_broker_well(begun))):
                 raise BrokenPromise(f"{member.name} has answered '{what}', asked when {server.leaders[taken - 1]} had the lease")
             return answer
         raise ConnectionLost("no answer")

@@ -20,10 +20,12 @@ from dyrygentd import wire
 from dyrygentd.core.tally import Tally
 from dyrygentd.errors import (
     BackendUnavailable,
+    BrokerUnavailable,
     DaemonUnreachable,
     DyrygentError,
     Fenced,
     NotAccepting,
+    NotConfirmed,
     NotImportable,
     NotOnDiskYet,
     StoreUnavailable,
@@ -50,7 +52,7 @@ _REFUSED_KEPT_S: Final = 7 * 86400.0
 _REFUSED_MAX: Final = 10_000
 _EXPIRE_EVERY_S: Final = 30.0
 #: What does not hold for ever: the letter stays.
-_LATER: Final = (NotAccepting, NotOnDiskYet, StoreUnavailable, BackendUnavailable)
+_LATER: Final = (NotAccepting, NotConfirmed, NotOnDiskYet, StoreUnavailable, BackendUnavailable, BrokerUnavailable)
 
 
 @dataclass(slots=True)

@@ -218,6 +218,9 @@ class Verbs:
                 told.is_complete = False
                 break
             except OutsideError as error:
+                if request.letter:
+                    # It is tried again, and goes on where it was.
+                    raise
                 # The others would fare no better; what was done is told.
                 told.refused.append(wire.Refusal(workflow_id, error.message, error.code, error.next_step))
                 told.is_complete = False

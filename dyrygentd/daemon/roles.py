@@ -164,6 +164,7 @@ class Roles:
                 store=store,
                 lease=lease,
                 role=self._deputys_role,
+                registry=self._registry,
                 limits=configuration.scheduler_limits,
                 app_name=configuration.app or "",
             )

@@ -120,7 +120,12 @@ class Roles:
         while not self._ending.is_set():
             configuration = self._reload.configuration
             assert configuration.database is not None
-            store = store_of(configuration.database, history_max=configuration.history_max, progress=self._progress)
+            store = store_of(
+                configuration.database,
+                history_max=configuration.history_max,
+                progress=self._progress,
+                host=configuration.access.host,
+            )
             if store.lease is None:
                 await self._lead(store, lambda: None)
                 return
@@ -167,6 +172,7 @@ class Roles:
                 registry=self._registry,
                 limits=configuration.scheduler_limits,
                 app_name=configuration.app or "",
+                host=configuration.access.host,
             )
             await exits.enter_async_context(deputy)
             collector = metrics.register(self._registry, deputy.statistics)

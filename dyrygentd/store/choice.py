@@ -27,12 +27,15 @@ def place_of(given: str | Path) -> Place:
     return Path(given).expanduser()
 
 
-def store_of(place: Place, *, history_max: int = HISTORY_MAX, progress: Progress = lambda what, done, of: None) -> Store:
+def store_of(
+    place: Place, *, history_max: int = HISTORY_MAX, progress: Progress = lambda what, done, of: None, host: str = ""
+) -> Store:
     """Return the store in this place, not yet open.
 
     Args:
         history_max: Finished workflows to keep.
         progress: Told, in another thread, how far the upgrade of an older database is.
+        host: What this host is called among those that share the database; by default its own name.
 
     Raises:
         ConfigurationError: It is on PostgreSQL, and what is needed for that is not installed.
@@ -44,7 +47,7 @@ def store_of(place: Place, *, history_max: int = HISTORY_MAX, progress: Progress
     require_psycopg(place)
     from dyrygentd.store.postgres.store import PostgresStore
 
-    return PostgresStore(place, history_max=history_max)
+    return PostgresStore(place, history_max=history_max, host=host)
 
 
 def onlooker_of(place: PostgresUrl) -> Store:

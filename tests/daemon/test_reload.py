@@ -13,8 +13,12 @@ import pytest
 
 from dyrygentd.daemon.config import Configuration, settings
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.daemon.kinds import LogAddresses, Patterns, Sizes
+from dyrygentd.daemon.kinds import LogAddresses, Names, Patterns, Sizes
+from dyrygentd.daemon.reload import LiveParts, Reload
 from dyrygentd.errors import RemoteError
+from dyrygentd.http.around import Around
+from dyrygentd.http.guard import Guard
+from dyrygentd.store.postgres.url import PostgresUrl
 from tests.support.daemon import Daemon
 from tests.support.forking import run_to_end
 from tests.support.servers import wait_until
@@ -160,7 +164,19 @@ def test_unknown_users_are_named(daemon: Daemon, toml: Path, short_tmp: Path) ->
 @pytest.mark.parametrize("part", ["logging", "access", "connection_limits", "http_limits"])
 def test_parts_that_are_replaced_are_of_applied_settings(part: str) -> None:
     """On SIGHUP these are replaced as a whole, so a setting that goes into one and is not applied would be promised in vain."""
-    assert _settings_of(part) <= _LIVE
+    # What this host is called stays, as the next test shows.
+    assert _settings_of(part) - {"database", "host_name"} <= _LIVE
+
+
+@pytest.mark.anyio
+async def test_own_host_stays() -> None:
+    """Users of a host that was given another name would not have their workflows any more: it is told as to be restarted for."""
+    before = Configuration(database=PostgresUrl.read("postgresql://there/runs"), host_name="app1", readers=Names(("anna",)))
+    after = replace(before, host_name="app2", readers=Names(("berta",)))
+    around = Around(limits=before.http_limits, access=before.access, read_only=False)
+    reload = Reload(before, lambda: after)
+    await reload.reload(LiveParts(None, Guard(), [around]))
+    assert (around.access.host, reload.configuration.access.host, *reload.configuration.readers) == ("app1", "app1", "berta")
 
 
 @pytest.mark.parametrize(

@@ -144,14 +144,15 @@ def test_connections_are_cut(pair: Pair, shared_postgres: PostgresServer) -> Non
     assert (role(pair.first), role(pair.second)) == ("leader", "standby")
 
 
-def test_gateway(pair: Pair) -> None:
-    """A gateway answers from the beginning, takes submissions once somebody leads, and never leads itself."""
-    gateway = pair.make("g", "--role", "gateway")
+def test_gateway(pair: Pair, shared_postgres: PostgresServer) -> None:
+    """A gateway answers from the beginning, takes submissions once somebody leads, in its host's name, and never leads itself."""
+    gateway = pair.make("g", "--role", "gateway", "--host-name", "edge1")
     gateway.start()
     assert role(gateway) == "gateway"
     pair.first.start()
     with gateway.client() as client:
         assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
+    assert shared_postgres.execute(f"SELECT DISTINCT host FROM {pair.url.schema}.letters") == [("edge1",)]
     assert pair.first.stop() == 0
     assert role(gateway) == "gateway"
     assert gateway.stop() == 0

@@ -94,18 +94,22 @@ class PostgresLease:
     Args:
         renew: Carries out an empty turn.
         ttl_s: For how long it holds after it was taken or renewed.
+        host: As of `PostgresStore`.
 
     Attributes:
         process: What tells this process from every other one in the row.
         before: How the database was found when it was taken; None as long as it was not.
     """
 
-    def __init__(self, url: PostgresUrl, *, renew: Callable[[], Awaitable[None]], ttl_s: float = LEASE_TTL_S) -> None:
+    def __init__(
+        self, url: PostgresUrl, *, renew: Callable[[], Awaitable[None]], ttl_s: float = LEASE_TTL_S, host: str = ""
+    ) -> None:
         self.process = uuid.uuid4().hex
         self.before: Before | None = None
         self._url = url
         self._renew = renew
         self._ttl_s = ttl_s
+        self._host = host
         self._link = Link(url, query_max_s=_ASK_MAX_S, answer_max_s=_ASK_MAX_S + 1, is_writing=True, settings=_SETTINGS)
         self._is_open = self._is_broken_off = False
         self._lock_number = 0
@@ -248,7 +252,7 @@ class PostgresLease:
         async with contextlib.AsyncExitStack() as exits:
             connection = await connect(self._url)
             exits.callback(drop, connection)
-            await prepare(connection, self._url)
+            await prepare(connection, self._url, host=self._host)
             self._lock_number = await lock_number(connection, self._url)
         await self._link.open()
         self._is_open = True

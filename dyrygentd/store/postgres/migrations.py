@@ -53,12 +53,14 @@ async def prepare(
     version_wanted: int = VERSION,
     steps: Mapping[int, str] = _STEPS,
     server_min: int = SERVER_MIN,
+    host: str = "",
 ) -> None:
     """Make or upgrade the schema, unless it is as it has to be.
 
     Args:
         version_wanted, steps: To what it is brought, and how from each version to the next.
         server_min: The oldest server, as libpq numbers them.
+        host: What this host is called, whose users the numbers of the first version are; by default its own name.
 
     Raises:
         StoreIncompatible: Server, database or schema cannot be used.
@@ -76,7 +78,7 @@ async def prepare(
             return
         if version:
             await _refuse_if_in_use(connection, url, version)
-            await connection.execute("SELECT set_config('dyrygentd.host', %s, true)", [socket.gethostname()])
+            await connection.execute("SELECT set_config('dyrygentd.host', %s, true)", [host or socket.gethostname()])
             logger.warning("bringing the database '%s' from schema %d to %d", url, version, version_wanted)
             for step in range(version, version_wanted):
                 await connection.execute(steps[step].encode())

@@ -66,6 +66,7 @@ class PostgresStore:
         history_max: Finished workflows to keep.
         listing_max_s: How long workflows are looked through for one listing.
         lease_ttl_s: After so long without a word of the process that has it another one may.
+        host: What this host is called, for owners of the first version of the schema; by default its own name.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class PostgresStore:
         history_max: int = HISTORY_MAX,
         listing_max_s: float = _LISTING_MAX_S,
         lease_ttl_s: float = LEASE_TTL_S,
+        host: str = "",
     ) -> None:
         self._url = url
-        self._lease = PostgresLease(url, renew=self._renew, ttl_s=lease_ttl_s)
+        self._lease = PostgresLease(url, renew=self._renew, ttl_s=lease_ttl_s, host=host)
         self._turns = OwnTurns(url, self._lease)
         self._reader = PostgresReader(url, listing_max_s=listing_max_s)
         self._writing = Writing(self._reader.found, history_max)

@@ -15,7 +15,10 @@ from tests.support.postgres import PostgresServer
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 
-async def test_numbers_of_the_first_version_are_users_of_this_host(url: PostgresUrl, shared_postgres: PostgresServer) -> None:
+@pytest.mark.parametrize("given", ["", "app1"])
+async def test_numbers_of_the_first_version_are_users_of_this_host(
+    url: PostgresUrl, shared_postgres: PostgresServer, given: str
+) -> None:
     """Where several hosts may have one store, a number becomes a user of the host that had it, with its keys and all else."""
     _make_first_version(shared_postgres, url)
     controls = ['{"priority": 3, "owner": 1000, "routes": {"owner": "q"}}', '{"owner": 0}', None]
@@ -25,8 +28,8 @@ async def test_numbers_of_the_first_version_are_users_of_this_host(url: Postgres
             " label_pairs, owner) VALUES (%s, %s, 'n', %s, '{}', 'running', 1, 1, '', %s, '', '{}', %s)",
             *(at, f"w{at}", f"{'' if number is None else number}:a:b", control, number),
         )
-    host = socket.gethostname()
-    store = PostgresStore(url)
+    host = given or socket.gethostname()
+    store = PostgresStore(url, host=given)
     await store.open()
     for workflow_id, owner in (("w1", User(1000, host)), ("w2", User(0, host)), ("w3", None)):
         record = await store.record(workflow_id)

@@ -8,12 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import pytest
 
 from dyrygentd.errors import DyrygentError
-from tests.hosts.pair import Pair, is_ready
+from tests.hosts.pair import Pair, leads, role
 from tests.hosts.world import World
 from tests.support.postgres import programs_or_skip
 from tests.support.servers import wait_until
@@ -56,6 +57,7 @@ def _at_work(world: World, pair: Pair) -> Iterator[Callable[[float], None]]:
     pushed = Counter(push.task_id for push in ledger.pushes())
     ledger.close()
     assert [task_id for task_id, count in pushed.items() if count > 1] == []
+    assert pair.ended == []
     assert "Traceback" not in pair.log()
 
 
@@ -66,14 +68,10 @@ def test_leader_is_killed(world: World) -> None:
         for share in (0.3, 0.6):
             wait_for(share)
             leader = pair.leader()
-            other = pair.other(leader)
-            with pair.steady:
-                os.kill(leader.pid, signal.SIGKILL)
-                leader.wait(timeout_s=30)
-                # It stays down until the other one leads.
-                if not other.is_alive:
-                    other.launch()
-                wait_until(lambda other=other: is_ready(other) or not other.is_alive, timeout_s=_WAIT_S, message=pair.log)  # type: ignore[misc]
+            # It stays down until the other one leads.
+            with pair.dead(leader):
+                wait_until(partial(leads, pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
+            wait_until(pair.is_whole, timeout_s=_WAIT_S, message=pair.log)
 
 
 def test_both_are_killed(world: World) -> None:
@@ -91,10 +89,11 @@ def test_leader_is_stopped(world: World) -> None:
         leader = pair.leader()
         os.kill(leader.pid, signal.SIGSTOP)
         try:
-            wait_until(lambda: is_ready(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
+            wait_until(lambda: leads(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
         finally:
             os.kill(leader.pid, signal.SIGCONT)
-        wait_until(lambda: "holds term" in leader.log(), timeout_s=_WAIT_S, message=pair.log)
+        wait_until(lambda: role(leader) == "standby", timeout_s=_WAIT_S, message=pair.log)
+        assert "this process stands by" in leader.log()
 
 
 def test_takeover_of_many_nodes(own_world: World) -> None:
@@ -106,8 +105,8 @@ def test_takeover_of_many_nodes(own_world: World) -> None:
             workflow_id = client.submit(make("layered", 10_000).definition).id
         other = pair.other(leader)
         begun = time.monotonic()
-        pair.kill(leader)
-        wait_until(lambda: is_ready(other) or is_ready(leader), timeout_s=_WAIT_S, message=pair.log)
+        with pair.dead(leader):
+            wait_until(lambda: leads(other), timeout_s=_WAIT_S, message=pair.log)
         print(f"10,000 unfinished nodes are led again {time.monotonic() - begun:.1f} s after a kill")
         with pair.leader().client() as client:
             assert client.get(workflow_id).state == "running"
@@ -119,7 +118,7 @@ def test_leader_is_cut_from_postgres(world: World) -> None:
     with _at_work(world, pair):
         leader = pair.leader()
         world.network.cut(leader.host.address, world.postgres.host.address)
-        wait_until(lambda: is_ready(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
+        wait_until(lambda: leads(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
         world.network.mend()
 
 
@@ -129,7 +128,7 @@ def test_leader_is_cut_from_everything(world: World) -> None:
     with _at_work(world, pair):
         leader = pair.leader()
         world.network.cut_off(leader.host, world.c)
-        wait_until(lambda: is_ready(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
+        wait_until(lambda: leads(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
         world.network.mend()
 
 

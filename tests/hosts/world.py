@@ -31,13 +31,11 @@ class DaemonAt(Daemon):
     def __init__(self, host: Host, arguments: Sequence[str], *, directory: Path) -> None:
         super().__init__(arguments, directory=directory)
         self.host = host
-        self.was_started = False
 
     def launch(self) -> None:
         """Start it there and do not wait."""
         with self.host.inside():
             super().launch()
-        self.was_started = True
 
 
 class WorkerAt(CeleryWorker):

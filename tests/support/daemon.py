@@ -139,10 +139,10 @@ class Daemon:
                     if line.startswith("STATUS="):
                         return line.removeprefix("STATUS=")
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, *, timeout_s: float = 10) -> tuple[int, str]:
         """Ask as a load balancer or Prometheus does; return status and body."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
+            connection.settimeout(timeout_s)
             connection.connect(str(self.socket_path))
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".encode())
             answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()

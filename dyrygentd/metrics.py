@@ -1,6 +1,8 @@
 """Prometheus metrics, collected when they are scraped: nothing is counted twice and an unscraped process pays nothing.
 
 The catalogue below is the only place where a metric is named. No label has unbounded values: never ids.
+
+Long because it is a catalogue, and each entry is read for itself.
 """
 
 import math
@@ -338,28 +340,58 @@ class DeputyCollector:
 
     def describe(self) -> Iterator[Metric]:
         """Yield the names without values."""
-        for name, kind, text in _OF_DEPUTY:
-            yield kind(f"dyrygentd_{name}", text)
+        for entry in _OF_DEPUTY:
+            yield entry.kind(entry.name, entry.help)
 
     def collect(self) -> Iterator[Metric]:
         """Yield them."""
         statistics = self._read()
-        engine, lag_s = statistics.engine, statistics.lag_s
-        values = (math.nan if lag_s is None else lag_s, engine["looked_at"], engine["looks"], engine["look_seconds"])
-        for (name, kind, text), value in zip(_OF_DEPUTY, values, strict=True):
-            yield kind(f"dyrygentd_{name}", text, value=value)
+        values = statistics.engine | {"lag_s": math.nan if statistics.lag_s is None else statistics.lag_s}
+        for entry in _OF_DEPUTY:
+            yield entry.kind(entry.name, entry.help, value=values[entry.key])
 
 
-_OF_DEPUTY: Final[Sequence[tuple[str, type[CounterMetricFamily] | type[GaugeMetricFamily], str]]] = (
-    (
-        "leader_lag_seconds",
-        GaugeMetricFamily,
-        "Of a standby or gateway: since when the leader was not heard of; NaN if unknown",
+class RolesCollector:
+    """Reads what a process is that may share its database.
+
+    That is ``{"role": word, "left_s": s, "standbys": n, "changes": {change: n}}``; empty if it shares none.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the names without values."""
+        yield GaugeMetricFamily("dyrygentd_role", _ROLE, labels=["role"])
+        yield GaugeMetricFamily("dyrygentd_lease_left_seconds", _LEASE_LEFT)
+        yield GaugeMetricFamily("dyrygentd_lease_standbys", _STANDBYS)
+        yield CounterMetricFamily("dyrygentd_lease_changes", _CHANGES, labels=["change"])
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield them."""
+        if found := self._read():
+            roles = {role: float(role == found["role"]) for role in ("leader", "standby", "gateway")}
+            yield _labelled(GaugeMetricFamily, "dyrygentd_role", _ROLE, "role", roles)
+            yield GaugeMetricFamily("dyrygentd_lease_left_seconds", _LEASE_LEFT, value=found["left_s"])
+            yield GaugeMetricFamily("dyrygentd_lease_standbys", _STANDBYS, value=found["standbys"])
+            yield _labelled(CounterMetricFamily, "dyrygentd_lease_changes", _CHANGES, "change", found["changes"])
+
+
+_BESIDE: Final = "Of a standby or gateway"
+_OF_DEPUTY: Final = (
+    _gauge(
+        "engine", "lag_s", "dyrygentd_leader_lag_seconds", f"{_BESIDE}: since when the leader was not heard of; NaN if unknown"
     ),
-    ("mirror_nodes", GaugeMetricFamily, "Of a standby or gateway: nodes of unfinished workflows at which somebody looks"),
-    ("mirror_readings", CounterMetricFamily, "Of a standby or gateway: how often what is looked at was read"),
-    ("mirror_seconds", CounterMetricFamily, "Of a standby or gateway: how long that took"),
+    _gauge("engine", "looked_at", "dyrygentd_mirror_nodes", f"{_BESIDE}: nodes of unfinished workflows at which somebody looks"),
+    _counter("engine", "looks", "dyrygentd_mirror_readings", f"{_BESIDE}: how often what is looked at was read"),
+    _counter("engine", "look_seconds", "dyrygentd_mirror_seconds", f"{_BESIDE}: how long that took"),
 )
+_ROLE: Final = "What this process is, where several share a database: 1 at that word"
+_LEASE_LEFT: Final = (
+    "For how long whoever leads has the database, unless it renews that; negative: since when nobody is known to lead"
+)
+_STANDBYS: Final = "Processes that wait to lead, as far as they were seen lately"
+_CHANGES: Final = "How often this process has begun to lead (taken), or another one has while this one led (lost)"
 _CONNECTIONS: Final = "Connections of clients"
 _REQUESTS: Final = "Answers to requests; what fits no route is (others)"
 _REQUEST_SECONDS: Final = "From the head of a request to its answer; event streams and long polls are left aside"

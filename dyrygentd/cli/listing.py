@@ -87,7 +87,10 @@ def list_workflows(
     if session.is_json:
         echo_json(shown)
         return
-    say_health(client.health())
+    health = client.health()
+    say_health(health)
+    if words := _leader_and_lease(health):
+        say(words)
     if not shown:
         say("no workflows")
         return
@@ -98,6 +101,13 @@ def list_workflows(
     if screen is not None:
         for line in _what_next(shown):
             say(line)
+
+
+def _leader_and_lease(health: "wire.Health") -> str:
+    """Say who leads and how the lease stands; nothing where one process alone has the database."""
+    from dyrygentd import wire
+
+    return f"{health.leader or 'nobody'} leads: {wire.lease_words(health)}" if health.role else ""
 
 
 def listing(views: "Sequence[wire.WorkflowView]", *, width: int | None, by_end: bool = False) -> str:

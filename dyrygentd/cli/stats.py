@@ -94,9 +94,17 @@ def _beside_a_leader(statistics: "wire.Statistics") -> str:
         {
             "daemon": f"{statistics.version}, a {statistics.role}, up for {render.duration(statistics.uptime_s)}",
             "leader": f"{statistics.leader}{heard}" if statistics.leader else "nobody at present",
+            "lease": _lease(statistics),
             "workflows": f"{_number(statistics.engine, 'workflows'):,.0f} unfinished; the leader's own `stats` has the rest",
         }
     )
+
+
+def _lease(statistics: "wire.Statistics") -> str:
+    """Say how the lease stands, but for who leads; nothing where one process alone has the database."""
+    from dyrygentd import wire
+
+    return wire.lease_words(statistics)
 
 
 def _fields(statistics: "wire.Statistics") -> Iterator[str]:
@@ -112,10 +120,12 @@ def _fields(statistics: "wire.Statistics") -> Iterator[str]:
     workflows = _counted(engine.get("workflow_states", {}))
     oldest = f", the oldest for {render.duration(_number(engine, 'oldest_workflow_s'))}" if workflows else ""
     per_s = ended / statistics.uptime_s if statistics.uptime_s else 0.0
+    leads = ", the leader" if statistics.role else ""
     since = {word: counters.get(word, 0) for word in ("dispatched", "succeeded", "failed", "retried", "lost", "redelivered")}
     yield render.fields(
         {
-            "daemon": f"{statistics.version}, up for {render.duration(statistics.uptime_s)}",
+            "daemon": f"{statistics.version}{leads}, up for {render.duration(statistics.uptime_s)}",
+            "lease": _lease(statistics),
             "workflows": f"{workflows}{oldest}" if workflows else "none under way",
             "in flight": f"{_number(engine, 'in_flight'):,.0f} of {_number(engine, 'in_flight_max'):,.0f}",
             "nodes": f"{render.counts(nodes)}{ready_s}" if any(nodes.values()) else "",

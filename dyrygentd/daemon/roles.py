@@ -7,6 +7,7 @@ last one ends, so nobody is refused, and a standby answers until all that is unf
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -15,6 +16,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from dyrygentd import metrics
+from dyrygentd.core.words import counted
 from dyrygentd.daemon import keepalive
 from dyrygentd.daemon.reload import Reload
 from dyrygentd.daemon.stage import Stage
@@ -89,6 +91,20 @@ class Roles:
     def _deputys_role(self) -> Role:
         return "gateway" if self._reload.configuration.role == "gateway" else "standby"
 
+    def figures(self) -> dict[str, Any]:
+        """Return what metrics tell of roles and lease; nothing of a process that shares no database, or that is starting."""
+        serving = self.scheduler or self.deputy
+        health = None if serving is None else serving.health()
+        if health is None or not health.role:
+            return {}
+        return {
+            "role": health.role,
+            # Whoever leads knows; of others nobody is known to.
+            "left_s": -math.inf if health.lease_left_s is None else health.lease_left_s,
+            "standbys": health.standbys,
+            "changes": {"taken": self.takeovers, "lost": self.losses},
+        }
+
     @property
     def stalled_s(self) -> float:
         """For how long there has been work that no turn took up."""
@@ -101,7 +117,8 @@ class Roles:
         if self.deputy is None:
             return "recovering"
         health = self.deputy.health()
-        return "; ".join(part for part in (*health.problems, self.deputy.vantage, *health.notices) if part)
+        lease = f"term {health.term}, {counted(health.standbys, 'standby')}"
+        return "; ".join(part for part in (*health.problems, self.deputy.vantage, lease, *health.notices) if part)
 
     def people_wanted(self) -> dict[str, int]:
         """Count what waits for a person, if this process leads."""

@@ -187,6 +187,7 @@ async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitS
         return _scheduler_of(reload.configuration, app, registry, store=store, progress=progress, trouble=trouble)
 
     roles = Roles(reload, app, stage, registry=registry, make_scheduler=make_scheduler, progress=progress)
+    registry.register(metrics.RolesCollector(roles.figures))
     return roles, stage, is_passed
 
 

@@ -27,7 +27,8 @@ def status_line(scheduler: Scheduler, people_wanted: Mapping[str, int] | None = 
     waits = ", ".join(_WORDS[word].format(f"{count:,}") for word, count in wanted.items())
     # What is broken stands where a narrow terminal does not cut it.
     problems = f"{counted(len(health.problems), 'problem')}: {'; '.join(health.problems)}" if health.problems else ""
-    parts = [problems, line, f"waits for a person: {waits}" if waits else "", *health.notices]
+    lead = f"leads in term {health.term}, {counted(health.standbys, 'standby')}" if health.role else ""
+    parts = [problems, lead, line, f"waits for a person: {waits}" if waits else "", *health.notices]
     return "; ".join(part for part in parts if part)
 
 

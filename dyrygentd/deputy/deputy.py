@@ -250,6 +250,8 @@ class Deputy:
             role=self.role,
             leader=self._lookout.leader,
             lag_s=self._lookout.lag_s,
+            lease_left_s=self._lookout.left_s,
+            standbys=self._lookout.standbys,
         )
 
     def statistics(self) -> wire.Statistics:
@@ -278,6 +280,9 @@ class Deputy:
             role=health.role,
             leader=health.leader,
             lag_s=health.lag_s,
+            term=health.term,
+            lease_left_s=health.lease_left_s,
+            standbys=health.standbys,
         )
 
     # --- submitting and controlling ---------------------------------------------------------------------------------

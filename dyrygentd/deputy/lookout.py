@@ -57,6 +57,18 @@ class Lookout:
         return 0 if self.view is None else self.view.term
 
     @property
+    def left_s(self) -> float | None:
+        """For how long the leader has the database still; negative if it is over. None if that is not known."""
+        left_s = -float("inf") if self.view is None else self.view.left_s - self._age_s
+        # One that was resigned, or that nobody ever had, has no such time.
+        return left_s if left_s > -float("inf") else None
+
+    @property
+    def standbys(self) -> int:
+        """How many processes wait to lead, as far as they were seen lately."""
+        return 0 if self.view is None else self.view.standbys
+
+    @property
     def lag_s(self) -> float | None:
         """How long ago the leader was heard of last; what is stored may be as old. None if that is not known."""
         if self.view is None or self._lease is None:

@@ -69,6 +69,11 @@ class Leadership:
         """For how long it is trusted still; negative if it is not."""
         return self._trusted_until - self._steady()
 
+    @property
+    def standbys(self) -> int:
+        """How many processes wait for it, as far as is known."""
+        return 0 if self.view is None else self.view.standbys
+
     async def begin(self) -> None:
         """Take the lease, also of a process that is there no more, as soon as that is over.
 

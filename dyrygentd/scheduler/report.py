@@ -43,8 +43,11 @@ class Report:
             tasks=counting.by_task.view(),
             queues=counting.by_task.view(1),
             workflows=counting.by_workflow.view(),
+            term=parts.tenure.number,
             role=self._role,
             leader=self._leader,
+            lease_left_s=self._parts.tenure.leadership.left_s if self._role else None,
+            standbys=self._parts.tenure.leadership.standbys,
         )
 
     def _around_the_engine(self) -> dict[str, Any]:
@@ -97,6 +100,8 @@ class Report:
             term=self._parts.tenure.number,
             role=self._role,
             leader=self._leader,
+            lease_left_s=self._parts.tenure.leadership.left_s if self._role else None,
+            standbys=self._parts.tenure.leadership.standbys,
         )
 
     @property

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dyrygentd.wire.fold_changes import FoldChanges, FoldHistory, with_changes
     from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
     from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, WorkflowDocument
-    from dyrygentd.wire.health import VANTAGE_HEADER, Health, Statistics, vantage_of
+    from dyrygentd.wire.health import VANTAGE_HEADER, Health, Statistics, lease_words, vantage_of
     from dyrygentd.wire.outcomes import Outcome, outcome_of
     from dyrygentd.wire.overview import Overview, OverviewItem
     from dyrygentd.wire.parents import ParentTaskView
@@ -134,6 +134,7 @@ __all__ = [
     "encode_export",
     "error_of_problem",
     "is_problem",
+    "lease_words",
     "outcome_of",
     "parameters_of",
     "problem_of",
@@ -198,6 +199,7 @@ _HOMES: Final = {
     "VANTAGE_HEADER": "health",
     "Health": "health",
     "Statistics": "health",
+    "lease_words": "health",
     "vantage_of": "health",
     "causes_of": "showing",
     "view_of_entry": "showing",

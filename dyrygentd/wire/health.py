@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from dyrygentd.core.words import span
+from dyrygentd.core.words import counted, span
 from dyrygentd.wire.plain import View
 
 #: Response header of a standby or gateway: what it is, who leads, and how old what it shows may be.
@@ -19,6 +19,9 @@ class Health(Struct, View):
         role: What this process is, where several share a database: ``leader``, ``standby`` or ``gateway``; else empty.
         leader: Who leads, as people are told; empty if nobody does, or if this process alone has the database.
         lag_s: Of a standby or gateway, how long ago the leader was heard of: what it shows may be so old.
+        lease_left_s: For how long the leader has the database, unless it renews that; negative: for how long nobody has had it.
+            None where no lease decides, or if nobody knows.
+        standbys: How many processes wait to lead, as far as they were seen lately.
     """
 
     status: str
@@ -29,6 +32,8 @@ class Health(Struct, View):
     role: str = ""
     leader: str = ""
     lag_s: float | None = None
+    lease_left_s: float | None = None
+    standbys: int = 0
 
 
 class Statistics(Struct, View):
@@ -37,7 +42,7 @@ class Statistics(Struct, View):
     Attributes:
         tallies: ``{step: {"bounds", "counts", "sum", "examples"}}``: how long steps took, see `dyrygentd.core.tally.Tally`.
         tasks, queues, workflows: ``{name: {word: sum}}``.
-        role, leader, lag_s: As in `Health`.
+        term, role, leader, lag_s, lease_left_s, standbys: As in `Health`.
     """
 
     version: str
@@ -57,6 +62,18 @@ class Statistics(Struct, View):
     role: str = ""
     leader: str = ""
     lag_s: float | None = None
+    term: int = 0
+    lease_left_s: float | None = None
+    standbys: int = 0
+
+
+def lease_words(health: Health | Statistics) -> str:
+    """Say how the lease stands, ``term 3, holds for 4.2 s, 1 standby``; empty where one process alone has the database."""
+    if not health.role:
+        return ""
+    left_s = health.lease_left_s
+    holds = "" if left_s is None else f"{'holds' if left_s > 0 else 'over'} for {span(abs(left_s), is_fine=True)}"
+    return ", ".join(part for part in (f"term {health.term}", holds, counted(health.standbys, "standby")) if part)
 
 
 def vantage_of(role: str, leader: str, lag_s: float | None) -> str:

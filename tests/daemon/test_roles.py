@@ -1,16 +1,22 @@
 """Two daemons on one database: one leads, the other one stands by and takes over, whatever becomes of the first."""
 
+import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from click.testing import Result
 
 from dyrygentd import Workflow
+from dyrygentd.cli import main
 from dyrygentd.errors import DyrygentError
+from tests.http.support import unix_connection
 from tests.integration.conftest import Site, running_site
 from tests.support import tasks
+from tests.support.commands import runner
 from tests.support.daemon import Daemon
 from tests.support.postgres import PostgresServer
 from tests.support.servers import wait_until
@@ -106,11 +112,60 @@ def test_takeover(site: Site, pair: Pair, befall: Callable[[Daemon], None]) -> N
         os.kill(pair.first.pid, signal.SIGCONT)
         wait_until(lambda: role(pair.first) == "standby", timeout_s=_WAIT_S, message=pair.first.log)
         assert "this process stands by" in pair.first.log()
+        assert _metric(pair.first, 'lease_changes_total{change="lost"}') == 1
         with pair.first.client() as client:
             assert client.get(handle.id).state == "succeeded"
         assert leads(pair.second)
     site.executions.assert_each_once(ids)
     assert "Traceback" not in pair.first.log() + pair.second.log()
+
+
+def _metric(daemon: Daemon, name: str) -> float:
+    """Return what a daemon tells of itself, by the name with its labels as Prometheus reads it."""
+    connection = unix_connection(daemon.socket_path)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    finally:
+        connection.close()
+    (value,) = [line.split()[-1] for line in lines if line.startswith(f"dyrygentd_{name} ")]
+    return float(value)
+
+
+def _ctl(daemon: Daemon, *arguments: str) -> Result:
+    return runner().invoke(main, ["--socket", str(daemon.socket_path), *arguments], catch_exceptions=False)
+
+
+def test_each_tells_how_the_lease_stands(pair: Pair) -> None:
+    """Leader, standby and gateway tell the same, to Prometheus, to people and to systemd; a takeover is counted."""
+    gateway = pair.make("g", "--role", "gateway")
+    pair.start()
+    gateway.start()
+    every = (pair.first, pair.second, gateway)
+    with pair.first.client() as client:
+        wait_until(lambda: client.health().standbys == 1, timeout_s=_WAIT_S)
+    for daemon, own in zip(every, ("leader", "standby", "gateway"), strict=True):
+        assert [_metric(daemon, f'role{{role="{each}"}}') for each in ("leader", "standby", "gateway")] == [
+            float(own == each) for each in ("leader", "standby", "gateway")
+        ]
+        wait_until(lambda daemon=daemon: _metric(daemon, "lease_standbys") == 1, timeout_s=_WAIT_S)  # type: ignore[misc]
+        assert -_WAIT_S < _metric(daemon, "lease_left_seconds") <= 5
+        assert _metric(daemon, 'lease_changes_total{change="taken"}') == float(own == "leader")
+        told = json.loads(_ctl(daemon, "--json", "stats").stdout)
+        assert (told["role"], told["term"], told["standbys"]) == (own, 1, 1)
+        assert told["leader"].startswith(f"process {pair.first.pid} on ")
+        assert isinstance(told["lease_left_s"], float)
+        assert re.search(r"^lease +term 1, \w+ for [\d.]+ s, 1 standby$", _ctl(daemon, "stats").stdout, re.MULTILINE)
+        listed = _ctl(daemon, "list").stderr
+        assert re.search(rf"^process {pair.first.pid} on .* leads: term 1, .* s, 1 standby$", listed, re.MULTILINE)
+        assert re.search(r"term 1, 1 standby", daemon.status_line())
+    for daemon in every[1:]:
+        assert _metric(daemon, "leader_lag_seconds") >= 0
+    pair.first.kill()
+    wait_until(lambda: leads(pair.second), timeout_s=_WAIT_S, message=pair.second.log)
+    assert _metric(pair.second, 'lease_changes_total{change="taken"}') == 1
+    assert _metric(pair.second, 'lease_changes_total{change="lost"}') == 0
+    wait_until(lambda: _metric(pair.second, "lease_standbys") == 0, timeout_s=_WAIT_S)
 
 
 def test_clean_handover_and_back(pair: Pair) -> None:

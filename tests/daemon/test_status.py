@@ -4,8 +4,10 @@ import pytest
 
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.daemon.status import status_line
+from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.testing import FakeBroker, MemoryStore
 from tests.scheduler.support import definition, scheduler, settle, until
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +25,13 @@ async def test_status_counts_what_waits_for_a_person() -> None:
         line = status_line(running)
         assert line.startswith("2 workflows, ")
         assert line.endswith(" in flight; waits for a person: 1 at a gate, 1 paused")
+
+
+async def test_term_and_standbys_are_told_where_a_lease_decides(shared_postgres: PostgresServer) -> None:
+    """Who looks at a host sees whether it leads, and whether anybody would take over."""
+    broker, store = FakeBroker(), PostgresStore(shared_postgres.url())
+    async with scheduler(broker, store, inspector=broker.inspector) as running:
+        assert status_line(running) == "leads in term 1, 0 standbys; 0 workflows, 0 tasks in flight"
 
 
 async def test_what_is_broken_stands_first() -> None:

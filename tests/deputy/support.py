@@ -25,7 +25,7 @@ class FixedLease:
         """Tell how it stands."""
         if self.is_away:
             raise StoreUnavailable("the server is away")
-        return LeaseView(LEADER, 7, self.left_s)
+        return LeaseView(LEADER, 7, self.left_s, standbys=2)
 
     async def take(self, holder: Holder) -> bool:
         """Refuse."""

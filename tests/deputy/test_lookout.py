@@ -16,15 +16,18 @@ async def test_leader_is_known_as_long_as_its_lease_holds() -> None:
     lease = FixedLease(4.0)
     lookout = Lookout(lease, MemoryStore())
     assert (lookout.leader, lookout.term, lookout.lag_s, lookout.is_leaderless) == ("", 0, None, False)
+    assert (lookout.left_s, lookout.standbys) == (None, 0)
     await lookout.look()
     assert (lookout.leader, lookout.term, lookout.problem) == (LEADER.words, 7, "")
     assert lookout.lag_s == pytest.approx(1.0, abs=30)
+    assert lookout.left_s == pytest.approx(4.0, abs=30)
+    assert lookout.standbys == 2
     lease.left_s = -2.0
     await lookout.look()
     assert (lookout.leader, lookout.is_leaderless) == ("", True)
     lease.left_s = float("-inf")
     await lookout.look()
-    assert lookout.lag_s is None
+    assert lookout.lag_s is lookout.left_s is None
 
 
 async def test_database_that_is_away_is_told_until_it_is_back() -> None:

@@ -1,6 +1,7 @@
 """A deputy behind a socket: what clients and the command line see of one that does not lead."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,6 +143,7 @@ def test_stats_say_who_leads(gateway: DeputyDaemon) -> None:
     assert result.exit_code == 0
     assert "a gateway, up for" in result.stdout
     assert f"leader     {LEADER.words}, heard of" in result.stdout
+    assert re.search(r"^lease +term 7, \w+ for .* s, 2 standbys$", result.stdout, re.MULTILINE)
     assert "1 unfinished; the leader's own `stats` has the rest" in result.stdout
 
 

@@ -44,6 +44,14 @@ def _task(event: str, values: str) -> dict[str, str]:
     return {f'dyrygentd_task_events_total{{{_INSTANCE}, task="t", event="{event}"}}': values}
 
 
+def _pair(role: str, standbys: str) -> dict[str, str]:
+    """Return what a process tells of the lease that has, or had, so many standbys."""
+    roles = {
+        f'dyrygentd_role{{{_INSTANCE}, role="{each}"}}': f"{int(each == role)}x60" for each in ("leader", "standby", "gateway")
+    }
+    return roles | {f"dyrygentd_lease_standbys{{{_INSTANCE}}}": standbys}
+
+
 def _results(path: str, values: str) -> dict[str, str]:
     return {f'dyrygentd_received_results_total{{{_INSTANCE}, path="{path}"}}': values}
 
@@ -69,6 +77,12 @@ CASES: Final = (
     Case("DyrygentdWorkerGone", *_one("overdue_tasks_found_total", "0x15 1 2 3 4 5", "3x30", 'where="orphaned"')),
     Case("DyrygentdTasksLost", *_one("lost_tasks_total", "0x15 2x10", "2x30")),
     Case("DyrygentdWaitsForOperator", *_one("held_nodes", "0 1x30", "1x30", 'reason="lost"')),
+    Case("DyrygentdNobodyLeads", *_one("lease_left_seconds", "4x10 -1 -61 -121 -Inf -Inf -Inf -Inf -Inf", "4x10 -3 4x10")),
+    Case("DyrygentdNoStandby", _pair("leader", "1x6 0x30"), _pair("leader", "0x36")),
+    Case("DyrygentdNoStandby", _pair("leader", "1x6 0x30"), _pair("leader", "1x6 0x3 1x30")),
+    Case("DyrygentdNoStandby", _pair("leader", "1x6 0x30"), _pair("gateway", "1x6 0x30")),
+    Case("DyrygentdTookOver", *_one("lease_changes_total", "0x15 1x10", "_x15 1x10", 'change="taken"')),
+    Case("DyrygentdFenced", *_one("lease_changes_total", "1x15 2x10", "1x30", 'change="lost"')),
     Case("DyrygentdLettersWait", *_one("oldest_letter_seconds", "0x5 61+60x15", "0x5 61 0x15")),
     Case("DyrygentdKeepsFailing", *_one("failing_nodes", "1x30", "0x5 1x10 0x15")),
     Case(

@@ -22,7 +22,7 @@ from dyrygentd.errors import DyrygentError
 from dyrygentd.http.access import Role
 from dyrygentd.http.problems import InternalError
 from dyrygentd.http.table import ROUTES
-from dyrygentd.metrics import DaemonCollector, DeputyCollector, HttpCollector, SchedulerCollector
+from dyrygentd.metrics import DaemonCollector, DeputyCollector, HttpCollector, RolesCollector, SchedulerCollector
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import scheduler
 
@@ -230,6 +230,7 @@ async def _families() -> list[Any]:
         *HttpCollector(dict).describe(),
         *daemon.describe(),
         *deputy.describe(),
+        *RolesCollector(dict).describe(),
     ]
 
 

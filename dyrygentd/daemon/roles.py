@@ -3,6 +3,8 @@
 *Its sockets* are open all the time. Each role has an application of its own on copies of them; the next one is served before the
 last one ends, so nobody is refused, and a standby answers until all that is unfinished has been read back.
 
+*Who was overtaken* stands by, unless a copy of the database has gone on: two that take turns would help nobody, so it ends.
+
 *Where a lock decides*, as with SQLite, a process leads from its start to its end, and another one that takes over ends it.
 """
 
@@ -132,7 +134,7 @@ class Roles:
     async def run(self) -> None:
         """Go through the roles until `end`.
 
-        Raises `Fenced` where nobody stands by, or what keeps the first role from beginning.
+        Raises `Fenced` where nobody stands by, or a copy of the database went on, or what keeps the first role from beginning.
         """
         while not self._ending.is_set():
             configuration = self._reload.configuration
@@ -149,6 +151,8 @@ class Roles:
             try:
                 await self._take_part(store, store.lease)
             except Fenced as error:
+                if await _is_by_a_copy(store.lease):
+                    raise
                 self.losses += 1
                 logger.error("%s: this process stands by", error.message)
             finally:
@@ -261,6 +265,17 @@ class Roles:
 
     def _scheduler_ends(self) -> None:
         self.scheduler = None
+
+
+async def _is_by_a_copy(lease: Lease) -> bool:
+    """Tell whether who has overtaken this process works with another database: in this one it would have the lease before."""
+    try:
+        holder = (await lease.view()).holder
+    except OutsideError:
+        # Who cannot ask stands by, and finds out at the next attempt to lead.
+        return False
+    here = Holder.here(0)
+    return holder is not None and (holder.host, holder.pid) == (here.host, here.pid)
 
 
 async def _is_followed(lease: Lease | None) -> bool:

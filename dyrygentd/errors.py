@@ -2,8 +2,8 @@
 
 A room keeps an error class of its own where it alone can raise it and it means nothing without that room: `http` (what is wrong
 with a request before a route has it, and who may not make it), `loopback` (the same of a browser), `wire` (bounds of a body),
-`daemon` and `demo` (servers they start), `ports` (letters), `compat` (the names of celery-dyrygent). Those keep the same rules;
-``tests/test_errors.py`` finds all of them.
+`daemon` and `demo` (servers they start), `ports` (letters, and who leads), `scheduler` (what is not confirmed), `compat` (the
+names of celery-dyrygent). Those keep the same rules; ``tests/test_errors.py`` finds all of them.
 
 Long because all that the package promises to raise is to be seen at once.
 
@@ -370,22 +370,6 @@ class Fenced(OutsideError):
         self.term, self.later, self.by = term, later, by
 
 
-class NotLeader(OutsideError):
-    """The daemon does not lead, and cannot do what only the one that leads can do; nothing was done.
-
-    Attributes:
-        leader: Who leads, as people are told; empty if nobody does just now.
-    """
-
-    code = "not-leader"
-
-    def __init__(self, leader: str = "") -> None:
-        who = f"{leader} does" if leader else "nobody does just now"
-        super().__init__(f"this daemon does not lead: {who}")
-        self.leader = leader
-        self.next_step = "ask the one that leads" if leader else "try again in some seconds: another daemon takes over"
-
-
 class BackendUnavailable(OutsideError):
     """The result backend cannot be reached, cannot be read, or refuses to take a result."""
 
@@ -443,17 +427,6 @@ class NotOnDiskYet(OutsideError):
         self.what = what
         self.workflow_id = workflow_id
         self.next_step = next_step
-
-
-class NotConfirmed(OutsideError):
-    """What was asked for is stored, and it is not known whether this daemon led then, so that it counts."""
-
-    code = "not-confirmed"
-    next_step = "look whether it was done, `dyrygentctl list` and `dyrygentctl events ID`; what has a key may be submitted again"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"it is not known whether this daemon still leads: {reason}")
-        self.reason = reason
 
 
 class StoreLocked(OutsideError):

@@ -23,9 +23,10 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.deputy.lookout import Lookout
 from dyrygentd.deputy.mirror import Mirror
 from dyrygentd.deputy.sending import Sending
-from dyrygentd.errors import NotLeader, OutsideError
+from dyrygentd.errors import OutsideError
 from dyrygentd.ports import Clock, Inspector, Lease, Store
 from dyrygentd.ports.facts import DispatcherStatistics, ReportsStatistics, Selection, WatcherStatistics
+from dyrygentd.ports.mailbox import NotLeader
 from dyrygentd.scheduler.adapters import inspector_of
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.doubts import Doubt

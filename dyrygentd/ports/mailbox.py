@@ -29,6 +29,22 @@ from dyrygentd.core.user import User
 from dyrygentd.errors import NotOnDiskYet, OutsideError, RequestError
 
 
+class NotLeader(OutsideError):
+    """The daemon does not lead, and cannot do what only the one that leads can do; nothing was done.
+
+    Attributes:
+        leader: Who leads, as people are told; empty if nobody does just now.
+    """
+
+    code = "not-leader"
+
+    def __init__(self, leader: str = "") -> None:
+        who = f"{leader} does" if leader else "nobody does just now"
+        super().__init__(f"this daemon does not lead: {who}")
+        self.leader = leader
+        self.next_step = "ask the one that leads" if leader else "try again in some seconds: another daemon takes over"
+
+
 class LetterKind(StrEnum):
     """What a letter asks for."""
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import anyio
 
-from dyrygentd.errors import DyrygentError, Fenced, NotConfirmed, OutsideError, StoreLocked
+from dyrygentd.errors import DyrygentError, Fenced, OutsideError, StoreLocked
 from dyrygentd.ports import Clock, Lease, SteadyClock
 from dyrygentd.ports.facts import Holder, LeaseView
 
@@ -30,6 +30,17 @@ _LOOK_EVERY: Final = 2
 #: How long who begins waits before it asks again for what another one has, and how much longer a lease holds that was renewed.
 _ASK_AGAIN_S: Final = 0.2
 _RENEWED_S: Final = 0.05
+
+
+class NotConfirmed(OutsideError):
+    """What was asked for is stored, and it is not known whether this daemon led then, so that it counts."""
+
+    code = "not-confirmed"
+    next_step = "look whether it was done, `dyrygentctl list` and `dyrygentctl events ID`; what has a key may be submitted again"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"it is not known whether this daemon still leads: {reason}")
+        self.reason = reason
 
 
 class Leadership:

@@ -25,7 +25,6 @@ from dyrygentd.errors import (
     DyrygentError,
     Fenced,
     NotAccepting,
-    NotConfirmed,
     NotImportable,
     NotOnDiskYet,
     StoreUnavailable,
@@ -33,6 +32,7 @@ from dyrygentd.errors import (
 from dyrygentd.ports.facts import Selection
 from dyrygentd.ports.mailbox import Letter, LetterAnswer, LetterKind, Mailbox, MailboxStatistics
 from dyrygentd.scheduler.archive import in_thread_if_long
+from dyrygentd.scheduler.leadership import NotConfirmed
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
 from dyrygentd.scheduler.reception import Reception
 from dyrygentd.scheduler.submissions import answer_to

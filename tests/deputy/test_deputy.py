@@ -17,9 +17,10 @@ from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.deputy.deputy import Deputy
-from dyrygentd.errors import DaemonUnreachable, NotImportable, NotLeader, StoreUnavailable, WorkflowNotFound
+from dyrygentd.errors import DaemonUnreachable, NotImportable, StoreUnavailable, WorkflowNotFound
 from dyrygentd.http.access import Access, Forbidden, Peer
 from dyrygentd.ports.facts import Selection
+from dyrygentd.ports.mailbox import NotLeader
 from dyrygentd.scheduler import Pace, Scheduler
 from dyrygentd.scheduler.service import Service
 from dyrygentd.store.postgres.onlooker import PostgresOnlooker

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from dyrygentd.errors import Fenced, NotConfirmed, StoreLocked, StoreUnavailable
+from dyrygentd.errors import Fenced, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder, LeaseView
-from dyrygentd.scheduler.leadership import Leadership
+from dyrygentd.scheduler.leadership import Leadership, NotConfirmed
 from dyrygentd.testing import FakeBroker, FakeClock, MemoryStore
 from tests.scheduler.support import definition, published, scheduler, settle, until
 

@@ -13,9 +13,9 @@ import psycopg
 from dyrygentd.beside import in_thread
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.user import User
-from dyrygentd.errors import NotLeader, StoreIncompatible, StoreUnavailable
+from dyrygentd.errors import StoreIncompatible, StoreUnavailable
 from dyrygentd.ports.facts import Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
-from dyrygentd.ports.mailbox import Letter, LetterKind, NotTakenYet, RefusedLater
+from dyrygentd.ports.mailbox import Letter, LetterKind, NotLeader, NotTakenYet, RefusedLater
 from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
 from dyrygentd.store.postgres.mailbox import PostgresMailbox
 from dyrygentd.store.postgres.migrations import VERSION

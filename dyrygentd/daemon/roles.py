@@ -24,7 +24,7 @@ from dyrygentd.daemon.reload import Reload
 from dyrygentd.daemon.stage import Stage
 from dyrygentd.daemon.status import status_line
 from dyrygentd.deputy.deputy import Deputy, Role
-from dyrygentd.errors import Fenced, OutsideError, StoreIncompatible
+from dyrygentd.errors import Fenced, OutsideError, StoreIncompatible, StoreUnavailable
 from dyrygentd.ports import Lease, Store
 from dyrygentd.ports.facts import Holder
 from dyrygentd.scheduler import Scheduler
@@ -155,23 +155,29 @@ class Roles:
                     raise
                 self.losses += 1
                 logger.error("%s: this process stands by", error.message)
+            except StoreUnavailable as error:
+                if not self.is_up.is_set():
+                    raise
+                logger.error("cannot lead, and stands by: %s", error)
             finally:
                 with anyio.CancelScope(shield=True):
                     await store.close()
 
     async def _take_part(self, store: Store, lease: Lease) -> None:
         """Stand by unless the lease can be had at once, and lead when it can, until that is over."""
-        lost: Fenced | None = None
+        lost: Fenced | StoreUnavailable | None = None
         async with anyio.create_task_group() as tasks:
             over = anyio.Event()
             may_lead = self._deputys_role == "standby"
-            if not (may_lead and await lease.take(Holder.here(SystemClock().now()))):
+            # Who has lost it serves clients first, whether the database can be reached or not.
+            at_once = may_lead and not self.is_up.is_set()
+            if not (at_once and await lease.take(Holder.here(SystemClock().now()))):
                 await tasks.start(self._answer_beside, lease, over)
                 await self._wait_for(lease, may_lead=may_lead)
             if not self._ending.is_set():
                 try:
                     await self._lead(store, over.set)
-                except Fenced as error:
+                except (Fenced, StoreUnavailable) as error:
                     lost = error
             over.set()
         if lost is not None:
@@ -234,11 +240,12 @@ class Roles:
         complaint = ""
         while True:
             try:
+                # It was asked for just now, or was lost: who loses it again and again pauses.
+                await lease.wait(_LOOK_S)
                 if await lease.take(Holder.here(SystemClock().now())):
                     taken()
                     return
                 complaint = ""
-                await lease.wait(_LOOK_S)
             except StoreIncompatible:
                 raise
             except OutsideError as error:

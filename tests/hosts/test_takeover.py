@@ -122,6 +122,19 @@ def test_leader_is_cut_from_postgres(world: World) -> None:
         world.network.mend()
 
 
+def test_overtaken_leader_cannot_reach_postgres(world: World) -> None:
+    """The broker tells it that another one has the database, which it still cannot reach: it stands by, and waits for that."""
+    pair = Pair(world, "cutlong")
+    with _at_work(world, pair):
+        leader = pair.leader()
+        world.network.cut(leader.host.address, world.postgres.host.address)
+        wait_until(partial(leads, pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
+        wait_until(lambda: "this process stands by" in leader.log() or pair.ended, timeout_s=_WAIT_S, message=pair.log)
+        # It serves clients, and says what is wrong.
+        wait_until(lambda: role(leader) == "standby" or pair.ended, timeout_s=_WAIT_S, message=pair.log)
+        world.network.mend()
+
+
 def test_leader_is_cut_from_everything(world: World) -> None:
     """The host that leads is alone."""
     pair = Pair(world, "cutall")
@@ -209,6 +222,13 @@ def _restarts(world: World, pair: Pair, chance: random.Random) -> None:
     world.postgres.start()
 
 
+def _killed_before_it_restarts(world: World, pair: Pair, chance: random.Random) -> None:
+    """The other one is amid its takeover, or waits for the lease."""
+    pair.kill(pair.leader())
+    _pass(chance)
+    _restarts(world, pair, chance)
+
+
 def _storms(world: World, pair: Pair, chance: random.Random) -> None:
     world.network.slow(world.c, delay_s=0.025, loss=0.02)
     _pass(chance)
@@ -230,6 +250,7 @@ _FAULTS: Final[Mapping[str, Callable[[World, Pair, random.Random], None]]] = {
     "postgres-hangs": _hangs,
     "postgres-restarts": _restarts,
     "weather": _storms,
+    "kill, postgres-restarts": _killed_before_it_restarts,
 }
 
 

@@ -10,6 +10,7 @@ last one ends, so nobody is refused, and a standby answers until all that is unf
 
 import logging
 import math
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -21,10 +22,11 @@ from dyrygentd import metrics
 from dyrygentd.core.words import counted
 from dyrygentd.daemon import keepalive
 from dyrygentd.daemon.reload import Reload
+from dyrygentd.daemon.same_broker import BrokerPlace, compare_brokers, note_broker
 from dyrygentd.daemon.stage import Stage
 from dyrygentd.daemon.status import status_line
 from dyrygentd.deputy.deputy import Deputy, Role
-from dyrygentd.errors import Fenced, OutsideError, StoreIncompatible, StoreUnavailable
+from dyrygentd.errors import ConfigurationError, Fenced, OutsideError, StoreIncompatible, StoreUnavailable
 from dyrygentd.ports import Lease, Store
 from dyrygentd.ports.facts import Holder
 from dyrygentd.scheduler import Scheduler
@@ -75,6 +77,7 @@ class Roles:
         self._registry = registry
         self._make_scheduler = make_scheduler
         self._progress = progress
+        self._doubt = ""
         self._ending = anyio.Event()
         self._drain: Drain | None = None
         self._leave_registry: Callable[[], None] = lambda: None
@@ -212,13 +215,32 @@ class Roles:
 
             exits.callback(leave_registry)
             self._leave_registry = leave_registry
+            await self._compare_brokers(store, lease)
             await exits.enter_async_context(self._stage.serving(deputy))
             self.deputy = deputy
             exits.callback(self._deputy_ends)
             logger.info("stands by: %s", deputy.vantage)
             self._came_up()
             task_status.started()
-            await over.wait()
+            while not over.is_set():
+                await self._compare_brokers(store, lease)
+                with anyio.move_on_after(_LOOK_S):
+                    await over.wait()
+
+    async def _compare_brokers(self, store: Store, lease: Lease) -> None:
+        """See whether whoever leads has the broker of this process. Raises `ConfigurationError` if this one may not take over."""
+        try:
+            doubt = await compare_brokers(store, lease, BrokerPlace.of(self._app))
+        except ConfigurationError as error:
+            if self._deputys_role == "standby":
+                raise
+            doubt = f"{error.message}: what is asked of it is not what the leader's tasks are in; {error.next_step}"
+        except OutsideError as error:
+            logger.debug("the leader's broker is not known: %s", error)
+            return
+        if doubt and doubt != self._doubt:
+            logger.warning("%s", doubt)
+        self._doubt = doubt
 
     def _deputy_ends(self) -> None:
         self.deputy = None
@@ -266,9 +288,17 @@ class Roles:
             self.takeovers += 1
             exits.callback(self._scheduler_ends)
             self._came_up()
+            if store.lease is not None:
+                await self._note_broker(store, scheduler)
             await self._ending.wait()
             assert self._drain is not None
             await self._drain(scheduler, await _is_followed(store.lease))
+
+    async def _note_broker(self, store: Store, scheduler: Scheduler) -> None:
+        try:
+            await note_broker(store, BrokerPlace.of(self._app), term=scheduler.health().term, pid=os.getpid())
+        except StoreUnavailable as error:
+            logger.warning("those that stand by cannot compare their broker with this one's: %s", error)
 
     def _scheduler_ends(self) -> None:
         self.scheduler = None

@@ -12,6 +12,7 @@ from click.testing import Result
 
 from dyrygentd import Workflow
 from dyrygentd.cli import main
+from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.errors import DyrygentError
 from tests.http.support import unix_connection
 from tests.integration.conftest import Site, running_site
@@ -211,6 +212,26 @@ def test_gateway(pair: Pair, shared_postgres: PostgresServer) -> None:
     assert pair.first.stop() == 0
     assert role(gateway) == "gateway"
     assert gateway.stop() == 0
+
+
+def test_another_broker_than_the_leaders(pair: Pair, redis_server: EmbeddedServer) -> None:
+    """A standby with another broker would leave what is in flight: it ends, and says what to do; a gateway says so, and stays."""
+    pair.first.start()
+    flags = ("--broker", redis_server.url, "--result-backend", redis_server.url)
+    other, gateway = pair.make("o", *flags), pair.make("g", "--role", "gateway", *flags)
+    other.launch()
+    assert other.wait(timeout_s=_WAIT_S) == 2
+    assert f"that of process {pair.first.pid} on" in other.log()
+    assert "configure the same `broker` for all that share the database" in other.log()
+    assert "Traceback" not in other.log()
+    gateway.start()
+    wait_until(lambda: "configure the same `broker`" in gateway.log(), timeout_s=_WAIT_S)
+    assert role(gateway) == "gateway"
+    assert leads(pair.first)
+    # Whoever comes when nobody leads says which broker counts.
+    assert pair.first.stop() == 0
+    other.start()
+    assert leads(other)
 
 
 def test_gateway_needs_a_server(site: Site) -> None:

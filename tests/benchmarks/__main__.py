@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.benchmarks import cpu_per_node, faces, growth, latency, memory, peers, replay, restart, stores, submit
+from tests.benchmarks import cpu_per_node, faces, growth, latency, memory, peers, replay, restart, stores, submit, takeover
 from tests.benchmarks.harness import Bench
 from tests.benchmarks.report import Report
 
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Bench], None]] = {
     "replay": replay.run,
     "faces": faces.run,
     "stores": stores.run,
+    "takeover": takeover.run,
 }
 
 

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from tests.benchmarks.shapes import UNATTENDED, layered
 from tests.support.postgres import PostgresServer, programs
 from tests.support.servers import wait_until
 
+#: Of each workflow; ten of them are ready from the beginning.
 _NODES: Final = 100
 #: Far less than what is ready: whatever ends makes place for a message.
 _IN_FLIGHT_MAX: Final = 20
@@ -23,7 +25,7 @@ def run(bench: Bench) -> None:
     if programs() is None:
         bench.say("takeover: NOT RUN: there are no programs of PostgreSQL")
         return
-    for workflows, runs in ((2, 1),) if bench.quick else ((100, 5), (1_000, 5)):
+    for workflows, runs in ((5, 1),) if bench.quick else ((100, 3), (1_000, 3)):
         with short_directory() as first, short_directory() as second, PostgresServer(second) as postgres:
             database = ["--database", f"{postgres.conninfo()}&schema=dyrygentd", "--in-flight-max", str(_IN_FLIGHT_MAX)]
             with Site(first, bench.report, arguments=database) as site:
@@ -50,8 +52,8 @@ def _take_turns(bench: Bench, site: Site, standby: Daemon, workflows: int, runs:
                     leader.kill()
                 else:
                     leader.stop()
-                waiting = _end_a_task(site)
-                wait_until(lambda waiting=waiting: site.redis.llen(UNATTENDED) > waiting, timeout_s=START_MAX_S)  # type: ignore[misc]
+                left = _end_a_task(site)
+                wait_until(partial(_has_more_than, site, left), timeout_s=START_MAX_S, message="nobody has taken over")
             found[kind].append(watch.seconds)
             leader.start()
             leader, other = other, leader
@@ -69,5 +71,15 @@ def _end_a_task(site: Site) -> int:
     body = msgspec.json.encode({**result, "date_done": datetime.now(UTC).isoformat(), "parent_id": None})
     site.redis.set(key, body)
     site.redis.publish(key, body)
-    left: Any = site.redis.llen(UNATTENDED)
-    return int(left)
+    return _waiting(site)
+
+
+def _waiting(site: Site) -> int:
+    """Count the messages that are in the queue."""
+    count: Any = site.redis.llen(UNATTENDED)
+    return int(count)
+
+
+def _has_more_than(site: Site, left: int) -> bool:
+    """Tell whether a message has come."""
+    return _waiting(site) > left

@@ -12,7 +12,7 @@ from dyrygentd.core.invariants import check_engine
 from dyrygentd.errors import BrokerUnavailable, Fenced, StoreLocked, StoreUnavailable
 from dyrygentd.scheduler import Scheduler
 from tests.simulation.processes import PROCESS, Process, Way
-from tests.simulation.server import ServedStore, Server
+from tests.simulation.server import TTL_S, ServedStore, Server
 from tests.simulation.world import BrokenPromise, Crash, Dispatcher, Inspector, Watcher
 
 if TYPE_CHECKING:
@@ -138,8 +138,21 @@ class Member:
         self.broker_way.mend()
         self.process.left = None
         self.process.go_on()
+        self.wake(for_good=True)
         if self.ended.is_set() and not self.is_fenced:
             self.start()
+
+    def suspend(self) -> None:
+        """Have the machine stand still, with its steady clock."""
+        self._world.story.tell(f"{self.name} is suspended")
+        self.process.clock.suspend()
+
+    def wake(self, *, for_good: bool = False) -> None:
+        """Have the machine go on. The steady clock, by which trust is counted, knows nothing of the time that has passed."""
+        if self.process.clock.wake(for_good=for_good):
+            self._world.story.tell(f"{self.name} wakes")
+            self.deceived_until = anyio.current_time() + TTL_S
+            self.process.catch_up()
 
     async def _live(self, process: Process) -> None:
         try:

@@ -62,7 +62,7 @@ class Process:
 
     def __init__(self, name: str, story: "JudgedStory") -> None:
         self.name = name
-        self.is_stopped = self.is_dead = False
+        self.is_dead = self._is_told_to_stop = False
         self.left: int | None = None
         self.waiting: dict[asyncio.Future[Any], None] = {}
         self.clock = HostClock()
@@ -100,16 +100,26 @@ class Process:
                 self._die()
                 raise Crash(point)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it does nothing: it was told to stop, or its machine is suspended. What is dead is not waited for."""
+        return (self._is_told_to_stop or self.clock.is_suspended) and not self.is_dead
+
     def stop(self) -> None:
         """Do nothing from now on."""
         self.story.tell(f"{self.name} is stopped")
-        self.is_stopped = True
+        self._is_told_to_stop = True
 
     def go_on(self) -> None:
-        """Do what was put aside, and go on."""
-        if self.is_stopped:
+        """Go on, as soon as the machine does."""
+        if self._is_told_to_stop:
             self.story.tell(f"{self.name} goes on")
-            self.is_stopped = False
+            self._is_told_to_stop = False
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Do what was put aside, unless it is stopped still."""
+        if not self.is_stopped:
             aside, self._aside = self._aside, deque()
             loop = asyncio.get_running_loop()
             assert isinstance(loop, ProcessLoop)
@@ -140,15 +150,40 @@ class JudgedStory(Story):
 
 
 class HostClock(VirtualClock):
-    """The clocks of one host: somebody may set the time of day; the other one stands still while the machine is suspended."""
+    """The clocks of one host: somebody may set the time of day; the other one stands still while the machine is suspended.
+
+    Guards: the steady one never goes back, however often the machine is suspended while it is.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.slept_s = 0.0
+        self._slept_s = self._suspended_at = 0.0
+        self._suspensions = 0
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether nothing happens on this machine."""
+        return self._suspensions > 0
+
+    def suspend(self) -> None:
+        """Stand still from now on."""
+        if not self.is_suspended:
+            self._suspended_at = asyncio.get_running_loop().time()
+        self._suspensions += 1
+
+    def wake(self, *, for_good: bool = False) -> bool:
+        """Go on, if nobody else has suspended the machine; tell whether it was suspended until now."""
+        before = self._suspensions
+        self._suspensions = 0 if for_good else max(before - 1, 0)
+        if not before or self._suspensions:
+            return False
+        self._slept_s += asyncio.get_running_loop().time() - self._suspended_at
+        return True
 
     def steady(self) -> float:
         """Return for how long the machine has run."""
-        return asyncio.get_running_loop().time() - self.slept_s
+        now = self._suspended_at if self.is_suspended else asyncio.get_running_loop().time()
+        return now - self._slept_s
 
 
 class Way:

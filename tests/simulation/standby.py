@@ -441,14 +441,9 @@ async def _stop(world: Standby, member: Member, pause_s: float, chance: Random) 
 
 
 async def _suspend(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    """Stop a process with its machine, whose steady clock stands still."""
-    process = member.process
-    process.stop()
-    begun = anyio.current_time()
+    member.suspend()
     await anyio.sleep(pause_s)
-    process.clock.slept_s += anyio.current_time() - begun
-    member.deceived_until = anyio.current_time() + TTL_S
-    process.go_on()
+    member.wake()
 
 
 async def _kill(world: Standby, member: Member, pause_s: float, chance: Random) -> None:

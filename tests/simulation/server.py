@@ -32,6 +32,7 @@ class Server(MemoryStore):
         problem: Why nobody can reach it; empty if it is there.
         ahead_s: How far its clock is ahead; somebody may set it.
         leaders: ``(moment, process)`` of each change of hands, of which the last is who has the lease.
+        ends: ``(workflow, state)`` of each end that was ever durable.
     """
 
     def __init__(self, identity: str, story: JudgedStory) -> None:
@@ -46,12 +47,13 @@ class Server(MemoryStore):
         self.until = -math.inf
         self.leaders: list[tuple[float, str]] = []
         self.holders: dict[int, str] = {}
+        self.ends: set[tuple[str, str]] = set()
         self.told = anyio.Event()
 
     def copied(self) -> "Server":
         """Return a copy on another server, as somebody restores it from a backup; nobody has its lease."""
         other = Server(self._identity, self.story)
-        for name in ("_workflows", "_nodes", "_journal", "_audit", "_notes", "_term"):
+        for name in ("_workflows", "_nodes", "_journal", "_audit", "_notes", "_term", "ends"):
             setattr(other, name, deepcopy(getattr(self, name)))
         return other
 
@@ -133,6 +135,8 @@ class Server(MemoryStore):
         """Take all records."""
         for record in workflows:
             self._workflows[record.workflow_id] = record.following(self._workflows.get(record.workflow_id))
+            if record.state.is_finished:
+                self.ends.add((record.workflow_id, record.state.value))
         for node in nodes:
             self._nodes.setdefault(node.workflow_id, {})[node.node] = node
         for entry in journal:

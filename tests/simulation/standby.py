@@ -9,7 +9,9 @@ after it.
 
 - no attempt is pushed twice; no push comes from a process that the broker knows to be overtaken, and each term is one process's;
 - whoever trusts its lease has it, as long as no clock deceives it;
-- nothing is pushed after an answered cancel; nobody answers with success what it was asked after another one had taken the lease;
+- nothing is pushed after an answered cancel; nobody answers a submission or verb with success that it was asked for after another
+  one had taken the lease. Who only reads is told what the process knows, which may be old: no lease is asked for that;
+- whoever has waited for an end is told of one that the database has, or had before a retry, whoever is asked;
 - what was accepted, and each answered verb, is there for each leader that follows, and is not taken twice;
 - once all is mended somebody leads in time, everything ends, and each workflow that nobody
   interfered with has ended as the results of its tasks say;
@@ -170,6 +172,7 @@ class Standby:
             world.start_soon(self._redeliver)
             for plan in self._plans:
                 world.start_soon(self._submit, plan)
+                world.start_soon(self._await_ends, plan)
             world.start_soon(self._operate)
             await self._break_things()
             await self._mend()
@@ -286,16 +289,21 @@ class Standby:
     # --- those who submit and control -------------------------------------------------------------------------------
 
     async def request(self, member: Member, what: str, work: Callable[[Scheduler], Awaitable[Any]]) -> Any:
-        """Ask a process for something; raises if the answer is no success or does not come. Judge a success."""
+        """Ask a process to change something; raises if the answer is no success or does not come. Judge a success."""
         server = member.server
         begun, taken = anyio.current_time(), len(server.leaders)
         is_known = self.broker.knows_later_than(member.term)
         overtaken = bool(server.leaders) and server.leaders[-1][1] != member.life
+        answer = await self.read(member, what, work)
+        if overtaken and (begun > member.deceived_until or (is_known and member.asks_broker_well(begun))):
+            raise BrokenPromise(f"{member.name} has answered '{what}', asked when {server.leaders[taken - 1]} had the lease")
+        return answer
+
+    async def read(self, member: Member, what: str, work: Callable[[Scheduler], Awaitable[Any]]) -> Any:
+        """Ask a process for something that changes nothing; raises if the answer is no success or does not come."""
         with anyio.move_on_after(_CLIENT_S):
             answer = await member.ask(work)
             self.story.tell(f"{member.name} answers {what}")
-            if overtaken and (begun > member.deceived_until or (is_known and member.asks_broker_well(begun))):
-                raise BrokenPromise(f"{member.name} has answered '{what}', asked when {server.leaders[taken - 1]} had the lease")
             return answer
         raise ConnectionLost("no answer")
 
@@ -357,6 +365,22 @@ class Standby:
             self.facts["cancels"] += 1
             self.broker.cancelled[workflow_id] = _Cancel(anyio.current_time(), member.asks_broker_well(begun))
 
+    async def _await_ends(self, plan: Plan) -> None:
+        """Wait for the end of a workflow, at anybody, also at one that is overtaken, again and again."""
+        chance = Random(f"{self.seed}:waits:{plan.key}")
+        while True:
+            await anyio.sleep(chance.choice([1.0, 5.0, 20.0]))
+            workflow_id, member = self._accepted.get(plan.key), chance.choice(self.members)
+            if workflow_id is None:
+                continue
+            try:
+                view = await self.read(member, f"a wait for {plan.key}", lambda running, of=workflow_id: running.wait(of))  # type: ignore[misc]
+            except (DyrygentError, ConnectionLost, NotLeading):
+                continue
+            if view.finished_at is not None and (workflow_id, view.state) not in member.server.ends:
+                raise BrokenPromise(f"P1: {member.name} says that {plan.key} is {view.state}, which the database never heard of")
+            self.facts["waits"] += 1
+
     def _stale(self) -> Member | None:
         """Return one that takes itself for the leader, and is not."""
         return next((member for member in self.members if member.leads and member.server.process != member.life), None)
@@ -369,8 +393,8 @@ class Standby:
         if leader is None:
             return
         try:
-            view = await self.request(leader, "a view", lambda running: running.view(workflow_id))
-            page = await self.request(leader, "nodes", lambda running: running.nodes(workflow_id))
+            view = await self.read(leader, "a view", lambda running: running.view(workflow_id))
+            page = await self.read(leader, "nodes", lambda running: running.nodes(workflow_id))
         except (DyrygentError, ConnectionLost, NotLeading):
             return
         if view.state == "paused":
@@ -410,10 +434,11 @@ class Standby:
         for plan in self._plans:
             while plan.is_left_alone and plan.key not in self._said:
                 leader = self._leader()
-                if leader is None:
+                if leader is None or leader.server.process != leader.life:
+                    # One that is overtaken shows what it knows, until it hears of that.
                     await anyio.sleep(1.0)
                     continue
-                page = await self.request(leader, "nodes", lambda running, plan=plan: running.nodes(self._accepted[plan.key]))  # type: ignore[misc]
+                page = await self.read(leader, "nodes", lambda running, plan=plan: running.nodes(self._accepted[plan.key]))  # type: ignore[misc]
                 self._said[plan.key] = {node.name: word_of(node.state, node.is_unneeded) for node in page.nodes}
 
 

@@ -5,9 +5,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
+import anyio
 import pytest
 
 from tests.simulation.mutants import MUTANTS, noticed
+from tests.simulation.processes import HostClock, ProcessLoop
 from tests.simulation.runs import Outcome
 from tests.simulation.standby import run
 from tests.support.size import of_size
@@ -45,6 +47,7 @@ def test_one_leads(part: int) -> None:
     assert facts["pushes"] > 5 * _SEEDS / _PARTS
     assert facts["verbs"]
     assert facts["cancels"]
+    assert facts["waits"]
 
 
 @pytest.mark.long
@@ -53,6 +56,25 @@ def test_one_leads(part: int) -> None:
 def test_what_is_wrong_is_noticed(name: str) -> None:
     """A fault that somebody puts into the product, or a server, breaks a promise within a hundred seeds."""
     assert next(noticed(name, range(1, 101)), "")
+
+
+def test_steady_clock_of_a_machine_never_goes_back() -> None:
+    """It stands still as long as anybody has suspended the machine, and goes on from there."""
+
+    async def story() -> list[float]:
+        clock, told = HostClock(), []
+        for suspends in (True, True, False, False, False):
+            await anyio.sleep(10.0)
+            if suspends:
+                clock.suspend()
+            else:
+                clock.wake()
+            told.append(clock.steady())
+        await anyio.sleep(10.0)
+        return [*told, clock.steady()]
+
+    told = anyio.run(story, backend="asyncio", backend_options={"loop_factory": ProcessLoop})
+    assert told == [10.0, 10.0, 10.0, 10.0, 20.0, 30.0]
 
 
 @pytest.mark.parametrize("seed", [7, pytest.param(11, marks=pytest.mark.long)])

@@ -32,10 +32,10 @@ class Listener:
 
 
 class Listeners:
-    """All who wait. A workflow for which nobody waits takes no place here."""
+    """All who wait, who are told in the order in which they came. A workflow for which nobody waits takes no place here."""
 
     def __init__(self) -> None:
-        self._of: dict[str, set[Listener]] = {}
+        self._of: dict[str, dict[Listener, None]] = {}
 
     def __repr__(self) -> str:
         return f"<Listeners workflows={len(self._of)}>"
@@ -54,12 +54,12 @@ class Listeners:
 
     def add(self, listener: Listener) -> None:
         """Begin to tell it of changes."""
-        self._of.setdefault(listener.workflow_id, set()).add(listener)
+        self._of.setdefault(listener.workflow_id, {})[listener] = None
 
     def remove(self, listener: Listener) -> None:
         """Tell it no more."""
         listeners = self._of[listener.workflow_id]
-        listeners.discard(listener)
+        listeners.pop(listener, None)
         if not listeners:
             del self._of[listener.workflow_id]
 

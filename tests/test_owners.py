@@ -14,6 +14,8 @@ _STARTS = {"Thread", "ThreadPoolExecutor", "ProcessPoolExecutor", "Popen"}
 _HEARD = {
     "dyrygentd/cli/standstill.py: Thread": "nobody need: it asks for a hint, tells it or nothing, and is gone with its command",
     "dyrygentd/cli/ui.py: Thread": "nobody need: the address is printed, whether a browser opens or not",
+    "dyrygentd/client/tunnel.py: Thread": "what ssh says is wanted where something fails; without it there are fewer words",
+    "dyrygentd/client/tunnel.py: Popen": "whoever asks through it finds that it has ended, and says so with ssh's words",
     "dyrygentd/daemon/broker.py: Thread": "the main thread waits for a signal or for the error of the start",
     "dyrygentd/daemon/embedded.py: Thread": "a future has the child or the error; it waits for the child and for nothing else",
     "dyrygentd/daemon/embedded.py: Popen": "the thread that waits for it; `wait` and `is_alive` of `ChildProcess` tell",

@@ -370,6 +370,23 @@ class Fenced(OutsideError):
         self.term, self.later, self.by = term, later, by
 
 
+class WentBack(Fenced):
+    """The database lacks turns that were answered for: who has them in mind writes nothing more, and who begins anew does."""
+
+    code = "went-back"
+    next_step = (
+        "restart the daemon, unless it begins anew by itself: it looks for results of what is lost before it sends anything"
+    )
+
+    def __init__(self, database: str, turns: int, answered_for: int) -> None:
+        super(Fenced, self).__init__(
+            f"the database '{database}' has {turns} turns and has answered for {answered_for}: it went back, as after a failover"
+            " or when a copy was put in its place; nothing more is written"
+        )
+        self.term, self.later, self.by = 0, 0, ""
+        self.database, self.turns, self.answered_for = database, turns, answered_for
+
+
 class BackendUnavailable(OutsideError):
     """The result backend cannot be reached, cannot be read, or refuses to take a result."""
 

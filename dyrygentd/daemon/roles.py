@@ -3,6 +3,9 @@
 *Its sockets* are open all the time. Each role has an application of its own on copies of them; the next one is served before the
 last one ends, so nobody is refused, and a standby answers until all that is unfinished has been read back.
 
+*Whose database went back* has turns in mind that nobody has any more. It begins anew with what is there, unless one that stood by
+is faster.
+
 *Who was overtaken* stands by, unless a copy of the database has gone on: two that take turns would help nobody, so it ends.
 
 *Where a lock decides*, as with SQLite, a process leads from its start to its end, and another one that takes over ends it.
@@ -26,7 +29,7 @@ from dyrygentd.daemon.same_broker import BrokerPlace, compare_brokers, note_brok
 from dyrygentd.daemon.stage import Stage
 from dyrygentd.daemon.status import status_line
 from dyrygentd.deputy.deputy import Deputy, Role
-from dyrygentd.errors import ConfigurationError, Fenced, OutsideError, StoreIncompatible, StoreUnavailable
+from dyrygentd.errors import ConfigurationError, Fenced, OutsideError, StoreIncompatible, StoreUnavailable, WentBack
 from dyrygentd.ports import Lease, Store
 from dyrygentd.ports.facts import Holder
 from dyrygentd.scheduler import Scheduler
@@ -153,6 +156,8 @@ class Roles:
                 return
             try:
                 await self._take_part(store, store.lease)
+            except WentBack as error:
+                logger.error("%s: this process begins anew", error.message)
             except Fenced as error:
                 if await _is_by_a_copy(store.lease):
                     raise

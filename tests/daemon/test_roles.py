@@ -182,6 +182,29 @@ def test_clean_handover_and_back(pair: Pair) -> None:
         assert client.submit(tasks.echo.si(1)).wait(timeout_s=_WAIT_S).state == "succeeded"
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_database_went_back(site: Site, pair: Pair, shared_postgres: PostgresServer, count: int) -> None:
+    """A failover that loses turns ends what the leader holds in mind: it, or one that stood by, goes on with what is there."""
+    pair.start() if count == 2 else pair.first.start()
+    workflow = Workflow("gated")
+    gated = workflow.add(tasks.wait_for.si(pair.url.schema), name="first")
+    workflow.add(tasks.echo.si(5), name="second", after=[gated])
+    with pair.first.client() as client:
+        handle = client.submit(workflow)
+        site.executions.wait_started([str(handle.node("first").task_id)])
+    shared_postgres.execute(f"UPDATE {pair.url.schema}.owner SET turn = turn - 1")
+    wait_until(lambda: "this process begins anew" in pair.first.log(), timeout_s=_WAIT_S)
+    daemons = [pair.first, pair.second][:count]
+    roles = ["leader", "standby"][:count]
+    wait_until(lambda: sorted(map(role, daemons)) == roles, timeout_s=_WAIT_S, message=pair.first.log)
+    site.executions.release(pair.url.schema)
+    with pair.first.client() as client:
+        wait_until(lambda: client.get(handle.id).state == "succeeded", timeout_s=_WAIT_S, message=pair.first.log)
+        ids = [str(node.task_id) for node in client.handle(handle.id).nodes()]
+    site.executions.assert_each_once(ids)
+    assert "Traceback" not in pair.first.log()
+
+
 def test_both_at_once(pair: Pair) -> None:
     """Of two that are started together one leads."""
     pair.first.launch()

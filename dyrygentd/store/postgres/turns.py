@@ -25,7 +25,7 @@ import anyio
 import psycopg
 from psycopg import AsyncConnection
 
-from dyrygentd.errors import DyrygentError, Fenced, StoreLocked, StoreUnavailable
+from dyrygentd.errors import DyrygentError, Fenced, StoreLocked, StoreUnavailable, WentBack
 from dyrygentd.ports.facts import Holder, Term
 from dyrygentd.store.postgres.connection import (
     answered_in,
@@ -271,11 +271,7 @@ class OwnTurns:
             await self._refuse_if_fenced(connection)
             # Nobody else has had the database: one more is ours.
             if turn not in (self._turn, self._turn + 1):
-                self._over = StoreUnavailable(
-                    f"the database '{self._url}' has {turn} turns and has answered for {self._turn}: it went back, as"
-                    " after a failover or when a copy was put in its place; nothing more is written"
-                )
-                self._over.next_step = "restart the daemon, which looks for results of what is lost"
+                self._over = WentBack(str(self._url), turn, self._turn)
                 logger.error("%s", self._over)
                 raise self._over
             (session,) = await self._row(connection, "UPDATE owner SET session = session + 1 RETURNING session")

@@ -2,8 +2,8 @@
 
 A room keeps an error class of its own where it alone can raise it and it means nothing without that room: `http` (what is wrong
 with a request before a route has it, and who may not make it), `loopback` (the same of a browser), `wire` (bounds of a body),
-`daemon` and `demo` (servers they start), `ports` (letters, and who leads), `scheduler` (what is not confirmed), `compat` (the
-names of celery-dyrygent). Those keep the same rules; ``tests/test_errors.py`` finds all of them.
+`daemon` and `demo` (servers they start), `ports` (letters, and who leads), `scheduler` (what is not confirmed), `store` (a
+database that went back), `compat` (the names of celery-dyrygent). Those keep the same rules; ``tests/test_errors.py`` finds them.
 
 Long because all that the package promises to raise is to be seen at once.
 
@@ -368,23 +368,6 @@ class Fenced(OutsideError):
         own = f"; this one has term {term}" if term else ""
         super().__init__(f"another process works with this database, or a copy of it: {by} holds term {later}{own}")
         self.term, self.later, self.by = term, later, by
-
-
-class WentBack(Fenced):
-    """The database lacks turns that were answered for: who has them in mind writes nothing more, and who begins anew does."""
-
-    code = "went-back"
-    next_step = (
-        "restart the daemon, unless it begins anew by itself: it looks for results of what is lost before it sends anything"
-    )
-
-    def __init__(self, database: str, turns: int, answered_for: int) -> None:
-        super(Fenced, self).__init__(
-            f"the database '{database}' has {turns} turns and has answered for {answered_for}: it went back, as after a failover"
-            " or when a copy was put in its place; nothing more is written"
-        )
-        self.term, self.later, self.by = 0, 0, ""
-        self.database, self.turns, self.answered_for = database, turns, answered_for
 
 
 class BackendUnavailable(OutsideError):

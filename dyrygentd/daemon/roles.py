@@ -29,12 +29,13 @@ from dyrygentd.daemon.same_broker import BrokerPlace, compare_brokers, note_brok
 from dyrygentd.daemon.stage import Stage
 from dyrygentd.daemon.status import status_line
 from dyrygentd.deputy.deputy import Deputy, Role
-from dyrygentd.errors import ConfigurationError, Fenced, OutsideError, StoreIncompatible, StoreUnavailable, WentBack
+from dyrygentd.errors import ConfigurationError, Fenced, OutsideError, StoreIncompatible, StoreUnavailable
 from dyrygentd.ports import Lease, Store
 from dyrygentd.ports.facts import Holder
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.scheduler.limits import SystemClock
 from dyrygentd.store.choice import onlooker_of, store_of
+from dyrygentd.store.continuity import WentBack
 from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.daemon")

@@ -20,7 +20,7 @@ from typing import Final
 import aiosqlite
 
 from dyrygentd.core.absence import note_of
-from dyrygentd.errors import StoreIncompatible
+from dyrygentd.errors import Fenced, StoreIncompatible
 from dyrygentd.ports.facts import CLAIM_NOTE, CLOSED_NOTE, SETBACK_NOTE, Holder, Term
 
 IN_USE: Final = "in use"
@@ -35,6 +35,23 @@ NOTES_SINCE: Final = 3
 _RECALL: Final = "SELECT value FROM notes WHERE name = ?"
 _REMEMBER: Final = "INSERT INTO notes (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 _FORGET: Final = "DELETE FROM notes WHERE name = ?"
+
+
+class WentBack(Fenced):
+    """The database lacks turns that were answered for: who has them in mind writes nothing more, and who begins anew does."""
+
+    code = "went-back"
+    next_step = (
+        "restart the daemon, unless it begins anew by itself: it looks for results of what is lost before it sends anything"
+    )
+
+    def __init__(self, database: str, turns: int, answered_for: int) -> None:
+        super(Fenced, self).__init__(
+            f"the database '{database}' has {turns} turns and has answered for {answered_for}: it went back, as after a failover"
+            " or when a copy was put in its place; nothing more is written"
+        )
+        self.term, self.later, self.by = 0, 0, ""
+        self.database, self.turns, self.answered_for = database, turns, answered_for
 
 
 async def setback_of(connection: aiosqlite.Connection, *, had_log: bool) -> str:

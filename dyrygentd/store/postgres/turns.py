@@ -25,8 +25,9 @@ import anyio
 import psycopg
 from psycopg import AsyncConnection
 
-from dyrygentd.errors import DyrygentError, Fenced, StoreLocked, StoreUnavailable, WentBack
+from dyrygentd.errors import DyrygentError, Fenced, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder, Term
+from dyrygentd.store.continuity import WentBack
 from dyrygentd.store.postgres.connection import (
     answered_in,
     break_off,

@@ -7,9 +7,10 @@ import psycopg
 import pytest
 
 from dyrygentd.core.records import JournalEntry
-from dyrygentd.errors import Fenced, StoreLocked, StoreUnavailable, WentBack
+from dyrygentd.errors import Fenced, StoreLocked, StoreUnavailable
 from dyrygentd.ports import Store
 from dyrygentd.ports.facts import CLOSED_NOTE, SETBACK_NOTE, Holder, Selection
+from dyrygentd.store.continuity import WentBack
 from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.store.postgres.url import PostgresUrl
 from tests.store.records import finished, node, workflow

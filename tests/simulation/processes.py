@@ -223,7 +223,9 @@ class Way:
     def mend(self) -> None:
         """Let pass again what is sent, and what was held."""
         if self.is_troubled:
-            self.troubled_at = anyio.current_time()
+            # What is asked from now on waits for what is still on its way, and what was held comes within half a second.
+            held_s = 0.5 if self._held else 0.0
+            self.troubled_at = max(anyio.current_time() + held_s, self._arrives_at)
         self.cut, self.stall_s = "", 0.0
         held, self._held = self._held, []
         loop = asyncio.get_running_loop()

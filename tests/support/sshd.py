@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from tests.support.servers import wait_until
 
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _MISSING = [name for name in ("sshd", "ssh", "ssh-keygen") if shutil.which(name, path=_PATH) is None]
+#: Shells of users that are not meant to log in: sshd runs whatever was asked for in the user's own.
+_NO_SHELLS = ("nologin", "false")
 
 
 class Sshd(AbstractContextManager["Sshd"]):
@@ -29,6 +32,9 @@ class Sshd(AbstractContextManager["Sshd"]):
     def __init__(self, directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
         if _MISSING:
             pytest.skip(f"NOT RUN: there is no {', '.join(_MISSING)} (Debian: openssh-server)")
+        shell = pwd.getpwuid(os.getuid()).pw_shell
+        if Path(shell).name in _NO_SHELLS:
+            pytest.skip(f"NOT RUN: nobody logs in by ssh as {getpass.getuser()!r}, whose shell is {shell}")
         self.directory = directory
         self.user = getpass.getuser()
         self.port = _free_port()

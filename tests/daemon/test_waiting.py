@@ -13,6 +13,7 @@ from dyrygentd.client.sync import Client
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.errors import RemoteError
 from tests.support.activation import Service, listening_tcp, listening_unix
+from tests.support.servers import wait_until
 
 WRONG = "lissten = 'x'\n"
 
@@ -23,6 +24,12 @@ def wrong(short_tmp: Path) -> Path:
     path = short_tmp / "wrong.toml"
     path.write_text(WRONG)
     return path
+
+
+def _waiting(path: Path) -> int:
+    """Count connections that nobody has taken: besides the listening socket, their ends of this side have its path, too."""
+    lines = Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()
+    return sum(line.endswith(f" {path}") for line in lines) - 1
 
 
 def _failure(service: Service, path: Path, *, clients: int = 1) -> tuple[RemoteError, int]:
@@ -37,6 +44,8 @@ def _failure(service: Service, path: Path, *, clients: int = 1) -> tuple[RemoteE
     asking = [threading.Thread(target=ask) for _ in range(clients)]
     for each in asking:
         each.start()
+    # Whoever comes after it has failed waits for the next start.
+    wait_until(lambda: _waiting(path) == clients)
     service.launch()
     status = service.wait()
     for each in asking:

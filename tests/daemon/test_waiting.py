@@ -41,11 +41,12 @@ def _failure(service: Service, path: Path, *, clients: int = 1) -> tuple[RemoteE
             client.list()
         told.append(caught.value)
 
+    before = _waiting(path)
     asking = [threading.Thread(target=ask) for _ in range(clients)]
     for each in asking:
         each.start()
     # Whoever comes after it has failed waits for the next start.
-    wait_until(lambda: _waiting(path) == clients)
+    wait_until(lambda: _waiting(path) == before + clients)
     service.launch()
     status = service.wait()
     for each in asking:

@@ -134,7 +134,7 @@ _ELSEWHERE: Final = {
     "scheduler/queries.py": "scheduler/test_scheduler.py and scheduler/test_overview.py ask",
     "scheduler/recovery.py": "scheduler/test_crash.py recovers after every effect",
     "scheduler/report.py": "test_metrics.py reads it",
-    "scheduler/service.py": "an interface; http/test_routes.py asks a scheduler by it",
+    "scheduler/service.py": "deputy/test_deputy.py asks a leader and its deputy by it, and compares their answers",
     "scheduler/sight.py": "an interface; scheduler/test_turns.py and scheduler/test_scheduler.py look by it",
     "scheduler/shell.py": "scheduler/test_scheduler.py is about the face of the room",
     "scheduler/submissions.py": "scheduler/test_keys.py and scheduler/test_trouble.py submit",

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from types import TracebackType
@@ -43,6 +43,7 @@ from dyrygentd.scheduler.outages import Outages
 from dyrygentd.scheduler.overview import Overviews
 from dyrygentd.scheduler.queries import Queries
 from dyrygentd.scheduler.redaction import Redaction
+from dyrygentd.scheduler.service import Service
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.witnesses import Roster
 
@@ -52,7 +53,7 @@ _LEARN_S: Final = 300.0
 Role = Literal["standby", "gateway"]
 
 
-class Deputy:
+class Deputy(Service):
     """Answers beside a leader, on the same database. An async context manager; the store is open, and stays so.
 
     Guards: nothing but letters is written to the store, and the broker is only asked.
@@ -144,7 +145,7 @@ class Deputy:
             still_running=still_running,
             redact=self._redaction.text,
         )
-        self._queries = Queries(
+        queries = Queries(
             mirror,
             store=self._store,
             archive=self._archive,
@@ -158,8 +159,8 @@ class Deputy:
             folds=folds,
             log_links=LogLinks(self.limits.logs_url, self.limits.logs_margin_s),
         )
-        self._faces = Faces(
-            self._queries.unpacked,
+        faces = Faces(
+            queries.unpacked,
             folds,
             self._estimates,
             clock=self._clock,
@@ -167,7 +168,7 @@ class Deputy:
             listeners=self._listeners,
             follow_interval_s=self.limits.follow_interval_s,
         )
-        self._overviews = Overviews(
+        overviews = Overviews(
             mirror,
             store=self._store,
             clock=self._clock,
@@ -182,6 +183,7 @@ class Deputy:
             young_s=pace.young_s,
             queued_long_s=pace.queued_long_s,
         )
+        self._answer_by(queries, overviews, faces)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as exits:
@@ -314,95 +316,10 @@ class Deputy:
             raise NotLeader(self._lookout.leader)
         return self._sending
 
-    # --- asking, as `Scheduler` tells -------------------------------------------------------------------------------
-
-    @property
-    def faces(self) -> Faces:
-        """Return what shows workflows to people."""
-        return self._faces
-
-    async def resolve(self, reference: str, *, owner: User | None = None) -> str:
-        """Return the id for a reference. Raises `WorkflowNotFound` or `AmbiguousReference`."""
-        return await self._queries.resolve(reference, owner=owner)
-
-    async def owner(self, workflow_id: str) -> User | None:
-        """Return the user who submitted a workflow. Raises `WorkflowNotFound`."""
-        return await self._queries.owner(workflow_id)
-
-    def is_at_hand(self, workflow_id: str) -> bool:
-        """Tell whether a workflow is in memory and short."""
-        return self._queries.is_at_hand(workflow_id)
-
-    async def definition(self, workflow_id: str) -> bytes:
-        """Return the definition of a workflow as JSON."""
-        return await self._queries.definition(workflow_id)
-
-    async def export(self, workflow_id: str) -> bytes:
-        """Return all that is stored of a workflow as JSON."""
-        return await self._queries.export(workflow_id)
-
-    async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
-        """Return the view of a workflow as it is stored."""
-        return await self._queries.view(workflow_id, with_result=with_result)
-
-    async def list(self, selection: Selection) -> wire.WorkflowPage:
-        """Return a page of workflows."""
-        return await self._queries.list(selection)
-
-    async def nodes(
-        self,
-        workflow_id: str,
-        *,
-        states: frozenset[str] = frozenset(),
-        path: str = "",
-        name: str = "",
-        after: int = 0,
-        limit: int = 100,
-    ) -> wire.NodePage:
-        """Return a page of nodes."""
-        return await self._queries.nodes(workflow_id, states=states, path=path, name=name, after=after, limit=limit)
-
-    async def node(self, workflow_id: str, name: str, *, with_arguments: bool = True) -> wire.NodeView:
-        """Return one node."""
-        return await self._queries.node(workflow_id, name, with_arguments=with_arguments)
-
-    async def summary(self, workflow_id: str, *, limit: int = 20) -> wire.Summary:
-        """Return what is to be known of a workflow at one look."""
-        found, health = await self._queries.summary(workflow_id, limit=limit), self.health()
-        found.problems, found.notices = health.problems, health.notices
-        found.estimate = None if found.workflow.is_finished else await self._faces.estimate(workflow_id)
-        return found
-
-    async def causes(self, workflow_id: str) -> wire.Causes:
-        """Group the failures of a workflow."""
-        return await self._queries.causes(workflow_id)
-
-    async def journal(self, workflow_id: str) -> wire.Journal:
-        """Return who did what to a workflow."""
-        return await self._queries.journal(workflow_id)
-
-    async def audit(self, after: int | None = None, *, limit: int = 100) -> wire.Journal:
-        """Return who did what to all workflows."""
-        return await self._queries.audit(after, limit=limit)
+    # --- asking -----------------------------------------------------------------------------------------------------
 
     async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
-        """Say why a workflow, or one node, is not running."""
+        """Say why a workflow, or one node, is not running, as `Service.explain` does."""
         # Who has the places that it waits for may be another one.
         await self._mirror.look_at_all()
-        return await self._queries.explain(workflow_id, node)
-
-    async def overview(self, *, most: int = 5) -> wire.Overview:
-        """Say what is wrong, what waits for a person, what is stuck and what failed lately."""
-        return await self._overviews.overview(most=most)
-
-    async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
-        """Return the view of a workflow once it has finished."""
-        return await self._queries.wait(workflow_id, timeout_s=timeout_s)
-
-    async def outcome(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.Outcome:
-        """Wait for the end and return how it ended."""
-        return await self._queries.outcome(workflow_id, timeout_s=timeout_s)
-
-    def follow(self, workflow_id: str) -> AsyncIterator[wire.WorkflowView]:
-        """Iterate over the view now and after changes, until it is finished."""
-        return self._queries.follow(workflow_id)
+        return await super().explain(workflow_id, node)

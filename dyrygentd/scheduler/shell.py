@@ -24,7 +24,7 @@ awaited, since SQLite's thread would finish it anyway.
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -42,16 +42,16 @@ from dyrygentd.errors import Fenced
 from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
 from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.adapters import adapters_of
-from dyrygentd.scheduler.faces import Faces
 from dyrygentd.scheduler.handle import Handle
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.parts import Parts
 from dyrygentd.scheduler.report import Report
+from dyrygentd.scheduler.service import Service
 from dyrygentd.scheduler.tenure import questions, unwrapped
 from dyrygentd.tasks.current import current_parent_task
 
 
-class Scheduler:
+class Scheduler(Service):
     """Runs workflows in an asyncio program. An async context manager: entering recovers what was unfinished.
 
     It installs no signal handlers and keeps no state outside itself, so a program may have several, each with its own database.
@@ -120,6 +120,7 @@ class Scheduler:
             on_recovered=on_recovered,
             broker_trouble=broker_trouble,
         )
+        self._answer_by(self._parts.queries, self._parts.overviews, self._parts.faces)
         self._report = Report(self._parts)
         self._registry = registry
         self._exits = AsyncExitStack()
@@ -274,114 +275,12 @@ class Scheduler:
         """
         return await self._parts.turns.drain(timeout_s)
 
-    # --- asking -----------------------------------------------------------------------------------------------------
+    # --- how it stands ----------------------------------------------------------------------------------------------
 
     @property
     def vantage(self) -> str:
         """Return nothing: who leads is the one to ask."""
         return ""
-
-    @property
-    def faces(self) -> Faces:
-        """Return what shows workflows to people."""
-        return self._parts.faces
-
-    async def resolve(self, reference: str, *, owner: User | int | None = None) -> str:
-        """Return the id for an id, a unique prefix, a name, ``@latest``, or ``key:`` with a key that ``owner`` has given.
-
-        Raises:
-            WorkflowNotFound, AmbiguousReference
-        """
-        return await self._parts.queries.resolve(reference, owner=User.of(owner))
-
-    async def owner(self, workflow_id: str) -> User | None:
-        """Return the user who submitted a workflow; None if nobody can tell. Raises `WorkflowNotFound`."""
-        return await self._parts.queries.owner(workflow_id)
-
-    def is_at_hand(self, workflow_id: str) -> bool:
-        """Tell whether a workflow is in memory and short, so that asking about its nodes costs others nothing."""
-        return self._parts.queries.is_at_hand(workflow_id)
-
-    async def definition(self, workflow_id: str) -> bytes:
-        """Return the definition of a workflow as JSON, with its arguments. Raises `WorkflowNotFound`."""
-        return await self._parts.queries.definition(workflow_id)
-
-    async def export(self, workflow_id: str) -> bytes:
-        """Return all that is stored of a workflow as JSON, for another daemon's `take_over`. Raises `WorkflowNotFound`."""
-        return await self._parts.queries.export(workflow_id)
-
-    async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
-        """Return the present view of a workflow. Raises `WorkflowNotFound`."""
-        return await self._parts.queries.view(workflow_id, with_result=with_result)
-
-    async def list(self, selection: Selection) -> wire.WorkflowPage:
-        """Return a page of workflows, newest first."""
-        return await self._parts.queries.list(selection)
-
-    async def nodes(
-        self,
-        workflow_id: str,
-        *,
-        states: frozenset[str] = frozenset(),
-        path: str = "",
-        name: str = "",
-        after: int = 0,
-        limit: int = 100,
-    ) -> wire.NodePage:
-        """Return a page of nodes, joins included, of a box and with ``name`` in theirs if given; ``after`` is a cursor."""
-        return await self._parts.queries.nodes(workflow_id, states=states, path=path, name=name, after=after, limit=limit)
-
-    async def node(self, workflow_id: str, name: str, *, with_arguments: bool = True) -> wire.NodeView:
-        """Return one node; its arguments are shortened, and without secrets. Raises `WorkflowNotFound` or `NodeNotFound`."""
-        return await self._parts.queries.node(workflow_id, name, with_arguments=with_arguments)
-
-    async def summary(self, workflow_id: str, *, limit: int = 20) -> wire.Summary:
-        """Return what is to be known of a workflow at one look, ``limit`` nodes of a kind at most. Raises `WorkflowNotFound`."""
-        found, health = await self._parts.queries.summary(workflow_id, limit=limit), self.health()
-        found.problems, found.notices = health.problems, health.notices
-        found.estimate = None if found.workflow.is_finished else await self.faces.estimate(workflow_id)
-        return found
-
-    async def causes(self, workflow_id: str) -> wire.Causes:
-        """Group the failures of a workflow by what they have in common. Raises `WorkflowNotFound`."""
-        return await self._parts.queries.causes(workflow_id)
-
-    async def journal(self, workflow_id: str) -> wire.Journal:
-        """Return who did what to a workflow, when and why. Raises `WorkflowNotFound`."""
-        return await self._parts.queries.journal(workflow_id)
-
-    async def audit(self, after: int | None = None, *, limit: int = 100) -> wire.Journal:
-        """Return who did what to all workflows, oldest first: what came after a cursor, or the newest."""
-        return await self._parts.queries.audit(after, limit=limit)
-
-    async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
-        """Say why a workflow, or one node, is not running, and what can be done: engine, broker, workers and backend asked.
-
-        Raises:
-            WorkflowNotFound, NodeNotFound
-        """
-        return await self._parts.queries.explain(workflow_id, node)
-
-    async def overview(self, *, most: int = 5) -> wire.Overview:
-        """Say what is wrong, what waits for a person, what is stuck and what failed lately; at most so many of each kind."""
-        return await self._parts.overviews.overview(most=most)
-
-    async def wait(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.WorkflowView:
-        """Return the view of a workflow once its end is on disk.
-
-        Raises:
-            WorkflowNotFound, WaitTimeout
-            DaemonUnreachable: The scheduler was left meanwhile.
-        """
-        return await self._parts.queries.wait(workflow_id, timeout_s=timeout_s)
-
-    async def outcome(self, workflow_id: str, *, timeout_s: float | None = None) -> wire.Outcome:
-        """Wait for the end and return how it ended. Raises as `wait` does."""
-        return await self._parts.queries.outcome(workflow_id, timeout_s=timeout_s)
-
-    def follow(self, workflow_id: str) -> AsyncIterator[wire.WorkflowView]:
-        """Iterate over the view now and after changes, at most one per ``follow_interval_s``, until it is finished."""
-        return self._parts.queries.follow(workflow_id)
 
     def statistics(self) -> wire.Statistics:
         """Return a snapshot of all parts."""

@@ -15,10 +15,9 @@ class FixedLease:
         is_away: Nobody can see it.
     """
 
-    ttl_s = 5.0
-
-    def __init__(self, left_s: float) -> None:
+    def __init__(self, left_s: float, *, ttl_s: float = 5.0) -> None:
         self.left_s = left_s
+        self.ttl_s = ttl_s
         self.is_away = False
 
     async def view(self) -> LeaseView:

@@ -57,7 +57,8 @@ async def pair(server: PostgresServer, **options: Any) -> AsyncIterator[Pair]:
     """A leader that runs what it is given on the fakes, and a deputy on its database."""
     url, clock = server.url(), FakeClock(LATER)
     broker = FakeBroker({"tasks.bad": _fail, "tasks.worse": _fail}, holds=True)
-    onlooker, lease = PostgresOnlooker(url), FixedLease(4.2)
+    # It outlasts the test, however long the machine takes.
+    onlooker, lease = PostgresOnlooker(url), FixedLease(599.0, ttl_s=600.0)
     alike: dict[str, Any] = {"limits": LIMITS, "clock": clock, "inspector": broker.inspector}
     async with scheduler(broker, PostgresStore(url), pace=Pace(look_at_clock_s=0.01), **alike) as leader:
         await onlooker.open()
@@ -254,7 +255,7 @@ async def test_it_says_what_it_is(shared_postgres: PostgresServer) -> None:
         health, statistics = running.deputy.health(), running.deputy.statistics()
         assert (health.status, health.role, health.leader, health.term) == ("ok", "gateway", LEADER.words, 7)
         assert health.lag_s is not None
-        assert 0.8 <= health.lag_s < 60
+        assert 1.0 <= health.lag_s < 60
         assert running.deputy.vantage.startswith(f"answered by a gateway, from what is stored: {LEADER.words} leads, heard of ")
         assert (statistics.role, statistics.engine["workflows"], statistics.engine["term"]) == ("gateway", 0, 7)
         running.lease.left_s = -3.0

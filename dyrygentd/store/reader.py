@@ -1,97 +1,82 @@
-"""Reading the database past its writer.
+"""Reading a database past its writer: what is asked, and how records are made of the rows, in whichever database they are.
 
-Three connections with a thread each: one for what a turn or a submission waits for, which finds one row by an index; one for what
-is shown of one workflow; one for listings that look at many rows, which are given up after some seconds. Each query fetches
-everything at once, since a cursor that stays open pins the write-ahead log.
+There are three ways to it: one for what a turn or a submission waits for, which finds one row by an index; one for what is shown
+of one workflow; one for listings that look at many rows, which are given up after some seconds. The statements mark values as
+SQLite does, with a question mark.
 """
 
 import json
-import sqlite3
-import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
-from typing import Any, Final
-
-import aiosqlite
-import anyio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar, Final
 
 from dyrygentd.beside import in_thread
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.core.user import User
-from dyrygentd.errors import DyrygentError, ListingTooLong, StoreIncompatible, StoreUnavailable
-from dyrygentd.ports.facts import Listed, Selection, Stored
-from dyrygentd.store.connections import connect, opened
-from dyrygentd.store.damage import damaged, is_damage
+from dyrygentd.errors import StoreIncompatible
+from dyrygentd.ports.facts import Listed, Selection, Stored, Term
+from dyrygentd.store.continuity import TERM_NOTE
 from dyrygentd.store.rows import (
     COLUMNS,
     INLINE_ROWS,
-    JOURNAL_OF,
     NODE_COLUMNS,
     entries_of,
     in_parts,
     node_record_of,
     owned_key,
     record_of,
-    utf8,
 )
 
-#: So that the index of ends is asked: it has the few that fit, and the rest need not be walked through.
-_ENDED: Final = "seq IN (SELECT seq FROM workflows WHERE finished_at >= ?)"
-#: The index has them in this order: no more are read than are wanted.
-_ENDED_IN_ORDER: Final = "finished_at >= ?"
+#: What a row raises that cannot be decoded; an error of the database's is another one.
+_UNDECODABLE: Final = (zlib.error, ValueError, TypeError, KeyError)
+_JOURNAL: Final = """
+    SELECT at, verb, by, why, nodes, count, detail FROM journal WHERE workflow = (SELECT seq FROM workflows WHERE id = ?)
+"""
+
+#: A condition in SQL, and the values in it.
+Condition = tuple[str, Sequence[Any]]
 
 
-class Reader:
-    """Reads. Guards: whoever looks for one row waits for nobody who reads much, and a listing ends in time.
+class Reader(ABC):
+    """Reads. Guards: whoever looks for one row waits for nobody who reads much, and a listing ends in time."""
 
-    Args:
-        listing_max_s: How long workflows are looked through for one listing.
-        unreadable: Returns what to raise for an error of SQLite's.
-    """
+    #: How many bytes a definition has, in SQL.
+    DOCUMENT_BYTES: ClassVar[str]
+    #: The order in which workflows ended, the last one first.
+    BY_END: ClassVar[str]
 
-    def __init__(self, path: Path, *, listing_max_s: float, unreadable: Callable[[sqlite3.Error], DyrygentError]) -> None:
-        self._path = path
-        self._listing_max_s = listing_max_s
-        self._unreadable = unreadable
-        self._finder: aiosqlite.Connection | None = None
-        self._shower: aiosqlite.Connection | None = None
-        self._lister: aiosqlite.Connection | None = None
-        # One listing at a time, so that the time of each begins when it does.
-        self._one_listing = anyio.Lock()
-        self._listing_until = 0.0
+    # --- the database's own -----------------------------------------------------------------------------------------
 
-    def __repr__(self) -> str:
-        return f"<Reader '{self._path}' open={self._finder is not None}>"
+    @abstractmethod
+    async def found(self, query: str, *values: Any) -> Sequence[Any]:
+        """Fetch what an index leads to, past everybody who reads much."""
 
-    async def open(self) -> None:
-        """Connect to a database that has its schema. Raises ``sqlite3.Error``."""
-        # Each has its name before anything else is awaited, so that it is closed whatever happens.
-        self._finder = await connect(self._path)
-        self._shower = await connect(self._path)
-        self._lister = await connect(self._path)
-        for connection in (self._finder, self._shower, self._lister):
-            await connection.execute("PRAGMA query_only = ON")
-        await self._lister.set_progress_handler(self._is_listed_too_long, 10_000)
-        # The log is made with the first query, and its name is not given to another file while we have it.
-        await self._shower.execute_fetchall("SELECT 1 FROM sqlite_schema LIMIT 1")
+    @abstractmethod
+    async def fetch(self, query: str, *values: Any) -> Sequence[Any]:
+        """Fetch what is shown of one workflow, or needs no hurry."""
 
-    async def close(self) -> None:
-        """Close the connections; safe to repeat."""
-        connections = (self._finder, self._shower, self._lister)
-        self._finder = self._shower = self._lister = None
-        with anyio.CancelScope(shield=True):
-            for connection in connections:
-                if connection is not None:
-                    await connection.close()
+    @abstractmethod
+    async def _listed(self, query: str, *values: Any) -> Sequence[Any]:
+        """Fetch what may need a look at all workflows, for a bounded time. Raises `ListingTooLong`."""
 
-    def _is_listed_too_long(self) -> int:
-        # Called in the thread of the connection.
-        return int(time.monotonic() > self._listing_until)
+    @abstractmethod
+    def _among(self, column: str, numbers: Sequence[int]) -> tuple[str, Any]:
+        """Return the condition that a column is one of some numbers, and the value in it."""
+
+    @abstractmethod
+    def _conditions(self, selection: Selection) -> Sequence[Condition]:
+        """Return the conditions on states, owner, labels, parent and end, as far as they are chosen by."""
+
+    @abstractmethod
+    def _damaged(self, what: str) -> StoreIncompatible:
+        """Return the error that says what is damaged, and what to do about it."""
+
+    # --- workflows --------------------------------------------------------------------------------------------------
 
     async def unfinished(self) -> AsyncIterator[tuple[dict[str, int], list[Stored]]]:
         """Iterate over the workflows that have not finished, oldest first, in parts: ``{id: number}`` and what is stored."""
-        rows = await self.fetch("SELECT seq, id, length(document) FROM workflows WHERE finished_at IS NULL ORDER BY seq")
+        rows = await self.fetch(f"SELECT seq, id, {self.DOCUMENT_BYTES} FROM workflows WHERE finished_at IS NULL ORDER BY seq")
         for part in in_parts(rows):
             try:
                 loaded = await self._load_part([sequence for sequence, _ in part])
@@ -102,15 +87,11 @@ class Reader:
 
     async def _load_part(self, sequences: Sequence[int]) -> list[Stored]:
         """Read several workflows with two queries."""
-        numbers = json.dumps(sequences)
-        rows = await self.fetch(
-            f"SELECT {COLUMNS}, result, document FROM workflows WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
-            numbers,
-        )
+        condition, numbers = self._among("seq", sequences)
+        rows = await self.fetch(f"SELECT {COLUMNS}, result, document FROM workflows WHERE {condition} ORDER BY seq", numbers)
+        condition, numbers = self._among("workflow", sequences)
         nodes: dict[int, list[Any]] = {}
-        for workflow, *node in await self.fetch(
-            f"SELECT workflow, {NODE_COLUMNS} FROM nodes WHERE workflow IN (SELECT value FROM json_each(?))", numbers
-        ):
+        for workflow, *node in await self.fetch(f"SELECT workflow, {NODE_COLUMNS} FROM nodes WHERE {condition}", numbers):
             nodes.setdefault(workflow, []).append(node)
         return [await self._unpacked(row, nodes.get(row[0], [])) for row in rows]
 
@@ -118,7 +99,7 @@ class Reader:
         try:
             stored = await self.load(workflow_id)
         except StoreIncompatible as error:
-            if is_damage(error.__cause__):
+            if not isinstance(error.__cause__, _UNDECODABLE):
                 raise
             record = await self.record(workflow_id)
             assert record is not None
@@ -151,9 +132,9 @@ class Reader:
         try:
             return unpack() if len(nodes) <= INLINE_ROWS else await in_thread(unpack)
         except zlib.error as error:
-            raise damaged(self._path, f"the definition of workflow '{workflow_id}': {error}") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise damaged(self._path, f"a row of workflow '{workflow_id}': {error!r}") from error
+            raise self._damaged(f"the definition of workflow '{workflow_id}': {error}") from error
+        except _UNDECODABLE as error:
+            raise self._damaged(f"a row of workflow '{workflow_id}': {error!r}") from error
 
     async def record(self, workflow_id: str) -> WorkflowRecord | None:
         """Read what is stored of a workflow itself, without its definition and nodes."""
@@ -180,46 +161,35 @@ class Reader:
 
     async def list(self, selection: Selection) -> Sequence[Listed]:
         """List workflows, newest first. Raises `ListingTooLong` if too many have to be looked at."""
-        conditions, values = ["1"], list[Any]()
-        if selection.before is not None:
-            conditions.append("seq < ?")
-            values.append(selection.before)
-        if selection.states:
-            conditions.append(f"state IN ({', '.join('?' * len(selection.states))})")
-            values.extend(sorted(selection.states))
-        if selection.owner is not None:
-            conditions.append("json_extract(control, '$.owner') = ?")
-            values.append(selection.owner.identity)
-        if selection.name is not None:
-            conditions.append("name = ?")
-            values.append(selection.name)
-        for label, value in selection.labels.items():
-            conditions.append("EXISTS (SELECT 1 FROM json_each(labels) AS label WHERE label.key = ? AND label.value = ?)")
-            values.extend((label, value))
-        for condition, bound in (
-            ("json_extract(control, '$.parent_task.task_id') = ?", selection.parent_task),
-            ("created_at >= ?", selection.since),
-            ("created_at <= ?", selection.until),
-            (_ENDED_IN_ORDER if selection.by_end else _ENDED, selection.ended_since),
-        ):
-            if bound is not None:
-                conditions.append(condition)
-                values.append(bound)
-        order = "finished_at DESC, seq DESC" if selection.by_end else "seq DESC"
-        query = f"SELECT {COLUMNS}, NULL FROM workflows WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?"
-        if len(conditions) > 1 + (selection.before is not None):
-            rows = await self._listed(query, *values, selection.limit)
-        else:
-            rows = await self.fetch(query, *values, selection.limit)
+        narrowing = [
+            *self._conditions(selection),
+            *(
+                (condition, [value])
+                for condition, value in (
+                    ("name = ?", selection.name),
+                    ("created_at >= ?", selection.since),
+                    ("created_at <= ?", selection.until),
+                )
+                if value is not None
+            ),
+        ]
+        conditions = [*narrowing, *([] if selection.before is None else [("seq < ?", [selection.before])])]
+        where = f"WHERE {' AND '.join(condition for condition, _ in conditions)}" if conditions else ""
+        order = self.BY_END if selection.by_end else "seq DESC"
+        query = f"SELECT {COLUMNS}, NULL FROM workflows {where} ORDER BY {order} LIMIT ?"
+        ask = self._listed if narrowing else self.fetch
+        rows = await ask(query, *(value for _, values in conditions for value in values), selection.limit)
         return [Listed(row[0], record_of(row, document=None)) for row in rows]
+
+    # --- journal and notes ------------------------------------------------------------------------------------------
 
     async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
         """Return what was done to a workflow, oldest first."""
-        return entries_of(workflow_id, await self.fetch(f"{JOURNAL_OF} ORDER BY seq", workflow_id))
+        return entries_of(workflow_id, await self.fetch(f"{_JOURNAL} ORDER BY seq", workflow_id))
 
     async def last_entry(self, workflow_id: str, verb: str) -> JournalEntry | None:
         """Return when a verb was carried out last on a workflow."""
-        rows = await self.fetch(f"{JOURNAL_OF} AND verb = ? ORDER BY seq DESC LIMIT 1", workflow_id, verb)
+        rows = await self.fetch(f"{_JOURNAL} AND verb = ? ORDER BY seq DESC LIMIT 1", workflow_id, verb)
         return next(iter(entries_of(workflow_id, rows)), None)
 
     async def audit(self, after: int | None, *, limit: int) -> Sequence[tuple[int, JournalEntry]]:
@@ -242,32 +212,10 @@ class Reader:
         rows = await self.fetch("SELECT value FROM notes WHERE name = ?", name)
         return rows[0][0] if rows else None
 
+    async def term(self) -> Term | None:
+        """Return who has taken the database over last, None if nobody ever has. Raises `StoreUnavailable`."""
+        return Term.of(await self.recall(TERM_NOTE) or "")
+
     async def number(self, query: str) -> int:
         """Fetch one number."""
         return int((await self.fetch(query))[0][0])
-
-    async def found(self, query: str, *values: Any) -> Sequence[Any]:
-        """Fetch what an index leads to, past everybody who reads much."""
-        return await self._fetched(self._finder, query, values)
-
-    async def fetch(self, query: str, *values: Any) -> Sequence[Any]:
-        """Fetch what is shown of one workflow, or needs no hurry."""
-        return await self._fetched(self._shower, query, values)
-
-    async def _listed(self, query: str, *values: Any) -> Sequence[Any]:
-        """Fetch what may need a look at all workflows, for a bounded time."""
-        async with self._one_listing:
-            self._listing_until = time.monotonic() + self._listing_max_s
-            try:
-                return await self._fetched(self._lister, query, values)
-            except StoreUnavailable as error:
-                if getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
-                    raise ListingTooLong(self._listing_max_s) from error
-                raise
-
-    async def _fetched(self, connection: aiosqlite.Connection | None, query: str, values: Sequence[Any]) -> Sequence[Any]:
-        parameters = [utf8(value) if isinstance(value, str) else value for value in values]
-        try:
-            return [*await opened(connection).execute_fetchall(query, parameters)]
-        except sqlite3.Error as error:
-            raise self._unreadable(error) from error

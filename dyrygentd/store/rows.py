@@ -54,9 +54,6 @@ _NEWEST_NODE = """
 """
 SAVE_NODE = f"INSERT INTO nodes ({_SAVED_COLUMNS}) VALUES {_PLACES} {_NEWEST_NODE}"
 ADD_ENTRY = "INSERT INTO journal (workflow, at, verb, by, why, nodes, count, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-JOURNAL_OF = """
-    SELECT at, verb, by, why, nodes, count, detail FROM journal WHERE workflow = (SELECT seq FROM workflows WHERE id = ?)
-"""
 TRIM_JOURNAL = """
     DELETE FROM journal WHERE workflow = ? AND seq <= (
         SELECT seq FROM journal WHERE workflow = ? ORDER BY seq DESC LIMIT 1 OFFSET ?

@@ -7,7 +7,7 @@ Theory of operation
 ===================
 *The idea.* One writer, one transaction per turn, ``synchronous=FULL`` in WAL mode: when `save` returns, power may go. Group
 commit comes by itself: while one transaction waits for the disk, the next turn's events pile up. Reading has connections and
-threads of its own, see `dyrygentd.store.reader`.
+threads of its own, see `dyrygentd.store.sqlite_reader`.
 
 *The rules.* `save` is all or nothing, and repeating it after an error is safe: every statement is an upsert. A lock file
 (``flock``) keeps a second process out, also on kill -9. A cancelled await of aiosqlite still executes in its thread, so the
@@ -45,11 +45,10 @@ import anyio.to_thread
 
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
-from dyrygentd.core.user import User
 from dyrygentd.errors import DyrygentError, InvariantBroken, StoreIncompatible, StoreLocked, StoreUnavailable
-from dyrygentd.ports.facts import Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
+from dyrygentd.ports.facts import Holder, Retention, Stored, StoreStatistics, Term
 from dyrygentd.store.connections import connect, log_kept, opened
-from dyrygentd.store.continuity import MOVED_NOTE, TERM_NOTE, begin_use, end_use, raised_term, refuse_moved, setback_of
+from dyrygentd.store.continuity import MOVED_NOTE, begin_use, end_use, raised_term, refuse_moved, setback_of
 from dyrygentd.store.copies import Progress
 from dyrygentd.store.damage import damaged, is_damage, is_of_our_making, look_through, roll_back, words_of
 from dyrygentd.store.files import identity_of, lock_beside, lock_itself, size_of, tighten, tighten_beside
@@ -57,8 +56,9 @@ from dyrygentd.store.history import HISTORY_MAX, History
 from dyrygentd.store.log import WAL_PROBLEM_BYTES, WriteAheadLog
 from dyrygentd.store.migrations import migrate, version_of
 from dyrygentd.store.owners import next_step_to_open
-from dyrygentd.store.reader import Reader
+from dyrygentd.store.readable import Readable
 from dyrygentd.store.rows import REMEMBER, utf8
+from dyrygentd.store.sqlite_reader import SqliteReader
 from dyrygentd.store.writing import RowWriter
 
 logger = logging.getLogger("dyrygentd.store")
@@ -69,7 +69,7 @@ _CHECK_MAX_S: Final = 10.0
 _LISTING_MAX_S: Final = 5.0
 
 
-class SqliteStore:
+class SqliteStore(Readable[SqliteReader]):
     """A store in one file. Guards: one process has it open; what `save` returned from is on disk.
 
     Args:
@@ -105,7 +105,9 @@ class SqliteStore:
         # Statements are awaited one by one, and all of the connection's belong to its one transaction.
         self._one_transaction = anyio.Lock(fast_acquire=True)
         self._writer: aiosqlite.Connection | None = None
-        self._reader = Reader(self._path, listing_max_s=listing_max_s, unreadable=lambda error: self._unreadable(error, "read"))
+        self._reader = SqliteReader(
+            self._path, listing_max_s=listing_max_s, unreadable=lambda error: self._unreadable(error, "read")
+        )
         self._row_writer = RowWriter(self._reader.found)
         self._history = History(history_max)
         self._commits = self._rows = self._failures = self._journal_entries = 0
@@ -339,10 +341,6 @@ class SqliteStore:
             for stored in part:
                 yield stored
 
-    async def unfinished_count(self) -> int:
-        """Return how many workflows have not finished."""
-        return await self._reader.unfinished_count()
-
     async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
         """Read one workflow, whatever its state; with ``to_reopen`` it stays in the history until it was saved again."""
         if to_reopen:
@@ -354,46 +352,10 @@ class SqliteStore:
                 return None
         return await self._reader.load(workflow_id)
 
-    async def record(self, workflow_id: str) -> WorkflowRecord | None:
-        """Read what is stored of a workflow itself, without its definition and nodes."""
-        return await self._reader.record(workflow_id)
-
-    async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
-        """Return the ids that fit, newest first; the exact id alone if there is one."""
-        return await self._reader.find(reference, limit=limit)
-
-    async def find_key(self, key: str, owner: User | None = None) -> str | None:
-        """Return the id of the workflow that this user has submitted with this key."""
-        return await self._reader.find_key(key, owner)
-
-    async def list(self, selection: Selection) -> Sequence[Listed]:
-        """List workflows, newest first. Raises `ListingTooLong` if too many have to be looked at."""
-        return await self._reader.list(selection)
-
-    async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
-        """Return what was done to a workflow, oldest first."""
-        return await self._reader.journal(workflow_id)
-
-    async def last_entry(self, workflow_id: str, verb: str) -> JournalEntry | None:
-        """Return when a verb was carried out last on a workflow."""
-        return await self._reader.last_entry(workflow_id, verb)
-
-    async def audit(self, after: int | None, *, limit: int) -> Sequence[tuple[int, JournalEntry]]:
-        """Return what was done to all workflows, oldest first, each with its cursor; without one the newest."""
-        return await self._reader.audit(after, limit=limit)
-
-    async def recall(self, name: str) -> str | None:
-        """Return what was noted last under this name, None if nothing was. Raises `StoreUnavailable`."""
-        return await self._reader.recall(name)
-
     async def remember(self, name: str, value: str) -> None:
         """Note something; it is durable when this returns. Raises `StoreUnavailable` if it was not written."""
         async with self._transaction() as writer:
             await writer.execute(REMEMBER, (name, utf8(value)))
-
-    async def term(self) -> Term | None:
-        """Return who has taken the database over last, None if nobody ever has. Raises `StoreUnavailable`."""
-        return Term.of(await self.recall(TERM_NOTE) or "")
 
     async def raise_term(self, holder: Holder, *, above: int = 0) -> Term:
         """Raise the term above what it was and ``above``; it is durable when this returns. Raises `StoreUnavailable`."""

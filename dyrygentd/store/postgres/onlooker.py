@@ -12,21 +12,21 @@ import psycopg
 
 from dyrygentd.beside import in_thread
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
-from dyrygentd.core.user import User
 from dyrygentd.errors import StoreIncompatible, StoreUnavailable
-from dyrygentd.ports.facts import Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
+from dyrygentd.ports.facts import Holder, Retention, Stored, StoreStatistics, Term
 from dyrygentd.ports.mailbox import Letter, LetterKind, NotLeader, NotTakenYet, RefusedLater
 from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
 from dyrygentd.store.postgres.mailbox import PostgresMailbox
 from dyrygentd.store.postgres.migrations import VERSION
 from dyrygentd.store.postgres.reader import PostgresReader
 from dyrygentd.store.postgres.url import PostgresUrl
+from dyrygentd.store.readable import Readable
 from dyrygentd.wire.letters import awaited_record, decode_import, error_of_refusal
 
 _LISTING_MAX_S = 5.0
 
 
-class PostgresOnlooker:
+class PostgresOnlooker(Readable[PostgresReader]):
     """A store that is only read. Guards: whatever would write raises `NotLeader`, and its sessions are read only.
 
     Args:
@@ -99,20 +99,11 @@ class PostgresOnlooker:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    async def term(self) -> Term | None:
-        """Return who has taken the database over last, None if nobody ever has. Raises `StoreUnavailable`."""
-        ((text,),) = await self._reader.found("SELECT term FROM owner")
-        return Term.of(text)
-
     async def unfinished(self) -> AsyncIterator[Stored]:
         """Iterate over the workflows that have not finished, oldest first."""
         async for _, part in self._reader.unfinished():
             for stored in part:
                 yield stored
-
-    async def unfinished_count(self) -> int:
-        """Return how many workflows have not finished."""
-        return await self._reader.unfinished_count()
 
     async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
         """Read one workflow, whatever its state. Raises `NotLeader` if it is to be reopened."""
@@ -124,7 +115,7 @@ class PostgresOnlooker:
 
     async def record(self, workflow_id: str) -> WorkflowRecord | None:
         """Read what is stored of a workflow itself, without its definition and nodes. Raises `RefusedLater` or `NotTakenYet`."""
-        record = await self._reader.record(workflow_id)
+        record = await super().record(workflow_id)
         letter = await self._mailbox.find(workflow_id) if record is None else None
         if letter is None:
             return record
@@ -151,32 +142,8 @@ class PostgresOnlooker:
 
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
         """Return the ids that fit, newest first; the exact id alone if there is one."""
-        found = await self._reader.find(reference, limit=limit)
+        found = await super().find(reference, limit=limit)
         return found or ([reference] if await self._waiting(reference) else [])
-
-    async def find_key(self, key: str, owner: User | None = None) -> str | None:
-        """Return the id of the workflow that this user has submitted with this key."""
-        return await self._reader.find_key(key, owner)
-
-    async def list(self, selection: Selection) -> Sequence[Listed]:
-        """List workflows, newest first. Raises `ListingTooLong` if too many have to be looked at."""
-        return await self._reader.list(selection)
-
-    async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
-        """Return what was done to a workflow, oldest first."""
-        return await self._reader.journal(workflow_id)
-
-    async def last_entry(self, workflow_id: str, verb: str) -> JournalEntry | None:
-        """Return when a verb was carried out last on a workflow."""
-        return await self._reader.last_entry(workflow_id, verb)
-
-    async def audit(self, after: int | None, *, limit: int) -> Sequence[tuple[int, JournalEntry]]:
-        """Return what was done to all workflows, oldest first, each with its cursor; without one the newest."""
-        return await self._reader.audit(after, limit=limit)
-
-    async def recall(self, name: str) -> str | None:
-        """Return what was noted last under this name, None if nothing was. Raises `StoreUnavailable`."""
-        return await self._reader.recall(name)
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot: nothing is written."""

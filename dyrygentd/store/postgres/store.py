@@ -33,9 +33,8 @@ import psycopg
 
 from dyrygentd.core.absence import note_of
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
-from dyrygentd.core.user import User
 from dyrygentd.errors import DyrygentError, StoreUnavailable
-from dyrygentd.ports.facts import CLOSED_NOTE, SETBACK_NOTE, Holder, Listed, Retention, Selection, Stored, StoreStatistics, Term
+from dyrygentd.ports.facts import CLOSED_NOTE, SETBACK_NOTE, Holder, Retention, Stored, StoreStatistics, Term
 from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
 from dyrygentd.store.history import HISTORY_MAX
 from dyrygentd.store.postgres import rows
@@ -46,6 +45,7 @@ from dyrygentd.store.postgres.reader import PostgresReader
 from dyrygentd.store.postgres.turns import OwnTurns, Statement, Takeover
 from dyrygentd.store.postgres.url import PostgresUrl
 from dyrygentd.store.postgres.writing import Writing, Written
+from dyrygentd.store.readable import Readable
 
 logger = logging.getLogger("dyrygentd.store")
 
@@ -59,7 +59,7 @@ _SETBACK: Final = (
 )
 
 
-class PostgresStore:
+class PostgresStore(Readable[PostgresReader]):
     """A store in one schema. Guards: one process writes it; what `save` returned from is committed, once.
 
     Args:
@@ -236,11 +236,6 @@ class PostgresStore:
         """Note something; it is durable when this returns. Raises `StoreUnavailable` if that is not known."""
         await self._carry_out((rows.REMEMBER, (name, rows.text_of(value))))
 
-    async def term(self) -> Term | None:
-        """Return who has taken the database over last, None if nobody ever has. Raises `StoreUnavailable`."""
-        ((text,),) = await self._reader.found("SELECT term FROM owner")
-        return Term.of(text)
-
     async def raise_term(self, holder: Holder, *, above: int = 0) -> Term:
         """Raise the term above what it was and ``above``; it is durable when this returns. Raises `StoreUnavailable`."""
         async with self._one_transaction:
@@ -302,10 +297,6 @@ class PostgresStore:
             for stored in part:
                 yield stored
 
-    async def unfinished_count(self) -> int:
-        """Return how many workflows have not finished."""
-        return await self._reader.unfinished_count()
-
     async def load(self, workflow_id: str, *, to_reopen: bool = False) -> Stored | None:
         """Read one workflow, whatever its state; with ``to_reopen`` it stays in the history until it was saved again."""
         if to_reopen:
@@ -317,38 +308,6 @@ class PostgresStore:
                 self._writing.kept.pop(workflow_id, None)
                 return None
         return await self._reader.load(workflow_id)
-
-    async def record(self, workflow_id: str) -> WorkflowRecord | None:
-        """Read what is stored of a workflow itself, without its definition and nodes."""
-        return await self._reader.record(workflow_id)
-
-    async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
-        """Return the ids that fit, newest first; the exact id alone if there is one."""
-        return await self._reader.find(reference, limit=limit)
-
-    async def find_key(self, key: str, owner: User | None = None) -> str | None:
-        """Return the id of the workflow that this user has submitted with this key."""
-        return await self._reader.find_key(key, owner)
-
-    async def list(self, selection: Selection) -> Sequence[Listed]:
-        """List workflows, newest first. Raises `ListingTooLong` if too many have to be looked at."""
-        return await self._reader.list(selection)
-
-    async def journal(self, workflow_id: str) -> Sequence[JournalEntry]:
-        """Return what was done to a workflow, oldest first."""
-        return await self._reader.journal(workflow_id)
-
-    async def last_entry(self, workflow_id: str, verb: str) -> JournalEntry | None:
-        """Return when a verb was carried out last on a workflow."""
-        return await self._reader.last_entry(workflow_id, verb)
-
-    async def audit(self, after: int | None, *, limit: int) -> Sequence[tuple[int, JournalEntry]]:
-        """Return what was done to all workflows, oldest first, each with its cursor; without one the newest."""
-        return await self._reader.audit(after, limit=limit)
-
-    async def recall(self, name: str) -> str | None:
-        """Return what was noted last under this name, None if nothing was. Raises `StoreUnavailable`."""
-        return await self._reader.recall(name)
 
     def statistics(self) -> StoreStatistics:
         """Return an immutable snapshot; the bytes are those of the last time that old workflows were looked for."""

@@ -313,12 +313,10 @@ class Roles:
 async def _is_by_a_copy(lease: Lease) -> bool:
     """Tell whether who has overtaken this process works with another database: in this one it would have the lease before."""
     try:
-        holder = (await lease.view()).holder
+        return (await lease.view()).is_ours
     except OutsideError:
         # Who cannot ask stands by, and finds out at the next attempt to lead.
         return False
-    here = Holder.here(0)
-    return holder is not None and (holder.host, holder.pid) == (here.host, here.pid)
 
 
 async def _is_followed(lease: Lease | None) -> bool:

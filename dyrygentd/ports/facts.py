@@ -402,12 +402,14 @@ class LeaseView:
         left_s: For how long the lease holds, by the database's clock; negative: for how long it has been over. Of one that was
             resigned it is minus infinity.
         standbys: How many processes wait for it, as far as they were seen lately.
+        is_ours: Whether who leads, or led last, is who looks: the very process, which a host and a process id do not tell.
     """
 
     holder: Holder | None
     term: int
     left_s: float
     standbys: int = 0
+    is_ours: bool = False
 
     @property
     def is_held(self) -> bool:

@@ -28,6 +28,7 @@ async def test_nobody_has_it_at_first(leasing: LeaseSetup) -> None:
     view = await _lease(leasing.make()).view()
     assert view.holder is None
     assert not view.is_held
+    assert not view.is_ours
     assert view.term == 0
 
 
@@ -41,6 +42,19 @@ async def test_one_has_it(leasing: LeaseSetup) -> None:
         assert view.holder == FIRST
         assert view.is_held
         assert 0 < view.left_s <= _lease(each).ttl_s
+
+
+async def test_each_knows_whether_it_is_its_own(leasing: LeaseSetup) -> None:
+    """Two in one process, with one host and one process id, are told apart, also once it is over, or was let go."""
+    first, second = leasing.make(), leasing.make()
+    assert await _lease(first).take(FIRST)
+    assert [(await _lease(each).view()).is_ours for each in (first, second)] == [True, False]
+    await _pass_ttl(leasing, first)
+    assert [(await _lease(each).view()).is_ours for each in (first, second)] == [True, False]
+    assert await _lease(second).take(FIRST)
+    assert [(await _lease(each).view()).is_ours for each in (first, second)] == [False, True]
+    await _lease(second).resign()
+    assert [(await _lease(each).view()).is_ours for each in (first, second)] == [False, True]
 
 
 async def test_all_want_it_at_once(leasing: LeaseSetup) -> None:

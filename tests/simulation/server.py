@@ -206,7 +206,8 @@ class ServedLease:
         server = self._server
 
         def seen() -> LeaseView:
-            return LeaseView(server.holder, server.last_term.number if server.last_term else 0, server.left_s)
+            term = server.last_term.number if server.last_term else 0
+            return LeaseView(server.holder, term, server.left_s, is_ours=server.process == self._process)
 
         return await self._ask("a look at the lease", seen)
 

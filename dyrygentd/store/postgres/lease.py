@@ -54,7 +54,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
 _TAKE: Final = "SELECT was_in_use, was_written_at, earlier FROM take_lease(%s, %s, %s, %s, %s)"
 _VIEW: Final = """
     SELECT led_by, term, CASE WHEN in_use THEN until - extract(epoch FROM clock_timestamp()) ELSE '-infinity' END,
-        (SELECT count(*) FROM standbys WHERE seen_at > extract(epoch FROM clock_timestamp()) - %s)
+        (SELECT count(*) FROM standbys WHERE seen_at > extract(epoch FROM clock_timestamp()) - %s), process = %s
     FROM owner
 """
 _RESIGN: Final = "UPDATE owner SET in_use = false, until = 0 WHERE process = %s"
@@ -184,9 +184,9 @@ class PostgresLease:
             return await self._view()
 
     async def _view(self) -> LeaseView:
-        ((led_by, term, left_s, standbys),) = await self._link.fetch(_VIEW, (_SEEN_FOR_S,))
+        ((led_by, term, left_s, standbys, is_ours),) = await self._link.fetch(_VIEW, (_SEEN_FOR_S, self.process))
         known = Term.of(term)
-        return LeaseView(Holder.of(led_by), known.number if known else 0, left_s, standbys)
+        return LeaseView(Holder.of(led_by), known.number if known else 0, left_s, standbys, is_ours)
 
     async def holder(self) -> str:
         """Say who has it, for people."""

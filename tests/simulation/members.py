@@ -10,6 +10,7 @@ import anyio.lowlevel
 
 from dyrygentd.core.invariants import check_engine
 from dyrygentd.errors import BrokerUnavailable, Fenced, StoreLocked, StoreUnavailable
+from dyrygentd.ports.facts import Term
 from dyrygentd.scheduler import Scheduler
 from tests.simulation.processes import PROCESS, Process, Way
 from tests.simulation.server import TTL_S, ServedStore, Server
@@ -80,6 +81,11 @@ class _FarDispatcher(Dispatcher):
 
         return await member.broker_way.ask(what, at_broker)
 
+    def _write(self, name: str, **changes: Any) -> None:
+        super()._write(name, **changes)
+        if isinstance(term := changes.get("term"), Term):
+            self._judged.told_term = max(self._judged.told_term, term.number)
+
 
 class Member:
     """One host.
@@ -87,6 +93,7 @@ class Member:
     Attributes:
         life: Name of the process that lives now.
         is_fenced: A process of it has ended because of a copy.
+        is_shunned: Nobody asks it for what changes something, at present.
         deceived_until: Until then it may trust its lease for too long: clocks were set on which that rests.
         ended: Set when the last process has ended that was told to.
     """
@@ -94,7 +101,7 @@ class Member:
     def __init__(self, name: str, server: Server, world: "Standby", tasks: anyio.abc.TaskGroup, chance: Random) -> None:
         self.name = name
         self.server = server
-        self.is_fenced = False
+        self.is_fenced = self.is_shunned = False
         self.deceived_until = float("-inf")
         self.ended = anyio.Event()
         self._world = world
@@ -134,6 +141,7 @@ class Member:
 
     def mend(self) -> None:
         """Let everything go on."""
+        self.is_shunned = False
         self.store_way.mend()
         self.broker_way.mend()
         self.process.left = None

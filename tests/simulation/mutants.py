@@ -7,16 +7,18 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from dyrygentd.ports.facts import Holder
+from dyrygentd.ports.facts import Holder, Term
 from dyrygentd.scheduler import leadership
 from dyrygentd.scheduler.leadership import Leadership
 from dyrygentd.scheduler.shell import Scheduler
-from tests.simulation import server
+from dyrygentd.scheduler.tenure import Tenure
+from tests.simulation import server, standby, takeover
+from tests.simulation.runs import Outcome
 from tests.simulation.server import Server
-from tests.simulation.standby import run
 from tests.simulation.world import Dispatcher
 
 
@@ -39,25 +41,59 @@ async def _drain_after_resigning(scheduler: Scheduler, *arguments: Any, **option
     return await _drain(scheduler, *arguments, **options)
 
 
+async def _look_without_answer(tenure: Tenure, *arguments: Any) -> tuple[bool, Term | None]:
+    """Have the broker be told of the term by the first look that follows."""
+    _, known = await _first_look(tenure, *arguments)
+    return False, known
+
+
+async def _nothing(*_: Any) -> None:
+    """Do nothing."""
+
+
+_first_look = Tenure._first_look
 _take, _drain, _trust_from = Server.take, Scheduler.drain, Leadership._trust_from
 
+
+@dataclass(frozen=True)
+class Mutant:
+    """Something that is wrong.
+
+    Attributes:
+        put_in: Has it be so.
+        play: Plays a seed of the simulation that has to notice it.
+    """
+
+    put_in: Callable[[], Any]
+    play: Callable[[int], Outcome] = standby.run
+
+
 #: ``{what is wrong: how to put it in}``.
-MUTANTS: Mapping[str, Callable[[], Any]] = {
-    "the broker refuses nobody": lambda: patch.object(Dispatcher, "_refuse_if_fenced", lambda _: None),
-    "the lease is trusted too long": lambda: patch.object(leadership, "_MARGIN", -2.0),
-    "the lease is trusted from the answer": lambda: patch.object(Leadership, "_trust_from", _trust_from_the_answer),
-    "a take does not raise the session": lambda: patch.object(Server, "take", _take_without_session),
-    "the server has another time to live": lambda: patch.object(server, "TTL_S", 2.0),
-    "resigned before the end": lambda: patch.object(Scheduler, "drain", _drain_after_resigning),
-    "an overtaken one may write": lambda: patch.object(Server, "take_turn", lambda self, process, session: self.prolong()),
+MUTANTS: Mapping[str, Mutant] = {
+    "the broker refuses nobody": Mutant(lambda: patch.object(Dispatcher, "_refuse_if_fenced", lambda _: None)),
+    "the broker is told of the term after reading": Mutant(
+        lambda: patch.object(Tenure, "_first_look", _look_without_answer), takeover.run
+    ),
+    "answers are not confirmed": Mutant(lambda: patch.object(Tenure, "confirm", _nothing)),
+    "answers are confirmed by the broker alone": Mutant(lambda: patch.object(Leadership, "confirm", _nothing)),
+    "answers are confirmed by the lease alone": Mutant(lambda: patch.object(Tenure, "_asked_anew", _nothing)),
+    "the lease is trusted too long": Mutant(lambda: patch.object(leadership, "_MARGIN", -2.0)),
+    "the lease is trusted from the answer": Mutant(lambda: patch.object(Leadership, "_trust_from", _trust_from_the_answer)),
+    "a take does not raise the session": Mutant(lambda: patch.object(Server, "take", _take_without_session)),
+    "the server has another time to live": Mutant(lambda: patch.object(server, "TTL_S", 2.0)),
+    "resigned before the end": Mutant(lambda: patch.object(Scheduler, "drain", _drain_after_resigning)),
+    "an overtaken one may write": Mutant(
+        lambda: patch.object(Server, "take_turn", lambda self, process, session: self.prolong())
+    ),
 }
 
 
 def noticed(name: str, seeds: range) -> Iterator[str]:
     """Iterate over what the seeds say that notice a mutant."""
-    with MUTANTS[name]():
+    mutant = MUTANTS[name]
+    with mutant.put_in():
         for seed in seeds:
-            if problem := run(seed).problem:
+            if problem := mutant.play(seed).problem:
                 yield problem
 
 

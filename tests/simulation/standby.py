@@ -1,9 +1,9 @@
 """Two or three processes with one database on a server, one broker and one virtual clock, by seed: one leads, others stand by.
 
-*The weather.* Processes are stopped for longer than the lease, suspended with their machine, killed, ended and started again; the
-ways to database and broker are cut in either direction or stall; both servers go away and come back; all clocks are set; workers
-are killed; and a process may be started on a copy of the database. At each request to a server a process may end before, amid and
-after it.
+*The weather.* Whoever leads is overtaken while it is cut off, or asleep, and what it has sent is on its way. Processes are
+stopped for longer than the lease, suspended with their machine, killed, ended and started again; the ways to database and broker
+are cut in either direction or stall; both servers go away and come back; all clocks are set; workers are killed; and a process
+may be started on a copy of the database. At each request to a server a process may end before, amid and after it.
 
 *What is checked*, from outside:
 
@@ -21,6 +21,7 @@ after it.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -31,6 +32,7 @@ import anyio.lowlevel
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import BrokerUnavailable, DyrygentError
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
@@ -38,6 +40,7 @@ from tests.simulation.members import ConnectionLost, Member, NotLeading
 from tests.simulation.processes import PROCESS, JudgedStory, ProcessLoop
 from tests.simulation.runs import Outcome, told
 from tests.simulation.server import TTL_S, Server
+from tests.simulation.weather import WEATHER
 from tests.simulation.workflows import Ends, Plan, random_plan, word_of
 from tests.simulation.world import Behaviour, BrokenPromise, Broker, Watcher, Worker
 
@@ -45,6 +48,10 @@ from tests.simulation.world import Behaviour, BrokenPromise, Broker, Watcher, Wo
 _PATIENCE_S = 3000.0
 #: How long a client waits for an answer.
 _CLIENT_S = 60.0
+
+
+#: What is there all the time: it ends when somebody lets it, which nobody does before all is mended.
+_STANDING = Plan("standing", "gate gate=1\nlast < gate", WorkflowPolicy(), 0.0, is_left_alone=False)
 
 
 @dataclass
@@ -60,7 +67,13 @@ class _Cancel:
 
 
 class JudgedBroker(Broker):
-    """A broker that knows from whom a message is, and whether that one may send it."""
+    """A broker that knows from whom a message is, and whether that one may send it.
+
+    Attributes:
+        told_term: The highest that anybody has told it of.
+    """
+
+    told_term = 0
 
     #: Who asks for what is done just now, in which term, and when it was sent.
     asking: tuple[str, int] = ("", 0)
@@ -89,7 +102,7 @@ class JudgedBroker(Broker):
 
     def knows_later_than(self, term: int) -> bool:
         """Tell whether somebody has told of a later term."""
-        return any(each.term is not None and each.term.number > term for each in self.ledgers.values())
+        return self.told_term > term
 
     def check_cancel(self, publish: Publish) -> None:
         """Check that nobody was told that this is cancelled."""
@@ -111,12 +124,6 @@ class JudgedBroker(Broker):
             raise BrokerUnavailable(self.problem)
 
 
-async def _away(server: Any, problem: str, pause_s: float) -> None:
-    server.problem = problem
-    await anyio.sleep(pause_s)
-    server.problem = ""
-
-
 class Standby:
     """One seed."""
 
@@ -133,7 +140,7 @@ class Standby:
         self.broker.check_sending = self.broker.check_cancel
         self.broker.watcher = self.broker  # type: ignore[assignment]
         count = chance.choice([2, 3, 5])
-        self._plans = [random_plan(chance, f"w{number}", within_s=self._chaos_s) for number in range(count)]
+        self._plans = [_STANDING, *(random_plan(chance, f"w{number}", within_s=self._chaos_s) for number in range(count))]
         self.members: list[Member] = []
         self._accepted: dict[str, str] = {}
         self._answered: list[tuple[str, str]] = []
@@ -172,8 +179,10 @@ class Standby:
             world.start_soon(self._redeliver)
             for plan in self._plans:
                 world.start_soon(self._submit, plan)
+            for plan in self._plans[1:]:
                 world.start_soon(self._await_ends, plan)
             world.start_soon(self._operate)
+            world.start_soon(self._insist)
             await self._break_things()
             await self._mend()
             await self._wait_for_the_end()
@@ -202,11 +211,15 @@ class Standby:
     async def _break_things(self) -> None:
         chance, end = self._chance, anyio.current_time() + self._chaos_s
         copied_at = chance.uniform(0.0, self._chaos_s) if self._is_copied else float("inf")
+        if chance.random() < 0.5:
+            # It takes a while, and is to happen in short stories too.
+            await anyio.sleep(chance.uniform(0.5, 3.0))
+            self._world.start_soon(self._happen, "overtake", chance.choice(self.members))
         while anyio.current_time() < end:
             await anyio.sleep(chance.expovariate(1 / self._pause_s))
             if self._copy is None and anyio.current_time() > copied_at:
                 await self._start_copy()
-            what = chance.choice(list(_WEATHER))
+            what = chance.choice(list(WEATHER))
             self.facts[what] += 1
             self._world.start_soon(self._happen, what, chance.choice(self.members))
 
@@ -214,7 +227,7 @@ class Standby:
         chance = Random(self._chance.random())
         pause_s = chance.choice([0.3, 3.0, 8.0, 30.0])
         if not self.is_mended:
-            await _WEATHER[what](self, member, pause_s, chance)
+            await WEATHER[what](self, member, pause_s, chance)
 
     async def _start_copy(self) -> None:
         self.story.tell("the database is copied")
@@ -307,12 +320,19 @@ class Standby:
             return answer
         raise ConnectionLost("no answer")
 
-    async def _submit(self, plan: Plan) -> None:
+    def submit_one(self, member: Member) -> None:
+        """Submit one task more, at this one first."""
+        plan = Plan(f"late{len(self._plans)}", "only", WorkflowPolicy(), 0.0, is_left_alone=True)
+        self._plans.append(plan)
+        self._world.start_soon(self._submit, plan, member)
+
+    async def _submit(self, plan: Plan, first: Member | None = None) -> None:
         await anyio.sleep(plan.at)
         times = 1 + (self._chance.random() < 0.3)
         while times:
-            member = self._stale() or self._leader() if self._chance.random() < 0.5 else None
-            member = member or self._chance.choice(self.members)
+            members = self._asked_of
+            member = self._stale(members) or self.leader() if self._chance.random() < 0.5 else None
+            member, first = first or member or self._chance.choice(members), None
             try:
                 submitted = await self.request(
                     member, f"submission of {plan.key}", lambda running: running.submit_definition(plan.definition())
@@ -330,7 +350,7 @@ class Standby:
 
     async def _operate(self) -> None:
         chance = self._chance
-        meant = [plan for plan in self._plans if not plan.is_left_alone]
+        meant = [plan for plan in self._plans[1:] if not plan.is_left_alone]
         while meant and not self.is_mended:
             await anyio.sleep(chance.expovariate(2.0))
             plan = chance.choice(meant)
@@ -338,13 +358,28 @@ class Standby:
                 continue
             # Of what is cancelled nothing is ever to run again, which others would make possible.
             own = Verb.CANCEL if int(plan.key[1:]) % 2 else Verb.RETRY
-            member = self._stale() or (self._leader() if chance.random() < 0.7 else None) or chance.choice(self.members)
+            members = self._asked_of
+            member = self._stale(members) or (self.leader() if chance.random() < 0.7 else None) or chance.choice(members)
             verb = chance.choice([own, own, Verb.PAUSE, Verb.PAUSE, Verb.RESUME])
             await self._ask(self._accepted[plan.key], verb, at=member)
             # What is so already needs no transaction, which would be refused.
             while chance.random() < 0.5:
                 await anyio.sleep(chance.choice([0.1, 1.0, 3.0]))
                 await self._ask(self._accepted[plan.key], verb, at=member)
+
+    async def _insist(self) -> None:
+        while not self.is_mended:
+            await anyio.sleep(1.0)
+            member = self._stale(self.members)
+            if member is not None:
+                self.insist(member)
+
+    def insist(self, member: Member) -> None:
+        """Ask one that may be overtaken, and not know it, for what is so already as far as it knows: that takes no turn."""
+        workflow_id = self._accepted.get(_STANDING.key)
+        if workflow_id is not None and member.leads:
+            self.facts["asked for what is so"] += 1
+            self._world.start_soon(partial(self._ask, workflow_id, Verb.RESUME, at=member))
 
     async def _ask(self, workflow_id: str, verb: Verb, nodes: Sequence[str] = (), *, at: Member | None = None) -> None:
         member = at or self._chance.choice(self.members)
@@ -381,15 +416,22 @@ class Standby:
                 raise BrokenPromise(f"P1: {member.name} says that {plan.key} is {view.state}, which the database never heard of")
             self.facts["waits"] += 1
 
-    def _stale(self) -> Member | None:
-        """Return one that takes itself for the leader, and is not."""
-        return next((member for member in self.members if member.leads and member.server.process != member.life), None)
+    @property
+    def _asked_of(self) -> list[Member]:
+        """Who is asked for what changes something."""
+        return [member for member in self.members if not member.is_shunned]
 
-    def _leader(self) -> Member | None:
-        return next((member for member in self.members if member.leads and not member.process.is_stopped), None)
+    @staticmethod
+    def _stale(members: Sequence[Member]) -> Member | None:
+        """Return one that takes itself for the leader, and is not."""
+        return next((member for member in members if member.leads and member.server.process != member.life), None)
+
+    def leader(self) -> Member | None:
+        """Return one that leads, as far as it knows."""
+        return next((member for member in self._asked_of if member.leads and not member.process.is_stopped), None)
 
     async def _decide(self, workflow_id: str) -> None:
-        leader = self._leader()
+        leader = self.leader()
         if leader is None:
             return
         try:
@@ -433,7 +475,7 @@ class Standby:
         """Note what is said of workflows that nobody interfered with."""
         for plan in self._plans:
             while plan.is_left_alone and plan.key not in self._said:
-                leader = self._leader()
+                leader = self.leader()
                 if leader is None or leader.server.process != leader.life:
                     # One that is overtaken shows what it knows, until it hears of that.
                     await anyio.sleep(1.0)
@@ -453,124 +495,3 @@ def run(seed: int) -> Outcome:
             raise
         problem = told(error)
     return Outcome(seed, problem, str(standby.story), dict(standby.facts))
-
-
-# --- the weather --------------------------------------------------------------------------------------------------------
-
-
-async def _stop(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    process = member.process
-    process.stop()
-    await anyio.sleep(pause_s)
-    process.go_on()
-
-
-async def _suspend(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    member.suspend()
-    await anyio.sleep(pause_s)
-    member.wake()
-
-
-async def _kill(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    if not member.process.is_dead and not world.is_mended:
-        member.process.kill()
-        await _start_again(world, member, pause_s)
-
-
-async def _blow(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    """Have a process end at one of the points that it passes next."""
-    member.process.left = chance.choice([0, 1, 2, 3, 5, 8, 13, 30])
-    await _start_again(world, member, pause_s)
-
-
-async def _end(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    member.end()
-    await _start_again(world, member, pause_s)
-
-
-async def _start_again(world: Standby, member: Member, pause_s: float) -> None:
-    life, ended = member.life, member.ended
-    await ended.wait()
-    await anyio.sleep(pause_s)
-    if member.life == life and not member.is_fenced:
-        member.start()
-
-
-async def _cut(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    ways = chance.choice([[member.store_way], [member.broker_way], [member.store_way, member.broker_way]])
-    for way in ways:
-        way.cut = chance.choice(["both", "requests", "answers"])
-        world.story.tell(f"{member.name} is cut from the {way.name}: {way.cut}")
-    await anyio.sleep(pause_s)
-    for way in ways:
-        world.story.tell(f"{member.name} reaches the {way.name}")
-        way.mend()
-
-
-async def _stall(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    way = chance.choice([member.store_way, member.broker_way])
-    way.stall_s = chance.choice([0.5, 3.0, 3.0, 20.0])
-    world.story.tell(f"{member.name} has a slow way to the {way.name}: {way.stall_s}")
-    await anyio.sleep(pause_s)
-    way.mend()
-
-
-async def _database(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    world.story.tell("the database is away")
-    await _away(member.server, "away", pause_s)
-    world.story.tell("the database is back")
-
-
-async def _broker(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    world.story.tell("the broker is away")
-    await _away(world.broker, "away", pause_s)
-    world.broker.troubled_at = anyio.current_time()
-    world.broker.wake()
-    world.story.tell("the broker is back")
-
-
-async def _server_clock(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    step_s = chance.choice([-3600.0, -3.0, 3.0, 3600.0])
-    world.story.tell(f"the clock of the database is set by {step_s:+g} s")
-    member.server.ahead_s += step_s
-    for each in world.members:
-        each.deceived_until = anyio.current_time() + TTL_S
-
-
-async def _clock(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    # What waits for a time waits for longer then, in which little happens.
-    step_s = chance.choice([-300.0, -5.0, 5.0, 300.0])
-    world.story.tell(f"the clock of {member.name} is set by {step_s:+g} s")
-    member.process.clock.offset += step_s
-
-
-async def _workers(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    broker = world.broker
-    if broker.workers:
-        broker.workers[chance.choice(sorted(broker.workers))].kill()
-        await anyio.sleep(pause_s)
-        if not world.is_mended:
-            world.start_worker()
-
-
-async def _deaf(world: Standby, member: Member, pause_s: float, chance: Random) -> None:
-    world.broker.drops_notifications = chance.choice([0.0, 0.3, 1.0])
-
-
-_WEATHER: dict[str, Callable[[Standby, Member, float, Random], Awaitable[None]]] = {
-    "stop": _stop,
-    "suspend": _suspend,
-    "kill": _kill,
-    "blow": _blow,
-    "end": _end,
-    "cut": _cut,
-    "cut again": _cut,
-    "stall": _stall,
-    "stall again": _stall,
-    "database": _database,
-    "broker": _broker,
-    "server clock": _server_clock,
-    "clock": _clock,
-    "workers": _workers,
-    "deaf": _deaf,
-}

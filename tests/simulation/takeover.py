@@ -6,13 +6,15 @@ messages arrive long after they were sent.
 
 What is checked:
 
-- no push of a process arrives after the broker has heard of a later term; no attempt is pushed twice;
+- no push of a process arrives after the broker has heard of a later term, or after a later one has read what is unfinished, also
+  if it was sent long before and arrives just then; no attempt is pushed twice;
 - the first process ends by `Fenced`; and answers nothing with success that was asked for when the broker already knew better,
   unless the broker did not answer its question;
 - where the database is one: what was accepted, and each answered verb, is there for the second process, and everything ends.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from copy import copy, deepcopy
 from random import Random
 
@@ -26,8 +28,9 @@ from dyrygentd.core.limits import Limits
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import DyrygentError, Fenced
-from dyrygentd.ports.facts import Holder, Term
+from dyrygentd.ports.facts import Holder, Stored, Term
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
+from tests.simulation.runs import Outcome, told
 from tests.simulation.virtual import VirtualClock, VirtualLoop
 from tests.simulation.workflows import random_plan
 from tests.simulation.world import Behaviour, BrokenPromise, Broker, Disk, Dispatcher, Fuse, Inspector, Story, Watcher, Worker
@@ -38,10 +41,36 @@ _PATIENCE_S = 3600.0
 _ASKED_IN_TIME_S = 0.8
 
 
-class _Shared(Disk):
+class _Read(Disk):
+    """A disk that tells when a process has read from it what is unfinished."""
+
+    def __init__(self, chance: Random, story: Story, fuse: Fuse) -> None:
+        super().__init__(chance, story, fuse)
+        self.on_read: Callable[[Term], None] = lambda _: None
+
+    async def unfinished(self) -> AsyncIterator[Stored]:
+        """Iterate over what has not finished."""
+        async for stored in super().unfinished():
+            yield stored
+        self.on_read(self.held)
+
+    @property
+    def held(self) -> Term:
+        """Return the term of the process that works with it."""
+        assert self._term is not None
+        return self._term
+
+
+class _Shared(_Read):
     """One database that two processes reach: who was overtaken cannot save."""
 
     own: Term | None = None
+
+    @property
+    def held(self) -> Term:
+        """Return the term of the process that works with it."""
+        assert self.own is not None
+        return self.own
 
     def of_another(self) -> "_Shared":
         """Return what another process sees of it: the same rows."""
@@ -80,9 +109,10 @@ class _Shared(Disk):
 
 
 class _Way(Dispatcher):
-    """The way of one process to the broker, which may stall."""
+    """The way of one process to the broker, which may stall; what is sent may be held until an event."""
 
     stall_s = 0.0
+    held: anyio.Event | None = None
 
     def __init__(self, broker: Broker, disk: Disk) -> None:
         super().__init__(broker)
@@ -92,6 +122,8 @@ class _Way(Dispatcher):
     async def _way(self) -> None:
         if self.stall_s:
             await anyio.sleep(self._broker.chance.uniform(0.0, self.stall_s))
+        if self.held is not None:
+            await self.held.wait()
         await super()._way()
 
     async def _publish(
@@ -110,7 +142,13 @@ class _Way(Dispatcher):
 
 
 class _PushesSeen(Broker):
-    """A broker that knows by whom a message is, and whether that one may."""
+    """A broker that knows by whom a message is, and whether that one may.
+
+    Attributes:
+        reader: The last term of which a process has read what is unfinished.
+    """
+
+    reader = 0
 
     def push(self, publish: Publish) -> None:
         """Take a message."""
@@ -120,6 +158,8 @@ class _PushesSeen(Broker):
         own = owner.own if isinstance(owner, _Shared) else owner._term
         if own is None or own.number < known:
             raise BrokenPromise(f"P9: {publish.task_id} was pushed by term {own}, the broker knows of {known}")
+        if own.number < self.reader:
+            raise BrokenPromise(f"P9: {publish.task_id} was pushed by {own} after term {self.reader} had read what is unfinished")
         is_copy = not isinstance(owner, _Shared) and own.number > 1
         if is_copy and (publish.workflow_id, publish.node) not in self.markers:
             # The first one has ended this workflow since the copy was made, and let go of its marks. What is stored nowhere yet
@@ -138,7 +178,7 @@ class Takeover:
         self._seed = seed
         self.is_shared = chance.random() < 0.5
         fuse = Fuse(self.story)
-        kind = _Shared if self.is_shared else Disk
+        kind = _Shared if self.is_shared else _Read
         self._disk = kind(Random(chance.random()), self.story, fuse)
         self._broker = _PushesSeen(Random(chance.random()), self.story, fuse, self._disk, self._behave)
         self._plans = [random_plan(chance, f"w{number}", within_s=20.0) for number in range(chance.choice([2, 3, 5]))]
@@ -167,9 +207,13 @@ class Takeover:
             world.start_soon(self._live_first, self._scheduler(self._disk, first_way, world), ended)
             await anyio.sleep(self._chance.uniform(0.0, 30.0))
             self._stall_s = first_way.stall_s = self._chance.choice([0.0, _ASKED_IN_TIME_S, 40.0])
+            is_held = self._chance.random() < 0.5
+            if is_held:
+                first_way.held, self._stall_s = anyio.Event(), math.inf
             await anyio.sleep(self._chance.uniform(0.0, 10.0))
             disk = self._disk.of_another() if isinstance(self._disk, _Shared) else self._copied(self._disk)
             await anyio.sleep(0.0 if self.is_shared else self._chance.choice([0.0, 5.0]))
+            disk.on_read = lambda term: self._read_by(term, first_way)
             self.story.tell("the second process starts")
             await self._live_second(self._scheduler(disk, _Way(self._broker, disk), world))
             with anyio.fail_after(200.0):
@@ -177,8 +221,16 @@ class Takeover:
             self.fenced_pushes = first_way.fenced_pushes
             world.cancel_scope.cancel()
 
+    def _read_by(self, term: Term, first_way: _Way) -> None:
+        """Note who has read what is unfinished, and let pass what the first process has sent before that."""
+        self.story.tell(f"term {term.number} has read what is unfinished")
+        self._broker.reader = term.number
+        if first_way.held is not None:
+            first_way.held.set()
+            first_way.held = None
+
     @staticmethod
-    def _copied(disk: Disk) -> Disk:
+    def _copied(disk: _Read) -> _Read:
         other = copy(disk)
         for name in ("_workflows", "_nodes", "_journal", "_audit", "_notes"):
             setattr(other, name, deepcopy(getattr(disk, name)))
@@ -281,3 +333,16 @@ class Takeover:
             if node.hold in ("gate", "operator", "lost") or node.is_on_hold:
                 verb = Verb.RETRY if node.hold == "lost" else Verb.RELEASE
                 await running.perform(workflow_id, VerbRequest(verb, nodes=(node.name,)))
+
+
+def run(seed: int) -> Outcome:
+    """Play a seed."""
+    takeover, problem = Takeover(seed), ""
+    try:
+        takeover.run()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        problem = told(error)
+    facts = {"shared": int(takeover.is_shared), "fenced pushes": takeover.fenced_pushes}
+    return Outcome(seed, problem, str(takeover.story), facts)

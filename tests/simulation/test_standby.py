@@ -48,6 +48,7 @@ def test_one_leads(part: int) -> None:
     assert facts["verbs"]
     assert facts["cancels"]
     assert facts["waits"]
+    assert facts["asked for what is so"]
 
 
 @pytest.mark.long

@@ -46,12 +46,13 @@ class NotLeader(OutsideError):
 
 
 class LetterKind(StrEnum):
-    """What a letter asks for."""
+    """What a letter asks for; ``UNREADABLE``: nobody can tell, as another version or another program has left it."""
 
     SUBMIT = "submit"
     IMPORT = "import"
     PERFORM = "perform"
     PERFORM_IN_BULK = "perform-in-bulk"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Letter:
     Attributes:
         token: Made by who leaves it: a letter that is left again is the same one.
         kind: What it asks for.
-        body: The same in full, as JSON of `dyrygentd.wire.letters`; empty once it is answered.
+        body: The same in full, as JSON of `dyrygentd.wire.letters`; empty once it is answered. Of an unreadable one the reason.
         workflow_id: Which workflow it makes, or is about; empty if it is about several.
         owner: For whom it is, as of a workflow; `User.identity` and its name are what is kept of one, `User.of` leads back.
         host: Where it was left.
@@ -214,6 +215,20 @@ class MailboxFull(RequestError):
         super().__init__(f"whoever leads is behind or away, and no further letter is taken: {reason}")
         self.reason = reason
         self.next_step = "`dyrygentctl status` shows who leads; try again when somebody does"
+
+
+class UnreadableLetter(RequestError):
+    """A letter is none that this version knows; nothing was changed by it, and those behind it are carried out."""
+
+    status = 422
+    code = "unreadable-letter"
+    next_step = "have the host where it was left and the one that leads run the same version, and ask for it again"
+
+    def __init__(self, number: int, host: str, reason: str) -> None:
+        super().__init__(f"letter {number} of '{host}' cannot be read: {reason}")
+        self.number = number
+        self.host = host
+        self.reason = reason
 
 
 class NotTakenYet(OutsideError):

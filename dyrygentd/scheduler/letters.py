@@ -30,7 +30,7 @@ from dyrygentd.errors import (
     StoreUnavailable,
 )
 from dyrygentd.ports.facts import Selection
-from dyrygentd.ports.mailbox import Letter, LetterAnswer, LetterKind, Mailbox, MailboxStatistics
+from dyrygentd.ports.mailbox import Letter, LetterAnswer, LetterKind, Mailbox, MailboxStatistics, UnreadableLetter
 from dyrygentd.scheduler.archive import in_thread_if_long
 from dyrygentd.scheduler.leadership import NotConfirmed
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
@@ -234,6 +234,11 @@ class Letters:
         done = await self._mailbox.footprints(letter.number)
         return wire.encode(await self._reception.perform_in_bulk(selection, request, frozenset(done))), ""
 
+    async def _refuse(self, letter: Letter, begun: Callable[[], None]) -> tuple[bytes, str]:
+        error = UnreadableLetter(letter.number, letter.host, letter.body.decode(errors="replace"))
+        logger.warning("%s", error)
+        raise error
+
     # --- answering --------------------------------------------------------------------------------------------------
 
     async def _write_answers(self) -> None:
@@ -270,4 +275,5 @@ _CASES: Final[dict[LetterKind, _Case]] = {
     LetterKind.IMPORT: Letters._import,
     LetterKind.PERFORM: Letters._perform,
     LetterKind.PERFORM_IN_BULK: Letters._perform_in_bulk,
+    LetterKind.UNREADABLE: Letters._refuse,
 }

@@ -185,6 +185,39 @@ async def test_answers_are_the_leaders(url: PostgresUrl) -> None:
         await _lives(world, work, [])
 
 
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        ("kind = 'of the next version'", "unreadable-letter"),
+        ("owner = 'ann'", "unreadable-letter"),
+        (r"body = '\\x00ff'", "internal-error"),
+        ("body = convert_to(repeat('[', 1000000), 'UTF8')", "internal-error"),
+    ],
+)
+async def test_one_that_cannot_be_read_holds_up_nobody(shared_postgres: PostgresServer, broken: str, code: str) -> None:
+    """What a gateway of another version, or a broken one, has left is refused with the reason; all behind it is carried out."""
+    url = shared_postgres.url()
+    async with _world(url, moment_s=0.01) as world:
+        (host,) = world.hosts
+        first = await host.submit(definition("a", prefix="p"), _ANN)
+        shared_postgres.execute(f"UPDATE {url.schema}.letters SET {broken}")
+        second = await host.submit(definition("a", prefix="q"), User(2, "app0"))
+
+        async def work() -> None:
+            await world.ended(second.id)
+            while await world.reader.number("SELECT count(*) FROM letters WHERE answered_at IS NULL"):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+
+        await _lives(world, work, [])
+        assert world.boots == 2
+        ((answer, is_refused),) = shared_postgres.execute(
+            f"SELECT convert_from(answer, 'UTF8')::json ->> 'code', is_refused FROM {url.schema}.letters WHERE workflow = %s",
+            first.id,
+        )
+        assert (answer, is_refused) == (code, True)
+        assert {workflow_id for workflow_id, _ in world.published()} == {second.id}
+
+
 async def _script(world: _World, told: dict[str, Any]) -> None:
     """Submit, retry what failed, which is not harmless when it is repeated, and cancel what was just submitted."""
     (host,) = world.hosts

@@ -11,6 +11,7 @@ a second later.
 
 import json
 import logging
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -44,6 +45,7 @@ _TOLD_MAX: Final = 10_000
 #: Answers in one transaction: a notification has 8000 bytes.
 _ANSWERS_MAX: Final = 200
 _LEAVE_TRIES: Final = 3
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")
 
 _NOW: Final = "extract(epoch FROM clock_timestamp())"
 _PLACE: Final = "current_schema()::regnamespace::oid"
@@ -285,7 +287,9 @@ class PostgresMailbox:
             if told.channel == letters:
                 self._came.set()
             else:
-                self._hear_answers([int(number) for number in told.payload.split()])
+                # Whoever may connect may say something there.
+                words = told.payload.split()
+                self._hear_answers([int(word) for word in words if _NUMBER.fullmatch(word)])
 
     def _hear_answers(self, numbers: Collection[int]) -> None:
         for number in numbers:
@@ -337,13 +341,19 @@ class PostgresMailbox:
 
 
 def _letter_of(row: Sequence[Any]) -> Letter:
+    """Read a row. One that cannot be read is told as such, so that nobody else's letters are kept from who leads."""
     number, token, kind, workflow, owner, owner_name, host, digest, body, left_at, answer, is_refused, known_as = row
+    whose: User | None = None
+    try:
+        read, whose = LetterKind(kind), User.of(json.loads(owner), owner_name)
+    except (ValueError, TypeError, RecursionError) as error:
+        read, body = LetterKind.UNREADABLE, f"{error!s:.200}".encode()
     return Letter(
         token=token,
-        kind=LetterKind(kind),
+        kind=read,
         body=bytes(body),
         workflow_id=workflow,
-        owner=User.of(json.loads(owner), owner_name),
+        owner=whose,
         host=host,
         digest=digest,
         number=number,

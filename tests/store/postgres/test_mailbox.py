@@ -259,3 +259,43 @@ async def test_answered_letters_expire(store: PostgresStore, box: PostgresMailbo
     assert await box.find("w-d") is not None
     assert await _taken(store) == ["e"]
     assert await store.mailbox.expire(kept_s=0, refused_s=0, refused_max=9) == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("kind = 'of the next version'", "not a valid LetterKind"),
+        ("owner = 'ann'", "Expecting value"),
+        ("owner = ''", "Expecting value"),
+        ("owner = repeat('[', 100000)", "recursion"),
+    ],
+)
+async def test_unreadable_letter(
+    url: PostgresUrl, store: PostgresStore, box: PostgresMailbox, shared_postgres: PostgresServer, broken: str, reason: str
+) -> None:
+    """One that another version or a broken program has left keeps nobody from the others, and says why it cannot be read."""
+    left = await box.leave(_letter("a"))
+    shared_postgres.execute(f"UPDATE {url.schema}.letters SET {broken}")
+    await box.leave(_letter("b", owner=User(2)))
+    unreadable, other = await store.mailbox.take((), limit=9, bytes_max=_BYTES_MAX)
+    assert (unreadable.number, unreadable.kind, unreadable.owner) == (left.number, LetterKind.UNREADABLE, None)
+    assert reason in unreadable.body.decode()
+    assert other.kind is LetterKind.SUBMIT
+
+
+@pytest.mark.parametrize("payload", ["x", "1 ² 2", "9" * 5000, "1\n-1 0x2"])
+async def test_others_say_something_where_answers_are_told(
+    url: PostgresUrl, store: PostgresStore, box: PostgresMailbox, shared_postgres: PostgresServer, payload: str
+) -> None:
+    """PostgreSQL lets whoever may connect notify on any channel: what is no answer ends nobody, and answers go on."""
+    left = await box.leave(_letter("a"))
+    (place,) = shared_postgres.execute("SELECT %s::regnamespace::oid::bigint", url.schema)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(store.mailbox.run)
+        await store.mailbox.wait(10)  # It is heard by now.
+        shared_postgres.execute("SELECT pg_notify('dyrygentd_answers_' || %s, %s)", *place, payload)
+        await store.mailbox.answer([LetterAnswer(left.number, b"1")])
+        answered = await box.answered(left.number, timeout_s=10)
+        tasks.cancel_scope.cancel()
+    assert answered is not None
+    assert answered.answer == b"1"

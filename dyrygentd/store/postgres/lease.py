@@ -11,7 +11,8 @@ leader that was stopped amid a turn, or cut off, changes nothing when it comes b
 that was over and that nobody took goes on as if it had not been.
 
 *A leader that was stopped amid a transaction* has the row locked, and nobody could ever take it over. If the time is over, who
-wants to take it ends the session of a client that says nothing. A transaction that the server works on is waited for.
+wants to take it ends the session of a client that says nothing, also of a person who has left a transaction open. A transaction
+that the server works on is waited for, and so is a session that this role may not end: then the log names it.
 
 *Those who wait* look each second, leave word that they are there, and are woken when a leader lets go. Where the way to the
 server does not pass that on, as through a pooler, they notice at their next look.
@@ -64,14 +65,18 @@ _SEEN: Final = """
     ON CONFLICT (process) DO UPDATE SET seen_at = excluded.seen_at
 """
 _LEAVE: Final = "DELETE FROM standbys WHERE process = %s OR seen_at < extract(epoch FROM clock_timestamp()) - 3600"
-#: Ends sessions amid a transaction that has changed the row, for whose client the server waits.
-_END_SILENT: Final = """
-    SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity AS a
-    WHERE a.wait_event_type = 'Client' AND a.pid <> pg_backend_pid() AND a.pid IN (
-        SELECT pid FROM pg_locks WHERE locktype = 'relation' AND granted AND mode = 'RowExclusiveLock'
+#: Sessions amid a transaction that has locked the row, or all of its table, and does not wait for it as others do.
+_LOCKING: Final = """
+    FROM pg_stat_activity AS a WHERE a.pid <> pg_backend_pid() AND a.wait_event_type IS DISTINCT FROM 'Lock' AND a.pid IN (
+        SELECT pid FROM pg_locks WHERE locktype = 'relation' AND granted AND mode <> 'AccessShareLock'
             AND relation = 'owner'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     )
 """
+#: The name is text, as that type's own form is not read by everybody.
+_WHO_LOCKS: Final = f"SELECT a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, '') {_LOCKING} ORDER BY a.pid"
+#: Ends those for whose client the server waits.
+_END_SILENT: Final = f"SELECT pg_terminate_backend(a.pid) {_LOCKING} AND a.wait_event_type = 'Client'"
+_END_IT: Final = "if it does not end by itself, end it: `SELECT pg_terminate_backend(PROCESS)`, as its user or a superuser"
 
 
 class Before(NamedTuple):
@@ -116,6 +121,7 @@ class PostgresLease:
         self._words = ""
         self._seen_at = -_SEEN_EVERY_S
         self._listener: AsyncConnection | None = None
+        self._told_locking = ""
 
     def __repr__(self) -> str:
         return f"<PostgresLease '{self._url}' taken={self.before is not None}>"
@@ -138,8 +144,9 @@ class PostgresLease:
             try:
                 rows = await self._link.fetch(_TAKE, (self.process, holder.text, holder.words, self._ttl_s, self._lock_number))
             except psycopg.errors.LockNotAvailable:
-                await self._end_silent()
+                await self._end_locking()
                 return False
+            self._told_locking = ""
             if not rows:
                 return False
             before = Before(*rows[0])
@@ -149,14 +156,24 @@ class PostgresLease:
         self._drop_listener()
         return True
 
-    async def _end_silent(self) -> None:
-        """End the session that has the row and does not go on with its transaction, if the lease is over."""
-        view = await self._view()
-        if view.is_held:
-            return
-        ended = await self._link.fetch(_END_SILENT)
-        if ended:
-            logger.warning("ended %d session(s) of a leader that has stopped amid a transaction", len(ended))
+    async def _end_locking(self) -> None:
+        """If the lease is over, end sessions that have the row locked and say nothing, or name those that have it."""
+        is_over = False
+        # If somebody has the whole table nobody can say how long it holds, nor renew it.
+        with contextlib.suppress(psycopg.errors.LockNotAvailable):
+            view = await self._view()
+            if view.is_held:
+                return
+            is_over = True
+        locking = await self._link.fetch(_WHO_LOCKS)
+        words = ", ".join(f"process {pid} of '{user}' ({application or 'no name'})" for pid, application, user in locking)
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+            if is_over and await self._link.fetch(_END_SILENT):
+                logger.warning("nobody leads, and a session that said nothing had the lease locked: it is ended: %s", words)
+                return
+        if words and words != self._told_locking:
+            logger.warning("nobody can take the lease of the database '%s': %s has it locked; %s", self._url, words, _END_IT)
+        self._told_locking = words
 
     async def renew(self) -> None:
         """Prolong it. Raises `Fenced` or `StoreUnavailable`."""

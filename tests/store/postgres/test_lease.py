@@ -1,7 +1,9 @@
 """One process leads at a time, by the server's clock; whoever had the lease before changes nothing."""
 
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import anyio
 import psycopg
@@ -198,6 +200,45 @@ async def test_leader_stopped_amid_a_transaction(made: Made, url: PostgresUrl, s
             stopped.commit()
     await second.open()
     assert await second.record("w") is not None
+
+
+@pytest.mark.parametrize(
+    "lock", ["SELECT * FROM owner FOR UPDATE", "UPDATE owner SET holder = ''", "LOCK TABLE owner IN SHARE MODE"]
+)
+async def test_transaction_left_open(made: Made, url: PostgresUrl, lock: str) -> None:
+    """Somebody who has locked the lease in `psql` and gone for lunch keeps nobody from leading, nor a leader stopped as early."""
+    first, second = made(0.2), made()
+    await first.open()
+    with psycopg.connect(url.conninfo, options=f"-c search_path={url.schema}") as left_open:
+        left_open.execute(lock.encode())
+        await _taken(second.lease, THERE)
+        with pytest.raises(psycopg.OperationalError):
+            left_open.commit()
+
+
+@pytest.mark.parametrize("lock", ["SELECT * FROM {}.owner FOR UPDATE", "LOCK TABLE {}.owner"])
+async def test_locked_by_whom_it_may_not_end(
+    shared_postgres: PostgresServer, lock: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What another user has locked cannot be ended by the role of a daemon: its log says who it is, once, and what to do."""
+    database, role = shared_postgres.make_database(), f"r{uuid.uuid4().hex}"
+    shared_postgres.execute(f"CREATE ROLE {role} LOGIN")
+    shared_postgres.execute(f"ALTER DATABASE {database} OWNER TO {role}")
+    url = shared_postgres.url(database, user=role)
+    store = PostgresStore(url)
+    await store.open()
+    await store.close()
+    with psycopg.connect(shared_postgres.conninfo(database), application_name="psql") as human:
+        pid = human.info.backend_pid
+        human.execute(lock.format(url.schema).encode())
+        for _ in range(2):
+            with suppress(StoreUnavailable):
+                assert not await store.lease.take(THERE)
+        human.rollback()
+    assert await store.lease.take(THERE)
+    told = [record.getMessage() for record in caplog.records if "pg_terminate_backend" in record.getMessage()]
+    assert [f"process {pid} of 'postgres' (psql) has it locked" in words for words in told] == [True]
+    await store.close()
 
 
 async def test_close_of_a_server_that_hangs(postgres_server: PostgresServer) -> None:

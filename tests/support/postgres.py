@@ -186,6 +186,28 @@ class PostgresServer:
         return True
 
 
+class LaggingReplica(PostgresServer):
+    """A copy of a server that follows it no more: what comes after `__enter__` is not here."""
+
+    def __init__(self, directory: Path, primary: PostgresServer) -> None:
+        super().__init__(directory, hot_standby="on")
+        self._primary = primary
+
+    def promote(self) -> None:
+        """Have it be a primary, as a failover to an asynchronous replica does, whose first checkpoint takes its time."""
+        ((checkpointer,),) = self.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+        os.kill(checkpointer, signal.SIGSTOP)
+        self.execute("SELECT pg_promote()")
+
+    def _make_data(self) -> None:
+        # The directory is there already, and has to be empty and nobody else's.
+        self._run(
+            "pg_basebackup", "--pgdata", str(self._data), "--dbname", self._primary.conninfo(), "-X", "stream", "-c", "fast"
+        )
+        (self._data / "standby.signal").touch()
+        self._data.chmod(0o700)
+
+
 def _as_user() -> list[str]:
     """Return what a command begins with that must not be root's."""
     if os.geteuid() != 0:

@@ -52,11 +52,12 @@ _PATIENCE_MAX_S: Final = 600.0
 #: Rows of one statement from which on a transaction may take so long that it prolongs the lease at its end once more.
 _LONG_FROM: Final = 5000
 _PROLONG: Final = "UPDATE owner SET until = extract(epoch FROM clock_timestamp()) + ttl"
+#: The timeline is the one that is written now: that of the last checkpoint is the old one for minutes after a failover.
 _PLACE: Final = """
     SELECT coalesce((SELECT system_identifier::text FROM pg_control_system()), '')
         || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())
         || '/' || current_schema()::regnamespace::oid
-        || '/' || (SELECT timeline_id FROM pg_control_checkpoint())
+        || '/' || ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
 """
 
 
@@ -294,7 +295,7 @@ class OwnTurns:
         """Return where the schema is, as far as this role may know it."""
         try:
             (place,) = await self._row(connection, _PLACE)
-        except psycopg.errors.InsufficientPrivilege:
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported):
             return ""
         return str(place)
 

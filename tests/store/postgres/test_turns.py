@@ -14,7 +14,8 @@ from dyrygentd.store.continuity import WentBack
 from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.store.postgres.url import PostgresUrl
 from tests.store.records import finished, node, workflow
-from tests.support.postgres import PostgresServer
+from tests.support.directories import short_directory
+from tests.support.postgres import LaggingReplica, PostgresServer
 from tests.support.proxy import CuttingProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
@@ -183,6 +184,29 @@ async def test_place_is_another_one(url: PostgresUrl, shared_postgres: PostgresS
     await store.open()
     assert store.setback == ""
     await store.close()
+
+
+async def test_failover_is_known_at_once(postgres_server: PostgresServer) -> None:
+    """Who leads next after a failover knows that turns may be lacking, also before the new primary's first checkpoint."""
+    schema = "failover"
+    first = PostgresStore(postgres_server.url(schema=schema))
+    await first.open()
+    await first.save([workflow("w")], [])
+    with short_directory() as directory, LaggingReplica(directory, postgres_server) as replica:
+        await first.save([workflow("lost")], [])
+        await first.close()
+        replica.promote()
+        second = PostgresStore(replica.url(schema=schema))
+        while not await second.lease.take(Holder.here(0)):  # noqa: ASYNC110 - the server's clock decides
+            await anyio.sleep(0.05)
+        await second.open()
+        assert "a standby took over" in second.setback
+        assert await second.record("w") is not None
+        assert await second.record("lost") is None
+        await second.close()
+        await second.open()
+        assert second.setback == ""
+        await second.close()
 
 
 async def test_when_it_was_closed(url: PostgresUrl, shared_postgres: PostgresServer) -> None:

@@ -7,6 +7,10 @@ file or libpq's own variables say of them goes before.
 *A server that hangs* (its processes are stopped, its disk does not answer, it waits for a replica that is gone) keeps its kernel
 answering, so no time of the network's ends that. `answered_in` does, by a time of our own.
 
+*A commit that waits for a synchronous replica* can be cancelled by whoever may cancel a query. The server tells that it has
+committed, with a warning that the replica may not have it, and a failover would undo it. So its answer counts as lost: what is
+asked next waits for the replica once more, as it changes something, and what it changes comes after that.
+
 *Standbys* are passed over where the URL names several hosts; one alone is refused when it is asked what it is.
 """
 
@@ -54,6 +58,9 @@ _SETTINGS: Final[Mapping[str, str]] = {
 #: How long a server may take for an answer on a new connection, and to tell that a query has taken too long.
 _ANSWER_MAX_S: Final = 10.0
 _HUNG: Final = "the server has not answered"
+_UNREPLICATED: Final = "the wait for the synchronous replica was cancelled"
+#: Where the server warns of that; its words may be in any language.
+_WAITS_FOR_REPLICA: Final = "SyncRepWaitForLSN"
 #: Rows that are unpacked before others have their turn; it takes some milliseconds.
 _ROWS_AT_ONCE: Final = 2000
 
@@ -114,8 +121,15 @@ def break_off(connection: AsyncConnection) -> None:
 
 @contextlib.contextmanager
 def answered_in(connection: AsyncConnection, max_s: float) -> Iterator[None]:
-    """Break off what takes the server longer. Raises ``psycopg.OperationalError``, as for a connection that is lost."""
-    is_over = False
+    """Break off what takes the server longer.
+
+    Raises ``psycopg.OperationalError``, as for a connection that is lost, also for what the synchronous replica may lack.
+    """
+    is_over = is_unreplicated = False
+
+    def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
+        nonlocal is_unreplicated
+        is_unreplicated |= diagnostic.source_function == _WAITS_FOR_REPLICA
 
     def end() -> None:
         nonlocal is_over
@@ -123,14 +137,18 @@ def answered_in(connection: AsyncConnection, max_s: float) -> Iterator[None]:
         break_off(connection)
 
     timer = asyncio.get_running_loop().call_later(max_s, end)
+    connection.add_notice_handler(notice)
     try:
         yield
+        if is_unreplicated:
+            raise psycopg.OperationalError(f"{_UNREPLICATED}, which may lack what was committed")
     except psycopg.Error as error:
         if is_over:
             raise psycopg.OperationalError(f"{_HUNG} for {max_s:g} s") from error
         raise
     finally:
         timer.cancel()
+        connection.remove_notice_handler(notice)
 
 
 class Link:
@@ -286,6 +304,7 @@ def next_step(url: PostgresUrl, error: psycopg.Error) -> str:
 #: libpq has no code for what a server says to somebody whom it does not let in; these are its words, as long as they are English.
 _REFUSALS: Final[Mapping[str, str]] = {
     _HUNG: _HUNG,
+    _UNREPLICATED: _UNREPLICATED,
     "does not match host name": "another name",
     "certificate verify failed": "not trusted",
     "root certificate file": "nobody trusted",
@@ -300,6 +319,9 @@ _REFUSALS: Final[Mapping[str, str]] = {
 }
 _STEPS: Final[Mapping[str, str]] = {
     _HUNG: "look what its processes wait for (`pg_stat_activity`): a disk, or a synchronous replica that is gone",
+    _UNREPLICATED: (
+        "have a replica be there, or take it out of `synchronous_standby_names`: who only cancels waits has it wait again"
+    ),
     "another name": "name the server in the URL as its certificate does; where it is may stand in `hostaddr=`",
     "not trusted": (
         "the file of whoever signed its certificate belongs in `sslrootcert=`, and the certificate must not be over:"

@@ -71,8 +71,11 @@ _LEAVE: Final = f"""
         told AS (SELECT pg_notify('dyrygentd_letters_' || {_PLACE}, '') FROM new)
     SELECT new.number, new.left_at, box.* FROM box LEFT JOIN new ON true LEFT JOIN told ON true
 """
+#: Changed, so that the commit waits for a synchronous replica: who left it may not have waited to the end.
 _LEFT_BEFORE: Final = f"""
-    SELECT {_COLUMNS} FROM letters WHERE token = %s OR (key = %s AND answered_at IS NULL) ORDER BY token <> %s LIMIT 1
+    UPDATE letters SET bytes = bytes WHERE number = (
+        SELECT number FROM letters WHERE token = %s OR (key = %s AND answered_at IS NULL) ORDER BY token <> %s LIMIT 1
+    ) RETURNING {_COLUMNS}
 """
 #: Of each sender in turn, and none before an earlier one of the sender that is to wait for another one about its workflow.
 _TAKE: Final = f"""
@@ -178,7 +181,7 @@ class PostgresMailbox:
             ((number, left_at, *box),) = await self._fetch(_LEAVE, values, verb="write")
             if number is not None:
                 return replace(letter, number=number, left_at=left_at)
-            before = await self._fetch(_LEFT_BEFORE, (letter.token, key, letter.token))
+            before = await self._fetch(_LEFT_BEFORE, (letter.token, key, letter.token), verb="write")
             if before:
                 return _letter_of(before[0])
             reason = _why_full(bounds, box, len(letter.body), is_verb=is_verb)

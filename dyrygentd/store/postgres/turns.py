@@ -278,7 +278,8 @@ class OwnTurns:
                 raise self._over
             (session,) = await self._row(connection, "UPDATE owner SET session = session + 1 RETURNING session")
         self._session = session
-        self.was_kept = turn > self._turn
+        # Whoever asks for it has not yet, if this session was lost before.
+        self.was_kept |= turn > self._turn
         self._turn = turn
 
     async def _refuse_if_fenced(self, connection: AsyncConnection) -> None:

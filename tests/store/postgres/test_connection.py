@@ -2,18 +2,24 @@
 
 import contextlib
 import uuid
+from collections.abc import Iterator
+from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from dyrygentd.core.records import NodeRecord
+from dyrygentd.core.records import JournalEntry, NodeRecord
 from dyrygentd.errors import InvariantBroken, ListingTooLong, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Selection
+from dyrygentd.ports.mailbox import Letter, LetterKind
 from dyrygentd.store.postgres.connection import Link
+from dyrygentd.store.postgres.mailbox import PostgresMailbox
 from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.store.postgres.url import PostgresUrl
 from tests.store.records import node, workflow
 from tests.support.postgres import PostgresServer
+from tests.support.servers import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
@@ -187,4 +193,82 @@ async def test_slow_transaction_gets_through(postgres_server: PostgresServer) ->
     else:
         raise AssertionError("it was never saved")
     assert store.statistics().failures == 2
+    await store.close()
+
+
+_ENTRY: Final = JournalEntry("w", 1700000000.5, "hold", "somebody", "first", ("a",), 1)
+
+
+@contextlib.contextmanager
+def _waiting_for_a_replica(server: PostgresServer) -> Iterator[None]:
+    """Have each commit wait for a replica that is not there."""
+    server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    server.execute("SELECT pg_reload_conf()")
+    wait_until(lambda: server.execute("SHOW synchronous_standby_names") == [("nobody",)])
+    try:
+        yield
+    finally:
+        _want_no_replica(server)
+
+
+def _want_no_replica(server: PostgresServer) -> None:
+    server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+    server.execute("SELECT pg_reload_conf()")
+
+
+def _waits_for_the_replica(server: PostgresServer) -> list[tuple[Any, ...]]:
+    return server.execute("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+
+
+def _cancel_a_wait(server: PostgresServer) -> None:
+    """Cancel the next wait for a replica, as somebody does who does not know what it is."""
+    found: list[tuple[Any, ...]] = []
+
+    def is_found() -> bool:
+        found[:] = _waits_for_the_replica(server)
+        return bool(found)
+
+    wait_until(is_found)
+    server.execute("SELECT pg_cancel_backend(%s)", *found[0])
+
+
+async def test_wait_for_the_replica_is_cancelled(postgres_server: PostgresServer) -> None:
+    """What was committed without the replica's word is not answered for, and is written once when it has been waited for."""
+    url = PostgresUrl.read(f"{postgres_server.conninfo()}&schema=alone")
+    store = PostgresStore(url)
+    await store.open()
+    with _waiting_for_a_replica(postgres_server):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, _cancel_a_wait, postgres_server)
+            with pytest.raises(StoreUnavailable, match="wait for the synchronous replica was cancelled") as refused:
+                await store.save([workflow("w")], [], [_ENTRY])
+        assert "synchronous_standby_names" in refused.value.next_step
+        async with anyio.create_task_group() as tasks:
+            # The wait that tells what became of it is no more use if it is cancelled, too.
+            tasks.start_soon(anyio.to_thread.run_sync, _cancel_a_wait, postgres_server)
+            with pytest.raises(StoreUnavailable, match="wait for the synchronous replica was cancelled"):
+                await store.save([workflow("w")], [], [_ENTRY])
+    await store.save([workflow("w")], [], [_ENTRY])
+    assert await store.journal("w") == [_ENTRY]
+    await store.close()
+
+
+async def test_letter_waits_for_the_replica(postgres_server: PostgresServer) -> None:
+    """A letter whose wait for the replica was cancelled is left again, and waited for again."""
+    url = PostgresUrl.read(f"{postgres_server.conninfo()}&schema=alone")
+    store, box, left = PostgresStore(url), PostgresMailbox(url), list[Letter]()
+    await store.open()
+
+    async def leave() -> None:
+        left.append(await box.leave(Letter("t", LetterKind.SUBMIT, b"{}", "w", host="app1")))
+
+    with _waiting_for_a_replica(postgres_server):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave)
+            await anyio.to_thread.run_sync(_cancel_a_wait, postgres_server)
+            await anyio.to_thread.run_sync(wait_until, lambda: left or _waits_for_the_replica(postgres_server))
+            assert left == []
+            _want_no_replica(postgres_server)
+    assert [letter.token for letter in await store.mailbox.take([], limit=9, bytes_max=99)] == ["t"]
+    await box.close()
     await store.close()

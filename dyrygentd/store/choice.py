@@ -34,7 +34,7 @@ def store_of(
 
     Args:
         history_max: Finished workflows to keep.
-        progress: Told, in another thread, how far the upgrade of an older database is.
+        progress: Told how far the upgrade of an older database is, of a file in another thread.
         host: What this host is called among those that share the database; by default its own name.
 
     Raises:
@@ -47,7 +47,7 @@ def store_of(
     require_psycopg(place)
     from dyrygentd.store.postgres.store import PostgresStore
 
-    return PostgresStore(place, history_max=history_max, host=host)
+    return PostgresStore(place, history_max=history_max, host=host, progress=progress)
 
 
 def onlooker_of(place: PostgresUrl) -> Store:

@@ -14,25 +14,28 @@ that was over and that nobody took goes on as if it had not been.
 wants to take it ends the session of a client that says nothing, also of a person who has left a transaction open. A transaction
 that the server works on is waited for, and so is a session that this role may not end: then the log names it.
 
-*Those who wait* look each second, leave word that they are there, and are woken when a leader lets go. Where the way to the
-server does not pass that on, as through a pooler, they notice at their next look.
+*Those who wait* look each second, and when it is over; they leave word that they are there, and are woken when a leader lets go.
+Where the way to the server does not pass that on, as through a pooler, they notice at their next look.
 
 *Tried and rejected.* An advisory lock of the session: after a network was cut it lives until the server's keepalive ends it, and
 behind a pooler it is anybody's. It is kept for tools that work on a database without a daemon, which a take looks for.
 """
 
+import asyncio
 import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+import anyio
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from dyrygentd.errors import DyrygentError
+from dyrygentd.errors import DyrygentError, StoreUnavailable
 from dyrygentd.ports.facts import Holder, LeaseView, Term
+from dyrygentd.store.copies import Progress
 from dyrygentd.store.postgres.connection import Link, connect, drop, refusal_to
 from dyrygentd.store.postgres.migrations import lock_number, prepare
 from dyrygentd.store.postgres.url import PostgresUrl
@@ -48,6 +51,9 @@ _LOCK_MAX_S: Final = 1.0
 #: Who waits leaves word so often, and counts as there for so long after it.
 _SEEN_EVERY_S: Final = 1.0
 _SEEN_FOR_S: Final = 5.0
+#: How often is told that the schema is made or brought up to date, and how long others wait for that.
+_TELL_EVERY_S: Final = 1.0
+_OPENING_WAIT_S: Final = 1.0
 _SETTINGS: Final[Mapping[str, str]] = {
     "statement_timeout": f"{1000 * _ASK_MAX_S:.0f}",
     "lock_timeout": f"{1000 * _LOCK_MAX_S:.0f}",
@@ -99,7 +105,7 @@ class PostgresLease:
     Args:
         renew: Carries out an empty turn.
         ttl_s: For how long it holds after it was taken or renewed.
-        host: As of `PostgresStore`.
+        host, progress: As of `PostgresStore`.
 
     Attributes:
         process: What tells this process from every other one in the row.
@@ -107,7 +113,13 @@ class PostgresLease:
     """
 
     def __init__(
-        self, url: PostgresUrl, *, renew: Callable[[], Awaitable[None]], ttl_s: float = LEASE_TTL_S, host: str = ""
+        self,
+        url: PostgresUrl,
+        *,
+        renew: Callable[[], Awaitable[None]],
+        ttl_s: float = LEASE_TTL_S,
+        host: str = "",
+        progress: Progress = lambda what, done, of: None,
     ) -> None:
         self.process = uuid.uuid4().hex
         self.before: Before | None = None
@@ -115,6 +127,8 @@ class PostgresLease:
         self._renew = renew
         self._ttl_s = ttl_s
         self._host = host
+        self._progress = progress
+        self._one_opening = anyio.Lock(fast_acquire=True)
         self._link = Link(url, query_max_s=_ASK_MAX_S, answer_max_s=_ASK_MAX_S + 1, is_writing=True, settings=_SETTINGS)
         self._is_open = self._is_broken_off = False
         self._lock_number = 0
@@ -266,10 +280,40 @@ class PostgresLease:
         self._link.break_off()
 
     async def _open(self) -> None:
-        async with contextlib.AsyncExitStack() as exits:
-            connection = await connect(self._url)
-            exits.callback(drop, connection)
+        """Connect, once the schema is there. Whoever else asks meanwhile is told what goes on, if it takes long."""
+        with anyio.move_on_after(_OPENING_WAIT_S) as waiting:
+            await self._one_opening.acquire()
+        if waiting.cancelled_caught:
+            raise StoreUnavailable(f"the database '{self._url}' is being brought up to date")
+        try:
+            if not self._is_open:
+                with self._telling():
+                    await self._prepare()
+                await self._link.open()
+                self._is_open = True
+        finally:
+            self._one_opening.release()
+
+    async def _prepare(self) -> None:
+        connection = await connect(self._url)
+        try:
             await prepare(connection, self._url, host=self._host)
             self._lock_number = await lock_number(connection, self._url)
-        await self._link.open()
-        self._is_open = True
+        finally:
+            drop(connection)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell now and then that something goes on: however long a large database takes, a service manager has to wait for it."""
+        loop = asyncio.get_running_loop()
+        due = loop.call_later(_TELL_EVERY_S, lambda: tell())
+
+        def tell() -> None:
+            nonlocal due
+            self._progress(f"bringing the database '{self._url}' up to date", 0, 0)
+            due = loop.call_later(_TELL_EVERY_S, tell)
+
+        try:
+            yield
+        finally:
+            due.cancel()

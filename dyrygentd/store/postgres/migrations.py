@@ -2,6 +2,9 @@
 
 A table `about` says that the schema is ours, and of which version it is. Whenever the process dies, all of it is of the old
 version or of the new one. No copy is made before: the server's own tools do that.
+
+*It takes as long as it takes*, but waits for a lock only for some seconds: while it waits, all who come after it wait, too.
+Somebody else may have a table in a transaction that was forgotten, which is told then, and the next attempt is the caller's.
 """
 
 import logging
@@ -44,6 +47,17 @@ _STEPS: Final[dict[int, str]] = {
 }
 #: From which version on the row `owner` says until when somebody leads.
 _LEASE_SINCE: Final = 2
+#: How long it waits for each lock.
+_LOCK_MAX_S: Final = 5.0
+#: Who has one on anything in the schema, or is bringing it up to date.
+_HAVE_LOCKS: Final = """
+    SELECT string_agg(DISTINCT format('%%s (%%s)', a.pid, a.application_name), ', ')
+    FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.granted AND l.pid <> pg_backend_pid() AND (
+        l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace(%s))
+        OR l.locktype = 'advisory' AND (l.classid::bigint << 32 | l.objid::bigint) = %s
+    )
+"""
 
 
 async def prepare(
@@ -54,6 +68,7 @@ async def prepare(
     steps: Mapping[int, str] = _STEPS,
     server_min: int = SERVER_MIN,
     host: str = "",
+    lock_max_s: float = _LOCK_MAX_S,
 ) -> None:
     """Make or upgrade the schema, unless it is as it has to be.
 
@@ -61,33 +76,53 @@ async def prepare(
         version_wanted, steps: To what it is brought, and how from each version to the next.
         server_min: The oldest server, as libpq numbers them.
         host: What this host is called, whose users the numbers of the first version are; by default its own name.
+        lock_max_s: How long each lock is waited for.
 
     Raises:
         StoreIncompatible: Server, database or schema cannot be used.
-        StoreUnavailable: The schema is not there, and this role may not make it.
+        StoreUnavailable: The schema is not there, and this role may not make it; or somebody else has a lock.
         StoreLocked: It is of an older version, and in use.
         psycopg.Error: Anything else that the server refuses.
     """
     await refuse_unfit(connection, url, server_min=server_min)
     if not await _one(connection, "SELECT to_regnamespace(%s) IS NOT NULL", url.schema):
         await _make_schema(connection, url)
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", [-await lock_number(connection, url)])
-        version = await version_of(connection, url)
-        if version == version_wanted:
-            return
-        if version:
-            await _refuse_if_in_use(connection, url, version)
-            await connection.execute("SELECT set_config('dyrygentd.host', %s, true)", [host or socket.gethostname()])
-            logger.warning("bringing the database '%s' from schema %d to %d", url, version, version_wanted)
-            for step in range(version, version_wanted):
-                await connection.execute(steps[step].encode())
-        else:
-            for name in ("schema.sql", "letters.sql"):
-                await connection.execute(_file(name).encode())
-            await connection.execute("INSERT INTO about (version) VALUES (0)")
-        await connection.execute(_file("functions.sql").encode())
-        await connection.execute("UPDATE about SET version = %s", [version_wanted])
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{1000 * lock_max_s:.0f}"])
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [-await lock_number(connection, url)])
+            version = await version_of(connection, url)
+            if version != version_wanted:
+                await _bring_up(connection, url, version, version_wanted, steps, host or socket.gethostname())
+    except psycopg.errors.LockNotAvailable as error:
+        raise await _locked(connection, url) from error
+
+
+async def _bring_up(
+    connection: AsyncConnection, url: PostgresUrl, version: int, wanted: int, steps: Mapping[int, str], host: str
+) -> None:
+    if version:
+        await _refuse_if_in_use(connection, url, version)
+        await connection.execute("SELECT set_config('dyrygentd.host', %s, true)", [host])
+        logger.warning("bringing the database '%s' from schema %d to %d", url, version, wanted)
+        for step in range(version, wanted):
+            await connection.execute(steps[step].encode())
+    else:
+        for name in ("schema.sql", "letters.sql"):
+            await connection.execute(_file(name).encode())
+        await connection.execute("INSERT INTO about (version) VALUES (0)")
+    await connection.execute(_file("functions.sql").encode())
+    await connection.execute("UPDATE about SET version = %s", [wanted])
+
+
+async def _locked(connection: AsyncConnection, url: PostgresUrl) -> StoreUnavailable:
+    """Return the error that says who has what is to be changed."""
+    sessions = await _one(connection, _HAVE_LOCKS, url.schema, -await lock_number(connection, url))
+    error = StoreUnavailable(f"the database '{url}' is locked by the sessions {sessions or 'that have ended just now'}")
+    error.next_step = (
+        "one that brings it up to date is waited for; one that was forgotten: `SELECT pg_terminate_backend(NUMBER);` there"
+    )
+    return error
 
 
 async def _refuse_if_in_use(connection: AsyncConnection, url: PostgresUrl, version: int) -> None:

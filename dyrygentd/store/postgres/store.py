@@ -36,6 +36,7 @@ from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.errors import DyrygentError, StoreUnavailable
 from dyrygentd.ports.facts import CLOSED_NOTE, SETBACK_NOTE, Holder, Retention, Stored, StoreStatistics, Term
 from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
+from dyrygentd.store.copies import Progress
 from dyrygentd.store.history import HISTORY_MAX
 from dyrygentd.store.postgres import rows
 from dyrygentd.store.postgres.connection import refusal_to
@@ -67,6 +68,7 @@ class PostgresStore(Readable[PostgresReader]):
         listing_max_s: How long workflows are looked through for one listing.
         lease_ttl_s: After so long without a word of the process that has it another one may.
         host: What this host is called, for owners of the first version of the schema; by default its own name.
+        progress: Told now and then while the schema is brought up to date.
     """
 
     def __init__(
@@ -77,9 +79,10 @@ class PostgresStore(Readable[PostgresReader]):
         listing_max_s: float = _LISTING_MAX_S,
         lease_ttl_s: float = LEASE_TTL_S,
         host: str = "",
+        progress: Progress = lambda what, done, of: None,
     ) -> None:
         self._url = url
-        self._lease = PostgresLease(url, renew=self._renew, ttl_s=lease_ttl_s, host=host)
+        self._lease = PostgresLease(url, renew=self._renew, ttl_s=lease_ttl_s, host=host, progress=progress)
         self._turns = OwnTurns(url, self._lease)
         self._reader = PostgresReader(url, listing_max_s=listing_max_s)
         self._writing = Writing(self._reader.found, history_max)

@@ -6,7 +6,7 @@ import anyio
 import psycopg
 import pytest
 
-from dyrygentd.errors import StoreIncompatible, StoreLocked
+from dyrygentd.errors import StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder, Term
 from dyrygentd.store.postgres import migrations
 from dyrygentd.store.postgres.connection import connect
@@ -93,6 +93,48 @@ async def test_older_version_in_use(url: PostgresUrl, store: PostgresStore, shar
             await migrations.prepare(connection, url, version_wanted=VERSION + 1, steps=steps)
         await store.close()
         await migrations.prepare(connection, url, version_wanted=VERSION + 1, steps=steps)
+
+
+async def test_somebody_has_a_lock(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:
+    """A transaction that was forgotten keeps a schema from being changed; it is named, and holds nobody else up for long."""
+    await store.close()
+    steps = {VERSION: "ALTER TABLE notes ADD COLUMN a integer"}
+    async with await connect(url) as forgotten, await connect(url) as connection:
+        await forgotten.execute("BEGIN")
+        await forgotten.execute("SELECT * FROM notes")
+        with pytest.raises(
+            StoreUnavailable, match=rf"is locked by the sessions {forgotten.info.backend_pid} \(dyrygentd:s"
+        ) as told:
+            await migrations.prepare(connection, url, version_wanted=VERSION + 1, steps=steps, lock_max_s=0.2)
+        assert "pg_terminate_backend" in told.value.next_step
+        assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(VERSION,)]
+        await forgotten.execute("COMMIT")
+        await migrations.prepare(connection, url, version_wanted=VERSION + 1, steps=steps)
+        assert await (await connection.execute("SHOW lock_timeout")).fetchone() == ("0",)
+    assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(VERSION + 1,)]
+
+
+async def test_somebody_else_brings_it_up_to_date(url: PostgresUrl, store: PostgresStore) -> None:
+    """Who waits for that says so, to the service manager as well; whoever asks it who leads is told, and not kept waiting."""
+    await store.close()
+    told, taken = anyio.Event(), list[bool]()
+    waiting = PostgresStore(url, progress=lambda what, done, of: told.set())
+
+    async def take() -> None:
+        taken.append(await waiting.lease.take(Holder("h", 7, 1700000000.5)))
+
+    async with await connect(url) as other, await connect(url) as third, anyio.create_task_group() as tasks:
+        number = await migrations.lock_number(other, url)
+        await other.execute("SELECT pg_advisory_lock(%s)", [-number])
+        tasks.start_soon(take)
+        await told.wait()
+        with pytest.raises(StoreUnavailable, match="is being brought up to date"):
+            await waiting.lease.view()
+        with pytest.raises(StoreUnavailable, match=rf"is locked by the sessions {other.info.backend_pid} "):
+            await migrations.prepare(third, url, lock_max_s=0.2)
+        await other.execute("SELECT pg_advisory_unlock(%s)", [-number])
+    assert taken == [True]
+    await waiting.close()
 
 
 def _make_first_version(server: PostgresServer, url: PostgresUrl) -> None:

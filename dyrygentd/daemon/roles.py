@@ -31,7 +31,7 @@ from dyrygentd.daemon.status import status_line
 from dyrygentd.deputy.deputy import Deputy, Role
 from dyrygentd.errors import ConfigurationError, Fenced, OutsideError, StoreIncompatible, StoreUnavailable
 from dyrygentd.ports import Lease, Store
-from dyrygentd.ports.facts import Holder
+from dyrygentd.ports.facts import Holder, LeaseView
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.scheduler.limits import SystemClock
 from dyrygentd.store.choice import onlooker_of, store_of
@@ -40,8 +40,9 @@ from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.daemon")
 
-#: How often who stands by tries to take the lease, if nobody wakes it.
+#: How often who stands by tries to take the lease, if nobody wakes it; and how long after its end, if that comes before.
 _LOOK_S: Final = 1.0
+_JUST_OVER_S: Final = 0.1
 
 MakeScheduler = Callable[[Store], Scheduler]
 Drain = Callable[[Scheduler, bool], Awaitable[None]]
@@ -265,15 +266,15 @@ class Roles:
     async def _take_as_soon_as_free(self, lease: Lease, may_lead: bool, taken: Callable[[], None]) -> None:
         if not may_lead:
             await anyio.sleep_forever()
-        complaint = ""
+        # It was asked for just now, or was lost: who loses it again and again pauses.
+        complaint, pause_s = "", _LOOK_S
         while True:
             try:
-                # It was asked for just now, or was lost: who loses it again and again pauses.
-                await lease.wait(_LOOK_S)
+                await lease.wait(pause_s)
                 if await lease.take(Holder.here(SystemClock().now())):
                     taken()
                     return
-                complaint = ""
+                complaint, pause_s = "", until_next_look_s(await lease.view())
             except StoreIncompatible:
                 raise
             except OutsideError as error:
@@ -308,6 +309,11 @@ class Roles:
 
     def _scheduler_ends(self) -> None:
         self.scheduler = None
+
+
+def until_next_look_s(view: LeaseView) -> float:
+    """Return how long who stands by pauses: until the lease is over at most, and never less than it takes to look."""
+    return min(_LOOK_S, max(view.left_s, 0.0) + _JUST_OVER_S)
 
 
 async def _is_by_a_copy(lease: Lease) -> bool:

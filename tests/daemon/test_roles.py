@@ -1,6 +1,7 @@
 """Two daemons on one database: one leads, the other one stands by and takes over, whatever becomes of the first."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -13,7 +14,9 @@ from click.testing import Result
 from dyrygentd import Workflow
 from dyrygentd.cli import main
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.daemon.roles import until_next_look_s
 from dyrygentd.errors import DyrygentError
+from dyrygentd.ports.facts import LeaseView
 from tests.http.support import unix_connection
 from tests.integration.conftest import Site, running_site
 from tests.support import tasks
@@ -82,6 +85,14 @@ def pair(site: Site, shared_postgres: PostgresServer) -> Iterator[Pair]:
     site.executions.clear()
     with ExitStack() as exits:
         yield Pair(site, shared_postgres, exits)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "pause_s"), [(4.0, 1.0), (0.95, 1.0), (0.25, 0.35), (0.0, 0.1), (-3.0, 0.1), (-math.inf, 0.1)]
+)
+def test_next_look_is_not_after_the_end(left_s: float, pause_s: float) -> None:
+    """Who stands by looks each second, and as soon as a lease is over that nobody renews: that second would be lost."""
+    assert until_next_look_s(LeaseView(None, 1, left_s)) == pytest.approx(pause_s)
 
 
 def _killed(daemon: Daemon) -> None:

@@ -65,7 +65,8 @@ class Pair:
         # One after the other: whoever leads ends first, or hands over to one that ends then.
         for daemon in self.daemons:
             if daemon.is_alive:
-                assert daemon.stop(timeout_s=_WAIT_S) == 0, daemon.log()
+                status = daemon.stop(timeout_s=_WAIT_S)
+                assert status == 0, f"the daemon on {daemon.host.name} ended with {status}\n{self.log()}"
 
     def is_whole(self) -> bool:
         """Tell whether one of them leads and the other one stands by."""

@@ -64,6 +64,8 @@ class Pair:
                     daemon.kill()
         # One after the other: whoever leads ends first, or hands over to one that ends then.
         for daemon in self.daemons:
+            # One that was started just now has to come so far that it ends in good order when it is told to.
+            wait_until(lambda: role(daemon) or not daemon.is_alive, timeout_s=_WAIT_S, message=self.log)  # noqa: B023 - called here
             if daemon.is_alive:
                 status = daemon.stop(timeout_s=_WAIT_S)
                 assert status == 0, f"the daemon on {daemon.host.name} ended with {status}\n{self.log()}"
@@ -99,6 +101,15 @@ class Pair:
             self._kill([daemon])
             yield
 
+    def restart(self) -> None:
+        """Tell both to end, and start them again when they have ended."""
+        with self.steady:
+            for daemon in self.daemons:
+                os.kill(daemon.pid, signal.SIGTERM)
+            assert [daemon.wait(timeout_s=_WAIT_S) for daemon in self.daemons] == [0, 0], self.log()
+            for daemon in self.daemons:
+                daemon.launch()
+
     def _kill(self, daemons: Sequence[DaemonAt]) -> None:
         for daemon in daemons:
             if daemon.is_alive:
@@ -131,6 +142,11 @@ class Pair:
 def role(daemon: DaemonAt) -> str:
     """Ask a daemon what it is; empty if it does not answer."""
     return str(_health(daemon).get("role", ""))
+
+
+def health_text(daemon: DaemonAt) -> str:
+    """Return what a daemon says of its health; empty if it does not answer."""
+    return json.dumps(_health(daemon))
 
 
 def leads(daemon: DaemonAt) -> bool:

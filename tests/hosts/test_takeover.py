@@ -7,14 +7,14 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Final
 
 import pytest
 
 from dyrygentd.errors import DyrygentError
-from tests.hosts.pair import Pair, leads, role
+from tests.hosts.pair import Pair, health_text, leads, role
 from tests.hosts.world import World
 from tests.support.postgres import programs_or_skip
 from tests.support.servers import wait_until
@@ -82,6 +82,14 @@ def test_both_are_killed(world: World) -> None:
         pair.kill(*pair.daemons)
 
 
+def test_both_are_restarted(world: World) -> None:
+    """Both are told to end and are started at one time, as by an upgrade of all hosts."""
+    pair = Pair(world, "again")
+    with _at_work(world, pair) as wait_for:
+        wait_for(0.4)
+        pair.restart()
+
+
 def test_leader_is_stopped(world: World) -> None:
     """One that is stopped for longer than its lease holds is not waited for; later it sends nothing and says who leads."""
     pair = Pair(world, "stopped")
@@ -98,16 +106,21 @@ def test_leader_is_stopped(world: World) -> None:
 
 def test_takeover_of_many_nodes(own_world: World) -> None:
     """A workflow of 10,000 unfinished nodes changes hands; how long that takes is printed."""
-    pair = Pair(own_world, "many")
-    with pair:
+    pair, ledger = Pair(own_world, "many"), own_world.ledger
+    with closing(ledger), pair:
         leader = pair.leader()
         with leader.client() as client:
             workflow_id = client.submit(make("layered", 10_000).definition).id
-        other = pair.other(leader)
+        wait_until(lambda: len(own_world.executions.counts()) >= _TASKS, timeout_s=_WAIT_S, message=pair.log)
         begun = time.monotonic()
         with pair.dead(leader):
-            wait_until(lambda: leads(other), timeout_s=_WAIT_S, message=pair.log)
-        print(f"10,000 unfinished nodes are led again {time.monotonic() - begun:.1f} s after a kill")
+            for _ in ledger.pushes():
+                pass
+            wait_until(lambda: any(not push.is_restored for push in ledger.pushes()), timeout_s=_WAIT_S, message=pair.log)
+            published_s = time.monotonic() - begun
+            wait_until(lambda: leads(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
+        led_s = time.monotonic() - begun
+        print(f"10,000 nodes: the first message {published_s:.1f} s after a kill, led again after {led_s:.1f} s or less")
         with pair.leader().client() as client:
             assert client.get(workflow_id).state == "running"
 
@@ -135,6 +148,17 @@ def test_overtaken_leader_cannot_reach_postgres(world: World) -> None:
         world.network.mend()
 
 
+def test_leader_is_cut_from_redis(world: World) -> None:
+    """The host that leads loses the way to Redis alone: it has the database still, says what is wrong, and goes on afterwards."""
+    pair = Pair(world, "cutredis")
+    with _at_work(world, pair):
+        leader = pair.leader()
+        world.network.cut(leader.host.address, world.redis.address)
+        wait_until(lambda: "results cannot be received" in health_text(leader), timeout_s=_WAIT_S, message=pair.log)
+        assert (role(leader), role(pair.other(leader))) == ("leader", "standby")
+        world.network.mend()
+
+
 def test_leader_is_cut_from_everything(world: World) -> None:
     """The host that leads is alone."""
     pair = Pair(world, "cutall")
@@ -143,6 +167,25 @@ def test_leader_is_cut_from_everything(world: World) -> None:
         world.network.cut_off(leader.host, world.c)
         wait_until(lambda: leads(pair.other(leader)), timeout_s=_WAIT_S, message=pair.log)
         world.network.mend()
+
+
+def test_postgres_restarts(world: World) -> None:
+    """A database that both of them lose for a moment is led by one of them afterwards."""
+    pair = Pair(world, "restarts")
+    with _at_work(world, pair):
+        world.postgres.stop()
+        world.postgres.start()
+        wait_until(pair.is_whole, timeout_s=_WAIT_S, message=pair.log)
+
+
+def test_bad_weather(world: World) -> None:
+    """50 ms to the servers and back, and 2 % of the packets lost, for both of them, and a kill amid it."""
+    pair = Pair(world, "weather")
+    world.network.slow(world.c, delay_s=0.025, loss=0.02)
+    with _at_work(world, pair) as wait_for:
+        wait_for(0.4)
+        pair.kill(pair.leader())
+    assert world.network.dropped
 
 
 def test_postgres_fails_over(own_world: World) -> None:

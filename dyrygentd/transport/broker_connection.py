@@ -49,6 +49,7 @@ class BrokerConnection:
         timeout_s: How long the broker may take for one answer.
         producer: Of the present connection, None if there is none.
         in_order: Held by whoever sends.
+        are_several: Whether kombu chooses one of several servers of Redis, the next one when that is away.
         recoverable, retriable, final: Errors of the broker that pass with a new connection, that may pass, and that never do.
     """
 
@@ -64,6 +65,8 @@ class BrokerConnection:
         connection = app.connection_for_write()
         self.place = address_of(connection)
         self.is_redis = issubclass(connection.get_transport_cls(), RedisTransport)
+        # Sentinels are several, and lead to one server.
+        self.are_several = connection.transport_cls in ("redis", "rediss") and len(connection.alt or ()) > 1
         recoverable = (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors)
         self.recoverable = (*RETRIABLE, *_outages(connection.connection_errors), *_outages(recoverable))
         self.retriable = (*self.recoverable, *_outages(connection.channel_errors))

@@ -78,6 +78,7 @@ class MarkedPublishing:
         self._message_bytes_max = message_bytes_max
         self.templates = Templates(app, self.built, reports=reports)
         self.loop_push: LoopPush | None = None
+        self._left: list[LoopPush] = []
         self._loop_after = 0.0
         self._push: MarkedPush | None = None
         self._fence = Fence()
@@ -97,7 +98,10 @@ class MarkedPublishing:
         connection.transport_cls = collecting(connection.get_transport_cls(), lambda: self._fence)
 
     def opened(self, producer: Any, options: dict[str, Any]) -> None:
-        """Make the connection of the event loop, with what the first one is made with."""
+        """Make the connection of the event loop, with what this one is made with, and to the same server."""
+        if self.loop_push is not None and not self.loop_push.is_with(producer.channel):
+            self._left.append(self.loop_push)
+            self.loop_push = None
         if self.loop_push is None:
             try:
                 timeout_s = float(options.get("socket_timeout") or self._broker.timeout_s)
@@ -115,6 +119,7 @@ class MarkedPublishing:
         # The token of this moment: a broker that loses its memory while this waits for the thread does not get the messages.
         fence = self._fence
         async with self._broker.in_order:
+            await self._close_left()
             outcomes = await self._publish_on_loop(messages, fence)
             if outcomes is None:
                 outcomes = await self._broker.run_in_thread(lambda: self._publish_in_thread(messages, fence))
@@ -171,7 +176,13 @@ class MarkedPublishing:
 
     async def cautions(self) -> Sequence[str]:
         """Return what about the broker's configuration weakens the promises."""
-        return await self._with_push(MarkedPush.cautions)
+        found = await self._with_push(MarkedPush.cautions)
+        if self._broker.are_several:
+            found.append(
+                f"the broker is one of several servers ({self._broker.place}), each of which alone knows what was published and"
+                " by whom: after a change to another one tasks may run twice; name one of them, or sentinels"
+            )
+        return found
 
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Drop the markers of workflows that will publish no more."""
@@ -186,8 +197,14 @@ class MarkedPublishing:
 
     async def close(self) -> None:
         """Close the event loop's connection; safe to repeat."""
+        await self._close_left()
         if self.loop_push is not None:
             await self.loop_push.close()
+
+    async def _close_left(self) -> None:
+        """Close connections to servers that are the broker no more."""
+        while self._left:
+            await self._left.pop().close()
 
     async def _with_push(self, work: Callable[[MarkedPush], T]) -> T:
         def connected() -> T:

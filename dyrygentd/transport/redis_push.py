@@ -415,6 +415,11 @@ class LoopPush:
         self._timeout_s = timeout_s
         self._prefix: str = channel.global_keyprefix
         self._count = count
+        self._server = _server_of(pool)
+
+    def is_with(self, channel: Any) -> bool:
+        """Tell whether a channel is to the same server: of several kombu may have chosen another one."""
+        return self._server == _server_of(channel.pool)
 
     async def push(self, sent: Sequence[Collected], fence: Fence) -> Pushed:
         """Do what `MarkedPush.push` does, with messages that have queues. Raises ``OSError`` as well."""
@@ -450,6 +455,10 @@ class LoopPush:
         """Close the connections; the next push makes another."""
         await self._asking.close()
         await self._remembering.close()
+
+
+def _server_of(pool: Any) -> list[Any]:
+    return [pool.connection_kwargs.get(name) for name in ("host", "port", "path", "db")]
 
 
 @dataclass(frozen=True, slots=True)

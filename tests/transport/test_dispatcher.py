@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from dyrygentd.transport.redis_asking import Asking, Script, packed
 from dyrygentd.transport.redis_push import Collected, LoopPush, MarkedPush, Pushed, Pushes
 from tests.support import tasks
 from tests.support.apps import closing
+from tests.support.directories import short_directory
 from tests.support.proxy import CuttingProxy
 from tests.support.servers import CeleryWorker, Executions, wait_until
 from tests.support.tasks import create_app, records
@@ -67,6 +69,20 @@ async def own(celery_app: Celery) -> AsyncIterator[CeleryDispatcher]:
     dispatcher = CeleryDispatcher(celery_app, socket_timeout_s=_TIMEOUT_S)
     yield dispatcher
     await dispatcher.close()
+
+
+@pytest.fixture
+def two_servers() -> Iterator[tuple[EmbeddedServer, EmbeddedServer]]:
+    """Two servers on TCP, as kombu takes several on nothing else."""
+    with short_directory() as one, short_directory() as other, _on_tcp(one) as first, _on_tcp(other) as second:
+        yield first, second
+
+
+def _on_tcp(directory: Path) -> EmbeddedServer:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return EmbeddedServer(directory, settings={"port": str(port), "bind": "127.0.0.1"})
 
 
 # --- once -----------------------------------------------------------------------------------------------------------
@@ -277,6 +293,38 @@ async def test_thread_asks_what_the_loop_cannot(app: Celery) -> None:
         assert memory.token == "token"
     assert [each.tries for each in made] == [0, 1]
     await dispatcher.close()
+
+
+async def test_both_ways_lead_to_one_of_several_servers(two_servers: tuple[EmbeddedServer, EmbeddedServer]) -> None:
+    """When kombu goes on with the next server the loop's connection does, and leaves the first one alone when that is back."""
+    with ExitStack() as exits:
+        first, second = (exits.enter_context(records(server.url)) for server in two_servers)
+        urls = [f"redis://127.0.0.1:{records_of.config_get('port')['port']}/0" for records_of in (first, second)]
+        app = exits.enter_context(closing(create_app(";".join(urls), two_servers[1].url)))
+        dispatcher = CeleryDispatcher(app, socket_timeout_s=_TIMEOUT_S)
+        messages = iter(_messages(app, 20))
+        for _ in range(3):
+            await dispatcher.publish([next(messages)])
+        assert any("one of several servers" in caution for caution in await dispatcher.cautions())
+        two_servers[0].stop()
+        message = next(messages)
+        with pytest.raises(BrokerUnavailable):
+            await dispatcher.publish([message])
+        await dispatcher.publish([message])
+        two_servers[0].start()
+        way = dispatcher._way
+        assert isinstance(way, MarkedPublishing)
+        # As after the pause in which only the thread is tried.
+        way._loop_after = 0.0
+        for _ in range(3):
+            await dispatcher.publish([next(messages)])
+        assert (first.llen("celery"), second.llen("celery")) == (3, 4)
+        await dispatcher.close()
+
+
+async def test_one_server_gives_no_caution_of_several(app: Celery, dispatcher: CeleryDispatcher) -> None:
+    """Nothing is said of what is not so."""
+    assert not any("several servers" in caution for caution in await dispatcher.cautions())
 
 
 async def test_large_options_do_not_hold_up_the_loop(app: Celery, client: redis.Redis) -> None:

@@ -24,6 +24,7 @@ from anyio.abc import TaskStatus
 from dyrygentd import metrics
 from dyrygentd.core.words import counted
 from dyrygentd.daemon import keepalive
+from dyrygentd.daemon.namesakes import HostName
 from dyrygentd.daemon.reload import Reload
 from dyrygentd.daemon.same_broker import BrokerPlace, compare_brokers, note_broker
 from dyrygentd.daemon.stage import Stage
@@ -83,6 +84,7 @@ class Roles:
         self._make_scheduler = make_scheduler
         self._progress = progress
         self._doubt = ""
+        self._host_name: HostName | None = None
         self._ending = anyio.Event()
         self._drain: Drain | None = None
         self._leave_registry: Callable[[], None] = lambda: None
@@ -157,6 +159,7 @@ class Roles:
                 await self._lead(store, lambda: None)
                 return
             try:
+                await self._claim_host_name(store.lease)
                 await self._take_part(store, store.lease)
             except WentBack as error:
                 logger.error("%s: this process begins anew", error.message)
@@ -173,11 +176,26 @@ class Roles:
                 with anyio.CancelScope(shield=True):
                     await store.close()
 
+    async def _claim_host_name(self, lease: Lease) -> None:
+        """See that no other machine has the name of this host. Raises `ConfigurationError`, or `StoreUnavailable`."""
+        if self._host_name is not None:
+            return
+        self._host_name = HostName(self._reload.configuration.access.host)
+        try:
+            await self._host_name.claim(lease)
+        except ConfigurationError:
+            raise
+        except OutsideError as error:
+            if self._deputys_role == "standby":
+                raise
+            logger.debug("whether another host has this one's name is not known: %s", error)
+
     async def _take_part(self, store: Store, lease: Lease) -> None:
         """Stand by unless the lease can be had at once, and lead when it can, until that is over."""
         lost: Fenced | StoreUnavailable | None = None
         async with anyio.create_task_group() as tasks:
-            over = anyio.Event()
+            over, naming = anyio.Event(), anyio.CancelScope()
+            tasks.start_soon(self._keep_host_name, lease, naming)
             may_lead = self._deputys_role == "standby"
             # Who has lost it serves clients first, whether the database can be reached or not.
             at_once = may_lead and not self.is_up.is_set()
@@ -190,8 +208,14 @@ class Roles:
                 except (Fenced, StoreUnavailable) as error:
                     lost = error
             over.set()
+            naming.cancel()
         if lost is not None:
             raise lost
+
+    async def _keep_host_name(self, lease: Lease, scope: anyio.CancelScope) -> None:
+        assert self._host_name is not None
+        with scope:
+            await self._host_name.keep(lease)
 
     async def _answer_beside(self, lease: Lease, over: anyio.Event, *, task_status: TaskStatus[None]) -> None:
         """Serve clients of a process that does not lead."""

@@ -19,6 +19,7 @@ from dyrygentd.ports.facts import (
     Inspection,
     LeaseView,
     Listed,
+    Namesake,
     ReportsStatistics,
     Retention,
     Selection,
@@ -174,6 +175,9 @@ class Lease(Protocol):
 
     async def wait(self, timeout_s: float) -> None:
         """Stand by: return after so long, or earlier when told that it may be free. Raises `StoreUnavailable`."""
+
+    async def namesakes(self, name: str, machine: str, holder: Holder) -> Sequence[Namesake]:
+        """Note what this machine is called; return others of the name that were seen lately. Raises `StoreUnavailable`."""
 
 
 class Dispatcher(Protocol):

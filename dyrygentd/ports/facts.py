@@ -393,6 +393,22 @@ class BrokerMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Namesake:
+    """Another machine that calls itself as this one does, beside the same database.
+
+    Attributes:
+        words: Its process, for people.
+        seen_at: When it was seen last, by the database's clock.
+        is_earlier: Whether it had the name before this one.
+    """
+
+    machine: str
+    words: str
+    seen_at: float
+    is_earlier: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseView:
     """Who leads, as the database tells it.
 

@@ -1,7 +1,9 @@
 """What the tests of this room share."""
 
+from collections.abc import Sequence
+
 from dyrygentd.errors import StoreUnavailable
-from dyrygentd.ports.facts import Holder, LeaseView
+from dyrygentd.ports.facts import Holder, LeaseView, Namesake
 
 #: Who leads.
 LEADER = Holder("ops1", 17, 1_700_000_000.0)
@@ -39,3 +41,7 @@ class FixedLease:
 
     async def wait(self, timeout_s: float) -> None:
         """Do nothing."""
+
+    async def namesakes(self, name: str, machine: str, holder: Holder) -> Sequence[Namesake]:
+        """Know of none."""
+        return []

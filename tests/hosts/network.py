@@ -1,8 +1,8 @@
 """Hosts that are network namespaces, and the wires between them, which can be cut, slowed and made lossy by seed.
 
-*A host* is a namespace without a name and without a process of its own: this process holds it open, so it is gone with it,
-however that ends. What is started `inside` has that host's network alone. Sockets of the file system are seen from everywhere:
-by them tests steer servers and daemons whose network is cut.
+*A host* is two namespaces, of network and of the host's name, without a process of their own: this process holds them open, so
+they are gone with it, however that ends. What is started `inside` has that host's network alone, and its name. Sockets of the
+file system are seen from everywhere: by them tests steer servers and daemons whose network is cut.
 
 *The wires* are a thread of this process. Each host has one network card, a TUN device, at whose other end the thread takes
 packets, and passes them on to the host that has their address, later, or never. Nothing tells either side of a packet that was
@@ -32,6 +32,7 @@ import pytest
 
 #: clone(2), and the kernel's documentation of tuntap.
 _CLONE_NEWNET: Final = 0x40000000
+_CLONE_NEWUTS: Final = 0x04000000
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN_NO_PI: Final = 0x1001
 _DEVICE: Final = "/dev/net/tun"
@@ -70,7 +71,7 @@ class Host:
     def __init__(self, name: str, addresses: Sequence[str]) -> None:
         self.name = name
         self.addresses = addresses
-        self._namespace = _new_namespace()
+        self._namespaces = _new_namespaces(name)
         try:
             with self.inside():
                 self.card = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -95,13 +96,14 @@ class Host:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Have this thread, and the processes and threads that it starts meanwhile, in this host's network."""
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        before = _namespaces()
         try:
-            _call(_libc.setns, self._namespace, _CLONE_NEWNET)
+            _enter(self._namespaces)
             yield
         finally:
-            _call(_libc.setns, before, _CLONE_NEWNET)
-            os.close(before)
+            _enter(before)
+            for descriptor in before:
+                os.close(descriptor)
 
     def run(self, *command: str) -> str:
         """Run a program on it; return what it prints."""
@@ -110,7 +112,7 @@ class Host:
 
     def close(self) -> None:
         """Take its card away, and let go of it: it ends with its last process."""
-        for descriptor in (getattr(self, "card", None), self._namespace):
+        for descriptor in (getattr(self, "card", None), *self._namespaces):
             if descriptor is not None:
                 os.close(descriptor)
 
@@ -229,15 +231,26 @@ class Network:
             self.carried += 1
 
 
-def _new_namespace() -> int:
-    """Make a namespace; return what holds it open."""
-    made: list[int | OSError] = []
+def _namespaces() -> list[int]:
+    """Return what holds the namespaces of this thread open: of the network, and of the host's name."""
+    return [os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("net", "uts")]
+
+
+def _enter(namespaces: Sequence[int]) -> None:
+    for descriptor in namespaces:
+        _call(_libc.setns, descriptor, 0)
+
+
+def _new_namespaces(name: str) -> list[int]:
+    """Make those of a host of this name; return what holds them open."""
+    made: list[list[int] | OSError] = []
 
     def make() -> None:
-        # It is this thread's alone.
+        # They are this thread's alone.
         try:
-            _call(_libc.unshare, _CLONE_NEWNET)
-            made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+            _call(_libc.unshare, _CLONE_NEWNET | _CLONE_NEWUTS)
+            socket.sethostname(name)
+            made.append(_namespaces())
         except OSError as error:
             made.append(error)
 

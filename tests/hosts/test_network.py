@@ -93,12 +93,21 @@ def test_nothing_else_is_reached(network: Network) -> None:
         assert isinstance(other.host("b"), Host)
 
 
+def test_each_has_its_name(network: Network) -> None:
+    """What runs on a host has that host's name, and nobody else has."""
+    before = socket.gethostname()
+    assert network.host("a").run("uname", "-n").strip() == "a"
+    with network.host("b").inside():
+        assert socket.gethostname() == "b"
+    assert socket.gethostname() == before
+
+
 def test_host_ends_with_the_network() -> None:
     """Nothing of a host is there when its network was left."""
     skip_without_hosts()
     with Network() as network:
         host = network.host("a")
-        identity = os.fstat(host._namespace).st_ino
+        identity = os.fstat(host._namespaces[0]).st_ino
     wait_until(lambda: identity not in _networks_of_processes())
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from dyrygentd.errors import DyrygentError
 from tests.hosts.pair import Pair, health_text, leads, role
-from tests.hosts.world import World
+from tests.hosts.world import IMPATIENT, World
 from tests.support.postgres import programs_or_skip
 from tests.support.servers import wait_until
 from tests.support.shapes import make
@@ -186,6 +186,17 @@ def test_bad_weather(world: World) -> None:
         wait_for(0.4)
         pair.kill(pair.leader())
     assert world.network.dropped
+
+
+def test_two_hosts_of_one_name(world: World) -> None:
+    """The second one is refused, and both that were there go on: its users would be those of the first one."""
+    pair = Pair(world, "named")
+    with _at_work(world, pair):
+        other = world.daemon("named-e", world.network.host("e"), "--host-name", "a", schema="named", options=IMPATIENT)
+        other.launch()
+        assert other.wait(timeout_s=_WAIT_S) == 2, other.log()
+        assert "this host is called 'a', and so is that of process" in other.log()
+        assert pair.is_whole()
 
 
 def test_postgres_fails_over(own_world: World) -> None:

@@ -1,12 +1,12 @@
 """A lease is kept, trusted no longer than nobody else can have it, and what is not trusted sends and answers nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import pytest
 
 from dyrygentd.errors import Fenced, StoreLocked, StoreUnavailable
-from dyrygentd.ports.facts import Holder, LeaseView
+from dyrygentd.ports.facts import Holder, LeaseView, Namesake
 from dyrygentd.scheduler.leadership import Leadership, NotConfirmed
 from dyrygentd.testing import FakeBroker, FakeClock, MemoryStore
 from tests.scheduler.support import definition, published, scheduler, settle, until
@@ -43,6 +43,9 @@ class _Lease:
 
     async def wait(self, timeout_s: float) -> None:
         await anyio.sleep(timeout_s)
+
+    async def namesakes(self, name: str, machine: str, holder: Holder) -> Sequence[Namesake]:
+        return []
 
 
 def _leading(lease: _Lease, clock: FakeClock, **options: float) -> Leadership:

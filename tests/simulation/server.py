@@ -14,7 +14,7 @@ import anyio
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.user import User
 from dyrygentd.errors import Fenced, StoreLocked, StoreUnavailable
-from dyrygentd.ports.facts import JOURNAL_MAX, Holder, LeaseView, Listed, Selection, Stored, Term
+from dyrygentd.ports.facts import JOURNAL_MAX, Holder, LeaseView, Listed, Namesake, Selection, Stored, Term
 from dyrygentd.testing import MemoryStore
 from tests.simulation.processes import JudgedStory, Way
 from tests.simulation.world import BrokenPromise
@@ -219,6 +219,10 @@ class ServedLease:
             if self._way.cut or self._server.problem:
                 # Nobody has heard of it.
                 await anyio.sleep_forever()
+
+    async def namesakes(self, name: str, machine: str, holder: Holder) -> Sequence[Namesake]:
+        """Know of none: each machine of a simulation has a name of its own."""
+        return []
 
     async def _ask(self, what: str, work: Callable[[], T]) -> T:
         def at_server() -> T:

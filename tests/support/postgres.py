@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -97,13 +98,17 @@ class PostgresServer:
 
     def hang(self) -> None:
         """Stop all of its processes, so that connections stand and nobody answers on them."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Have them go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
         for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+            # One whose client has gone may have ended since they were listed.
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _pids(self) -> list[int]:
         """Return its process ids, the first process first, which makes all others; none if it does not run."""

@@ -26,7 +26,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import anyio
@@ -34,7 +34,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from dyrygentd.errors import DyrygentError, StoreUnavailable
-from dyrygentd.ports.facts import Holder, LeaseView, Term
+from dyrygentd.ports.facts import Holder, LeaseView, Namesake, Term
 from dyrygentd.store.copies import Progress
 from dyrygentd.store.postgres.connection import Link, connect, drop, refusal_to
 from dyrygentd.store.postgres.migrations import lock_number, prepare
@@ -69,6 +69,22 @@ _WAKE: Final = "SELECT pg_notify(%s, '')"
 _SEEN: Final = """
     INSERT INTO standbys (process, holder, seen_at) VALUES (%s, %s, extract(epoch FROM clock_timestamp()))
     ON CONFLICT (process) DO UPDATE SET seen_at = excluded.seen_at
+"""
+#: One that was not seen for so long has the name no more, and one that comes back in a minute has it as it had before.
+_NAMED_FOR_S: Final = 15.0
+_NAME: Final = """
+    WITH clock AS (SELECT extract(epoch FROM clock_timestamp())::float8 AS now),
+        gone AS (DELETE FROM hosts USING clock WHERE seen_at < now - 3600),
+        mine AS (
+            INSERT INTO hosts AS known (name, machine, holder, since, seen_at)
+            SELECT %(name)s, %(machine)s, %(holder)s, now, now FROM clock
+            ON CONFLICT (name, machine) DO UPDATE SET holder = excluded.holder, seen_at = excluded.seen_at,
+                since = CASE WHEN known.seen_at < excluded.seen_at - 60 THEN excluded.since ELSE known.since END
+            RETURNING since, machine
+        )
+    SELECT others.machine, others.holder, others.seen_at, (others.since, others.machine) < (mine.since, mine.machine)
+    FROM hosts AS others, mine, clock
+    WHERE others.name = %(name)s AND others.machine <> %(machine)s AND others.seen_at > now - %(named_for_s)s
 """
 _LEAVE: Final = "DELETE FROM standbys WHERE process = %s OR seen_at < extract(epoch FROM clock_timestamp()) - 3600"
 #: Sessions amid a transaction that has locked the row, or all of its table, and does not wait for it as others do.
@@ -218,6 +234,12 @@ class PostgresLease:
         ((led_by, term, left_s, standbys, is_ours),) = await self._link.fetch(_VIEW, (_SEEN_FOR_S, self.process))
         known = Term.of(term)
         return LeaseView(Holder.of(led_by), known.number if known else 0, left_s, standbys, is_ours)
+
+    async def namesakes(self, name: str, machine: str, holder: Holder) -> Sequence[Namesake]:
+        """Note what this machine is called; return others of the name that were seen lately. Raises `StoreUnavailable`."""
+        values = {"name": name, "machine": machine, "holder": holder.words, "named_for_s": _NAMED_FOR_S}
+        async with self._asking("note the name of this host in"):
+            return [Namesake(*row) for row in await self._link.fetch(_NAME, values)]
 
     async def holder(self) -> str:
         """Say who has it, for people."""

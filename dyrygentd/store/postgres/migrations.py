@@ -43,6 +43,10 @@ _STEPS: Final[dict[int, str]] = {
             ADD COLUMN until double precision NOT NULL DEFAULT 0,
             ADD COLUMN ttl double precision NOT NULL DEFAULT 0;
         CREATE TABLE standbys (process text PRIMARY KEY, holder text NOT NULL, seen_at double precision NOT NULL);
+        CREATE TABLE hosts (
+            name text NOT NULL, machine text NOT NULL, holder text NOT NULL, since double precision NOT NULL,
+            seen_at double precision NOT NULL, PRIMARY KEY (name, machine)
+        );
     """,
 }
 #: From which version on the row `owner` says until when somebody leads.

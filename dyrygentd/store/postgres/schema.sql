@@ -24,6 +24,16 @@ CREATE TABLE owner (
 INSERT INTO owner (session, turn, process, holder, term, in_use, written_at, place)
     VALUES (0, 0, '', '', '', false, 0, '');
 
+-- Which machines call themselves what: two of one name would have each other's users.
+CREATE TABLE hosts (
+    name    text NOT NULL,                -- as owners of workflows have it
+    machine text NOT NULL,                -- tells it from every other one, until it is started again
+    holder  text NOT NULL,                -- the process that was seen last, for people
+    since   double precision NOT NULL,    -- by the server's clock, as the next one
+    seen_at double precision NOT NULL,
+    PRIMARY KEY (name, machine)
+);
+
 -- Processes that wait to lead.
 CREATE TABLE standbys (
     process text PRIMARY KEY,

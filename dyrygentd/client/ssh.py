@@ -151,10 +151,10 @@ def cancelling(address: SshAddress, local: str, path: str) -> list[str]:
 
 def read_look(line: bytes) -> FarSocket | None:
     """Read a line of the look around; None if it is something else, of a shell's start-up files say."""
-    words = line.decode(errors="replace").rstrip("\r\n").split("\t")
-    if len(words) != 5 or words[0] != _MARK:
-        return None
-    return FarSocket(*words[1:])
+    # A greeting without a line end stands before it.
+    _, mark, rest = line.decode(errors="replace").rstrip("\r\n").partition(f"{_MARK}\t")
+    words = rest.split("\t")
+    return FarSocket(*words) if mark and len(words) == 4 else None
 
 
 def unusable(address: SshAddress, seen: FarSocket) -> DaemonUnreachable:

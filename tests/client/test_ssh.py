@@ -88,6 +88,12 @@ def test_words_of_a_shell_are_no_sight(line: bytes) -> None:
     assert ssh.read_look(line) is None
 
 
+def test_greeting_without_a_line_end() -> None:
+    """What a start-up file has printed last stands before what is looked for, and hides nothing."""
+    seen = ssh.read_look(b"Welcome to ops1: dyrygentd-look\tme\tusable\tops\t/run/a.sock\n")
+    assert seen == ssh.FarSocket("me", "usable", "ops", "/run/a.sock")
+
+
 @pytest.mark.parametrize(
     ("said", "status", "words", "step"),
     [

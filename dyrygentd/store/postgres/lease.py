@@ -61,7 +61,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
 _TAKE: Final = "SELECT was_in_use, was_written_at, earlier FROM take_lease(%s, %s, %s, %s, %s)"
 _VIEW: Final = """
     SELECT led_by, term, CASE WHEN in_use THEN until - extract(epoch FROM clock_timestamp()) ELSE '-infinity' END,
-        (SELECT count(*) FROM standbys WHERE seen_at > extract(epoch FROM clock_timestamp()) - %s), process = %s
+        (SELECT count(*) FROM standbys WHERE abs(extract(epoch FROM clock_timestamp()) - seen_at) < %s), process = %s
     FROM owner
 """
 _RESIGN: Final = "UPDATE owner SET in_use = false, until = 0 WHERE process = %s"
@@ -74,7 +74,7 @@ _SEEN: Final = """
 _NAMED_FOR_S: Final = 15.0
 _NAME: Final = """
     WITH clock AS (SELECT extract(epoch FROM clock_timestamp())::float8 AS now),
-        gone AS (DELETE FROM hosts USING clock WHERE seen_at < now - 3600),
+        gone AS (DELETE FROM hosts USING clock WHERE abs(now - seen_at) > 3600),
         mine AS (
             INSERT INTO hosts AS known (name, machine, holder, since, seen_at)
             SELECT %(name)s, %(machine)s, %(holder)s, now, now FROM clock
@@ -84,9 +84,10 @@ _NAME: Final = """
         )
     SELECT others.machine, others.holder, others.seen_at, (others.since, others.machine) < (mine.since, mine.machine)
     FROM hosts AS others, mine, clock
-    WHERE others.name = %(name)s AND others.machine <> %(machine)s AND others.seen_at > now - %(named_for_s)s
+    WHERE others.name = %(name)s AND others.machine <> %(machine)s AND abs(now - others.seen_at) < %(named_for_s)s
 """
-_LEAVE: Final = "DELETE FROM standbys WHERE process = %s OR seen_at < extract(epoch FROM clock_timestamp()) - 3600"
+#: Also who was seen in the future: the clock was set back.
+_LEAVE: Final = "DELETE FROM standbys WHERE process = %s OR abs(extract(epoch FROM clock_timestamp()) - seen_at) > 3600"
 #: Sessions amid a transaction that has locked the row, or all of its table, and does not wait for it as others do.
 _LOCKING: Final = """
     FROM pg_stat_activity AS a WHERE a.pid <> pg_backend_pid() AND a.wait_event_type IS DISTINCT FROM 'Lock' AND a.pid IN (

@@ -241,6 +241,19 @@ async def test_locked_by_whom_it_may_not_end(
     await store.close()
 
 
+async def test_clock_was_set_back(made: Made, url: PostgresUrl, shared_postgres: PostgresServer) -> None:
+    """Who waited before the clock was set back, and has gone, is not taken for one that waits still."""
+    first, second = made(), made()
+    await first.open()
+    assert not await second.lease.take(THERE)
+    await second.lease.wait(0.01)
+    assert (await first.lease.view()).standbys == 1
+    shared_postgres.execute(f"UPDATE {url.schema}.standbys SET seen_at = seen_at + 86400")
+    assert (await first.lease.view()).standbys == 0
+    assert await first.lease.take(HERE)
+    assert shared_postgres.execute(f"SELECT * FROM {url.schema}.standbys") == []
+
+
 async def test_close_of_a_server_that_hangs(postgres_server: PostgresServer) -> None:
     """A server that says nothing keeps nobody from closing."""
     store = PostgresStore(postgres_server.url())

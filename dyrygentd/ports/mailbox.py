@@ -17,7 +17,7 @@ workflow, whoever has left them.
 *What could go wrong.* Whoever left a letter dies: it is carried out all the same, and a client that comes again with its key at
 another host finds the letter, or the workflow. It is left twice because the database's answer was lost: it has a token, and the
 second one is the first. Nobody leads for long: the letters that wait are bounded in number and in bytes, in all and of each
-sender, and verbs are refused when the oldest letter is old.
+sender, and verbs are refused when nobody leads and the oldest letter is old.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -125,7 +125,8 @@ class MailboxBounds:
     Attributes:
         letters_max, bytes_max: In all.
         of_sender_max, of_sender_bytes_max: Of one sender.
-        verb_wait_s: A verb is refused while the oldest letter waits for longer: nobody leads, or cannot go on.
+        verb_wait_s: A verb is refused while nobody leads and the oldest letter waits for longer. If somebody leads that one may
+            be a submission that is not taken as too much is unfinished, which a verb may end.
     """
 
     letters_max: int = 10_000
@@ -168,13 +169,16 @@ class Mailbox(Protocol):
     async def find(self, workflow_id: str) -> Letter | None:
         """Return the last letter that was to make this workflow, while it waits, and if it was refused or has another id."""
 
-    async def take(self, in_hand: Collection[int], *, limit: int, bytes_max: int) -> Sequence[Letter]:
+    async def take(
+        self, in_hand: Collection[int], *, limit: int, bytes_max: int, resting: Collection[int] = ()
+    ) -> Sequence[Letter]:
         """Return letters that wait, the oldest first, the same number of each sender, but those that the caller has in hand.
 
         A letter about a workflow is not returned before all earlier ones about it are answered.
 
         Args:
             bytes_max: Of all bodies together; one letter is returned whatever its length.
+            resting: Letters in hand that are tried again later: none of their senders is returned that was left after them.
         """
 
     async def footprints(self, number: int) -> Mapping[str, Footprint]:

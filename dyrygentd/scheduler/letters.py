@@ -5,7 +5,9 @@ no longer be overtaken. That is when a submission is in the inbox of the turns, 
 bulk finds its workflows in the database, so it waits until what its sender asked for before is there.
 
 *Not now* is no answer: a submission that cannot be taken in at this moment, or a verb that the database does not let through,
-stays a letter, and is tried again. Who left it may have gone on, as it was durable.
+stays a letter, and is tried again. Who left it may have gone on, as it was durable. Until then it rests: it takes no place of
+those that are carried out at one time, and its sender gets no further one. So a daemon that takes no submissions, as too much is
+unfinished, hears of the verbs that end that.
 """
 
 import logging
@@ -87,6 +89,7 @@ class Letters:
         self._reception = reception
         self._at_once = at_once
         self._in_hand: set[int] = set()
+        self._resting: set[int] = set()
         self._last_of: dict[object, anyio.Event] = {}
         self._under_way: dict[object, set[anyio.Event]] = {}
         self._answers: list[LetterAnswer] = []
@@ -117,6 +120,7 @@ class Letters:
             with anyio.CancelScope(shield=True):
                 await self._mailbox.close()
             self._in_hand.clear()
+            self._resting.clear()
             self._last_of.clear()
             self._under_way.clear()
             self._answers.clear()
@@ -126,11 +130,13 @@ class Letters:
     async def _take(self, tasks: TaskGroup) -> None:
         while True:
             self._news = anyio.Event()
-            room = self._at_once - len(self._in_hand)
+            room = self._at_once - len(self._in_hand) + len(self._resting)
             letters = []
             if room > 0:
                 try:
-                    letters = [*await self._mailbox.take(self._in_hand, limit=room, bytes_max=_BYTES_AT_ONCE)]
+                    letters = [
+                        *await self._mailbox.take(self._in_hand, limit=room, bytes_max=_BYTES_AT_ONCE, resting=self._resting)
+                    ]
                 except StoreUnavailable as error:
                     logger.info("letters cannot be looked for: %s", error)
                     await anyio.sleep(_LOOK_EVERY_S)
@@ -171,6 +177,7 @@ class Letters:
         except DaemonUnreachable:
             return  # Nothing is carried out here any more; the next one finds it.
         finally:
+            self._resting.discard(letter.number)
             ended.set()
             under_way.discard(ended)
             if self._last_of.get(letter.sender) is begun:
@@ -191,6 +198,9 @@ class Letters:
                 raise
             except _LATER as error:
                 logger.info("letter %d is tried again: %s", letter.number, error)
+                if letter.number not in self._resting:
+                    self._resting.add(letter.number)
+                    self._news.set()
             except DyrygentError as error:
                 self._refused += 1
                 return LetterAnswer(letter.number, forms.encode_refusal(error), is_refused=True)

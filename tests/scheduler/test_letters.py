@@ -218,6 +218,30 @@ async def test_one_that_cannot_be_read_holds_up_nobody(shared_postgres: Postgres
         assert {workflow_id for workflow_id, _ in world.published()} == {second.id}
 
 
+async def test_what_is_not_taken_now_keeps_nobody_from_ending_that(shared_postgres: PostgresServer) -> None:
+    """One with more submissions than are taken at one time, at a leader that takes none: a cancel gets through."""
+    url = shared_postgres.url()
+    async with _world(url, moment_s=0.01) as world:
+        (host,) = world.hosts
+        with anyio.fail_after(120):
+            held = await host.submit(definition("x! countdown=1000000", prefix="h"), _ANN)
+            async with world.boot(_Fuse(_FOR_EVER)):
+                while await world.reader.record(held.id) is None:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+            async with anyio.create_task_group() as tasks:
+                for number in range(150):
+                    tasks.start_soon(host.submit, definition("a", prefix=f"a{number}"), _ANN)
+            # As after half a minute.
+            shared_postgres.execute(f"UPDATE {url.schema}.letters SET left_at = left_at - 100 WHERE answered_at IS NULL")
+            async with world.boot(_Fuse(_FOR_EVER), workflows_max=1) as leader:
+                while leader.statistics().engine["letters_in_hand"] < 128:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+                cancelled = await host.perform(held.id, VerbRequest(Verb.CANCEL, asker=User(2, "app0")))
+                assert cancelled.workflow.state == "cancelled"
+                while not world.published():  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+
+
 async def _script(world: _World, told: dict[str, Any]) -> None:
     """Submit, retry what failed, which is not harmless when it is repeated, and cancel what was just submitted."""
     (host,) = world.hosts

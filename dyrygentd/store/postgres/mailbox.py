@@ -59,17 +59,18 @@ _WAITING: Final = f"""
 """
 _LEAVE: Final = f"""
     WITH box AS ({_WAITING}),
+        led AS (SELECT in_use AND until > {_NOW} AS is_led FROM owner),
         new AS (
             INSERT INTO letters (token, kind, workflow, owner, owner_name, host, key, digest, body, bytes, left_at, is_refused,
                 known_as)
             SELECT %(token)s, %(kind)s, %(workflow)s, %(owner)s, %(owner_name)s, %(host)s, %(key)s, %(digest)s, %(body)s::bytea,
                 %(bytes)s, {_NOW}, false, ''
-            FROM box WHERE letters < %(letters_max)s AND bytes + %(bytes)s <= %(bytes_max)s AND of_sender < %(of_sender_max)s
-                AND of_sender_bytes + %(bytes)s <= %(of_sender_bytes_max)s AND oldest_s <= %(oldest_max_s)s
+            FROM box, led WHERE letters < %(letters_max)s AND bytes + %(bytes)s <= %(bytes_max)s AND of_sender < %(of_sender_max)s
+                AND of_sender_bytes + %(bytes)s <= %(of_sender_bytes_max)s AND (oldest_s <= %(oldest_max_s)s OR is_led)
             ON CONFLICT DO NOTHING RETURNING number, left_at
         ),
         told AS (SELECT pg_notify('dyrygentd_letters_' || {_PLACE}, '') FROM new)
-    SELECT new.number, new.left_at, box.* FROM box LEFT JOIN new ON true LEFT JOIN told ON true
+    SELECT new.number, new.left_at, box.*, is_led FROM box CROSS JOIN led LEFT JOIN new ON true LEFT JOIN told ON true
 """
 #: Changed, so that the commit waits for a synchronous replica: who left it may not have waited to the end.
 _LEFT_BEFORE: Final = f"""
@@ -77,17 +78,18 @@ _LEFT_BEFORE: Final = f"""
         SELECT number FROM letters WHERE token = %s OR (key = %s AND answered_at IS NULL) ORDER BY token <> %s LIMIT 1
     ) RETURNING {_COLUMNS}
 """
-#: Of each sender in turn, and none before an earlier one of the sender that is to wait for another one about its workflow.
+#: Of each sender in turn, and none before an earlier one of the sender that rests, or waits for another one about its workflow.
 _TAKE: Final = f"""
     WITH waiting AS (
-        SELECT number, bytes, row_number() OVER sender AS place, bool_or(workflow <> '' AND EXISTS (
+        SELECT number, bytes, row_number() OVER sender AS place, bool_or(number = ANY (%s::bigint[])) OVER sender AS rests,
+            bool_or(workflow <> '' AND EXISTS (
             SELECT 1 FROM letters AS earlier WHERE earlier.answered_at IS NULL AND earlier.workflow = letters.workflow
                 AND earlier.number < letters.number
         )) OVER sender AS is_blocked
         FROM letters WHERE answered_at IS NULL WINDOW sender AS (PARTITION BY host, owner ORDER BY number)
     ), chosen AS (
         SELECT number, row_number() OVER turn AS rank, sum(bytes) OVER turn AS so_far
-        FROM waiting WHERE number <> ALL (%s::bigint[]) AND NOT is_blocked WINDOW turn AS (ORDER BY place, number)
+        FROM waiting WHERE number <> ALL (%s::bigint[]) AND NOT rests AND NOT is_blocked WINDOW turn AS (ORDER BY place, number)
         ORDER BY place, number LIMIT %s
     )
     SELECT {_COLUMNS} FROM letters JOIN chosen USING (number) WHERE rank = 1 OR so_far <= %s ORDER BY number
@@ -215,9 +217,11 @@ class PostgresMailbox:
 
     # --- whoever leads ----------------------------------------------------------------------------------------------
 
-    async def take(self, in_hand: Collection[int], *, limit: int, bytes_max: int) -> Sequence[Letter]:
+    async def take(
+        self, in_hand: Collection[int], *, limit: int, bytes_max: int, resting: Collection[int] = ()
+    ) -> Sequence[Letter]:
         """Return letters that wait, but those that the caller has in hand; of each sender the oldest first."""
-        return [_letter_of(row) for row in await self._fetch(_TAKE, ([*in_hand], limit, bytes_max))]
+        return [_letter_of(row) for row in await self._fetch(_TAKE, ([*resting], [*in_hand], limit, bytes_max))]
 
     async def footprints(self, number: int) -> Mapping[str, Footprint]:
         """Return what was changed by a letter: ``{workflow id: footprint}``."""
@@ -369,7 +373,7 @@ def _letter_of(row: Sequence[Any]) -> Letter:
 
 def _why_full(bounds: MailboxBounds, box: Sequence[Any], size: int, *, is_verb: bool) -> str:
     """Return which bound keeps a letter out; empty if none does."""
-    letters, in_all, of_sender, of_sender_bytes, oldest_s = box
+    letters, in_all, of_sender, of_sender_bytes, oldest_s, is_led = box
     if letters >= bounds.letters_max:
         return f"{letters} letters wait, the most that may"
     if in_all + size > bounds.bytes_max:
@@ -378,6 +382,6 @@ def _why_full(bounds: MailboxBounds, box: Sequence[Any], size: int, *, is_verb: 
         return f"{of_sender} letters of yours wait, the most that may"
     if of_sender_bytes + size > bounds.of_sender_bytes_max:
         return f"letters of {of_sender_bytes} bytes of yours wait, and {bounds.of_sender_bytes_max} may"
-    if is_verb and oldest_s > bounds.verb_wait_s:
-        return f"a letter has been waiting for {oldest_s:.0f} s"
+    if is_verb and oldest_s > bounds.verb_wait_s and not is_led:
+        return f"nobody leads, and a letter has been waiting for {oldest_s:.0f} s"
     return ""

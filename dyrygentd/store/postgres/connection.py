@@ -50,6 +50,12 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "jit": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
+    # What a role or a database may have otherwise, and values or statements would mean something else by.
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "standard_conforming_strings": "on",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
     # A turn that is begun is ended at once; a daemon that was stopped amid one must not keep the row of the next one.
     "idle_in_transaction_session_timeout": "60s",
     "statement_timeout": "0",

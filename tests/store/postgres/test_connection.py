@@ -95,6 +95,31 @@ async def test_role_that_lost_its_rights(url: PostgresUrl, store: PostgresStore,
     assert store.statistics().failures == 1
 
 
+async def test_role_with_settings_of_its_own(shared_postgres: PostgresServer) -> None:
+    """What somebody has set for a role or a database changes neither what is written nor what is read."""
+    database = shared_postgres.make_database()
+    for name, value in (
+        ("array_nulls", "off"),
+        ("transform_null_equals", "on"),
+        ("bytea_output", "escape"),
+        ("extra_float_digits", "-15"),
+        ("standard_conforming_strings", "off"),
+        ("DateStyle", "German"),
+        ("default_transaction_isolation", "serializable"),
+        ("idle_in_transaction_session_timeout", "1ms"),
+    ):
+        shared_postgres.execute(f"ALTER DATABASE {database} SET {name} = '{value}'")
+    store = PostgresStore(shared_postgres.url(database))
+    await store.open()
+    record = workflow("w", created_at=1_700_000_000.123456)
+    await store.save([record], [node("w", 0)])
+    loaded = await store.load("w")
+    assert loaded is not None
+    assert loaded.record.created_at == record.created_at
+    assert [*loaded.nodes] == [node("w", 0)]
+    await store.close()
+
+
 async def test_what_can_never_be_written(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:
     """A row that the server refuses for good is told apart from weather, nothing of its turn is kept, and others go on."""
     shared_postgres.execute(f"ALTER TABLE {url.schema}.nodes ADD CONSTRAINT odd CHECK (node <> 7)")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
 
 _TAG: Final = re.compile(rb'"delivery_tag":\s*"dyrygentd:([^":]+):(\d+)"')
 _MARKER: Final = b"dyrygentd:published:"
@@ -35,6 +35,8 @@ class Push:
 class Ledger:
     """Reads what was pushed since it was made, or since it was asked before; also where the server rewrites its file meanwhile.
 
+    Entered, so that its file is closed also where what goes through the broker meanwhile ends with an error.
+
     Args:
         directory: The server's ``appendonlydir``.
     """
@@ -47,6 +49,12 @@ class Ledger:
         self._file: BinaryIO = path.open("rb")
         self._file.seek(0, os.SEEK_END)
         self._marker: list[bytes] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the file."""

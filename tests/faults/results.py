@@ -85,8 +85,8 @@ def run_chaos(count: int, *, say: Callable[[str], None]) -> Chaos:
         world.daemon("d") as daemon,
         daemon.client() as client,
         records(world.records_url) as recorded,
+        world.ledger as ledger,
     ):
-        ledger = world.ledger
         size = count // _WORKFLOWS
         say(f"{_WORKFLOWS * size} tasks")
         definitions = [definition_of(group([tasks.big.si(_RESULT_BYTES) for _ in range(size)])) for _ in range(_WORKFLOWS)]
@@ -108,7 +108,6 @@ def run_chaos(count: int, *, say: Callable[[str], None]) -> Chaos:
         ended_at = {str(key): float(value) for key, value in recorded.hgetall(f"{PREFIX}ended_at").items()}
         counts = world.executions.counts()
         pushes = [*ledger.pushes()]
-        ledger.close()
     pushed = Counter(push.task_id for push in pushes if not push.is_restored)
     delays = [node.finished_at - ended_at[node.task_id] for node in nodes if node.finished_at and node.task_id in ended_at]
     return Chaos(

@@ -390,6 +390,10 @@ class Soak:
 
     def run(self, *, sample_every_s: float, write: Callable[[Sample], None]) -> None:
         """Run until the time is over, or an interrupt; then wait until everything has ended."""
+        with self._ledger:
+            self._run(sample_every_s, write)
+
+    def _run(self, sample_every_s: float, write: Callable[[Sample], None]) -> None:
         threads = [threading.Thread(target=self.submit_steadily), threading.Thread(target=self.break_things)]
         threads.append(threading.Thread(target=self.keep_ledger))
         checking = threading.Thread(target=self.check_ended, daemon=True)
@@ -414,7 +418,6 @@ class Soak:
 
     def _count_last(self) -> None:
         self._read_ledger()
-        self._ledger.close()
         # What was executed again after its workflow had ended.
         strays = self.world.executions.counts()
         if not self._open:

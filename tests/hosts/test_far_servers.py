@@ -20,17 +20,16 @@ _WAIT_S = 150
 @contextmanager
 def _at_work(world: World, daemon: DaemonAt, *, when: int = _TASKS // 3) -> Iterator[Shape]:
     """Have a workflow be amid its work inside, and afterwards come to its end, each task executed and pushed once."""
-    shape, ledger = make("layered", _TASKS), world.ledger
-    with daemon, daemon.client() as client:
+    shape = make("layered", _TASKS)
+    with world.ledger as ledger, daemon, daemon.client() as client:
         handle = client.submit(shape.definition)
         wait_until(lambda: len(world.executions.counts()) >= when, timeout_s=_WAIT_S, message=daemon.log)
         yield shape
         wait_until(lambda: handle.status().state == "succeeded", timeout_s=_WAIT_S, message=daemon.log)
         wait_until(lambda: daemon.get("/readyz")[0] == 200, timeout_s=_WAIT_S, message=daemon.log)
         assert daemon.stop() == 0, daemon.log()
+        pushed = Counter(push.task_id for push in ledger.pushes())
     shape.assert_executed(world.executions)
-    pushed = Counter(push.task_id for push in ledger.pushes())
-    ledger.close()
     assert [task_id for task_id, count in pushed.items() if count > 1] == []
     assert "Traceback" not in daemon.log()
 

@@ -111,8 +111,13 @@ def test_each_answered_submission_runs_once(own_world: World) -> None:
     """Who leads is killed again and again, and with it one of the gateways; both are started again."""
     clients, pause_s, kills, every_s = _SIZE
     world, crowd = own_world, Crowd()
-    ledger, pair = world.ledger, Pair(world, "crowd")
-    with pair, _gateways(world, "crowd") as gateways, ThreadPoolExecutor(clients) as threads:
+    pair = Pair(world, "crowd")
+    with (
+        world.ledger as ledger,
+        pair,
+        _gateways(world, "crowd") as gateways,
+        ThreadPoolExecutor(clients) as threads,
+    ):
         working = [
             threads.submit(crowd.submit_for_long, gateways[number % len(gateways)], f"client{number}", pause_s)
             for number in range(clients)
@@ -135,9 +140,9 @@ def test_each_answered_submission_runs_once(own_world: World) -> None:
         wait_until(lambda: _states(world) == {"succeeded": len(ids)}, timeout_s=_WAIT_S, message=lambda: f"{_states(world)}")
         for gateway in gateways:
             assert gateway.stop() == 0, gateway.log()
+        pushed = Counter(push.task_id for push in ledger.pushes())
     stored = {str(row[0]) for row in world.postgres.execute("SELECT id FROM crowd.workflows")}
-    executed, pushed = Counter(world.executions.counts()), Counter(push.task_id for push in ledger.pushes())
-    ledger.close()
+    executed = Counter(world.executions.counts())
     print(
         f"{clients} clients at {len(gateways)} gateways: {len(ids)} submissions answered while {kills} leaders were killed, "
         f"{sum(crowd.repeated.values())} repeated ({dict(crowd.repeated)}), the longest answer after {crowd.longest_s:.1f} s; "

@@ -18,7 +18,7 @@ from tests.hosts.pair import Pair, health_text, leads, role
 from tests.hosts.world import IMPATIENT, World
 from tests.support.postgres import programs_or_skip
 from tests.support.servers import wait_until
-from tests.support.shapes import make
+from tests.support.shapes import Shape, make
 from tests.support.size import of_size
 
 pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(300)]
@@ -34,7 +34,20 @@ def _at_work(world: World, pair: Pair) -> Iterator[Callable[[float], None]]:
 
     What comes of it waits until such a share of the tasks was executed.
     """
-    shape, ledger = make("layered", _TASKS), world.ledger
+    shape = make("layered", _TASKS)
+    with world.ledger as ledger:
+        with _each_at_work(world, pair, shape) as wait_for:
+            yield wait_for
+        shape.assert_executed(world.executions)
+        pushed = Counter(push.task_id for push in ledger.pushes())
+    assert [task_id for task_id, count in pushed.items() if count > 1] == []
+    assert pair.ended == []
+    assert "Traceback" not in pair.log()
+
+
+@contextmanager
+def _each_at_work(world: World, pair: Pair, shape: Shape) -> Iterator[Callable[[float], None]]:
+    """Have both daemons run, and a workflow of this shape come to its end."""
     with pair:
         with pair.leader().client() as client:
             workflow_id = client.submit(shape.definition).id
@@ -53,12 +66,6 @@ def _at_work(world: World, pair: Pair) -> Iterator[Callable[[float], None]]:
         wait_for(0.2)
         yield wait_for
         wait_until(has_ended, timeout_s=_WAIT_S, message=pair.log)
-    shape.assert_executed(world.executions)
-    pushed = Counter(push.task_id for push in ledger.pushes())
-    ledger.close()
-    assert [task_id for task_id, count in pushed.items() if count > 1] == []
-    assert pair.ended == []
-    assert "Traceback" not in pair.log()
 
 
 def test_leader_is_killed(world: World) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +73,24 @@ class _Counts:
 
 
 def _ask_all(daemon: Daemon, targets: list[str]) -> list[int]:
-    sockets = []
-    for target in targets:
-        connection = socket.socket(socket.AF_UNIX)
+    with ExitStack() as exits:
+        sockets = [exits.enter_context(_asking(daemon, target)) for target in targets]
+        return [_status(connection) for connection in sockets]
+
+
+@contextmanager
+def _asking(daemon: Daemon, target: str) -> Iterator[socket.socket]:
+    """Ask, and take no more of the answer than one is told to."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(30)
         connection.connect(str(daemon.path))
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        sockets.append(connection)
-    statuses = []
-    for connection in sockets:
-        with connection:
-            statuses.append(int(connection.recv(20)[9:12]))
-    return statuses
+        yield connection
+
+
+def _status(connection: socket.socket) -> int:
+    return int(connection.recv(12)[9:12])
 
 
 def test_few_workflows_are_read_at_one_time(short_tmp: Path) -> None:
@@ -120,22 +128,17 @@ def test_answers_that_nobody_takes_are_counted(short_tmp: Path) -> None:
         body = json.dumps({"nodes": [{"task": "tasks.a", "args": [long]}]}).encode()
         workflow_id = daemon.ask("POST", "/v1/workflows", body).json["id"]
         target = f"/v1/workflows/{workflow_id}/definition"
-        readers = []
-        for _ in range(2):
-            connection = socket.socket(socket.AF_UNIX)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect(str(daemon.path))
-            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            readers.append(connection)
-        wait_until(lambda: daemon.ask("GET", target).status in (429, 503))
-        refused = daemon.ask("GET", target)
-        assert (refused.json["code"] in ("too-busy", "too-many-of-yours"), "bytes of answers" in refused.json["detail"]) == (
-            True,
-            True,
-        )
-        assert daemon.ask("GET", f"/v1/workflows/{workflow_id}").status == 200
-        for connection in readers:
-            connection.close()
+        with ExitStack() as readers:
+            for _ in range(2):
+                # The first bytes tell that the answer counts, and are taken, since whoever asks next must not come before it.
+                assert _status(readers.enter_context(_asking(daemon, target))) == 200
+            refused = daemon.ask("GET", target)
+            assert refused.status in (429, 503)
+            assert (refused.json["code"] in ("too-busy", "too-many-of-yours"), "bytes of answers" in refused.json["detail"]) == (
+                True,
+                True,
+            )
+            assert daemon.ask("GET", f"/v1/workflows/{workflow_id}").status == 200
         wait_until(lambda: daemon.ask("GET", target).status == 200)
 
 

@@ -3,6 +3,9 @@
 *Its sockets* are open all the time. Each role has an application of its own on copies of them; the next one is served before the
 last one ends, so nobody is refused, and a standby answers until all that is unfinished has been read back.
 
+*Whose database is away at the start* stands by until it is there. What waiting does not help (no such database, no rights) ends
+it, since whoever has started it looks then.
+
 *Whose database went back* has turns in mind that nobody has any more. It begins anew with what is there, unless one that stood by
 is faster.
 
@@ -37,6 +40,7 @@ from dyrygentd.scheduler import Scheduler
 from dyrygentd.scheduler.limits import SystemClock
 from dyrygentd.store.choice import onlooker_of, store_of
 from dyrygentd.store.continuity import WentBack
+from dyrygentd.store.postgres import StoreAway
 from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.daemon")
@@ -169,7 +173,7 @@ class Roles:
                 self.losses += 1
                 logger.error("%s: this process stands by", error.message)
             except StoreUnavailable as error:
-                if not self.is_up.is_set():
+                if not self.is_up.is_set() and not isinstance(error, StoreAway):
                     raise
                 logger.error("cannot lead, and stands by: %s", error)
             finally:
@@ -199,7 +203,7 @@ class Roles:
             may_lead = self._deputys_role == "standby"
             # Who has lost it serves clients first, whether the database can be reached or not.
             at_once = may_lead and not self.is_up.is_set()
-            if not (at_once and await lease.take(Holder.here(SystemClock().now()))):
+            if not (at_once and await _taken_at_once(lease)):
                 await tasks.start(self._answer_beside, lease, over)
                 await self._wait_for(lease, may_lead=may_lead)
             if not self._ending.is_set():
@@ -338,6 +342,15 @@ class Roles:
 def until_next_look_s(view: LeaseView) -> float:
     """Return how long who stands by pauses: until the lease is over at most, and never less than it takes to look."""
     return min(_LOOK_S, max(view.left_s, 0.0) + _JUST_OVER_S)
+
+
+async def _taken_at_once(lease: Lease) -> bool:
+    """Take the lease if it is free. Whose server is away or starts, as after a power cut, waits for it as for a broker."""
+    try:
+        return await lease.take(Holder.here(SystemClock().now()))
+    except StoreAway as error:
+        logger.warning("cannot lead yet, and stands by: %s", error)
+        return False
 
 
 async def _is_by_a_copy(lease: Lease) -> bool:

@@ -112,7 +112,7 @@ def test_server_goes_away(
 
 @pytest.mark.long
 def test_server_is_away(site: Site, postgres: PostgresServer, daemon: Daemon) -> None:
-    """As long as it is away nothing is sent and everybody is told; a start without it fails with the step."""
+    """As long as it is away nothing is sent and everybody is told; who is started without it waits until it is there."""
     with daemon, daemon.client() as client:
         handle = client.submit(tasks.echo.si(1))
         assert handle.wait(timeout_s=_WAIT_S).state == "succeeded"
@@ -125,14 +125,36 @@ def test_server_is_away(site: Site, postgres: PostgresServer, daemon: Daemon) ->
             assert daemon.get("/readyz")[0] == 503
             assert daemon.get("/healthz")[0] == 200
             other = site.daemon("other", "--database", f"{postgres.conninfo()}&schema=other")
-            other.launch()
-            assert other.wait(timeout_s=_WAIT_S) == 1
+            other.start()
+            assert "cannot lead yet, and stands by" in other.log()
             assert "does the server run" in other.log()
-            assert "Traceback" not in other.log()
+            assert _role(other) == "standby"
         finally:
             postgres.start()
+        wait_until(lambda: _role(other) == "leader", timeout_s=_WAIT_S, message=other.log)
+        with other.client() as at_other:
+            assert at_other.submit(tasks.echo.si(4)).wait(timeout_s=_WAIT_S).state == "succeeded"
+        assert other.stop() == 0
+        assert "Traceback" not in other.log()
         wait_until(lambda: daemon.get("/readyz")[0] == 200, timeout_s=_WAIT_S)
         assert client.submit(tasks.echo.si(3)).wait(timeout_s=_WAIT_S).state == "succeeded"
+
+
+@pytest.mark.long
+def test_server_starts(site: Site, postgres: PostgresServer) -> None:
+    """Whoever is started while the server starts waits for it; whom waiting would not help ends, and says what to do."""
+    with site.daemon("early", "--database", f"{postgres.conninfo()}&schema=early") as daemon:
+        assert daemon.stop() == 0
+        with postgres.starting():
+            daemon.start()
+            assert "the database system is starting up (next: it goes on by itself" in daemon.log()
+            assert _role(daemon) == "standby"
+        wait_until(lambda: _role(daemon) == "leader", timeout_s=_WAIT_S, message=daemon.log)
+    wrong = site.daemon("wrong", "--database", postgres.conninfo("nowhere"))
+    wrong.launch()
+    assert wrong.wait(timeout_s=_WAIT_S) == 1
+    assert "next: make the database" in wrong.log()
+    assert "Traceback" not in wrong.log()
 
 
 @pytest.mark.long

@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -78,11 +79,44 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        settings = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": str(self._sockets)}
-        options = [word for name, value in (settings | self._settings).items() for word in ("-c", f"{name}={value}")]
+        self._launch()
+        self._wait_until_it_answers()
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Stop it, and have it be amid its start as long as this is entered; afterwards it answers."""
+        self.stop()
+        gate = self._directory / "gate"
+        gate.touch()
+        # It looks for a copy to go on from, and there is none.
+        (self._data / "recovery.signal").touch()
+        self._launch(restore_command=f"while test -e {gate}; do sleep 0.1; done; false")
+        try:
+            wait_until(lambda: "the database system is starting up" in self._complaint(), timeout_s=60, message=self.log)
+            yield
+        finally:
+            gate.unlink()
+            self._wait_until_it_answers()
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Have it be amid its end as long as this is entered; afterwards it is stopped."""
+        assert self._child is not None
+        # It waits for who is connected.
+        with psycopg.connect(self.conninfo()):
+            self._child.send_signal(signal.SIGTERM)
+            wait_until(lambda: "the database system is shutting down" in self._complaint(), timeout_s=60, message=self.log)
+            yield
+        self._end(signal.SIGTERM)
+
+    def _launch(self, **settings: str) -> None:
+        places = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": str(self._sockets)}
+        options = [word for name, value in (places | self._settings | settings).items() for word in ("-c", f"{name}={value}")]
         command = [*_as_user(), str(self._programs / "postgres"), "-D", str(self._data), *options]
         self._child = ChildProcess(command, output=self._directory / "postgres.log", working_directory=Path("/"))
-        wait_until(self._answers, timeout_s=60, message=self.log)
+
+    def _wait_until_it_answers(self) -> None:
+        wait_until(lambda: not self._complaint(), timeout_s=60, message=self.log)
 
     def stop(self) -> None:
         """Stop it at once, whoever is connected; what was committed is there at the next start."""
@@ -181,14 +215,15 @@ class PostgresServer:
         done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/")
         assert done.returncode == 0, done.stderr
 
-    def _answers(self) -> bool:
+    def _complaint(self) -> str:
+        """Return why it does not answer, empty if it does."""
         assert self._child is not None
         assert self._child.is_alive, self.log()
         try:
             self.execute("SELECT 1")
-        except psycopg.OperationalError:
-            return False
-        return True
+        except psycopg.OperationalError as error:
+            return str(error)
+        return ""
 
 
 class LaggingReplica(PostgresServer):

@@ -2,3 +2,9 @@
 
 `dyrygentd.store.postgres.store` has the theory of operation.
 """
+
+from dyrygentd.errors import StoreUnavailable
+
+
+class StoreAway(StoreUnavailable):
+    """Nobody serves the database at the moment: the server is down, starts, ends or cannot be reached. Waiting may be enough."""

@@ -10,9 +10,10 @@ from psycopg import AsyncConnection
 
 from dyrygentd.errors import StoreIncompatible, StoreLocked
 from dyrygentd.ports.facts import CLAIM_NOTE
-from dyrygentd.store.postgres.connection import connect, drop, refusal_to
+from dyrygentd.store.postgres.connection import connect, drop
 from dyrygentd.store.postgres.lease import LEASE_TTL_S
 from dyrygentd.store.postgres.migrations import VERSION, lock_number, no_schema, refuse_unfit, version_of
+from dyrygentd.store.postgres.refusals import refusal_to
 from dyrygentd.store.postgres.rows import REMEMBER
 from dyrygentd.store.postgres.url import PostgresUrl
 

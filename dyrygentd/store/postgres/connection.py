@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how they are made, what is set on them, when they are lost, and what an error means.
+"""Connections to PostgreSQL: how they are made, what is set on them, and when they are given up.
 
 *A connection that nobody answers on* would be waited for as long as the kernel tries: keepalive and `tcp_user_timeout` end it
 within half a minute, on the server's side, too, where a session that is gone would keep its lock. What the URL, the service
@@ -10,6 +10,8 @@ answering, so no time of the network's ends that. `answered_in` does, by a time 
 *A commit that waits for a synchronous replica* can be cancelled by whoever may cancel a query. The server tells that it has
 committed, with a warning that the replica may not have it, and a failover would undo it. So its answer counts as lost: what is
 asked next waits for the replica once more, as it changes something, and what it changes comes after that.
+
+*What an error means* is told in `dyrygentd.store.postgres.refusals`.
 
 *Standbys* are passed over where the URL names several hosts; one alone is refused when it is asked what it is.
 """
@@ -27,7 +29,8 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from dyrygentd.errors import DyrygentError, InvariantBroken, StoreIncompatible, StoreUnavailable
+from dyrygentd.errors import StoreUnavailable
+from dyrygentd.store.postgres.refusals import HUNG, UNREPLICATED, is_lost
 from dyrygentd.store.postgres.url import PostgresUrl
 
 #: What libpq is told where nobody says otherwise, and by which of its variables somebody may. Seconds, but for the
@@ -63,8 +66,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
 }
 #: How long a server may take for an answer on a new connection, and to tell that a query has taken too long.
 _ANSWER_MAX_S: Final = 10.0
-_HUNG: Final = "the server has not answered"
-_UNREPLICATED: Final = "the wait for the synchronous replica was cancelled"
 #: Where the server warns of that; its words may be in any language.
 _WAITS_FOR_REPLICA: Final = "SyncRepWaitForLSN"
 #: Rows that are unpacked before others have their turn; it takes some milliseconds.
@@ -147,10 +148,10 @@ def answered_in(connection: AsyncConnection, max_s: float) -> Iterator[None]:
     try:
         yield
         if is_unreplicated:
-            raise psycopg.OperationalError(f"{_UNREPLICATED}, which may lack what was committed")
+            raise psycopg.OperationalError(f"{UNREPLICATED}, which may lack what was committed")
     except psycopg.Error as error:
         if is_over:
-            raise psycopg.OperationalError(f"{_HUNG} for {max_s:g} s") from error
+            raise psycopg.OperationalError(f"{HUNG} for {max_s:g} s") from error
         raise
     finally:
         timer.cancel()
@@ -252,95 +253,3 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None:
             drop(connection)
-
-
-def is_lost(connection: AsyncConnection, error: psycopg.Error) -> bool:
-    """Tell whether nobody knows what became of what was sent last: only an answer of the server's does, and not its last words.
-
-    psycopg may call an end amid a pipeline by other names ("cannot exit pipeline mode while busy"), and the connection open.
-    """
-    return connection.closed or error.sqlstate is None or error.sqlstate.startswith(("08", "57P0"))
-
-
-def is_of_our_making(error: psycopg.Error) -> bool:
-    """Tell whether a transaction failed because of what was to be written, so that repeating it would not help."""
-    if error.sqlstate is None:
-        # Raised by psycopg itself: it cannot write a value.
-        return isinstance(error, psycopg.DataError | psycopg.ProgrammingError | psycopg.NotSupportedError)
-    return error.sqlstate.startswith(("22", "23", "54"))
-
-
-def words_of(error: BaseException) -> str:
-    """Return what the server or libpq says, in one line."""
-    if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
-        return f"{error.diag.message_primary}{detail}"
-    # What follows in libpq's words is a guess.
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def refusal_to_write(url: PostgresUrl, error: psycopg.Error) -> DyrygentError:
-    """Return what to raise for a transaction that failed."""
-    if is_of_our_making(error):
-        return InvariantBroken(f"the database '{url}' refuses what is to be saved: {words_of(error)}")
-    unavailable = StoreUnavailable(f"cannot write the database '{url}': {words_of(error)}")
-    unavailable.next_step = next_step(url, error)
-    return unavailable
-
-
-def refusal_to(verb: str, url: PostgresUrl, error: psycopg.Error) -> StoreUnavailable | StoreIncompatible:
-    """Return what to raise when the database cannot be opened or read."""
-    if (error.sqlstate or "")[:2] == "XX" and error.sqlstate != "XX000":
-        damaged = StoreIncompatible(f"the database '{url}' is damaged: {words_of(error)}")
-        damaged.next_step = "see the server's log; a copy of the server's own tools is put back by them"
-        return damaged
-    unavailable = StoreUnavailable(f"cannot {verb} the database '{url}': {words_of(error)}")
-    unavailable.next_step = next_step(url, error)
-    return unavailable
-
-
-def next_step(url: PostgresUrl, error: psycopg.Error) -> str:
-    """Return what an operator does about an error, empty if it says so itself."""
-    code = error.sqlstate or next((code for words, code in _REFUSALS.items() if words in str(error)), None)
-    if code is None:
-        return "does the server run, and do host, port and `sslmode` fit?"
-    return _STEPS.get(code, "").format(schema=url.schema)
-
-
-#: libpq has no code for what a server says to somebody whom it does not let in; these are its words, as long as they are English.
-_REFUSALS: Final[Mapping[str, str]] = {
-    _HUNG: _HUNG,
-    _UNREPLICATED: _UNREPLICATED,
-    "does not match host name": "another name",
-    "certificate verify failed": "not trusted",
-    "root certificate file": "nobody trusted",
-    "does not support SSL": "no TLS",
-    "no encryption": "TLS wanted",
-    "password": "28P01",
-    "pg_hba.conf": "28000",
-    "role ": "28000",
-    "database ": "3D000",
-    "connection slots": "53300",
-    "too many": "53300",
-}
-_STEPS: Final[Mapping[str, str]] = {
-    _HUNG: "look what its processes wait for (`pg_stat_activity`): a disk, or a synchronous replica that is gone",
-    _UNREPLICATED: (
-        "have a replica be there, or take it out of `synchronous_standby_names`: who only cancels waits has it wait again"
-    ),
-    "another name": "name the server in the URL as its certificate does; where it is may stand in `hostaddr=`",
-    "not trusted": (
-        "the file of whoever signed its certificate belongs in `sslrootcert=`, and the certificate must not be over:"
-        " `openssl s_client -starttls postgres -connect HOST:PORT` shows it"
-    ),
-    "nobody trusted": "name the file of whoever signed the server's certificate in `sslrootcert=`",
-    "no TLS": "set `ssl = on` at the server, or `sslmode=disable` in the URL where nobody is in between",
-    "TLS wanted": "the server takes nobody without TLS: `sslmode=verify-full&sslrootcert=FILE` in the URL",
-    "28P01": "give the password in the credential `database`, in ~/.pgpass, or in the file that PGPASSFILE names",
-    "28000": "make the role: `CREATE ROLE NAME LOGIN`; and let it in from here, in the server's pg_hba.conf",
-    "3D000": "make the database: `createdb --encoding UTF8 NAME`",
-    "42501": "the daemon's role has to own the schema: `ALTER SCHEMA {schema} OWNER TO ROLE`, and all that is in it",
-    "53100": "make room on the server's disk",
-    "53300": "raise `max_connections`, or the role's `CONNECTION LIMIT`: the daemon has six connections",
-    "25006": "it is a standby, or was made read-only: name the primary, or several hosts of which one is it",
-}

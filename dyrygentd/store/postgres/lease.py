@@ -36,8 +36,9 @@ from psycopg import AsyncConnection, sql
 from dyrygentd.errors import DyrygentError, StoreUnavailable
 from dyrygentd.ports.facts import Holder, LeaseView, Namesake, Term
 from dyrygentd.store.copies import Progress
-from dyrygentd.store.postgres.connection import Link, connect, drop, refusal_to
+from dyrygentd.store.postgres.connection import Link, connect, drop
 from dyrygentd.store.postgres.migrations import lock_number, prepare
+from dyrygentd.store.postgres.refusals import refusal_to
 from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.store")

@@ -25,7 +25,8 @@ from psycopg import AsyncConnection, sql
 from dyrygentd.core.user import User
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports.mailbox import Footprint, Letter, LetterAnswer, LetterKind, MailboxBounds, MailboxFull, MailboxStatistics
-from dyrygentd.store.postgres.connection import Link, connect, drop, refusal_to, refusal_to_write, words_of
+from dyrygentd.store.postgres.connection import Link, connect, drop
+from dyrygentd.store.postgres.refusals import refusal_to, refusal_to_write, words_of
 from dyrygentd.store.postgres.rows import text_of
 from dyrygentd.store.postgres.turns import Statement
 from dyrygentd.store.postgres.url import PostgresUrl

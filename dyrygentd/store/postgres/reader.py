@@ -7,7 +7,8 @@ import psycopg
 
 from dyrygentd.errors import ListingTooLong, StoreIncompatible
 from dyrygentd.ports.facts import Selection, Term
-from dyrygentd.store.postgres.connection import Link, refusal_to
+from dyrygentd.store.postgres.connection import Link
+from dyrygentd.store.postgres.refusals import refusal_to
 from dyrygentd.store.postgres.rows import pair_of, text_of
 from dyrygentd.store.postgres.url import PostgresUrl
 from dyrygentd.store.reader import Condition, Reader

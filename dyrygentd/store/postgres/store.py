@@ -39,10 +39,10 @@ from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
 from dyrygentd.store.copies import Progress
 from dyrygentd.store.history import HISTORY_MAX
 from dyrygentd.store.postgres import rows
-from dyrygentd.store.postgres.connection import refusal_to
 from dyrygentd.store.postgres.lease import LEASE_TTL_S, PostgresLease
 from dyrygentd.store.postgres.mailbox import PostgresMailbox
 from dyrygentd.store.postgres.reader import PostgresReader
+from dyrygentd.store.postgres.refusals import refusal_to
 from dyrygentd.store.postgres.turns import OwnTurns, Statement, Takeover
 from dyrygentd.store.postgres.url import PostgresUrl
 from dyrygentd.store.postgres.writing import Writing, Written

@@ -28,17 +28,9 @@ from psycopg import AsyncConnection
 from dyrygentd.errors import DyrygentError, Fenced, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder, Term
 from dyrygentd.store.continuity import WentBack
-from dyrygentd.store.postgres.connection import (
-    answered_in,
-    break_off,
-    connect,
-    drop,
-    is_lost,
-    patience_of,
-    refusal_to_write,
-    words_of,
-)
+from dyrygentd.store.postgres.connection import answered_in, break_off, connect, drop, patience_of
 from dyrygentd.store.postgres.lease import PostgresLease
+from dyrygentd.store.postgres.refusals import is_lost, refusal_to_write, words_of
 from dyrygentd.store.postgres.rows import TAKE_TURN
 from dyrygentd.store.postgres.url import PostgresUrl
 

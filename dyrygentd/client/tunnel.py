@@ -32,6 +32,8 @@ _NOISE_BYTES_MAX: Final = 64 * 1024
 #: The name of a socket has 107 bytes, and ssh adds 17 to it while it shares a connection.
 _DIRECTORY_MAX: Final = 60
 _GRACE_S: Final = 5.0
+#: PF_EXITING of the kernel, in the flags of proc_pid_stat(5).
+_EXITING: Final = 0x4
 
 
 class Tunnel:
@@ -96,7 +98,7 @@ class Tunnel:
 
     def is_broken(self) -> bool:
         """Tell whether ssh has been there, and is not any more."""
-        return self._run is not None and not self._run.is_alive()
+        return self._run is not None and self._run.has_ended()
 
     def close(self) -> None:
         """End ssh, also while another thread waits for it; safe to repeat."""
@@ -163,6 +165,12 @@ class _Run:
     def is_alive(self) -> bool:
         """Tell whether it runs, and is this process's own: after a fork it is the parent's."""
         return self._pid == os.getpid() and self._child.poll() is None
+
+    def has_ended(self) -> bool:
+        """Tell whether it does not run any more, also if one sees no more of that yet than that its connections are closed."""
+        if self.is_alive() and _is_ending(self._child.pid):
+            self._wait_for_end()
+        return not self.is_alive()
 
     def lines(self) -> list[str]:
         """Return the last lines that it wrote."""
@@ -288,6 +296,17 @@ def _end(child: "subprocess.Popen[bytes]", pid: int, *, alone: bool) -> None:
         if stream is not None:
             with suppress(OSError):
                 stream.close()
+
+
+def _is_ending(pid: int) -> bool:
+    """Tell whether a process of ours is amid its end: what it has open is closed before it can be waited for."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            flags = int(stat.read().rpartition(")")[2].split()[6])
+    except (FileNotFoundError, ProcessLookupError):
+        # Another thread has waited for it.
+        return True
+    return bool(flags & _EXITING)
 
 
 def _is_listening(path: str) -> bool:

@@ -98,8 +98,9 @@ class SshWay:
         """Say why nobody answered: ssh has ended, sshd refuses, or the daemon."""
         from dyrygentd.client import ssh
 
+        is_broken = self._tunnel.is_broken()
         said = self._tunnel.said()
-        if self._tunnel.is_broken():
+        if is_broken:
             words, step = f"ssh has ended ({said[-1]})" if said else "ssh has ended", "repeat it, which starts ssh again"
         else:
             words, step = ssh.broken(self._tunnel.address, said)

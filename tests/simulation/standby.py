@@ -183,12 +183,21 @@ class Standby:
                 world.start_soon(self._await_ends, plan)
             world.start_soon(self._operate)
             world.start_soon(self._insist)
-            await self._break_things()
-            await self._mend()
-            await self._wait_for_the_end()
-            await self._end_processes()
+            try:
+                await self._break_things()
+                await self._mend()
+                await self._wait_for_the_end()
+                await self._end_processes()
+            finally:
+                self._kill_all()
             world.cancel_scope.cancel()
         self._check_end()
+
+    def _kill_all(self) -> None:
+        """Have nothing be left that is stopped: it does not end either, and no time passes while somebody waits for that."""
+        for member in self.members:
+            if not member.process.is_dead:
+                member.process.kill()
 
     def start_worker(self) -> None:
         self._worker_number += 1

@@ -1,17 +1,21 @@
 """One leads and the others stand by, by seed; `python -m tests.simulation --standby` runs as many as one likes."""
 
+import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import anyio
 import pytest
 
+from tests.simulation.members import Member
 from tests.simulation.mutants import MUTANTS, noticed
 from tests.simulation.processes import HostClock, ProcessLoop
-from tests.simulation.runs import Outcome
-from tests.simulation.standby import run
+from tests.simulation.runs import Outcome, told
+from tests.simulation.standby import Standby, run
+from tests.simulation.virtual import TimeStandsStill, VirtualLoop
+from tests.simulation.world import BrokenPromise
 from tests.support.size import of_size
 
 #: A hundred take twenty to thirty seconds of one core; CI runs 2,000.
@@ -56,7 +60,39 @@ def test_one_leads(part: int) -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_what_is_wrong_is_noticed(name: str) -> None:
     """A fault that somebody puts into the product, or a server, breaks a promise within a hundred seeds."""
-    assert next(noticed(name, range(1, 101)), "")
+    assert "BrokenPromise" in next(noticed(name, range(1, 101)), "")
+
+
+def test_time_that_stands_still_is_told() -> None:
+    """A seed in which something is always ready ends and says so; a test's timeout would not end it, as the loop catches that."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+
+        def again() -> None:
+            loop.call_soon(again)
+
+        again()
+        await anyio.sleep(1)
+
+    with pytest.raises(TimeStandsStill, match="turns of the loop at one moment"):
+        anyio.run(story, backend="asyncio", backend_options={"loop_factory": VirtualLoop})
+
+
+@pytest.mark.parametrize("stops", [Member.suspend, lambda member: member.process.stop()], ids=["suspended", "stopped"])
+def test_broken_promise_ends_what_is_stopped(stops: Callable[[Member], None]) -> None:
+    """Whoever finds one while a process stands still ends the world at once, and is what is told."""
+
+    class Broken(Standby):
+        async def _break_things(self) -> None:
+            await anyio.sleep(10.0)
+            stops(self.members[0])
+            self.story.broken = BrokenPromise("it was found")
+            await anyio.sleep_forever()
+
+    with pytest.raises(BaseExceptionGroup) as found:
+        anyio.run(Broken(1).play, backend="asyncio", backend_options={"loop_factory": ProcessLoop})
+    assert "BrokenPromise: it was found" in told(found.value)
 
 
 def test_steady_clock_of_a_machine_never_goes_back() -> None:

@@ -2,23 +2,42 @@
 
 import asyncio
 import selectors
-from typing import Any
+from typing import Any, Final
 
 
 class EverybodyWaits(BaseException):
     """Nothing is ready and no timer runs: the program would stand still for ever."""
 
 
+class TimeStandsStill(BaseException):
+    """Something is always ready, so no time passes: what waits for a time waits for ever, and so would who runs this."""
+
+    def __init__(self) -> None:
+        super().__init__(f"{_TURNS_MAX} turns of the loop at one moment")
+
+
+#: Turns of the loop without any time; the busiest moments of seeds have some dozens. It takes two seconds.
+_TURNS_MAX: Final = 100_000
+
+
 class _Selector(selectors.DefaultSelector):
     """Lets the loop's time pass instead of waiting."""
 
     loop: "VirtualLoop"
+    _turns = 0
 
     def select(self, timeout: float | None = None) -> Any:
         if timeout is None:
             raise EverybodyWaits
+        self._turns += 1
         if timeout > 0:
             self.loop.now += timeout
+            self._turns = 0
+        if self._turns > _TURNS_MAX:
+            # Not inside of what the loop calls, where nearly every exception would be caught and told, and it went on. What can
+            # be cancelled has as many turns to end.
+            self._turns = 0
+            raise TimeStandsStill
         return super().select(0)
 
 

@@ -117,6 +117,7 @@ _ELSEWHERE: Final = {
     "ports/facts.py": "plain data",
     "ports/mailbox.py": "plain data, and a port whose one adapter is in store/postgres",
     "scheduler/adapters.py": "scheduler/test_scheduler.py and transport/test_app.py choose them",
+    "scheduler/answers.py": "deputy/test_deputy.py compares what a leader and a deputy answer by it",
     "scheduler/archive.py": "scheduler/test_verbs.py and scheduler/test_keys.py bring workflows back",
     "scheduler/courier.py": "scheduler/test_trouble.py and scheduler/test_crash.py have messages delayed and doubted",
     "scheduler/decided.py": "scheduler/test_lost.py reads what was decided",

@@ -28,20 +28,17 @@ from dyrygentd.ports import Clock, Inspector, Lease, Store
 from dyrygentd.ports.facts import DispatcherStatistics, ReportsStatistics, Selection, WatcherStatistics
 from dyrygentd.ports.mailbox import NotLeader
 from dyrygentd.scheduler.adapters import inspector_of
+from dyrygentd.scheduler.answers import Answers, answers_of
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.doubts import Doubt
 from dyrygentd.scheduler.estimates import Estimates
-from dyrygentd.scheduler.explanations import Explanations, Sources
-from dyrygentd.scheduler.faces import Faces
+from dyrygentd.scheduler.explanations import Sources
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.letters import LettersStatistics, letter_figures
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits, SystemClock
 from dyrygentd.scheduler.listeners import Listeners
-from dyrygentd.scheduler.log_links import LogLinks
 from dyrygentd.scheduler.lost import empty_statistics
 from dyrygentd.scheduler.outages import Outages
-from dyrygentd.scheduler.overview import Overviews
-from dyrygentd.scheduler.queries import Queries
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.service import Service
 from dyrygentd.scheduler.still_running import StillRunning
@@ -109,7 +106,7 @@ class Deputy(Service):
         )
         mailbox = store.mailbox
         self._sending = None if mailbox is None else Sending(store, mailbox, self._clock, host=host or socket.gethostname())
-        self._make_answers(app_name, pace or Pace())
+        self._answer_by(self._make_answers(app_name, pace or Pace()))
         self._registry = registry
         self._exits = AsyncExitStack()
 
@@ -128,9 +125,9 @@ class Deputy(Service):
         self._folds.pass_on(before, after)
         self._estimates.pass_on(before, after)
 
-    def _make_answers(self, app_name: str, pace: Pace) -> None:
+    def _make_answers(self, app_name: str, pace: Pace) -> Answers:
         """Put the scheduler's parts together that answer."""
-        mirror, roster, folds = self._mirror, Roster(), self._folds
+        mirror, roster = self._mirror, Roster()
         still_running = StillRunning(
             lambda: mirror.engine, self._archive, inspector=self._inspector, clock=self._clock, roster=roster
         )
@@ -145,45 +142,21 @@ class Deputy(Service):
             still_running=still_running,
             redact=self._redaction.text,
         )
-        queries = Queries(
+        return answers_of(
             mirror,
+            around,
             store=self._store,
+            clock=self._clock,
             archive=self._archive,
             listeners=self._listeners,
-            clock=self._clock,
             redaction=self._redaction,
-            explanations=Explanations(mirror, self._store, clock=self._clock, around=around),
-            problems=self._problems,
-            follow_interval_s=self.limits.follow_interval_s,
-            still_running=still_running,
-            folds=folds,
-            log_links=LogLinks(self.limits.logs_url, self.limits.logs_margin_s),
-        )
-        faces = Faces(
-            queries.unpacked,
-            folds,
-            self._estimates,
-            clock=self._clock,
-            sight=mirror,
-            listeners=self._listeners,
-            follow_interval_s=self.limits.follow_interval_s,
-        )
-        overviews = Overviews(
-            mirror,
-            store=self._store,
-            clock=self._clock,
-            inspector=self._inspector,
-            reports=None,
+            folds=self._folds,
+            estimates=self._estimates,
             troubles=lambda: [("daemon", problem) for problem in self._problems()],
             notices=self._notices,
-            roster=roster,
-            redact=self._redaction.text,
-            doubt_of=lambda _: Doubt(),
-            app=app_name,
-            young_s=pace.young_s,
-            queued_long_s=pace.queued_long_s,
+            limits=self.limits,
+            pace=pace,
         )
-        self._answer_by(queries, overviews, faces)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as exits:

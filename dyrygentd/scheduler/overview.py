@@ -23,15 +23,15 @@ from dyrygentd.core.states import IN_FLIGHT
 from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import OutsideError
-from dyrygentd.ports import Clock, Inspector, ReportReader, Store
+from dyrygentd.ports import Clock, Store
 from dyrygentd.ports.facts import BROKER_SILENT, Inspection, Selection, TaskFacts
-from dyrygentd.scheduler.doubts import Doubt, suspicion_of
+from dyrygentd.scheduler.doubts import suspicion_of
+from dyrygentd.scheduler.explanations import Sources
 from dyrygentd.scheduler.lost import sought
 from dyrygentd.scheduler.redaction import without_secrets
 from dyrygentd.scheduler.sight import Sight
 from dyrygentd.scheduler.taking_turns import in_steps
 from dyrygentd.scheduler.whereabouts import FRESH_S, LOOKED_FOR_MAX, REDELIVERIES_MANY, Whereabouts, whereabouts_of
-from dyrygentd.witnesses import Roster
 
 #: A task that runs for so long is told.
 _RUNNING_LONG_S: Final = 3600.0
@@ -68,12 +68,9 @@ class Overviews:
     """Answers what is wrong, and what waits for a person.
 
     Args:
+        around: What there is to ask beside the engine.
         troubles: Tells what keeps the scheduler from its work.
         notices: Tells what else people should know.
-        roster: Who answered, whoever asked.
-        redact: Hides secrets in what tasks have stored.
-        doubt_of: Tells what happened to broker and result backend while a task was in flight.
-        app: What Celery's ``-A`` takes; empty if that is not known.
     """
 
     def __init__(
@@ -82,14 +79,9 @@ class Overviews:
         *,
         store: Store,
         clock: Clock,
-        inspector: Inspector | None,
-        reports: ReportReader | None,
+        around: Sources,
         troubles: Callable[[], Sequence[tuple[str, str]]],
         notices: Callable[[], Sequence[str]],
-        roster: Roster,
-        redact: Callable[[str], str],
-        doubt_of: Callable[[str], Doubt],
-        app: str = "",
         young_s: float,
         queued_long_s: float,
     ) -> None:
@@ -98,14 +90,9 @@ class Overviews:
         self._queued_long_s = queued_long_s
         self._store = store
         self._clock = clock
-        self._inspector = inspector
-        self._reports = reports
+        self._around = around
         self._troubles = troubles
         self._notices = notices
-        self._roster = roster
-        self._redact = redact
-        self._doubt_of = doubt_of
-        self._app = app
         self._asking = anyio.Lock()
         self._asked_at = -FRESH_S
         self._inspection = Inspection()
@@ -181,7 +168,7 @@ class Overviews:
 
     async def _stuck(self, survey: Survey, *, is_quiet: bool, now: float) -> tuple[list[wire.OverviewItem], list[str]]:
         """Return what is in flight and does not go on, and what could not be asked; nobody is asked while all is quiet."""
-        if self._inspector is None or is_quiet:
+        if self._around.inspector is None or is_quiet:
             return [], []
         oldest = [(flow, node) for flow, node in survey.oldest if now - flow.attempts.dispatched_at[node] >= self._young_s]
         if not oldest:
@@ -212,17 +199,17 @@ class Overviews:
 
     async def _inspect(self, oldest: list[tuple[RunningWorkflow, int]]) -> tuple[list[tuple[RunningWorkflow, int]], Inspection]:
         """Ask the world outside, or take the answer that somebody else has just got."""
-        assert self._inspector is not None
+        assert self._around.inspector is not None
         async with self._asking:
             if anyio.current_time() - self._asked_at >= FRESH_S:
-                inspection = await self._inspector.trace([sought(workflow, node) for workflow, node in oldest])
-                self._inspection = without_secrets(self._roster.seen(inspection, self._clock.now()), self._redact)
+                inspection = await self._around.inspector.trace([sought(workflow, node) for workflow, node in oldest])
+                self._inspection = without_secrets(self._around.roster.seen(inspection, self._clock.now()), self._around.redact)
                 self._asked_for, self._asked_at = oldest, anyio.current_time()
             return self._asked_for, self._inspection
 
     def _whereabouts(self, workflow: RunningWorkflow, node: int, inspection: Inspection) -> Whereabouts | None:
-        task_id, reports = workflow.attempts.task_id_of(node), self._reports
-        doubt = self._doubt_of(task_id)
+        task_id, reports = workflow.attempts.task_id_of(node), self._around.reports
+        doubt = self._around.doubt_of(task_id)
         if task_id not in inspection.tasks or workflow.state_of(node) not in IN_FLIGHT:
             return None
         found = whereabouts_of(
@@ -235,7 +222,7 @@ class Overviews:
             dispatched_at=workflow.attempts.dispatched_at[node],
             setback=doubt.broker,
             away=doubt.results,
-            app=self._app,
+            app=self._around.app,
             tries=self._sight.engine.flights.deliveries.tries(task_id),
             again=workflow.attempts.redelivered.get(node, 0),
         )

@@ -17,6 +17,7 @@ from dyrygentd.errors import Fenced
 from dyrygentd.ports import GatheringWatcher
 from dyrygentd.ports.facts import CLOSED_NOTE, REPORTS_NOTE
 from dyrygentd.scheduler.adapters import Adapters
+from dyrygentd.scheduler.answers import answers_of
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.carrying import Carrying
 from dyrygentd.scheduler.census import Census
@@ -25,19 +26,15 @@ from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.doubts import Doubt
 from dyrygentd.scheduler.estimates import Estimates
 from dyrygentd.scheduler.expiry import Expiry
-from dyrygentd.scheduler.explanations import Explanations, Sources
-from dyrygentd.scheduler.faces import Faces
+from dyrygentd.scheduler.explanations import Sources
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.inbox import Inbox
 from dyrygentd.scheduler.letters import Letters
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.listeners import Listeners
-from dyrygentd.scheduler.log_links import LogLinks
 from dyrygentd.scheduler.lost import LostTasks
 from dyrygentd.scheduler.outages import Outages
-from dyrygentd.scheduler.overview import Overviews
-from dyrygentd.scheduler.queries import Queries
 from dyrygentd.scheduler.reception import Reception
 from dyrygentd.scheduler.recovery import Recovery
 from dyrygentd.scheduler.redaction import Redaction
@@ -221,7 +218,7 @@ class Parts:
 
     def _make_answers(self, app_name: str, still_running: StillRunning) -> None:
         """Make what answers those who ask."""
-        adapters, troubles, folds = self.adapters, self.troubles, Folds(self.estimates.weights)
+        adapters, troubles = self.adapters, self.troubles
         around = Sources(
             adapters.inspector,
             adapters.reports,
@@ -233,43 +230,20 @@ class Parts:
             still_running=still_running,
             redact=self.redaction.text,
         )
-        self.queries = Queries(
+        self.answers = answers_of(
             self.turns,
+            around,
             store=adapters.store,
+            clock=adapters.clock,
             archive=self.archive,
             listeners=self.listeners,
-            clock=adapters.clock,
             redaction=self.redaction,
-            explanations=Explanations(self.turns, adapters.store, clock=adapters.clock, around=around),
-            problems=troubles.problems,
-            follow_interval_s=self._limits.follow_interval_s,
-            still_running=still_running,
-            folds=folds,
-            log_links=LogLinks(self._limits.logs_url, self._limits.logs_margin_s),
-        )
-        self.faces = Faces(
-            self.queries.unpacked,
-            folds,
-            self.estimates,
-            clock=adapters.clock,
-            sight=self.turns,
-            listeners=self.listeners,
-            follow_interval_s=self._limits.follow_interval_s,
-        )
-        self.overviews = Overviews(
-            self.turns,
-            store=adapters.store,
-            clock=adapters.clock,
-            inspector=adapters.inspector,
-            reports=adapters.reports,
+            folds=Folds(self.estimates.weights),
+            estimates=self.estimates,
             troubles=troubles.located,
             notices=troubles.notices,
-            roster=self.roster,
-            redact=self.redaction.text,
-            doubt_of=self._doubt_of,
-            app=app_name,
-            young_s=self._pace.young_s,
-            queued_long_s=self._pace.queued_long_s,
+            limits=self._limits,
+            pace=self._pace,
         )
 
     def _make_reception(self) -> None:
@@ -283,7 +257,7 @@ class Parts:
             archive=self.archive,
             submissions=self.submissions,
             verbs=self.verbs,
-            queries=self.queries,
+            queries=self.answers.queries,
             redaction=self.redaction,
         )
         mailbox = adapters.store.mailbox

@@ -72,7 +72,7 @@ class Report:
             "setbacks": parts.hindsight.setback_count,
             "found_stored": parts.hindsight.found_count,
             **letter_figures(LettersStatistics() if parts.letters is None else parts.letters.statistics()),
-        } | parts.faces.statistics()
+        } | parts.answers.faces.statistics()
 
     def _tallies(self) -> dict[str, Any]:
         turns, counting = self._parts.turns, self._parts.turns.engine.counting

@@ -12,9 +12,8 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
 from dyrygentd.ports.facts import Selection
+from dyrygentd.scheduler.answers import Answers
 from dyrygentd.scheduler.faces import Faces
-from dyrygentd.scheduler.overview import Overviews
-from dyrygentd.scheduler.queries import Queries
 
 
 class Service(ABC):
@@ -24,11 +23,9 @@ class Service(ABC):
     changed; or raises `NotLeader`, and nothing was done.
     """
 
-    def _answer_by(self, queries: Queries, overviews: Overviews, faces: Faces) -> None:
-        """Take the parts that answer; called once, when it is made."""
-        self._queries = queries
-        self._overviews = overviews
-        self._faces = faces
+    def _answer_by(self, answers: Answers) -> None:
+        """Take what answers; called once, when it is made."""
+        self._queries, self._overviews, self._faces = answers
 
     # --- how it stands ----------------------------------------------------------------------------------------------
 

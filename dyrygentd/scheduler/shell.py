@@ -120,7 +120,7 @@ class Scheduler(Service):
             on_recovered=on_recovered,
             broker_trouble=broker_trouble,
         )
-        self._answer_by(self._parts.queries, self._parts.overviews, self._parts.faces)
+        self._answer_by(self._parts.answers)
         self._report = Report(self._parts)
         self._registry = registry
         self._exits = AsyncExitStack()

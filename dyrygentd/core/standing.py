@@ -4,15 +4,11 @@ Pure reading: nothing here changes anything. One node costs its dependencies, a 
 failed, is tried again or held; the others are counted and not looked at. It goes in steps, so that others have their turn.
 """
 
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
-from dyrygentd.core import outcomes
 from dyrygentd.core.cancelled import STEPS_BACK_MAX, group_of_cancelled, waited_for, words_of_cancelled
 from dyrygentd.core.causes import fingerprint_of
 from dyrygentd.core.dispatching import Bar, HoldBack
@@ -24,14 +20,17 @@ from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.retry_loops import times_in_a_row, words_of_loops
 from dyrygentd.core.states import BAD, FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps
+from dyrygentd.core.task_words import (
+    words_of_clocks,
+    words_of_failures,
+    words_of_place,
+    words_of_redeliveries,
+    words_of_report,
+)
 from dyrygentd.core.without_value import is_without_value
 from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
 
-#: Clocks that differ by less are nothing to remark.
-_CLOCKS_S: Final = 5.0
-#: The innermost frame in the cause of a failure, see `dyrygentd.transport.meta`.
-_PLACE: Final = re.compile(r" in ([^\s()]+ \([^()]+:\d+\))")
 #: Names given as examples.
 _NAMED_MAX: Final = 5
 #: Nodes looked at in one step: some milliseconds' work.
@@ -243,14 +242,18 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             )
         case NodeState.DISPATCHED:
             since = span(now - workflow.attempts.dispatched_at[node])
-            seen = _reported(workflow, node) + _redelivered(engine, workflow, node) + _before(workflow, node)
+            seen = (
+                words_of_report(workflow, node)
+                + words_of_redeliveries(engine, workflow, node)
+                + words_of_failures(workflow, node)
+            )
             return "dispatched", f"has been in the broker or at a worker for {since} (attempt {attempt}{seen})", ""
         case NodeState.RETRYING:
             hold, often = workflow.holds[node], times_in_a_row(workflow, node)
             again = f"is tried again in {span(hold.until - now)}"
             return (
                 "retrying",
-                f"failed{often} in attempt {attempt} ({error}{_place(workflow, node)}) and {again}",
+                f"failed{often} in attempt {attempt} ({error}{words_of_place(workflow, node)}) and {again}",
                 "`retry NODE` tries at once, `skip NODE` goes on without it",
             )
         case NodeState.SUCCEEDED:
@@ -265,64 +268,13 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             if is_without_value(error):
                 step = "`skip NODE --value null` goes on without it; `retry NODE` runs it again, for the same end"
             given, instead = words_of_given_null(workflow, node)
-            told = f"{error}{_place(workflow, node)}{_clocks(workflow, node)}{given}{late}"
+            told = f"{error}{words_of_place(workflow, node)}{words_of_clocks(workflow, node)}{given}{late}"
             return "failed", f"failed in attempt {attempt}: {told}", instead or step
         case NodeState.CANCELLED:
             return "cancelled", *words_of_cancelled(workflow, node)
         case NodeState.BLOCKED:
             blame = workflow.graph.names[workflow.blocked_by.get(node, node)]
             return "blocked", f"never ran, because of '{blame}'{_others_to_blame(workflow, node)}", f"retry or skip '{blame}'"
-
-
-def _clocks(workflow: RunningWorkflow, node: int) -> str:
-    """Remark that a worker found a task expired before its time by this host's clock."""
-    signature, ended_at = workflow.graph.signatures[node], workflow.nodes.finished_at[node]
-    if signature is None or not workflow.errors.get(node, "").startswith("revoked: expired"):
-        return ""
-    expires_at = signature.expires_at
-    if not expires_at and workflow.attempts.dispatched_at[node]:
-        given = json.loads(signature.options).get("expires")
-        expires_at = workflow.attempts.dispatched_at[node] + given if isinstance(given, int | float) else 0.0
-    early_s = expires_at - ended_at
-    if early_s < _CLOCKS_S:
-        return ""
-    return f"; by this host's clock that was {span(early_s)} too early: its worker's clock is ahead, or its time zone is wrong"
-
-
-def _place(workflow: RunningWorkflow, node: int) -> str:
-    """Tell the function, file and line where a task failed, as far as its traceback was stored."""
-    found = _PLACE.search(workflow.fingerprints.get(node, ""))
-    return f" [in {found[1]}]" if found else ""
-
-
-def _reported(workflow: RunningWorkflow, node: int) -> str:
-    """Tell a worker's last word about a task in flight."""
-    state = workflow.attempts.reported.get(node)
-    if not state:
-        return ""
-    if node not in workflow.attempts.next_tries:
-        return f", a worker reported {state}"
-    at, worker = workflow.attempts.next_tries[node]
-    return f", {worker or 'a worker'} reported {state}, next try at {datetime.fromtimestamp(at, UTC):%H:%M:%S} UTC"
-
-
-def _before(workflow: RunningWorkflow, node: int) -> str:
-    """Tell of a node in flight how the attempts before this one have ended."""
-    failures = workflow.attempts.failures.get(node, 0)
-    if not failures:
-        return ""
-    return (
-        f", after {counted(failures, 'failure')} in a row, the last with {workflow.errors.get(node, '')}{_place(workflow, node)}"
-    )
-
-
-def _redelivered(engine: Engine, workflow: RunningWorkflow, node: int) -> str:
-    times = workflow.attempts.redelivered.get(node, 0)
-    if not times:
-        return ""
-    most, whose = outcomes.redeliveries_max(workflow, node, engine.limits.redeliveries_max)
-    bound = f", {most} allowed by {whose}" if most else ", without a bound: `redeliveries_max` is not set"
-    return f", given out again {times} {'time' if times == 1 else 'times'} by the broker{bound}"
 
 
 def _others_to_blame(workflow: RunningWorkflow, node: int) -> str:

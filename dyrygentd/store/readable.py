@@ -1,4 +1,4 @@
-"""What every store reads in the same way: its reader does it."""
+"""What every store tells in the same way: what it found when it was opened, and what its reader reads."""
 
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -15,6 +15,17 @@ class Readable(Generic[R]):
     """The part of `dyrygentd.ports.Store` that a reader answers alone; whoever derives from it makes that."""
 
     _reader: R
+    _identity = _setback = ""
+
+    @property
+    def identity(self) -> str:
+        """Return what tells this database from every other one; empty before it was opened, and where it was not there then."""
+        return self._identity
+
+    @property
+    def setback(self) -> str:
+        """Return why the database is older than what was done with it, as far as it can tell by itself; empty if it is not."""
+        return self._setback
 
     async def term(self) -> Term | None:
         """Return who has taken the database over last, None if nobody ever has. Raises `StoreUnavailable`."""

@@ -116,16 +116,6 @@ class SqliteStore(Readable[SqliteReader]):
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path}>"
 
-    @property
-    def identity(self) -> str:
-        """Return what tells this database from every other one; empty before it was opened."""
-        return self._identity
-
-    @property
-    def setback(self) -> str:
-        """Return why the database is older than what was done with it, as far as it can tell by itself; empty if it is not."""
-        return self._setback
-
     async def open(self) -> None:
         """Lock, open, and create or migrate. Raises `StoreLocked`, `StoreIncompatible` or `StoreUnavailable`."""
         try:

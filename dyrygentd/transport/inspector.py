@@ -10,16 +10,15 @@ brokers. All of it is bounded, by timeouts of the sockets and by deadlines.
 """
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
-from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
 from kombu.messaging import Consumer
 from kombu.transport.virtual import Channel as VirtualChannel
@@ -28,8 +27,9 @@ from dyrygentd.advice import with_advice
 from dyrygentd.core.words import described
 from dyrygentd.ports.facts import BACKEND_SILENT, BROKER_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
 from dyrygentd.transport.broadcast import ask_workers, connected
+from dyrygentd.transport.found import FoundSoFar, at_worker, consumed_of, met_at, rates_of, stored_of
 from dyrygentd.transport.message import MessageSender
-from dyrygentd.transport.meta import error_of_retry, is_never_ran, stored_at, worker_of
+from dyrygentd.transport.meta import stored_at
 from dyrygentd.transport.origins import origin_of_queue
 from dyrygentd.transport.redis_push import client_of, delivery_tag
 from dyrygentd.transport.redis_queues import RedisQueues, fetching_connections, queues_of
@@ -41,8 +41,6 @@ _ANSWER_TIMEOUT_S: Final = 1.0
 _SOCKET_TIMEOUT_S: Final = 3.0
 #: For all questions to the broker, and for all to the backend: a search of long queues takes seconds.
 _DEADLINE_S: Final = 10.0
-#: Queues of one worker that are kept in mind.
-_QUEUES_MAX: Final = 1000
 #: Tasks of one worker whose names are looked at.
 _TASKS_MAX: Final = 10_000
 #: Inspections at a time, whose threads may all hang at a broker that does not answer.
@@ -53,38 +51,6 @@ _SIGNS_OF_LIFE: Final = frozenset({"worker-heartbeat", "worker-online"})
 _WORKER_STATES: Final = {"active": "active", "scheduled": "scheduled"}
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class _Found:
-    """What has been found out so far."""
-
-    tasks: dict[str, TaskFacts]
-    queues: dict[str, QueueFacts] = field(default_factory=dict)
-    queues_of: dict[str, list[str]] = field(default_factory=dict)
-    workers: list[str] | None = None
-    listening: int | None = None
-    problems: list[str] = field(default_factory=list)
-    connected: int | None = None
-    connected_before: int = 0
-    alive: dict[str, WorkerFacts] = field(default_factory=dict)
-    consumed: dict[str, list[str]] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-
-    def learn(self, task_id: str, **facts: Any) -> None:
-        self.tasks[task_id] = replace(self.tasks[task_id], **facts)
-
-    def doubt_queues(self) -> None:
-        """Note that a task that was not found may be in the broker all the same."""
-        self.queues = {name: replace(facts, is_searched=False) for name, facts in self.queues.items()}
-
-    def nowhere(self) -> list[str]:
-        """Return the tasks that are not in the part of the queue that was searched, nor at a worker that answered."""
-        return [
-            task.task_id
-            for task in self.tasks.values()
-            if task.position is None and not task.worker and task.stored_state not in states.READY_STATES
-        ]
 
 
 class CeleryInspector:
@@ -116,10 +82,10 @@ class CeleryInspector:
     async def trace(self, tasks: Sequence[TaskPlace]) -> Inspection:
         """Look for these attempts; never raises, see `dyrygentd.ports.Inspector`."""
         places = {task.task_id: task for task in tasks}
-        known = _Found({task_id: TaskFacts(task_id, task=place.signature.task) for task_id, place in places.items()})
+        known = FoundSoFar({task_id: TaskFacts(task_id, task=place.signature.task) for task_id, place in places.items()})
         if places:
             # A copy, because the thread may go on after its deadline.
-            found = _Found(dict(known.tasks))
+            found = FoundSoFar(dict(known.tasks))
             problem = await self._within(lambda: self._ask_broker(found, places))
             known = replace(found, tasks=dict(found.tasks), queues=dict(found.queues), problems=list(found.problems))
             known.alive, known.consumed, known.origins = dict(found.alive), dict(found.consumed), dict(found.origins)
@@ -162,7 +128,7 @@ class CeleryInspector:
         def ask() -> None:
             with self._connected() as (connection, producer, _):
                 answers, found["listening"] = self._ask(connection, producer, {"active_queues": {}})
-                consumed.update(_consumed(answers["active_queues"]))
+                consumed.update(consumed_of(answers["active_queues"]))
                 found["workers"] = sorted(answers["active_queues"])
 
         problem = await self._within(ask)
@@ -236,7 +202,7 @@ class CeleryInspector:
 
     # --- the broker and the workers, in a thread --------------------------------------------------------------------
 
-    def _ask_broker(self, found: _Found, places: Mapping[str, TaskPlace]) -> None:
+    def _ask_broker(self, found: FoundSoFar, places: Mapping[str, TaskPlace]) -> None:
         """Look into the queues and the reservations, then ask the workers."""
         with self._connected() as (connection, producer, is_redis):
             channel = producer.channel
@@ -257,7 +223,7 @@ class CeleryInspector:
                 if task.queue in nobodys and task.task not in found.origins:
                     found.origins[task.task] = origin_of_queue(self._app, places[task.task_id].signature, task.queue)
 
-    def _look_again(self, found: _Found, places: Mapping[str, TaskPlace]) -> None:
+    def _look_again(self, found: FoundSoFar, places: Mapping[str, TaskPlace]) -> None:
         """Look for what was met nowhere where a worker that ended may have put it back."""
         with self._connected() as (connection, producer, is_redis):
             if is_redis:
@@ -269,7 +235,7 @@ class CeleryInspector:
         """Connect for a few questions; yield the connection, a producer, and whether it is Redis."""
         return connected(self._app, timeout_s=self._socket_timeout_s)
 
-    def _look_into_redis(self, found: _Found, channel: Any, places: Mapping[str, TaskPlace]) -> None:
+    def _look_into_redis(self, found: FoundSoFar, channel: Any, places: Mapping[str, TaskPlace]) -> None:
         redis = RedisQueues(channel, client_of(channel))
         visibility_timeout_s = float(channel.visibility_timeout)
         in_queue: dict[str, list[str]] = {}
@@ -300,7 +266,7 @@ class CeleryInspector:
             redelivered_at = None if since is None else since + visibility_timeout_s
             found.learn(task_id, is_reserved=task_id in others, reserved_since=since, redelivered_at=redelivered_at)
 
-    def _declare_passively(self, found: _Found, connection: Any, channel: Any) -> None:
+    def _declare_passively(self, found: FoundSoFar, connection: Any, channel: Any) -> None:
         is_virtual = isinstance(channel, VirtualChannel)
         for queue in sorted({queue for queues in found.queues_of.values() for queue in queues}):
             # At the second look it is known already which workers consume it.
@@ -322,15 +288,15 @@ class CeleryInspector:
                     is_searched=declared.message_count == 0,
                 )
 
-    def _ask_workers(self, found: _Found, connection: Any, producer: Any) -> None:
+    def _ask_workers(self, found: FoundSoFar, connection: Any, producer: Any) -> None:
         answers, listening = self._ask(connection, producer, {"query_task": {"ids": list(found.tasks)}, "active_queues": {}})
         found.listening = listening
         found.workers = sorted({*answers["query_task"], *answers["active_queues"]})
         for worker, requests in answers["query_task"].items():
             for task_id, (state, request) in requests.items():
                 if task_id in found.tasks:
-                    found.learn(task_id, **_met_at(found.tasks[task_id], worker, _WORKER_STATES.get(state, "reserved"), request))
-        found.consumed = _consumed(answers["active_queues"])
+                    found.learn(task_id, **met_at(found.tasks[task_id], worker, _WORKER_STATES.get(state, "reserved"), request))
+        found.consumed = consumed_of(answers["active_queues"])
         for name, facts in found.queues.items():
             workers = found.consumed.get(name, [])
             consumers = facts.consumers
@@ -344,7 +310,7 @@ class CeleryInspector:
             answers, _ = self._ask(connection, producer, {"scheduled": {}})
             self._learn_scheduled(found, answers["scheduled"])
 
-    def _learn_scheduled(self, found: _Found, scheduled: Mapping[str, Any]) -> None:
+    def _learn_scheduled(self, found: FoundSoFar, scheduled: Mapping[str, Any]) -> None:
         """Take in what waits at workers for its time: ``{worker: entries}``."""
         for worker, entries in scheduled.items():
             for entry in entries or ():
@@ -352,9 +318,9 @@ class CeleryInspector:
                 task = found.tasks.get(str(request.get("id")))
                 if task is not None and task.worker_state in ("", "scheduled"):
                     due_at = stored_at(entry.get("eta"))
-                    found.learn(task.task_id, **_at_worker(worker, "scheduled", request), due_at=due_at)
+                    found.learn(task.task_id, **at_worker(worker, "scheduled", request), due_at=due_at)
 
-    def _ask_more(self, found: _Found, connection: Any, producer: Any) -> None:
+    def _ask_more(self, found: FoundSoFar, connection: Any, producer: Any) -> None:
         """Ask for what `query_task` does not know: what waits for its retry, rate limits, and how old the workers are.
 
         These answers may be long, so they are wanted only if a task was met nowhere.
@@ -365,7 +331,7 @@ class CeleryInspector:
         self._learn_scheduled(found, answers["scheduled"])
         for worker in {*answers["registered"], *answers["stats"]}:
             uptime_s = (answers["stats"].get(worker) or {}).get("uptime")
-            rates = _rates_of(answers["registered"].get(worker) or (), names)
+            rates = rates_of(answers["registered"].get(worker) or (), names)
             found.alive[worker] = WorkerFacts(float(uptime_s) if isinstance(uptime_s, int | float) else None, rates)
 
     def _ask(self, connection: Any, producer: Any, commands: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -373,7 +339,7 @@ class CeleryInspector:
 
     # --- the result backend -----------------------------------------------------------------------------------------
 
-    async def _ask_backend(self, found: _Found) -> None:
+    async def _ask_backend(self, found: FoundSoFar) -> None:
         backend, task_ids = self._app.backend, list(found.tasks)
         if isinstance(backend, RedisBackend) and not isinstance(backend, SentinelBackend):
             metas = await read_results(backend, task_ids, timeout_s=self._socket_timeout_s)
@@ -383,54 +349,7 @@ class CeleryInspector:
             ask = partial(states_of, stored, task_ids)
             metas = await anyio.to_thread.run_sync(ask, limiter=self._threads, abandon_on_cancel=True)
         for task_id, meta in metas.items():
-            found.learn(task_id, **_stored(meta))
-
-
-def _consumed(answers: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return ``{queue: workers}`` of what workers say of their queues."""
-    consumed: dict[str, list[str]] = {}
-    for worker, queues in sorted(answers.items()):
-        for queue in (queues or ())[:_QUEUES_MAX]:
-            consumed.setdefault(str(queue.get("name")), []).append(worker)
-    return consumed
-
-
-def _at_worker(worker: str, state: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    started_at = request.get("time_start")
-    return {"worker": worker, "worker_state": state, "started_at": float(started_at) if started_at else None}
-
-
-def _met_at(task: TaskFacts, worker: str, state: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is learnt of a task that one more worker said to have."""
-    met = _at_worker(worker, state, request)
-    is_redelivered = task.is_redelivered or bool((request.get("delivery_info") or {}).get("redelivered"))
-    if task.worker_state != "active":
-        return {**met, "is_redelivered": is_redelivered}
-    if state != "active":
-        return {"is_redelivered": is_redelivered}
-    return {"is_redelivered": is_redelivered, "also_at": {**task.also_at, worker: met["started_at"] or 0.0}}
-
-
-def _rates_of(registered: Iterable[Any], names: Container[str]) -> dict[str, str]:
-    """Read the rate limits of some tasks from what a worker says: ``name [rate_limit=2/m]``."""
-    rates = {}
-    for each in registered:
-        name, _, rest = str(each).partition(" [rate_limit=")
-        if rest and name in names:
-            rates[name] = rest.rstrip("]")
-    return rates
-
-
-def _stored(meta: Mapping[str, Any]) -> dict[str, Any]:
-    state = meta.get("status")
-    if state in (None, states.PENDING) or is_never_ran(meta):
-        return {"stored_state": ""}
-    return {
-        "stored_state": str(state),
-        "stored_at": stored_at(meta.get("date_done")),
-        "stored_worker": worker_of(meta),
-        "stored_error": error_of_retry(meta),
-    }
+            found.learn(task_id, **stored_of(meta))
 
 
 def _kept_s(expires: object) -> float:

@@ -20,13 +20,11 @@ Results are received all the same, and swept, as without reports.
 what may not be on disk yet.
 """
 
-import json
 import logging
 import re
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -41,12 +39,12 @@ from kombu.transport.redis import SentinelTransport
 from kombu.transport.redis import Transport as RedisTransport
 from redis.exceptions import RedisError, ResponseError
 
-from dyrygentd.core.events import Event, ReportsRead, TaskEvent, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
+from dyrygentd.core.events import Event, ReportsRead, TaskEvent, TaskReported
 from dyrygentd.ports import Emit
 from dyrygentd.ports.facts import ReportsStatistics
-from dyrygentd.transport.meta import event_of_failure, event_of_meta
 from dyrygentd.transport.redis_connections import asyncio_pool
 from dyrygentd.transport.redis_reading import prefix_of, read_results
+from dyrygentd.transport.report_entries import entries_of, event_of_report, parsed, text_of
 from dyrygentd.transport.results import StoredResults, states_of
 
 logger = logging.getLogger("dyrygentd.reports")
@@ -65,7 +63,6 @@ _COUNT_MAX: Final = 500
 _UNCONFIRMED_MAX: Final = 20_000
 #: Results that are read in one go to confirm ends, and the longest value that a report may carry: a worker of ours sends less.
 _CONFIRMED_MAX: Final = 100
-_VALUE_BYTES_MAX: Final = 1024 * 1024
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 2.0
 #: Between two tries on a server that refuses: it is too old, or its rules forbid it.
 _REFUSED_S: Final = 30.0
@@ -226,7 +223,7 @@ class RedisReports:
                 return
             try:
                 info = await client.xinfo_stream(self._stream)
-                last = _text(info.get("last-generated-id") or info[b"last-generated-id"])
+                last = text_of(info.get("last-generated-id") or info[b"last-generated-id"])
             except ResponseError as error:
                 if "no such key" not in str(error):
                     raise
@@ -239,7 +236,7 @@ class RedisReports:
                 self._offset,
             )
         self._is_anchored = False
-        if _parsed(last) < _parsed(self._offset):
+        if parsed(last) < parsed(self._offset):
             # Of a stream that began anew, with a clock that was set back, nothing would be read for a long time.
             self._offset = _BEGINNING
             self._has_moved = True
@@ -252,8 +249,8 @@ class RedisReports:
         if not self._connections or self._problem:
             self._connections += 1
         return [
-            (_text(place), {_text(name): _text(value) for name, value in (fields or {}).items()})
-            for place, fields in _entries_of(answer)
+            (text_of(place), {text_of(name): text_of(value) for name, value in (fields or {}).items()})
+            for place, fields in entries_of(answer)
         ]
 
     async def _trim(self, client: Any) -> None:
@@ -289,7 +286,7 @@ class RedisReports:
                 events.append(event)
             self._offset, self._is_anchored, self._has_moved, self._is_heard = place, True, True, True
         if entries:
-            self._lag_s = max(0.0, self._now() - _parsed(self._offset)[0] / 1000)
+            self._lag_s = max(0.0, self._now() - parsed(self._offset)[0] / 1000)
         while len(self._ended) > _UNCONFIRMED_MAX:
             self._ended.popitem(last=False)
         return events
@@ -350,38 +347,6 @@ class RedisReports:
         self._problem = self._told = ""
 
 
-def event_of_report(fields: Mapping[str, str]) -> TaskEvent | None:
-    """Read the entry of a stream; None if it is no report."""
-    task_id, error, exception = fields.get("task"), fields.get("error", ""), fields.get("exception", "")
-    if not task_id:
-        return None
-    match fields.get("state"):
-        case states.SUCCESS:
-            value = fields.get("value")
-            if value is None:
-                return TaskSucceeded(task_id, None, error or "its result is not stored any more")
-            if len(value) > _VALUE_BYTES_MAX:
-                return None
-            with suppress(ValueError, RecursionError):
-                # Whether it is JSON; what it means is for whoever gets it.
-                json.loads(value)
-                return TaskSucceeded(task_id, value.encode())
-            return None
-        case states.FAILURE:
-            return event_of_failure(task_id, error or "it failed", exception, fields.get("worker", ""))
-        case states.REVOKED:
-            return TaskRevoked(task_id, error or "revoked", is_expired=error.endswith("expired"))
-        case states.IGNORED:
-            return TaskIgnored(task_id, error or "the task asked to be ignored")
-        case states.REJECTED:
-            return event_of_meta(task_id, {"status": states.REJECTED, "result": error})
-        case states.RETRY | "REQUEUED" | "REPLACED" as state:
-            worker, next_try_at = fields.get("worker", ""), _number(fields.get("next", ""))
-            return TaskReported(task_id, str(state), worker, next_try_at, error=error)
-        case _:
-            return None
-
-
 def _stream_of(app: Any) -> tuple[str, str]:
     """Return where the stream is, and the prefix of keys there; empty if there is no one Redis for it."""
     backend = app.backend
@@ -404,32 +369,3 @@ def _broker_parameters(app: Any, timeout_s: float) -> Mapping[str, Any]:
         return parameters
     finally:
         connection.release()
-
-
-def _entries_of(answer: Any) -> Sequence[tuple[Any, Mapping[Any, Any] | None]]:
-    """Return the entries of the one stream that was asked for, in the forms of both versions of Redis' protocol."""
-    if not answer:
-        return []
-    if isinstance(answer, dict):
-        [found] = answer.values()
-        # The newer form has one more list around.
-        return found[0] if found and isinstance(found[0], list) else found
-    [(_, entries)] = answer
-    found_entries: Sequence[tuple[Any, Mapping[Any, Any] | None]] = entries
-    return found_entries
-
-
-def _parsed(place: str) -> tuple[int, int]:
-    milliseconds, _, number = place.partition("-")
-    return int(milliseconds), int(number or 0)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text or 0)
-    except ValueError:
-        return 0.0
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -22,7 +22,8 @@ from dyrygentd.core.events import (
 )
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.transport.reports import RedisReports, ReportsPace, event_of_report
+from dyrygentd.transport.report_entries import event_of_report
+from dyrygentd.transport.reports import RedisReports, ReportsPace
 from tests.support.apps import closing
 from tests.support.following import Told, eventually
 from tests.support.tasks import create_app, records

@@ -34,12 +34,10 @@ class PostgresOnlooker(Readable[PostgresReader]):
     """
 
     lease: None = None
-    setback = ""
 
     def __init__(self, url: PostgresUrl, *, listing_max_s: float = _LISTING_MAX_S) -> None:
         self._url = url
         self._reader = PostgresReader(url, listing_max_s=listing_max_s)
-        self._identity = ""
         self._mailbox = PostgresMailbox(url)
 
     def __repr__(self) -> str:
@@ -49,11 +47,6 @@ class PostgresOnlooker(Readable[PostgresReader]):
     def mailbox(self) -> PostgresMailbox:
         """Return where letters to whoever leads are left: that is written, and nothing else."""
         return self._mailbox
-
-    @property
-    def identity(self) -> str:
-        """Return what tells this database from every other one; empty as long as it was not there when it was opened."""
-        return self._identity
 
     async def open(self) -> None:
         """Connect if the server answers. Raises `StoreIncompatible` if the schema is one that cannot be read here."""

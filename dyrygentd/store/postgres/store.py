@@ -101,16 +101,6 @@ class PostgresStore(Readable[PostgresReader]):
         return f"<PostgresStore '{self._url}' {self._turns!r}>"
 
     @property
-    def identity(self) -> str:
-        """Return what tells this database from every other one; empty before it was opened."""
-        return self._identity
-
-    @property
-    def setback(self) -> str:
-        """Return why the database is older than what was done with it, as far as it can tell by itself; empty if it is not."""
-        return self._setback
-
-    @property
     def lease(self) -> PostgresLease:
         """Return what decides who has the database."""
         return self._lease

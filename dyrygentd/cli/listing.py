@@ -107,7 +107,10 @@ def _leader_and_lease(health: "wire.Health") -> str:
     """Say who leads and how the lease stands; nothing where one process alone has the database."""
     from dyrygentd import wire
 
-    return f"{health.leader or 'nobody'} leads: {wire.lease_words(health)}" if health.role else ""
+    if not health.role:
+        return ""
+    nobody = "nobody leads" if wire.knows_nobody_leads(health) else "who leads is not known here"
+    return f"{f'{health.leader} leads' if health.leader else nobody}: {wire.lease_words(health)}"
 
 
 def listing(views: "Sequence[wire.WorkflowView]", *, width: int | None, by_end: bool = False) -> str:

@@ -89,11 +89,14 @@ def _told(text: str) -> str:
 
 def _beside_a_leader(statistics: "wire.Statistics") -> str:
     """Say of a daemon that does not lead who does; what is under way is counted by that one."""
+    from dyrygentd import wire
+
     heard = "" if statistics.lag_s is None else f", heard of {render.duration(statistics.lag_s)} ago"
+    nobody = "nobody at present" if wire.knows_nobody_leads(statistics) else "not known here, see the problem"
     return render.fields(
         {
             "daemon": f"{statistics.version}, a {statistics.role}, up for {render.duration(statistics.uptime_s)}",
-            "leader": f"{statistics.leader}{heard}" if statistics.leader else "nobody at present",
+            "leader": f"{statistics.leader}{heard}" if statistics.leader else nobody,
             "lease": _lease(statistics),
             "workflows": f"{_number(statistics.engine, 'workflows'):,.0f} unfinished; the leader's own `stats` has the rest",
         }

@@ -18,7 +18,7 @@ import logging
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 import anyio
@@ -48,6 +48,8 @@ logger = logging.getLogger("dyrygentd.daemon")
 #: How often who stands by tries to take the lease, if nobody wakes it; and how long after its end, if that comes before.
 _LOOK_S: Final = 1.0
 _JUST_OVER_S: Final = 0.1
+#: How long whoever was overtaken asks by whom.
+_ASK_MAX_S: Final = 2.0
 
 MakeScheduler = Callable[[Store], Scheduler]
 Drain = Callable[[Scheduler, bool], Awaitable[None]]
@@ -250,11 +252,12 @@ class Roles:
 
             exits.callback(leave_registry)
             self._leave_registry = leave_registry
-            await self._compare_brokers(store, lease)
+            if deputy.can_look:
+                await self._compare_brokers(store, lease)
             await exits.enter_async_context(self._stage.serving(deputy))
             self.deputy = deputy
             exits.callback(self._deputy_ends)
-            logger.info("stands by: %s", deputy.vantage)
+            logger.info("%s: %s", "never leads" if deputy.role == "gateway" else "stands by", deputy.who_leads)
             self._came_up()
             task_status.started()
             while not over.is_set():
@@ -355,11 +358,10 @@ async def _taken_at_once(lease: Lease) -> bool:
 
 async def _is_by_a_copy(lease: Lease) -> bool:
     """Tell whether who has overtaken this process works with another database: in this one it would have the lease before."""
-    try:
+    # Who cannot ask stands by, and finds out at the next attempt to lead; its clients wait meanwhile.
+    with suppress(OutsideError), anyio.move_on_after(_ASK_MAX_S):
         return (await lease.view()).is_ours
-    except OutsideError:
-        # Who cannot ask stands by, and finds out at the next attempt to lead.
-        return False
+    return False
 
 
 async def _is_followed(lease: Lease | None) -> bool:

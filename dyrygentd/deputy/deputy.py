@@ -46,6 +46,8 @@ from dyrygentd.witnesses import Roster
 
 #: How soon it is read anew how long tasks take; the leader notes it as often.
 _LEARN_S: Final = 300.0
+#: How soon where nothing could be read so far.
+_LEARN_FIRST_S: Final = 1.0
 
 Role = Literal["standby", "gateway"]
 
@@ -90,6 +92,7 @@ class Deputy(Service):
         self._inspector = inspector or (None if app is None else inspector_of(app))
         self._began, self._started_at = time.monotonic(), self._clock.now()
         self._run_times, self._lines = RunTimes(), QueueLines()
+        self._has_learned = False
         self._redaction = Redaction(self.limits.redact)
         self._listeners = Listeners()
         self._archive = Archive(store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
@@ -163,8 +166,9 @@ class Deputy(Service):
             exits.callback(self._redaction.close)
             if self._inspector is not None:
                 exits.push_async_callback(self._inspector.close)
-            await self._lookout.look()
-            await self._learn()
+            await self._lookout.look_first()
+            if self.can_look:
+                await self._learn()
             if self._registry is not None:
                 collector = metrics.register_deputy(self._registry, self.statistics)
                 exits.callback(metrics.unregister, self._registry, collector)
@@ -190,24 +194,36 @@ class Deputy(Service):
         # The lookout tells if nothing can be read, and estimates are made without.
         with suppress(OutsideError):
             await Estimates(lambda: learning, self._store, self._clock).prepare()
+            self._has_learned = True
             self._run_times, self._lines = learning.counting.run_times, learning.counting.lines
 
     async def _learn_again(self) -> None:
         while True:
-            await anyio.sleep(_LEARN_S)
-            await self._learn()
+            await anyio.sleep(_LEARN_S if self._has_learned else _LEARN_FIRST_S)
+            if self.can_look:
+                await self._learn()
 
     # --- how it stands ----------------------------------------------------------------------------------------------
 
     @property
     def vantage(self) -> str:
         """Return what is said to whoever is answered by this process: what it is, who leads, how old what it shows may be."""
-        return wire.vantage_of(self.role, self._lookout.leader, self._lookout.lag_s)
+        return f"answered by a {self.role}, from what is stored: {self.who_leads}"
+
+    @property
+    def who_leads(self) -> str:
+        """Say who leads, as far as this process knows."""
+        return wire.who_leads(self._lookout.leader, self._lookout.lag_s, is_blind=not self.can_look)
+
+    @property
+    def can_look(self) -> bool:
+        """Whether the database was seen when it was looked at last."""
+        return not self._lookout.problem
 
     def _problems(self) -> Sequence[str]:
         if self._lookout.problem:
             return [self._lookout.problem]
-        return ["no daemon leads at present: nothing is dispatched until one does"] if self._lookout.is_leaderless else []
+        return [wire.NOBODY_LEADS] if self._lookout.is_leaderless else []
 
     def _notices(self) -> Sequence[str]:
         left_out = self._mirror.left_out

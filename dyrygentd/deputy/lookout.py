@@ -12,6 +12,8 @@ from dyrygentd.ports.facts import LeaseView
 logger = logging.getLogger("dyrygentd.deputy")
 
 _LOOK_S: Final = 1.0
+#: How long the first look may take before clients are answered all the same.
+_FIRST_LOOK_S: Final = 2.0
 
 
 class Lookout:
@@ -48,8 +50,8 @@ class Lookout:
 
     @property
     def is_leaderless(self) -> bool:
-        """Whether it is known that nobody leads."""
-        return self.view is not None and not self.leader
+        """Whether it is known that nobody leads; who cannot look does not know it."""
+        return self.view is not None and not self.leader and not self.problem
 
     @property
     def term(self) -> int:
@@ -95,6 +97,13 @@ class Lookout:
             self.problem = error.message
         else:
             self.problem = ""
+
+    async def look_first(self) -> None:
+        """Look once, and not for long: who asks is told that nobody answers."""
+        with anyio.move_on_after(_FIRST_LOOK_S) as bound:
+            await self.look()
+        if bound.cancelled_caught and not self.problem:
+            self.problem = "the database has not answered yet"
 
     async def run(self) -> None:
         """Look until cancelled."""

@@ -12,6 +12,7 @@ from dyrygentd.core.graph import Signature
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.unrun import StoreOutcome
 from dyrygentd.core.user import User
+from dyrygentd.errors import Fenced
 from dyrygentd.ports.facts import (
     BrokerMemory,
     DispatcherStatistics,
@@ -169,6 +170,9 @@ class Lease(Protocol):
 
     async def resign(self) -> None:
         """Let it go at once, and wake those who wait; safe to repeat. If it is another's, or nobody answers, nothing is done."""
+
+    def lose(self, error: Fenced) -> None:
+        """Hear that another process has it, from elsewhere than the database: what waits for that is told so, now and later."""
 
     async def view(self) -> LeaseView:
         """Return who leads. Raises `StoreUnavailable`."""

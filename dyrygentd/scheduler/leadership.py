@@ -168,6 +168,14 @@ class Leadership:
                 raise copy(self.lost)
             await self._changed.wait()
 
+    def lose(self, error: Fenced) -> None:
+        """Hear from the broker that another process leads: the database, which may not answer, is not waited for."""
+        if self.lost is None:
+            self.lost = error
+            self._tell()
+        if self._lease is not None:
+            self._lease.lose(error)
+
     def end(self) -> None:
         """Wake everybody who waits: the lease is not renewed any more."""
         self._has_ended = True

@@ -215,6 +215,7 @@ class Tenure:
             self.fenced = error
             self._is_lost.set()
             logger.critical("%s; nothing is published any more", error)
+            self.leadership.lose(error)
             self._on_fenced(error)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dyrygentd.wire.fold_changes import FoldChanges, FoldHistory, with_changes
     from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
     from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, WorkflowDocument
-    from dyrygentd.wire.health import VANTAGE_HEADER, Health, Statistics, lease_words, vantage_of
+    from dyrygentd.wire.health import NOBODY_LEADS, VANTAGE_HEADER, Health, Statistics, knows_nobody_leads, lease_words, who_leads
     from dyrygentd.wire.outcomes import Outcome, outcome_of
     from dyrygentd.wire.overview import Overview, OverviewItem
     from dyrygentd.wire.parents import ParentTaskView
@@ -73,6 +73,7 @@ API_VERSION: Final = "v1"
 __all__ = [
     "API_VERSION",
     "DEFINITION_VERSION",
+    "NOBODY_LEADS",
     "PROBLEM",
     "VANTAGE_HEADER",
     "VERSION_HEADER",
@@ -134,13 +135,13 @@ __all__ = [
     "encode_export",
     "error_of_problem",
     "is_problem",
+    "knows_nobody_leads",
     "lease_words",
     "outcome_of",
     "parameters_of",
     "problem_of",
     "request_of",
     "schemas",
-    "vantage_of",
     "view_of_entry",
     "view_of_estimate",
     "view_of_fold",
@@ -150,6 +151,7 @@ __all__ = [
     "view_of_running",
     "view_of_timeline",
     "views_of_attempts",
+    "who_leads",
     "with_changes",
 ]
 
@@ -196,11 +198,13 @@ _HOMES: Final = {
     "decode_request": "requests",
     "request_of": "requests",
     "definition_schema": "schema",
+    "NOBODY_LEADS": "health",
     "VANTAGE_HEADER": "health",
     "Health": "health",
     "Statistics": "health",
+    "knows_nobody_leads": "health",
     "lease_words": "health",
-    "vantage_of": "health",
+    "who_leads": "health",
     "causes_of": "showing",
     "view_of_entry": "showing",
     "view_of_node": "showing",

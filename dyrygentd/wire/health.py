@@ -11,6 +11,10 @@ from dyrygentd.wire.plain import View
 VANTAGE_HEADER: Final = "Dyrygentd-Vantage"
 
 
+NOBODY_LEADS: Final = "no daemon leads at present: nothing is dispatched until one does"
+"""What is wrong, as one says that does not lead and has looked."""
+
+
 class Health(Struct, View):
     """Whether the daemon does its work; ``problems`` says what keeps it from that, ``notices`` what else people should know.
 
@@ -67,6 +71,11 @@ class Statistics(Struct, View):
     standbys: int = 0
 
 
+def knows_nobody_leads(health: Health | Statistics) -> bool:
+    """Tell whether nobody leads; where the database cannot be looked at, that is not known."""
+    return bool(health.role) and not health.leader and NOBODY_LEADS in health.problems
+
+
 def lease_words(health: Health | Statistics) -> str:
     """Say how the lease stands, ``term 3, holds for 4.2 s, 1 standby``; empty where one process alone has the database."""
     if not health.role:
@@ -76,9 +85,14 @@ def lease_words(health: Health | Statistics) -> str:
     return ", ".join(part for part in (f"term {health.term}", holds, counted(health.standbys, "standby")) if part)
 
 
-def vantage_of(role: str, leader: str, lag_s: float | None) -> str:
-    """Say what a process is that does not lead, who leads, and how old what it shows may be."""
-    heard = "" if lag_s is None else f", heard of {span(lag_s, is_fine=True)} ago"
-    since = "" if lag_s is None else f", nobody was heard of for {span(lag_s)}"
-    who = f"{leader} leads{heard}" if leader else f"nobody leads at present{since}"
-    return f"answered by a {role}, from what is stored: {who}"
+def who_leads(leader: str, lag_s: float | None, *, is_blind: bool) -> str:
+    """Say who leads, and how long ago that was heard.
+
+    Args:
+        is_blind: The database cannot be looked at, so that nobody leads is not known.
+    """
+    if leader:
+        return f"{leader} leads" + ("" if lag_s is None else f", heard of {span(lag_s, is_fine=True)} ago")
+    if is_blind:
+        return "who leads is not known here, as the database does not answer"
+    return "nobody leads at present" + ("" if lag_s is None else f", nobody was heard of for {span(lag_s)}")

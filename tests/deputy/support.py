@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from dyrygentd.errors import StoreUnavailable
+import anyio
+
+from dyrygentd.errors import Fenced, StoreUnavailable
 from dyrygentd.ports.facts import Holder, LeaseView, Namesake
 
 #: Who leads.
@@ -15,15 +17,18 @@ class FixedLease:
     Attributes:
         left_s: For how long it holds.
         is_away: Nobody can see it.
+        is_silent: Nobody is answered.
     """
 
     def __init__(self, left_s: float, *, ttl_s: float = 5.0) -> None:
         self.left_s = left_s
         self.ttl_s = ttl_s
-        self.is_away = False
+        self.is_away = self.is_silent = False
 
     async def view(self) -> LeaseView:
         """Tell how it stands."""
+        if self.is_silent:
+            await anyio.sleep_forever()
         if self.is_away:
             raise StoreUnavailable("the server is away")
         return LeaseView(LEADER, 7, self.left_s, standbys=2)
@@ -35,6 +40,9 @@ class FixedLease:
     async def renew(self) -> None:
         """Refuse."""
         raise StoreUnavailable("it is another's")
+
+    def lose(self, error: Fenced) -> None:
+        """Do nothing."""
 
     async def resign(self) -> None:
         """Do nothing."""

@@ -46,6 +46,30 @@ async def test_database_that_is_away_is_told_until_it_is_back() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_who_cannot_look_does_not_know_that_nobody_leads() -> None:
+    """A lease that was over when the way to the database was lost may be another's since: an operator would go by the word."""
+    lease = FixedLease(-2.0)
+    lookout = Lookout(lease, MemoryStore())
+    await lookout.look()
+    assert lookout.is_leaderless
+    lease.is_away = True
+    await lookout.look()
+    assert (lookout.leader, lookout.is_leaderless) == ("", False)
+
+
+async def test_first_look_is_not_waited_for_long() -> None:
+    """A server that says nothing keeps nobody who asks waiting: they are told so."""
+    lease = FixedLease(4.0)
+    lease.is_silent = True
+    lookout = Lookout(lease, MemoryStore())
+    with anyio.fail_after(60):
+        await lookout.look_first()
+    assert lookout.problem == "the database has not answered yet"
+    lease.is_silent = False
+    await lookout.look_first()
+    assert (lookout.problem, lookout.leader) == ("", LEADER.words)
+
+
 async def test_without_a_lease_nobody_says_who_leads() -> None:
     """Then it is not said either that nobody does."""
     lookout = Lookout(None, MemoryStore())

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from dyrygentd import wire
 from dyrygentd.errors import DyrygentError
 from tests.hosts.pair import Pair, health_text, leads, role
 from tests.hosts.world import IMPATIENT, World
@@ -152,6 +153,11 @@ def test_overtaken_leader_cannot_reach_postgres(world: World) -> None:
         wait_until(lambda: "this process stands by" in leader.log() or pair.ended, timeout_s=_WAIT_S, message=pair.log)
         # It serves clients, and says what is wrong.
         wait_until(lambda: role(leader) == "standby" or pair.ended, timeout_s=_WAIT_S, message=pair.log)
+        # What it cannot see it does not claim: the other one leads.
+        with leader.client() as client:
+            health = client.health()
+        assert health.problems, pair.log()
+        assert not wire.knows_nobody_leads(health), pair.log()
         world.network.mend()
 
 

@@ -35,6 +35,9 @@ class _Lease:
             raise self.refusal
         self.renewals += 1
 
+    def lose(self, error: Fenced) -> None:
+        self.lost = error
+
     async def resign(self) -> None:
         """Nobody waits."""
 

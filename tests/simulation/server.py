@@ -201,6 +201,9 @@ class ServedLease:
         except StoreUnavailable as error:
             self._server.story.tell(f"{self._process} cannot resign: {error}")
 
+    def lose(self, error: Fenced) -> None:
+        """Do nothing: whoever waits here is answered, or told that the way is cut, in time."""
+
     async def view(self) -> LeaseView:
         """Return who leads."""
         server = self._server

@@ -1,4 +1,4 @@
-"""What one that does not lead says beside its answers, and how a lease is told."""
+"""Who leads, as one says that does not, and how a lease is told."""
 
 from typing import Any
 
@@ -8,27 +8,34 @@ from dyrygentd import wire
 
 
 @pytest.mark.parametrize(
-    ("role", "leader", "lag_s", "words"),
+    ("leader", "lag_s", "is_blind", "words"),
     [
-        (
-            "standby",
-            "process 1 on 'a'",
-            0.84,
-            "answered by a standby, from what is stored: process 1 on 'a' leads, heard of 0.8 s ago",
-        ),
-        ("gateway", "process 1 on 'a'", None, "answered by a gateway, from what is stored: process 1 on 'a' leads"),
-        (
-            "standby",
-            "",
-            75.0,
-            "answered by a standby, from what is stored: nobody leads at present, nobody was heard of for 1 min 15 s",
-        ),
-        ("standby", "", None, "answered by a standby, from what is stored: nobody leads at present"),
+        ("process 1 on 'a'", 0.84, False, "process 1 on 'a' leads, heard of 0.8 s ago"),
+        ("process 1 on 'a'", None, False, "process 1 on 'a' leads"),
+        # It was seen before the way to the database was lost, and its time is not over.
+        ("process 1 on 'a'", 3.0, True, "process 1 on 'a' leads, heard of 3.0 s ago"),
+        ("", 75.0, False, "nobody leads at present, nobody was heard of for 1 min 15 s"),
+        ("", None, False, "nobody leads at present"),
+        ("", 75.0, True, "who leads is not known here, as the database does not answer"),
     ],
 )
-def test_it_says_who_leads_and_how_old_it_is(role: str, leader: str, lag_s: float | None, words: str) -> None:
-    """In one line, which goes with each answer."""
-    assert wire.vantage_of(role, leader, lag_s) == words
+def test_it_says_who_leads_and_how_old_it_is(leader: str, lag_s: float | None, is_blind: bool, words: str) -> None:
+    """In one line; who cannot look does not say that nobody leads, which would have people act on it."""
+    assert wire.who_leads(leader, lag_s, is_blind=is_blind) == words
+
+
+@pytest.mark.parametrize(
+    ("given", "knows"),
+    [
+        ({"role": "standby", "problems": [wire.NOBODY_LEADS]}, True),
+        ({"role": "standby", "problems": ["the database cannot be read"]}, False),
+        ({"role": "standby", "leader": "process 1 on 'a'"}, False),
+        ({}, False),
+    ],
+)
+def test_whether_nobody_leads(given: dict[str, Any], knows: bool) -> None:
+    """It is known, not concluded from a name that is missing."""
+    assert wire.knows_nobody_leads(wire.Health("ok", "1", **given)) is knows
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,8 @@ class Link:
         self._drop()
 
     def break_off(self) -> None:
-        """Have whoever waits for the server be told that it has gone."""
+        """Have whoever waits for the server be told that it has gone; nobody connects again before `open`."""
+        self.is_open = False
         if self._connection is not None:
             break_off(self._connection)
 
@@ -223,6 +224,8 @@ class Link:
                 except psycopg.Error:
                     if self._connection is not None:
                         raise
+            if not self.is_open:
+                raise StoreUnavailable("the database is not open")
             self._connection = await connect(self._url, self._settings)
             return await self._fetch(self._connection, query, values)
 

@@ -33,7 +33,7 @@ import anyio
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from dyrygentd.errors import DyrygentError, StoreUnavailable
+from dyrygentd.errors import DyrygentError, Fenced, StoreUnavailable
 from dyrygentd.ports.facts import Holder, LeaseView, Namesake, Term
 from dyrygentd.store.copies import Progress
 from dyrygentd.store.postgres.connection import Link, connect, drop
@@ -122,6 +122,7 @@ class PostgresLease:
 
     Args:
         renew: Carries out an empty turn.
+        on_lost: Called when somebody has heard elsewhere that it is another's.
         ttl_s: For how long it holds after it was taken or renewed.
         host, progress: As of `PostgresStore`.
 
@@ -135,6 +136,7 @@ class PostgresLease:
         url: PostgresUrl,
         *,
         renew: Callable[[], Awaitable[None]],
+        on_lost: Callable[[Fenced], None] = lambda _: None,
         ttl_s: float = LEASE_TTL_S,
         host: str = "",
         progress: Progress = lambda what, done, of: None,
@@ -143,6 +145,7 @@ class PostgresLease:
         self.before: Before | None = None
         self._url = url
         self._renew = renew
+        self._on_lost = on_lost
         self._ttl_s = ttl_s
         self._host = host
         self._progress = progress
@@ -210,6 +213,10 @@ class PostgresLease:
     async def renew(self) -> None:
         """Prolong it. Raises `Fenced` or `StoreUnavailable`."""
         await self._renew()
+
+    def lose(self, error: Fenced) -> None:
+        """Hear that another process has it: turns are refused, and who waits for one is told."""
+        self._on_lost(error)
 
     async def resign(self) -> None:
         """Let it go at once, and wake those who wait, or wait no longer.

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import psycopg
 
 from dyrygentd.beside import in_thread
@@ -24,6 +25,8 @@ from dyrygentd.store.readable import Readable
 from dyrygentd.wire.letters import awaited_record, decode_import, error_of_refusal
 
 _LISTING_MAX_S = 5.0
+#: How long the server is waited for at first.
+_OPEN_MAX_S = 2.0
 
 
 class PostgresOnlooker(Readable[PostgresReader]):
@@ -51,7 +54,8 @@ class PostgresOnlooker(Readable[PostgresReader]):
     async def open(self) -> None:
         """Connect if the server answers. Raises `StoreIncompatible` if the schema is one that cannot be read here."""
         try:
-            with contextlib.suppress(psycopg.Error, StoreUnavailable):
+            # A server that does not answer is as one that is away: who asks here should be told so soon.
+            with contextlib.suppress(psycopg.Error, StoreUnavailable), anyio.move_on_after(_OPEN_MAX_S):
                 await self._reader.open()
                 version = await self._reader.number("SELECT max(version) FROM about")
                 if version > VERSION:

@@ -82,7 +82,14 @@ class PostgresStore(Readable[PostgresReader]):
         progress: Progress = lambda what, done, of: None,
     ) -> None:
         self._url = url
-        self._lease = PostgresLease(url, renew=self._renew, ttl_s=lease_ttl_s, host=host, progress=progress)
+        self._lease = PostgresLease(
+            url,
+            renew=self._renew,
+            on_lost=lambda error: self._turns.lose(error),
+            ttl_s=lease_ttl_s,
+            host=host,
+            progress=progress,
+        )
         self._turns = OwnTurns(url, self._lease)
         self._reader = PostgresReader(url, listing_max_s=listing_max_s)
         self._writing = Writing(self._reader.found, history_max)

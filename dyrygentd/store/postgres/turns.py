@@ -81,6 +81,7 @@ class OwnTurns:
         # What it has raised, if it has.
         self._term = 0
         self._backend = (0, "")
+        self._connecting: anyio.CancelScope | None = None
         # Why nothing is written any more.
         self._over: DyrygentError | None = None
         self.was_kept = False
@@ -148,6 +149,15 @@ class OwnTurns:
         if self._connection is not None:
             break_off(self._connection)
 
+    def lose(self, error: Fenced) -> None:
+        """Hear that another process has the database: nothing more is written, and who waits for the server is told so."""
+        if self._over is None:
+            self._over = error
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None:
+            break_off(self._connection)
+
     async def carry_out(self, statements: Sequence[Statement]) -> list[tuple[Any, ...] | None]:
         """Carry out statements in one transaction; when this returns it is durable. Return the first row of each, if it has any.
 
@@ -163,6 +173,9 @@ class OwnTurns:
                 with answered_in(connection, self._patience_s):
                     rows = await self._carry_out(connection, statements)
             except psycopg.Error as error:
+                if self._over is not None:
+                    self._lose(connection)
+                    raise self._over from error
                 if time.monotonic() - begun >= self._patience_s:
                     self._patience_s = min(2 * self._patience_s, _PATIENCE_MAX_S)
                 raise await self._refusal(connection, error) from error
@@ -232,6 +245,15 @@ class OwnTurns:
             raise self._over
         if self._connection is not None:
             return self._connection
+        with anyio.CancelScope() as self._connecting:
+            self._connection = await self._made_anew()
+        if self._connection is None:
+            assert self._over is not None
+            raise self._over
+        logger.warning("the connection to the database '%s' was lost, and made again", self._url)
+        return self._connection
+
+    async def _made_anew(self) -> AsyncConnection:
         connection = None
         try:
             connection = await connect(self._url)
@@ -245,8 +267,6 @@ class OwnTurns:
             if connection is not None:
                 drop(connection)
             raise
-        self._connection = connection
-        logger.warning("the connection to the database '%s' was lost, and made again", self._url)
         return connection
 
     async def _take_again(self, connection: AsyncConnection) -> None:

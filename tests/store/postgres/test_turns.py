@@ -276,3 +276,32 @@ async def _opened(store: PostgresStore) -> None:
         except StoreLocked:
             await anyio.sleep(0.05)
     raise AssertionError("the lease was never over")
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+async def test_overtaken_while_the_server_hangs(postgres_server: PostgresServer, is_connected: bool) -> None:
+    """Who hears elsewhere that it was overtaken does not wait for a server that hangs: not for its answer, nor to be let in."""
+    url = PostgresUrl.read(f"{postgres_server.conninfo()}&tcp_user_timeout=600000&connect_timeout=600")
+    store = PostgresStore(url)
+    await store.open()
+    await store.save([workflow("w")], [])
+    if not is_connected:
+        store._turns._lose(store._turns._connection)  # type: ignore[arg-type]
+    postgres_server.hang()
+    raised: list[Fenced] = []
+
+    async def save() -> None:
+        with pytest.raises(Fenced) as refused:
+            await store.save([], [node("w", 0)])
+        raised.append(refused.value)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(save)
+            await anyio.wait_all_tasks_blocked()
+            store.lease.lose(Fenced(1, 2, "process 7 on 'elsewhere'"))
+        with pytest.raises(Fenced):
+            await store.save([], [node("w", 0)])
+        await store.close()
+    assert [error.by for error in raised] == ["process 7 on 'elsewhere'"]
+    postgres_server.go_on()

@@ -81,6 +81,17 @@ class Leadership:
         return self._trusted_until - self._steady()
 
     @property
+    def problem(self) -> str:
+        """Why nothing is published although this process led, empty if it does, or knows that it does not."""
+        if self.is_trusted or self.lost is not None or self._trusted_until == float("-inf"):
+            return ""
+        why = f": {self._problem}" if self._problem else ""
+        return (
+            "the lease was not renewed in time, and another process may lead:"
+            f" nothing is dispatched until the database answers{why}"
+        )
+
+    @property
     def standbys(self) -> int:
         """How many processes wait for it, as far as is known."""
         return 0 if self.view is None else self.view.standbys

@@ -34,7 +34,7 @@ class Outages(NamedTuple):
     def next_step(self, workflow_id: str) -> str:
         """Say what can be done about the first of them."""
         if self.disk:
-            return "make the database's disk work (room, rights, mount): what waits goes on by itself then"
+            return "see that the database can be reached, has room and can be written: what waits goes on by itself then"
         if self.broker:
             then = "what waits is sent by itself then"
             return step_after(self.broker, "the broker", then) or f"bring the broker back: {then}"

@@ -40,7 +40,7 @@ _LATELY_S: Final = 86_400.0
 _STUCK: Final = frozenset({"no-consumer", "orphaned", "lost"})
 _NO_TASK: Final = TaskFacts("")
 _NEXT: Final = {
-    "disk": ["make room, or see that it can be written: it goes on by itself"],
+    "disk": ["see that the database can be reached, has room and can be written: it goes on by itself"],
     "broker": ["see that the broker runs and can be reached: it goes on by itself"],
     "backend": [
         "see that the result backend runs: it goes on by itself; until then workers cannot store results, and may drop tasks",

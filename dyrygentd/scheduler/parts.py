@@ -101,6 +101,7 @@ class Parts:
             hindsight=self.hindsight,
             redaction=self.redaction,
             broker_trouble=broker_trouble,
+            lease_trouble=lambda: self.tenure.leadership.problem,
         )
         still_running = self._make_callers(pools, chance)
         self._make_answers(app_name, still_running)

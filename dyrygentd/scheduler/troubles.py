@@ -15,6 +15,7 @@ class Troubles:
 
     Args:
         broker_trouble: Given what is seen of the broker (empty: nothing is wrong), returns what whoever runs it knows.
+        lease_trouble: Returns why it is not known whether this process leads.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Troubles:
         hindsight: Hindsight,
         redaction: Redaction,
         broker_trouble: Callable[[str], str] = str,
+        lease_trouble: Callable[[], str] = str,
     ) -> None:
         self._store = store
         self._watcher = watcher
@@ -37,6 +39,7 @@ class Troubles:
         self._hindsight = hindsight
         self._redaction = redaction
         self._broker_trouble = broker_trouble
+        self._lease_trouble = lease_trouble
         self._noted = ""
 
     def __repr__(self) -> str:
@@ -54,6 +57,7 @@ class Troubles:
     def located(self) -> Sequence[tuple[str, str]]:
         """Return what is wrong, each with where it is: disk, broker or backend."""
         found = (
+            ("disk", self._lease_trouble()),
             ("disk", self._saving.problem),
             ("disk", self._saving.slowness),
             ("disk", self._store.statistics().problem),

@@ -59,12 +59,16 @@ async def test_trusted_for_less_than_it_holds() -> None:
     """It is trusted from the beginning of a question that was answered, for less than the time that it holds."""
     clock, lease = FakeClock(), _Lease()
     leadership = _leading(lease, clock)
+    assert leadership.problem == ""
     await leadership.begin()
+    assert leadership.problem == ""
     seen = [leadership.is_trusted]
     for passed_s in (0.039, 0.002):
         clock.pass_time(passed_s)
         seen.append(leadership.is_trusted)
     assert seen == [True, True, False]
+    # Also where there is nothing to do, so that nobody waits for a turn: it is not ready any more.
+    assert leadership.problem.startswith("the lease was not renewed in time, and another process may lead")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(leadership.run)
         await leadership.wait_trusted()

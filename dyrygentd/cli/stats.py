@@ -95,7 +95,7 @@ def _beside_a_leader(statistics: "wire.Statistics") -> str:
     nobody = "nobody at present" if wire.knows_nobody_leads(statistics) else "not known here, see the problem"
     return render.fields(
         {
-            "daemon": f"{statistics.version}, a {statistics.role}, up for {render.duration(statistics.uptime_s)}",
+            "daemon": f"{statistics.version}, a {statistics.role} for {render.duration(statistics.uptime_s)}",
             "leader": f"{statistics.leader}{heard}" if statistics.leader else nobody,
             "lease": _lease(statistics),
             "workflows": f"{_number(statistics.engine, 'workflows'):,.0f} unfinished; the leader's own `stats` has the rest",
@@ -123,11 +123,12 @@ def _fields(statistics: "wire.Statistics") -> Iterator[str]:
     workflows = _counted(engine.get("workflow_states", {}))
     oldest = f", the oldest for {render.duration(_number(engine, 'oldest_workflow_s'))}" if workflows else ""
     per_s = ended / statistics.uptime_s if statistics.uptime_s else 0.0
-    leads = ", the leader" if statistics.role else ""
+    # One that takes over was up before.
+    leads = ", the leader for" if statistics.role else ", up for"
     since = {word: counters.get(word, 0) for word in ("dispatched", "succeeded", "failed", "retried", "lost", "redelivered")}
     yield render.fields(
         {
-            "daemon": f"{statistics.version}{leads}, up for {render.duration(statistics.uptime_s)}",
+            "daemon": f"{statistics.version}{leads} {render.duration(statistics.uptime_s)}",
             "lease": _lease(statistics),
             "workflows": f"{workflows}{oldest}" if workflows else "none under way",
             "in flight": f"{_number(engine, 'in_flight'):,.0f} of {_number(engine, 'in_flight_max'):,.0f}",

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
 
 from dyrygentd.core.limits import Limits
-from dyrygentd.daemon.kinds import WORDS, LogAddresses, Names, Patterns, Sizes, WebAddress, masked, socket_mode_of
+from dyrygentd.daemon.kinds import DATABASE_WORDS, WORDS, LogAddresses, Names, Patterns, Sizes, WebAddress, masked, socket_mode_of
 from dyrygentd.daemon.logs import FORMATS
 from dyrygentd.daemon.systemd import credentials
 from dyrygentd.errors import ConfigurationError
@@ -340,7 +340,8 @@ def default_file(environ: Mapping[str, str], *, system: Path = _SYSTEM_CONFIG) -
         return path if path.exists() or not named.startswith("-") else None
     own = _own_directory(environ, "XDG_CONFIG_HOME", ".config") / "dyrygentd.toml"
     is_a_users = os.geteuid() != 0 and "STATE_DIRECTORY" not in environ
-    return next((path for path in ([own] if is_a_users else []) + [system] if path.exists()), None)
+    # Not `exists`, which raises where a home is closed to this user, as `runuser` leaves it in HOME.
+    return next((path for path in ([own] if is_a_users else []) + [system] if os.access(path, os.F_OK)), None)
 
 
 def _own_directory(environ: Mapping[str, str], variable: str, default: str) -> Path:
@@ -370,7 +371,7 @@ def _own_state(environ: Mapping[str, str]) -> Path:
     state = _own_directory(environ, "XDG_STATE_HOME", ".local/state")
     # Earlier units had `StateDirectory=`, which systemd before 254 takes for this one; who has it there keeps it.
     earlier = _own_directory(environ, "XDG_CONFIG_HOME", ".config")
-    return earlier if (earlier / "state.db").exists() and not (state / "state.db").exists() else state
+    return earlier if os.access(earlier / "state.db", os.F_OK) and not os.access(state / "state.db", os.F_OK) else state
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -419,14 +420,16 @@ def _converted(name: str, value: Any, origin: str) -> Any:
             value = kind(value)
         if kind is float and isinstance(value, int):
             value = float(value)
-        if kind in (Sizes, Names, Patterns, WebAddress, LogAddresses):
+        is_database = name == "database" and isinstance(value, str)
+        read: Any = place_of if is_database else getattr(kind, "read", None)
+        if read is not None:
             try:
-                value = kind.read(value)
+                value = read(value)
             except ValueError as error:
-                reason = f": {error}" if str(error) else f" is {value!r}"
-                raise ConfigurationError(f"'{name}' ({origin}){reason}; it must be {WORDS[kind]}") from None
+                reason, words = f": {error}" if str(error) else f" is {value!r}", DATABASE_WORDS if is_database else WORDS[kind]
+                raise ConfigurationError(f"'{name}' ({origin}){reason}; it must be {words}") from None
         if kind is Path and isinstance(value, str):
-            value = place_of(value) if name == "database" else Path(value).expanduser()
+            value = Path(value).expanduser()
         if not isinstance(value, kind | PostgresUrl):
             raise ValueError
     except ValueError:

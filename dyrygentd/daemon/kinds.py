@@ -133,6 +133,9 @@ WORDS: Final = {
 }
 
 
+DATABASE_WORDS: Final = "a path, or postgresql://USER@HOST/NAME"
+
+
 def _pair(text: str) -> tuple[str, int]:
     name, equals, number = text.rpartition("=")
     if not equals:

@@ -53,11 +53,13 @@ class Leadership:
     Attributes:
         lost: Why this process does not lead any more; None as long as it does, or may.
         view: What was seen last of the lease.
+        holder: As what this process has taken it; None where a lock decides, and before `begin`.
     """
 
     def __init__(self, lease: Lease | None, clock: Clock, *, confirm_max_s: float = 10.0) -> None:
         self.lost: Fenced | None = None
         self.view: LeaseView | None = None
+        self.holder: Holder | None = None
         self._lease = lease
         self._clock = clock
         self._steady: Callable[[], float] = clock.steady if isinstance(clock, SteadyClock) else clock.now
@@ -105,7 +107,7 @@ class Leadership:
         """
         if self._lease is None:
             return
-        holder = Holder.here(self._clock.now())
+        holder = self.holder = Holder.here(self._clock.now())
         until: float | None = None
         while not await self._taken(self._lease, holder):
             view, now = await self._lease.view(), self._steady()

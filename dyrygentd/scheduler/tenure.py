@@ -107,7 +107,8 @@ class Tenure:
         self._claim = await self._store.recall(CLAIM_NOTE) or ""
         is_there, known = await self._first_look(tasks)
         self._refuse_to_follow(known)
-        holder = Holder.here(self._clock.now())
+        # Lease and term name the same moment, so that all processes tell the same of who leads.
+        holder = self.leadership.holder or Holder.here(self._clock.now())
         self.term = await self._store.raise_term(holder, above=known.number if known and self._claim else 0)
         logger.info("term %d of this database", self.number)
         if is_there:

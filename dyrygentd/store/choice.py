@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import anyio
 
@@ -19,11 +19,16 @@ from dyrygentd.store.postgres.url import PostgresUrl, is_postgres
 
 Place = Path | PostgresUrl
 
+_OTHER_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
 
 def place_of(given: str | Path) -> Place:
-    """Return where a database is. Raises `ValueError` if it is a URL that cannot be read."""
+    """Return where a database is. Raises `ValueError` if it is a URL that cannot be read, or of something else."""
     if isinstance(given, str) and is_postgres(given):
         return PostgresUrl.read(given)
+    if scheme := _OTHER_SCHEME.match(str(given)):
+        # As a path it would be a file of its own, beside the database that all others have, with a password in its name.
+        raise ValueError(f"it begins with {scheme[0]}, and a database on PostgreSQL with postgresql://, a file with neither")
     return Path(given).expanduser()
 
 

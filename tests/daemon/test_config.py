@@ -111,6 +111,28 @@ def test_directories_of_systemd_win(tmp_path: Path) -> None:
     assert (configuration.database, configuration.socket) == (Path("/var/lib/d@1/state.db"), Path("/run/d@1/dyrygentd.sock"))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgress://dy:s3cret@h/ops",
+        "db+postgresql://dy:s3cret@h/ops",
+        "sqlite:///state.db",
+        "postgresql://dy:s3cret@h/d?schema=Ops",
+    ],
+)
+def test_database_is_no_other_url(tmp_path: Path, url: str) -> None:
+    """A URL with a slip would be a file of its own beside the database that the other hosts share; its password is not shown."""
+    with pytest.raises(ConfigurationError, match="it must be a path, or postgresql://USER@HOST/NAME") as refused:
+        _load(tmp_path, database=url)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_home_that_cannot_be_looked_into(as_user: None) -> None:
+    """`runuser` and the like leave HOME as it was, which may be another's and closed: nothing is there for this user."""
+    environ = {"HOME": f"/{'x' * 300}", "DYRYGENTD_DATABASE": "state.db"}
+    assert config.load(None, {}, environ=environ, system=Path("/nowhere.toml")).configuration.database == Path("state.db")
+
+
 def test_secrets_are_masked(tmp_path: Path) -> None:
     """A password in a URL is never shown."""
     loaded = _load(tmp_path, broker="redis://user:secret@host:1/0", result_backend="redis://host/0")

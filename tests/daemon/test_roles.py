@@ -156,6 +156,7 @@ def test_each_tells_how_the_lease_stands(pair: Pair) -> None:
     every = (pair.first, pair.second, gateway)
     with pair.first.client() as client:
         wait_until(lambda: client.health().standbys == 1, timeout_s=_WAIT_S)
+        leader = client.health().leader
     for daemon, own in zip(every, ("leader", "standby", "gateway"), strict=True):
         assert [_metric(daemon, f'role{{role="{each}"}}') for each in ("leader", "standby", "gateway")] == [
             float(own == each) for each in ("leader", "standby", "gateway")
@@ -165,7 +166,8 @@ def test_each_tells_how_the_lease_stands(pair: Pair) -> None:
         assert _metric(daemon, 'lease_changes_total{change="taken"}') == float(own == "leader")
         told = json.loads(_ctl(daemon, "--json", "stats").stdout)
         assert (told["role"], told["term"], told["standbys"]) == (own, 1, 1)
-        assert told["leader"].startswith(f"process {pair.first.pid} on ")
+        assert told["leader"] == leader
+        assert leader.startswith(f"process {pair.first.pid} on ")
         assert isinstance(told["lease_left_s"], float)
         assert re.search(r"^lease +term 1, \w+ for [\d.]+ s, 1 standby$", _ctl(daemon, "stats").stdout, re.MULTILINE)
         listed = _ctl(daemon, "list").stderr

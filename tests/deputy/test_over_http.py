@@ -141,7 +141,7 @@ def test_stats_say_who_leads(gateway: DeputyDaemon) -> None:
     gateway.call(gateway.running.deputy._lookout.look)
     result = gateway.ctl("stats")
     assert result.exit_code == 0
-    assert "a gateway, up for" in result.stdout
+    assert "a gateway for" in result.stdout
     assert f"leader     {LEADER.words}, heard of" in result.stdout
     assert re.search(r"^lease +term 7, \w+ for .* s, 2 standbys$", result.stdout, re.MULTILINE)
     assert "1 unfinished; the leader's own `stats` has the rest" in result.stdout

@@ -24,9 +24,11 @@ class _Lease:
     def __init__(self, others_s: Callable[[], float] = lambda: -1.0) -> None:
         self.refusal: Exception | None = None
         self.renewals = 0
+        self.taken: list[Holder] = []
         self.others_s = others_s
 
     async def take(self, holder: Holder) -> bool:
+        self.taken.append(holder)
         return self.others_s() <= 0
 
     async def renew(self) -> None:
@@ -59,8 +61,10 @@ async def test_trusted_for_less_than_it_holds() -> None:
     """It is trusted from the beginning of a question that was answered, for less than the time that it holds."""
     clock, lease = FakeClock(), _Lease()
     leadership = _leading(lease, clock)
-    assert leadership.problem == ""
+    assert (leadership.problem, leadership.holder) == ("", None)
     await leadership.begin()
+    # The term names it, too, so that nobody is told of another moment.
+    assert lease.taken == [leadership.holder]
     assert leadership.problem == ""
     seen = [leadership.is_trusted]
     for passed_s in (0.039, 0.002):

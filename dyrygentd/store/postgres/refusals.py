@@ -134,7 +134,7 @@ _REASONS: Final = (
     _Reason(
         "too many (clients|connections)|connection slots are reserved",
         "53300",
-        "raise `max_connections`, or the `CONNECTION LIMIT` of role or database: the daemon has six connections",
+        "raise `max_connections`, or the `CONNECTION LIMIT` of role or database: a daemon has up to ten connections",
     ),
     _Reason(
         None, "42501", "the daemon's role has to own the schema: `ALTER SCHEMA {schema} OWNER TO ROLE`, and all that is in it"

@@ -304,11 +304,3 @@ class Deputy(Service):
         if self._sending is None:
             raise NotLeader(self._lookout.leader)
         return self._sending
-
-    # --- asking -----------------------------------------------------------------------------------------------------
-
-    async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
-        """Say why a workflow, or one node, is not running, as `Service.explain` does."""
-        # Who has the places that it waits for may be another one.
-        await self._mirror.look_at_all()
-        return await super().explain(workflow_id, node)

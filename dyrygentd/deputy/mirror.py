@@ -139,6 +139,7 @@ class Mirror:
         async with self._one_look:
             if anyio.current_time() >= self._good_until:
                 await self._read_again()
+            count = len(self._seen)
             for workflow_id in workflow_ids:
                 if workflow_id in self._seen:
                     continue
@@ -147,6 +148,9 @@ class Mirror:
                 elif self.node_count < self._nodes_max:
                     with contextlib.suppress(WorkflowNotFound, StoreIncompatible):
                         await self._begin(workflow_id)
+            if len(self._seen) > count:
+                # Those that were there before may wait for what one of these has.
+                self._have_wait_for_pools([seen.workflow for seen in self._seen.values()], self._clock.now())
             self._make_room(workflow_ids)
 
     async def look_at_all(self) -> None:
@@ -224,9 +228,7 @@ class Mirror:
             return
         workflow = await self._archive.rebuilt(stored)
         self._seen[workflow_id] = _Seen(workflow, _without_document(stored), _mark(stored), anyio.current_time())
-        now = self._clock.now()
-        self.engine.handle(WorkflowRecovered(workflow), now)
-        self._have_wait_for_pools([workflow], now)
+        self.engine.handle(WorkflowRecovered(workflow), self._clock.now())
 
     async def _read_again(self) -> None:
         """Read what is looked at, let go what is not, and tell those who follow what has changed."""

@@ -273,6 +273,8 @@ class Queries:
 
     async def explain(self, workflow_id: str, node: str | None = None) -> wire.Explanation:
         """Say why a workflow, or one node, is not running; see `dyrygentd.scheduler.explanations`."""
+        # Who has the places that it waits for may be another one.
+        await self._sight.look_at_all()
         workflow = await self.unpacked(workflow_id)
         found = await self._explanations.explain(workflow, node)
         if node is not None and (number := workflow.graph.number(node)) is not None:

@@ -236,6 +236,17 @@ QUESTIONS_OF_ALL: Final[dict[str, Callable[[Service], Awaitable[Any]]]] = {
 }
 
 
+async def test_who_has_a_place_is_told_of_workflows_that_nobody_looked_at(shared_postgres: PostgresServer) -> None:
+    """A node may wait for one of another workflow: whoever asks why is told of it, whatever was asked before."""
+    async with pair(shared_postgres) as running:
+        first = (await running.leader.submit_definition(definition("m pool=one", name="first", prefix="first"))).id
+        second = (await running.leader.submit_definition(definition("m pool=one", name="second", prefix="second"))).id
+        await until(partial(is_sent, running, "first/m"))
+        await on_disk(running)
+        assert first[:8] in (await running.deputy.explain(second, "m")).verdict
+        assert await difference(running, lambda service: service.explain(second, "m")) == []
+
+
 async def test_metrics_of_a_daemon_can_be_read(shared_postgres: PostgresServer) -> None:
     """A daemon has one collector for all of its roles."""
     registry = metrics.Registry()

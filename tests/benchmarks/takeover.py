@@ -25,7 +25,7 @@ def run(bench: Bench) -> None:
     if programs() is None:
         bench.say("takeover: NOT RUN: there are no programs of PostgreSQL")
         return
-    for workflows, runs in ((5, 1),) if bench.quick else ((100, 3), (1_000, 3)):
+    for workflows, runs in ((5, 1),) if bench.quick else ((100, 3), (1_000, 3), (10_000, 1)):
         with short_directory() as first, short_directory() as second, PostgresServer(second) as postgres:
             database = ["--database", f"{postgres.conninfo()}&schema=dyrygentd", "--in-flight-max", str(_IN_FLIGHT_MAX)]
             with Site(first, bench.report, arguments=database) as site:

@@ -137,7 +137,9 @@ def test_each_answered_submission_runs_once(own_world: World) -> None:
             each.result(timeout=2 * _WAIT_S)
         ids = set(crowd.answers.values())
         assert len(ids) == len(crowd.answers)
-        wait_until(lambda: _states(world) == {"succeeded": len(ids)}, timeout_s=_WAIT_S, message=lambda: f"{_states(world)}")
+        wait_until(
+            lambda: _states(world) == {"succeeded": len(ids)}, timeout_s=_WAIT_S, message=lambda: _what_is_left(world, pair)
+        )
         for gateway in gateways:
             assert gateway.stop() == 0, gateway.log()
         pushed = Counter(push.task_id for push in ledger.pushes())
@@ -154,6 +156,14 @@ def test_each_answered_submission_runs_once(own_world: World) -> None:
     assert (len(pushed), set(pushed.values())) == (2 * len(ids), {1})
     assert pair.ended == []
     assert "Traceback" not in pair.log() + "".join(gateway.log() for gateway in gateways)
+
+
+def _what_is_left(world: World, pair: Pair) -> str:
+    """Say how many are in which state, and why some of those that run do not end."""
+    left = [str(row[0]) for row in world.postgres.execute("SELECT id FROM crowd.workflows WHERE finished_at IS NULL LIMIT 3")]
+    with pair.leader().client() as client:
+        reasons = [str(client.handle(each).explain()) for each in left]
+    return "\n".join([str(_states(world)), *reasons, pair.log()])
 
 
 def _states(world: World) -> dict[str, int]:

@@ -30,12 +30,12 @@ _WAIT_S = 150
 
 
 @contextmanager
-def _at_work(world: World, pair: Pair) -> Iterator[Callable[[float], None]]:
+def _at_work(world: World, pair: Pair, *, tasks: int = _TASKS) -> Iterator[Callable[[float], None]]:
     """Have a workflow be amid its work, and afterwards come to its end, each task executed and pushed once.
 
     What comes of it waits until such a share of the tasks was executed.
     """
-    shape = make("layered", _TASKS)
+    shape = make("layered", tasks)
     with world.ledger as ledger:
         with _each_at_work(world, pair, shape) as wait_for:
             yield wait_for
@@ -54,7 +54,7 @@ def _each_at_work(world: World, pair: Pair, shape: Shape) -> Iterator[Callable[[
             workflow_id = client.submit(shape.definition).id
 
         def wait_for(share: float) -> None:
-            wait_until(lambda: len(world.executions.counts()) >= share * _TASKS, timeout_s=_WAIT_S, message=pair.log)
+            wait_until(lambda: len(world.executions.counts()) >= share * shape.task_count, timeout_s=_WAIT_S, message=pair.log)
 
         def has_ended() -> bool:
             try:
@@ -195,7 +195,8 @@ def test_bad_weather(world: World) -> None:
     """50 ms to the servers and back, and 2 % of the packets lost, for both of them, and a kill amid it."""
     pair = Pair(world, "weather")
     world.network.slow(world.c, delay_s=0.025, loss=0.02)
-    with _at_work(world, pair) as wait_for:
+    # Each turn takes several of these ways: more tasks would only take longer.
+    with _at_work(world, pair, tasks=300) as wait_for:
         wait_for(0.4)
         pair.kill(pair.leader())
     assert world.network.dropped

@@ -135,8 +135,9 @@ class Scheduler(Service):
             exits.push_async_callback(_shielded, adapters.dispatcher.close)
             if adapters.inspector is not None:
                 exits.push_async_callback(_shielded, adapters.inspector.close)
-            await parts.open()
+            # Also if it cannot be had: who has asked for it is connected.
             exits.push_async_callback(_shielded, adapters.store.close)
+            await parts.open()
             exits.callback(parts.redaction.close)
             self._report.begin()
             await parts.prepare(await exits.enter_async_context(questions()))

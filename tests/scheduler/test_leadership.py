@@ -8,8 +8,10 @@ import pytest
 from dyrygentd.errors import Fenced, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder, LeaseView, Namesake
 from dyrygentd.scheduler.leadership import Leadership, NotConfirmed
+from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.testing import FakeBroker, FakeClock, MemoryStore
 from tests.scheduler.support import definition, published, scheduler, settle, until
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio
 
@@ -238,3 +240,28 @@ async def test_lost_while_it_runs() -> None:
         async with scheduler(broker, store):
             lease.refusal = Fenced(1, 2, _OTHER.words)
             await anyio.sleep_forever()
+
+
+@pytest.mark.long
+async def test_who_is_refused_leaves_no_connection(shared_postgres: PostgresServer) -> None:
+    """A program that tries again and again to lead, beside one that does, takes no more of the server's connections each time."""
+    url = shared_postgres.url()
+    leader = PostgresStore(url, lease_ttl_s=1.0)
+    await leader.open()
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+
+    async def renew() -> None:
+        while True:
+            await leader.lease.renew()
+            await anyio.sleep(0.1)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(renew)
+        # It has a name, so that no collector of garbage closes what was left open.
+        refused = scheduler(FakeBroker({}), PostgresStore(url, lease_ttl_s=1.0))
+        with pytest.raises(StoreLocked):
+            await refused.__aenter__()
+        tasks.cancel_scope.cancel()
+    await leader.close()
+    await until(lambda: shared_postgres.execute(query, f"dyrygentd:{url.schema}") == [(0,)])
+    assert "Scheduler" in repr(refused)

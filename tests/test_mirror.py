@@ -144,6 +144,7 @@ _ELSEWHERE: Final = {
     "scheduler/troubles.py": "scheduler/test_trouble.py makes them",
     "store/choice.py": "daemon/test_config.py and scheduler/test_scheduler.py name databases",
     "store/connections.py": "store/test_statements.py and store/test_sqlite.py connect",
+    "store/postgres/letter_rows.py": "store/postgres/test_mailbox.py leaves, takes and answers by them",
     "store/postgres/reader.py": "contracts/test_store.py reads by it",
     "store/postgres/store.py": "contracts/test_store.py and store/postgres/test_turns.py open it",
     "store/postgres/writing.py": "contracts/test_store.py writes by it, store/postgres/test_turns.py again what was in doubt",

@@ -9,7 +9,8 @@ as it does what it is asked for directly, and writes the answer, which the one w
 *Exactly once.* A letter stays until its answer is written, so it may be taken again after a crash, or by a successor. What was
 done of it is seen then: a submission by its workflow, whose id stands in the letter; a verb by a `Footprint`, which is written in
 the transaction of the change itself (`JournalEntry.letter`). What changed nothing is asked once more, and was never answered. An
-answer is written only by who still has the database.
+answer is written only by who still has the database, once it is confirmed that nobody has gone on with a copy of it. That can be
+asked only after the change, so the answer is not written with it; all that came meanwhile are confirmed, and written, together.
 
 *Order.* Letters of one sender (an owner at a host) are begun in the order in which they were left, and so are letters about one
 workflow, whoever has left them.
@@ -72,6 +73,8 @@ class Letter:
         answer: JSON of what was answered, or of a problem document if it was refused; empty while it waits.
         is_refused: Whether it was refused; nothing was changed by it.
         known_as: The workflow that had its key before, if that is another one than the letter's.
+        may_be_done: Whether anything of it may be done already. Of one that was taken it is known: whoever takes it has the
+            database, and changes it by that letter alone.
     """
 
     token: str
@@ -87,6 +90,7 @@ class Letter:
     answer: bytes = b""
     is_refused: bool = False
     known_as: str = ""
+    may_be_done: bool = True
 
     @property
     def sender(self) -> tuple[str, User | None]:

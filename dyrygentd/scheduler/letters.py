@@ -11,8 +11,8 @@ unfinished, hears of the verbs that end that.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import anyio
@@ -32,7 +32,7 @@ from dyrygentd.errors import (
     StoreUnavailable,
 )
 from dyrygentd.ports.facts import Selection
-from dyrygentd.ports.mailbox import Letter, LetterAnswer, LetterKind, Mailbox, MailboxStatistics, UnreadableLetter
+from dyrygentd.ports.mailbox import Footprint, Letter, LetterAnswer, LetterKind, Mailbox, MailboxStatistics, UnreadableLetter
 from dyrygentd.scheduler.archive import in_thread_if_long
 from dyrygentd.scheduler.leadership import NotConfirmed
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
@@ -54,7 +54,7 @@ _REFUSED_KEPT_S: Final = 7 * 86400.0
 _REFUSED_MAX: Final = 10_000
 _EXPIRE_EVERY_S: Final = 30.0
 #: What does not hold for ever: the letter stays.
-_LATER: Final = (NotAccepting, NotConfirmed, NotOnDiskYet, StoreUnavailable, BackendUnavailable, BrokerUnavailable)
+_LATER: Final = (NotAccepting, NotOnDiskYet, StoreUnavailable, BackendUnavailable, BrokerUnavailable)
 
 
 @dataclass(slots=True)
@@ -80,12 +80,19 @@ def letter_figures(statistics: LettersStatistics) -> dict[str, float]:
 class Letters:
     """Carries letters out. Guards: the order of a sender's letters, and that a letter is answered with what became of it.
 
+    Args:
+        confirm: Returns once it is known that this process has the database, and raises `Fenced` or `NotConfirmed`.
+        at_once: Letters that are carried out at one time.
+
     Attributes:
         seconds: From a letter's being left to its answer, by the database's clock and this host's.
     """
 
-    def __init__(self, mailbox: Mailbox, reception: Reception, *, at_once: int = _AT_ONCE) -> None:
+    def __init__(
+        self, mailbox: Mailbox, reception: Reception, *, confirm: Callable[[], Awaitable[None]], at_once: int = _AT_ONCE
+    ) -> None:
         self._mailbox = mailbox
+        self._confirm = confirm
         self._reception = reception
         self._at_once = at_once
         self._in_hand: set[int] = set()
@@ -198,6 +205,7 @@ class Letters:
                 raise
             except _LATER as error:
                 logger.info("letter %d is tried again: %s", letter.number, error)
+                letter = replace(letter, may_be_done=True)
                 if letter.number not in self._resting:
                     self._resting.add(letter.number)
                     self._news.set()
@@ -223,7 +231,7 @@ class Letters:
 
     async def _import(self, letter: Letter, begun: Callable[[], None]) -> tuple[bytes, str]:
         imported, by = await in_thread_if_long(lambda: forms.decode_import(letter.body), len(letter.body))
-        done = await self._mailbox.footprints(letter.number)
+        done = await self._done(letter)
         if not done:
             try:
                 return wire.encode(await self._reception.take_over(imported, by=by, owner=letter.owner, letter=letter)), ""
@@ -235,13 +243,13 @@ class Letters:
 
     async def _perform(self, letter: Letter, begun: Callable[[], None]) -> tuple[bytes, str]:
         request = forms.decode_verb(letter.body, letter=letter.number)
-        done = await self._mailbox.footprints(letter.number)
+        done = await self._done(letter)
         return wire.encode(await self._reception.perform(letter.workflow_id, request, done.get(letter.workflow_id))), ""
 
     async def _perform_in_bulk(self, letter: Letter, begun: Callable[[], None]) -> tuple[bytes, str]:
         request = forms.decode_verb(letter.body, letter=letter.number)
         selection = forms.decode_selection(letter.body, Selection)
-        done = await self._mailbox.footprints(letter.number)
+        done = await self._done(letter)
         return wire.encode(await self._reception.perform_in_bulk(selection, request, frozenset(done))), ""
 
     async def _refuse(self, letter: Letter, begun: Callable[[], None]) -> tuple[bytes, str]:
@@ -249,10 +257,13 @@ class Letters:
         logger.warning("%s", error)
         raise error
 
+    async def _done(self, letter: Letter) -> Mapping[str, Footprint]:
+        return await self._mailbox.footprints(letter.number) if letter.may_be_done else {}
+
     # --- answering --------------------------------------------------------------------------------------------------
 
     async def _write_answers(self) -> None:
-        """Write the answers that have come together meanwhile. Raises `Fenced`."""
+        """Write the answers that have come together meanwhile, once it is known that they count. Raises `Fenced`."""
         while True:
             await self._answered.wait()
             self._answered = anyio.Event()
@@ -260,9 +271,10 @@ class Letters:
             pause_s = RETRY_FIRST_S
             while True:
                 try:
+                    await self._confirm()
                     await self._mailbox.answer(answers)
                     break
-                except StoreUnavailable as error:
+                except (StoreUnavailable, NotConfirmed) as error:
                     logger.info("answers to letters wait: %s", error)
                 await anyio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MAX_S)

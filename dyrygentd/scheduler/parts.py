@@ -262,7 +262,7 @@ class Parts:
             redaction=self.redaction,
         )
         mailbox = adapters.store.mailbox
-        self.letters = None if mailbox is None else Letters(mailbox, self.reception)
+        self.letters = None if mailbox is None else Letters(mailbox, self.reception, confirm=self.tenure.confirm)
 
     def _make_seekers(self, app_name: str) -> None:
         """Make what looks by itself for tasks and workers, if there is something to look with."""

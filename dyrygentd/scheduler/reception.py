@@ -71,8 +71,7 @@ class Reception:
             begun: Told once nothing that is submitted later can be worked in before it.
         """
         await refuse_foreign(definition, self._dispatcher)
-        made = "" if letter is None else letter.workflow_id
-        workflow_id, is_new = await self._submissions.submit(definition, owner, made=made, begun=begun)
+        workflow_id, is_new = await self._submissions.submit(definition, owner, letter=letter, begun=begun)
         if is_new:
             return answer_to(definition, workflow_id)
         view = await self._queries.view(workflow_id)

@@ -34,6 +34,7 @@ from dyrygentd.errors import (
 )
 from dyrygentd.ports import Store
 from dyrygentd.ports.facts import Stored
+from dyrygentd.ports.mailbox import Letter
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.turns import Turns
@@ -95,22 +96,27 @@ class Submissions:
         return f"<Submissions submitting={len(self._submitting)} keys={len(self._keys)} withdrawn={len(self._withdrawn)}>"
 
     async def submit(
-        self, definition: Definition, owner: User | None, *, made: str = "", begun: Callable[[], None] = lambda: None
+        self,
+        definition: Definition,
+        owner: User | None,
+        *,
+        letter: Letter | None = None,
+        begun: Callable[[], None] = lambda: None,
     ) -> tuple[str, bool]:
         """Submit a definition for a user; return its id, and whether it is new, when it is on disk.
 
         Args:
-            made: The id that it has already, by a letter: it is found again if it is here, and waits for the disk for ever.
+            letter: By which it came. It has an id by that, is found again if it is here, waits for the disk for ever, and is
+                confirmed by whoever answers letters.
             begun: Told once nothing that is submitted later can be worked in before it.
 
         Raises:
             NotAccepting, NotStored, NotOnDiskYet, UnknownPool, TaskIdTaken, KeyTaken, Fenced
         """
-        timeout_s = math.inf if made else self._durable_timeout_s
-        if made and await self._is_here(made):
+        timeout_s, made = (self._durable_timeout_s, "") if letter is None else (math.inf, letter.workflow_id)
+        if letter is not None and letter.may_be_done and await self._is_here(made):
             begun()
             await self._wait_durable(made, is_keyed=True, timeout_s=timeout_s)
-            await self._confirm()
             return made, True
         self.refuse_if_not_accepting(len(definition.graph))
         self._refuse_unknown_pools(definition)
@@ -124,7 +130,8 @@ class Submissions:
                 workflow_id = known or await self._take_in(definition, owner, digest, made=made)
         begun()
         await self._wait_durable(workflow_id, is_keyed=definition.key is not None, timeout_s=timeout_s)
-        await self._confirm()
+        if letter is None:
+            await self._confirm()
         return workflow_id, known is None
 
     async def _is_here(self, workflow_id: str) -> bool:
@@ -177,7 +184,7 @@ class Submissions:
         """Take in a workflow of another daemon, with its states; return its id when it is on disk.
 
         Args:
-            is_patient: Wait for the disk however long it takes.
+            is_patient: Wait for the disk however long it takes, and leave it to whoever answers letters to confirm it.
 
         Raises:
             NotImportable, BadRequest, NotAccepting, NotStored, UnknownPool, TaskIdTaken, Fenced
@@ -206,7 +213,8 @@ class Submissions:
                 self._keys[record.owner, record.key] = _Keyed(record.workflow_id, record.digest, definition)
         timeout_s = math.inf if is_patient else self._durable_timeout_s
         await self._wait_durable(record.workflow_id, is_keyed=True, timeout_s=timeout_s)
-        await self._confirm()
+        if not is_patient:
+            await self._confirm()
         return record.workflow_id
 
     def refuse_if_not_accepting(self, nodes: int) -> None:

@@ -127,8 +127,9 @@ class Verbs:
             answer = self._refused_in_memory(ticket, request)
         if answer.error is not None:
             raise answer.error
-        # What is on disk here is what the other one has read, or is not to count at all.
-        await self._confirm()
+        # What is on disk here is what the other one has read, or is not to count at all. Whoever answers a letter asks by itself.
+        if not request.letter:
+            await self._confirm()
         return answer
 
     def _patience_s(self, request: VerbRequest) -> float:

@@ -5,7 +5,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.benchmarks import cpu_per_node, faces, growth, latency, memory, peers, replay, restart, stores, submit, takeover
+from tests.benchmarks import (
+    cpu_per_node,
+    faces,
+    growth,
+    latency,
+    letters,
+    memory,
+    peers,
+    replay,
+    restart,
+    stores,
+    submit,
+    takeover,
+)
 from tests.benchmarks.harness import Bench
 from tests.benchmarks.report import Report
 
@@ -21,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Bench], None]] = {
     "faces": faces.run,
     "stores": stores.run,
     "takeover": takeover.run,
+    "letters": letters.run,
 }
 
 

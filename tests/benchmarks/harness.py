@@ -55,6 +55,17 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def family_cpu_s(pid: int) -> float:
+    """Return the processor time of a process and of its children, also of those that have ended meanwhile."""
+    living = 0.0
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        # One that ends now is among the ended ones below.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            living += cpu_s(int(child))
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return living + sum(map(int, fields[11:15])) / _TICKS_PER_S
+
+
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process (proc(5), statm)."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES

@@ -18,7 +18,7 @@ def run(bench: Bench) -> None:
     n, runs = bench.size(10_000, 200), bench.size(3, 1)
     makers: list[Callable[[], Shape]] = [lambda: group_of(n), lambda: layered(n)]
     found = samples()
-    with short_directory() as first, short_directory() as second, _postgres() as postgres:
+    with short_directory() as first, short_directory() as second, postgres_server() as postgres:
         database = ["--database", f"{postgres.conninfo()}&schema=dyrygentd"]
         with Site(first, bench.report) as file, Site(second, bench.report, arguments=database) as server:
             for number in range(runs + 1):
@@ -53,7 +53,7 @@ def _run(bench: Bench, site: Site, shape: Shape, pids: list[int]) -> tuple[float
 
 
 @contextmanager
-def _postgres() -> Iterator[PostgresServer]:
+def postgres_server() -> Iterator[PostgresServer]:
     """A server that has as much memory as the distribution gives it."""
     with short_directory() as directory, PostgresServer(directory, shared_buffers="128MB") as postgres:
         yield postgres

@@ -14,7 +14,7 @@ from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.deputy.sending import Sending
-from dyrygentd.errors import KeyTaken, UnknownPool, VerbRefused, WorkflowNotFound
+from dyrygentd.errors import KeyTaken, StoreUnavailable, UnknownPool, VerbRefused, WorkflowNotFound
 from dyrygentd.ports.facts import Selection
 from dyrygentd.ports.mailbox import NotCarriedOutYet
 from dyrygentd.scheduler import Scheduler
@@ -24,7 +24,7 @@ from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.store.postgres.turns import Statement
 from dyrygentd.store.postgres.url import PostgresUrl
 from dyrygentd.testing import FakeBroker, FakeClock, FakeWatcher
-from tests.scheduler.support import definition, limits, scheduler
+from tests.scheduler.support import definition, limits, scheduler, until
 from tests.support.postgres import PostgresServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
@@ -77,6 +77,17 @@ class _FusedStore(PostgresStore):
         return answer
 
 
+class _CutStore(PostgresStore):
+    """A store that does not get its lease renewed while it ``is_cut``, as if the network lost that alone."""
+
+    is_cut = False
+
+    async def _renew(self) -> None:
+        if self.is_cut:
+            raise StoreUnavailable("the lease was not renewed")
+        await super()._renew()
+
+
 class _World:
     """What outlives a leader: the database, the broker with its workers, and the hosts where letters are left."""
 
@@ -95,6 +106,15 @@ class _World:
         self.broker.watcher = FakeWatcher(self.broker)
         self.boots += 1
         return scheduler(self.broker, store, limits=limits(**bounds))
+
+    def boot_cut(self) -> tuple[_CutStore, Scheduler]:
+        """Return a leader whose lease is over soon, and its store."""
+        store = _CutStore(self.url, lease_ttl_s=1.0)
+        self.broker.watcher = FakeWatcher(self.broker)
+        leader = scheduler(self.broker, store)
+        # Not only is the answer late: it is given up, and tried again.
+        leader._parts.tenure.leadership._confirm_max_s = 0.05
+        return store, leader
 
     async def lead(self, fuse: _Fuse) -> None:
         """Lead until all is done, or the fuse blows."""
@@ -286,6 +306,76 @@ async def test_crash_at_every_point(shared_postgres: PostgresServer) -> None:
             _check(world, told, fuse.passed)
             crashes += world.boots > 2
     assert crashes > len(undisturbed.passed) / 2
+
+
+async def _untrusted(world: _World, store: _CutStore, leader: Scheduler) -> None:
+    """Cut the lease off, and wait until the leader does not trust it any more."""
+    store.is_cut = True
+    await until(lambda: not leader._parts.tenure.leadership.is_trusted)
+
+
+async def _row(world: _World, query: str) -> int:
+    return await world.reader.number(query)
+
+
+async def test_nothing_is_answered_that_is_not_confirmed(url: PostgresUrl) -> None:
+    """A leader that cannot know that it leads carries out, and answers only when it knows: with what was done, and once."""
+    async with _world(url, moment_s=0.1) as world:
+        (host,) = world.hosts
+        told: list[object] = []
+        store, leader = world.boot_cut()
+        async with leader:
+            failing = (await host.submit(definition("bad; c", prefix="f"), _ANN)).id
+            await world.ended(failing)
+            await _untrusted(world, store, leader)
+
+            async def ask() -> None:
+                told.append(await host.submit(definition("nobody pool=nowhere", prefix="n"), _ANN))
+                told.append(await host.perform(failing, VerbRequest(Verb.RETRY, by="ann")))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                with anyio.fail_after(20):
+                    # It is done, and on disk.
+                    while not await _row(world, "SELECT count(*) FROM footprints"):  # noqa: ASYNC110 - the database tells nobody
+                        await anyio.sleep(0.01)
+                # The submission was answered as one that is durable; a refusal, and what a verb did, are not told.
+                assert len(told) == 1
+                assert await _row(world, "SELECT count(*) FROM letters WHERE answered_at IS NULL") == 2
+                store.is_cut = False
+            assert isinstance(told[1], wire.Changed)
+            assert (told[1].is_changed, told[1].nodes) == (True, ["bad"])
+            await until(lambda: world.published()[failing, "bad"] == 2)
+            assert await _row(world, "SELECT count(*) FROM letters WHERE answered_at IS NULL OR NOT is_refused") == 2
+            assert await _row(world, "SELECT count(*) FROM footprints") == 0
+
+
+async def test_successor_answers_what_was_not_confirmed(url: PostgresUrl) -> None:
+    """What a leader did and could not confirm is found by the next one: answered by it as done, and not done again."""
+    async with _world(url, moment_s=0.1) as world:
+        (host,) = world.hosts
+        store, leader = world.boot_cut()
+        told: list[object] = []
+        async with anyio.create_task_group() as tasks:
+            async with leader:
+                failing = (await host.submit(definition("bad; c", prefix="f"), _ANN)).id
+                await world.ended(failing)
+                await _untrusted(world, store, leader)
+
+                async def ask() -> None:
+                    told.append(await host.perform(failing, VerbRequest(Verb.RETRY, by="ann")))
+
+                tasks.start_soon(ask)
+                with anyio.fail_after(20):
+                    while not await _row(world, "SELECT count(*) FROM footprints"):  # noqa: ASYNC110 - the database tells nobody
+                        await anyio.sleep(0.01)
+            assert not told
+            async with world.boot(_Fuse(_FOR_EVER)):
+                await until(lambda: bool(told))
+                await until(lambda: world.published()[failing, "bad"] == 2)
+        assert isinstance(told[0], wire.Changed)
+        assert (told[0].is_changed, told[0].nodes) == (True, ["bad"])
+        assert [entry.verb for entry in await world.reader.journal(failing)] == ["retry"]
 
 
 async def _client(world: _World, chance: random.Random, name: str, told: dict[str, list[str]]) -> None:

@@ -1,7 +1,9 @@
 """Letters in a table, with LISTEN and NOTIFY as a hint and a look each second as the net.
 
-*Leaving* is one statement: it counts what waits, writes the letter if there is room, and tells whoever leads. It may be repeated,
-as the letter has a token. Several connections do it, since each waits for the server's disk.
+*Leaving* is one statement: it counts what waits, writes letters as far as there is room, and tells whoever leads. It may be
+repeated, as each letter has a token. Letters that come while it waits for the server's disk are left together by the next one,
+and so are answers read: most of what a letter costs is the statements around it, and commits that tell somebody wait for each
+other. One that is not left with the others (it is there already, or there is no room) goes alone, and is told why.
 
 *Answering* goes through the writer's turns, so whoever has lost the database answers nothing.
 
@@ -12,7 +14,7 @@ a second later.
 import json
 import logging
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,12 +24,13 @@ import anyio
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from dyrygentd.core.user import User
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports.mailbox import Footprint, Letter, LetterAnswer, LetterKind, MailboxBounds, MailboxFull, MailboxStatistics
+from dyrygentd.store.postgres import letter_rows
 from dyrygentd.store.postgres.connection import Link, connect, drop
 from dyrygentd.store.postgres.refusals import refusal_to, refusal_to_write, words_of
 from dyrygentd.store.postgres.rows import text_of
+from dyrygentd.store.postgres.together import Together
 from dyrygentd.store.postgres.turns import Statement
 from dyrygentd.store.postgres.url import PostgresUrl
 from dyrygentd.store.rows import owned_key
@@ -47,85 +50,10 @@ _TOLD_MAX: Final = 10_000
 _ANSWERS_MAX: Final = 200
 _LEAVE_TRIES: Final = 3
 _NUMBER: Final = re.compile(r"[0-9]{1,19}")
-
-_NOW: Final = "extract(epoch FROM clock_timestamp())"
-_PLACE: Final = "current_schema()::regnamespace::oid"
-_COLUMNS: Final = "number, token, kind, workflow, owner, owner_name, host, digest, body, left_at, answer, is_refused, known_as"
-_WAITING: Final = f"""
-    SELECT count(*) AS letters, coalesce(sum(bytes), 0)::bigint AS bytes,
-        count(*) FILTER (WHERE host = %(host)s AND owner = %(owner)s) AS of_sender,
-        coalesce(sum(bytes) FILTER (WHERE host = %(host)s AND owner = %(owner)s), 0)::bigint AS of_sender_bytes,
-        coalesce({_NOW} - min(left_at), 0)::float8 AS oldest_s
-    FROM letters WHERE answered_at IS NULL
-"""
-_LEAVE: Final = f"""
-    WITH box AS ({_WAITING}),
-        led AS (SELECT in_use AND until > {_NOW} AS is_led FROM owner),
-        new AS (
-            INSERT INTO letters (token, kind, workflow, owner, owner_name, host, key, digest, body, bytes, left_at, is_refused,
-                known_as)
-            SELECT %(token)s, %(kind)s, %(workflow)s, %(owner)s, %(owner_name)s, %(host)s, %(key)s, %(digest)s, %(body)s::bytea,
-                %(bytes)s, {_NOW}, false, ''
-            FROM box, led WHERE letters < %(letters_max)s AND bytes + %(bytes)s <= %(bytes_max)s AND of_sender < %(of_sender_max)s
-                AND of_sender_bytes + %(bytes)s <= %(of_sender_bytes_max)s AND (oldest_s <= %(oldest_max_s)s OR is_led)
-            ON CONFLICT DO NOTHING RETURNING number, left_at
-        ),
-        told AS (SELECT pg_notify('dyrygentd_letters_' || {_PLACE}, '') FROM new)
-    SELECT new.number, new.left_at, box.*, is_led FROM box CROSS JOIN led LEFT JOIN new ON true LEFT JOIN told ON true
-"""
-#: Changed, so that the commit waits for a synchronous replica: who left it may not have waited to the end.
-_LEFT_BEFORE: Final = f"""
-    UPDATE letters SET bytes = bytes WHERE number = (
-        SELECT number FROM letters WHERE token = %s OR (key = %s AND answered_at IS NULL) ORDER BY token <> %s LIMIT 1
-    ) RETURNING {_COLUMNS}
-"""
-#: Of each sender in turn, and none before an earlier one of the sender that rests, or waits for another one about its workflow.
-_TAKE: Final = f"""
-    WITH waiting AS (
-        SELECT number, bytes, row_number() OVER sender AS place, bool_or(number = ANY (%s::bigint[])) OVER sender AS rests,
-            bool_or(workflow <> '' AND EXISTS (
-            SELECT 1 FROM letters AS earlier WHERE earlier.answered_at IS NULL AND earlier.workflow = letters.workflow
-                AND earlier.number < letters.number
-        )) OVER sender AS is_blocked
-        FROM letters WHERE answered_at IS NULL WINDOW sender AS (PARTITION BY host, owner ORDER BY number)
-    ), chosen AS (
-        SELECT number, row_number() OVER turn AS rank, sum(bytes) OVER turn AS so_far
-        FROM waiting WHERE number <> ALL (%s::bigint[]) AND NOT rests AND NOT is_blocked WINDOW turn AS (ORDER BY place, number)
-        ORDER BY place, number LIMIT %s
-    )
-    SELECT {_COLUMNS} FROM letters JOIN chosen USING (number) WHERE rank = 1 OR so_far <= %s ORDER BY number
-"""
-_ANSWER: Final = f"""
-    WITH given AS (
-            SELECT * FROM unnest(%s::bigint[], %s::bytea[], %s::boolean[], %s::text[])
-                AS given (number, answer, is_refused, known_as)
-        ),
-        done AS (
-            UPDATE letters SET answered_at = {_NOW}, answer = given.answer, is_refused = given.is_refused,
-                known_as = given.known_as, body = ''
-            FROM given WHERE letters.number = given.number AND letters.answered_at IS NULL RETURNING letters.number
-        ),
-        gone AS (DELETE FROM footprints USING done WHERE footprints.letter = done.number)
-    SELECT pg_notify('dyrygentd_answers_' || {_PLACE}, coalesce(string_agg(number::text, ' '), '')) FROM done
-"""
-#: Refused submissions, and those that are another workflow, are what somebody may ask for by the id that they were told.
-_IS_KEPT: Final = "kind IN ('submit', 'import') AND (is_refused OR known_as <> '')"
-_FIND: Final = f"""
-    SELECT {_COLUMNS} FROM letters WHERE workflow = %s AND kind IN ('submit', 'import')
-        AND (answered_at IS NULL OR is_refused OR known_as <> '') ORDER BY number DESC LIMIT 1
-"""
-_ANSWERED: Final = "SELECT number FROM letters WHERE number = ANY (%s::bigint[]) AND answered_at IS NOT NULL"
-_EXPIRE: Final = f"""
-    WITH gone AS (
-        DELETE FROM letters WHERE answered_at IS NOT NULL AND (
-            answered_at < {_NOW} - CASE WHEN {_IS_KEPT} THEN %s::float8 ELSE %s::float8 END
-            OR number IN (
-                SELECT number FROM letters WHERE answered_at IS NOT NULL AND {_IS_KEPT} ORDER BY number DESC OFFSET %s
-            )
-        ) RETURNING number
-    )
-    SELECT count(*) FROM gone
-"""
+#: Letters that are left in one statement, and how long one may be.
+_LEFT_TOGETHER_MAX: Final = 64
+_SHORT_BYTES: Final = 256 * 1024
+_VERBS: Final = (LetterKind.PERFORM, LetterKind.PERFORM_IN_BULK)
 
 
 class PostgresMailbox:
@@ -148,6 +76,8 @@ class PostgresMailbox:
         self._bounds = bounds or MailboxBounds()
         self._carry_out = carry_out
         self._look_every_s = look_every_s
+        self._leaving = Together(self._leave_several, most=_LEFT_TOGETHER_MAX)
+        self._reading = Together(self._read_answers, most=_ANSWERS_MAX)
         self._links: list[Link] = []
         self._free = anyio.Semaphore(_LINKS)
         self._came = anyio.Event()
@@ -161,33 +91,57 @@ class PostgresMailbox:
 
     async def leave(self, letter: Letter) -> Letter:
         """Leave a letter, and return it as it is kept, durably. Raises `MailboxFull` or `StoreUnavailable`."""
-        bounds, is_verb = self._bounds, letter.kind in (LetterKind.PERFORM, LetterKind.PERFORM_IN_BULK)
-        key = None if letter.key is None else text_of(owned_key(letter.key, letter.owner))
-        values = {
+        number, left_at = await self._leaving.ask(letter) if len(letter.body) <= _SHORT_BYTES else (0, 0.0)
+        return replace(letter, number=number, left_at=left_at) if number else await self._leave_alone(letter)
+
+    async def _leave_several(self, letters: Sequence[Letter]) -> Sequence[tuple[int, float]]:
+        """Leave those for which there is room and that are not there; return number and time of each, 0 of the others."""
+        rows, of_sender, so_far = [], Counter[object](), Counter[object]()
+        for letter in letters:
+            row = self._values(letter)
+            row |= {"so_far": so_far[None], "of_sender": of_sender[letter.sender], "of_sender_so_far": so_far[letter.sender]}
+            of_sender[letter.sender] += 1
+            so_far.update({None: len(letter.body), letter.sender: len(letter.body)})
+            rows.append(row)
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+        left = await self._fetch(letter_rows.LEAVE_SEVERAL, columns | self._maxima(), verb="write")
+        found = {token: (number, left_at) for token, number, left_at in left}
+        return [found.get(letter.token, (0, 0.0)) for letter in letters]
+
+    def _values(self, letter: Letter) -> dict[str, Any]:
+        return {
             "token": letter.token,
             "kind": letter.kind.value,
             "workflow": text_of(letter.workflow_id),
             "owner": json.dumps(letter.owner and letter.owner.identity),
             "owner_name": text_of(letter.owner.name if letter.owner else ""),
             "host": text_of(letter.host),
-            "key": key,
+            "key": None if letter.key is None else text_of(owned_key(letter.key, letter.owner)),
             "digest": letter.digest,
             "body": letter.body,
             "bytes": len(letter.body),
+            "oldest_max_s": self._bounds.verb_wait_s if letter.kind in _VERBS else 1e9,
+        }
+
+    def _maxima(self) -> dict[str, Any]:
+        bounds = self._bounds
+        return {
             "letters_max": bounds.letters_max,
             "bytes_max": bounds.bytes_max,
             "of_sender_max": bounds.of_sender_max,
             "of_sender_bytes_max": bounds.of_sender_bytes_max,
-            "oldest_max_s": bounds.verb_wait_s if is_verb else 1e9,
         }
+
+    async def _leave_alone(self, letter: Letter) -> Letter:
+        values = self._values(letter)
         for _ in range(_LEAVE_TRIES):
-            ((number, left_at, *box),) = await self._fetch(_LEAVE, values, verb="write")
+            ((number, left_at, *box),) = await self._fetch(letter_rows.LEAVE, values | self._maxima(), verb="write")
             if number is not None:
                 return replace(letter, number=number, left_at=left_at)
-            before = await self._fetch(_LEFT_BEFORE, (letter.token, key, letter.token), verb="write")
+            before = await self._fetch(letter_rows.LEFT_BEFORE, (letter.token, values["key"], letter.token), verb="write")
             if before:
-                return _letter_of(before[0])
-            reason = _why_full(bounds, box, len(letter.body), is_verb=is_verb)
+                return letter_rows.letter_of(before[0])
+            reason = _why_full(self._bounds, box, len(letter.body), is_verb=letter.kind in _VERBS)
             if reason:
                 raise MailboxFull(reason)
             # The one with its key was answered a moment ago.
@@ -203,17 +157,20 @@ class PostgresMailbox:
                 finally:
                     self._waiters.pop(number, None)
         self._told.pop(number, None)
-        rows = await self._fetch(f"SELECT {_COLUMNS} FROM letters WHERE number = %s AND answered_at IS NOT NULL", (number,))
-        return _letter_of(rows[0]) if rows else None
+        return await self._reading.ask(number)
+
+    async def _read_answers(self, numbers: Sequence[int]) -> Sequence[Letter | None]:
+        found = {row[0]: row for row in await self._fetch(letter_rows.READ_ANSWERS, ([*numbers],))}
+        return [letter_rows.letter_of(found[number]) if number in found else None for number in numbers]
 
     async def find(self, workflow_id: str) -> Letter | None:
         """Return the last letter that was to make this workflow, while it waits, and if it was refused or has another id."""
-        rows = await self._fetch(_FIND, (text_of(workflow_id),))
-        return _letter_of(rows[0]) if rows else None
+        rows = await self._fetch(letter_rows.FIND, (text_of(workflow_id),))
+        return letter_rows.letter_of(rows[0]) if rows else None
 
     async def look(self) -> MailboxStatistics:
         """Return a snapshot."""
-        ((letters, size, _, _, oldest_s),) = await self._fetch(_WAITING, {"host": "", "owner": ""})
+        ((letters, size, _, _, oldest_s),) = await self._fetch(letter_rows.WAITING, {"host": "", "owner": ""})
         return MailboxStatistics(letters, size, max(0.0, oldest_s))
 
     # --- whoever leads ----------------------------------------------------------------------------------------------
@@ -222,7 +179,8 @@ class PostgresMailbox:
         self, in_hand: Collection[int], *, limit: int, bytes_max: int, resting: Collection[int] = ()
     ) -> Sequence[Letter]:
         """Return letters that wait, but those that the caller has in hand; of each sender the oldest first."""
-        return [_letter_of(row) for row in await self._fetch(_TAKE, ([*resting], [*in_hand], limit, bytes_max))]
+        rows = await self._fetch(letter_rows.TAKE, ([*resting], [*in_hand], limit, bytes_max))
+        return [replace(letter_rows.letter_of(row), may_be_done=may_be_done) for *row, may_be_done in rows]
 
     async def footprints(self, number: int) -> Mapping[str, Footprint]:
         """Return what was changed by a letter: ``{workflow id: footprint}``."""
@@ -240,7 +198,7 @@ class PostgresMailbox:
                 [each.is_refused for each in part],
                 [text_of(each.known_as) for each in part],
             )
-            await self._carry_out((_ANSWER, columns))
+            await self._carry_out((letter_rows.ANSWER, columns))
 
     async def wait(self, timeout_s: float) -> None:
         """Return when a letter may have been left, or after this time."""
@@ -251,7 +209,7 @@ class PostgresMailbox:
     async def expire(self, *, kept_s: float, refused_s: float, refused_max: int) -> int:
         """Delete what nobody waits for any more; return how many."""
         assert self._carry_out is not None, "who only leaves letters deletes none"
-        row = await self._carry_out((_EXPIRE, (refused_s, kept_s, refused_max)))
+        row = await self._carry_out((letter_rows.EXPIRE, (refused_s, kept_s, refused_max)))
         assert row is not None
         return int(row[0])
 
@@ -286,7 +244,7 @@ class PostgresMailbox:
             await anyio.sleep(self._look_every_s)
 
     async def _hear(self, connection: AsyncConnection) -> None:
-        ((place,),) = await (await connection.execute(f"SELECT {_PLACE}")).fetchall()
+        ((place,),) = await (await connection.execute(f"SELECT {letter_rows.PLACE}")).fetchall()
         letters, answers = f"dyrygentd_letters_{place}", f"dyrygentd_answers_{place}"
         for channel in (letters, answers):
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
@@ -316,7 +274,7 @@ class PostgresMailbox:
             if not self._waiters:
                 continue
             try:
-                rows = await self._fetch(_ANSWERED, ([*self._waiters],))
+                rows = await self._fetch(letter_rows.ANSWERED, ([*self._waiters],))
             except StoreUnavailable:
                 continue
             self._hear_answers([number for (number,) in rows])
@@ -346,30 +304,6 @@ class PostgresMailbox:
                 return await link.fetch(query, values)
         except psycopg.Error as error:
             raise refusal_to_write(self._url, error) if verb == "write" else refusal_to(verb, self._url, error) from error
-
-
-def _letter_of(row: Sequence[Any]) -> Letter:
-    """Read a row. One that cannot be read is told as such, so that nobody else's letters are kept from who leads."""
-    number, token, kind, workflow, owner, owner_name, host, digest, body, left_at, answer, is_refused, known_as = row
-    whose: User | None = None
-    try:
-        read, whose = LetterKind(kind), User.of(json.loads(owner), owner_name)
-    except (ValueError, TypeError, RecursionError) as error:
-        read, body = LetterKind.UNREADABLE, f"{error!s:.200}".encode()
-    return Letter(
-        token=token,
-        kind=read,
-        body=bytes(body),
-        workflow_id=workflow,
-        owner=whose,
-        host=host,
-        digest=digest,
-        number=number,
-        left_at=left_at,
-        answer=bytes(answer or b""),
-        is_refused=is_refused,
-        known_as=known_as,
-    )
 
 
 def _why_full(bounds: MailboxBounds, box: Sequence[Any], size: int, *, is_verb: bool) -> str:

@@ -47,7 +47,7 @@ async def test_letter_is_kept_as_it_was_left(store: PostgresStore, box: Postgres
     """Who leads gets all of a letter, with its number and the time by the database's clock; odd texts and bytes included."""
     left = await box.leave(_letter("a", body=b'"\x00\xff"', owner=None, host="hóst", digest="d"))
     (taken,) = await store.mailbox.take((), limit=9, bytes_max=_BYTES_MAX)
-    assert taken == left
+    assert taken == replace(left, may_be_done=False)
     assert taken.number == 1
     assert taken.left_at > 1.7e9
 
@@ -142,6 +142,91 @@ async def test_full(url: PostgresUrl, store: PostgresStore, bounds: dict[str, in
     await store.mailbox.answer([LetterAnswer(1, b"{}"), LetterAnswer(2, b"{}")])
     await box.leave(_letter("c", body=b"x" * 10))
     await box.close()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "left"),
+    [
+        ({}, 12),
+        ({"letters_max": 7}, 7),
+        ({"bytes_max": 75}, 7),
+        # Of the one user who leaves ten of them, and all of the other one.
+        ({"of_sender_max": 4}, 6),
+        ({"of_sender_bytes_max": 45}, 6),
+    ],
+)
+async def test_many_at_once(url: PostgresUrl, store: PostgresStore, bounds: dict[str, int], left: int) -> None:
+    """Letters that are left at one time are bounded as if they came one by one, and each has its own number and answer."""
+    box, kept, refused = PostgresMailbox(url, bounds=MailboxBounds(**bounds)), dict[str, Letter](), list[str]()
+
+    async def leave(token: str, owner: int = 1) -> None:
+        try:
+            kept[token] = await box.leave(_letter(token, body=b"x" * 10, owner=User(owner)))
+        except MailboxFull:
+            refused.append(token)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(leave, f"ann{number}")
+            if number in (3, 4):
+                tasks.start_soon(leave, f"bob{number}", 2)
+    assert (len(kept), len(refused)) == (left, 12 - left)
+    assert (await box.look()).waiting == left
+    taken = {letter.token: letter for letter in await store.mailbox.take((), limit=100, bytes_max=_BYTES_MAX)}
+    assert {token: (letter.number, letter.left_at, letter.owner) for token, letter in taken.items()} == {
+        token: (letter.number, letter.left_at, letter.owner) for token, letter in kept.items()
+    }
+    anns = [kept[token].number for token in sorted(kept) if token.startswith("ann")]
+    assert anns == sorted(anns)
+    answers = [LetterAnswer(letter.number, token.encode()) for token, letter in kept.items()]
+    await store.mailbox.answer(answers)
+    read: dict[str, bytes] = {}
+
+    async def hear(token: str, number: int) -> None:
+        answered = await box.answered(number, timeout_s=0.0)
+        assert answered is not None
+        read[token] = answered.answer
+
+    async with anyio.create_task_group() as tasks:
+        for token, letter in kept.items():
+            tasks.start_soon(hear, token, letter.number)
+    assert read == {token: token.encode() for token in kept}
+    await box.close()
+
+
+async def test_many_with_one_key_at_once(store: PostgresStore, box: PostgresMailbox) -> None:
+    """Of those that are left at one time with one key one is kept, and all others are told which."""
+    kept: list[Letter] = []
+
+    async def leave(token: str) -> None:
+        kept.append(await box.leave(_letter(token, key="k")))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(leave, f"t{number}")
+    assert len({letter.token for letter in kept}) == 1
+    assert len(await _taken(store)) == 1
+
+
+async def test_long_letter_goes_alone(store: PostgresStore, box: PostgresMailbox) -> None:
+    """Long ones are not gathered in memory beside others: they are left all the same."""
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(box.leave, _letter(f"long{number}", body=b"x" * 300_000))
+    assert sorted(await _taken(store)) == ["long0", "long1", "long2"]
+
+
+async def test_what_may_be_done_already(store: PostgresStore, box: PostgresMailbox) -> None:
+    """Who takes a letter learns whether anything of it is done: its workflow is there, or it has left a footprint."""
+    await box.leave(_letter("new"))
+    await box.leave(_letter("made", workflow_id="w"))
+    await box.leave(_letter("verb", kind=LetterKind.PERFORM, workflow_id="v", owner=User(2)))
+    begun = await box.leave(_letter("begun", kind=LetterKind.PERFORM, workflow_id="x", owner=User(3)))
+    entry = JournalEntry("x", 1700000000.5, "retry", "ann", nodes=("a",), count=1, letter=begun.number)
+    await store.save([workflow("w"), workflow("v"), workflow("x")], [], [entry])
+    taken = await store.mailbox.take((), limit=9, bytes_max=_BYTES_MAX)
+    assert {letter.token for letter in taken if letter.may_be_done} == {"made", "begun"}
+    assert len(taken) == 4
 
 
 async def test_verbs_are_refused_while_nobody_leads(url: PostgresUrl, store: PostgresStore) -> None:

@@ -52,6 +52,11 @@ class AsyncClient:
         """Close the connections; safe to repeat."""
         await self._channel.close()
 
+    @property
+    def vantage(self) -> str:
+        """Return what the last answer says of a daemon that does not lead: who does, and how old it may be; empty if it leads."""
+        return self._channel.vantage
+
     async def submit(
         self,
         what: Any,

@@ -49,6 +49,11 @@ class Channel:
         self._session: aiohttp.ClientSession | None = None
         self._opening = 0
 
+    @property
+    def vantage(self) -> str:
+        """Return what the last answer says of a daemon that does not lead; empty if it leads."""
+        return self._versions.vantage
+
     async def request(self, ask: forms.Ask, *, progress: forms.Progress | None = None) -> bytes:
         """Return the body of the answer. Raises `DaemonUnreachable` or `RemoteError`."""
         timeout = aiohttp.ClientTimeout(total=self._timeout_s + ask.extra_s)

@@ -140,13 +140,18 @@ def is_busy(error: RemoteError) -> bool:
 
 
 class VersionCheck:
-    """Recognises the daemon by its version header, and tells once if its version is another, or if it does not lead."""
+    """Recognises the daemon by its version header, and tells once if its version is another, or if it does not lead.
+
+    Attributes:
+        vantage: What the last answer says of a daemon that does not lead; empty if it leads.
+    """
 
     def __init__(self, name: str, warn: Warn | None = None, note: Warn | None = None) -> None:
         self._name = name
         self._note = note
         self._warn = warn or (lambda message: warnings.warn(message, stacklevel=6))
         self._has_warned = False
+        self.vantage = ""
 
     def check(self, headers: Mapping[str, str] | http.client.HTTPMessage) -> None:
         """Raise `DaemonUnreachable` if the answer is not the daemon's."""
@@ -156,6 +161,7 @@ class VersionCheck:
         if version != __version__ and not self._has_warned:
             self._has_warned = True
             self._warn(f"this is dyrygentd {__version__}, the daemon on '{self._name}' is {version}")
+        self.vantage = vantage or ""
         if vantage is not None and self._note is not None:
             note, self._note = self._note, None
             note(vantage)

@@ -1,8 +1,10 @@
 """A deputy behind a socket: what clients and the command line see of one that does not lead."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from dyrygentd.cli import main
 from dyrygentd.http.app import make_app
 from dyrygentd.http.server import serving
 from dyrygentd.http.sockets import listen_unix
+from tests.cli.tui.support import Seen, watched
 from tests.deputy.support import LEADER
 from tests.deputy.test_deputy import Pair, on_disk, pair
 from tests.http.support import Answer, unix_connection
@@ -160,3 +163,42 @@ def test_clients_follow_and_wait(gateway: DeputyDaemon) -> None:
         # Carried out by the leader, of what has ended already.
         assert not handle.cancel().is_changed
     assert len(told) == 1
+
+
+def test_watch_follows_and_says_what_answers(gateway: DeputyDaemon) -> None:
+    """Lines for a log follow to the end, and one of them says that what is seen is stored, how old it is and who leads."""
+    gateway.call(gateway.begin, "a; b < a", "nightly")
+    with ThreadPoolExecutor(1) as other:
+        watched = other.submit(gateway.ctl, "watch", "nightly", "--plain")
+        gateway.call(gateway.finish, gateway.ask("/v1/workflows/nightly").json["id"])
+        result = watched.result(timeout=60)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count(f"answered by a gateway, from what is stored: {LEADER.words} leads, heard of ") == 1
+    assert "succeeded" in result.stderr
+
+
+def test_screen_says_what_answers_and_acts_by_letter(gateway: DeputyDaemon) -> None:
+    """The full screen has a line for it, which follows who leads; its keys act by letter; it ends with the workflow."""
+    workflow_id = gateway.call(gateway.begin, "a; b < a", "nightly")
+
+    async def scene(seen: Seen) -> None:
+        # On two lines, where one is too short for it.
+        said = f"answered by a gateway, from what is stored: {LEADER.words} leads, heard of"
+        await seen.until(lambda: said in " ".join(seen.text.split()))
+        await seen.press("p")
+        await seen.until("pause the workflow")
+        await seen.press("enter")
+        await seen.until("paused (p resumes it)")
+        gateway.running.lease.left_s = -9.0
+        await seen.press("p")
+        await seen.until("resume the workflow")
+        await seen.press("enter")
+        await seen.until("nobody leads at present")
+        gateway.running.lease.left_s = 599.0
+        await asyncio.to_thread(gateway.call, gateway.finish, workflow_id)
+        ended = await seen.ended()
+        assert ended.view is not None
+        assert ended.view.state == "succeeded"
+
+    watched(gateway, "nightly", scene, size=(80, 30))
+    assert [entry["verb"] for entry in gateway.ask(f"/v1/workflows/{workflow_id}/journal").json["entries"]] == ["pause", "resume"]

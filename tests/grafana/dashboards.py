@@ -59,6 +59,58 @@ def _quantiles(step: str) -> list[tuple[str, str]]:
     return [(f"histogram_quantile({quantile}, {buckets})", f"p{round(100 * quantile)}") for quantile in (0.5, 0.9, 0.99)]
 
 
+#: Of daemons that may share a database; where one alone has it there is nothing to see.
+HOSTS: Final = Row(
+    "Hosts: who leads, and what waits for it?",
+    (
+        Panel(
+            "Who leads",
+            "1 where a daemon leads; none for seconds at a takeover.",
+            [('max by (instance) (dyrygentd_role{I, role="leader"})', "{{instance}}")],
+        ),
+        Panel(
+            "Lease left",
+            "For how long it holds without a renewal, as each one sees it; at 0 it is over, and a standby takes over.",
+            [("min by (instance) (dyrygentd_lease_left_seconds{I})", "{{instance}}")],
+            unit="s",
+        ),
+        Panel(
+            "Takeovers",
+            "The lease taken, lost and handed over.",
+            [("sum by (change) (increase(dyrygentd_lease_changes_total{I}[$__rate_interval]))", "{{change}}")],
+            width=4,
+        ),
+        Panel(
+            "Standbys",
+            "Daemons that wait to lead; without one a loss of the leader's host is an outage.",
+            [("max(dyrygentd_lease_standbys{I})", "standbys")],
+            "stat",
+            thresholds=_UP,
+            width=4,
+        ),
+        Panel(
+            "Letters that wait",
+            "What standbys and gateways were asked for, and whoever leads has not answered.",
+            [("sum(dyrygentd_waiting_letters{I})", "waiting")],
+        ),
+        Panel(
+            "Oldest letter",
+            "For how long it waits; verbs are refused at standbys and gateways after 30 s.",
+            [("max(dyrygentd_oldest_letter_seconds{I})", "oldest")],
+            unit="s",
+        ),
+        Panel(
+            "Letters answered",
+            "Per second.",
+            [
+                ("sum(rate(dyrygentd_carried_out_letters_total{I}[$__rate_interval]))", "carried out"),
+                ("sum(rate(dyrygentd_refused_letters_total{I}[$__rate_interval]))", "refused"),
+            ],
+            unit="ops",
+        ),
+    ),
+)
+
 OVERVIEW: Final = (
     Row(
         "Is it healthy?",
@@ -165,6 +217,7 @@ OVERVIEW: Final = (
             ),
         ),
     ),
+    HOSTS,
 )
 
 WORKFLOWS: Final = (

@@ -4,6 +4,7 @@ import json
 import re
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.integration.conftest import Site, running_site
 from tests.support import tasks
 from tests.support.daemon import Daemon
 from tests.support.disk_faults import FaultyDisk
+from tests.support.postgres import PostgresServer
 from tests.support.prometheus import Prometheus, promtool
 from tests.support.servers import CeleryWorker, wait_until
 
@@ -29,6 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
 #: Tasks of a round of work that succeed.
 _SUCCEED = 22
 _WAIT_S = 150
+_OF_HOSTS = {panel.title for panel in dashboards.HOSTS.panels}
 #: Fields that Grafana's editors of variables and annotations write, and its schema of dashboards does not name.
 _BESIDE_THE_SCHEMA = {"definition", "titleFormat", "textFormat", "step"}
 
@@ -51,8 +54,6 @@ _SHOWN_NOWHERE = {
     "broker_changed_total",
     *("reports_up", "report_gaps_total", "unreadable_reports_total", "concluded_reports_total", "unconfirmed_reports"),
     *("report_lag_seconds", "unrun_results_total", "unrun_results_waiting"),
-    # An alert tells of letters that wait.
-    *("waiting_letters", "carried_out_letters_total", "refused_letters_total"),
     # Sizes and what is done once in a while.
     *(
         "imported_workflows_total",
@@ -194,13 +195,8 @@ def test_every_expression_finds_something(daemon: Daemon, site: Site, prometheus
         empty = []
         for name in dashboards.DASHBOARDS:
             for title, expression in dashboards.expressions(name):
-                asked = (
-                    expression.replace("$__rate_interval", "30s")
-                    .replace("$__range", "1m")
-                    .replace('instance=~"$instance"', 'instance=~".*"')
-                )
-                if not prometheus.query(asked):
-                    empty.append(f"{name} / {title}: {asked}")
+                if title not in _OF_HOSTS and not prometheus.query(_asked(expression)):
+                    empty.append(f"{name} / {title}: {_asked(expression)}")
         assert empty == []
         site.executions.release("pool", count=2)
         assert held.wait(timeout_s=_WAIT_S).state == "succeeded"
@@ -212,6 +208,36 @@ def test_every_expression_finds_something(daemon: Daemon, site: Site, prometheus
     assert shared
     missing = [name for name in metrics - recorded - shared if not prometheus.query(f"count({name})") and "rate5m" not in name]
     assert missing == []
+
+
+def _asked(expression: str) -> str:
+    """Return what Grafana asks for."""
+    found = expression.replace("$__rate_interval", "30s").replace("$__range", "1m")
+    return found.replace('instance=~"$instance"', 'instance=~".*"')
+
+
+@pytest.mark.long
+def test_hosts_are_seen(site: Site, short_tmp: Path, tmp_path: Path) -> None:
+    """Where daemons share a database each panel of that row has data: who leads, how the lease stands, what waits."""
+    with PostgresServer(short_tmp) as postgres:
+        database = ["--database", f"{postgres.conninfo()}&schema=dyrygentd"]
+        with site.daemon("leads", *database, "--listen", "127.0.0.1:0") as leader:
+            found = re.search(r"listening on (127\.0\.0\.1:\d+)", leader.log())
+            assert found is not None
+            with (
+                site.daemon("beside", *database, "--role", "gateway") as gateway,
+                Prometheus(tmp_path, target=found[1], rules=hurried(tmp_path)) as prometheus,
+                gateway.client() as client,
+            ):
+                # An increase is seen only of what was there before.
+                wait_until(lambda: prometheus.query("dyrygentd_carried_out_letters_total == 0"))
+                client.submit(tasks.noop.si())
+                wait_until(lambda: prometheus.query("dyrygentd_carried_out_letters_total == 1"))
+                expressions = dict(each for each in dashboards.expressions("overview") if each[0] in _OF_HOSTS)
+                assert expressions.keys() == _OF_HOSTS
+                wait_until(lambda: not [title for title, each in expressions.items() if not prometheus.query(_asked(each))])
+                (leads,) = prometheus.query(_asked(expressions["Who leads"]))
+                assert leads["value"][1] == "1"
 
 
 def _finished(prometheus: Prometheus) -> float:

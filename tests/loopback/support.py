@@ -24,8 +24,8 @@ class Served(AbstractContextManager["Served"]):
         cookie: What a browser was given; None until `enter`.
     """
 
-    def __init__(self, daemon: Daemon, **settings: Any) -> None:
-        self.daemon = daemon
+    def __init__(self, daemon: Any, **settings: Any) -> None:
+        self.daemon: Daemon = daemon
         self._settings = settings
         self.url = ""
         self.cookie: str | None = None

@@ -76,7 +76,8 @@ class WatchApp(App[Ended]):
         super().__init__(ansi_color=True)
         self._glyphs = marks.here() if glyphs is None else glyphs
         self._view = view
-        self._client = AsyncClient(socket, warn=self._warn, note=self._warn)
+        # A screen of one workflow has a line for what is told of one that does not lead.
+        self._client = AsyncClient(socket, warn=self._warn, note=self._warn if view is None else None)
 
     async def on_mount(self) -> None:
         """Show the first screen, in the sixteen colours of the terminal itself."""

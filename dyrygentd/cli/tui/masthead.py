@@ -1,6 +1,7 @@
 """What stands at the top whatever is looked at: name, state, times, counts, and why it may stand still."""
 
 import time
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
@@ -26,7 +27,7 @@ class Masthead(Widget):
     def __init__(self, view: "wire.WorkflowView", glyphs: Glyphs) -> None:
         super().__init__()
         self._glyphs, self._view, self._speed = glyphs, view, watching.Speed()
-        self._lost = self._still = ""
+        self._lost = self._still = self._vantage = ""
         self._estimate: wire.EstimateView | None = None
         self._estimated_at = 0.0
         self._speed.note(view, time.time())
@@ -42,6 +43,12 @@ class Masthead(Widget):
         self._lost = why
         self.refresh(layout=True)
 
+    def show_vantage(self, words: str) -> None:
+        """Say that what is seen is as one that does not lead finds it stored; empty if it is the leader's."""
+        if words != self._vantage:
+            self._vantage = words
+            self.refresh(layout=True)
+
     def show_standstill(self, why: str) -> None:
         """Say why nothing goes on; empty as soon as it does."""
         if why != self._still:
@@ -55,12 +62,13 @@ class Masthead(Widget):
 
     def get_content_height(self, *_: object) -> int:
         """Return how many lines it has now."""
-        return 3 + len(self._troubles())
+        return 3 + len(self._above(self.size.width)) + len(self._troubles())
 
     def render(self) -> RenderResult:
         """Draw it."""
         width, view = self.size.width, self._view
-        lines = [self._first(width), self._second(width), marks.counts(view.counts, width, self._glyphs), *self._troubles()]
+        lines = [self._first(width), self._second(width), marks.counts(view.counts, width, self._glyphs)]
+        lines += [*self._above(width), *self._troubles()]
         for line in lines:
             line.truncate(width)
         return Text("\n", no_wrap=True, overflow="crop").join(lines)
@@ -103,6 +111,10 @@ class Masthead(Widget):
             return f"about {span_range(max(0.0, known.low_s - passed_s), max(0.0, known.high_s - passed_s))} left"
         left_s = self._speed.left_s(self._view, now)
         return "" if left_s is None else f"about {render.duration(left_s)} left"
+
+    def _above(self, width: int) -> list[Text]:
+        """Return who answers, if that is not the leader; on as many lines as it takes, as its end tells how old it is."""
+        return [Text(part, style="dim") for part in wrap(self._glyphs.plain(self._vantage), max(20, width))]
 
     def _troubles(self) -> list[Text]:
         view, lines = self._view, []

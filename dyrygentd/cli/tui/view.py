@@ -94,7 +94,7 @@ class WatchScreen(Screen[None]):
         self.view = view
         self._glyphs, self._ended, self._failed = glyphs, ended, failed
         self._outline, self._filter, self._found = Outline(), Filter(), False
-        self._handle = handle
+        self._client, self._handle = client, handle
         self._header = Masthead(view, glyphs)
         lost, stood_still = self._header.show_lost, self._header.show_standstill
         self._feed = Feed(client, handle, self._outline, saw=self._saw, lost=lost, stood_still=stood_still)
@@ -157,6 +157,7 @@ class WatchScreen(Screen[None]):
             return
         self.view = look.view
         self._header.show_view(look.view, look.summary.estimate)
+        self._header.show_vantage(self._client.vantage)
         causes = look.summary.causes
         lost = f", {causes.lost:,} lost" if causes.lost else ""
         self._causes.show_lines([CauseLine(cause) for cause in causes.causes], count=f"{causes.failures:,} failed{lost}")

@@ -1,7 +1,7 @@
 // The page begins here: which view the address names, what is around each of them.
 import { html, render, useEffect, useRef, useState } from "./html.js";
 import { get, usePolled } from "./api.js";
-import { link } from "./parts.js";
+import { duration, inline, link } from "./parts.js";
 import { Fleet } from "./fleet.js";
 import { List } from "./list.js";
 import { Workflow } from "./workflow.js";
@@ -34,6 +34,17 @@ function grafanaLink(address) {
   if (!/^https?:/.test(address ?? "")) return null;
   const back = encodeURIComponent(location.origin);
   return html` · <a href=${`${address}/d/dyrygentd-overview?var-page=${back}`} rel="noreferrer">Grafana</a>`;
+}
+
+/** Who answers, where it is not the daemon that leads: what is seen is what that one has stored. */
+function Vantage({ health }) {
+  if (!health || !["standby", "gateway"].includes(health.role)) return null;
+  const heard = health.lag_s === undefined || health.lag_s === null ? "" : duration(health.lag_s);
+  const who = health.leader
+    ? `${inline(health.leader)} leads${heard && `, heard of ${heard} ago`}`
+    : `nobody leads at present${heard && `, nobody was heard of for ${heard}`}`;
+  return html`<section aria-label="who answers" class=${`vantage${health.leader ? "" : " is-leaderless"}`}
+    >A ${health.role} answers, from what is stored: ${who}.</section>`;
 }
 
 const SCHEMES = ["auto", "light", "dark"];
@@ -89,6 +100,7 @@ function App() {
       <${Scheme} />
     </header>
     <div aria-live="polite">${lost && html`<div class="problem lost">${health.error.detail}: what you see is as it was when it last answered. ${health.error.next}</div>`}</div>
+    <${Vantage} health=${health.data} />
     <main id="main" tabindex="-1"><${View} at=${at} mode=${mode} go=${go} /></main>
     <footer>times are UTC · dyrygentd ${health.data?.version ?? mode.version ?? ""}${grafanaLink(mode.grafana)}</footer>`;
 }

@@ -6,14 +6,14 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from textual.pilot import Pilot
 
 from dyrygentd.cli.tui import marks
 from dyrygentd.cli.tui.app import Ended, WatchApp
 from dyrygentd.client.sync import Client
-from tests.http.support import Daemon
 
 _TEXT = re.compile(r'<text[^>]* x="([\d.]+)"[^>]*clip-path="url\(#[\w-]+-line-(\d+)\)"[^>]*>(.*?)</text>')
 
@@ -22,6 +22,14 @@ HOSTILE = "[red]x[/] [@click=app.leave]y[/] \x1b[31m\x1b]0;t\x07 \u202e \u05d0\u
 
 
 _PATIENCE_S = 20.0
+
+
+class OnSocket(Protocol):
+    """Whatever answers on a socket."""
+
+    @property
+    def path(self) -> Path:
+        """Where that is."""
 
 
 class Seen:
@@ -67,7 +75,7 @@ class Seen:
 
 @asynccontextmanager
 async def watching(
-    daemon: Daemon, workflow: str | None, *, size: tuple[int, int] = (100, 30), glyphs: marks.Glyphs = marks.UNICODE
+    daemon: OnSocket, workflow: str | None, *, size: tuple[int, int] = (100, 30), glyphs: marks.Glyphs = marks.UNICODE
 ) -> AsyncIterator[Seen]:
     """Watch a workflow, or choose one."""
     view = None
@@ -82,7 +90,7 @@ async def watching(
 
 
 def watched(
-    daemon: Daemon,
+    daemon: OnSocket,
     workflow: str | None,
     scene: Callable[[Seen], Coroutine[Any, Any, None]],
     *,

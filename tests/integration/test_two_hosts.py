@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -139,14 +141,26 @@ def test_second_host_goes_on(site: Site, postgres: PostgresServer) -> None:
 
 @pytest.mark.long
 def test_standby_and_gateway_pass_on(site: Site, postgres: PostgresServer) -> None:
-    """With the guide's one line a third host is a gateway: what it takes runs once, though the leader is killed amid it."""
+    """A third host is a gateway by the guide: what it takes runs once, and is followed, though the leader is killed."""
     hosts = {name: host(f"{name}-3", site, postgres, is_gateway=name == "shop") for name in ("ops1", "ops2", "shop")}
-    with hosts["ops1"], hosts["ops2"], hosts["shop"], hosts["shop"].client() as client, hosts["ops2"].client() as beside:
+    with ExitStack() as exits:
+        for each in hosts.values():
+            exits.enter_context(each)
+        client, beside = (exits.enter_context(hosts[name].client()) for name in ("shop", "ops2"))
         assert (client.stats().role, beside.stats().role) == ("gateway", "standby")
         handle = client.submit(tasks.wait_for.si("three"), key="three")
         site.executions.wait_started([str(node.task_id) for node in handle.nodes()])
+        followed = exits.enter_context(ThreadPoolExecutor(1)).submit(_followed, hosts["shop"], handle.id)
         hosts["ops1"].kill()
         wait_until(lambda: beside.stats().role == "leader", timeout_s=_WAIT_S, message=hosts["ops2"].log)
         site.executions.release("three")
         assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", hosts["ops2"].log()
+        states = followed.result(timeout=_WAIT_S)
+        assert (states[0], states[-1]) == ("running", "succeeded")
         site.executions.assert_each_once([str(node.task_id) for node in handle.nodes()])
+
+
+def _followed(host: Daemon, workflow_id: str) -> list[str]:
+    """Follow a workflow to its end; return its states as they came."""
+    with host.client() as client:
+        return [view.state for view in client.handle(workflow_id).events()]

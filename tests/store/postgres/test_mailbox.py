@@ -1,5 +1,6 @@
 """Letters are left once, found, taken in order, answered by the owner of the database alone, and bounded."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -227,6 +228,27 @@ async def test_what_may_be_done_already(store: PostgresStore, box: PostgresMailb
     taken = await store.mailbox.take((), limit=9, bytes_max=_BYTES_MAX)
     assert {letter.token for letter in taken if letter.may_be_done} == {"made", "begun"}
     assert len(taken) == 4
+
+
+async def test_ten_thousand_wait(
+    url: PostgresUrl, store: PostgresStore, box: PostgresMailbox, shared_postgres: PostgresServer
+) -> None:
+    """With no leader for long the box is full, for everybody; what is there stays, and who leads next takes of each alike."""
+    await box.leave(_letter("first"))
+    shared_postgres.execute(
+        f"INSERT INTO {url.schema}.letters (token, kind, workflow, owner, owner_name, host, digest, body, bytes, left_at,"
+        " is_refused, known_as) SELECT 't' || n, 'submit', 'v' || n, '\"many\"', '', 'host' || n % 5, '', '{}', 2, n, false, ''"
+        " FROM generate_series(1, 9999) AS n"
+    )
+    for kind in (LetterKind.SUBMIT, LetterKind.PERFORM):
+        with pytest.raises(MailboxFull, match="10000 letters wait, the most that may"):
+            await box.leave(_letter("late", kind=kind, owner=User(7)))
+    assert (await box.leave(_letter("first"))).number == 1
+    assert (await box.look()).waiting == 10_000
+    rows = shared_postgres.execute(f"SELECT number, host FROM {url.schema}.letters")
+    host_of = dict(rows)
+    taken = await store.mailbox.take((), limit=121, bytes_max=_BYTES_MAX)
+    assert Counter(host_of[letter.number] for letter in taken) == {"app1": 1, **{f"host{number}": 24 for number in range(5)}}
 
 
 async def test_verbs_are_refused_while_nobody_leads(url: PostgresUrl, store: PostgresStore) -> None:

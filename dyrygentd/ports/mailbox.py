@@ -22,7 +22,7 @@ sender, and verbs are refused when nobody leads and the oldest letter is old.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -90,7 +90,7 @@ class Letter:
     answer: bytes = b""
     is_refused: bool = False
     known_as: str = ""
-    may_be_done: bool = True
+    may_be_done: bool = field(default=True, compare=False)
 
     @property
     def sender(self) -> tuple[str, User | None]:

@@ -3,23 +3,15 @@
 *Its sockets* are open all the time. Each role has an application of its own on copies of them; the next one is served before the
 last one ends, so nobody is refused, and a standby answers until all that is unfinished has been read back.
 
-*Whose database is away at the start* stands by until it is there. What waiting does not help (no such database, no rights) ends
-it, since whoever has started it looks then.
-
-*Whose database went back* has turns in mind that nobody has any more. It begins anew with what is there, unless one that stood by
-is faster.
-
-*Who was overtaken* stands by, unless a copy of the database has gone on: two that take turns would help nobody, so it ends.
-
-*Where a lock decides*, as with SQLite, a process leads from its start to its end, and another one that takes over ends it.
+In which order, and what an end of one means for the next, is said by `dyrygentd.daemon.succession`.
 """
 
 import logging
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
-from typing import Any, Final
+from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
@@ -32,24 +24,17 @@ from dyrygentd.daemon.reload import Reload
 from dyrygentd.daemon.same_broker import BrokerPlace, compare_brokers, note_broker
 from dyrygentd.daemon.stage import Stage
 from dyrygentd.daemon.status import status_line
+from dyrygentd.daemon.succession import LOOK_S, Succession
 from dyrygentd.deputy.deputy import Deputy, Role
-from dyrygentd.errors import ConfigurationError, Fenced, OutsideError, StoreIncompatible, StoreUnavailable
+from dyrygentd.errors import ConfigurationError, OutsideError, StoreUnavailable
 from dyrygentd.ports import Lease, Store
-from dyrygentd.ports.facts import Holder, LeaseView
+from dyrygentd.ports.facts import Holder
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.scheduler.limits import SystemClock
 from dyrygentd.store.choice import onlooker_of, store_of
-from dyrygentd.store.continuity import WentBack
-from dyrygentd.store.postgres import StoreAway
 from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.daemon")
-
-#: How often who stands by tries to take the lease, if nobody wakes it; and how long after its end, if that comes before.
-_LOOK_S: Final = 1.0
-_JUST_OVER_S: Final = 0.1
-#: How long whoever was overtaken asks by whom.
-_ASK_MAX_S: Final = 2.0
 
 MakeScheduler = Callable[[Store], Scheduler]
 Drain = Callable[[Scheduler, bool], Awaitable[None]]
@@ -66,7 +51,7 @@ class Roles:
         scheduler: What leads; None while this process does not.
         deputy: What answers beside the leader; None while this process leads, or nothing is served yet.
         is_up: Set once clients are served.
-        takeovers, losses: How often this process has begun to lead, and was overtaken.
+        takeovers: How often this process has begun to lead.
     """
 
     def __init__(
@@ -82,7 +67,7 @@ class Roles:
         self.scheduler: Scheduler | None = None
         self.deputy: Deputy | None = None
         self.is_up = anyio.Event()
-        self.takeovers = self.losses = 0
+        self.takeovers = 0
         self._reload = reload
         self._app = app
         self._stage = stage
@@ -91,12 +76,12 @@ class Roles:
         self._progress = progress
         self._doubt = ""
         self._host_name: HostName | None = None
-        self._ending = anyio.Event()
+        self._succession = Succession(self)
         self._drain: Drain | None = None
         self._leave_registry: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
-        return f"<Roles {self.role} takeovers={self.takeovers} losses={self.losses}>"
+        return f"<Roles {self.role} takeovers={self.takeovers} losses={self._succession.losses}>"
 
     @property
     def role(self) -> str:
@@ -120,7 +105,7 @@ class Roles:
             # Whoever leads knows; of others nobody is known to.
             "left_s": -math.inf if health.lease_left_s is None else health.lease_left_s,
             "standbys": health.standbys,
-            "changes": {"taken": self.takeovers, "lost": self.losses},
+            "changes": {"taken": self.takeovers, "lost": self._succession.losses},
         }
 
     @property
@@ -145,44 +130,40 @@ class Roles:
     def end(self, drain: Drain) -> None:
         """Have `run` return; a leader is drained before."""
         self._drain = drain
-        self._ending.set()
+        self._succession.end()
 
     async def run(self) -> None:
-        """Go through the roles until `end`.
+        """Go through the roles until `end`; raises as `Succession.run`."""
+        await self._succession.run()
 
-        Raises `Fenced` where nobody stands by, or a copy of the database went on, or what keeps the first role from beginning.
-        """
-        while not self._ending.is_set():
-            configuration = self._reload.configuration
-            assert configuration.database is not None
-            store = store_of(
-                configuration.database,
-                history_max=configuration.history_max,
-                progress=self._progress,
-                host=configuration.access.host,
-            )
-            if store.lease is None:
-                await self._lead(store, lambda: None)
-                return
-            try:
-                await self._claim_host_name(store.lease)
-                await self._take_part(store, store.lease)
-            except WentBack as error:
-                logger.error("%s: this process begins anew", error.message)
-            except Fenced as error:
-                if await _is_by_a_copy(store.lease):
-                    raise
-                self.losses += 1
-                logger.error("%s: this process stands by", error.message)
-            except StoreUnavailable as error:
-                if not self.is_up.is_set() and not isinstance(error, StoreAway):
-                    raise
-                logger.error("cannot lead, and stands by: %s", error)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await store.close()
+    # --- how it does what its role is, as `succession.Part` tells ------------------------------------------------------
 
-    async def _claim_host_name(self, lease: Lease) -> None:
+    @property
+    def may_lead(self) -> bool:
+        """Tell whether it wants the lease at all."""
+        return self._deputys_role == "standby"
+
+    @property
+    def is_serving(self) -> bool:
+        """Tell whether clients have been served by this process, in whatever role."""
+        return self.is_up.is_set()
+
+    def holder(self) -> Holder:
+        """Return what tells this process from others."""
+        return Holder.here(SystemClock().now())
+
+    def make_store(self) -> Store:
+        """Make a store to lead with, which is not open yet."""
+        configuration = self._reload.configuration
+        assert configuration.database is not None
+        return store_of(
+            configuration.database,
+            history_max=configuration.history_max,
+            progress=self._progress,
+            host=configuration.access.host,
+        )
+
+    async def prepare(self, lease: Lease) -> None:
         """See that no other machine has the name of this host. Raises `ConfigurationError`, or `StoreUnavailable`."""
         if self._host_name is not None:
             return
@@ -196,34 +177,12 @@ class Roles:
                 raise
             logger.debug("whether another host has this one's name is not known: %s", error)
 
-    async def _take_part(self, store: Store, lease: Lease) -> None:
-        """Stand by unless the lease can be had at once, and lead when it can, until that is over."""
-        lost: Fenced | StoreUnavailable | None = None
-        async with anyio.create_task_group() as tasks:
-            over, naming = anyio.Event(), anyio.CancelScope()
-            tasks.start_soon(self._keep_host_name, lease, naming)
-            may_lead = self._deputys_role == "standby"
-            # Who has lost it serves clients first, whether the database can be reached or not.
-            at_once = may_lead and not self.is_up.is_set()
-            if not (at_once and await _taken_at_once(lease)):
-                await tasks.start(self._answer_beside, lease, over)
-                await self._wait_for(lease, may_lead=may_lead)
-            if not self._ending.is_set():
-                try:
-                    await self._lead(store, over.set)
-                except (Fenced, StoreUnavailable) as error:
-                    lost = error
-            over.set()
-            naming.cancel()
-        if lost is not None:
-            raise lost
-
-    async def _keep_host_name(self, lease: Lease, scope: anyio.CancelScope) -> None:
+    async def keep_up(self, lease: Lease) -> None:
+        """Keep the name of this host, until cancelled."""
         assert self._host_name is not None
-        with scope:
-            await self._host_name.keep(lease)
+        await self._host_name.keep(lease)
 
-    async def _answer_beside(self, lease: Lease, over: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+    async def answer_beside(self, lease: Lease, over: anyio.Event, *, task_status: TaskStatus[None]) -> None:
         """Serve clients of a process that does not lead."""
         configuration = self._reload.configuration
         assert isinstance(configuration.database, PostgresUrl)
@@ -262,7 +221,7 @@ class Roles:
             task_status.started()
             while not over.is_set():
                 await self._compare_brokers(store, lease)
-                with anyio.move_on_after(_LOOK_S):
+                with anyio.move_on_after(LOOK_S):
                     await over.wait()
 
     async def _compare_brokers(self, store: Store, lease: Lease) -> None:
@@ -287,34 +246,7 @@ class Roles:
         self._progress.end()
         self.is_up.set()
 
-    async def _wait_for(self, lease: Lease, *, may_lead: bool) -> None:
-        """Return once this process has the lease, or is to end."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._take_as_soon_as_free, lease, may_lead, tasks.cancel_scope.cancel)
-            await self._ending.wait()
-            tasks.cancel_scope.cancel()
-
-    async def _take_as_soon_as_free(self, lease: Lease, may_lead: bool, taken: Callable[[], None]) -> None:
-        if not may_lead:
-            await anyio.sleep_forever()
-        # It was asked for just now, or was lost: who loses it again and again pauses.
-        complaint, pause_s = "", _LOOK_S
-        while True:
-            try:
-                await lease.wait(pause_s)
-                if await lease.take(Holder.here(SystemClock().now())):
-                    taken()
-                    return
-                complaint, pause_s = "", until_next_look_s(await lease.view())
-            except StoreIncompatible:
-                raise
-            except OutsideError as error:
-                if error.message != complaint:
-                    logger.warning("stands by, and cannot ask for the lease: %s", error)
-                    complaint = error.message
-                await anyio.sleep(_LOOK_S)
-
-    async def _lead(self, store: Store, standby_over: Callable[[], None]) -> None:
+    async def lead(self, store: Store, standby_over: Callable[[], None]) -> None:
         """Lead until the end. Raises `Fenced` if another process takes over."""
         if self.deputy is not None:
             self._leave_registry()
@@ -328,7 +260,7 @@ class Roles:
             self._came_up()
             if store.lease is not None:
                 await self._note_broker(store, scheduler)
-            await self._ending.wait()
+            await self._succession.ending.wait()
             assert self._drain is not None
             await self._drain(scheduler, await _is_followed(store.lease))
 
@@ -340,28 +272,6 @@ class Roles:
 
     def _scheduler_ends(self) -> None:
         self.scheduler = None
-
-
-def until_next_look_s(view: LeaseView) -> float:
-    """Return how long who stands by pauses: until the lease is over at most, and never less than it takes to look."""
-    return min(_LOOK_S, max(view.left_s, 0.0) + _JUST_OVER_S)
-
-
-async def _taken_at_once(lease: Lease) -> bool:
-    """Take the lease if it is free. Whose server is away or starts, as after a power cut, waits for it as for a broker."""
-    try:
-        return await lease.take(Holder.here(SystemClock().now()))
-    except StoreAway as error:
-        logger.warning("cannot lead yet, and stands by: %s", error)
-        return False
-
-
-async def _is_by_a_copy(lease: Lease) -> bool:
-    """Tell whether who has overtaken this process works with another database: in this one it would have the lease before."""
-    # Who cannot ask stands by, and finds out at the next attempt to lead; its clients wait meanwhile.
-    with suppress(OutsideError), anyio.move_on_after(_ASK_MAX_S):
-        return (await lease.view()).is_ours
-    return False
 
 
 async def _is_followed(lease: Lease | None) -> bool:

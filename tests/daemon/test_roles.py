@@ -14,7 +14,7 @@ from click.testing import Result
 from dyrygentd import Workflow
 from dyrygentd.cli import main
 from dyrygentd.daemon.embedded import EmbeddedServer
-from dyrygentd.daemon.roles import until_next_look_s
+from dyrygentd.daemon.succession import until_next_look_s
 from dyrygentd.errors import DyrygentError
 from dyrygentd.ports.facts import LeaseView
 from tests.http.support import unix_connection

@@ -6,8 +6,9 @@ answered with what is known here, and goes on by itself. Should it be refused la
 *A verb* is answered when it is carried out. If that takes too long it is told as what it is: not yet. The letter stays.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from dyrygentd import __version__, wire
 from dyrygentd.core.graph import Definition
@@ -37,6 +38,7 @@ class Sending:
         host: Which host this is, beside the owners of all others.
         moment_s: How long a submission waits for whoever leads.
         verb_max_s: How long a verb does.
+        make_id: Makes ids of letters, and of the workflows that they submit.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Sending:
         host: str,
         moment_s: float = _MOMENT_S,
         verb_max_s: float = _VERB_MAX_S,
+        make_id: Callable[[], UUID] = uuid4,
     ) -> None:
         self._store = store
         self._mailbox = mailbox
@@ -55,6 +58,7 @@ class Sending:
         self._host = host
         self._moment_s = moment_s
         self._verb_max_s = verb_max_s
+        self._make_id = make_id
         self.left = 0
 
     def __repr__(self) -> str:
@@ -74,7 +78,16 @@ class Sending:
         known = None if definition.key is None else await self._known(definition.key, owner, digest)
         if known is not None:
             return known
-        letter = Letter(uuid4().hex, LetterKind.SUBMIT, body, str(uuid4()), owner, self._host, key=definition.key, digest=digest)
+        letter = Letter(
+            self._make_id().hex,
+            LetterKind.SUBMIT,
+            body,
+            str(self._make_id()),
+            owner,
+            self._host,
+            key=definition.key,
+            digest=digest,
+        )
         kept = await self._leave(letter)
         is_new = kept.token == letter.token
         if not is_new and is_other(kept.digest, digest):
@@ -103,7 +116,7 @@ class Sending:
             lambda: forms.encode_import(imported, by=by, version=__version__, now=now),
             len(imported.record.document or b""),
         )
-        kept = await self._leave(Letter(uuid4().hex, LetterKind.IMPORT, body, workflow_id, owner, self._host))
+        kept = await self._leave(Letter(self._make_id().hex, LetterKind.IMPORT, body, workflow_id, owner, self._host))
         return await self._answer(kept, wire.Submitted, self._moment_s) or answer_to(imported.definition, workflow_id)
 
     async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
@@ -115,7 +128,7 @@ class Sending:
             DyrygentError: What the one that leads has answered.
         """
         body = forms.encode_verb(request)
-        kept = await self._leave(Letter(uuid4().hex, LetterKind.PERFORM, body, workflow_id, request.asker, self._host))
+        kept = await self._leave(Letter(self._make_id().hex, LetterKind.PERFORM, body, workflow_id, request.asker, self._host))
         changed = await self._answer(kept, wire.Changed, self._verb_max_s)
         if changed is None:
             raise NotCarriedOutYet(f"'{request.verb}' of workflow '{workflow_id}'", workflow_id, kept.number)
@@ -124,7 +137,7 @@ class Sending:
     async def perform_in_bulk(self, selection: Selection, request: VerbRequest) -> wire.BulkChanged:
         """Leave a verb for all workflows that fit; raises as `perform` does."""
         body = forms.encode_verb(request, selection)
-        kept = await self._leave(Letter(uuid4().hex, LetterKind.PERFORM_IN_BULK, body, "", request.asker, self._host))
+        kept = await self._leave(Letter(self._make_id().hex, LetterKind.PERFORM_IN_BULK, body, "", request.asker, self._host))
         changed = await self._answer(kept, wire.BulkChanged, self._verb_max_s)
         if changed is None:
             raise NotCarriedOutYet(f"'{request.verb}' in bulk", "", kept.number)

@@ -22,8 +22,10 @@ from dyrygentd.core.graph import Signature
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports import Dispatcher, Inspector, ResultWatcher, Store
 from dyrygentd.ports.facts import TaskPlace
+from dyrygentd.ports.mailbox import Mailbox, MailboxBounds
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, MemoryStore
+from tests.simulation.box import ServedMailbox
 from tests.simulation.processes import JudgedStory, Process, Way
 from tests.simulation.server import ServedStore, Server
 
@@ -48,6 +50,21 @@ class LeaseSetup:
 
     make: Callable[[], Store]
     pass_time: Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class MailboxSetup:
+    """A database in which letters are left.
+
+    Attributes:
+        store: An open store of whoever leads, with its mailbox.
+        box: Return a mailbox for who only leaves letters, with these bounds.
+        overtake: Have another process take the database over.
+    """
+
+    store: Store
+    box: Callable[[MailboxBounds], Mailbox]
+    overtake: Action
 
 
 @dataclass(frozen=True)
@@ -155,6 +172,25 @@ async def _simulated_lease(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[
     yield LeaseSetup(make, pass_time)
 
 
+@asynccontextmanager
+async def _simulated_mailbox(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[MailboxSetup]:
+    story = JudgedStory()
+    server, numbers = Server("contract", story), count(1)
+
+    def way() -> Way:
+        return Way(Process(f"ops{next(numbers)}", story), Random(1), StoreUnavailable, timeout_s=4.0, name="database")
+
+    def box(bounds: MailboxBounds) -> Mailbox:
+        return ServedMailbox(server.box, way(), bounds=bounds)
+
+    async def overtake() -> None:
+        server.process, server.session = "another", server.session + 1
+
+    store = ServedStore(server, way(), "leader", has_mailbox=True)
+    await store.open()
+    yield MailboxSetup(store, box, overtake)
+
+
 # --- dispatchers and watchers ---------------------------------------------------------------------------------------
 
 
@@ -205,6 +241,7 @@ async def _fake_watcher(_: Path, __: pytest.FixtureRequest) -> AsyncIterator[Wat
 
 
 LEASES: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[LeaseSetup]]] = [_simulated_lease]
+MAILBOXES: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[MailboxSetup]]] = [_simulated_mailbox]
 STORES: list[Callable[[Path, pytest.FixtureRequest], StoreSetup]] = [_sqlite, _memory]
 DISPATCHERS: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[DispatcherSetup]]] = [_fake_dispatcher]
 INSPECTORS: list[Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[InspectorSetup]]] = [_fake_inspector]

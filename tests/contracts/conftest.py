@@ -11,11 +11,13 @@ from tests.contracts.adapters import (
     DISPATCHERS,
     INSPECTORS,
     LEASES,
+    MAILBOXES,
     STORES,
     WATCHERS,
     DispatcherSetup,
     InspectorSetup,
     LeaseSetup,
+    MailboxSetup,
     StoreSetup,
     WatcherSetup,
 )
@@ -23,6 +25,7 @@ from tests.contracts.real import (
     filesystem_dispatcher,
     polling_watcher,
     postgres_lease,
+    postgres_mailbox,
     postgres_store,
     rabbitmq_dispatcher,
     rabbitmq_inspector,
@@ -64,6 +67,14 @@ async def leasing(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     setup: AbstractAsyncContextManager[LeaseSetup] = request.param(tmp_path, request)
     async with setup as leasing:
         yield leasing
+
+
+@pytest.fixture(params=[*MAILBOXES, postgres_mailbox], ids=_name)
+async def mailing(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MailboxSetup]:
+    """A database in which letters are left."""
+    setup: AbstractAsyncContextManager[MailboxSetup] = request.param(tmp_path, request)
+    async with setup as mailing:
+        yield mailing
 
 
 @pytest.fixture(params=[*DISPATCHERS, redis_dispatcher, rabbitmq_dispatcher, filesystem_dispatcher], ids=_name)

@@ -16,13 +16,23 @@ from kombu.utils.json import loads
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskSucceeded
 from dyrygentd.core.graph import Signature
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.ports.mailbox import MailboxBounds
 from dyrygentd.store.postgres.connection import connect
+from dyrygentd.store.postgres.mailbox import PostgresMailbox
 from dyrygentd.store.postgres.store import PostgresStore
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.inspector import CeleryInspector
 from dyrygentd.transport.polling import PollingResultWatcher
 from dyrygentd.transport.redis_results import RedisResultWatcher, ResultsPace
-from tests.contracts.adapters import DispatcherSetup, InspectorSetup, LeaseSetup, StoreSetup, WatcherSetup, message
+from tests.contracts.adapters import (
+    DispatcherSetup,
+    InspectorSetup,
+    LeaseSetup,
+    MailboxSetup,
+    StoreSetup,
+    WatcherSetup,
+    message,
+)
 from tests.support.apps import closing
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import TcpGate
@@ -61,6 +71,28 @@ async def postgres_lease(_: Path, request: pytest.FixtureRequest) -> AsyncIterat
     yield LeaseSetup(make, pass_time)
     for store in stores:
         await store.close()
+
+
+@asynccontextmanager
+async def postgres_mailbox(_: Path, request: pytest.FixtureRequest) -> AsyncIterator[MailboxSetup]:
+    """PostgreSQL, in a schema of the test's own."""
+    server: PostgresServer = request.getfixturevalue("shared_postgres")
+    url = server.url()
+    boxes: list[PostgresMailbox] = []
+
+    def box(bounds: MailboxBounds) -> PostgresMailbox:
+        boxes.append(PostgresMailbox(url, bounds=bounds))
+        return boxes[-1]
+
+    async def overtake() -> None:
+        server.execute(f"UPDATE {url.schema}.owner SET session = session + 1, process = 'another', holder = 'another'")
+
+    store = PostgresStore(url)
+    await store.open()
+    yield MailboxSetup(store, box, overtake)
+    for each in boxes:
+        await each.close()
+    await store.close()
 
 
 @asynccontextmanager

@@ -3,24 +3,36 @@
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+from anyio.abc import TaskStatus
 
+from dyrygentd import wire
+from dyrygentd.core.graph import Definition
 from dyrygentd.core.invariants import check_engine
-from dyrygentd.errors import BrokerUnavailable, Fenced, StoreLocked, StoreUnavailable
-from dyrygentd.ports.facts import Term
+from dyrygentd.core.verbs import VerbRequest
+from dyrygentd.daemon.succession import Succession
+from dyrygentd.deputy.sending import Sending
+from dyrygentd.errors import BrokerUnavailable, Fenced, StoreUnavailable
+from dyrygentd.ports import Lease, Store
+from dyrygentd.ports.facts import Holder, Term
 from dyrygentd.scheduler import Scheduler
+from tests.simulation.box import ServedMailbox
 from tests.simulation.processes import PROCESS, Process, Way
 from tests.simulation.server import TTL_S, ServedStore, Server
-from tests.simulation.world import BrokenPromise, Crash, Dispatcher, Inspector, Watcher
+from tests.simulation.world import BrokenPromise, Dispatcher, Inspector, Watcher
 
 if TYPE_CHECKING:
     from tests.simulation.standby import JudgedBroker, Standby
 
 
 T = TypeVar("T")
+
+#: After so long a process is started again that could not begin, as systemd does.
+_RESTART_S = 1.0
 
 
 class NotLeading(Exception):
@@ -87,21 +99,91 @@ class _FarDispatcher(Dispatcher):
             self._judged.told_term = max(self._judged.told_term, term.number)
 
 
+class _ByLetter:
+    """What is asked of a process that does not lead, under the names that a scheduler has for it."""
+
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+
+    async def submit_definition(self, definition: Definition) -> wire.Submitted:
+        """Leave a submission."""
+        return await self._sending.submit(definition, None)
+
+    async def perform(self, workflow_id: str, request: VerbRequest) -> wire.Changed:
+        """Leave a verb."""
+        return await self._sending.perform(workflow_id, request)
+
+
+class _Desk:
+    """Where a process is asked for something, as long as it has one role."""
+
+    def __init__(self, subject: Any, tasks: anyio.abc.TaskGroup) -> None:
+        self.subject = subject
+        self._tasks = tasks
+        self._unanswered: dict[anyio.Event, None] = {}
+
+    async def ask(self, process: Process, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Ask for something, and return what is answered."""
+        answered = anyio.Event()
+        found: list[tuple[Any, Exception | None]] = []
+
+        async def work_at() -> None:
+            PROCESS.set(process)
+            await anyio.lowlevel.checkpoint()
+            try:
+                found.append((await work(self.subject), None))
+            except Exception as error:
+                found.append((None, error))
+            answered.set()
+
+        try:
+            self._tasks.start_soon(work_at)
+        except RuntimeError:
+            raise ConnectionLost("nobody listens any more") from None
+        self._unanswered[answered] = None
+        await answered.wait()
+        self._unanswered.pop(answered, None)
+        if not found:
+            raise ConnectionLost("the connection was closed")
+        value, error = found[0]
+        if error is not None:
+            raise error
+        return value
+
+    def close(self) -> None:
+        """Close all connections, in the order in which they came: that of tasks which are cancelled together is not told."""
+        unanswered, self._unanswered = self._unanswered, {}
+        for answered in unanswered:
+            answered.set()
+
+
 class Member:
-    """One host.
+    """One host. How its process does what its role is, as `succession.Part` tells; in which order is the product's own.
 
     Attributes:
         life: Name of the process that lives now.
+        may_lead: Whether it wants the lease; a gateway does not.
+        is_serving: Whether the process has been asked for something, or might have been.
         is_fenced: A process of it has ended because of a copy.
         is_shunned: Nobody asks it for what changes something, at present.
         deceived_until: Until then it may trust its lease for too long: clocks were set on which that rests.
         ended: Set when the last process has ended that was told to.
     """
 
-    def __init__(self, name: str, server: Server, world: "Standby", tasks: anyio.abc.TaskGroup, chance: Random) -> None:
+    def __init__(
+        self,
+        name: str,
+        server: Server,
+        world: "Standby",
+        tasks: anyio.abc.TaskGroup,
+        chance: Random,
+        *,
+        may_lead: bool = True,
+    ) -> None:
         self.name = name
         self.server = server
-        self.is_fenced = self.is_shunned = False
+        self.may_lead = may_lead
+        self.is_serving = self.is_fenced = self.is_shunned = False
         self.deceived_until = float("-inf")
         self.ended = anyio.Event()
         self._world = world
@@ -112,10 +194,9 @@ class Member:
         self.process = Process(name, world.story)
         self.store_way = Way(self.process, chance, StoreUnavailable, timeout_s=4.0, name="database")
         self.broker_way = Way(self.process, chance, BrokerUnavailable, timeout_s=5.0, name="broker")
-        self._running: Scheduler | None = None
-        self._desk: anyio.abc.TaskGroup | None = None
-        self._is_told_to_end = anyio.Event()
-        self._unanswered: dict[anyio.Event, None] = {}
+        self._desk: _Desk | None = None
+        self._beside: _Desk | None = None
+        self._succession = Succession(self)
 
     def __repr__(self) -> str:
         return self.life
@@ -129,7 +210,7 @@ class Member:
         before, self.process = self.process, Process(self.life, self._world.story)
         self.process.clock = before.clock
         self.store_way.process = self.broker_way.process = self.process
-        self._is_told_to_end = anyio.Event()
+        self._succession = Succession(self)
         self.ended = anyio.Event()
         self._world.story.tell(f"{self.life} starts")
         self._tasks.start_soon(self._live, self.process)
@@ -137,7 +218,7 @@ class Member:
     def end(self) -> None:
         """Tell the process to end, as by SIGTERM."""
         self._world.story.tell(f"{self.life} is told to end")
-        self._is_told_to_end.set()
+        self._succession.end()
 
     def mend(self) -> None:
         """Let everything go on."""
@@ -164,67 +245,78 @@ class Member:
 
     async def _live(self, process: Process) -> None:
         try:
-            await process.run(self._roles)
+            await process.run(self._go_through_roles)
         finally:
             PROCESS.set(None)
-            self._close()
+            self._leave_desks()
             self.ended.set()
 
-    def _close(self) -> None:
-        """Close all connections, in the order in which they came: that of tasks which are cancelled together is not told."""
-        self._running = self._desk = None
-        unanswered, self._unanswered = self._unanswered, {}
-        for answered in unanswered:
-            answered.set()
+    def _leave_desks(self) -> None:
+        desks, self._desk, self._beside = (self._beside, self._desk), None, None
+        for desk in desks:
+            if desk is not None:
+                desk.close()
 
-    async def _roles(self) -> None:
-        """Stand by and lead in turn."""
+    async def _go_through_roles(self) -> None:
+        """Go through the roles, and be started again if the first one cannot begin."""
+        ending = self._succession.ending
+        while not ending.is_set():
+            self.is_serving = False
+            try:
+                await self._succession.run()
+            except Fenced as error:
+                self._end_for_a_copy(error)
+                return
+            except (StoreUnavailable, BaseExceptionGroup) as error:
+                if isinstance(error, BaseExceptionGroup) and error.split(StoreUnavailable)[1] is not None:
+                    raise
+                self._world.story.tell(f"{self.life} cannot begin: {error}")
+                await anyio.sleep(_RESTART_S)
+
+    def _end_for_a_copy(self, error: Fenced) -> None:
+        self._world.story.tell(f"{self.life} ends: {error.message}")
+        self.is_fenced = True
+        if not self._world.broker.is_copied:
+            raise BrokenPromise(f"{self.life} has ended by itself: {error.message}")
+
+    # --- roles ------------------------------------------------------------------------------------------------------
+
+    def holder(self) -> Holder:
+        """Return what tells this process from others."""
+        return Holder.here(self.process.clock.now())
+
+    def make_store(self) -> Store:
+        """Make a store to lead with."""
+        return ServedStore(self.server, self.store_way, self.life, has_mailbox=self._world.has_letters)
+
+    async def prepare(self, lease: Lease) -> None:
+        """Take part, whoever else has the name of this host."""
+
+    async def keep_up(self, lease: Lease) -> None:
+        """Do nothing else."""
+
+    async def answer_beside(self, lease: Lease, over: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+        """Take letters, where there are any."""
+        self.is_serving = True
+        task_status.started()
+        if not self._world.has_letters:
+            await over.wait()
+            return
+        mailbox = ServedMailbox(self.server.box, self.store_way)
+        store = ServedStore(self.server, self.store_way, self.life)
+        chance = Random(self._chance.random())
+        sending = Sending(store, mailbox, self.process.clock, host=self.name, make_id=lambda: UUID(int=chance.getrandbits(128)))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._wait_for_the_end_of_roles, tasks)
-            while True:
-                store = ServedStore(self.server, self.store_way, self.life)
-                try:
-                    await self._lead(store)
-                except StoreLocked:
-                    await self._stand_by(store)
-                except Fenced as error:
-                    self._world.story.tell(f"{self.life} steps down: {error.message}")
-                    if not await self._is_another_ones(store):
-                        self._world.story.tell(f"{self.life} ends: a copy goes on")
-                        self.is_fenced = True
-                        if not self._world.broker.is_copied:
-                            raise BrokenPromise(f"{self.life} has ended by itself: {error.message}") from None
-                        tasks.cancel_scope.cancel()
-                        return
-                except StoreUnavailable as error:
-                    self._world.story.tell(f"{self.life} cannot lead: {error.message}")
-
-    async def _wait_for_the_end_of_roles(self, tasks: anyio.abc.TaskGroup) -> None:
-        await self._is_told_to_end.wait()
-        if self._running is None:
+            tasks.start_soon(mailbox.run)
+            self._beside = beside = _Desk(_ByLetter(sending), tasks)
+            await over.wait()
+            if self._beside is beside:
+                self._beside = None
+            beside.close()
             tasks.cancel_scope.cancel()
 
-    async def _is_another_ones(self, store: ServedStore) -> bool:
-        try:
-            await store.lease.renew()
-        except Fenced:
-            return True
-        except StoreUnavailable:
-            return True
-        return False
-
-    async def _stand_by(self, store: ServedStore) -> None:
-        """Wait until nobody leads any more."""
-        while True:
-            try:
-                await store.lease.wait(1.0)
-                if not (await store.lease.view()).is_held:
-                    return
-            except StoreUnavailable as error:
-                self._world.story.tell(f"{self.life} cannot stand by: {error.message}")
-                await anyio.sleep(1.0)
-
-    async def _lead(self, store: ServedStore) -> None:
+    async def lead(self, store: Store, standby_over: Callable[[], None]) -> None:
+        """Lead until the end."""
         world, process = self._world, self.process
         seen: Any = _Seen(world.broker, self.broker_way)
         scheduler = Scheduler(
@@ -237,28 +329,40 @@ class Member:
             chance=Random(self._chance.random()),
         )
         try:
-            async with scheduler as running, anyio.create_task_group() as desk:
+            async with scheduler as running, anyio.create_task_group() as tasks:
                 world.check_takeover(self.server)
-                self._running, self._desk = running, desk
-                await self._is_told_to_end.wait()
+                self._desk, self.is_serving = _Desk(running, tasks), True
+                standby_over()
+                await self._succession.ending.wait()
                 await running.drain(timeout_s=self._chance.choice([0.0, 5.0]))
-                self._running = None
-                desk.cancel_scope.cancel()
+                self._leave_desks()
+                tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             fenced, rest = group.split(Fenced)
             if rest is not None or fenced is None:
                 raise
             raise Fenced(0, 0, "another") from None
+        except Fenced as error:
+            world.story.tell(f"{self.life} is overtaken: {error.message}")
+            raise
         finally:
-            self._close()
-        raise Crash("ended")
+            self._leave_desks()
 
     # --- what is asked of it ----------------------------------------------------------------------------------------
 
     @property
+    def _running(self) -> Scheduler | None:
+        return None if self._desk is None else self._desk.subject
+
+    @property
     def leads(self) -> bool:
         """Whether it leads, as far as it knows."""
-        return self._running is not None and not self.process.is_dead
+        return self._desk is not None and not self.process.is_dead
+
+    @property
+    def takes_letters(self) -> bool:
+        """Whether what it is asked for is left for whoever leads."""
+        return self._desk is None and self._beside is not None and not self.process.is_dead
 
     @property
     def term(self) -> int:
@@ -270,37 +374,17 @@ class Member:
         broker = self._world.broker
         return self.broker_way.has_been_well_since(since) and not broker.problem and broker.troubled_at < since
 
-    async def ask(self, work: Callable[[Scheduler], Awaitable[Any]]) -> Any:
-        """Ask the process for something, and return what it answers."""
-        if self._running is None or self._desk is None or self.process.is_dead:
+    async def ask(self, work: Callable[[Any], Awaitable[Any]], *, may_be_left: bool = False) -> Any:
+        """Ask the process for something, and return what it answers.
+
+        Args:
+            may_be_left: It may be left in a letter for whoever leads.
+        """
+        desk = self._desk or (self._beside if may_be_left else None)
+        if desk is None or self.process.is_dead:
             await anyio.sleep(0.01)
             raise NotLeading
-        answered = anyio.Event()
-        found: list[tuple[Any, Exception | None]] = []
-        running = self._running
-
-        async def work_at(process: Process) -> None:
-            PROCESS.set(process)
-            await anyio.lowlevel.checkpoint()
-            try:
-                found.append((await work(running), None))
-            except Exception as error:
-                found.append((None, error))
-            answered.set()
-
-        try:
-            self._desk.start_soon(work_at, self.process)
-        except RuntimeError:
-            raise ConnectionLost("nobody listens any more") from None
-        self._unanswered[answered] = None
-        await answered.wait()
-        self._unanswered.pop(answered, None)
-        if not found:
-            raise ConnectionLost("the connection was closed")
-        value, error = found[0]
-        if error is not None:
-            raise error
-        return value
+        return await desk.ask(self.process, work)
 
     def judge(self) -> None:
         """Check what must hold at every moment."""

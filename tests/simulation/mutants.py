@@ -8,15 +8,23 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+import anyio
+
+from dyrygentd.daemon import succession
 from dyrygentd.ports.facts import Holder, Term
+from dyrygentd.ports.mailbox import Letter
 from dyrygentd.scheduler import leadership
 from dyrygentd.scheduler.leadership import Leadership
+from dyrygentd.scheduler.letters import Letters
 from dyrygentd.scheduler.shell import Scheduler
+from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.tenure import Tenure
 from tests.simulation import server, standby, takeover
+from tests.simulation.box import Box
 from tests.simulation.runs import Outcome
 from tests.simulation.server import Server
 from tests.simulation.world import Dispatcher
@@ -51,6 +59,28 @@ async def _nothing(*_: Any) -> None:
     """Do nothing."""
 
 
+async def _yes(*_: Any) -> bool:
+    return True
+
+
+def _take_and_forget(box: Box, *arguments: Any) -> list[Letter]:
+    taken = _take_letters(box, *arguments)
+    for letter in taken:
+        del box._letters[letter.number]
+    return taken
+
+
+async def _submit_anew(submissions: Submissions, *arguments: Any, made: str = "", **options: Any) -> tuple[str, bool]:
+    return await _submit(submissions, *arguments, **options)
+
+
+async def _carry_out_late(letters: Letters, letter: Letter, before: Any, begun: anyio.Event) -> None:
+    """Carry it out without waiting for the one before, and the odd ones somewhat later."""
+    await anyio.sleep(0.2 * (letter.number % 2))
+    await _carry_out(letters, letter, None, begun)
+
+
+_take_letters, _submit, _carry_out = Box.take, Submissions.submit, Letters._carry_out
 _first_look = Tenure._first_look
 _take, _drain, _trust_from = Server.take, Scheduler.drain, Leadership._trust_from
 
@@ -68,6 +98,8 @@ class Mutant:
     play: Callable[[int], Outcome] = standby.run
 
 
+_with_letters = partial(standby.run, has_letters=True)
+
 #: ``{what is wrong: how to put it in}``.
 MUTANTS: Mapping[str, Mutant] = {
     "the broker refuses nobody": Mutant(lambda: patch.object(Dispatcher, "_refuse_if_fenced", lambda _: None)),
@@ -77,6 +109,11 @@ MUTANTS: Mapping[str, Mutant] = {
     "answers are not confirmed": Mutant(lambda: patch.object(Tenure, "confirm", _nothing)),
     "answers are confirmed by the broker alone": Mutant(lambda: patch.object(Leadership, "confirm", _nothing)),
     "answers are confirmed by the lease alone": Mutant(lambda: patch.object(Tenure, "_asked_anew", _nothing)),
+    "a letter is forgotten once it is taken": Mutant(lambda: patch.object(Box, "take", _take_and_forget), _with_letters),
+    "a letter's workflow gets another id": Mutant(lambda: patch.object(Submissions, "submit", _submit_anew), _with_letters),
+    "letters are begun in any order": Mutant(lambda: patch.object(Letters, "_carry_out", _carry_out_late), _with_letters),
+    "what a letter has changed is not noted": Mutant(lambda: patch.object(Box, "note", lambda *_: None), _with_letters),
+    "whoever is overtaken by another one ends": Mutant(lambda: patch.object(succession, "_is_by_a_copy", _yes)),
     "the lease is trusted too long": Mutant(lambda: patch.object(leadership, "_MARGIN", -2.0)),
     "the lease is trusted from the answer": Mutant(lambda: patch.object(Leadership, "_trust_from", _trust_from_the_answer)),
     "a take does not raise the session": Mutant(lambda: patch.object(Server, "take", _take_without_session)),

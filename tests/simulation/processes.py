@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from dyrygentd.ports.facts import Holder
 from tests.simulation.virtual import VirtualClock, VirtualLoop
 from tests.simulation.world import BrokenPromise, Crash, Story
 
@@ -137,6 +138,12 @@ class Process:
             if not answer.done():
                 answer.set_exception(Crash(self.name))
         self._scope.cancel()
+
+
+def holder_here(now: float) -> Holder:
+    """Return what the operating system tells a process of itself."""
+    process = PROCESS.get()
+    return Holder("nobody" if process is None else process.name, 1, now)
 
 
 class JudgedStory(Story):

@@ -16,6 +16,7 @@ from dyrygentd.core.user import User
 from dyrygentd.errors import Fenced, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import JOURNAL_MAX, Holder, LeaseView, Listed, Namesake, Selection, Stored, Term
 from dyrygentd.testing import MemoryStore
+from tests.simulation.box import Box, ServedMailbox
 from tests.simulation.processes import JudgedStory, Way
 from tests.simulation.world import BrokenPromise
 
@@ -33,6 +34,7 @@ class Server(MemoryStore):
         ahead_s: How far its clock is ahead; somebody may set it.
         leaders: ``(moment, process)`` of each change of hands, of which the last is who has the lease.
         ends: ``(workflow, state)`` of each end that was ever durable.
+        box: Where letters are left; one that is copied has none.
     """
 
     def __init__(self, identity: str, story: JudgedStory) -> None:
@@ -49,6 +51,7 @@ class Server(MemoryStore):
         self.holders: dict[int, str] = {}
         self.ends: set[tuple[str, str]] = set()
         self.told = anyio.Event()
+        self.box = Box(self._now, self.raise_if_away, lambda: self.left_s > 0)
 
     def copied(self) -> "Server":
         """Return a copy on another server, as somebody restores it from a backup; nobody has its lease."""
@@ -145,6 +148,7 @@ class Server(MemoryStore):
             del entries[:-JOURNAL_MAX]
             self._journal_entries += 1
             self._audit.append((self._journal_entries, entry))
+            self.box.note(entry)
 
     def note(self, name: str, value: str) -> None:
         """Note something."""
@@ -153,6 +157,16 @@ class Server(MemoryStore):
     def noted(self, name: str) -> str | None:
         """Return what was noted."""
         return self._notes.get(name)
+
+    @property
+    def changes(self) -> Sequence[JournalEntry]:
+        """What was done to all workflows, in this order."""
+        return [entry for _, entry in self._audit]
+
+    @property
+    def records(self) -> Sequence[WorkflowRecord]:
+        """All workflows."""
+        return [*self._workflows.values()]
 
     @property
     def last_term(self) -> Term | None:
@@ -239,14 +253,16 @@ class ServedStore(MemoryStore):
     """What one process sees of a `Server`. After a lost answer it begins a new session, as `store/postgres/turns.py` does."""
 
     lease: ServedLease
+    mailbox: ServedMailbox | None  # type: ignore[assignment]
 
-    def __init__(self, server: Server, way: Way, process: str) -> None:
+    def __init__(self, server: Server, way: Way, process: str, *, has_mailbox: bool = False) -> None:
         super().__init__()
         self._server = server
         self._way = way
         self._process = process
         self._identity = server.identity
         self.lease = ServedLease(server, way, process, self._renew)
+        self.mailbox = ServedMailbox(server.box, way, turn=self._turn) if has_mailbox else None
         self._is_connected = self._is_open = False
         self._one_at_a_time = anyio.Lock()
 

@@ -1,9 +1,9 @@
 """Two or three processes with one database on a server, one broker and one virtual clock, by seed: one leads, others stand by.
 
-*The weather.* Whoever leads is overtaken while it is cut off, or asleep, and what it has sent is on its way. Processes are
-stopped for longer than the lease, suspended with their machine, killed, ended and started again; the ways to database and broker
-are cut in either direction or stall; both servers go away and come back; all clocks are set; workers are killed; and a process
-may be started on a copy of the database. At each request to a server a process may end before, amid and after it.
+*The weather.* Processes are stopped for longer than the lease, suspended with their machine, killed, ended and started again; the
+ways to database and broker are cut in either direction or stall; both servers go away and come back; all clocks are set; workers
+are killed; and a process may be started on a copy of the database. At each request to a server a process may end before, amid and
+after it.
 
 *What is checked*, from outside:
 
@@ -15,7 +15,8 @@ may be started on a copy of the database. At each request to a server a process 
 - what was accepted, and each answered verb, is there for each leader that follows, and is not taken twice;
 - once all is mended somebody leads in time, everything ends, and each workflow that nobody
   interfered with has ended as the results of its tasks say;
-- where there is no copy no process ends by itself.
+- where there is no copy no process ends by itself;
+- what is left in letters, at those that stand by and at a gateway, is carried out once and in order: see `letters`.
 """
 
 from collections import Counter
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 import anyio.abc
@@ -35,9 +37,11 @@ from dyrygentd.core.limits import Limits
 from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import BrokerUnavailable, DyrygentError
+from dyrygentd.ports.facts import Holder
 from dyrygentd.scheduler import Scheduler, SchedulerLimits
+from tests.simulation.letters import LetterWriters
 from tests.simulation.members import ConnectionLost, Member, NotLeading
-from tests.simulation.processes import PROCESS, JudgedStory, ProcessLoop
+from tests.simulation.processes import PROCESS, JudgedStory, ProcessLoop, holder_here
 from tests.simulation.runs import Outcome, told
 from tests.simulation.server import TTL_S, Server
 from tests.simulation.weather import WEATHER
@@ -125,14 +129,19 @@ class JudgedBroker(Broker):
 
 
 class Standby:
-    """One seed."""
+    """One seed.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        has_letters: Whether those that do not lead take letters; by default the seed decides.
+    """
+
+    def __init__(self, seed: int, *, has_letters: bool | None = None) -> None:
         self.seed = seed
         self.story = JudgedStory()
         self.facts: Counter[str] = Counter()
         self._chance = chance = Random(seed)
         self._is_copied = chance.random() < 0.15
+        self.has_letters = not self._is_copied and (chance.random() < 0.4 if has_letters is None else has_letters)
         self._chaos_s = chance.choice([10.0, 30.0, 60.0])
         self._pause_s = chance.choice([1.0, 3.0, 10.0])
         self._server = Server(f"{chance.getrandbits(64):x}", self.story)
@@ -148,6 +157,7 @@ class Standby:
         self._said: dict[str, dict[str, str]] = {}
         self.is_mended = False
         self._copy: Server | None = None
+        self.letters: LetterWriters | None = None
         self._worker_number = 0
         self.limits = SchedulerLimits(
             engine=Limits(in_flight_max=chance.choice([1, 3, 100])), pools={"one": 1, "many@*": 2}, lost_after_s=30.0
@@ -173,6 +183,10 @@ class Standby:
                 self.start_worker()
             for number in range(self._chance.choice([2, 2, 3])):
                 self.members.append(Member(f"host{number}", self._server, self, world, Random(self._chance.random())))
+            if self.has_letters:
+                self.members.append(Member("gate", self._server, self, world, Random(self._chance.random()), may_lead=False))
+                self.letters = LetterWriters(self, self._server, self._chance.random())
+                world.start_soon(self.letters.write)
             for member in self.members:
                 member.start()
             world.start_soon(self._judge)
@@ -223,16 +237,17 @@ class Standby:
         if chance.random() < 0.5:
             # It takes a while, and is to happen in short stories too.
             await anyio.sleep(chance.uniform(0.5, 3.0))
-            self._world.start_soon(self._happen, "overtake", chance.choice(self.members))
+            self._world.start_soon(self.happen, "overtake", chance.choice(self.members))
         while anyio.current_time() < end:
             await anyio.sleep(chance.expovariate(1 / self._pause_s))
             if self._copy is None and anyio.current_time() > copied_at:
                 await self._start_copy()
             what = chance.choice(list(WEATHER))
             self.facts[what] += 1
-            self._world.start_soon(self._happen, what, chance.choice(self.members))
+            self._world.start_soon(self.happen, what, chance.choice(self.members))
 
-    async def _happen(self, what: str, member: Member) -> None:
+    async def happen(self, what: str, member: Member) -> None:
+        """Have something happen, unless all is mended."""
         chance = Random(self._chance.random())
         pause_s = chance.choice([0.3, 3.0, 8.0, 30.0])
         if not self.is_mended:
@@ -275,16 +290,19 @@ class Standby:
             await anyio.sleep(5.0)
             if self._has_copy_taken_over():
                 return
+            self._follow_letters()
             left = [key for key, workflow_id in self._accepted.items() if not self._has_ended(workflow_id)]
+            left += [f"letter {letter.number}" for letter in self._server.box.waiting]
             if self._copy is not None:
                 # What was accepted by a copy while the broker was away, and the copy was refused by it then, is in no other one.
-                left = [key for key in left if self._server.has(self._accepted[key])]
+                left = [key for key in left if self._server.has(self._accepted.get(key, ""))]
             if len(self._accepted) == len(self._plans) and not left:
                 if self._copy is None:
                     await self._take_down()
                 return
             for key in left:
-                await self._decide(self._accepted[key])
+                if key in self._accepted:
+                    await self._decide(self._accepted[key])
         raise BrokenPromise(f"P5: {left} do not end; {len(self._accepted)} of {len(self._plans)} were accepted")
 
     def _has_copy_taken_over(self) -> bool:
@@ -312,6 +330,8 @@ class Standby:
 
     async def request(self, member: Member, what: str, work: Callable[[Scheduler], Awaitable[Any]]) -> Any:
         """Ask a process to change something; raises if the answer is no success or does not come. Judge a success."""
+        if member.takes_letters:
+            return await self.read(member, f"{what}, by letter", work, may_be_left=True)
         server = member.server
         begun, taken = anyio.current_time(), len(server.leaders)
         is_known = self.broker.knows_later_than(member.term)
@@ -321,10 +341,12 @@ class Standby:
             raise BrokenPromise(f"{member.name} has answered '{what}', asked when {server.leaders[taken - 1]} had the lease")
         return answer
 
-    async def read(self, member: Member, what: str, work: Callable[[Scheduler], Awaitable[Any]]) -> Any:
-        """Ask a process for something that changes nothing; raises if the answer is no success or does not come."""
+    async def read(
+        self, member: Member, what: str, work: Callable[[Scheduler], Awaitable[Any]], *, may_be_left: bool = False
+    ) -> Any:
+        """Ask a process for something that is not judged; raises if the answer is no success or does not come."""
         with anyio.move_on_after(_CLIENT_S):
-            answer = await member.ask(work)
+            answer = await member.ask(work, may_be_left=may_be_left)
             self.story.tell(f"{member.name} answers {what}")
             return answer
         raise ConnectionLost("no answer")
@@ -351,9 +373,9 @@ class Standby:
                     self.story.tell(f"submit {plan.key} at {member.name}: {error}")
                 await anyio.sleep(self._chance.choice([0.1, 1.0, 3.0]))
                 continue
-            if not self.broker.is_copied and self._accepted.setdefault(plan.key, submitted.id) != submitted.id:
-                raise BrokenPromise(f"P6: {plan.key} is {self._accepted[plan.key]} and {submitted.id}")
-            self._accepted.setdefault(plan.key, submitted.id)
+            before = self._accepted.setdefault(plan.key, submitted.id)
+            if not self.broker.is_copied and before != submitted.id and not self._is_one(before, submitted.id):
+                raise BrokenPromise(f"P6: {plan.key} is {before} and {submitted.id}")
             times -= 1
             await anyio.sleep(self._chance.choice([0.0, 3.0, 10.0]))
 
@@ -370,11 +392,11 @@ class Standby:
             members = self._asked_of
             member = self._stale(members) or (self.leader() if chance.random() < 0.7 else None) or chance.choice(members)
             verb = chance.choice([own, own, Verb.PAUSE, Verb.PAUSE, Verb.RESUME])
-            await self._ask(self._accepted[plan.key], verb, at=member)
+            await self.ask(self._accepted[plan.key], verb, at=member)
             # What is so already needs no transaction, which would be refused.
             while chance.random() < 0.5:
                 await anyio.sleep(chance.choice([0.1, 1.0, 3.0]))
-                await self._ask(self._accepted[plan.key], verb, at=member)
+                await self.ask(self._accepted[plan.key], verb, at=member)
 
     async def _insist(self) -> None:
         while not self.is_mended:
@@ -388,9 +410,9 @@ class Standby:
         workflow_id = self._accepted.get(_STANDING.key)
         if workflow_id is not None and member.leads:
             self.facts["asked for what is so"] += 1
-            self._world.start_soon(partial(self._ask, workflow_id, Verb.RESUME, at=member))
+            self._world.start_soon(partial(self.ask, workflow_id, Verb.RESUME, at=member))
 
-    async def _ask(self, workflow_id: str, verb: Verb, nodes: Sequence[str] = (), *, at: Member | None = None) -> None:
+    async def ask(self, workflow_id: str, verb: Verb, nodes: Sequence[str] = (), *, at: Member | None = None) -> None:
         member = at or self._chance.choice(self.members)
         self._asked += 1
         why = f"request {self._asked}"
@@ -435,6 +457,23 @@ class Standby:
         """Return one that takes itself for the leader, and is not."""
         return next((member for member in members if member.leads and member.server.process != member.life), None)
 
+    def _is_one(self, *workflow_ids: str) -> bool:
+        """Tell whether one of these is what a letter was to make, whose key another one had before, or has perhaps."""
+        letters = [letter for each in workflow_ids if (letter := self._server.box.find(each)) is not None]
+        return any(not letter.answer or letter.known_as in workflow_ids for letter in letters)
+
+    def is_there(self, workflow_id: str, server: Server) -> bool:
+        """Tell whether a workflow is durable, in itself or as a letter."""
+        letter = server.box.find(workflow_id)
+        return server.has(workflow_id) or (letter is not None and (not letter.answer or server.has(letter.known_as)))
+
+    def _follow_letters(self) -> None:
+        """Go on with the workflows that had the keys of others."""
+        for key, workflow_id in self._accepted.items():
+            letter = self._server.box.find(workflow_id)
+            if letter is not None and letter.known_as:
+                self._accepted[key] = letter.known_as
+
     def leader(self) -> Member | None:
         """Return one that leads, as far as it knows."""
         return next((member for member in self._asked_of if member.leads and not member.process.is_stopped), None)
@@ -449,11 +488,11 @@ class Standby:
         except (DyrygentError, ConnectionLost, NotLeading):
             return
         if view.state == "paused":
-            await self._ask(workflow_id, Verb.RESUME, at=leader)
+            await self.ask(workflow_id, Verb.RESUME, at=leader)
         for node in page.nodes:
             if node.hold in ("gate", "operator", "lost") or node.is_on_hold:
                 verb = Verb.RETRY if node.hold == "lost" else Verb.RELEASE
-                await self._ask(workflow_id, verb, [node.name], at=leader)
+                await self.ask(workflow_id, verb, [node.name], at=leader)
 
     # --- the oracle -------------------------------------------------------------------------------------------------
 
@@ -462,8 +501,10 @@ class Standby:
         self.facts["leaders"] += 1
         if self.broker.is_copied:
             return
+        if self.letters is not None:
+            self.letters.check_takeover()
         for key, workflow_id in self._accepted.items():
-            if not server.has(workflow_id):
+            if not self.is_there(workflow_id, server):
                 raise BrokenPromise(f"P1: {key} was accepted and is not there")
         for workflow_id, why in self._answered:
             if why not in [entry.why for entry in server.journal_of(workflow_id)]:
@@ -476,6 +517,8 @@ class Standby:
         if self._copy is not None:
             return
         self.check_takeover(self._server)
+        if self.letters is not None:
+            self.letters.check()
         for key, said in self._said.items():
             [plan] = [plan for plan in self._plans if plan.key == key]
             Ends(plan, self.broker.sent, self.broker.results).check(said)
@@ -493,12 +536,13 @@ class Standby:
                 self._said[plan.key] = {node.name: word_of(node.state, node.is_unneeded) for node in page.nodes}
 
 
-def run(seed: int) -> Outcome:
+def run(seed: int, *, has_letters: bool | None = None) -> Outcome:
     """Play a seed."""
-    standby = Standby(seed)
+    standby = Standby(seed, has_letters=has_letters)
     problem = ""
     try:
-        anyio.run(standby.play, backend="asyncio", backend_options={"loop_factory": ProcessLoop})
+        with patch.object(Holder, "here", holder_here):
+            anyio.run(standby.play, backend="asyncio", backend_options={"loop_factory": ProcessLoop})
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise

@@ -21,7 +21,7 @@ from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.store")
 
-VERSION: Final = 2
+VERSION: Final = 3
 #: The oldest server that the tests ran on, or would: 13 has `gen_random_uuid`.
 SERVER_MIN: Final = 130000
 #: "dyrg" in ASCII, the upper half of the numbers of our advisory locks; the lower one is the schema's. That of tools which work
@@ -43,6 +43,8 @@ _STEPS: Final[dict[int, str]] = {
             ADD COLUMN until double precision NOT NULL DEFAULT 0,
             ADD COLUMN ttl double precision NOT NULL DEFAULT 0;
         CREATE TABLE standbys (process text PRIMARY KEY, holder text NOT NULL, seen_at double precision NOT NULL);
+    """,
+    2: """
         CREATE TABLE hosts (
             name text NOT NULL, machine text NOT NULL, holder text NOT NULL, since double precision NOT NULL,
             seen_at double precision NOT NULL, PRIMARY KEY (name, machine)

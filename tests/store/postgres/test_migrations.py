@@ -85,6 +85,22 @@ async def test_from_the_first_version(url: PostgresUrl, shared_postgres: Postgre
     assert _shape(shared_postgres, url.schema) == _shape(shared_postgres, f"{url.schema}_new")
 
 
+async def test_from_each_version(url: PostgresUrl, shared_postgres: PostgresServer) -> None:
+    """A schema that stopped at any version on the way is what a new one is after it, so no step was changed once it had run."""
+    now = PostgresUrl(url.conninfo, f"{url.schema}_new")
+    async with await connect(now) as connection:
+        await migrations.prepare(connection, now)
+    for version in range(2, VERSION):
+        between = PostgresUrl(url.conninfo, f"{url.schema}_{version}")
+        _make_first_version(shared_postgres, between)
+        async with await connect(between) as connection:
+            await migrations.prepare(connection, between, version_wanted=version)
+            assert shared_postgres.execute(f"SELECT version FROM {between.schema}.about") == [(version,)]
+            assert _shape(shared_postgres, between.schema) != _shape(shared_postgres, now.schema)
+            await migrations.prepare(connection, between)
+        assert _shape(shared_postgres, between.schema) == _shape(shared_postgres, now.schema)
+
+
 async def test_older_version_in_use(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:
     """As long as somebody leads on an older schema nobody changes it under his feet."""
     steps = {VERSION: "ALTER TABLE notes ADD COLUMN a integer"}

@@ -141,9 +141,12 @@ class Succession:
             await self._part.keep_up(lease)
 
     async def _taken_at_once(self, lease: Lease) -> bool:
-        """Take the lease if it is free. Whose server is away or starts, as after a power cut, waits for it as for a broker."""
+        """Take the lease if it is free. Who leads on a schema of an older version, or a server that is away, is waited for."""
         try:
             return await lease.take(self._part.holder())
+        except StoreLocked:
+            # Whoever asks for it again says so.
+            return False
         except StoreAway as error:
             logger.warning("cannot lead yet, and stands by: %s", error)
             return False
@@ -170,10 +173,12 @@ class Succession:
             except StoreIncompatible:
                 raise
             except OutsideError as error:
+                is_older = isinstance(error, StoreLocked)
                 if error.message != complaint:
-                    logger.warning("stands by, and cannot ask for the lease: %s", error)
+                    logger.warning("stands by%s: %s", "" if is_older else ", and cannot ask for the lease", error)
                     complaint = error.message
-                await anyio.sleep(LOOK_S)
+                if not is_older:
+                    await anyio.sleep(LOOK_S)
 
 
 def until_next_look_s(view: LeaseView) -> float:

@@ -57,3 +57,33 @@ def test_killed_on_rabbitmq(database: list[str], amqp_url: str, rabbitmq_queue: 
         assert handle.wait(timeout_s=_WAIT_S).state == "succeeded", daemon.log()
         counts = quiet_site.executions.counts()
         assert all(counts[str(node.task_id)] >= 1 for node in handle.nodes() if node.task_id)
+
+
+@pytest.mark.long
+def test_standby_goes_on_on_rabbitmq(amqp_url: str, rabbitmq_queue: str, quiet_site: Site) -> None:
+    """The daemon that waits takes over what a killed leader has begun there, and executes the rest, at least once."""
+    workflow = Workflow("handed over")
+    gate = workflow.add(tasks.wait_for.si("over").set(queue=rabbitmq_queue), name="gate")
+    workflow.add(tasks.noop.si().set(queue=rabbitmq_queue), name="end", after=[gate])
+    worker = CeleryWorker(
+        amqp_url,
+        quiet_site.server.url,
+        log_directory=quiet_site.directory,
+        queues=(rabbitmq_queue,),
+        records_url=quiet_site.server.url,
+    )
+    with short_directory() as directory, PostgresServer(directory) as server, worker:
+        leader, standby = (
+            quiet_site.daemon(name, "--broker", amqp_url, "--database", server.conninfo()) for name in ("leader", "standby")
+        )
+        with leader, standby, leader.client() as client, standby.client() as beside:
+            handle = client.submit(workflow)
+            quiet_site.executions.wait_started([str(handle.node("gate").task_id)])
+            assert beside.stats().role == "standby"
+            leader.kill()
+            wait_until(lambda: beside.stats().role == "leader", timeout_s=_WAIT_S, message=standby.log)
+            quiet_site.executions.release("over", count=3)
+            handed = beside.handle(handle.id)
+            assert handed.wait(timeout_s=_WAIT_S).state == "succeeded", standby.log()
+            counts = quiet_site.executions.counts()
+            assert all(counts[str(node.task_id)] >= 1 for node in handed.nodes() if node.task_id)

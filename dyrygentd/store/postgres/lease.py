@@ -17,6 +17,10 @@ that the server works on is waited for, and so is a session that this role may n
 *Those who wait* look each second, and when it is over; they leave word that they are there, and are woken when a leader lets go.
 Where the way to the server does not pass that on, as through a pooler, they notice at their next look.
 
+*Of two versions* the older one leads on until it lets go: a newer one sees it and waits as any other does, and brings the schema
+up to date when it takes the lease. From then on an older one that waits must not take it: it looks before, and once more when it
+has it, since nobody changes the schema of whoever leads.
+
 *Tried and rejected.* An advisory lock of the session: after a network was cut it lives until the server's keepalive ends it, and
 behind a pooler it is anybody's. It is kept for tools that work on a database without a daemon, which a take looks for.
 """
@@ -33,11 +37,11 @@ import anyio
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from dyrygentd.errors import DyrygentError, Fenced, StoreUnavailable
+from dyrygentd.errors import DyrygentError, Fenced, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder, LeaseView, Namesake, Term
 from dyrygentd.store.copies import Progress
 from dyrygentd.store.postgres.connection import Link, connect, drop
-from dyrygentd.store.postgres.migrations import lock_number, prepare
+from dyrygentd.store.postgres.migrations import LEASE_SINCE, VERSION_QUERY, lock_number, prepare, refuse_newer, version_of
 from dyrygentd.store.postgres.refusals import refusal_to
 from dyrygentd.store.postgres.url import PostgresUrl
 
@@ -62,7 +66,8 @@ _SETTINGS: Final[Mapping[str, str]] = {
 _TAKE: Final = "SELECT was_in_use, was_written_at, earlier FROM take_lease(%s, %s, %s, %s, %s)"
 _VIEW: Final = """
     SELECT led_by, term, CASE WHEN in_use THEN until - extract(epoch FROM clock_timestamp()) ELSE '-infinity' END,
-        (SELECT count(*) FROM standbys WHERE abs(extract(epoch FROM clock_timestamp()) - seen_at) < %s), process = %s
+        (SELECT count(*) FROM standbys WHERE abs(extract(epoch FROM clock_timestamp()) - seen_at) < %s), process = %s,
+        (SELECT max(version) FROM about)
     FROM owner
 """
 _RESIGN: Final = "UPDATE owner SET in_use = false, until = 0 WHERE process = %s"
@@ -152,6 +157,8 @@ class PostgresLease:
         self._one_opening = anyio.Lock(fast_acquire=True)
         self._link = Link(url, query_max_s=_ASK_MAX_S, answer_max_s=_ASK_MAX_S + 1, is_writing=True, settings=_SETTINGS)
         self._is_open = self._is_broken_off = False
+        # Whether the schema is of an older version, whose leader is waited for.
+        self._is_behind = False
         self._lock_number = 0
         self._words = ""
         self._seen_at = -_SEEN_EVERY_S
@@ -171,11 +178,14 @@ class PostgresLease:
 
         Raises:
             StoreUnavailable: The server cannot be reached, or refuses.
-            StoreIncompatible: Server, database or schema cannot be used.
+            StoreIncompatible: Server, database or schema cannot be used, or a newer version has changed the schema meanwhile.
             StoreLocked: The schema is of an older version, and in use.
         """
         self._words = holder.words
         async with self._asking("take"):
+            if self._is_behind:
+                await self._catch_up()
+            await self._refuse_newer()
             try:
                 rows = await self._link.fetch(_TAKE, (self.process, holder.text, holder.words, self._ttl_s, self._lock_number))
             except psycopg.errors.LockNotAvailable:
@@ -185,11 +195,26 @@ class PostgresLease:
             if not rows:
                 return False
             before = Before(*rows[0])
+            try:
+                await self._refuse_newer()
+            except StoreIncompatible:
+                await self._let_go()
+                raise
             if self.before is None:
                 self.before = before
             await self._link.fetch(_LEAVE, (self.process,))
         self._drop_listener()
         return True
+
+    async def _refuse_newer(self) -> None:
+        ((version,),) = await self._link.fetch(VERSION_QUERY)
+        refuse_newer(self._url, version)
+
+    async def _catch_up(self) -> None:
+        """Bring a schema up to date that was older when it was seen. Raises `StoreLocked` as long as somebody leads on it."""
+        async with self._one_opening:
+            with self._telling():
+                await self._prepare()
 
     async def _end_locking(self) -> None:
         """If the lease is over, end sessions that have the row locked and say nothing, or name those that have it."""
@@ -229,18 +254,22 @@ class PostgresLease:
         with contextlib.suppress(DyrygentError):
             async with self._asking("resign the lease of"):
                 if had:
-                    await self._link.fetch(_RESIGN, (self.process,))
-                    await self._link.fetch(_WAKE, (self._channel,))
+                    await self._let_go()
                 else:
                     await self._link.fetch(_LEAVE, (self.process,))
 
+    async def _let_go(self) -> None:
+        await self._link.fetch(_RESIGN, (self.process,))
+        await self._link.fetch(_WAKE, (self._channel,))
+
     async def view(self) -> LeaseView:
-        """Return who leads. Raises `StoreUnavailable`."""
+        """Return who leads. Raises `StoreUnavailable`, or `StoreIncompatible` if a newer version has changed the schema."""
         async with self._asking("look at"):
             return await self._view()
 
     async def _view(self) -> LeaseView:
-        ((led_by, term, left_s, standbys, is_ours),) = await self._link.fetch(_VIEW, (_SEEN_FOR_S, self.process))
+        ((led_by, term, left_s, standbys, is_ours, version),) = await self._link.fetch(_VIEW, (_SEEN_FOR_S, self.process))
+        refuse_newer(self._url, version)
         known = Term.of(term)
         return LeaseView(Holder.of(led_by), known.number if known else 0, left_s, standbys, is_ours)
 
@@ -319,17 +348,31 @@ class PostgresLease:
         try:
             if not self._is_open:
                 with self._telling():
-                    await self._prepare()
+                    await self._prepare_or_look()
                 await self._link.open()
                 self._is_open = True
         finally:
             self._one_opening.release()
 
+    async def _prepare_or_look(self) -> None:
+        try:
+            await self._prepare()
+        except StoreLocked:
+            # Who leads on it can be seen, and waited for.
+            if not self._is_behind:
+                raise
+
     async def _prepare(self) -> None:
+        """Bring the schema up to date. Raises `StoreLocked` if it is older and in use, and tells then whether it has a lease."""
+        self._is_behind = False
         connection = await connect(self._url)
         try:
             await prepare(connection, self._url, host=self._host)
             self._lock_number = await lock_number(connection, self._url)
+        except StoreLocked:
+            self._is_behind = await version_of(connection, self._url) >= LEASE_SINCE
+            self._lock_number = await lock_number(connection, self._url)
+            raise
         finally:
             drop(connection)
 

@@ -52,7 +52,8 @@ _STEPS: Final[dict[int, str]] = {
     """,
 }
 #: From which version on the row `owner` says until when somebody leads.
-_LEASE_SINCE: Final = 2
+LEASE_SINCE: Final = 2
+VERSION_QUERY: Final = "SELECT max(version) FROM about"
 #: How long it waits for each lock.
 _LOCK_MAX_S: Final = 5.0
 #: Who has one on anything in the schema, or is bringing it up to date.
@@ -134,7 +135,7 @@ async def _locked(connection: AsyncConnection, url: PostgresUrl) -> StoreUnavail
 async def _refuse_if_in_use(connection: AsyncConnection, url: PostgresUrl, version: int) -> None:
     """Raise `StoreLocked` if somebody has a schema of an older version: it would miss what is changed."""
     is_free = await _one(connection, "SELECT pg_try_advisory_xact_lock(%s)", await lock_number(connection, url))
-    if is_free and version >= _LEASE_SINCE:
+    if is_free and version >= LEASE_SINCE:
         is_free = await _one(
             connection, "SELECT NOT in_use OR until < extract(epoch FROM clock_timestamp()) FROM owner FOR UPDATE"
         )
@@ -166,14 +167,19 @@ async def version_of(connection: AsyncConnection, url: PostgresUrl) -> int:
             f"the schema '{url.schema}' of '{url}' has tables of another program",
             "name another schema: add `?schema=NAME` to the URL",
         )
-    version = int(await _one(connection, "SELECT max(version) FROM about"))
+    version = int(await _one(connection, VERSION_QUERY))
+    refuse_newer(url, version)
+    return version
+
+
+def refuse_newer(url: PostgresUrl, version: int) -> None:
+    """Raise `StoreIncompatible` if a schema is of a version that this program does not know."""
     if version > VERSION:
         raise _incompatible(
             f"the schema '{url.schema}' of '{url}' was written by a newer dyrygentd (schema {version}, this one reads up to"
             f" {VERSION})",
-            "install that version again, or name another schema",
+            "install that version here, too, or name another schema",
         )
-    return version
 
 
 async def lock_number(connection: AsyncConnection, url: PostgresUrl) -> int:
@@ -185,7 +191,7 @@ async def refuse_unfit(connection: AsyncConnection, url: PostgresUrl, *, server_
     """Raise `StoreIncompatible` or `StoreUnavailable` if server or database cannot be used, whatever is in them."""
     if connection.info.server_version < server_min:
         number = connection.info.server_version // 10000
-        raise _incompatible(f"'{url}' is PostgreSQL {number}, which is too old", "13 or newer is needed")
+        raise _incompatible(f"'{url}' is PostgreSQL {number}, which is too old", "name a server of version 13 or newer")
     cursor = await connection.execute("SELECT pg_is_in_recovery(), current_setting('server_encoding')")
     row = await cursor.fetchone()
     assert row is not None

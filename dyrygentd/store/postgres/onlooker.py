@@ -13,12 +13,12 @@ import psycopg
 
 from dyrygentd.beside import in_thread
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
-from dyrygentd.errors import StoreIncompatible, StoreUnavailable
+from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports.facts import Holder, Retention, Stored, StoreStatistics, Term
 from dyrygentd.ports.mailbox import Letter, LetterKind, NotLeader, NotTakenYet, RefusedLater
 from dyrygentd.store.continuity import MOVED_NOTE, refuse_moved
 from dyrygentd.store.postgres.mailbox import PostgresMailbox
-from dyrygentd.store.postgres.migrations import VERSION
+from dyrygentd.store.postgres.migrations import VERSION_QUERY, refuse_newer
 from dyrygentd.store.postgres.reader import PostgresReader
 from dyrygentd.store.postgres.url import PostgresUrl
 from dyrygentd.store.readable import Readable
@@ -57,11 +57,7 @@ class PostgresOnlooker(Readable[PostgresReader]):
             # A server that does not answer is as one that is away: who asks here should be told so soon.
             with contextlib.suppress(psycopg.Error, StoreUnavailable), anyio.move_on_after(_OPEN_MAX_S):
                 await self._reader.open()
-                version = await self._reader.number("SELECT max(version) FROM about")
-                if version > VERSION:
-                    error = StoreIncompatible(f"'{self._url}' has schema {version}, this dyrygentd reads up to {VERSION}")
-                    error.next_step = "install the version that the leader has"
-                    raise error
+                refuse_newer(self._url, await self._reader.number(VERSION_QUERY))
                 refuse_moved(await self._reader.recall(MOVED_NOTE), self._url)
                 self._identity = await self._reader.recall("identity") or ""
         except BaseException:

@@ -9,7 +9,7 @@ import anyio
 import psycopg
 import pytest
 
-from dyrygentd.errors import Fenced, StoreLocked, StoreUnavailable
+from dyrygentd.errors import Fenced, StoreIncompatible, StoreLocked, StoreUnavailable
 from dyrygentd.ports.facts import Holder
 from dyrygentd.store.postgres.lease import PostgresLease
 from dyrygentd.store.postgres.store import PostgresStore
@@ -132,6 +132,48 @@ async def test_open_takes_it(made: Made) -> None:
     await first.close()
     await second.open()
     assert (await second.lease.view()).is_held
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+async def test_two_names_of_one_database(made: Made, url: PostgresUrl, shared_postgres: PostgresServer, name: str) -> None:
+    """Who comes to it by another name, or another way, waits as anybody else: it is the database that knows who leads."""
+    first = made().lease
+    assert await first.take(HERE)
+    second = PostgresStore(PostgresUrl.read(f"postgresql://postgres@{name}:{shared_postgres.port}/postgres?schema={url.schema}"))
+    assert not await second.lease.take(THERE)
+    assert (await second.lease.view()).holder == HERE
+    with pytest.raises(StoreLocked, match="is in use by"):
+        await second.open()
+    await second.close()
+
+
+async def test_newer_schema_is_not_led(made: Made, url: PostgresUrl, shared_postgres: PostgresServer) -> None:
+    """Who waited while a newer version has changed the schema says so, and does not take it when it is free."""
+    first, second = made(), made().lease
+    await first.open()
+    assert not await second.take(THERE)
+    shared_postgres.execute(f"UPDATE {url.schema}.about SET version = 99")
+    await first.close()
+    for _ in range(2):
+        with pytest.raises(StoreIncompatible, match=r"newer dyrygentd \(schema 99, "):
+            await second.take(THERE)
+        with pytest.raises(StoreIncompatible):
+            await second.view()
+    assert shared_postgres.execute(f"SELECT in_use FROM {url.schema}.owner") == [(False,)]
+
+
+async def test_schema_changes_while_it_is_taken(made: Made, url: PostgresUrl, shared_postgres: PostgresServer) -> None:
+    """A newer version that is a moment earlier: the older one has taken it, sees that, and lets go."""
+    lease = made().lease
+    await lease.view()
+    shared_postgres.execute(
+        f"SET search_path TO {url.schema};"
+        " CREATE FUNCTION newer() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE about SET version = 99; RETURN NULL; END';"
+        " CREATE TRIGGER newer AFTER UPDATE ON owner FOR EACH ROW EXECUTE FUNCTION newer()"
+    )
+    with pytest.raises(StoreIncompatible, match="newer dyrygentd"):
+        await lease.take(HERE)
+    assert shared_postgres.execute(f"SELECT session, in_use FROM {url.schema}.owner") == [(1, False)]
 
 
 async def test_waiting(made: Made) -> None:

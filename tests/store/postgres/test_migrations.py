@@ -45,8 +45,17 @@ async def test_newer_version(url: PostgresUrl, store: PostgresStore, shared_post
     shared_postgres.execute(f"UPDATE {url.schema}.about SET version = 99")
     with pytest.raises(StoreIncompatible, match=rf"newer dyrygentd \(schema 99, this one reads up to {VERSION}\)") as refused:
         await store.open()
-    assert "install that version again" in refused.value.next_step
+    assert "install that version here, too" in refused.value.next_step
     assert shared_postgres.execute(f"SELECT version FROM {url.schema}.about") == [(99,)]
+
+
+async def test_server_is_too_old(url: PostgresUrl, shared_postgres: PostgresServer) -> None:
+    """It is refused with its version and the one that is needed, before anything is made."""
+    async with await connect(url) as connection:
+        with pytest.raises(StoreIncompatible, match=r"is PostgreSQL \d+, which is too old") as refused:
+            await migrations.prepare(connection, url, server_min=connection.info.server_version + 1)
+    assert refused.value.next_step == "name a server of version 13 or newer"
+    assert shared_postgres.execute("SELECT to_regnamespace(%s)", url.schema) == [(None,)]
 
 
 async def test_older_version(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:

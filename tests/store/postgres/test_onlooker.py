@@ -101,6 +101,6 @@ async def test_server_that_is_away_is_waited_for(postgres_server: PostgresServer
 async def test_newer_schema_is_refused(url: PostgresUrl, store: PostgresStore, shared_postgres: PostgresServer) -> None:
     """A gateway that is older than the leader says what to do."""
     shared_postgres.execute(f'UPDATE "{url.schema}".about SET version = 999')
-    with pytest.raises(StoreIncompatible, match="has schema 999") as error:
+    with pytest.raises(StoreIncompatible, match=r"newer dyrygentd \(schema 999,") as error:
         await PostgresOnlooker(url).open()
-    assert error.value.next_step == "install the version that the leader has"
+    assert error.value.next_step == "install that version here, too, or name another schema"

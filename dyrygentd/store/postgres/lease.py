@@ -41,7 +41,15 @@ from dyrygentd.errors import DyrygentError, Fenced, StoreIncompatible, StoreLock
 from dyrygentd.ports.facts import Holder, LeaseView, Namesake, Term
 from dyrygentd.store.copies import Progress
 from dyrygentd.store.postgres.connection import Link, connect, drop
-from dyrygentd.store.postgres.migrations import LEASE_SINCE, VERSION_QUERY, lock_number, prepare, refuse_newer, version_of
+from dyrygentd.store.postgres.migrations import (
+    LEASE_SINCE,
+    VERSION,
+    VERSION_QUERY,
+    lock_number,
+    prepare,
+    refuse_newer,
+    version_of,
+)
 from dyrygentd.store.postgres.refusals import refusal_to
 from dyrygentd.store.postgres.url import PostgresUrl
 
@@ -270,6 +278,8 @@ class PostgresLease:
     async def _view(self) -> LeaseView:
         ((led_by, term, left_s, standbys, is_ours, version),) = await self._link.fetch(_VIEW, (_SEEN_FOR_S, self.process))
         refuse_newer(self._url, version)
+        # Somebody else may have brought it up to date.
+        self._is_behind = self._is_behind and version < VERSION
         known = Term.of(term)
         return LeaseView(Holder.of(led_by), known.number if known else 0, left_s, standbys, is_ours)
 
@@ -277,6 +287,9 @@ class PostgresLease:
         """Note what this machine is called; return others of the name that were seen lately. Raises `StoreUnavailable`."""
         values = {"name": name, "machine": machine, "holder": holder.words, "named_for_s": _NAMED_FOR_S}
         async with self._asking("note the name of this host in"):
+            if self._is_behind:
+                # It may have no place for that yet.
+                return []
             return [Namesake(*row) for row in await self._link.fetch(_NAME, values)]
 
     async def holder(self) -> str:

@@ -26,11 +26,14 @@ from dyrygentd.core.queues import is_reserved
 from dyrygentd.ports.facts import BrokerMemory, Term
 from dyrygentd.transport.redis_asking import Asking, Script
 from dyrygentd.transport.redis_connections import ASYNCIO_CLASSES, asyncio_pool
-from dyrygentd.transport.redis_term import LATER_THAN, Fence, command, ledger_key, raise_term
+from dyrygentd.transport.redis_term import LATER_THAN, Fence, command, commands, ledger_key, raise_term
 
 #: How long a marker outlives the last push of its workflow: longer than any outage after which somebody would still resume.
 _MARKER_TTL_S: Final = 30 * 24 * 3600
-#: Markers that are dropped at one time: Lua passes some thousand arguments at most.
+#: How long the markers of a workflow that has ended are kept. A push that was given up may be on its way still: the kernel sends
+#: what a closed connection has left for a minute or two, and the network may take its time.
+_OVER_TTL_S: Final = 600
+#: Markers that are let go at one time.
 _FORGET_SLICE: Final = 1000
 
 #: KEYS begin with that of the sentinel and that of the ledger. ARGV: the token, empty if it is not asked for; the term, likewise;
@@ -281,10 +284,12 @@ class MarkedPush:
         raise_term(self._client, ledger_key(self._prefix, self._fence.name), self._fence)
 
     def forget(self, workflow_ids: Sequence[str]) -> None:
-        """Drop the markers of these workflows. Raises ``redis.RedisError``."""
+        """Have the markers of these workflows expire soon. Raises ``redis.RedisError``."""
+        ledger = ledger_key(self._prefix, self._fence.name)
         for begin in range(0, len(workflow_ids), _FORGET_SLICE):
             part = workflow_ids[begin : begin + _FORGET_SLICE]
-            self._command("UNLINK", [marker_key(self._prefix, workflow_id) for workflow_id in part])
+            expiries = [("EXPIRE", marker_key(self._prefix, workflow_id), [str(_OVER_TTL_S)]) for workflow_id in part]
+            commands(self._client, ledger, self._fence, expiries)
 
     def mark(self, name: str, token: str) -> None:
         """Leave a token. Raises ``redis.RedisError``."""

@@ -3,6 +3,7 @@
 Time is the virtual loop's, chance the seed's. Everything that happens is a line of the story.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,8 @@ from dyrygentd.testing import MemoryStore
 #: After so long the broker gives a reserved message to another worker: longer than any task takes, as it has to be set, because
 #: a task that is delivered again while it runs is delivered for ever (kombu#337).
 VISIBILITY_S = 100.0
+#: How long markers are kept of a workflow that has ended.
+MARKERS_KEPT_S = 600.0
 
 T = TypeVar("T")
 
@@ -167,6 +170,7 @@ class Broker:
     queue: deque[Message] = field(default_factory=deque)
     unacked: dict[str, Message] = field(default_factory=dict)
     markers: dict[tuple[str, int], int] = field(default_factory=dict)
+    over_at: dict[str, float] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)
     ledgers: dict[str, BrokerMemory] = field(default_factory=dict)
     results: dict[str, TaskEvent] = field(default_factory=dict)
@@ -185,9 +189,12 @@ class Broker:
     def push(self, publish: Publish) -> None:
         """Take a message, once for each attempt of a node, and none after a later one."""
         place = (publish.workflow_id, publish.node)
+        if self.over_at.get(publish.workflow_id, math.inf) <= anyio.current_time():
+            self.markers = {other: attempt for other, attempt in self.markers.items() if other[0] != publish.workflow_id}
         if publish.attempt <= self.markers.get(place, 0):
             return
         self.markers[place] = publish.attempt
+        self.over_at.pop(publish.workflow_id, None)
         self._check_order(publish)
         self.pushes[publish.task_id] += 1
         if self.pushes[publish.task_id] > 1:
@@ -246,7 +253,7 @@ class Broker:
         """Lose all data, as a server does that is restarted without them; workers keep what they have fetched."""
         self.story.tell("the broker loses its memory")
         self.memory += 1
-        for store in (self.queue, self.unacked, self.markers, self.marks, self.ledgers, self.results):
+        for store in (self.queue, self.unacked, self.markers, self.over_at, self.marks, self.ledgers, self.results):
             store.clear()
 
     def raise_if_away(self) -> None:
@@ -490,8 +497,8 @@ class Dispatcher:
 
     def _forget(self, workflow_ids: Sequence[str]) -> None:
         self._refuse_if_fenced()
-        for place in [place for place in self._broker.markers if place[0] in workflow_ids]:
-            del self._broker.markers[place]
+        over_at = anyio.current_time() + MARKERS_KEPT_S
+        self._broker.over_at.update(dict.fromkeys(workflow_ids, over_at))
 
     def queue_of(self, signature: Signature) -> str:
         """Return the only queue."""

@@ -58,8 +58,8 @@ def _message(app: Celery, number: int) -> Publish:
 
 
 def _all(broker: redis.Redis) -> dict[str, Any]:
-    """Return all that the server has."""
-    return {str(key): broker.dump(key) for key in broker.scan_iter()}
+    """Return all that the server has, and what of it goes soon."""
+    return {str(key): (broker.dump(key), 0 <= broker.ttl(key) <= 3600) for key in broker.scan_iter()}
 
 
 _CHANGES: dict[str, Callable[[CeleryDispatcher, Celery], Awaitable[Any]]] = {

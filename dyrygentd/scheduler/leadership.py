@@ -68,6 +68,9 @@ class Leadership:
         self._changed = anyio.Event()
         self._problem = ""
         self._has_ended = False
+        # How many renewals were asked for, which of these was granted last, and who asks beside `run`.
+        self._asked = self._renewed = 0
+        self._asks_anew = anyio.Lock()
 
     def __repr__(self) -> str:
         return f"<Leadership trusted={self.is_trusted} lost={self.lost is not None}>"
@@ -152,6 +155,8 @@ class Leadership:
 
     async def _renew(self, lease: Lease) -> None:
         begun, was_trusted = self._steady(), self.is_trusted
+        self._asked += 1
+        number = self._asked
         try:
             await lease.renew()
         except Fenced as error:
@@ -164,6 +169,7 @@ class Leadership:
                 self._problem = error.message
             return
         self._problem = ""
+        self._renewed = number
         self._trust_from(begun)
         if not was_trusted:
             logger.warning("the lease was over, and nobody has taken it: this process goes on")
@@ -205,3 +211,21 @@ class Leadership:
                 await self._changed.wait()
             return
         raise NotConfirmed(self._problem or "the lease was not renewed in time")
+
+    async def confirm_anew(self) -> None:
+        """Return once the database has said, asked from now on, that this process leads; where a lock decides, at once.
+
+        What is trusted may be over all the same: the clock of a machine that was suspended stood still. Raises `Fenced` or
+        `NotConfirmed`.
+        """
+        if self._lease is None:
+            return
+        earlier = self._asked
+        with anyio.move_on_after(self._confirm_max_s):
+            async with self._asks_anew:
+                # Many who wait share one.
+                if self._renewed <= earlier:
+                    await self._renew(self._lease)
+                if self._renewed > earlier:
+                    return
+        raise NotConfirmed(self._problem or "the database does not answer")

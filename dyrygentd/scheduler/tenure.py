@@ -21,14 +21,15 @@ until the broker knows the new term.
 the broker, which then decides. A broker that has lost the term is told again by each look.
 
 *Answers.* Submissions and verbs are answered once they are on disk and the broker has confirmed the term after that: a cancel
-that somebody was told of must not be undone by a process that has taken over before. Where the broker cannot be asked they are
-answered as ever.
+that somebody was told of must not be undone by a process that has taken over before. Where the broker cannot be asked, or is
+known to be away, the database is asked whose the lease is; where a lock decides they are answered as ever.
 """
 
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -43,6 +44,14 @@ logger = logging.getLogger("dyrygentd")
 
 #: How long a start waits for the broker, and an answer for its confirmation.
 _ASK_S: Final = 2.0
+
+
+@dataclass
+class _Question:
+    """Of the broker, which many may wait for."""
+
+    is_over: anyio.Event = field(default_factory=anyio.Event)
+    is_answered: bool = False
 
 
 class Tenure:
@@ -82,7 +91,7 @@ class Tenure:
         self._is_told = False
         self._is_lost = anyio.Event()
         self._tasks: TaskGroup | None = None
-        self._question: anyio.Event | None = None
+        self._question: _Question | None = None
 
     def __repr__(self) -> str:
         return f"<Tenure term={self.number} told={self._is_told} fenced={self.fenced is not None}>"
@@ -173,32 +182,41 @@ class Tenure:
         Raises `Fenced` or `NotConfirmed`.
         """
         await self.leadership.confirm()
-        if self.fenced is None and self._is_told and not self._is_broker_away():
-            with anyio.move_on_after(_ASK_S):
-                await self._asked_anew()
+        if self.fenced is None and not await self._is_broker_sure():
+            await self.leadership.confirm_anew()
         self.refuse_if_fenced()
 
-    async def _asked_anew(self) -> None:
-        """Wait for the answer to a question that is put from now on; many who wait share one."""
+    async def _is_broker_sure(self) -> bool:
+        """Tell whether the broker, asked from now on, has answered."""
+        if self._is_told and not self._is_broker_away():
+            with anyio.move_on_after(_ASK_S):
+                return await self._asked_anew()
+        return False
+
+    async def _asked_anew(self) -> bool:
+        """Wait until a question that is put from now on is over, and tell whether it was answered; many who wait share one."""
         if self._question is not None:
             # That one may have been answered before what is to be confirmed.
-            await self._question.wait()
+            await self._question.is_over.wait()
         if self._question is None:
             assert self._tasks is not None
-            self._question = anyio.Event()
+            self._question = _Question()
             self._tasks.start_soon(self._ask, self._question, name="dyrygentd confirm")
-        await self._question.wait()
+        question = self._question
+        await question.is_over.wait()
+        return question.is_answered
 
-    async def _ask(self, question: anyio.Event) -> None:
+    async def _ask(self, question: _Question) -> None:
         try:
             await self.hold(await self._dispatcher.memory(self._store.identity))
+            question.is_answered = True
         except Fenced as error:
             self.lose(error)
         except OutsideError as error:
             logger.debug("the term is not confirmed: %s", error)
         finally:
             self._question = None
-            question.set()
+            question.is_over.set()
 
     def refuse_if_fenced(self) -> None:
         """Raise `Fenced` if another process is known to have taken over."""

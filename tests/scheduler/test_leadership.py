@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import anyio
 import pytest
 
-from dyrygentd.errors import Fenced, StoreLocked, StoreUnavailable
-from dyrygentd.ports.facts import Holder, LeaseView, Namesake
+from dyrygentd.errors import BrokerUnavailable, Fenced, StoreLocked, StoreUnavailable
+from dyrygentd.ports.facts import BrokerMemory, Holder, LeaseView, Namesake
 from dyrygentd.scheduler.leadership import Leadership, NotConfirmed
 from dyrygentd.store.postgres.store import PostgresStore
-from dyrygentd.testing import FakeBroker, FakeClock, MemoryStore
+from dyrygentd.testing import FakeBroker, FakeClock, FakeDispatcher, MemoryStore
 from tests.scheduler.support import definition, published, scheduler, settle, until
 from tests.support.postgres import PostgresServer
 
@@ -179,6 +179,52 @@ async def test_taken_by_another() -> None:
     assert [error.message for error in seen] == [lease.refusal.message]
     with pytest.raises(Fenced):
         await leadership.confirm()
+
+
+async def test_confirmed_anew() -> None:
+    """What is trusted may be another's after a suspension: the database is asked, once for all who wait meanwhile."""
+    lease = _Lease()
+    leadership = _leading(lease, FakeClock())
+    await leadership.begin()
+    async with anyio.create_task_group() as asking:
+        for _ in range(100):
+            asking.start_soon(leadership.confirm_anew)
+    assert 1 <= lease.renewals <= 2
+    lease.refusal = StoreUnavailable("no way to it")
+    with pytest.raises(NotConfirmed, match="no way to it"):
+        await leadership.confirm_anew()
+    lease.refusal = Fenced(1, 2, _OTHER.words)
+    await leadership.confirm()
+    with pytest.raises(Fenced):
+        await leadership.confirm_anew()
+    await Leadership(None, FakeClock()).confirm_anew()
+
+
+async def test_database_is_asked_where_the_broker_cannot_be() -> None:
+    """A verb that changes nothing is answered by the lease then, whether that is trusted still or not."""
+
+    class Deaf(FakeDispatcher):
+        is_deaf = False
+
+        async def memory(self, name: str) -> BrokerMemory | None:
+            if self.is_deaf:
+                raise BrokerUnavailable("away")
+            return await super().memory(name)
+
+    broker, lease, store = FakeBroker(holds=True), _Lease(), MemoryStore()
+    lease.ttl_s = 3600.0
+    store.lease = lease
+    dispatcher = Deaf(broker)
+    async with scheduler(broker, store, dispatcher=dispatcher) as running:
+        handle = await running.submit(definition("a"))
+        assert (await handle.resume()).state == "running"
+        assert lease.renewals == 0
+        dispatcher.is_deaf = True
+        assert (await handle.resume()).state == "running"
+        assert lease.renewals == 1
+        lease.refusal = Fenced(1, 2, _OTHER.words)
+        with pytest.raises(Fenced):
+            await handle.resume()
 
 
 async def test_end() -> None:

@@ -70,8 +70,8 @@ def _take_and_forget(box: Box, *arguments: Any) -> list[Letter]:
     return taken
 
 
-async def _submit_anew(submissions: Submissions, *arguments: Any, made: str = "", **options: Any) -> tuple[str, bool]:
-    return await _submit(submissions, *arguments, **options)
+async def _take_in_anew(submissions: Submissions, *arguments: Any, made: str = "", **options: Any) -> str:
+    return await _take_in(submissions, *arguments, **options)
 
 
 async def _carry_out_late(letters: Letters, letter: Letter, before: Any, begun: anyio.Event) -> None:
@@ -80,7 +80,7 @@ async def _carry_out_late(letters: Letters, letter: Letter, before: Any, begun: 
     await _carry_out(letters, letter, None, begun)
 
 
-_take_letters, _submit, _carry_out = Box.take, Submissions.submit, Letters._carry_out
+_take_letters, _take_in, _carry_out = Box.take, Submissions._take_in, Letters._carry_out
 _first_look = Tenure._first_look
 _take, _drain, _trust_from = Server.take, Scheduler.drain, Leadership._trust_from
 
@@ -107,10 +107,12 @@ MUTANTS: Mapping[str, Mutant] = {
         lambda: patch.object(Tenure, "_first_look", _look_without_answer), takeover.run
     ),
     "answers are not confirmed": Mutant(lambda: patch.object(Tenure, "confirm", _nothing)),
-    "answers are confirmed by the broker alone": Mutant(lambda: patch.object(Leadership, "confirm", _nothing)),
-    "answers are confirmed by the lease alone": Mutant(lambda: patch.object(Tenure, "_asked_anew", _nothing)),
+    "answers are confirmed by the broker alone": Mutant(
+        lambda: patch.multiple(Leadership, confirm=_nothing, confirm_anew=_nothing)
+    ),
+    "answers are confirmed by the lease alone": Mutant(lambda: patch.object(Tenure, "_is_broker_sure", _yes)),
     "a letter is forgotten once it is taken": Mutant(lambda: patch.object(Box, "take", _take_and_forget), _with_letters),
-    "a letter's workflow gets another id": Mutant(lambda: patch.object(Submissions, "submit", _submit_anew), _with_letters),
+    "a letter's workflow gets another id": Mutant(lambda: patch.object(Submissions, "_take_in", _take_in_anew), _with_letters),
     "letters are begun in any order": Mutant(lambda: patch.object(Letters, "_carry_out", _carry_out_late), _with_letters),
     "what a letter has changed is not noted": Mutant(lambda: patch.object(Box, "note", lambda *_: None), _with_letters),
     "whoever is overtaken by another one ends": Mutant(lambda: patch.object(succession, "_is_by_a_copy", _yes)),

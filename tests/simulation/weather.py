@@ -71,6 +71,19 @@ async def _stall(world: "Standby", member: Member, pause_s: float, chance: Rando
     way.mend()
 
 
+async def _stall_leader(world: "Standby", member: Member, pause_s: float, chance: Random) -> None:
+    """Have answers to whoever leads come late while it has nothing to save, so that its lease is renewed late."""
+    member = world.leader() or member
+    if any(each.is_shunned for each in world.members):
+        return
+    member.is_shunned = True
+    member.store_way.stall_s = 3.5
+    world.story.tell(f"{member.name} has a slow way to the {member.store_way.name}: 3.5")
+    await anyio.sleep(max(pause_s, 8.0))
+    member.store_way.mend()
+    member.is_shunned = False
+
+
 async def _overtake(world: "Standby", member: Member, pause_s: float, chance: Random) -> None:
     """Have whoever leads be overtaken, and hear of it late."""
     member = world.leader() or member
@@ -156,7 +169,7 @@ WEATHER: dict[str, Callable[["Standby", Member, float, Random], Awaitable[None]]
     "cut": _cut,
     "cut again": _cut,
     "stall": _stall,
-    "stall again": _stall,
+    "stall again": _stall_leader,
     "overtake": _overtake,
     "overtake again": _overtake,
     "database": _database,

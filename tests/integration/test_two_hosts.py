@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dyrygentd import Workflow
+from dyrygentd.daemon.example import example
 from tests.integration.conftest import Site
 from tests.support import tasks
 from tests.support.daemon import ROOT, Daemon
@@ -79,6 +80,8 @@ def host(name: str, site: Site, postgres: PostgresServer, *, is_gateway: bool = 
     directory = site.directory / name
     directory.mkdir()
     (directory / "dyrygentd").mkdir()
+    # As the ten minutes have left it.
+    (directory / "dyrygentd/dyrygentd.toml").write_text(example())
     follow("service", postgres, directory)
     if is_gateway:
         follow("gateway", postgres, directory)

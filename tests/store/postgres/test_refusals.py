@@ -116,7 +116,9 @@ def _let_in(server: PostgresServer, *rules: str) -> Iterator[None]:
 async def test_each_of_several_hosts(server: PostgresServer) -> None:
     """What has to be mended at one host is told before what passes at another; a name that nobody knows is told at once."""
     nobody, there = "127.0.0.1:1", f"127.0.0.1:{server.port}"
-    for places in (f"{nobody},{there}", f"{there},{nobody}"):
+    # psycopg tells what each host has said since 3.3, and before what the last one has.
+    tells_all = int(psycopg.__version__.split(".")[1]) >= 3
+    for places in (f"{nobody},{there}", *([f"{there},{nobody}"] if tells_all else [])):
         await _check(PostgresUrl.read(f"postgresql://postgres@{places}/nowhere"), "connection", "createdb --encoding UTF8")
-    await _check(PostgresUrl.read("postgresql://postgres@nowhere.invalid/postgres"), "'nowhere.invalid'", "does the server run")
+    await _check(PostgresUrl.read("postgresql://postgres@nowhere.invalid/postgres"), "nowhere.invalid", "does the server run")
     await _check(PostgresUrl.read(f"postgresql://postgres@{there}/postgres?sslmode=odd"), "sslmode", "`sslmode` fit?")

@@ -50,6 +50,7 @@ def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None)
         names=workflow.graph.names if document is not None else (),
         started_early_at=workflow.started_early_at,
         parent_task=workflow.origin.parent_task,
+        parent=workflow.origin.parent,
     )
 
 
@@ -109,7 +110,9 @@ def restore(
         workflow_id=record.workflow_id,
         name=record.name,
         graph=graph,
-        origin=Origin(record.created_at, record.key, record.digest, record.labels, record.owner, record.parent_task),
+        origin=Origin(
+            record.created_at, record.key, record.digest, record.labels, record.owner, record.parent_task, record.parent
+        ),
         value_bytes_max=value_bytes_max,
         policy=replace(policy, start_at=record.started_early_at) if record.started_early_at else policy,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.user import User
 
@@ -16,6 +17,7 @@ class Origin:
         digest: What tells its definition from another one, if it has a key.
         owner: Who submitted it; None if nobody can tell.
         parent_task: The task in which it was submitted.
+        parent: The node whose work it is, if it is a child.
     """
 
     created_at: float
@@ -24,3 +26,4 @@ class Origin:
     labels: Mapping[str, str] = field(default_factory=dict)
     owner: User | None = None
     parent_task: ParentTask | None = None
+    parent: Parent | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dyrygentd.core.ids import OF_OLD
+from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.user import User
@@ -34,6 +35,7 @@ class WorkflowRecord:
         digest: What tells its definition from another one, if it has a key; empty of those that earlier versions took in.
         started_early_at: When somebody had it begin before its time, 0 if nobody has.
         parent_task: The task in which it was submitted.
+        parent: The node whose work it is, if it is a child.
     """
 
     workflow_id: str
@@ -60,6 +62,7 @@ class WorkflowRecord:
     names: Sequence[str] = field(default=(), compare=False)
     started_early_at: float = 0.0
     parent_task: ParentTask | None = None
+    parent: Parent | None = None
 
     def following(self, earlier: "WorkflowRecord | None") -> "WorkflowRecord":
         """Return this record with the definition of an ``earlier`` one that has not reached the disk yet."""

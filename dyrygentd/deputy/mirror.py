@@ -162,7 +162,7 @@ class Mirror:
         found: list[str] = []
         before, room, self.left_out = None, self._nodes_max, 0
         while True:
-            page = await self._store.list(Selection(states=_UNFINISHED, before=before, limit=_PAGE))
+            page = await self._store.list(Selection(states=_UNFINISHED, before=before, limit=_PAGE, with_children=True))
             for row in page:
                 if room > 0:
                     found.append(row.record.workflow_id)

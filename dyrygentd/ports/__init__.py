@@ -103,7 +103,10 @@ class Store(Protocol):
         """Read what is stored of a workflow itself, without its definition and nodes; cheap, whatever its size."""
 
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
-        """Return the ids that fit: the exact id alone, else ids with this prefix and workflows with this name, newest first."""
+        """Return the ids that fit: the exact id alone, else ids with this prefix and workflows with this name, newest first.
+
+        A name finds none that has a parent: a map may have thousands of one name.
+        """
 
     async def find_key(self, key: str, owner: User | None = None) -> str | None:
         """Return the id of the workflow that this user has submitted with this key; keys of two users never meet."""
@@ -133,6 +136,7 @@ class Store(Protocol):
     async def expire(self, retention: Retention, *, limit: int) -> int:
         """Delete the oldest finished workflows that are not to be kept any more, ``limit`` at most; return how many.
 
+        Their children are deleted with them, and not before; those that have a child which runs stay. Neither counts.
         Raises `StoreUnavailable`, then none is deleted.
         """
 

@@ -79,6 +79,8 @@ class Selection:
         ended_since: Only workflows that have finished at this time or later.
         by_end: Those that have finished last come first; for the first page of those with an `ended_since`.
         parent_task: Only workflows that were submitted in the task of this id.
+        parent: Only those whose parent this is, which is the id of a workflow.
+        with_children: Those that have a parent, too, and not only those that somebody submitted.
     """
 
     states: frozenset[str] = frozenset()
@@ -92,6 +94,8 @@ class Selection:
     ended_since: float | None = None
     parent_task: str | None = None
     by_end: bool = False
+    parent: str | None = None
+    with_children: bool = False
 
 
 @dataclass(frozen=True, slots=True)

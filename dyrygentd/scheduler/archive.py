@@ -137,7 +137,7 @@ class Archive:
         revokes: list[Revoke] = []
         rows: list[Listed] = []
         for state in (WorkflowState.CANCELLED, WorkflowState.FAILED):
-            rows += await self._store.list(Selection(states=frozenset({state.value}), limit=_GIVEN_UP_MAX))
+            rows += await self._store.list(Selection(states=frozenset({state.value}), limit=_GIVEN_UP_MAX, with_children=True))
         for row in rows:
             if (row.record.finished_at or 0.0) < since:
                 continue

@@ -231,7 +231,7 @@ class UnrunResults:
         before: int | None = None
         states = frozenset(state.value for state in WorkflowState if state.is_finished)
         for _ in range(_FINISHED_MAX // _PAGE):
-            rows = await self._store.list(Selection(states=states, before=before, limit=_PAGE))
+            rows = await self._store.list(Selection(states=states, before=before, limit=_PAGE, with_children=True))
             for row in rows:
                 if (row.record.finished_at or 0.0) < since or row.record.workflow_id in self._engine.workflows:
                     continue

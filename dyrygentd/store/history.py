@@ -1,14 +1,17 @@
-"""Which finished workflows stay, and which are deleted: by their number, their age and their bytes."""
+"""Which finished workflows stay, and which are deleted: by their number, their age and their bytes.
+
+What is said of a workflow is of one that somebody submitted: its children go with it, and not before.
+"""
 
 import json
 import logging
 import math
-from typing import Final
+from typing import Any, Final
 
 import aiosqlite
 
 from dyrygentd.ports.facts import Retention
-from dyrygentd.store.rows import EXPIRE, PRUNE, USED_BYTES, utf8
+from dyrygentd.store.rows import DELETE, TO_EXPIRE, TO_PRUNE, USED_BYTES, utf8
 
 logger = logging.getLogger("dyrygentd.store")
 
@@ -60,7 +63,7 @@ class History:
         surplus = min(max(0, more) + _PRUNED_PER_SAVE, self.finished + more - self._most)
         if surplus <= 0:
             return 0
-        return (await writer.execute(PRUNE, (json.dumps([*self.kept]), surplus))).rowcount
+        return await _delete(writer, TO_PRUNE, json.dumps([*self.kept]), surplus)
 
     async def expire(self, writer: aiosqlite.Connection, retention: Retention, *, limit: int) -> int:
         """Delete the oldest that are not to be kept any more, ``limit`` at most; return how many."""
@@ -69,7 +72,7 @@ class History:
         if retention.bytes_max:
             ((used_bytes,),) = await writer.execute_fetchall(USED_BYTES)
             since = (math.inf, math.inf) if used_bytes > retention.bytes_max else since
-        deleted = (await writer.execute(EXPIRE, (*since, *since, json.dumps([*self.kept]), limit))).rowcount
+        deleted = await _delete(writer, TO_EXPIRE, *since, *since, json.dumps([*self.kept]), limit)
         is_crowded = math.isinf(since[0]) and not deleted
         if is_crowded and not self._is_crowded:
             logger.warning(
@@ -78,3 +81,11 @@ class History:
             )
         self._is_crowded = is_crowded
         return deleted
+
+
+async def _delete(writer: aiosqlite.Connection, chosen: str, *values: Any) -> int:
+    """Delete the workflows that a query chooses, with all that are below them; return how many it has chosen."""
+    roots = [workflow_id for (workflow_id,) in await writer.execute_fetchall(chosen, values)]
+    if roots:
+        await writer.execute(DELETE, (json.dumps(roots), json.dumps(roots)))
+    return len(roots)

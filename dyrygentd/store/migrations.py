@@ -3,7 +3,7 @@
 ``user_version`` tells the schema's version, ``application_id`` that the file is ours. Each step brings a database from one
 version to the next. Version 2 added verbs, retries and the journal, version 3 the notes, version 4 views for people; version 5
 says whose a key is, version 6 knows the names of nodes in a table of their own, version 7 keeps earlier attempts of a node among
-its details, where older programs would stumble over them.
+its details, where older programs would stumble over them, version 8 knows workflows that are the work of another one's node.
 
 All steps that a database needs are one transaction: whenever the process dies, the file is of the old version or of the new one.
 Before them a copy is made beside it, see `dyrygentd.store.copies`: the way back from an upgrade.
@@ -24,7 +24,7 @@ from dyrygentd.store.names import teach
 
 logger = logging.getLogger("dyrygentd.store")
 
-VERSION: Final = 7
+VERSION: Final = 8
 #: "dyrg" in ASCII.
 APPLICATION_ID: Final = 0x64797267
 #: SQLite's instructions between two looks at an upgrade.
@@ -116,6 +116,20 @@ _STEPS: Final = {
             FROM workflows AS w JOIN node_names AS g ON g.workflow = w.seq
                 CROSS JOIN json_each(g.names) AS m JOIN nodes AS n ON n.workflow = w.seq AND n.node = m.key
                 CROSS JOIN json_each(n.detail, '$.earlier') AS a;
+    """,
+    7: """
+        ALTER TABLE workflows ADD COLUMN parent TEXT;
+        ALTER TABLE workflows ADD COLUMN root TEXT;
+        CREATE INDEX workflows_by_parent ON workflows (parent);
+        CREATE INDEX workflows_by_root ON workflows (root, finished_at);
+        DROP INDEX IF EXISTS workflows_by_end;
+        DROP VIEW IF EXISTS v_workflows;
+        CREATE VIEW v_workflows AS
+            SELECT id, name, state, json_extract(control, '$.owner') AS owner_uid, labels,
+                substr(key, instr(key, ':') + 1) AS key,
+                datetime(created_at, 'unixepoch') AS created, datetime(finished_at, 'unixepoch') AS finished,
+                round(finished_at - created_at, 3) AS seconds, tasks, counts, error, parent
+            FROM workflows;
     """,
 }
 

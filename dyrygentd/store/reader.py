@@ -66,7 +66,11 @@ class Reader(ABC):
 
     @abstractmethod
     def _conditions(self, selection: Selection) -> Sequence[Condition]:
-        """Return the conditions on states, owner, labels, parent and end, as far as they are chosen by."""
+        """Return the conditions on states, owner, labels, parent task and end, as far as they are chosen by."""
+
+    def _without_children(self, selection: Selection) -> Sequence[Condition]:
+        """Return the condition that nothing is above a workflow: there is an index of these, and one of their ends."""
+        return [("parent IS NULL" if selection.ended_since is None else "root IS NULL", [])]
 
     @abstractmethod
     def _damaged(self, what: str) -> StoreIncompatible:
@@ -142,11 +146,11 @@ class Reader(ABC):
         return record_of(rows[0], document=None) if rows else None
 
     async def find(self, reference: str, *, limit: int = 5) -> Sequence[str]:
-        """Return the ids that fit, newest first; the exact id alone if there is one."""
+        """Return the ids that fit, newest first; the exact id alone if there is one. A name is of no workflow with a parent."""
         if await self.fetch("SELECT 1 FROM workflows WHERE id = ?", reference):
             return [reference]
         rows = await self.fetch(
-            "SELECT id FROM workflows WHERE (id >= ? AND id < ?) OR name = ? ORDER BY seq DESC LIMIT ?",
+            "SELECT id FROM workflows WHERE (id >= ? AND id < ?) OR (name = ? AND parent IS NULL) ORDER BY seq DESC LIMIT ?",
             reference,
             reference + "\U0010ffff",
             reference,
@@ -167,6 +171,7 @@ class Reader(ABC):
                 (condition, [value])
                 for condition, value in (
                     ("name = ?", selection.name),
+                    ("parent = ?", selection.parent),
                     ("created_at >= ?", selection.since),
                     ("created_at <= ?", selection.until),
                 )
@@ -174,6 +179,8 @@ class Reader(ABC):
             ),
         ]
         conditions = [*narrowing, *([] if selection.before is None else [("seq < ?", [selection.before])])]
+        if selection.parent is None and not selection.with_children:
+            conditions += self._without_children(selection)
         where = f"WHERE {' AND '.join(condition for condition, _ in conditions)}" if conditions else ""
         order = self.BY_END if selection.by_end else "seq DESC"
         query = f"SELECT {COLUMNS}, NULL FROM workflows {where} ORDER BY {order} LIMIT ?"

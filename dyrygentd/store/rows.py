@@ -7,12 +7,14 @@ import json
 import logging
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import Any, Final
 
 import anyio.lowlevel
 import anyio.to_thread
 
+from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import WorkflowState
@@ -36,7 +38,8 @@ NODE_COLUMNS = "node, state, attempt, dispatched_at, finished_at, held_until, bl
 COLUMNS = "seq, id, name, key, labels, state, created_at, finished_at, tasks, counts, error, control"
 
 INSERT_WORKFLOW = f"""
-    INSERT INTO workflows ({COLUMNS}, result, document) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO workflows ({COLUMNS}, result, document, parent, root)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (seq) DO UPDATE SET
         state = excluded.state, finished_at = excluded.finished_at, counts = excluded.counts,
         error = excluded.error, result = excluded.result, control = excluded.control
@@ -61,21 +64,25 @@ TRIM_JOURNAL = """
 """
 REMEMBER = "INSERT INTO notes (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 DROP_VALUES = "UPDATE nodes SET value = NULL WHERE workflow = ? AND value IS NOT NULL"
-PRUNE = """
-    DELETE FROM workflows WHERE seq IN (
-        SELECT seq FROM workflows WHERE finished_at IS NOT NULL AND id NOT IN (SELECT value FROM json_each(?))
-        ORDER BY finished_at LIMIT ?
-    )
+#: Children go with their root, and it stays as long as one of them is not to go, or runs: it was left to itself.
+_MAY_GO = """
+    root IS NULL AND id NOT IN (SELECT coalesce(root, id) FROM workflows WHERE id IN (SELECT value FROM json_each(?)))
+    AND NOT EXISTS (SELECT 1 FROM workflows AS child WHERE child.root = workflows.id AND child.finished_at IS NULL)
 """
+TO_PRUNE = f"SELECT id FROM workflows WHERE finished_at IS NOT NULL AND {_MAY_GO} ORDER BY finished_at LIMIT ?"
 #: The first condition follows from the second, and is one that the index on the ends helps with.
-EXPIRE = """
+TO_EXPIRE = f"""
+    SELECT id FROM workflows WHERE finished_at < max(?, ?) AND finished_at < CASE state WHEN 'succeeded' THEN ? ELSE ? END
+    AND {_MAY_GO} ORDER BY finished_at LIMIT ?
+"""
+DELETE = """
     DELETE FROM workflows WHERE seq IN (
-        SELECT seq FROM workflows WHERE finished_at < max(?, ?)
-            AND finished_at < CASE state WHEN 'succeeded' THEN ? ELSE ? END
-            AND id NOT IN (SELECT value FROM json_each(?))
-        ORDER BY finished_at LIMIT ?
+        SELECT seq FROM workflows WHERE id IN (SELECT value FROM json_each(?))
+        UNION ALL SELECT seq FROM workflows WHERE root IN (SELECT value FROM json_each(?))
     )
 """
+#: Of those that somebody submitted: their children are not counted.
+FINISHED_COUNT = "SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL AND root IS NULL"
 USED_BYTES = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 
 
@@ -95,7 +102,7 @@ def record_of(row: Sequence[Any], *, document: bytes | None) -> WorkflowRecord:
     """Return the record in a row of `COLUMNS` and the result."""
     _, workflow_id, name, key, labels, state, created_at, finished_at, tasks, counts, error, control, result = row[:13]
     few = _json(control) if control else {}
-    parent = few.pop("parent_task", None)
+    parent_task, parent = few.pop("parent_task", None), few.pop("parent", None)
     owner = User.of(few.pop("owner", None), few.pop("owner_name", ""))
     return WorkflowRecord(
         workflow_id=workflow_id,
@@ -111,7 +118,8 @@ def record_of(row: Sequence[Any], *, document: bytes | None) -> WorkflowRecord:
         result=result,
         error=error,
         owner=owner,
-        parent_task=None if parent is None else ParentTask(**parent),
+        parent_task=None if parent_task is None else ParentTask(**parent_task),
+        parent=None if parent is None else Parent(**parent),
         **few,
     )
 
@@ -141,12 +149,19 @@ def control_of(record: WorkflowRecord) -> str | None:
         fields |= owner_fields(record.owner)
     if record.parent_task is not None:
         fields["parent_task"] = record.parent_task._asdict()
+    if record.parent is not None:
+        fields["parent"] = asdict(record.parent)
     return json.dumps(fields) if fields else None
 
 
 def owner_fields(owner: User) -> dict[str, int | str]:
     """Return what of an owner stands in that column."""
     return {"owner": owner.identity} | ({"owner_name": owner.name} if owner.name else {})
+
+
+def parents_of(record: WorkflowRecord) -> tuple[str | None, str | None]:
+    """Return the columns by which children are found: the workflow above it, and the uppermost."""
+    return (None, None) if record.parent is None else (record.parent.workflow_id, record.parent.root_id)
 
 
 def _detail(node: NodeRecord) -> str | None:
@@ -194,7 +209,7 @@ async def node_rows(records: Sequence[NodeRecord], sequence_of: Mapping[str, int
     return rows
 
 
-#: Fields of a workflow's record that share a column, because few workflows have them, beside the owner and the parent.
+#: Fields of a workflow's record that share a column, because few workflows have them, beside the owner and the parents.
 _CONTROLS: Final = ("priority", "run", "deadline_at", "is_stopped", "routes", "ids", "digest", "started_early_at")
 #: Fields of a node's record that share a column, because few nodes have them: all from this one on.
 #: A fingerprint is called as it is in every view, since people read the column, too.

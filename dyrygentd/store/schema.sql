@@ -1,4 +1,4 @@
--- Version 7. Times are Unix seconds, states are words, JSON is text.
+-- Version 8. Times are Unix seconds, states are words, JSON is text.
 
 CREATE TABLE workflows (
     seq         INTEGER PRIMARY KEY,      -- order of submission; the cursor of listings
@@ -14,12 +14,16 @@ CREATE TABLE workflows (
     error       TEXT NOT NULL,
     result      BLOB,                     -- JSON text of the output's value
     document    BLOB NOT NULL,            -- the definition as JSON, deflated; listings skip its pages
-    control     TEXT                      -- {"priority", "run", "ids", "digest", "routes" …} as far as they are not 0
+    control     TEXT,                     -- {"priority", "run", "ids", "digest", "routes" …} as far as they are not 0
+    parent      TEXT,                     -- id of the workflow whose node this one is the work of
+    root        TEXT                      -- and of the uppermost one, with which it is deleted
 ) STRICT;
 
 CREATE INDEX workflows_by_name ON workflows (name);
 CREATE INDEX workflows_unfinished ON workflows (seq) WHERE finished_at IS NULL;
-CREATE INDEX workflows_by_end ON workflows (finished_at) WHERE finished_at IS NOT NULL;
+-- Of those that somebody submitted, too, which have neither: the newest are listed by the first, and the ends found by the second.
+CREATE INDEX workflows_by_parent ON workflows (parent);
+CREATE INDEX workflows_by_root ON workflows (root, finished_at);
 
 -- A node has a row from the moment it is held or dispatched; one that waits or is ready has none.
 CREATE TABLE nodes (
@@ -71,7 +75,7 @@ CREATE VIEW v_workflows AS
     SELECT id, name, state, json_extract(control, '$.owner') AS owner_uid, labels,
         substr(key, instr(key, ':') + 1) AS key,
         datetime(created_at, 'unixepoch') AS created, datetime(finished_at, 'unixepoch') AS finished,
-        round(finished_at - created_at, 3) AS seconds, tasks, counts, error
+        round(finished_at - created_at, 3) AS seconds, tasks, counts, error, parent
     FROM workflows;
 
 CREATE VIEW v_nodes AS

@@ -57,7 +57,7 @@ from dyrygentd.store.log import WAL_PROBLEM_BYTES, WriteAheadLog
 from dyrygentd.store.migrations import migrate, version_of
 from dyrygentd.store.owners import next_step_to_open
 from dyrygentd.store.readable import Readable
-from dyrygentd.store.rows import REMEMBER, utf8
+from dyrygentd.store.rows import FINISHED_COUNT, REMEMBER, utf8
 from dyrygentd.store.sqlite_reader import SqliteReader
 from dyrygentd.store.writing import RowWriter
 
@@ -143,7 +143,7 @@ class SqliteStore(Readable[SqliteReader]):
             await migrate(self._writer, self._path, version, self._progress, file=self._locks[-1])
             await self._connect()
             self._row_writer.last_sequence = await self._reader.number("SELECT coalesce(max(seq), 0) FROM workflows")
-            self._history.finished = await self._reader.number("SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL")
+            self._history.finished = await self._reader.number(FINISHED_COUNT)
             identity = await self.recall("identity") or ""
             refuse_moved(await self.recall(MOVED_NOTE), self._path)
             self._setback = await setback_of(self._writer, had_log=written_at is not None)
@@ -247,10 +247,10 @@ class SqliteStore(Readable[SqliteReader]):
         succeeded = [record.workflow_id for record in ended if record.state is WorkflowState.SUCCEEDED]
         if succeeded:
             await self._row_writer.drop_values(writer, succeeded)
-        # Not counted: those of which no row is there any more, and those that had finished before.
-        new_ends = {record.workflow_id for record in ended if record.workflow_id in self._row_writer.sequence_of} - returned
-        going_on = {record.workflow_id for record in records if not record.state.is_finished}
-        more = len(new_ends) - len(returned & going_on)
+        # Not counted: children, those of which no row is there any more, and those that had finished before.
+        roots = {record.workflow_id: record.state.is_finished for record in records if record.parent is None}
+        new_ends = {each for each, is_over in roots.items() if is_over and each in self._row_writer.sequence_of} - returned
+        more = len(new_ends) - len(returned & {each for each, is_over in roots.items() if not is_over})
         pruned = await self._history.prune(writer, more) if ended else 0
         if not is_on_disk:
             await writer.commit()

@@ -22,8 +22,8 @@ from dyrygentd.store.reader import Condition, Reader
 from dyrygentd.store.rows import utf8
 
 #: So that the index of ends is asked: it has the few that fit, and the rest need not be walked through.
-_ENDED: Final = "seq IN (SELECT seq FROM workflows WHERE finished_at >= ?)"
-#: The index has them in this order: no more are read than are wanted.
+_ENDED: Final = "seq IN (SELECT seq FROM workflows WHERE finished_at >= ? AND root IS NULL)"
+#: The index has them in this order: no more are read than are wanted. It does not have those with a parent.
 _ENDED_IN_ORDER: Final = "finished_at >= ?"
 
 
@@ -119,8 +119,17 @@ class SqliteReader(Reader):
         if selection.parent_task is not None:
             found.append(("json_extract(control, '$.parent_task.task_id') = ?", [selection.parent_task]))
         if selection.ended_since is not None:
-            found.append((_ENDED_IN_ORDER if selection.by_end else _ENDED, [selection.ended_since]))
+            found.append((_ENDED if self._is_by_ends(selection) else _ENDED_IN_ORDER, [selection.ended_since]))
         return found
+
+    def _without_children(self, selection: Selection) -> Sequence[Condition]:
+        # With the condition a second time, SQLite would walk through all that have nothing above them.
+        return [] if self._is_by_ends(selection) else super()._without_children(selection)
+
+    @staticmethod
+    def _is_by_ends(selection: Selection) -> bool:
+        is_of_all = selection.with_children or selection.parent is not None
+        return selection.ended_since is not None and not selection.by_end and not is_of_all
 
     def _damaged(self, what: str) -> StoreIncompatible:
         return damaged(self._path, what)

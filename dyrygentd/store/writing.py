@@ -22,6 +22,7 @@ from dyrygentd.store.rows import (
     names_column,
     node_rows,
     owned_key,
+    parents_of,
     saving_at_once,
     utf8,
 )
@@ -111,7 +112,8 @@ class RowWriter:
                 sequence = self._number_of(record.workflow_id)
                 key = None if record.key is None else owned_key(record.key, record.owner)
                 row = (sequence, record.workflow_id, record.name, key, labels, record.state.value, record.created_at)
-                new.append((*row, record.finished_at, record.task_count, counts, error, control, record.result, document))
+                end = record.finished_at, record.task_count, counts, error, control, record.result
+                new.append((*row, *end, document, *parents_of(record)))
                 if record.names:
                     names.append((sequence, await names_column(record.names)))
             elif record.workflow_id in self.sequence_of:

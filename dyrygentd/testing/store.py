@@ -110,7 +110,7 @@ class MemoryStore:
         fitting = [
             record.workflow_id
             for record in reversed(self._workflows.values())
-            if record.workflow_id.startswith(reference) or record.name == reference
+            if record.workflow_id.startswith(reference) or (record.name == reference and record.parent is None)
         ]
         return fitting[:limit]
 
@@ -134,6 +134,9 @@ class MemoryStore:
             if any(record.labels.get(label) != value for label, value in selection.labels.items()):
                 continue
             if selection.parent_task not in (None, record.parent_task and record.parent_task.task_id):
+                continue
+            above = None if record.parent is None else record.parent.workflow_id
+            if above != selection.parent and (selection.parent is not None or not selection.with_children):
                 continue
             if selection.since is not None and record.created_at < selection.since:
                 continue
@@ -178,11 +181,15 @@ class MemoryStore:
         is_full = (
             retention.bytes_max and sum(len(each.document or b"") for each in self._workflows.values()) > retention.bytes_max
         )
+        root_of = {name: name if each.parent is None else each.parent.root_id for name, each in self._workflows.items()}
+        busy = {root_of[name] for name, each in self._workflows.items() if each.finished_at is None}
         ended = sorted(
-            (each.finished_at, name, each.state) for name, each in self._workflows.items() if each.finished_at is not None
+            (each.finished_at, name, each.state)
+            for name, each in self._workflows.items()
+            if each.finished_at is not None and each.parent is None and name not in busy
         )
         expired = [name for at, name, state in ended if is_full or at < since.get(state, retention.others_since)][:limit]
-        for name in expired:
+        for name in [name for name, root in root_of.items() if root in expired]:
             del self._workflows[name]
             self._journal.pop(name, None)
             self._nodes.pop(name, None)
@@ -192,7 +199,7 @@ class MemoryStore:
         """Return an immutable snapshot."""
         return StoreStatistics(
             commits=self._commits,
-            finished_workflows=sum(record.finished_at is not None for record in self._workflows.values()),
+            finished_workflows=sum(each.finished_at is not None and each.parent is None for each in self._workflows.values()),
             rows=self._rows,
             failures=self._failures,
             journal_entries=self._journal_entries,

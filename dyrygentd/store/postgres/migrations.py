@@ -21,7 +21,7 @@ from dyrygentd.store.postgres.url import PostgresUrl
 
 logger = logging.getLogger("dyrygentd.store")
 
-VERSION: Final = 3
+VERSION: Final = 4
 #: The oldest server that the tests ran on, or would: 13 has `gen_random_uuid`.
 SERVER_MIN: Final = 130000
 #: "dyrg" in ASCII, the upper half of the numbers of our advisory locks; the lower one is the schema's. That of tools which work
@@ -49,6 +49,23 @@ _STEPS: Final[dict[int, str]] = {
             name text NOT NULL, machine text NOT NULL, holder text NOT NULL, since double precision NOT NULL,
             seen_at double precision NOT NULL, PRIMARY KEY (name, machine)
         );
+    """,
+    3: """
+        ALTER TABLE workflows ADD COLUMN parent text, ADD COLUMN root text;
+        CREATE INDEX workflows_roots ON workflows (seq) WHERE parent IS NULL;
+        CREATE INDEX workflows_by_parent ON workflows (parent, seq) WHERE parent IS NOT NULL;
+        CREATE INDEX workflows_by_root ON workflows (root, finished_at) WHERE root IS NOT NULL;
+        DROP INDEX workflows_by_end;
+        CREATE INDEX workflows_by_end ON workflows (finished_at) WHERE finished_at IS NOT NULL AND root IS NULL;
+        CREATE OR REPLACE VIEW v_workflows AS
+            SELECT id, name, state, split_part(owner, '@', 1)::bigint AS owner_uid, labels,
+                substr(key, strpos(key, ':') + 1) AS key,
+                to_timestamp(created_at) AS created, to_timestamp(finished_at) AS finished,
+                round((finished_at - created_at)::numeric, 3) AS seconds, tasks, counts, error,
+                coalesce(control::json ->> 'owner_name', split_part(owner, '@', 1))
+                    || substr(owner, strpos(owner || '@', '@')) AS owner,
+                parent
+            FROM workflows;
     """,
 }
 #: From which version on the row `owner` says until when somebody leads.

@@ -42,7 +42,10 @@ Progress = Callable[[int, int], None]
 #: Each is copied with these columns; those that PostgreSQL has besides follow from them. `notes` are few, and not all are the
 #: same there.
 TABLES: Final = {
-    "workflows": "seq, id, name, key, labels, state, created_at, finished_at, tasks, counts, error, control, result, document",
+    "workflows": (
+        "seq, id, name, key, labels, state, created_at, finished_at, tasks, counts, error, control, result, document,"
+        " parent, root"
+    ),
     "nodes": "workflow, node, state, attempt, dispatched_at, finished_at, held_until, blocked_by, error, value, detail",
     "node_names": "workflow, names",
     "journal": "seq, workflow, at, verb, by, why, nodes, count, detail",

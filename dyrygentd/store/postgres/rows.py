@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
-from dyrygentd.store.rows import COLUMNS, control_of, owned_key, utf8
+from dyrygentd.store.rows import COLUMNS, control_of, owned_key, parents_of, utf8
 
 _INSERTED: Final = (
     ("seq", "bigint"),
@@ -30,6 +30,8 @@ _INSERTED: Final = (
     ("pairs", "text"),
     ("owner", "text"),
     ("parent_task", "text"),
+    ("parent", "text"),
+    ("root", "text"),
 )
 _UPDATED: Final = (
     ("seq", "bigint"),
@@ -84,8 +86,8 @@ def _newest(columns: Columns) -> str:
 
 TAKE_TURN: Final = "SELECT take_turn(%s, %s)"
 INSERT_WORKFLOWS: Final = f"""
-    INSERT INTO workflows ({COLUMNS}, result, document, owner, parent_task, label_pairs)
-    SELECT {COLUMNS}, result, document, owner, parent_task, ARRAY(SELECT json_array_elements(pairs::json)::text)
+    INSERT INTO workflows ({COLUMNS}, result, document, owner, parent_task, parent, root, label_pairs)
+    SELECT {COLUMNS}, result, document, owner, parent_task, parent, root, ARRAY(SELECT json_array_elements(pairs::json)::text)
     FROM {_given(_INSERTED)}
     ON CONFLICT (seq) DO UPDATE SET {_newest(_UPDATED[1:])}
 """
@@ -126,25 +128,36 @@ FORGET: Final = "DELETE FROM notes WHERE name = %s"
 
 
 def _deleting(chosen: str) -> str:
-    """Return the statement that deletes workflows with all that belongs to them; its one row is how many."""
+    """Return the statement that deletes workflows, with their children and all that belongs to them; its one row is how many."""
     return f"""
-        WITH gone AS (DELETE FROM workflows WHERE seq IN ({chosen}) RETURNING seq),
+        WITH chosen AS MATERIALIZED ({chosen}),
+            gone AS (
+                DELETE FROM workflows WHERE seq IN (
+                    SELECT seq FROM chosen
+                    UNION ALL SELECT child.seq FROM workflows AS child JOIN chosen ON child.root = chosen.id
+                ) RETURNING seq
+            ),
             emptied AS (DELETE FROM nodes USING gone WHERE nodes.workflow = gone.seq)
-        SELECT count(*) FROM gone
+        SELECT count(*) FROM chosen
     """
 
 
 #: A workflow stays until the letter that has made it is answered, which goes by it.
 _NO_LETTER: Final = "NOT EXISTS (SELECT 1 FROM letters WHERE letters.workflow = workflows.id AND letters.answered_at IS NULL)"
+#: And children go with their root, which stays as long as one of them is not to go, or runs: it was left to itself.
+_MAY_GO: Final = f"""
+    root IS NULL AND id NOT IN (SELECT coalesce(root, id) FROM workflows WHERE id = ANY (%s::text[]))
+    AND NOT EXISTS (SELECT 1 FROM workflows AS child WHERE child.root = workflows.id AND child.finished_at IS NULL)
+    AND {_NO_LETTER}
+"""
 PRUNE: Final = _deleting(
-    f"SELECT seq FROM workflows WHERE finished_at IS NOT NULL AND id <> ALL (%s::text[]) AND {_NO_LETTER}"
-    " ORDER BY finished_at LIMIT %s"
+    f"SELECT seq, id FROM workflows WHERE finished_at IS NOT NULL AND {_MAY_GO} ORDER BY finished_at LIMIT %s"
 )
 #: The first condition follows from the second, and is one that the index on the ends helps with.
 EXPIRE: Final = _deleting(f"""
-    SELECT seq FROM workflows WHERE finished_at < greatest(%s::float8, %s::float8)
+    SELECT seq, id FROM workflows WHERE finished_at < greatest(%s::float8, %s::float8)
         AND finished_at < CASE state WHEN 'succeeded' THEN %s::float8 ELSE %s::float8 END
-        AND id <> ALL (%s::text[]) AND {_NO_LETTER}
+        AND {_MAY_GO}
     ORDER BY finished_at LIMIT %s
 """)
 #: What is deleted makes room that is used again, and the tables stay as long: what the rows take is counted instead. A row of
@@ -230,14 +243,15 @@ def new_workflow(sequence: int, record: WorkflowRecord, document: bytes) -> tupl
         document,
         pairs_of(labels),
         _owner(record),
-        _parent(record),
+        _parent_task(record),
+        *(None if above is None else text_of(above) for above in parents_of(record)),
     )
 
 
 def changed_workflow(sequence: int, record: WorkflowRecord) -> tuple[Any, ...]:
     """Return what changes in the row of a workflow that is there."""
     end = record.finished_at, _counts(record), text_of(record.error)
-    return (sequence, record.state.value, *end, control_of(record), record.result, _owner(record), _parent(record))
+    return (sequence, record.state.value, *end, control_of(record), record.result, _owner(record), _parent_task(record))
 
 
 def entry_row(sequence: int, entry: JournalEntry) -> tuple[Any, ...]:
@@ -279,5 +293,5 @@ def _owner(record: WorkflowRecord) -> str | None:
     return None if record.owner is None else str(record.owner.identity)
 
 
-def _parent(record: WorkflowRecord) -> str | None:
+def _parent_task(record: WorkflowRecord) -> str | None:
     return None if record.parent_task is None else text_of(record.parent_task.task_id)

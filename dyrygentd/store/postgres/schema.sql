@@ -1,4 +1,4 @@
--- Version 2, for PostgreSQL 13 and newer. Times are Unix seconds, states are words, JSON is text: it may hold what jsonb refuses.
+-- Version 4, for PostgreSQL 13 and newer. Times are Unix seconds, states are words, JSON is text: it may hold what jsonb refuses.
 -- Columns that SQLite's schema has are the same here; the search path has the schema.
 
 CREATE TABLE about (
@@ -59,13 +59,19 @@ CREATE TABLE workflows (
     -- For listings: ["label", "value"] as JSON, and two fields of `control`.
     label_pairs text[] NOT NULL,
     owner       text,                     -- number@host, and what the host calls them in `control`
-    parent_task text
+    parent_task text,
+    parent      text,                     -- id of the workflow whose node this one is the work of
+    root        text                      -- and of the uppermost one, with which it is deleted
 );
 
 ALTER TABLE workflows ALTER document SET STORAGE EXTERNAL;
 CREATE INDEX workflows_by_name ON workflows (name);
 CREATE INDEX workflows_unfinished ON workflows (seq) WHERE finished_at IS NULL;
-CREATE INDEX workflows_by_end ON workflows (finished_at) WHERE finished_at IS NOT NULL;
+-- Those that somebody submitted, of which the newest are listed, and the others by what is above them.
+CREATE INDEX workflows_roots ON workflows (seq) WHERE parent IS NULL;
+CREATE INDEX workflows_by_parent ON workflows (parent, seq) WHERE parent IS NOT NULL;
+CREATE INDEX workflows_by_root ON workflows (root, finished_at) WHERE root IS NOT NULL;
+CREATE INDEX workflows_by_end ON workflows (finished_at) WHERE finished_at IS NOT NULL AND root IS NULL;
 
 -- A node has a row from the moment it is held or dispatched; one that waits or is ready has none. Room in each page lets the updates
 -- of a node stay in it, without a new entry in the index. No foreign key, which costs as much as the row: rows go with their workflow's.
@@ -118,7 +124,8 @@ CREATE VIEW v_workflows AS
     SELECT id, name, state, split_part(owner, '@', 1)::bigint AS owner_uid, labels, substr(key, strpos(key, ':') + 1) AS key,
         to_timestamp(created_at) AS created, to_timestamp(finished_at) AS finished,
         round((finished_at - created_at)::numeric, 3) AS seconds, tasks, counts, error,
-        coalesce(control::json ->> 'owner_name', split_part(owner, '@', 1)) || substr(owner, strpos(owner || '@', '@')) AS owner
+        coalesce(control::json ->> 'owner_name', split_part(owner, '@', 1)) || substr(owner, strpos(owner || '@', '@')) AS owner,
+        parent
     FROM workflows;
 
 CREATE VIEW v_nodes AS

@@ -47,6 +47,7 @@ from dyrygentd.store.postgres.turns import OwnTurns, Statement, Takeover
 from dyrygentd.store.postgres.url import PostgresUrl
 from dyrygentd.store.postgres.writing import Writing, Written
 from dyrygentd.store.readable import Readable
+from dyrygentd.store.rows import FINISHED_COUNT
 
 logger = logging.getLogger("dyrygentd.store")
 
@@ -229,7 +230,7 @@ class PostgresStore(Readable[PostgresReader]):
         self._in_doubt = None
 
     async def _count_finished(self) -> None:
-        self._writing.finished = await self._reader.number("SELECT count(*) FROM workflows WHERE finished_at IS NOT NULL")
+        self._writing.finished = await self._reader.number(FINISHED_COUNT)
         self._is_counted = True
 
     async def remember(self, name: str, value: str) -> None:

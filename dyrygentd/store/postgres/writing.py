@@ -90,9 +90,10 @@ class Writing:
         emptied = [record.workflow_id for record in ended if record.state is WorkflowState.SUCCEEDED]
         if emptied:
             statements.append((rows.DROP_VALUES, ([self.sequence_of[each] for each in emptied if each in self.sequence_of],)))
-        # Not counted: those of which no row is there any more, and those that had finished before.
-        new_ends = {record.workflow_id for record in ended if record.workflow_id in self.sequence_of} - returned
-        more = len(new_ends) - len(returned & going_on(records))
+        # Not counted: children, those of which no row is there any more, and those that had finished before.
+        roots = {record.workflow_id: record.state.is_finished for record in records if record.parent is None}
+        new_ends = {each for each, is_over in roots.items() if is_over and each in self.sequence_of} - returned
+        more = len(new_ends) - len(returned & {each for each, is_over in roots.items() if not is_over})
         surplus = min(max(0, more) + _PRUNED_PER_SAVE, self.finished + more - self._history_max) if ended else 0
         if surplus > 0:
             statements.append((rows.PRUNE, ([*self.kept], surplus)))

@@ -99,6 +99,7 @@ class Graph:
         feeds_tasks: For each node 1 if a task gets its value, directly or through joins; otherwise it is for the output at most.
         output: The node whose value is the workflow's result, if there is one.
         task_count: Number of nodes that are no joins.
+        item_nodes: Of a map that was made of a list, how many nodes each item has: they come first, item by item. 0 for others.
     """
 
     __slots__ = (
@@ -110,6 +111,7 @@ class Graph:
         "feeds_tasks",
         "heights",
         "hooks",
+        "item_nodes",
         "names",
         "output",
         "policies",
@@ -131,12 +133,14 @@ class Graph:
         output: int | None,
         policies: Mapping[int, NodePolicy],
         sections: Sections,
+        item_nodes: int = 0,
     ) -> None:
         self.names = names
         self.signatures = signatures
         self.task_ids = task_ids
         self.policies = policies
         self.sections = sections
+        self.item_nodes = item_nodes
         self.hooks = [node for node, policy in policies.items() if policy.hook is not None]
         self.task_count = sum([signature is not None for signature in signatures])
         self.task_count += sum(policy.is_taskless_step for policy in policies.values())
@@ -150,13 +154,16 @@ class Graph:
         self.value_uses, self.feeds_tasks = self._value_uses_along(order)
 
     @classmethod
-    def build(cls, specs: Iterable[NodeSpec], *, output: str | None = None, nodes_max: int = NODES_MAX) -> "Graph":
+    def build(
+        cls, specs: Iterable[NodeSpec], *, output: str | None = None, nodes_max: int = NODES_MAX, item_nodes: int = 0
+    ) -> "Graph":
         """Build and validate a graph.
 
         Args:
             specs: The nodes. A name that ``after`` repeats counts once.
             output: Name of the node whose value is the result; by default the only node without dependents, if one only.
             nodes_max: Largest number of nodes accepted.
+            item_nodes: Of a map, how many nodes each item has.
 
         Raises:
             EmptyWorkflow, TooManyNodes, DuplicateNode, DuplicateTaskId, UnknownDependency, CycleError
@@ -195,6 +202,7 @@ class Graph:
             output=None if output is None else numbers[output],
             policies=policies,
             sections=Sections([node.section for node in nodes]),
+            item_nodes=item_nodes,
         )
 
     def __len__(self) -> int:
@@ -257,6 +265,19 @@ class Graph:
         if self._numbers is None:
             self._numbers = {name: number for number, name in enumerate(self.names)}
         return self._numbers.get(name)
+
+    def ranks(self) -> "array[int]":
+        """Return for each node how early its turn comes among those that are ready: the higher, the earlier.
+
+        The longest way to go comes first. In a map the item that began first does, so that each goes all its way before too many
+        others have begun.
+        """
+        if self.item_nodes < 2:
+            return self.heights
+        most = max(self.heights) + 1
+        items = (len(self) - 1) // self.item_nodes
+        begins = range(items * most, -1, -most)
+        return array("I", [begins[node // self.item_nodes] + height for node, height in enumerate(self.heights)])
 
     def unmet_counts(self) -> "array[int]":
         """Return, for each node, how many dependencies it has."""

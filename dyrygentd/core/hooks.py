@@ -59,3 +59,13 @@ def first_failure_of(workflow: Ending) -> str:
     reason = workflow.errors.get(first) or workflow.fingerprints.get(first, "for no known cause")
     text = f"'{workflow.graph.names[first]}' failed: {reason}"
     return text if len(text) <= _ERROR_LENGTH_MAX else f"{text[: _ERROR_LENGTH_MAX - 1]}…"
+
+
+def is_enough(workflow: Ending) -> bool:
+    """Tell whether a map has its list although some of it failed: so many members succeeded as were asked for."""
+    output = workflow.graph.output
+    return (
+        output is not None
+        and workflow.graph.policy(output).succeeded_min is not None
+        and workflow.state_of(output) is NodeState.SUCCEEDED
+    )

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from dyrygentd.core.engine import Engine
+from dyrygentd.core.hooks import is_enough
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import PLAIN
 from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
@@ -42,7 +43,7 @@ def check_workflow(workflow: RunningWorkflow) -> None:
     bad = len(workflow.nodes.all_in(*BAD))
     if workflow.nodes.bad != bad:
         raise InvariantBroken(f"{workflow!r} counts {workflow.nodes.bad} nodes that did not succeed, there are {bad}")
-    if workflow.state.is_finished and (workflow.state is WorkflowState.SUCCEEDED) != (bad == 0):
+    if workflow.state.is_finished and (workflow.state is WorkflowState.SUCCEEDED) != (bad == 0 or is_enough(workflow)):
         raise InvariantBroken(f"{workflow!r} has {bad} nodes that did not succeed")
     in_heap = list(workflow.ready)
     if len(in_heap) != workflow.ready_count or set(in_heap) != ready:

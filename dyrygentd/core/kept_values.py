@@ -5,8 +5,10 @@ a failed node can be tried again. A join hands on a list of its members' values 
 """
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.members import marker_of_failed
 from dyrygentd.core.node_states import FIRST_BAD, FIRST_FINISHED, NodeStates
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.steps import Steps, parts
@@ -15,12 +17,26 @@ from dyrygentd.core.values import INLINE_BYTES, Joined, Text, Value, ValueBudget
 from dyrygentd.core.without_value import TOO_LARGE
 
 
+class EndNotes(NamedTuple):
+    """What is noted of nodes that ended without a value: who skips a value must know why, and a map's list says so.
+
+    Attributes:
+        unneeded: Nodes that were skipped by their rule: they may run yet, if something is retried.
+        errors: ``{node: why it failed}``.
+        blocked_by: ``{node: node}`` who is to blame for those that never ran.
+    """
+
+    unneeded: set[int]
+    errors: Mapping[int, str]
+    blocked_by: Mapping[int, int]
+
+
 class KeptValues:
     """Values of nodes. Guards: each is there exactly as long as somebody may still take it, and its bytes are counted.
 
     Args:
         nodes: The states of the nodes, which tell who may still take a value.
-        unneeded: Nodes that were skipped by their rule, as the workflow has them: they may run yet, if something is retried.
+        notes: As the workflow has them.
         owner: Whose bytes they are.
         bytes_max: Of one value.
 
@@ -29,13 +45,22 @@ class KeptValues:
         bytes: What is kept for them, without what is made of others.
     """
 
-    __slots__ = ("_budget", "_graph", "_nodes", "_owner", "_states", "_unneeded", "by_node", "bytes", "bytes_max")
+    __slots__ = ("_budget", "_graph", "_nodes", "_notes", "_owner", "_states", "_unneeded", "by_node", "bytes", "bytes_max")
 
-    def __init__(self, nodes: NodeStates, graph: Graph, *, unneeded: set[int], owner: User | None, bytes_max: int) -> None:
+    def __init__(
+        self,
+        nodes: NodeStates,
+        graph: Graph,
+        *,
+        notes: EndNotes,
+        owner: User | None,
+        bytes_max: int,
+    ) -> None:
         self._nodes = nodes
         self._states = nodes.states
         self._graph = graph
-        self._unneeded = unneeded
+        self._notes = notes
+        self._unneeded = notes.unneeded
         self._owner = None if owner is None else owner.identity
         self.bytes_max = bytes_max
         self.by_node: dict[int, Value] = {}
@@ -174,6 +199,9 @@ class KeptValues:
             return value.text
         if self._states[dependency] == NodeState.SUCCEEDED:
             raise self._nodes.broken(node, f"has lost the value of '{self._graph.names[dependency]}'")
+        if self._states[dependency] >= FIRST_BAD and self._graph.policy(node).succeeded_min is not None:
+            failed = self._notes.blocked_by.get(dependency, dependency)
+            return marker_of_failed(self._graph.names[failed], self._notes.errors.get(failed, ""))
         return b"null"
 
     def missing(self, nodes: set[int]) -> Steps[tuple[int, int] | None]:

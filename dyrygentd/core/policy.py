@@ -112,6 +112,8 @@ class NodePolicy:
         poll_every_s: Its task is repeated at this interval until it returns something true; 0 if it is no poll.
         poll_timeout_s: Longest time from the first attempt of a poll; 0 for no bound.
         hook: When it runs, if it is a hook.
+        succeeded_min: Of the join of a map, how many of its dependencies have to succeed; the others are marked in its list.
+            None for any other node.
     """
 
     rule: Rule = Rule.ALL_SUCCEEDED
@@ -127,6 +129,7 @@ class NodePolicy:
     poll_timeout_s: float = 0.0
     hook: Hook | None = None
     redeliveries_max: int | None = None
+    succeeded_min: int | None = None
 
     @property
     def is_taskless_step(self) -> bool:

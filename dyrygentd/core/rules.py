@@ -16,17 +16,22 @@ class Verdict(Enum):
 
 
 class How(NamedTuple):
-    """How the dependencies of a node stand: whether it waits for any, and whether one was bad, good, or not needed."""
+    """How the dependencies of a node stand: whether it waits for any, and whether one was bad, good, or not needed.
+
+    Attributes:
+        good: How many were good.
+    """
 
     waits: bool
     has_bad: bool
     has_good: bool
     has_unneeded: bool
+    good: int = 0
 
 
 def verdict_of(policy: NodePolicy, how: How) -> Verdict:
     """Return what becomes of a node whose dependencies stand so."""
-    waits, has_bad, has_good, has_unneeded = how
+    waits, has_bad, has_good, has_unneeded, good = how
     if policy.hook is not None:
         applies = policy.hook is Hook.ALWAYS or (policy.hook is Hook.FAILURE) == has_bad
         return Verdict.WAIT if waits else Verdict.GO if applies else Verdict.SKIP
@@ -36,7 +41,7 @@ def verdict_of(policy: NodePolicy, how: How) -> Verdict:
         case Rule.NONE_FAILED:
             return Verdict.BLOCK if has_bad else Verdict.WAIT if waits else Verdict.GO
         case Rule.ALL_FINISHED:
-            return Verdict.WAIT if waits else Verdict.GO
+            return Verdict.WAIT if waits else Verdict.BLOCK if good < (policy.succeeded_min or 0) else Verdict.GO
         case Rule.ANY_FAILED:
             return Verdict.GO if has_bad else Verdict.WAIT if waits else Verdict.SKIP
         case Rule.ANY_SUCCEEDED:

@@ -30,8 +30,8 @@ from dataclasses import replace
 
 from dyrygentd.core.attempts import Attempts
 from dyrygentd.core.graph import Graph
-from dyrygentd.core.hooks import first_failure_of, summary_of
-from dyrygentd.core.kept_values import KeptValues
+from dyrygentd.core.hooks import first_failure_of, is_enough, summary_of
+from dyrygentd.core.kept_values import EndNotes, KeptValues
 from dyrygentd.core.node_states import FIRST_BAD, NodeStates
 from dyrygentd.core.notes import Hold, HoldReason
 from dyrygentd.core.origin import Origin
@@ -140,14 +140,15 @@ class RunningWorkflow:
         self.on_hold: set[int] = set()
         self.unneeded: set[int] = set()
         self.stale: set[int] = set()
-        self.values = KeptValues(self.nodes, graph, unneeded=self.unneeded, owner=origin.owner, bytes_max=value_bytes_max)
+        notes = EndNotes(self.unneeded, self.errors, self.blocked_by)
+        self.values = KeptValues(self.nodes, graph, notes=notes, owner=origin.owner, bytes_max=value_bytes_max)
         self.is_changed = False
         # Those that wait to be decided, and perhaps some that were decided otherwise, such as by an operator.
         self._hooks_undecided = set(graph.hooks)
         self.has_begun = False
         self.started_early_at = 0.0
         self.is_stopped = False
-        self.ready = ReadyNodes(graph.heights, origin.created_at)
+        self.ready = ReadyNodes(graph.ranks(), origin.created_at)
 
     def __repr__(self) -> str:
         counts = " ".join(f"{word}={count}" for word, count in self.nodes.counts_by_word().items() if count)
@@ -487,7 +488,7 @@ class RunningWorkflow:
                 self.nodes.unfinished > self.nodes.hooks_open, self.nodes.has_failed_work, has_good=False, has_unneeded=False
             )
             return verdict_of(self.graph.policy(node), how), -1
-        blame, has_good, has_unneeded = -1, False, False
+        blame, good, has_unneeded = -1, 0, False
         for dependency in self.graph.dependencies(node):
             state = self.states[dependency]
             if state in BAD:
@@ -495,10 +496,10 @@ class RunningWorkflow:
             elif dependency in self.unneeded:
                 has_unneeded = True
             elif state in GOOD:
-                has_good = True
+                good += 1
         waits, has_bad = bool(self.nodes.unmet[node]), blame >= 0
         to_blame = self.blocked_by.get(blame, blame)
-        how = How(waits, has_bad, has_good, has_unneeded)
+        how = How(waits, has_bad, good > 0, has_unneeded, good)
         return verdict_of(self.graph.policy(node), how), to_blame
 
     def _make_ready(self, node: int, now: float) -> None:
@@ -551,7 +552,7 @@ class RunningWorkflow:
         self._consider(node, now)
 
     def _finish_by_counts(self, now: float) -> None:
-        self.finish(WorkflowState.FAILED if self.nodes.bad else WorkflowState.SUCCEEDED, now)
+        self.finish(WorkflowState.FAILED if self.nodes.bad and not is_enough(self) else WorkflowState.SUCCEEDED, now)
 
     def finish(self, state: WorkflowState, now: float) -> None:
         """Note how the workflow has ended, with its result, or with why it has none or has failed."""

@@ -8,7 +8,7 @@ Graphs are written in a small notation, one node a line or separated by ``;``::
     c < j countdown=5   held for 5 s once it is free; also eta=UNIX_SECONDS, expires=UNIX_SECONDS and id=TASK_ID
     g < c gate=1        waits for a release; also sleep=SECONDS, poll=SECONDS, timeout=SECONDS, retry=ATTEMPTS, rule=RULE,
                         pool=NAME, section=PATH, on_lost=WHAT, redeliveries=TIMES, hook=WHEN; with a retry backoff=, backoff_max=,
-                        jitter= and on=WHICH,WHICH
+                        jitter= and on=WHICH,WHICH; at_least=NUMBER of a map's join
 
 Task ids are ``workflow/node`` unless ``id=`` says otherwise.
 """
@@ -36,10 +36,10 @@ from dyrygentd.core.workflow import RunningWorkflow
 START = 1000.0
 
 
-def parse_graph(text: str, workflow_id: str = "w", *, output: str | None = None) -> Graph:
+def parse_graph(text: str, workflow_id: str = "w", *, output: str | None = None, item_nodes: int = 0) -> Graph:
     """Build a graph from the notation above."""
     lines = (line.strip() for line in re.split(r"[;\n]", text))
-    return Graph.build([_parse_node(line, workflow_id) for line in lines if line], output=output)
+    return Graph.build([_parse_node(line, workflow_id) for line in lines if line], output=output, item_nodes=item_nodes)
 
 
 def _parse_node(line: str, workflow_id: str) -> NodeSpec:
@@ -78,6 +78,7 @@ def _parse_policy(options: dict[str, str]) -> NodePolicy:
         poll_timeout_s=float(options.get("poll_timeout", 0)),
         redeliveries_max=int(options["redeliveries"]) if "redeliveries" in options else None,
         hook=Hook(options["hook"]) if "hook" in options else None,
+        succeeded_min=int(options["at_least"]) if "at_least" in options else None,
     )
     return PLAIN if policy == PLAIN else policy
 

@@ -19,6 +19,10 @@ DEPTH_MAX: Final = 200
 #: Hooks of one workflow that is submitted: each has an edge from every end of the graph.
 HOOKS_MAX: Final = 100
 
+#: Items of the list of a map, unless it says something else, and whatever it says.
+ITEMS_MAX_DEFAULT: Final = 10_000
+ITEMS_MAX: Final = 1_000_000
+
 #: What is longer is a mistake of units.
 POLICY_SECONDS_MAX: Final = 10 * 366 * 86_400
 #: Who asks more often than a worker answers has asked in vain, and who asks once a year has forgotten it.

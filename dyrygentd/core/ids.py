@@ -24,12 +24,17 @@ _NO_DIGIT: Final = re.compile(r"[^0-9a-f-]")
 
 
 class MadeIds:
-    """Makes the task ids of one definition; each call gives another one."""
+    """Makes the task ids of one definition; each call gives another one.
 
-    __slots__ = ("_beginning", "_count", "_mark")
+    Args:
+        seed: What they are made of, instead of chance: the same ids each time.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_beginning", "_count", "_mark", "_seed")
+
+    def __init__(self, seed: str = "") -> None:
         self._beginning = self._mark = ""
+        self._seed = seed
         self._count = -1
 
     def __call__(self) -> str:
@@ -37,7 +42,9 @@ class MadeIds:
         self._count = count = self._count + 1
         if not count:
             # Most definitions bring all of their ids along.
-            self._beginning, self._mark = _frame(uuid4().hex)
+            seed = self._seed.encode(errors="replace")
+            digits = blake2b(seed, digest_size=16, person=_PERSON).hexdigest() if seed else uuid4().hex
+            self._beginning, self._mark = _frame(digits)
         return f"{self._beginning}{count >> 20:x}-{count & 0xFFFFF:05x}{self._mark}"
 
 

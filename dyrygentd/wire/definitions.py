@@ -20,18 +20,18 @@ from dyrygentd.core.policy import (
     PLAIN,
     PLAIN_WORKFLOW,
     NodePolicy,
-    Retry,
-    WorkflowPolicy,
 )
 from dyrygentd.core.sections import checked_section
 from dyrygentd.core.states import NodeState
 from dyrygentd.errors import BadNode, BadRequest, UnknownDependency
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, check_data, nothing
 from dyrygentd.wire.encoding import encode
-from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, PolicyDocument, PollDocument, RetryDocument, WorkflowDocument
+from dyrygentd.wire.expanding import decode_expanded, is_expanded
+from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, PollDocument, WorkflowDocument
 from dyrygentd.wire.mistakes import suggestion
-from dyrygentd.wire.nodes import RAISE_MAXIMUM, WRITE_TIME, PolicyReader, SignatureReader, moment, names_of, retry_of
+from dyrygentd.wire.nodes import PolicyReader, SignatureReader, names_of
 from dyrygentd.wire.parents import document_of_parent, parent_of
+from dyrygentd.wire.policies import document_of_policy, document_of_retry, policy_of
 from dyrygentd.wire.reading import LOOK_EVERY, DocumentReader
 
 _FEWER_HOOKS: Final = "let one hook do it, or one node that waits for all"
@@ -67,6 +67,8 @@ def decode_definition(
         BadRequest: It is no JSON, or JSON of another shape; ``path`` tells where.
         DefinitionError: It has the right shape, but cannot be run.
     """
+    if is_expanded(body):
+        return decode_expanded(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
     filled, document = reader.read(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
     if document.version != DEFINITION_VERSION:
         raise BadRequest(
@@ -88,7 +90,7 @@ def decode_definition(
         key=document.key,
         labels=document.labels,
         payload=bytes(document.payload),
-        policy=PLAIN_WORKFLOW if document.policy is None else _workflow_policy(document.policy),
+        policy=PLAIN_WORKFLOW if document.policy is None else policy_of(document.policy),
         adopted=adopted,
         chosen=frozenset([number for number, node in enumerate(document.nodes) if node.task_id and node.task is not None]),
         is_fresh=isinstance(made, MadeIds),
@@ -192,7 +194,7 @@ def encode_definition(definition: Definition, *, chosen_ids_only: bool = False) 
             labels=dict(definition.labels),
             payload=Raw(definition.payload),
             output=None if graph.output is None else graph.names[graph.output],
-            policy=None if definition.policy == PLAIN_WORKFLOW else _policy_document(definition.policy),
+            policy=None if definition.policy == PLAIN_WORKFLOW else document_of_policy(definition.policy),
             parent_task=document_of_parent(definition.parent_task),
         )
     )
@@ -228,55 +230,9 @@ def _write_policy(document: NodeDocument, policy: NodePolicy) -> None:
     if policy.poll_every_s:
         document.poll = PollDocument(policy.poll_every_s, policy.poll_timeout_s)
     document.rule, document.pool, document.timeout_s = policy.rule, policy.pool, policy.timeout_s
-    document.retry = None if policy.retry is None else _retry_document(policy.retry)
+    document.retry = None if policy.retry is None else document_of_retry(policy.retry)
     document.on_lost, document.idempotent, document.payload = policy.on_lost, policy.idempotent, Raw(policy.payload)
     document.redeliveries_max = policy.redeliveries_max
-
-
-def _policy_document(policy: WorkflowPolicy) -> PolicyDocument:
-    return PolicyDocument(
-        on_failure=policy.on_failure,
-        retry=None if policy.retry is None else _retry_document(policy.retry),
-        timeout_s=policy.timeout_s,
-        deadline_s=policy.deadline_s,
-        start_at=policy.start_at,
-        priority=policy.priority,
-        weight=policy.weight,
-        in_flight_max=policy.in_flight_max,
-        redeliveries_max=policy.redeliveries_max,
-    )
-
-
-def _retry_document(retry: Retry) -> RetryDocument:
-    return RetryDocument(retry.attempts, retry.backoff_s, retry.backoff_max_s, retry.jitter, sorted(retry.on))
-
-
-def _workflow_policy(document: PolicyDocument) -> WorkflowPolicy:
-    return WorkflowPolicy(
-        on_failure=document.on_failure,
-        retry=None if document.retry is None else _workflow_retry(document.retry),
-        timeout_s=document.timeout_s,
-        deadline_s=document.deadline_s,
-        start_at=_start_at(document.start_at),
-        priority=document.priority,
-        weight=document.weight,
-        in_flight_max=document.in_flight_max,
-        redeliveries_max=document.redeliveries_max,
-    )
-
-
-def _workflow_retry(document: RetryDocument) -> Retry:
-    try:
-        return retry_of(document)
-    except ValueError as error:
-        raise BadRequest(f"`policy.retry`: {error}", path="$.policy.retry", next_step=RAISE_MAXIMUM) from None
-
-
-def _start_at(given: float | str) -> float:
-    try:
-        return moment(given)
-    except ValueError as error:
-        raise BadRequest(f"`policy.start_at` {error}", path="$.policy.start_at", next_step=WRITE_TIME) from None
 
 
 def _options_with_times(signature: Signature) -> bytes:

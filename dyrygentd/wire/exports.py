@@ -19,6 +19,7 @@ from dyrygentd.errors import BadRequest, NotImportable
 from dyrygentd.wire.bounds import Look, check_counts, nothing
 from dyrygentd.wire.definitions import decode_definition, document_of
 from dyrygentd.wire.encoding import decode, encode
+from dyrygentd.wire.expanding import is_expanded, names_in
 from dyrygentd.wire.forms import LabelValue, Name
 from dyrygentd.wire.showing import view_of_entry
 from dyrygentd.wire.views import JournalView
@@ -156,7 +157,7 @@ def encode_export(
 ) -> bytes:
     """Write all that is stored of a workflow as JSON."""
     assert record.document is not None
-    names = [node.name for node in decode(record.document, _Definition).nodes]
+    names = _names_in(record.document)
     document = ExportDocument(
         export=EXPORT_VERSION,
         dyrygentd=version,
@@ -183,6 +184,10 @@ def encode_export(
         definition=Raw(record.document),
     )
     return encode(document)
+
+
+def _names_in(document: bytes) -> list[str]:
+    return names_in(document) if is_expanded(document) else [node.name for node in decode(document, _Definition).nodes]
 
 
 def decode_export(body: bytes, *, nodes_max: int, look: Look = nothing) -> Imported:

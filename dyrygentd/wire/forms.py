@@ -1,4 +1,4 @@
-"""The five forms of what is submitted: what may be written in a definition, field by field."""
+"""The forms of what is submitted: what may be written in a definition, field by field."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -6,6 +6,8 @@ from msgspec import Meta, Raw, Struct
 
 from dyrygentd.core.bounds import (
     ATTEMPTS_MAX,
+    ITEMS_MAX,
+    ITEMS_MAX_DEFAULT,
     LABELS_MAX,
     NAME_LENGTH_MAX,
     POLICY_SECONDS_MAX,
@@ -90,6 +92,38 @@ class PolicyDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     weight: Annotated[int, Meta(ge=1, le=WEIGHT_MAX)] = 1
     in_flight_max: Annotated[int, Meta(ge=0)] = 0
     redeliveries_max: Redeliveries | None = None
+
+
+class MapDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What is to be done with each item of a list that may be known only while the workflow runs.
+
+    Attributes:
+        do: A task, as a node is written without a name; or ``{"nodes": [...]}``, a small graph through which each item goes on
+            its own. What waits for nothing in it gets the item in front of its arguments, unless it is immutable.
+        over: Name of the node whose value is the list, or the list itself; by default what precedes.
+        key: Members are called by this field of their item, ``.`` for the item itself, and not by its number.
+        batch: So many items are given to one member, as a list; 0 for one item each.
+        spread: An item that is a list becomes positional arguments, one that is an object named ones.
+        max_items: A longer list fails the node.
+        in_flight_max: Most tasks of it in flight at once; 0 for no bound of its own.
+        pool: Pool of those of its tasks that name none.
+        on_failure: ``continue``: the other members go on. ``stop``: what has not been sent is cancelled.
+        min_success: So many members have to succeed: a number, or a share from 0.0 to 1.0; by default all. What stands in the
+            list for a member that failed is ``{"__failed__": name, "error": text}``.
+        if_empty: What an empty list means: ``succeed`` with an empty list, ``skip`` or ``fail``.
+    """
+
+    do: Raw
+    over: Raw = _NULL
+    key: Name | None = None
+    batch: Annotated[int, Meta(ge=0, le=ITEMS_MAX)] = 0
+    spread: bool = False
+    max_items: Annotated[int, Meta(ge=1, le=ITEMS_MAX)] = ITEMS_MAX_DEFAULT
+    in_flight_max: Annotated[int, Meta(ge=0)] = 0
+    pool: Annotated[str, Meta(max_length=NAME_LENGTH_MAX)] = ""
+    on_failure: OnFailure = OnFailure.CONTINUE
+    min_success: Annotated[int, Meta(ge=0, le=ITEMS_MAX)] | Annotated[float, Meta(ge=0, le=1)] | None = None
+    if_empty: Literal["succeed", "skip", "fail"] = "succeed"
 
 
 class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):

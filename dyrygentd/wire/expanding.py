@@ -1,0 +1,298 @@
+"""From a map and its list to the workflow of its members, which is stored as these two and not node by node.
+
+*Names.* The member of item 7 is ``resize[7]``, or has the item's key in the place of the number; a graph's nodes are
+``resize[7].fetch`` in the section ``resize[7]``. A join called as the map, ``resize``, has the list of their values in the order
+of the items, and is the output.
+
+*The same again.* What is stored is read once more after a restart, so it becomes the same graph: names and numbers follow from
+the map and the list, and task ids from a seed that is stored with them, the id of the workflow.
+
+*What could go wrong* is told before anything of it is anywhere: it is no list, it is too long, an item is too large, keys repeat.
+Whoever expands a map makes a failure of its node of that.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from msgspec import Raw, Struct
+
+from dyrygentd.core.bounds import DEPTH_MAX, NAME_LENGTH_MAX, SECTION_LENGTH_MAX
+from dyrygentd.core.graph import NODES_MAX, Definition, Graph, NodeSpec, Signature, Source
+from dyrygentd.core.ids import MadeIds
+from dyrygentd.core.members import member_name
+from dyrygentd.core.policy import PLAIN_WORKFLOW, NodePolicy, Rule, WorkflowPolicy
+from dyrygentd.core.sections import RESERVED, SEPARATOR, inside
+from dyrygentd.errors import BadNode, BadRequest
+from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, has_long_number, is_deeper, nothing
+from dyrygentd.wire.encoding import decode, decode_any, encode
+from dyrygentd.wire.forms import MapDocument, PolicyDocument
+from dyrygentd.wire.maps import Template, checked_map, kind_of
+from dyrygentd.wire.policies import document_of_policy, policy_of
+
+#: How the document of an expanded map begins: by this it is known from a definition's.
+BEGINNING: Final = b'{"expanded":'
+#: Items between two looks at whether anybody still wants it.
+_LOOK_EVERY: Final = 1000
+#: Stands for `/` in the path of a section, where a key has one: there it would begin a section in a section.
+_SLASH: Final = "\u2215"
+#: What a person is shown of a wrong item.
+_SHOWN_MAX: Final = 60
+
+
+class _Expanded(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    node: str
+    seed: str
+    map: MapDocument
+    items: Raw
+
+
+class ExpandedDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The workflow of a map's members, as it is stored: the map, its list, and of what task ids are made, but no nodes."""
+
+    expanded: _Expanded
+    name: str
+    policy: PolicyDocument | None = None
+
+
+def is_expanded(document: bytes) -> bool:
+    """Tell whether a stored document is that of a map with its list."""
+    return document.startswith(BEGINNING)
+
+
+def expand(
+    document: bytes,
+    value: bytes,
+    *,
+    node: str,
+    seed: str,
+    name: str,
+    policy: WorkflowPolicy = PLAIN_WORKFLOW,
+    nodes_max: int = NODES_MAX,
+    node_bytes_max: int = NODE_BYTES_MAX,
+    look: Look = nothing,
+) -> Definition | None:
+    """Make the workflow of a map's members; None if its list is empty and the node is to be skipped for that.
+
+    Args:
+        document: The map, as `MapDocument`.
+        value: JSON text of its list.
+        node: Name of the node that is the map.
+        seed: The workflow's id, of which its task ids are made.
+        name: What the workflow is called.
+        policy: What holds for its members where the map says nothing.
+
+    Raises:
+        BadNode: It cannot be done: ``reason`` says what is wrong with the list, or its items.
+    """
+    given = decode(document, MapDocument)
+    items = _items_of(node, given, value)
+    if not items and given.if_empty != "succeed":
+        if given.if_empty == "skip":
+            return None
+        raise BadNode(node, "its list is empty, and `if_empty` is 'fail'")
+    own = replace(
+        policy, on_failure=given.on_failure, in_flight_max=given.in_flight_max, start_at=0.0, deadline_s=policy.deadline_s
+    )
+    graph = _graph_of(node, seed, given, items, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
+    plain = None if own == PLAIN_WORKFLOW else document_of_policy(own)
+    body = encode(ExpandedDocument(_Expanded(node, seed, given, Raw(_listed(items))), name, plain))
+    return _definition(graph, name, own, body)
+
+
+def decode_expanded(body: bytes, *, nodes_max: int, node_bytes_max: int = 0, look: Look = nothing) -> Definition:
+    """Read what is stored of an expanded map: the same graph, with the same task ids. Raises `BadRequest`, `BadNode`."""
+    document = decode(body, ExpandedDocument)
+    made = document.expanded
+    items = _items_of(made.node, made.map, bytes(made.items))
+    graph = _graph_of(made.node, made.seed, made.map, items, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
+    policy = PLAIN_WORKFLOW if document.policy is None else policy_of(document.policy)
+    return _definition(graph, document.name, policy, body)
+
+
+def names_in(body: bytes) -> list[str]:
+    """Return the names of all nodes of an expanded map."""
+    return [*decode_expanded(body, nodes_max=NODES_MAX).graph.names]
+
+
+def _definition(graph: Graph, name: str, policy: WorkflowPolicy, body: bytes) -> Definition:
+    definition = Definition(graph, name, policy=policy, chosen=frozenset(), is_fresh=True)
+    return replace(definition, source=Source(body, definition))
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+def _items_of(node: str, given: MapDocument, value: bytes) -> list[bytes]:
+    value = value.strip()
+    if not value.startswith(b"["):
+        hint = ": let its task return one, such as list(d.items()) of a dictionary" if value.startswith(b"{") else ""
+        raise BadNode(node, f"a map needs a list, and what it is over is {kind_of(value)}{hint}")
+    try:
+        items = [bytes(item) for item in decode_any(value, list[Raw])]
+    except BadRequest as error:
+        raise BadNode(node, f"its list cannot be read: {error.message}") from None
+    if len(items) > given.max_items:
+        raise BadNode(
+            node,
+            f"its list has {len(items):,} items, `max_items` is {given.max_items:,}",
+            next_step="raise `max_items`, or give several items to one task by `batch`",
+        )
+    return items
+
+
+def _listed(items: Sequence[bytes]) -> bytes:
+    return b"[%b]" % b",".join(items)
+
+
+def _labels(node: str, given: MapDocument, items: Sequence[bytes]) -> Sequence[object]:
+    """Return what tells the members apart: numbers, or keys."""
+    if given.key is None:
+        return range(len(items))
+    keys = [_key(node, given.key, number, item) for number, item in enumerate(items)]
+    if len(set(keys)) < len(keys):
+        repeated, times = Counter(keys).most_common(1)[0]
+        raise BadNode(node, f"the key '{repeated}' is that of {times} items", next_step="choose another `key`, or leave it out")
+    return keys
+
+
+def _key(node: str, field: str, number: int, item: bytes) -> str:
+    if field == ".":
+        found: Any = decode_any(item, Any) if item[:1] not in b"[{" else item
+        words = f"item {number}"
+    else:
+        if not item.startswith(b"{"):
+            raise BadNode(node, f"`key` is a field of each item, and item {number} is {kind_of(item)}")
+        fields = decode_any(item, dict[str, Any])
+        if field not in fields:
+            known = ", ".join(sorted(fields)[:20]) or "none"
+            raise BadNode(node, f"item {number} has no field '{field}' to be its key: its fields are {known}")
+        found, words = fields[field], f"`{field}` of item {number}"
+    if not isinstance(found, str) or not found or not found.isprintable():
+        shown = (
+            "has characters that cannot be printed" if isinstance(found, str) and found else "is no text that could be its key"
+        )
+        raise BadNode(node, f"{words} {shown}: {item[:_SHOWN_MAX].decode(errors='replace')}")
+    return found
+
+
+# --- the graph --------------------------------------------------------------------------------------------------------
+
+
+def _graph_of(
+    node: str,
+    seed: str,
+    given: MapDocument,
+    items: Sequence[bytes],
+    *,
+    nodes_max: int,
+    node_bytes_max: int,
+    look: Look,
+) -> Graph:
+    template = checked_map(node, given, has_good_options=False)
+    labels = _labels(node, given, items)
+    if given.batch:
+        items = [_listed(items[begin : begin + given.batch]) for begin in range(0, len(items), given.batch)]
+        labels = range(len(items))
+    count = len(items) * len(template.parts) + 1
+    if count > nodes_max:
+        each = f", {len(template.parts)} nodes each" if len(template.parts) > 1 else ""
+        raise BadNode(
+            node,
+            f"its list has {len(items):,} items{each}: {count:,} nodes with the join behind them, `nodes_max` is {nodes_max:,}",
+            next_step="give several items to one task by `batch`, or raise `nodes_max` in the daemon's configuration",
+        )
+    policy = _policy_of_join(node, given, len(items))
+    members: list[str] = []
+    specs = list(_specs(node, MadeIds(seed), given, template, labels, items, members, node_bytes_max, look))
+    specs.append(NodeSpec(node, None, "", members, policy))
+    return Graph.build(specs, output=node, nodes_max=nodes_max, item_nodes=len(template.parts))
+
+
+def _policy_of_join(node: str, given: MapDocument, members: int) -> NodePolicy:
+    if given.min_success is None:
+        # A member that asked to be ignored has no value, and is no reason to have none of the others either.
+        return NodePolicy(rule=Rule.NONE_FAILED)
+    asked = given.min_success
+    least = asked if isinstance(asked, int) else math.ceil(asked * members - 1e-9)
+    if least > members:
+        raise BadNode(node, f"`min_success` asks for {least:,} members that succeed, and there are {members:,}")
+    return NodePolicy(rule=Rule.ALL_FINISHED, succeeded_min=least)
+
+
+def _specs(
+    node: str,
+    new_id: MadeIds,
+    given: MapDocument,
+    template: Template,
+    labels: Sequence[object],
+    items: Sequence[bytes],
+    members: list[str],
+    node_bytes_max: int,
+    look: Look,
+) -> Iterator[NodeSpec]:
+    """Yield the nodes item by item; ``members`` gets the names of those whose values are the items'."""
+    longest = max(len(part.suffix) for part in template.parts)
+    is_graph = len(template.parts) > 1 or longest > 0
+    for number, (label, item) in enumerate(zip(labels, items, strict=True)):
+        if not number % _LOOK_EVERY:
+            look()
+        if node_bytes_max:
+            _check_item(node, number, item, node_bytes_max)
+        member = member_name(node, label)
+        if len(member) + longest > NAME_LENGTH_MAX:
+            raise BadNode(
+                node,
+                f"the name '{member[:50]}…' of a node of item {number} would have {len(member) + longest} characters,"
+                f" the most is {NAME_LENGTH_MAX}",
+                next_step="choose a shorter `key`",
+            )
+        section = member.replace(SEPARATOR, _SLASH).lstrip(RESERVED)[:SECTION_LENGTH_MAX] if is_graph else ""
+        members.append(member + template.parts[template.output].suffix)
+        for part in template.parts:
+            signature = part.signature
+            if signature is not None and part.takes_item:
+                signature = _with_item(node, number, signature, item, is_spread=given.spread)
+            after = [member + suffix for suffix in part.after] if part.after else ()
+            inner = inside(section, part.section) if part.section else section
+            yield NodeSpec(member + part.suffix, signature, new_id() if signature is not None else "", after, part.policy, inner)
+
+
+def _check_item(node: str, number: int, item: bytes, node_bytes_max: int) -> None:
+    if len(item) > node_bytes_max:
+        raise BadNode(
+            node,
+            f"item {number} has {len(item):,} bytes, the most is {node_bytes_max:,} (`node_bytes_max`)",
+            next_step="return references to long data instead of the data",
+        )
+    if len(item) > DEPTH_MAX and (is_deeper(item, DEPTH_MAX - 2) or has_long_number(item)):
+        raise BadNode(node, f"item {number} is nested too deeply, or has a number of thousands of digits")
+
+
+def _with_item(node: str, number: int, signature: Signature, item: bytes, *, is_spread: bool) -> Signature:
+    """Return a signature with the item in front of its arguments, or among them."""
+    args, kwargs = signature.args, signature.kwargs
+    if is_spread and item.startswith(b"{"):
+        kwargs = encode({**decode_any(kwargs, dict[str, Raw]), **decode_any(item, dict[str, Raw])})
+    elif is_spread and not item.startswith(b"["):
+        raise BadNode(node, f"`spread` needs a list or an object, and item {number} is {kind_of(item)}")
+    else:
+        parts = [text for text in (_within(item) if is_spread else item, _within(args)) if text]
+        args = _listed(parts)
+    return Signature(
+        signature.task,
+        args,
+        kwargs,
+        signature.options,
+        signature.immutable,
+        signature.countdown_s,
+        signature.eta_at,
+        signature.expires_at,
+    )
+
+
+def _within(array: bytes) -> bytes:
+    """Return what stands between the brackets of an array."""
+    return array.strip()[1:-1].strip()

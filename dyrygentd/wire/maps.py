@@ -1,0 +1,204 @@
+"""Maps as they are written: what is to be done with each item, checked before there is a list.
+
+A map becomes a *template*: the nodes that each item gets, with the arguments of those that take the item still to be filled in.
+It is made when the definition comes, so that what is wrong with it is told to whoever submits it, and again when there is a list.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from msgspec import Raw, Struct
+
+from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.policy import NodePolicy, OnFailure
+from dyrygentd.core.sections import checked_section
+from dyrygentd.errors import BadNode, BadRequest, DefinitionError, UnknownDependency
+from dyrygentd.wire.encoding import decode, decode_any
+from dyrygentd.wire.forms import MapDocument, Name, NodeDocument
+from dyrygentd.wire.mistakes import explained, suggestion
+from dyrygentd.wire.nodes import PolicyReader, SignatureReader, names_of
+
+#: Fields of a node that mean nothing for one of which there are as many as a list has items.
+_NOT_OF_EACH: Final = ("hook", "adopted", "task_id")
+_ONE_TASK: Final = ("name", "after", "section", "join", "gate", "sleep_s")
+
+
+class ItemGraphDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A small graph through which each item of a map goes on its own.
+
+    Attributes:
+        nodes: What waits for nothing gets the item.
+        output: Name of the node whose value is the item's; by default the only one that nothing waits for.
+    """
+
+    nodes: list[NodeDocument]
+    output: Name | None = None
+
+
+class Part(NamedTuple):
+    """One of the nodes that each item gets.
+
+    Attributes:
+        suffix: What follows the name of the member in the node's own.
+        after: The suffixes of what it waits for.
+        takes_item: The item stands in front of its arguments.
+    """
+
+    suffix: str
+    signature: Signature | None
+    after: Sequence[str]
+    policy: NodePolicy
+    section: str
+    takes_item: bool
+
+
+class Template(NamedTuple):
+    """The nodes that each item gets, and the place among them of the one whose value is the item's."""
+
+    parts: Sequence[Part]
+    output: int
+
+
+def checked_map(name: str, document: MapDocument, *, node_bytes_max: int = 0, has_good_options: bool = True) -> Template:
+    """Read what a map does with each item. Raises `BadNode` that names the field, and what is allowed.
+
+    Args:
+        name: Of the node that is a map.
+        node_bytes_max: Bytes of one node's arguments; 0 for what is stored.
+    """
+    _refuse_contradictions(name, document)
+    return _template(name, document, node_bytes_max, has_good_options=has_good_options)
+
+
+def list_of(document: MapDocument) -> bytes | None:
+    """Return the list that is written out in a map, None if it comes from a node."""
+    over = bytes(document.over).strip()
+    return None if over == b"null" or over.startswith(b'"') else over
+
+
+def source_of(document: MapDocument) -> str | None:
+    """Return the name of the node whose value is the list, None if the map does not say."""
+    over = bytes(document.over).strip()
+    return str(decode_any(over, str)) if over.startswith(b'"') else None
+
+
+def _refuse_contradictions(name: str, document: MapDocument) -> None:
+    over = list_of(document)
+    if over is not None and not over.startswith(b"["):
+        raise BadNode(
+            name,
+            f"`map.over` is {kind_of(over)}",
+            next_step="write the name of the node whose value is the list, or the list itself: [1, 2]",
+        )
+    if document.batch and document.key is not None:
+        raise BadNode(name, "`map.key` names single items, and `map.batch` puts them together", next_step="leave one of them out")
+    if document.batch and document.spread:
+        raise BadNode(name, "`map.batch` gives a list of items, which `map.spread` would take apart", next_step="leave one out")
+    if document.min_success is not None and document.on_failure is OnFailure.STOP:
+        raise BadNode(
+            name, "`map.min_success` goes on after failures, and `map.on_failure` stops at the first", next_step="leave one out"
+        )
+
+
+def kind_of(value: bytes) -> str:
+    """Say what a JSON text is, for somebody who expected a list."""
+    begin = value[:1]
+    words = {b"{": "an object", b"[": "a list", b'"': "text", b"n": "null", b"t": "true", b"f": "false", b"": "nothing"}
+    return words.get(begin) or f"the number {value[:30].decode(errors='replace')}"
+
+
+# --- what is done with each item --------------------------------------------------------------------------------------
+
+
+def _template(name: str, document: MapDocument, node_bytes_max: int, *, has_good_options: bool) -> Template:
+    nodes, output, is_graph = _nodes_of(name, bytes(document.do))
+    given = list(names_of(nodes))
+    suffixes = [f".{each}" for each in given] if is_graph else [""]
+    known = dict(zip(given, suffixes, strict=True))
+    readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max)
+    parts = []
+    for inner, node, suffix in zip(given, nodes, suffixes, strict=True):
+        where = f"{name}.{inner}" if is_graph else name
+        _refuse_what_is_one(name, inner if is_graph else "", node)
+        signature, policy = readers[0].read(where, node), readers[1].read(where, node)
+        if document.pool and signature is not None and not policy.pool:
+            policy = replace(policy, pool=document.pool)
+        is_first = not node.after
+        if is_first and signature is None and not _takes_what_precedes(policy):
+            raise BadNode(
+                name,
+                f"`map.do`: '{inner}' comes first and has no task, so nobody is given the item",
+                next_step="put a task first: it is given the item in front of its arguments",
+            )
+        if node.section:
+            checked_section(where, node.section)
+        after = [known.get(each, f".{each}") for each in node.after]
+        takes_item = is_first and (signature is None or not signature.immutable)
+        parts.append(Part(suffix, signature, after, policy, node.section, takes_item))
+    return Template(parts, _output_of(name, parts, given, output))
+
+
+def _takes_what_precedes(policy: NodePolicy) -> bool:
+    """Tell whether what has no task takes the item all the same: a map or a workflow inside a map."""
+    return False
+
+
+def _nodes_of(name: str, do: bytes) -> tuple[list[NodeDocument], str | None, bool]:
+    """Return the nodes of ``do``, the name of their output, and whether it is a graph and not one task."""
+    try:
+        fields = decode_any(do, dict[str, Raw])
+    except BadRequest:
+        raise BadNode(
+            name, f"`map.do` is {kind_of(do)}", next_step='write a task: {"task": "name"}, or a graph: {"nodes": [...]}'
+        ) from None
+    form: Any = ItemGraphDocument if "nodes" in fields else NodeDocument
+    try:
+        document = decode(do, form)
+    except BadRequest as error:
+        told = explained(error, form, do)
+        words = told.message.replace(", at $", ", at $.map.do")
+        raise BadNode(name, f"`map.do`: {words}", next_step=told.next_step) from None
+    if form is NodeDocument:
+        wrong = [field for field in _ONE_TASK if getattr(document, field) != getattr(NodeDocument(), field)]
+        if wrong:
+            raise BadNode(
+                name,
+                f"`map.do` is one task, and has `{wrong[0]}`",
+                next_step=f'leave `{wrong[0]}` out, or write a graph: {{"nodes": [...]}}',
+            )
+        return [document], None, False
+    if not document.nodes:
+        raise BadNode(name, "`map.do.nodes` is empty", next_step="write at least one task")
+    return document.nodes, document.output, True
+
+
+def _refuse_what_is_one(name: str, inner: str, node: NodeDocument) -> None:
+    of = f"`map.do`: '{inner}' has" if inner else "`map.do` has"
+    for field in _NOT_OF_EACH:
+        if getattr(node, field) is not None:
+            raise BadNode(name, f"{of} `{field}`, and there is one for each item", next_step=f"leave `{field}` out")
+
+
+def _output_of(name: str, parts: Sequence[Part], given: Sequence[str], output: str | None) -> int:
+    """Return the place of the node whose value is the item's. Raises `BadNode`: there is none, or it is no graph."""
+    if output is not None and output not in given:
+        raise BadNode(name, f"`map.do.output` names '{output}', which is no node of it", next_step=suggestion(output, given))
+    specs = [NodeSpec(part.suffix, part.signature, str(number), part.after, part.policy) for number, part in enumerate(parts)]
+    try:
+        graph = Graph.build(specs, output=None if output is None else f".{output}")
+    except UnknownDependency as error:
+        wrong = error.dependency.removeprefix(".")
+        at = error.node.removeprefix(".")
+        raise BadNode(
+            name, f"`map.do`: '{at}' waits for '{wrong}', which is no node of it", next_step=suggestion(wrong, given)
+        ) from None
+    except DefinitionError as error:
+        raise BadNode(name, f"`map.do`: {error.message}", next_step=error.next_step) from None
+    if graph.output is None:
+        raise BadNode(
+            name,
+            "`map.do` ends in several nodes, and an item has one value",
+            next_step="name one of them as `output` of `map.do`, or let a join wait for them",
+        )
+    return graph.output

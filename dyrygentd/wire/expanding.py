@@ -29,7 +29,7 @@ from dyrygentd.errors import BadNode, BadRequest
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, has_long_number, is_deeper, nothing
 from dyrygentd.wire.encoding import decode, decode_any, encode
 from dyrygentd.wire.forms import MapDocument, PolicyDocument
-from dyrygentd.wire.maps import Template, checked_map, kind_of
+from dyrygentd.wire.maps import ItemTemplate, checked_map, kind_of
 from dyrygentd.wire.policies import document_of_policy, policy_of
 
 #: How the document of an expanded map begins: by this it is known from a definition's.
@@ -226,7 +226,7 @@ def _specs(
     node: str,
     new_id: MadeIds,
     given: MapDocument,
-    template: Template,
+    template: ItemTemplate,
     labels: Sequence[object],
     items: Sequence[bytes],
     members: list[str],

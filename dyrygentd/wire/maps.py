@@ -36,7 +36,7 @@ class ItemGraphDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     output: Name | None = None
 
 
-class Part(NamedTuple):
+class ItemPart(NamedTuple):
     """One of the nodes that each item gets.
 
     Attributes:
@@ -53,14 +53,14 @@ class Part(NamedTuple):
     takes_item: bool
 
 
-class Template(NamedTuple):
+class ItemTemplate(NamedTuple):
     """The nodes that each item gets, and the place among them of the one whose value is the item's."""
 
-    parts: Sequence[Part]
+    parts: Sequence[ItemPart]
     output: int
 
 
-def checked_map(name: str, document: MapDocument, *, node_bytes_max: int = 0, has_good_options: bool = True) -> Template:
+def checked_map(name: str, document: MapDocument, *, node_bytes_max: int = 0, has_good_options: bool = True) -> ItemTemplate:
     """Read what a map does with each item. Raises `BadNode` that names the field, and what is allowed.
 
     Args:
@@ -111,7 +111,7 @@ def kind_of(value: bytes) -> str:
 # --- what is done with each item --------------------------------------------------------------------------------------
 
 
-def _template(name: str, document: MapDocument, node_bytes_max: int, *, has_good_options: bool) -> Template:
+def _template(name: str, document: MapDocument, node_bytes_max: int, *, has_good_options: bool) -> ItemTemplate:
     nodes, output, is_graph = _nodes_of(name, bytes(document.do))
     given = list(names_of(nodes))
     suffixes = [f".{each}" for each in given] if is_graph else [""]
@@ -135,8 +135,8 @@ def _template(name: str, document: MapDocument, node_bytes_max: int, *, has_good
             checked_section(where, node.section)
         after = [known.get(each, f".{each}") for each in node.after]
         takes_item = is_first and (signature is None or not signature.immutable)
-        parts.append(Part(suffix, signature, after, policy, node.section, takes_item))
-    return Template(parts, _output_of(name, parts, given, output))
+        parts.append(ItemPart(suffix, signature, after, policy, node.section, takes_item))
+    return ItemTemplate(parts, _output_of(name, parts, given, output))
 
 
 def _takes_what_precedes(policy: NodePolicy) -> bool:
@@ -180,7 +180,7 @@ def _refuse_what_is_one(name: str, inner: str, node: NodeDocument) -> None:
             raise BadNode(name, f"{of} `{field}`, and there is one for each item", next_step=f"leave `{field}` out")
 
 
-def _output_of(name: str, parts: Sequence[Part], given: Sequence[str], output: str | None) -> int:
+def _output_of(name: str, parts: Sequence[ItemPart], given: Sequence[str], output: str | None) -> int:
     """Return the place of the node whose value is the item's. Raises `BadNode`: there is none, or it is no graph."""
     if output is not None and output not in given:
         raise BadNode(name, f"`map.do.output` names '{output}', which is no node of it", next_step=suggestion(output, given))

@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import importlib
+import logging
 import os
 import shutil
 import signal
@@ -139,6 +140,19 @@ def _no_process_left_behind() -> Iterator[None]:
         )
     finally:
         close_nurseries()
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """Leave the root logger as it was: a daemon that a test sets up in this process writes to standard error from then on."""
+    root = logging.getLogger()
+    level, before = root.level, [*root.handlers]
+    yield
+    root.setLevel(level)
+    for handler in [*root.handlers]:
+        # Those of pytest are of kinds of their own.
+        if handler not in before and type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
 
 
 @pytest.fixture

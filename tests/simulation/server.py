@@ -5,6 +5,7 @@ What is asked of it goes over the `Way` of a process, so it may come late, twice
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -43,7 +44,7 @@ class Server(MemoryStore):
         self.story = story
         self.problem = ""
         self.ahead_s = 0.0
-        self.session = 0
+        self.session = self.turn = 0
         self.process = ""
         self.holder: Holder | None = None
         self.until = -math.inf
@@ -265,12 +266,17 @@ class ServedStore(MemoryStore):
         self.mailbox = ServedMailbox(server.box, way, turn=self._turn) if has_mailbox else None
         self._is_connected = self._is_open = False
         self._one_at_a_time = anyio.Lock()
+        # How many turns it knows of, and what the last one whose answer was lost was to add to the journal.
+        self._turns = 0
+        self._in_doubt: list[JournalEntry] = []
+        self._written_before: Counter[JournalEntry] = Counter()
 
     async def open(self) -> None:
         """Have the lease, or take it."""
         holder = Holder(self._process, 1, 0.0)
         if not self.lease.session and not await self.lease.take(holder):
             raise StoreLocked(f"{self._server.process} leads")
+        self._turns = await self._read(lambda: self._server.turn)
         self._is_connected = self._is_open = True
 
     async def close(self) -> None:
@@ -291,8 +297,18 @@ class ServedStore(MemoryStore):
         self, workflows: Iterable[WorkflowRecord], nodes: Iterable[NodeRecord], journal: Iterable[JournalEntry] = ()
     ) -> None:
         """Save in one transaction."""
-        rows = list(workflows), list(nodes), list(journal)
-        await self._turn("a save", lambda: self._server.write(*rows))
+        records, node_records, entries = list(workflows), list(nodes), list(journal)
+        await self._turn("a save", lambda: self._server.write(records, node_records, self._not_written_before(entries)), entries)
+
+    def _not_written_before(self, entries: list[JournalEntry]) -> list[JournalEntry]:
+        # Records take each other's place, so only what is added would be there twice.
+        before, left = Counter(self._written_before), []
+        for entry in entries:
+            if before[entry]:
+                before[entry] -= 1
+            else:
+                left.append(entry)
+        return left
 
     async def _renew(self) -> None:
         """Take an empty turn, which prolongs the lease."""
@@ -306,28 +322,43 @@ class ServedStore(MemoryStore):
         """Keep everything."""
         return 0
 
-    async def _turn(self, what: str, work: Callable[[], T]) -> T:
+    async def _turn(self, what: str, work: Callable[[], T], entries: Sequence[JournalEntry] = ()) -> T:
         async with self._one_at_a_time:
             with anyio.CancelScope(shield=True):
                 if not self._is_connected:
-                    self.lease.session = await self._read(lambda: self._server.begin_session(self._process))
-                    self._is_connected = True
+                    await self._clear_up()
                 session = self.lease.session
 
                 def at_server() -> T:
                     self._server.raise_if_away()
                     self._server.take_turn(self._process, session)
-                    return work()
+                    done = work()
+                    self._server.turn += 1
+                    return done
 
                 try:
                     found = await self._way.ask(what, at_server)
                 except StoreUnavailable:
-                    self._is_connected = False
+                    self._is_connected, self._in_doubt = False, [*entries]
                     raise
                 except Fenced:
                     self._is_open = False
                     raise
+            self._turns += 1
+            self._written_before.subtract(entries)
+            self._written_before = +self._written_before
             return found
+
+    async def _clear_up(self) -> None:
+        """Begin a new session, after which it is known what became of the turn whose answer was lost."""
+
+        def begin() -> tuple[int, int]:
+            return self._server.begin_session(self._process), self._server.turn
+
+        self.lease.session, turns = await self._read(begin)
+        if turns > self._turns:
+            self._written_before.update(self._in_doubt)
+        self._turns, self._in_doubt, self._is_connected = turns, [], True
 
     # --- reading, over other connections ----------------------------------------------------------------------------
 

@@ -56,16 +56,28 @@ interpreter() {
 
 # step NAME COMMAND…: run it; note its failure, and how long it took.
 step() {
-    local name=$1 began=$SECONDS
+    local name=$1 began=$SECONDS cpu_before
     shift
+    count_cpu
+    cpu_before=$cpu_s
     say "$name"
     announce "begins: $name"
     tmp=$(mktemp -d "$scratch/tmp.XXXXXX")
     chmod 1777 "$tmp"
     "$@" || failed+=("$name")
     nothing_left_behind "$name"
-    done_steps+=("$(printf '%3d:%02d  %s' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)) "$name")")
+    count_cpu
+    local took=$((SECONDS - began)) cpu=$((cpu_s - cpu_before))
+    done_steps+=("$(printf '%3d:%02d %3d:%02d  %s' $((took / 60)) $((took % 60)) $((cpu / 60)) $((cpu % 60)) "$name")")
     announce "ended:${done_steps[-1]}"
+}
+
+# count_cpu: set cpu_s to the seconds of CPU time that all have taken which this shell has started and which have ended.
+count_cpu() {
+    # By a file, as a subshell has no children yet.
+    local file=$scratch/times.$BASHPID
+    times >"$file"
+    cpu_s=$(awk -F '[ms ]+' 'NR == 2 { print int(60 * $1 + $2 + 60 * $3 + $4) }' "$file")
 }
 
 # side_by_side LANE…: run these functions at one time, each in a shell of its own, and take over what they noted. What they print
@@ -352,7 +364,7 @@ coverage_steps() {
 
 tell() {
     local line
-    say "time (min:s) of each step"
+    say "time and CPU time (min:s) of each step"
     printf '%s\n' "${done_steps[@]}" >&2
     for line in "${not_run[@]}"; do say "NOT RUN: $line"; done
     for line in "${flickered[@]}"; do say "FLICKERED, failed and then passed: $line"; done

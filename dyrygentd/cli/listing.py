@@ -9,6 +9,7 @@ from dyrygentd.cli import bars, render
 from dyrygentd.cli.choosing import states_of
 from dyrygentd.cli.session import Session, command, echo_json, pairs, say, say_health
 from dyrygentd.cli.times import Moment, head, in_column, moment
+from dyrygentd.cli.tree import TreeLine, left_out, tree_of
 
 if TYPE_CHECKING:
     from dyrygentd import wire
@@ -39,6 +40,9 @@ class ListLine(NamedTuple):
     "--ended-since", type=Moment(), metavar="WHEN", help="Only those that have finished since then, the last ones first."
 )
 @click.option("--parent-task", metavar="ID", help="Only those that the Celery task of this id has submitted.")
+@click.option("--parent", metavar="REF", help="Only the children of this workflow: those that are the work of its nodes.")
+@click.option("--children", is_flag=True, help="Children of others, too, and not only what somebody submitted.")
+@click.option("--tree", is_flag=True, help="Each with its children below it, as they began.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show so many.")
 @click.option("--all", "is_all", is_flag=True, help="Show all of them.")
 @command
@@ -51,12 +55,17 @@ def list_workflows(
     until: float | None,
     ended_since: float | None,
     parent_task: str | None,
+    parent: str | None,
+    children: bool,
+    tree: bool,
     limit: int,
     is_all: bool,
 ) -> None:
     """List workflows, those created last first.
 
     TASKS has how many succeeded or were skipped, of how many, and a bar of all by their state.
+
+    Workflows that are the work of a node of another one, its children, are left out without --parent, --children or --tree.
 
     ! stands before what has failures, ? before what waits for a person.
 
@@ -72,8 +81,9 @@ def list_workflows(
     wanted = None if is_all else limit + 1
     if since is not None and until is not None and since > until:
         raise click.UsageError("--since is later than --until: nothing can be in between")
+    if tree and children:
+        raise click.UsageError("--tree has the children below what they belong to: leave --children out")
     client = session.client()
-    times = {"since": since, "until": until, "ended_since": ended_since}
     views = client.list(
         states=states,
         name=name,
@@ -81,13 +91,26 @@ def list_workflows(
         limit=wanted,
         by_end=ended_since is not None,
         parent_task=parent_task,
-        **times,
+        parent=parent,
+        with_children=children,
+        since=since,
+        until=until,
+        ended_since=ended_since,
     )
-    shown = views if is_all else views[:limit]
+    has_more = not is_all and len(views) > limit
+    shown = tree_of(client, views if is_all else views[:limit]) if tree else [*map(TreeLine, views if is_all else views[:limit])]
     if session.is_json:
-        echo_json(shown)
+        echo_json([branch.view for branch in shown])
         return
-    health = client.health()
+    _show(shown, client.health(), by_end=ended_since is not None, more=f"--limit {limit * 5}, or --all" if has_more else "")
+
+
+def _show(shown: Sequence[TreeLine], health: "wire.Health", *, by_end: bool, more: str) -> None:
+    """Show a listing to a person, with what is worth a look next.
+
+    Args:
+        more: How to see those that were left out; empty if none were.
+    """
     say_health(health)
     if words := _leader_and_lease(health):
         say(words)
@@ -95,11 +118,13 @@ def list_workflows(
         say("no workflows")
         return
     screen = render.screen()
-    click.echo(listing(shown, width=None if screen is None else screen.columns, by_end=ended_since is not None))
-    if len(views) > len(shown):
-        say(f"there are more: --limit {limit * 5}, or --all")
+    click.echo(listing(shown, width=None if screen is None else screen.columns, by_end=by_end))
+    if more:
+        say(f"there are more: {more}")
+    for line in left_out(shown):
+        say(line)
     if screen is not None:
-        for line in _what_next(shown):
+        for line in _what_next([branch.view for branch in shown]):
             say(line)
 
 
@@ -113,8 +138,8 @@ def _leader_and_lease(health: "wire.Health") -> str:
     return f"{f'{health.leader} leads' if health.leader else nobody}: {wire.lease_words(health)}"
 
 
-def listing(views: "Sequence[wire.WorkflowView]", *, width: int | None, by_end: bool = False) -> str:
-    """Return a table of workflows.
+def listing(tree: Sequence[TreeLine], *, width: int | None, by_end: bool = False) -> str:
+    """Return a table of workflows, children below what they belong to.
 
     On a terminal, which has a ``width``, each has a mark, a bar and the beginning of its id, and no line wraps: notes go below,
     then times go, and then long names are shortened, which their ``…`` says. Elsewhere everything is whole.
@@ -123,14 +148,14 @@ def listing(views: "Sequence[wire.WorkflowView]", *, width: int | None, by_end: 
         by_end: Has when they ended in the place of when they were created.
     """
     at = head("ENDED" if by_end else "CREATED")
-    lines = [_line(view, at, in_column(view.finished_at if by_end else view.created_at)) for view in views]
+    lines = [_line(each, at, in_column(each.view.finished_at if by_end else each.view.created_at)) for each in tree]
     heads = ["ID", "NAME", "STATE", "TASKS", at, "TOOK", "NOTE"]
     if not any(line.cells["NOTE"] for line in lines):
         heads.pop()
     if width is None:
         return render.table(heads, [[line.cells[each] for each in heads] for line in lines])
     for line in lines:
-        line.cells["ID"] = line.view.id[: _short(views)]
+        line.cells["ID"] = line.view.id[: _short([branch.view for branch in tree])]
     has_notes_below = False
     while (needed := _width(lines, heads)) > width:
         if "NOTE" in heads:
@@ -146,10 +171,11 @@ def listing(views: "Sequence[wire.WorkflowView]", *, width: int | None, by_end: 
     return "\n".join(_drawn(lines, heads, has_notes_below=has_notes_below))
 
 
-def _line(view: "wire.WorkflowView", head_of_time: str, at: str) -> ListLine:
+def _line(branch: TreeLine, head_of_time: str, at: str) -> ListLine:
+    view = branch.view
     cells = {
         "ID": view.id,
-        "NAME": render.inline(view.name),
+        "NAME": branch.name,
         "STATE": view.state,
         "TASKS": render.progress(view),
         head_of_time: at,

@@ -114,31 +114,13 @@ class AsyncClient:
         view = await self.get(reference, with_result=with_result) if isinstance(reference, str) else reference
         return AsyncHandle(self._channel, view.id, view=view)
 
-    async def list(
-        self,
-        *,
-        states: Iterable[str] = (),
-        name: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        limit: int | None = 50,
-        since: float | None = None,
-        until: float | None = None,
-        ended_since: float | None = None,
-        by_end: bool = False,
-        parent_task: str | None = None,
-    ) -> Views:
-        """Return workflows, newest first; all of them if ``limit`` is None.
+    async def list(self, *, limit: int | None = 50, **which: Unpack[forms.Which]) -> Views:
+        """Return workflows, newest first, and without the children of others; all of them if ``limit`` is None.
 
         Args:
-            since, until: Only those created in this time, in Unix seconds.
-            ended_since: Only those that have finished since then.
-            by_end: With ``ended_since``: those that finished last come first.
-            parent_task: Only those that were submitted in the Celery task of this id.
+            which: ``states``, ``name``, ``labels``, ``since`` …: all that `dyrygentd.client.forms.Which` has.
         """
-        times = {"since": since, "until": until, "ended_since": ended_since}
-        listing = forms.Listing(
-            states=states, name=name, labels=labels, limit=limit, parent_task=parent_task, by_end=by_end, **times
-        )
+        listing = forms.Listing(limit=limit, **which)
         for ask in listing:
             listing.take(await self._channel.request(ask))
         return listing.views
@@ -364,6 +346,18 @@ class AsyncHandle:
         from dyrygentd.results import celery_result
 
         return celery_result(self.id, [node async for node in self.nodes()], app=app)
+
+    async def children(self, *, limit: int | None = None, states: Iterable[str] = ()) -> Views:
+        """Return the workflows that are the work of its nodes, those that began last first; theirs are found by their handles."""
+        listing = forms.Listing(limit=limit, states=states, parent=self.id)
+        for ask in listing:
+            listing.take(await self._channel.request(ask))
+        return listing.views
+
+    async def parent(self) -> "AsyncHandle | None":
+        """Return the workflow whose node this one is the work of; None if somebody submitted it."""
+        above = (await self.status()).parent
+        return None if above is None else AsyncHandle(self._channel, above.workflow)
 
     async def node(self, name: str) -> wire.NodeView:
         """Return one node."""

@@ -5,7 +5,7 @@ What may be repeated when a connection broke before the answer is told by `dyryg
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict, Unpack, cast
 from urllib.parse import quote, urlencode
 
 from dyrygentd import wire
@@ -21,6 +21,30 @@ Progress = Callable[[str, int, int], None]
 
 Seen = Callable[[wire.WorkflowView], object]
 """Told a view."""
+
+
+class Which(TypedDict, total=False):
+    """Which workflows a listing has; times are Unix seconds.
+
+    Attributes:
+        since, until: Only those created in this time.
+        ended_since: Only those that have finished since then.
+        by_end: With ``ended_since``: those that finished last come first.
+        parent_task: Only those that were submitted in the Celery task of this id.
+        parent: Only the children of this workflow: those that are the work of its nodes.
+        with_children: Children of others, too, and not only those that somebody submitted.
+    """
+
+    states: Iterable[str]
+    name: str | None
+    labels: Mapping[str, str] | None
+    since: float | None
+    until: float | None
+    ended_since: float | None
+    by_end: bool
+    parent_task: str | None
+    parent: str | None
+    with_children: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,31 +197,15 @@ class Listing:
     Of those that ended last the daemon has one page. Where more are wanted, all are read as they were created, and put in order.
     """
 
-    def __init__(
-        self,
-        *,
-        states: Iterable[str],
-        name: str | None,
-        labels: Mapping[str, str] | None,
-        limit: int | None,
-        parent_task: str | None,
-        by_end: bool,
-        **times: float | None,
-    ) -> None:
+    def __init__(self, *, limit: int | None, **which: Unpack[Which]) -> None:
         self._views: list[wire.WorkflowView] = []
-        self._by_end = by_end
+        self._by_end = which.get("by_end", False)
         self._most = limit
-        has_one_page = by_end and limit is not None and limit <= PAGE
-        if by_end and not has_one_page:
+        has_one_page = self._by_end and limit is not None and limit <= PAGE
+        if self._by_end and not has_one_page:
             limit = None
-        self._filter: dict[str, Any] = {
-            "states": list(states),
-            "name": name,
-            "labels": labels,
-            "parent_task": parent_task,
-            "by_end": has_one_page,
-            **times,
-        }
+        self._which = which
+        self._which["by_end"] = has_one_page
         self._limit = limit
         self._cursor: str | None = None
         self._is_over = False
@@ -205,7 +213,7 @@ class Listing:
     def __iter__(self) -> Iterator[Ask]:
         while not self._is_over and (self._limit is None or len(self._views) < self._limit):
             size = PAGE if self._limit is None else min(PAGE, self._limit - len(self._views))
-            yield Ask("GET", listing_target(**self._filter, limit=size, cursor=self._cursor))
+            yield Ask("GET", listing_target(limit=size, cursor=self._cursor, **self._which))
 
     @property
     def views(self) -> list[wire.WorkflowView]:
@@ -262,30 +270,19 @@ def workflow_target(reference: str, *parts: str, query: Mapping[str, object] | N
     return f"/{wire.API_VERSION}/{path}{_query(query or {})}"
 
 
-def listing_target(
-    *,
-    states: Iterable[str] = (),
-    name: str | None = None,
-    labels: Mapping[str, str] | None = None,
-    limit: int,
-    cursor: str | None = None,
-    since: float | None = None,
-    until: float | None = None,
-    ended_since: float | None = None,
-    by_end: bool = False,
-    parent_task: str | None = None,
-) -> str:
-    """Return the target of a page of the listing; times are Unix seconds."""
-    times = {"since": since, "until": until, "ended_since": ended_since}
+def listing_target(*, limit: int, cursor: str | None = None, **which: Unpack[Which]) -> str:
+    """Return the target of a page of the listing."""
+    words = {word: which.get(word) for word in ("name", "parent_task", "parent")}
+    flags = {"by_end": which.get("by_end"), "children": which.get("with_children")}
+    times = {word: which.get(word) for word in ("since", "until", "ended_since")}
     query = {
-        "state": list(states),
-        "name": [name] if name is not None else [],
-        "label": [f"{label}={value}" for label, value in (labels or {}).items()],
-        "parent_task": [parent_task] if parent_task is not None else [],
-        "by_end": ["true"] if by_end else [],
+        "state": list(which.get("states", ())),
+        "label": [f"{label}={value}" for label, value in (which.get("labels") or {}).items()],
+        **{word: [value] for word, value in words.items() if value is not None},
+        **{word: ["true"] for word, is_set in flags.items() if is_set},
         "limit": [limit],
         "cursor": [cursor] if cursor else [],
-        **{word: [] if at is None else [repr(float(at))] for word, at in times.items()},
+        **{word: [] if at is None else [repr(float(cast("float", at)))] for word, at in times.items()},
     }
     return f"/{wire.API_VERSION}/workflows{_query(query)}"
 

@@ -100,6 +100,8 @@ class Api:
             ended_since=parameters.at(request, "ended_since"),
             by_end=parameters.flag(request, "by_end"),
             parent_task=request.query.get("parent_task"),
+            parent=await self._parent(request),
+            with_children=parameters.flag(request, "children"),
             before=parameters.integer(request, "cursor", default=None, least=1),
             limit=parameters.length(request, WORKFLOWS_PAGE),
         )
@@ -291,6 +293,10 @@ class Api:
 
     def _user(self, request: web.Request) -> User | None:
         return self.around.access.user_of(asking(request))
+
+    async def _parent(self, request: web.Request) -> str | None:
+        reference = request.query.get("parent")
+        return None if reference is None else await self.service.resolve(reference, owner=self._user(request))
 
     async def resolve(self, request: web.Request) -> str:
         """Return the id of the workflow that a request is about."""

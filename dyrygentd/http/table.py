@@ -64,6 +64,8 @@ _TIMES: Final = (
     RouteParameter("by_end", "with `ended_since`: those that finished last come first; one page, without `next`", _BOOLEAN),
 )
 _PARENT_TASK: Final = RouteParameter("parent_task", "submitted in the Celery task of this id")
+_PARENT: Final = RouteParameter("parent", "children of this workflow: those that are the work of its nodes")
+_CHILDREN: Final = RouteParameter("children", "children of others, too, and not only what somebody submitted", _BOOLEAN)
 _PATH: Final = RouteParameter("path", "which box to open, as its `path` says; by default all of the workflow")
 _BINS: Final = {"type": "integer", "minimum": BINS_MIN, "maximum": BINS_MAX}
 _WORDS: Final = {"type": "array", "items": {"type": "string"}}
@@ -96,6 +98,8 @@ ROUTES: Final = (
             RouteParameter("name", "the exact name"),
             _LABEL,
             _PARENT_TASK,
+            _PARENT,
+            _CHILDREN,
             *_TIMES,
             _limit(WORKFLOWS_PAGE),
             _CURSOR,

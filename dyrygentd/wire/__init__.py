@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dyrygentd.wire.health import NOBODY_LEADS, VANTAGE_HEADER, Health, Statistics, knows_nobody_leads, lease_words, who_leads
     from dyrygentd.wire.outcomes import Outcome, outcome_of
     from dyrygentd.wire.overview import Overview, OverviewItem
-    from dyrygentd.wire.parents import ParentTaskView
+    from dyrygentd.wire.parents import ParentTaskView, ParentView
     from dyrygentd.wire.plain import View
     from dyrygentd.wire.problems import PROBLEM, error_of_problem, is_problem, problem_of
     from dyrygentd.wire.requests import VerbDocument, decode_request, request_of
@@ -104,6 +104,7 @@ __all__ = [
     "Overview",
     "OverviewItem",
     "ParentTaskView",
+    "ParentView",
     "PathView",
     "Refusal",
     "RunTimeView",
@@ -189,6 +190,7 @@ _HOMES: Final = {
     "Overview": "overview",
     "OverviewItem": "overview",
     "ParentTaskView": "parents",
+    "ParentView": "parents",
     "View": "plain",
     "PROBLEM": "problems",
     "error_of_problem": "problems",

@@ -1,4 +1,4 @@
-"""The JSON form of the task in which a workflow was submitted."""
+"""The JSON forms of the task in which a workflow was submitted, and of the node whose work it is."""
 
 from collections.abc import Collection
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from dyrygentd.core.bounds import NAME_LENGTH_MAX
+from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.errors import BadRequest
 from dyrygentd.wire.plain import View
@@ -30,6 +31,29 @@ class ParentTaskView(Struct, View):
 
     task_id: str
     root_id: str
+
+
+class ParentView(Struct, View, omit_defaults=True):
+    """The node whose work a workflow is; a workflow that somebody submitted has none.
+
+    Attributes:
+        workflow: The workflow above.
+        root: The uppermost of all that are above, which somebody submitted.
+        depth: How many are above.
+        generation: How often the node was set back to begin with another child.
+    """
+
+    workflow: str
+    root: str
+    depth: int = 1
+    generation: int = 0
+
+
+def view_above(parent: Parent | None) -> ParentView | None:
+    """Return the node whose work a workflow is as it is shown."""
+    if parent is None:
+        return None
+    return ParentView(parent.workflow_id, parent.root_id, parent.depth, parent.generation)
 
 
 def parent_of(document: ParentTaskDocument | None, own_ids: Collection[str]) -> ParentTask | None:

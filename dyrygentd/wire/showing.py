@@ -14,7 +14,7 @@ from dyrygentd.core.tries import left_out, tries_of
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import cause_id
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.wire.parents import view_of_parent
+from dyrygentd.wire.parents import view_above, view_of_parent
 from dyrygentd.wire.views import AttemptView, Causes, CauseView, JournalView, NodeView, TriedView, WorkflowView
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> 
         waits_for_person=waits_for_person(workflow),
         keeps_failing=workflow.attempts.tried_again.often,
         parent_task=view_of_parent(workflow.origin.parent_task),
+        parent=view_above(workflow.origin.parent),
         stored_result=Raw(workflow.result) if with_result and workflow.result is not None else UNSET,
     )
 
@@ -65,6 +66,7 @@ def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> Work
         deadline_at=record.deadline_at or None,
         **_owner(record.owner),
         parent_task=view_of_parent(record.parent_task),
+        parent=view_above(record.parent),
         stored_result=Raw(record.result) if with_result and record.result is not None else UNSET,
     )
 

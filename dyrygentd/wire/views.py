@@ -8,7 +8,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from dyrygentd.errors import BadRequest
 from dyrygentd.wire.encoding import decode
-from dyrygentd.wire.parents import ParentTaskView
+from dyrygentd.wire.parents import ParentTaskView, ParentView
 from dyrygentd.wire.plain import View, plain
 from dyrygentd.wire.values import decoded_value
 
@@ -32,6 +32,7 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
     Attributes:
         error: What failed first, shortened and without secrets; empty if nothing did.
         parent_task: The Celery task in which it was submitted, if it was in one.
+        parent: The node of another workflow whose work it is, if it is a child.
         result: The value of its output, if that was asked for; in JSON as the worker stored it.
     """
 
@@ -55,6 +56,7 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
     keeps_failing: int = 0
     problems: list[str] = []
     parent_task: ParentTaskView | None = None
+    parent: ParentView | None = None
     #: The text of `result`, decoded by nobody who does not ask.
     # `Raw | None` would be the plain way, but msgspec decodes nothing than null into it.
     stored_result: Raw | UnsetType = UNSET

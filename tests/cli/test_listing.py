@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dyrygentd import cli
 from dyrygentd.cli import render
 from dyrygentd.cli.listing import listing, mark_of
 from dyrygentd.cli.times import in_column
+from dyrygentd.cli.tree import TreeLine
 from dyrygentd.wire import WorkflowView
 from tests.cli.support import Ctl, Terminal, submit
 from tests.http.support import Daemon
@@ -25,6 +27,11 @@ def view(number: int, **fields: Any) -> WorkflowView:
     return WorkflowView(**given | {"counts": {}} | fields)
 
 
+def table(views: Sequence[WorkflowView], *, width: int | None) -> str:
+    """Return the table of workflows none of which is shown below another one."""
+    return listing([*map(TreeLine, views)], width=width)
+
+
 FAILED = view(0, state="failed", finished_at=1e9 + 50, tasks=9_997, counts={"succeeded": 9_990, "failed": 2, "blocked": 5})
 GATED = view(1, name="n", counts={"held": 1, "waiting": 99}, waits_for_person={"gate": 1})
 FINE = view(2, state="succeeded", finished_at=1e9 + 8, counts={"succeeded": 100})
@@ -35,7 +42,7 @@ FINE = view(2, state="succeeded", finished_at=1e9 + 8, counts={"succeeded": 100}
 def test_lines_do_not_wrap(width: int, name: str) -> None:
     """Where a line has no room notes stand below, then times go, and then the name is shortened, with a mark."""
     views = [view(0, name=name, state="failed", finished_at=1e9 + 5e5, tasks=99_999, counts={"failed": 2, "blocked": 5}), GATED]
-    lines = click.unstyle(listing(views, width=width)).splitlines()
+    lines = click.unstyle(table(views, width=width)).splitlines()
     assert max(map(render.width_of, lines)) <= width
     assert all(line.isprintable() for line in lines)
     text = "\n".join(lines)
@@ -46,7 +53,7 @@ def test_lines_do_not_wrap(width: int, name: str) -> None:
 
 def test_each_line_says_how_it_stands() -> None:
     """Marks to count by, a bar with its letters, and ids that are as long as they have to be to differ."""
-    lines = click.unstyle(listing([FAILED, GATED, FINE], width=200)).splitlines()
+    lines = click.unstyle(table([FAILED, GATED, FINE], width=200)).splitlines()
     assert [re.split(r"  +", line.strip())[:6] for line in lines[1:]] == [
         ["! 1a5744df-c", "nightly", "failed", "9,990/9,997", "SSSSSSSSSFB", in_column(1e9)],
         [
@@ -59,12 +66,12 @@ def test_each_line_says_how_it_stands() -> None:
         ],
         ["70ea037b-7", "nightly", "succeeded", "100/100", "SSSSSSSSSSS", in_column(1e9)],
     ]
-    assert "NOTE" not in listing([FINE], width=200)
+    assert "NOTE" not in table([FINE], width=200)
 
 
 def test_elsewhere_everything_is_whole() -> None:
     """A script gets the whole id and the whole name."""
-    text = listing([FAILED, view(1, name="x" * 150)], width=None)
+    text = table([FAILED, view(1, name="x" * 150)], width=None)
     assert IDS[0] in text
     assert "x" * 150 in text
 
@@ -106,5 +113,5 @@ def test_the_guide_shows_what_is_listed() -> None:
         view(2, name="drain", state="succeeded", finished_at=1e9 + 8, counts={"succeeded": 100}),
     ]
     views[1].waits_for_person = {"gate": 1}
-    text = click.unstyle(listing(views, width=76))
+    text = click.unstyle(table(views, width=76))
     assert f"```\n{text}\n" in Path(cli.__file__).with_name("README.md").read_text()

@@ -1,0 +1,96 @@
+"""`dyrygentctl list` has what people submitted; children are asked for, by their parent, with all others, or as a tree."""
+
+import json
+import re
+
+import pytest
+
+from dyrygentd.cli import tree
+from dyrygentd.client.sync import Client
+from dyrygentd.core.parent import Parent
+from tests.cli.support import Ctl
+from tests.http.support import Daemon
+from tests.store.records import finished, workflow
+
+
+def _save(daemon: Daemon, above: dict[str, str]) -> None:
+    """Save finished workflows, ``{name: that of what is above it}``; a name without one is a root."""
+    records = []
+    for name, parent in above.items():
+        root, depth = parent, int(bool(parent))
+        while above.get(root):
+            root, depth = above[root], depth + 1
+        known = Parent(_id(parent), 0, 0, depth, _id(root)) if parent else None
+        record = workflow(_id(name), name=name, key=None, parent=known)
+        records.append(finished(record, document=record.document))
+    daemon.call(daemon.store.save, records, [])
+
+
+def _id(name: str) -> str:
+    return f"{name.encode().hex():0<8}-0000-4000-8000-000000000000"
+
+
+_TREE = {"night": "", "a": "night", "a1": "a", "a2": "a", "b": "night", "other": ""}
+
+
+def test_a_listing_has_what_people_submitted(daemon: Daemon, ctl: Ctl) -> None:
+    """A thousand children do not hide the others; they are found by their parent."""
+    _save(daemon, _TREE)
+    assert _names(ctl("--json", "list").stdout) == ["other", "night"]
+    assert _names(ctl("--json", "list", "--children").stdout) == ["other", "b", "a2", "a1", "a", "night"]
+    assert _names(ctl("--json", "list", "--parent", "night").stdout) == ["b", "a"]
+    assert _names(ctl("--json", "list", "--parent", _id("a")).stdout) == ["a2", "a1"]
+    assert ctl("list", "--parent", "other").stderr == "no workflows\n"
+    refused = ctl("list", "--parent", "nobody")
+    assert (refused.exit_code, "name 'nobody'" in refused.stderr) == (1, True)
+
+
+def test_a_tree(daemon: Daemon, ctl: Ctl) -> None:
+    """Each stands below what it belongs to, in the order in which they began."""
+    _save(daemon, _TREE)
+    lines = ctl("list", "--tree").stdout.splitlines()
+    at = lines[0].index("NAME")
+    assert [line[at : lines[0].index("STATE")].rstrip() for line in lines[1:]] == [
+        "other",
+        "night",
+        "└ a",
+        "  └ a1",
+        "  └ a2",
+        "└ b",
+    ]
+    assert _names(ctl("--json", "list", "--tree").stdout) == ["other", "night", "a", "a1", "a2", "b"]
+    assert ctl("list", "--tree", "--children").exit_code == 2
+
+
+def test_a_tree_has_bounds(daemon: Daemon, ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many children the last ones are shown, and where the others are; of many trees as much as has room."""
+    _save(daemon, {"night": "", **{f"c{number:02}": "night" for number in range(12)}})
+    listed = ctl("list", "--tree")
+    assert re.findall(r"└ (\w+)", listed.stdout) == [f"c{number:02}" for number in range(2, 12)]
+    assert f"'night' has more children: dyrygentctl list --parent {_id('night')}\n" in listed.stderr
+    with Client(daemon.path) as client:
+        shown = tree.tree_of(client, client.list(), most=4)
+    assert [branch.view.name for branch in shown] == ["night", "c09", "c10", "c11"]
+    assert [branch.has_more for branch in shown] == [True, False, False, False]
+
+
+def test_from_a_workflow_to_its_children_and_back(daemon: Daemon) -> None:
+    """Programs walk the tree by handles."""
+    _save(daemon, _TREE)
+    with Client(daemon.path) as client:
+        night = client.handle("night")
+        assert night.parent() is None
+        (b, a) = night.children()
+        assert (a.name, b.name) == ("a", "b")
+        assert [view.name for view in client.handle(a).children(limit=1)] == ["a2"]
+        assert night.children(states=["failed"]) == []
+        above = client.handle(_id("a1")).parent()
+        assert above is not None
+        assert above.id == a.id
+        view = client.get(_id("a1"))
+        assert view.parent is not None
+        assert (view.parent.workflow, view.parent.root, view.parent.depth) == (_id("a"), _id("night"), 2)
+
+
+def _names(text: str) -> list[str]:
+    return [view["name"] for view in json.loads(text)]

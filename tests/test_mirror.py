@@ -124,6 +124,7 @@ _ELSEWHERE: Final = {
     "scheduler/decided.py": "scheduler/test_lost.py reads what was decided",
     "scheduler/doubts.py": "scheduler/test_explanations.py tells them",
     "scheduler/expiry.py": "scheduler/test_scheduler.py lets workflows expire",
+    "core/holding.py": "core/test_workflow.py and core/test_children.py have nodes held",
     "scheduler/foreign.py": "scheduler/test_door.py refuses them",
     "scheduler/faces.py": "http/test_faces.py looks at workflows by it",
     "scheduler/handle.py": "scheduler/test_scheduler.py uses it throughout",

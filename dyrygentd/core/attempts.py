@@ -57,6 +57,7 @@ class Attempts:
         routes: ``{task: destination}`` of the messages of each task, as the first of them was sent.
         sent_to: ``{node: destination}`` of the nodes whose last message went elsewhere.
         tried_again: What has failed and is tried again, by cause.
+        generations: ``{node: n}`` how often a node that is done by a workflow of its own was set back to begin with another one.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class Attempts:
         "dispatched_at",
         "earlier",
         "failures",
+        "generations",
         "ids",
         "in_line",
         "late",
@@ -103,6 +105,7 @@ class Attempts:
         self.routes: dict[str, str] = {}
         self.sent_to: dict[int, str] = {}
         self.tried_again = TriedAgain()
+        self.generations: dict[int, int] = {}
 
     def __repr__(self) -> str:
         counts = f"attempts={len(self._used)} earlier={self._earlier_count} failed={len(self.failures)} late={len(self.late)}"
@@ -139,6 +142,10 @@ class Attempts:
         passed = [node for node in nodes if not self.of(node)]
         self._used.update(dict.fromkeys(passed, 1))
         return passed
+
+    def begin_generation(self, node: int) -> None:
+        """Have a node begin with another workflow of its own when its turn comes."""
+        self.generations[node] = self.generations.get(node, 0) + 1
 
     # --- the life of one --------------------------------------------------------------------------------------------
 

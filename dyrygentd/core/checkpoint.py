@@ -93,6 +93,7 @@ def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
         workflow.attempts.sent_to.get(node, "") if workflow.attempts.sent_to else "",
         *(workflow.attempts.told.get(node, _UNTOLD) if workflow.attempts.told else _UNTOLD),
         workflow.attempts.earlier.get(node, ()) if workflow.attempts.earlier else (),
+        workflow.attempts.generations.get(node, 0) if workflow.attempts.generations else 0,
     )
 
 
@@ -174,6 +175,8 @@ def _read_details(workflow: RunningWorkflow, row: NodeRecord) -> None:
         workflow.blocked_by[node] = row.blocked_by
     if row.is_on_hold:
         workflow.on_hold.add(node)
+    if row.generation:
+        workflow.attempts.generations[node] = row.generation
     if row.is_stale:
         workflow.stale.add(node)
     if workflow.states[node] in (NodeState.HELD, NodeState.RETRYING):
@@ -220,7 +223,9 @@ def adopt(workflow: RunningWorkflow, states: Mapping[int, NodeState], now: float
 def _lacks_value(graph: Graph, states: Mapping[int, NodeState], node: int) -> bool:
     """Tell whether a node that succeeded before has a value that a task is still to be given."""
     return states[node] is NodeState.SUCCEEDED and any(
-        dependent not in states and graph.takes_input(dependent) and (graph.is_task(dependent) or graph.feeds_tasks[dependent])
+        dependent not in states
+        and graph.takes_input(dependent)
+        and (graph.is_task(dependent) or graph.is_child(dependent) or graph.feeds_tasks[dependent])
         for dependent in graph.dependents(node)
     )
 

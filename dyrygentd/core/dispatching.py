@@ -195,5 +195,6 @@ class Dispatching:
                 workflow.parent_task_id(node),
                 workflow.stamp,
                 destination,
+                "" if workflow.origin.parent is None else workflow.origin.parent.root_id,
             )
         )

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.parent import Parent
+from dyrygentd.core.policy import Child
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import IN_FLIGHT
+from dyrygentd.core.user import User
 from dyrygentd.core.values import Text
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError
@@ -24,6 +27,7 @@ class Publish(NamedTuple):
         parent_id: Task id of the last dependency, for the first nodes of the task that submitted the workflow, or empty.
         stamp: What the message is stamped with, so that the workflow can be revoked as a whole.
         destination: Where it is to go, see `dyrygentd.core.destination`; empty if the dispatcher is to find that out, and tell.
+        root_id: The topmost of the workflows whose child its own is; empty for that one itself.
     """
 
     workflow_id: str
@@ -35,6 +39,26 @@ class Publish(NamedTuple):
     parent_id: str
     stamp: str
     destination: str = ""
+    root_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BeginChild:
+    """Have the child of a node run: begin it, have a finished one go on, or tell that it has succeeded.
+
+    Attributes:
+        name: How it is called if its definition does not say.
+        input: JSON text of what precedes the node, None if the child takes nothing.
+        has_input: False if the child takes something, and that is not kept any more.
+        owner: Whose it is.
+    """
+
+    parent: Parent
+    name: str
+    child: Child
+    input: Text | None = None
+    has_input: bool = True
+    owner: User | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +106,8 @@ class Batch:
         changed: Ids of workflows of which anything has changed, in the order in which that is told.
         refused: ``{workflow id: why}`` of those of which the store takes nothing at all, so that they are in memory alone.
         unrun: Nodes that have finished and whose tasks never ran; the result backend is told, see `dyrygentd.core.unrun`.
+        begin: ``{id: child}`` that are to run.
+        set_going: ``{id: parent}`` of children that go on, and whose parent has finished and is not in memory.
         reports_read: Up to where the workers' reports were read, to be remembered once the rows are durable, or empty.
     """
 
@@ -98,6 +124,8 @@ class Batch:
     finished: list[RunningWorkflow] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     unrun: list[tuple[RunningWorkflow, int]] = field(default_factory=list)
+    begin: dict[str, BeginChild] = field(default_factory=dict)
+    set_going: dict[str, Parent] = field(default_factory=dict)
     reports_read: str = ""
 
     def __bool__(self) -> bool:
@@ -115,6 +143,8 @@ class Batch:
             or self.finished
             or self.refused
             or self.unrun
+            or self.begin
+            or self.set_going
             or self.reports_read
         )
 
@@ -172,4 +202,6 @@ class Batch:
         self.finished.extend(later.finished)
         self.refused.update(later.refused)
         self.unrun.extend(later.unrun)
+        self.begin.update(later.begin)
+        self.set_going.update(later.set_going)
         self.reports_read = later.reports_read or self.reports_read

@@ -29,12 +29,15 @@ from typing import Final, get_args
 
 from dyrygentd.core import outcomes, steering
 from dyrygentd.core.checkpoint import adopt, node_record, workflow_record
+from dyrygentd.core.children import Children
 from dyrygentd.core.clock_steps import bound_times, shift_times
 from dyrygentd.core.counting import Counting, EngineStatistics
 from dyrygentd.core.decisions import Decision, Decisions
 from dyrygentd.core.dispatching import Dispatching, HoldBack
 from dyrygentd.core.effects import Answer, Batch, Revoke, RevokeStamped
 from dyrygentd.core.events import (
+    ChildEnded,
+    ChildRefused,
     ClockStepped,
     DrainRequested,
     Event,
@@ -93,6 +96,7 @@ class Engine:
         routing: Tells where messages go; without it that is not remembered.
 
     Attributes:
+        children: Whose work which workflow is.
         counting: What is counted.
         flights: Which tasks are in flight, for which nodes, and which are watched on.
         workflows: The unfinished workflows by id. A finished one leaves with the batch that records its end.
@@ -123,6 +127,7 @@ class Engine:
         self._dispatching = Dispatching(
             self._turn, self._rings, self.workflows, flights=self.flights, routes=self._routes, counting=self.counting
         )
+        self.children = Children(self._turn, self.workflows, self.flights)
         self._tasks = TaskEvents(self._turn, self.flights, counting=self.counting, decisions=self._decisions, chance=chance)
 
     def __repr__(self) -> str:
@@ -157,6 +162,8 @@ class Engine:
                 self._imported(event, now)
             case VerbRequested():
                 exhaust(self.verb_in_steps(event, now))
+            case ChildEnded() | ChildRefused():
+                self.children.told(event, now)
             case LimitsChanged():
                 self._turn.limits = following(self._turn.limits, event.limits)
             case DrainRequested():
@@ -222,7 +229,10 @@ class Engine:
     def batch_in_steps(self, now: float) -> Steps[Batch]:
         """Do what `take_batch` does, some thousand nodes at a time if very many have changed; no event may come in between."""
         self._let_time_pass(now)
+        # What goes on because a child has ended goes in the same turn; and so ends one whose node found a task to have expired.
+        self.children.agree(now)
         self._dispatching.dispatch(now)
+        self.children.agree(now)
         for workflow in self._turn.touched.values():
             if len(workflow.nodes.changed) > _STEP:
                 yield from self._record_in_steps(workflow)
@@ -269,9 +279,12 @@ class Engine:
                 self.pools.leave(workflow.workflow_id, node)
             if hold is not None and hold.until:
                 self._timers.set(hold.until, workflow, node)
+            elif hold is not None and hold.reason is HoldReason.CHILD:
+                self.children.begin(workflow, node)
 
     def _finished(self, workflow: RunningWorkflow) -> None:
         del self.workflows[workflow.workflow_id]
+        self.children.ended(workflow)
         self.flights.claims.release(workflow.workflow_id)
         if workflow.nodes.unfinished:
             # It is broken and not to be trusted: whatever comes of it is made from its records.
@@ -315,6 +328,7 @@ class Engine:
             if workflow.deadline_at and workflow.deadline_at <= now and not workflow.state.is_finished:
                 was_stopped = workflow.is_stopped
                 self.flights.give_up(workflow, steering.over_deadline(workflow, now), now, terminate=True)
+                self.children.agree_with(workflow, now, terminate=True)
                 if workflow.is_stopped and not was_stopped:
                     self._decisions.note(workflow.workflow_id, Decision.DEADLINE, "", now, why=workflow.error)
             self._turn.touch(workflow)
@@ -346,11 +360,15 @@ class Engine:
     # --- one event each ---------------------------------------------------------------------------------------------
 
     def _submitted(self, event: WorkflowSubmitted, now: float) -> None:
+        if event.parent is not None and not self.children.wants(event.parent):
+            if event.workflow_id not in self.workflows:
+                self.flights.claims.release(event.workflow_id)
+            return
         workflow = RunningWorkflow(
             workflow_id=event.workflow_id,
             name=event.name,
             graph=event.graph,
-            origin=Origin(now, event.key, event.digest, event.labels, event.owner, event.parent_task),
+            origin=Origin(now, event.key, event.digest, event.labels, event.owner, event.parent_task, event.parent),
             value_bytes_max=self.limits.value_bytes_max,
             policy=event.policy,
             story=self._story,
@@ -362,6 +380,7 @@ class Engine:
             adopt(workflow, event.adopted, now)
         else:
             workflow.begin(now)
+        self.children.inherit(workflow, now)
         workflow.is_changed = False
         self._turn.batch.save_workflows[event.workflow_id] = workflow_record(workflow, document=event.document)
         self._taken_in(workflow, now)
@@ -416,6 +435,7 @@ class Engine:
                 if self.flights.holder_of(task_id) in (None, workflow.workflow_id):
                     self.flights.watch_late(workflow, node, task_id, now)
                     self._turn.batch.watch.append(task_id)
+        self.children.taken_in(workflow)
         self._turn.touch(workflow)
 
     # --- verbs ------------------------------------------------------------------------------------------------------
@@ -469,6 +489,10 @@ class Engine:
                 )
             )
             self._turn.touch(workflow)
+            self.children.agree_with(workflow, now, terminate=request.terminate)
+            for child in self.children.follow(workflow, request, now):
+                self._moved(child)
+                self._turn.touch(child)
         self._answer(Answer(ticket, names, changes.is_changed, count=len(changes.nodes)))
 
     def _take_back(self, workflow: RunningWorkflow, now: float) -> None:
@@ -477,8 +501,13 @@ class Engine:
             self.flights.late.wake(workflow.workflow_id)
             self.workflows[workflow.workflow_id] = workflow
             self._taken_in(workflow, now)
+            self.children.goes_on(workflow, now)
         elif not workflow.has_begun:
             self._timers.set_of_workflow(workflow)
+        self._moved(workflow)
+
+    def _moved(self, workflow: RunningWorkflow) -> None:
+        """Give a workflow the place in the rings that its priority has, if that has changed."""
         if self._rings.priority_of(workflow.workflow_id) != workflow.priority:
             self._rings.leave(workflow.workflow_id)
 

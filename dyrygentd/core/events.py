@@ -10,10 +10,11 @@ from typing import Final
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import SOME_FROM_OUTSIDE
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN_WORKFLOW, FailureKind, WorkflowPolicy
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
-from dyrygentd.core.states import NodeState
+from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
@@ -30,6 +31,7 @@ class WorkflowSubmitted:
         ids: Where its task ids come from, see `dyrygentd.core.ids`.
         digest: What tells its definition from another one, if it has a key.
         parent_task: The task in which it was submitted.
+        parent: The node whose work it is. If that does not wait for it any more, nothing is taken in.
     """
 
     workflow_id: str
@@ -44,6 +46,7 @@ class WorkflowSubmitted:
     ids: int = SOME_FROM_OUTSIDE
     digest: str = ""
     parent_task: ParentTask | None = None
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,30 @@ class VerbRequested:
     ticket: int = 0
     restored: RunningWorkflow | None = None
     taken: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """A child that is known had ended when its node began to wait for it.
+
+    Attributes:
+        state: How: one of those at the end.
+        result: Its result as JSON text, if it has one.
+        error: Why it has none, or has failed.
+    """
+
+    parent: Parent
+    state: WorkflowState
+    result: bytes | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRefused:
+    """What was to be the child of a node cannot be begun, or go on, and trying again would not help; nothing of it was sent."""
+
+    parent: Parent
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +279,8 @@ Event = (
     | DrainRequested
     | LimitsChanged
     | SaveRefused
+    | ChildEnded
+    | ChildRefused
     | ClockStepped
     | ReportsRead
     | TaskEvent

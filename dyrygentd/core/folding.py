@@ -387,6 +387,8 @@ def _levels_of(graph: Graph) -> "array[int]":
 
 def _kind_of(graph: Graph, node: int) -> str:
     policy = graph.policy(node)
+    if policy.child is not None:
+        return "workflow"
     return "gate" if policy.is_gate else "sleep" if policy.sleep_s else "task" if graph.is_task(node) else "join"
 
 

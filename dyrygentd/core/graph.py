@@ -6,7 +6,8 @@ dependents and nobody else.
 
 A *join* is a node without a task: it succeeds by itself as soon as its dependencies have, and its value is the list of
 theirs, in the order in which they are named. Through a join ``group(n) | group(m)`` has n+m edges instead of n*m. A *gate* and
-a *sleep* have no task either; they are steps that a person sees, and hand on what precedes them. A *hook* depends on all ends of
+a *sleep* have no task either; they are steps that a person sees, and hand on what precedes them. A *child* is a workflow of its
+own that does the work of a node, which then has its result. A *hook* depends on all ends of
 the graph, and waits for the rest as well.
 
 Which value a node is given follows Celery's chain and chord: an immutable signature gets none; a mutable one gets the value
@@ -249,6 +250,10 @@ class Graph:
         """Tell whether ``node`` is a join: no task, and nothing that a person would count."""
         return self.signatures[node] is None and not (self.policies and self.policy(node).is_taskless_step)
 
+    def is_child(self, node: int) -> bool:
+        """Tell whether ``node`` is done by a workflow of its own."""
+        return bool(self.policies) and self.signatures[node] is None and self.policy(node).child is not None
+
     def is_chained(self, node: int) -> bool:
         """Tell whether something waits for this node alone, as what follows in a chain does, and a chord's body does not."""
         return any(len(self.dependencies(dependent)) == 1 for dependent in self.dependents(node))
@@ -257,7 +262,8 @@ class Graph:
         """Tell whether ``node`` needs the values of its dependencies."""
         signature = self.signatures[node]
         if signature is None:
-            return self.value_uses[node] > 0
+            child = self.policy(node).child if self.policies else None
+            return self.value_uses[node] > 0 if child is None else child.takes_input
         return not (signature.immutable or (self.policies and self.policy(node).hook is not None))
 
     def number(self, name: str) -> int | None:
@@ -330,7 +336,7 @@ class Graph:
                 height = heights[dependents[place]]
                 if height > below:
                     below = height
-            heights[node] = below + (signatures[node] is not None)
+            heights[node] = below + (signatures[node] is not None or self.is_child(node))
         return heights
 
     def _value_uses_along(self, order: "array[int]") -> "tuple[array[int], bytearray]":
@@ -344,7 +350,7 @@ class Graph:
             signature = signatures[node]
             # Most tasks of large workflows take nothing, which is seen faster from here.
             if (signature is None or not signature.immutable) and self.takes_input(node):
-                feeds = feeds_tasks[node] or self.is_task(node)
+                feeds = feeds_tasks[node] or self.is_task(node) or self.is_child(node)
                 for dependency in self.dependencies(node):
                     uses[dependency] += 1
                     feeds_tasks[dependency] |= feeds

@@ -161,6 +161,7 @@ class KeptValues:
                 if self._states[node] == NodeState.SUCCEEDED
                 and node not in stored
                 and not graph.is_task(node)
+                and not graph.is_child(node)
                 and graph.value_uses[node]
                 and graph.takes_input(node)
             ),

@@ -20,6 +20,7 @@ class HoldReason(StrEnum):
     POOL = "pool"
     LOST = "lost"
     RETRY = "retry"
+    CHILD = "child"
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,29 @@ class Retry:
         return pause * (1.0 - self.jitter * chance)
 
 
+class OnClose(StrEnum):
+    """What becomes of a child when its node no longer waits for it."""
+
+    CANCEL = "cancel"
+    ABANDON = "abandon"
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A workflow that is the work of a node.
+
+    Attributes:
+        kind: ``workflow``: a definition of its own.
+        document: JSON text of what is to run, which the core does not look into.
+        takes_input: It is given the value of what precedes the node.
+    """
+
+    kind: str
+    document: bytes
+    takes_input: bool = False
+    on_close: OnClose = OnClose.CANCEL
+
+
 @dataclass(frozen=True, slots=True)
 class NodePolicy:
     """What one node asks for.
@@ -114,6 +137,7 @@ class NodePolicy:
         hook: When it runs, if it is a hook.
         succeeded_min: Of the join of a map, how many of its dependencies have to succeed; the others are marked in its list.
             None for any other node.
+        child: It has no task, and is done when this workflow is.
     """
 
     rule: Rule = Rule.ALL_SUCCEEDED
@@ -130,11 +154,12 @@ class NodePolicy:
     hook: Hook | None = None
     redeliveries_max: int | None = None
     succeeded_min: int | None = None
+    child: Child | None = None
 
     @property
     def is_taskless_step(self) -> bool:
-        """Tell whether it is a gate or a sleep: no task, and yet something to wait for."""
-        return self.is_gate or self.sleep_s > 0
+        """Tell whether it is a gate, a sleep or a workflow of its own: no task, and yet something to wait for."""
+        return self.is_gate or self.sleep_s > 0 or self.child is not None
 
     @property
     def lost(self) -> OnLost:

@@ -110,6 +110,7 @@ class NodeRecord(NamedTuple):
         reason: Why it is held, or that it was not needed.
         started_at, worker: When its last attempt began, and where, of one that failed or was tried more than once.
         earlier: Its attempts before the present or last one, oldest first, those that are kept.
+        generation: How often it was set back to begin with another child.
     """
 
     workflow_id: str
@@ -133,6 +134,7 @@ class NodeRecord(NamedTuple):
     started_at: float = 0.0
     worker: str = ""
     earlier: tuple[Attempt, ...] = ()
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Final
 
 from dyrygentd.core.cancelled import STEPS_BACK_MAX, group_of_cancelled, waited_for, words_of_cancelled
 from dyrygentd.core.causes import fingerprint_of
+from dyrygentd.core.children import parent_of
 from dyrygentd.core.dispatching import Bar, HoldBack
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.for_people import FOR_PEOPLE, waits_for_person
@@ -311,6 +312,9 @@ def _held(workflow: RunningWorkflow, node: int, now: float) -> tuple[str, str, s
             if EXPIRED in error:
                 steps = "`skip NODE` goes on, if its work is done; `retry NODE` starts another attempt"
             return "lost", f"is held, since its task was lost: {error}", steps
+        case HoldReason.CHILD:
+            child = parent_of(workflow, node).child_id
+            return "child", f"its workflow '{child}' runs", f"`dyrygentctl explain {child}` tells what that waits for"
         case HoldReason.RETRY:  # pragma: no cover - such a node is retrying, and not held
             return "retrying", f"is tried again in {left}", "`retry NODE` tries at once"
 

@@ -68,15 +68,15 @@ _WHY_SKIPPED = "an operator skipped it"
 #: ``{(from, to): why}``. Every change of a node's state is a row; anything else is a broken invariant.
 TRANSITIONS: Final[dict[tuple[NodeState, NodeState], str]] = {
     (_WAITING, _READY): "its dependencies have finished as its rule demands",
-    (_WAITING, _HELD): "its dependencies have, but a time, an operator or its being a gate holds it",
+    (_WAITING, _HELD): "its dependencies have, but a time, an operator, its being a gate or a workflow of its own holds it",
     (_WAITING, _SUCCEEDED): "it is a join and its dependencies have, or its task's success came in late",
     (_WAITING, _FAILED): "it is a join, and its list of values is over the limit",
     (_WAITING, _BLOCKED): "its dependencies ended so that its rule can no longer be met",
     (_WAITING, _SKIPPED): "an operator skipped it, or its rule asks for a failure that did not come",
     (_WAITING, _CANCELLED): _WHY_CANCELLED,
     (_HELD, _READY): "its time has come, it was released, or its pool has a place",
-    (_HELD, _SUCCEEDED): "it is a gate that was released, or a sleep that is over",
-    (_HELD, _FAILED): "it is a gate or a sleep, and the list of values that it hands on is over the limit",
+    (_HELD, _SUCCEEDED): "it is a gate that was released, a sleep that is over, or its workflow has succeeded",
+    (_HELD, _FAILED): "its workflow has not succeeded, or it is a gate or a sleep whose list of values is over the limit",
     (_HELD, _SKIPPED): _WHY_SKIPPED,
     (_HELD, _CANCELLED): _WHY_CANCELLED,
     (_READY, _DISPATCHING): "its turn came",

@@ -333,6 +333,8 @@ def _allowed(workflow: RunningWorkflow, request: VerbRequest, node: int) -> tupl
             if is_gate:
                 return Allowed.REFUSED, "the gate is not reached yet; `explain` tells what it waits for"
             return Allowed.NOTHING, ""
+        case Verb.HOLD | Verb.RELEASE if hold is not None and hold.reason is HoldReason.CHILD:
+            return Allowed.REFUSED, "it is done by a workflow of its own: `pause` or `resume` that one, or its nodes"
         case Verb.RELEASE if hold is not None and hold.reason is HoldReason.POOL:
             return Allowed.REFUSED, f"pool '{hold.pool}' is full; the node goes when a place is free"
         case Verb.RETRY if state in IN_FLIGHT:
@@ -377,6 +379,10 @@ def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps
         story = "wait for it, skip it, or cancel the workflow first"
         raise VerbRefused(Verb.RERUN.value, f"node '{graph.names[in_flight]}'", "in flight", allowed=[], reason=story)
     yield from _refuse_if_value_gone(workflow, reset)
+    for node in reset:
+        if workflow.state_of(node) in (NodeState.FAILED, NodeState.CANCELLED) and graph.is_child(node):
+            # A retry goes on in the child that there is; what is run again begins with another one.
+            workflow.attempts.begin_generation(node)
     return Changes(sorted((yield from reopen_in_steps(workflow, list(reset), now))), is_changed=True)
 
 

@@ -30,6 +30,7 @@ from dataclasses import replace
 
 from dyrygentd.core.attempts import Attempts
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.holding import hold_for
 from dyrygentd.core.hooks import first_failure_of, is_enough, summary_of
 from dyrygentd.core.kept_values import EndNotes, KeptValues
 from dyrygentd.core.node_states import FIRST_BAD, NodeStates
@@ -283,6 +284,9 @@ class RunningWorkflow:
         )
         if self.states[node] == NodeState.READY:
             self.ready.remove(node)
+        if (ended in GOOD or ended == NodeState.HELD) and self.graph.is_child(node):
+            # What failed goes on in the same child, and everything else begins with a new one.
+            self.attempts.begin_generation(node)
         self.errors.pop(node, None)
         self.fingerprints.pop(node, None)
         self.blocked_by.pop(node, None)
@@ -319,6 +323,7 @@ class RunningWorkflow:
         return bool(
             (self.errors or self.fingerprints or self.holds or self.blocked_by or self.unneeded or self.on_hold or self.stale)
             or (attempts.failures or attempts.polling_since or attempts.late or attempts.sent_to or attempts.earlier)
+            or attempts.generations
         )
 
     def timeout_s(self, node: int) -> float:
@@ -504,7 +509,7 @@ class RunningWorkflow:
 
     def _make_ready(self, node: int, now: float) -> None:
         """Let a node go whose dependencies do, or hold it."""
-        hold = self._hold_for(node, now)
+        hold = hold_for(self.graph, node, self.on_hold, now)
         if hold is not None:
             self.holds[node] = hold
             self.nodes.move(node, NodeState.HELD, now)
@@ -517,16 +522,6 @@ class RunningWorkflow:
         self.nodes.move(node, NodeState.READY, now)
         self.ready.push(node)
 
-    def _hold_for(self, node: int, now: float) -> Hold | None:
-        signature = self.graph.signatures[node]
-        if signature is None:
-            policy = self.graph.policy(node)
-            return Hold(HoldReason.GATE) if policy.is_gate else Hold(HoldReason.TIME, now + policy.sleep_s)
-        until = max(signature.eta_at, now + signature.countdown_s if signature.countdown_s > 0 else 0.0)
-        if until > now:
-            return Hold(HoldReason.TIME, until)
-        return Hold(HoldReason.OPERATOR) if node in self.on_hold else None
-
     def let_go(self, node: int, now: float) -> None:
         """End a node's hold; an operator's comes after it."""
         del self.holds[node]
@@ -534,6 +529,9 @@ class RunningWorkflow:
             self.holds[node] = Hold(HoldReason.OPERATOR)
             if self.states[node] == NodeState.RETRYING:
                 self.nodes.move(node, NodeState.HELD, now)
+            self.nodes.changed.add(node)
+        elif self.graph.is_child(node):
+            self.holds[node] = Hold(HoldReason.CHILD)
             self.nodes.changed.add(node)
         elif not self.graph.is_task(node):
             _, state, value, error = self.values.handed_on(node)

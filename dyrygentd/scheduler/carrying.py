@@ -8,6 +8,7 @@ from dyrygentd.core.tally import Tally
 from dyrygentd.ports import ReportReader, ResultWatcher
 from dyrygentd.ports.facts import REPORTS_NOTE
 from dyrygentd.scheduler.archive import Archive
+from dyrygentd.scheduler.children import Beginnings
 from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.listeners import Listeners
@@ -35,6 +36,7 @@ class Carrying:
         courier: Courier,
         hindsight: Hindsight,
         unrun: UnrunResults | None,
+        beginnings: Beginnings,
         verbs: Verbs,
         archive: Archive,
         listeners: Listeners,
@@ -47,6 +49,7 @@ class Carrying:
         self._courier = courier
         self._hindsight = hindsight
         self._unrun = unrun
+        self._beginnings = beginnings
         self._verbs = verbs
         self._archive = archive
         self._listeners = listeners
@@ -65,7 +68,7 @@ class Carrying:
            never ran waits until that one's end is told.
         5. *Unwatch* the ids that nobody waits for any more; never one of those above.
         6. *Revoke* what was given up, and have the broker forget the markers of what has ended.
-        7. *Answer* those who have asked for verbs.
+        7. *Begin* the workflows of nodes that wait for them, and *answer* those who have asked for verbs.
         8. *Tell* the log, the listeners, and the reports' stream up to where it is worked in.
 
         Step 1 waits for the disk, and the note about the reports in step 8; in between nothing does, so no step is left out.
@@ -92,6 +95,7 @@ class Carrying:
         if batch.finished:
             self._courier.forget(workflow.workflow_id for workflow in batch.finished)
 
+        self._beginnings.hand_in(batch.begin, batch.set_going)
         self._verbs.answered(batch.answers)
 
         for workflow in batch.finished:

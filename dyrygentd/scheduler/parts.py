@@ -21,6 +21,7 @@ from dyrygentd.scheduler.answers import answers_of
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.carrying import Carrying
 from dyrygentd.scheduler.census import Census
+from dyrygentd.scheduler.children import Beginnings
 from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.doubts import Doubt
@@ -203,6 +204,14 @@ class Parts:
             refuse=still_running.refuse,
             confirm=self.tenure.confirm,
         )
+        self.beginnings = Beginnings(
+            self.turns,
+            store=adapters.store,
+            archive=self.archive,
+            submissions=self.submissions,
+            verbs=self.verbs,
+            dispatcher=adapters.dispatcher,
+        )
         self.carrying = Carrying(
             saving=self.turns.saving,
             submissions=self.submissions,
@@ -210,6 +219,7 @@ class Parts:
             courier=self.courier,
             hindsight=self.hindsight,
             unrun=self.unrun,
+            beginnings=self.beginnings,
             verbs=self.verbs,
             archive=self.archive,
             listeners=self.listeners,
@@ -344,6 +354,7 @@ class Parts:
         begin("hindsight", self.hindsight.run)
         begin("errands", self.courier.run_errands)
         begin("turns", self.turns.run, self.carrying.carry_out)
+        begin("children", self.beginnings.run)
         begin("slow disk", self.turns.saving.log_slowness)
         begin("revoke again", self.recovery.revoke_again, self.started_at)
         begin("expire", self.expiry.run)

@@ -17,6 +17,7 @@ from dyrygentd.core.events import VerbRequested, WorkflowImported, WorkflowSubmi
 from dyrygentd.core.graph import NODES_MAX, Definition
 from dyrygentd.core.ids import ALL_MADE, SOME_FROM_OUTSIDE
 from dyrygentd.core.invariants import check_workflow
+from dyrygentd.core.parent import Parent
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.core.user import User
@@ -217,8 +218,13 @@ class Submissions:
             await self._confirm()
         return record.workflow_id
 
-    def refuse_if_not_accepting(self, nodes: int) -> None:
-        """Raise `NotAccepting` or `Fenced` if no workflow of so many nodes can be taken in now."""
+    def refuse_if_not_accepting(self, nodes: int, *, is_child: bool = False) -> None:
+        """Raise `NotAccepting` or `Fenced` if no workflow of so many nodes can be taken in now.
+
+        Args:
+            is_child: It does the work of a node, whose workflow may be one of the most that are allowed: each of these could
+                wait for a child for ever.
+        """
         turns, engine = self._turns, self._turns.engine
         if turns.fenced is not None:
             raise copy(turns.fenced)
@@ -230,7 +236,7 @@ class Submissions:
             raise NotAccepting(turns.saving.problem, next_step="mend that; the daemon goes on by itself as soon as it can write")
         if len(self._submitting) >= self._submissions_max:
             raise NotAccepting(f"{self._submissions_max} submissions are being stored at this moment")
-        if len(engine.workflows) >= self._workflows_max:
+        if len(engine.workflows) >= self._workflows_max and not is_child:
             raise NotAccepting(f"{self._workflows_max} workflows are unfinished, the most that `workflows_max` allows")
         if engine.node_count + nodes > self._nodes_in_memory_max:
             raise NotAccepting(f"{engine.node_count} nodes are in memory, `nodes_in_memory_max` is {self._nodes_in_memory_max}")
@@ -292,6 +298,25 @@ class Submissions:
         if definition.key is not None:
             self._keys[owner, definition.key] = _Keyed(workflow_id, digest, given)
         return workflow_id
+
+    async def take_in_child(self, definition: Definition, owner: User | None, parent: Parent) -> None:
+        """Put the workflow of a node into the inbox; the engine takes it in if the node still waits for it.
+
+        Raises:
+            NotAccepting, UnknownPool, BadNode, TaskIdTaken, Fenced
+        """
+        child_id, nodes = parent.child_id, len(definition.graph)
+        self.refuse_if_not_accepting(nodes, is_child=True)
+        self._refuse_unknown_pools(definition)
+        try:
+            definition = await self._door.admit(child_id, definition)
+            document = await in_thread_if_long(lambda: wire.document_of(definition), 100 * nodes)
+            self.refuse_if_not_accepting(nodes, is_child=True)
+        except BaseException:
+            self._door.dismiss(child_id)
+            raise
+        event = self._submitted(child_id, definition, document, owner, "")
+        self._turns.inbox.post(replace(event, parent=parent))
 
     def _submitted(
         self, workflow_id: str, definition: Definition, document: bytes, owner: User | None, digest: str

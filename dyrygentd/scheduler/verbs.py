@@ -177,7 +177,7 @@ class Verbs:
         if earlier is not None:
             # Whoever asked has gone, and what was asked for happens all the same: what is stored now is out of date.
             await earlier.answered.wait()
-        await self._wait_until_stored(workflow_id)
+        await self.wait_until_stored(workflow_id)
         if workflow_id in self._turns.engine.workflows:
             return await self._ask_engine(ticket, VerbRequested(workflow_id, request))
         stored = await self._archive.stored(workflow_id, to_reopen=True)
@@ -260,7 +260,7 @@ class Verbs:
                 self._tickets.pop(number, None)
         return ticket.answer
 
-    async def _wait_until_stored(self, workflow_id: str) -> None:
+    async def wait_until_stored(self, workflow_id: str) -> None:
         """Wait until the end of a workflow is on disk."""
         with self._listeners.to(workflow_id) as listener:
             while self._turns.saving.finishing(workflow_id) is not None:

@@ -103,7 +103,7 @@ class MessageSender:
             time_limit=options.pop("time_limit", None),
             soft_time_limit=options.pop("soft_time_limit", None),
             create_sent_event=app.conf.task_send_sent_event,
-            root_id=publish.workflow_id,
+            root_id=publish.root_id or publish.workflow_id,
             parent_id=publish.parent_id or None,
             shadow=options.pop("shadow", None),
             argsrepr=options.pop("argsrepr", None),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from dyrygentd.wire.definitions import (
+        decode_child,
         decode_definition,
         document_of,
         encode_definition,
@@ -124,6 +125,7 @@ __all__ = [
     "causes_of",
     "decode",
     "decode_any",
+    "decode_child",
     "decode_definition",
     "decode_export",
     "decode_request",
@@ -157,6 +159,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "decode_child": "definitions",
     "decode_definition": "definitions",
     "document_of": "definitions",
     "encode_definition": "definitions",

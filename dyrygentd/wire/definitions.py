@@ -16,15 +16,18 @@ from dyrygentd.core.bounds import HOOKS_MAX
 from dyrygentd.core.graph import NODES_MAX, Definition, Graph, NodeSpec, Signature, Source
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.parameters import Parameter
+from dyrygentd.core.parent import DEPTH_MAX
 from dyrygentd.core.policy import (
     PLAIN,
     PLAIN_WORKFLOW,
+    Child,
     NodePolicy,
 )
 from dyrygentd.core.sections import checked_section
 from dyrygentd.core.states import NodeState
-from dyrygentd.errors import BadNode, BadRequest, UnknownDependency
+from dyrygentd.errors import BadNode, BadRequest, DefinitionError, UnknownDependency
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, check_data, nothing
+from dyrygentd.wire.children import body_of_child, document_of_child, stand_in
 from dyrygentd.wire.encoding import encode
 from dyrygentd.wire.expanding import decode_expanded, is_expanded
 from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, PollDocument, WorkflowDocument
@@ -52,6 +55,7 @@ def decode_definition(
     has_good_options: bool = True,
     look: Look = nothing,
     reader: DocumentReader = _READER,
+    depth: int = 0,
 ) -> Definition:
     """Parse and validate a definition.
 
@@ -61,6 +65,7 @@ def decode_definition(
         node_bytes_max: Bytes of one node's arguments and payload, and of the workflow's payload; 0 for what is stored, and was
             looked at when it came.
         reader: Takes the document apart.
+        depth: How many workflows are above it, if it is to do the work of a node.
         look: Called now and then; it raises when nobody waits for the definition any more.
 
     Raises:
@@ -70,15 +75,15 @@ def decode_definition(
     if is_expanded(body):
         return decode_expanded(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
     filled, document = reader.read(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
-    if document.version != DEFINITION_VERSION:
-        raise BadRequest(
-            f"definition version {document.version} is unknown, this daemon reads {DEFINITION_VERSION}", path="$.version"
-        )
+    _refuse_unknown_version(document.version)
     if node_bytes_max:
         check_data("", {"payload": bytes(document.payload)}, node_bytes_max)
     names = list(names_of(document.nodes))
     made = new_id or MadeIds()
-    readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max)
+    check_child = None
+    if node_bytes_max:
+        check_child = _ChildCheck(depth, nodes_max, node_bytes_max, look=look, has_good_options=has_good_options)
+    readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max, check_child=check_child)
     specs = _read_nodes(names, document.nodes, *readers, made, look, has_good_options=has_good_options)
     graph = _graph_of(specs, names, document.output, nodes_max)
     adopted = {number: NodeState[node.adopted.upper()] for number, node in enumerate(document.nodes) if node.adopted is not None}
@@ -99,6 +104,81 @@ def decode_definition(
     # Read again, it gives the same: it need not be written anew to be stored.
     is_complete = bool(document.name) and all(node.name and (node.task is None or node.task_id) for node in document.nodes)
     return replace(definition, source=Source(filled, definition)) if is_complete else definition
+
+
+def decode_child(
+    child: Child,
+    given: bytes | None,
+    *,
+    name: str,
+    depth: int,
+    nodes_max: int,
+    look: Look = nothing,
+    has_good_options: bool = True,
+) -> Definition:
+    """Return the definition of a workflow that is to do the work of a node, put together and checked like a submission.
+
+    Args:
+        given: JSON text of what precedes the node, if it takes that.
+        name: What it is called if its definition does not say.
+        depth: How many workflows are above it.
+
+    Raises:
+        BadRequest, DefinitionError
+    """
+    if depth > DEPTH_MAX:
+        raise BadRequest(
+            f"there are {depth} workflows above it, the limit is {DEPTH_MAX}",
+            path="$.definition",
+            next_step="let fewer of them begin others: one that begins itself never ends",
+        )
+    definition = decode_definition(
+        body_of_child(child, given, name), nodes_max=nodes_max, look=look, has_good_options=has_good_options, depth=depth
+    )
+    named = [definition.graph.names[node] for node in [*(definition.chosen or ()), *definition.adopted]]
+    if named:
+        raise BadNode(
+            named[0],
+            "it has a `task_id`, or is `adopted`: its workflow may be begun more than once",
+            next_step="leave both out of workflows of nodes",
+        )
+    return definition
+
+
+def _refuse_unknown_version(version: int) -> None:
+    if version != DEFINITION_VERSION:
+        raise BadRequest(f"definition version {version} is unknown, this daemon reads {DEFINITION_VERSION}", path="$.version")
+
+
+class _ChildCheck:
+    """Looks at the workflows of nodes before anything runs. Guards: what could never be begun is refused."""
+
+    def __init__(self, depth: int, nodes_max: int, node_bytes_max: int, *, look: Look, has_good_options: bool) -> None:
+        self._depth = depth
+        self._nodes_max = nodes_max
+        self._look = look
+        self._has_good_options = has_good_options
+
+    def __repr__(self) -> str:
+        return f"<_ChildCheck depth={self._depth}>"
+
+    def __call__(self, name: str, child: Child) -> None:
+        given, is_real = None, True
+        try:
+            given, is_real = stand_in(child)
+            decode_child(
+                child,
+                given,
+                name=name,
+                depth=self._depth + 1,
+                nodes_max=self._nodes_max,
+                look=self._look,
+                has_good_options=self._has_good_options,
+            )
+        except (BadRequest, DefinitionError) as error:
+            # What stands for a value that is not known yet may be wrong where the value will be right.
+            if is_real or (isinstance(error, BadRequest) and error.path.startswith(("$.values", "$.parameters", "$.definition"))):
+                raise BadNode(name, f"`workflow.definition`: {error.message}", next_step=error.next_step) from error
 
 
 def _read_nodes(
@@ -226,6 +306,8 @@ def _node_document(definition: Definition, node: int, chosen_ids_only: bool) -> 
 
 
 def _write_policy(document: NodeDocument, policy: NodePolicy) -> None:
+    if policy.child is not None:
+        document.workflow = document_of_child(policy.child)
     document.gate, document.sleep_s, document.hook = policy.is_gate, policy.sleep_s, policy.hook
     if policy.poll_every_s:
         document.poll = PollDocument(policy.poll_every_s, policy.poll_timeout_s)

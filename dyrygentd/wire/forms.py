@@ -20,6 +20,7 @@ from dyrygentd.core.bounds import (
 )
 from dyrygentd.core.policy import (
     Hook,
+    OnClose,
     OnFailure,
     OnLost,
     Rule,
@@ -66,6 +67,23 @@ class PollDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     every_s: Annotated[float, Meta(ge=POLL_EVERY_MIN_S, le=POLL_EVERY_MAX_S)]
     timeout_s: Seconds = 0.0
+
+
+class ChildDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A workflow that does the work of a node.
+
+    Attributes:
+        definition: What is to run, as it would be submitted; without `key`, `task_id` and `adopted`. Its `${...}` are its own.
+        values: ``{name: value}`` of its parameters.
+        input: Name of the parameter that gets the value of what precedes the node, the list of the values of several.
+        on_close: What becomes of it when its node no longer waits for it, since it was cancelled or skipped: ``cancel``, or
+            ``abandon``, so that it goes on by itself.
+    """
+
+    definition: Raw
+    values: dict[str, Any] | None = None
+    input: Name | None = None
+    on_close: OnClose = OnClose.CANCEL
 
 
 class PolicyDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -127,7 +145,7 @@ class MapDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One node of a definition: a task, a join, a gate or a sleep.
+    """One node of a definition: a task, a join, a gate, a sleep or a workflow.
 
     Attributes:
         name: Unique in the workflow; made of the task's name and the position if there is none.
@@ -152,6 +170,7 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         redeliveries_max: How often the broker may give one attempt out again before it has failed; 0 for as often as it likes. By
             default the workflow's.
         payload: Free data, shown with the node to its owner and admins.
+        workflow: A workflow of its own does its work; its result is the node's value.
         adopted: It was done, or sent, before this workflow is submitted.
         section: What it belongs to, as a path: ``drain/osd-42``. It says how the workflow is shown folded.
     """
@@ -177,6 +196,7 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     idempotent: bool = False
     redeliveries_max: Redeliveries | None = None
     payload: Raw = _NULL
+    workflow: ChildDocument | None = None
     adopted: Literal["succeeded", "failed", "dispatched"] | None = None
     section: Annotated[str, Meta(max_length=SECTION_LENGTH_MAX)] = ""
 

@@ -1,7 +1,7 @@
 """Nodes of a definition as they are written: their signatures, options, times and policies, read and checked one by one."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from dyrygentd.core.graph import (
@@ -21,12 +21,14 @@ from dyrygentd.core.options import (
 from dyrygentd.core.policy import (
     ANY,
     PLAIN,
+    Child,
     NodePolicy,
     Retry,
     Rule,
 )
 from dyrygentd.errors import BadNode
 from dyrygentd.wire.bounds import OPTIONS_BYTES_MAX, check_data
+from dyrygentd.wire.children import child_of
 from dyrygentd.wire.encoding import decode_any, encode
 from dyrygentd.wire.forms import NodeDocument, RetryDocument
 
@@ -69,13 +71,13 @@ class SignatureReader:
         self._options: dict[bytes, tuple[bytes, float, float, float]] = {}
 
     def read(self, name: str, node: NodeDocument) -> Signature | None:
-        if node.join or node.gate or node.sleep_s:
-            kinds = [word for word, given in (("join", node.join), ("gate", node.gate), ("sleep_s", node.sleep_s)) if given]
+        if node.join or node.gate or node.sleep_s or node.workflow is not None:
+            kinds = [word for word in _WORDS if getattr(node, word)]
             _check_taskless(name, node, kinds)
             return None
         if node.task is None:
             kind = "a poll repeats a task, and " if node.poll else "a hook runs a task, and " if node.hook else ""
-            next_step = "name a task" if kind else "name a task, or write `join: true`, `gate: true` or `sleep_s`"
+            next_step = "name a task" if kind else "name a task, or write `join: true`, `gate: true`, `sleep_s` or `workflow`"
             raise BadNode(name, f"{kind}`task` is missing", next_step=next_step)
         written = node.task, bytes(node.args), bytes(node.kwargs), bytes(node.options), node.immutable
         signature = self._signatures.get(written)
@@ -119,6 +121,7 @@ def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None
         payload=node.payload,
         adopted=node.adopted,
         section=node.section,
+        workflow=node.workflow,
     )
     if node != allowed:
         wrong = [field for field in NodeDocument.__struct_fields__ if getattr(node, field) != getattr(allowed, field)]
@@ -131,7 +134,7 @@ def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None
         raise BadNode(name, "what has no task cannot have been dispatched", next_step="leave out `adopted`")
 
 
-_WORDS: Final = {"join": "join", "gate": "gate", "sleep_s": "sleep"}
+_WORDS: Final = {"join": "join", "gate": "gate", "sleep_s": "sleep", "workflow": "node with a workflow of its own"}
 
 
 def _is_plain(node: NodeDocument) -> bool:
@@ -141,15 +144,21 @@ def _is_plain(node: NodeDocument) -> bool:
         and (node.retry is None and node.on_lost is None and node.poll is None and node.hook is None)
         and not (node.pool or node.timeout_s or node.idempotent or node.gate or node.sleep_s)
         and node.redeliveries_max is None
+        and node.workflow is None
         and bytes(node.payload) == b"null"
     )
 
 
 class PolicyReader:
-    """Turns what node documents ask for into policies; equal ones become one object."""
+    """Turns what node documents ask for into policies; equal ones become one object.
 
-    def __init__(self, node_bytes_max: int) -> None:
+    Args:
+        check_child: Raises `BadNode` if the workflow of a node of this name could never run.
+    """
+
+    def __init__(self, node_bytes_max: int, *, check_child: Callable[[str, Child], None] | None = None) -> None:
         self._node_bytes_max = node_bytes_max
+        self._check_child = check_child
         self._policies: dict[NodePolicy, NodePolicy] = {PLAIN: PLAIN}
 
     def read(self, name: str, node: NodeDocument) -> NodePolicy:
@@ -171,7 +180,10 @@ class PolicyReader:
             poll_timeout_s=0.0 if node.poll is None else node.poll.timeout_s,
             hook=node.hook,
             redeliveries_max=node.redeliveries_max,
+            child=None if node.workflow is None else child_of(name, node.workflow),
         )
+        if policy.child is not None and policy not in self._policies and self._check_child is not None:
+            self._check_child(name, policy.child)
         if node.hook is not None and (node.poll is not None or node.adopted is not None):
             word = "poll" if node.poll is not None else "adopted"
             raise BadNode(name, "a hook is neither a poll nor adopted", next_step=f"leave out `{word}` or `hook`")

@@ -6,7 +6,8 @@ left as text, and then decoded in slices. Parameters are put into one node after
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -180,12 +181,29 @@ def _filled(written: Mapping[str, bytes], node_bytes_max: int, look: Look) -> by
             for number, node in enumerate(decode_any(text, list[Raw])):
                 if not number % LOOK_EVERY:
                     look()
-                nodes.append(fill(bytes(node), ("nodes", number)))
+                nodes.append(_fill_around(bytes(node), partial(fill, path=("nodes", number))))
             text = b"[" + b",".join(nodes) + b"]"
         else:
             text = fill(text, (field,))
         parts.append(b'"%b":%b' % (field.encode(), text))
     return b"{" + b",".join(parts) + b"}"
+
+
+def _fill_around(node: bytes, fill: Callable[[bytes], bytes]) -> bytes:
+    """Put parameters into a node, but not into the definition of its workflow, whose references are its own."""
+    if b'"workflow"' not in node:
+        return fill(node)
+    try:
+        fields = msgspec.json.decode(node, type=dict[str, Raw])
+        inner = msgspec.json.decode(fields["workflow"], type=dict[str, Raw])
+        definition = inner.pop("definition")
+    except (msgspec.MsgspecError, KeyError):
+        # Told by who decodes it, or the word stood in an argument.
+        return fill(node)
+    fields["workflow"] = Raw(encode(inner))
+    filled = msgspec.json.decode(fill(encode(fields)), type=dict[str, Raw])
+    filled["workflow"] = Raw(encode(msgspec.json.decode(filled["workflow"], type=dict[str, Raw]) | {"definition": definition}))
+    return encode(filled)
 
 
 def _slices(nodes: Sequence[Raw]) -> "list[tuple[int, Sequence[Raw]]]":

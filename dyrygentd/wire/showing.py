@@ -199,6 +199,8 @@ def _kind(workflow: RunningWorkflow, node: int) -> "KindWord":
         return "gate"
     if policy.sleep_s:
         return "sleep"
+    if policy.child is not None:
+        return "workflow"
     if not workflow.graph.is_task(node):
         return "join"
     return "poll" if policy.poll_every_s else "task"

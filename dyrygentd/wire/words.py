@@ -23,8 +23,8 @@ NodeWord = Literal[
 ]
 """State of a node."""
 
-KindWord = Literal["task", "poll", "join", "gate", "sleep", "hook"]
+KindWord = Literal["task", "poll", "join", "gate", "sleep", "hook", "workflow"]
 """What a node is."""
 
-HoldWord = Literal["time", "poll", "gate", "operator", "pool", "lost", "retry"]
+HoldWord = Literal["time", "poll", "gate", "operator", "pool", "lost", "retry", "child"]
 """What holds a node."""

@@ -9,6 +9,7 @@ Graphs are written in a small notation, one node a line or separated by ``;``::
     g < c gate=1        waits for a release; also sleep=SECONDS, poll=SECONDS, timeout=SECONDS, retry=ATTEMPTS, rule=RULE,
                         pool=NAME, section=PATH, on_lost=WHAT, redeliveries=TIMES, hook=WHEN; with a retry backoff=, backoff_max=,
                         jitter= and on=WHICH,WHICH; at_least=NUMBER of a map's join
+    k < c child=1       done by a workflow of its own; child=input gives it the value of c, child=abandon leaves it to itself
 
 Task ids are ``workflow/node`` unless ``id=`` says otherwise.
 """
@@ -18,14 +19,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dyrygentd.core import checkpoint
+from dyrygentd.core.children import parent_of
 from dyrygentd.core.effects import Answer, Batch
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import Event, TaskSucceeded, VerbRequested, WorkflowRecovered, WorkflowSubmitted
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
-from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, WorkflowPolicy
+from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Child, Hook, NodePolicy, OnClose, OnLost, Retry, Rule, WorkflowPolicy
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import NodeState
@@ -78,9 +81,15 @@ def _parse_policy(options: dict[str, str]) -> NodePolicy:
         poll_timeout_s=float(options.get("poll_timeout", 0)),
         redeliveries_max=int(options["redeliveries"]) if "redeliveries" in options else None,
         hook=Hook(options["hook"]) if "hook" in options else None,
+        child=_parse_child(options["child"]) if "child" in options else None,
         succeeded_min=int(options["at_least"]) if "at_least" in options else None,
     )
     return PLAIN if policy == PLAIN else policy
+
+
+def _parse_child(words: str) -> Child:
+    on_close = OnClose.ABANDON if "abandon" in words else OnClose.CANCEL
+    return Child("workflow", b"{}", takes_input="input" in words, on_close=on_close)
 
 
 def _parse_retry(options: dict[str, str]) -> Retry:
@@ -135,6 +144,7 @@ class Conversation:
         policy: WorkflowPolicy = PLAIN_WORKFLOW,
         adopted: Mapping[int, NodeState] | None = None,
         parent_task: ParentTask | None = None,
+        parent: Parent | None = None,
     ) -> WorkflowSubmitted:
         """Return the event of a submission."""
         if isinstance(graph, str):
@@ -148,6 +158,7 @@ class Conversation:
             policy=policy,
             adopted=adopted or {},
             parent_task=parent_task,
+            parent=parent,
         )
 
     def tell(self, *events: Event) -> None:
@@ -176,6 +187,12 @@ class Conversation:
     def submit(self, graph: Graph | str, workflow_id: str = "w", **options: Any) -> Batch:
         """Submit a workflow in a turn of its own; the options are those of `submission`."""
         return self.turn(self.submission(graph, workflow_id, **options))
+
+    def begin(self, graph: Graph | str, node: int = 0, workflow_id: str = "w", **options: Any) -> str:
+        """Begin the child that a node waits for in a turn of its own, as the shell does, and return its id."""
+        parent = parent_of(self.engine.workflows[workflow_id], node)
+        self.submit(graph, parent.child_id, parent=parent, **options)
+        return parent.child_id
 
     def ask(self, verb: str, *nodes: str, workflow_id: str = "w", **options: Any) -> Answer:
         """Request a verb in a turn of its own, with the stored workflow if it has finished, and return the answer."""

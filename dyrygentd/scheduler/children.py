@@ -1,0 +1,211 @@
+"""Workflows of nodes: begun, set going again, or found to have ended, as the engine asks for it.
+
+*When.* What a node waits for is known once its row is on disk; the engine asks for the child then, and again after a restart. So
+each step here may be done twice: the child's id is the same, and the engine takes nothing in that a node does not wait for.
+
+*What is only weather* (a disk that does not answer, no room in memory) is waited for. What can never be begun makes its node fail
+with the reason: nothing of it was sent.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import anyio
+
+from dyrygentd import wire
+from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
+from dyrygentd.core.children import is_to_go_on
+from dyrygentd.core.effects import BeginChild
+from dyrygentd.core.events import ChildEnded, ChildRefused
+from dyrygentd.core.parent import Parent
+from dyrygentd.core.states import WorkflowState
+from dyrygentd.core.verbs import Verb, VerbRequest
+from dyrygentd.errors import (
+    DefinitionError,
+    DyrygentError,
+    Fenced,
+    NotAccepting,
+    NotOnDiskYet,
+    OutsideError,
+    RequestError,
+    WorkflowNotFound,
+)
+from dyrygentd.ports import Dispatcher, Store
+from dyrygentd.scheduler.archive import Archive, in_thread_if_long
+from dyrygentd.scheduler.foreign import refuse_foreign
+from dyrygentd.scheduler.submissions import Submissions
+from dyrygentd.scheduler.turns import Turns
+from dyrygentd.scheduler.verbs import Verbs
+
+logger = logging.getLogger("dyrygentd")
+
+#: How long what cannot be begun just now waits until it is tried again.
+_PAUSE_S: Final = 1.0
+#: Children that are begun at one time: each may be built in a thread.
+_AT_ONCE: Final = 4
+
+
+class Beginnings:
+    """Begins workflows of nodes. Guards: each that a node waits for is begun, however often that has to be tried.
+
+    Attributes:
+        waits: ``{id: why}`` of those that cannot be begun just now.
+    """
+
+    def __init__(
+        self, turns: Turns, *, store: Store, archive: Archive, submissions: Submissions, verbs: Verbs, dispatcher: Dispatcher
+    ) -> None:
+        self.waits: dict[str, str] = {}
+        self._turns = turns
+        self._store = store
+        self._archive = archive
+        self._submissions = submissions
+        self._verbs = verbs
+        self._dispatcher = dispatcher
+        # At most one for each node that waits, all of which are in memory.
+        self._wanted: dict[str, BeginChild] = {}
+        self._set_going: dict[str, Parent] = {}
+        self._news = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Beginnings wanted={len(self._wanted)} waits={len(self.waits)}>"
+
+    def __len__(self) -> int:
+        """Return how many are wanted and not begun."""
+        return len(self._wanted)
+
+    def hand_in(self, begin: Mapping[str, BeginChild], set_going: Mapping[str, Parent]) -> None:
+        """Take note of what is to run, now that it is on disk that somebody waits for it."""
+        if begin or set_going:
+            self._wanted.update(begin)
+            self._set_going.update(set_going)
+            self._news.set()
+
+    async def run(self) -> None:
+        """Begin them, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news = anyio.Event()
+            if self._set_going:
+                await self._set_parents_going()
+            await self._begin_all()
+            if (self._wanted or self._set_going) and not self._news.is_set():
+                with anyio.move_on_after(_PAUSE_S):
+                    await self._news.wait()
+                self._news.set()
+
+    async def _begin_all(self) -> None:
+        places = anyio.CapacityLimiter(_AT_ONCE)
+
+        async def begin(child_id: str, wanted: BeginChild) -> None:
+            async with places:
+                await self._begin_or_wait(child_id, wanted)
+
+        async with anyio.create_task_group() as tasks:
+            for child_id, wanted in [*self._wanted.items()]:
+                tasks.start_soon(begin, child_id, wanted)
+
+    async def _begin_or_wait(self, child_id: str, wanted: BeginChild) -> None:
+        try:
+            refused = await self._begin(child_id, wanted)
+        except Fenced:
+            raise
+        except (NotAccepting, NotOnDiskYet, OutsideError) as error:
+            if child_id not in self.waits:
+                logger.warning("workflow %s of a node waits to be begun: %s", child_id, error.message)
+            self.waits[child_id] = error.message
+            return
+        except Exception as error:
+            # A bug of ours must not end the others; whoever waits for this one is told.
+            logger.exception("workflow %s of a node cannot be begun", child_id)
+            refused = f"it cannot be begun: {error!r}"
+        self.waits.pop(child_id, None)
+        if self._wanted.get(child_id) is wanted:
+            del self._wanted[child_id]
+        if refused:
+            self._turns.inbox.post(ChildRefused(wanted.parent, refused))
+
+    async def _begin(self, child_id: str, wanted: BeginChild) -> str:
+        """Have a child run, or tell that it has succeeded; return why that can never be, empty if it can."""
+        if not self._is_wanted(wanted.parent):
+            return ""
+        live = self._turns.live(child_id)
+        if live is not None and not live.state.is_finished:
+            return ""
+        if live is not None:
+            await self._verbs.wait_until_stored(child_id)
+        record = await self._store.record(child_id)
+        if record is not None:
+            return await self._go_on(child_id, wanted)
+        if not wanted.has_input:
+            return "the value that its workflow takes is not kept any more: `rerun` what gives it"
+        given = None if wanted.input is None else bytes(wanted.input)
+        size = len(wanted.child.document) + len(given or b"")
+        try:
+            definition = await in_thread_if_long(
+                lambda: wire.decode_child(
+                    wanted.child, given, name=wanted.name, depth=wanted.parent.depth, nodes_max=NODES_ACCEPTED_MAX
+                ),
+                size,
+            )
+            await refuse_foreign(definition, self._dispatcher)
+            await self._submissions.take_in_child(definition, wanted.owner, wanted.parent)
+        except NotAccepting:
+            raise
+        except (RequestError, DefinitionError) as error:
+            step = f" (next: {error.next_step})" if error.next_step else ""
+            return f"its workflow cannot be begun: {error.message}{step}"
+        return ""
+
+    def _is_wanted(self, parent: Parent) -> bool:
+        workflow = self._turns.engine.workflows.get(parent.workflow_id)
+        return workflow is not None and self._turns.engine.children.waits(parent)
+
+    async def _go_on(self, child_id: str, wanted: BeginChild) -> str:
+        """Have a child go on that has ended, since its node is tried again; or tell that it has succeeded."""
+        record = await self._store.record(child_id)
+        if record is None or record.finished_at is None:
+            return ""
+        if record.state is WorkflowState.SUCCEEDED:
+            full = (await self._archive.stored(child_id)).record
+            self._turns.inbox.post(ChildEnded(wanted.parent, full.state, full.result, full.error))
+            return ""
+        why = f"its node in workflow '{wanted.parent.workflow_id}' is tried again"
+        try:
+            answer = await self._verbs.ask(child_id, VerbRequest(Verb.RETRY, why=why))
+        except RequestError as error:
+            return f"its workflow '{child_id}' cannot go on: {error.message}"
+        return "" if answer.is_changed else f"its workflow '{child_id}' has ended, and has nothing that could be tried again"
+
+    async def _set_parents_going(self) -> None:
+        """Have nodes wait for their children again that go on although their node has ended."""
+        for child_id, parent in [*self._set_going.items()]:
+            try:
+                await self._set_parent_going(child_id, parent)
+            except Fenced:
+                raise
+            except OutsideError as error:
+                logger.warning("workflow %s is not set going again with its child yet: %s", parent.workflow_id, error)
+                continue
+            except DyrygentError as error:
+                logger.warning("workflow %s does not go on with its child %s: %s", parent.workflow_id, child_id, error)
+            self._set_going.pop(child_id, None)
+
+    async def _set_parent_going(self, child_id: str, parent: Parent) -> None:
+        if await self._store.record(parent.workflow_id) is None:
+            return
+        live = self._turns.live(child_id)
+        record = None if live is not None else await self._store.record(child_id)
+        state = live.state if live is not None else None if record is None else record.state
+        workflow = self._turns.live(parent.workflow_id)
+        if workflow is None or workflow.state.is_finished:
+            try:
+                await self._verbs.wait_until_stored(parent.workflow_id)
+                workflow = await self._archive.unpacked(parent.workflow_id)
+            except WorkflowNotFound:
+                return
+        if state is not None and is_to_go_on(workflow, parent, state):
+            name = workflow.graph.names[parent.node]
+            why = f"its workflow '{child_id}' goes on"
+            await self._verbs.ask(parent.workflow_id, VerbRequest(Verb.RETRY, nodes=(name,), why=why))

@@ -1,0 +1,96 @@
+"""Workflows of nodes are begun, go on and are found again, whatever happens in between."""
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+
+from dyrygentd import wire
+from dyrygentd.core.graph import Definition
+from dyrygentd.core.parent import Parent
+from dyrygentd.core.verbs import Verb, VerbRequest
+from dyrygentd.testing import FakeBroker
+from tests.scheduler.support import definition, limits, published, scheduler, until
+
+pytestmark = pytest.mark.anyio
+
+
+def _outer(inner: dict[str, Any], **workflow: Any) -> Definition:
+    nodes = [
+        {"name": "a", "task": "tasks.a"},
+        {"name": "k", "workflow": {"definition": inner} | workflow, "after": ["a"]},
+        {"name": "z", "task": "tasks.z", "after": ["k"]},
+    ]
+    return wire.decode_definition(json.dumps({"name": "outer", "nodes": nodes}).encode(), nodes_max=100)
+
+
+_INNER = {"nodes": [{"name": "x", "task": "tasks.x"}]}
+
+
+async def test_a_child_is_begun_and_ends() -> None:
+    """Its tasks are sent after what precedes its node, and before what follows it."""
+    broker = FakeBroker()
+    async with scheduler(broker) as running:
+        handle = await running.submit(_outer(_INNER))
+        outcome = await handle.wait()
+        assert (outcome.state, published(broker)) == ("succeeded", ["a", "x", "z"])
+
+
+async def test_what_cannot_be_begun_fails_its_node() -> None:
+    """The reason is told, and nothing of it is sent."""
+    broker = FakeBroker()
+    broken = {"parameters": {"x": {"type": "integer"}}, "nodes": [{"name": "x", "task": "tasks.x", "args": ["${x}"]}]}
+    async with scheduler(broker) as running:
+        handle = await running.submit(_outer(broken, input="x"))
+        outcome = await handle.wait()
+        assert outcome.state == "failed"
+        assert "its workflow cannot be begun: parameter 'x' must be of type integer" in (outcome.failed_nodes[0].error or "")
+        assert published(broker) == ["a"]
+
+
+class _Failing:
+    """A task that fails as long as it is told to."""
+
+    def __init__(self) -> None:
+        self.fails = True
+
+    def __call__(self, *_: object) -> int:
+        if self.fails:
+            raise ValueError("not yet")
+        return 1
+
+
+_TWO = {"nodes": [{"name": "x", "task": "tasks.x"}, {"name": "y", "task": "tasks.y", "after": ["x"]}]}
+
+
+@pytest.mark.parametrize("is_direct", [False, True], ids=["by its parent", "directly"])
+async def test_a_retry_goes_on_in_it(is_direct: bool) -> None:
+    """What has succeeded in it is not sent again; whichever of the two is retried, both go on, and their ends agree."""
+    task = _Failing()
+    broker = FakeBroker({"tasks.y": task})
+    async with scheduler(broker) as running:
+        handle = await running.submit(_outer(_TWO))
+        child_id = Parent(handle.id, 1).child_id
+        outcome = await handle.wait()
+        assert outcome.state == "failed"
+        assert f"its workflow '{child_id}' failed: " in (outcome.failed_nodes[0].error or "")
+        assert published(broker) == ["a", "x", "y"]
+        task.fails = False
+        await running.perform(child_id if is_direct else handle.id, VerbRequest(Verb.RETRY))
+        with anyio.fail_after(10):
+            while (await handle.status()).state != "succeeded":  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        assert published(broker) == ["a", "x", "y", "y", "z"]
+        assert (await running.view(child_id)).state == "succeeded"
+
+
+async def test_memory_is_waited_for() -> None:
+    """A child for which there is no room is begun when there is; its workflow does not fail for that."""
+    broker = FakeBroker()
+    async with scheduler(broker, limits=limits(nodes_in_memory_max=5)) as running:
+        other = await running.submit(definition("g gate=1"))
+        handle = await running.submit(_outer(_TWO))
+        await until(lambda: bool(running._parts.beginnings.waits))
+        await running.perform(other.id, VerbRequest(Verb.CANCEL))
+        assert (await handle.wait()).state == "succeeded"

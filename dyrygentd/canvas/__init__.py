@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from dyrygentd.canvas.builder import NodeRef, Workflow, definition_of_workflow
+from dyrygentd.canvas.builder import NodeRef, SectionRef, Workflow, definition_of_workflow
 from dyrygentd.canvas.draft import Draft, checked_labels, checked_name
 from dyrygentd.canvas.importer import Importer
 from dyrygentd.canvas.values import decode_value, encode_value
@@ -26,7 +26,7 @@ from dyrygentd.canvas.visits import NOTHING, passed_to_all
 from dyrygentd.core.graph import Definition
 from dyrygentd.tasks.apply_options import checked_apply_options
 
-__all__ = ["NodeRef", "Workflow", "decode_value", "definition_of", "encode_value"]
+__all__ = ["NodeRef", "SectionRef", "Workflow", "decode_value", "definition_of", "encode_value"]
 
 
 def definition_of(

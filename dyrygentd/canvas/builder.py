@@ -15,7 +15,7 @@ from dyrygentd.canvas.visits import NOTHING, Visit, checked_kind, not_a_canvas
 from dyrygentd.core.bounds import NAME_LENGTH_MAX, POLL_EVERY_MAX_S, POLL_EVERY_MIN_S, SECTION_LENGTH_MAX
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.options import shown
-from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, WorkflowPolicy
+from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, SectionEnd, WorkflowPolicy
 from dyrygentd.core.sections import flaw_of_section, inside
 from dyrygentd.errors import BadNode, BadRequest
 
@@ -160,14 +160,21 @@ class Workflow:
         return self._add_taskless(name, after, _node_policy(name, rule=rule, sleep_s=seconds))
 
     @contextmanager
-    def section(self, name: str) -> Iterator[None]:
+    def section(self, name: str) -> "Iterator[SectionRef]":
         """Have what is added meanwhile belong to a section, as it is shown folded; sections may stand in each other.
+
+        The section can be given what runs at its end: see `SectionRef.finally_` and `SectionRef.hook`.
 
         Raises:
             BadRequest: It is no name or path of a section.
         """
-        outer = self._draft.section
-        self._draft.section = _checked_part(outer, name)
+        path = _checked_part(self._draft.section, name)
+        with self._inside(path):
+            yield SectionRef(self, path)
+
+    @contextmanager
+    def _inside(self, path: str) -> Iterator[None]:
+        outer, self._draft.section = self._draft.section, path
         try:
             yield
         finally:
@@ -271,6 +278,69 @@ class Workflow:
                 )
             numbers[reference.number] = None
         return tuple(numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class SectionRef:
+    """A section of a workflow under construction, for what runs at its end: inside of its ``with`` or after it."""
+
+    workflow: Workflow
+    path: str
+
+    def finally_(
+        self,
+        signature: object,
+        *,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        name: str | None = None,
+        pool: str = "",
+        retry: Retry | int | None = None,
+        timeout_s: float = 0.0,
+        on_lost: OnLost | str | None = None,
+        idempotent: bool = False,
+        redeliveries_max: int | None = None,
+        payload: object = None,
+    ) -> NodeRef:
+        """Add a task that runs when everything else of the section has finished, its subsections included, whatever came of it.
+
+        It is not needed, and skipped, if the section never began. What waits for it waits for the section: with the usual rule it
+        runs only if all of that has succeeded.
+
+        Args:
+            after: What else it waits for, whose values it takes as any node: ``finally_(release.s(), after=lock)`` runs if the
+                lock was taken, and is given what `lock` returned.
+            rule: By how these have ended.
+
+        The others are those of `Workflow.add`.
+        """
+        policy = _node_policy(
+            name,
+            rule=rule,
+            pool=pool,
+            retry=retry,
+            timeout_s=timeout_s,
+            on_lost=on_lost,
+            idempotent=idempotent,
+            redeliveries_max=redeliveries_max,
+            payload=payload,
+            section_end=SectionEnd.FINALLY,
+        )
+        with self.workflow._inside(self.path):
+            return self.workflow._add_one(signature, after, name, policy)
+
+    def hook(self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None) -> NodeRef:
+        """Add a task that runs when everything else of the section has finished, with its ``finally_``.
+
+        A mutable signature gets a summary as first argument, as that of `Workflow.hook` with ``"section"`` besides: its state,
+        error and failures are those of the section.
+
+        Args:
+            when: On ``success``, on ``failure``, or ``always``; not if the section never began, and not after a cancel.
+        """
+        end = SectionEnd(checked_word(Hook, name or "hook", "when", when).value)
+        with self.workflow._inside(self.path):
+            return self.workflow._add_one(signature, (), name, _node_policy(name, retry=retry, section_end=end))
 
 
 def draft_of(workflow: Workflow) -> Draft:

@@ -142,7 +142,10 @@ class Draft:
         ends = [
             number
             for number in range(len(self))
-            if number not in has_dependents and number not in self.asides and self.policies.get(number, PLAIN).hook is None
+            if number not in has_dependents
+            and number not in self.asides
+            and self.policies.get(number, PLAIN).hook is None
+            and self.policies.get(number, PLAIN).section_end is None
         ]
         return ends[0] if len(ends) == 1 else None
 

@@ -77,9 +77,9 @@ def fingerprint_of_cancelled(workflow: RunningWorkflow, node: int) -> str:
 
 
 def waited_for(workflow: RunningWorkflow, node: int) -> Sequence[int]:
-    """Return what a node waits for: a hook for everything but hooks."""
+    """Return what a node waits for: a hook for everything but hooks, what ends a section for the rest of that."""
     graph = workflow.graph
     if graph.policy(node).hook is None:
-        return graph.dependencies(node)
+        return graph.dependencies(node) if graph.policy(node).section_end is None else [*dict.fromkeys(graph.waited_for(node))]
     hooks = set(graph.hooks)
     return [other for other in range(len(graph)) if other not in hooks]

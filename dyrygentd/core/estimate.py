@@ -255,12 +255,12 @@ def _longest_path(work: Work, means: "array[float]") -> tuple[list[int], list[fl
     for node in work.nodes:
         is_open[node] = 1
     rest, following = array("d", bytes(8 * len(states))), array("i", [-1]) * len(states)
-    dependents = plan.graph.dependents
+    dependents, ends = plan.graph.dependents, plan.graph.section_ends
     for node in reversed(plan.order):
         if not is_open[node]:
             continue
         most, best = 0.0, -1
-        for dependent in dependents(node):
+        for dependent in dependents(node) if ends is None else [*dependents(node), *ends.following(node)]:
             if is_open[dependent] and rest[dependent] >= most:
                 most, best = rest[dependent], dependent
         following[node] = best

@@ -7,27 +7,28 @@ dependents and nobody else.
 A *join* is a node without a task: it succeeds by itself as soon as its dependencies have, and its value is the list of
 theirs, in the order in which they are named. Through a join ``group(n) | group(m)`` has n+m edges instead of n*m. A *gate* and
 a *sleep* have no task either; they are steps that a person sees, and hand on what precedes them. A *child* is a workflow of its
-own that does the work of a node, which then has its result. A *hook* depends on all ends of
-the graph, and waits for the rest as well.
+own that does the work of a node, which then has its result. A *hook* depends on all ends of the graph, and waits for the rest as
+well. What runs at the end of a section waits for the rest of that, without edges: `dyrygentd.core.section_ends`.
 
 Which value a node is given follows Celery's chain and chord: an immutable signature gets none; a mutable one gets the value
 of its dependency, or, when it names several, the list of their values; a join takes the values of all it names.
 """
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from dyrygentd.core.edges import reversed_edges
 from dyrygentd.core.parent_task import ParentTask
-from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, Rule, WorkflowPolicy
+from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, WorkflowPolicy
+from dyrygentd.core.section_ends import NO_SCOPE, SectionEnds
 from dyrygentd.core.sections import Sections
+from dyrygentd.core.spec_checks import ends_of, first_repeated, refuse_contradictions, refuse_duplicate_task_ids
 from dyrygentd.core.states import NodeState
 from dyrygentd.errors import (
-    BadNode,
     CycleError,
     DuplicateNode,
-    DuplicateTaskId,
     EmptyWorkflow,
     TooManyNodes,
     UnknownDependency,
@@ -95,6 +96,7 @@ class Graph:
         policies: ``{node: policy}`` of the nodes that have one of their own.
         sections: What nodes belong to, for a person.
         hooks: The nodes that are hooks.
+        section_ends: What waits for the ends of sections, None if nothing does.
         heights: Number of tasks on the longest path from a node to an end, itself included; the critical path comes first.
         value_uses: How many take the value of a node: dependents that get it, and one more for the output.
         feeds_tasks: For each node 1 if a task gets its value, directly or through joins; otherwise it is for the output at most.
@@ -116,6 +118,7 @@ class Graph:
         "names",
         "output",
         "policies",
+        "section_ends",
         "sections",
         "signatures",
         "task_count",
@@ -143,11 +146,13 @@ class Graph:
         self.sections = sections
         self.item_nodes = item_nodes
         self.hooks = [node for node, policy in policies.items() if policy.hook is not None]
+        has_ends = any(policy.section_end is not None for policy in policies.values())
+        self.section_ends = SectionEnds(names, sections, policies) if has_ends else None
         self.task_count = sum([signature is not None for signature in signatures])
         self.task_count += sum(policy.is_taskless_step for policy in policies.values())
         self._dependencies_start = dependencies_start
         self._dependencies = dependencies
-        self._dependents_start, self._dependents = _reversed_edges(len(names), dependencies_start, dependencies)
+        self._dependents_start, self._dependents = reversed_edges(len(names), dependencies_start, dependencies)
         self._numbers: dict[str, int] | None = None
         order = self.topological_order()
         self.output = output if output is not None else self._only_end()
@@ -177,15 +182,15 @@ class Graph:
         names = [node.name for node in nodes]
         numbers = dict(zip(names, range(len(names)), strict=True))
         if len(numbers) < len(names):
-            raise DuplicateNode(_first_repeated(names))
-        _refuse_duplicate_task_ids(nodes)
+            raise DuplicateNode(first_repeated(names))
+        refuse_duplicate_task_ids(nodes)
         policies = {number: node.policy for number, node in enumerate(nodes) if node.policy is not PLAIN}
-        ends = _ends(nodes) if any(policy.hook is not None for policy in policies.values()) else []
+        ends = ends_of(nodes) if any(policy.hook is not None for policy in policies.values()) else []
         start, edges = array("I", [0]), array("I")
         for node in nodes:
             after = node.after
             if node.policy is not PLAIN:
-                _refuse_contradictions(node)
+                refuse_contradictions(node)
                 after = ends if node.policy.hook is not None else after
             try:
                 edges.extend([numbers[name] for name in (dict.fromkeys(after) if len(after) > 1 else after)])
@@ -238,6 +243,24 @@ class Graph:
         start = self._dependents_start[node]
         return self._dependents[start : min(start + most, self._dependents_start[node + 1])]
 
+    def waited_for(self, node: int) -> Iterator[int]:
+        """Iterate over what a node waits for: its dependencies, and at the end of a section all the rest of that."""
+        yield from self.dependencies(node)
+        if self.section_ends is not None and node in self.section_ends.ended_by:
+            yield from self.section_ends.nodes_in(self.section_ends.ended_by[node])
+
+    def following(self) -> Callable[[int], Sequence[int]]:
+        """Return what tells who waits for a node, for one way through the graph: what ends a section it tells once."""
+        ends, told = self.section_ends, set[int]()
+
+        def after(node: int) -> Sequence[int]:
+            if ends is None or ends.scope_of[node] in told:
+                return self.dependents(node)
+            told.add(ends.scope_of[node])
+            return [*self.dependents(node), *ends.following(node)]
+
+        return after
+
     def policy(self, node: int) -> NodePolicy:
         """Return what ``node`` asks for."""
         return self.policies.get(node, PLAIN)
@@ -264,7 +287,7 @@ class Graph:
         if signature is None:
             child = self.policy(node).child if self.policies else None
             return self.value_uses[node] > 0 if child is None else child.takes_input
-        return not (signature.immutable or (self.policies and self.policy(node).hook is not None))
+        return not (signature.immutable or (self.policies and self.policy(node).is_told_the_end))
 
     def number(self, name: str) -> int | None:
         """Return the number of the node with this name. The first call builds an index."""
@@ -292,6 +315,10 @@ class Graph:
 
     def topological_order(self) -> "array[int]":
         unmet, start, dependents = self.unmet_counts(), self._dependents_start, self._dependents
+        ends = self.section_ends
+        left = [] if ends is None else ends.open_counts()
+        for node in () if ends is None else ends.ended_by:
+            unmet[node] += 1
         order = array("I", [node for node in range(len(self)) if not unmet[node]])
         # What is appended while it goes on comes up in its turn.
         for node in order:
@@ -300,6 +327,12 @@ class Graph:
                 unmet[dependent] -= 1
                 if not unmet[dependent]:
                     order.append(dependent)
+            if ends is not None:
+                for scope in ends.closed_by(node, left):
+                    for ender in ends.enders[scope]:
+                        unmet[ender] -= 1
+                        if not unmet[ender]:
+                            order.append(ender)
         if len(order) < len(self):
             raise CycleError(self._cycle_among({node for node in range(len(self)) if unmet[node]}))
         return order
@@ -312,7 +345,7 @@ class Graph:
         while node not in seen:
             seen[node] = len(path)
             path.append(node)
-            node = next(dependency for dependency in self.dependencies(node) if dependency in stuck)
+            node = next(other for other in self.waited_for(node) if other in stuck)
         return [self.names[member] for member in reversed(path[seen[node] :])]
 
     def _only_end(self) -> int | None:
@@ -323,20 +356,29 @@ class Graph:
         else:
             start = self._dependents_start
             ends = (node for node in range(len(self)) if start[node] == start[node + 1])
+        if self.section_ends is not None:
+            others = self.section_ends.leading_on(self.dependents, self.hooks)
+            ends = (node for node in ends if node not in others)
         # There is none if there is nothing but hooks.
         first, second = next(ends, None), next(ends, None)
         return first if second is None else None
 
     def _heights_along(self, order: "array[int]") -> "array[int]":
         heights, start, dependents = array("I", bytes(4 * len(self))), self._dependents_start, self._dependents
-        signatures = self.signatures
+        signatures, ends = self.signatures, self.section_ends
+        behind = [] if ends is None else [0] * len(ends.paths)
         for node in reversed(order):
             below = 0
+            if ends is not None and ends.scope_of[node] != NO_SCOPE:
+                below = behind[ends.scope_of[node]]
             for place in range(start[node], start[node + 1]):
                 height = heights[dependents[place]]
                 if height > below:
                     below = height
             heights[node] = below + (signatures[node] is not None or self.is_child(node))
+            if ends is not None and node in ends.ended_by:
+                scope = ends.ended_by[node]
+                behind[scope] = max(behind[scope], heights[node])
         return heights
 
     def _value_uses_along(self, order: "array[int]") -> "tuple[array[int], bytearray]":
@@ -396,48 +438,3 @@ class Source(NamedTuple):
 
     document: bytes
     definition: Definition
-
-
-def _ends(nodes: Sequence[NodeSpec]) -> list[str]:
-    """Return the names of what nothing waits for, hooks left aside."""
-    waited_for = {name for node in nodes for name in node.after}
-    return [node.name for node in nodes if node.policy.hook is None and node.name not in waited_for]
-
-
-def _refuse_contradictions(node: NodeSpec) -> None:
-    """Refuse what no order of events could satisfy."""
-    policy = node.policy
-    if policy.hook is not None and (node.after or policy.rule is not Rule.ALL_SUCCEEDED):
-        raise BadNode(node.name, "a hook waits for all ends of the graph", next_step="leave out `after` and `rule`")
-    if policy.rule in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and not node.after:
-        raise BadNode(node.name, f"rule '{policy.rule}' needs something to wait for", next_step="name it in `after`")
-
-
-def _refuse_duplicate_task_ids(nodes: Sequence[NodeSpec]) -> None:
-    task_ids = [node.task_id for node in nodes if node.signature is not None]
-    if len(set(task_ids)) < len(task_ids):
-        task_id = _first_repeated(task_ids)
-        holders = [node.name for node in nodes if node.signature is not None and node.task_id == task_id]
-        raise DuplicateTaskId(task_id, holders[:2])
-
-
-def _first_repeated(texts: Sequence[str]) -> str:
-    """Return the first of these that was there before; one is."""
-    seen: set[str] = set()
-    return next(text for text in texts if text in seen or seen.add(text))  # type: ignore[func-returns-value]
-
-
-def _reversed_edges(nodes: int, start: "array[int]", targets: "array[int]") -> "tuple[array[int], array[int]]":
-    """Turn ``node -> dependencies`` into ``node -> dependents`` by counting, in linear time."""
-    counts = array("I", bytes(4 * (nodes + 1)))
-    for target in targets:
-        counts[target + 1] += 1
-    for node in range(nodes):
-        counts[node + 1] += counts[node]
-    reversed_start, place = array("I", counts), array("I", counts)
-    edges = array("I", bytes(4 * len(targets)))
-    for node in range(nodes):
-        for target in targets[start[node] : start[node + 1]]:
-            edges[place[target]] = node
-            place[target] += 1
-    return reversed_start, edges

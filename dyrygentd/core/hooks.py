@@ -1,6 +1,7 @@
 """What is told of the end of a workflow: to its hooks, and as its error. Pure reading; one look at the nodes for each hook."""
 
 import json
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from dyrygentd.core.graph import Graph
@@ -30,29 +31,37 @@ class Ending(Protocol):
         """Return the state of a node."""
 
 
-def summary_of(workflow: Ending) -> bytes:
-    """Return how a workflow has ended, hooks left aside, as JSON text."""
-    names, hooks = workflow.graph.names, set(workflow.graph.hooks)
+def summary_of(workflow: Ending, hook: int) -> bytes:
+    """Return how what a hook waits for has ended, as JSON text: the workflow without its hooks, or a section without its own."""
+    names, hooks, counts = workflow.graph.names, set(workflow.graph.hooks), workflow.nodes.sections
     failed = [node for node in workflow.nodes.all_in(NodeState.FAILED) if node not in hooks]
+    has_failed, error, section = workflow.nodes.has_failed_work, workflow.error or first_failure_of(workflow), {}
+    if counts is not None and hook in counts.ends.ended_by:
+        scope = counts.ends.ended_by[hook]
+        failed = [node for node in failed if counts.ends.has(scope, node)]
+        has_failed, error = bool(counts.bad[scope]), first_failure_of(workflow, failed)
+        section = {"section": counts.ends.paths[scope]}
     return json.dumps(
         {
             "workflow_id": workflow.workflow_id,
             "name": workflow.name,
             "labels": dict(workflow.origin.labels),
-            "state": (WorkflowState.FAILED if workflow.nodes.has_failed_work else WorkflowState.SUCCEEDED).value,
-            "error": workflow.error or first_failure_of(workflow),
+            **section,
+            "state": (WorkflowState.FAILED if has_failed else WorkflowState.SUCCEEDED).value,
+            "error": error,
             "failures": len(failed),
             "failed": [{"node": names[node], "error": workflow.errors.get(node, "")} for node in failed[:_FAILURES_MAX]],
         }
     ).encode()
 
 
-def first_failure_of(workflow: Ending) -> str:
-    """Return in one line what failed first, empty if nothing did. Costs a look at each node that has an error."""
-    failed = [node for node in workflow.fingerprints if workflow.state_of(node) is NodeState.FAILED]
-    failed += [
-        node for node in workflow.errors if node not in workflow.fingerprints and workflow.state_of(node) is NodeState.FAILED
-    ]
+def first_failure_of(workflow: Ending, failed: Sequence[int] | None = None) -> str:
+    """Return in one line what failed first, empty if nothing did; of all nodes this costs a look at each that has an error."""
+    if failed is None:
+        failed = [node for node in workflow.fingerprints if workflow.state_of(node) is NodeState.FAILED]
+        failed += [
+            node for node in workflow.errors if node not in workflow.fingerprints and workflow.state_of(node) is NodeState.FAILED
+        ]
     if not failed:
         return ""
     first = min(failed, key=lambda node: (workflow.nodes.finished_at[node], node))

@@ -8,6 +8,7 @@ from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import PLAIN
 from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.tried_again import KEEPS_FAILING
+from dyrygentd.core.verdicts import bad_in, ran
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import InvariantBroken
 
@@ -49,6 +50,7 @@ def check_workflow(workflow: RunningWorkflow) -> None:
     if len(in_heap) != workflow.ready_count or set(in_heap) != ready:
         raise InvariantBroken(f"{workflow!r} has {workflow.ready_count} nodes in its heap, {len(ready)} are ready")
     _check_tried_again(workflow)
+    _check_sections(workflow)
 
 
 def _check_tried_again(workflow: RunningWorkflow) -> None:
@@ -105,12 +107,14 @@ def _check_dependencies(workflow: RunningWorkflow, node: int, state: NodeState) 
     _require(workflow, node, counted == unmet, f"counts {counted} unmet dependencies, there are {unmet}")
     if policy.hook is not None:
         _check_hook(workflow, node, state)
+    elif policy.section_end is not None:
+        _check_section_end(workflow, node, state)
     elif state is NodeState.WAITING:
         _require(workflow, node, unmet or not workflow.has_begun, "waits although all its dependencies have finished")
     elif policy is PLAIN and (state in IN_FLIGHT or state is NodeState.READY):
         _require(workflow, node, all(dependency in GOOD for dependency in states), "went on before its dependencies succeeded")
     elif policy is PLAIN and state is NodeState.BLOCKED:
-        has_bad = any(dependency in BAD for dependency in states)
+        has_bad = any(bad_in(workflow, dependency, node) >= 0 for dependency in graph.dependencies(node))
         _require(workflow, node, has_bad, "is blocked although no dependency failed")
 
 
@@ -122,6 +126,37 @@ def _check_hook(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
         _require(workflow, node, waits or not workflow.has_begun, "is a hook and waits although all the rest has finished")
     elif state is NodeState.READY:
         _require(workflow, node, not waits, "is a hook and went on before the rest had finished")
+
+
+def _check_section_end(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
+    """Check that what ends a section waits for the rest of it, or is decided anew if it has not."""
+    counts = workflow.nodes.sections
+    assert counts is not None
+    scope = counts.ends.ended_by[node]
+    is_open = any(workflow.state_of(other) not in FINISHED for other in counts.ends.nodes_in(scope))
+    waits = is_open or workflow.nodes.unmet[node] or not workflow.has_begun
+    if state is NodeState.WAITING:
+        _require(workflow, node, waits, "ends a section and waits although all the rest has finished")
+    elif state is NodeState.READY or state in (NodeState.SUCCEEDED, NodeState.FAILED):
+        _require(workflow, node, not is_open, "ends a section and went on before the rest had finished")
+    elif state in IN_FLIGHT or state in _HELD:
+        _require(workflow, node, not is_open or node in workflow.stale, "ends a section that is open again, and is not stale")
+
+
+def _check_sections(workflow: RunningWorkflow) -> None:
+    """Check what is counted of sections."""
+    counts = workflow.nodes.sections
+    if counts is None:
+        return
+    for scope, path in enumerate(counts.ends.paths):
+        nodes = [*counts.ends.nodes_in(scope)]
+        is_open = any(workflow.state_of(node) not in FINISHED for node in nodes)
+        is_bad = any(workflow.state_of(node) in BAD for node in nodes)
+        if (is_open, is_bad) != (counts.open[scope] > 0, counts.bad[scope] > 0) or min(counts.open[scope], counts.bad[scope]) < 0:
+            raise InvariantBroken(f"{workflow!r} counts {counts!r}, section '{path}' is open: {is_open}, bad: {is_bad}")
+        known = counts.begun.get(scope)
+        if known is not None and (is_open or known != any(ran(workflow, node) for node in nodes)):
+            raise InvariantBroken(f"{workflow!r} takes section '{path}' for begun: {known}")
 
 
 def _check_values(workflow: RunningWorkflow, node: int, state: NodeState) -> None:

@@ -98,7 +98,9 @@ class KeptValues:
         users = 1 if node == graph.output else 0
         if graph.value_uses[node]:
             for dependent in graph.dependents(node):
+                # What ends a section is set back when something of that is retried, so it may always run again.
                 is_open = states[dependent] < FIRST_FINISHED or states[dependent] >= FIRST_BAD
+                is_open |= self._nodes.is_at_the_end(dependent)
                 if (is_open or dependent in self._unneeded or self.is_derived(dependent)) and graph.takes_input(dependent):
                     users += 1
         return users
@@ -116,7 +118,7 @@ class KeptValues:
 
     def release_inputs(self, node: int) -> None:
         """Count a node out that takes values no more; what nobody takes is let go."""
-        if not self._graph.takes_input(node):
+        if not self._graph.takes_input(node) or (self._nodes.sections is not None and self._nodes.is_at_the_end(node)):
             return
         stack = [node]
         while stack:

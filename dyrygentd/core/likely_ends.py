@@ -195,6 +195,10 @@ class _OneRun:
         self._work = work
         self._durations = durations
         self._unmet = work.left.unmet[:]
+        self._sections = list(work.left.sections)
+        self._ends = work.plan.graph.section_ends
+        for node, scope in self._ends.ended_by.items() if self._ends is not None else ():
+            self._unmet[node] += self._sections[scope] > 0
         self._heights = work.plan.graph.heights
         self._ready: list[int] = []
         self._slots = slots
@@ -246,10 +250,10 @@ class _OneRun:
             self._fill()
 
     def _end(self, first: int) -> None:
-        stack, unmet, graph = [first], self._unmet, self._work.plan.graph
+        stack, unmet = [first], self._unmet
         durations = self._durations
         while stack:
-            for dependent in graph.dependents(stack.pop()):
+            for dependent in self._let_wait_no_more(stack.pop()):
                 # What has begun before its dependencies had all finished is counted elsewhere.
                 if unmet[dependent] > 0:
                     unmet[dependent] -= 1
@@ -258,6 +262,16 @@ class _OneRun:
                             self._let_go(dependent)
                         else:
                             stack.append(dependent)
+
+    def _let_wait_no_more(self, node: int) -> Sequence[int]:
+        """Return who waited for a node: its dependents, and those who end a section of which it was the last."""
+        dependents = self._work.plan.graph.dependents(node)
+        if self._ends is None:
+            return dependents
+        return [
+            *dependents,
+            *(ender for scope in self._ends.closed_by(node, self._sections) for ender in self._ends.enders[scope]),
+        ]
 
     def _delay(self, node: int) -> float:
         work = self._work

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.section_counts import SectionCounts
 from dyrygentd.core.states import BAD, FINISHED, TRANSITIONS, NodeState
 from dyrygentd.core.story import Story
 from dyrygentd.errors import InvariantBroken
@@ -37,6 +38,7 @@ class NodeStates:
         unfinished: Number of nodes, joins included, to which something will still happen.
         bad: Number of nodes, joins included, that ended and did not succeed.
         hooks_open, hooks_bad: How many of the hooks are still to run, and how many ended and did not succeed.
+        sections: What is open and bad in sections for whose end somebody waits; None if there are none.
         changed: Nodes whose record has changed since `take_changed`.
         story: Where each change is written down; the engine has one for all.
     """
@@ -51,6 +53,7 @@ class NodeStates:
         "finished_at",
         "hooks_bad",
         "hooks_open",
+        "sections",
         "states",
         "story",
         "unfinished",
@@ -69,6 +72,7 @@ class NodeStates:
         self.unfinished = len(graph)
         self.bad = 0
         self.hooks_open, self.hooks_bad = len(graph.hooks), 0
+        self.sections = None if graph.section_ends is None else SectionCounts(graph.section_ends)
         self.changed: set[int] = set()
         self.story = Story() if story is None else story
 
@@ -112,6 +116,8 @@ class NodeStates:
         if self._graph.hooks and self.is_hook(node):
             self.hooks_open += (before in FINISHED) - (after in FINISHED)
             self.hooks_bad += (after in BAD) - (before in BAD)
+        if self.sections is not None:
+            self.sections.count(node, before, after)
 
     def cancel_open(self, now: float) -> None:
         """Do what `move` does for all that has not finished, hooks left aside, in a tenth of the time."""
@@ -129,6 +135,8 @@ class NodeStates:
         self.unfinished -= len(open_nodes)
         self.bad += len(open_nodes)
         self.changed.update(open_nodes)
+        if self.sections is not None:
+            self.sections.count_anew(self.states)
 
     def forget_unmet(self) -> None:
         """Have nothing wait for anything, as after a cancel."""
@@ -158,6 +166,11 @@ class NodeStates:
     def is_hook(self, node: int) -> bool:
         """Tell whether a node runs when the workflow has ended."""
         return bool(self._graph.hooks) and self._graph.policy(node).hook is not None
+
+    def is_at_the_end(self, node: int) -> bool:
+        """Tell whether a node waits for the rest of the workflow or of a section, and not only for its dependencies."""
+        ends = self._graph.section_ends
+        return self.is_hook(node) or (ends is not None and node in ends.ended_by)
 
     @property
     def in_flight_count(self) -> int:

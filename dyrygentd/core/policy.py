@@ -27,6 +27,18 @@ class Hook(StrEnum):
     ALWAYS = "always"
 
 
+class SectionEnd(StrEnum):
+    """What a node does at the end of its section, once all else of that has finished.
+
+    ``finally`` is a part of the section that cleans up; the others are hooks of it, which come after that and are told the end.
+    """
+
+    FINALLY = "finally"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    ALWAYS = "always"
+
+
 class OnFailure(StrEnum):
     """What the failure of a node means to the rest of its workflow."""
 
@@ -138,6 +150,7 @@ class NodePolicy:
         succeeded_min: Of the join of a map, how many of its dependencies have to succeed; the others are marked in its list.
             None for any other node.
         child: It has no task, and is done when this workflow is.
+        section_end: What it does at the end of its section, if it waits for that.
     """
 
     rule: Rule = Rule.ALL_SUCCEEDED
@@ -155,6 +168,12 @@ class NodePolicy:
     redeliveries_max: int | None = None
     succeeded_min: int | None = None
     child: Child | None = None
+    section_end: SectionEnd | None = None
+
+    @property
+    def is_told_the_end(self) -> bool:
+        """Tell whether it is a hook, of the workflow or a section: its task takes a summary of how that has ended."""
+        return self.hook is not None or self.section_end not in (None, SectionEnd.FINALLY)
 
     @property
     def is_taskless_step(self) -> bool:

@@ -15,7 +15,7 @@ from dyrygentd.core.destination import queue_of
 from dyrygentd.core.graph import Graph, Signature
 from dyrygentd.core.node_states import FIRST_FINISHED
 from dyrygentd.core.notes import HoldReason
-from dyrygentd.core.policy import PLAIN, Hook, Retry, Rule
+from dyrygentd.core.policy import PLAIN, Hook, Retry, Rule, SectionEnd
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.states import IN_FLIGHT, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
@@ -92,7 +92,8 @@ class Plan:
                 self.retries[node] = policy.retry
             if policy.poll_every_s:
                 self.polls[node] = policy.poll_every_s
-            if policy.hook is Hook.FAILURE or policy.rule is Rule.ANY_FAILED:
+            fails_first = policy.hook is Hook.FAILURE or policy.section_end is SectionEnd.FAILURE
+            if fails_first or policy.rule is Rule.ANY_FAILED:
                 self.unlikely.add(node)
 
 
@@ -101,6 +102,7 @@ class Remaining:
     """How a workflow stood at one time; nothing in it changes.
 
     Attributes:
+        sections: How much is open in each scope of sections for whose ends somebody waits.
         begun_at: ``{node: Unix time}`` when the nodes in flight began, as workers or lines tell; 0 of those that are in a queue.
         slots: How many tasks run at a time in the queues of its tasks, where that is known; 0 if it is not.
         until: ``{node: Unix time}`` when nodes that are held, or wait for another attempt, go on by themselves.
@@ -120,6 +122,7 @@ class Remaining:
     start_at: float
     states: bytes
     unmet: "array[int]"
+    sections: Sequence[int]
     dispatched_at: "array[float]"
     finished_at: "array[float]"
     begun_at: Mapping[int, float]
@@ -162,6 +165,7 @@ def remaining_of(
         start_at=0.0 if workflow.has_begun else workflow.policy.start_at,
         states=bytes(nodes.states),
         unmet=nodes.unmet[:],
+        sections=() if nodes.sections is None else tuple(nodes.sections.open),
         dispatched_at=attempts.dispatched_at[:],
         finished_at=nodes.finished_at[:],
         begun_at={node: _begun_at(workflow, node, counting) for node in nodes.all_in(*IN_FLIGHT)},

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from dyrygentd.core import outcomes
 from dyrygentd.core.notes import Hold, HoldReason
+from dyrygentd.core.section_ends import NO_SCOPE
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, exhaust, parts, reached
 from dyrygentd.core.workflow import RunningWorkflow
@@ -82,14 +83,17 @@ def set_back_with(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[set[
     reset = set(nodes)
     if _undoes_hooks(workflow, reset):
         reset.update(hook for hook in workflow.graph.hooks if workflow.states[hook] not in IN_FLIGHT)
-    # With what never ran because of these, or does not run just now.
+    # With what never ran because of these, or does not run just now, and what ended a section that is open again.
+    following, states, is_at_the_end = workflow.graph.following(), workflow.states, workflow.nodes.is_at_the_end
     return (
         yield from reached(
             reset,
             lambda node: (
                 dependent
-                for dependent in workflow.graph.dependents(node)
-                if workflow.states[dependent] in _SET_BACK or dependent in workflow.unneeded
+                for dependent in following(node)
+                if states[dependent] in _SET_BACK
+                or dependent in workflow.unneeded
+                or (states[dependent] not in IN_FLIGHT and is_at_the_end(dependent))
             ),
         )
     )
@@ -104,6 +108,7 @@ def _reopen(workflow: RunningWorkflow, nodes: Iterable[int], now: float) -> Step
         workflow.stale |= in_flight
     reset = yield from set_back_with(workflow, reset)
     reset = {node for node in reset if workflow.states[node] != NodeState.WAITING}
+    _have_ends_decided_anew(workflow, reset)
     for is_later, part in parts(reset):
         if is_later:
             yield
@@ -117,6 +122,17 @@ def _reopen(workflow: RunningWorkflow, nodes: Iterable[int], now: float) -> Step
     workflow.is_changed |= workflow.is_stopped
     workflow.is_stopped = False
     return reset
+
+
+def _have_ends_decided_anew(workflow: RunningWorkflow, reset: set[int]) -> None:
+    """Mark what is in flight at the end of a section that is open again with these nodes."""
+    ends = workflow.graph.section_ends
+    if ends is None:
+        return
+    scopes = {ends.scope_of[node] for node in reset} - {NO_SCOPE}
+    in_flight = {node for scope in scopes for node in ends.enders[scope] if workflow.states[node] in IN_FLIGHT}
+    workflow.nodes.changed |= in_flight - workflow.stale
+    workflow.stale |= in_flight
 
 
 def _undoes_hooks(workflow: RunningWorkflow, reset: set[int]) -> bool:

@@ -64,4 +64,4 @@ def decides_at_once(policy: NodePolicy, *, is_bad: bool) -> bool:
 
 def cleans_up(policy: NodePolicy) -> bool:
     """Tell whether a node still runs after a failure has stopped its workflow."""
-    return policy.hook is not None or policy.rule in (Rule.ALL_FINISHED, Rule.ANY_FAILED)
+    return policy.hook is not None or policy.section_end is not None or policy.rule in (Rule.ALL_FINISHED, Rule.ANY_FAILED)

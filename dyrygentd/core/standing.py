@@ -19,6 +19,7 @@ from dyrygentd.core.given_null import words_of_given_null
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.retry_loops import times_in_a_row, words_of_loops
+from dyrygentd.core.section_words import words_of_unneeded, words_of_waited_for
 from dyrygentd.core.states import BAD, FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps
 from dyrygentd.core.task_words import (
@@ -187,7 +188,8 @@ def _waiting(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -
     if root == node:
         return Standing("waiting", f"'{names[node]}' is about to be decided", "", names[node])
     below = _standing(engine, workflow, root, now)
-    way = f"'{names[node]}' waits for {len(open_ones)} of {total} dependencies, first '{names[open_ones[0]]}'"
+    what = words_of_waited_for(workflow, node)
+    way = f"'{names[node]}' waits for {len(open_ones)} of {total} {what}, first '{names[open_ones[0]]}'"
     if root != open_ones[0]:
         way += f", which waits in the end for '{names[root]}'"
     held = "; besides, an operator holds it" if node in workflow.on_hold else ""
@@ -260,7 +262,7 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
         case NodeState.SUCCEEDED:
             return "succeeded", f"has succeeded in attempt {attempt}" if attempt else "has succeeded", ""
         case NodeState.SKIPPED if node in workflow.unneeded:
-            return "unneeded", "was not needed: its rule or its task said so", "`rerun --from NODE` runs it all the same"
+            return "unneeded", *words_of_unneeded(workflow, node)
         case NodeState.SKIPPED:
             return "skipped", "was skipped by an operator", "`rerun --from NODE` runs it"
         case NodeState.FAILED:

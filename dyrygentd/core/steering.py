@@ -62,11 +62,11 @@ def cancel(workflow: RunningWorkflow, now: float) -> list[int]:
 
 
 def over_deadline(workflow: RunningWorkflow, now: float) -> list[int]:
-    """Cancel everything but the hooks because the deadline has passed; return the nodes that were in flight."""
-    states, is_hook = workflow.states, workflow.nodes.is_hook
-    meant = [node for node in range(len(workflow.graph)) if states[node] not in FINISHED and not is_hook(node)]
+    """Cancel all but hooks and what ends sections because the deadline has passed; return the nodes that were in flight."""
+    states, is_at_the_end = workflow.states, workflow.nodes.is_at_the_end
+    meant = [node for node in range(len(workflow.graph)) if states[node] not in FINISHED and not is_at_the_end(node)]
     if not meant:
-        return []  # The work was done in time, and only hooks still run.
+        return []  # The work was done in time, and only hooks and the like still run.
     workflow.error = f"the deadline of {workflow.policy.deadline_s:g} s is over"
     workflow.is_changed = True
     workflow.is_stopped = True

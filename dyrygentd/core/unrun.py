@@ -66,7 +66,7 @@ def is_unrun(workflow: "RunningWorkflow", node: int) -> bool:
         return False
     # Hooks and what is there for failures have nobody who waits for them, and are not needed as a rule.
     policy = graph.policy(node)
-    return policy.hook is None and not (node in workflow.unneeded and policy.rule is Rule.ANY_FAILED)
+    return not policy.is_told_the_end and not (node in workflow.unneeded and policy.rule is Rule.ANY_FAILED)
 
 
 def outcome_of(workflow: "RunningWorkflow", node: int) -> StoreOutcome | None:

@@ -238,7 +238,8 @@ def _refuse_if_value_gone(workflow: RunningWorkflow, nodes: set[int]) -> Steps[N
 def _origins(workflow: RunningWorkflow, nodes: Iterable[int]) -> Steps[list[int]]:
     """Return from where these can run again: with what is behind them, whatever gives that its values, and what is behind it."""
     graph = workflow.graph
-    again = yield from reached(nodes, lambda node: (*graph.dependents(node), *workflow.values.gone(node)))
+    after = graph.following()
+    again = yield from reached(nodes, lambda node: (*after(node), *workflow.values.gone(node)))
     return sorted(node for node in again if again.isdisjoint(graph.dependencies(node)))
 
 
@@ -373,7 +374,7 @@ def _retry_nodes(workflow: RunningWorkflow, nodes: Sequence[int], now: float) ->
 def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps[Changes]:
     """Set nodes back with all that follows from them."""
     graph = workflow.graph
-    reset = yield from reached(nodes, graph.dependents)
+    reset = yield from reached(nodes, graph.following())
     in_flight = next((node for node in workflow.nodes.all_in(*IN_FLIGHT) if node in reset), None)
     if in_flight is not None:
         story = "wait for it, skip it, or cancel the workflow first"
@@ -394,7 +395,7 @@ def started_again_by(workflow: RunningWorkflow, request: VerbRequest) -> set[int
     """
     meant = _named(workflow, request) if request.nodes or request.cause else _all_to_retry(workflow)
     if request.verb is Verb.RERUN:
-        return exhaust(reached(meant, workflow.graph.dependents))
+        return exhaust(reached(meant, workflow.graph.following()))
     return exhaust(set_back_with(workflow, meant))
 
 

@@ -15,7 +15,8 @@ over it, which end here: in `finish_node`.
 Long because how that spreads is one thought.
 
 *Hooks* are decided when everything but hooks has finished, by the same count that tells whether the workflow has failed: one of a
-failure runs exactly if the workflow fails, whatever rules let its ends succeed all the same.
+failure runs exactly if the workflow fails, whatever rules let its ends succeed all the same. What ends a section is decided so,
+too, when all else of that has finished, as `section_counts.py` counts it.
 
 *What could go wrong.* A result may arrive before the broker's answer to the publishing (dispatching → succeeded is a row of the
 table), twice, or after a cancel (the engine no longer has the task id in flight by then). Any change that is not in the
@@ -38,11 +39,12 @@ from dyrygentd.core.notes import Hold, HoldReason
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, Retry, WorkflowPolicy
 from dyrygentd.core.ready import ReadyNodes
-from dyrygentd.core.rules import How, Verdict, cleans_up, decides_at_once, verdict_of
+from dyrygentd.core.rules import Verdict, cleans_up, decides_at_once
 from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, parts
 from dyrygentd.core.story import Story
 from dyrygentd.core.values import Text
+from dyrygentd.core.verdicts import verdict
 
 #: How a node is to end: its number, its state, its value and its error.
 _End = tuple[int, NodeState, Text | None, str]
@@ -357,10 +359,10 @@ class RunningWorkflow:
         """Return the value that precedes a node, a long one by reference, or None if it takes none; a hook is told the end."""
         if self.graph.takes_input(node):
             return self.values.input_text(node)
-        if not self.graph.hooks or not self.nodes.is_hook(node):
-            return None
         signature = self.graph.signatures[node]
-        return None if signature is None or signature.immutable else summary_of(self)
+        if signature is None or signature.immutable or not self.graph.policy(node).is_told_the_end:
+            return None
+        return summary_of(self, node)
 
     def parent_task_id(self, node: int) -> str:
         """Return the task id of the last dependency that is a task, else of the task that submitted it all; empty if none has."""
@@ -414,6 +416,8 @@ class RunningWorkflow:
                     continue
                 if decided is not None:
                     stack.append(decided)
+            if self.nodes.sections is not None and self.nodes.sections.closed and self.has_begun:
+                stack += self._decided_ends(now)
         if has_failed and self.policy.on_failure is OnFailure.STOP and not self.is_stopped:
             self.stop(now)
         if self._hooks_undecided and self.nodes.unfinished == self.nodes.hooks_open and self.has_begun:
@@ -449,6 +453,12 @@ class RunningWorkflow:
         ):
             values.release_inputs(node)
 
+    def _decided_ends(self, now: float) -> list[_End]:
+        """Decide what waits for sections of which all else has finished; return those that end at once."""
+        assert self.nodes.sections is not None
+        waiting = [node for node in self.nodes.sections.take_closed() if self.states[node] == _WAITING]
+        return [end for node in waiting if (end := self._decided(node, now)) is not None]
+
     def _decide_hooks(self, now: float) -> None:
         """Decide the hooks that wait, now that everything else has finished."""
         undecided, self._hooks_undecided = self._hooks_undecided, set()
@@ -461,6 +471,8 @@ class RunningWorkflow:
         policy = self.graph.policy(node)
         if policy.hook is not None:
             return False  # It waits for all, and not only for the ends of the graph.
+        if policy.section_end is not None:
+            return not self.nodes.unmet[node]
         return not self.nodes.unmet[node] or decides_at_once(policy, is_bad=self.states[finished] in BAD)
 
     def _consider(self, node: int, now: float) -> None:
@@ -472,8 +484,8 @@ class RunningWorkflow:
 
     def _decided(self, node: int, now: float) -> _End | None:
         """Decide a waiting node by how its dependencies stand; return how it ends if it does, else let it go or wait."""
-        verdict, blame = self._verdict(node)
-        match verdict:
+        decision, blame = verdict(self, node)
+        match decision:
             case Verdict.BLOCK:
                 self.blocked_by[node] = blame
                 return node, NodeState.BLOCKED, None, ""
@@ -485,27 +497,6 @@ class RunningWorkflow:
             case Verdict.GO:
                 self._make_ready(node, now)
         return None
-
-    def _verdict(self, node: int) -> tuple[Verdict, int]:
-        """Return what a node's rule makes of its dependencies, and who is to blame if they block it."""
-        if self.nodes.is_hook(node):
-            how = How(
-                self.nodes.unfinished > self.nodes.hooks_open, self.nodes.has_failed_work, has_good=False, has_unneeded=False
-            )
-            return verdict_of(self.graph.policy(node), how), -1
-        blame, good, has_unneeded = -1, 0, False
-        for dependency in self.graph.dependencies(node):
-            state = self.states[dependency]
-            if state in BAD:
-                blame = dependency if blame < 0 else blame
-            elif dependency in self.unneeded:
-                has_unneeded = True
-            elif state in GOOD:
-                good += 1
-        waits, has_bad = bool(self.nodes.unmet[node]), blame >= 0
-        to_blame = self.blocked_by.get(blame, blame)
-        how = How(waits, has_bad, good > 0, has_unneeded, good)
-        return verdict_of(self.graph.policy(node), how), to_blame
 
     def _make_ready(self, node: int, now: float) -> None:
         """Let a node go whose dependencies do, or hold it."""
@@ -538,7 +529,7 @@ class RunningWorkflow:
             self.finish_node(node, state, now, value=value, error=error)
         elif node in self.stale:
             self._decide_anew(node, now)
-        elif (self.nodes.unmet[node] or self.nodes.is_hook(node)) and self._verdict(node)[0] is Verdict.WAIT:
+        elif (self.nodes.unmet[node] or self.nodes.is_at_the_end(node)) and verdict(self, node)[0] is Verdict.WAIT:
             # What it waited for was set running again while it was in flight: its next attempt comes after that.
             self.nodes.move(node, NodeState.WAITING, now)
         else:

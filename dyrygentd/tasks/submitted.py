@@ -44,7 +44,7 @@ class SubmittedSignatures:
         """Return the signature of a node, and its task id. Raises `BadNode` for what `apply_async` would refuse."""
         if not self._is_known:
             return signature, task_id
-        is_behind = bool(after) or self._policies.get(number, PLAIN).hook is not None
+        is_behind = bool(after) or self._policies.get(number, PLAIN).is_told_the_end
         takes_input = is_behind and signature is not None and not signature.immutable
         is_checked = number not in self._asides
         signature = self._written.signature(name, signature, takes_input=takes_input, is_checked=is_checked)

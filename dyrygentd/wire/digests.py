@@ -1,7 +1,7 @@
 """What tells one definition from another, whatever made them: for keys, which stand for one definition each.
 
-Compared is what runs. Left aside are what it is called, its sections, task ids, payloads, what was adopted, and times that are
-named in advance (start, deadline, ETA, expiry): whoever repeats a submission makes them anew.
+Compared is what runs. Left aside are what it is called, its sections if nothing waits for their ends, task ids, payloads, what
+was adopted, and times that are named in advance (start, deadline, ETA, expiry): whoever repeats a submission makes them anew.
 """
 
 import json
@@ -62,6 +62,8 @@ def _parts(definition: Definition) -> Iterator[tuple[bytes, bytes]]:
             yield b"the options of node " + quoted, _options(signature)
         after = [] if policy.hook is not None else [graph.names[dependency] for dependency in graph.dependencies(node)]
         yield b"the dependencies of node " + quoted, _text(after)
+        if graph.section_ends is not None:
+            yield b"the sections of node " + quoted, _text(graph.sections.of(node))
         yield b"the policies of node " + quoted, b"" if policy is PLAIN else _text(_policy(policy, PLAIN))
 
 

@@ -24,6 +24,7 @@ from dyrygentd.core.policy import (
     OnFailure,
     OnLost,
     Rule,
+    SectionEnd,
 )
 from dyrygentd.wire.parents import ParentTaskDocument
 
@@ -161,6 +162,8 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         sleep_s: It takes so long, and holds no worker.
         poll: The task is repeated until it returns something true.
         hook: The task runs at the end: on ``success``, on ``failure`` or ``always``.
+        section_end: The task runs when all else of its section has finished. ``finally``: to clean up, whatever came of the rest,
+            if any of it ran. ``success``, ``failure`` or ``always``: as a hook of the section, after that.
         rule: When it runs, by how the nodes in ``after`` ended.
         pool: Name of a pool of the daemon's configuration, of which it takes a place while it is in flight.
         retry: Retry policy, instead of the workflow's.
@@ -188,6 +191,7 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     sleep_s: Seconds = 0.0
     poll: PollDocument | None = None
     hook: Hook | None = None
+    section_end: SectionEnd | None = None
     rule: Rule = Rule.ALL_SUCCEEDED
     pool: Annotated[str, Meta(max_length=NAME_LENGTH_MAX)] = ""
     retry: RetryDocument | None = None

@@ -77,6 +77,7 @@ class SignatureReader:
             return None
         if node.task is None:
             kind = "a poll repeats a task, and " if node.poll else "a hook runs a task, and " if node.hook else ""
+            kind = "what ends a section runs a task, and " if node.section_end else kind
             next_step = "name a task" if kind else "name a task, or write `join: true`, `gate: true`, `sleep_s` or `workflow`"
             raise BadNode(name, f"{kind}`task` is missing", next_step=next_step)
         written = node.task, bytes(node.args), bytes(node.kwargs), bytes(node.options), node.immutable
@@ -142,6 +143,7 @@ def _is_plain(node: NodeDocument) -> bool:
     return (
         node.rule is Rule.ALL_SUCCEEDED
         and (node.retry is None and node.on_lost is None and node.poll is None and node.hook is None)
+        and node.section_end is None
         and not (node.pool or node.timeout_s or node.idempotent or node.gate or node.sleep_s)
         and node.redeliveries_max is None
         and node.workflow is None
@@ -181,9 +183,12 @@ class PolicyReader:
             hook=node.hook,
             redeliveries_max=node.redeliveries_max,
             child=None if node.workflow is None else child_of(name, node.workflow),
+            section_end=node.section_end,
         )
         if policy.child is not None and policy not in self._policies and self._check_child is not None:
             self._check_child(name, policy.child)
+        if node.section_end is not None and node.adopted is not None:
+            raise BadNode(name, "what ends a section is not adopted", next_step="leave out `adopted` or `section_end`")
         if node.hook is not None and (node.poll is not None or node.adopted is not None):
             word = "poll" if node.poll is not None else "adopted"
             raise BadNode(name, "a hook is neither a poll nor adopted", next_step=f"leave out `{word}` or `hook`")

@@ -193,7 +193,7 @@ def _owner(owner: User | None) -> dict[str, Any]:
 
 def _kind(workflow: RunningWorkflow, node: int) -> "KindWord":
     policy = workflow.graph.policy(node)
-    if policy.hook is not None:
+    if policy.is_told_the_end:
         return "hook"
     if policy.is_gate:
         return "gate"

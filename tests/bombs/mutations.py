@@ -28,6 +28,7 @@ _SEED_DOCUMENTS: Final[tuple[dict[str, Any], ...]] = (
             {"name": "join", "join": True, "section": "drain/osd-42", "after": ["gate", "pause"], "rule": "all_finished"},
             {"name": "poll", "task": "add", "poll": {"every_s": 1, "timeout_s": 5}, "after": ["join"], "payload": [1]},
             {"name": "hook", "task": "add", "hook": "failure", "immutable": True},
+            {"name": "end", "task": "add", "section": "drain", "section_end": "finally", "after": ["start"]},
         ],
     },
     {

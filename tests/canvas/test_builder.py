@@ -1,18 +1,21 @@
 """The builder: every option of every call, what is refused and why, and that it says the same as a definition document."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 from celery import chain, group, signature
 
 from dyrygentd import Retry, Workflow, WorkflowPolicy, wire
-from dyrygentd.canvas import NodeRef, decode_value, definition_of
+from dyrygentd.canvas import NodeRef, SectionRef, decode_value, definition_of
 from dyrygentd.core.graph import Definition
 from dyrygentd.errors import BadNode, BadRequest, DuplicateNode, DyrygentError, EmptyWorkflow, NotACanvas
 from tests.canvas.support import a, b, c, d, e, edges
+from tests.support.daemon import ROOT
 
 JOB = signature("job", immutable=True)
 
@@ -22,7 +25,13 @@ def essence(definition: Definition) -> object:
     graph = definition.graph
     return (
         [
-            (graph.names[node], graph.signatures[node], list(graph.dependencies(node)), graph.policy(node))
+            (
+                graph.names[node],
+                graph.signatures[node],
+                list(graph.dependencies(node)),
+                graph.policy(node),
+                graph.sections.of(node),
+            )
             for node in range(len(graph))
         ],
         (graph.output, definition.name, definition.labels, definition.payload, definition.policy),
@@ -70,6 +79,10 @@ def test_builder_and_document_say_the_same() -> None:
     f = workflow.join([a, e], name="f", rule="any_succeeded")
     workflow.add(JOB, name="g", after=[f], rule="any_failed")
     workflow.add_canvas(chain(JOB, JOB), after=[f], name="i")
+    with workflow.section("s") as section:
+        k = workflow.add(JOB, after=f, name="k")
+    section.finally_(signature("free"), after=k, name="l", retry=2, pool="p")
+    section.hook("always", signature("tell"), name="m", retry=3)
     workflow.hook("failure", signature("tell"), name="h", retry=2)
     document = {
         "name": "all of it",
@@ -116,6 +129,17 @@ def test_builder_and_document_say_the_same() -> None:
             {"name": "g", "task": "job", "immutable": True, "after": ["f"], "rule": "any_failed"},
             {"name": "job-8", "task": "job", "immutable": True, "after": ["f"]},
             {"name": "i", "task": "job", "immutable": True, "after": ["job-8"]},
+            {"name": "k", "task": "job", "immutable": True, "after": ["f"], "section": "s"},
+            {
+                "name": "l",
+                "task": "free",
+                "after": ["k"],
+                "retry": {"attempts": 2},
+                "pool": "p",
+                "section": "s",
+                "section_end": "finally",
+            },
+            {"name": "m", "task": "tell", "retry": {"attempts": 3}, "section": "s", "section_end": "always"},
             {"name": "h", "hook": "failure", "task": "tell", "retry": {"attempts": 2}},
         ],
     }
@@ -340,3 +364,40 @@ def test_labels_are_checked(labels: Any) -> None:
     """Labels that the daemon would refuse are refused where the caller can see them."""
     with pytest.raises(BadRequest, match="label"):
         Workflow(labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda section: section.hook("error", JOB), "`when` is 'error'"),
+        (lambda section: section.finally_(group(JOB)), "add() takes one task, and this is a group"),
+        (lambda section: section.finally_(JOB, after="lock"), "`after` has a 'str' in it"),
+        (lambda section: section.finally_(JOB, rule="any_failed"), "rule 'any_failed' needs something to wait for"),
+    ],
+)
+def test_what_cannot_end_a_section(call: Callable[[SectionRef], object], message: str) -> None:
+    """A mistake is told where it is made, and the workflow is as it was."""
+    workflow = Workflow()
+    with workflow.section("s") as section:
+        workflow.add(JOB)
+    with pytest.raises(DyrygentError, match=re.escape(message)):
+        call(section)
+    workflow.add(JOB, name="elsewhere")
+    assert [workflow.definition().graph.sections.of(node) for node in range(2)] == ["s", ""]
+
+
+def test_the_guide_to_ends_of_sections_says_the_same_twice() -> None:
+    """What is pasted from it builds, and is what its definition file says."""
+    python, text = re.findall(
+        r"```(?:python|yaml)\n(.*?)```", (ROOT / "dyrygentd/canvas/guide/finally.md").read_text(), re.DOTALL
+    )
+    names: dict[str, Any] = {}
+    exec(python, names)
+    built, written = (
+        [
+            (graph.names[node], list(graph.dependencies(node)), graph.sections.of(node), graph.policy(node).section_end)
+            for node in range(len(graph))
+        ]
+        for graph in (names["workflow"].definition().graph, decode(yaml.safe_load(text)).graph)
+    )
+    assert built == written

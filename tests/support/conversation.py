@@ -7,8 +7,8 @@ Graphs are written in a small notation, one node a line or separated by ``;``::
     &j < a b            a join of a and b
     c < j countdown=5   held for 5 s once it is free; also eta=UNIX_SECONDS, expires=UNIX_SECONDS and id=TASK_ID
     g < c gate=1        waits for a release; also sleep=SECONDS, poll=SECONDS, timeout=SECONDS, retry=ATTEMPTS, rule=RULE,
-                        pool=NAME, section=PATH, on_lost=WHAT, redeliveries=TIMES, hook=WHEN; with a retry backoff=, backoff_max=,
-                        jitter= and on=WHICH,WHICH; at_least=NUMBER of a map's join
+                        pool=NAME, section=PATH, on_lost=WHAT, redeliveries=TIMES, hook=WHEN, end=WHEN (of its section); with
+                        a retry backoff=, backoff_max=, jitter= and on=WHICH,WHICH; at_least=NUMBER of a map's join
     k < c child=1       done by a workflow of its own; child=input gives it the value of c, child=abandon leaves it to itself
 
 Task ids are ``workflow/node`` unless ``id=`` says otherwise.
@@ -28,7 +28,19 @@ from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
-from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Child, Hook, NodePolicy, OnClose, OnLost, Retry, Rule, WorkflowPolicy
+from dyrygentd.core.policy import (
+    PLAIN,
+    PLAIN_WORKFLOW,
+    Child,
+    Hook,
+    NodePolicy,
+    OnClose,
+    OnLost,
+    Retry,
+    Rule,
+    SectionEnd,
+    WorkflowPolicy,
+)
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.states import NodeState
@@ -83,6 +95,7 @@ def _parse_policy(options: dict[str, str]) -> NodePolicy:
         hook=Hook(options["hook"]) if "hook" in options else None,
         child=_parse_child(options["child"]) if "child" in options else None,
         succeeded_min=int(options["at_least"]) if "at_least" in options else None,
+        section_end=SectionEnd(options["end"]) if "end" in options else None,
     )
     return PLAIN if policy == PLAIN else policy
 

@@ -111,6 +111,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             # Nothing may wait for a hook that waits for all ends.
             hook = {"hook": draw(st.sampled_from(["success", "failure", "always"])), "task": "t", "retry": draw(_RETRIES)}
             hooks.append({**hook, "name": f"hook of {position}"})
+        if draw(st.integers(0, 5)) == 0 and position:
+            end = {"section": "join", "section_end": draw(st.sampled_from(["finally", "success", "failure", "always"]))}
+            nodes.insert(0, {"task": "t", "name": f"work of {position}", "section": "join"})
+            hooks.append({**end, "name": f"end of {position}", "task": "t", "retry": draw(_RETRIES)})
         options = draw(
             st.dictionaries(st.text(max_size=5).filter(lambda key: key not in {"eta", *RESERVED_OPTIONS}), _JSON, max_size=2)
         )

@@ -121,6 +121,7 @@ _ELSEWHERE: Final = {
     "loopback/refusals.py": "loopback/test_server.py is refused with each of them",
     "ports/facts.py": "plain data",
     "ports/mailbox.py": "plain data, and a port whose one adapter is in store/postgres",
+    "scheduler/bottoms.py": "scheduler/test_families.py explains through levels",
     "scheduler/adapters.py": "scheduler/test_scheduler.py and transport/test_app.py choose them",
     "scheduler/answers.py": "deputy/test_deputy.py compares what a leader and a deputy answer by it",
     "scheduler/archive.py": "scheduler/test_verbs.py and scheduler/test_keys.py bring workflows back",

@@ -183,12 +183,19 @@ def ended(view: "wire.WorkflowView") -> int:
     return sum(view.counts.get(word, 0) for word in _ENDED)
 
 
-def succeeded(view: "wire.WorkflowView") -> int:
+def succeeded(view: "wire.WorkflowView | wire.ChildView | wire.BelowView") -> int:
     """Return how many tasks have done what was asked of them, or are not needed any more."""
     return sum(view.counts.get(word, 0) for word in _GOOD)
 
 
-def progress(view: "wire.WorkflowView") -> str:
+def child(view: "wire.ChildView", *, with_id: bool = True) -> str:
+    """Return how the workflow is that is the work of a node: ``3f2a… running, 3,812/10,000``."""
+    first = f"{view.id} " if with_id else ""
+    error = f": {inline(view.error)}" if view.error and view.state == "failed" else ""
+    return f"{first}{state(view.state)}, {progress(view)}{error}"
+
+
+def progress(view: "wire.WorkflowView | wire.ChildView | wire.BelowView") -> str:
     """Return how many tasks have done what was asked of them, and of how many: ``6,516/10,000``."""
     return f"{succeeded(view):,}/{view.tasks:,}"
 
@@ -287,6 +294,9 @@ def reason(node: "wire.NodeView") -> str:
 
 
 def _reason(node: "wire.NodeView") -> str:
+    if node.hold == "child" and node.child is not None:
+        waits_for = ", ".join(waits(node.child.waits_for_person))
+        return f"its workflow {child(node.child)}{f', {waits_for}' if waits_for else ''}"
     if node.state in ("held", "retrying"):
         return "; ".join(filter(None, [held_by(node), since(node), node.error]))
     if node.error:
@@ -357,6 +367,8 @@ def held(hold: str | None, held_until: float | None, *, pool: str | None = None)
             return f"asks again at {moment(held_until)}"
         case "retry":
             return f"next attempt at {moment(held_until)}"
+        case "child":
+            return "its workflow is not done"
         case "time":
             return f"held{until}"
         case reason:

@@ -151,6 +151,7 @@ def _workflow(summary: "wire.Summary") -> str:
             "name": render.visible(view.name),
             "state": f"{render.state(view.state)}  {by}".rstrip(),
             "tasks": f"{render.progress(view)}  ({render.counts(view.counts)})",
+            "below": _below(view),
             "waits": ", ".join(render.waits(view.waits_for_person)),
             "failing": f"{render.number(view.keeps_failing, 'node')} again and again" if view.keeps_failing else "",
             "priority": view.priority or "",
@@ -163,12 +164,31 @@ def _workflow(summary: "wire.Summary") -> str:
             "key": render.visible(view.key or ""),
             "owner": view.owner_name or render.user(view.owner),
             "labels": render.visible(labels),
+            "parent": _above(view),
             "parent task": _parent(view),
             "given up": _given_up(view),
             "error": render.visible(view.error),
             "result": render.visible((view.result_text or b"").decode()),
         }
     )
+
+
+def _above(view: "wire.WorkflowView") -> str:
+    """Say whose child a workflow is."""
+    parent = view.parent
+    if parent is None:
+        return ""
+    root = "" if parent.root == parent.workflow else f", {parent.depth} below {parent.root}"
+    return render.visible(f"node '{parent.node}' of {parent.workflow}{root}")
+
+
+def _below(view: "wire.WorkflowView") -> str:
+    """Say what the unfinished children of a workflow are at."""
+    below = view.below
+    if below is None:
+        return ""
+    states = ", ".join(f"{count:,} {state}" for state, count in below.states.items())
+    return f"{states}: {render.progress(below)}  ({render.counts(below.counts)})"
 
 
 def _parent(view: "wire.WorkflowView") -> str:
@@ -251,6 +271,7 @@ def _node(node: "wire.NodeView", workflow_id: str) -> str:
             "state": render.state(node.state),
             "kind": node.kind,
             "task": render.visible(node.task or ""),
+            "workflow": "" if node.child is None else render.child(node.child, with_id=True),
             "arguments": render.visible(node.arguments or ""),
             "payload": "" if node.payload is None else render.visible(json.dumps(node.payload, ensure_ascii=False)),
             "task id": render.visible(node.task_id or ""),

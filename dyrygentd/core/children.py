@@ -239,7 +239,8 @@ def parent_of(workflow: RunningWorkflow, node: int) -> Parent:
     above = workflow.origin.parent
     depth = 1 if above is None else above.depth + 1
     root_id = workflow.workflow_id if above is None else above.root_id
-    return Parent(workflow.workflow_id, node, workflow.attempts.generations.get(node, 0), depth, root_id)
+    name = workflow.graph.names[node]
+    return Parent(workflow.workflow_id, node, workflow.attempts.generations.get(node, 0), depth, root_id, name)
 
 
 def waits_for(workflow: RunningWorkflow, node: int, generation: int) -> bool:

@@ -248,6 +248,9 @@ class Engine:
         """Turn what changed inside one workflow into records, timers, a place in the ring, or its end."""
         batch = self._turn.batch
         batch.changed[workflow.workflow_id] = None
+        if workflow.origin.parent is not None:
+            # Whoever looks at that one sees how its children are.
+            batch.changed[workflow.origin.parent.workflow_id] = None
         self._record(workflow, workflow.nodes.take_changed())
         if workflow.is_changed:
             workflow.is_changed = False

@@ -1,6 +1,6 @@
 """The node of another workflow whose work a workflow is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 
@@ -17,6 +17,7 @@ class Parent:
         generation: How often that node was set back to begin with another child, 0 for never.
         depth: How many workflows are above the child, 1 at least.
         root_id: The topmost of them.
+        name: The node's name, for people; it does not tell one parent from another.
     """
 
     workflow_id: str
@@ -24,6 +25,7 @@ class Parent:
     generation: int = 0
     depth: int = 1
     root_id: str = ""
+    name: str = field(default="", compare=False)
 
     @property
     def child_id(self) -> str:

@@ -163,7 +163,10 @@ def _what_holds(workflow: RunningWorkflow) -> str:
     parts = [
         f"{counted(count, _WANTED[word])} {'waits' if count == 1 else 'wait'} for a person" for word, count in wanted.items()
     ]
-    rest = len(workflow.holds) - sum(wanted.values())
+    children = sum(hold.reason is HoldReason.CHILD for hold in workflow.holds.values())
+    if children:
+        parts.append(f"{counted(children, 'node')} {'waits for its workflow' if children == 1 else 'wait for their workflows'}")
+    rest = len(workflow.holds) - sum(wanted.values()) - children
     if rest or not parts:
         parts.append(f"{counted(rest, 'node')} held or waiting for another attempt")
     return ", ".join(parts)
@@ -316,7 +319,7 @@ def _held(workflow: RunningWorkflow, node: int, now: float) -> tuple[str, str, s
             return "lost", f"is held, since its task was lost: {error}", steps
         case HoldReason.CHILD:
             child = parent_of(workflow, node).child_id
-            return "child", f"its workflow '{child}' runs", f"`dyrygentctl explain {child}` tells what that waits for"
+            return "child", f"waits for its workflow {child}", f"dyrygentctl explain {child}"
         case HoldReason.RETRY:  # pragma: no cover - such a node is retrying, and not held
             return "retrying", f"is tried again in {left}", "`retry NODE` tries at once"
 

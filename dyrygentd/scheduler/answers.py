@@ -8,6 +8,7 @@ from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.estimates import Estimates
 from dyrygentd.scheduler.explanations import Explanations, Sources
 from dyrygentd.scheduler.faces import Faces
+from dyrygentd.scheduler.families import Families
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.listeners import Listeners
@@ -49,6 +50,7 @@ def answers_of(
         troubles: Tells what is wrong, each with where it is.
         notices: Tells what is to be known, and nothing has to be done about.
     """
+    families = Families(sight, store)
     queries = Queries(
         sight,
         store=store,
@@ -62,6 +64,7 @@ def answers_of(
         still_running=around.still_running,
         folds=folds,
         log_links=LogLinks(limits.logs_url, limits.logs_margin_s),
+        families=families,
     )
     overviews = Overviews(
         sight,
@@ -77,6 +80,7 @@ def answers_of(
         queries.unpacked,
         folds,
         estimates,
+        families=families,
         clock=clock,
         sight=sight,
         listeners=listeners,

@@ -21,6 +21,7 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import NodeNotFound
 from dyrygentd.ports import Clock, Inspector, ReportReader, Store
 from dyrygentd.ports.facts import Inspection, TaskPlace
+from dyrygentd.scheduler.bottoms import Bottoms
 from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.doubts import Doubt, suspicion_of
 from dyrygentd.scheduler.holders import Holders
@@ -78,6 +79,7 @@ class Explanations:
         self._around = around
         self._inspector = around.inspector
         self._still_running = around.still_running
+        self._bottoms = Bottoms(sight, self._explain_workflow)
 
     async def explain(self, workflow: RunningWorkflow, node: str | None = None) -> wire.Explanation:
         """Say why a workflow, or one node, is not running, and what can be done. Raises `NodeNotFound`."""
@@ -155,7 +157,8 @@ class Explanations:
         filled = []
         for standing in standings:
             told = await skew.told(workflow, standing)
-            filled.append(await holders.told(workflow, told, self._clock.now()))
+            told = await holders.told(workflow, told, self._clock.now())
+            filled.append(await self._bottoms.told(workflow, told))
         return filled
 
     def _split(

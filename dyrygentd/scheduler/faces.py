@@ -8,6 +8,7 @@ from dyrygentd.core.timeline import BINS
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.ports import Clock
 from dyrygentd.scheduler.estimates import Estimates
+from dyrygentd.scheduler.families import Families
 from dyrygentd.scheduler.fold_streams import FoldEvent, FoldStreams
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listeners
@@ -24,6 +25,7 @@ class Faces:
     Args:
         unpacked: Returns a workflow by its id, from memory or from the store. Raises `WorkflowNotFound`.
         estimates: Tells how long they go on.
+        families: Knows their children.
         follow_interval_s: Shortest time between two views of one who follows a workflow.
     """
 
@@ -33,6 +35,7 @@ class Faces:
         folds: Folds,
         estimates: Estimates,
         *,
+        families: Families,
         clock: Clock,
         sight: Sight,
         listeners: Listeners,
@@ -41,7 +44,9 @@ class Faces:
         self._unpacked = unpacked
         self._folds = folds
         self._estimates = estimates
-        self._streams = FoldStreams(self._folds, sight, listeners, unpacked=unpacked, interval_s=_SLOWER * follow_interval_s)
+        self._families = families
+        interval_s = _SLOWER * follow_interval_s
+        self._streams = FoldStreams(self.fold_of, sight, listeners, unpacked=unpacked, interval_s=interval_s)
         self._timelines = Timelines(self._folds, clock)
 
     def __repr__(self) -> str:
@@ -58,7 +63,11 @@ class Faces:
 
     async def fold(self, workflow_id: str, path: str = "") -> wire.FoldView:
         """Return a workflow, or a box of it, folded into boxes. Raises `WorkflowNotFound` or `BoxNotFound`."""
-        return await self._folds.view(await self._unpacked(workflow_id), path)
+        return await self.fold_of(await self._unpacked(workflow_id), path)
+
+    async def fold_of(self, workflow: RunningWorkflow, path: str) -> wire.FoldView:
+        """Return a box of a workflow, opened, with the children of nodes that are shown one by one. Raises `BoxNotFound`."""
+        return await self._families.fill_in_fold(workflow, await self._folds.view(workflow, path))
 
     async def timeline(self, workflow_id: str, path: str = "", *, bins: int = BINS) -> wire.TimelineView:
         """Return where the time of a workflow, or of a box of it, went, in 2 to 400 bins.

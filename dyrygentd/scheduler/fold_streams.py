@@ -13,7 +13,6 @@ import anyio
 
 from dyrygentd import wire
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.sight import Sight
 from dyrygentd.wire.fold_changes import FoldHistory
@@ -37,20 +36,21 @@ class FoldStreams:
     Guards: one box is counted at a time for them, each once per change and interval, and nobody waits for a slow reader.
 
     Args:
+        fold: Returns a box of a workflow, opened, as it stands.
         unpacked: Returns a workflow by its id, from memory or from the store. Raises `WorkflowNotFound`.
         interval_s: Shortest time between two counts of one box.
     """
 
     def __init__(
         self,
-        folds: Folds,
+        fold: Callable[[RunningWorkflow, str], Awaitable[wire.FoldView]],
         sight: Sight,
         listeners: Listeners,
         *,
         unpacked: Callable[[str], Awaitable[RunningWorkflow]],
         interval_s: float,
     ) -> None:
-        self._folds = folds
+        self._fold = fold
         self._sight = sight
         self._listeners = listeners
         self._unpacked = unpacked
@@ -133,7 +133,7 @@ class FoldStreams:
         elif source.workflow is None or not source.workflow.state.is_finished:
             # What was followed to its end is at hand, and need not be read back for the last look.
             source.workflow = await self._unpacked(source.workflow_id)
-        source.take(await self._folds.view(source.workflow, source.path))
+        source.take(await self._fold(source.workflow, source.path))
         source.is_over = live is None
 
 

@@ -18,6 +18,7 @@ from dyrygentd.ports.mailbox import NotTakenYet, RefusedLater
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.explanations import Explanations
+from dyrygentd.scheduler.families import Families
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.log_links import LogLinks
@@ -45,6 +46,7 @@ class Queries:
         still_running: Finds tasks that run although their nodes have gone on.
         folds: Knows which nodes are in a box.
         log_links: Knows where the logs of attempts are.
+        families: Knows the children of workflows.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class Queries:
         still_running: StillRunning,
         folds: Folds,
         log_links: LogLinks,
+        families: Families,
     ) -> None:
+        self._families = families
         self._sight = sight
         self._store = store
         self._archive = archive
@@ -162,6 +166,7 @@ class Queries:
         if workflow is not None:
             # One whose end is not on disk yet has them, too.
             view.problems = [*self._problems()]
+            self._families.add_to(workflow, view)
         return view
 
     async def list(self, selection: Selection) -> wire.WorkflowPage:
@@ -172,6 +177,8 @@ class Queries:
         for row in rows:
             workflow = self._sight.live(row.record.workflow_id)
             views.append(wire.view_of_record(row.record) if workflow is None else wire.view_of_running(workflow))
+            if workflow is not None:
+                self._families.add_to(workflow, views[-1])
         has_more = len(rows) == selection.limit and not selection.by_end
         return wire.WorkflowPage(views, str(rows[-1].cursor) if has_more else None)
 
@@ -201,7 +208,9 @@ class Queries:
             _SHORT_MAX,
         )
         # While a thread looked, some may have gone on.
-        views = [self._view_of_node(workflow, node) for node in found if workflow.states[node] in wanted]
+        shown = [node for node in found if workflow.states[node] in wanted]
+        views = [self._view_of_node(workflow, node) for node in shown]
+        await self._families.fill_in(workflow, shown, views)
         return wire.NodePage(views, None if following is None else str(following))
 
     async def node(self, workflow_id: str, name: str, *, with_arguments: bool) -> wire.NodeView:
@@ -217,6 +226,7 @@ class Queries:
         view.arguments = arguments or None
         view.payload = self._redaction.data(workflow.graph.policy(number).payload) if with_arguments else None
         await Decided(self._store).fill_in(workflow, [number], [view])
+        await self._families.fill_in(workflow, [number], [view])
         view.dependents, view.takers = behind(workflow.graph, [number])
         return view
 
@@ -236,6 +246,8 @@ class Queries:
         view, foremost_nodes = await self.view(workflow_id, with_result=True), foremost(workflow, limit=limit)
         failed, blocked, under_way = ([self._view_of_node(workflow, node) for node in nodes] for nodes in foremost_nodes)
         await Decided(self._store).fill_in(workflow, foremost_nodes.under_way, under_way)
+        await self._families.fill_in(workflow, foremost_nodes.under_way, under_way)
+        await self._families.fill_in(workflow, foremost_nodes.failed, failed)
         return wire.Summary(
             workflow=view,
             causes=self._causes_of(workflow),

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from dyrygentd.wire.health import NOBODY_LEADS, VANTAGE_HEADER, Health, Statistics, knows_nobody_leads, lease_words, who_leads
     from dyrygentd.wire.outcomes import Outcome, outcome_of
     from dyrygentd.wire.overview import Overview, OverviewItem
-    from dyrygentd.wire.parents import ParentTaskView, ParentView
+    from dyrygentd.wire.parents import BelowView, ChildView, ParentTaskView, ParentView
     from dyrygentd.wire.plain import View
     from dyrygentd.wire.problems import PROBLEM, error_of_problem, is_problem, problem_of
     from dyrygentd.wire.requests import VerbDocument, decode_request, request_of
     from dyrygentd.wire.schema import definition_schema
     from dyrygentd.wire.showing import (
         causes_of,
+        view_of_child,
         view_of_entry,
         view_of_node,
         view_of_record,
@@ -79,11 +80,13 @@ __all__ = [
     "VANTAGE_HEADER",
     "VERSION_HEADER",
     "AttemptView",
+    "BelowView",
     "BoxView",
     "BulkChanged",
     "CauseView",
     "Causes",
     "Changed",
+    "ChildView",
     "EdgeView",
     "EstimateView",
     "Explanation",
@@ -145,6 +148,7 @@ __all__ = [
     "problem_of",
     "request_of",
     "schemas",
+    "view_of_child",
     "view_of_entry",
     "view_of_estimate",
     "view_of_fold",
@@ -194,6 +198,8 @@ _HOMES: Final = {
     "OverviewItem": "overview",
     "ParentTaskView": "parents",
     "ParentView": "parents",
+    "BelowView": "parents",
+    "ChildView": "parents",
     "View": "plain",
     "PROBLEM": "problems",
     "error_of_problem": "problems",
@@ -215,6 +221,7 @@ _HOMES: Final = {
     "view_of_node": "showing",
     "views_of_attempts": "showing",
     "view_of_record": "showing",
+    "view_of_child": "showing",
     "view_of_running": "showing",
     "Summary": "summary",
     "decode_summary": "summary",

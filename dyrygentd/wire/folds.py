@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from dyrygentd.core.sections import inside
 from dyrygentd.core.states import NodeState
+from dyrygentd.wire.parents import ChildView
 from dyrygentd.wire.plain import View
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class BoxView(Struct, View, omit_defaults=True):
         held: The first node that is held.
         hold: What holds that node, and until when if that ends by itself.
         share: Of the work that is left in the whole workflow, 0 to 1; nothing if nobody can tell.
+        child: Of a single node the workflow that is its work; it has a fold of its own.
     """
 
     path: str
@@ -65,6 +67,7 @@ class BoxView(Struct, View, omit_defaults=True):
     hold: HoldWord | None = None
     held_until: float | None = None
     share: float | None = None
+    child: ChildView | None = None
 
 
 class EdgeView(Struct, View):

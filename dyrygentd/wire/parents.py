@@ -1,7 +1,7 @@
 """The JSON forms of the task in which a workflow was submitted, and of the node whose work it is."""
 
 from collections.abc import Collection
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
 
@@ -10,6 +10,12 @@ from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.errors import BadRequest
 from dyrygentd.wire.plain import View
+
+if TYPE_CHECKING:
+    from dyrygentd.wire.words import WorkflowWord
+else:
+    # As in `views`.
+    WorkflowWord = str
 
 _Id = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
 
@@ -37,23 +43,59 @@ class ParentView(Struct, View, omit_defaults=True):
     """The node whose work a workflow is; a workflow that somebody submitted has none.
 
     Attributes:
-        workflow: The workflow above.
+        workflow, node: The workflow above, and the name of its node.
         root: The uppermost of all that are above, which somebody submitted.
         depth: How many are above.
         generation: How often the node was set back to begin with another child.
     """
 
     workflow: str
+    node: str
     root: str
     depth: int = 1
     generation: int = 0
+
+
+class ChildView(Struct, View, omit_defaults=True):
+    """The workflow that is the work of a node, as it stands.
+
+    Attributes:
+        tasks, counts: Number of its tasks, and ``{node state: number of them}``.
+        error: What failed first in it, shortened.
+        waits_for_person: What in it goes on only when somebody says so, as in `WorkflowView`.
+    """
+
+    id: str
+    name: str
+    state: WorkflowWord
+    tasks: int
+    counts: dict[str, int]
+    created_at: float
+    finished_at: float | None = None
+    error: str = ""
+    waits_for_person: dict[str, int] = {}
+
+
+class BelowView(Struct, View, omit_defaults=True):
+    """What the unfinished children of a workflow are at, in short; theirs are not counted.
+
+    Attributes:
+        workflows: How many they are, 200 at most: of more it is told what the first ones are at.
+        states: ``{state: number of them}``.
+        tasks, counts: Number of their tasks, and ``{node state: number of them}``.
+    """
+
+    workflows: int
+    states: dict[str, int]
+    tasks: int
+    counts: dict[str, int]
 
 
 def view_above(parent: Parent | None) -> ParentView | None:
     """Return the node whose work a workflow is as it is shown."""
     if parent is None:
         return None
-    return ParentView(parent.workflow_id, parent.root_id, parent.depth, parent.generation)
+    return ParentView(parent.workflow_id, parent.name, parent.root_id, parent.depth, parent.generation)
 
 
 def parent_of(document: ParentTaskDocument | None, own_ids: Collection[str]) -> ParentTask | None:

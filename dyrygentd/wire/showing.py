@@ -14,7 +14,7 @@ from dyrygentd.core.tries import left_out, tries_of
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import cause_id
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.wire.parents import view_above, view_of_parent
+from dyrygentd.wire.parents import ChildView, view_above, view_of_parent
 from dyrygentd.wire.views import AttemptView, Causes, CauseView, JournalView, NodeView, TriedView, WorkflowView
 
 if TYPE_CHECKING:
@@ -68,6 +68,21 @@ def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> Work
         parent_task=view_of_parent(record.parent_task),
         parent=view_above(record.parent),
         stored_result=Raw(record.result) if with_result and record.result is not None else UNSET,
+    )
+
+
+def view_of_child(view: WorkflowView) -> ChildView:
+    """Show a workflow beside the node whose work it is."""
+    return ChildView(
+        id=view.id,
+        name=view.name,
+        state=view.state,
+        tasks=view.tasks,
+        counts=view.counts,
+        created_at=view.created_at,
+        finished_at=view.finished_at,
+        error=view.error,
+        waits_for_person=view.waits_for_person,
     )
 
 

@@ -8,7 +8,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from dyrygentd.errors import BadRequest
 from dyrygentd.wire.encoding import decode
-from dyrygentd.wire.parents import ParentTaskView, ParentView
+from dyrygentd.wire.parents import BelowView, ChildView, ParentTaskView, ParentView
 from dyrygentd.wire.plain import View, plain
 from dyrygentd.wire.values import decoded_value
 
@@ -26,13 +26,15 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
     where several hosts share a store ``owner_name``, such as `ann@app1`, is there instead: the number is anybody's elsewhere;
     ``may_run_on`` is how many tasks it has given up lately whose end has not been seen, if one workflow was asked for;
     ``waits_for_person`` is ``{"gate", "operator" or "lost": number of nodes}`` that go on only when somebody says so;
-    ``keeps_failing`` is how many nodes have failed at least three times in a row and are tried again;
+    ``keeps_failing`` is how many nodes have failed at least three times in a row and are tried again; both
+    count those of unfinished children, too;
     ``problems`` is what keeps the daemon from its work, if one workflow was asked for that is under way.
 
     Attributes:
         error: What failed first, shortened and without secrets; empty if nothing did.
         parent_task: The Celery task in which it was submitted, if it was in one.
         parent: The node of another workflow whose work it is, if it is a child.
+        below: What its unfinished children are at, if it has some.
         result: The value of its output, if that was asked for; in JSON as the worker stored it.
     """
 
@@ -57,6 +59,7 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
     problems: list[str] = []
     parent_task: ParentTaskView | None = None
     parent: ParentView | None = None
+    below: BelowView | None = None
     #: The text of `result`, decoded by nobody who does not ask.
     # `Raw | None` would be the plain way, but msgspec decodes nothing than null into it.
     stored_result: Raw | UnsetType = UNSET
@@ -115,10 +118,10 @@ class NodeView(Struct, View, omit_defaults=True):
     """A node as clients see it.
 
     Attributes:
-        kind: ``task``, ``poll``, ``join``, ``gate``, ``sleep`` or ``hook``.
+        kind: ``task``, ``poll``, ``join``, ``gate``, ``sleep``, ``hook`` or ``workflow``.
         reported: The worker's last word about the present attempt.
         blocked_by: Name of the node to blame.
-        hold: What holds it: ``time``, ``poll``, ``gate``, ``operator``, ``pool``, ``lost`` or ``retry``.
+        hold: What holds it: ``time``, ``poll``, ``gate``, ``operator``, ``pool``, ``lost``, ``retry`` or ``child``: its workflow.
         held_until: When that ends by itself.
         is_on_hold: Whether an operator holds it, now or as soon as it is free.
         cause: What failures of one cause have in common.
@@ -139,6 +142,7 @@ class NodeView(Struct, View, omit_defaults=True):
         attempts: Oldest first, the present or last one included: the last ten before it are kept, of a poll three. Of a node that
             was tried once there are none, unless one node was asked for.
         attempts_left_out: How many were before these.
+        child: The workflow that is its work, of the first 40 of an answer that have one.
     """
 
     name: str
@@ -173,6 +177,7 @@ class NodeView(Struct, View, omit_defaults=True):
     takers: int = 0
     attempts: list[AttemptView] = []
     attempts_left_out: int = 0
+    child: ChildView | None = None
 
 
 class WorkflowPage(Struct, View):

@@ -316,7 +316,7 @@ host_steps() {
             { apt-get update -qq && apt-get install -qq -y --no-install-recommends debootstrap systemd-container; }; } >/dev/null 2>&1 ||
             { not_run+=("step 4, a bare host: debootstrap and systemd-nspawn are not here, and could not be installed"); return; }
     fi
-    tests "4. a service's life on a bare host" 12 on_a_host
+    tests "4. a service's life on a bare host, and that of two hosts" 13 on_a_host
 }
 
 # 6. What grows with the time one gives it: faults of real processes, 2,000 simulated seeds, 1,500 random canvases. The largest

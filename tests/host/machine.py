@@ -25,12 +25,12 @@ PACKAGES: Final = ("systemd-sysv", "dbus", "libpam-systemd", "python3", "python3
 SOURCE: Final = "/srv/dyrygentd"
 WHEELS: Final = "/srv/wheels"
 
-# Arguments: the tree, the directory for the source in it. 133 is how systemd-nspawn says that the host rebooted.
+# Arguments: the tree, the directory for the source in it, its network. 133 is how systemd-nspawn says that the host rebooted.
 _BOOT: Final = """
 umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 1
 group=/sys/fs/cgroup/bare-host-$$
 mkdir -p "$group/own" && echo $$ >"$group/own/cgroup.procs" || exit 1
-while systemd-nspawn --quiet --boot --directory="$0" --register=no --keep-unit --console=pipe --private-network \
+while systemd-nspawn --quiet --boot --directory="$0" --register=no --keep-unit --console=pipe "$2" \
     --bind-ro="$1:%s"; [ $? = 133 ]; do :; done
 echo $$ >/sys/fs/cgroup/cgroup.procs
 find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
@@ -58,10 +58,12 @@ class BareHost:
     Args:
         tree: Of `make_tree`; it is changed by what is done on the host.
         source: What an operator has cloned; at `SOURCE` on the host, read-only.
+        network: The namespace of its network; by default it has one to itself with a loopback alone.
     """
 
-    def __init__(self, tree: Path, source: Path, *, console: Path) -> None:
+    def __init__(self, tree: Path, source: Path, *, console: Path, network: Path | None = None) -> None:
         self._tree, self._source, self._console = tree, source, console
+        self._network = f"--network-namespace-path={network}" if network else "--private-network"
         self._outer: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -76,7 +78,7 @@ class BareHost:
         command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", _BOOT % SOURCE]
         with self._console.open("ab") as output:
             self._outer = subprocess.Popen(
-                [*command, str(self._tree), str(self._source)],
+                [*command, str(self._tree), str(self._source), self._network],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -111,8 +113,18 @@ class BareHost:
             return
         with contextlib.suppress(Unable, subprocess.TimeoutExpired):
             self._inside(["systemctl", "poweroff"], timeout_s=30)
+        self._end(60)
+
+    def pull_the_plug(self) -> None:
+        """Have all that runs on it be gone at once; it can be booted again."""
+        assert self._outer is not None
+        os.kill(self._init(), signal.SIGKILL)
+        self._end(60)
+
+    def _end(self, timeout_s: float) -> None:
+        assert self._outer is not None
         try:
-            self._outer.wait(60)
+            self._outer.wait(timeout_s)
         except subprocess.TimeoutExpired:
             for process in (*_children(self._outer.pid), self._outer.pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -180,7 +192,7 @@ def make_tree(tree: Path) -> None:
 
 
 def fetch_wheels(tree: Path, source: Path) -> None:
-    """Fetch what `pip install '.[embedded]'` of the source needs, and have pip on the host look there alone. Raises `Unable`."""
+    """Fetch what an installation of the source needs, and have pip on the host look there alone. Raises `Unable`."""
     inside, configured = tree / SOURCE[1:], tree / "etc/pip.conf"
     inside.mkdir(exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
@@ -189,7 +201,7 @@ def fetch_wheels(tree: Path, source: Path) -> None:
     with _copied(source, tree / "srv/source"):
         # The one that makes virtual environments has pip in it; a wheel of pip can be run as it is.
         pip = "python3 $(ls /usr/share/python-wheels/pip-*.whl | tail -1)/pip"
-        fetch = f"{pip} wheel --quiet --no-cache-dir --wheel-dir {WHEELS} '/srv/source[embedded]' hatchling"
+        fetch = f"{pip} wheel --quiet --no-cache-dir --wheel-dir {WHEELS} '/srv/source[embedded,postgres]' hatchling"
         _do(["chroot", str(tree), "sh", "-c", fetch])
     for wheel in (tree / WHEELS[1:]).glob("dyrygentd-*.whl"):
         wheel.unlink()

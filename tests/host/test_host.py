@@ -8,7 +8,6 @@ It needs root and some minutes, so it runs when it is asked for:
 """
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -16,13 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.machine import SOURCE, BareHost, Unable, fetch_wheels, make_tree, missing
+from tests.host.conftest import Bare, remove
+from tests.host.machine import SOURCE, BareHost, Unable
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "systemd/README.md").read_text()
 GRAFANA = (ROOT / "grafana/README.md").read_text()
-ASKED = os.environ.get("DYRYGENTD_TEST_HOST", "")
-KEPT = os.environ.get("DYRYGENTD_TEST_HOST_TREE", "")
 NAPS = 20
 
 TASKS = """
@@ -68,34 +66,16 @@ def test_steps_are_there(document: str, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareHost]:
+def host(bare: Bare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareHost]:
     """A booted host on which nobody has done anything yet."""
-    if not ASKED:
-        pytest.skip("not asked for: it needs root and some minutes, DYRYGENTD_TEST_HOST=yes")
-    if lacks := missing():
-        pytest.skip(f"missing on this machine: {lacks} (Debian: debootstrap, systemd-container)")
     directory = tmp_path_factory.mktemp("host")
-    tree, source = directory / "tree", directory / "source"
-    subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(source)], check=True, timeout=60)
     try:
-        _make(tree)
-        fetch_wheels(tree, source)
-        with BareHost(tree, source, console=directory / "console") as host:
+        with BareHost(bare.copy(directory / "tree"), bare.source, console=directory / "console") as host:
             yield host
     except Unable as error:
-        pytest.fail(f"no host could be made or booted here: {error}")
+        pytest.fail(f"no host could be booted here: {error}")
     finally:
-        # Some gigabytes would be kept for three runs.
-        subprocess.run(["rm", "-rf", "--one-file-system", str(tree)], check=False, timeout=120)
-
-
-def _make(tree: Path) -> None:
-    if not KEPT:
-        make_tree(tree)
-        return
-    if not Path(KEPT).exists():
-        make_tree(Path(KEPT))
-    subprocess.run(["cp", "-a", "--reflink=auto", KEPT, str(tree)], check=True, timeout=300)
+        remove(directory / "tree")
 
 
 @pytest.mark.timeout(900)

@@ -93,6 +93,11 @@ class Host:
         """Return the first address."""
         return self.addresses[0]
 
+    @property
+    def namespace(self) -> str:
+        """Return the path of the namespace of its network, for other processes, as long as this one lives."""
+        return f"/proc/{os.getpid()}/fd/{self._namespaces[0]}"
+
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Have this thread, and the processes and threads that it starts meanwhile, in this host's network."""

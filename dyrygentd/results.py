@@ -66,9 +66,9 @@ class _Tree:
         return self._made[start, None]
 
     def _loose_ends(self) -> list[int]:
-        is_hook = [node.kind == "hook" for node in self._nodes]
-        waited_for = {number for after, hook in zip(self._after, is_hook, strict=True) if not hook for number in after}
-        return [number for number, node in enumerate(self._nodes) if number not in waited_for and node.kind != "hook"]
+        is_aside = [node.kind == "hook" or bool(node.section_end) for node in self._nodes]
+        waited_for = {number for after, aside in zip(self._after, is_aside, strict=True) if not aside for number in after}
+        return [number for number, aside in enumerate(is_aside) if number not in waited_for and not aside]
 
     def _in_order(self) -> list[int]:
         """Return what the ends depend on, and themselves, each after its dependencies."""

@@ -77,9 +77,12 @@ def test_graphs_that_are_no_canvas() -> None:
     first = workflow.add(a.s(), name="first")
     gate = workflow.gate("gate", after=first)
     left, right = workflow.add(b.s(), after=gate), workflow.add(c.s(), after=gate)
-    last = workflow.add(d.s(), after=[left, right])
+    with workflow.section("s") as section:
+        last = workflow.add(d.s(), after=[left, right])
     other = workflow.add(e.s(), after=first)
     workflow.hook("always", a.s())
+    section.finally_(c.s())
+    section.hook("failure", d.s())
     definition = workflow.definition()
     ids = dict(zip(definition.graph.names, definition.graph.task_ids, strict=True))
     result = celery_result("w", views(definition), app=app)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from dyrygentd.cli import render
+from dyrygentd.cli.section_ends import section_ends
 
 if TYPE_CHECKING:
     from dyrygentd import wire
@@ -41,6 +42,11 @@ def write_dot(name: str, nodes: "Sequence[wire.NodeView]") -> None:
         lines.append(f"  n{index} [label={text}, fillcolor={_FILLS.get(node.state, 'white')}];")
     for index, node in enumerate(nodes):
         lines += [f"  n{number[before]} -> n{index};" for before in node.after if before in number]
+    for index, end in enumerate(section_ends(nodes)):
+        # As through a join: each of the section goes there, and from there to each that waits for it.
+        lines.append(f"  s{index} [shape=point, tooltip={_dot_text(f'end of {nodes[end.enders[0]].section}')}];")
+        lines += [f"  n{part} -> s{index} [style=dashed];" for part in end.parts]
+        lines += [f"  s{index} -> n{ender} [style=dashed];" for ender in end.enders]
     click.echo("\n".join([*lines, "}"]))
 
 

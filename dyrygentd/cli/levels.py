@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dyrygentd.cli import render
+from dyrygentd.cli.section_ends import section_ends
 from dyrygentd.cli.session import echo_json, say
 from dyrygentd.cli.watching import counts_line
 
@@ -118,7 +119,13 @@ def levels_of(nodes: "Sequence[wire.NodeView]") -> tuple[list[int], list[str]]:
     for node, dependencies in enumerate(after):
         for dependency in dependencies:
             dependents[dependency].append(node)
-    missing = [len(dependencies) for dependencies in after]
+    waits: list[Sequence[int]] = [*after]
+    for end in section_ends(nodes):
+        for ender in end.enders:
+            waits[ender] = [*after[ender], *(part for part in end.parts if part not in after[ender])]
+        for part in end.parts:
+            dependents[part] += [ender for ender in end.enders if part not in after[ender]]
+    missing = [len(each) for each in waits]
     ready = [node for node, count in enumerate(missing) if not count]
     levels, before = [0] * len(nodes), [-1] * len(nodes)
     last = -1
@@ -148,8 +155,8 @@ def rows_of(nodes: "Sequence[wire.NodeView]", levels: Sequence[int]) -> list[lis
         if node.kind == "join":
             continue
         what = node.task or f"({node.kind})"
-        if node.kind == "hook":
-            what += " (hook)"
+        if node.kind == "hook" or node.section_end:
+            what += f" ({'hook' if node.kind == 'hook' else node.section_end})"
         pattern = _NUMBER.sub("*", node.name)
         of_task = found[level - 1].setdefault(what, {})
         # Beyond the bound they are one row anyway, so there is no need to keep them apart.

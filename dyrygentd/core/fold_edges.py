@@ -6,7 +6,8 @@ that are cut by phase do not wait for each other.
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dyrygentd.core.graph import Graph
@@ -29,6 +30,11 @@ def edges_between(graph: Graph, nodes: "array[int]", box_of: Sequence[int]) -> l
             before = box_of[dependency]
             if before != box and before >= 0:
                 counts[before, box] = counts.get((before, box), 0) + 1
+    for ender, parts in _waited_for(graph, nodes, box_of):
+        box = box_of[ender]
+        for before, count in parts.items():
+            if before != box:
+                counts[before, box] = counts.get((before, box), 0) + count
     return [Edge(*pair, count) for pair, count in sorted(counts.items())]
 
 
@@ -44,14 +50,37 @@ def phases_in(
         if box_of[node] in circle:
             of_level.setdefault(levels[node], []).append(node)
     phases: dict[int, int] = {}
+    # ``{scope: {box: highest phase of what is there}}``
+    ends, latest = graph.section_ends, dict[int, dict[int, int]]()
     for level in sorted(of_level):
         for node in of_level[level]:
             box, phase = box_of[node], 0
             for dependency in graph.dependencies(node):
                 if dependency in phases:
                     phase = max(phase, phases[dependency] + (box_of[dependency] != box))
+            if ends is not None and node in ends.ended_by:
+                for before, other in latest.get(ends.ended_by[node], {}).items():
+                    phase = max(phase, other + (before != box))
             phases[node] = phase
+            for scope in () if ends is None else ends.scopes_around(node):
+                of_scope = latest.setdefault(scope, {})
+                of_scope[box] = max(of_scope.get(box, 0), phase)
     return phases
+
+
+def _waited_for(graph: Graph, nodes: "array[int]", box_of: Sequence[int]) -> Iterator[tuple[int, Mapping[int, int]]]:
+    """Iterate over ``(what ends a section, {box: how many nodes of that section are in it})``."""
+    ends = graph.section_ends
+    if ends is None:
+        return
+    known: dict[int, Counter[int]] = {}
+    for node in nodes:
+        scope = ends.ended_by.get(node)
+        if scope is None:
+            continue
+        if scope not in known:
+            known[scope] = Counter(box_of[part] for part in ends.nodes_in(scope) if box_of[part] >= 0)
+        yield node, known[scope]
 
 
 def reduced(edges: Sequence[Edge], boxes: int) -> list[Edge]:

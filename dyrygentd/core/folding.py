@@ -27,6 +27,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from dyrygentd.core.fold_edges import Edge, edges_between, phases_in, reduced
 from dyrygentd.core.graph import Graph
+from dyrygentd.core.section_ends import NO_SCOPE
 from dyrygentd.core.sections import RESERVED, SEPARATOR, inside
 
 _T = TypeVar("_T")
@@ -375,13 +376,16 @@ def _all_of(graph: Graph) -> "array[int]":
 
 def _levels_of(graph: Graph) -> "array[int]":
     """Return the number of nodes on the longest way to each, itself included; each edge goes to a higher one."""
-    levels = array("I", bytes(4 * len(graph)))
+    levels, ends = array("I", bytes(4 * len(graph))), graph.section_ends
+    highest = [] if ends is None else [0] * len(ends.paths)
     for node in graph.topological_order():
-        level = 0
+        level = 0 if ends is None or node not in ends.ended_by else highest[ends.ended_by[node]]
         for dependency in graph.dependencies(node):
             if levels[dependency] > level:
                 level = levels[dependency]
         levels[node] = level + 1
+        if ends is not None and ends.scope_of[node] != NO_SCOPE:
+            highest[ends.scope_of[node]] = max(highest[ends.scope_of[node]], levels[node])
     return levels
 
 

@@ -89,12 +89,16 @@ class SectionEnds:
             yield from self.parts[scope]
             stack += self.inner[scope]
 
+    def scopes_around(self, node: int) -> Iterator[int]:
+        """Iterate over the scopes in which a node is, the innermost first."""
+        scope = self.scope_of[node]
+        while scope != NO_SCOPE:
+            yield scope
+            scope = self.outer[scope]
+
     def has(self, scope: int, node: int) -> bool:
         """Tell whether a node is in a scope, or in one in it."""
-        each = self.scope_of[node]
-        while each not in (scope, NO_SCOPE):
-            each = self.outer[each]
-        return each == scope
+        return scope in self.scopes_around(node)
 
     def following(self, node: int) -> Sequence[int]:
         """Return who waits for the scope of a node; they are parts of the next one, so whoever goes on from them finds all."""

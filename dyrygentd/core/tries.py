@@ -148,7 +148,8 @@ def could_run_at(workflow: RunningWorkflow, node: int, states: bytes | bytearray
     deciding = _ANY.get(graph.policy(node).rule) if graph.policies else None
     if deciding and (decided := [ends[other] for other in graph.dependencies(node) if ends[other] and states[other] in deciding]):
         return max(min(decided), since)
-    for other in graph.dependencies(node):
+    # What ends a section could run when all else of it had ended.
+    for other in graph.waited_for(node) if graph.section_ends is not None else graph.dependencies(node):
         end = ends[other]
         if not end:
             return None

@@ -84,6 +84,9 @@ def ran(workflow: "RunningWorkflow", node: int) -> bool:
     match workflow.state_of(node):
         case NodeState.SUCCEEDED | NodeState.FAILED:
             return not workflow.graph.is_join(node)
+        case NodeState.CANCELLED:
+            # Whether its workflow had begun is not noted; better once too often than not at all.
+            return workflow.graph.is_child(node)
         case NodeState.SKIPPED:
             return node not in workflow.unneeded
         case _:

@@ -13,6 +13,7 @@ from dyrygentd.lint.faults import Fault, listing
 from dyrygentd.lint.fleet import faults_of_fleet
 from dyrygentd.lint.options import is_finite, time_of
 from dyrygentd.lint.report import LintReport
+from dyrygentd.lint.sections import remarks_on_ends
 from dyrygentd.lint.surroundings import Call, Surroundings
 from dyrygentd.lint.written import Task
 
@@ -43,6 +44,8 @@ def check_graph(graph: Graph, tasks: Sequence[Task], surroundings: Surroundings,
     takers: Counter[int] = Counter()
     for fault in faults_of_fleet(surroundings.fleet, surroundings.app, takes_values=any(graph.feeds_tasks)):
         report.add_fault(fault, None)
+    for name, said in remarks_on_ends(graph):
+        report.add("beside-finally", None, node=name, said=said)
     for node, signature in enumerate(graph.signatures):
         if signature is None:
             continue

@@ -89,6 +89,7 @@ ADVICE: Final = {
     "native-chain-cost": Advice("info", "nothing, if it is submitted; do not send it with apply_async"),
     "native-chord-cost": Advice("info", "nothing, if it is submitted; do not send it with apply_async"),
     "huge-list": Advice("warning", "let the tasks store their results and return references, or use `.si()` if it only waits"),
+    "beside-finally": Advice("info", "let it wait for the `finally` as well, if it is to run after that"),
     "list-input": Advice("info", "write `.si()` (`immutable: true`) if it only waits for them"),
     "large-arguments": Advice("warning", "store the data elsewhere and pass a reference"),
     "bad-option": Advice("error", "correct the option: the task could not be published"),

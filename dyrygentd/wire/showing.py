@@ -120,6 +120,7 @@ def view_of_node(workflow: RunningWorkflow, node: int, *, with_attempts: bool = 
         is_unneeded=node in workflow.unneeded,
         is_output=node == graph.output,
         section=graph.sections.of(node) or None,
+        section_end=None if policy.section_end is None else policy.section_end.value,
         gate_since=gate_since(workflow, node),
         attempts=views_of_attempts(workflow, node) if has_attempts else [],
         attempts_left_out=left_out(workflow, node) if has_attempts else 0,

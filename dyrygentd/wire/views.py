@@ -134,6 +134,7 @@ class NodeView(Struct, View, omit_defaults=True):
         is_unneeded: Whether it was skipped by its rule or its task, and not by an operator.
         is_output: Whether its value is the workflow's result.
         section: The path of the section to which it belongs.
+        section_end: What it does at the end of that: ``finally``, or as a hook of it ``success``, ``failure`` or ``always``.
         gate_since: Since when it is a gate that waits for its release.
         decided: If one node was asked for, or in a summary, who holds it, or has paused its workflow, since when and why; of a
             lost one when the daemon took its task for lost.
@@ -171,6 +172,7 @@ class NodeView(Struct, View, omit_defaults=True):
     payload: Any = None
     is_output: bool = False
     section: str | None = None
+    section_end: str | None = None
     gate_since: float | None = None
     decided: "JournalView | None" = None
     dependents: int = 0

@@ -27,6 +27,23 @@ def views(**after: list[str]) -> list[NodeView]:
     ]
 
 
+def test_what_ends_a_section_comes_behind_it() -> None:
+    """By no name that it waits for, but by the section that it ends; its hooks come after its ``finally``."""
+    nodes = [
+        NodeView("a", "waiting", task="t", section="s"),
+        NodeView("b", "waiting", task="t", section="s/t", after=["a"]),
+        NodeView("told", "waiting", kind="hook", task="tell", section="s", section_end="always"),
+        NodeView("clean", "waiting", task="t", section="s", section_end="finally", after=["a"]),
+        NodeView("next", "waiting", task="t", after=["clean"]),
+        NodeView("beside", "waiting", task="t", section="st"),
+    ]
+    levels, way = levels_of(nodes)
+    assert levels == [1, 2, 4, 3, 4, 1]
+    assert way[:3] == ["a", "b", "clean"]
+    assert [row.what for row in rows_of(nodes, levels)[3]] == ["tell (hook)", "t"]
+    assert [row.what for row in rows_of(nodes, levels)[2]] == ["t (finally)"]
+
+
 def test_levels_pass_through_joins() -> None:
     """A level is the longest way to a node in tasks; the order of definition does not matter."""
     nodes = views(d=["j"], j=["b", "c"], b=["a"], c=[], a=[], j2=["j"], e=["j2", "d"])

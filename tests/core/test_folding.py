@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dyrygentd.core.folding import BOUNDS, Box, BoxKind, Fold, FoldBounds, Folding
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
-from dyrygentd.core.policy import NodePolicy
+from dyrygentd.core.policy import NodePolicy, SectionEnd
 from dyrygentd.core.sections import inside
 
 #: So small that graphs of thirty nodes are folded by everything there is.
@@ -40,6 +40,12 @@ def graphs(draw: st.DrawFn) -> Graph:
         else:
             policy = draw(st.sampled_from([NodePolicy(), NodePolicy(is_gate=True), NodePolicy(sleep_s=1)]))
             specs.append(NodeSpec(str(number), None, "", after, policy, section))
+    paths = sorted({spec.section for spec in specs} - {""})
+    for number, path in enumerate(draw(st.lists(st.sampled_from(paths), max_size=4)) if paths else ()):
+        policy = NodePolicy(section_end=draw(st.sampled_from(SectionEnd)))
+        spec = NodeSpec(f"end-{number}", Signature("u"), f"end-{number}", (), policy, path)
+        # Of a path that has nothing but hooks there is no end to wait for before the others are in it.
+        specs.append(spec)
     return Graph.build(specs)
 
 
@@ -97,7 +103,7 @@ def test_boxes_wait_for_each_other_as_their_nodes_do(graph: Graph, bounds: FoldB
         real = {
             (box_of[before], box_of[node])
             for node in fold.order
-            for before in graph.dependencies(node)
+            for before in graph.waited_for(node)
             if before in box_of and box_of[before] != box_of[node]
         }
         shown = {(edge.before, edge.after) for edge in fold.edges}

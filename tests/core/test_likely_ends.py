@@ -42,6 +42,15 @@ def test_what_does_not_run_if_all_goes_well_takes_no_time() -> None:
     assert 90.0 < low_s < high_s < 160.0
 
 
+def test_the_end_of_a_section_comes_behind_it() -> None:
+    """Without an edge, and before what is behind it, of one that is half done as well; its hook of a failure takes no time."""
+    text = "a section=s; b < a section=s/t; c section=s end=finally; x section=s end=failure; d < c"
+    low_s, high_s = told(text)
+    assert 30.0 < low_s < high_s < 60.0
+    low_s, high_s = told(text, ended=2)
+    assert 14.0 < low_s < high_s < 35.0
+
+
 def test_retries_take_time() -> None:
     """Of a task that fails every second time more attempts are to come, as its policy lets."""
     once = told("a; b < a; c < b; d < c", failing=30)[1]

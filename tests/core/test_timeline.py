@@ -35,6 +35,24 @@ def seconds(box: BoxTimes) -> tuple[float, float, float]:
     return waiting, running, again
 
 
+def test_what_ends_a_section_waits_from_its_end_on() -> None:
+    """Not from the beginning, although it names nothing that it waits for."""
+    conversation = Conversation(Limits(in_flight_max=1))
+    conversation.submit("a! section=s; c! section=s end=finally; z!; y! < z")
+    conversation.turn(TaskSucceeded("w/a", b"1"), after_s=4)
+    conversation.turn(TaskSucceeded("w/z", b"1"), after_s=3)
+    boxes = told(conversation.workflow(), START + 10, 10)
+    inner = Folding(conversation.workflow().graph).at("s")
+    assert inner is not None
+    times = times_of(
+        inner, conversation.workflow(), conversation.workflow().states, frame_of(conversation.workflow(), START + 10, 10)
+    )
+    assert [box.title for box in inner.boxes] == ["a", "c"]
+    assert [(edge.before, edge.after) for edge in inner.edges] == [(0, 1)]
+    assert [seconds(each) for each in times] == [(0, 4, 0), (3, 3, 0)]
+    assert boxes["s"].waiting == [0] * 4 + [1] * 3 + [0] * 3
+
+
 def test_waiting_is_apart_from_running() -> None:
     """What has its turn later waits from when it could have run, and what follows begins to wait when that has ended."""
     conversation = Conversation()

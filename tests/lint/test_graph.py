@@ -113,6 +113,23 @@ def test_several_dependencies_give_a_list() -> None:
     assert codes(many) == {"huge-list": 1}
 
 
+def test_what_runs_beside_a_clean_up() -> None:
+    """Whoever names the work of a section is easily meant to come after its clean-up; inside of it, or after both, it is not."""
+    workflow = Workflow("w")
+    with workflow.section("s") as section:
+        work = workflow.add(waiting(a), name="work")
+        workflow.add(waiting(b), after=work)
+    clean = section.finally_(waiting(c), after=work, name="clean")
+    section.finally_(waiting(c), after=clean)
+    section.hook("always", waiting(c))
+    workflow.add(waiting(b), after=[work, clean])
+    assert "beside-finally" not in codes(workflow)
+    workflow.add(waiting(b), after=work, name="next")
+    finding = only(workflow, "beside-finally")
+    assert (finding.severity, finding.node) == ("info", "next")
+    assert "'next' waits for 'work' of section 's', and not for its `finally` 'clean'" in finding.message
+
+
 def test_large_arguments() -> None:
     """They are stored, and sent again with each attempt."""
     assert codes(app.signature("t.a", args=("x" * 100_001,))) == {"large-arguments": 1}

@@ -199,6 +199,8 @@ class Configuration:
             ),
             workflows_max=self.workflows_max,
             nodes_in_memory_max=self.nodes_in_memory_max,
+            nodes_max=self.nodes_max,
+            node_bytes_max=self.node_bytes_max,
             lost_after_s=self.lost_after_s,
             store_unrun_results=self.store_unrun_results,
             lost_confirm_s=self.lost_confirm_s,

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 
 from dyrygentd import __version__, metrics
+from dyrygentd.core.graph import Graph
 from dyrygentd.daemon import fatal, hidden, keepalive, logs
 from dyrygentd.daemon.config import Configuration
 from dyrygentd.daemon.lag import LoopLag
@@ -184,7 +185,7 @@ async def _start(reload: Reload, app: Any, notifier: Notifier, exits: AsyncExitS
     tasks.start_soon(warn_of_unknown, configuration.access)
 
     def make_scheduler(store: Store) -> Scheduler:
-        return _scheduler_of(reload.configuration, app, registry, store=store, progress=progress, trouble=trouble)
+        return _scheduler_of(reload, app, registry, store=store, progress=progress, trouble=trouble)
 
     roles = Roles(reload, app, stage, registry=registry, make_scheduler=make_scheduler, progress=progress)
     registry.register(metrics.RolesCollector(roles.figures))
@@ -207,7 +208,7 @@ def _listen(configuration: Configuration, exits: AsyncExitStack) -> tuple[list[U
 
 
 def _scheduler_of(
-    configuration: Configuration,
+    reload: Reload,
     app: Any,
     registry: metrics.Registry,
     *,
@@ -216,7 +217,12 @@ def _scheduler_of(
     trouble: Callable[[str], str],
 ) -> Scheduler:
     """Make the scheduler, with adapters of its own where the configuration says something of them."""
-    return Scheduler(
+    configuration = reload.configuration
+
+    def refuse_tasks(graph: Graph) -> None:
+        reload.configuration.access.check_tasks(graph, knows=scheduler.knows_task)
+
+    scheduler = Scheduler(
         app,
         store=store,
         watcher=watcher_of(
@@ -227,7 +233,9 @@ def _scheduler_of(
         app_name=configuration.app or "",
         on_recovered=progress.recovered,
         broker_trouble=trouble,
+        refuse_tasks=refuse_tasks,
     )
+    return scheduler
 
 
 def _with_files(limits: ConnectionLimits) -> ConnectionLimits:

@@ -142,7 +142,8 @@ class Api:
 
         def decode(body: bytes, look: Look) -> wire.Imported:
             imported = wire.decode_export(body, nodes_max=limits.nodes_max, look=look)
-            access.check_tasks(imported.definition.graph, look, knows=self.service.knows_task)
+            for each in imported.definition.whole():
+                access.check_tasks(each.graph, look, knows=self.service.knows_task)
             return imported
 
         imported = await self._decoded(request, decode)
@@ -345,7 +346,8 @@ class Api:
 
         def decode(body: bytes, look: Look) -> Definition:
             definition = wire.decode_definition(body, nodes_max=limits.nodes_max, node_bytes_max=limits.node_bytes_max, look=look)
-            access.check_tasks(definition.graph, look, knows=self.service.knows_task)
+            for each in definition.whole():
+                access.check_tasks(each.graph, look, knows=self.service.knows_task)
             return definition
 
         return await self._decoded(request, decode)

@@ -8,16 +8,16 @@ with the reason: nothing of it was sent.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import anyio
 
 from dyrygentd import wire
-from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
 from dyrygentd.core.children import is_to_go_on
 from dyrygentd.core.effects import BeginChild
 from dyrygentd.core.events import ChildEnded, ChildRefused
+from dyrygentd.core.graph import Definition, Graph
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.verbs import Verb, VerbRequest
@@ -34,6 +34,7 @@ from dyrygentd.errors import (
 from dyrygentd.ports import Dispatcher, Store
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.foreign import refuse_foreign
+from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.verbs import Verbs
@@ -49,12 +50,25 @@ _AT_ONCE: Final = 4
 class Beginnings:
     """Begins workflows of nodes. Guards: each that a node waits for is begun, however often that has to be tried.
 
+    Args:
+        limits: Tells the bounds in force.
+        refuse_tasks: Raises a `RequestError` if a graph has a task that nobody may submit.
+
     Attributes:
         waits: ``{id: why}`` of those that cannot be begun just now.
     """
 
     def __init__(
-        self, turns: Turns, *, store: Store, archive: Archive, submissions: Submissions, verbs: Verbs, dispatcher: Dispatcher
+        self,
+        turns: Turns,
+        *,
+        store: Store,
+        archive: Archive,
+        submissions: Submissions,
+        verbs: Verbs,
+        dispatcher: Dispatcher,
+        limits: Callable[[], SchedulerLimits],
+        refuse_tasks: Callable[[Graph], None],
     ) -> None:
         self.waits: dict[str, str] = {}
         self._turns = turns
@@ -63,6 +77,8 @@ class Beginnings:
         self._submissions = submissions
         self._verbs = verbs
         self._dispatcher = dispatcher
+        self._limits = limits
+        self._refuse_tasks = refuse_tasks
         # At most one for each node that waits, all of which are in memory.
         self._wanted: dict[str, BeginChild] = {}
         self._set_going: dict[str, Parent] = {}
@@ -140,15 +156,8 @@ class Beginnings:
             return await self._go_on(child_id, wanted)
         if not wanted.has_input:
             return "the value that its workflow takes is not kept any more: `rerun` what gives it"
-        given = None if wanted.input is None else bytes(wanted.input)
-        size = len(wanted.child.document) + len(given or b"")
         try:
-            definition = await in_thread_if_long(
-                lambda: wire.decode_child(
-                    wanted.child, given, name=wanted.name, depth=wanted.parent.depth, nodes_max=NODES_ACCEPTED_MAX
-                ),
-                size,
-            )
+            definition = await self._decoded(wanted)
             await refuse_foreign(definition, self._dispatcher)
             await self._submissions.take_in_child(definition, wanted.owner, wanted.parent)
         except NotAccepting:
@@ -157,6 +166,24 @@ class Beginnings:
             step = f" (next: {error.next_step})" if error.next_step else ""
             return f"its workflow cannot be begun: {error.message}{step}"
         return ""
+
+    async def _decoded(self, wanted: BeginChild) -> Definition:
+        given, limits = None if wanted.input is None else bytes(wanted.input), self._limits()
+
+        def decode() -> Definition:
+            definition = wire.decode_child(
+                wanted.child,
+                given,
+                name=wanted.name,
+                depth=wanted.parent.depth,
+                nodes_max=limits.nodes_max,
+                node_bytes_max=limits.node_bytes_max,
+            )
+            # Once more: what a task returned may have become the name of one.
+            self._refuse_tasks(definition.graph)
+            return definition
+
+        return await in_thread_if_long(decode, len(wanted.child.document) + len(given or b""))
 
     def _is_wanted(self, parent: Parent) -> bool:
         workflow = self._turns.engine.workflows.get(parent.workflow_id)

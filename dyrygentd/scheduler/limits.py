@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
 from dyrygentd.core.limits import LIVE, Limits, following
 from dyrygentd.ports.facts import Retention
+from dyrygentd.wire.bounds import NODE_BYTES_MAX
 
 #: Seconds between two tries to save or to publish: short enough for an operator, long enough not to burn a core.
 RETRY_FIRST_S: Final = 0.2
@@ -24,6 +26,7 @@ class SchedulerLimits:
         submissions_max: Submissions on their way to the disk at one time.
         workflows_max: Unfinished workflows.
         nodes_in_memory_max: Nodes of all unfinished workflows.
+        nodes_max, node_bytes_max: Nodes of a workflow that does the work of a node, and bytes of what one of them is given.
         durable_timeout_s: How long a submission waits for the disk before it is answered with an error.
         follow_interval_s: Shortest time between two views that a follower gets.
         lost_after_s: How long a task is in flight before it is looked for; 0 for never.
@@ -46,6 +49,8 @@ class SchedulerLimits:
     submissions_max: int = 200
     workflows_max: int = 200_000
     nodes_in_memory_max: int = 5_000_000
+    nodes_max: int = field(default=NODES_ACCEPTED_MAX, metadata=LIVE)
+    node_bytes_max: int = field(default=NODE_BYTES_MAX, metadata=LIVE)
     durable_timeout_s: float = 30.0
     follow_interval_s: float = 0.1
     lost_after_s: float = 60.0

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 from dyrygentd.core.absence import Absence
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import LimitsChanged
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.states import NodeState
 from dyrygentd.errors import Fenced
@@ -69,10 +70,12 @@ class Parts:
         app_name: str = "",
         on_recovered: Callable[[int, int], None] = lambda count, of: None,
         broker_trouble: Callable[[str], str] = str,
+        refuse_tasks: Callable[[Graph], None] = lambda graph: None,
     ) -> None:
         self.adapters = adapters
         self.started_at = 0.0
         self._limits = limits
+        self._refuse_tasks = refuse_tasks
         self._pace = pace
         store, clock, queue_of = adapters.store, adapters.clock, adapters.dispatcher.queue_of
         pools = Pools(limits.pools, queue_limits=limits.queue_limits, queue_of=queue_of)
@@ -211,6 +214,8 @@ class Parts:
             submissions=self.submissions,
             verbs=self.verbs,
             dispatcher=adapters.dispatcher,
+            limits=lambda: self._limits,
+            refuse_tasks=self._refuse_tasks,
         )
         self.carrying = Carrying(
             saving=self.turns.saving,

@@ -70,7 +70,8 @@ class Reception:
             letter: By which it came; it waits for the disk however long that takes.
             begun: Told once nothing that is submitted later can be worked in before it.
         """
-        await refuse_foreign(definition, self._dispatcher)
+        for each in definition.whole():
+            await refuse_foreign(each, self._dispatcher)
         workflow_id, is_new = await self._submissions.submit(definition, owner, letter=letter, begun=begun)
         if is_new:
             return answer_to(definition, workflow_id)

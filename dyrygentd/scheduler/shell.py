@@ -34,7 +34,7 @@ from typing import Any, Self
 import anyio
 
 from dyrygentd import canvas, metrics, wire
-from dyrygentd.core.graph import Definition
+from dyrygentd.core.graph import Definition, Graph
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
@@ -96,6 +96,7 @@ class Scheduler(Service):
         app_name: str = "",
         on_recovered: Callable[[int, int], None] = lambda count, of: None,
         broker_trouble: Callable[[str], str] = str,
+        refuse_tasks: Callable[[Graph], None] = lambda graph: None,
     ) -> None:
         limits = limits or SchedulerLimits()
         self.app = app
@@ -119,6 +120,7 @@ class Scheduler(Service):
             app_name=app_name,
             on_recovered=on_recovered,
             broker_trouble=broker_trouble,
+            refuse_tasks=refuse_tasks,
         )
         self._answer_by(self._parts.answers)
         self._report = Report(self._parts)

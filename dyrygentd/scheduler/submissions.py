@@ -357,10 +357,10 @@ class Submissions:
             )
 
     def _refuse_unknown_pools(self, definition: Definition) -> None:
-        graph = definition.graph
-        for node, policy in graph.policies.items():
-            if policy.pool and self._pools.size_of(policy.pool) is None:
-                raise UnknownPool(graph.names[node], policy.pool, self._pools.names)
+        for graph in (each.graph for each in definition.whole()):
+            for node, policy in graph.policies.items():
+                if policy.pool and self._pools.size_of(policy.pool) is None:
+                    raise UnknownPool(graph.names[node], policy.pool, self._pools.names)
 
     async def _wait_durable(self, workflow_id: str, *, is_keyed: bool, timeout_s: float) -> None:
         with anyio.move_on_after(timeout_s):

@@ -65,7 +65,7 @@ def body_of_child(child: Child, given: bytes | None, name: str) -> bytes:
 
 
 def stand_in(child: Child) -> tuple[bytes | None, bool]:
-    """Return a text for what is not known before it is begun, and whether that is one that the definition itself names."""
+    """Return a text for what is not known before it is begun, and whether what is wrong with that is wrong with any."""
     document = document_of_child(child)
     if document.input is None:
         return None, True
@@ -79,4 +79,4 @@ def stand_in(child: Child) -> tuple[bytes | None, bool]:
     if about.get("default") is not None:
         return encode(about["default"]), True
     kind = about.get("type", "string")
-    return encode(_STAND_INS.get(kind if isinstance(kind, str) else "", "x")), False
+    return encode(_STAND_INS.get(kind if isinstance(kind, str) else "", "x")), kind in ("integer", "number", "boolean")

@@ -7,7 +7,7 @@ document is the body of a submission, a definition file, and what the store keep
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -37,6 +37,8 @@ from dyrygentd.wire.parents import document_of_parent, parent_of
 from dyrygentd.wire.policies import document_of_policy, document_of_retry, policy_of
 from dyrygentd.wire.reading import LOOK_EVERY, DocumentReader
 
+#: Where a mistake is one whatever the value of a parameter will be.
+_OF_PARAMETERS: Final = ("$.values", "$.parameters", "$.definition")
 _FEWER_HOOKS: Final = "let one hook do it, or one node that waits for all"
 _READER: Final = DocumentReader(WorkflowDocument, NodeDocument)
 
@@ -82,7 +84,9 @@ def decode_definition(
     made = new_id or MadeIds()
     check_child = None
     if node_bytes_max:
-        check_child = _ChildCheck(depth, nodes_max, node_bytes_max, look=look, has_good_options=has_good_options)
+        check_child = _ChildCheck(
+            depth, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look, has_good_options=has_good_options
+        )
     readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max, check_child=check_child)
     specs = _read_nodes(names, document.nodes, *readers, made, look, has_good_options=has_good_options)
     graph = _graph_of(specs, names, document.output, nodes_max)
@@ -100,6 +104,7 @@ def decode_definition(
         chosen=frozenset([number for number, node in enumerate(document.nodes) if node.task_id and node.task is not None]),
         is_fresh=isinstance(made, MadeIds),
         parent_task=parent_of(document.parent_task, graph.task_ids),
+        inner=() if check_child is None else check_child.found,
     )
     # Read again, it gives the same: it need not be written anew to be stored.
     is_complete = bool(document.name) and all(node.name and (node.task is None or node.task_id) for node in document.nodes)
@@ -113,6 +118,7 @@ def decode_child(
     name: str,
     depth: int,
     nodes_max: int,
+    node_bytes_max: int = NODE_BYTES_MAX,
     look: Look = nothing,
     has_good_options: bool = True,
 ) -> Definition:
@@ -133,7 +139,12 @@ def decode_child(
             next_step="let fewer of them begin others: one that begins itself never ends",
         )
     definition = decode_definition(
-        body_of_child(child, given, name), nodes_max=nodes_max, look=look, has_good_options=has_good_options, depth=depth
+        body_of_child(child, given, name),
+        nodes_max=nodes_max,
+        node_bytes_max=node_bytes_max,
+        look=look,
+        has_good_options=has_good_options,
+        depth=depth,
     )
     named = [definition.graph.names[node] for node in [*(definition.chosen or ()), *definition.adopted]]
     if named:
@@ -151,34 +162,34 @@ def _refuse_unknown_version(version: int) -> None:
 
 
 class _ChildCheck:
-    """Looks at the workflows of nodes before anything runs. Guards: what could never be begun is refused."""
+    """Looks at the workflows of nodes before anything runs. Guards: what could never be begun is refused.
 
-    def __init__(self, depth: int, nodes_max: int, node_bytes_max: int, *, look: Look, has_good_options: bool) -> None:
+    Attributes:
+        found: What was looked at.
+    """
+
+    def __init__(self, depth: int, **bounds: Any) -> None:
+        self.found: list[Definition] = []
         self._depth = depth
-        self._nodes_max = nodes_max
-        self._look = look
-        self._has_good_options = has_good_options
+        self._bounds = bounds
 
     def __repr__(self) -> str:
-        return f"<_ChildCheck depth={self._depth}>"
+        return f"<_ChildCheck depth={self._depth} found={len(self.found)}>"
 
     def __call__(self, name: str, child: Child) -> None:
-        given, is_real = None, True
+        is_certain = True
         try:
-            given, is_real = stand_in(child)
-            decode_child(
-                child,
-                given,
-                name=name,
-                depth=self._depth + 1,
-                nodes_max=self._nodes_max,
-                look=self._look,
-                has_good_options=self._has_good_options,
-            )
+            given, is_certain = stand_in(child)
+            definition = decode_child(child, given, name=name, depth=self._depth + 1, **self._bounds)
         except (BadRequest, DefinitionError) as error:
             # What stands for a value that is not known yet may be wrong where the value will be right.
-            if is_real or (isinstance(error, BadRequest) and error.path.startswith(("$.values", "$.parameters", "$.definition"))):
+            if is_certain or (
+                isinstance(error, BadRequest) and error.path.startswith(("$.values", "$.parameters", "$.definition"))
+            ):
                 raise BadNode(name, f"`workflow.definition`: {error.message}", next_step=error.next_step) from error
+        else:
+            if is_certain:
+                self.found.append(definition)
 
 
 def _read_nodes(

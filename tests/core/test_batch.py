@@ -6,8 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from dyrygentd.core.effects import Answer, Batch, Publish, Revoke, RevokeStamped
+from dyrygentd.core.effects import Answer, Batch, BeginChild, Publish, Revoke, RevokeStamped
 from dyrygentd.core.graph import Signature
+from dyrygentd.core.parent import Parent
+from dyrygentd.core.policy import Child
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.workflow import RunningWorkflow
 
@@ -32,6 +34,8 @@ def _content_of(name: str, which: str) -> Any:
         "finished": lambda: [_WORKFLOW],
         "refused": lambda: {which: "why"},
         "unrun": lambda: [(_WORKFLOW, 0)],
+        "begin": lambda: {which: BeginChild(Parent(which, 0), which, Child("workflow", b"{}"))},
+        "set_going": lambda: {which: Parent(which, 0)},
         "reports_read": lambda: which,
     }
     assert name in makers, f"tell here what Batch.{name} may hold"

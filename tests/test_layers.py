@@ -85,6 +85,8 @@ INSIDE_FUNCTIONS: dict[str, set[str]] = {
     # Only with --app, which imports Celery: what the workers are asked for comes by way of it.
     "cli/apps.py": {"transport"},
     "cli/adopt.py": {"compat"},
+    # Only for nodes that begin workflows of their own, whose form is that of a definition document.
+    "canvas/subworkflows.py": {"wire"},
     # A server, for one command.
     "cli/ui.py": {"loopback"},
 }

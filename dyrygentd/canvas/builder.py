@@ -1,4 +1,7 @@
-"""The public builder: a workflow node by node, or from canvases."""
+"""The public builder: a workflow node by node, or from canvases.
+
+Long because each kind of node has a method here, with all that may be said of it.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +18,18 @@ from dyrygentd.canvas.visits import NOTHING, Visit, checked_kind, not_a_canvas
 from dyrygentd.core.bounds import NAME_LENGTH_MAX, POLL_EVERY_MAX_S, POLL_EVERY_MIN_S, SECTION_LENGTH_MAX
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.options import shown
-from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Hook, NodePolicy, OnLost, Retry, Rule, SectionEnd, WorkflowPolicy
+from dyrygentd.core.policy import (
+    PLAIN,
+    PLAIN_WORKFLOW,
+    Hook,
+    NodePolicy,
+    OnClose,
+    OnLost,
+    Retry,
+    Rule,
+    SectionEnd,
+    WorkflowPolicy,
+)
 from dyrygentd.core.sections import flaw_of_section, inside
 from dyrygentd.errors import BadNode, BadRequest
 
@@ -158,6 +172,44 @@ class Workflow:
         if checked_seconds(name or "sleep", "seconds", seconds) == 0:
             raise BadNode(name or "sleep", "a pause must be longer than 0 seconds", next_step="leave it out, or give its length")
         return self._add_taskless(name, after, _node_policy(name, rule=rule, sleep_s=seconds))
+
+    def add_workflow(
+        self,
+        what: object,
+        *,
+        name: str | None = None,
+        values: Mapping[str, Any] | None = None,
+        input: str | None = None,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        on_close: OnClose | str = OnClose.CANCEL,
+        payload: object = None,
+    ) -> NodeRef:
+        """Add a workflow of its own, which begins when its turn comes, and whose result is the node's value.
+
+        Args:
+            what: A `Workflow`, a canvas, or a definition document (a dict with ``nodes``), whose parameters are its own.
+            values: ``{name: value}`` of parameters of the document.
+            input: Name of the parameter that gets the value of what precedes, the list of the values of several.
+            on_close: What becomes of it when this node no longer waits for it, since it was cancelled or skipped: ``cancel``, or
+                ``abandon``, so that it goes on by itself.
+
+        Raises:
+            NotACanvas, BadNode, DuplicateNode
+        """
+        from dyrygentd.canvas.subworkflows import child_of
+
+        node = name or "workflow"
+        definition, is_named = _definition_inside(what)
+        child = child_of(
+            node,
+            definition,
+            is_named=is_named,
+            values=values,
+            input_name=input,
+            on_close=checked_word(OnClose, node, "on_close", on_close),
+        )
+        return self._add_taskless(name, after, _node_policy(name, rule=rule, payload=payload, child=child))
 
     @contextmanager
     def section(self, name: str) -> "Iterator[SectionRef]":
@@ -341,6 +393,18 @@ class SectionRef:
         end = SectionEnd(checked_word(Hook, name or "hook", "when", when).value)
         with self.workflow._inside(self.path):
             return self.workflow._add_one(signature, (), name, _node_policy(name, retry=retry, section_end=end))
+
+
+def _definition_inside(what: object) -> tuple[Definition | Mapping[str, Any], bool]:
+    """Return the definition of what is to do the work of a node, and whether it has a name that somebody gave it."""
+    # A signature is a dict too, so only a plain one is a document.
+    if isinstance(what, Definition) or type(what) is dict:
+        return what, True
+    if not isinstance(what, Workflow):
+        inner = Workflow()
+        inner.add_canvas(what)
+        what = inner
+    return definition_of_workflow(what, key=None, new_id=lambda: str(uuid4())), what.name is not None
 
 
 def draft_of(workflow: Workflow) -> Draft:

@@ -164,7 +164,8 @@ class Draft:
         if self.asides.get(number, _NO_ASIDE)[1]:
             return self._errback_name(*self.asides[number])
         signature = self.signatures[number]
-        taskless = "sleep" if self.policies.get(number, PLAIN).sleep_s else "join"
+        policy = self.policies.get(number, PLAIN)
+        taskless = "sleep" if policy.sleep_s else "join" if policy.child is None else policy.child.kind
         return self._given_names.get(number) or self.made_name(taskless if signature is None else signature.task, number)
 
     def made_name(self, task: str, number: int) -> str:

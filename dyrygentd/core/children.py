@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from dyrygentd.core import outcomes, steering
+from dyrygentd.core.bounds import LABELS_MAX
 from dyrygentd.core.effects import BeginChild, RevokeStamped
-from dyrygentd.core.events import ChildEnded, ChildRefused
+from dyrygentd.core.events import ChildEnded, ChildRefused, WorkflowSubmitted
 from dyrygentd.core.flights import Flights
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.parent import Parent
@@ -22,9 +23,12 @@ from dyrygentd.core.steps import exhaust
 from dyrygentd.core.turn import Turn
 from dyrygentd.core.verbs import WORKFLOW_VERBS, Allowed, Verb, VerbRequest, perform_in_steps
 from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.errors import VerbRefused
 
 #: What is said of a node whose child has not succeeded, as its cause.
 CHILD_FAILED: Final = "its workflow failed"
+#: Verbs that set what has finished going again.
+_SETS_GOING: Final = frozenset({Verb.RETRY, Verb.RERUN, Verb.SKIP})
 #: Verbs on a whole workflow that mean its unfinished children as well.
 _GOES_DOWN: Final = frozenset({Verb.PAUSE, Verb.RESUME, Verb.SET_PRIORITY})
 
@@ -84,6 +88,13 @@ class Children:
             has_input or not child.takes_input,
             workflow.origin.owner,
         )
+
+    def labels_of(self, event: WorkflowSubmitted) -> Mapping[str, str]:
+        """Return the labels of what was submitted: a child has its parent's as well, as far as there is room beside its own."""
+        if event.parent is None:
+            return event.labels
+        above = self._workflows[event.parent.workflow_id].origin.labels
+        return dict(list({**event.labels, **above, **event.labels}.items())[:LABELS_MAX])
 
     def inherit(self, child: RunningWorkflow, now: float) -> None:
         """Give a child that has just begun what its parent is at: its priority, and whether it is paused."""
@@ -222,6 +233,19 @@ class Children:
                     self._turn.batch.journal.append(entry)
                     yield child
 
+    def refuse_if_unwanted(self, child: RunningWorkflow, request: VerbRequest) -> None:
+        """Do as the function of this name, if the parent is in memory; else the shell has asked."""
+        parent = child.origin.parent
+        above = None if parent is None else self._workflows.get(parent.workflow_id)
+        if above is not None:
+            refuse_if_unwanted(above, child, request)
+
+    def recovered(self, workflow: RunningWorkflow) -> None:
+        """Have the parent of a child looked at that has finished, as far as is known: the process may have ended before that."""
+        parent = workflow.origin.parent
+        if parent is not None and parent.workflow_id not in self._workflows:
+            self._turn.batch.set_going[parent.child_id] = parent
+
     def goes_on(self, child: RunningWorkflow, now: float) -> None:
         """Set the node of a child going again that goes on, or has succeeded after all, if it had not succeeded itself."""
         parent = child.origin.parent
@@ -252,10 +276,30 @@ def waits_for(workflow: RunningWorkflow, node: int, generation: int) -> bool:
 def is_to_go_on(workflow: RunningWorkflow, parent: Parent, child: WorkflowState) -> bool:
     """Tell whether a node that has ended is to wait for its child again, which is in this state now.
 
-    One that was cancelled is not, if its child goes on to its end because it was told so; a person who sets it going means both.
+    One that was cancelled is not, if its child was left to itself and goes on; else it is a person who sets that going again.
     """
     state = workflow.state_of(parent.node)
     is_same = workflow.graph.is_child(parent.node) and workflow.attempts.generations.get(parent.node, 0) == parent.generation
-    if child.is_finished:
-        return is_same and child is WorkflowState.SUCCEEDED and state is NodeState.FAILED
-    return is_same and state in (NodeState.FAILED, NodeState.CANCELLED)
+    if not is_same or (child.is_finished and child is not WorkflowState.SUCCEEDED):
+        return False
+    policy = workflow.graph.policy(parent.node).child
+    is_left = policy is not None and policy.on_close is OnClose.ABANDON
+    return state is NodeState.FAILED or (state is NodeState.CANCELLED and not child.is_finished and not is_left)
+
+
+def refuse_if_unwanted(workflow: RunningWorkflow, child: RunningWorkflow, request: VerbRequest) -> None:
+    """Raise `VerbRefused` if a verb would set a finished child going for which its node does not wait, nor would again."""
+    parent = child.origin.parent
+    if parent is None or request.verb not in _SETS_GOING or not child.state.is_finished:
+        return
+    if waits_for(workflow, parent.node, parent.generation) or is_to_go_on(workflow, parent, WorkflowState.RUNNING):
+        return
+    name, state = workflow.graph.names[parent.node], workflow.state_of(parent.node)
+    reason = f"its node '{name}' in workflow '{workflow.workflow_id}' is {state.word} and does not wait for it any more"
+    raise VerbRefused(
+        request.verb.value,
+        f"workflow '{child.workflow_id}'",
+        child.state.value,
+        allowed=[],
+        reason=f"{reason}: `rerun {name}` there begins another one",
+    )

@@ -22,7 +22,7 @@ what an event of a task means, `TaskEvents`. Here is what a batch holds, and wha
 Long because all of that is one decision a turn.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Final, get_args
@@ -137,6 +137,11 @@ class Engine:
     def limits(self) -> Limits:
         """Bounds of what is kept and done at a time."""
         return self._turn.limits
+
+    @property
+    def changed_now(self) -> Collection[str]:
+        """Ids of the workflows that have changed in this turn, whose batch was not taken yet. For tests."""
+        return self._turn.touched.keys()
 
     @property
     def draining(self) -> bool:
@@ -371,7 +376,9 @@ class Engine:
             workflow_id=event.workflow_id,
             name=event.name,
             graph=event.graph,
-            origin=Origin(now, event.key, event.digest, event.labels, event.owner, event.parent_task, event.parent),
+            origin=Origin(
+                now, event.key, event.digest, self.children.labels_of(event), event.owner, event.parent_task, event.parent
+            ),
             value_bytes_max=self.limits.value_bytes_max,
             policy=event.policy,
             story=self._story,
@@ -394,6 +401,7 @@ class Engine:
         bound_times(workflow, now)
         self.workflows[workflow.workflow_id] = workflow
         self._taken_in(workflow, now)
+        self.children.recovered(workflow)
         for task in given_up_by(workflow, now - self.limits.late_watch_s):
             signature = workflow.graph.signatures[task.node]
             assert signature is not None
@@ -453,6 +461,7 @@ class Engine:
         try:
             if workflow is None:
                 raise WorkflowNotFound(event.workflow_id)
+            self.children.refuse_if_unwanted(workflow, request)
             deadline_at = workflow.deadline_at
             changes = yield from perform_in_steps(workflow, request, now)
         except Exception as error:

@@ -410,7 +410,7 @@ class Definition:
         chosen: The nodes whose task ids whoever submits it brings along; None if nobody can tell.
         is_fresh: All other task ids were made for this submission, by `dyrygentd.core.ids.MadeIds`.
         parent_task: The task in which it is submitted.
-        inner: What its nodes begin as workflows of their own, as far as that is known before.
+        inner: ``{node: what it begins as a workflow of its own}``, as far as that is known before; of equal ones the first.
         source: What it was read from; it is out of date if anything was changed since.
     """
 
@@ -424,7 +424,7 @@ class Definition:
     chosen: frozenset[int] | None = None
     is_fresh: bool = False
     parent_task: ParentTask | None = None
-    inner: "Sequence[Definition]" = field(default=(), compare=False, repr=False)
+    inner: "Mapping[str, Definition]" = field(default_factory=dict, compare=False, repr=False)
     source: "Source | None" = field(default=None, compare=False, repr=False)
 
     def whole(self) -> "Iterator[Definition]":
@@ -432,7 +432,7 @@ class Definition:
         stack = [self]
         while stack:
             definition = stack.pop()
-            stack += definition.inner
+            stack += definition.inner.values()
             yield definition
 
     @property

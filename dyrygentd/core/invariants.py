@@ -1,11 +1,13 @@
 """What must hold at any time, checked from scratch. Linear in the graph: for tests and after a recovery, not for every turn."""
 
 from collections import Counter
+from dataclasses import replace
 
+from dyrygentd.core.children import parent_of, waits_for
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.hooks import is_enough
 from dyrygentd.core.notes import HoldReason
-from dyrygentd.core.policy import PLAIN
+from dyrygentd.core.policy import PLAIN, OnClose
 from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.tried_again import KEEPS_FAILING
 from dyrygentd.core.verdicts import bad_in, ran
@@ -199,7 +201,40 @@ def check_engine(engine: Engine) -> None:
     if in_flight != expected:
         raise InvariantBroken(f"in flight by the table: {in_flight}; by the states: {expected}")
     engine.check_tables()
+    _check_children(engine)
     _check_pools(engine, expected)
+
+
+def _check_children(engine: Engine) -> None:
+    """Check that a child and its node agree, and that nobody is left running for whom nobody waits.
+
+    Not of what has changed in this turn, at whose end they do.
+    """
+    changed = engine.changed_now
+    found: dict[str, set[str]] = {}
+    for workflow in engine.workflows.values():
+        parent = workflow.origin.parent
+        if parent is None:
+            continue
+        found.setdefault(parent.workflow_id, set()).add(workflow.workflow_id)
+        above = engine.workflows.get(parent.workflow_id)
+        if workflow.workflow_id != parent.child_id:
+            raise InvariantBroken(f"{workflow!r} is not called as the child of its node, which is {parent.child_id}")
+        if above is None or above.workflow_id in changed or workflow.workflow_id in changed:
+            continue
+        child = above.graph.policy(parent.node).child
+        if child is None:
+            raise InvariantBroken(f"{workflow!r} is the child of a node of {above!r} that has none")
+        if parent != replace(parent_of(above, parent.node), generation=parent.generation):
+            raise InvariantBroken(f"{workflow!r} has another depth or root than {above!r} says")
+        if child.on_close is OnClose.CANCEL and not waits_for(above, parent.node, parent.generation):
+            raise InvariantBroken(f"{workflow!r} runs, and its node in {above!r} does not wait for it")
+    for workflow_id in {*found, *engine.workflows}:
+        known = {child.workflow_id for child in engine.children.of(workflow_id)}
+        if known != found.get(workflow_id, set()):
+            raise InvariantBroken(
+                f"children of '{workflow_id}' by the table: {known}; by their parents: {found.get(workflow_id)}"
+            )
 
 
 def _check_pools(engine: Engine, in_flight: dict[str, tuple[str, int]]) -> None:

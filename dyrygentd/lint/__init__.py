@@ -17,8 +17,10 @@ does was seen on 5.6.3 and 5.7.0 with a worker.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
+from dyrygentd import wire
 from dyrygentd.canvas import Workflow, definition_of
 from dyrygentd.core.graph import Definition
 from dyrygentd.errors import BadNode, DefinitionError, RequestError
@@ -64,6 +66,7 @@ def lint(
         elif isinstance(what, Definition | Workflow):
             # What the app says, and refuses, is told below.
             definition = definition_of(what, has_good_options=False)
+            definition = replace(definition, inner=wire.inner_of(definition, has_good_options=False))
         else:
             tasks = read_canvas(what, app, report)
             definition = definition_of(what, has_good_options=False)
@@ -85,4 +88,16 @@ def lint(
         surroundings.imports_companion = imports_companion
         surroundings.has_bound = definition.policy.redeliveries_max is not None
         check_graph(definition.graph, tasks, surroundings, report)
+        _check_inner(definition, surroundings, report)
     return report.findings()
+
+
+def _check_inner(definition: Definition, surroundings: Surroundings, report: LintReport) -> None:
+    """Check what nodes begin as workflows of their own; a node of one is told with the node around it."""
+    stack = [("", definition)]
+    while stack:
+        prefix, outer = stack.pop()
+        for name, inner in outer.inner.items():
+            around = f"{prefix}{name}."
+            check_graph(inner.graph, (), surroundings, report, around=around)
+            stack.append((around, inner))

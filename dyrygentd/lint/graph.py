@@ -37,7 +37,8 @@ class _Input(NamedTuple):
         return f"a list of {self.values:,} values" if self.is_list else "a value"
 
 
-def check_graph(graph: Graph, tasks: Sequence[Task], surroundings: Surroundings, report: LintReport) -> None:
+def check_graph(graph: Graph, tasks: Sequence[Task], surroundings: Surroundings, report: LintReport, *, around: str = "") -> None:
+    """Report on each task of a graph; ``around`` stands before the names of its nodes."""
     # Large workflows repeat few signatures, and the ones that are equal are one object.
     known_faults: dict[tuple[int, bool, bool], list[Fault]] = {}
     places: Iterator[Task] | None = iter(tasks) if len(tasks) == graph.task_count else None
@@ -50,7 +51,7 @@ def check_graph(graph: Graph, tasks: Sequence[Task], surroundings: Surroundings,
         if signature is None:
             continue
         place = None if places is None else next(places).place
-        name = graph.names[node]
+        name = around + graph.names[node]
         given = _input_of(graph, node, signature)
         is_taken = bool(graph.feeds_tasks[node])
         key = (id(signature), given.values > 0, is_taken)

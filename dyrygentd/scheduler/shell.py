@@ -189,9 +189,12 @@ class Scheduler(Service):
             NotAccepting: Not now.
         """
         parent_task = current_parent_task()
-        definition = await anyio.to_thread.run_sync(
-            lambda: canvas.definition_of(what, name=name, key=key, calls_overrides=True, new_id=MadeIds())
-        )
+
+        def read() -> Definition:
+            definition = canvas.definition_of(what, name=name, key=key, calls_overrides=True, new_id=MadeIds())
+            return replace(definition, inner=wire.inner_of(definition))
+
+        definition = await anyio.to_thread.run_sync(read)
         if parent_task is not None and definition.parent_task is None:
             definition = replace(definition, parent_task=parent_task)
         submitted = await self.submit_definition(definition)

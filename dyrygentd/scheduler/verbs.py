@@ -14,10 +14,12 @@ from typing import Final
 import anyio
 
 from dyrygentd import wire
+from dyrygentd.core.children import refuse_if_unwanted
 from dyrygentd.core.effects import Answer
 from dyrygentd.core.events import VerbRequested
 from dyrygentd.core.ids import ALL_MADE
 from dyrygentd.core.verbs import Verb, VerbRequest
+from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import (
     DaemonUnreachable,
     NotOnDiskYet,
@@ -185,9 +187,21 @@ class Verbs:
         if request.verb in _REOPENING:
             self._submissions.refuse_if_not_accepting(stored.record.task_count)
         restored = await self._archive.rebuilt(stored)
+        await self._refuse_if_unwanted(restored, request)
         is_to_be_judged = request.verb in _REOPENING and restored.attempts.ids != ALL_MADE
         taken = await self._door.taken_since(restored) if is_to_be_judged else ()
         return await self._ask_engine(ticket, VerbRequested(workflow_id, request, restored=restored, taken=taken))
+
+    async def _refuse_if_unwanted(self, child: RunningWorkflow, request: VerbRequest) -> None:
+        """Raise `VerbRefused` if a child would go on for which nobody waits; a parent in memory is the engine's to ask."""
+        parent = child.origin.parent
+        if parent is None or self._turns.live(parent.workflow_id) is not None:
+            return
+        try:
+            above = await self._archive.unpacked(parent.workflow_id)
+        except WorkflowNotFound:
+            return
+        refuse_if_unwanted(above, child, request)
 
     async def ask_all(
         self, selection: Selection, request: VerbRequest, *, done: frozenset[str] = frozenset()

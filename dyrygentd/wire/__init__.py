@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from dyrygentd.wire.definitions import (
+        checked_child,
         decode_child,
         decode_definition,
         document_of,
         encode_definition,
+        inner_of,
         parameters_of,
     )
     from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
@@ -126,6 +128,7 @@ __all__ = [
     "WorkflowView",
     "WorkflowWord",
     "causes_of",
+    "checked_child",
     "decode",
     "decode_any",
     "decode_child",
@@ -140,6 +143,7 @@ __all__ = [
     "encode_definition",
     "encode_export",
     "error_of_problem",
+    "inner_of",
     "is_problem",
     "knows_nobody_leads",
     "lease_words",
@@ -163,10 +167,12 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "checked_child": "definitions",
     "decode_child": "definitions",
     "decode_definition": "definitions",
     "document_of": "definitions",
     "encode_definition": "definitions",
+    "inner_of": "definitions",
     "parameters_of": "definitions",
     "decode": "encoding",
     "decode_any": "encoding",

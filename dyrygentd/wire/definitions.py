@@ -27,10 +27,10 @@ from dyrygentd.core.sections import checked_section
 from dyrygentd.core.states import NodeState
 from dyrygentd.errors import BadNode, BadRequest, DefinitionError, UnknownDependency
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, check_data, nothing
-from dyrygentd.wire.children import body_of_child, document_of_child, stand_in
-from dyrygentd.wire.encoding import encode
+from dyrygentd.wire.children import body_of_child, child_of, document_of_child, stand_in
+from dyrygentd.wire.encoding import decode, encode
 from dyrygentd.wire.expanding import decode_expanded, is_expanded
-from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, PollDocument, WorkflowDocument
+from dyrygentd.wire.forms import DEFINITION_VERSION, ChildDocument, NodeDocument, PollDocument, WorkflowDocument
 from dyrygentd.wire.mistakes import suggestion
 from dyrygentd.wire.nodes import PolicyReader, SignatureReader, names_of
 from dyrygentd.wire.parents import document_of_parent, parent_of
@@ -104,7 +104,7 @@ def decode_definition(
         chosen=frozenset([number for number, node in enumerate(document.nodes) if node.task_id and node.task is not None]),
         is_fresh=isinstance(made, MadeIds),
         parent_task=parent_of(document.parent_task, graph.task_ids),
-        inner=() if check_child is None else check_child.found,
+        inner={} if check_child is None else check_child.found,
     )
     # Read again, it gives the same: it need not be written anew to be stored.
     is_complete = bool(document.name) and all(node.name and (node.task is None or node.task_id) for node in document.nodes)
@@ -156,6 +156,22 @@ def decode_child(
     return definition
 
 
+def inner_of(definition: Definition, *, has_good_options: bool = True) -> Mapping[str, Definition]:
+    """Return what nodes of a definition begin as workflows of their own, as far as that is known. Raises `BadNode`."""
+    graph = definition.graph
+    check = _ChildCheck(0, nodes_max=NODES_MAX, node_bytes_max=NODE_BYTES_MAX, has_good_options=has_good_options)
+    for child, node in {policy.child: node for node, policy in graph.policies.items() if policy.child is not None}.items():
+        check(graph.names[node], child)
+    return check.found
+
+
+def checked_child(name: str, body: bytes) -> Child:
+    """Read the workflow of a node of this name. Raises `BadRequest` or `BadNode`."""
+    child = child_of(name, decode(body, ChildDocument))
+    _ChildCheck(0, nodes_max=NODES_MAX, node_bytes_max=NODE_BYTES_MAX)(name, child)
+    return child
+
+
 def _refuse_unknown_version(version: int) -> None:
     if version != DEFINITION_VERSION:
         raise BadRequest(f"definition version {version} is unknown, this daemon reads {DEFINITION_VERSION}", path="$.version")
@@ -169,7 +185,7 @@ class _ChildCheck:
     """
 
     def __init__(self, depth: int, **bounds: Any) -> None:
-        self.found: list[Definition] = []
+        self.found: dict[str, Definition] = {}
         self._depth = depth
         self._bounds = bounds
 
@@ -189,7 +205,7 @@ class _ChildCheck:
                 raise BadNode(name, f"`workflow.definition`: {error.message}", next_step=error.next_step) from error
         else:
             if is_certain:
-                self.found.append(definition)
+                self.found[name] = definition
 
 
 def _read_nodes(

@@ -1,6 +1,8 @@
 """Workflows that do the work of a node of another one: who waits for whom, and what goes down and up."""
 
-from dyrygentd.core.children import parent_of
+from dataclasses import replace
+
+from dyrygentd.core.children import is_to_go_on, parent_of
 from dyrygentd.core.events import ChildEnded, ChildRefused, VerbRequested
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.parent import Parent
@@ -186,3 +188,37 @@ def test_refused(conversation: Conversation) -> None:
 
 def _parent(conversation: Conversation, node: int = 1) -> Parent:
     return parent_of(conversation.workflow(), node)
+
+
+def test_one_that_nobody_waits_for_is_not_set_going(conversation: Conversation) -> None:
+    """Its node has succeeded or begun with another one: what it made would be nobody's."""
+    child = _begun(conversation, "a; k < a child=1; z < k; other gate=1")
+    conversation.succeed(f"{child}/x")
+    error = conversation.ask("rerun", "x", workflow_id=child).error
+    assert isinstance(error, VerbRefused)
+    assert "its node 'k' in workflow 'w' is succeeded and does not wait for it any more: `rerun k` there" in error.message
+    conversation.succeed("w/z")
+    assert conversation.ask("rerun", "k").error is None
+    assert conversation.states()["k"] == "held"
+    assert isinstance(conversation.ask("rerun", "x", workflow_id=child).error, VerbRefused)
+
+
+def test_what_is_abandoned_does_not_take_its_parent_along(conversation: Conversation) -> None:
+    """It goes on over a crash, and its parent stays cancelled."""
+    conversation.submit("k child=abandon; other gate=1")
+    child = conversation.begin("x")
+    conversation.ask("cancel")
+    conversation.crash()
+    batch = conversation.turn()
+    assert [*batch.set_going] == [child]
+    assert not is_to_go_on(conversation.restored("w"), batch.set_going[child], WorkflowState.RUNNING)
+
+
+def test_labels_go_down(conversation: Conversation) -> None:
+    """Who stops all of a cluster by its label stops what works for it; its own labels go first."""
+    submission = conversation.submission("k child=1")
+    conversation.turn(replace(submission, labels={"cluster": "gra1", "stage": "outer"}))
+    parent = _parent(conversation, 0)
+    inner = conversation.submission("x", parent.child_id, parent=parent)
+    conversation.turn(replace(inner, labels={"stage": "inner"}))
+    assert conversation.workflow(parent.child_id).origin.labels == {"stage": "inner", "cluster": "gra1"}

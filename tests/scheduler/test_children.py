@@ -7,9 +7,11 @@ import anyio
 import pytest
 
 from dyrygentd import wire
-from dyrygentd.core.graph import Definition
+from dyrygentd.core.graph import Definition, Graph
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.verbs import Verb, VerbRequest
+from dyrygentd.errors import UnknownPool, VerbRefused
+from dyrygentd.http.lists import TaskForbidden
 from dyrygentd.testing import FakeBroker
 from tests.scheduler.support import definition, limits, published, scheduler, until
 
@@ -94,3 +96,36 @@ async def test_memory_is_waited_for() -> None:
         await until(lambda: bool(running._parts.beginnings.waits))
         await running.perform(other.id, VerbRequest(Verb.CANCEL))
         assert (await handle.wait()).state == "succeeded"
+
+
+async def test_what_a_task_returned_becomes_no_task_that_is_forbidden() -> None:
+    """The lists are asked again when it begins: before, nobody could know which task it would be."""
+    broker = FakeBroker({"tasks.a": lambda: "tasks.evil"})
+    inner = {"parameters": {"task": {"type": "string"}}, "nodes": [{"name": "x", "task": "${task}"}]}
+
+    def refuse_tasks(graph: Graph) -> None:
+        for signature in graph.signatures:
+            if signature is not None and signature.task == "tasks.evil":
+                raise TaskForbidden("x", signature.task, "is on the list")
+
+    async with scheduler(broker, refuse_tasks=refuse_tasks) as running:
+        outcome = await (await running.submit(_outer(inner, input="task"))).wait()
+        assert outcome.state == "failed"
+        assert "'tasks.evil' is on the list" in (outcome.failed_nodes[0].error or "")
+        assert published(broker) == ["a"]
+
+
+async def test_unknown_pools_are_refused_at_the_submission() -> None:
+    """Whoever submits hears of them at once, and not when half of the work is done."""
+    async with scheduler(FakeBroker()) as running:
+        with pytest.raises(UnknownPool):
+            await running.submit_definition(_outer({"nodes": [{"name": "x", "task": "tasks.x", "pool": "none"}]}))
+
+
+async def test_a_result_that_nobody_waits_for() -> None:
+    """One that has succeeded is not set going beside its parent, which has finished long ago."""
+    async with scheduler(FakeBroker()) as running:
+        handle = await running.submit(_outer(_INNER))
+        await handle.wait()
+        with pytest.raises(VerbRefused, match="does not wait for it any more"):
+            await running.perform(Parent(handle.id, 1).child_id, VerbRequest(Verb.RERUN, nodes=("x",)))

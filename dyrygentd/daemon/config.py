@@ -1,6 +1,8 @@
 """The daemon's configuration: defaults < TOML file < ``DYRYGENTD_*`` < credentials < flags, into one frozen object.
 
 Each field of `Configuration` is the one definition of its TOML key, its variable, its flag, its help text and its default.
+
+Long because all of them stand here, each once.
 """
 
 import difflib

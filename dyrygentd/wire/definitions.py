@@ -82,12 +82,8 @@ def decode_definition(
         check_data("", {"payload": bytes(document.payload)}, node_bytes_max)
     names = list(names_of(document.nodes))
     made = new_id or MadeIds()
-    check_child = None
-    if node_bytes_max:
-        check_child = _ChildCheck(
-            depth, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look, has_good_options=has_good_options
-        )
-    readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max, check_child=check_child)
+    check = _ChildCheck(depth, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look, has_good_options=has_good_options)
+    readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max, check_child=check)
     specs = _read_nodes(names, document.nodes, *readers, made, look, has_good_options=has_good_options)
     graph = _graph_of(specs, names, document.output, nodes_max)
     adopted = {number: NodeState[node.adopted.upper()] for number, node in enumerate(document.nodes) if node.adopted is not None}
@@ -104,7 +100,7 @@ def decode_definition(
         chosen=frozenset([number for number, node in enumerate(document.nodes) if node.task_id and node.task is not None]),
         is_fresh=isinstance(made, MadeIds),
         parent_task=parent_of(document.parent_task, graph.task_ids),
-        inner={} if check_child is None else check_child.found,
+        inner=check.found,
     )
     # Read again, it gives the same: it need not be written anew to be stored.
     is_complete = bool(document.name) and all(node.name and (node.task is None or node.task_id) for node in document.nodes)
@@ -193,6 +189,8 @@ class _ChildCheck:
         return f"<_ChildCheck depth={self._depth} found={len(self.found)}>"
 
     def __call__(self, name: str, child: Child) -> None:
+        if not self._bounds["node_bytes_max"]:
+            return  # It is stored, and was looked at when it came.
         is_certain = True
         try:
             given, is_certain = stand_in(child)

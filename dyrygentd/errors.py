@@ -2,8 +2,8 @@
 
 A room keeps an error class of its own where it alone can raise it and it means nothing without that room: `http` (what is wrong
 with a request before a route has it, and who may not make it), `loopback` (the same of a browser), `wire` (bounds of a body),
-`daemon` and `demo` (servers they start), `ports` (letters, and who leads), `scheduler` (what is not confirmed), `store` (a
-database that went back), `compat` (the names of celery-dyrygent). Those keep the same rules; ``tests/test_errors.py`` finds them.
+`daemon` and `demo` (servers they start), `ports` (letters, and who leads), `scheduler` (what is not confirmed; values that are
+elsewhere), `store` (a database that went back), `compat` (celery-dyrygent's). They keep the rules: ``tests/test_errors.py``.
 
 Long because all that the package promises to raise is to be seen at once.
 

@@ -134,6 +134,8 @@ FOREIGN_HOMES: dict[str, set[str]] = {
     # Comes with an extra, and is imported where a database is on PostgreSQL.
     "psycopg": {"store"},
     "prometheus_client": {"metrics"},
+    # Comes with an extra, and is imported where large values are kept at an address.
+    "fsspec": {"store/remote_values.py"},
     "aiohttp": {"http", "client/channel.py", "loopback"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -17,6 +17,7 @@ from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.policy import OnClose
 from dyrygentd.core.records import JournalEntry
+from dyrygentd.core.references import as_kept
 from dyrygentd.core.reopening import reopen_in_steps
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.steps import exhaust
@@ -178,7 +179,9 @@ class Children:
             self._fail(workflow, node, f"its workflow '{parent.child_id}' {verb}{why}", now)
             return True
         # One without an output hands on nothing, as a task does that returns None.
-        value = event.result if event.result is not None or event.error else b"null"
+        value = b"null" if event.result is None and not event.error else event.result
+        if value is not None:
+            value = as_kept(value)
         self._try(workflow, lambda: outcomes.succeeded(workflow, node, value, event.error, now), now)
         return True
 

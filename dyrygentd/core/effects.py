@@ -108,6 +108,7 @@ class Batch:
         unrun: Nodes that have finished and whose tasks never ran; the result backend is told, see `dyrygentd.core.unrun`.
         begin: ``{id: child}`` that are to run.
         set_going: ``{id: parent}`` of children that go on, and whose parent has finished and is not in memory.
+        released: Names of values kept elsewhere that nobody needs any more once the rows are durable.
         reports_read: Up to where the workers' reports were read, to be remembered once the rows are durable, or empty.
     """
 
@@ -126,6 +127,7 @@ class Batch:
     unrun: list[tuple[RunningWorkflow, int]] = field(default_factory=list)
     begin: dict[str, BeginChild] = field(default_factory=dict)
     set_going: dict[str, Parent] = field(default_factory=dict)
+    released: list[str] = field(default_factory=list)
     reports_read: str = ""
 
     def __bool__(self) -> bool:
@@ -145,6 +147,7 @@ class Batch:
             or self.unrun
             or self.begin
             or self.set_going
+            or self.released
             or self.reports_read
         )
 
@@ -204,4 +207,5 @@ class Batch:
         self.unrun.extend(later.unrun)
         self.begin.update(later.begin)
         self.set_going.update(later.set_going)
+        self.released.extend(later.released)
         self.reports_read = later.reports_read or self.reports_read

@@ -62,6 +62,7 @@ from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry
+from dyrygentd.core.references import Referring, references_in
 from dyrygentd.core.rings import Rings
 from dyrygentd.core.routes import Routes, Routing
 from dyrygentd.core.states import IN_FLIGHT, NodeState
@@ -155,6 +156,8 @@ class Engine:
         if self._turn.changed_at is None:
             self._turn.changed_at = now
         if isinstance(event, _TASK_EVENTS):
+            if type(event) is TaskSucceeded and type(event.value) is Referring:
+                self.values.offer(references_in(event.value))
             self._tasks.happened(event, now)
             return
         self._turn.is_urgent |= not isinstance(event, ReportsRead)
@@ -245,6 +248,7 @@ class Engine:
         self._turn.touched.clear()
         self._turn.batch.journal += self._decisions.take(now)
         batch = self._turn.take_batch()
+        batch.released = self.values.take_released()
         if batch.unwatch or batch.revoke:
             self.flights.drop_landed(batch)
         return batch
@@ -429,7 +433,7 @@ class Engine:
         """Set up what goes with a workflow that is new here; what it has in flight is watched."""
         self._story.take_over(workflow.nodes.story)
         workflow.nodes.story = self._story
-        workflow.values.count_in(self.values)
+        workflow.values.count_in(self.values, workflow.workflow_id)
         self.node_count += len(workflow.graph)
         self.flights.claim(workflow)
         self._timers.set_of_workflow(workflow)

@@ -4,16 +4,17 @@ The value of a node is kept until every node that wants it has succeeded (and th
 a failed node can be tried again. A join hands on a list of its members' values by reference, so they are kept as long as it is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.members import marker_of_failed
 from dyrygentd.core.node_states import FIRST_BAD, FIRST_FINISHED, NodeStates
+from dyrygentd.core.references import Referring, as_kept, references_in, size_of
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.steps import Steps, parts
 from dyrygentd.core.user import User
-from dyrygentd.core.values import INLINE_BYTES, Joined, Text, Value, ValueBudget, in_order, taken_from
+from dyrygentd.core.values import INLINE_BYTES, Joined, Text, Value, ValueBudget, as_one, in_order, taken_from
 from dyrygentd.core.without_value import TOO_LARGE
 
 
@@ -45,7 +46,20 @@ class KeptValues:
         bytes: What is kept for them, without what is made of others.
     """
 
-    __slots__ = ("_budget", "_graph", "_nodes", "_notes", "_owner", "_states", "_unneeded", "by_node", "bytes", "bytes_max")
+    __slots__ = (
+        "_budget",
+        "_elsewhere",
+        "_graph",
+        "_nodes",
+        "_notes",
+        "_own",
+        "_owner",
+        "_states",
+        "_unneeded",
+        "by_node",
+        "bytes",
+        "bytes_max",
+    )
 
     def __init__(
         self,
@@ -65,14 +79,23 @@ class KeptValues:
         self.bytes_max = bytes_max
         self.by_node: dict[int, Value] = {}
         self.bytes = 0
+        self._own = ""
+        # How many texts name each value that is elsewhere.
+        self._elsewhere: dict[str, int] = {}
         self._budget: ValueBudget | None = None
 
     def __repr__(self) -> str:
         return f"<KeptValues {len(self.by_node)} values, {self.bytes} bytes>"
 
-    def count_in(self, budget: ValueBudget) -> None:
-        """Have them counted among those of all workflows from now on; what is there already is kept in any case."""
-        self._budget = budget
+    def count_in(self, budget: ValueBudget, workflow_id: str) -> None:
+        """Have them counted among those of all workflows from now on; what is there already is kept in any case.
+
+        Args:
+            workflow_id: Whose values are let go elsewhere when nobody here needs them; those of others are theirs.
+        """
+        self._budget, self._own = budget, f"{workflow_id}/"
+        for name in self._elsewhere:
+            budget.taken(name)
         budget.add(self._owner, self.bytes)
 
     def count_out(self) -> None:
@@ -86,10 +109,13 @@ class KeptValues:
         users = self._users_of(node)
         # What an operator gave is told to the result backend, too.
         if users or self._states[node] == NodeState.SKIPPED:
+            if type(text) is Referring:
+                # Before the same value is dropped.
+                self._refer(text)
             if node in self.by_node:
                 self.drop(node)
             self.by_node[node] = Value(text, users)
-            if type(text) is bytes:
+            if isinstance(text, bytes):
                 self._count_bytes(len(text))
 
     def _users_of(self, node: int) -> int:
@@ -115,6 +141,28 @@ class KeptValues:
         value = self.by_node.pop(node, None)
         if value is not None and not value.is_derived:
             self._count_bytes(-len(value.text))
+            if type(value.text) is Referring:
+                self._refer(value.text, -1)
+
+    @property
+    def elsewhere(self) -> Collection[str]:
+        """Names of the values that are kept elsewhere, and that somebody may still take."""
+        return self._elsewhere.keys()
+
+    def _refer(self, text: bytes, count: int = 1) -> None:
+        """Count the references of a text in, or out; what is named no more is let go elsewhere, too."""
+        elsewhere, budget = self._elsewhere, self._budget
+        for reference in references_in(text):
+            name = reference.name
+            left = elsewhere.get(name, 0) + count
+            if left:
+                elsewhere[name] = left
+                if budget is not None:
+                    budget.taken(name)
+                continue
+            del elsewhere[name]
+            if budget is not None and name.startswith(self._own):
+                budget.released.append(name)
 
     def release_inputs(self, node: int) -> None:
         """Count a node out that takes values no more; what nobody takes is let go."""
@@ -169,6 +217,7 @@ class KeptValues:
             ),
             graph.dependencies,
         )
+        stored = {node: as_kept(text) for node, text in stored.items()}
         texts: dict[int, Text] = dict(stored)
         for node in made:
             dependencies = graph.dependencies(node)
@@ -247,7 +296,7 @@ class KeptValues:
             )
         value = self.input_text(node)
         assert value is not None
-        return bytes(value)
+        return as_one(value)
 
     def state_without(self, node: int) -> NodeState:
         """Return what becomes of a node whose value cannot be kept: if only the result misses it, it has succeeded."""
@@ -255,9 +304,10 @@ class KeptValues:
 
     def too_much(self, value: Text) -> str:
         """Return why a value cannot be kept, empty if it can."""
-        size, budget = len(value), self._budget
+        size, budget = size_of(value) if isinstance(value, bytes) else len(value), self._budget
         if size > self.bytes_max:
             return f"{TOO_LARGE % size} {self.bytes_max}: pass a reference to the data instead, or raise `value_bytes_max`"
+        size = len(value)
         if budget is None or (self.bytes + size <= budget.workflow_bytes_max and budget.bytes + size <= budget.bytes_max):
             return ""
         return "" if isinstance(value, Joined) else self.no_room_for(size)

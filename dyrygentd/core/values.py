@@ -13,19 +13,28 @@ who keeps less than an equal share is not refused, so that all together are a sm
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final
 
+from dyrygentd.core.references import Reference, Referring, size_of
+
 #: Shorter inputs are put together at once: looking them up later would cost more.
 INLINE_BYTES: Final = 64 * 1024
 
 
 class Joined:
-    """A text that is made of others: one of them, or a JSON list of all. Immutable."""
+    """A text that is made of others: one of them, or a JSON list of all. Immutable.
 
-    __slots__ = ("_is_list", "_parts", "_size")
+    Attributes:
+        is_referring: Whether there are references in it; then its length is that of the text with them filled in.
+    """
+
+    __slots__ = ("_is_list", "_parts", "_size", "is_referring")
 
     def __init__(self, parts: "Sequence[bytes | Joined]", *, is_list: bool) -> None:
         self._parts = tuple(parts)
         self._is_list = is_list
         size = sum(map(len, self._parts))
+        self.is_referring = any(map(is_referring, self._parts))
+        if self.is_referring:
+            size = sum(size_of(part) if isinstance(part, bytes) else len(part) for part in self._parts)
         self._size = size + max(2, len(self._parts) + 1) if is_list else size
 
     def __len__(self) -> int:
@@ -54,6 +63,16 @@ class Joined:
 
 
 Text = bytes | Joined
+
+
+def is_referring(text: Text) -> bool:
+    """Tell whether there are references in a text."""
+    return type(text) is Referring or (type(text) is Joined and text.is_referring)
+
+
+def as_one(text: Text) -> bytes:
+    """Return a text in one piece, with its references."""
+    return Referring(bytes(text)) if is_referring(text) else bytes(text)
 
 
 def taken_from(contents: Sequence[Text], *, is_list: bool) -> Text:
@@ -90,15 +109,34 @@ class ValueBudget:
     Attributes:
         bytes: Kept now, in all workflows.
         refused: How many values were refused.
+        released: Names of values that are kept elsewhere, and that nobody needs any more once what was decided is durable.
+        why_here: Why values are kept here that could be kept elsewhere, or how they could be.
     """
 
-    __slots__ = ("_by_owner", "bytes", "bytes_max", "refused", "workflow_bytes_max")
+    __slots__ = ("_by_owner", "_offered", "bytes", "bytes_max", "refused", "released", "why_here", "workflow_bytes_max")
 
     def __init__(self, workflow_bytes_max: int = 256 * 1024 * 1024, bytes_max: int = 1024 * 1024 * 1024) -> None:
         self.workflow_bytes_max = workflow_bytes_max
         self.bytes_max = bytes_max
         self.bytes = self.refused = 0
+        self.why_here = ""
+        self.released: list[str] = []
+        self._offered: set[str] = set()
         self._by_owner: dict[Hashable, int] = {}
+
+    def offer(self, references: Iterable[Reference]) -> None:
+        """Note values that were written elsewhere, each under a name of its own; those that nobody keeps are released."""
+        self._offered.update(reference.name for reference in references)
+
+    def taken(self, name: str) -> None:
+        """Note that somebody keeps a value that is elsewhere."""
+        self._offered.discard(name)
+
+    def take_released(self) -> list[str]:
+        """Return the names of values elsewhere that nobody needs any more, and forget them."""
+        released, self.released = [*self.released, *self._offered], []
+        self._offered.clear()
+        return released
 
     def add(self, owner: Hashable, size: int) -> None:
         """Take note of bytes that are kept from now on, or no more."""
@@ -115,6 +153,7 @@ class ValueBudget:
             return (
                 f"the value has {size} bytes of JSON, and its workflow keeps {kept} for nodes to come; the limit is"
                 f" {self.workflow_bytes_max}: pass references to the data instead, or raise `workflow_values_bytes_max`"
+                f"{self.why_here}"
             )
         if self.bytes + size > self.bytes_max:
             own = self._by_owner.get(owner, 0)
@@ -124,6 +163,7 @@ class ValueBudget:
                 return (
                     f"the value has {size} bytes of JSON, and all workflows keep {self.bytes} for nodes to come, {own} of them"
                     f" this owner's; the limit is {self.bytes_max}: pass references to the data, or raise `values_bytes_max`"
+                    f"{self.why_here}"
                 )
         return ""
 

@@ -1,5 +1,7 @@
 """The daemon's configuration: defaults < TOML file < ``DYRYGENTD_*`` < credentials < flags, into one frozen object.
 
+Long because each setting is a line of one list, which people look through from its top.
+
 Each field of `Configuration` is the one definition of its TOML key, its variable, its flag, its help text and its default.
 
 Long because all of them stand here, each once.
@@ -16,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
 
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.values import INLINE_BYTES
 from dyrygentd.daemon.kinds import DATABASE_WORDS, WORDS, LogAddresses, Names, Patterns, Sizes, WebAddress, masked, socket_mode_of
 from dyrygentd.daemon.logs import FORMATS
 from dyrygentd.daemon.systemd import credentials
@@ -142,6 +145,20 @@ class Configuration:
     body_timeout_s: float = _live(HttpLimits().body_timeout_s, "Seconds in which the body of a request must arrive.")
     write_timeout_s: float = _live(ConnectionLimits().write_timeout_s, "Seconds for which a client may leave an answer unread.")
     value_bytes_max: int = _setting(Limits().value_bytes_max, "Bytes of one value passed from task to task.")
+    value_store: str | None = _setting(
+        None,
+        "Where large values are kept: a directory, an address such as s3://BUCKET/PATH, or none: in memory and in the database."
+        " By default the directory `values` beside the file of the database; beside one on PostgreSQL none.",
+        metavar="PATH|URL|none",
+        is_secret=True,
+    )
+    value_spill_bytes: int = _setting(
+        SchedulerLimits().value_spill_bytes, "Bytes of a value beyond which it is kept in `value_store`."
+    )
+    value_store_bytes_max: int = _setting(
+        SchedulerLimits().value_store_bytes_max,
+        "Bytes of all values in `value_store`; what comes then is kept as if there were none.",
+    )
     pickled_results: str = _setting(
         "data",
         "What is done with results that are pickles: read as data, which runs nothing, or unpickle, as the app's workers do.",
@@ -167,6 +184,8 @@ class Configuration:
         for name in (*counts, *sizes):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"'{name}' is {getattr(self, name)}, it must be 1 or more")
+        if self.value_spill_bytes < INLINE_BYTES:
+            raise ConfigurationError(f"'value_spill_bytes' is {self.value_spill_bytes}, it must be {INLINE_BYTES} or more")
         if self.in_flight_max > _IN_FLIGHT_MAX:
             raise ConfigurationError(f"'in_flight_max' is {self.in_flight_max}, it must be {_IN_FLIGHT_MAX} or less")
         for setting in settings():
@@ -214,6 +233,8 @@ class Configuration:
             redact=self.redact,
             logs_url=self.logs_url,
             logs_margin_s=self.logs_margin_s,
+            value_spill_bytes=self.value_spill_bytes,
+            value_store_bytes_max=self.value_store_bytes_max,
         )
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
+from dyrygentd.ports.values import ValueStore
 from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
 
 
@@ -23,6 +24,7 @@ class Adapters:
     reports: ReportReader | None
     keeper: OutcomeKeeper | None
     clock: Clock
+    values: ValueStore | None = None
 
 
 def adapters_of(
@@ -37,6 +39,7 @@ def adapters_of(
     reports: ReportReader | None,
     keeper: OutcomeKeeper | None,
     clock: Clock | None,
+    values: ValueStore | None,
 ) -> Adapters:
     """Return adapters of which those that were not passed are the usual ones.
 
@@ -58,6 +61,7 @@ def adapters_of(
         reports=reports,
         keeper=keeper,
         clock=clock or SystemClock(),
+        values=values,
     )
 
 

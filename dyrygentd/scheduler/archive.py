@@ -21,6 +21,8 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import DyrygentError, OutsideError, StoreIncompatible, WorkflowNotFound
 from dyrygentd.ports import Clock, Store
 from dyrygentd.ports.facts import Listed, Selection, Stored
+from dyrygentd.ports.values import ValueStore
+from dyrygentd.scheduler.value_reading import ValueReading
 
 logger = logging.getLogger("dyrygentd")
 
@@ -37,9 +39,14 @@ T = TypeVar("T")
 
 
 class Archive:
-    """Reads workflows back and keeps the last few unpacked. Guards: what is kept is as new as what is stored."""
+    """Reads workflows back and keeps the last few unpacked. Guards: what is kept is as new as what is stored.
 
-    def __init__(self, store: Store, clock: Clock, *, value_bytes_max: int) -> None:
+    Attributes:
+        values: Reads values that are kept beside the database.
+    """
+
+    def __init__(self, store: Store, clock: Clock, *, value_bytes_max: int, values: ValueStore | None = None) -> None:
+        self.values = ValueReading(values, lambda: store.identity)
         self._store = store
         self._clock = clock
         self._value_bytes_max = value_bytes_max

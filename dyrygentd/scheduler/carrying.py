@@ -13,6 +13,7 @@ from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.saving import Saving
+from dyrygentd.scheduler.spilling import Spilling
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.unrun import UnrunResults
 from dyrygentd.scheduler.verbs import Verbs
@@ -41,6 +42,7 @@ class Carrying:
         archive: Archive,
         listeners: Listeners,
         reports: ReportReader | None,
+        spilling: Spilling,
     ) -> None:
         self.react_seconds = Tally()
         self._saving = saving
@@ -54,6 +56,7 @@ class Carrying:
         self._archive = archive
         self._listeners = listeners
         self._reports = reports
+        self._spilling = spilling
 
     async def carry_out(self, batch: Batch, since: float | None = None) -> None:
         """Carry out a batch, in the order on which the promises of the house rest (each step may be done twice after a crash).
@@ -67,7 +70,7 @@ class Carrying:
            message is an event of a later turn. What may have been done before a setback is read first; what follows a task that
            never ran waits until that one's end is told.
         5. *Unwatch* the ids that nobody waits for any more; never one of those above.
-        6. *Revoke* what was given up, and have the broker forget the markers of what has ended.
+        6. *Revoke* what was given up, have the broker forget the markers of what has ended, and delete values that nobody needs.
         7. *Begin* the workflows of nodes that wait for them, and *answer* those who have asked for verbs.
         8. *Tell* the log, the listeners, and the reports' stream up to where it is worked in.
 
@@ -94,6 +97,8 @@ class Carrying:
             self._courier.revoke(batch.revoke, batch.revoke_stamped)
         if batch.finished:
             self._courier.forget(workflow.workflow_id for workflow in batch.finished)
+
+        self._spilling.delete(batch.released)
 
         self._beginnings.hand_in(batch.begin, batch.set_going)
         self._verbs.answered(batch.answers)

@@ -37,6 +37,7 @@ from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
+from dyrygentd.scheduler.value_reading import ValueLost
 from dyrygentd.scheduler.verbs import Verbs
 
 logger = logging.getLogger("dyrygentd")
@@ -162,13 +163,14 @@ class Beginnings:
             await self._submissions.take_in_child(definition, wanted.owner, wanted.parent)
         except NotAccepting:
             raise
-        except (RequestError, DefinitionError) as error:
+        except (RequestError, DefinitionError, ValueLost) as error:
             step = f" (next: {error.next_step})" if error.next_step else ""
             return f"its workflow cannot be begun: {error.message}{step}"
         return ""
 
     async def _decoded(self, wanted: BeginChild) -> Definition:
-        given, limits = None if wanted.input is None else bytes(wanted.input), self._limits()
+        given = None if wanted.input is None else await self._archive.values.text(bytes(wanted.input))
+        limits = self._limits()
 
         def decode() -> Definition:
             definition = wire.decode_child(

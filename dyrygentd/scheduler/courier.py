@@ -19,6 +19,7 @@ from dyrygentd.errors import BrokerEmptied, BrokerUnavailable, Fenced, OutsideEr
 from dyrygentd.ports import Dispatcher
 from dyrygentd.ports.facts import WORKFLOW_STAMP, TaskPlace
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
+from dyrygentd.scheduler.value_reading import ValueReading
 
 logger = logging.getLogger("dyrygentd")
 
@@ -40,6 +41,7 @@ class Courier:
         on_withdrawn: Told which cancelled tasks will never run, since their messages were taken back.
         wait_examined: Waits until it is known whether the broker is as it was left; nothing is sent before.
         wait_trusted: Waits until it is known that no other process may lead; nothing is sent before. Raises `Fenced`.
+        values: Reads what messages are given, if it is kept beside the database.
         on_emptied: Called when the broker has lost its memory; when it returns, publishing goes on. It calls `emptied`.
 
     Attributes:
@@ -58,6 +60,7 @@ class Courier:
         on_withdrawn: Callable[[Iterable[str]], None] = lambda _: None,
         wait_examined: Callable[[], Awaitable[None]],
         wait_trusted: Callable[[], Awaitable[None]],
+        values: ValueReading,
     ) -> None:
         self.problem = ""
         self.publish_seconds = Tally()
@@ -66,6 +69,7 @@ class Courier:
         self._on_withdrawn = on_withdrawn
         self._wait_examined = wait_examined
         self._wait_trusted = wait_trusted
+        self._values = values
         # Tried without an answer, and those of them that were given up when the broker had lost its memory.
         self._ambiguous: set[str] = set()
         self._given_up: set[str] = set()
@@ -162,8 +166,14 @@ class Courier:
         pause_s = RETRY_FIRST_S
         await self._wait_trusted()
         while messages := [message for message in messages if self._is_to_be_sent(message.task_id)]:
+            filled = await self._values.fill(messages)
+            if not filled.messages and not filled.refused:
+                # Others go first: what they are given can be read.
+                self.hand_in(messages)
+                await anyio.sleep(RETRY_FIRST_S)
+                break
             try:
-                outcomes = await self._dispatcher.publish(messages)
+                outcomes = [*filled.refused, *(await self._dispatcher.publish(filled.messages) if filled.messages else ())]
             except BrokerEmptied:
                 try:
                     await self._on_emptied()

@@ -40,6 +40,8 @@ class SchedulerLimits:
         store_unrun_results: Whether the result backend is told how tasks ended that never ran, so that nobody waits for them.
         redact: Regular expressions of what is not shown, in the errors of tasks and in arguments.
         logs_url: ``{beginning of task names: template}`` of where logs are, see `dyrygentd.scheduler.log_links`.
+        value_spill_bytes: Values that are longer are kept beside the database, if there is a place for them.
+        value_store_bytes_max: Bytes of all values that are kept there.
         logs_margin_s: How long before and after an attempt its log is looked at, too.
     """
 
@@ -64,6 +66,8 @@ class SchedulerLimits:
     redact: tuple[str, ...] = field(default=(), metadata=LIVE)
     logs_url: Mapping[str, str] = field(default_factory=dict)
     logs_margin_s: float = 60.0
+    value_spill_bytes: int = 1024 * 1024
+    value_store_bytes_max: int = 10 * 1024 * 1024 * 1024
 
     def following(self, later: "SchedulerLimits") -> "SchedulerLimits":
         """Return these bounds, those of them that are live as others say, the engine's as well."""

@@ -41,6 +41,7 @@ from dyrygentd.scheduler.reception import Reception
 from dyrygentd.scheduler.recovery import Recovery
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.sentinel import Sentinel
+from dyrygentd.scheduler.spilling import Spilling
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.tenure import Tenure
@@ -81,7 +82,7 @@ class Parts:
         pools = Pools(limits.pools, queue_limits=limits.queue_limits, queue_of=queue_of)
         self._engine = Engine(limits.engine, pools=pools, chance=chance.random, queue_of=queue_of, routing=adapters.dispatcher)
         self.listeners = Listeners()
-        self.archive = Archive(store, clock, value_bytes_max=limits.engine.value_bytes_max)
+        self.archive = Archive(store, clock, value_bytes_max=limits.engine.value_bytes_max, values=adapters.values)
         self.redaction = Redaction(limits.redact)
         self.expiry = Expiry(store, clock, lambda now: self._limits.retention(now))
         self.roster = Roster()
@@ -104,6 +105,8 @@ class Parts:
             sentinel=self.sentinel,
             hindsight=self.hindsight,
             redaction=self.redaction,
+            spilling=self.spilling,
+            reading=self.archive.values,
             broker_trouble=broker_trouble,
             lease_trouble=lambda: self.tenure.leadership.problem,
         )
@@ -164,6 +167,16 @@ class Parts:
             on_withdrawn=self._withdrawn,
             wait_examined=self.sentinel.wait_examined,
             wait_trusted=self.tenure.leadership.wait_trusted,
+            values=self.archive.values,
+        )
+        self.spilling = Spilling(
+            adapters.values,
+            engine=engine,
+            store=adapters.store,
+            watch=adapters.watcher.watch,
+            is_needed=lambda workflow_id: self.turns.live(workflow_id) is not None,
+            spill_bytes=self._limits.value_spill_bytes,
+            bytes_max=self._limits.value_store_bytes_max,
         )
         self.unrun = None
         if adapters.keeper is not None:
@@ -229,6 +242,7 @@ class Parts:
             archive=self.archive,
             listeners=self.listeners,
             reports=adapters.reports,
+            spilling=self.spilling,
         )
         return still_running
 
@@ -335,6 +349,7 @@ class Parts:
         if reports is not None:
             reports.begin(store.identity, await store.recall(REPORTS_NOTE))
         await self.recovery.recover()
+        await self.spilling.prepare()
 
     def start(self, tasks: TaskGroup) -> None:
         """Start what works by itself, each in a task that the group owns and whose end it hears.
@@ -351,9 +366,11 @@ class Parts:
             tasks.start_soon(self._unless_fenced, work, *arguments, name=f"dyrygentd {name}")
 
         tasks.start_soon(self.tenure.run, name="dyrygentd term")
-        begin("watch", adapters.watcher.run, emit)
+        begin("watch", adapters.watcher.run, self.spilling.door(emit))
+        begin("large values", self.spilling.run)
         if adapters.reports is not None:
-            begin("reports", adapters.reports.run, inbox.post_results, inbox.post, self._engine.flights.is_in_flight)
+            reported = self.spilling.door(inbox.post_results)
+            begin("reports", adapters.reports.run, reported, inbox.post, self._engine.flights.is_in_flight)
         begin("publish", self.courier.publish)
         begin("sentinel", self.sentinel.run)
         begin("hindsight", self.hindsight.run)

@@ -11,7 +11,7 @@ from dyrygentd.core.node_search import nodes_found
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.user import User
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.errors import AmbiguousReference, NodeNotFound, WaitTimeout, WorkflowNotFound
+from dyrygentd.errors import AmbiguousReference, NodeNotFound, OutsideError, WaitTimeout, WorkflowNotFound
 from dyrygentd.ports import Clock, Store
 from dyrygentd.ports.facts import Selection
 from dyrygentd.ports.mailbox import NotTakenYet, RefusedLater
@@ -143,8 +143,9 @@ class Queries:
         return await in_thread_if_long(lambda: definition_again(document), len(document))
 
     async def export(self, workflow_id: str) -> bytes:
-        """Return all that is stored of a workflow as JSON. Raises `WorkflowNotFound`."""
-        stored, journal, now = await self._archive.stored(workflow_id), await self._store.journal(workflow_id), self._clock.now()
+        """Return all that is stored of a workflow as JSON. Raises `WorkflowNotFound`, and as `ValueReading.stored` does."""
+        stored = await self._archive.values.stored(await self._archive.stored(workflow_id))
+        journal, now = await self._store.journal(workflow_id), self._clock.now()
         assert stored.record.document is not None
         return await in_thread_if_long(
             lambda: wire.encode_export(stored.record, stored.nodes, journal, version=__version__, now=now),
@@ -162,12 +163,25 @@ class Queries:
             if record is None:
                 raise WorkflowNotFound(workflow_id)
             view = wire.view_of_record(record, with_result=with_result)
+        if with_result:
+            await self._fill_in(view)
         view.may_run_on = self._sight.engine.flights.given_up_count(workflow_id)
         if workflow is not None:
             # One whose end is not on disk yet has them, too.
             view.problems = [*self._problems()]
             self._families.add_to(workflow, view)
         return view
+
+    async def _fill_in(self, view: wire.WorkflowView) -> None:
+        """Read a result that is kept beside the database, or say why it is not there."""
+        result = view.result_text
+        if result is None:
+            return
+        try:
+            view.show_result(await self._archive.values.text(result))
+        except OutsideError as error:
+            view.show_result(None)
+            view.error = view.error or error.message
 
     async def list(self, selection: Selection) -> wire.WorkflowPage:
         """Return a page of workflows, newest first; there is one page only of those that ended last."""

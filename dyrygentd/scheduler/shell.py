@@ -41,6 +41,7 @@ from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import Fenced
 from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
 from dyrygentd.ports.facts import Selection
+from dyrygentd.ports.values import ValueStore
 from dyrygentd.scheduler.adapters import adapters_of
 from dyrygentd.scheduler.handle import Handle
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
@@ -64,6 +65,8 @@ class Scheduler(Service):
         registry: A prometheus_client registry that gets this scheduler's metrics while it runs.
         store, dispatcher, watcher, inspector, reports, keeper, clock: Adapters instead of the usual ones, see `dyrygentd.ports`
             and `dyrygentd.testing`.
+        values: Where values longer than ``value_spill_bytes`` of the limits are kept, see `dyrygentd.ports.values`; by default in
+            memory and in the database, as the others.
         chance: Makes ids and jitter; one with a seed makes a run repeatable.
         app_name: What Celery's ``-A`` takes for this app, for commands that people are given.
         on_recovered: Told on entering, after each workflow, how many of how many are there again.
@@ -92,6 +95,7 @@ class Scheduler(Service):
         reports: ReportReader | None = None,
         keeper: OutcomeKeeper | None = None,
         clock: Clock | None = None,
+        values: ValueStore | None = None,
         chance: random.Random | None = None,
         app_name: str = "",
         on_recovered: Callable[[int, int], None] = lambda count, of: None,
@@ -111,6 +115,7 @@ class Scheduler(Service):
             reports=reports,
             keeper=keeper,
             clock=clock,
+            values=values,
         )
         self._parts = Parts(
             self._adapters,

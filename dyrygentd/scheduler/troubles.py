@@ -8,6 +8,8 @@ from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.saving import Saving
 from dyrygentd.scheduler.sentinel import Sentinel
+from dyrygentd.scheduler.spilling import Spilling
+from dyrygentd.scheduler.value_reading import ValueReading
 
 
 class Troubles:
@@ -28,6 +30,8 @@ class Troubles:
         sentinel: Sentinel,
         hindsight: Hindsight,
         redaction: Redaction,
+        spilling: Spilling,
+        reading: ValueReading,
         broker_trouble: Callable[[str], str] = str,
         lease_trouble: Callable[[], str] = str,
     ) -> None:
@@ -38,6 +42,8 @@ class Troubles:
         self._sentinel = sentinel
         self._hindsight = hindsight
         self._redaction = redaction
+        self._spilling = spilling
+        self._reading = reading
         self._broker_trouble = broker_trouble
         self._lease_trouble = lease_trouble
         self._noted = ""
@@ -74,5 +80,6 @@ class Troubles:
     def notices(self) -> Sequence[str]:
         """Return what people should know, and what keeps nobody from work."""
         # What is hidden is no problem: else whoever can have tasks fail could take readiness away.
-        notices = (self._sentinel.notice, self._hindsight.notice, self._noted, self._redaction.problem)
+        values = (self._spilling.notice, self._reading.problem)
+        notices = (self._sentinel.notice, self._hindsight.notice, self._noted, self._redaction.problem, *values)
         return [notice for notice in notices if notice]

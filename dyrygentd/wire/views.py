@@ -82,6 +82,10 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
         """
         return None if self.result_text is None else decoded_value(self.result_text)
 
+    def show_result(self, text: bytes | None) -> None:
+        """Have it show this JSON text as its result, or none."""
+        self.stored_result = UNSET if text is None else Raw(text)
+
     def to_dict(self) -> dict[str, Any]:
         found = View.to_dict(self)
         return found if self.result_text is None else found | {"result": plain(self.result)}

@@ -36,6 +36,7 @@ def _content_of(name: str, which: str) -> Any:
         "unrun": lambda: [(_WORKFLOW, 0)],
         "begin": lambda: {which: BeginChild(Parent(which, 0), which, Child("workflow", b"{}"))},
         "set_going": lambda: {which: Parent(which, 0)},
+        "released": lambda: [which],
         "reports_read": lambda: which,
     }
     assert name in makers, f"tell here what Batch.{name} may hold"

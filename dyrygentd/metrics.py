@@ -61,7 +61,7 @@ CATALOGUE: Final = (
     _gauge("engine", "late", "dyrygentd_late_watched_tasks", "Tasks that are followed although their node went on"),
     _gauge("engine", "values_bytes", "dyrygentd_kept_value_bytes", "Bytes of the values that are kept for nodes to come"),
     _gauge("engine", "stored_values", "dyrygentd_stored_values", "Large values that are kept beside the database"),
-    _gauge("engine", "stored_value_bytes", "dyrygentd_stored_value_bytes", "Their bytes"),
+    _gauge("engine", "stored_value_bytes", "dyrygentd_stored_value_bytes", "Bytes of the large values beside the database"),
     _gauge(
         "engine",
         "stored_values_waiting",
@@ -73,7 +73,7 @@ CATALOGUE: Final = (
         "engine",
         "stored_values_failed",
         "dyrygentd_failed_stored_values",
-        "Those that were kept as if there were no place for them",
+        "Large values kept as if there were no place for them",
     ),
     _counter("engine", "values_refused", "dyrygentd_refused_values", "Values for which there was no room"),
     _gauge("engine", "timers", "dyrygentd_timers", "Times at which something is due"),

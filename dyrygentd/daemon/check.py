@@ -10,6 +10,7 @@ import anyio
 from dyrygentd import versions
 from dyrygentd.core.words import described
 from dyrygentd.daemon import check_workers
+from dyrygentd.daemon.check_values import check_values
 from dyrygentd.daemon.config import Configuration
 from dyrygentd.daemon.in_use import PortHolders, check_address, database_holder, has_members, named, peer_of
 from dyrygentd.daemon.kinds import masked
@@ -72,6 +73,7 @@ def check(configuration: Configuration, holders: PortHolders | None = None, *, m
             yield from _with_workers(app, is_reachable=broker.is_well, has_tasks=configuration.app is not None)
     daemon = _daemon_of(configuration)
     yield _tried("database", lambda: _database(configuration.database, daemon))
+    yield _tried("large values", lambda: check_values(configuration.value_store, configuration.database))
     yield _tried("socket", lambda: _socket(configuration.socket))
     if configuration.listen is not None:
         place = configuration.database

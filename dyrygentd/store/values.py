@@ -43,22 +43,26 @@ def value_store_of(setting: str | None, database: Path | PostgresUrl | None) -> 
 
 
 class DirectoryValues:
-    """Keeps texts as files of the daemon's own user alone. The directory is made when there is something to keep."""
+    """Keeps texts as files of the daemon's own user alone. The directory is made when there is something to keep.
+
+    Attributes:
+        path: The directory.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def __repr__(self) -> str:
-        return f"<DirectoryValues '{self._path}'>"
+        return f"<DirectoryValues '{self.path}'>"
 
     @property
     def where(self) -> str:
         """The directory."""
-        return f"the directory '{self._path}'"
+        return f"the directory '{self.path}'"
 
     def write(self, name: str, text: bytes) -> None:
         """Keep a text; it is on disk when this returns. Raises `StoreUnavailable`."""
-        path = self._path / name
+        path = self.path / name
         unfinished = path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
         try:
             self._make(path.parent)
@@ -78,7 +82,7 @@ class DirectoryValues:
     def read(self, name: str) -> bytes:
         """Return a text. Raises `KeyError` if it is not there, `StoreUnavailable` if it cannot be read."""
         try:
-            return (self._path / name).read_bytes()
+            return (self.path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise KeyError(name) from None
         except OSError as error:
@@ -88,15 +92,15 @@ class DirectoryValues:
         """Delete texts, and directories in which there is nothing any more. Raises `StoreUnavailable`."""
         try:
             for name in names:
-                (self._path / name).unlink(missing_ok=True)
-            for directory in {(self._path / name).parent for name in names}:
+                (self.path / name).unlink(missing_ok=True)
+            for directory in {(self.path / name).parent for name in names}:
                 _remove_if_empty(directory)
         except OSError as error:
             raise self._unavailable("deleted", error) from error
 
     def find(self, database: str) -> Iterator[tuple[str, int]]:
         """Yield what there is of one database. Raises `StoreUnavailable`."""
-        root = self._path / database
+        root = self.path / database
         try:
             for directory in _entries(root):
                 for file in _entries(root / directory.name) if directory.is_dir(follow_symlinks=False) else ():
@@ -111,7 +115,7 @@ class DirectoryValues:
         """Make a directory and those above it, so that they outlast the power, too."""
         if directory.is_dir():
             return
-        if directory != self._path:
+        if directory != self.path:
             self._make(directory.parent)
             directory.mkdir(mode=0o700, exist_ok=True)
         else:

@@ -54,6 +54,8 @@ _SHOWN_NOWHERE = {
     "broker_changed_total",
     *("reports_up", "report_gaps_total", "unreadable_reports_total", "concluded_reports_total", "unconfirmed_reports"),
     *("report_lag_seconds", "unrun_results_total", "unrun_results_waiting"),
+    *("stored_values", "stored_value_bytes", "waiting_stored_values", "written_stored_values_total"),
+    "failed_stored_values_total",
     # Sizes and what is done once in a while.
     *(
         "imported_workflows_total",

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from celery import chain
 
 from dyrygentd import Workflow
 from dyrygentd.client.sync import Client
 from tests.integration.conftest import Site
 from tests.support import tasks
+from tests.support.daemon import Daemon
 from tests.support.servers import CeleryWorker, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -41,7 +43,7 @@ def _kept(client: Client) -> int:
 def test_joins_do_not_multiply_a_value(quiet_site: Site, start_worker: Callable[..., CeleryWorker]) -> None:
     """A hundred joins after one value of 4 MB take the memory and the disk of a few values, also after a restart."""
     start_worker()
-    daemon = quiet_site.daemon("daemon")
+    daemon = quiet_site.daemon("daemon", "--value-store", "none")
     with daemon, daemon.client() as client:
         before = _resident_bytes(daemon.pid)
         handle = client.submit(_many_joins())
@@ -58,6 +60,37 @@ def test_joins_do_not_multiply_a_value(quiet_site: Site, start_worker: Callable[
         handle.cancel()
         assert handle.wait(timeout_s=_WAIT_S).state == "cancelled"
         wait_until(lambda: _kept(client) == 0)
+
+
+def _files(daemon: Daemon) -> list[Path]:
+    return [path for path in (daemon.database_path.parent / "values").rglob("*") if path.is_file()]
+
+
+def test_large_values_are_kept_beside_the_database(quiet_site: Site, start_worker: Callable[..., CeleryWorker]) -> None:
+    """What is named by rows is there after a kill, is handed to the task as itself, and goes when nobody needs it any more."""
+    start_worker()
+    daemon = quiet_site.daemon("daemon")
+    with daemon, daemon.client() as client:
+        workflow = Workflow("large")
+        gate = workflow.gate("gate")
+        big = [workflow.add(tasks.big.si(_VALUE_BYTES), name=f"big{number}") for number in range(3)]
+        workflow.add(tasks.lengths.s(), name="lengths", after=[*big, workflow.add(tasks.big.si(3), after=[gate])])
+        handle = client.submit(workflow)
+        wait_until(lambda: all(handle.node(f"big{number}").state == "succeeded" for number in range(3)), timeout_s=_WAIT_S)
+        assert [path.stat().st_size for path in _files(daemon)] == 3 * [_VALUE_BYTES + 2]
+        assert _kept(client) < 1000
+        daemon.kill()
+        (_files(daemon)[0].parent / "0-1-orphan").write_text("1")
+        daemon.start()
+        wait_until(lambda: len(_files(daemon)) == 3, timeout_s=_WAIT_S)
+        handle.release("gate")
+        assert handle.wait(timeout_s=_WAIT_S).state == "succeeded"
+        wait_until(lambda: not _files(daemon))
+        outcome = client.submit(chain(tasks.big.si(_VALUE_BYTES), tasks.identity.s())).wait(timeout_s=_WAIT_S)
+        assert outcome.result == "x" * _VALUE_BYTES
+        assert client.stats().engine["stored_value_bytes"] == _VALUE_BYTES + 2
+        files = [daemon.database_path, daemon.database_path.with_name("state.db-wal")]
+        assert sum(path.stat().st_size for path in files) < _VALUE_BYTES
 
 
 def test_values_have_a_bound_together(quiet_site: Site, start_worker: Callable[..., CeleryWorker]) -> None:

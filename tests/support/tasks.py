@@ -160,6 +160,12 @@ def big(n_bytes: int) -> str:
     return "x" * n_bytes
 
 
+@app.task(base=RecordingTask)
+def lengths(values: list[str]) -> list[int]:
+    """Return how long each of these is."""
+    return [len(value) for value in values]
+
+
 @app.task(base=RecordingTask, rate_limit="20/m")
 def limited(*args: Any) -> bool:
     """Take anything and do nothing, every three seconds at a worker."""

@@ -88,6 +88,7 @@ class Parts:
         self.roster = Roster()
         self.estimates = Estimates(lambda: self._engine, store, clock)
         self._make_turns()
+        self.spilling = self._make_spilling()
         self.recovery = Recovery(
             self._engine,
             store,
@@ -169,15 +170,6 @@ class Parts:
             wait_trusted=self.tenure.leadership.wait_trusted,
             values=self.archive.values,
         )
-        self.spilling = Spilling(
-            adapters.values,
-            engine=engine,
-            store=adapters.store,
-            watch=adapters.watcher.watch,
-            is_needed=lambda workflow_id: self.turns.live(workflow_id) is not None,
-            spill_bytes=self._limits.value_spill_bytes,
-            bytes_max=self._limits.value_store_bytes_max,
-        )
         self.unrun = None
         if adapters.keeper is not None:
             self.unrun = UnrunResults(
@@ -188,6 +180,19 @@ class Parts:
                 clock=adapters.clock,
                 publish=self.courier.hand_in,
             )
+
+    def _make_spilling(self) -> Spilling:
+        """Make what keeps large values beside the database."""
+        adapters, limits = self.adapters, self._limits
+        return Spilling(
+            adapters.values,
+            engine=self._engine,
+            store=adapters.store,
+            watch=adapters.watcher.watch,
+            is_needed=lambda workflow_id: self.turns.live(workflow_id) is not None,
+            spill_bytes=limits.value_spill_bytes,
+            bytes_max=limits.value_store_bytes_max,
+        )
 
     def _make_callers(self, pools: Pools, chance: random.Random) -> StillRunning:
         """Make what speaks for those who submit and control, and what carries out what is decided about it."""

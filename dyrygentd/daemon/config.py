@@ -1,7 +1,5 @@
 """The daemon's configuration: defaults < TOML file < ``DYRYGENTD_*`` < credentials < flags, into one frozen object.
 
-Long because each setting is a line of one list, which people look through from its top.
-
 Each field of `Configuration` is the one definition of its TOML key, its variable, its flag, its help text and its default.
 
 Long because all of them stand here, each once.

@@ -25,6 +25,7 @@ class Carrying:
     """Carries batches out. Guards: nothing of a batch happens before it is on disk, and nothing is sent before it is watched.
 
     Attributes:
+        spilling: Keeps large values beside the database.
         react_seconds: From the first event of a turn to what follows from it being handed on.
     """
 
@@ -56,7 +57,7 @@ class Carrying:
         self._archive = archive
         self._listeners = listeners
         self._reports = reports
-        self._spilling = spilling
+        self.spilling = spilling
 
     async def carry_out(self, batch: Batch, since: float | None = None) -> None:
         """Carry out a batch, in the order on which the promises of the house rest (each step may be done twice after a crash).
@@ -98,7 +99,7 @@ class Carrying:
         if batch.finished:
             self._courier.forget(workflow.workflow_id for workflow in batch.finished)
 
-        self._spilling.delete(batch.released)
+        self.spilling.delete(batch.released)
 
         self._beginnings.hand_in(batch.begin, batch.set_going)
         self._verbs.answered(batch.answers)

@@ -42,6 +42,7 @@ class SchedulerLimits:
         logs_url: ``{beginning of task names: template}`` of where logs are, see `dyrygentd.scheduler.log_links`.
         value_spill_bytes: Values that are longer are kept beside the database, if there is a place for them.
         value_store_bytes_max: Bytes of all values that are kept there.
+        values_waiting_bytes_max: Bytes of values that wait in memory to be written there; others are read from the backend later.
         logs_margin_s: How long before and after an attempt its log is looked at, too.
     """
 
@@ -68,6 +69,7 @@ class SchedulerLimits:
     logs_margin_s: float = 60.0
     value_spill_bytes: int = 1024 * 1024
     value_store_bytes_max: int = 10 * 1024 * 1024 * 1024
+    values_waiting_bytes_max: int = 64 * 1024 * 1024
 
     def following(self, later: "SchedulerLimits") -> "SchedulerLimits":
         """Return these bounds, those of them that are live as others say, the engine's as well."""

@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from anyio.abc import TaskGroup
@@ -88,7 +89,6 @@ class Parts:
         self.roster = Roster()
         self.estimates = Estimates(lambda: self._engine, store, clock)
         self._make_turns()
-        self.spilling = self._make_spilling()
         self.recovery = Recovery(
             self._engine,
             store,
@@ -106,8 +106,7 @@ class Parts:
             sentinel=self.sentinel,
             hindsight=self.hindsight,
             redaction=self.redaction,
-            spilling=self.spilling,
-            reading=self.archive.values,
+            values=lambda: (self.carrying.spilling.notice, self.archive.values.problem),
             broker_trouble=broker_trouble,
             lease_trouble=lambda: self.tenure.leadership.problem,
         )
@@ -170,29 +169,8 @@ class Parts:
             wait_trusted=self.tenure.leadership.wait_trusted,
             values=self.archive.values,
         )
-        self.unrun = None
-        if adapters.keeper is not None:
-            self.unrun = UnrunResults(
-                adapters.keeper,
-                engine=engine,
-                store=adapters.store,
-                archive=self.archive,
-                clock=adapters.clock,
-                publish=self.courier.hand_in,
-            )
-
-    def _make_spilling(self) -> Spilling:
-        """Make what keeps large values beside the database."""
-        adapters, limits = self.adapters, self._limits
-        return Spilling(
-            adapters.values,
-            engine=self._engine,
-            store=adapters.store,
-            watch=adapters.watcher.watch,
-            is_needed=lambda workflow_id: self.turns.live(workflow_id) is not None,
-            spill_bytes=limits.value_spill_bytes,
-            bytes_max=limits.value_store_bytes_max,
-        )
+        unrun = partial(UnrunResults, engine=engine, store=adapters.store, archive=self.archive, clock=adapters.clock)
+        self.unrun = None if adapters.keeper is None else unrun(adapters.keeper, publish=self.courier.hand_in)
 
     def _make_callers(self, pools: Pools, chance: random.Random) -> StillRunning:
         """Make what speaks for those who submit and control, and what carries out what is decided about it."""
@@ -247,7 +225,7 @@ class Parts:
             archive=self.archive,
             listeners=self.listeners,
             reports=adapters.reports,
-            spilling=self.spilling,
+            spilling=Spilling.of(adapters, self._engine, limits, is_live=lambda each: self.turns.live(each) is not None),
         )
         return still_running
 
@@ -354,7 +332,7 @@ class Parts:
         if reports is not None:
             reports.begin(store.identity, await store.recall(REPORTS_NOTE))
         await self.recovery.recover()
-        await self.spilling.prepare()
+        await self.carrying.spilling.prepare()
 
     def start(self, tasks: TaskGroup) -> None:
         """Start what works by itself, each in a task that the group owns and whose end it hears.
@@ -371,10 +349,11 @@ class Parts:
             tasks.start_soon(self._unless_fenced, work, *arguments, name=f"dyrygentd {name}")
 
         tasks.start_soon(self.tenure.run, name="dyrygentd term")
-        begin("watch", adapters.watcher.run, self.spilling.door(emit))
-        begin("large values", self.spilling.run)
+        spilling = self.carrying.spilling
+        begin("watch", adapters.watcher.run, spilling.door(emit))
+        begin("large values", spilling.run)
         if adapters.reports is not None:
-            reported = self.spilling.door(inbox.post_results)
+            reported = spilling.door(inbox.post_results)
             begin("reports", adapters.reports.run, reported, inbox.post, self._engine.flights.is_in_flight)
         begin("publish", self.courier.publish)
         begin("sentinel", self.sentinel.run)

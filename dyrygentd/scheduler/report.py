@@ -71,7 +71,7 @@ class Report:
             "lost_pushes": parts.sentinel.lost_pushes,
             "setbacks": parts.hindsight.setback_count,
             "found_stored": parts.hindsight.found_count,
-            **asdict(parts.spilling.statistics()),
+            **asdict(parts.carrying.spilling.statistics()),
             **letter_figures(LettersStatistics() if parts.letters is None else parts.letters.statistics()),
         } | parts.answers.faces.statistics()
 

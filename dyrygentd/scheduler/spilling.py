@@ -10,8 +10,8 @@ nothing of a large value is in a turn, in a transaction or in memory, and what a
 more; that is deleted once the batch is durable. Values of a workflow that is not in the database any more are deleted by a look
 each minute. What a crash has left between writing and saving is found at the start: nobody names it.
 
-*Bounded.* What waits to be written has `_WAITING_MAX` bytes at most. A value beyond that is dropped, and its result read anew
-from the backend when there is room. All that is kept has a bound, too.
+*Bounded.* What waits to be written has `values_waiting_bytes_max` bytes at most. A value beyond that is dropped, and its result
+read anew from the backend when there is room. All that is kept has a bound, too.
 
 *When it cannot be written* a value goes the way of a small one, into memory and database, with their bounds, and that is told. A
 full disk must not fail what would fit into memory, and must not hold up what is small.
@@ -25,7 +25,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Self
 
 import anyio
 import anyio.lowlevel
@@ -39,11 +39,12 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import OutsideError, StoreUnavailable
 from dyrygentd.ports import Emit, Store
 from dyrygentd.ports.values import ValuesStatistics, ValueStore
+from dyrygentd.scheduler.adapters import Adapters
+from dyrygentd.scheduler.limits import SchedulerLimits
 
 logger = logging.getLogger("dyrygentd")
 
-#: Bytes of values that wait to be written, and how many are written at one time: a disk that syncs has use for two.
-_WAITING_MAX: Final = 64 * 1024 * 1024
+#: How many are written at one time: a disk that syncs has use for two.
 _WRITTEN_AT_ONCE: Final = 2
 #: Tries to write one, and the pause before the next.
 _TRIES: Final = 3
@@ -61,9 +62,10 @@ class Spilling:
     Args:
         values: Where they are kept; None for nowhere.
         watch: Has a result read again, and told.
-        is_needed: Tells whether a workflow is in memory, or its end on its way to the database.
+        is_live: Tells whether a workflow is in memory, or its end on its way to the database.
         spill_bytes: Values that are longer are kept there.
         bytes_max: Of all that is kept there.
+        waiting_max: Bytes of values that wait to be written.
 
     Attributes:
         problem: Why a value could not be kept there, empty if the last one could.
@@ -76,19 +78,21 @@ class Spilling:
         engine: Engine,
         store: Store,
         watch: Callable[[Sequence[str]], None],
-        is_needed: Callable[[str], bool],
+        is_live: Callable[[str], bool],
         spill_bytes: int,
         bytes_max: int,
+        waiting_max: int,
     ) -> None:
         self.problem = ""
         self._values = values
         self._engine = engine
         self._store = store
         self._watch = watch
-        self._is_needed = is_needed
+        self._is_live = is_live
         # A text with a reference in it is then never taken for a short one, see `INLINE_BYTES`.
         self._spill_bytes = max(spill_bytes, INLINE_BYTES)
         self._bytes_max = bytes_max
+        self._waiting_max = waiting_max
         self._kept: dict[str, dict[str, int]] = {}
         self._count = self._bytes = self._written = self._failed = 0
         self._to_write: deque[tuple[TaskSucceeded, bytes, RunningWorkflow, int, Emit]] = deque()
@@ -99,6 +103,20 @@ class Spilling:
         self._missing = ""
         if values is None:
             engine.values.why_here = "; `value_store` names a place where large values are kept instead"
+
+    @classmethod
+    def of(cls, adapters: Adapters, engine: Engine, limits: SchedulerLimits, *, is_live: Callable[[str], bool]) -> Self:
+        """Make it of what a scheduler has."""
+        return cls(
+            adapters.values,
+            engine=engine,
+            store=adapters.store,
+            watch=adapters.watcher.watch,
+            is_live=is_live,
+            spill_bytes=limits.value_spill_bytes,
+            bytes_max=limits.value_store_bytes_max,
+            waiting_max=limits.values_waiting_bytes_max,
+        )
 
     def __repr__(self) -> str:
         return f"<Spilling {self._values!r} count={self._count} bytes={self._bytes} problem={self.problem!r}>"
@@ -158,7 +176,7 @@ class Spilling:
             )
             self._failed += 1
             return event
-        if self._waiting_bytes and self._waiting_bytes + size > _WAITING_MAX:
+        if self._waiting_bytes and self._waiting_bytes + size > self._waiting_max:
             self._put_off.append((event.task_id, size))
         else:
             self._waiting_bytes += size
@@ -222,7 +240,7 @@ class Spilling:
     def _read_put_off(self) -> None:
         """Have results read again that were dropped since too much waited."""
         ids, size = list[str](), self._waiting_bytes
-        while self._put_off and (not size or size + self._put_off[0][1] <= _WAITING_MAX // 2):
+        while self._put_off and (not size or size + self._put_off[0][1] <= self._waiting_max // 2):
             task_id, own = self._put_off.popleft()
             size += own
             if self._engine.flights.is_in_flight(task_id):
@@ -313,7 +331,7 @@ class Spilling:
             # The others first, the next time.
             self._kept[workflow_id] = names
             try:
-                if self._is_needed(workflow_id) or await self._store.record(workflow_id) is not None:
+                if self._is_live(workflow_id) or await self._store.record(workflow_id) is not None:
                     continue
             except OutsideError:
                 return  # Whether the database can be read is told by others.

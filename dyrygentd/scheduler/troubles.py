@@ -8,14 +8,13 @@ from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.saving import Saving
 from dyrygentd.scheduler.sentinel import Sentinel
-from dyrygentd.scheduler.spilling import Spilling
-from dyrygentd.scheduler.value_reading import ValueReading
 
 
 class Troubles:
     """Asks the parts what is wrong with disk, broker and backend.
 
     Args:
+        values: Returns what is to be known of values that are kept beside the database.
         broker_trouble: Given what is seen of the broker (empty: nothing is wrong), returns what whoever runs it knows.
         lease_trouble: Returns why it is not known whether this process leads.
     """
@@ -30,8 +29,7 @@ class Troubles:
         sentinel: Sentinel,
         hindsight: Hindsight,
         redaction: Redaction,
-        spilling: Spilling,
-        reading: ValueReading,
+        values: Callable[[], Sequence[str]] = tuple,
         broker_trouble: Callable[[str], str] = str,
         lease_trouble: Callable[[], str] = str,
     ) -> None:
@@ -42,8 +40,7 @@ class Troubles:
         self._sentinel = sentinel
         self._hindsight = hindsight
         self._redaction = redaction
-        self._spilling = spilling
-        self._reading = reading
+        self._values = values
         self._broker_trouble = broker_trouble
         self._lease_trouble = lease_trouble
         self._noted = ""
@@ -80,6 +77,5 @@ class Troubles:
     def notices(self) -> Sequence[str]:
         """Return what people should know, and what keeps nobody from work."""
         # What is hidden is no problem: else whoever can have tasks fail could take readiness away.
-        values = (self._spilling.notice, self._reading.problem)
-        notices = (self._sentinel.notice, self._hindsight.notice, self._noted, self._redaction.problem, *values)
+        notices = (self._sentinel.notice, self._hindsight.notice, self._noted, self._redaction.problem, *self._values())
         return [notice for notice in notices if notice]

@@ -12,7 +12,7 @@ from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports import Store
 from dyrygentd.ports.values import ValueStore
-from dyrygentd.scheduler import Scheduler, SchedulerLimits, spilling
+from dyrygentd.scheduler import Scheduler, SchedulerLimits
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.store.values import DirectoryValues
 from dyrygentd.testing import FakeBroker
@@ -208,12 +208,13 @@ async def test_bounded(tmp_path: Path, values: _Breaking) -> None:
         assert f"and `value_store_bytes_max` is {_SIZE + 10}" in str(node.error)
 
 
-async def test_what_waits_is_bounded(tmp_path: Path, values: _Breaking, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_waits_is_bounded(tmp_path: Path, values: _Breaking) -> None:
     """More than may wait is dropped and read again from the backend: nothing is lost, and memory does not grow."""
-    monkeypatch.setattr(spilling, "_WAITING_MAX", 2 * _SIZE)
     names = [f"a{number}" for number in range(20)]
     broker = FakeBroker({f"tasks.{name}": lambda: _BIG for name in names}, holds=True)
-    async with scheduler(broker, _on(tmp_path), values=values, limits=limits(**_SPILL)) as running:
+    async with scheduler(
+        broker, _on(tmp_path), values=values, limits=limits(**_SPILL, values_waiting_bytes_max=2 * _SIZE)
+    ) as running:
         handle = await running.submit(definition("; ".join([*names, f"g gate=1; &j < {' '.join(names)}; t < j g"])))
         await until(lambda: len(broker.published) == 20)
         broker.let_go()
@@ -243,11 +244,11 @@ async def test_deleted_with_its_workflow(tmp_path: Path, values: _Breaking, file
     async with scheduler(broker, store, values=values, limits=limits(**_SPILL)) as running:
         first = await running.submit(definition("a", output="a"))
         await first.wait()
-        await running._parts.spilling.look()
+        await running._parts.carrying.spilling.look()
         assert len(files()) == 1
         await (await running.submit(definition("c"))).wait()
         await until_gone(running, first.id)
-        await running._parts.spilling.look()
+        await running._parts.carrying.spilling.look()
         await until(lambda: not files())
         await settle()
 

@@ -124,6 +124,9 @@ class ValueBudget:
         self._offered: set[str] = set()
         self._by_owner: dict[Hashable, int] = {}
 
+    def __repr__(self) -> str:
+        return f"<ValueBudget bytes={self.bytes} refused={self.refused} released={len(self.released)}>"
+
     def offer(self, references: Iterable[Reference]) -> None:
         """Note values that were written elsewhere, each under a name of its own; those that nobody keeps are released."""
         self._offered.update(reference.name for reference in references)

@@ -75,6 +75,7 @@ _ELSEWHERE: Final = {
     "compat/celery_dyrygent/workflows/node.py": "compat/test_workflow.py builds with them",
     "compat/celery_dyrygent/workflows/workflow.py": "compat/test_workflow.py, two floors up",
     "core/bounds.py": "numbers, each held where it is used",
+    "core/cancelling.py": "core/test_section_ends.py cancels what cleans up, and core/test_verbs.py the rest",
     "core/causes.py": "core/test_lost_causes.py and core/test_cancelled.py are about causes",
     "core/counting.py": "core/test_engine.py and test_metrics.py read the counts",
     "core/edges.py": "core/test_graph.py goes along them both ways",

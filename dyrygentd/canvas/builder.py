@@ -356,8 +356,8 @@ class SectionRef:
     ) -> NodeRef:
         """Add a task that runs when everything else of the section has finished, its subsections included, whatever came of it.
 
-        It is not needed, and skipped, if the section never began. What waits for it waits for the section: with the usual rule it
-        runs only if all of that has succeeded.
+        It runs after a cancel as well. It is not needed, and skipped, if the section never began. What waits for it waits for the
+        section: with the usual rule it runs only if all of that has succeeded.
 
         Args:
             after: What else it waits for, whose values it takes as any node: ``finally_(release.s(), after=lock)`` runs if the

@@ -64,19 +64,20 @@ class _Numbers(click.Command):
 @click.command(short_help="End workflows now.")
 @click.argument("references", metavar="[REF]...", nargs=-1)
 @click.option("--terminate", is_flag=True, help="End tasks that run, too (SIGTERM at the worker).")
+@click.option("--force", is_flag=True, help="End at once what cleans up after sections, too.")
 @_why
 @command
 @choosing
-def cancel(session: Session, references: tuple[str, ...], terminate: bool, why: str, choice: Choice) -> None:
+def cancel(session: Session, references: tuple[str, ...], terminate: bool, force: bool, why: str, choice: Choice) -> None:
     """End workflows now: nothing more is dispatched, and what waits in the broker is revoked.
 
-    Without --terminate, tasks that a worker has begun go on, and are shown as late when they end. One that has finished stays as
-    it is.
+    Without --terminate, tasks that a worker has begun go on, and are shown as late when they end. What cleans up after a section
+    that has begun (its `finally`) still runs, unless there is --force. One that has finished stays as it is.
 
     \b
     Example: dyrygentctl cancel --label cluster=gra1 --why "wrong cluster" --dry-run
     """
-    performing.on_workflows(session, "cancel", references, choice, terminate=terminate, why=why)
+    performing.on_workflows(session, "cancel", references, choice, terminate=terminate, force=force, why=why)
 
 
 @click.command(short_help="Dispatch nothing more of workflows, until `resume`.")

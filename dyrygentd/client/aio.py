@@ -245,13 +245,14 @@ class AsyncHandle:
         ask = forms.verb(self.id, verb, nodes=list(nodes) or None, **fields)
         return wire.decode(await self._channel.request(ask), wire.Changed)
 
-    async def cancel(self, *, terminate: bool = False, why: str = "") -> wire.Changed:
-        """End the workflow now; one that has finished stays as it is.
+    async def cancel(self, *, terminate: bool = False, force: bool = False, why: str = "") -> wire.Changed:
+        """End the workflow now, but for what cleans up after its sections; one that has finished stays as it is.
 
         Args:
+            force: End that now, too.
             terminate: End tasks that run, too; without it they go on, are shown as late, and change nothing.
         """
-        return await self.perform("cancel", terminate=terminate, why=why)
+        return await self.perform("cancel", terminate=terminate, force=force, why=why)
 
     async def pause(self, *, why: str = "") -> wire.Changed:
         """Dispatch nothing more until `resume`; results go on coming in."""

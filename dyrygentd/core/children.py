@@ -10,6 +10,7 @@ from typing import Final
 
 from dyrygentd.core import outcomes, steering
 from dyrygentd.core.bounds import LABELS_MAX
+from dyrygentd.core.cancelling import cancel, is_being_cancelled
 from dyrygentd.core.effects import BeginChild, RevokeStamped
 from dyrygentd.core.events import ChildEnded, ChildRefused, WorkflowSubmitted
 from dyrygentd.core.flights import Flights
@@ -203,13 +204,15 @@ class Children:
         parent, policy = child.origin.parent, workflow.graph.policy(node).child
         if parent is None or policy is None or child.state.is_finished or policy.on_close is OnClose.ABANDON:
             return False
+        if is_being_cancelled(child):
+            return False
         return workflow.state.is_finished or not waits_for(workflow, node, parent.generation)
 
     def _cancel(self, workflow: RunningWorkflow, node: int, child: RunningWorkflow, now: float, *, terminate: bool) -> None:
         why = f"node '{workflow.graph.names[node]}' of workflow '{workflow.workflow_id}' waits for it no more"
-        ended = steering.cancel(child, now)
+        ended = cancel(child, now)
         self._flights.give_up(child, ended, now, terminate=terminate)
-        if ended:
+        if ended and child.state.is_finished:
             self._turn.batch.revoke_stamped.append(RevokeStamped(child.stamp, terminate))
         detail = "terminating" if terminate else ""
         self._turn.batch.journal.append(JournalEntry(child.workflow_id, now, Verb.CANCEL.value, "", why, detail=detail))

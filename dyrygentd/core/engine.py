@@ -489,7 +489,7 @@ class Engine:
             self.counting.counters.verbs += 1
             self._take_back(workflow, now)
             self.flights.give_up(workflow, changes.ended, now, terminate=request.terminate)
-            if request.verb is Verb.CANCEL and changes.ended:
+            if request.verb is Verb.CANCEL and changes.ended and workflow.state.is_finished:
                 self._turn.batch.revoke_stamped.append(RevokeStamped(workflow.stamp, request.terminate))
             self._turn.batch.journal.append(
                 JournalEntry(

@@ -14,7 +14,7 @@ from dyrygentd.core.notes import Hold, HoldReason
 from dyrygentd.core.section_ends import NO_SCOPE
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, exhaust, parts, reached
-from dyrygentd.core.workflow import RunningWorkflow
+from dyrygentd.core.workflow import CLEANS_UP, RunningWorkflow
 
 #: Set back to waiting when something they wait for is: they never ran, or do not run just now.
 _SET_BACK = frozenset({NodeState.BLOCKED, NodeState.CANCELLED, NodeState.READY, NodeState.HELD, NodeState.RETRYING})
@@ -120,6 +120,8 @@ def _reopen(workflow: RunningWorkflow, nodes: Iterable[int], now: float) -> Step
                 workflow.nodes.unmet[dependent] += 1
     yield from workflow.values.count_users_anew(reset)
     workflow.is_changed |= workflow.is_stopped
+    if workflow.error == CLEANS_UP:
+        workflow.error = ""
     workflow.is_stopped = False
     return reset
 

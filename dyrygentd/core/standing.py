@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from dyrygentd.core.cancelled import STEPS_BACK_MAX, group_of_cancelled, waited_for, words_of_cancelled
+from dyrygentd.core.cancelling import is_being_cancelled
 from dyrygentd.core.causes import fingerprint_of
 from dyrygentd.core.children import parent_of
 from dyrygentd.core.dispatching import Bar, HoldBack
@@ -147,6 +148,8 @@ def _headline(engine: Engine, workflow: RunningWorkflow, now: float) -> str:
             return f"it has failed: {counted(failures, 'failure')}, {counted(causes, 'cause')}"
         case WorkflowState.CANCELLED:
             return "it was cancelled"
+        case WorkflowState.RUNNING if is_being_cancelled(workflow):
+            return f"{workflow.error}: {counted(in_flight, 'task')} in flight; `cancel --force` ends it now"
         case WorkflowState.RUNNING:
             if in_flight:
                 return f"it is running: {counted(in_flight, 'task')} in flight"

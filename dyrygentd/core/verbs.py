@@ -13,11 +13,12 @@ from uuid import NAMESPACE_URL, uuid5
 from dyrygentd.core import steering
 from dyrygentd.core.bounds import PRIORITY_MAX
 from dyrygentd.core.cancelled import cancelled_by_cause, fingerprint_of_cancelled
+from dyrygentd.core.cancelling import cancel, is_being_cancelled
 from dyrygentd.core.causes import failures_by_cause, fingerprint_of, lost_nodes
 from dyrygentd.core.lost_causes import LOST, is_of_lost
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.reopening import abandon, reopen_in_steps, set_back_with, skip_in_steps
-from dyrygentd.core.states import IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, exhaust, parts, reached
 from dyrygentd.core.user import User
 from dyrygentd.core.without_value import TOO_LARGE
@@ -88,7 +89,7 @@ class VerbRequest:
             or ``lost``.
         value: JSON text that takes the place of a skipped node's value.
         terminate: End tasks that run, too.
-        force: Give up an attempt that is in flight.
+        force: Give up an attempt that is in flight; with a cancel, end at once what cleans up after sections, too.
         asker: Who asks, if that is a user of some host, so that what they ask for is done in the order in which they did.
         letter: Number of the letter that asks for it, so that it is noted with what it changes; 0 if none does.
     """
@@ -197,7 +198,10 @@ def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) ->
     match request.verb:
         case Verb.CANCEL:
             open_nodes = workflow.nodes.all_in(*(state for state in NodeState if not state.is_finished))
-            ended = steering.cancel(workflow, now)
+            if is_being_cancelled(workflow) and not request.force:
+                return Changes()
+            ended = cancel(workflow, now, force=request.force)
+            open_nodes = [node for node in open_nodes if workflow.states[node] in FINISHED]
             return Changes(open_nodes, ended, is_changed=True, detail="terminating" if request.terminate else "")
         case Verb.PAUSE:
             steering.pause(workflow)

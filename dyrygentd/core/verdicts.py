@@ -4,7 +4,7 @@ Where a section's end is concerned:
 
 - It waits for its scope (`dyrygentd.core.section_ends`) and, a ``finally``, for its own dependencies as well, by its rule.
 - Of a section that never began there is nothing to clean up or to tell: neither its ``finally`` nor its hooks are needed. It has
-  begun when a node of it was sent, or has finished in another way than blocked, cancelled or not needed.
+  begun when a node of it was sent once, or has finished in another way than blocked, cancelled or not needed.
 - To what waits for it a ``finally`` stands for its section: it has succeeded only if all of that has. So a clean-up that went
   well does not have the next section begin after a failure.
 """
@@ -78,8 +78,8 @@ def has_begun(workflow: "RunningWorkflow", scope: int) -> bool:
 
 
 def ran(workflow: "RunningWorkflow", node: int) -> bool:
-    """Tell whether a node that has finished was sent, or did what there was to do."""
-    if workflow.attempts.dispatched_at[node]:
+    """Tell whether a node was sent, if only before it was set back, as nobody may have cleaned up yet, or did what there was."""
+    if workflow.attempts.of(node):
         return True
     match workflow.state_of(node):
         case NodeState.SUCCEEDED | NodeState.FAILED:

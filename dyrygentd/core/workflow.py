@@ -28,6 +28,7 @@ instead, and what few nodes have (errors, values, holds, attempts) lives in dict
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from dyrygentd.core.attempts import Attempts
 from dyrygentd.core.graph import Graph
@@ -48,6 +49,9 @@ from dyrygentd.core.verdicts import verdict
 
 #: How a node is to end: its number, its state, its value and its error.
 _End = tuple[int, NodeState, Text | None, str]
+
+#: The error of a workflow that was cancelled, as long as it cleans up. It is stored, and known by that: not to be changed.
+CLEANS_UP: Final = "it was cancelled, and ends when its sections have cleaned up"
 
 _WAITING, _DISPATCHING = int(NodeState.WAITING), int(NodeState.DISPATCHING)
 
@@ -541,7 +545,10 @@ class RunningWorkflow:
         self._consider(node, now)
 
     def _finish_by_counts(self, now: float) -> None:
-        self.finish(WorkflowState.FAILED if self.nodes.bad and not is_enough(self) else WorkflowState.SUCCEEDED, now)
+        bad = WorkflowState.FAILED
+        if self.is_stopped and self.error == CLEANS_UP:
+            bad, self.error = WorkflowState.CANCELLED, ""
+        self.finish(bad if self.nodes.bad and not is_enough(self) else WorkflowState.SUCCEEDED, now)
 
     def finish(self, state: WorkflowState, now: float) -> None:
         """Note how the workflow has ended, with its result, or with why it has none or has failed."""

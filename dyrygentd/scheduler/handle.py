@@ -66,9 +66,9 @@ class Handle:
                 return celery_result(self.id, nodes, app=app or self._scheduler.app)
             after = int(page.next)
 
-    async def cancel(self, *, terminate: bool = False, why: str = "") -> wire.Changed:
-        """End the workflow now; do nothing if it has finished."""
-        return await self.perform(VerbRequest(Verb.CANCEL, why=why, terminate=terminate))
+    async def cancel(self, *, terminate: bool = False, force: bool = False, why: str = "") -> wire.Changed:
+        """End the workflow now, but for what cleans up after its sections, with ``force`` that too; or do nothing."""
+        return await self.perform(VerbRequest(Verb.CANCEL, why=why, terminate=terminate, force=force))
 
     async def pause(self, *, why: str = "") -> wire.Changed:
         """Dispatch nothing more until `resume`; results go on coming in."""

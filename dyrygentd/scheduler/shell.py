@@ -256,13 +256,16 @@ class Scheduler(Service):
         """
         return await self._parts.reception.perform(workflow_id, request)
 
-    async def cancel(self, workflow_id: str, *, terminate: bool = False, by: str = "", why: str = "") -> wire.Changed:
+    async def cancel(
+        self, workflow_id: str, *, terminate: bool = False, force: bool = False, by: str = "", why: str = ""
+    ) -> wire.Changed:
         """End a workflow: what was not dispatched never is, what is in flight is revoked. Return when that is on disk.
 
         Args:
             terminate: End tasks that run, too. Without it they go on, are shown as late, and change nothing.
+            force: End at once what cleans up after sections, too.
         """
-        return await self.perform(workflow_id, VerbRequest(Verb.CANCEL, by=by, why=why, terminate=terminate))
+        return await self.perform(workflow_id, VerbRequest(Verb.CANCEL, by=by, why=why, terminate=terminate, force=force))
 
     async def perform_in_bulk(self, selection: Selection, request: VerbRequest) -> wire.BulkChanged:
         """Carry out a verb on all workflows that fit, newest first, each on its own; at most 1000 of them."""

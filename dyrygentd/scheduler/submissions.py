@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import replace
 from random import Random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import anyio
@@ -43,6 +43,7 @@ from dyrygentd.wire.digests import difference, digest_of, is_other
 
 #: A key, and whose it is: those of two users never meet.
 _Key = tuple[User | None, str]
+_TOO_LATE: Final = "it could not be stored in time"
 
 
 class _Keyed(NamedTuple):
@@ -381,7 +382,7 @@ class Submissions:
             next_step = f"{show}; if the daemon is killed before it is on disk, it never happened"
             raise NotOnDiskYet("the submission", workflow_id, reason, next_step=next_step)
         self._withdrawn.add(workflow_id)
-        self._turns.inbox.post(VerbRequested(workflow_id, VerbRequest(Verb.CANCEL, why="it could not be stored in time")))
+        self._turns.inbox.post(VerbRequested(workflow_id, VerbRequest(Verb.CANCEL, why=_TOO_LATE, force=True)))
         raise NotStored(reason, self._durable_timeout_s)
 
 

@@ -29,7 +29,7 @@ class VerbDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         value: What takes the place of a skipped node's value.
         priority: For set-priority.
         terminate: For cancel, skip and retry with force: end running tasks, too.
-        force: For retry: give up an attempt that is in flight.
+        force: For retry: give up an attempt that is in flight. For cancel: end at once what cleans up after sections, too.
     """
 
     why: Annotated[str, Meta(max_length=_WHY_MAX)] = ""

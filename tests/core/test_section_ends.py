@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskSucceeded
-from dyrygentd.core.policy import OnFailure, WorkflowPolicy
-from dyrygentd.core.states import NodeState
+from dyrygentd.core.policy import OnFailure, SectionEnd, WorkflowPolicy
+from dyrygentd.core.standing import headline
+from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadNode, CycleError, DyrygentError
 from tests.support.conversation import Conversation, cancel, parse_graph
@@ -217,16 +218,76 @@ def test_a_skip_in_a_section_ends_it() -> None:
     assert _ids(conversation) == ["good", "next", "told"]
 
 
-def test_a_cancel_ends_all_of_it() -> None:
-    """Whoever cancels knows."""
+def test_a_cancel_has_sections_clean_up() -> None:
+    """What has begun is cleaned up after, and then it is cancelled; no hook is told, and the same again changes nothing."""
     conversation = Conversation()
-    conversation.submit(_DRAIN)
-    assert conversation.turn(cancel("w")).publish == []
-    assert set(conversation.states().values()) == {"cancelled"}
+    conversation.submit(f"{_DRAIN.strip()}; y! < a section=late; tidy! section=late end=finally; alarm! hook=always")
+    batch = conversation.turn(cancel("w"))
+    assert [revoke.task_id for revoke in batch.revoke] == ["w/a"]
+    assert [message.task_id for message in batch.publish] == ["w/clean"]
+    assert not batch.revoke_stamped
+    record = conversation.workflows["w"]
+    assert (record.state.value, record.error) == ("running", "it was cancelled, and ends when its sections have cleaned up")
+    others = {name: state for name, state in conversation.states().items() if name not in ("clean", "tidy")}
+    assert set(others.values()) == {"cancelled", "blocked"}
+    assert conversation.states()["tidy"] == "skipped"
+    assert not conversation.ask("cancel").is_changed
+    conversation.crash()
+    assert not conversation.ask("cancel").is_changed
+    assert "`cancel --force` ends it now" in headline(conversation.engine, conversation.workflow(), conversation.now)
+    conversation.succeed("w/clean")
+    assert (conversation.workflows["w"].state.value, conversation.workflows["w"].error) == ("cancelled", "")
     assert conversation.ask("retry").is_changed
     assert _ids(conversation) == ["a"]
-    _let(conversation, a=True, b=True)
+    _let(conversation, a=True, b=True, y=True)
+    assert _ids(conversation) == ["clean", "tidy"]
+
+
+def test_a_cancel_with_force_ends_all_at_once() -> None:
+    """The clean-up may be what hangs."""
+    conversation = Conversation()
+    conversation.submit(_DRAIN)
+    assert conversation.ask("cancel").is_changed
+    assert conversation.ask("cancel", force=True).is_changed
+    assert set(conversation.states().values()) == {"cancelled", "blocked"}
+    assert conversation.workflows["w"].state.value == "cancelled"
+
+
+def test_a_cancel_before_anything_ran_ends_all_at_once() -> None:
+    """There is nothing to clean up."""
+    conversation = Conversation()
+    conversation.submit(_DRAIN.replace("a!", "g gate=1 section=drain; a! < g"))
+    assert conversation.turn(cancel("w")).publish == []
+    assert set(conversation.states().values()) == {"cancelled"}
+    assert conversation.workflows["w"].state.value == "cancelled"
+
+
+def test_a_cancel_of_what_is_paused_cleans_up() -> None:
+    """A pause is over with it; and of a workflow that only cleans up there is nothing to cancel."""
+    conversation = Conversation()
+    conversation.submit(_DRAIN)
+    assert conversation.ask("pause").is_changed
+    assert [message.task_id for message in conversation.turn(cancel("w")).publish] == ["w/clean"]
+    plain = Conversation()
+    plain.submit("a! section=s; clean! section=s end=finally")
+    plain.succeed("w/a")
+    plain.turn(cancel("w"))
+    plain.succeed("w/clean")
+    assert plain.workflows["w"].state.value == "succeeded"
+
+
+def test_a_retry_while_it_cleans_up_takes_the_cancel_back() -> None:
+    """The work goes on, and is cleaned up after in its time."""
+    conversation = Conversation()
+    conversation.submit(_DRAIN)
+    conversation.turn(cancel("w"))
+    assert conversation.ask("retry").is_changed
+    assert conversation.workflows["w"].error == ""
+    _let(conversation, a=True, b=True, clean=True)
     assert _ids(conversation) == ["clean"]
+    _let(conversation, clean=True)
+    _let(conversation, good=True, told=True, next=True)
+    assert conversation.workflows["w"].state.value == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -312,6 +373,8 @@ def _run(conversation: Conversation, chance: Random, *, with_verbs: bool) -> Non
             verb, name = chance.choice(["retry", "rerun", "hold", "release"]), chance.choice(workflow.graph.names)
             conversation.ask(verb, name)
             conversation.ask("release", name)
+            if chance.random() < 0.1:
+                conversation.ask("cancel")
         elif not in_flight:
             conversation.turn(after_s=1)
         else:
@@ -340,13 +403,15 @@ def _check_ends(workflow: RunningWorkflow) -> None:
             continue
         rest = [node for node in range(len(graph)) if is_before(node, ender)]
         has_begun = any(
-            workflow.attempts.dispatched_at[node] or (workflow.states[node] == NodeState.SUCCEEDED and not graph.is_join(node))
+            workflow.attempts.of(node) or (workflow.states[node] == NodeState.SUCCEEDED and not graph.is_join(node))
             for node in rest
         )
         is_bad = any(workflow.state_of(node) in (NodeState.FAILED, NodeState.BLOCKED, NodeState.CANCELLED) for node in rest)
         applies = {"success": not is_bad, "failure": is_bad}.get(policy.section_end.value, True)
         state, ran = workflow.state_of(ender), bool(workflow.attempts.dispatched_at[ender])
-        if not has_begun or not applies:
+        if workflow.state is WorkflowState.CANCELLED and policy.section_end is not SectionEnd.FINALLY:
+            assert state in (NodeState.CANCELLED, NodeState.SKIPPED, NodeState.SUCCEEDED, NodeState.FAILED)
+        elif not has_begun or not applies:
             assert (state, ran) == (NodeState.SKIPPED, False), graph.names[ender]
         elif not graph.dependencies(ender):
             assert ran, graph.names[ender]
@@ -367,7 +432,7 @@ def test_whatever_happens_sections_end_as_they_should(text: str, seed: int, stop
     for _ in range(3):
         _run(conversation, chance, with_verbs=with_verbs)
         workflow = conversation.restored("w")
-        assert workflow.state.value == ("failed" if workflow.nodes.bad else "succeeded")
+        assert workflow.state.value in (("failed", "cancelled") if workflow.nodes.bad else ("succeeded",))
         assert "broken" not in workflow.error
         _check_ends(workflow)
         if not conversation.ask("retry").is_changed:

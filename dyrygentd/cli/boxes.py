@@ -121,14 +121,15 @@ def _loudness(box: "wire.BoxView") -> int:
 
 def _row(boxes: "Sequence[wire.BoxView]", numbers: tuple[int, int], after: str) -> Shown:
     states = Counter[str]()
+    child = boxes[0].child if len(boxes) == 1 else None
     for box in boxes:
-        states.update(box.states)
+        states.update(box.states if child is None else child.counts)
     levels = (min(box.first_level for box in boxes), max(box.last_level for box in boxes))
     name = name_of(boxes[0]) if len(boxes) == 1 else f"… {len(boxes):,} boxes"
-    nodes = sum(box.nodes for box in boxes)
+    nodes = sum(box.nodes for box in boxes) if child is None else child.tasks
     colour = render.colour_of(next((word for word in ("failed", "held") if states[word]), ""))
     cells = (_range(*numbers), after, _range(*levels), name, f"{nodes:,}" if nodes else "")
-    return Shown(cells, states, colour, len(boxes) == 1 and boxes[0].kind == "node")
+    return Shown(cells, states, colour, len(boxes) == 1 and boxes[0].kind == "node" and child is None)
 
 
 def name_of(box: "wire.BoxView | wire.TimelineRow") -> str:
@@ -136,6 +137,8 @@ def name_of(box: "wire.BoxView | wire.TimelineRow") -> str:
     title = render.inline(box.title)
     match box.kind:
         case "node":
+            if getattr(box, "child", None) is not None:
+                return f"{title} (workflow)"
             return title if box.nodes else f"{title} (join)"
         case "section":
             return f"{title}/" if box.path.endswith(box.title) else f"{_key(box)}  {title}/"
@@ -217,7 +220,10 @@ def troubles(fold: "wire.FoldView") -> Iterator[str]:
     if len(failed) > _TOLD_MAX:
         yield f"        and in {len(failed) - _TOLD_MAX:,} more"
     for box in held[:_TOLD_MAX]:
-        yield f"{render.state('held')}    {_place(box, box.held)}: {render.held(box.hold, box.held_until)}"
+        why = render.held(box.hold, box.held_until)
+        if box.hold == "child" and box.child is not None:
+            why = f"its workflow {render.child(box.child)}"
+        yield f"{render.state('held')}    {_place(box, box.held)}: {why}"
     if len(held) > _TOLD_MAX:
         yield f"        and in {len(held) - _TOLD_MAX:,} more"
     if oldest is not None:
@@ -237,6 +243,8 @@ def next_commands(fold: "wire.FoldView") -> Iterator[str]:
     if box is not None:
         node = box.failed if box.failed is not None else box.held
         yield render.command("explain", fold.id, [node or ""])
+        if box.child is not None:
+            yield render.shell("dyrygentctl", "graph", box.child.id)
     opened = box if box is not None and box.kind != "node" else _largest(fold, loud)
     if opened is not None:
         yield render.shell("dyrygentctl", "graph", fold.id, "--section", opened.path)

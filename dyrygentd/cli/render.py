@@ -192,7 +192,7 @@ def child(view: "wire.ChildView", *, with_id: bool = True) -> str:
     """Return how the workflow is that is the work of a node: ``3f2a… running, 3,812/10,000``."""
     first = f"{view.id} " if with_id else ""
     error = f": {inline(view.error)}" if view.error and view.state == "failed" else ""
-    return f"{first}{state(view.state)}, {progress(view)}{error}"
+    return f"{first}{view.state}, {progress(view)}{error}"
 
 
 def progress(view: "wire.WorkflowView | wire.ChildView | wire.BelowView") -> str:

@@ -11,6 +11,7 @@ from dyrygentd.core.parent import Parent
 from tests.cli.support import Ctl
 from tests.http.support import Daemon
 from tests.store.records import finished, workflow
+from tests.support.servers import wait_until
 
 
 def _save(daemon: Daemon, above: dict[str, str]) -> None:
@@ -94,3 +95,24 @@ def test_from_a_workflow_to_its_children_and_back(daemon: Daemon) -> None:
 
 def _names(text: str) -> list[str]:
     return [view["name"] for view in json.loads(text)]
+
+
+def test_a_node_that_is_done_by_a_workflow(holding: Daemon, slow_ctl: Ctl) -> None:
+    """Where its parent is shown, its own is named with how far it is, and what it waits for; where it is, its parent."""
+    inner = {"name": "inner", "nodes": [{"name": "dig", "task": "add"}, {"name": "approve", "gate": True}]}
+    nodes = [{"name": "first", "task": "add"}, {"name": "deep", "workflow": {"definition": inner}}]
+    top = holding.submit(*nodes, name="surface")
+    child = Parent(top, 1).child_id
+    wait_until(lambda: holding.ask("GET", f"/v1/workflows/{child}").status == 200)
+    shown = slow_ctl("show", top).stdout
+    assert re.search(r"(?m)^below +1 running: 0/2  \(dispatched 1, held 1\)$", shown), shown
+    assert re.search(rf"(?m)^deep .*its workflow {child} running, 0/2, 1 gate waits for release$", shown), shown
+    assert re.search(rf"(?m)^workflow +{child} running, 0/2$", slow_ctl("show", top, "deep").stdout)
+    assert re.search(rf"(?m)^parent +node 'deep' of {top}$", slow_ctl("show", child).stdout)
+    drawn = slow_ctl("graph", top)
+    assert re.search(r"(?m)^ *2 .*deep \(workflow\) +2 ", drawn.stdout), drawn.stdout
+    assert f"'deep': its workflow {child} running, 0/2\n" in drawn.stdout
+    told = slow_ctl("explain", top).stdout
+    assert f"'deep' is done by workflow {child}, which has done 0 of 2; there 'approve' is a gate and waits" in told
+    assert f"next: dyrygentctl explain {child}\n" in told
+    assert "waits for release" in slow_ctl("list").stdout

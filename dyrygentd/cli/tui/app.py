@@ -1,5 +1,6 @@
 """The program around the screens: it begins with one, and ends with how the workflow stood."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -100,15 +101,37 @@ class WatchApp(App[Ended]):
     def action_leave(self) -> None:
         """End; the workflow goes on."""
         watched = [screen.view for screen in self.screen_stack if isinstance(screen, WatchScreen)]
-        self.exit(Ended(watched[-1] if watched else None))
+        # The first one is what somebody wanted to watch; the others were opened on the way.
+        self.exit(Ended(watched[0] if watched else None))
 
     def _chose(self, view: "wire.WorkflowView") -> None:
         self.run_worker(self._watch(view))
 
     async def _watch(self, view: "wire.WorkflowView") -> None:
+        await self._push(view, ended=self._end)
+
+    async def _push(self, view: "wire.WorkflowView", *, ended: "Callable[[wire.WorkflowView], None]") -> None:
         handle = await self._client.handle(view)
-        screen = WatchScreen(self._client, handle, view, glyphs=self._glyphs, ended=self._end, failed=self._fail)
+        screen = WatchScreen(self._client, handle, view, glyphs=self._glyphs, ended=ended, failed=self._fail, go=self._go)
         await self.push_screen(screen)
+
+    def _go(self, workflow_id: str) -> None:
+        self.run_worker(self._go_to(workflow_id), exclusive=True, group="go")
+
+    async def _go_to(self, workflow_id: str) -> None:
+        """Show a workflow: the screen that has it, or another one above all."""
+        screens = [screen for screen in self.screen_stack if isinstance(screen, WatchScreen)]
+        if any(screen.view.id == workflow_id for screen in screens):
+            while isinstance(self.screen, WatchScreen) and self.screen.view.id != workflow_id:
+                await self.pop_screen()
+            return
+        try:
+            view = await self._client.get(workflow_id)
+        except DyrygentError as error:
+            self._warn(f"{error.message}: {error.next_step}" if error.next_step else error.message)
+            return
+        # One of them that ends is no reason to leave what it is a part of.
+        await self._push(view, ended=lambda view: None)
 
     def _end(self, view: "wire.WorkflowView") -> None:
         # What failed can be tried again from here, and who reads or types something is not interrupted.

@@ -28,6 +28,7 @@ _HELD: Final = {
     "time": "waits for its time",
     "poll": "asks again later",
     "retry": "waits for its next attempt",
+    "child": "its workflow is not done",
 }
 
 
@@ -46,19 +47,20 @@ class BranchLine:
         """Draw it; what gives way is the name."""
         branch = self.branch
         room = next(bar for least, bar in _BAR if width >= least)
-        done = f"{marks.good(branch.states):,}/{branch.nodes:,}" if not branch.is_node else _state_of(branch)
+        is_one = branch.is_node and not branch.child
+        done = _state_of(branch) if is_one else f"{marks.good(branch.shown_states):,}/{branch.inner_tasks or branch.nodes:,}"
         noted = (width - 50) // 2 if width >= _NOTE_FROM else 0
         indent = "  " * branch.depth if branch.depth * 2 <= _INDENT_MAX else " " * _INDENT_MAX
-        sign = glyphs.leaf if branch.is_node else glyphs.opened if branch.is_open else glyphs.closed
+        sign = glyphs.leaf if is_one else glyphs.opened if branch.is_open else glyphs.closed
         named = width - 4 - len(indent) - len(sign) - 1 - 1 - room - 1 - max(11, len(done)) - (noted + 2 if noted else 0)
         text = signs(branch)
         text.append(f" {indent}{sign} ")
         text.append(glyphs.fitted(glyphs.plain(branch.title), max(4, named)))
         text.append(" ")
-        drawn = marks.bar(branch.states, 1 if branch.is_node else room, glyphs)
+        drawn = marks.bar(branch.shown_states, 1 if is_one else room, glyphs)
         text.append_text(drawn)
         text.append(" " * (room - drawn.cell_len + 1))
-        text.append(done.rjust(11), style="" if branch.is_node else "bold")
+        text.append(done.rjust(11), style="" if is_one else "bold")
         if noted:
             style = "red" if branch.failed else "yellow" if branch.held else "dim"
             text.append(f"  {glyphs.fitted(glyphs.plain(_note(branch)), noted)}", style=style)
@@ -68,10 +70,10 @@ class BranchLine:
 def signs(branch: Branch) -> Text:
     """Return three columns that say what is in a box: a failure, something that waits for a person, something that runs."""
     text = Text()
-    text.append("F" if branch.states.get("failed") else " ", style=marks.BAD)
+    text.append("F" if branch.states.get("failed") or branch.inner.get("failed") else " ", style=marks.BAD)
     held = branch.states.get("held")
     text.append("H" if branch.waits_for_person else "h" if held else " ", style=marks.PERSONS if held else "")
-    text.append("R" if marks.in_flight(branch.states) else " ", style=marks.RUNS)
+    text.append("R" if marks.in_flight(branch.shown_states) else " ", style=marks.RUNS)
     return text
 
 
@@ -79,7 +81,9 @@ def details_of(branch: Branch, glyphs: Glyphs, width: int) -> list[Text]:
     """Return three lines about a box: its counts, its first failure, and what waits in it for longest, or is held."""
     name = glyphs.plain(branch.title)
     first = Text.assemble((glyphs.fitted(name, min(cell_len(name), width // 2)), "bold"), "  ")
-    lines = [first.append_text(marks.counts(branch.states, width - first.cell_len, glyphs))]
+    lines = [first.append_text(marks.counts(branch.shown_states, width - first.cell_len, glyphs))]
+    if branch.child:
+        lines.append(Text(f"done by workflow {branch.child}  (Enter opens it)"))
     if branch.failed:
         who = "" if branch.is_node else f"first failure '{glyphs.plain(branch.failed)}': "
         lines.append(Text(f"{who}{glyphs.plain(branch.error or 'failed')}", style="red"))
@@ -151,7 +155,14 @@ class NodeLine:
         return [*lines, Text(f"task {glyphs.plain(node.task or node.kind)}", style=marks.DIM)]
 
 
-_HELD_SHORT: Final = {"gate": "gate", "operator": "held", "lost": "lost", "pool": "pool", "retry": "next try"}
+_HELD_SHORT: Final = {
+    "gate": "gate",
+    "operator": "held",
+    "lost": "lost",
+    "pool": "pool",
+    "retry": "next try",
+    "child": "workflow",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,12 @@ class Masthead(Widget):
         return "" if left_s is None else f"about {render.duration(left_s)} left"
 
     def _above(self, width: int) -> list[Text]:
-        """Return who answers, if that is not the leader; on as many lines as it takes, as its end tells how old it is."""
+        """Return whose child it is, and who answers, if that is not the leader: on as many lines as it takes."""
+        parent = self._view.parent
+        of = f"node '{self._glyphs.plain(parent.node)}' of workflow {parent.workflow}  (u goes up)" if parent is not None else ""
+        return [*([Text(of, style="dim")] if of else []), *self._vantage_lines(width)]
+
+    def _vantage_lines(self, width: int) -> list[Text]:
         return [Text(part, style="dim") for part in wrap(self._glyphs.plain(self._vantage), max(20, width))]
 
     def _troubles(self) -> list[Text]:

@@ -1,7 +1,7 @@
 """The folded workflow as rows: which boxes are open, what a filter leaves, and where the next trouble is. No input or output."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from dyrygentd.cli.tui import marks
@@ -22,6 +22,9 @@ class Branch:
         path: By which it is opened; empty for the whole workflow.
         is_node: It is a single node, whose name is ``title``.
         share: Of the work that is left in the whole workflow, 0 to 1.
+        child: Id of the workflow that is the work of a single node, empty if there is none.
+        inner, inner_tasks: ``{state: number of its tasks}``, and how many they are.
+        child_waits: Whether something in it goes on only when somebody says so.
     """
 
     path: str
@@ -40,6 +43,15 @@ class Branch:
     hold: str = ""
     held_until: float | None = None
     share: float | None = None
+    child: str = ""
+    inner: Mapping[str, int] = field(default_factory=dict)
+    inner_tasks: int = 0
+    child_waits: bool = False
+
+    @property
+    def shown_states(self) -> Mapping[str, int]:
+        """What is counted of it: of a node with a workflow of its own, that one's tasks."""
+        return self.inner if self.child else self.states
 
     @property
     def key(self) -> str:
@@ -49,12 +61,12 @@ class Branch:
     @property
     def waits_for_person(self) -> bool:
         """Whether the first that is held here goes on only when somebody says so."""
-        return self.hold in marks.PERSON
+        return self.hold in marks.PERSON or self.child_waits
 
     @property
     def is_trouble(self) -> bool:
         """Whether somebody should look at it."""
-        return bool(self.states.get("failed")) or self.waits_for_person
+        return bool(self.states.get("failed") or self.inner.get("failed")) or self.waits_for_person
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,7 @@ class Filter:
         names = (branch.title, branch.task, branch.failed, branch.longest, branch.held)
         wanted = self.text.casefold()
         return (not wanted or any(wanted in name.casefold() for name in names)) and (
-            not self.state or bool(branch.states.get(self.state))
+            not self.state or bool(branch.states.get(self.state) or branch.inner.get(self.state))
         )
 
 
@@ -163,6 +175,7 @@ def _is_on_way(path: str, to: str) -> bool:
 
 
 def _branch(box: "wire.BoxView", depth: int, *, is_open: bool) -> Branch:
+    child = box.child
     return Branch(
         path=box.path,
         title=box.title,
@@ -180,6 +193,10 @@ def _branch(box: "wire.BoxView", depth: int, *, is_open: bool) -> Branch:
         hold=box.hold or "",
         held_until=box.held_until,
         share=box.share,
+        child="" if child is None else child.id,
+        inner={} if child is None else child.counts,
+        inner_tasks=0 if child is None else child.tasks,
+        child_waits=child is not None and child.finished_at is None and bool(child.waits_for_person or child.state == "paused"),
     )
 
 

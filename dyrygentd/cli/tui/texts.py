@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 KEYS: Final[Sequence[tuple[str, str]]] = (
     ("Up Down", "choose (also PgUp, PgDn, j, k)"),
-    ("Enter", "open or close a box; read a node or a cause"),
+    ("Enter", "open or close a box, or a node's workflow; read a node or cause"),
+    ("u", "up: to the workflow whose node this one does"),
     ("Right", "open a box"),
     ("Left", "close it, or go to the box around it"),
     ("Tab", "to causes, what is in flight, journal, and back"),
@@ -69,6 +70,7 @@ def node_text(node: "wire.NodeView", glyphs: Glyphs) -> Text:
     facts: dict[str, Any] = {
         "state": node.state,
         "task": node.task or f"({node.kind})",
+        "workflow": "" if node.child is None else f"{node.child.id} {node.child.state}, {render.progress(node.child)}",
         "attempt": node.attempt or "",
         "task id": node.task_id,
         "arguments": node.arguments,

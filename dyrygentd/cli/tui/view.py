@@ -61,6 +61,7 @@ class WatchScreen(Screen[None]):
     Args:
         ended: Told once a workflow has come to an end after which nothing is left to do here.
         failed: Told what no waiting helps against.
+        go: Shows another workflow, by its id: a child of this one, or the one above.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -78,6 +79,7 @@ class WatchScreen(Screen[None]):
         Binding("f", "state(1)", show=False),
         Binding("F", "state(-1)", show=False),
         Binding("escape", "unfind", show=False),
+        Binding("u", "up", show=False),
     ]
 
     def __init__(
@@ -89,10 +91,11 @@ class WatchScreen(Screen[None]):
         glyphs: Glyphs,
         ended: "Callable[[wire.WorkflowView], None]",
         failed: Callable[[DyrygentError], None],
+        go: Callable[[str], None],
     ) -> None:
         super().__init__()
         self.view = view
-        self._glyphs, self._ended, self._failed = glyphs, ended, failed
+        self._glyphs, self._ended, self._failed, self._go = glyphs, ended, failed, go
         self._outline, self._filter, self._found = Outline(), Filter(), False
         self._client, self._handle = client, handle
         self._header = Masthead(view, glyphs)
@@ -211,6 +214,8 @@ class WatchScreen(Screen[None]):
             elif branch.is_open and branch.path and event.how != "open":
                 self._outline.close(branch.path)
                 self._show_boxes()
+            elif branch.child and event.how != "close":
+                self._go(branch.child)
             elif branch.is_node and event.how == "toggle":
                 self.action_explain()
             elif not branch.is_open and not branch.is_node:
@@ -218,8 +223,17 @@ class WatchScreen(Screen[None]):
         elif isinstance(line, CauseLine):
             text = texts.cause_text(line.cause, self.view.id, self._glyphs)
             self.app.push_screen(Reading(f"Cause {line.cause.number}", text, glyphs=self._glyphs))
+        elif isinstance(line, NodeLine) and line.node.child is not None:
+            self._go(line.node.child.id)
         elif isinstance(line, NodeLine):
             self.action_explain()
+
+    def action_up(self) -> None:
+        """Show the workflow whose node this one is the work of."""
+        if self.view.parent is None:
+            self.tell("nothing is above it: somebody submitted it")
+        else:
+            self._go(self.view.parent.workflow)
 
     def _around(self, branch: Branch) -> str:
         above = ""

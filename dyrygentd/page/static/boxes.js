@@ -145,7 +145,7 @@ export function detailLine(box, name, now, width) {
 }
 
 const KINDS = {
-  section: "section", sections: "sections", group: "tasks of one kind", levels: "levels", page: "nodes", node: "node",
+  section: "section", sections: "sections", group: "tasks of one kind", levels: "levels", page: "nodes", node: "node", child: "workflow",
 };
 
 /** All of a box in words. */

@@ -1,5 +1,5 @@
 // A folded workflow, kept as it is: told of the boxes that change, and asked for anew by whoever was away.
-import { useEffect, useRef, useState } from "./html.js";
+import { useEffect, useMemo, useRef, useState } from "./html.js";
 import { of, refusalOf, usePolled, withQuery } from "./api.js";
 import { isFinished } from "./parts.js";
 
@@ -16,6 +16,14 @@ function changed(fold, told) {
   const boxes = fold.boxes.slice();
   for (const { place, box } of told.boxes) boxes[place] = box;
   return { ...fold, boxes, seq: told.seq, state: told.state };
+}
+
+/** A node that is done by a workflow of its own is a box that counts what is in that, and is opened into it. */
+function withChild(box) {
+  const { child } = box;
+  if (!child) return box;
+  const hold = box.hold === "child" ? `workflow ${child.state}${child.waits_for_person ? ", waits for a person" : ""}` : box.hold;
+  return { ...box, kind: "child", states: child.counts, nodes: child.tasks, hold };
 }
 
 /** How often a workflow that had finished has begun to run again. */
@@ -102,8 +110,9 @@ export function useFold(reference, path, state) {
     };
   }, [target, way.word, tries, rounds]);
   const isPolled = way.word !== "stream";
+  const fold = useMemo(() => mine.fold && { ...mine.fold, boxes: mine.fold.boxes.map(withChild) }, [mine.fold]);
   return {
-    fold: mine.fold,
+    fold,
     error: isPolled ? polled.error : mine.error,
     again: isPolled ? polled.again : () => setTries(tries + 1),
     crowded: way.why ?? "",

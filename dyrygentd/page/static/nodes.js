@@ -3,7 +3,7 @@ import { html, useCallback, useEffect, useMemo, useRef, useState } from "./html.
 import { get, of, usePolled, withQuery } from "./api.js";
 import { Acts, Advice, actsOnNode } from "./acts.js";
 import { Rows, inOrder, turned } from "./rows.js";
-import { Command, Decided, Name, Problem, State, Waiting, When, clock, count, duration, inline, link, shell, useTitle } from "./parts.js";
+import { Command, Decided, Name, Problem, State, StateBar, Waiting, When, clock, count, duration, inline, link, shell, useTitle } from "./parts.js";
 
 const PAGE = 500;
 /** More than anybody reads; a filter finds the others. */
@@ -14,7 +14,7 @@ const secondsOf = (node) => (node.dispatched_at ? (node.finished_at ?? Date.now(
 
 const columnsFor = (reference) => [
   { key: "state", title: "state", className: "narrow", sort: (it) => it.state, cell: (it) => html`<${State} state=${it.state} />` },
-  { key: "name", title: "name", className: "grow", sort: (it) => it.name, cell: (it) => html`<a href=${link("w", reference, "n", it.name)}><${Name} text=${it.name} /></a>${it.error && html` <span class="alarm-text short" title=${inline(it.error)}>${inline(it.error)}</span>`}${it.hold && html` <span class="quiet">${inline(it.hold)}</span>`}` },
+  { key: "name", title: "name", className: "grow", sort: (it) => it.name, cell: (it) => html`<a href=${link("w", reference, "n", it.name)}><${Name} text=${it.name} /></a>${it.error && html` <span class="alarm-text short" title=${inline(it.error)}>${inline(it.error)}</span>`}${it.child ? html` <a class="quiet" href=${link("w", it.child.id)}>${it.child.state}</a>` : it.hold && html` <span class="quiet">${inline(it.hold)}</span>`}` },
   { key: "task", title: "task", className: "task under", sort: (it) => it.task, cell: (it) => html`<${Name} text=${it.task ?? it.kind ?? ""} />` },
   { key: "attempt", title: "attempt", className: "number", sort: (it) => it.attempt ?? 0, cell: (it) => it.attempt ? html`<span class="narrow-only">attempt </span>${it.attempt}` : "" },
   { key: "dispatched", title: "dispatched", className: "time", sort: (it) => it.dispatched_at, cell: (it) => html`<${When} at=${it.dispatched_at} />` },
@@ -164,6 +164,7 @@ export function Node({ reference, name, mode }) {
       <${Facts} rows=${[
         ["task", it.task && html`<${Name} text=${it.task} />`],
         ["kind", it.kind !== "task" && it.kind],
+        ["workflow", it.child && html`<a href=${link("w", it.child.id)}><${Name} text=${it.child.name} /></a> ${it.child.state} <${StateBar} states=${it.child.counts} />`],
         ["task id", it.task_id && html`<${Command} text=${it.task_id} />`],
         ["dispatched", it.dispatched_at && html`${clock(it.dispatched_at)} UTC, <${When} at=${it.dispatched_at} />`],
         ["finished", it.finished_at && html`${clock(it.finished_at)} UTC, <${When} at=${it.finished_at} />`],

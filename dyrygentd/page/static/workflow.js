@@ -77,13 +77,16 @@ function Why({ reference, state }) {
   </div>`;
 }
 
+/** The workflow whose node this one does. */
+const Above = ({ workflow, node }) => html` › <a href=${link("w", workflow)}>${workflow.slice(0, 8)}</a> › <a href=${link("w", workflow, "n", node)}><${Name} text=${node} /></a>`;
+
 function Head({ it, mode, again, choose, query, isDrawn }) {
   const states = { ...it.counts };
   const picked = query.get("tab") === "nodes" ? query.getAll("state") : [];
   const toggle = (word) => choose({ tab: "nodes", state: picked.includes(word) ? picked.filter((each) => each !== word) : [...picked, word] });
   const people = Object.entries(it.waits_for_person ?? {});
   return html`<header class="head">
-    <nav class="crumbs" aria-label="where this is"><a href=${link("workflows")}>workflows</a></nav>
+    <nav class="crumbs" aria-label="where this is"><a href=${link("workflows")}>workflows</a>${it.parent && Above(it.parent)}</nav>
     <h1><${State} state=${it.state} /> <${Name} text=${it.name} /></h1>
     <p class="quiet meta"><span>${count(it.tasks)} tasks</span> <span>created <${When} at=${it.created_at} /></span>
       <span>${it.finished_at ? html`took ${duration(it.finished_at - it.created_at)}` : html`under way for ${duration(Date.now() / 1000 - it.created_at)}`}</span>
@@ -94,6 +97,7 @@ function Head({ it, mode, again, choose, query, isDrawn }) {
       ${Object.entries(it.labels ?? {}).map(([key, value]) => html`<a key=${key} class="label" href=${link("workflows", { label: `${key}=${value}` })}><${Name} text=${`${key}=${value}`} /></a>`)}</p>
     <${StateBar} states=${states} />
     <${Counts} states=${states} onPick=${toggle} picked=${picked} />
+    ${it.below && html`<p class="said">In workflows of its nodes:</p><${StateBar} states=${it.below.counts} />`}
     ${people.length > 0 && html`<p class="person"><b>Waits for a person:</b> ${people.map(([why, number]) => `${count(number)} ${{ gate: "at a gate", operator: "held by an operator", lost: "lost" }[why] ?? inline(why)}`).join(", ")}</p>`}
     ${it.keeps_failing > 0 && html`<p class="person"><b>Keeps failing:</b> <a href=${link("w", it.id, { tab: "causes" })}>${counted(it.keeps_failing, "node")}, tried again</a></p>`}
     ${(it.problems ?? []).map((words) => html`<p key=${words} class="alarm-text">${inline(words)}</p>`)}
@@ -198,7 +202,10 @@ export function Workflow({ reference, query, go, mode }) {
   const folded = useFold(tab === "graph" ? it?.id ?? (ID.test(reference) ? reference : "") : "", path, it?.state);
   const choose = (changed) => go(link("w", reference, { tab: query.get("tab"), path, state: query.getAll("state"), name: query.get("name"), ...changed }));
   // To open a box is a step that the browser's back button takes back.
-  const open = (to) => { location.hash = link("w", reference, { tab: query.get("tab"), path: to }); };
+  const open = (to) => {
+    const child = folded.fold?.boxes.find((box) => box.path === to)?.child;
+    location.hash = child ? link("w", child.id) : link("w", reference, { tab: query.get("tab"), path: to });
+  };
   const show = (name) => { location.hash = link("w", reference, "n", name); };
   const isDrawn = useRef(false);
   isDrawn.current ||= tab !== "graph" || Boolean(folded.fold ?? folded.error);

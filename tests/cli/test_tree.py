@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,7 @@ def _names(text: str) -> list[str]:
 def test_a_node_that_is_done_by_a_workflow(holding: Daemon, slow_ctl: Ctl) -> None:
     """Where its parent is shown, its own is named with how far it is, and what it waits for; where it is, its parent."""
     inner = {"name": "inner", "nodes": [{"name": "dig", "task": "add"}, {"name": "approve", "gate": True}]}
-    nodes = [{"name": "first", "task": "add"}, {"name": "deep", "workflow": {"definition": inner}}]
+    nodes: list[dict[str, Any]] = [{"name": "first", "task": "add"}, {"name": "deep", "workflow": {"definition": inner}}]
     top = holding.submit(*nodes, name="surface")
     child = Parent(top, 1).child_id
     wait_until(lambda: holding.ask("GET", f"/v1/workflows/{child}").status == 200)

@@ -87,6 +87,8 @@ INSIDE_FUNCTIONS: dict[str, set[str]] = {
     "cli/adopt.py": {"compat"},
     # Only for nodes that begin workflows of their own, whose form is that of a definition document.
     "canvas/subworkflows.py": {"wire"},
+    # A map is kept in the form of a document; most workflows have none.
+    "canvas/maps.py": {"wire"},
     # A server, for one command.
     "cli/ui.py": {"loopback"},
 }

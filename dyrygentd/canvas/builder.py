@@ -5,17 +5,17 @@ Long because each kind of node has a method here, with all that may be said of i
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import uuid4
 
 from dyrygentd.canvas.draft import Draft, checked_labels, checked_name
 from dyrygentd.canvas.importer import Importer
+from dyrygentd.canvas.maps import ListSource, draft_of_canvas, map_child, refuse_result
 from dyrygentd.canvas.parts import CONTAINERS
-from dyrygentd.canvas.policy_checks import checked_policy, checked_redeliveries, checked_retry, checked_seconds, checked_word
-from dyrygentd.canvas.values import encode_value
+from dyrygentd.canvas.policy_checks import check_rule, checked_part, checked_policy, checked_seconds, checked_word, node_policy
 from dyrygentd.canvas.visits import NOTHING, Visit, checked_kind, not_a_canvas
-from dyrygentd.core.bounds import NAME_LENGTH_MAX, POLL_EVERY_MAX_S, POLL_EVERY_MIN_S, SECTION_LENGTH_MAX
+from dyrygentd.core.bounds import POLL_EVERY_MAX_S, POLL_EVERY_MIN_S
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.options import shown
 from dyrygentd.core.policy import (
@@ -30,8 +30,7 @@ from dyrygentd.core.policy import (
     SectionEnd,
     WorkflowPolicy,
 )
-from dyrygentd.core.sections import flaw_of_section, inside
-from dyrygentd.errors import BadNode, BadRequest
+from dyrygentd.errors import BadNode
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -110,7 +109,7 @@ class Workflow:
         Raises:
             NotACanvas, BadNode, DuplicateNode
         """
-        policy = _node_policy(
+        policy = node_policy(
             name,
             rule=rule,
             pool=pool,
@@ -149,7 +148,7 @@ class Workflow:
         if not POLL_EVERY_MIN_S <= checked_seconds(name or "poll", "every_s", every_s) <= POLL_EVERY_MAX_S:
             least, most = f"{POLL_EVERY_MIN_S:g} seconds or more", f"{POLL_EVERY_MAX_S} seconds or less"
             raise BadNode(name or "poll", f"`every_s` is {every_s:g}", next_step=f"use {least if every_s < 1 else most}")
-        policy = _node_policy(
+        policy = node_policy(
             name, rule=rule, pool=pool, retry=retry, payload=payload, poll_every_s=every_s, poll_timeout_s=timeout_s
         )
         return self._add_one(signature, after, name, policy)
@@ -158,7 +157,7 @@ class Workflow:
         self, name: str, *, after: NodeRef | Iterable[NodeRef] = (), rule: Rule | str = Rule.ALL_SUCCEEDED, payload: object = None
     ) -> NodeRef:
         """Add a point that is passed when an operator releases it; it hands on the value of what precedes it."""
-        return self._add_taskless(name, after, _node_policy(name, rule=rule, payload=payload, is_gate=True))
+        return self._add_taskless(name, after, node_policy(name, rule=rule, payload=payload, is_gate=True))
 
     def sleep(
         self,
@@ -171,7 +170,7 @@ class Workflow:
         """Add a pause that holds no worker; it hands on the value of what precedes it."""
         if checked_seconds(name or "sleep", "seconds", seconds) == 0:
             raise BadNode(name or "sleep", "a pause must be longer than 0 seconds", next_step="leave it out, or give its length")
-        return self._add_taskless(name, after, _node_policy(name, rule=rule, sleep_s=seconds))
+        return self._add_taskless(name, after, node_policy(name, rule=rule, sleep_s=seconds))
 
     def add_workflow(
         self,
@@ -209,7 +208,7 @@ class Workflow:
             input_name=input,
             on_close=checked_word(OnClose, node, "on_close", on_close),
         )
-        return self._add_taskless(name, after, _node_policy(name, rule=rule, payload=payload, child=child))
+        return self._add_taskless(name, after, node_policy(name, rule=rule, payload=payload, child=child))
 
     @contextmanager
     def section(self, name: str) -> "Iterator[SectionRef]":
@@ -220,7 +219,7 @@ class Workflow:
         Raises:
             BadRequest: It is no name or path of a section.
         """
-        path = _checked_part(self._draft.section, name)
+        path = checked_part(self._draft.section, name)
         with self._inside(path):
             yield SectionRef(self, path)
 
@@ -232,6 +231,53 @@ class Workflow:
         finally:
             self._draft.section = outer
 
+    def map(
+        self,
+        do: object,
+        over: Any = None,
+        *,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        name: str | None = None,
+        payload: object = None,
+        **fields: Any,
+    ) -> NodeRef:
+        """Do something with each item of a list that may be known only while the workflow runs; its value is the list of theirs.
+
+        ``workflow.map(resize.s(200), over=images)`` calls ``resize(image, 200)`` for each image in what ``images`` returns.
+
+        Args:
+            do: A signature, or a canvas through which each item goes on its own: what comes first in it is given the item as its
+                first argument. Or a function that adds nodes to the workflow that it is given, and may return the one whose value
+                is the item's.
+            over: The node whose value is the list, or the list itself; by default what precedes.
+            fields: ``key``: members are called by this field of their item, ``"."`` for the item itself, and not by its number.
+                ``batch``: so many items go to one member, as a list. ``spread``: items are lists or dictionaries of arguments.
+                ``max_items`` (10,000): a longer list fails the node. ``in_flight_max``, ``pool``: of its tasks. ``on_failure``:
+                ``"continue"`` or ``"stop"``. ``min_success``: so many members have to succeed, a number or a share up to 1.0.
+                ``if_empty``: ``"succeed"``, ``"skip"`` or ``"fail"``.
+
+        Raises:
+            NotACanvas, BadNode, DuplicateNode
+        """
+        node = name or f"number {len(self) + 1}"
+        is_before = isinstance(over, NodeRef)
+        dependencies = [*([over] if is_before else []), *([after] if isinstance(after, NodeRef) else after)]
+        source = ListSource(over.number if is_before else over, is_before, self._numbers_of(dependencies, name))
+        child = map_child(node, self._draft, self._done_with_each(node, do), source, fields)
+        return self._add_taskless(name, dependencies, replace(node_policy(name, rule=rule, payload=payload), child=child))
+
+    def _done_with_each(self, node: str, do: object) -> tuple[Draft, int | None]:
+        """Return what a map does with each item, and the node of it that has its value."""
+        # A task can be called, too; what was meant is a signature of it.
+        if isinstance(do, Mapping) or not callable(do) or hasattr(do, "apply_async"):
+            return draft_of_canvas(do)
+        inner = Workflow()
+        result = do(inner)
+        if result is not None and not (isinstance(result, NodeRef) and result.workflow is inner):
+            refuse_result(node, result)
+        return inner._draft, result.number if isinstance(result, NodeRef) else None
+
     def hook(self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None) -> NodeRef:
         """Add a task that runs when everything else has finished.
 
@@ -241,12 +287,12 @@ class Workflow:
         Args:
             when: On ``success``, on ``failure``, or ``always``; not after a cancel.
         """
-        return self._add_one(signature, (), name, _node_policy(name, hook=when, retry=retry))
+        return self._add_one(signature, (), name, node_policy(name, hook=when, retry=retry))
 
     def _add_taskless(self, name: str | None, after: NodeRef | Iterable[NodeRef], policy: NodePolicy) -> NodeRef:
         self._draft.check_new_name(name)
         numbers = self._numbers_of(after, name)
-        _check_rule(name, policy, numbers)
+        check_rule(name, policy, numbers)
         reference = self._named(self._draft.add(None, numbers), name)
         self._set_policy(reference, policy)
         return reference
@@ -263,7 +309,7 @@ class Workflow:
     def _add_task(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None, policy: NodePolicy) -> NodeRef:
         self._draft.check_new_name(name)
         numbers = self._numbers_of(after, name)
-        _check_rule(name, policy, numbers)
+        check_rule(name, policy, numbers)
         visit = Visit(signature, numbers, NOTHING, "what was added")
         if checked_kind(visit) in CONTAINERS:
             raise not_a_canvas(f"add() takes one task, and this is a {checked_kind(visit)}", "use add_canvas() for it")
@@ -273,7 +319,7 @@ class Workflow:
         self, after: NodeRef | Iterable[NodeRef], *, rule: Rule | str = Rule.ALL_SUCCEEDED, name: str | None = None
     ) -> NodeRef:
         """Add a point where others meet; it is no task, and its value is the list of theirs."""
-        return self._add_taskless(name, after, _node_policy(name, rule=rule))
+        return self._add_taskless(name, after, node_policy(name, rule=rule))
 
     def add_canvas(self, canvas: object, *, after: NodeRef | Iterable[NodeRef] = (), name: str | None = None) -> NodeRef:
         """Add a canvas; ``name`` names the node that has its value, which is returned.
@@ -366,7 +412,7 @@ class SectionRef:
 
         The others are those of `Workflow.add`.
         """
-        policy = _node_policy(
+        policy = node_policy(
             name,
             rule=rule,
             pool=pool,
@@ -392,7 +438,7 @@ class SectionRef:
         """
         end = SectionEnd(checked_word(Hook, name or "hook", "when", when).value)
         with self.workflow._inside(self.path):
-            return self.workflow._add_one(signature, (), name, _node_policy(name, retry=retry, section_end=end))
+            return self.workflow._add_one(signature, (), name, node_policy(name, retry=retry, section_end=end))
 
 
 def _definition_inside(what: object) -> tuple[Definition | Mapping[str, Any], bool]:
@@ -430,57 +476,3 @@ def definition_of_workflow(
 
 
 _NAME_BY_REFERENCE: Final = "name nodes by what add(), join() and add_canvas() return"
-
-
-def _node_policy(
-    name: str | None,
-    *,
-    rule: Rule | str = Rule.ALL_SUCCEEDED,
-    on_lost: OnLost | str | None = None,
-    retry: Retry | int | None = None,
-    hook: Hook | str | None = None,
-    timeout_s: float = 0.0,
-    redeliveries_max: int | None = None,
-    pool: Any = "",
-    payload: object = None,
-    **fields: Any,
-) -> NodePolicy:
-    """Make a policy of what `Workflow` was given. Raises `BadNode` with what is allowed."""
-    node = name or "without a name"
-    for seconds in (timeout_s, fields.get("poll_timeout_s", 0.0)):
-        checked_seconds(node, "timeout_s", seconds)
-    if not isinstance(pool, str) or len(pool) > NAME_LENGTH_MAX:
-        raise BadNode(node, f"`pool` is {shown(pool)}", next_step="give the name of a pool of the daemon's configuration")
-    return NodePolicy(
-        rule=checked_word(Rule, node, "rule", rule),
-        on_lost=None if on_lost is None else checked_word(OnLost, node, "on_lost", on_lost),
-        retry=checked_retry(node, retry),
-        pool=pool,
-        hook=None if hook is None else checked_word(Hook, node, "hook", hook),
-        timeout_s=timeout_s,
-        redeliveries_max=checked_redeliveries(node, redeliveries_max),
-        payload=b"null" if payload is None else encode_value(payload),
-        **fields,
-    )
-
-
-def _checked_part(section: str, name: Any) -> str:
-    """Return the path of a part of a section. Raises `BadRequest`."""
-    if not isinstance(name, str):
-        raise BadRequest(
-            f"a section cannot be called {shown(name)}: its name is a text",
-            path="$.section",
-            next_step="give a text, such as drain/osd-42",
-        )
-    path = inside(section, name)
-    flaw = flaw_of_section(path)
-    if flaw is not None:
-        raise BadRequest(f"section '{path[:SECTION_LENGTH_MAX]}' {flaw[0]}", path="$.section", next_step=flaw[1])
-    return path
-
-
-def _check_rule(name: str | None, policy: NodePolicy, after: Sequence[int]) -> None:
-    if policy.rule in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and not after:
-        raise BadNode(
-            name or "without a name", f"rule '{policy.rule}' needs something to wait for", next_step="name it in `after`"
-        )

@@ -29,6 +29,7 @@ class Draft:
         section: Of the nodes that are added, until it is set to another one; empty for none.
         fans: ``{section: how many groups and headers of chords are sections in it}``.
         policies: ``{node: policy}`` of nodes that have one.
+        is_given: What comes first is given a value, too: it is done with each item of a map.
         told_of: ``{node: node whose task id is its first argument}``, of error callbacks of chords' bodies.
         asides: ``{node: (body, number)}`` of what is there for the error callbacks of a chord's body only; 0 if it is no task.
         chosen_ids: ``{node: task id}`` that the signature brought along.
@@ -42,6 +43,7 @@ class Draft:
         self.fans: dict[str, int] = {}
         self._sections: list[str] = []
         self.policies: dict[int, NodePolicy] = {}
+        self.is_given = False
         self.told_of: dict[int, int] = {}
         self.asides: dict[int, tuple[int, int]] = {}
         self.chosen_ids: dict[int, str] = {}
@@ -96,7 +98,11 @@ class Draft:
         if output is None and self.asides:
             output = self._only_end()
         submitted = SubmittedSignatures(
-            self.known if is_known else KnownTasks(), self.policies, self.asides, calls_overrides=calls_overrides
+            self.known if is_known else KnownTasks(),
+            self.policies,
+            self.asides,
+            calls_overrides=calls_overrides,
+            is_given=self.is_given,
         )
         graph = self._graph(submitted, task_ids, output)
         first_task = next((signature.task for signature in self.signatures if signature is not None), "workflow")

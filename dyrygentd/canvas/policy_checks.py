@@ -1,13 +1,23 @@
 """What a program may ask for with the builder, checked where it asks: the same bounds as in a definition on the wire."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from dyrygentd.core.bounds import ATTEMPTS_MAX, POLICY_SECONDS_MAX, PRIORITY_MAX, REDELIVERIES_MAX, WEIGHT_MAX
+from dyrygentd.canvas.values import encode_value
+from dyrygentd.core.bounds import (
+    ATTEMPTS_MAX,
+    NAME_LENGTH_MAX,
+    POLICY_SECONDS_MAX,
+    PRIORITY_MAX,
+    REDELIVERIES_MAX,
+    SECTION_LENGTH_MAX,
+    WEIGHT_MAX,
+)
 from dyrygentd.core.options import is_number, shown
-from dyrygentd.core.policy import ANY, OnFailure, Retry, WorkflowPolicy
+from dyrygentd.core.policy import ANY, Hook, NodePolicy, OnFailure, OnLost, Retry, Rule, WorkflowPolicy
+from dyrygentd.core.sections import flaw_of_section, inside
 from dyrygentd.errors import BadNode, BadRequest
 
 #: Far beyond any use, and still one integer for SQLite and JSON.
@@ -85,6 +95,61 @@ def checked_policy(policy: Any) -> WorkflowPolicy:
     except BadNode as error:
         raise BadRequest(f"the workflow's policy: {error.reason}", path="$.policy", next_step=error.next_step) from None
     return replace(policy, retry=retry, on_failure=on_failure)
+
+
+def node_policy(
+    name: str | None,
+    *,
+    rule: Rule | str = Rule.ALL_SUCCEEDED,
+    on_lost: OnLost | str | None = None,
+    retry: Retry | int | None = None,
+    hook: Hook | str | None = None,
+    timeout_s: float = 0.0,
+    redeliveries_max: int | None = None,
+    pool: Any = "",
+    payload: object = None,
+    **fields: Any,
+) -> NodePolicy:
+    """Make a policy of what `Workflow` was given. Raises `BadNode` with what is allowed."""
+    node = name or "without a name"
+    for seconds in (timeout_s, fields.get("poll_timeout_s", 0.0)):
+        checked_seconds(node, "timeout_s", seconds)
+    if not isinstance(pool, str) or len(pool) > NAME_LENGTH_MAX:
+        raise BadNode(node, f"`pool` is {shown(pool)}", next_step="give the name of a pool of the daemon's configuration")
+    return NodePolicy(
+        rule=checked_word(Rule, node, "rule", rule),
+        on_lost=None if on_lost is None else checked_word(OnLost, node, "on_lost", on_lost),
+        retry=checked_retry(node, retry),
+        pool=pool,
+        hook=None if hook is None else checked_word(Hook, node, "hook", hook),
+        timeout_s=timeout_s,
+        redeliveries_max=checked_redeliveries(node, redeliveries_max),
+        payload=b"null" if payload is None else encode_value(payload),
+        **fields,
+    )
+
+
+def checked_part(section: str, name: Any) -> str:
+    """Return the path of a part of a section. Raises `BadRequest`."""
+    if not isinstance(name, str):
+        raise BadRequest(
+            f"a section cannot be called {shown(name)}: its name is a text",
+            path="$.section",
+            next_step="give a text, such as drain/osd-42",
+        )
+    path = inside(section, name)
+    flaw = flaw_of_section(path)
+    if flaw is not None:
+        raise BadRequest(f"section '{path[:SECTION_LENGTH_MAX]}' {flaw[0]}", path="$.section", next_step=flaw[1])
+    return path
+
+
+def check_rule(name: str | None, policy: NodePolicy, after: Sequence[int]) -> None:
+    """Raise `BadNode` if a rule could never apply."""
+    if policy.rule in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and not after:
+        raise BadNode(
+            name or "without a name", f"rule '{policy.rule}' needs something to wait for", next_step="name it in `after`"
+        )
 
 
 def _failures(node: str, given: Any) -> frozenset[str]:

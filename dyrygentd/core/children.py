@@ -165,6 +165,9 @@ class Children:
         """End a node by what was found out about its child."""
         if isinstance(event, ChildEnded):
             self._end(event, now)
+        elif self.waits(event.parent) and event.is_unneeded:
+            workflow, node = self._workflows[event.parent.workflow_id], event.parent.node
+            self._try(workflow, lambda: outcomes.ignored(workflow, node, event.error, now), now)
         elif self.waits(event.parent):
             self._fail(self._workflows[event.parent.workflow_id], event.parent.node, event.error, now)
 

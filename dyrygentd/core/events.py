@@ -106,10 +106,15 @@ class ChildEnded:
 
 @dataclass(frozen=True, slots=True)
 class ChildRefused:
-    """What was to be the child of a node cannot be begun, or go on, and trying again would not help; nothing of it was sent."""
+    """What was to be the child of a node cannot be begun, or go on, and trying again would not help; nothing of it was sent.
+
+    Attributes:
+        is_unneeded: That is no failure: there is nothing to do, and the node is skipped for it.
+    """
 
     parent: Parent
     error: str
+    is_unneeded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

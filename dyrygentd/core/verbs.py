@@ -16,6 +16,7 @@ from dyrygentd.core.cancelled import cancelled_by_cause, fingerprint_of_cancelle
 from dyrygentd.core.cancelling import cancel, is_being_cancelled
 from dyrygentd.core.causes import failures_by_cause, fingerprint_of, lost_nodes
 from dyrygentd.core.lost_causes import LOST, is_of_lost
+from dyrygentd.core.members import nodes_of_item
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.reopening import abandon, reopen_in_steps, set_back_with, skip_in_steps
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
@@ -254,12 +255,21 @@ def _named(workflow: RunningWorkflow, request: VerbRequest) -> list[int]:
     nodes = dict.fromkeys(nodes_of_cause(workflow, request.cause)) if request.cause else {}
     for name in request.nodes:
         node = workflow.graph.number(name)
-        if node is None:
-            raise NodeNotFound(workflow.workflow_id, name)
-        nodes[node] = None
+        if node is not None:
+            nodes[node] = None
+        else:
+            nodes |= dict.fromkeys(_of_item(workflow, request, name))
     if not nodes and request.cause != LOST:
         raise BadRequest(f"'{request.verb}' needs the name of a node", path="$.nodes")
     return list(nodes)
+
+
+def _of_item(workflow: RunningWorkflow, request: VerbRequest, name: str) -> list[int]:
+    """Return those nodes of an item of a map to which a verb does something; all if there are none, so that it says why."""
+    nodes = nodes_of_item(workflow.graph, name)
+    if not nodes:
+        raise NodeNotFound(workflow.workflow_id, name)
+    return [node for node in nodes if _allowed(workflow, request, node)[0] is Allowed.DOES] or list(nodes)
 
 
 def nodes_of_cause(workflow: RunningWorkflow, cause: str) -> list[int]:

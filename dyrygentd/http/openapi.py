@@ -31,7 +31,9 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     forms = [form for route in routes for form in (route.answer, route.body) if isinstance(form, type)]
-    schemas = wire.schemas(dict.fromkeys([*forms, wire.NodeDocument, wire.WorkflowDocument]))
+    # One that others have in them comes before these.
+    schemas = wire.schemas(dict.fromkeys([*forms, wire.MapDocument, wire.NodeDocument, wire.WorkflowDocument]))
+    wire.describe_map(schemas["MapDocument"]["properties"], "#/components/schemas")
     return {
         "openapi": "3.1.0",
         "info": {"title": "dyrygentd", "version": __version__},

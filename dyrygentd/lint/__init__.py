@@ -26,6 +26,7 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.errors import BadNode, DefinitionError, RequestError
 from dyrygentd.lint.documents import check_unread_tasks, read_document
 from dyrygentd.lint.graph import check_graph
+from dyrygentd.lint.maps import check_map
 from dyrygentd.lint.report import Finding, LintReport
 from dyrygentd.lint.surroundings import Surroundings
 from dyrygentd.lint.written import Task, read_canvas
@@ -98,6 +99,11 @@ def _check_inner(definition: Definition, surroundings: Surroundings, report: Lin
     while stack:
         prefix, outer = stack.pop()
         for name, inner in outer.inner.items():
+            if inner.graph.item_nodes:
+                # The names of its nodes begin with its own.
+                check_map(outer.graph, name, inner.graph, surroundings, report)
+                stack.append((prefix, inner))
+                continue
             around = f"{prefix}{name}."
             check_graph(inner.graph, (), surroundings, report, around=around)
             stack.append((around, inner))

@@ -37,8 +37,21 @@ class _Input(NamedTuple):
         return f"a list of {self.values:,} values" if self.is_list else "a value"
 
 
-def check_graph(graph: Graph, tasks: Sequence[Task], surroundings: Surroundings, report: LintReport, *, around: str = "") -> None:
-    """Report on each task of a graph; ``around`` stands before the names of its nodes."""
+def check_graph(
+    graph: Graph,
+    tasks: Sequence[Task],
+    surroundings: Surroundings,
+    report: LintReport,
+    *,
+    around: str = "",
+    knows_arguments: bool = True,
+) -> None:
+    """Report on each task of a graph.
+
+    Args:
+        around: Stands before the names of its nodes.
+        knows_arguments: False if there may be more arguments than stand there.
+    """
     # Large workflows repeat few signatures, and the ones that are equal are one object.
     known_faults: dict[tuple[int, bool, bool], list[Fault]] = {}
     places: Iterator[Task] | None = iter(tasks) if len(tasks) == graph.task_count else None
@@ -56,7 +69,9 @@ def check_graph(graph: Graph, tasks: Sequence[Task], surroundings: Surroundings,
         is_taken = bool(graph.feeds_tasks[node])
         key = (id(signature), given.values > 0, is_taken)
         if key not in known_faults:
-            known_faults[key] = list(_faults_of(signature, given, surroundings, is_taken=is_taken))
+            known_faults[key] = list(
+                _faults_of(signature, given, surroundings, is_taken=is_taken, knows_arguments=knows_arguments)
+            )
         for fault in known_faults[key]:
             report.add_fault(fault, place, node=name)
         if not surroundings.has_bound and graph.policy(node).redeliveries_max is None:
@@ -93,7 +108,9 @@ def _words_for_list(graph: Graph, join: int, given: _Input) -> str:
     return f"{words}, and the list is copied into {copies:,} messages" if copies > 1 else words
 
 
-def _faults_of(signature: Signature, given: _Input, surroundings: Surroundings, *, is_taken: bool) -> Iterator[Fault]:
+def _faults_of(
+    signature: Signature, given: _Input, surroundings: Surroundings, *, is_taken: bool, knows_arguments: bool
+) -> Iterator[Fault]:
     try:
         call = Call(signature.task, *(json.loads(text) for text in (signature.args, signature.kwargs, signature.options)))
     except (ValueError, RecursionError) as error:
@@ -114,7 +131,7 @@ def _faults_of(signature: Signature, given: _Input, surroundings: Surroundings, 
         for task in _task_names_of(call):
             yield from surroundings.faults_of_gap(task, queue)
     parameters = surroundings.parameters_of(call.task)
-    if parameters is not None:
+    if parameters is not None and knows_arguments:
         yield from _faults_of_arguments(call, given, parameters)
 
 

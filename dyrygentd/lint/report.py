@@ -91,6 +91,7 @@ ADVICE: Final = {
     "huge-list": Advice("warning", "let the tasks store their results and return references, or use `.si()` if it only waits"),
     "beside-finally": Advice("info", "let it wait for the `finally` as well, if it is to run after that"),
     "list-input": Advice("info", "write `.si()` (`immutable: true`) if it only waits for them"),
+    "map-item-untaken": Advice("warning", "leave `immutable` out of what comes first in `do`: it is given the item then"),
     "large-arguments": Advice("warning", "store the data elsewhere and pass a reference"),
     "bad-option": Advice("error", "correct the option: the task could not be published"),
     "unknown-option": Advice("warning", "correct the name, or leave it out: it changes nothing"),

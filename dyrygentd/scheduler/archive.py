@@ -30,6 +30,8 @@ logger = logging.getLogger("dyrygentd")
 _INLINE_BYTES: Final = 16_384
 #: The same at the start, when nobody waits for the loop yet but a program around it: ten milliseconds.
 _INLINE_AT_START_BYTES: Final = 262_144
+#: The list of a map is so much shorter than a definition with the nodes that are made of it.
+EXPANSION: Final = 20
 #: Finished workflows kept unpacked for paging through their nodes.
 _UNPACKED_MAX: Final = 2
 #: Cancelled workflows that are looked through for tasks to revoke after a start.
@@ -119,7 +121,8 @@ class Archive:
                 stored.record, stored.nodes, of.graph, now=now, value_bytes_max=self._value_bytes_max, policy=of.policy
             )
 
-        return await in_thread_if_long(rebuild, len(document), inline_bytes)
+        size = EXPANSION * len(document) if wire.is_expanded(document) else len(document)
+        return await in_thread_if_long(rebuild, size, inline_bytes)
 
     async def unfinished(self) -> AsyncIterator[RunningWorkflow]:
         """Iterate over the workflows that have not finished, oldest first; those that cannot be rebuilt are set aside."""

@@ -9,7 +9,7 @@ with the reason: nothing of it was sent.
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -32,7 +32,7 @@ from dyrygentd.errors import (
     WorkflowNotFound,
 )
 from dyrygentd.ports import Dispatcher, Store
-from dyrygentd.scheduler.archive import Archive, in_thread_if_long
+from dyrygentd.scheduler.archive import EXPANSION, Archive, in_thread_if_long
 from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.scheduler.submissions import Submissions
@@ -159,6 +159,9 @@ class Beginnings:
             return "the value that its workflow takes is not kept any more: `rerun` what gives it"
         try:
             definition = await self._decoded(wanted)
+            if definition is None:
+                self._turns.inbox.post(ChildRefused(wanted.parent, "its list is empty", is_unneeded=True))
+                return ""
             await refuse_foreign(definition, self._dispatcher)
             await self._submissions.take_in_child(definition, wanted.owner, wanted.parent)
         except NotAccepting:
@@ -168,24 +171,32 @@ class Beginnings:
             return f"its workflow cannot be begun: {error.message}{step}"
         return ""
 
-    async def _decoded(self, wanted: BeginChild) -> Definition:
+    async def _decoded(self, wanted: BeginChild) -> Definition | None:
+        """Return what is to be begun; None if its node is to be skipped instead."""
+        child, place = wanted.child, self._place_of(wanted.parent)
         given = None if wanted.input is None else await self._archive.values.text(bytes(wanted.input))
         limits = self._limits()
 
-        def decode() -> Definition:
-            definition = wire.decode_child(
-                wanted.child,
-                given,
-                name=wanted.name,
-                depth=wanted.parent.depth,
-                nodes_max=limits.nodes_max,
-                node_bytes_max=limits.node_bytes_max,
-            )
-            # Once more: what a task returned may have become the name of one.
-            self._refuse_tasks(definition.graph)
+        def decode() -> Definition | None:
+            bounds: dict[str, Any] = {"nodes_max": limits.nodes_max, "node_bytes_max": limits.node_bytes_max}
+            if child.kind == wire.MAP:
+                definition = wire.expand_child(child, given, place, name=wanted.name, **bounds)
+            else:
+                definition = wire.decode_child(child, given, name=wanted.name, depth=wanted.parent.depth, **bounds)
+            if definition is not None:
+                # Once more: what a task returned may have become the name of one.
+                self._refuse_tasks(definition.graph)
             return definition
 
-        return await in_thread_if_long(decode, len(wanted.child.document) + len(given or b""))
+        size = len(child.document) + len(given or b"")
+        # A list is short for the nodes that are made of it.
+        return await in_thread_if_long(decode, EXPANSION * size if child.kind == wire.MAP else size)
+
+    def _place_of(self, parent: Parent) -> wire.ChildPlace:
+        workflow = self._turns.engine.workflows[parent.workflow_id]
+        names = workflow.graph.names
+        after = [names[node] for node in workflow.graph.dependencies(parent.node)]
+        return wire.ChildPlace(names[parent.node], after, parent.child_id, workflow.policy)
 
     def _is_wanted(self, parent: Parent) -> bool:
         workflow = self._turns.engine.workflows.get(parent.workflow_id)

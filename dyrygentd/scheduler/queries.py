@@ -22,6 +22,7 @@ from dyrygentd.scheduler.families import Families
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.log_links import LogLinks
+from dyrygentd.scheduler.members import home_of
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.sight import Sight
 from dyrygentd.scheduler.still_running import StillRunning
@@ -229,7 +230,7 @@ class Queries:
 
     async def node(self, workflow_id: str, name: str, *, with_arguments: bool) -> wire.NodeView:
         """Return one node, its arguments and payload as they may be shown. Raises `WorkflowNotFound` or `NodeNotFound`."""
-        workflow = await self.unpacked(workflow_id)
+        workflow = await self.unpacked(await home_of(self.unpacked, workflow_id, name))
         number = workflow.graph.number(name)
         if number is None:
             raise NodeNotFound(workflow_id, name)
@@ -301,7 +302,7 @@ class Queries:
         """Say why a workflow, or one node, is not running; see `dyrygentd.scheduler.explanations`."""
         # Who has the places that it waits for may be another one.
         await self._sight.look_at_all()
-        workflow = await self.unpacked(workflow_id)
+        workflow = await self.unpacked(workflow_id if node is None else await home_of(self.unpacked, workflow_id, node))
         found = await self._explanations.explain(workflow, node)
         if node is not None and (number := workflow.graph.number(node)) is not None:
             now = self._clock.now()

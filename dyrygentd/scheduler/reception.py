@@ -16,6 +16,7 @@ from dyrygentd.ports.mailbox import Footprint, Letter
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.large_verbs import PART, ask_in_parts
+from dyrygentd.scheduler.members import addressed
 from dyrygentd.scheduler.queries import Queries
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.submissions import Submissions, answer_to
@@ -97,8 +98,10 @@ class Reception:
         Args:
             done: What a letter has changed already, if it has: then only the answer is made.
         """
+        home = workflow_id
         if done is None:
-            answer = await ask_in_parts(self._verbs.ask, self._large_one, workflow_id, self._cleaned(request))
+            home, meant = await addressed(self._queries.unpacked, self._turns.live, workflow_id, self._cleaned(request))
+            answer = await ask_in_parts(self._verbs.ask, self._large_one, home, meant)
         else:
             answer = Answer(0, done.nodes, is_changed=True, count=done.count)
         return wire.Changed(
@@ -108,7 +111,7 @@ class Reception:
             nodes=list(answer.nodes),
             node_count=answer.count,
             workflow=await self._queries.view(workflow_id),
-            **(await self._queries.behind(workflow_id, answer.nodes) if request.verb is Verb.SKIP else {}),
+            **(await self._queries.behind(home, answer.nodes) if request.verb is Verb.SKIP else {}),
         )
 
     async def perform_in_bulk(

@@ -28,7 +28,9 @@ class SubmittedSignatures:
         asides: Collection[int],
         *,
         calls_overrides: bool = False,
+        is_given: bool = False,
     ) -> None:
+        self._is_given = is_given
         self._is_known = bool(known)
         self._written = WrittenSignatures(known)
         self._priorities = InheritedPriorities(known)
@@ -44,7 +46,7 @@ class SubmittedSignatures:
         """Return the signature of a node, and its task id. Raises `BadNode` for what `apply_async` would refuse."""
         if not self._is_known:
             return signature, task_id
-        is_behind = bool(after) or self._policies.get(number, PLAIN).is_told_the_end
+        is_behind = bool(after) or self._is_given or self._policies.get(number, PLAIN).is_told_the_end
         takes_input = is_behind and signature is not None and not signature.immutable
         is_checked = number not in self._asides
         signature = self._written.signature(name, signature, takes_input=takes_input, is_checked=is_checked)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         document_of,
         encode_definition,
         inner_of,
+        map_of_definition,
         parameters_of,
     )
     from dyrygentd.wire.encoding import decode, decode_any, encode, schemas
@@ -26,18 +27,20 @@ if TYPE_CHECKING:
         view_of_estimate,
         view_of_run_times,
     )
+    from dyrygentd.wire.expanding import ChildPlace, expand_child, is_expanded, sample_of
     from dyrygentd.wire.exports import ExportDocument, Imported, decode_export, encode_export
     from dyrygentd.wire.fold_changes import FoldChanges, FoldHistory, with_changes
     from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
-    from dyrygentd.wire.forms import DEFINITION_VERSION, NodeDocument, WorkflowDocument
+    from dyrygentd.wire.forms import DEFINITION_VERSION, MapDocument, NodeDocument, WorkflowDocument
     from dyrygentd.wire.health import NOBODY_LEADS, VANTAGE_HEADER, Health, Statistics, knows_nobody_leads, lease_words, who_leads
     from dyrygentd.wire.outcomes import Outcome, outcome_of
+    from dyrygentd.wire.over import MAP
     from dyrygentd.wire.overview import Overview, OverviewItem
     from dyrygentd.wire.parents import BelowView, ChildView, ParentTaskView, ParentView
     from dyrygentd.wire.plain import View
     from dyrygentd.wire.problems import PROBLEM, error_of_problem, is_problem, problem_of
     from dyrygentd.wire.requests import VerbDocument, decode_request, request_of
-    from dyrygentd.wire.schema import definition_schema
+    from dyrygentd.wire.schema import definition_schema, describe_map
     from dyrygentd.wire.showing import (
         causes_of,
         view_of_child,
@@ -77,6 +80,7 @@ API_VERSION: Final = "v1"
 __all__ = [
     "API_VERSION",
     "DEFINITION_VERSION",
+    "MAP",
     "NOBODY_LEADS",
     "PROBLEM",
     "VANTAGE_HEADER",
@@ -88,6 +92,7 @@ __all__ = [
     "CauseView",
     "Causes",
     "Changed",
+    "ChildPlace",
     "ChildView",
     "EdgeView",
     "EstimateView",
@@ -102,6 +107,7 @@ __all__ = [
     "Journal",
     "JournalView",
     "KindWord",
+    "MapDocument",
     "NodeDocument",
     "NodePage",
     "NodeView",
@@ -138,19 +144,24 @@ __all__ = [
     "decode_summary",
     "decode_view",
     "definition_schema",
+    "describe_map",
     "document_of",
     "encode",
     "encode_definition",
     "encode_export",
     "error_of_problem",
+    "expand_child",
     "inner_of",
+    "is_expanded",
     "is_problem",
     "knows_nobody_leads",
     "lease_words",
+    "map_of_definition",
     "outcome_of",
     "parameters_of",
     "problem_of",
     "request_of",
+    "sample_of",
     "schemas",
     "view_of_child",
     "view_of_entry",
@@ -173,6 +184,7 @@ _HOMES: Final = {
     "document_of": "definitions",
     "encode_definition": "definitions",
     "inner_of": "definitions",
+    "map_of_definition": "definitions",
     "parameters_of": "definitions",
     "decode": "encoding",
     "decode_any": "encoding",
@@ -184,6 +196,10 @@ _HOMES: Final = {
     "RunTimesView": "estimates",
     "view_of_estimate": "estimates",
     "view_of_run_times": "estimates",
+    "ChildPlace": "expanding",
+    "expand_child": "expanding",
+    "is_expanded": "expanding",
+    "sample_of": "expanding",
     "ExportDocument": "exports",
     "Imported": "exports",
     "decode_export": "exports",
@@ -196,12 +212,14 @@ _HOMES: Final = {
     "FoldView": "folds",
     "view_of_fold": "folds",
     "DEFINITION_VERSION": "forms",
+    "MapDocument": "forms",
     "NodeDocument": "forms",
     "WorkflowDocument": "forms",
     "Outcome": "outcomes",
     "outcome_of": "outcomes",
     "Overview": "overview",
     "OverviewItem": "overview",
+    "MAP": "over",
     "ParentTaskView": "parents",
     "ParentView": "parents",
     "BelowView": "parents",
@@ -215,6 +233,7 @@ _HOMES: Final = {
     "decode_request": "requests",
     "request_of": "requests",
     "definition_schema": "schema",
+    "describe_map": "schema",
     "NOBODY_LEADS": "health",
     "VANTAGE_HEADER": "health",
     "Health": "health",

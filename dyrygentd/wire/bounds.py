@@ -221,7 +221,7 @@ def check_long_node(node: bytes, number: int, most: int, look: Look = nothing) -
             raise BadRequest(
                 f"{words}, at $.nodes[{number}]",
                 path=f"$.nodes[{number}]",
-                next_step="only `after`, `args`, `kwargs`, `options` and `payload` may be long",
+                next_step="only `after`, `args`, `kwargs`, `map`, `options`, `payload` and `workflow` may be long",
             )
         if name == "after" and has_more_than(node[begin:end], most, look):
             path = f"$.nodes[{number}].after"
@@ -229,7 +229,7 @@ def check_long_node(node: bytes, number: int, most: int, look: Look = nothing) -
             raise BadRequest(words, path=path, next_step="name each node once")
 
 
-_LONG_OF_NODE: Final = frozenset({"after", "args", "kwargs", "options", "payload"})
+_LONG_OF_NODE: Final = frozenset({"after", "args", "kwargs", "map", "options", "payload", "workflow"})
 
 
 def check_data(name: str, parts: Mapping[str, bytes], most: int) -> None:

@@ -38,6 +38,15 @@ def document_of_child(child: Child) -> ChildDocument:
     return document
 
 
+def with_input(child: Child, value: bytes) -> Child:
+    """Return the workflow of a node that has the value which it takes."""
+    document = document_of_child(child)
+    if document.input is not None:
+        document.values = (document.values or {}) | {document.input: decode_any(value, Any)}
+        document.input = None
+    return Child(child.kind, encode(document), on_close=child.on_close)
+
+
 def body_of_child(child: Child, given: bytes | None, name: str) -> bytes:
     """Return what is to be begun, in the form of what is submitted.
 

@@ -28,11 +28,20 @@ from dyrygentd.core.states import NodeState
 from dyrygentd.errors import BadNode, BadRequest, DefinitionError, UnknownDependency
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, check_data, nothing
 from dyrygentd.wire.children import body_of_child, child_of, document_of_child, stand_in
-from dyrygentd.wire.encoding import decode, encode
-from dyrygentd.wire.expanding import decode_expanded, is_expanded
-from dyrygentd.wire.forms import DEFINITION_VERSION, ChildDocument, NodeDocument, PollDocument, WorkflowDocument
+from dyrygentd.wire.encoding import decode, decode_any, encode
+from dyrygentd.wire.expanding import ChildPlace, decode_expanded, expand_child, is_expanded, sample_of
+from dyrygentd.wire.forms import (
+    DEFINITION_VERSION,
+    ChildDocument,
+    MapDocument,
+    NodeDocument,
+    PollDocument,
+    WorkflowDocument,
+)
+from dyrygentd.wire.maps import checked_map
 from dyrygentd.wire.mistakes import suggestion
 from dyrygentd.wire.nodes import PolicyReader, SignatureReader, names_of
+from dyrygentd.wire.over import MAP, await_lists, document_of_map, map_of
 from dyrygentd.wire.parents import document_of_parent, parent_of
 from dyrygentd.wire.policies import document_of_policy, document_of_retry, policy_of
 from dyrygentd.wire.reading import LOOK_EVERY, DocumentReader
@@ -80,6 +89,7 @@ def decode_definition(
     _refuse_unknown_version(document.version)
     if node_bytes_max:
         check_data("", {"payload": bytes(document.payload)}, node_bytes_max)
+    await_lists(document.nodes)
     names = list(names_of(document.nodes))
     made = new_id or MadeIds()
     check = _ChildCheck(depth, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look, has_good_options=has_good_options)
@@ -191,6 +201,9 @@ class _ChildCheck:
     def __call__(self, name: str, child: Child) -> None:
         if not self._bounds["node_bytes_max"]:
             return  # It is stored, and was looked at when it came.
+        if child.kind == MAP:
+            self._check_map(name, child)
+            return
         is_certain = True
         try:
             given, is_certain = stand_in(child)
@@ -204,6 +217,22 @@ class _ChildCheck:
         else:
             if is_certain:
                 self.found[name] = definition
+
+    def _check_map(self, name: str, child: Child) -> None:
+        if self._depth >= DEPTH_MAX:
+            raise BadNode(name, f"there are {DEPTH_MAX} workflows above it, the limit", next_step="put fewer maps into maps")
+        deeper = _ChildCheck(self._depth + 1, **self._bounds)
+        checked_map(name, document_of_map(child), check_child=deeper, **self._some("node_bytes_max", "has_good_options"))
+        # With one item of which nothing is known, for whoever looks at what would be sent.
+        inner = {f"{name}[0]{each.removeprefix(name)}": found for each, found in deeper.found.items()}
+        self.found[name] = replace(sample_of(name, child).definition, inner=inner)
+        if not child.takes_input:
+            # What is wrong with a list that is written out need not wait until it is run.
+            place = ChildPlace(name, (), "", PLAIN_WORKFLOW)
+            expand_child(child, None, place, name=name, **self._some("nodes_max", "node_bytes_max", "look"))
+
+    def _some(self, *fields: str) -> dict[str, Any]:
+        return {field: self._bounds[field] for field in fields if field in self._bounds}
 
 
 def _read_nodes(
@@ -305,6 +334,31 @@ def encode_definition(definition: Definition, *, chosen_ids_only: bool = False) 
     )
 
 
+def map_of_definition(name: str, do: Definition, fields: bytes) -> Child:
+    """Return a map that does this with each item.
+
+    Args:
+        name: What its node is called in errors.
+        fields: JSON text of its other fields.
+
+    Raises:
+        BadNode, BadRequest
+    """
+    written: dict[str, Raw] = decode_any(fields, dict[str, Raw])
+    document = decode(encode({**written, "do": _done_with_each(do)}), MapDocument)
+    checked_map(name, document, node_bytes_max=NODE_BYTES_MAX)
+    return map_of(document)
+
+
+def _done_with_each(do: Definition) -> Any:
+    graph = do.graph
+    fields: dict[str, Raw] = decode_any(encode_definition(do, chosen_ids_only=True), dict[str, Raw])
+    if len(graph) > 1 or graph.signatures[0] is None:
+        return {name: fields[name] for name in ("nodes", "output") if name in fields}
+    (node,) = decode_any(bytes(fields["nodes"]), list[dict[str, Raw]])
+    return {name: value for name, value in node.items() if name not in ("name", "section")}
+
+
 def _node_document(definition: Definition, node: int, chosen_ids_only: bool) -> NodeDocument:
     graph = definition.graph
     policy, signature = graph.policy(node), graph.signatures[node]
@@ -331,7 +385,9 @@ def _node_document(definition: Definition, node: int, chosen_ids_only: bool) -> 
 
 
 def _write_policy(document: NodeDocument, policy: NodePolicy) -> None:
-    if policy.child is not None:
+    if policy.child is not None and policy.child.kind == MAP:
+        document.map = document_of_map(policy.child)
+    elif policy.child is not None:
         document.workflow = document_of_child(policy.child)
     document.gate, document.sleep_s, document.hook = policy.is_gate, policy.sleep_s, policy.hook
     if policy.poll_every_s:

@@ -80,6 +80,9 @@ def _policy(policy: Any, plain: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, bytes):
+        # What a child or a map is, as it is written.
+        return _canonical(value).decode()
     return sorted(value) if isinstance(value, frozenset) else value
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import NODEFAULT, Raw, Struct
@@ -136,6 +136,8 @@ def _describable(forms: Iterable[type[Struct]]) -> dict[type[Struct], type[Struc
             kind = Any if field.type is Raw else field.type
             if get_origin(kind) is list and get_args(kind)[0] in found:
                 kind = list[found[get_args(kind)[0]]]  # type: ignore[misc]
+            elif any(part in found for part in get_args(kind)):
+                kind = Union[tuple(found.get(part, part) for part in get_args(kind))]  # noqa: UP007
             default = json.loads(bytes(field.default)) if isinstance(field.default, Raw) else field.default
             if field.required:
                 fields.append((field.encode_name, kind))

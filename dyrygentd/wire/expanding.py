@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import Raw, Struct
 
@@ -23,13 +23,15 @@ from dyrygentd.core.bounds import DEPTH_MAX, NAME_LENGTH_MAX, SECTION_LENGTH_MAX
 from dyrygentd.core.graph import NODES_MAX, Definition, Graph, NodeSpec, Signature, Source
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.members import member_name
-from dyrygentd.core.policy import PLAIN_WORKFLOW, NodePolicy, Rule, WorkflowPolicy
+from dyrygentd.core.policy import PLAIN_WORKFLOW, Child, NodePolicy, Rule, WorkflowPolicy
 from dyrygentd.core.sections import RESERVED, SEPARATOR, inside
 from dyrygentd.errors import BadNode, BadRequest
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, has_long_number, is_deeper, nothing
+from dyrygentd.wire.children import with_input
 from dyrygentd.wire.encoding import decode, decode_any, encode
 from dyrygentd.wire.forms import MapDocument, PolicyDocument
-from dyrygentd.wire.maps import ItemTemplate, checked_map, kind_of
+from dyrygentd.wire.maps import ItemPart, ItemTemplate, checked_map
+from dyrygentd.wire.over import MAP, document_of_map, kind_of, over_item, value_over
 from dyrygentd.wire.policies import document_of_policy, policy_of
 
 #: How the document of an expanded map begins: by this it is known from a definition's.
@@ -60,6 +62,50 @@ class ExpandedDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
 def is_expanded(document: bytes) -> bool:
     """Tell whether a stored document is that of a map with its list."""
     return document.startswith(BEGINNING)
+
+
+class ChildPlace(NamedTuple):
+    """Where a map stands.
+
+    Attributes:
+        node: Its name.
+        after: Names of what precedes it.
+        child_id: The id of the workflow that is made of it.
+        policy: What its own workflow asks for.
+    """
+
+    node: str
+    after: Sequence[str]
+    child_id: str
+    policy: WorkflowPolicy
+
+
+def expand_child(
+    child: Child,
+    given: bytes | None,
+    place: ChildPlace,
+    *,
+    name: str,
+    nodes_max: int,
+    node_bytes_max: int = NODE_BYTES_MAX,
+    look: Look = nothing,
+) -> Definition | None:
+    """Make the workflow of a map that stands at a place, of the value of what precedes it; see `expand`."""
+    try:
+        value = value_over(child, given, place.after)
+        return expand(
+            child.document,
+            value,
+            node=place.node,
+            seed=place.child_id,
+            name=name,
+            policy=replace(place.policy, start_at=0.0, deadline_s=0.0),
+            nodes_max=nodes_max,
+            node_bytes_max=node_bytes_max,
+            look=look,
+        )
+    except BadRequest as error:
+        raise BadNode(place.node, error.message, next_step=error.next_step) from error
 
 
 def expand(
@@ -93,13 +139,35 @@ def expand(
         if given.if_empty == "skip":
             return None
         raise BadNode(node, "its list is empty, and `if_empty` is 'fail'")
-    own = replace(
-        policy, on_failure=given.on_failure, in_flight_max=given.in_flight_max, start_at=0.0, deadline_s=policy.deadline_s
-    )
+    own = replace(policy, on_failure=given.on_failure, in_flight_max=given.in_flight_max)
     graph = _graph_of(node, seed, given, items, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
     plain = None if own == PLAIN_WORKFLOW else document_of_policy(own)
     body = encode(ExpandedDocument(_Expanded(node, seed, given, Raw(_listed(items))), name, plain))
     return _definition(graph, name, own, body)
+
+
+class Sample(NamedTuple):
+    """What a map does with an item, to be looked at before there is a list.
+
+    Attributes:
+        definition: For one item, of which nothing is known.
+        takes_item: Whether anything is given the item.
+        is_spread: Whether the item stands for any number of arguments.
+    """
+
+    definition: Definition
+    takes_item: bool
+    is_spread: bool
+
+
+def sample_of(name: str, child: Child) -> Sample:
+    """Return what a map does with an item; its list, if it is written out, is left aside. Raises `BadNode`."""
+    document = document_of_map(child)
+    is_spread = document.spread
+    document.over, document.key, document.min_success, document.spread = Raw(b"null"), None, None, False
+    definition = expand(encode(document), b"[null]", node=name, seed=name, name=name)
+    assert definition is not None
+    return Sample(definition, any(part.takes_item for part in checked_map(name, document).parts), is_spread)
 
 
 def decode_expanded(body: bytes, *, nodes_max: int, node_bytes_max: int = 0, look: Look = nothing) -> Definition:
@@ -252,12 +320,15 @@ def _specs(
         section = member.replace(SEPARATOR, _SLASH).lstrip(RESERVED)[:SECTION_LENGTH_MAX] if is_graph else ""
         members.append(member + template.parts[template.output].suffix)
         for part in template.parts:
-            signature = part.signature
-            if signature is not None and part.takes_item:
-                signature = _with_item(node, number, signature, item, is_spread=given.spread)
+            signature, policy = part.signature, part.policy
+            if part.takes_item:
+                if signature is not None:
+                    signature = _with_item(node, number, signature, item, is_spread=given.spread)
+                else:
+                    policy = _policy_with_item(part, item)
             after = [member + suffix for suffix in part.after] if part.after else ()
             inner = inside(section, part.section) if part.section else section
-            yield NodeSpec(member + part.suffix, signature, new_id() if signature is not None else "", after, part.policy, inner)
+            yield NodeSpec(member + part.suffix, signature, new_id() if signature is not None else "", after, policy, inner)
 
 
 def _check_item(node: str, number: int, item: bytes, node_bytes_max: int) -> None:
@@ -291,6 +362,13 @@ def _with_item(node: str, number: int, signature: Signature, item: bytes, *, is_
         signature.eta_at,
         signature.expires_at,
     )
+
+
+def _policy_with_item(part: ItemPart, item: bytes) -> NodePolicy:
+    """Return what a map or a workflow in this map asks for, with the item in it."""
+    child = part.policy.child
+    assert child is not None
+    return replace(part.policy, child=over_item(child, item) if child.kind == MAP else with_input(child, item))
 
 
 def _within(array: bytes) -> bytes:

@@ -146,7 +146,7 @@ class MapDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One node of a definition: a task, a join, a gate, a sleep or a workflow.
+    """One node of a definition: a task, a join, a gate, a sleep, a map or a workflow.
 
     Attributes:
         name: Unique in the workflow; made of the task's name and the position if there is none.
@@ -174,6 +174,7 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
             default the workflow's.
         payload: Free data, shown with the node to its owner and admins.
         workflow: A workflow of its own does its work; its result is the node's value.
+        map: One task, or a small graph, for each item of a list; the list of their values is the node's.
         adopted: It was done, or sent, before this workflow is submitted.
         section: What it belongs to, as a path: ``drain/osd-42``. It says how the workflow is shown folded.
     """
@@ -201,6 +202,7 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     redeliveries_max: Redeliveries | None = None
     payload: Raw = _NULL
     workflow: ChildDocument | None = None
+    map: MapDocument | None = None
     adopted: Literal["succeeded", "failed", "dispatched"] | None = None
     section: Annotated[str, Meta(max_length=SECTION_LENGTH_MAX)] = ""
 

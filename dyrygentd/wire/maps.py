@@ -12,16 +12,17 @@ from msgspec import Raw, Struct
 
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.policy import NodePolicy, OnFailure
-from dyrygentd.core.sections import checked_section
+from dyrygentd.core.sections import checked_section, inside
 from dyrygentd.errors import BadNode, BadRequest, DefinitionError, UnknownDependency
 from dyrygentd.wire.encoding import decode, decode_any
 from dyrygentd.wire.forms import MapDocument, Name, NodeDocument
 from dyrygentd.wire.mistakes import explained, suggestion
-from dyrygentd.wire.nodes import PolicyReader, SignatureReader, names_of
+from dyrygentd.wire.nodes import CheckChild, PolicyReader, SignatureReader, names_of
+from dyrygentd.wire.over import await_lists, kind_of, list_of
 
 #: Fields of a node that mean nothing for one of which there are as many as a list has items.
 _NOT_OF_EACH: Final = ("hook", "adopted", "task_id")
-_ONE_TASK: Final = ("name", "after", "section", "join", "gate", "sleep_s")
+_ONE_TASK: Final = ("name", "after", "section", "section_end", "join", "gate", "sleep_s")
 
 
 class ItemGraphDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -60,27 +61,24 @@ class ItemTemplate(NamedTuple):
     output: int
 
 
-def checked_map(name: str, document: MapDocument, *, node_bytes_max: int = 0, has_good_options: bool = True) -> ItemTemplate:
+def checked_map(
+    name: str,
+    document: MapDocument,
+    *,
+    node_bytes_max: int = 0,
+    has_good_options: bool = True,
+    check_child: CheckChild | None = None,
+) -> ItemTemplate:
     """Read what a map does with each item. Raises `BadNode` that names the field, and what is allowed.
 
     Args:
         name: Of the node that is a map.
         node_bytes_max: Bytes of one node's arguments; 0 for what is stored.
+        check_child: See `PolicyReader`, of maps and workflows in this map.
     """
     _refuse_contradictions(name, document)
-    return _template(name, document, node_bytes_max, has_good_options=has_good_options)
-
-
-def list_of(document: MapDocument) -> bytes | None:
-    """Return the list that is written out in a map, None if it comes from a node."""
-    over = bytes(document.over).strip()
-    return None if over == b"null" or over.startswith(b'"') else over
-
-
-def source_of(document: MapDocument) -> str | None:
-    """Return the name of the node whose value is the list, None if the map does not say."""
-    over = bytes(document.over).strip()
-    return str(decode_any(over, str)) if over.startswith(b'"') else None
+    signatures = SignatureReader(has_good_options, node_bytes_max, is_given=True)
+    return _template(name, document, signatures, PolicyReader(node_bytes_max, check_child=check_child))
 
 
 def _refuse_contradictions(name: str, document: MapDocument) -> None:
@@ -101,31 +99,24 @@ def _refuse_contradictions(name: str, document: MapDocument) -> None:
         )
 
 
-def kind_of(value: bytes) -> str:
-    """Say what a JSON text is, for somebody who expected a list."""
-    begin = value[:1]
-    words = {b"{": "an object", b"[": "a list", b'"': "text", b"n": "null", b"t": "true", b"f": "false", b"": "nothing"}
-    return words.get(begin) or f"the number {value[:30].decode(errors='replace')}"
-
-
 # --- what is done with each item --------------------------------------------------------------------------------------
 
 
-def _template(name: str, document: MapDocument, node_bytes_max: int, *, has_good_options: bool) -> ItemTemplate:
+def _template(name: str, document: MapDocument, signatures: SignatureReader, policies: PolicyReader) -> ItemTemplate:
     nodes, output, is_graph = _nodes_of(name, bytes(document.do))
     given = list(names_of(nodes))
     suffixes = [f".{each}" for each in given] if is_graph else [""]
     known = dict(zip(given, suffixes, strict=True))
-    readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max)
     parts = []
     for inner, node, suffix in zip(given, nodes, suffixes, strict=True):
         where = f"{name}.{inner}" if is_graph else name
         _refuse_what_is_one(name, inner if is_graph else "", node)
-        signature, policy = readers[0].read(where, node), readers[1].read(where, node)
+        signature, policy = signatures.read(where, node), policies.read(where, node)
         if document.pool and signature is not None and not policy.pool:
             policy = replace(policy, pool=document.pool)
-        is_first = not node.after
-        if is_first and signature is None and not _takes_what_precedes(policy):
+        # What ends a section waits for the rest of that, without naming it.
+        is_first = not node.after and node.section_end is None
+        if is_first and signature is None and policy.child is None:
             raise BadNode(
                 name,
                 f"`map.do`: '{inner}' comes first and has no task, so nobody is given the item",
@@ -134,14 +125,16 @@ def _template(name: str, document: MapDocument, node_bytes_max: int, *, has_good
         if node.section:
             checked_section(where, node.section)
         after = [known.get(each, f".{each}") for each in node.after]
-        takes_item = is_first and (signature is None or not signature.immutable)
+        takes_item = is_first and (not signature.immutable if signature is not None else _takes_item(node))
         parts.append(ItemPart(suffix, signature, after, policy, node.section, takes_item))
     return ItemTemplate(parts, _output_of(name, parts, given, output))
 
 
-def _takes_what_precedes(policy: NodePolicy) -> bool:
-    """Tell whether what has no task takes the item all the same: a map or a workflow inside a map."""
-    return False
+def _takes_item(node: NodeDocument) -> bool:
+    """Tell whether a map or a workflow in this map takes the item."""
+    if node.map is not None:
+        return list_of(node.map) is None
+    return node.workflow is not None and node.workflow.input is not None
 
 
 def _nodes_of(name: str, do: bytes) -> tuple[list[NodeDocument], str | None, bool]:
@@ -167,9 +160,11 @@ def _nodes_of(name: str, do: bytes) -> tuple[list[NodeDocument], str | None, boo
                 f"`map.do` is one task, and has `{wrong[0]}`",
                 next_step=f'leave `{wrong[0]}` out, or write a graph: {{"nodes": [...]}}',
             )
+        await_lists([document])
         return [document], None, False
     if not document.nodes:
         raise BadNode(name, "`map.do.nodes` is empty", next_step="write at least one task")
+    await_lists(document.nodes)
     return document.nodes, document.output, True
 
 
@@ -184,7 +179,18 @@ def _output_of(name: str, parts: Sequence[ItemPart], given: Sequence[str], outpu
     """Return the place of the node whose value is the item's. Raises `BadNode`: there is none, or it is no graph."""
     if output is not None and output not in given:
         raise BadNode(name, f"`map.do.output` names '{output}', which is no node of it", next_step=suggestion(output, given))
-    specs = [NodeSpec(part.suffix, part.signature, str(number), part.after, part.policy) for number, part in enumerate(parts)]
+    # Each item is a section; the first part of its path may be any.
+    specs = [
+        NodeSpec(
+            part.suffix,
+            part.signature,
+            str(number),
+            part.after,
+            part.policy,
+            inside("item", part.section) if part.section else "item",
+        )
+        for number, part in enumerate(parts)
+    ]
     try:
         graph = Graph.build(specs, output=None if output is None else f".{output}")
     except UnknownDependency as error:

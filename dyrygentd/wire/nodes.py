@@ -31,6 +31,7 @@ from dyrygentd.wire.bounds import OPTIONS_BYTES_MAX, check_data
 from dyrygentd.wire.children import child_of
 from dyrygentd.wire.encoding import decode_any, encode
 from dyrygentd.wire.forms import NodeDocument, RetryDocument
+from dyrygentd.wire.over import map_of, refuse_without_list
 
 RAISE_MAXIMUM: Final = "raise `backoff_max_s`, or lower `backoff_s`"
 
@@ -62,23 +63,31 @@ def names_of(nodes: Sequence[NodeDocument]) -> Iterable[str]:
 
 
 class SignatureReader:
-    """Turns node documents into signatures; equal ones become one object, since large workflows repeat few shapes."""
+    """Turns node documents into signatures; equal ones become one object, since large workflows repeat few shapes.
 
-    def __init__(self, has_good_options: bool, node_bytes_max: int) -> None:
+    Args:
+        is_given: What comes first is given something, too: the item of a map.
+    """
+
+    def __init__(self, has_good_options: bool, node_bytes_max: int, *, is_given: bool = False) -> None:
+        self._is_given = is_given
         self._has_good_options = has_good_options
         self._node_bytes_max = node_bytes_max
         self._signatures: dict[tuple[str, bytes, bytes, bytes, bool], Signature] = {}
         self._options: dict[bytes, tuple[bytes, float, float, float]] = {}
 
     def read(self, name: str, node: NodeDocument) -> Signature | None:
-        if node.join or node.gate or node.sleep_s or node.workflow is not None:
+        if node.join or node.gate or node.sleep_s or node.workflow is not None or node.map is not None:
             kinds = [word for word in _WORDS if getattr(node, word)]
             _check_taskless(name, node, kinds)
+            if not self._is_given:
+                refuse_without_list(name, node)
             return None
         if node.task is None:
             kind = "a poll repeats a task, and " if node.poll else "a hook runs a task, and " if node.hook else ""
             kind = "what ends a section runs a task, and " if node.section_end else kind
-            next_step = "name a task" if kind else "name a task, or write `join: true`, `gate: true`, `sleep_s` or `workflow`"
+            others = ", or write `join: true`, `gate: true`, `sleep_s`, `map` or `workflow`"
+            next_step = "name a task" if kind else f"name a task{others}"
             raise BadNode(name, f"{kind}`task` is missing", next_step=next_step)
         written = node.task, bytes(node.args), bytes(node.kwargs), bytes(node.options), node.immutable
         signature = self._signatures.get(written)
@@ -123,6 +132,7 @@ def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None
         adopted=node.adopted,
         section=node.section,
         workflow=node.workflow,
+        map=node.map,
     )
     if node != allowed:
         wrong = [field for field in NodeDocument.__struct_fields__ if getattr(node, field) != getattr(allowed, field)]
@@ -135,7 +145,13 @@ def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None
         raise BadNode(name, "what has no task cannot have been dispatched", next_step="leave out `adopted`")
 
 
-_WORDS: Final = {"join": "join", "gate": "gate", "sleep_s": "sleep", "workflow": "node with a workflow of its own"}
+_WORDS: Final = {"join": "join", "gate": "gate", "sleep_s": "sleep", "map": "map", "workflow": "node with a workflow of its own"}
+
+
+def _child(name: str, node: NodeDocument) -> Child | None:
+    if node.map is not None:
+        return map_of(node.map)
+    return None if node.workflow is None else child_of(name, node.workflow)
 
 
 def _is_plain(node: NodeDocument) -> bool:
@@ -147,8 +163,13 @@ def _is_plain(node: NodeDocument) -> bool:
         and not (node.pool or node.timeout_s or node.idempotent or node.gate or node.sleep_s)
         and node.redeliveries_max is None
         and node.workflow is None
+        and node.map is None
         and bytes(node.payload) == b"null"
     )
+
+
+CheckChild = Callable[[str, Child], None]
+"""Looks at the workflow that does the work of a node of this name; raises `BadNode` if it could never run."""
 
 
 class PolicyReader:
@@ -158,7 +179,7 @@ class PolicyReader:
         check_child: Raises `BadNode` if the workflow of a node of this name could never run.
     """
 
-    def __init__(self, node_bytes_max: int, *, check_child: Callable[[str, Child], None] | None = None) -> None:
+    def __init__(self, node_bytes_max: int, *, check_child: CheckChild | None = None) -> None:
         self._node_bytes_max = node_bytes_max
         self._check_child = check_child
         self._policies: dict[NodePolicy, NodePolicy] = {PLAIN: PLAIN}
@@ -182,7 +203,7 @@ class PolicyReader:
             poll_timeout_s=0.0 if node.poll is None else node.poll.timeout_s,
             hook=node.hook,
             redeliveries_max=node.redeliveries_max,
-            child=None if node.workflow is None else child_of(name, node.workflow),
+            child=_child(name, node),
             section_end=node.section_end,
         )
         if policy.child is not None and policy not in self._policies and self._check_child is not None:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from dyrygentd.core.parameters import NAME_PATTERN
 from dyrygentd.wire.encoding import schema
-from dyrygentd.wire.forms import NodeDocument, WorkflowDocument
+from dyrygentd.wire.forms import MapDocument, NodeDocument, WorkflowDocument
 
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -40,8 +40,9 @@ class ParameterDocument(Struct, forbid_unknown_fields=True):
 
 def definition_schema() -> dict[str, Any]:
     """Describe a definition file as a JSON schema."""
-    described = schema(WorkflowDocument, NodeDocument, ParameterDocument)
+    described = schema(WorkflowDocument, MapDocument, NodeDocument, ParameterDocument)
     definitions = described["$defs"]
+    describe_map(definitions["MapDocument"]["properties"], "#/$defs")
     definitions["ParameterDocument"] = schema(ParameterDocument)["$defs"]["ParameterDocument"]
     definitions["ParameterDocument"]["properties"]["type"].pop("default", None)
     words = {f"#/$defs/{name}" for name, form in definitions.items() if "enum" in form}
@@ -52,6 +53,23 @@ def definition_schema() -> dict[str, Any]:
                     form["properties"][field] = _with_reference(about, words)
     _describe_parameters(definitions["WorkflowDocument"]["properties"]["parameters"])
     return {"$schema": SCHEMA_DIALECT, "title": "dyrygentd definition", **described}
+
+
+def describe_map(properties: dict[str, Any], definitions: str) -> None:
+    """Say what a map may do, and what it may be over: kept as raw JSON, that is anything to who makes the schema.
+
+    Args:
+        definitions: Where the other forms are.
+    """
+    node = {"$ref": f"{definitions}/NodeDocument"}
+    graph = {
+        "type": "object",
+        "properties": {"nodes": {"type": "array", "items": node, "minItems": 1}, "output": {"type": "string"}},
+        "required": ["nodes"],
+        "additionalProperties": False,
+    }
+    properties["do"] |= {"anyOf": [node, graph]}
+    properties["over"] |= {"anyOf": [{"type": "string"}, {"type": "array"}, {"type": "null"}]}
 
 
 def _describe_parameters(parameters: dict[str, Any]) -> None:

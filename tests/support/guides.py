@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dyrygentd.lint import differences
-from dyrygentd.wire.forms import NodeDocument, PolicyDocument, PollDocument, RetryDocument, WorkflowDocument
+from dyrygentd.wire.forms import MapDocument, NodeDocument, PolicyDocument, PollDocument, RetryDocument, WorkflowDocument
 from dyrygentd.wire.schema import ParameterDocument
 from tests.support import guide_tables as tables
 
@@ -31,6 +31,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "policy-fields": lambda: tables.fields(PolicyDocument),
     "retry-fields": lambda: tables.fields(RetryDocument),
     "poll-fields": lambda: tables.fields(PollDocument),
+    "map-fields": lambda: tables.fields(MapDocument),
     "parameter-fields": lambda: tables.fields(ParameterDocument),
     "differences": differences.table,
     "routes": tables.routes,

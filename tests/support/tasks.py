@@ -143,6 +143,12 @@ def flaky(key: str, failures: int) -> int:
 
 
 @app.task(base=RecordingTask)
+def flaky_item(item: dict[str, Any]) -> int:
+    """Do as `flaky`, by what is said in one item of a list."""
+    return int(flaky.run(item["key"], item["failures"]))
+
+
+@app.task(base=RecordingTask)
 def is_ready(key: str, calls_before: int) -> bool:
     """Tell whether it was asked more often than this, counted under this key."""
     return int(records_of(os.getpid()).incr(f"{PREFIX}calls:{key}")) > calls_before

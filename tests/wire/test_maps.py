@@ -26,7 +26,7 @@ def refusal(do: Any, **fields: Any) -> tuple[str, str]:
     [
         (7, "node 'm': `map.do` is the number 7", 'write a task: {"task": "name"}, or a graph: {"nodes": [...]}'),
         ([], "node 'm': `map.do` is a list", 'write a task: {"task": "name"}, or a graph: {"nodes": [...]}'),
-        ({}, "node 'm': `task` is missing", "name a task, or write `join: true`, `gate: true`, `sleep_s` or `workflow`"),
+        ({}, "node 'm': `task` is missing", "name a task, or write `join: true`, `gate: true`, `sleep_s`, `map` or `workflow`"),
         ({"tsak": "t"}, "node 'm': `map.do`: unknown field `tsak`, at $.map.do", "did you mean 'task'?"),
         ({"task": 7}, "node 'm': `map.do`: `task` must be text or null, and is a whole number, at $.map.do.task", None),
         (

@@ -1,0 +1,174 @@
+"""Maps under a real daemon, with real workers: what a list becomes once it is known."""
+
+import re
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from dyrygentd.errors import RemoteError
+from tests.integration.conftest import Site
+from tests.support.servers import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+_WAIT_S = 60
+_TASKS = "tests.support.tasks"
+
+
+def _map(items: Any, do: Any = None, **fields: Any) -> dict[str, Any]:
+    """A task that returns a list, a map over it, and a task that takes what comes of it."""
+    return {
+        "name": "outer",
+        "nodes": [
+            {"name": "list", "task": f"{_TASKS}.identity", "args": [items]},
+            {"name": "m", "map": {"over": "list", "do": do or {"task": f"{_TASKS}.add", "args": [10]}, **fields}},
+            {"name": "after", "task": f"{_TASKS}.identity", "after": ["m"]},
+        ],
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 300])
+def test_from_a_list_to_a_list(site: Site, count: int) -> None:
+    """Each item goes to a task, and the list of what they return is in the order of the items."""
+    with site.daemon(f"list{count}") as daemon, daemon.client() as client:
+        outcome = client.submit(_map([*range(count)])).wait(timeout_s=_WAIT_S)
+        expected = [number + 10 for number in range(count)]
+        assert (outcome.state, outcome.result) == ("succeeded", expected), f"{outcome} {daemon.log()}"
+
+
+def test_a_graph_for_each_item_and_maps_in_maps(site: Site) -> None:
+    """What is done with an item may be a graph, and another map."""
+    add = f"{_TASKS}.add"
+    graph = {"nodes": [{"name": "a", "task": add, "args": [1]}, {"name": "b", "task": add, "args": [1], "after": ["a"]}]}
+    inner = {"map": {"do": {"task": add, "args": [1]}}}
+    with site.daemon("graphs") as daemon, daemon.client() as client:
+        first = client.submit(_map([1, 2], graph)).wait(timeout_s=_WAIT_S)
+        assert (first.state, first.result) == ("succeeded", [3, 4]), f"{first} {daemon.log()}"
+        second = client.submit(_map([[1, 2], [], [3]], inner)).wait(timeout_s=_WAIT_S)
+        assert (second.state, second.result) == ("succeeded", [[2, 3], [], [4]]), f"{second} {daemon.log()}"
+
+
+@pytest.mark.parametrize(
+    ("value", "fields", "error"),
+    [
+        ("text", {}, "a map needs a list, and what it is over is text"),
+        ([1, 2, 3], {"max_items": 2}, "its list has 3 items, `max_items` is 2"),
+        ([{"k": "a"}, {"k": "a"}], {"key": "k"}, "the key 'a' is that of 2 items"),
+        ([], {"if_empty": "fail"}, "its list is empty, and `if_empty` is 'fail'"),
+    ],
+)
+def test_what_cannot_be_expanded_fails_by_name(site: Site, value: Any, fields: dict[str, Any], error: str) -> None:
+    """The node says what is wrong with its list, and nothing of it was sent."""
+    with site.daemon("refused") as daemon, daemon.client() as client:
+        handle = client.submit(_map(value, **fields))
+        outcome = handle.wait(timeout_s=_WAIT_S)
+        assert outcome.state == "failed", f"{outcome} {daemon.log()}"
+        assert error in (handle.node("m").error or "")
+        assert handle.node("after").state == "blocked"
+
+
+def test_an_empty_list_may_skip(site: Site) -> None:
+    """What waits for the success of a map that was not needed is not needed either."""
+    with site.daemon("skipped") as daemon, daemon.client() as client:
+        handle = client.submit(_map([], if_empty="skip"))
+        outcome = handle.wait(timeout_s=_WAIT_S)
+        assert (outcome.state, handle.node("m").state, handle.node("after").state) == ("succeeded", "skipped", "skipped")
+
+
+def test_enough_members(site: Site) -> None:
+    """With `min_success` the list says which did not succeed."""
+    do = {"task": f"{_TASKS}.total"}
+    with site.daemon("enough") as daemon, daemon.client() as client:
+        outcome = client.submit(_map([[1, 2], "x", [3]], do, min_success=2)).wait(timeout_s=_WAIT_S)
+        assert outcome.state == "succeeded", f"{outcome} {daemon.log()}"
+        assert (outcome.result[0], outcome.result[1]["__failed__"], outcome.result[2]) == (3, "m[1]", 3)
+        assert "TypeError" in outcome.result[1]["error"]
+
+
+def _flaky(*failures: int, **fields: Any) -> dict[str, Any]:
+    """A map whose members fail so many times each; each returns how often it was called."""
+    run = uuid4().hex
+    items = [{"key": f"{run}-{number}", "failures": count, "name": f"k{number}"} for number, count in enumerate(failures)]
+    do = {"task": f"{_TASKS}.flaky_item"}
+    return _map(items, do, **fields)
+
+
+def test_retry_of_one_member(site: Site) -> None:
+    """Only what is named runs again (airflow#40543), and the map and what waits for it go on (dagster#19490, #30077)."""
+    with site.daemon("retry") as daemon, daemon.client() as client:
+        handle = client.submit(_flaky(0, 1, 0))
+        outcome = handle.wait(timeout_s=_WAIT_S)
+        assert (outcome.state, handle.node("m").state) == ("failed", "failed"), f"{outcome} {daemon.log()}"
+        assert "m[1]" in (handle.node("m").error or "")
+        assert handle.retry("m[1]").nodes == ["m[1]", "m"]
+        wait_until(lambda: handle.status().state == "succeeded")
+        assert handle.wait(timeout_s=_WAIT_S).result == [1, 2, 1]
+        assert [handle.node(f"m[{number}]").attempt for number in range(3)] == [1, 2, 1]
+
+
+def test_retry_of_all(site: Site) -> None:
+    """A retry of the map is one of its members that have not succeeded, in place."""
+    with site.daemon("all") as daemon, daemon.client() as client:
+        handle = client.submit(_flaky(0, 1, 1))
+        handle.wait(timeout_s=_WAIT_S)
+        handle.retry("m")
+        outcome = handle.wait(timeout_s=_WAIT_S)
+        assert (outcome.state, outcome.result) == ("succeeded", [1, 2, 2]), f"{outcome} {daemon.log()}"
+
+
+def test_skip_by_key(site: Site) -> None:
+    """A person may stand in for one item, whose value then is what they gave."""
+    with site.daemon("skip") as daemon, daemon.client() as client:
+        handle = client.submit(_flaky(0, 9, key="name"))
+        handle.wait(timeout_s=_WAIT_S)
+        assert handle.node("m[k1]").state == "failed"
+        handle.skip("m[k1]", value="by hand")
+        # The workflow with the map had failed, and is set going when the members' has gone on.
+        wait_until(lambda: handle.status().state == "succeeded")
+        outcome = handle.wait(timeout_s=_WAIT_S)
+        assert (outcome.state, outcome.result) == ("succeeded", [1, "by hand"]), f"{outcome} {daemon.log()}"
+
+
+def test_rerun_by_generation(site: Site) -> None:
+    """What is run again begins with a list of its own, and what was there before is left as it was."""
+    with site.daemon("rerun") as daemon, daemon.client() as client:
+        handle = client.submit(_flaky(0, 0))
+        assert handle.wait(timeout_s=_WAIT_S).result == [1, 1]
+        first = handle.node("m[0]").task_id
+        handle.rerun("list")
+        outcome = handle.wait(timeout_s=_WAIT_S)
+        assert (outcome.state, outcome.result) == ("succeeded", [2, 2]), f"{outcome} {daemon.log()}"
+        assert handle.node("m[0]").task_id != first
+
+
+def test_verbs_on_the_item_of_a_graph(site: Site) -> None:
+    """The name of a member means all that its item goes through."""
+    do = {
+        "nodes": [
+            {"name": "a", "task": f"{_TASKS}.flaky_item"},
+            {"name": "b", "task": f"{_TASKS}.add", "args": [10], "after": ["a"]},
+        ]
+    }
+    run = uuid4().hex
+    items = [{"key": f"{run}-{number}", "failures": number} for number in range(2)]
+    with site.daemon("item") as daemon, daemon.client() as client:
+        handle = client.submit(_map(items, do))
+        handle.wait(timeout_s=_WAIT_S)
+        assert handle.node("m[1].b").state == "blocked"
+        handle.retry("m[1]")
+        wait_until(lambda: handle.status().state == "succeeded")
+        outcome = handle.wait(timeout_s=_WAIT_S)
+        assert (outcome.state, outcome.result) == ("succeeded", [11, 12]), f"{outcome} {daemon.log()}"
+
+
+def test_names_that_nobody_has(site: Site) -> None:
+    """A member that does not exist is told by its name, of the workflow that was asked."""
+    with site.daemon("unknown") as daemon, daemon.client() as client:
+        handle = client.submit(_flaky(0))
+        handle.wait(timeout_s=_WAIT_S)
+        for name in ("m[7]", "x[0]"):
+            with pytest.raises(RemoteError, match=re.escape(f"'{handle.id}' has no node '{name}'")):
+                handle.retry(name)
+        with pytest.raises(RemoteError, match="different workflows"):
+            handle.retry("m[0]", "after")

@@ -63,6 +63,8 @@ class Remote:
         key: str | None = None,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        series: str | None = None,
+        if_running: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         on_override: bodies.OnOverride = "call",
         **options: Unpack[ApplyOptions],
@@ -70,19 +72,28 @@ class Remote:
         """Send a submission; return when the broker has it.
 
         Args:
-            what, key, name, labels, parameters, on_override, options: As of `Client.submit`. Without a key it gets one, so that
-                it is submitted once, whatever becomes of worker and daemon.
+            what, key, name, labels, series, if_running, parameters, on_override, options: As of `Client.submit`. Without a key it
+                gets one, so that it is submitted once, whatever becomes of worker and daemon.
 
         Returns:
-            celery.result.AsyncResult: ``get()`` gives the workflow's id when the daemon has it on disk, and raises
-            `SubmissionRefused` if the daemon refuses. While the daemon is away it waits.
+            celery.result.AsyncResult: ``get()`` gives the workflow's id when the daemon has it on disk (of one that was skipped
+            that of the run which goes on), and raises `SubmissionRefused` if the daemon refuses. While the daemon is away it
+            waits.
 
         Raises:
             NotACanvas, DefinitionError: It cannot be run; nothing was sent.
             kombu.exceptions.OperationalError: The broker cannot be reached.
         """
         body = bodies.submission_body(
-            what, key=key, name=name, labels=labels, parameters=parameters, on_override=on_override, options=options
+            what,
+            key=key,
+            name=name,
+            labels=labels,
+            series=series,
+            if_running=if_running,
+            parameters=parameters,
+            on_override=on_override,
+            options=options,
         )
         document = json.loads(body)
         if document.get("key") is None:

@@ -24,6 +24,7 @@ from dyrygentd.canvas.importer import Importer
 from dyrygentd.canvas.values import decode_value, encode_value
 from dyrygentd.canvas.visits import NOTHING, passed_to_all
 from dyrygentd.core.graph import Definition
+from dyrygentd.core.series import IfRunning, series_of
 from dyrygentd.tasks.apply_options import checked_apply_options
 
 __all__ = ["NodeRef", "SectionRef", "Workflow", "decode_value", "definition_of", "encode_value"]
@@ -35,6 +36,8 @@ def definition_of(
     name: str | None = None,
     key: str | None = None,
     labels: Mapping[str, str] | None = None,
+    series: str | None = None,
+    if_running: IfRunning | str | None = None,
     options: Mapping[str, Any] | None = None,
     has_good_options: bool = True,
     calls_overrides: bool = False,
@@ -42,7 +45,7 @@ def definition_of(
 ) -> Definition:
     """Turn a canvas, a `Workflow` or a `Definition` into what is submitted.
 
-    Name, key and labels given here go before those that ``what`` has.
+    Name, key, labels and series given here go before those that ``what`` has.
 
     Args:
         options: Arguments of `apply_async` for a canvas, see `dyrygentd.tasks.apply_options`.
@@ -64,12 +67,13 @@ def definition_of(
                 name=what.name if name is None else checked_name(name),
                 key=what.key if key is None else key,
                 labels={**what.labels, **checked_labels(labels)},
+                series=series_of(series, if_running, present=what.series),
             )
         case Workflow():
             made = definition_of_workflow(
                 what, key=key, new_id=new_id, is_known=has_good_options, calls_overrides=calls_overrides
             )
-            return definition_of(made, name=name, labels=labels)
+            return definition_of(made, name=name, labels=labels, series=series, if_running=if_running)
     name, labels = None if name is None else checked_name(name), checked_labels(labels)
     draft = Draft()
     importer = Importer(draft, has_good_options=has_good_options)
@@ -79,6 +83,7 @@ def definition_of(
         labels=labels,
         key=key,
         output=output,
+        series=series_of(series, if_running),
         new_id=new_id,
         is_known=has_good_options,
         calls_overrides=calls_overrides,

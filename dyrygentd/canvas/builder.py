@@ -30,6 +30,7 @@ from dyrygentd.core.policy import (
     SectionEnd,
     WorkflowPolicy,
 )
+from dyrygentd.core.series import IfRunning, series_of
 from dyrygentd.errors import BadNode
 
 
@@ -53,6 +54,11 @@ class Workflow:
     """Build a workflow node by node, or from canvases.
 
     Guards: nodes refer to nodes of this workflow that exist already, so there is no cycle; a call that raises adds nothing.
+
+    Args:
+        series: A name under which runs follow each other.
+        if_running: While another run of the series has not finished: ``allow`` (the default), ``skip``, ``queue_one`` or
+            ``cancel_old``.
     """
 
     def __init__(
@@ -62,11 +68,14 @@ class Workflow:
         labels: Mapping[str, str] | None = None,
         payload: object = None,
         policy: WorkflowPolicy = PLAIN_WORKFLOW,
+        series: str | None = None,
+        if_running: IfRunning | str | None = None,
     ) -> None:
         self.name = None if name is None else checked_name(name)
         self.labels = checked_labels(labels)
         self.payload = payload
         self.policy = checked_policy(policy)
+        self.series = series_of(series, if_running)
         self._draft = Draft()
 
     def __len__(self) -> int:
@@ -470,6 +479,7 @@ def definition_of_workflow(
         new_id=new_id,
         payload=workflow.payload,
         policy=workflow.policy,
+        series=workflow.series,
         is_known=is_known,
         calls_overrides=calls_overrides,
     )

@@ -9,6 +9,7 @@ from dyrygentd.core.bounds import LABELS_MAX, NAME_LENGTH_MAX
 from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, WorkflowPolicy
+from dyrygentd.core.series import Series
 from dyrygentd.errors import BadRequest, DuplicateNode
 from dyrygentd.tasks.known import KnownTasks
 from dyrygentd.tasks.submitted import SubmittedSignatures
@@ -86,6 +87,7 @@ class Draft:
         new_id: Callable[[], str],
         payload: object = None,
         policy: WorkflowPolicy = PLAIN_WORKFLOW,
+        series: Series | None = None,
         is_known: bool = True,
         calls_overrides: bool = False,
     ) -> Definition:
@@ -116,6 +118,7 @@ class Draft:
             labels=dict(labels),
             payload=b"null" if payload is None else encode_value(payload),
             policy=policy,
+            series=series,
             chosen=frozenset(brought) if is_fresh else frozenset({*brought, *self.told_of.values()}),
             is_fresh=is_fresh,
         )

@@ -73,7 +73,8 @@ def _host(context: click.Context, parameter: click.Parameter, value: str | None)
     room=__name__,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""REF is a workflow's id, a unique prefix of it, its name, @latest, or key:KEY. Exit status: 0 fine, 1 failed or
-    refused, 2 usage, 3 daemon unreachable, 4 not on disk yet. With --json data is one document on stdout (of `watch` and
+    refused, 2 usage, 3 daemon unreachable, 4 not on disk yet, 6 skipped since another
+    run of the series goes on. With --json data is one document on stdout (of `watch` and
     `events --follow` one a line), and an error is one line on stderr: a problem document (RFC 9457) with `exit_status`.
 
     Completion is installed by `dyrygentd install-units`; elsewhere:

@@ -43,6 +43,7 @@ class ListLine(NamedTuple):
 @click.option("--parent", metavar="REF", help="Only the children of this workflow: those that are the work of its nodes.")
 @click.option("--children", is_flag=True, help="Children of others, too, and not only what somebody submitted.")
 @click.option("--tree", is_flag=True, help="Each with its children below it, as they began.")
+@click.option("--series", metavar="NAME", help="Only the runs of this series.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show so many.")
 @click.option("--all", "is_all", is_flag=True, help="Show all of them.")
 @command
@@ -58,6 +59,7 @@ def list_workflows(
     parent: str | None,
     children: bool,
     tree: bool,
+    series: str | None,
     limit: int,
     is_all: bool,
 ) -> None:
@@ -91,6 +93,7 @@ def list_workflows(
         limit=wanted,
         by_end=ended_since is not None,
         parent_task=parent_task,
+        series=series,
         parent=parent,
         with_children=children,
         since=since,
@@ -179,10 +182,14 @@ def _line(branch: TreeLine, head_of_time: str, at: str) -> ListLine:
         "STATE": view.state,
         "TASKS": render.progress(view),
         head_of_time: at,
-        "TOOK": f"starts {moment(view.start_at)}" if view.state == "scheduled" else render.took(view),
+        "TOOK": _starts(view) if view.state == "scheduled" else render.took(view),
         "NOTE": render.note(view),
     }
     return ListLine(view, mark_of(view), cells)
+
+
+def _starts(view: "wire.WorkflowView") -> str:
+    return f"after {view.queued_behind[:_SHORT]}" if view.queued_behind else f"starts {moment(view.start_at)}"
 
 
 def mark_of(view: "wire.WorkflowView") -> str:

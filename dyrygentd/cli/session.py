@@ -39,6 +39,8 @@ NOT_YET: Final = 4
 """What was asked for is not on disk yet, and will be done as soon as the daemon can write."""
 FENCED: Final = 5
 """Another process has taken over the database of a daemon, or a copy of it."""
+SKIPPED: Final = 6
+"""Nothing was created, since another run of the series goes on."""
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
 

@@ -156,12 +156,13 @@ def _workflow(summary: "wire.Summary") -> str:
             "failing": f"{render.number(view.keeps_failing, 'node')} again and again" if view.keeps_failing else "",
             "priority": view.priority or "",
             "created": moment(view.created_at),
-            "starts" if is_scheduled else "started": moment(view.start_at),
+            "starts" if is_scheduled else "started": after_run(view) or moment(view.start_at),
             "deadline": moment(view.deadline_at),
             "finished": moment(view.finished_at),
             "took" if view.is_finished else "running for": "" if is_scheduled else render.took(view),
             "left": left,
             "key": render.visible(view.key or ""),
+            "series": _series(view),
             "owner": view.owner_name or render.user(view.owner),
             "labels": render.visible(labels),
             "parent": _above(view),
@@ -189,6 +190,17 @@ def _below(view: "wire.WorkflowView") -> str:
         return ""
     states = ", ".join(f"{count:,} {state}" for state, count in below.states.items())
     return f"{states}: {render.progress(below)}  ({render.counts(below.counts)})"
+
+
+def after_run(view: "wire.WorkflowView") -> str:
+    """Say which run of its series a workflow waits for; empty if it waits for none."""
+    return f"when run {view.queued_behind} of its series has ended" if view.queued_behind else ""
+
+
+def _series(view: "wire.WorkflowView") -> str:
+    if not view.series or view.if_running in ("", "allow"):
+        return view.series
+    return f"{view.series}  (if one is running: {view.if_running})"
 
 
 def _parent(view: "wire.WorkflowView") -> str:

@@ -1,6 +1,7 @@
 """`dyrygentctl submit`: hand over a canvas from a module, or a definition file; `schema`: what such a file may hold."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from uuid import uuid4
 import click
 
 from dyrygentd.cli import apps, documents, render
-from dyrygentd.cli.session import INTERRUPTED, Session, command, echo_json, fail, pairs, say
+from dyrygentd.cli.session import INTERRUPTED, SKIPPED, Session, command, echo_json, fail, pairs, say
 from dyrygentd.cli.target import is_document, read_definition
 from dyrygentd.errors import RemoteError
 from dyrygentd.progress import ProgressBar
@@ -29,6 +30,12 @@ _LONG_BYTES: Final = 4_000_000
 @click.argument("target")
 @click.option("--key", help="Submit only once: a known key answers with the workflow that has it.")
 @click.option("--name", help="Name of the workflow.")
+@click.option("--series", metavar="NAME", help="Series whose runs follow each other, such as backup/gra1.")
+@click.option(
+    "--if-running",
+    type=click.Choice(["allow", "skip", "queue_one", "cancel_old"]),
+    help="While another run of the series goes on: begin beside it, do nothing (exit status 6), wait for its end, or cancel it.",
+)
 @click.option("--label", "labels", metavar="K=V", multiple=True, callback=pairs, help="Label; may be repeated.")
 @click.option(
     "-p", "--parameter", "given", metavar="K=V", multiple=True, callback=pairs, help="Value of a parameter; may be repeated."
@@ -58,6 +65,8 @@ def submit(
     target: str,
     key: str | None,
     name: str | None,
+    series: str | None,
+    if_running: str | None,
     labels: dict[str, str],
     given: dict[str, str],
     values_file: Path | None,
@@ -76,6 +85,7 @@ def submit(
 
     app = apps.loaded(app_name) if app_name else None
     is_sent = not (is_asking or is_dry)
+    fields: Any = {"key": key, "name": name, "labels": labels or None, "series": series, "if_running": if_running}
     values = {**(_read_values(values_file) if values_file else {}), **given}
     what, parameters = read_definition(target, values, app=app, calls_overrides=is_sent and on_override == "call")
     if is_asking:
@@ -83,34 +93,46 @@ def submit(
         return
     if is_dry:
         with documents.naming(target, what):
-            _print_definition(session, what, key=key, name=name, labels=labels or None, parameters=parameters)
+            _print_definition(session, what, parameters=parameters, **fields)
         return
     try:
         with documents.naming(target, what), _shown_if_long() as progress:
             handle = session.client().submit(
                 what,
-                key=key,
-                name=name,
-                labels=labels or None,
                 parameters=parameters,
                 # What an app has to say was asked, and told, above.
                 on_override=on_override if app is None and is_document(what) else "ignore",
                 progress=progress,
+                **fields,
             )
     except KeyboardInterrupt:
         fail("interrupted; it may have been taken", next_step="`dyrygentctl list` shows whether it was", status=INTERRUPTED)
     submitted = handle.submitted
     assert submitted is not None
-    if session.is_json and not (is_waiting or is_watching):
+    is_skipped = submitted.decided == "skipped"
+    if session.is_json and (is_skipped or not (is_waiting or is_watching)):
         echo_json(submitted)
     elif not session.is_json:
         click.echo(submitted.id)
-        if submitted.created:
-            say(f"submitted '{render.inline(submitted.name)}', {render.number(submitted.tasks, 'task')}")
-        else:
-            say_known(handle)
+        _say_what_became(handle)
+    if is_skipped:
+        sys.exit(SKIPPED)
     if is_watching or is_waiting:
         (control.follow if is_watching else control.wait_for_end)(session, handle)
+
+
+def _say_what_became(handle: "Handle") -> None:
+    submitted = handle.submitted
+    assert submitted is not None
+    if submitted.decided == "skipped":
+        say(f"{submitted.reason}; nothing was created")
+        say(f"next: dyrygentctl show {submitted.id}")
+    elif submitted.created:
+        say(f"submitted '{render.inline(submitted.name)}', {render.number(submitted.tasks, 'task')}")
+        if submitted.reason:
+            say(submitted.reason)
+    else:
+        say_known(handle)
 
 
 def say_known(handle: "Handle") -> None:

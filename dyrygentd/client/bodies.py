@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dyrygentd import wire
 from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.core.series import series_of
 from dyrygentd.errors import BadRequest
 from dyrygentd.tasks.apply_options import checked_apply_options
 
@@ -23,6 +24,8 @@ def submission_body(
     key: str | None = None,
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
+    series: str | None = None,
+    if_running: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     on_override: OnOverride = "ignore",
     options: Mapping[str, Any] | None = None,
@@ -42,11 +45,8 @@ def submission_body(
     checked_apply_options(options or {}, what)
     if on_override not in ("call", "ignore"):
         raise BadRequest(f"`on_override` is {on_override!r}", path="$", next_step="use call or ignore")
-    given: dict[str, Any] = {
-        field: value
-        for field, value in {"key": key, "name": name, "labels": None if labels is None else dict(labels)}.items()
-        if value is not None
-    }
+    fields = {"key": key, "name": name, "labels": labels and dict(labels), "series": series, "if_running": if_running}
+    given: dict[str, Any] = {field: value for field, value in fields.items() if value is not None}
     if isinstance(what, bytes | bytearray) and not given and not parameters and parent_task is None:
         return bytes(what)
     if isinstance(what, bytes | bytearray):
@@ -67,11 +67,12 @@ def submission_body(
     if not isinstance(what, Definition):
         from dyrygentd.canvas import definition_of
 
-        what = definition_of(what, name=name, key=key, labels=labels, options=options, calls_overrides=on_override == "call")
+        what = definition_of(what, options=options, calls_overrides=on_override == "call", **given)
         # The daemon makes the ids that nobody has chosen, and need not ask whether anybody has them.
         return wire.encode_definition(replace(what, parent_task=what.parent_task or parent_task), chosen_ids_only=True)
     if on_override == "call":
         _warn_of_overrides(what)
+    given["series"] = series_of(given.pop("series", None), given.pop("if_running", None), present=what.series)
     given["parent_task"] = what.parent_task or parent_task
     return wire.encode_definition(replace(what, **given), chosen_ids_only=what.is_fresh)
 

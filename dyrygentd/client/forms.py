@@ -31,6 +31,7 @@ class Which(TypedDict, total=False):
         ended_since: Only those that have finished since then.
         by_end: With ``ended_since``: those that finished last come first.
         parent_task: Only those that were submitted in the Celery task of this id.
+        series: Only the runs of this series.
         parent: Only the children of this workflow: those that are the work of its nodes.
         with_children: Children of others, too, and not only those that somebody submitted.
     """
@@ -43,6 +44,7 @@ class Which(TypedDict, total=False):
     ended_since: float | None
     by_end: bool
     parent_task: str | None
+    series: str | None
     parent: str | None
     with_children: bool
 
@@ -88,6 +90,8 @@ def submission(
     key: str | None = None,
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
+    series: str | None = None,
+    if_running: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     on_override: bodies.OnOverride = "call",
     options: Mapping[str, Any] | None = None,
@@ -99,6 +103,8 @@ def submission(
         key=key,
         name=name,
         labels=labels,
+        series=series,
+        if_running=if_running,
         parameters=parameters,
         on_override=on_override,
         options=options,
@@ -272,7 +278,7 @@ def workflow_target(reference: str, *parts: str, query: Mapping[str, object] | N
 
 def listing_target(*, limit: int, cursor: str | None = None, **which: Unpack[Which]) -> str:
     """Return the target of a page of the listing."""
-    words = {word: which.get(word) for word in ("name", "parent_task", "parent")}
+    words = {word: which.get(word) for word in ("name", "parent_task", "series", "parent")}
     flags = {"by_end": which.get("by_end"), "children": which.get("with_children")}
     times = {word: which.get(word) for word in ("since", "until", "ended_since")}
     query = {

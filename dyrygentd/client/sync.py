@@ -65,6 +65,8 @@ class Client:
         key: str | None = None,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        series: str | None = None,
+        if_running: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         on_override: bodies.OnOverride = "call",
         progress: forms.Progress | None = None,
@@ -80,6 +82,8 @@ class Client:
                 with another definition the key is refused. It is forgotten with the workflow's history. Only a submission with
                 a key can be repeated without harm after the connection broke.
             name, labels: Instead of those that ``what`` brings.
+            series, if_running: As in a definition. `Handle.submitted` has what was ``decided``; of one that was skipped the
+                handle is that of the run which goes on.
             parameters: Values of the parameters that a definition document declares.
             on_override: An overridden `apply_async` or `send_task` of a task in a canvas or `Workflow` is called for each node,
                 and what it adds is kept; with ``ignore`` it is passed over. One that cannot be called is refused.
@@ -103,6 +107,8 @@ class Client:
             key=key,
             name=name,
             labels=labels,
+            series=series,
+            if_running=if_running,
             parameters=parameters,
             on_override=on_override,
             options=options,

@@ -15,6 +15,8 @@ from dyrygentd.core.notes import UNNEEDED, Hold, HoldReason
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, WorkflowPolicy
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
+from dyrygentd.core.series import IfRunning, Series
+from dyrygentd.core.start import Start
 from dyrygentd.core.states import FINISHED, NODE_STATE_OF_WORD, NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 
@@ -25,7 +27,7 @@ _UNTOLD: Final = (0.0, "")
 
 def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None) -> WorkflowRecord:
     """Return what is to be stored of ``workflow`` itself."""
-    finished = workflow.state.is_finished
+    finished, series = workflow.state.is_finished, workflow.origin.series
     return WorkflowRecord(
         workflow_id=workflow.workflow_id,
         name=workflow.name,
@@ -48,9 +50,12 @@ def workflow_record(workflow: RunningWorkflow, *, document: bytes | None = None)
         ids=workflow.attempts.ids,
         digest=workflow.origin.digest,
         names=workflow.graph.names if document is not None else (),
-        started_early_at=workflow.started_early_at,
+        started_early_at=workflow.start.early_at,
         parent_task=workflow.origin.parent_task,
         parent=workflow.origin.parent,
+        series="" if series is None else series.name,
+        if_running="" if series is None else series.if_running.value,
+        queued_behind="" if finished else workflow.start.behind,
     )
 
 
@@ -112,12 +117,19 @@ def restore(
         name=record.name,
         graph=graph,
         origin=Origin(
-            record.created_at, record.key, record.digest, record.labels, record.owner, record.parent_task, record.parent
+            record.created_at,
+            record.key,
+            record.digest,
+            record.labels,
+            record.owner,
+            record.parent_task,
+            record.parent,
+            Series(record.series, IfRunning(record.if_running or IfRunning.ALLOW)) if record.series else None,
         ),
         value_bytes_max=value_bytes_max,
         policy=replace(policy, start_at=record.started_early_at) if record.started_early_at else policy,
     )
-    workflow.started_early_at, workflow.is_stopped = record.started_early_at, record.is_stopped
+    workflow.start, workflow.is_stopped = Start(record.started_early_at, record.queued_behind), record.is_stopped
     workflow.priority, workflow.run, workflow.deadline_at = record.priority, record.run, record.deadline_at
     workflow.attempts.ids, workflow.attempts.routes = record.ids, dict(record.routes)
     rows = list(nodes)

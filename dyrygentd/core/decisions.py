@@ -34,6 +34,8 @@ class Decision(StrEnum):
     TURNED_UP = "turned-up"
     RETRIED = "will-retry"
     DEADLINE = "deadline"
+    SKIPPED = "skipped-run"
+    BESIDE = "beside"
 
 
 #: What was decided, and what came of it.

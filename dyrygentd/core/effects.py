@@ -10,6 +10,7 @@ from dyrygentd.core.graph import Signature
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.policy import Child
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.series import Admission
 from dyrygentd.core.states import IN_FLIGHT
 from dyrygentd.core.user import User
 from dyrygentd.core.values import Text
@@ -109,6 +110,7 @@ class Batch:
         begin: ``{id: child}`` that are to run.
         set_going: ``{id: parent}`` of children that go on, and whose parent has finished and is not in memory.
         released: Names of values kept elsewhere that nobody needs any more once the rows are durable.
+        admissions: ``{workflow id: what was decided}`` of submissions of a series.
         reports_read: Up to where the workers' reports were read, to be remembered once the rows are durable, or empty.
     """
 
@@ -128,6 +130,7 @@ class Batch:
     begin: dict[str, BeginChild] = field(default_factory=dict)
     set_going: dict[str, Parent] = field(default_factory=dict)
     released: list[str] = field(default_factory=list)
+    admissions: dict[str, Admission] = field(default_factory=dict)
     reports_read: str = ""
 
     def __bool__(self) -> bool:
@@ -148,6 +151,7 @@ class Batch:
             or self.begin
             or self.set_going
             or self.released
+            or self.admissions
             or self.reports_read
         )
 
@@ -208,4 +212,5 @@ class Batch:
         self.begin.update(later.begin)
         self.set_going.update(later.set_going)
         self.released.extend(later.released)
+        self.admissions.update(later.admissions)
         self.reports_read = later.reports_read or self.reports_read

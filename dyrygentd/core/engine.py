@@ -65,6 +65,7 @@ from dyrygentd.core.records import JournalEntry
 from dyrygentd.core.references import Referring, references_in
 from dyrygentd.core.rings import Rings
 from dyrygentd.core.routes import Routes, Routing
+from dyrygentd.core.series_runs import SeriesRuns
 from dyrygentd.core.states import IN_FLIGHT, NodeState
 from dyrygentd.core.steps import Steps, exhaust
 from dyrygentd.core.story import Story
@@ -100,6 +101,7 @@ class Engine:
         children: Whose work which workflow is.
         counting: What is counted.
         flights: Which tasks are in flight, for which nodes, and which are watched on.
+        series: The unfinished runs of series.
         workflows: The unfinished workflows by id. A finished one leaves with the batch that records its end.
         node_count: Number of nodes in all of them.
     """
@@ -125,6 +127,7 @@ class Engine:
         self._decisions = Decisions()
         self._story = Story()
         self.flights = Flights(self._turn, self.workflows, pools=self.pools, timers=self._timers, counting=self.counting)
+        self.series = SeriesRuns(self._turn, self.flights, decisions=self._decisions, timers=self._timers.set_of_workflow)
         self._dispatching = Dispatching(
             self._turn, self._rings, self.workflows, flights=self.flights, routes=self._routes, counting=self.counting
         )
@@ -187,7 +190,7 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """Return when `take_batch` is due if nothing else happens: a time, 0 for at once, None for never."""
-        if self._turn.is_urgent or self._dispatching.is_due():
+        if self._turn.is_urgent or self._dispatching.is_due() or self.series.is_due:
             return 0.0
         due = self.flights.late.next_at()
         if self._timers.next_at is not None:
@@ -226,6 +229,7 @@ class Engine:
                 raise InvariantBroken(f"{workflow!r} could dispatch, but stands in no ring of its priority")
             self._timers.check(workflow)
         self._rings.check()
+        self.series.check()
         self.flights.check()
 
     # --- effects out ------------------------------------------------------------------------------------------------
@@ -239,6 +243,7 @@ class Engine:
         self._let_time_pass(now)
         # What goes on because a child has ended goes in the same turn; and so ends one whose node found a task to have expired.
         self.children.agree(now)
+        self.series.go_on(now)
         self._dispatching.dispatch(now)
         self.children.agree(now)
         for workflow in self._turn.touched.values():
@@ -298,6 +303,7 @@ class Engine:
         del self.workflows[workflow.workflow_id]
         self.children.ended(workflow)
         self.flights.claims.release(workflow.workflow_id)
+        self.series.leave(workflow)
         if workflow.nodes.unfinished:
             # It is broken and not to be trusted: whatever comes of it is made from its records.
             for node in range(len(workflow.graph)) if self.pools.has_guests else ():
@@ -335,6 +341,8 @@ class Engine:
 
     def _ring_alarm(self, workflow: RunningWorkflow, node: int, now: float) -> None:
         if node == WORKFLOW_TIMER:
+            if workflow.start.behind:
+                return  # Its times are set anew when it begins.
             if not workflow.has_begun:
                 workflow.begin(now)
             if workflow.deadline_at and workflow.deadline_at <= now and not workflow.state.is_finished:
@@ -376,12 +384,21 @@ class Engine:
             if event.workflow_id not in self.workflows:
                 self.flights.claims.release(event.workflow_id)
             return
+        if self.series.skips(event, now):
+            return
         workflow = RunningWorkflow(
             workflow_id=event.workflow_id,
             name=event.name,
             graph=event.graph,
             origin=Origin(
-                now, event.key, event.digest, self.children.labels_of(event), event.owner, event.parent_task, event.parent
+                now,
+                event.key,
+                event.digest,
+                self.children.labels_of(event),
+                event.owner,
+                event.parent_task,
+                event.parent,
+                event.series,
             ),
             value_bytes_max=self.limits.value_bytes_max,
             policy=event.policy,
@@ -390,6 +407,7 @@ class Engine:
         workflow.attempts.ids = event.ids
         self.counting.counters.submitted += 1
         self.workflows[event.workflow_id] = workflow
+        self.series.admit(workflow, now)
         if event.adopted:
             adopt(workflow, event.adopted, now)
         else:
@@ -435,6 +453,7 @@ class Engine:
         workflow.nodes.story = self._story
         workflow.values.count_in(self.values, workflow.workflow_id)
         self.node_count += len(workflow.graph)
+        self.series.join(workflow)
         self.flights.claim(workflow)
         self._timers.set_of_workflow(workflow)
         if workflow.nodes.in_flight_count:
@@ -518,6 +537,7 @@ class Engine:
             self.workflows[workflow.workflow_id] = workflow
             self._taken_in(workflow, now)
             self.children.goes_on(workflow, now)
+            self.series.came_back(workflow, now)
         elif not workflow.has_begun:
             self._timers.set_of_workflow(workflow)
         self._moved(workflow)

@@ -14,6 +14,7 @@ from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN_WORKFLOW, FailureKind, WorkflowPolicy
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.series import Series
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
@@ -32,6 +33,7 @@ class WorkflowSubmitted:
         digest: What tells its definition from another one, if it has a key.
         parent_task: The task in which it was submitted.
         parent: The node whose work it is. If that does not wait for it any more, nothing is taken in.
+        series: Of which runs it is one, and what it does while another one goes on.
     """
 
     workflow_id: str
@@ -47,6 +49,7 @@ class WorkflowSubmitted:
     digest: str = ""
     parent_task: ParentTask | None = None
     parent: Parent | None = None
+    series: Series | None = None
 
 
 @dataclass(frozen=True, slots=True)

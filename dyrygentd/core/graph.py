@@ -12,6 +12,8 @@ well. What runs at the end of a section waits for the rest of that, without edge
 
 Which value a node is given follows Celery's chain and chord: an immutable signature gets none; a mutable one gets the value
 of its dependency, or, when it names several, the list of their values; a join takes the values of all it names.
+
+Long because the shape and what is derived from it once are read together.
 """
 
 from array import array
@@ -24,6 +26,7 @@ from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, WorkflowPolicy
 from dyrygentd.core.section_ends import NO_SCOPE, SectionEnds
 from dyrygentd.core.sections import Sections
+from dyrygentd.core.series import Series
 from dyrygentd.core.spec_checks import ends_of, first_repeated, refuse_contradictions, refuse_duplicate_task_ids
 from dyrygentd.core.states import NodeState
 from dyrygentd.errors import (
@@ -411,6 +414,7 @@ class Definition:
         is_fresh: All other task ids were made for this submission, by `dyrygentd.core.ids.MadeIds`.
         parent_task: The task in which it is submitted.
         inner: ``{node: what it begins as a workflow of its own}``, as far as that is known before; of equal ones the first.
+        series: Of which runs it is one, and what it does while another one goes on.
         source: What it was read from; it is out of date if anything was changed since.
     """
 
@@ -425,6 +429,7 @@ class Definition:
     is_fresh: bool = False
     parent_task: ParentTask | None = None
     inner: "Mapping[str, Definition]" = field(default_factory=dict, compare=False, repr=False)
+    series: Series | None = None
     source: "Source | None" = field(default=None, compare=False, repr=False)
 
     def whole(self) -> "Iterator[Definition]":

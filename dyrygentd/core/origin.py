@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
+from dyrygentd.core.series import Series
 from dyrygentd.core.user import User
 
 
@@ -18,6 +19,7 @@ class Origin:
         owner: Who submitted it; None if nobody can tell.
         parent_task: The task in which it was submitted.
         parent: The node whose work it is, if it is a child.
+        series: Of which runs it is one.
     """
 
     created_at: float
@@ -27,3 +29,4 @@ class Origin:
     owner: User | None = None
     parent_task: ParentTask | None = None
     parent: Parent | None = None
+    series: Series | None = None

@@ -119,7 +119,8 @@ def _add(survey: Survey, workflow: RunningWorkflow, most: int) -> None:
                 survey.paused.append((workflow.workflow_id, workflow.name))
         case WorkflowState.SCHEDULED:
             survey.scheduled_count += 1
-            survey.next_start = min(survey.next_start or workflow.policy.start_at, workflow.policy.start_at)
+            if not workflow.start.behind:
+                survey.next_start = min(survey.next_start or workflow.policy.start_at, workflow.policy.start_at)
     survey.ready_count += workflow.ready_count
     if survey.first_ready is None and workflow.can_dispatch:
         survey.first_ready = workflow

@@ -36,6 +36,8 @@ class WorkflowRecord:
         started_early_at: When somebody had it begin before its time, 0 if nobody has.
         parent_task: The task in which it was submitted.
         parent: The node whose work it is, if it is a child.
+        series, if_running: Of which runs it is one, and what it was to do if another one went on.
+        queued_behind: The run for whose end it waits.
     """
 
     workflow_id: str
@@ -63,6 +65,9 @@ class WorkflowRecord:
     started_early_at: float = 0.0
     parent_task: ParentTask | None = None
     parent: Parent | None = None
+    series: str = ""
+    if_running: str = ""
+    queued_behind: str = ""
 
     def following(self, earlier: "WorkflowRecord | None") -> "WorkflowRecord":
         """Return this record with the definition of an ``earlier`` one that has not reached the disk yet."""

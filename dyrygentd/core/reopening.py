@@ -145,6 +145,7 @@ def _undoes_hooks(workflow: RunningWorkflow, reset: set[int]) -> bool:
 def _set_running_again(workflow: RunningWorkflow, now: float) -> None:
     if workflow.state is WorkflowState.CANCELLED:
         workflow.run += 1
+    workflow.start.behind = ""
     workflow.has_begun = workflow.policy.start_at <= now
     workflow.set_state(WorkflowState.RUNNING if workflow.has_begun else WorkflowState.SCHEDULED)
     workflow.finished_at, workflow.result, workflow.error = None, None, ""

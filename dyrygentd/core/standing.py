@@ -134,7 +134,7 @@ def _headline(engine: Engine, workflow: RunningWorkflow, now: float) -> str:
     in_flight = workflow.nodes.in_flight_count
     match workflow.state:
         case WorkflowState.SCHEDULED:
-            return f"it starts in {span(workflow.policy.start_at - now)}"
+            return _not_begun(workflow, now)
         case WorkflowState.PAUSED:
             return f"it is paused: nothing is dispatched until `resume`; {counted(in_flight, 'task')} in flight"
         case WorkflowState.SUCCEEDED:
@@ -158,6 +158,13 @@ def _headline(engine: Engine, workflow: RunningWorkflow, now: float) -> str:
                     f"{counted(workflow.ready_count, 'node')} ready, none in flight: {_why_not_dispatched(engine, workflow)[0]}"
                 )
             return f"nothing is in flight: {_what_holds(workflow)}"
+
+
+def _not_begun(workflow: RunningWorkflow, now: float) -> str:
+    run, series = workflow.start.behind, workflow.origin.series
+    if run and series is not None:
+        return f"it begins when run {run[:8]} of its series '{series.name}' has ended; `release` starts it now, beside that one"
+    return f"it starts in {span(workflow.policy.start_at - now)}"
 
 
 def _what_holds(workflow: RunningWorkflow) -> str:

@@ -61,7 +61,9 @@ class Timers:
             self.set(workflow.attempts.dispatched_at[node] + timeout_s, workflow, node)
 
     def set_of_workflow(self, workflow: RunningWorkflow) -> None:
-        """Have a workflow looked at when it begins, and at its deadline."""
+        """Have a workflow looked at when it begins, and at its deadline; one that waits for another run has neither."""
+        if workflow.start.behind:
+            return
         if not workflow.has_begun:
             self.set(workflow.policy.start_at, workflow, WORKFLOW_TIMER)
         if workflow.deadline_at:
@@ -84,7 +86,7 @@ class Timers:
     def check(self, workflow: RunningWorkflow) -> None:
         """Raise `InvariantBroken` if a workflow waits for a time that nobody looks at. For tests: it reads all timers."""
         due = [(hold.until, node) for node, hold in workflow.holds.items() if hold.until]
-        due += [] if workflow.has_begun else [(workflow.policy.start_at, WORKFLOW_TIMER)]
+        due += [] if workflow.has_begun or workflow.start.behind else [(workflow.policy.start_at, WORKFLOW_TIMER)]
         if not due:
             return
         timers = {(at, node) for at, workflow_id, node in self._heap if workflow_id == workflow.workflow_id}

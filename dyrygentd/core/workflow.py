@@ -41,6 +41,7 @@ from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, Retry, WorkflowPolicy
 from dyrygentd.core.ready import ReadyNodes
 from dyrygentd.core.rules import Verdict, cleans_up, decides_at_once
+from dyrygentd.core.start import Start
 from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, parts
 from dyrygentd.core.story import Story
@@ -65,8 +66,7 @@ class RunningWorkflow:
         nodes: The states of its nodes, their counts, and whose record has changed.
         states: The numbers of these states, as ``nodes`` has them; not to be changed.
         origin: What its submission said of it.
-        has_begun: Whether its start time has come; before, nothing is decided.
-        started_early_at: When somebody had it begin before its time, 0 if nobody has.
+        has_begun: Whether its start time has come, and nothing in `start` keeps it; before, nothing is decided.
         run: How often it was set running again after a cancel; workers remember what was revoked under an earlier number.
         deadline_at: When it is over, 0 for never.
         attempts: How often its nodes were dispatched, under which ids, and how it stands with the present attempts.
@@ -106,7 +106,7 @@ class RunningWorkflow:
         "result",
         "run",
         "stale",
-        "started_early_at",
+        "start",
         "state",
         "states",
         "unneeded",
@@ -153,7 +153,7 @@ class RunningWorkflow:
         # Those that wait to be decided, and perhaps some that were decided otherwise, such as by an operator.
         self._hooks_undecided = set(graph.hooks)
         self.has_begun = False
-        self.started_early_at = 0.0
+        self.start = Start()
         self.is_stopped = False
         self.ready = ReadyNodes(graph.ranks(), origin.created_at)
 
@@ -165,7 +165,7 @@ class RunningWorkflow:
 
     def begin(self, now: float) -> None:
         """Start, or wait for the start time; a paused workflow begins at its time, too, and dispatches nothing."""
-        self.has_begun = self.policy.start_at <= now
+        self.has_begun = self.policy.start_at <= now and not self.start.behind
         if self.state is WorkflowState.RUNNING and not self.has_begun:
             self.set_state(WorkflowState.SCHEDULED)
         elif self.state is WorkflowState.SCHEDULED and self.has_begun:
@@ -175,7 +175,7 @@ class RunningWorkflow:
 
     def start_now(self, now: float) -> None:
         """Begin before the time that was given; the deadline counts from now on."""
-        self.started_early_at = now
+        self.start = Start(early_at=now)
         self.policy = replace(self.policy, start_at=now)
         if self.policy.deadline_s:
             self.deadline_at = now + self.policy.deadline_s

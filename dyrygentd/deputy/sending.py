@@ -18,8 +18,8 @@ from dyrygentd.errors import KeyTaken
 from dyrygentd.ports import Clock, Store
 from dyrygentd.ports.facts import Selection
 from dyrygentd.ports.mailbox import Letter, LetterKind, Mailbox, NotCarriedOutYet
+from dyrygentd.scheduler.admissions import answer_to
 from dyrygentd.scheduler.archive import in_thread_if_long
-from dyrygentd.scheduler.submissions import answer_to
 from dyrygentd.wire import letters as forms
 from dyrygentd.wire.digests import difference, digest_of, is_other
 

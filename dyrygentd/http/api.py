@@ -100,6 +100,7 @@ class Api:
             ended_since=parameters.at(request, "ended_since"),
             by_end=parameters.flag(request, "by_end"),
             parent_task=request.query.get("parent_task"),
+            series=request.query.get("series"),
             parent=await self._parent(request),
             with_children=parameters.flag(request, "children"),
             before=parameters.integer(request, "cursor", default=None, least=1),

@@ -66,6 +66,7 @@ _TIMES: Final = (
 _PARENT_TASK: Final = RouteParameter("parent_task", "submitted in the Celery task of this id")
 _PARENT: Final = RouteParameter("parent", "children of this workflow: those that are the work of its nodes")
 _CHILDREN: Final = RouteParameter("children", "children of others, too, and not only what somebody submitted", _BOOLEAN)
+_SERIES: Final = RouteParameter("series", "runs of this series")
 _PATH: Final = RouteParameter("path", "which box to open, as its `path` says; by default all of the workflow")
 _BINS: Final = {"type": "integer", "minimum": BINS_MIN, "maximum": BINS_MAX}
 _WORDS: Final = {"type": "array", "items": {"type": "string"}}
@@ -79,7 +80,7 @@ ROUTES: Final = (
     Route(
         "POST",
         "/v1/workflows",
-        "Submit a workflow; 201 once durable, 200 if the user's key is in the history, 409 if it has another definition",
+        "Submit a workflow; 201 once durable, 200 if the key is known or its series skips it, 409 if it has another definition",
         Api.submit,
         wire.Submitted,
         parameters=(RouteParameter("Idempotency-Key", "the key, if the definition has none", place="header"),),
@@ -98,6 +99,7 @@ ROUTES: Final = (
             RouteParameter("name", "the exact name"),
             _LABEL,
             _PARENT_TASK,
+            _SERIES,
             _PARENT,
             _CHILDREN,
             *_TIMES,

@@ -81,6 +81,7 @@ class Selection:
         parent_task: Only workflows that were submitted in the task of this id.
         parent: Only those whose parent this is, which is the id of a workflow.
         with_children: Those that have a parent, too, and not only those that somebody submitted.
+        series: Only runs of series of this name, whosesoever.
     """
 
     states: frozenset[str] = frozenset()
@@ -96,6 +97,7 @@ class Selection:
     by_end: bool = False
     parent: str | None = None
     with_children: bool = False
+    series: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

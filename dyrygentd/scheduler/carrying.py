@@ -83,7 +83,7 @@ class Carrying:
         await self._saving.save(batch)
 
         publish = [message for message in batch.publish if not self._submissions.is_withdrawn(message.workflow_id)]
-        self._submissions.saved(batch.save_workflows, batch.refused, batch.finished)
+        self._submissions.saved(batch.save_workflows, batch.refused, batch.finished, batch.admissions)
 
         if batch.watch:
             self._watcher.watch(batch.watch)

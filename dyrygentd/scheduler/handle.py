@@ -36,11 +36,17 @@ class Running(Protocol):
 
 
 class Handle:
-    """A submitted workflow, in the process of the scheduler."""
+    """A submitted workflow, in the process of the scheduler.
 
-    def __init__(self, scheduler: Running, workflow_id: str, *, created: bool) -> None:
+    Attributes:
+        created: Whether the submission made it.
+        decided: Of one of a series ``began``, ``queued``, or ``skipped``: then this is the run that goes on.
+    """
+
+    def __init__(self, scheduler: Running, workflow_id: str, *, created: bool, decided: str = "") -> None:
         self.id = workflow_id
         self.created = created
+        self.decided = decided
         self._scheduler = scheduler
 
     def __repr__(self) -> str:

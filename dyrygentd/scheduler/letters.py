@@ -33,11 +33,11 @@ from dyrygentd.errors import (
 )
 from dyrygentd.ports.facts import Selection
 from dyrygentd.ports.mailbox import Footprint, Letter, LetterAnswer, LetterKind, Mailbox, MailboxStatistics, UnreadableLetter
+from dyrygentd.scheduler.admissions import answer_to
 from dyrygentd.scheduler.archive import in_thread_if_long
 from dyrygentd.scheduler.leadership import NotConfirmed
 from dyrygentd.scheduler.limits import RETRY_FIRST_S, RETRY_MAX_S
 from dyrygentd.scheduler.reception import Reception
-from dyrygentd.scheduler.submissions import answer_to
 from dyrygentd.scheduler.tenure import unwrapped
 from dyrygentd.wire import letters as forms
 

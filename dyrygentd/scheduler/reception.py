@@ -13,13 +13,14 @@ from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.ports import Clock, Dispatcher, Store
 from dyrygentd.ports.facts import JOURNAL_MAX, Selection
 from dyrygentd.ports.mailbox import Footprint, Letter
+from dyrygentd.scheduler.admissions import answer_to, fields_of
 from dyrygentd.scheduler.archive import Archive
 from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.large_verbs import PART, ask_in_parts
 from dyrygentd.scheduler.members import addressed
 from dyrygentd.scheduler.queries import Queries
 from dyrygentd.scheduler.redaction import Redaction
-from dyrygentd.scheduler.submissions import Submissions, answer_to
+from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
 from dyrygentd.scheduler.verbs import Verbs
 
@@ -73,11 +74,12 @@ class Reception:
         """
         for each in definition.whole():
             await refuse_foreign(each, self._dispatcher)
-        workflow_id, is_new = await self._submissions.submit(definition, owner, letter=letter, begun=begun)
-        if is_new:
-            return answer_to(definition, workflow_id)
-        view = await self._queries.view(workflow_id)
-        return wire.Submitted(id=workflow_id, name=view.name, tasks=view.tasks, created=False)
+        taken = await self._submissions.submit(definition, owner, letter=letter, begun=begun)
+        if taken.is_new:
+            return answer_to(definition, taken.workflow_id, taken.admission)
+        view = await self._queries.view(taken.workflow_id)
+        decided = fields_of(definition, taken.admission)
+        return wire.Submitted(id=taken.workflow_id, name=view.name, tasks=view.tasks, created=False, **decided)
 
     async def take_over(
         self, imported: wire.Imported, *, by: str, owner: User | None, letter: Letter | None = None

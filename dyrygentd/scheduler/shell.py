@@ -182,12 +182,21 @@ class Scheduler(Service):
 
     # --- submitting and controlling ---------------------------------------------------------------------------------
 
-    async def submit(self, what: Any, *, key: str | None = None, name: str | None = None) -> Handle:
+    async def submit(
+        self,
+        what: Any,
+        *,
+        key: str | None = None,
+        name: str | None = None,
+        series: str | None = None,
+        if_running: str | None = None,
+    ) -> Handle:
         """Submit a canvas, a `Workflow` or a `Definition`; return when it is on disk.
 
         Args:
             key: If a workflow was submitted with this key before, that one is returned and nothing is created. With another
                 definition the key is refused.
+            series, if_running: As of `Client.submit`.
 
         Raises:
             NotACanvas, DefinitionError: It cannot be run.
@@ -196,14 +205,16 @@ class Scheduler(Service):
         parent_task = current_parent_task()
 
         def read() -> Definition:
-            definition = canvas.definition_of(what, name=name, key=key, calls_overrides=True, new_id=MadeIds())
+            definition = canvas.definition_of(
+                what, name=name, key=key, series=series, if_running=if_running, calls_overrides=True, new_id=MadeIds()
+            )
             return replace(definition, inner=wire.inner_of(definition))
 
         definition = await anyio.to_thread.run_sync(read)
         if parent_task is not None and definition.parent_task is None:
             definition = replace(definition, parent_task=parent_task)
         submitted = await self.submit_definition(definition)
-        return Handle(self, submitted.id, created=submitted.created)
+        return Handle(self, submitted.id, created=submitted.created, decided=submitted.decided)
 
     def knows_task(self, task: str) -> bool:
         """Tell whether the app of this process has the task, and says itself where it goes."""

@@ -20,6 +20,7 @@ from dyrygentd.core.invariants import check_workflow
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
+from dyrygentd.core.series import Admission, SeriesWord
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
@@ -36,6 +37,7 @@ from dyrygentd.errors import (
 from dyrygentd.ports import Store
 from dyrygentd.ports.facts import Stored
 from dyrygentd.ports.mailbox import Letter
+from dyrygentd.scheduler.admissions import Taken
 from dyrygentd.scheduler.archive import Archive, in_thread_if_long
 from dyrygentd.scheduler.door import Door
 from dyrygentd.scheduler.turns import Turns
@@ -90,6 +92,7 @@ class Submissions:
         self._withdrawn: set[str] = set()
         self._keys: dict[_Key, _Keyed] = {}
         self._refused: dict[str, str] = {}
+        self._admissions: dict[str, Admission] = {}
         self._key_locks: dict[_Key, anyio.Lock] = {}
         self._key_users: Counter[_Key] = Counter()
         self._import_lock = anyio.Lock()
@@ -104,8 +107,8 @@ class Submissions:
         *,
         letter: Letter | None = None,
         begun: Callable[[], None] = lambda: None,
-    ) -> tuple[str, bool]:
-        """Submit a definition for a user; return its id, and whether it is new, when it is on disk.
+    ) -> Taken:
+        """Submit a definition for a user; return what became of it when that is on disk.
 
         Args:
             letter: By which it came. It has an id by that, is found again if it is here, waits for the disk for ever, and is
@@ -119,7 +122,7 @@ class Submissions:
         if letter is not None and letter.may_be_done and await self._is_here(made):
             begun()
             await self._wait_durable(made, is_keyed=True, timeout_s=timeout_s)
-            return made, True
+            return Taken(made, True, self._admissions.get(made))
         self.refuse_if_not_accepting(len(definition.graph))
         self._refuse_unknown_pools(definition)
         known = None
@@ -134,7 +137,10 @@ class Submissions:
         await self._wait_durable(workflow_id, is_keyed=definition.key is not None, timeout_s=timeout_s)
         if letter is None:
             await self._confirm()
-        return workflow_id, known is None
+        admission = self._admissions.get(workflow_id)
+        if admission is not None and admission.word is SeriesWord.SKIPPED:
+            return Taken(admission.going, False, admission)
+        return Taken(workflow_id, known is None, admission if known is None else None)
 
     async def _is_here(self, workflow_id: str) -> bool:
         """Tell whether a workflow is known, on disk or not."""
@@ -252,14 +258,21 @@ class Submissions:
         return [workflows[each] for each in self._withdrawn if each in workflows]
 
     def saved(
-        self, records: Mapping[str, WorkflowRecord], refused: Mapping[str, str], finished: Iterable[RunningWorkflow]
+        self,
+        records: Mapping[str, WorkflowRecord],
+        refused: Mapping[str, str],
+        finished: Iterable[RunningWorkflow],
+        admissions: Mapping[str, Admission],
     ) -> None:
         """Let those go on who wait for what is on disk now, or never will be.
 
         Args:
             records: ``{workflow id: what is stored of it now}``.
             refused: ``{workflow id: why}`` of those of which the store takes nothing.
+            admissions: ``{workflow id: what was decided}`` of submissions of a series.
         """
+        for workflow_id, admission in admissions.items():
+            self._admitted(workflow_id, admission)
         for workflow_id, record in records.items():
             durable = self._submitting.pop(workflow_id, None)
             if durable is not None:
@@ -278,6 +291,21 @@ class Submissions:
             self._withdrawn.discard(workflow.workflow_id)
             if workflow.workflow_id in refused and workflow.origin.key is not None:
                 self._keys.pop((workflow.origin.owner, workflow.origin.key), None)
+
+    def _admitted(self, workflow_id: str, admission: Admission) -> None:
+        """Keep what was decided about a submission for whoever asks for it; of one that was skipped nothing is left."""
+        self._admissions[workflow_id] = admission
+        while len(self._admissions) > self._submissions_max:
+            del self._admissions[next(iter(self._admissions))]
+        if admission.word is SeriesWord.SKIPPED:
+            self._door.dismiss(workflow_id)
+            self._withdrawn.discard(workflow_id)
+            keyed = None if admission.key is None else self._keys.get((admission.owner, admission.key))
+            if admission.key is not None and keyed is not None and keyed.workflow_id == workflow_id:
+                del self._keys[admission.owner, admission.key]
+            durable = self._submitting.pop(workflow_id, None)
+            if durable is not None:
+                durable.set()
 
     def end(self) -> None:
         """Wake everybody who waits for something that will not happen any more."""
@@ -335,6 +363,7 @@ class Submissions:
             ids=SOME_FROM_OUTSIDE if definition.nodes_from_outside else ALL_MADE,
             digest=digest,
             parent_task=definition.parent_task,
+            series=definition.series,
         )
 
     def _post(self, workflow_id: str, event: WorkflowSubmitted | WorkflowImported, nodes: int) -> None:
@@ -384,15 +413,3 @@ class Submissions:
         self._withdrawn.add(workflow_id)
         self._turns.inbox.post(VerbRequested(workflow_id, VerbRequest(Verb.CANCEL, why=_TOO_LATE, force=True)))
         raise NotStored(reason, self._durable_timeout_s)
-
-
-def answer_to(definition: Definition, workflow_id: str) -> wire.Submitted:
-    """Return what somebody is told whose workflow was taken in."""
-    graph = definition.graph
-    return wire.Submitted(
-        id=workflow_id,
-        name=definition.name,
-        tasks=graph.task_count,
-        created=True,
-        task_id=graph.task_ids[graph.output] or None if graph.output is not None else None,
-    )

@@ -3,7 +3,8 @@
 ``user_version`` tells the schema's version, ``application_id`` that the file is ours. Each step brings a database from one
 version to the next. Version 2 added verbs, retries and the journal, version 3 the notes, version 4 views for people; version 5
 says whose a key is, version 6 knows the names of nodes in a table of their own, version 7 keeps earlier attempts of a node among
-its details, where older programs would stumble over them, version 8 knows workflows that are the work of another one's node.
+its details, where older programs would stumble over them, version 8 knows workflows that are the work of another one's node, and
+finds the runs of a series.
 
 All steps that a database needs are one transaction: whenever the process dies, the file is of the old version or of the new one.
 Before them a copy is made beside it, see `dyrygentd.store.copies`: the way back from an upgrade.
@@ -123,12 +124,15 @@ _STEPS: Final = {
         CREATE INDEX workflows_by_parent ON workflows (parent);
         CREATE INDEX workflows_by_root ON workflows (root, finished_at);
         DROP INDEX IF EXISTS workflows_by_end;
+        ALTER TABLE workflows ADD COLUMN
+            series TEXT GENERATED ALWAYS AS (CASE WHEN json_valid(control) THEN json_extract(control, '$.series') END) VIRTUAL;
+        CREATE INDEX workflows_by_series ON workflows (series, seq) WHERE series IS NOT NULL;
         DROP VIEW IF EXISTS v_workflows;
         CREATE VIEW v_workflows AS
             SELECT id, name, state, json_extract(control, '$.owner') AS owner_uid, labels,
                 substr(key, instr(key, ':') + 1) AS key,
                 datetime(created_at, 'unixepoch') AS created, datetime(finished_at, 'unixepoch') AS finished,
-                round(finished_at - created_at, 3) AS seconds, tasks, counts, error, parent
+                round(finished_at - created_at, 3) AS seconds, tasks, counts, error, parent, series
             FROM workflows;
     """,
 }

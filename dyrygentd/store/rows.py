@@ -210,7 +210,11 @@ async def node_rows(records: Sequence[NodeRecord], sequence_of: Mapping[str, int
 
 
 #: Fields of a workflow's record that share a column, because few workflows have them, beside the owner and the parents.
-_CONTROLS: Final = ("priority", "run", "deadline_at", "is_stopped", "routes", "ids", "digest", "started_early_at")
+_CONTROLS: Final = (
+    *("priority", "run", "deadline_at", "is_stopped", "routes", "ids", "digest", "started_early_at"),
+    *("series", "if_running", "queued_behind"),
+)
+
 #: Fields of a node's record that share a column, because few nodes have them: all from this one on.
 #: A fingerprint is called as it is in every view, since people read the column, too.
 _FIRST_DETAIL: Final = NodeRecord._fields.index("reason")

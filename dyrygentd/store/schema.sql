@@ -16,10 +16,12 @@ CREATE TABLE workflows (
     document    BLOB NOT NULL,            -- the definition as JSON, deflated; listings skip its pages
     control     TEXT,                     -- {"priority", "run", "ids", "digest", "routes" …} as far as they are not 0
     parent      TEXT,                     -- id of the workflow whose node this one is the work of
-    root        TEXT                      -- and of the uppermost one, with which it is deleted
+    root        TEXT,                     -- and of the uppermost one, with which it is deleted
+    series      TEXT GENERATED ALWAYS AS (CASE WHEN json_valid(control) THEN json_extract(control, '$.series') END) VIRTUAL
 ) STRICT;
 
 CREATE INDEX workflows_by_name ON workflows (name);
+CREATE INDEX workflows_by_series ON workflows (series, seq) WHERE series IS NOT NULL;
 CREATE INDEX workflows_unfinished ON workflows (seq) WHERE finished_at IS NULL;
 -- Of those that somebody submitted, too, which have neither: the newest are listed by the first, and the ends found by the second.
 CREATE INDEX workflows_by_parent ON workflows (parent);
@@ -75,7 +77,7 @@ CREATE VIEW v_workflows AS
     SELECT id, name, state, json_extract(control, '$.owner') AS owner_uid, labels,
         substr(key, instr(key, ':') + 1) AS key,
         datetime(created_at, 'unixepoch') AS created, datetime(finished_at, 'unixepoch') AS finished,
-        round(finished_at - created_at, 3) AS seconds, tasks, counts, error, parent
+        round(finished_at - created_at, 3) AS seconds, tasks, counts, error, parent, series
     FROM workflows;
 
 CREATE VIEW v_nodes AS

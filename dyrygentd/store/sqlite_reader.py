@@ -118,6 +118,8 @@ class SqliteReader(Reader):
             found.append(("EXISTS (SELECT 1 FROM json_each(labels) AS label WHERE label.key = ? AND label.value = ?)", label))
         if selection.parent_task is not None:
             found.append(("json_extract(control, '$.parent_task.task_id') = ?", [selection.parent_task]))
+        if selection.series is not None:
+            found.append(("series = ?", [selection.series]))
         if selection.ended_since is not None:
             found.append((_ENDED if self._is_by_ends(selection) else _ENDED_IN_ORDER, [selection.ended_since]))
         return found

@@ -133,6 +133,8 @@ class MemoryStore:
                 continue
             if any(record.labels.get(label) != value for label, value in selection.labels.items()):
                 continue
+            if selection.series not in (None, record.series):
+                continue
             if selection.parent_task not in (None, record.parent_task and record.parent_task.task_id):
                 continue
             above = None if record.parent is None else record.parent.workflow_id

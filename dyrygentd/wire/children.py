@@ -59,7 +59,7 @@ def body_of_child(child: Child, given: bytes | None, name: str) -> bytes:
     """
     document = document_of_child(child)
     definition: dict[str, Raw] = decode_any(bytes(document.definition), dict[str, Raw])
-    refused = next((field for field in ("key", "parent_task") if field in definition), None)
+    refused = next((field for field in ("key", "parent_task", "series", "if_running") if field in definition), None)
     if refused is not None:
         raise BadRequest(f"`{refused}` cannot be given to the workflow of a node", path=f"$.{refused}", next_step="leave it out")
     values: dict[str, Any] = decode_any(bytes(definition["values"]), dict[str, Any]) if "values" in definition else {}

@@ -24,6 +24,7 @@ from dyrygentd.core.policy import (
     NodePolicy,
 )
 from dyrygentd.core.sections import checked_section
+from dyrygentd.core.series import IfRunning, series_of
 from dyrygentd.core.states import NodeState
 from dyrygentd.errors import BadNode, BadRequest, DefinitionError, UnknownDependency
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, check_data, nothing
@@ -111,6 +112,7 @@ def decode_definition(
         is_fresh=isinstance(made, MadeIds),
         parent_task=parent_of(document.parent_task, graph.task_ids),
         inner=check.found,
+        series=series_of(document.series, document.if_running),
     )
     # Read again, it gives the same: it need not be written anew to be stored.
     is_complete = bool(document.name) and all(node.name and (node.task is None or node.task_id) for node in document.nodes)
@@ -319,7 +321,7 @@ def encode_definition(definition: Definition, *, chosen_ids_only: bool = False) 
     Args:
         chosen_ids_only: Leave the other ids out, so that whoever reads it makes them.
     """
-    graph = definition.graph
+    graph, series = definition.graph, definition.series
     return encode(
         WorkflowDocument(
             nodes=[_node_document(definition, node, chosen_ids_only) for node in range(len(graph))],
@@ -330,6 +332,8 @@ def encode_definition(definition: Definition, *, chosen_ids_only: bool = False) 
             output=None if graph.output is None else graph.names[graph.output],
             policy=None if definition.policy == PLAIN_WORKFLOW else document_of_policy(definition.policy),
             parent_task=document_of_parent(definition.parent_task),
+            series=None if series is None else series.name,
+            if_running=None if series is None or series.if_running is IfRunning.ALLOW else series.if_running,
         )
     )
 

@@ -1,7 +1,8 @@
 """What tells one definition from another, whatever made them: for keys, which stand for one definition each.
 
-Compared is what runs. Left aside are what it is called, its sections if nothing waits for their ends, task ids, payloads, what
-was adopted, and times that are named in advance (start, deadline, ETA, expiry): whoever repeats a submission makes them anew.
+Compared is what runs. Left aside are what it is called, its series, its sections if nothing waits for their ends, task ids,
+payloads, what was adopted, and times that are named in advance (start, deadline, ETA, expiry): whoever repeats a submission makes
+them anew.
 """
 
 import json

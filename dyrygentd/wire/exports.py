@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from msgspec import Meta, Raw, Struct, structs
 
@@ -13,6 +13,7 @@ from dyrygentd.core.bounds import LABELS_MAX, PRIORITY_MAX
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.ids import OF_OLD
 from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.series import SERIES_NAME
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, NodeState, WorkflowState
 from dyrygentd.core.user import HOST_NAME, User
 from dyrygentd.errors import BadRequest, NotImportable
@@ -44,6 +45,7 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
         ids: How its attempts are named.
         digest: What tells its definition from another one, if it has a key.
         started_early_at: When somebody had it begin before its time, 0 if nobody has.
+        series, if_running, queued_behind: As `dyrygentd.core.records.WorkflowRecord` has them.
         owner, owner_host, owner_name: Number of the user who submitted it, and, from a store of several hosts, whose number it is
             and how they are called there.
     """
@@ -68,6 +70,9 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
     started_early_at: UnixSeconds = 0.0
     owner_host: HostName = ""
     owner_name: Annotated[str, Meta(max_length=255)] = ""
+    series: Annotated[str, Meta(pattern=f"^({SERIES_NAME})?$")] = ""
+    if_running: Literal["", "allow", "skip", "queue_one", "cancel_old"] = ""
+    queued_behind: Annotated[str, Meta(max_length=100)] = ""
 
 
 class ExportedAttempt(Struct, forbid_unknown_fields=True, omit_defaults=True):

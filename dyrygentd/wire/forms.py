@@ -26,6 +26,7 @@ from dyrygentd.core.policy import (
     Rule,
     SectionEnd,
 )
+from dyrygentd.core.series import IfRunning
 from dyrygentd.wire.parents import ParentTaskDocument
 
 DEFINITION_VERSION: Final = 1
@@ -222,6 +223,9 @@ class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         parameters: ``{name: default, or {"type", "default", "description", "choices"}}``; ``${name}`` in texts becomes the value.
         values: ``{name: value}`` of parameters.
         parent_task: The Celery task in which it is submitted; clients fill it in.
+        series: A name of this user's under which runs follow each other, such as ``backup/gra1``.
+        if_running: What to do while another run of the series has not finished: ``allow`` (the default), ``skip`` this one,
+            ``queue_one`` (begin when that one has ended; of several that wait the newest), ``cancel_old``.
     """
 
     nodes: list[NodeDocument]
@@ -235,3 +239,5 @@ class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     parameters: dict[str, Any] | None = None
     values: dict[str, Any] | None = None
     parent_task: ParentTaskDocument | None = None
+    series: str | None = None
+    if_running: IfRunning | None = None

@@ -115,6 +115,8 @@ def awaited_record(body: bytes, workflow_id: str, *, left_at: float, owner: User
         owner=owner,
         digest=digest,
         parent_task=definition.parent_task,
+        series="" if definition.series is None else definition.series.name,
+        if_running="" if definition.series is None else definition.series.if_running.value,
     )
 
 

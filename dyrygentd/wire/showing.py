@@ -39,12 +39,15 @@ def view_of_running(workflow: RunningWorkflow, *, with_result: bool = False) -> 
         error=workflow.error,
         priority=workflow.priority,
         start_at=workflow.policy.start_at or None,
-        deadline_at=workflow.deadline_at or None,
+        deadline_at=(workflow.deadline_at or None) if not workflow.start.behind else None,
         **_owner(workflow.origin.owner),
         waits_for_person=waits_for_person(workflow),
         keeps_failing=workflow.attempts.tried_again.often,
         parent_task=view_of_parent(workflow.origin.parent_task),
         parent=view_above(workflow.origin.parent),
+        series=workflow.origin.series.name if workflow.origin.series else "",
+        if_running=workflow.origin.series.if_running.value if workflow.origin.series else "",
+        queued_behind="" if workflow.state.is_finished else workflow.start.behind,
         stored_result=Raw(workflow.result) if with_result and workflow.result is not None else UNSET,
     )
 
@@ -67,6 +70,9 @@ def view_of_record(record: WorkflowRecord, *, with_result: bool = False) -> Work
         **_owner(record.owner),
         parent_task=view_of_parent(record.parent_task),
         parent=view_above(record.parent),
+        series=record.series,
+        if_running=record.if_running,
+        queued_behind=record.queued_behind,
         stored_result=Raw(record.result) if with_result and record.result is not None else UNSET,
     )
 

@@ -1,7 +1,7 @@
 """Views: what clients see of workflows and nodes, form by form; `dyrygentd.wire.showing` fills them in."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -35,6 +35,8 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
         parent_task: The Celery task in which it was submitted, if it was in one.
         parent: The node of another workflow whose work it is, if it is a child.
         below: What its unfinished children are at, if it has some.
+        series, if_running: Of which runs it is one, and what it was to do if another one went on.
+        queued_behind: The run of its series for whose end it waits.
         result: The value of its output, if that was asked for; in JSON as the worker stored it.
     """
 
@@ -57,6 +59,9 @@ class WorkflowView(Struct, View, omit_defaults=True, rename={"stored_result": "r
     waits_for_person: dict[str, int] = {}
     keeps_failing: int = 0
     problems: list[str] = []
+    series: str = ""
+    if_running: str = ""
+    queued_behind: str = ""
     parent_task: ParentTaskView | None = None
     parent: ParentView | None = None
     below: BelowView | None = None
@@ -394,13 +399,25 @@ class Causes(Struct, View, omit_defaults=True):
 
 
 class Submitted(Struct, View):
-    """The answer to a submission: it is on disk. ``created`` is False if the key was known already."""
+    """The answer to a submission: it is on disk. ``created`` is False if the key was known already, or it was skipped.
+
+    Attributes:
+        decided: Of one of a series ``began``, ``queued``, or ``skipped``: then ``id`` is that of the run which goes on. Empty
+            if it is of none, the key was known, or whoever leads has not said yet.
+        reason: What that means, for people; empty if it is what everybody expects.
+        going: The run because of which it waits or was skipped.
+        ended: The runs that were cancelled because of it.
+    """
 
     id: str
     name: str
     tasks: int
     created: bool
     task_id: str | None = None
+    decided: Literal["", "began", "queued", "skipped"] = ""
+    reason: str = ""
+    going: str = ""
+    ended: list[str] = []
 
 
 def decode_view(body: bytes) -> WorkflowView:

@@ -501,6 +501,27 @@ async def test_what_belongs_to_nobody_is_dropped(store: Store) -> None:
     assert await store.load("gone", to_reopen=True) is None
 
 
+async def test_list_by_series(store: Store) -> None:
+    """What is kept of a series finds its runs, newest first, and is there again."""
+    runs = {"w1": ("s", "queue_one", ""), "w2": ("s/2", "", ""), "w3": ("s", "queue_one", "w1"), "w4": ("", "", "")}
+    await store.save(
+        [
+            replace(workflow(name), series=series, if_running=if_running, queued_behind=behind)
+            for name, (series, if_running, behind) in runs.items()
+        ],
+        [],
+    )
+    assert await _listed(store, Selection(series="s")) == ["w3", "w1"]
+    assert await _listed(store, Selection(series="s", states=frozenset({"failed"}))) == []
+    assert await _listed(store, Selection(series="nothing")) == []
+    for name, kept in runs.items():
+        loaded = await store.load(name)
+        assert loaded is not None
+        assert (loaded.record.series, loaded.record.if_running, loaded.record.queued_behind) == kept
+    await store.save([finished(replace(workflow("w3"), series="s", if_running="queue_one"))], [])
+    assert await _listed(store, Selection(series="s")) == ["w3", "w1"]
+
+
 async def test_list_by_parent(store: Store) -> None:
     """The task in which a workflow was submitted is kept, and finds it; roots find nothing."""
     parents = {"w1": ParentTask("p", "r"), "w2": ParentTask("q", "r"), "w3": ParentTask("p", "p"), "w4": None}

@@ -11,6 +11,7 @@ from dyrygentd.core.graph import Signature
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.policy import Child
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.series import Admission, SeriesWord
 from dyrygentd.core.workflow import RunningWorkflow
 
 _TASK = Signature("app.task")
@@ -37,6 +38,7 @@ def _content_of(name: str, which: str) -> Any:
         "begin": lambda: {which: BeginChild(Parent(which, 0), which, Child("workflow", b"{}"))},
         "set_going": lambda: {which: Parent(which, 0)},
         "released": lambda: [which],
+        "admissions": lambda: {which: Admission(SeriesWord.BEGAN)},
         "reports_read": lambda: which,
     }
     assert name in makers, f"tell here what Batch.{name} may hold"

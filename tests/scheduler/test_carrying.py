@@ -12,6 +12,7 @@ import pytest
 from anyio.abc import TaskGroup
 
 from dyrygentd.core.effects import Batch, Revoke, RevokeStamped
+from dyrygentd.core.series import Admission, SeriesWord
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import InvariantBroken
 from dyrygentd.ports.facts import REPORTS_NOTE
@@ -89,6 +90,7 @@ _SEEN = {
     "changed": {"told"},
     "finished": {"errands"},
     "refused": {"refused"},
+    "admissions": {"submitted"},
     "unrun": {"unrun"},
     "reports_read": {"noted"},
 }
@@ -171,6 +173,7 @@ async def test_each_field_alone_is_seen_where_it_belongs(name: str) -> None:
             "finished": [workflow],
             "refused": {world.workflow_id: "odd row"},
             "unrun": [(workflow, 0)],
+            "admissions": {world.workflow_id: Admission(SeriesWord.SKIPPED, "another")},
             "reports_read": "0-1",
         }
         before = await world.seen()

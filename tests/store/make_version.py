@@ -9,11 +9,13 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 
 import dyrygentd.store
+from dyrygentd.core.series import Series
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.scheduler import Scheduler
 from dyrygentd.store.migrations import VERSION
@@ -34,6 +36,8 @@ GRAPHS = {
     "skipped": "bad; after < bad",
     "lost": "a on_lost=hold; b < a",
 }
+#: Runs of a series.
+SERIES = {"polling": Series("nightly"), "skipped": Series("nightly")}
 
 
 def _bad(*_: object) -> None:
@@ -53,6 +57,8 @@ async def _leave(path: Path) -> dict[str, str]:
     async with scheduler as running:
         for name, text in GRAPHS.items():
             given = definition(text, name=name, key=f"k-{name}", labels={"site": "gra1"}, prefix=name)
+            if name in SERIES:
+                given = replace(given, series=SERIES[name])
             ids[name] = (await running.submit(given)).id
         await until(lambda: len(broker.published) == 10)
         for name, verb, nodes in (("paused", Verb.PAUSE, ()), ("held", Verb.HOLD, ("b",)), ("skipped", Verb.HOLD, ("after",))):

@@ -43,7 +43,9 @@ from dyrygentd.core.policy import (
 )
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.series import series_of
 from dyrygentd.core.states import NodeState
+from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 
@@ -158,6 +160,10 @@ class Conversation:
         adopted: Mapping[int, NodeState] | None = None,
         parent_task: ParentTask | None = None,
         parent: Parent | None = None,
+        series: str = "",
+        if_running: str = "allow",
+        owner: int | None = None,
+        key: str | None = None,
     ) -> WorkflowSubmitted:
         """Return the event of a submission."""
         if isinstance(graph, str):
@@ -172,6 +178,9 @@ class Conversation:
             adopted=adopted or {},
             parent_task=parent_task,
             parent=parent,
+            series=series_of(series or None, if_running if series else None),
+            owner=User.of(owner),
+            key=key,
         )
 
     def tell(self, *events: Event) -> None:

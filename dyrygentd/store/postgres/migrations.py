@@ -51,10 +51,11 @@ _STEPS: Final[dict[int, str]] = {
         );
     """,
     3: """
-        ALTER TABLE workflows ADD COLUMN parent text, ADD COLUMN root text;
+        ALTER TABLE workflows ADD COLUMN parent text, ADD COLUMN root text, ADD COLUMN series text;
         CREATE INDEX workflows_roots ON workflows (seq) WHERE parent IS NULL;
         CREATE INDEX workflows_by_parent ON workflows (parent, seq) WHERE parent IS NOT NULL;
         CREATE INDEX workflows_by_root ON workflows (root, finished_at) WHERE root IS NOT NULL;
+        CREATE INDEX workflows_by_series ON workflows (series, seq) WHERE series IS NOT NULL;
         DROP INDEX workflows_by_end;
         CREATE INDEX workflows_by_end ON workflows (finished_at) WHERE finished_at IS NOT NULL AND root IS NULL;
         CREATE OR REPLACE VIEW v_workflows AS
@@ -64,7 +65,7 @@ _STEPS: Final[dict[int, str]] = {
                 round((finished_at - created_at)::numeric, 3) AS seconds, tasks, counts, error,
                 coalesce(control::json ->> 'owner_name', split_part(owner, '@', 1))
                     || substr(owner, strpos(owner || '@', '@')) AS owner,
-                parent
+                parent, series
             FROM workflows;
     """,
 }

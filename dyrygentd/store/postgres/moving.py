@@ -144,7 +144,7 @@ async def _copy_all(source: sqlite3.Connection, path: Path, url: PostgresUrl, ho
 async def _copy_in(
     connection: AsyncConnection, table: str, columns: str, source: sqlite3.Cursor, host: str, counted: _Counted
 ) -> None:
-    also = ", label_pairs, owner, parent_task" if table == "workflows" else ""
+    also = ", label_pairs, owner, parent_task, series" if table == "workflows" else ""
     async with connection.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}{also}) FROM STDIN".encode()) as copy:
         while part := source.fetchmany(_AT_ONCE):
             for row in part:
@@ -189,11 +189,12 @@ def _name_here(number: int) -> str:
         return ""
 
 
-def _derived(row: Sequence[Any]) -> tuple[list[str], str | None, str | None]:
-    """Return what the columns for listings have: labels, owner and parent."""
+def _derived(row: Sequence[Any]) -> tuple[list[str], str | None, str | None, str | None]:
+    """Return what the columns for listings have: labels, owner, parent and series."""
     labels, control = _object(row[_LABELS]), _object(row[_CONTROL])
     owner, parent = control.get("owner"), control.get("parent_task")
-    return pairs_in(labels), None if owner is None else str(owner), parent["task_id"] if isinstance(parent, dict) else None
+    task_id = parent["task_id"] if isinstance(parent, dict) else None
+    return pairs_in(labels), None if owner is None else str(owner), task_id, control.get("series")
 
 
 def _object(text: str | None) -> dict[str, Any]:

@@ -93,6 +93,7 @@ class PostgresReader(Reader):
                 ("owner = ?", selection.owner and str(selection.owner.identity)),
                 ("label_pairs @> ?::text[]", labels or None),
                 ("parent_task = ?", selection.parent_task),
+                ("series = ?", selection.series),
                 ("finished_at >= ?", selection.ended_since),
             )
             if value is not None

@@ -32,6 +32,7 @@ _INSERTED: Final = (
     ("parent_task", "text"),
     ("parent", "text"),
     ("root", "text"),
+    ("series", "text"),
 )
 _UPDATED: Final = (
     ("seq", "bigint"),
@@ -86,8 +87,9 @@ def _newest(columns: Columns) -> str:
 
 TAKE_TURN: Final = "SELECT take_turn(%s, %s)"
 INSERT_WORKFLOWS: Final = f"""
-    INSERT INTO workflows ({COLUMNS}, result, document, owner, parent_task, parent, root, label_pairs)
-    SELECT {COLUMNS}, result, document, owner, parent_task, parent, root, ARRAY(SELECT json_array_elements(pairs::json)::text)
+    INSERT INTO workflows ({COLUMNS}, result, document, owner, parent_task, parent, root, series, label_pairs)
+    SELECT {COLUMNS}, result, document, owner, parent_task, parent, root, series,
+        ARRAY(SELECT json_array_elements(pairs::json)::text)
     FROM {_given(_INSERTED)}
     ON CONFLICT (seq) DO UPDATE SET {_newest(_UPDATED[1:])}
 """
@@ -245,6 +247,7 @@ def new_workflow(sequence: int, record: WorkflowRecord, document: bytes) -> tupl
         _owner(record),
         _parent_task(record),
         *(None if above is None else text_of(above) for above in parents_of(record)),
+        record.series or None,
     )
 
 

@@ -56,16 +56,18 @@ CREATE TABLE workflows (
     control     text,                     -- {"priority", "run", "ids", "digest", "routes" …} as far as they are not 0
     result      bytea,                    -- JSON text of the output's value
     document    bytea NOT NULL,           -- the definition as JSON, deflated
-    -- For listings: ["label", "value"] as JSON, and two fields of `control`.
+    -- For listings: ["label", "value"] as JSON, and three fields of `control`.
     label_pairs text[] NOT NULL,
     owner       text,                     -- number@host, and what the host calls them in `control`
     parent_task text,
     parent      text,                     -- id of the workflow whose node this one is the work of
-    root        text                      -- and of the uppermost one, with which it is deleted
+    root        text,                     -- and of the uppermost one, with which it is deleted
+    series      text
 );
 
 ALTER TABLE workflows ALTER document SET STORAGE EXTERNAL;
 CREATE INDEX workflows_by_name ON workflows (name);
+CREATE INDEX workflows_by_series ON workflows (series, seq) WHERE series IS NOT NULL;
 CREATE INDEX workflows_unfinished ON workflows (seq) WHERE finished_at IS NULL;
 -- Those that somebody submitted, of which the newest are listed, and the others by what is above them.
 CREATE INDEX workflows_roots ON workflows (seq) WHERE parent IS NULL;
@@ -125,7 +127,7 @@ CREATE VIEW v_workflows AS
         to_timestamp(created_at) AS created, to_timestamp(finished_at) AS finished,
         round((finished_at - created_at)::numeric, 3) AS seconds, tasks, counts, error,
         coalesce(control::json ->> 'owner_name', split_part(owner, '@', 1)) || substr(owner, strpos(owner || '@', '@')) AS owner,
-        parent
+        parent, series
     FROM workflows;
 
 CREATE VIEW v_nodes AS

@@ -437,6 +437,9 @@ class Engine:
 
     def _imported(self, event: WorkflowImported, now: float) -> None:
         """Take a workflow over with all that is stored of it; one that has finished goes to the store alone."""
+        for child in event.children:
+            # Before what is above it, which would begin another one.
+            self._imported(child, now)
         workflow = event.workflow
         self.counting.counters.imported += 1
         self._turn.batch.save_workflows[workflow.workflow_id] = event.record

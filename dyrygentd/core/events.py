@@ -66,12 +66,14 @@ class WorkflowImported:
     Attributes:
         workflow: What was rebuilt of the records.
         record: What is stored of it, with its definition.
+        children: What does the work of its nodes, and of theirs: none without what is above it.
     """
 
     workflow: RunningWorkflow
     record: WorkflowRecord
     nodes: Sequence[NodeRecord]
     journal: Sequence[JournalEntry]
+    children: Sequence["WorkflowImported"] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ What it costs has a bound: a few dozen nodes of one answer are given what their 
 of these that has finished, which is kept until that child is seen running again.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final
@@ -16,12 +16,15 @@ from dyrygentd.core.for_people import waits_for_person
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.states import FINISHED
 from dyrygentd.core.workflow import RunningWorkflow
-from dyrygentd.errors import OutsideError
+from dyrygentd.errors import BadRequest, OutsideError
 from dyrygentd.ports import Store
+from dyrygentd.ports.facts import Selection
 from dyrygentd.scheduler.sight import Sight
 
 #: Nodes of one answer whose children are shown; a fold has as many boxes of single nodes.
 SHOWN_MAX: Final = 40
+#: Children that are read from the store at one time.
+_PAGE: Final = 200
 #: Finished children that are kept as they are shown.
 _KEPT_MAX: Final = 500
 #: Children of one workflow that are looked at; of more it is told what the first ones are at.
@@ -84,6 +87,24 @@ class Families:
             _add(view.waits_for_person, waits_for_person(child))
             view.keeps_failing += child.attempts.tried_again.often
             children += islice(self._sight.engine.children.of(child.workflow_id), _COUNTED_MAX)
+
+    async def tree(self, workflow_id: str) -> AsyncIterator[str]:
+        """Iterate over a workflow and all below it, each before what is below that. Raises `BadRequest` if they are too many."""
+        wanted, count = deque([workflow_id]), 0
+        while wanted:
+            above = wanted.popleft()
+            yield above
+            before, below = None, list[str]()
+            while rows := await self._store.list(Selection(parent=above, before=before, limit=_PAGE)):
+                before, count = rows[-1].cursor, count + len(rows)
+                if count > wire.CHILDREN_MAX:
+                    raise BadRequest(
+                        f"there are more than {wire.CHILDREN_MAX:,} workflows below '{workflow_id}'",
+                        next_step="export them one by one: `dyrygentctl list --parent REF` has them",
+                    )
+                below += (row.record.workflow_id for row in rows)
+            # As they began.
+            wanted += reversed(below)
 
     async def _child(self, child_id: str) -> wire.ChildView | None:
         live = self._sight.live(child_id)

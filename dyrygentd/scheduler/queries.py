@@ -144,14 +144,16 @@ class Queries:
         return await in_thread_if_long(lambda: definition_again(document), len(document))
 
     async def export(self, workflow_id: str) -> bytes:
-        """Return all that is stored of a workflow as JSON. Raises `WorkflowNotFound`, and as `ValueReading.stored` does."""
-        stored = await self._archive.values.stored(await self._archive.stored(workflow_id))
-        journal, now = await self._store.journal(workflow_id), self._clock.now()
-        assert stored.record.document is not None
-        return await in_thread_if_long(
-            lambda: wire.encode_export(stored.record, stored.nodes, journal, version=__version__, now=now),
-            len(stored.record.document),
-        )
+        """Return all that is stored of a workflow, and of those below it, as JSON.
+
+        Raises `WorkflowNotFound`, `BadRequest` if they are too many, and as `ValueReading.stored` does.
+        """
+        tree: list[wire.Exported] = []
+        async for each in self._families.tree(workflow_id):
+            stored = await self._archive.values.stored(await self._archive.stored(each))
+            tree.append(wire.Exported(stored.record, stored.nodes, await self._store.journal(each)))
+        now, size = self._clock.now(), sum(len(each.record.document or b"") for each in tree)
+        return await in_thread_if_long(lambda: wire.encode_export(tree, version=__version__, now=now), size)
 
     async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""

@@ -85,13 +85,16 @@ class Reception:
         self, imported: wire.Imported, *, by: str, owner: User | None, letter: Letter | None = None
     ) -> wire.Submitted:
         """Take in a workflow that another daemon had; return when it is on disk. Raises as `Scheduler.take_over`."""
-        imported = imported._replace(record=replace(imported.record, owner=owner))
-        record = imported.record
-        number = 0 if letter is None else letter.number
-        now = self._clock.now()
-        entry = JournalEntry(record.workflow_id, now, "import", by, detail=f"it came {record.state}", letter=number)
-        journal = [*imported.journal[1 - JOURNAL_MAX :], entry]
-        workflow_id = await self._submissions.take_over(imported, journal, is_patient=letter is not None)
+        now, number = self._clock.now(), 0 if letter is None else letter.number
+
+        def owned(each: wire.Imported) -> wire.Imported:
+            record = replace(each.record, owner=owner)
+            letter_of = number if record.parent is None else 0
+            entry = JournalEntry(record.workflow_id, now, "import", by, detail=f"it came {record.state}", letter=letter_of)
+            return each._replace(record=record, journal=[*each.journal[1 - JOURNAL_MAX :], entry])
+
+        whole = owned(imported)._replace(children=[owned(child) for child in imported.children])
+        workflow_id = await self._submissions.take_over(whole, is_patient=letter is not None)
         return answer_to(imported.definition, workflow_id)
 
     async def perform(self, workflow_id: str, request: VerbRequest, done: Footprint | None = None) -> wire.Changed:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import replace
@@ -19,7 +19,7 @@ from dyrygentd.core.ids import ALL_MADE, SOME_FROM_OUTSIDE
 from dyrygentd.core.invariants import check_workflow
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.pools import Pools
-from dyrygentd.core.records import JournalEntry, WorkflowRecord
+from dyrygentd.core.records import WorkflowRecord
 from dyrygentd.core.series import Admission, SeriesWord
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
@@ -188,8 +188,8 @@ class Submissions:
             if not self._key_users[whose]:
                 del self._key_users[whose], self._key_locks[whose]
 
-    async def take_over(self, imported: wire.Imported, journal: Sequence[JournalEntry], *, is_patient: bool = False) -> str:
-        """Take in a workflow of another daemon, with its states; return its id when it is on disk.
+    async def take_over(self, imported: wire.Imported, *, is_patient: bool = False) -> str:
+        """Take in a workflow of another daemon with its states, and all below it; return its id when they are on disk.
 
         Args:
             is_patient: Wait for the disk however long it takes, and leave it to whoever answers letters to confirm it.
@@ -197,25 +197,23 @@ class Submissions:
         Raises:
             NotImportable, BadRequest, NotAccepting, NotStored, UnknownPool, TaskIdTaken, Fenced
         """
-        record, definition = imported.record, imported.definition
-        self.refuse_if_not_accepting(len(definition.graph))
-        self._refuse_unknown_pools(definition)
-        try:
-            workflow = await self._archive.rebuilt(Stored(record, imported.nodes))
-            await in_thread_if_long(lambda: check_workflow(workflow), 100 * len(definition.graph))
-        except Exception as error:
-            # Whatever somebody has written into it must be told to them, and end nothing here.
-            raise BadRequest(f"the export contradicts itself: {error!s:.300}", path="$") from error
+        record, definition, nodes = imported.record, imported.definition, imported.node_count
+        self.refuse_if_not_accepting(nodes)
+        whole = [imported, *imported.children]
+        for each in whole:
+            self._refuse_unknown_pools(each.definition)
+        workflows = [await self._rebuilt(each) for each in whole]
         async with self._import_lock, self._only(record.owner, record.key):
-            await self._refuse_if_known(record)
+            for each in whole:
+                await self._refuse_if_known(each.record)
             try:
-                await self._door.admit_import(workflow)
-                # What is shown of a finished one is what it is, whatever the export says.
-                counts = workflow.nodes.counts_by_word() if workflow.state.is_finished else None
-                event = WorkflowImported(workflow, replace(record, counts=counts), imported.nodes, journal)
-                self._post(record.workflow_id, event, len(definition.graph))
+                for workflow in workflows:
+                    await self._door.admit_import(workflow)
+                events = [_imported(each, workflow) for each, workflow in zip(whole, workflows, strict=True)]
+                self._post(record.workflow_id, replace(events[0], children=events[1:]), nodes)
             except BaseException:
-                self._door.dismiss(record.workflow_id)
+                for workflow in workflows:
+                    self._door.dismiss(workflow.workflow_id)
                 raise
             if record.key is not None:
                 self._keys[record.owner, record.key] = _Keyed(record.workflow_id, record.digest, definition)
@@ -224,6 +222,16 @@ class Submissions:
         if not is_patient:
             await self._confirm()
         return record.workflow_id
+
+    async def _rebuilt(self, imported: wire.Imported) -> RunningWorkflow:
+        """Build an imported workflow. Raises `BadRequest` if what is said of it cannot be."""
+        try:
+            workflow = await self._archive.rebuilt(Stored(imported.record, imported.nodes))
+            await in_thread_if_long(lambda: check_workflow(workflow), 100 * len(imported.definition.graph))
+        except Exception as error:
+            # Whatever somebody has written into it must be told to them, and end nothing here.
+            raise BadRequest(f"the export contradicts itself: {error!s:.300}", path="$") from error
+        return workflow
 
     def refuse_if_not_accepting(self, nodes: int, *, is_child: bool = False) -> None:
         """Raise `NotAccepting` or `Fenced` if no workflow of so many nodes can be taken in now.
@@ -413,3 +421,9 @@ class Submissions:
         self._withdrawn.add(workflow_id)
         self._turns.inbox.post(VerbRequested(workflow_id, VerbRequest(Verb.CANCEL, why=_TOO_LATE, force=True)))
         raise NotStored(reason, self._durable_timeout_s)
+
+
+def _imported(imported: wire.Imported, workflow: RunningWorkflow) -> WorkflowImported:
+    # What is shown of a finished one is what it is, whatever the export says.
+    counts = workflow.nodes.counts_by_word() if workflow.state.is_finished else None
+    return WorkflowImported(workflow, replace(imported.record, counts=counts), imported.nodes, imported.journal)

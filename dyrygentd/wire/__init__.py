@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         view_of_run_times,
     )
     from dyrygentd.wire.expanding import ChildPlace, expand_child, is_expanded, sample_of
-    from dyrygentd.wire.exports import ExportDocument, Imported, decode_export, encode_export
+    from dyrygentd.wire.exports import CHILDREN_MAX, ExportDocument, Exported, Imported, decode_export, encode_export
     from dyrygentd.wire.fold_changes import FoldChanges, FoldHistory, with_changes
     from dyrygentd.wire.folds import BoxView, EdgeView, FoldView, view_of_fold
     from dyrygentd.wire.forms import DEFINITION_VERSION, MapDocument, NodeDocument, WorkflowDocument
@@ -79,6 +79,7 @@ API_VERSION: Final = "v1"
 
 __all__ = [
     "API_VERSION",
+    "CHILDREN_MAX",
     "DEFINITION_VERSION",
     "MAP",
     "NOBODY_LEADS",
@@ -98,6 +99,7 @@ __all__ = [
     "EstimateView",
     "Explanation",
     "ExportDocument",
+    "Exported",
     "FoldChanges",
     "FoldHistory",
     "FoldView",
@@ -200,7 +202,9 @@ _HOMES: Final = {
     "expand_child": "expanding",
     "is_expanded": "expanding",
     "sample_of": "expanding",
+    "CHILDREN_MAX": "exports",
     "ExportDocument": "exports",
+    "Exported": "exports",
     "Imported": "exports",
     "decode_export": "exports",
     "encode_export": "exports",

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -10,8 +10,9 @@ from msgspec import Meta, Raw, Struct, structs
 
 from dyrygentd.core.attempts import EARLIER_MAX
 from dyrygentd.core.bounds import LABELS_MAX, PRIORITY_MAX
-from dyrygentd.core.graph import Definition
+from dyrygentd.core.graph import NODES_MAX, Definition
 from dyrygentd.core.ids import OF_OLD
+from dyrygentd.core.parent import DEPTH_MAX, Parent
 from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.series import SERIES_NAME
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, NodeState, WorkflowState
@@ -20,7 +21,6 @@ from dyrygentd.errors import BadRequest, NotImportable
 from dyrygentd.wire.bounds import Look, check_counts, nothing
 from dyrygentd.wire.definitions import decode_definition, document_of
 from dyrygentd.wire.encoding import decode, encode
-from dyrygentd.wire.expanding import is_expanded, names_in
 from dyrygentd.wire.forms import LabelValue, Name
 from dyrygentd.wire.showing import view_of_entry
 from dyrygentd.wire.views import JournalView
@@ -28,12 +28,27 @@ from dyrygentd.wire.views import JournalView
 EXPORT_VERSION: Final = 1
 #: Far more than any daemon keeps of one workflow.
 _JOURNAL_MAX: Final = 100_000
+#: More workflows below one are no ticket, and would be in memory with all that they have.
+CHILDREN_MAX: Final = 10_000
 
 #: What fits into a column and onto a screen: Unix seconds of some thousand years, whole numbers, texts of errors.
 UnixSeconds = Annotated[float, Meta(ge=0, le=1e11)]
 Number = Annotated[int, Meta(ge=0, le=10**9)]
 ErrorText = Annotated[str, Meta(max_length=10_000)]
 HostName = Annotated[str, Meta(max_length=255, pattern=f"^({HOST_NAME})?$")]
+
+
+class ExportedParent(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The node whose work a workflow is.
+
+    Attributes:
+        workflow, node: The workflow above, and the name of its node.
+        generation: How often that was set back to begin with another one.
+    """
+
+    workflow: str
+    node: str
+    generation: Number = 0
 
 
 class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -48,6 +63,7 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
         series, if_running, queued_behind: As `dyrygentd.core.records.WorkflowRecord` has them.
         owner, owner_host, owner_name: Number of the user who submitted it, and, from a store of several hosts, whose number it is
             and how they are called there.
+        parent: The node whose work it is; nobody looks at it of the uppermost workflow of an export.
     """
 
     id: str
@@ -73,6 +89,7 @@ class ExportedWorkflow(Struct, forbid_unknown_fields=True, omit_defaults=True):
     series: Annotated[str, Meta(pattern=f"^({SERIES_NAME})?$")] = ""
     if_running: Literal["", "allow", "skip", "queue_one", "cancel_old"] = ""
     queued_behind: Annotated[str, Meta(max_length=100)] = ""
+    parent: ExportedParent | None = None
 
 
 class ExportedAttempt(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -97,6 +114,7 @@ class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
         blocked_by: Name of the node to blame.
         started_at, worker: When its last attempt began, and where, if that is kept.
         earlier: Its attempts before that one, the last few of them.
+        generation: How often it was set back to begin with another workflow that does its work.
     """
 
     name: str
@@ -118,6 +136,16 @@ class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
     started_at: UnixSeconds = 0.0
     worker: Annotated[str, Meta(max_length=255)] = ""
     earlier: Annotated[list[ExportedAttempt], Meta(max_length=EARLIER_MAX)] = []
+    generation: Number = 0
+
+
+class ExportedChild(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """All of a workflow that is the work of a node of another one; the fields are those of `ExportDocument`."""
+
+    workflow: ExportedWorkflow
+    definition: Raw
+    nodes: list[ExportedNode] = []
+    journal: list[JournalView] = []
 
 
 class ExportDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -127,6 +155,7 @@ class ExportDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         export: Version of this form.
         dyrygentd: Version of the daemon that wrote it.
         definition: As it was submitted, with the ids of its tasks.
+        children: What does the work of its nodes, and of theirs; what is above another one stands before it.
     """
 
     export: int
@@ -136,6 +165,7 @@ class ExportDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     journal: list[JournalView] = []
     dyrygentd: str = ""
     exported_at: float = 0.0
+    children: list[ExportedChild] = []
 
 
 class _Named(Struct):
@@ -143,36 +173,83 @@ class _Named(Struct):
 
 
 class _Definition(Struct):
-    """Of a stored definition the names, which all nodes have there."""
+    """Of a stored definition the names, which all nodes have there, unless it is made of a list."""
 
-    nodes: list[_Named]
+    nodes: list[_Named] = []
+
+
+class Exported(NamedTuple):
+    """What is stored of a workflow."""
+
+    record: WorkflowRecord
+    nodes: Sequence[NodeRecord]
+    journal: Sequence[JournalEntry]
 
 
 class Imported(NamedTuple):
-    """What an export holds, in the forms of the core."""
+    """What an export holds, in the forms of the core.
+
+    Attributes:
+        children: Those of all workflows in it, without children of their own; what is above another one stands before it.
+    """
 
     record: WorkflowRecord
     nodes: list[NodeRecord]
     journal: list[JournalEntry]
     definition: Definition
+    children: Sequence["Imported"] = ()
+
+    @property
+    def exported(self) -> list[Exported]:
+        """All of it as it is stored, the uppermost workflow first."""
+        return [Exported(each.record, each.nodes, each.journal) for each in (self, *self.children)]
+
+    @property
+    def node_count(self) -> int:
+        """Number of nodes in all of it."""
+        return sum(len(each.definition.graph) for each in (self, *self.children))
 
 
-def encode_export(
-    record: WorkflowRecord, nodes: Iterable[NodeRecord], journal: Sequence[JournalEntry], *, version: str, now: float
-) -> bytes:
-    """Write all that is stored of a workflow as JSON."""
-    assert record.document is not None
-    names = _names_in(record.document)
+def encode_export(tree: Sequence[Exported], *, version: str, now: float) -> bytes:
+    """Write all that is stored of a workflow, and of what does the work of its nodes, as JSON.
+
+    Args:
+        tree: The uppermost workflow first, and each before what is below it.
+    """
+    names: dict[str, Sequence[str]] = {}
+    first, *below = [_written(each, names) for each in tree]
     document = ExportDocument(
         export=EXPORT_VERSION,
         dyrygentd=version,
         exported_at=now,
+        workflow=first.workflow,
+        nodes=first.nodes,
+        journal=first.journal,
+        definition=first.definition,
+        children=below,
+    )
+    return encode(document)
+
+
+def _written(exported: Exported, names_of: dict[str, Sequence[str]]) -> ExportedChild:
+    """Write one workflow; the names of its nodes are kept for those below it."""
+    record = exported.record
+    assert record.document is not None
+    names = names_of[record.workflow_id] = _names_in(record.document)
+    above = record.parent
+    known = () if above is None else names_of.get(above.workflow_id, ())
+    parent = None
+    if above is not None:
+        name = known[above.node] if above.node < len(known) else above.name
+        parent = ExportedParent(above.workflow_id, name, above.generation)
+    return ExportedChild(
         workflow=ExportedWorkflow(
             id=record.workflow_id,
             result=_text(record.result),
             **_owner_fields(record.owner),
             **{name: getattr(record, name) for name in _SAME if name != "labels"},
             labels=dict(record.labels),
+            parent=parent,
         ),
         nodes=[
             ExportedNode(
@@ -183,16 +260,16 @@ def encode_export(
                 earlier=[ExportedAttempt(*each) for each in node.earlier],
                 **{name: getattr(node, name) for name in _SAME_OF_NODE},
             )
-            for node in nodes
+            for node in exported.nodes
         ],
-        journal=[view_of_entry(entry) for entry in journal],
+        journal=[view_of_entry(entry) for entry in exported.journal],
         definition=Raw(record.document),
     )
-    return encode(document)
 
 
-def _names_in(document: bytes) -> list[str]:
-    return names_in(document) if is_expanded(document) else [node.name for node in decode(document, _Definition).nodes]
+def _names_in(document: bytes) -> Sequence[str]:
+    written = [node.name for node in decode(document, _Definition).nodes]
+    return written or decode_definition(document, nodes_max=NODES_MAX, node_bytes_max=0).graph.names
 
 
 def decode_export(body: bytes, *, nodes_max: int, look: Look = nothing) -> Imported:
@@ -203,18 +280,51 @@ def decode_export(body: bytes, *, nodes_max: int, look: Look = nothing) -> Impor
         NotImportable: It is that of a workflow which goes on where it came from.
         DefinitionError: Its definition cannot be run.
     """
-    check_counts(body, {"nodes": nodes_max, "journal": _JOURNAL_MAX}, dict.fromkeys(("definition", "workflow"), len(body)), look)
+    most = {"nodes": nodes_max, "journal": _JOURNAL_MAX, "children": CHILDREN_MAX}
+    check_counts(body, most, dict.fromkeys(("definition", "workflow", "children"), len(body)), look)
     document = decode(body, ExportDocument)
     if document.export != EXPORT_VERSION:
         raise BadRequest(f"export version {document.export} is unknown, this daemon reads {EXPORT_VERSION}", path="$.export")
-    workflow = document.workflow
+    first = ExportedChild(document.workflow, document.definition, document.nodes, document.journal)
+    imported = _read(first, None, nodes_max=nodes_max, node_bytes_max=len(body), look=look)
+    known, nodes = {imported.record.workflow_id: imported}, len(imported.definition.graph)
+    for child in document.children:
+        parent = _parent_of(child.workflow, known, imported.record.workflow_id)
+        read = _read(child, parent, nodes_max=nodes_max - nodes, node_bytes_max=len(body), look=look)
+        nodes += len(read.definition.graph)
+        known[read.record.workflow_id] = read
+    return imported._replace(children=[*known.values()][1:])
+
+
+def _parent_of(workflow: ExportedWorkflow, known: Mapping[str, Imported], root_id: str) -> Parent:
+    """Return the node whose work a workflow is, which stands before it in the export. Raises `BadRequest`."""
+    written, path = workflow.parent, "$.children.workflow.parent"
+    above = None if written is None else known.get(written.workflow)
+    if written is None or above is None:
+        raise BadRequest(f"workflow '{workflow.id:.100}' is a child of none that stands before it", path=path)
+    node = above.definition.graph.number(written.node)
+    if node is None:
+        raise BadRequest(f"workflow '{written.workflow}' has no node '{written.node:.100}'", path=path)
+    depth = 1 if above.record.parent is None else above.record.parent.depth + 1
+    parent = Parent(written.workflow, node, written.generation, depth, root_id, written.node)
+    if depth > DEPTH_MAX or parent.child_id != workflow.id or workflow.id in known or workflow.key is not None:
+        raise BadRequest(
+            f"workflow '{workflow.id:.100}' cannot be the child of node '{written.node:.100}' of '{written.workflow}'",
+            path=path,
+            next_step="leave an export as `dyrygentctl export` has written it",
+        )
+    return parent
+
+
+def _read(exported: ExportedChild, parent: Parent | None, *, nodes_max: int, node_bytes_max: int, look: Look) -> Imported:
+    workflow = exported.workflow
     if not _ID.fullmatch(workflow.id):
         # Any other text might be somebody's name of a workflow, or the beginning of another id.
         raise BadRequest(f"'{workflow.id:.100}' is no id of a workflow, at $.workflow.id", path="$.workflow.id")
     definition = decode_definition(
-        bytes(document.definition), nodes_max=nodes_max, node_bytes_max=len(body), has_good_options=False, look=look
+        bytes(exported.definition), nodes_max=nodes_max, node_bytes_max=node_bytes_max, has_good_options=False, look=look
     )
-    nodes = [_node_record(workflow.id, node, definition) for node in document.nodes]
+    nodes = [_node_record(workflow.id, node, definition) for node in exported.nodes]
     _refuse_if_it_goes_on(workflow, nodes, definition)
     if workflow.state.is_finished != (workflow.finished_at is not None):
         raise BadRequest(f"the workflow is {workflow.state}, which does not fit its end", path="$.workflow.finished_at")
@@ -224,10 +334,11 @@ def decode_export(body: bytes, *, nodes_max: int, look: Look = nothing) -> Impor
         document=document_of(definition),
         task_count=definition.graph.task_count,
         parent_task=definition.parent_task,
+        parent=parent,
         owner=None if workflow.owner is None else User(workflow.owner, workflow.owner_host, workflow.owner_name),
         **{name: getattr(workflow, name) for name in _SAME},
     )
-    journal = [_entry(workflow.id, entry) for entry in document.journal]
+    journal = [_entry(workflow.id, entry) for entry in exported.journal]
     return Imported(record, nodes, journal, replace(definition, key=workflow.key, name=workflow.name))
 
 
@@ -295,7 +406,7 @@ def _bytes(text: str | None, path: str) -> bytes | None:
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ELSEWHERE: Final = "elsewhere: "
 #: Fields that have the same name and form here and in the records of the core.
-_OTHER: Final = ("id", "result", "owner", "owner_host", "owner_name")
+_OTHER: Final = ("id", "result", "owner", "owner_host", "owner_name", "parent")
 _SAME: Final = tuple(field.name for field in structs.fields(ExportedWorkflow) if field.name not in _OTHER)
 _SAME_OF_NODE: Final = tuple(
     field.name for field in structs.fields(ExportedNode) if field.name not in ("name", "blocked_by", "value", "cause", "earlier")

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from dyrygentd import errors
 from dyrygentd.core.graph import NODES_MAX, Definition
-from dyrygentd.core.records import JournalEntry, WorkflowRecord
+from dyrygentd.core.records import WorkflowRecord
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import VerbRequest
@@ -73,8 +73,7 @@ def decode_submission(body: bytes) -> Definition:
 
 def encode_import(imported: Imported, *, by: str, version: str, now: float) -> bytes:
     """Write an export again that was read."""
-    journal: list[JournalEntry] = [*imported.journal]
-    return encode(ImportLetter(Raw(encode_export(imported.record, imported.nodes, journal, version=version, now=now)), by))
+    return encode(ImportLetter(Raw(encode_export(imported.exported, version=version, now=now)), by))
 
 
 def decode_import(body: bytes) -> tuple[Imported, str]:

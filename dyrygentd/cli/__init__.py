@@ -30,6 +30,7 @@ _SECTIONS: Final = {
     },
     "Submit": {
         "submit": "submit:submit",
+        "backfill": "backfill:backfill",
         "import": "submit:take_over",
         "lint": "lint:lint",
         "schema": "submit:schema",

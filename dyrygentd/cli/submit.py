@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import click
 
-from dyrygentd.cli import apps, documents, render
+from dyrygentd.cli import apps, documents, render, slots
 from dyrygentd.cli.session import INTERRUPTED, SKIPPED, Session, command, echo_json, fail, pairs, say
 from dyrygentd.cli.target import is_document, read_definition
 from dyrygentd.errors import RemoteError
@@ -29,6 +29,12 @@ _LONG_BYTES: Final = 4_000_000
 @click.command(short_help="Submit a canvas or a definition file.")
 @click.argument("target")
 @click.option("--key", help="Submit only once: a known key answers with the workflow that has it.")
+@click.option(
+    "--slot",
+    type=slots.Slot(),
+    metavar="WHEN|TIMER",
+    help="For which time it is, or the last one of a timer (*.timer): it goes into the key, so that it is submitted once.",
+)
 @click.option("--name", help="Name of the workflow.")
 @click.option("--series", metavar="NAME", help="Series whose runs follow each other, such as backup/gra1.")
 @click.option(
@@ -64,6 +70,7 @@ def submit(
     session: Session,
     target: str,
     key: str | None,
+    slot: str | None,
     name: str | None,
     series: str | None,
     if_running: str | None,
@@ -85,40 +92,43 @@ def submit(
 
     app = apps.loaded(app_name) if app_name else None
     is_sent = not (is_asking or is_dry)
+    key = key if slot is None else slots.key_of(key, slot, stem=slots.stem_of(target))
     fields: Any = {"key": key, "name": name, "labels": labels or None, "series": series, "if_running": if_running}
     values = {**(_read_values(values_file) if values_file else {}), **given}
     what, parameters = read_definition(target, values, app=app, calls_overrides=is_sent and on_override == "call")
     if is_asking:
         _show_parameters(session, target, what)
         return
+    fields["parameters"] = parameters if slot is None else slots.with_slot(what, parameters, slot)
     if is_dry:
         with documents.naming(target, what):
-            _print_definition(session, what, parameters=parameters, **fields)
+            _print_definition(session, what, **fields)
         return
+    # What an app has to say was asked, and told, above.
+    fields["on_override"] = on_override if app is None and is_document(what) else "ignore"
+    handle = _submitted(session, target, what, fields, is_followed=is_waiting or is_watching)
+    if is_watching or is_waiting:
+        (control.follow if is_watching else control.wait_for_end)(session, handle)
+
+
+def _submitted(session: Session, target: str, what: Any, fields: Any, *, is_followed: bool) -> "Handle":
+    """Submit, and say what became of it; exit if another run of the series goes on."""
     try:
         with documents.naming(target, what), _shown_if_long() as progress:
-            handle = session.client().submit(
-                what,
-                parameters=parameters,
-                # What an app has to say was asked, and told, above.
-                on_override=on_override if app is None and is_document(what) else "ignore",
-                progress=progress,
-                **fields,
-            )
+            handle = session.client().submit(what, progress=progress, **fields)
     except KeyboardInterrupt:
         fail("interrupted; it may have been taken", next_step="`dyrygentctl list` shows whether it was", status=INTERRUPTED)
     submitted = handle.submitted
     assert submitted is not None
     is_skipped = submitted.decided == "skipped"
-    if session.is_json and (is_skipped or not (is_waiting or is_watching)):
+    if session.is_json and (is_skipped or not is_followed):
         echo_json(submitted)
     elif not session.is_json:
         click.echo(submitted.id)
         _say_what_became(handle)
     if is_skipped:
         sys.exit(SKIPPED)
-    if is_watching or is_waiting:
-        (control.follow if is_watching else control.wait_for_end)(session, handle)
+    return handle
 
 
 def _say_what_became(handle: "Handle") -> None:

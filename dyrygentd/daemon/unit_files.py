@@ -16,6 +16,8 @@ _SYSTEM: Final = {
     "dyrygentd@.socket": "lib/systemd/system/dyrygentd@.socket",
     "dyrygentd-broker.service": "lib/systemd/system/dyrygentd-broker.service",
     "dyrygentd-broker@.service": "lib/systemd/system/dyrygentd-broker@.service",
+    "dyrygentd-submit@.service": "lib/systemd/system/dyrygentd-submit@.service",
+    "dyrygentd-submit@.timer": "lib/systemd/system/dyrygentd-submit@.timer",
     "dyrygentd.sysusers.conf": "lib/sysusers.d/dyrygentd.conf",
     "dyrygentd.tmpfiles.conf": "lib/tmpfiles.d/dyrygentd.conf",
     "notify-reload.conf": "share/doc/dyrygentd/notify-reload.conf",
@@ -41,6 +43,7 @@ def unit_files(*, for_user: bool) -> dict[str, str]:
     for template, path in (_USER if for_user else _SYSTEM).items():
         text = (templates() / template).read_text()
         text = text.replace("@EXECUTABLE@", command_line()).replace("@PROTECT_HOME@", protect_home)
+        text = text.replace("@CONTROL@", command_line("dyrygentctl"))
         filled[path] = text
     return {**filled, EXAMPLE: example()}
 
@@ -110,9 +113,9 @@ def templates() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "systemd"
 
 
-def command_line() -> str:
-    """Return how `dyrygentd` is started from here, as ``ExecStart=`` takes it."""
-    script = Path(sys.executable).with_name("dyrygentd")
+def command_line(program: str = "dyrygentd") -> str:
+    """Return how a program of ours is started from here, as ``ExecStart=`` takes it."""
+    script = Path(sys.executable).with_name(program)
     words = [str(script)] if script.exists() else [sys.executable, "-m", "dyrygentd"]
     return " ".join(map(_word, words))
 

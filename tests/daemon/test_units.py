@@ -30,6 +30,8 @@ UNITS = (
     "dyrygentd@gra1.service",
     "dyrygentd@gra1.socket",
     "dyrygentd-broker@gra1.service",
+    "dyrygentd-submit@nightly.service",
+    "dyrygentd-submit@nightly.timer",
 )
 EXPOSURE_MAX = 1.5
 

@@ -145,11 +145,11 @@ class Children:
             workflow = changed.pop()
             if workflow.origin.parent is not None and workflow.state.is_finished:
                 parent = workflow.origin.parent
-                if self._end(ChildEnded(parent, workflow.state, workflow.result, workflow.error), now):
+                if self._end(end_of(workflow, parent), now):
                     changed.append(self._workflows[parent.workflow_id])
                 elif workflow.state is WorkflowState.SUCCEEDED:
                     self.goes_on(workflow, now)
-                    if self._end(ChildEnded(parent, workflow.state, workflow.result, workflow.error), now):
+                    if self._end(end_of(workflow, parent), now):
                         changed.append(self._workflows[parent.workflow_id])
             by_node = self._of.get(workflow.workflow_id)
             if not by_node:
@@ -274,6 +274,17 @@ def parent_of(workflow: RunningWorkflow, node: int) -> Parent:
     root_id = workflow.workflow_id if above is None else above.root_id
     name = workflow.graph.names[node]
     return Parent(workflow.workflow_id, node, workflow.attempts.generations.get(node, 0), depth, root_id, name)
+
+
+def end_of(workflow: RunningWorkflow, parent: Parent) -> ChildEnded:
+    """Return what the node of a finished child is told.
+
+    One whose output was skipped has no value, as a task that returns None; that is no reason to fail.
+    """
+    output, error = workflow.graph.output, workflow.error
+    if workflow.state is WorkflowState.SUCCEEDED and (output is None or workflow.states[output] != NodeState.SUCCEEDED):
+        error = ""
+    return ChildEnded(parent, workflow.state, workflow.result, error)
 
 
 def waits_for(workflow: RunningWorkflow, node: int, generation: int) -> bool:

@@ -9,15 +9,17 @@ with the reason: nothing of it was sent.
 
 import logging
 from collections.abc import Callable, Mapping
+from random import Random
 from typing import Any, Final
 
 import anyio
 
 from dyrygentd import wire
-from dyrygentd.core.children import is_to_go_on
+from dyrygentd.core.children import end_of, is_to_go_on
 from dyrygentd.core.effects import BeginChild
-from dyrygentd.core.events import ChildEnded, ChildRefused
+from dyrygentd.core.events import ChildRefused
 from dyrygentd.core.graph import Definition, Graph
+from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.verbs import Verb, VerbRequest
@@ -69,6 +71,7 @@ class Beginnings:
         verbs: Verbs,
         dispatcher: Dispatcher,
         limits: Callable[[], SchedulerLimits],
+        chance: Random,
         refuse_tasks: Callable[[Graph], None],
     ) -> None:
         self.waits: dict[str, str] = {}
@@ -79,10 +82,13 @@ class Beginnings:
         self._verbs = verbs
         self._dispatcher = dispatcher
         self._limits = limits
+        self._chance = chance
         self._refuse_tasks = refuse_tasks
         # At most one for each node that waits, all of which are in memory.
         self._wanted: dict[str, BeginChild] = {}
         self._set_going: dict[str, Parent] = {}
+        self._at_work: set[str] = set()
+        self._places = anyio.CapacityLimiter(_AT_ONCE)
         self._news = anyio.Event()
 
     def __repr__(self) -> str:
@@ -101,27 +107,31 @@ class Beginnings:
 
     async def run(self) -> None:
         """Begin them, until cancelled."""
-        while True:
-            await self._news.wait()
-            self._news = anyio.Event()
-            if self._set_going:
-                await self._set_parents_going()
-            await self._begin_all()
-            if (self._wanted or self._set_going) and not self._news.is_set():
-                with anyio.move_on_after(_PAUSE_S):
-                    await self._news.wait()
-                self._news.set()
-
-    async def _begin_all(self) -> None:
-        places = anyio.CapacityLimiter(_AT_ONCE)
-
-        async def begin(child_id: str, wanted: BeginChild) -> None:
-            async with places:
-                await self._begin_or_wait(child_id, wanted)
-
         async with anyio.create_task_group() as tasks:
-            for child_id, wanted in [*self._wanted.items()]:
-                tasks.start_soon(begin, child_id, wanted)
+            while True:
+                await self._news.wait()
+                self._news = anyio.Event()
+                if self._set_going:
+                    await self._set_parents_going()
+                for child_id in self._wanted.keys() - self._at_work:
+                    self._at_work.add(child_id)
+                    tasks.start_soon(self._work_on, child_id)
+                if self._set_going:
+                    with anyio.move_on_after(_PAUSE_S):
+                        await self._news.wait()
+                    self._news.set()
+
+    async def _work_on(self, child_id: str) -> None:
+        try:
+            async with self._places:
+                await self._begin_or_wait(child_id, self._wanted[child_id])
+            if child_id in self.waits:
+                await anyio.sleep(_PAUSE_S)
+        finally:
+            self._at_work.discard(child_id)
+            if child_id in self._wanted:
+                # It has to be tried again, or was asked for once more meanwhile.
+                self._news.set()
 
     async def _begin_or_wait(self, child_id: str, wanted: BeginChild) -> None:
         try:
@@ -152,6 +162,8 @@ class Beginnings:
             return ""
         if live is not None:
             await self._verbs.wait_until_stored(child_id)
+        # Those that wait for room are many, and each would read a row every time.
+        self._submissions.refuse_if_not_accepting(1, is_child=True)
         record = await self._store.record(child_id)
         if record is not None:
             return await self._go_on(child_id, wanted)
@@ -175,14 +187,15 @@ class Beginnings:
         """Return what is to be begun; None if its node is to be skipped instead."""
         child, place = wanted.child, self._place_of(wanted.parent)
         given = None if wanted.input is None else await self._archive.values.text(bytes(wanted.input))
-        limits = self._limits()
+        limits, new_id = self._limits(), MadeIds(f"{self._chance.getrandbits(128):x}")
 
         def decode() -> Definition | None:
             bounds: dict[str, Any] = {"nodes_max": limits.nodes_max, "node_bytes_max": limits.node_bytes_max}
             if child.kind == wire.MAP:
                 definition = wire.expand_child(child, given, place, name=wanted.name, **bounds)
             else:
-                definition = wire.decode_child(child, given, name=wanted.name, depth=wanted.parent.depth, **bounds)
+                depth = wanted.parent.depth
+                definition = wire.decode_child(child, given, name=wanted.name, depth=depth, new_id=new_id, **bounds)
             if definition is not None:
                 # Once more: what a task returned may have become the name of one.
                 self._refuse_tasks(definition.graph)
@@ -208,8 +221,7 @@ class Beginnings:
         if record is None or record.finished_at is None:
             return ""
         if record.state is WorkflowState.SUCCEEDED:
-            full = (await self._archive.stored(child_id)).record
-            self._turns.inbox.post(ChildEnded(wanted.parent, full.state, full.result, full.error))
+            self._turns.inbox.post(end_of(await self._archive.unpacked(child_id), wanted.parent))
             return ""
         why = f"its node in workflow '{wanted.parent.workflow_id}' is tried again"
         try:

@@ -211,6 +211,7 @@ class Parts:
             verbs=self.verbs,
             dispatcher=adapters.dispatcher,
             limits=lambda: self._limits,
+            chance=chance,
             refuse_tasks=self._refuse_tasks,
         )
         self.carrying = Carrying(

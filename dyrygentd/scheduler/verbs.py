@@ -109,6 +109,16 @@ class Verbs:
         return len(self._tickets)
 
     async def ask(self, workflow_id: str, request: VerbRequest) -> Answer:
+        """Do as `_ask`; a retry of a whole workflow is one of its unfinished children as well."""
+        answer = await self._ask(workflow_id, request)
+        if request.verb is not Verb.RETRY or request.nodes or request.cause:
+            return answer
+        for child in [*self._turns.engine.children.of(workflow_id)]:
+            below = await self.ask(child.workflow_id, replace(request, letter=0))
+            answer = replace(answer, is_changed=answer.is_changed or below.is_changed, count=answer.count + below.count)
+        return answer
+
+    async def _ask(self, workflow_id: str, request: VerbRequest) -> Answer:
         """Hand a verb to the engine and wait until its answer is on disk; raise the error that it answers.
 
         Raises:

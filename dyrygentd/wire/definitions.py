@@ -127,6 +127,7 @@ def decode_child(
     depth: int,
     nodes_max: int,
     node_bytes_max: int = NODE_BYTES_MAX,
+    new_id: Callable[[], str] | None = None,
     look: Look = nothing,
     has_good_options: bool = True,
 ) -> Definition:
@@ -150,6 +151,7 @@ def decode_child(
         body_of_child(child, given, name),
         nodes_max=nodes_max,
         node_bytes_max=node_bytes_max,
+        new_id=new_id,
         look=look,
         has_good_options=has_good_options,
         depth=depth,

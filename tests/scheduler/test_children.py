@@ -129,3 +129,30 @@ async def test_a_result_that_nobody_waits_for() -> None:
         await handle.wait()
         with pytest.raises(VerbRefused, match="does not wait for it any more"):
             await running.perform(Parent(handle.id, 1).child_id, VerbRequest(Verb.RERUN, nodes=("x",)))
+
+
+async def test_a_retry_of_the_whole_goes_down() -> None:
+    """What failed in a child that still runs is tried again by whoever retries the root: they see one workflow."""
+    task = _Failing()
+    broker = FakeBroker({"tasks.y": task})
+    inner = {"nodes": [{"name": "y", "task": "tasks.y"}, {"name": "g", "gate": True}]}
+    async with scheduler(broker) as running:
+        handle = await running.submit(_outer(inner))
+        child_id = Parent(handle.id, 1).child_id
+        await until(lambda: "y" in published(broker) and child_id in running._parts.turns.engine.workflows)
+        await until(lambda: bool(running._parts.turns.engine.workflows[child_id].nodes.bad))
+        task.fails = False
+        changed = await running.perform(handle.id, VerbRequest(Verb.RETRY))
+        assert (changed.is_changed, changed.node_count) == (True, 1)
+        await until(lambda: published(broker).count("y") == 2)
+
+
+async def test_what_was_skipped_inside_is_no_value() -> None:
+    """A task that asks to be ignored has no result; its node hands on null, and does not fail for it."""
+    broker = FakeBroker({"tasks.z": lambda value: value})
+    async with scheduler(broker) as running:
+        handle = await running.submit(_outer({"nodes": [{"name": "g", "gate": True}]}))
+        child_id = Parent(handle.id, 1).child_id
+        await until(lambda: child_id in running._parts.turns.engine.workflows)
+        await running.perform(child_id, VerbRequest(Verb.SKIP, nodes=("g",)))
+        assert (await handle.wait()).result is None

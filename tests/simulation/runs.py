@@ -11,6 +11,7 @@ What is checked, and when:
   the rest holds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -21,7 +22,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskSucceeded
 from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.limits import Limits
-from dyrygentd.core.records import NodeRecord
+from dyrygentd.core.records import JournalEntry, NodeRecord
 from dyrygentd.core.verbs import NODE_VERBS, WORKFLOW_VERBS, Verb, VerbRequest
 from dyrygentd.errors import DyrygentError, StoreUnavailable
 from dyrygentd.ports.facts import Selection
@@ -58,9 +59,9 @@ class Outcome:
     facts: dict[str, int] = field(default_factory=dict)
 
 
-def run(seed: int) -> Outcome:
-    """Play a seed."""
-    simulation = Simulation(seed)
+def run(seed: int, simulation: "Simulation | None" = None) -> Outcome:
+    """Play a seed, in another world if one is given."""
+    simulation = simulation or Simulation(seed)
     problem = ""
     try:
         anyio.run(simulation.play, backend="asyncio", backend_options={"loop_factory": VirtualLoop})
@@ -98,7 +99,7 @@ class Simulation:
         self._may_be_emptied = chance.random() < 0.15
         self._may_jump = chance.random() < 0.15
         self._crashes = chance.choice([0, 0, 1, 2, 4])
-        self._plans = [random_plan(chance, f"w{number}", within_s=self._chaos_s) for number in range(chance.choice([1, 2, 3, 5]))]
+        self._plans: list[Plan] = self._random_plans()
         self._fuse = Fuse(self.story)
         self._disk = Disk(Random(chance.random()), self.story, self._fuse)
         self._broker = Broker(Random(chance.random()), self.story, self._fuse, self._disk, self._behave)
@@ -127,6 +128,10 @@ class Simulation:
             durable_timeout_s=30.0,
             pools={"one": 1, "many@*": 2},
         )
+
+    def _random_plans(self) -> list[Plan]:
+        chance = self._chance
+        return [random_plan(chance, f"w{number}", within_s=self._chaos_s) for number in range(chance.choice([1, 2, 3, 5]))]
 
     def _behave(self, publish: Publish) -> Behaviour:
         chance = Random(f"{self.seed}:{publish.task_id}")
@@ -340,11 +345,10 @@ class Simulation:
         while not self._is_mended and meant:
             await anyio.sleep(chance.expovariate(0.4))
             plan = chance.choice(meant)
-            workflow_id = self._accepted.get(plan.key)
+            workflow_id, names = self._meant(plan)
             if workflow_id is None:
                 continue
             verb = chance.choice(list(Verb))
-            names = plan.definition().graph.names
             nodes = tuple(chance.sample(list(names), chance.choice([1, 1, min(2, len(names))])))
             request = VerbRequest(
                 verb,
@@ -354,6 +358,10 @@ class Simulation:
                 terminate=verb in (Verb.CANCEL, Verb.SKIP) and chance.random() < 0.3,
             )
             await self._ask(running, plan.key, workflow_id, request)
+
+    def _meant(self, plan: Plan) -> tuple[str | None, Sequence[str]]:
+        """Return which workflow of a plan the operator means next, None if there is none yet, and the names of its nodes."""
+        return self._accepted.get(plan.key), plan.definition().graph.names
 
     async def _ask(self, running: Scheduler, key: str, workflow_id: str, request: VerbRequest) -> None:
         self._asked += 1
@@ -375,7 +383,7 @@ class Simulation:
             if not self._is_mended or len(self._accepted) < len(self._plans):
                 continue
             patience = patience or anyio.current_time() + _PATIENCE_S
-            unfinished = {key: each for key, each in self._accepted.items() if each in running._parts.turns.engine.workflows}
+            unfinished = self._unfinished(running)
             unrun = running._parts.unrun
             # An end that is not durable yet is told a moment later.
             is_quiet = running._parts.inbox.is_saved and not running._parts.turns.is_at_disk
@@ -387,6 +395,10 @@ class Simulation:
                 raise BrokenPromise(f"P5: {await self._why(running, unfinished)}")
         await self._take_down(running)
         self._is_over = True
+
+    def _unfinished(self, running: Scheduler) -> dict[str, str]:
+        """Return ``{key: id}`` of what has to come to its end."""
+        return {key: each for key, each in self._accepted.items() if each in running._parts.turns.engine.workflows}
 
     async def _decide(self, running: Scheduler, key: str, workflow_id: str) -> None:
         view = await running.view(workflow_id)
@@ -426,7 +438,7 @@ class Simulation:
 
     def _check_end(self) -> None:
         for workflow_id, why in self._changed:
-            if why not in [entry.why for entry in self._disk.journal_of(workflow_id)]:
+            if why not in [entry.why for entry in self._journal_of(workflow_id)]:
                 raise BrokenPromise(f"an answered verb is not in the journal: {why}")
         if self._broker.memory:
             return
@@ -436,11 +448,17 @@ class Simulation:
             bad = {"failed", "cancelled", "blocked"} & set(said.values())
             expected = "failed" if bad else "succeeded"
             if plan.is_left_alone:
-                ends = Ends(plan, self._broker.sent, self._broker.results)
+                ends = self._ends_of(plan)
                 ends.check(said)
                 ends.check_inputs(said)
                 if self._workflow_states[plan.key] != expected:
                     raise BrokenPromise(f"{plan.key} is {self._workflow_states[plan.key]}, its nodes are {said}")
+
+    def _journal_of(self, workflow_id: str) -> Sequence[JournalEntry]:
+        return self._disk.journal_of(workflow_id)
+
+    def _ends_of(self, plan: Plan) -> Ends:
+        return Ends(plan, self._broker.sent, self._broker.results)
 
 
 def _with_reason(request: VerbRequest, why: str) -> VerbRequest:

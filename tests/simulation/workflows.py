@@ -106,9 +106,9 @@ class _Decided:
 class Ends:
     """What must have become of a workflow that nobody interfered with, derived from the results that its tasks really had."""
 
-    def __init__(self, plan: Plan, sent: dict[str, Publish], stored: dict[str, TaskEvent]) -> None:
+    def __init__(self, plan: Plan, sent: dict[str, Publish], stored: dict[str, TaskEvent], *, graph: Graph | None = None) -> None:
         self._plan = plan
-        self._graph: Graph = plan.definition().graph
+        self._graph = graph or plan.definition().graph
         self._sent = sent
         self._stored = stored
 

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dyrygentd import errors
-    from dyrygentd.canvas import Workflow
+    from dyrygentd.canvas import Workflow, value_of
     from dyrygentd.client.aio import AsyncClient, AsyncHandle
     from dyrygentd.client.sync import Client, Handle
     from dyrygentd.core.policy import Retry, WorkflowPolicy
@@ -70,6 +70,7 @@ __all__ = [
     "WorkflowView",
     "__version__",
     "errors",
+    "value_of",
 ]
 
 __version__ = "0.1.0"
@@ -89,6 +90,7 @@ _HOMES = {
     "Workflow": "dyrygentd.canvas",
     "WorkflowPolicy": "dyrygentd.core.policy",
     "WorkflowView": "dyrygentd.wire",
+    "value_of": "dyrygentd.canvas",
 }
 
 

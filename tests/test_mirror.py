@@ -28,6 +28,7 @@ _OF_THE_WHOLE: Final = frozenset(
 #: ``{module without tests of its own: which tests show it, or why none need to}``
 _ELSEWHERE: Final = {
     "__main__.py": "cli/test_serve.py runs the command that it calls",
+    "canvas/section_ref.py": "canvas/test_builder.py ends sections",
     "cli/apps.py": "an option of cli/test_submit.py and cli/test_lint.py",
     "cli/check.py": "daemon/test_check.py runs the command",
     "cli/choosing.py": "cli/test_verbs.py chooses",

@@ -5,6 +5,7 @@ every member of a header. Signatures are dicts, so objects and their dict forms 
 Celery itself is not needed to read them.
 
 - `builder`: `Workflow`, which programs build node by node or from canvases.
+- `choosing`: conditions as a program writes them, and the branches of a switch.
 - `importer`: walks a canvas; what it is worth, and which node depends on which.
 - `draft`: the graph that both add to, with its names.
 - `parts`: a canvas as it was written, as `dyrygentd.lint` reads it too. `visits`: what containers hand down to it.
@@ -18,16 +19,18 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from dyrygentd.canvas.builder import NodeRef, SectionRef, Workflow, definition_of_workflow
+from dyrygentd.canvas.builder import NodeRef, Workflow, definition_of_workflow
+from dyrygentd.canvas.choosing import value_of
 from dyrygentd.canvas.draft import Draft, checked_labels, checked_name
 from dyrygentd.canvas.importer import Importer
+from dyrygentd.canvas.section_ref import SectionRef
 from dyrygentd.canvas.values import decode_value, encode_value
 from dyrygentd.canvas.visits import NOTHING, passed_to_all
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.series import IfRunning, series_of
 from dyrygentd.tasks.apply_options import checked_apply_options
 
-__all__ = ["NodeRef", "SectionRef", "Workflow", "decode_value", "definition_of", "encode_value"]
+__all__ = ["NodeRef", "SectionRef", "Workflow", "decode_value", "definition_of", "encode_value", "value_of"]
 
 
 def definition_of(

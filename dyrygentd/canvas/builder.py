@@ -9,25 +9,28 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import uuid4
 
+from dyrygentd.canvas.choosing import Branches, Test, bad_section, is_recipe, value_of, when_given
 from dyrygentd.canvas.draft import Draft, checked_labels, checked_name
 from dyrygentd.canvas.importer import Importer
 from dyrygentd.canvas.maps import ListSource, draft_of_canvas, map_child, refuse_result
 from dyrygentd.canvas.parts import CONTAINERS
 from dyrygentd.canvas.policy_checks import check_rule, checked_part, checked_policy, checked_seconds, checked_word, node_policy
+from dyrygentd.canvas.section_ref import SectionRef
 from dyrygentd.canvas.visits import NOTHING, Visit, checked_kind, not_a_canvas
 from dyrygentd.core.bounds import POLL_EVERY_MAX_S, POLL_EVERY_MIN_S
+from dyrygentd.core.conditions import BadWhen
 from dyrygentd.core.graph import Definition
 from dyrygentd.core.options import shown
 from dyrygentd.core.policy import (
     PLAIN,
     PLAIN_WORKFLOW,
+    HandsOn,
     Hook,
     NodePolicy,
     OnClose,
     OnLost,
     Retry,
     Rule,
-    SectionEnd,
     WorkflowPolicy,
 )
 from dyrygentd.core.series import IfRunning, series_of
@@ -98,6 +101,7 @@ class Workflow:
         idempotent: bool = False,
         redeliveries_max: int | None = None,
         payload: object = None,
+        when: Test | Mapping[str, Any] | None = None,
     ) -> NodeRef:
         """Add one task.
 
@@ -114,6 +118,8 @@ class Workflow:
                 ``acks_late`` and ``reject_on_worker_lost``); then the attempt has failed. 0 for as often as the broker likes; by
                 default as the workflow's policy says, else the daemon's configuration.
             payload: Free data of yours, shown with the node to you and admins: long texts and lists cut, secrets hidden.
+            when: A condition: ``value_of(check, "status").is_("full")``, or as it is written in a definition. If it does not
+                hold, the node is skipped as not needed. The node that is asked need not be in ``after``: it only decides then.
 
         Raises:
             NotACanvas, BadNode, DuplicateNode
@@ -129,7 +135,7 @@ class Workflow:
             redeliveries_max=redeliveries_max,
             payload=payload,
         )
-        return self._add_one(signature, after, name, policy)
+        return self._add_one(signature, after, name, policy, when)
 
     def poll(
         self,
@@ -143,6 +149,7 @@ class Workflow:
         pool: str = "",
         retry: Retry | int | None = None,
         payload: object = None,
+        when: Test | Mapping[str, Any] | None = None,
     ) -> NodeRef:
         """Add a task that is repeated until it returns something true; between two times it holds no worker.
 
@@ -160,13 +167,19 @@ class Workflow:
         policy = node_policy(
             name, rule=rule, pool=pool, retry=retry, payload=payload, poll_every_s=every_s, poll_timeout_s=timeout_s
         )
-        return self._add_one(signature, after, name, policy)
+        return self._add_one(signature, after, name, policy, when)
 
     def gate(
-        self, name: str, *, after: NodeRef | Iterable[NodeRef] = (), rule: Rule | str = Rule.ALL_SUCCEEDED, payload: object = None
+        self,
+        name: str,
+        *,
+        after: NodeRef | Iterable[NodeRef] = (),
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        payload: object = None,
+        when: Test | Mapping[str, Any] | None = None,
     ) -> NodeRef:
         """Add a point that is passed when an operator releases it; it hands on the value of what precedes it."""
-        return self._add_taskless(name, after, node_policy(name, rule=rule, payload=payload, is_gate=True))
+        return self._add_taskless(name, after, node_policy(name, rule=rule, payload=payload, is_gate=True), when)
 
     def sleep(
         self,
@@ -175,11 +188,12 @@ class Workflow:
         after: NodeRef | Iterable[NodeRef] = (),
         rule: Rule | str = Rule.ALL_SUCCEEDED,
         name: str | None = None,
+        when: Test | Mapping[str, Any] | None = None,
     ) -> NodeRef:
         """Add a pause that holds no worker; it hands on the value of what precedes it."""
         if checked_seconds(name or "sleep", "seconds", seconds) == 0:
             raise BadNode(name or "sleep", "a pause must be longer than 0 seconds", next_step="leave it out, or give its length")
-        return self._add_taskless(name, after, node_policy(name, rule=rule, sleep_s=seconds))
+        return self._add_taskless(name, after, node_policy(name, rule=rule, sleep_s=seconds), when)
 
     def add_workflow(
         self,
@@ -192,6 +206,7 @@ class Workflow:
         rule: Rule | str = Rule.ALL_SUCCEEDED,
         on_close: OnClose | str = OnClose.CANCEL,
         payload: object = None,
+        when: Test | Mapping[str, Any] | None = None,
     ) -> NodeRef:
         """Add a workflow of its own, which begins when its turn comes, and whose result is the node's value.
 
@@ -217,18 +232,23 @@ class Workflow:
             input_name=input,
             on_close=checked_word(OnClose, node, "on_close", on_close),
         )
-        return self._add_taskless(name, after, node_policy(name, rule=rule, payload=payload, child=child))
+        return self._add_taskless(name, after, node_policy(name, rule=rule, payload=payload, child=child), when)
 
     @contextmanager
-    def section(self, name: str) -> "Iterator[SectionRef]":
+    def section(self, name: str, *, when: Test | Mapping[str, Any] | None = None) -> "Iterator[SectionRef]":
         """Have what is added meanwhile belong to a section, as it is shown folded; sections may stand in each other.
 
         The section can be given what runs at its end: see `SectionRef.finally_` and `SectionRef.hook`.
+
+        Args:
+            when: A condition, as for `add`: if it does not hold, nothing of the section is run, also not what is at its end.
 
         Raises:
             BadRequest: It is no name or path of a section.
         """
         path = checked_part(self._draft.section, name)
+        if when is not None:
+            self._set_section_when(path, when)
         with self._inside(path):
             yield SectionRef(self, path)
 
@@ -298,18 +318,60 @@ class Workflow:
         """
         return self._add_one(signature, (), name, node_policy(name, hook=when, retry=retry))
 
-    def _add_taskless(self, name: str | None, after: NodeRef | Iterable[NodeRef], policy: NodePolicy) -> NodeRef:
+    def _add_taskless(
+        self, name: str | None, after: NodeRef | Iterable[NodeRef], policy: NodePolicy, when: object = None
+    ) -> NodeRef:
         self._draft.check_new_name(name)
+        self._check_when(name, when)
         numbers = self._numbers_of(after, name)
         check_rule(name, policy, numbers)
         reference = self._named(self._draft.add(None, numbers), name)
         self._set_policy(reference, policy)
+        self._set_when([reference.number], when)
         return reference
 
-    def _add_one(self, signature: object, after: NodeRef | Iterable[NodeRef], name: str | None, policy: NodePolicy) -> NodeRef:
+    def _add_one(
+        self,
+        signature: object,
+        after: NodeRef | Iterable[NodeRef],
+        name: str | None,
+        policy: NodePolicy,
+        when: object = None,
+    ) -> NodeRef:
+        self._check_when(name, when)
         reference = self._add_task(signature, after, name, policy)
         self._set_policy(reference, policy)
+        self._set_when([reference.number], when)
         return reference
+
+    def _set_when(self, numbers: Iterable[int], when: object) -> None:
+        if when is not None:
+            self._draft.whens.update(dict.fromkeys(numbers, when))
+
+    def _check_when(self, name: str | None, when: object) -> None:
+        """Raise `BadNode` if a condition cannot be read; its nodes may still be given other names."""
+        if when is not None:
+            try:
+                when_given(when, lambda reference: self._name_asked(reference, name))
+            except BadWhen as error:
+                raise BadNode(name or f"number {len(self) + 1}", f"`when`: {error.reason}", next_step=error.next_step) from None
+
+    def _set_section_when(self, path: str, when: object) -> None:
+        try:
+            written = when_given(when, lambda reference: self._name_asked(reference, None))
+        except BadWhen as error:
+            raise bad_section(path, error) from None
+        known = self._draft.section_whens.get(path)
+        if known is not None and when_given(known, lambda reference: self._name_asked(reference, None)) != written:
+            raise bad_section(path, BadWhen("the section has another one already", "give the section another name"))
+        self._draft.section_whens[path] = when
+
+    def _name_asked(self, reference: Any, name: str | None) -> str:
+        """Return the name of a node that a condition asks about."""
+        if not isinstance(reference, NodeRef):
+            raise BadWhen(f"`value` is {shown(reference)}", "name a node by what add() returned, or by its name")
+        self._numbers_of(reference, name)
+        return reference.name
 
     def _set_policy(self, reference: NodeRef, policy: NodePolicy) -> None:
         if policy != PLAIN:
@@ -325,19 +387,73 @@ class Workflow:
         return self._named(Importer(self._draft).add_task(visit, name=name), name)
 
     def join(
-        self, after: NodeRef | Iterable[NodeRef], *, rule: Rule | str = Rule.ALL_SUCCEEDED, name: str | None = None
+        self,
+        after: NodeRef | Iterable[NodeRef],
+        *,
+        rule: Rule | str = Rule.ALL_SUCCEEDED,
+        name: str | None = None,
+        hands_on: HandsOn | str = HandsOn.ALL,
+        when: Test | Mapping[str, Any] | None = None,
     ) -> NodeRef:
-        """Add a point where others meet; it is no task, and its value is the list of theirs."""
-        return self._add_taskless(name, after, node_policy(name, rule=rule))
+        """Add a point where others meet; it is no task, and its value is the list of theirs.
 
-    def add_canvas(self, canvas: object, *, after: NodeRef | Iterable[NodeRef] = (), name: str | None = None) -> NodeRef:
-        """Add a canvas; ``name`` names the node that has its value, which is returned.
+        Args:
+            rule: ``none_failed`` goes on behind branches of which some were not needed.
+            hands_on: ``all`` values, with None for what has none, those of what ``succeeded``, or the value of ``one`` as it is.
+        """
+        word = checked_word(HandsOn, name or "join", "hands_on", hands_on)
+        return self._add_taskless(name, after, node_policy(name, rule=rule, hands_on=word), when)
+
+    def switch(
+        self,
+        on: NodeRef,
+        cases: Mapping[Any, object],
+        *,
+        default: object = None,
+        path: str | Sequence[str | int] = "",
+        name: str | None = None,
+    ) -> NodeRef:
+        """Run one of several branches, by what a node returned; the others are skipped as not needed.
+
+        Args:
+            cases: ``{value: branch}``. A branch is a signature or canvas, which is given the value if it is mutable; or a
+                function without arguments that adds nodes and returns the one that has the branch's value; or None for nothing.
+            default: The branch for all other values; by default nothing is run for them.
+            path: What leads into the value, as in `value_of`.
+            name: Of the join behind the branches.
+
+        Returns:
+            A join behind the branches. Its value is that of the branch that ran, None if none did.
+
+        Raises:
+            NotACanvas, BadNode, DuplicateNode
+        """
+        self._draft.check_new_name(name)
+        self._numbers_of(on, name)
+        ends = []
+        for section, when, branch in Branches(on, cases, default, path).all:
+            with self.section(f"{name or on.name}", when=None), self.section(section, when=when):
+                end = branch() if is_recipe(branch) else self.add_canvas(branch, after=on)
+            ends.append(end)
+        # What asks for a value that nobody needed is not needed either, and neither is what follows.
+        return self.join(ends, rule=Rule.NONE_FAILED, name=name, hands_on=HandsOn.ONE, when=value_of(on).exists())
+
+    def add_canvas(
+        self,
+        canvas: object,
+        *,
+        after: NodeRef | Iterable[NodeRef] = (),
+        name: str | None = None,
+        when: Test | Mapping[str, Any] | None = None,
+    ) -> NodeRef:
+        """Add a canvas; ``name`` names the node that has its value, which is returned. ``when`` holds for all of its nodes.
 
         Raises:
             NotACanvas, BadNode, DuplicateNode
         """
         self._draft.check_new_name(name)
         numbers = self._numbers_of(after, name)
+        self._check_when(name, when)
         mark, fans = len(self), dict(self._draft.fans)
         try:
             if len(numbers) > 1 and checked_kind(Visit(canvas, (), NOTHING, "the canvas")) in CONTAINERS:
@@ -350,7 +466,9 @@ class Workflow:
             self._draft.cut(mark)
             self._draft.fans = fans
             raise
-        return self._named(self._draft.one_node(value), name)
+        reference = self._named(self._draft.one_node(value), name)
+        self._set_when(range(mark, len(self)), when)
+        return reference
 
     def definition(self, *, key: str | None = None) -> Definition:
         """Return what is submitted. Each call makes new task ids, but for those that signatures bring along.
@@ -385,69 +503,6 @@ class Workflow:
                 )
             numbers[reference.number] = None
         return tuple(numbers)
-
-
-@dataclass(frozen=True, slots=True)
-class SectionRef:
-    """A section of a workflow under construction, for what runs at its end: inside of its ``with`` or after it."""
-
-    workflow: Workflow
-    path: str
-
-    def finally_(
-        self,
-        signature: object,
-        *,
-        after: NodeRef | Iterable[NodeRef] = (),
-        rule: Rule | str = Rule.ALL_SUCCEEDED,
-        name: str | None = None,
-        pool: str = "",
-        retry: Retry | int | None = None,
-        timeout_s: float = 0.0,
-        on_lost: OnLost | str | None = None,
-        idempotent: bool = False,
-        redeliveries_max: int | None = None,
-        payload: object = None,
-    ) -> NodeRef:
-        """Add a task that runs when everything else of the section has finished, its subsections included, whatever came of it.
-
-        It runs after a cancel as well. It is not needed, and skipped, if the section never began. What waits for it waits for the
-        section: with the usual rule it runs only if all of that has succeeded.
-
-        Args:
-            after: What else it waits for, whose values it takes as any node: ``finally_(release.s(), after=lock)`` runs if the
-                lock was taken, and is given what `lock` returned.
-            rule: By how these have ended.
-
-        The others are those of `Workflow.add`.
-        """
-        policy = node_policy(
-            name,
-            rule=rule,
-            pool=pool,
-            retry=retry,
-            timeout_s=timeout_s,
-            on_lost=on_lost,
-            idempotent=idempotent,
-            redeliveries_max=redeliveries_max,
-            payload=payload,
-            section_end=SectionEnd.FINALLY,
-        )
-        with self.workflow._inside(self.path):
-            return self.workflow._add_one(signature, after, name, policy)
-
-    def hook(self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None) -> NodeRef:
-        """Add a task that runs when everything else of the section has finished, with its ``finally_``.
-
-        A mutable signature gets a summary as first argument, as that of `Workflow.hook` with ``"section"`` besides: its state,
-        error and failures are those of the section.
-
-        Args:
-            when: On ``success``, on ``failure``, or ``always``; not if the section never began, and not after a cancel.
-        """
-        end = SectionEnd(checked_word(Hook, name or "hook", "when", when).value)
-        with self.workflow._inside(self.path):
-            return self.workflow._add_one(signature, (), name, node_policy(name, retry=retry, section_end=end))
 
 
 def _definition_inside(what: object) -> tuple[Definition | Mapping[str, Any], bool]:

@@ -1,14 +1,18 @@
 """The graph that grows while a workflow is built: nodes, what they depend on, how they are called; in the end, a `Definition`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
+from dyrygentd.canvas.choosing import when_given
 from dyrygentd.canvas.signatures import told
 from dyrygentd.canvas.values import encode_value
 from dyrygentd.core.bounds import LABELS_MAX, NAME_LENGTH_MAX
+from dyrygentd.core.conditions import When
 from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, WorkflowPolicy
+from dyrygentd.core.sections import is_in
 from dyrygentd.core.series import Series
 from dyrygentd.errors import BadRequest, DuplicateNode
 from dyrygentd.tasks.known import KnownTasks
@@ -31,6 +35,7 @@ class Draft:
         fans: ``{section: how many groups and headers of chords are sections in it}``.
         policies: ``{node: policy}`` of nodes that have one.
         is_given: What comes first is given a value, too: it is done with each item of a map.
+        whens: ``{node: condition}`` as it was given, and ``section_whens`` those of sections, by path.
         told_of: ``{node: node whose task id is its first argument}``, of error callbacks of chords' bodies.
         asides: ``{node: (body, number)}`` of what is there for the error callbacks of a chord's body only; 0 if it is no task.
         chosen_ids: ``{node: task id}`` that the signature brought along.
@@ -45,6 +50,8 @@ class Draft:
         self._sections: list[str] = []
         self.policies: dict[int, NodePolicy] = {}
         self.is_given = False
+        self.whens: dict[int, Any] = {}
+        self.section_whens: dict[str, Any] = {}
         self.told_of: dict[int, int] = {}
         self.asides: dict[int, tuple[int, int]] = {}
         self.chosen_ids: dict[int, str] = {}
@@ -69,7 +76,7 @@ class Draft:
     def cut(self, mark: int) -> None:
         """Forget the nodes from number ``mark`` on; none of them has been given a name."""
         del self.signatures[mark:], self.after[mark:], self._sections[mark:]
-        for known in (self.policies, self.told_of, self.asides, self.chosen_ids):
+        for known in (self.policies, self.whens, self.told_of, self.asides, self.chosen_ids):
             for number in [number for number in known if number >= mark]:
                 del known[number]
 
@@ -125,6 +132,9 @@ class Draft:
 
     def _graph(self, submitted: SubmittedSignatures, task_ids: Sequence[str], output: int | None) -> Graph:
         names = [self.name_of(number) for number in range(len(self))]
+        policies = self._policies_with_whens()
+        used = set(self._sections) if self.section_whens else set()
+        whens = {path: _when(when) for path, when in self.section_whens.items() if any(is_in(each, path) for each in used)}
         return Graph.build(
             (
                 NodeSpec(
@@ -137,13 +147,22 @@ class Draft:
                         task_ids[number],
                     ),
                     [names[dependency] for dependency in after],
-                    self.policies.get(number, PLAIN),
+                    policies.get(number, PLAIN),
                     self._sections[number],
                 )
                 for number, (signature, after) in enumerate(zip(self.signatures, self.after, strict=True))
             ),
             output=None if output is None else names[output],
+            whens=whens,
         )
+
+    def _policies_with_whens(self) -> Mapping[int, NodePolicy]:
+        """Return the policies with the conditions in them: by now, names are as they stay."""
+        if not self.whens:
+            return self.policies
+        return self.policies | {
+            number: replace(self.policies.get(number, PLAIN), when=_when(when)) for number, when in self.whens.items()
+        }
 
     def _only_end(self) -> int | None:
         """Return the only node without dependents, if there is but one besides hooks and what is there for error callbacks."""
@@ -196,6 +215,11 @@ class Draft:
         while name in self._numbers:
             name += "+"
         return name
+
+
+def _when(given: Any) -> When:
+    """Return a condition that was looked at when it was given."""
+    return when_given(given, lambda reference: reference.name)  # type: ignore[attr-defined]
 
 
 def checked_name(name: object) -> str:

@@ -36,3 +36,9 @@ REDELIVERIES_MAX: Final = 1000
 PRIORITY_MAX: Final = 1_000_000
 #: Of messages: AMQP has one byte for it.
 MESSAGE_PRIORITY_MAX: Final = 255
+#: Of one condition: comparisons and combinations in it, how deep they stand in each other, and bytes of JSON.
+WHEN_PARTS_MAX: Final = 100
+WHEN_DEPTH_MAX: Final = 8
+WHEN_BYTES_MAX: Final = 16_384
+#: Of a value that a condition looks into: reading it holds the loop for some milliseconds.
+WHEN_VALUE_BYTES_MAX: Final = 256 * 1024

@@ -236,8 +236,8 @@ def _lacks_value(graph: Graph, states: Mapping[int, NodeState], node: int) -> bo
     """Tell whether a node that succeeded before has a value that a task is still to be given."""
     return states[node] is NodeState.SUCCEEDED and any(
         dependent not in states
-        and graph.takes_input(dependent)
-        and (graph.is_task(dependent) or graph.is_child(dependent) or graph.feeds_tasks[dependent])
+        and graph.wants(dependent, node)
+        and (graph.is_task(dependent) or graph.is_child(dependent) or graph.feeds_tasks[node])
         for dependent in graph.dependents(node)
     )
 

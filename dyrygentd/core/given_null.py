@@ -15,7 +15,7 @@ def given_null_for(workflow: RunningWorkflow, node: int) -> list[int]:
         return []
     found, stack, seen = [], [node], {node}
     while stack and len(seen) < _LOOKED_AT_MAX:
-        for dependency in workflow.graph.dependencies(stack.pop()):
+        for dependency in workflow.graph.inputs(stack.pop()):
             if dependency in seen:
                 continue
             seen.add(dependency)

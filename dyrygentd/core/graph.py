@@ -21,10 +21,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from dyrygentd.core.edges import reversed_edges
+from dyrygentd.core.choices import NO_CHOICES, Choices, Choosing
+from dyrygentd.core.conditions import When
+from dyrygentd.core.edges import cycle_among, heights_along, reversed_edges, value_uses_along
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, WorkflowPolicy
-from dyrygentd.core.section_ends import NO_SCOPE, SectionEnds
+from dyrygentd.core.section_ends import SectionEnds
 from dyrygentd.core.sections import Sections
 from dyrygentd.core.series import Series
 from dyrygentd.core.spec_checks import ends_of, first_repeated, refuse_contradictions, refuse_duplicate_task_ids
@@ -98,6 +100,7 @@ class Graph:
         task_ids: Task id of the first attempt of each node, empty for what has no task.
         policies: ``{node: policy}`` of the nodes that have one of their own.
         sections: What nodes belong to, for a person.
+        choices: The conditions under which nodes run.
         hooks: The nodes that are hooks.
         section_ends: What waits for the ends of sections, None if nothing does.
         heights: Number of tasks on the longest path from a node to an end, itself included; the critical path comes first.
@@ -114,6 +117,7 @@ class Graph:
         "_dependents",
         "_dependents_start",
         "_numbers",
+        "choices",
         "feeds_tasks",
         "heights",
         "hooks",
@@ -141,6 +145,7 @@ class Graph:
         policies: Mapping[int, NodePolicy],
         sections: Sections,
         item_nodes: int = 0,
+        choices: Choices = NO_CHOICES,
     ) -> None:
         self.names = names
         self.signatures = signatures
@@ -148,6 +153,7 @@ class Graph:
         self.policies = policies
         self.sections = sections
         self.item_nodes = item_nodes
+        self.choices = choices
         self.hooks = [node for node, policy in policies.items() if policy.hook is not None]
         has_ends = any(policy.section_end is not None for policy in policies.values())
         self.section_ends = SectionEnds(names, sections, policies) if has_ends else None
@@ -159,12 +165,18 @@ class Graph:
         self._numbers: dict[str, int] | None = None
         order = self.topological_order()
         self.output = output if output is not None else self._only_end()
-        self.heights = self._heights_along(order)
-        self.value_uses, self.feeds_tasks = self._value_uses_along(order)
+        self.heights = heights_along(self, order, self._dependents_start, self._dependents)
+        self.value_uses, self.feeds_tasks = value_uses_along(self, order)
 
     @classmethod
     def build(
-        cls, specs: Iterable[NodeSpec], *, output: str | None = None, nodes_max: int = NODES_MAX, item_nodes: int = 0
+        cls,
+        specs: Iterable[NodeSpec],
+        *,
+        output: str | None = None,
+        nodes_max: int = NODES_MAX,
+        whens: Mapping[str, When] | None = None,
+        item_nodes: int = 0,
     ) -> "Graph":
         """Build and validate a graph.
 
@@ -173,6 +185,7 @@ class Graph:
             output: Name of the node whose value is the result; by default the only node without dependents, if one only.
             nodes_max: Largest number of nodes accepted.
             item_nodes: Of a map, how many nodes each item has.
+            whens: ``{path of a section: condition under which its nodes run}``.
 
         Raises:
             EmptyWorkflow, TooManyNodes, DuplicateNode, DuplicateTaskId, UnknownDependency, CycleError
@@ -188,18 +201,8 @@ class Graph:
             raise DuplicateNode(first_repeated(names))
         refuse_duplicate_task_ids(nodes)
         policies = {number: node.policy for number, node in enumerate(nodes) if node.policy is not PLAIN}
-        ends = ends_of(nodes) if any(policy.hook is not None for policy in policies.values()) else []
-        start, edges = array("I", [0]), array("I")
-        for node in nodes:
-            after = node.after
-            if node.policy is not PLAIN:
-                refuse_contradictions(node)
-                after = ends if node.policy.hook is not None else after
-            try:
-                edges.extend([numbers[name] for name in (dict.fromkeys(after) if len(after) > 1 else after)])
-            except KeyError as error:
-                raise UnknownDependency(node.name, error.args[0]) from None
-            start.append(len(edges))
+        choosing = Choosing(nodes, whens or {}) if whens or policies else None
+        start, edges = _edges_of(nodes, numbers, policies, choosing)
         if output is not None and output not in numbers:
             raise UnknownDependency("output", output)
         return cls(
@@ -212,6 +215,7 @@ class Graph:
             policies=policies,
             sections=Sections([node.section for node in nodes]),
             item_nodes=item_nodes,
+            choices=NO_CHOICES if choosing is None else choosing.choices(),
         )
 
     def __len__(self) -> int:
@@ -228,6 +232,26 @@ class Graph:
     def dependencies(self, node: int) -> "array[int]":
         """Return the numbers of what ``node`` waits for, in the order in which they were named."""
         return self._dependencies[self._dependencies_start[node] : self._dependencies_start[node + 1]]
+
+    def inputs(self, node: int) -> "array[int]":
+        """Return the numbers of what ``node`` is after, without what only decides whether it runs."""
+        only_deciding = self.choices.only_deciding
+        return self.dependencies(node)[len(only_deciding.get(node, ())) :] if only_deciding else self.dependencies(node)
+
+    def input_count(self, node: int) -> int:
+        """Return how many nodes ``node`` is after."""
+        only_deciding = self.choices.only_deciding
+        return self.dependency_count(node) - (len(only_deciding.get(node, ())) if only_deciding else 0)
+
+    def wanted(self, node: int) -> Sequence[int]:
+        """Return the dependencies whose values ``node`` takes, or is decided by."""
+        if self.takes_input(node):
+            return self.dependencies(node)
+        return self.choices.deciders.get(node, ())
+
+    def wants(self, node: int, dependency: int) -> bool:
+        """Tell whether ``node`` takes the value of this one of its dependencies, or is decided by it."""
+        return self.takes_input(node) or (bool(self.choices.deciders) and dependency in self.choices.deciders.get(node, ()))
 
     def dependency_count(self, node: int) -> int:
         """Return how many nodes ``node`` waits for."""
@@ -282,7 +306,7 @@ class Graph:
 
     def is_chained(self, node: int) -> bool:
         """Tell whether something waits for this node alone, as what follows in a chain does, and a chord's body does not."""
-        return any(len(self.dependencies(dependent)) == 1 for dependent in self.dependents(node))
+        return any(self.input_count(dependent) == 1 for dependent in self.dependents(node))
 
     def takes_input(self, node: int) -> bool:
         """Tell whether ``node`` needs the values of its dependencies."""
@@ -337,19 +361,8 @@ class Graph:
                         if not unmet[ender]:
                             order.append(ender)
         if len(order) < len(self):
-            raise CycleError(self._cycle_among({node for node in range(len(self)) if unmet[node]}))
+            raise CycleError(cycle_among(self, {node for node in range(len(self)) if unmet[node]}))
         return order
-
-    def _cycle_among(self, stuck: set[int]) -> list[str]:
-        """Walk backwards inside ``stuck`` (each of which has a dependency there) until a node repeats."""
-        seen: dict[int, int] = {}
-        path: list[int] = []
-        node = min(stuck)
-        while node not in seen:
-            seen[node] = len(path)
-            path.append(node)
-            node = next(other for other in self.waited_for(node) if other in stuck)
-        return [self.names[member] for member in reversed(path[seen[node] :])]
 
     def _only_end(self) -> int | None:
         if self.hooks:
@@ -365,41 +378,6 @@ class Graph:
         # There is none if there is nothing but hooks.
         first, second = next(ends, None), next(ends, None)
         return first if second is None else None
-
-    def _heights_along(self, order: "array[int]") -> "array[int]":
-        heights, start, dependents = array("I", bytes(4 * len(self))), self._dependents_start, self._dependents
-        signatures, ends = self.signatures, self.section_ends
-        behind = [] if ends is None else [0] * len(ends.paths)
-        for node in reversed(order):
-            below = 0
-            if ends is not None and ends.scope_of[node] != NO_SCOPE:
-                below = behind[ends.scope_of[node]]
-            for place in range(start[node], start[node + 1]):
-                height = heights[dependents[place]]
-                if height > below:
-                    below = height
-            heights[node] = below + (signatures[node] is not None or self.is_child(node))
-            if ends is not None and node in ends.ended_by:
-                scope = ends.ended_by[node]
-                behind[scope] = max(behind[scope], heights[node])
-        return heights
-
-    def _value_uses_along(self, order: "array[int]") -> "tuple[array[int], bytearray]":
-        # In reverse order, so that a join knows whether anybody wants its list before it asks for its members' values.
-        self.value_uses = uses = array("I", bytes(4 * len(self)))
-        feeds_tasks = bytearray(len(self))
-        if self.output is not None:
-            uses[self.output] += 1
-        signatures = self.signatures
-        for node in reversed(order):
-            signature = signatures[node]
-            # Most tasks of large workflows take nothing, which is seen faster from here.
-            if (signature is None or not signature.immutable) and self.takes_input(node):
-                feeds = feeds_tasks[node] or self.is_task(node) or self.is_child(node)
-                for dependency in self.dependencies(node):
-                    uses[dependency] += 1
-                    feeds_tasks[dependency] |= feeds
-        return uses, feeds_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,3 +431,26 @@ class Source(NamedTuple):
 
     document: bytes
     definition: Definition
+
+
+def _edges_of(
+    nodes: Sequence[NodeSpec], numbers: Mapping[str, int], policies: dict[int, NodePolicy], choosing: Choosing | None
+) -> "tuple[array[int], array[int]]":
+    """Return what each node waits for, as two flat arrays; nodes with a condition are put into the table of policies."""
+    ends = ends_of(nodes) if any(policy.hook is not None for policy in policies.values()) else []
+    start, edges = array("I", [0]), array("I")
+    for number, node in enumerate(nodes):
+        after = node.after
+        if node.policy is not PLAIN:
+            refuse_contradictions(node)
+            after = ends if node.policy.hook is not None else after
+        try:
+            if choosing is not None and number in choosing.provisos:
+                # In the table of those that ask for more than the usual rule, which go without a look at anything else.
+                policies.setdefault(number, node.policy)
+                edges.extend(choosing.edges_of(number, node.name, after, numbers))
+            edges.extend([numbers[name] for name in (dict.fromkeys(after) if len(after) > 1 else after)])
+        except KeyError as error:
+            raise UnknownDependency(node.name, error.args[0]) from None
+        start.append(len(edges))
+    return start, edges

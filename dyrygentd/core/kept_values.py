@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.members import marker_of_failed
 from dyrygentd.core.node_states import FIRST_BAD, FIRST_FINISHED, NodeStates
+from dyrygentd.core.policy import HandsOn
 from dyrygentd.core.references import Referring, as_kept, references_in, size_of
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.steps import Steps, parts
@@ -127,7 +128,7 @@ class KeptValues:
                 # What ends a section is set back when something of that is retried, so it may always run again.
                 is_open = states[dependent] < FIRST_FINISHED or states[dependent] >= FIRST_BAD
                 is_open |= self._nodes.is_at_the_end(dependent)
-                if (is_open or dependent in self._unneeded or self.is_derived(dependent)) and graph.takes_input(dependent):
+                if (is_open or dependent in self._unneeded or self.is_derived(dependent)) and graph.wants(dependent, node):
                     users += 1
         return users
 
@@ -166,11 +167,11 @@ class KeptValues:
 
     def release_inputs(self, node: int) -> None:
         """Count a node out that takes values no more; what nobody takes is let go."""
-        if not self._graph.takes_input(node) or (self._nodes.sections is not None and self._nodes.is_at_the_end(node)):
+        if self._nodes.sections is not None and self._nodes.is_at_the_end(node):
             return
         stack = [node]
         while stack:
-            for dependency in self._graph.dependencies(stack.pop()):
+            for dependency in self._graph.wanted(stack.pop()):
                 value = self.by_node.get(dependency)
                 if value is None:
                     continue
@@ -214,13 +215,14 @@ class KeptValues:
                 and not graph.is_child(node)
                 and graph.value_uses[node]
                 and graph.takes_input(node)
+                and graph.policy(node).hands_on is HandsOn.ALL
             ),
             graph.dependencies,
         )
         stored = {node: as_kept(text) for node, text in stored.items()}
         texts: dict[int, Text] = dict(stored)
         for node in made:
-            dependencies = graph.dependencies(node)
+            dependencies = graph.inputs(node)
             if dependencies and all(dependency in texts for dependency in dependencies):
                 is_list = graph.is_join(node) or len(dependencies) > 1
                 texts[node] = Joined([texts[dependency] for dependency in dependencies], is_list=is_list)
@@ -233,7 +235,7 @@ class KeptValues:
 
     def input_text(self, node: int) -> Text | None:
         """Return what is made of the values that precede a node that takes them, by reference if it is long."""
-        dependencies = self._graph.dependencies(node)
+        dependencies = self._graph.inputs(node)
         if len(dependencies) == 1 and self._graph.signatures[node] is not None:
             # What each step of a chain is given: the value as it is.
             value = self.by_node.get(dependencies[0])
@@ -269,26 +271,43 @@ class KeptValues:
 
     def gone(self, node: int) -> Iterator[int]:
         """Yield the dependencies whose values a node takes, and which were let go."""
-        if self._graph.takes_input(node):
-            for dependency in self._graph.dependencies(node):
-                if dependency not in self.by_node and self._states[dependency] == NodeState.SUCCEEDED:
-                    yield dependency
+        for dependency in self._graph.wanted(node):
+            if dependency not in self.by_node and self._states[dependency] == NodeState.SUCCEEDED:
+                yield dependency
 
     def handed_on(self, node: int) -> tuple[int, NodeState, Text | None, str]:
         """Return how a node without a task finishes, with the value that it hands on."""
         if not self._graph.takes_input(node):
             return node, NodeState.SUCCEEDED, None, ""
-        for dependency in self._graph.dependencies(node):
+        for dependency in self._graph.inputs(node):
             if dependency not in self.by_node and self._states[dependency] == NodeState.SUCCEEDED:
                 # Only the output may lack a value (`succeeded` fails the node otherwise), so nobody misses this list.
                 return node, NodeState.SUCCEEDED, None, ""
+        hands_on = self._graph.policy(node).hands_on
+        if hands_on is not HandsOn.ALL:
+            return self._some_handed_on(node, hands_on)
         value = self._text_handed_on(node)
+        problem = self.too_much(value)
+        return (node, self.state_without(node), None, problem) if problem else (node, NodeState.SUCCEEDED, value, "")
+
+    def _some_handed_on(self, node: int, hands_on: HandsOn) -> tuple[int, NodeState, Text | None, str]:
+        """Return how a join finishes that hands on what succeeded. It has a copy: who that was may change before it is let go."""
+        graph, states, unneeded = self._graph, self._states, self._unneeded
+        ran = [other for other in graph.inputs(node) if FIRST_FINISHED <= states[other] < FIRST_BAD and other not in unneeded]
+        if hands_on is HandsOn.ONE and len(ran) > 1:
+            first, second = graph.names[ran[0]], graph.names[ran[1]]
+            more = f" and {len(ran) - 2} more" if len(ran) > 2 else ""
+            return node, NodeState.FAILED, None, f"it hands on the value of one, and '{first}', '{second}'{more} have succeeded"
+        contents: list[Text] = [self._content_of(node, dependency) for dependency in ran]
+        if hands_on is HandsOn.ONE and not contents:
+            contents = [b"null"]
+        value = as_one(taken_from(contents, is_list=hands_on is HandsOn.SUCCEEDED))
         problem = self.too_much(value)
         return (node, self.state_without(node), None, problem) if problem else (node, NodeState.SUCCEEDED, value, "")
 
     def _text_handed_on(self, node: int) -> Text:
         """Return what a node without a task hands on: by reference, if all of it is there and cannot become anything else."""
-        dependencies = self._graph.dependencies(node)
+        dependencies = self._graph.inputs(node)
         if dependencies and all(dependency in self.by_node for dependency in dependencies):
             return Joined(
                 [self.by_node[dependency].text for dependency in dependencies],

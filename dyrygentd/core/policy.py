@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from dyrygentd.core.conditions import When
+
 
 class Rule(StrEnum):
     """When a node may run, by how its dependencies ended.
@@ -37,6 +39,17 @@ class SectionEnd(StrEnum):
     SUCCESS = "success"
     FAILURE = "failure"
     ALWAYS = "always"
+
+
+class HandsOn(StrEnum):
+    """Which values of its dependencies a join hands on: a list of ``all``, with null for what has none, or of what ``succeeded``.
+
+    With ``one`` it is the value itself of the one that succeeded, null if none did; if several did, the join has failed.
+    """
+
+    ALL = "all"
+    SUCCEEDED = "succeeded"
+    ONE = "one"
 
 
 class OnFailure(StrEnum):
@@ -151,6 +164,8 @@ class NodePolicy:
             None for any other node.
         child: It has no task, and is done when this workflow is.
         section_end: What it does at the end of its section, if it waits for that.
+        when: A condition: if it does not hold, the node is skipped as not needed.
+        hands_on: Of a join.
     """
 
     rule: Rule = Rule.ALL_SUCCEEDED
@@ -169,6 +184,8 @@ class NodePolicy:
     succeeded_min: int | None = None
     child: Child | None = None
     section_end: SectionEnd | None = None
+    when: When | None = None
+    hands_on: HandsOn = HandsOn.ALL
 
     @property
     def is_told_the_end(self) -> bool:

@@ -13,6 +13,7 @@ class Verdict(Enum):
     GO = "go"
     BLOCK = "block"
     SKIP = "skip"
+    FAIL = "fail"
 
 
 class How(NamedTuple):

@@ -12,14 +12,14 @@ def words_of_waited_for(workflow: RunningWorkflow, node: int) -> str:
     return f"nodes before the end of section '{workflow.graph.sections.of(node)}'"
 
 
-def words_of_unneeded(workflow: RunningWorkflow, node: int) -> tuple[str, str]:
-    """Return the words and the next step for a node that was skipped, and not by a person."""
+def words_of_unneeded_end(workflow: RunningWorkflow, node: int) -> str:
+    """Return why what is at the end of a section was not needed, empty if it is none, or its rule said so."""
     end, counts = workflow.graph.policy(node).section_end, workflow.nodes.sections
     if end is None or counts is None:
-        return "was not needed: its rule or its task said so", "`rerun --from NODE` runs it all the same"
+        return ""
     section, scope = f"section '{workflow.graph.sections.of(node)}'", counts.ends.ended_by[node]
     if not counts.open[scope] and not has_begun(workflow, scope):
-        return f"was not needed: nothing of {section} ran, so there is nothing to end", ""
+        return f"nothing of {section} ran, so there is nothing to end"
     if end is SectionEnd.FINALLY:
-        return "was not needed: its rule or its task said so", ""
-    return f"was not needed: {section} has {'failed' if end is SectionEnd.SUCCESS else 'succeeded'}", ""
+        return ""
+    return f"{section} has {'failed' if end is SectionEnd.SUCCESS else 'succeeded'}"

@@ -54,6 +54,11 @@ def inside(section: str, part: str) -> str:
     return f"{section}{SEPARATOR}{part}" if section else part
 
 
+def is_in(path: str, section: str) -> bool:
+    """Tell whether a path is that of a section or of one in it."""
+    return path == section or path.startswith(section + SEPARATOR)
+
+
 def flaw_of_section(path: str) -> tuple[str, str] | None:
     """Return what is wrong with the path of a section, and what to do about it: ``(words, next step)``."""
     parts = path.split(SEPARATOR)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dyrygentd.core.policy import Rule, SectionEnd
+from dyrygentd.core.policy import HandsOn, Rule, SectionEnd
 from dyrygentd.errors import BadNode, DuplicateTaskId
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ def refuse_contradictions(node: "NodeSpec") -> None:
     policy = node.policy
     if policy.hook is not None and (node.after or policy.rule is not Rule.ALL_SUCCEEDED):
         raise BadNode(node.name, "a hook waits for all ends of the graph", next_step="leave out `after` and `rule`")
+    if policy.hook is not None and policy.when is not None:
+        raise BadNode(node.name, "a hook runs by how the workflow ends, and has no `when`", next_step="leave out `when`")
+    if policy.hands_on is not HandsOn.ALL and (node.signature is not None or policy.is_taskless_step):
+        raise BadNode(node.name, f"`hands_on: {policy.hands_on}` is for joins", next_step="let a join precede it")
     if policy.section_end is not None:
         _refuse_bad_end(node, policy.section_end)
     if policy.rule in (Rule.ANY_FAILED, Rule.ANY_SUCCEEDED) and not node.after:

@@ -13,6 +13,7 @@ from dyrygentd.core.cancelled import STEPS_BACK_MAX, group_of_cancelled, waited_
 from dyrygentd.core.cancelling import is_being_cancelled
 from dyrygentd.core.causes import fingerprint_of
 from dyrygentd.core.children import parent_of
+from dyrygentd.core.choices import UNDECIDED
 from dyrygentd.core.dispatching import Bar, HoldBack
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.for_people import FOR_PEOPLE, waits_for_person
@@ -20,7 +21,7 @@ from dyrygentd.core.given_null import words_of_given_null
 from dyrygentd.core.lost_causes import ENDED_SILENTLY, EXPIRED
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.retry_loops import times_in_a_row, words_of_loops
-from dyrygentd.core.section_words import words_of_unneeded, words_of_waited_for
+from dyrygentd.core.section_words import words_of_waited_for
 from dyrygentd.core.states import BAD, FINISHED, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps
 from dyrygentd.core.task_words import (
@@ -30,6 +31,7 @@ from dyrygentd.core.task_words import (
     words_of_redeliveries,
     words_of_report,
 )
+from dyrygentd.core.unneeded import next_step_of_undecided, words_of_unneeded
 from dyrygentd.core.without_value import is_without_value
 from dyrygentd.core.words import counted, span
 from dyrygentd.core.workflow import RunningWorkflow
@@ -284,6 +286,8 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             if is_without_value(error):
                 step = "`skip NODE --value null` goes on without it; `retry NODE` runs it again, for the same end"
             given, instead = words_of_given_null(workflow, node)
+            if workflow.fingerprints.get(node) == UNDECIDED:
+                return "failed", f"failed before it ran: {error}", next_step_of_undecided(workflow, node)
             told = f"{error}{words_of_place(workflow, node)}{words_of_clocks(workflow, node)}{given}{late}"
             return "failed", f"failed in attempt {attempt}: {told}", instead or step
         case NodeState.CANCELLED:

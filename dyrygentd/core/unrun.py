@@ -14,6 +14,7 @@ the node stands, so it needs no storage, and after a crash it is derived again:
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dyrygentd.core.choices import UNDECIDED
 from dyrygentd.core.policy import Rule
 from dyrygentd.core.states import BAD, NodeState
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dyrygentd.core.workflow import RunningWorkflow
 
 #: Fingerprints of failures that came before the message was sent.
-_UNSENT: Final = frozenset({"refused", "Expired"})
+_UNSENT: Final = frozenset({"refused", "Expired", UNDECIDED})
 #: Dependents of a join that are looked at: joins of error callbacks are among them, and a body.
 _LOOKED_AT_MAX: Final = 8
 _CANCELLED: Final = "the workflow was cancelled before the task was sent"
@@ -98,6 +99,6 @@ def _blocked(workflow: "RunningWorkflow", node: int, task_id: str) -> StoreOutco
     graph, blame = workflow.graph, workflow.blocked_by.get(node, node)
     reason = workflow.errors.get(blame) or f"'{graph.names[blame]}' was {workflow.state_of(blame).word}"
     first_bad = next((other for other in graph.dependencies(node) if workflow.states[other] in BAD), node)
-    is_chord = graph.dependency_count(node) > 1 or (graph.is_join(first_bad) and not _is_fan(graph, first_bad))
+    is_chord = graph.input_count(node) > 1 or (graph.is_join(first_bad) and not _is_fan(graph, first_bad))
     told = Told.REVOKED if workflow.state_of(blame) is NodeState.CANCELLED else Told.FAILURE
     return StoreOutcome(task_id, told, reason, workflow.attempts.task_id_of(blame), is_chord)

@@ -12,7 +12,7 @@ Where a section's end is concerned:
 from typing import TYPE_CHECKING
 
 from dyrygentd.core.policy import Hook, SectionEnd
-from dyrygentd.core.rules import How, Verdict, verdict_of
+from dyrygentd.core.rules import How, Verdict, decides_at_once, verdict_of
 from dyrygentd.core.states import BAD, GOOD, NodeState
 
 if TYPE_CHECKING:
@@ -40,6 +40,19 @@ def verdict(workflow: "RunningWorkflow", node: int) -> tuple[Verdict, int]:
             good += 1
     how = How(bool(nodes.unmet[node]), blame >= 0, good > 0, has_unneeded, good)
     return verdict_of(policy, how), workflow.blocked_by.get(blame, blame)
+
+
+def may_be_decided(workflow: "RunningWorkflow", node: int, finished: int) -> bool:
+    """Tell whether a waiting node that has a policy can be decided after this one of its dependencies has finished."""
+    policy = workflow.graph.policy(node)
+    if policy.hook is not None:
+        return False  # It waits for all, and not only for the ends of the graph.
+    if not workflow.nodes.unmet[node]:
+        return True
+    if policy.section_end is not None:
+        return False
+    is_asked = finished in workflow.graph.choices.deciders.get(node, ())
+    return is_asked or decides_at_once(policy, is_bad=workflow.states[finished] in BAD)
 
 
 def bad_in(workflow: "RunningWorkflow", dependency: int, node: int) -> int:

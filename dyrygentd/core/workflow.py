@@ -31,6 +31,7 @@ from dataclasses import replace
 from typing import Final
 
 from dyrygentd.core.attempts import Attempts
+from dyrygentd.core.choices import UNDECIDED, choice_of
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.holding import hold_for
 from dyrygentd.core.hooks import first_failure_of, is_enough, summary_of
@@ -40,13 +41,13 @@ from dyrygentd.core.notes import Hold, HoldReason
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import PLAIN_WORKFLOW, OnFailure, Retry, WorkflowPolicy
 from dyrygentd.core.ready import ReadyNodes
-from dyrygentd.core.rules import Verdict, cleans_up, decides_at_once
+from dyrygentd.core.rules import Verdict, cleans_up
 from dyrygentd.core.start import Start
-from dyrygentd.core.states import BAD, FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
+from dyrygentd.core.states import FINISHED, GOOD, IN_FLIGHT, NodeState, WorkflowState
 from dyrygentd.core.steps import Steps, parts
 from dyrygentd.core.story import Story
 from dyrygentd.core.values import Text
-from dyrygentd.core.verdicts import verdict
+from dyrygentd.core.verdicts import may_be_decided, verdict
 
 #: How a node is to end: its number, its state, its value and its error.
 _End = tuple[int, NodeState, Text | None, str]
@@ -403,7 +404,7 @@ class RunningWorkflow:
                     # It went on without this one, stands in the stack already, or is decided when the workflow begins.
                     continue
                 if graph.policies and dependent in graph.policies:
-                    decided = self._decided(dependent, now) if self._may_be_decided(dependent, node) else None
+                    decided = self._decided(dependent, now) if may_be_decided(self, dependent, node) else None
                 elif not is_good:
                     # The usual rule asks for all, so the first that failed blocks it, whatever the others do.
                     self.blocked_by[dependent] = to_blame
@@ -470,15 +471,6 @@ class RunningWorkflow:
             if self.states[node] == NodeState.WAITING:
                 self._consider(node, now)
 
-    def _may_be_decided(self, node: int, finished: int) -> bool:
-        """Tell whether a waiting node that has a policy can be decided after this one of its dependencies has finished."""
-        policy = self.graph.policy(node)
-        if policy.hook is not None:
-            return False  # It waits for all, and not only for the ends of the graph.
-        if policy.section_end is not None:
-            return not self.nodes.unmet[node]
-        return not self.nodes.unmet[node] or decides_at_once(policy, is_bad=self.states[finished] in BAD)
-
     def _consider(self, node: int, now: float) -> None:
         """Decide a waiting node, with all that follows from that."""
         decided = self._decided(node, now)
@@ -489,13 +481,19 @@ class RunningWorkflow:
     def _decided(self, node: int, now: float) -> _End | None:
         """Decide a waiting node by how its dependencies stand; return how it ends if it does, else let it go or wait."""
         decision, blame = verdict(self, node)
+        said = ""
+        if decision is Verdict.GO and self.graph.choices.provisos:
+            decision, said = choice_of(self, node)
         match decision:
             case Verdict.BLOCK:
                 self.blocked_by[node] = blame
                 return node, NodeState.BLOCKED, None, ""
             case Verdict.SKIP:
                 self.unneeded.add(node)
-                return node, NodeState.SKIPPED, None, ""
+                return node, NodeState.SKIPPED, None, said
+            case Verdict.FAIL:
+                self.fingerprints[node] = UNDECIDED
+                return node, NodeState.FAILED, None, said
             case Verdict.GO if self.graph.is_join(node):
                 return self.values.handed_on(node)
             case Verdict.GO:
@@ -562,7 +560,7 @@ class RunningWorkflow:
                 self.result = value.content
             else:
                 # Nodes that succeeded without a value that the result needed say why; their records keep it over a crash.
-                self.error = next(iter(self.errors.values()), "")
+                self.error = next((error for node, error in self.errors.items() if node not in self.graph.choices.provisos), "")
 
     def set_state(self, state: WorkflowState) -> None:
         """Change the state of a workflow that goes on, or goes on again; its end is `finish`."""

@@ -88,7 +88,7 @@ class Lists:
             if signature is None:
                 continue
             # A hook gets the error.
-            takes_value = graph.policy(node).is_told_the_end or (graph.takes_input(node) and graph.dependency_count(node) > 0)
+            takes_value = graph.policy(node).is_told_the_end or (graph.takes_input(node) and graph.input_count(node) > 0)
             if (id(signature), takes_value) in seen:
                 continue
             seen.add((id(signature), takes_value))

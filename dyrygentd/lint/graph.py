@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from dyrygentd.core.graph import Graph, Signature
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.policy import HandsOn
 from dyrygentd.core.words import described
 from dyrygentd.lint.faults import Fault, listing
 from dyrygentd.lint.fleet import faults_of_fleet
@@ -79,7 +80,7 @@ def check_graph(
             if remark is not None:
                 report.add(remark.code, place, node=name, subject=remark.subject, said=remark.words)
         if given.is_list:
-            join = graph.dependencies(node)[0] if graph.dependency_count(node) == 1 else node
+            join = graph.inputs(node)[0] if graph.input_count(node) == 1 else node
             takers[join] += 1
             if join == node and given.values <= _LIST_MAX:
                 said = "a task with several dependencies takes the list of their values as its first argument"
@@ -89,7 +90,7 @@ def check_graph(
 
 
 def _input_of(graph: Graph, node: int, signature: Signature) -> _Input:
-    count = graph.dependency_count(node)
+    count = graph.input_count(node)
     if signature.immutable or not count:
         return _Input()
     if count > 1:
@@ -97,7 +98,7 @@ def _input_of(graph: Graph, node: int, signature: Signature) -> _Input:
     dependency = graph.last_dependency(node)
     assert dependency is not None
     if graph.is_join(dependency):
-        return _Input(graph.dependency_count(dependency), is_list=True)
+        return _Input(graph.input_count(dependency), is_list=graph.policy(dependency).hands_on is not HandsOn.ONE)
     return _Input(1)
 
 

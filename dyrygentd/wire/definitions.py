@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from dyrygentd.core.bounds import HOOKS_MAX
+from dyrygentd.core.conditions import When
 from dyrygentd.core.graph import NODES_MAX, Definition, Graph, NodeSpec, Signature, Source
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.parameters import Parameter
@@ -29,6 +30,7 @@ from dyrygentd.core.states import NodeState
 from dyrygentd.errors import BadNode, BadRequest, DefinitionError, UnknownDependency
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, check_data, nothing
 from dyrygentd.wire.children import body_of_child, child_of, document_of_child, stand_in
+from dyrygentd.wire.conditions import condition_document, section_documents, whens_of
 from dyrygentd.wire.encoding import decode, decode_any, encode
 from dyrygentd.wire.expanding import ChildPlace, decode_expanded, expand_child, is_expanded, sample_of
 from dyrygentd.wire.forms import (
@@ -96,7 +98,8 @@ def decode_definition(
     check = _ChildCheck(depth, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look, has_good_options=has_good_options)
     readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max, check_child=check)
     specs = _read_nodes(names, document.nodes, *readers, made, look, has_good_options=has_good_options)
-    graph = _graph_of(specs, names, document.output, nodes_max)
+    whens = whens_of(document.sections, specs)
+    graph = _graph_of(specs, names, document.output, nodes_max, whens)
     adopted = {number: NodeState[node.adopted.upper()] for number, node in enumerate(document.nodes) if node.adopted is not None}
     if has_good_options:
         _refuse_values_of_adopted(graph, adopted)
@@ -293,7 +296,7 @@ def _refuse_values_of_adopted(graph: Graph, adopted: Mapping[int, NodeState]) ->
     for node, state in adopted.items():
         if state is not NodeState.SUCCEEDED or not graph.feeds_tasks[node]:
             continue
-        takers = (taker for taker in graph.dependents(node) if graph.takes_input(taker) and taker not in adopted)
+        takers = (taker for taker in graph.dependents(node) if graph.wants(taker, node) and taker not in adopted)
         for taker in takers:
             raise BadNode(
                 graph.names[node],
@@ -302,7 +305,9 @@ def _refuse_values_of_adopted(graph: Graph, adopted: Mapping[int, NodeState]) ->
             )
 
 
-def _graph_of(specs: Sequence[NodeSpec], names: Sequence[str], output: str | None, nodes_max: int) -> Graph:
+def _graph_of(
+    specs: Sequence[NodeSpec], names: Sequence[str], output: str | None, nodes_max: int, whens: Mapping[str, When]
+) -> Graph:
     """Build the graph; say which node may have been meant where one is named that does not exist."""
     if output is not None and specs and output not in set(names):
         raise BadRequest(f"`output` names '{output}', which is no node", path="$.output", next_step=suggestion(output, names))
@@ -311,7 +316,7 @@ def _graph_of(specs: Sequence[NodeSpec], names: Sequence[str], output: str | Non
     if hooks > HOOKS_MAX:
         raise BadRequest(f"the workflow has {hooks} hooks, the limit is {HOOKS_MAX}", path="$.nodes", next_step=_FEWER_HOOKS)
     try:
-        return Graph.build(specs, output=output, nodes_max=nodes_max)
+        return Graph.build(specs, output=output, nodes_max=nodes_max, whens=whens)
     except UnknownDependency as error:
         error.next_step = suggestion(error.dependency, names)
         raise
@@ -336,6 +341,7 @@ def encode_definition(definition: Definition, *, chosen_ids_only: bool = False) 
             parent_task=document_of_parent(definition.parent_task),
             series=None if series is None else series.name,
             if_running=None if series is None or series.if_running is IfRunning.ALLOW else series.if_running,
+            sections=section_documents(graph),
         )
     )
 
@@ -368,7 +374,7 @@ def _done_with_each(do: Definition) -> Any:
 def _node_document(definition: Definition, node: int, chosen_ids_only: bool) -> NodeDocument:
     graph = definition.graph
     policy, signature = graph.policy(node), graph.signatures[node]
-    after = [] if policy.hook is not None else [graph.names[dependency] for dependency in graph.dependencies(node)]
+    after = [] if policy.hook is not None else [graph.names[dependency] for dependency in graph.inputs(node)]
     if signature is None:
         document = NodeDocument(name=graph.names[node], join=graph.is_join(node), after=after)
     else:
@@ -402,6 +408,8 @@ def _write_policy(document: NodeDocument, policy: NodePolicy) -> None:
     document.retry = None if policy.retry is None else document_of_retry(policy.retry)
     document.on_lost, document.idempotent, document.payload = policy.on_lost, policy.idempotent, Raw(policy.payload)
     document.redeliveries_max, document.section_end = policy.redeliveries_max, policy.section_end
+    document.when = None if policy.when is None else condition_document(policy.when)
+    document.hands_on = policy.hands_on
 
 
 def _options_with_times(signature: Signature) -> bytes:

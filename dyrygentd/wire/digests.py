@@ -53,6 +53,9 @@ def _parts(definition: Definition) -> Iterator[tuple[bytes, bytes]]:
     graph = definition.graph
     yield b"the outputs", _text(None if graph.output is None else graph.names[graph.output])
     yield b"the policies", _text(_policy(definition.policy, PLAIN_WORKFLOW))
+    if graph.choices.of_sections:
+        whens = {path: when.text for path, when in graph.choices.of_sections.items()}
+        yield b"the conditions of sections", _text(whens)
     own = {task_id: graph.names[node] for node, task_id in enumerate(graph.task_ids) if task_id} if graph.policies else {}
     for node, name in enumerate(graph.names):
         quoted = b"'%s'" % name.encode(errors="backslashreplace")
@@ -61,7 +64,7 @@ def _parts(definition: Definition) -> Iterator[tuple[bytes, bytes]]:
             yield b"the tasks of node " + quoted, _text([signature.task, signature.immutable])
             yield b"the arguments of node " + quoted, _arguments(signature, own)
             yield b"the options of node " + quoted, _options(signature)
-        after = [] if policy.hook is not None else [graph.names[dependency] for dependency in graph.dependencies(node)]
+        after = [] if policy.hook is not None else [graph.names[dependency] for dependency in graph.inputs(node)]
         yield b"the dependencies of node " + quoted, _text(after)
         if graph.section_ends is not None:
             yield b"the sections of node " + quoted, _text(graph.sections.of(node))

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from dyrygentd.core.bounds import (
     ATTEMPTS_MAX,
@@ -19,6 +19,7 @@ from dyrygentd.core.bounds import (
     WEIGHT_MAX,
 )
 from dyrygentd.core.policy import (
+    HandsOn,
     Hook,
     OnClose,
     OnFailure,
@@ -39,6 +40,10 @@ _EMPTY_ARRAY, _EMPTY_OBJECT, _NULL = Raw(b"[]"), Raw(b"{}"), Raw(b"null")
 
 Seconds = Annotated[float, Meta(ge=0, le=POLICY_SECONDS_MAX)]
 Redeliveries = Annotated[int, Meta(ge=0, le=REDELIVERIES_MAX)]
+
+
+#: Names of fields that are words of Python.
+_WORDS: Final = {"is_": "is", "in_": "in", "not_": "not"}
 
 
 class RetryDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -146,6 +151,58 @@ class MapDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     if_empty: Literal["succeed", "skip", "fail"] = "succeed"
 
 
+class ConditionDocument(Struct, forbid_unknown_fields=True, omit_defaults=True, rename=_WORDS.get):
+    """A condition: one comparison of one value, or ``all``, ``any`` or ``not`` of such.
+
+    Attributes:
+        value: Name of the node whose value is asked for. It need not stand in ``after``.
+        given: A value that is asked about instead of a node's, such as a parameter: ``${mode}``.
+        path: What leads into the value: names and numbers with dots between them, or as a list.
+        is: It is this; texts, numbers and so on are never equal to each other.
+        is_not: It is not this.
+        in: It is one of these.
+        not_in: It is none of these.
+        has: It is a list with this in it, or an object with this name.
+        over: It is greater. Numbers are compared with numbers, texts with texts.
+        under: It is less.
+        at_least: It is equal or greater.
+        at_most: It is equal or less.
+        exists: There is something at the path: true or false.
+        truthy: It is true for Python: neither null, false, 0, nor empty; or the opposite, with false.
+        all: All of these conditions hold.
+        any: One of these conditions holds.
+        not: This condition does not hold.
+    """
+
+    value: Name | UnsetType = UNSET
+    given: Any = UNSET
+    path: str | list[str | int] | UnsetType = UNSET
+    is_: Any = UNSET
+    is_not: Any = UNSET
+    in_: list[Any] | UnsetType = UNSET
+    not_in: list[Any] | UnsetType = UNSET
+    has: Any = UNSET
+    over: int | float | str | UnsetType = UNSET
+    under: int | float | str | UnsetType = UNSET
+    at_least: int | float | str | UnsetType = UNSET
+    at_most: int | float | str | UnsetType = UNSET
+    exists: bool | UnsetType = UNSET
+    truthy: bool | UnsetType = UNSET
+    all: "list[ConditionDocument] | UnsetType" = UNSET
+    any: "list[ConditionDocument] | UnsetType" = UNSET
+    not_: "ConditionDocument | UnsetType" = UNSET
+
+
+class SectionDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What holds for all nodes of a section, those of sections in it included.
+
+    Attributes:
+        when: A condition: if it does not hold, none of them runs.
+    """
+
+    when: ConditionDocument | None = None
+
+
 class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One node of a definition: a task, a join, a gate, a sleep, a map or a workflow.
 
@@ -178,6 +235,8 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         map: One task, or a small graph, for each item of a list; the list of their values is the node's.
         adopted: It was done, or sent, before this workflow is submitted.
         section: What it belongs to, as a path: ``drain/osd-42``. It says how the workflow is shown folded.
+        when: A condition over a value: if it does not hold, the node is skipped as not needed.
+        hands_on: Of a join: ``all`` values as a list, null for what has none; those that ``succeeded``; or the value of ``one``.
     """
 
     name: Name | None = None
@@ -206,6 +265,8 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     map: MapDocument | None = None
     adopted: Literal["succeeded", "failed", "dispatched"] | None = None
     section: Annotated[str, Meta(max_length=SECTION_LENGTH_MAX)] = ""
+    when: ConditionDocument | None = None
+    hands_on: HandsOn = HandsOn.ALL
 
 
 class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -226,6 +287,7 @@ class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         series: A name of this user's under which runs follow each other, such as ``backup/gra1``.
         if_running: What to do while another run of the series has not finished: ``allow`` (the default), ``skip`` this one,
             ``queue_one`` (begin when that one has ended; of several that wait the newest), ``cancel_old``.
+        sections: ``{path: what holds for all nodes of that section}``.
     """
 
     nodes: list[NodeDocument]
@@ -241,3 +303,4 @@ class WorkflowDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     parent_task: ParentTaskDocument | None = None
     series: str | None = None
     if_running: IfRunning | None = None
+    sections: dict[str, SectionDocument] | None = None

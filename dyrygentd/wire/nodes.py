@@ -22,6 +22,7 @@ from dyrygentd.core.policy import (
     ANY,
     PLAIN,
     Child,
+    HandsOn,
     NodePolicy,
     Retry,
     Rule,
@@ -29,6 +30,7 @@ from dyrygentd.core.policy import (
 from dyrygentd.errors import BadNode
 from dyrygentd.wire.bounds import OPTIONS_BYTES_MAX, check_data
 from dyrygentd.wire.children import child_of
+from dyrygentd.wire.conditions import when_of_node
 from dyrygentd.wire.encoding import decode_any, encode
 from dyrygentd.wire.forms import NodeDocument, RetryDocument
 from dyrygentd.wire.over import map_of, refuse_without_list
@@ -133,12 +135,14 @@ def _check_taskless(name: str, node: NodeDocument, kinds: Sequence[str]) -> None
         section=node.section,
         workflow=node.workflow,
         map=node.map,
+        when=node.when,
+        hands_on=node.hands_on if node.join else HandsOn.ALL,
     )
     if node != allowed:
         wrong = [field for field in NodeDocument.__struct_fields__ if getattr(node, field) != getattr(allowed, field)]
         raise BadNode(
             name,
-            f"a {_WORDS[kinds[0]]} has a name, `after`, `rule`, `payload` and `section`, and nothing else",
+            f"a {_WORDS[kinds[0]]} has a name, `after`, `rule`, `when`, `payload` and `section`, and nothing else",
             next_step=f"leave out {', '.join(f'`{field}`' for field in wrong)}",
         )
     if node.adopted == "dispatched":
@@ -164,6 +168,7 @@ def _is_plain(node: NodeDocument) -> bool:
         and node.redeliveries_max is None
         and node.workflow is None
         and node.map is None
+        and (node.when is None and node.hands_on is HandsOn.ALL)
         and bytes(node.payload) == b"null"
     )
 
@@ -205,6 +210,8 @@ class PolicyReader:
             redeliveries_max=node.redeliveries_max,
             child=_child(name, node),
             section_end=node.section_end,
+            when=None if node.when is None else when_of_node(name, node.when),
+            hands_on=node.hands_on,
         )
         if policy.child is not None and policy not in self._policies and self._check_child is not None:
             self._check_child(name, policy.child)

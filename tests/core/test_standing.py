@@ -126,7 +126,7 @@ def test_ends(conversation: Conversation) -> None:
         "z": ("succeeded", "'z' has succeeded"),
         "s": ("skipped", "'s' was skipped by an operator"),
         "u": ("unneeded", "'u' was not needed: its rule or its task said so"),
-        "i": ("unneeded", "'i' was not needed: its rule or its task said so"),
+        "i": ("unneeded", "'i' was not needed: its task said so: no"),
         "f": ("failed", "'f' failed in attempt 1: ValueError: no [in work (tasks.py:7)]"),
         "b": ("blocked", "'b' never ran, because of 'f'"),
     }

@@ -7,19 +7,22 @@ Graphs are written in a small notation, one node a line or separated by ``;``::
     &j < a b            a join of a and b
     c < j countdown=5   held for 5 s once it is free; also eta=UNIX_SECONDS, expires=UNIX_SECONDS and id=TASK_ID
     g < c gate=1        waits for a release; also sleep=SECONDS, poll=SECONDS, timeout=SECONDS, retry=ATTEMPTS, rule=RULE,
-                        pool=NAME, section=PATH, on_lost=WHAT, redeliveries=TIMES, hook=WHEN, end=WHEN (of its section); with
-                        a retry backoff=, backoff_max=, jitter= and on=WHICH,WHICH; at_least=NUMBER of a map's join
+                        pool=NAME, section=PATH, on_lost=WHAT, redeliveries=TIMES, hook=WHEN, end=WHEN (of its section), when=JSON
+                        (without blanks), hands_on=WHAT; with a retry backoff=, backoff_max=, jitter= and on=WHICH,WHICH;
+                        at_least=NUMBER of a map's join
     k < c child=1       done by a workflow of its own; child=input gives it the value of c, child=abandon leaves it to itself
 
 Task ids are ``workflow/node`` unless ``id=`` says otherwise.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dyrygentd.core import checkpoint
 from dyrygentd.core.children import parent_of
+from dyrygentd.core.conditions import When, when_of
 from dyrygentd.core.effects import Answer, Batch
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import Event, TaskSucceeded, VerbRequested, WorkflowRecovered, WorkflowSubmitted
@@ -32,6 +35,7 @@ from dyrygentd.core.policy import (
     PLAIN,
     PLAIN_WORKFLOW,
     Child,
+    HandsOn,
     Hook,
     NodePolicy,
     OnClose,
@@ -53,10 +57,18 @@ from dyrygentd.core.workflow import RunningWorkflow
 START = 1000.0
 
 
-def parse_graph(text: str, workflow_id: str = "w", *, output: str | None = None, item_nodes: int = 0) -> Graph:
+def parse_graph(
+    text: str,
+    workflow_id: str = "w",
+    *,
+    output: str | None = None,
+    item_nodes: int = 0,
+    whens: Mapping[str, When] | None = None,
+) -> Graph:
     """Build a graph from the notation above."""
     lines = (line.strip() for line in re.split(r"[;\n]", text))
-    return Graph.build([_parse_node(line, workflow_id) for line in lines if line], output=output, item_nodes=item_nodes)
+    specs = [_parse_node(line, workflow_id) for line in lines if line]
+    return Graph.build(specs, output=output, item_nodes=item_nodes, whens=whens)
 
 
 def _parse_node(line: str, workflow_id: str) -> NodeSpec:
@@ -98,6 +110,8 @@ def _parse_policy(options: dict[str, str]) -> NodePolicy:
         child=_parse_child(options["child"]) if "child" in options else None,
         succeeded_min=int(options["at_least"]) if "at_least" in options else None,
         section_end=SectionEnd(options["end"]) if "end" in options else None,
+        when=when_of(json.loads(options["when"])) if "when" in options else None,
+        hands_on=HandsOn(options.get("hands_on", HandsOn.ALL)),
     )
     return PLAIN if policy == PLAIN else policy
 

@@ -24,7 +24,7 @@ def test_options_of_the_daemon_are_refused(option: str) -> None:
 
 def test_join_takes_nothing_but_dependencies() -> None:
     """A join with arguments is a mistake, and is said to be one."""
-    with pytest.raises(BadNode, match="a join has a name, `after`, `rule`, `payload` and `section`, and nothing else"):
+    with pytest.raises(BadNode, match="a join has a name, `after`, `rule`, `when`, `payload` and `section`, and nothing else"):
         decode({"nodes": [{"join": True, "args": [1]}]})
 
 

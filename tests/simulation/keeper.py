@@ -68,7 +68,7 @@ class Keeper:
         for node, row in states.items():
             task_id = graph.task_ids[node]
             is_unneeded = row.reason == UNNEEDED
-            if not task_id or row.attempt or graph.policy(node).hook is not None or row.state not in _UNRUN:
+            if not task_id or row.attempt or graph.policy(node).is_told_the_end or row.state not in _UNRUN:
                 continue
             if is_unneeded and graph.policy(node).rule == "any_failed":
                 continue

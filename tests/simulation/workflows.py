@@ -8,7 +8,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskSucceeded
 from dyrygentd.core.graph import Definition, Graph
 from dyrygentd.core.ids import task_id_of_attempt
-from dyrygentd.core.policy import OnFailure, OnLost, Retry, Rule, WorkflowPolicy
+from dyrygentd.core.policy import OnFailure, OnLost, Retry, Rule, SectionEnd, WorkflowPolicy
 from dyrygentd.core.states import NodeState
 from tests.core.test_model_verbs import verdict
 from tests.simulation.virtual import VirtualClock
@@ -48,6 +48,7 @@ def random_plan(chance: Random, key: str, *, within_s: float) -> Plan:
         name, line = _random_node(chance, f"n{number}", after, is_left_alone=is_left_alone)
         lines.append(line)
         names.append(name)
+    lines = _with_sections(Random(f"sections of {key}: {lines}"), lines)
     for when in ("success", "failure", "always"):
         if chance.random() < 0.08:
             lines.append(f"hook_{when}{chance.choice(['', '!'])} hook={when}")
@@ -66,6 +67,24 @@ def random_plan(chance: Random, key: str, *, within_s: float) -> Plan:
             start_at=chance.choice([0.0, 0.0, 0.0, VirtualClock.START + 20.0]),
         )
     return Plan(key, "\n".join(lines), policy, chance.uniform(0.0, within_s), is_left_alone)
+
+
+def _with_sections(chance: Random, lines: list[str]) -> list[str]:
+    """Put nodes into sections that have an end, and something behind; by chance of its own, so that seeds stay what they were."""
+    if chance.random() < 0.7:
+        return lines
+    paths = [chance.choice(["", "s", "s", "s/t"]) for _ in lines]
+    placed = [
+        f"{line}{'' if '<' in line else ' <'} section={path}" if path else line for line, path in zip(lines, paths, strict=True)
+    ]
+    ended = [path for path in ("s/t", "s") if any(each == path or each.startswith(f"{path}/") for each in paths)]
+    for path in ended:
+        name = path.replace("/", "_")
+        for when in ("finally", "success", "failure", "always"):
+            if chance.random() < (0.8 if when == "finally" else 0.3):
+                placed.append(f"{name}_{when}! section={path} end={when} on_lost={chance.choice(['retry', 'fail'])}")
+    cleaned = [line.split("!")[0] for line in placed if "end=finally" in line and "section=s " in line]
+    return placed + [f"behind < {name}" for name in cleaned]
 
 
 def _random_node(chance: Random, name: str, after: list[str], *, is_left_alone: bool) -> tuple[str, str]:
@@ -120,8 +139,8 @@ class Ends:
             policy = graph.policy(node)
             # Hooks come last here, and wait for everything else.
             waited_for = graph.dependencies(node) if policy.hook is None else [n for n in expected if n not in graph.hooks]
-            before = [expected[dependency] for dependency in waited_for]
-            decided = verdict(_Decided(policy.hook, policy.rule), before)  # type: ignore[arg-type]
+            before = [self._as_waited_for(dependency, expected) for dependency in waited_for]
+            decided = self._of_section(node, expected) or verdict(_Decided(policy.hook, policy.rule), before)  # type: ignore[arg-type]
             said = states[graph.names[node]]
             expected[node] = self._of_task(node, said) if decided == "go" else decided
             if decided != "go" and self._attempts(node):
@@ -131,6 +150,29 @@ class Ends:
                     f"{self._plan.key}/{graph.names[node]} is {said}, not {expected[node]}: {self._evidence(node)}"
                     f"\n{self._plan.text}"
                 )
+
+    def _as_waited_for(self, node: int, expected: dict[int, str]) -> str:
+        """Return how a node stands to what waits for it: a `finally` stands for its section."""
+        is_bad = self._graph.policy(node).section_end is SectionEnd.FINALLY and self._is_bad(node, expected)
+        return "failed" if is_bad and expected[node] in ("succeeded", "unneeded") else expected[node]
+
+    def _is_bad(self, ender: int, expected: dict[int, str]) -> bool:
+        return any(expected[node] in ("failed", "blocked", "cancelled") for node in self._graph.waited_for(ender))
+
+    def _of_section(self, node: int, expected: dict[int, str]) -> str:
+        """Return what becomes of the end of a section, empty for any other node."""
+        end = self._graph.policy(node).section_end
+        if end is None:
+            return ""
+        rest = [*self._graph.waited_for(node)]
+        ran = [
+            other
+            for other in rest
+            if self._attempts(other) or (expected[other] == "succeeded" and not self._graph.is_join(other))
+        ]
+        applies = {SectionEnd.SUCCESS: False, SectionEnd.FAILURE: True}.get(end)
+        is_wanted = applies is None or applies == self._is_bad(node, expected)
+        return "go" if ran and is_wanted else "unneeded"
 
     def _attempts(self, node: int) -> list[str]:
         first = self._graph.task_ids[node]
@@ -171,7 +213,11 @@ class Ends:
         graph = self._graph
         for node in range(len(graph)):
             for attempt in self._attempts(node)[-1:]:
-                if graph.policy(node).hook is None and self._waits_for_all(node) and states[graph.names[node]] == "succeeded":
+                if (
+                    not graph.policy(node).is_told_the_end
+                    and self._waits_for_all(node)
+                    and states[graph.names[node]] == "succeeded"
+                ):
                     given, expected = self._sent[attempt].input, self._input(node, states)
                     if (given is None) != (expected is None) or (
                         given is not None and expected is not None and json.loads(bytes(given)) != json.loads(expected)

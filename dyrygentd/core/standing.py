@@ -289,7 +289,7 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             if workflow.fingerprints.get(node) == UNDECIDED:
                 return "failed", f"failed before it ran: {error}", next_step_of_undecided(workflow, node)
             told = f"{error}{words_of_place(workflow, node)}{words_of_clocks(workflow, node)}{given}{late}"
-            return "failed", f"failed in attempt {attempt}: {told}", instead or step
+            return "failed", f"failed{f' in attempt {attempt}' if attempt else ''}: {told}", instead or step
         case NodeState.CANCELLED:
             return "cancelled", *words_of_cancelled(workflow, node)
         case NodeState.BLOCKED:

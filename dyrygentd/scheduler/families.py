@@ -1,10 +1,10 @@
 """Children beside the nodes whose work they are, for whoever looks at these: from memory what is live, else from the store.
 
 What it costs has a bound: a few dozen nodes of one answer are given what their children look like, and one row is read for each
-of these that has finished, which is kept until that child is seen running again.
+of these that has finished.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -25,8 +25,6 @@ from dyrygentd.scheduler.sight import Sight
 SHOWN_MAX: Final = 40
 #: Children that are read from the store at one time.
 _PAGE: Final = 200
-#: Finished children that are kept as they are shown.
-_KEPT_MAX: Final = 500
 #: Children of one workflow that are looked at; of more it is told what the first ones are at.
 _COUNTED_MAX: Final = 200
 
@@ -37,11 +35,9 @@ class Families:
     def __init__(self, sight: Sight, store: Store) -> None:
         self._sight = sight
         self._store = store
-        # In the order in which they were looked at last.
-        self._kept: OrderedDict[str, wire.ChildView] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Families kept={len(self._kept)}>"
+        return f"<Families of {self._sight!r}>"
 
     async def children_of(self, workflow: RunningWorkflow, nodes: Iterable[int]) -> dict[int, wire.ChildView]:
         """Return the children of the first few of these nodes that have one, ``{node: child}``."""
@@ -109,18 +105,12 @@ class Families:
     async def _child(self, child_id: str) -> wire.ChildView | None:
         live = self._sight.live(child_id)
         if live is not None:
-            self._kept.pop(child_id, None)
             return wire.view_of_child(wire.view_of_running(live))
-        known = self._kept.pop(child_id, None)
-        if known is None:
-            with suppress(OutsideError):
-                record = await self._store.record(child_id)
-                known = None if record is None else wire.view_of_child(wire.view_of_record(record))
-        if known is not None and known.finished_at is not None:
-            self._kept[child_id] = known
-            while len(self._kept) > _KEPT_MAX:
-                self._kept.popitem(last=False)
-        return known
+        with suppress(OutsideError):
+            record = await self._store.record(child_id)
+            # Not kept: it may run again, and end otherwise, while nobody looks.
+            return None if record is None else wire.view_of_child(wire.view_of_record(record))
+        return None
 
 
 def has_child(workflow: RunningWorkflow, node: int) -> bool:

@@ -136,3 +136,28 @@ async def test_no_child_yet(tree: tuple[Scheduler, list[str]]) -> None:
     waiting = (await running.submit(_read(_in(_BOTTOM, "later", after=["a"]) | {"policy": {"start_at": 4e9}}))).id
     node = await running.node(waiting, "k")
     assert (node.state, node.child) == ("waiting", None)
+
+
+async def test_a_child_that_ran_again_is_shown_as_it_ended() -> None:
+    """What somebody has seen of it, and what became of it while nobody looked, are two things."""
+    is_well = False
+
+    def work() -> int:
+        if not is_well:
+            raise ValueError("not yet")
+        return 1
+
+    async with scheduler(FakeBroker({"tasks.x": work, "tasks.a": lambda: 1})) as running:
+        inner = {"name": "inner", "nodes": [{"name": "x", "task": "tasks.x"}]}
+        top = await running.submit(_read(_in(inner, "top")))
+        assert (await top.wait()).state == "failed"
+        seen = (await running.nodes(top.id, limit=10)).nodes[1].child
+        assert seen is not None
+        assert seen.state == "failed"
+        assert (await running.explain(top.id, "k")).verdict.startswith("'k' failed: its workflow")
+        is_well = True
+        await running.perform(top.id, VerbRequest(Verb.RETRY))
+        assert (await top.wait()).state == "succeeded"
+        seen = (await running.nodes(top.id, limit=10)).nodes[1].child
+        assert seen is not None
+        assert (seen.state, seen.counts) == ("succeeded", {"succeeded": 1})

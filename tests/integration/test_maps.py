@@ -1,14 +1,18 @@
 """Maps under a real daemon, with real workers: what a list becomes once it is known."""
 
+import itertools
+import random
 import re
+import signal
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from dyrygentd.errors import RemoteError
-from tests.integration.conftest import Site
+from tests.integration.conftest import IS_FULL, Site
 from tests.support.servers import wait_until
+from tests.support.size import of_size
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -172,3 +176,48 @@ def test_names_that_nobody_has(site: Site) -> None:
                 handle.retry(name)
         with pytest.raises(RemoteError, match="different workflows"):
             handle.retry("m[0]", "after")
+
+
+@pytest.mark.parametrize("seed", range(20 if IS_FULL else of_size(3, 5)))
+def test_killed_and_restarted(seed: int, site: Site) -> None:
+    """Killed before the list is there, between that and the members, and amid these: each task is executed once."""
+    chance = random.Random(seed)
+    count = 100
+    # At 0 it dies as soon as the submission is answered, at 1 as soon as the list is there.
+    moments = sorted(chance.choice([0, 1, 1, 2, chance.randrange(2 * count)]) for _ in range(3))
+    print(f"seed {seed}: killed after {moments} executions")
+    executions = site.executions
+    executions.clear()
+    add = f"{_TASKS}.add"
+    graph = {"nodes": [{"name": "a", "task": add, "args": [1]}, {"name": "b", "task": add, "args": [1], "after": ["a"]}]}
+    daemon = site.daemon(f"killed-{seed}")
+    with daemon, daemon.client() as client:
+        handle = client.submit(_map([*range(count)], graph))
+        for moment in moments:
+            wait_until(lambda moment=moment: len(executions.counts()) >= moment, timeout_s=60, message=daemon.log)  # type: ignore[misc]
+            daemon.signal(signal.SIGKILL, timeout_s=20)
+            daemon.start()
+        outcome = handle.wait(timeout_s=120)
+        assert (outcome.state, outcome.result) == ("succeeded", [number + 2 for number in range(count)]), daemon.log()
+    counts = executions.counts()
+    assert (len(counts), {*counts.values()}) == (2 * count + 2, {1})
+
+
+def test_depth_first(site: Site) -> None:
+    """Of a thousand graphs of five nodes few are under way at a time: seen in the order in which tasks were executed."""
+    count = 1000 if IS_FULL else of_size(60, 200)
+    nodes = [{"name": "n0", "task": f"{_TASKS}.identity"}]
+    nodes += [{"name": f"n{n}", "task": f"{_TASKS}.identity", "after": [f"n{n - 1}"]} for n in range(1, 5)]  # type: ignore[dict-item]
+    executions = site.executions
+    executions.clear()
+    with site.daemon("depth") as daemon, daemon.client() as client:
+        handle = client.submit(_map([*range(count)], {"nodes": nodes}, in_flight_max=8))
+        outcome = handle.wait(timeout_s=120)
+        assert (outcome.state, outcome.result) == ("succeeded", [*range(count)]), daemon.log()
+        child = client.handle(handle.node("m").child.id)  # type: ignore[union-attr]
+        ids = {node.name: node.task_id for node in child.nodes()}
+    started, finished = executions.started(), executions.finished()
+    spans = [(started[ids[f"m[{n}].n0"] or ""], finished[ids[f"m[{n}].n4"] or ""]) for n in range(count)]
+    moments = sorted([*((begin, 1) for begin, _ in spans), *((end, -1) for _, end in spans)])
+    most = max(itertools.accumulate(step for _, step in moments))
+    assert most <= 2 * 8, f"{most} of {count} items were under way at once"

@@ -11,6 +11,7 @@ from tests.benchmarks import (
     growth,
     latency,
     letters,
+    maps,
     memory,
     peers,
     replay,
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Bench], None]] = {
     "stores": stores.run,
     "takeover": takeover.run,
     "letters": letters.run,
+    "maps": maps.run,
 }
 
 

@@ -26,14 +26,14 @@ def run(bench: Bench) -> None:
         _submit(site.daemon, n)
         for number in range(runs):
             bench.say(f"submit: run {number + 1} of {runs}")
-            with _poller(site.daemon) as latencies:
+            with polled(site.daemon) as latencies:
                 threading.Event().wait(50 * _POLL_PAUSE_S)
             found["idle"].append(1e3 * max(latencies))
             watch = Stopwatch(site.daemon.pid)
             with watch:
                 found["plain"].append(1e3 * _submit(site.daemon, n))
             found["cpu"].append(1e6 * watch.cpu_s[0] / n)
-            with _poller(site.daemon) as latencies:
+            with polled(site.daemon) as latencies:
                 found["polled"].append(1e3 * _submit(site.daemon, n))
             found["stalls"].append(1e3 * max(latencies))
             body = layered(n, queue=UNATTENDED).body
@@ -59,7 +59,7 @@ def _submit(daemon: Daemon, n: int) -> float:
 
 
 @contextlib.contextmanager
-def _poller(daemon: Daemon) -> Iterator[list[float]]:
+def polled(daemon: Daemon) -> Iterator[list[float]]:
     """Ask for the health again and again; the list gets the seconds that each answer took."""
     latencies: list[float] = []
     over = threading.Event()

@@ -193,17 +193,37 @@ def _fill_around(node: bytes, fill: Callable[[bytes], bytes]) -> bytes:
     """Put parameters into a node, but not into the definition of its workflow, whose references are its own."""
     if b'"workflow"' not in node:
         return fill(node)
+    definitions: list[Raw] = []
+
+    def take_out(definition: Raw) -> Raw:
+        definitions.append(definition)
+        return Raw(b"%d" % (len(definitions) - 1))
+
     try:
-        fields = msgspec.json.decode(node, type=dict[str, Raw])
-        inner = msgspec.json.decode(fields["workflow"], type=dict[str, Raw])
-        definition = inner.pop("definition")
-    except (msgspec.MsgspecError, KeyError):
+        around = _with_definitions(node, take_out)
+    except (msgspec.MsgspecError, KeyError, RecursionError):
         # Told by who decodes it, or the word stood in an argument.
         return fill(node)
-    fields["workflow"] = Raw(encode(inner))
-    filled = msgspec.json.decode(fill(encode(fields)), type=dict[str, Raw])
-    filled["workflow"] = Raw(encode(msgspec.json.decode(filled["workflow"], type=dict[str, Raw]) | {"definition": definition}))
-    return encode(filled)
+    return _with_definitions(fill(around), lambda number: definitions[int(bytes(number))])
+
+
+def _with_definitions(node: bytes, change: Callable[[Raw], Raw]) -> bytes:
+    """Change the definitions of workflows that do the work of a node, or of what a map in it does with each item."""
+    fields = msgspec.json.decode(node, type=dict[str, Raw])
+    if "workflow" in fields:
+        inner = msgspec.json.decode(fields["workflow"], type=dict[str, Raw])
+        fields["workflow"] = Raw(encode(inner | {"definition": change(inner["definition"])}))
+    if "map" in fields:
+        each = msgspec.json.decode(fields["map"], type=dict[str, Raw])
+        do = msgspec.json.decode(each["do"], type=dict[str, Raw])
+        if "nodes" in do:
+            nodes = msgspec.json.decode(do["nodes"], type=list[Raw])
+            do["nodes"] = Raw(encode([Raw(_with_definitions(bytes(one), change)) for one in nodes]))
+            each["do"] = Raw(encode(do))
+        else:
+            each["do"] = Raw(_with_definitions(bytes(each["do"]), change))
+        fields["map"] = Raw(encode(each))
+    return encode(fields)
 
 
 def _slices(nodes: Sequence[Raw]) -> "list[tuple[int, Sequence[Raw]]]":

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from dyrygentd import wire
+from dyrygentd.core.events import TaskIgnored
 from dyrygentd.core.graph import NODES_MAX, Definition
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.verbs import Verb, VerbRequest
@@ -262,3 +263,68 @@ async def test_unknown_pools_are_refused_at_the_submission() -> None:
                 await running.submit_definition(mapped(do))
         with pytest.raises(UnknownPool):
             await running.submit_definition(mapped(pool="none"))
+
+
+# --- maps, workflows and graphs in each other -------------------------------------------------------------------------
+
+
+async def test_a_workflow_for_each_item() -> None:
+    """What is done with an item may be a workflow of its own, with the item as a parameter (kestra's `ForEachItem`)."""
+    inner = {
+        "parameters": {"item": {"type": "integer"}},
+        "nodes": [{"name": "x", "task": "tasks.x", "args": ["${item}"]}, {"name": "y", "task": "tasks.y", "after": ["x"]}],
+    }
+    broker = workers([1, 2, 3])
+    async with scheduler(broker) as running:
+        handle = await running.submit(mapped({"workflow": {"definition": inner, "input": "item"}}))
+        assert (await handle.wait(timeout_s=30)).result == [1, 2, 3]
+        assert {message.root_id or message.workflow_id for message in broker.published} == {handle.id}
+
+
+async def test_maps_in_maps_in_graphs() -> None:
+    """An item that is a list is mapped over once more, behind a task that makes it."""
+    do = {
+        "nodes": [
+            {"name": "x", "task": "tasks.x"},
+            {"name": "each", "map": {"over": "x", "do": {"task": "tasks.y"}}},
+            {"name": "end", "task": "tasks.y", "after": ["each"]},
+        ]
+    }
+    broker = workers([[1, 2], [], [3]])
+    async with scheduler(broker) as running:
+        handle = await running.submit(mapped(do))
+        assert (await handle.wait(timeout_s=30)).result == [[1, 2], [], [3]]
+        assert (await running.node(handle.id, "m[2].each[0]")).state == "succeeded"
+
+
+async def test_a_member_that_is_ignored() -> None:
+    """One that asked to be ignored has null in the list, and the others are handed on."""
+    broker = workers([1, 2, 3])
+    broker.holds = True
+    async with scheduler(broker) as running:
+        handle = await running.submit(mapped())
+        await until(lambda: len(broker.published) == 1)
+        broker.let_go(broker.published[0].task_id)
+        await until(lambda: len(broker.published) == 4)
+        ignored = broker.published[2].task_id
+        running._parts.inbox.post(TaskIgnored(ignored, "not today"))
+        for message in (broker.published[1], broker.published[3]):
+            broker.let_go(message.task_id)
+        broker.holds = False
+        assert (await handle.wait(timeout_s=30)).result == [1, None, 3]
+
+
+@pytest.mark.parametrize("on_failure", ["continue", "stop"])
+async def test_on_failure(on_failure: str) -> None:
+    """With `continue` the others go on; with `stop` what has not been sent is cancelled."""
+
+    def x(item: int) -> int:
+        if not item:
+            raise ValueError("bad")
+        return item
+
+    broker = workers([*range(10)], x=x)
+    async with scheduler(broker, limits=limits(in_flight_max=1)) as running:
+        handle = await running.submit(mapped(on_failure=on_failure))
+        assert (await handle.wait(timeout_s=30)).state == "failed"
+    assert published(broker).count("x") == (10 if on_failure == "continue" else 1)

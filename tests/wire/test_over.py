@@ -114,3 +114,26 @@ def test_maps_in_maps_have_a_depth() -> None:
 def test_kinds(text: bytes, words: str) -> None:
     """Whoever expected a list is told what there is."""
     assert kind_of(text) == words
+
+
+def test_workflows_in_maps_keep_their_parameters() -> None:
+    """What stands in a map is filled in; a workflow that does the work of a node of it has references of its own."""
+    inner = {"parameters": {"x": {"type": "integer"}}, "nodes": [{"name": "a", "task": "t", "args": ["${x}"]}]}
+    workflow = {"workflow": {"definition": inner, "input": "x"}}
+    for do in (workflow, {"nodes": [{"name": "k", **workflow}]}, {"map": {"do": workflow}}):
+        item = [1] if "map" in do else 1
+        document = {
+            "name": "w",
+            "parameters": {"items": {"type": "list"}, "task": "u"},
+            "values": {"items": [item]},
+            "nodes": [
+                {"name": "m", "map": {"over": "${items}", "do": do}},
+                {"name": "n", "map": {"over": "${items}", "do": {"task": "${task}"}}},
+            ],
+        }
+        graph = decode_definition(document).graph
+        first, second = (graph.policies[node].child for node in range(2))
+        assert first is not None
+        assert second is not None
+        assert b"${x}" in first.document
+        assert second.document == b'{"do":{"task":"u"},"over":%s}' % json.dumps([item]).encode().replace(b" ", b"")

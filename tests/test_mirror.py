@@ -126,7 +126,6 @@ _ELSEWHERE: Final = {
     "loopback/refusals.py": "loopback/test_server.py is refused with each of them",
     "ports/facts.py": "plain data",
     "ports/values.py": "plain data, and a port whose adapters store/test_values.py tries",
-    "store/remote_values.py": "store/test_values.py tries each kind that needs no server",
     "scheduler/value_reading.py": "scheduler/test_spilling.py reads back what was written",
     "ports/mailbox.py": "plain data, and a port whose one adapter is in store/postgres",
     "scheduler/bottoms.py": "scheduler/test_families.py explains through levels",

@@ -157,6 +157,12 @@ class Configuration:
         SchedulerLimits().value_store_bytes_max,
         "Bytes of all values in `value_store`; what comes then is kept as if there were none.",
     )
+    map_files: str | None = _setting(
+        None,
+        'Directory or address below which files of JSON lines are that maps go over: {"json_lines": NAME}. By default none.',
+        metavar="PATH|URL",
+        is_secret=True,
+    )
     pickled_results: str = _setting(
         "data",
         "What is done with results that are pickles: read as data, which runs nothing, or unpickle, as the app's workers do.",

@@ -33,6 +33,7 @@ from dyrygentd.scheduler import Scheduler
 from dyrygentd.scheduler.limits import SystemClock
 from dyrygentd.store.choice import onlooker_of, store_of
 from dyrygentd.store.postgres.url import PostgresUrl
+from dyrygentd.store.values import value_store_of
 
 logger = logging.getLogger("dyrygentd.daemon")
 
@@ -199,6 +200,7 @@ class Roles:
                 limits=configuration.scheduler_limits,
                 app_name=configuration.app or "",
                 host=configuration.access.host,
+                values=value_store_of(configuration.value_store, configuration.database),
             )
             await exits.enter_async_context(deputy)
             collector = metrics.register(self._registry, deputy.statistics)

@@ -34,6 +34,7 @@ from dyrygentd.http.server import Site
 from dyrygentd.http.sockets import UnixListener, listen_tcp, listen_unix
 from dyrygentd.ports import Store
 from dyrygentd.scheduler import Scheduler
+from dyrygentd.store.item_files import item_files_of
 from dyrygentd.store.values import value_store_of
 from dyrygentd.tasks.remarks import SHOWN_MAX, WITHOUT_APP, remarks_of_all
 from dyrygentd.transport import watcher_of
@@ -230,6 +231,7 @@ def _scheduler_of(
             app, value_bytes_max=configuration.value_bytes_max, may_unpickle=configuration.pickled_results == "unpickle"
         ),
         values=value_store_of(configuration.value_store, configuration.database),
+        files=item_files_of(configuration.map_files),
         limits=configuration.scheduler_limits,
         registry=registry,
         app_name=configuration.app or "",

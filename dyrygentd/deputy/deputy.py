@@ -27,6 +27,7 @@ from dyrygentd.errors import OutsideError
 from dyrygentd.ports import Clock, Inspector, Lease, Store
 from dyrygentd.ports.facts import DispatcherStatistics, ReportsStatistics, Selection, WatcherStatistics
 from dyrygentd.ports.mailbox import NotLeader
+from dyrygentd.ports.values import ValueStore
 from dyrygentd.scheduler.adapters import inspector_of
 from dyrygentd.scheduler.answers import Answers, answers_of
 from dyrygentd.scheduler.archive import Archive
@@ -67,6 +68,7 @@ class Deputy(Service):
         registry: A prometheus_client registry that gets this deputy's metrics while it runs.
         app_name: What Celery's ``-A`` takes for this app, for commands that people are given.
         host: Which host this is, on letters; by default its own name.
+        values: Where the leader keeps large values.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Deputy(Service):
         registry: metrics.Registry | None = None,
         app_name: str = "",
         host: str = "",
+        values: ValueStore | None = None,
     ) -> None:
         self.app = app
         self.role = role
@@ -95,7 +98,7 @@ class Deputy(Service):
         self._has_learned = False
         self._redaction = Redaction(self.limits.redact)
         self._listeners = Listeners()
-        self._archive = Archive(store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max)
+        self._archive = Archive(store, self._clock, value_bytes_max=self.limits.engine.value_bytes_max, values=values)
         self._lookout = Lookout(lease, store)
         self._estimates = Estimates(lambda: self._mirror.engine, store, self._clock)
         self._folds = Folds(self._estimates.weights)

@@ -1,8 +1,8 @@
-"""The port to where large values are kept, beside the database."""
+"""The ports to where large values are kept, beside the database, and to files that maps go over."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 
 class ValueStore(Protocol):
@@ -29,6 +29,19 @@ class ValueStore(Protocol):
 
     def find(self, database: str) -> Iterator[tuple[str, int]]:
         """Yield what is kept of one database, and its bytes; what writing left behind that never ended is deleted."""
+        ...
+
+
+class ItemFiles(Protocol):
+    """Files that others have written, each with an item a line. All of it blocks, and is called in threads."""
+
+    @property
+    def where(self) -> str:
+        """Where they are, in words for people, without secrets."""
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file to be read. Raises `KeyError` if there is none of this name here, else `StoreUnavailable`."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
-from dyrygentd.ports.values import ValueStore
+from dyrygentd.ports.values import ItemFiles, ValueStore
 from dyrygentd.scheduler.limits import SchedulerLimits, SystemClock
 
 
@@ -25,6 +25,7 @@ class Adapters:
     keeper: OutcomeKeeper | None
     clock: Clock
     values: ValueStore | None = None
+    files: ItemFiles | None = None
 
 
 def adapters_of(
@@ -40,6 +41,7 @@ def adapters_of(
     keeper: OutcomeKeeper | None,
     clock: Clock | None,
     values: ValueStore | None,
+    files: ItemFiles | None,
 ) -> Adapters:
     """Return adapters of which those that were not passed are the usual ones.
 
@@ -62,6 +64,7 @@ def adapters_of(
         keeper=keeper,
         clock=clock or SystemClock(),
         values=values,
+        files=files,
     )
 
 

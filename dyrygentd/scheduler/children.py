@@ -36,6 +36,7 @@ from dyrygentd.errors import (
 from dyrygentd.ports import Dispatcher, Store
 from dyrygentd.scheduler.archive import EXPANSION, Archive, in_thread_if_long
 from dyrygentd.scheduler.foreign import refuse_foreign
+from dyrygentd.scheduler.item_lists import ItemLists
 from dyrygentd.scheduler.limits import SchedulerLimits
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
@@ -55,6 +56,7 @@ class Beginnings:
 
     Args:
         limits: Tells the bounds in force.
+        lists: Reads the lists of maps that stand in files.
         refuse_tasks: Raises a `RequestError` if a graph has a task that nobody may submit.
 
     Attributes:
@@ -73,6 +75,7 @@ class Beginnings:
         limits: Callable[[], SchedulerLimits],
         chance: Random,
         refuse_tasks: Callable[[Graph], None],
+        lists: ItemLists,
     ) -> None:
         self.waits: dict[str, str] = {}
         self._turns = turns
@@ -84,6 +87,7 @@ class Beginnings:
         self._limits = limits
         self._chance = chance
         self._refuse_tasks = refuse_tasks
+        self._lists = lists
         # At most one for each node that waits, all of which are in memory.
         self._wanted: dict[str, BeginChild] = {}
         self._set_going: dict[str, Parent] = {}
@@ -188,6 +192,8 @@ class Beginnings:
         child, place = wanted.child, self._place_of(wanted.parent)
         given = None if wanted.input is None else await self._archive.values.text(bytes(wanted.input))
         limits, new_id = self._limits(), MadeIds(f"{self._chance.getrandbits(128):x}")
+        if given is not None and wanted.child.kind == "map":
+            given = await self._lists.list_of(given, bytes_max=limits.engine.value_bytes_max)
 
         def decode() -> Definition | None:
             bounds: dict[str, Any] = {"nodes_max": limits.nodes_max, "node_bytes_max": limits.node_bytes_max}

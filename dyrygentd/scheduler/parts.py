@@ -33,6 +33,7 @@ from dyrygentd.scheduler.explanations import Sources
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.inbox import Inbox
+from dyrygentd.scheduler.item_lists import ItemLists
 from dyrygentd.scheduler.letters import Letters
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
 from dyrygentd.scheduler.listeners import Listeners
@@ -213,6 +214,7 @@ class Parts:
             limits=lambda: self._limits,
             chance=chance,
             refuse_tasks=self._refuse_tasks,
+            lists=ItemLists(adapters.files),
         )
         self.carrying = Carrying(
             saving=self.turns.saving,

@@ -41,7 +41,7 @@ from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import Fenced
 from dyrygentd.ports import Clock, Dispatcher, Inspector, OutcomeKeeper, ReportReader, ResultWatcher, Store
 from dyrygentd.ports.facts import Selection
-from dyrygentd.ports.values import ValueStore
+from dyrygentd.ports.values import ItemFiles, ValueStore
 from dyrygentd.scheduler.adapters import adapters_of
 from dyrygentd.scheduler.handle import Handle
 from dyrygentd.scheduler.limits import Pace, SchedulerLimits
@@ -67,6 +67,7 @@ class Scheduler(Service):
             and `dyrygentd.testing`.
         values: Where values longer than ``value_spill_bytes`` of the limits are kept, see `dyrygentd.ports.values`; by default in
             memory and in the database, as the others.
+        files: Where files are that maps go over, see `dyrygentd.scheduler.item_lists`; by default nowhere.
         chance: Makes ids and jitter; one with a seed makes a run repeatable.
         app_name: What Celery's ``-A`` takes for this app, for commands that people are given.
         on_recovered: Told on entering, after each workflow, how many of how many are there again.
@@ -96,6 +97,7 @@ class Scheduler(Service):
         keeper: OutcomeKeeper | None = None,
         clock: Clock | None = None,
         values: ValueStore | None = None,
+        files: ItemFiles | None = None,
         chance: random.Random | None = None,
         app_name: str = "",
         on_recovered: Callable[[int, int], None] = lambda count, of: None,
@@ -116,6 +118,7 @@ class Scheduler(Service):
             keeper=keeper,
             clock=clock,
             values=values,
+            files=files,
         )
         self._parts = Parts(
             self._adapters,

@@ -214,11 +214,13 @@ class Spilling:
 
     async def _write(self, values: ValueStore, name: str, value: bytes) -> bool:
         """Write one value, in a few tries; tell whether it is there."""
-        for tried in range(1, _TRIES + 1):
+        # While it does not work one try is enough to see that: the others wait behind it.
+        tries = 1 if self.problem else _TRIES
+        for tried in range(1, tries + 1):
             try:
                 await anyio.to_thread.run_sync(values.write, f"{self._store.identity}/{name}", value)
             except StoreUnavailable as error:
-                if tried == _TRIES:
+                if tried == tries:
                     self._failed += 1
                     self._note(error.message)
                     return False

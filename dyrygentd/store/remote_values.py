@@ -5,46 +5,78 @@
 *Names.* A text gets a name that was never used, so nothing here depends on what is seen first, an old text or a new one.
 """
 
+import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from dyrygentd.errors import ConfigurationError, StoreUnavailable
+from dyrygentd.store.item_files import is_below
 
 
-class RemoteValues:
-    """Keeps texts below an address.
+class _Remote:
+    """What is below an address.
 
     Args:
         address: As fsspec takes it, such as ``s3://bucket/path``, ``gs://…``, ``memory://``.
+        setting: Who names it.
 
     Raises:
         ConfigurationError: fsspec is not there, or knows no such address.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, setting: str) -> None:
         try:
             import fsspec
         except ImportError as error:
             raise ConfigurationError(
-                f"'value_store' is an address, and {error.name or 'fsspec'} is not installed",
+                f"'{setting}' is an address, and {error.name or 'fsspec'} is not installed",
                 next_step="pip install 'dyrygentd[values]'",
             ) from error
         scheme = urlsplit(address).scheme
         try:
-            self._files, self._root = fsspec.core.url_to_fs(address, use_listings_cache=False)
+            self._files, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise ConfigurationError(f"'value_store' begins with '{scheme}://', and cannot be used: {error}") from error
-        self._root = str(self._root).rstrip("/")
+            raise ConfigurationError(f"'{setting}' begins with '{scheme}://', and cannot be used: {error}") from error
+        self._root = str(root).rstrip("/")
         self._scheme = scheme
 
     def __repr__(self) -> str:
-        return f"<RemoteValues '{self.where}'>"
+        return f"<{type(self).__name__} {self.where}>"
 
     @property
     def where(self) -> str:
         """The address, without who asks."""
         return f"'{self._scheme}://{self._root.rpartition('@')[2].lstrip('/')}'"
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+class RemoteItemFiles(_Remote):
+    """Files below an address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, "map_files")
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file. Raises `KeyError` or `StoreUnavailable`."""
+        if not is_below(name):
+            raise KeyError(name)
+        try:
+            # Its own reads whole lines only, of any length.
+            return io.BufferedReader(self._files.open(self._path(name), "rb"))
+        except FileNotFoundError:
+            raise KeyError(name) from None
+        except Exception as error:
+            raise StoreUnavailable(f"'{name}' at {self.where} cannot be read: {_words(error)}") from error
+
+
+class RemoteValues(_Remote):
+    """Keeps texts below an address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, "value_store")
 
     def write(self, name: str, text: bytes) -> None:
         """Keep a text. Raises `StoreUnavailable`."""
@@ -88,8 +120,9 @@ class RemoteValues:
         for path, facts in found.items():
             yield f"{database}/{str(path).rpartition(f'{database}/')[2]}", int(facts.get("size") or 0)
 
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
-
     def _unavailable(self, what: str, error: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"values cannot be {what} at {self.where}: {str(error) or type(error).__name__!s:.300}")
+        return StoreUnavailable(f"values cannot be {what} at {self.where}: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    return f"{str(error) or type(error).__name__:.300}"

@@ -103,7 +103,7 @@ def test_where_they_are_kept(tmp_path: Path) -> None:
     assert value_store_of(None, server) is None
     assert value_store_of("none", file) is None
     assert repr(value_store_of("/mnt/shared", server)) == "<DirectoryValues '/mnt/shared'>"
-    assert repr(value_store_of("memory://values", server)) == "<RemoteValues ''memory://values''>"
+    assert repr(value_store_of("memory://values", server)) == "<RemoteValues 'memory://values'>"
 
 
 def test_an_address_that_nobody_knows() -> None:

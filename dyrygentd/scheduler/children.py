@@ -192,8 +192,9 @@ class Beginnings:
         child, place = wanted.child, self._place_of(wanted.parent)
         given = None if wanted.input is None else await self._archive.values.text(bytes(wanted.input))
         limits, new_id = self._limits(), MadeIds(f"{self._chance.getrandbits(128):x}")
-        if given is not None and wanted.child.kind == "map":
-            given = await self._lists.list_of(given, bytes_max=limits.engine.value_bytes_max)
+        if child.kind == wire.MAP:
+            bytes_max = limits.engine.value_bytes_max
+            child, given = await self._lists.written_out(child, given, place.after, bytes_max=bytes_max)
 
         def decode() -> Definition | None:
             bounds: dict[str, Any] = {"nodes_max": limits.nodes_max, "node_bytes_max": limits.node_bytes_max}

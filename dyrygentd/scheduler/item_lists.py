@@ -4,20 +4,18 @@ Only files below what `map_files` names are read: who may submit must not have t
 line, in a thread, up to the bound of a value; what is wrong with it is told with the number of its line.
 """
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
 from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
+from dyrygentd.core.policy import Child
 from dyrygentd.errors import BadRequest
 from dyrygentd.ports.values import ItemFiles
 from dyrygentd.wire.encoding import decode_any
-
-#: The only field of the value.
-FIELD: Final = "json_lines"
-#: Such a value is no longer than this.
-_NAMING_MAX: Final = 2_000
+from dyrygentd.wire.over import JSON_LINES, file_of, over_item, value_over
 
 
 class ItemLists:
@@ -35,19 +33,27 @@ class ItemLists:
     def __repr__(self) -> str:
         return f"<ItemLists {self._files!r}>"
 
-    async def list_of(self, value: bytes, *, bytes_max: int) -> bytes:
-        """Return the list that a value names, as JSON text, or the value itself if it names none.
+    async def written_out(
+        self, child: Child, given: bytes | None, after: Sequence[str], *, bytes_max: int
+    ) -> tuple[Child, bytes | None]:
+        """Return a map with the list in it that a file has, and no value; or what was given, if it names no file.
+
+        Args:
+            given, after: As for `dyrygentd.wire.over.value_over`.
 
         Raises:
             BadRequest: There is no such file, or it has no such list.
             StoreUnavailable: It cannot be read just now.
         """
-        name = name_in(value)
+        if JSON_LINES.encode() not in (child.document if given is None else given):
+            return child, given
+        name = file_of(value_over(child, given, after))
         if name is None:
-            return value
+            return child, given
         if self._one_at_a_time is None:
             self._one_at_a_time = anyio.CapacityLimiter(1)
-        return await anyio.to_thread.run_sync(self._read, name, bytes_max, limiter=self._one_at_a_time)
+        items = await anyio.to_thread.run_sync(self._read, name, bytes_max, limiter=self._one_at_a_time)
+        return over_item(child, items), None
 
     def _read(self, name: str, bytes_max: int) -> bytes:
         if self._files is None:
@@ -64,18 +70,6 @@ class ItemLists:
             ) from None
         with file:
             return b"[%b]" % b",".join(_lines_of(file, name, bytes_max))
-
-
-def name_in(value: bytes) -> str | None:
-    """Return the name of the file that a JSON text names, None if it is anything else."""
-    if len(value) > _NAMING_MAX or not value.lstrip().startswith(b"{"):
-        return None
-    try:
-        found = decode_any(value, dict[str, Any])
-    except BadRequest:
-        return None
-    name = found.get(FIELD)
-    return name if isinstance(name, str) and len(found) == 1 else None
 
 
 def _lines_of(file: Any, name: str, bytes_max: int) -> list[bytes]:

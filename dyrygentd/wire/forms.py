@@ -125,7 +125,7 @@ class MapDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     Attributes:
         do: A task, as a node is written without a name; or ``{"nodes": [...]}``, a small graph through which each item goes on
             its own. What waits for nothing in it gets the item in front of its arguments, unless it is immutable.
-        over: Name of the node whose value is the list, or the list itself; by default what precedes.
+        over: Name of the node whose value is the list, the list itself, or ``{"json_lines": FILE}``; by default what precedes.
         key: Members are called by this field of their item, ``.`` for the item itself, and not by its number.
         batch: So many items are given to one member, as a list; 0 for one item each.
         spread: An item that is a list becomes positional arguments, one that is an object named ones.

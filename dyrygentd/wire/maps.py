@@ -18,7 +18,7 @@ from dyrygentd.wire.encoding import decode, decode_any
 from dyrygentd.wire.forms import MapDocument, Name, NodeDocument
 from dyrygentd.wire.mistakes import explained, suggestion
 from dyrygentd.wire.nodes import CheckChild, PolicyReader, SignatureReader, names_of
-from dyrygentd.wire.over import await_lists, kind_of, list_of
+from dyrygentd.wire.over import await_lists, file_of, kind_of, list_of
 
 #: Fields of a node that mean nothing for one of which there are as many as a list has items.
 _NOT_OF_EACH: Final = ("hook", "adopted", "task_id")
@@ -83,11 +83,11 @@ def checked_map(
 
 def _refuse_contradictions(name: str, document: MapDocument) -> None:
     over = list_of(document)
-    if over is not None and not over.startswith(b"["):
+    if over is not None and not over.startswith(b"[") and file_of(over) is None:
         raise BadNode(
             name,
             f"`map.over` is {kind_of(over)}",
-            next_step="write the name of the node whose value is the list, or the list itself: [1, 2]",
+            next_step='write the name of the node whose value is the list, the list itself: [1, 2], or {"json_lines": FILE}',
         )
     if document.batch and document.key is not None:
         raise BadNode(name, "`map.key` names single items, and `map.batch` puts them together", next_step="leave one of them out")

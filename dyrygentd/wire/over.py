@@ -1,17 +1,20 @@
-"""What a map is over: a list that is written out, the value of a node, or what precedes; and how it is kept with its node."""
+"""What a map is over: a list that is written out, a file, the value of a node, or what precedes; how it is kept with its node."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Raw
 
 from dyrygentd.core.policy import Child
-from dyrygentd.errors import BadNode
+from dyrygentd.errors import BadNode, BadRequest
 from dyrygentd.wire.encoding import decode, decode_any, encode
 from dyrygentd.wire.forms import MapDocument, NodeDocument
 
 #: The kind of a child whose nodes are made of a list.
 MAP: Final = "map"
+#: The field of what stands for a list in a file, and the longest that may be.
+JSON_LINES: Final = "json_lines"
+_NAMING_MAX: Final = 2_000
 
 
 def map_of(document: MapDocument) -> Child:
@@ -72,6 +75,18 @@ def value_over(child: Child, given: bytes | None, after: Sequence[str]) -> bytes
     if source is None or len(after) < 2:
         return given
     return bytes(decode_any(given, list[Raw])[after.index(source)])
+
+
+def file_of(value: bytes) -> str | None:
+    """Return the name of the file of JSON lines that stands for a list, as ``{"json_lines": NAME}``; None of any other value."""
+    if len(value) > _NAMING_MAX or not value.lstrip().startswith(b"{"):
+        return None
+    try:
+        found = decode_any(value, dict[str, Any])
+    except BadRequest:
+        return None
+    name = found.get(JSON_LINES)
+    return name if isinstance(name, str) and len(found) == 1 else None
 
 
 def kind_of(value: bytes) -> str:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from dyrygentd.core.parameters import NAME_PATTERN
 from dyrygentd.wire.encoding import schema
 from dyrygentd.wire.forms import MapDocument, NodeDocument, WorkflowDocument
+from dyrygentd.wire.over import JSON_LINES
 
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -69,7 +70,12 @@ def describe_map(properties: dict[str, Any], definitions: str) -> None:
         "additionalProperties": False,
     }
     properties["do"] |= {"anyOf": [node, graph]}
-    properties["over"] |= {"anyOf": [{"type": "string"}, {"type": "array"}, {"type": "null"}]}
+    properties["over"] |= {"anyOf": [{"type": "string"}, {"type": "array"}, {"type": "null"}, _list_in_a_file()]}
+
+
+def _list_in_a_file() -> dict[str, Any]:
+    properties = {JSON_LINES: {"type": "string"}}
+    return {"type": "object", "properties": properties, "required": [JSON_LINES], "additionalProperties": False}
 
 
 def _describe_parameters(parameters: dict[str, Any]) -> None:

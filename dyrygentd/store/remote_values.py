@@ -41,9 +41,6 @@ class _Remote:
         self._root = str(root).rstrip("/")
         self._scheme = scheme
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.where}>"
-
     @property
     def where(self) -> str:
         """The address, without who asks."""
@@ -58,6 +55,9 @@ class RemoteItemFiles(_Remote):
 
     def __init__(self, address: str) -> None:
         super().__init__(address, "map_files")
+
+    def __repr__(self) -> str:
+        return f"<RemoteItemFiles {self.where}>"
 
     def open(self, name: str) -> BinaryIO:
         """Open a file. Raises `KeyError` or `StoreUnavailable`."""
@@ -77,6 +77,9 @@ class RemoteValues(_Remote):
 
     def __init__(self, address: str) -> None:
         super().__init__(address, "value_store")
+
+    def __repr__(self) -> str:
+        return f"<RemoteValues {self.where}>"
 
     def write(self, name: str, text: bytes) -> None:
         """Keep a text. Raises `StoreUnavailable`."""

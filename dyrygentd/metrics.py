@@ -37,7 +37,7 @@ _DISPATCHED: Final = "Nodes given to the broker, each attempt once"
 
 #: ``counters`` and ``nodes`` are dictionaries inside the engine's part.
 CATALOGUE: Final = (
-    _gauge("engine", "workflows", "dyrygentd_workflows", "Unfinished workflows in memory"),
+    _gauge("engine", "workflows", "dyrygentd_workflows", "Unfinished workflows in memory, with children"),
     _gauge("engine", "in_flight", "dyrygentd_in_flight_tasks", "Tasks in the broker or at workers"),
     _gauge("engine", "in_flight_max", "dyrygentd_in_flight_limit_tasks", "Largest number of tasks in flight"),
     _gauge("engine", "inbox", "dyrygentd_inbox_events", "Events that wait for the next turn"),
@@ -103,7 +103,12 @@ CATALOGUE: Final = (
     ),
     _gauge("engine", "term", "dyrygentd_term", "How many processes have taken this database over, this one included"),
     _gauge("engine", "recovery_seconds", "dyrygentd_recovery_seconds", "How long reading back took at the start"),
-    _gauge("store", "finished_workflows", "dyrygentd_history_workflows", "Finished workflows that are kept"),
+    _gauge(
+        "store",
+        "finished_workflows",
+        "dyrygentd_history_workflows",
+        "Finished workflows that are kept, without children",
+    ),
     _gauge("store", "database_bytes", "dyrygentd_database_bytes", "Size of the database"),
     _gauge("store", "wal_bytes", "dyrygentd_wal_bytes", "Size of the write-ahead log"),
     _gauge("engine", "broker_up", "dyrygentd_broker_up", "Whether the broker answered when it was last asked"),

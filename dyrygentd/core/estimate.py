@@ -13,6 +13,9 @@ or the limit.
 little: the range may be from a second to hours. Then the task is named instead. What fails again and again has no end that
 could be told.
 
+*What is done by a workflow of its own* ends as that one's estimate says. Of one that has not begun nobody knows how much it will
+be, and nothing is told.
+
 *For a person nobody can tell.* What needs one (a gate ahead, a node that an operator holds, a lost task) makes the end unknown;
 how long the rest takes is told in words.
 """
@@ -75,7 +78,8 @@ class Estimate:
     Attributes:
         low_s, high_s: In so many seconds it ends, or what does not need a person; None if nobody can tell.
         name: Of what bounds it: a pool, a limit, the node that waits for a person or a time, or keeps failing; the task of which
-            nothing is known.
+            nothing is known, or the node of whose workflow nothing is.
+        is_of_child: Whether that is such a node.
         slots: How many of its tasks run at a time, 0 if that is not known.
         known: The share of the open tasks whose run times were measured, 0 to 1.
         path: The longest path through what is left, the first nodes of it.
@@ -97,6 +101,7 @@ class Estimate:
     path_s: float = 0.0
     persons: Sequence[int] = ()
     person_count: int = 0
+    is_of_child: bool = False
 
 
 def estimate(plan: Plan, left: Remaining, times: Mapping[str, RunTime], chance: Random) -> Estimate:
@@ -124,6 +129,9 @@ def estimate(plan: Plan, left: Remaining, times: Mapping[str, RunTime], chance: 
         return (
             vague if vague.bound is Bound.PERSON else replace(vague, bound=Bound.FAILING, name=plan.graph.names[left.failing[0]])
         )
+    ahead = [node for node in plan.children if left.states[node] == NodeState.WAITING and node not in plan.unlikely]
+    if unknown := [*left.vague, *sorted(ahead)]:
+        return vague if vague.bound is Bound.PERSON else replace(vague, name=plan.graph.names[unknown[0]], is_of_child=True)
     if open_tasks and (anything is None or (is_all and len(times) < _SAMPLE)):
         return vague
     by_task = [times.get(task) or anything or _NOTHING for task in plan.tasks]
@@ -239,6 +247,7 @@ def _delays(work: Work) -> dict[int, float]:
     """Return how long nodes are held by times, beside how long they take."""
     plan, left = work.plan, work.left
     delays: dict[int, float] = {node: until - left.now for node, until in left.until.items() if until > left.now}
+    delays |= {node: (least + most) / 2.0 for node, (least, most) in left.children.items()}
     for node, seconds in plan.sleeps.items():
         if left.states[node] == NodeState.WAITING:
             delays[node] = seconds
@@ -286,7 +295,7 @@ def _bound(
     held_s = [(seconds - means[node], node) for node, seconds in zip(path, path_seconds, strict=True)]
     longest_s, longest = max(held_s, default=(0.0, -1))
     by_path: tuple[float, Bound, str] = (path_s, Bound.PATH, "")
-    if longest_s > path_s / 2.0:
+    if longest_s > path_s / 2.0 and longest not in work.left.children:
         by_path = (path_s, Bound.TIME, names[longest])
     if wait_s > path_s:
         by_path = (wait_s + path_s, Bound.TIME, "")

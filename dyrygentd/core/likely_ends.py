@@ -89,7 +89,8 @@ def likely_ends(work: Work, chance: Random) -> list[float]:
     ends = []
     for _ in range(runs):
         slots = _slots(work, chance)
-        ends.append(_run_through(work, _durations(work, by_task, slots, chance), slots))
+        children = {node: least + (most - least) * chance.random() for node, (least, most) in work.left.children.items()}
+        ends.append(_run_through(work, _durations(work, by_task, slots, chance), slots, children))
     return sorted(ends)
 
 
@@ -176,9 +177,13 @@ def _asking_s(work: Work, node: int, chance: Random) -> float:
     return chance.random() * 2.0 * max(asked_s, work.plan.polls[node])
 
 
-def _run_through(work: Work, durations: Mapping[int, float], slots: int) -> float:
-    """Run what is left through once; return when its last node ends, in seconds from now."""
-    run = _OneRun(work, durations, slots)
+def _run_through(work: Work, durations: Mapping[int, float], slots: int, children: Mapping[int, float]) -> float:
+    """Run what is left through once; return when its last node ends, in seconds from now.
+
+    Args:
+        children: ``{node: seconds}`` until its workflow ends.
+    """
+    run = _OneRun(work, durations, slots, children)
     run.begin()
     while run.events:
         run.step()
@@ -188,12 +193,13 @@ def _run_through(work: Work, durations: Mapping[int, float], slots: int) -> floa
 class _OneRun:
     """One run. Guards: no more tasks than there are slots, and places in pools, have a place at a time."""
 
-    def __init__(self, work: Work, durations: Mapping[int, float], slots: int) -> None:
+    def __init__(self, work: Work, durations: Mapping[int, float], slots: int, children: Mapping[int, float]) -> None:
         self.now = 0.0
         # When a node ends, or, as ``-1 - node``, when it is free to go.
         self.events: list[tuple[float, int]] = []
         self._work = work
         self._durations = durations
+        self._children = children
         self._unmet = work.left.unmet[:]
         self._sections = list(work.left.sections)
         self._ends = work.plan.graph.section_ends
@@ -227,7 +233,9 @@ class _OneRun:
                     self._let_go(node)
             elif state in (_HELD, _RETRYING, _READY):
                 until = work.left.until.get(node, 0.0)
-                if until > work.left.now:
+                if node in self._children:
+                    self.events.append((self._children[node], -1 - node))
+                elif until > work.left.now:
                     self.events.append((until - work.left.now, -1 - node))
                 else:
                     self._be_ready(node)

@@ -6,7 +6,7 @@ arrays, which takes a fraction of a millisecond for 100,000 nodes.
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress, islice
 from typing import Final
 
@@ -49,6 +49,7 @@ class Plan:
         places: ``{name of a pool: its size}``.
         retries: ``{node: policy}`` of nodes that have one of their own.
         polls: ``{node: seconds}`` between two looks.
+        children: Nodes that are done by workflows of their own.
     """
 
     def __init__(self, graph: Graph, places_of: Callable[[str], int | None] = lambda name: None) -> None:
@@ -72,6 +73,7 @@ class Plan:
         self.places: dict[str, int] = {}
         self.retries: dict[int, Retry] = {}
         self.polls: dict[int, float] = {}
+        self.children: set[int] = set()
         self._read_policies()
         sizes = {name: places_of(name) for name in dict.fromkeys(self.pools.values())}
         self.places = {name: size for name, size in sizes.items() if size is not None}
@@ -86,6 +88,8 @@ class Plan:
                 self.sleeps[node] = policy.sleep_s
             if policy.is_gate:
                 self.gates.add(node)
+            if policy.child is not None:
+                self.children.add(node)
             if policy.pool:
                 self.pools[node] = policy.pool
             if policy.retry is not None:
@@ -115,6 +119,8 @@ class Remaining:
         limit: What sets that bound.
         used: ``{pool: places taken}``, by all workflows.
         queues: ``{task: (pool, size)}`` of tasks whose queue has a limit.
+        children: ``{node: (least, most)}``: in so many seconds the workflows end that do the work of nodes.
+        vague: Nodes of whose workflows nobody can tell when they end, the first few.
     """
 
     state: WorkflowState
@@ -137,6 +143,8 @@ class Remaining:
     limit: str
     used: Mapping[str, int]
     queues: Mapping[str, tuple[str, int]]
+    children: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    vague: Sequence[int] = ()
 
     def open_nodes(self) -> list[int]:
         """Return the nodes that have not finished."""

@@ -3,7 +3,8 @@
 *Theory of operation.* Of a node three times are known: when it could have run, which the ends of its dependencies tell; when it
 was sent; and when it finished. Between the first two it waited, whatever for: its turn, a pool, a person. Between the last two it
 was in flight. Of one that was tried more than once `dyrygentd.core.tries` knows more. Of a poll the time since its first question
-counts as in flight, since asking again is how it works.
+counts as in flight, since asking again is how it works; and so does the time of a workflow that does a node's work, which has a
+timeline of its own.
 
 Each of these spans is a step up and a step down. A step costs two numbers, wherever it is and however many bins follow it, so a
 timeline costs the same for two bins as for four hundred. It is meant to run in a thread beside the loop, as folding is.
@@ -166,6 +167,9 @@ def _times_of(nodes: Sequence[int], workflow: RunningWorkflow, states: bytes | b
             is_again = attempt > 1
             if polled_at := attempts.polling_since.get(node):
                 sent_at, is_again = polled_at, node in attempts.failures
+            if could_at is not None and not sent_at and workflow.graph.is_child(node):
+                # What does its work is under way meanwhile.
+                sent_at = could_at
             if could_at is not None:
                 waiting.add(place(could_at), place(sent_at or end))
             if sent_at:

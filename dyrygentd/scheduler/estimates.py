@@ -11,7 +11,8 @@ import math
 import time
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from random import Random
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -21,7 +22,8 @@ import anyio
 from dyrygentd import wire
 from dyrygentd.beside import in_thread
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.estimate import Estimate, aged, estimate, weights_of
+from dyrygentd.core.estimate import Bound, Estimate, aged, estimate, weights_of
+from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.remaining import Plan, Remaining, remaining_of
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import OutsideError
@@ -36,6 +38,8 @@ _INLINE_MAX: Final = 20
 _FRESH_S: Final = 1.0
 #: The share of the time in which one is made at most.
 _SHARE: Final = 0.1
+#: Nodes of one workflow whose workflows are estimated with it.
+_CHILDREN_MAX: Final = 50
 #: Nodes of all workflows whose plans are kept, at some 20 bytes each.
 _KEPT_NODES_MAX: Final = 2_000_000
 #: How long it is kept how much of the work each node is: run times change slowly.
@@ -125,10 +129,34 @@ class Estimates:
     async def _make(self, kept: _Kept, workflow: RunningWorkflow) -> None:
         plan = kept.plan = kept.plan or await self._plan(workflow)
         begun, kept.stood, count = time.monotonic(), _stand(workflow), len(workflow.graph)
-        left, times = self._taken(workflow), self._engine().counting.run_times.view(plan.tasks)
+        left = await self._with_children(workflow, self._taken(workflow))
+        times = self._engine().counting.run_times.view(plan.tasks)
         kept.last = await _in_thread_if_long(count, estimate, plan, left, times, Random(_SEED))
         kept.at = time.monotonic()
         kept.took_s = kept.at - begun
+
+    async def _with_children(self, workflow: RunningWorkflow, left: Remaining) -> Remaining:
+        """Add when the workflows end that do the work of its nodes, of the first few of them."""
+        ends: dict[int, tuple[float, float]] = {}
+        vague, persons = list[int](), list[int]()
+        for node in [*islice((node for node, hold in workflow.holds.items() if hold.reason is HoldReason.CHILD), _CHILDREN_MAX)]:
+            child = self._engine().children.child_of(workflow, node)
+            if child is None:
+                vague.append(node)
+                continue
+            kept = self._kept_of(child)
+            if not self._is_good(kept, child):
+                await self._make(kept, child)
+            assert kept.last is not None
+            it = aged(kept.last, time.monotonic() - kept.at)
+            if it.bound is Bound.PERSON or it.person_count:
+                persons.append(node)
+            elif it.low_s is None or it.high_s is None:
+                vague.append(node)
+            else:
+                ends[node] = it.low_s, it.high_s
+        count = left.person_count + len(persons)
+        return replace(left, children=ends, vague=vague, persons=[*left.persons, *persons], person_count=count)
 
     def _taken(self, workflow: RunningWorkflow) -> Remaining:
         engine = self._engine()

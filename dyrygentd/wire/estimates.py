@@ -137,6 +137,8 @@ def _words(workflow: "RunningWorkflow", estimate: "Estimate") -> str:
     match estimate.bound:
         case Bound.NOTHING:
             return "it has finished" if workflow.state.is_finished else "it is about to end"
+        case Bound.UNKNOWN if estimate.is_of_child:
+            return f"not known yet: nobody can tell how long the workflow of {_named(estimate.name)} will take"
         case Bound.UNKNOWN:
             return f"not known yet: nothing of task {_named(estimate.name)} has ended, in this workflow or another one"
         case Bound.FAILING:

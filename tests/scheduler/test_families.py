@@ -114,6 +114,14 @@ async def test_a_box_has_its_child(tree: tuple[Scheduler, list[str]]) -> None:
     assert b'"succeeded":2' in last.data
 
 
+async def test_its_time_is_that_of_its_child(tree: tuple[Scheduler, list[str]]) -> None:
+    """In a timeline the node is under way as long as its workflow is, and does not wait."""
+    running, [top, _, _] = tree
+    (row,) = [row for row in (await running.faces.timeline(top)).rows if row.title == "k"]
+    assert sum(row.running) > 0
+    assert sum(row.waiting) == 0
+
+
 async def test_a_failure_below_is_told_above() -> None:
     """The parent's node says which workflow failed and what failed in it first."""
 

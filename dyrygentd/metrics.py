@@ -239,6 +239,7 @@ class SchedulerCollector:
             GaugeMetricFamily, "dyrygentd_held_nodes", "Nodes that are held, by what holds them", "reason", engine["held"]
         )
         yield from _by_name(statistics)
+        yield from _of_series(statistics.engine)
         yield from _histograms(statistics.tallies)
         problems = len(statistics.problems)
         yield GaugeMetricFamily("dyrygentd_problems", "What keeps the daemon from its work, see /healthz", value=problems)
@@ -276,6 +277,22 @@ def _by_name(statistics: wire.Statistics) -> Iterator[Metric]:
         lasted.add_metric([name], sums["seconds"])
     yield workflows
     yield lasted
+
+
+def _of_series(engine: Mapping[str, Any]) -> Iterator[Metric]:
+    decided = engine.get("series_submissions", {})
+    yield _labelled(
+        CounterMetricFamily,
+        "dyrygentd_series_runs",
+        "Runs of series by what was decided about them",
+        "decided",
+        decided,
+    )
+    text = "When a series succeeded last, as Unix time; of one that never has, when it was there first"
+    ends = GaugeMetricFamily("dyrygentd_series_last_success_timestamp_seconds", text, labels=["series", "owner"])
+    for owner, series, at in engine.get("series", ()):
+        ends.add_metric([series, owner], at)
+    yield ends
 
 
 def _histograms(tallies: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:

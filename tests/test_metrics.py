@@ -27,7 +27,24 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 #: https://prometheus.io/docs/practices/naming, and what `promtool check metrics` complains about.
 _NAME = re.compile(r"dyrygentd(_[a-z0-9]+)+")
 _NO_BASE_UNITS = {"milliseconds", "ms", "minutes", "hours", "days", "kilobytes", "kb", "mb", "megabytes", "bits", "percent"}
-_LABELS = {"state", "outcome", "path", "version", "pool", "where", "reason", "task", "queue", "event", "workflow", "step", "le"}
+_LABELS = {
+    "state",
+    "outcome",
+    "path",
+    "version",
+    "pool",
+    "where",
+    "reason",
+    "task",
+    "queue",
+    "event",
+    "workflow",
+    "step",
+    "le",
+    "series",
+    "owner",
+    "decided",
+}
 _RESERVED_ENDS = ("_count", "_sum", "_bucket", "_created", "_gauge", "_counter")
 
 
@@ -77,6 +94,8 @@ async def test_every_entry_of_the_catalogue_appears() -> None:
         assert len(family.samples) == 1
     assert set(families) == {
         "dyrygentd_nodes",
+        "dyrygentd_series_runs",
+        "dyrygentd_series_last_success_timestamp_seconds",
         "dyrygentd_finished_workflows",
         "dyrygentd_finished_tasks",
         "dyrygentd_received_results",
@@ -162,7 +181,7 @@ async def test_negotiation(accept: str, is_openmetrics: bool) -> None:
     assert content_type.startswith("application/openmetrics-text" if is_openmetrics else "text/plain")
     assert body.endswith(b"# EOF\n") == is_openmetrics
     families = list((parse_openmetrics if is_openmetrics else parse_classic)(body.decode()))
-    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 22
+    assert len(families) == len({family.name for family in families}) == len(metrics.CATALOGUE) + 24
 
 
 async def test_steps_are_measured() -> None:

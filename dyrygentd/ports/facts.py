@@ -26,6 +26,8 @@ REPORTS_HEADER: Final = "dyrygentd_reports"
 
 #: The name under which a store remembers how far the reports were read.
 REPORTS_NOTE: Final = "reports"
+#: When each series succeeded last.
+SERIES_NOTE: Final = "series"
 #: When the database was found to be older than what was done with it, and why.
 SETBACK_NOTE: Final = "setback"
 #: That the next process may take the database over although the broker knows of a later term; empty if it may not.

@@ -13,6 +13,7 @@ from dyrygentd.scheduler.courier import Courier
 from dyrygentd.scheduler.hindsight import Hindsight
 from dyrygentd.scheduler.listeners import Listeners
 from dyrygentd.scheduler.saving import Saving
+from dyrygentd.scheduler.series_ends import SeriesEnds
 from dyrygentd.scheduler.spilling import Spilling
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.unrun import UnrunResults
@@ -25,6 +26,7 @@ class Carrying:
     """Carries batches out. Guards: nothing of a batch happens before it is on disk, and nothing is sent before it is watched.
 
     Attributes:
+        series_ends: When each series succeeded last.
         spilling: Keeps large values beside the database.
         react_seconds: From the first event of a turn to what follows from it being handed on.
     """
@@ -43,6 +45,7 @@ class Carrying:
         archive: Archive,
         listeners: Listeners,
         reports: ReportReader | None,
+        series_ends: SeriesEnds,
         spilling: Spilling,
     ) -> None:
         self.react_seconds = Tally()
@@ -57,6 +60,7 @@ class Carrying:
         self._archive = archive
         self._listeners = listeners
         self._reports = reports
+        self.series_ends = series_ends
         self.spilling = spilling
 
     async def carry_out(self, batch: Batch, since: float | None = None) -> None:
@@ -84,6 +88,7 @@ class Carrying:
 
         publish = [message for message in batch.publish if not self._submissions.is_withdrawn(message.workflow_id)]
         self._submissions.saved(batch.save_workflows, batch.refused, batch.finished, batch.admissions)
+        self.series_ends.saved(batch.save_workflows)
 
         if batch.watch:
             self._watcher.watch(batch.watch)

@@ -43,6 +43,7 @@ from dyrygentd.scheduler.reception import Reception
 from dyrygentd.scheduler.recovery import Recovery
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.sentinel import Sentinel
+from dyrygentd.scheduler.series_ends import SeriesEnds
 from dyrygentd.scheduler.spilling import Spilling
 from dyrygentd.scheduler.still_running import StillRunning
 from dyrygentd.scheduler.submissions import Submissions
@@ -228,6 +229,7 @@ class Parts:
             archive=self.archive,
             listeners=self.listeners,
             reports=adapters.reports,
+            series_ends=SeriesEnds(adapters.store, self.turns.saving, adapters.clock),
             spilling=Spilling.of(adapters, self._engine, limits, is_live=lambda each: self.turns.live(each) is not None),
         )
         return still_running
@@ -332,6 +334,7 @@ class Parts:
         await self.estimates.prepare()
         await self.sentinel.prepare()
         await self.hindsight.prepare()
+        await self.carrying.series_ends.prepare()
         if reports is not None:
             reports.begin(store.identity, await store.recall(REPORTS_NOTE))
         await self.recovery.recover()
@@ -367,6 +370,7 @@ class Parts:
         begin("slow disk", self.turns.saving.log_slowness)
         begin("revoke again", self.recovery.revoke_again, self.started_at)
         begin("expire", self.expiry.run)
+        begin("series", self.carrying.series_ends.run)
         begin("run times", self.estimates.run)
         if self.letters is not None:
             begin("letters", self.letters.run)

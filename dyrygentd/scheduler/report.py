@@ -61,6 +61,8 @@ class Report:
             "asking": len(parts.verbs),
             "started_at": parts.started_at,
             "term": parts.tenure.number,
+            "series": parts.carrying.series_ends.view(),
+            "series_submissions": asdict(parts.turns.engine.series.counters),
             "recovery_seconds": parts.recovery.seconds,
             "broker_up": not parts.troubles.seen_of_broker,
             "broker_emptied": parts.sentinel.emptied_count,

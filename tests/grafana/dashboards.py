@@ -237,6 +237,25 @@ WORKFLOWS: Final = (
                 page=_BY_NAME,
             ),
             Panel(
+                "Since a series succeeded last",
+                "Of one that never has, since it was there first; the ten longest.",
+                [
+                    (
+                        "topk(10, time() - max by (series, owner) (dyrygentd_series_last_success_timestamp_seconds{I}))",
+                        "{{series}} of {{owner}}",
+                    )
+                ],
+                "bargauge",
+                unit="s",
+                width=12,
+            ),
+            Panel(
+                "Runs of series per hour",
+                "By what was decided when they were submitted; ended: cancelled for a newer one.",
+                [("3600 * sum by (decided) (rate(dyrygentd_series_runs_total{I}[$__rate_interval]))", "{{decided}}")],
+                width=12,
+            ),
+            Panel(
                 "Submitted and ended per hour",
                 "If the first is above the second for long, work piles up.",
                 [

@@ -40,6 +40,10 @@ def _one(name: str, fires: str, quiet: str, labels: str = "") -> tuple[dict[str,
     return {series: fires}, {series: quiet}
 
 
+def _series(fires: str, quiet: str) -> tuple[dict[str, str], dict[str, str]]:
+    return _one("series_last_success_timestamp_seconds", fires, quiet, 'series="nightly", owner="1000"')
+
+
 def _task(event: str, values: str) -> dict[str, str]:
     return {f'dyrygentd_task_events_total{{{_INSTANCE}, task="t", event="{event}"}}': values}
 
@@ -84,6 +88,8 @@ CASES: Final = (
     Case("DyrygentdTookOver", *_one("lease_changes_total", "0x15 1x10", "_x15 1x10", 'change="taken"')),
     Case("DyrygentdFenced", *_one("lease_changes_total", "1x15 2x10", "1x30", 'change="lost"')),
     Case("DyrygentdLettersWait", *_one("oldest_letter_seconds", "0x5 61+60x15", "0x5 61 0x15")),
+    # Prometheus counts from 1970 here: the last success was at the beginning, and again after a day.
+    Case("DyrygentdSeriesStopped", *_series("0x2400", "0x1200 72000x1200"), 2300),
     Case("DyrygentdKeepsFailing", *_one("failing_nodes", "1x30", "0x5 1x10 0x15")),
     Case(
         "DyrygentdTaskFails",

@@ -187,7 +187,10 @@ def test_every_expression_finds_something(daemon: Daemon, site: Site, prometheus
             workflow = Workflow("work")
             first = workflow.add(tasks.noop.si(), name="first")
             workflow.add(tasks.fail.si(), name="failing", after=[first])
-            handles = [client.submit(workflow), client.submit(chord([tasks.noop.si()] * (_SUCCEED - 2), tasks.noop.si()))]
+            handles = [
+                client.submit(workflow, series="work"),
+                client.submit(chord([tasks.noop.si()] * (_SUCCEED - 2), tasks.noop.si())),
+            ]
             for handle in handles:
                 handle.wait(timeout_s=_WAIT_S)
             # Somebody whose request is wrong.

@@ -166,7 +166,8 @@ def _what(before: "wire.WorkflowView", changed: "wire.Changed") -> str:
             return "starts now"
         case "set-priority":
             return f"priority {before.priority} -> {changed.workflow.priority}"
-    return render.number(changed.node_count or len(changed.nodes), "node")
+    told = render.number(changed.node_count or len(changed.nodes), "node")
+    return f"{told}, its sections clean up first" if changed.verb == "cancel" and not changed.workflow.is_finished else told
 
 
 def _next_step(handle: "Handle", error: RemoteError, verb: str, fields: dict[str, Any]) -> str:

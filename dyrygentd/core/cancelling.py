@@ -8,6 +8,7 @@ effect, so that a client may repeat it; with ``force`` all ends at once.
 
 from dyrygentd.core import steering
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, WorkflowState
+from dyrygentd.core.steps import Steps, exhaust, parts
 from dyrygentd.core.verdicts import ran
 from dyrygentd.core.workflow import CLEANS_UP, RunningWorkflow
 
@@ -20,8 +21,13 @@ def is_being_cancelled(workflow: RunningWorkflow) -> bool:
     return workflow.is_stopped and workflow.error == CLEANS_UP and not workflow.state.is_finished
 
 
-def cancel(workflow: RunningWorkflow, now: float, *, force: bool = False) -> list[int]:
-    """End everything that is not finished, and unless ``force`` says so leave what cleans up; return what was in flight of it."""
+def cancel(workflow: RunningWorkflow, now: float) -> list[int]:
+    """End everything that is not finished, but for what cleans up; return what was in flight of it."""
+    return exhaust(cancel_in_steps(workflow, now))
+
+
+def cancel_in_steps(workflow: RunningWorkflow, now: float, *, force: bool = False) -> Steps[list[int]]:
+    """Do what `cancel` does; with ``force`` end what cleans up as well."""
     if force or not _cleans_up(workflow):
         return steering.cancel(workflow, now)
     states, policies = workflow.states, workflow.graph.policy
@@ -34,7 +40,10 @@ def cancel(workflow: RunningWorkflow, now: float, *, force: bool = False) -> lis
     workflow.error, workflow.is_stopped, workflow.is_changed = CLEANS_UP, True, True
     if workflow.state is WorkflowState.PAUSED:
         workflow.set_state(WorkflowState.RUNNING)
-    workflow.cancel_open(meant, now)
+    for is_later, part in parts(meant):
+        if is_later:
+            yield
+        workflow.cancel_open(part, now)
     return in_flight
 
 

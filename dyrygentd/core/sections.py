@@ -1,4 +1,5 @@
-"""Sections: what of a workflow belongs together for a person, as paths such as ``drain/osd-42``. They run nothing.
+"""Sections: what of a workflow belongs together for a person, as paths such as ``drain/osd-42``. By themselves they run nothing:
+what runs at their ends is a node of them (`dyrygentd.core.section_ends`).
 
 Most workflows have few paths and many nodes, so each node has the number of its path, and a graph without sections has nothing.
 """

@@ -13,7 +13,7 @@ from uuid import NAMESPACE_URL, uuid5
 from dyrygentd.core import steering
 from dyrygentd.core.bounds import PRIORITY_MAX
 from dyrygentd.core.cancelled import cancelled_by_cause, fingerprint_of_cancelled
-from dyrygentd.core.cancelling import cancel, is_being_cancelled
+from dyrygentd.core.cancelling import cancel_in_steps, is_being_cancelled
 from dyrygentd.core.causes import failures_by_cause, fingerprint_of, lost_nodes
 from dyrygentd.core.lost_causes import LOST, is_of_lost
 from dyrygentd.core.members import nodes_of_item
@@ -201,7 +201,7 @@ def _on_workflow(workflow: RunningWorkflow, request: VerbRequest, now: float) ->
             open_nodes = workflow.nodes.all_in(*(state for state in NodeState if not state.is_finished))
             if is_being_cancelled(workflow) and not request.force:
                 return Changes()
-            ended = cancel(workflow, now, force=request.force)
+            ended = yield from cancel_in_steps(workflow, now, force=request.force)
             open_nodes = [node for node in open_nodes if workflow.states[node] in FINISHED]
             return Changes(open_nodes, ended, is_changed=True, detail="terminating" if request.terminate else "")
         case Verb.PAUSE:

@@ -25,6 +25,24 @@ HOSTILE = ["it's; rm -rf $HOME", "-x", "\x1b[31mred\x07", "a`b`", "new\nline", "
 # --- whole workflows ------------------------------------------------------------------------------------------------
 
 
+def test_a_cancel_says_that_sections_clean_up(slow_ctl: Ctl) -> None:
+    """Whoever thinks that it is over would wonder what still runs; `--force` ends that, too."""
+    workflow = submit(
+        slow_ctl,
+        {"name": "a", "section": "s"},
+        {"name": "clean", "section": "s", "section_end": "finally"},
+        {"name": "b", "after": ["a"]},
+    )
+    assert slow_ctl("cancel", workflow).stdout == f"{workflow}  sum  2 nodes, its sections clean up first  running\n"
+    assert slow_ctl("cancel", workflow).stdout == f"{workflow}  sum  already so  running\n"
+    shown = slow_ctl("show", workflow).stdout
+    assert "it was cancelled, and ends when its sections have cleaned up" in " ".join(shown.split())
+    assert "at its end: finally" in slow_ctl("show", workflow, "clean").stdout
+    drawn = slow_ctl("graph", workflow, "--dot", "--nodes").stdout
+    assert "n0 -> s0 [style=dashed];\n  s0 -> n1 [style=dashed];" in drawn
+    assert slow_ctl("cancel", workflow, "--force").stdout == f"{workflow}  sum  1 node  cancelled\n"
+
+
 def test_each_verb_tells_what_it_changed(slow_ctl: Ctl) -> None:
     """One line with id, name, change and state; asking for what is so already is no error."""
     workflow = submit(slow_ctl, {"name": "a"}, {"name": "b", "after": ["a"]})

@@ -13,6 +13,7 @@ from dyrygentd.core.standing import headline
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadNode, CycleError, DyrygentError
+from dyrygentd.wire.definitions import decode_definition
 from tests.support.conversation import Conversation, cancel, parse_graph
 
 #: A section with a chain of two, a clean-up and hooks of each kind, and what comes behind it.
@@ -288,6 +289,32 @@ def test_a_retry_while_it_cleans_up_takes_the_cancel_back() -> None:
     _let(conversation, clean=True)
     _let(conversation, good=True, told=True, next=True)
     assert conversation.workflows["w"].state.value == "succeeded"
+
+
+def test_a_section_that_was_not_chosen_has_no_end() -> None:
+    """Its condition is for what ends it as well; and one that was chosen ends by what became of it, again after a retry."""
+    document = {
+        "nodes": [
+            {"name": "check", "task": "t", "task_id": "w/check"},
+            {"name": "work", "task": "t", "task_id": "w/work", "immutable": True, "section": "s"},
+            {"name": "clean", "task": "t", "task_id": "w/clean", "immutable": True, "section": "s", "section_end": "finally"},
+            {"name": "told", "task": "t", "task_id": "w/told", "section": "s", "section_end": "always"},
+            {"name": "next", "task": "t", "task_id": "w/next", "immutable": True, "after": ["clean"], "rule": "none_failed"},
+        ],
+        "sections": {"s": {"when": {"value": "check", "is": "yes"}}},
+    }
+    graph = decode_definition(json.dumps(document).encode(), nodes_max=9).graph
+    left_out, chosen = Conversation(), Conversation()
+    for conversation, value in ((left_out, b'"no"'), (chosen, b'"yes"')):
+        conversation.submit(graph)
+        conversation.succeed("w/check", value=value)
+    assert set(left_out.states().values()) == {"succeeded", "skipped", "dispatching"}
+    assert _ids(left_out) == ["next"]
+    _let(chosen, work=False, clean=True, told=True)
+    assert chosen.states()["next"] == "blocked"
+    assert chosen.ask("retry").is_changed
+    _let(chosen, work=True, clean=True)
+    assert _ids(chosen) == ["next", "told"]
 
 
 @pytest.mark.parametrize(

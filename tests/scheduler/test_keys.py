@@ -18,7 +18,8 @@ from dyrygentd.errors import KeyTaken
 from dyrygentd.ports import Store
 from dyrygentd.store.sqlite import SqliteStore
 from dyrygentd.testing import FakeBroker, MemoryStore
-from dyrygentd.wire.digests import digest_of
+from dyrygentd.wire.definitions import decode_definition
+from dyrygentd.wire.digests import difference, digest_of
 from tests.scheduler.support import definition, scheduler, until
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +122,20 @@ def test_canvases_have_the_same_digest_each_time() -> None:
     assert digest(1) == digest(1)
     assert digest(1) != digest(2)
     app.close()
+
+
+def test_sections_with_an_end_are_a_part_of_what_runs() -> None:
+    """Where a node is decides for what a clean-up waits; sections that only show what belongs together do not matter."""
+
+    def of(section: str, end: str | None) -> Definition:
+        nodes = [{"name": "a", "task": "t", "section": section}, {"name": "b", "task": "t", "section": "s"}]
+        nodes.append({"name": "c", "task": "t", "section": "s", **({"section_end": end} if end else {})})
+        return decode_definition(json.dumps({"nodes": nodes}).encode(), nodes_max=9)
+
+    assert digest_of(of("s", None)) == digest_of(of("other", None))
+    assert digest_of(of("s", "finally")) != digest_of(of("other", "finally"))
+    assert difference(of("s", "finally"), of("other", "finally")) == "the sections of node 'a' differ"
+    assert difference(of("s", "finally"), of("s", "always")) == "the policies of node 'c' differ"
 
 
 def test_later_fields_change_no_digest() -> None:

@@ -176,6 +176,7 @@ export function Node({ reference, name, mode }) {
         ["given out again", it.redelivered ? `${it.redelivered} times by the broker` : ""],
         ["late", it.late && inline(it.late)],
         ["may run on", it.may_run_on && "its task was revoked, and no end of it has been seen"],
+        ["at the end of its section", it.section_end],
         ["pool", it.pool && html`<${Name} text=${it.pool} />`],
         ["rule", it.rule !== "all_succeeded" && it.rule],
         ["cause", it.cause && html`<${Name} text=${it.cause} />`],

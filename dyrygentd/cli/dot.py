@@ -38,7 +38,8 @@ def write_dot(name: str, nodes: "Sequence[wire.NodeView]") -> None:
         if node.kind == "join":
             lines.append(f"  n{index} [shape=point, tooltip={_dot_text(node.name)}];")
             continue
-        text = _dot_text(f"{node.name}\n{node.task or node.kind}\n{node.state}")
+        when = f"\nwhen {node.when}" if node.when else ""
+        text = _dot_text(f"{node.name}\n{node.task or node.kind}{when}\n{node.state}")
         lines.append(f"  n{index} [label={text}, fillcolor={_FILLS.get(node.state, 'white')}];")
     for index, node in enumerate(nodes):
         lines += [f"  n{number[before]} -> n{index};" for before in node.after if before in number]

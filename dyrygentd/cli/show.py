@@ -290,6 +290,7 @@ def _node(node: "wire.NodeView", workflow_id: str) -> str:
             "attempt": node.attempt or "",
             "next attempt": moment(node.held_until) if is_retrying else "",
             "rule": "" if node.rule == "all_succeeded" else node.rule,
+            "when": render.visible(node.when or ""),
             "section": render.visible(node.section or "") + (f", at its end: {node.section_end}" if node.section_end else ""),
             "pool": render.visible(node.pool or ""),
             "after": _names(node.after),

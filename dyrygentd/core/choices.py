@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Fingerprint of a failure whose condition could not be decided.
 UNDECIDED: Final = "undecided"
+#: Of what is shown of the conditions of a node.
+WORDS_MAX: Final = 500
 
 
 class Proviso(NamedTuple):
@@ -185,3 +187,8 @@ def _decoded(text: bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Undecided(f"the value cannot be read: {error}") from None
+
+
+def words_of_provisos(choices: Choices, node: int) -> str:
+    """Return the conditions of a node in words, empty if it has none."""
+    return " and ".join([str(proviso.when) for proviso in choices.provisos.get(node, ())])[:WORDS_MAX]

@@ -160,6 +160,21 @@ def _in_order(given: Mapping[str, Any]) -> dict[str, Any]:
     return ordered
 
 
+def renamed(when: When, name_of: Callable[[str], str]) -> When:
+    """Return the same condition about nodes of other names, as each item of a map has its own."""
+
+    def rename(given: dict[str, Any]) -> dict[str, Any]:
+        changed: dict[str, Any] = {word: name_of(value) if word == "value" else value for word, value in given.items()}
+        for word in ("all", "any"):
+            if word in changed:
+                changed[word] = [rename(part) for part in changed[word]]
+        if "not" in changed:
+            changed["not"] = rename(changed["not"])
+        return changed
+
+    return When(json.dumps(rename(json.loads(when.text)), separators=(",", ":")))
+
+
 @lru_cache(maxsize=1024)
 def _read(text: str) -> Condition:
     return _condition(json.loads(text), WHEN_DEPTH_MAX, [WHEN_PARTS_MAX])

@@ -12,14 +12,17 @@ Whoever expands a map makes a failure of its node of that.
 """
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from msgspec import Raw, Struct
 
 from dyrygentd.core.bounds import DEPTH_MAX, NAME_LENGTH_MAX, SECTION_LENGTH_MAX
+from dyrygentd.core.conditions import renamed
 from dyrygentd.core.graph import NODES_MAX, Definition, Graph, NodeSpec, Signature, Source
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.members import member_name
@@ -327,6 +330,8 @@ def _specs(
                 else:
                     policy = _policy_with_item(part, item)
             after = [member + suffix for suffix in part.after] if part.after else ()
+            if policy.when is not None:
+                policy = replace(policy, when=renamed(policy.when, partial(operator.add, member)))
             inner = inside(section, part.section) if part.section else section
             yield NodeSpec(member + part.suffix, signature, new_id() if signature is not None else "", after, policy, inner)
 

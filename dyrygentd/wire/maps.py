@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Raw, Struct
 
+from dyrygentd.core.conditions import renamed
 from dyrygentd.core.graph import Graph, NodeSpec, Signature
 from dyrygentd.core.policy import NodePolicy, OnFailure
 from dyrygentd.core.sections import checked_section, inside
@@ -125,6 +126,8 @@ def _template(name: str, document: MapDocument, signatures: SignatureReader, pol
         if node.section:
             checked_section(where, node.section)
         after = [known.get(each, f".{each}") for each in node.after]
+        if policy.when is not None:
+            policy = replace(policy, when=renamed(policy.when, lambda each: known.get(each, f".{each}")))
         takes_item = is_first and (not signature.immutable if signature is not None else _takes_item(node))
         parts.append(ItemPart(suffix, signature, after, policy, node.section, takes_item))
     return ItemTemplate(parts, _output_of(name, parts, given, output))

@@ -7,6 +7,7 @@ from msgspec import UNSET, Raw
 
 from dyrygentd.core.behind import behind
 from dyrygentd.core.causes import failures_by_cause, lost_nodes
+from dyrygentd.core.choices import words_of_provisos
 from dyrygentd.core.for_people import gate_since, waits_for_person
 from dyrygentd.core.records import JournalEntry, WorkflowRecord
 from dyrygentd.core.retry_loops import StillTried, tried_again
@@ -124,6 +125,7 @@ def view_of_node(workflow: RunningWorkflow, node: int, *, with_attempts: bool = 
         late=workflow.attempts.late.get(node),
         redelivered=workflow.attempts.redelivered.get(node, 0),
         is_unneeded=node in workflow.unneeded,
+        when=words_of_provisos(graph.choices, node) or None if graph.choices.provisos else None,
         is_output=node == graph.output,
         section=graph.sections.of(node) or None,
         section_end=None if policy.section_end is None else policy.section_end.value,

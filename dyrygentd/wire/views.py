@@ -152,6 +152,7 @@ class NodeView(Struct, View, omit_defaults=True):
         attempts: Oldest first, the present or last one included: the last ten before it are kept, of a poll three. Of a node that
             was tried once there are none, unless one node was asked for.
         attempts_left_out: How many were before these.
+        when: The condition under which it runs, its section's included, in words.
         child: The workflow that is its work, of the first 40 of an answer that have one.
     """
 
@@ -177,6 +178,7 @@ class NodeView(Struct, View, omit_defaults=True):
     may_run_on: bool = False
     redelivered: int = 0
     is_unneeded: bool = False
+    when: str | None = None
     arguments: str | None = None
     payload: Any = None
     is_output: bool = False

@@ -28,6 +28,12 @@ _SEED_DOCUMENTS: Final[tuple[dict[str, Any], ...]] = (
             {"name": "join", "join": True, "section": "drain/osd-42", "after": ["gate", "pause"], "rule": "all_finished"},
             {"name": "poll", "task": "add", "poll": {"every_s": 1, "timeout_s": 5}, "after": ["join"], "payload": [1]},
             {"name": "hook", "task": "add", "hook": "failure", "immutable": True},
+            {
+                "name": "maybe",
+                "task": "add",
+                "when": {"all": [{"value": "start", "path": "a.0", "is": 1}, {"given": 1, "over": 0}]},
+            },
+            {"name": "one", "join": True, "after": ["poll", "maybe"], "rule": "none_failed", "hands_on": "one"},
             {"name": "end", "task": "add", "section": "drain", "section_end": "finally", "after": ["start"]},
         ],
     },

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dyrygentd.core.bounds import WHEN_VALUE_BYTES_MAX
+from dyrygentd.core.choices import words_of_provisos
 from dyrygentd.core.conditions import When, when_of
 from dyrygentd.core.events import TaskFailed
 from dyrygentd.core.standing import standing_of_node
@@ -267,3 +268,10 @@ def test_many_nodes_are_decided_by_one_value_in_linear_time() -> None:
     assert conversation.workflows["w"].counts == {"succeeded": 1, "skipped": 3000} | {
         word: 0 for word in conversation.workflows["w"].counts or {} if word not in ("succeeded", "skipped")
     }
+
+
+def test_the_conditions_of_a_node_in_words() -> None:
+    """Those of its sections are told with its own."""
+    graph = parse_graph(f"check; a {FULL} section=s; b", whens={"s": when_of({"value": "check", "exists": True})})
+    assert words_of_provisos(graph.choices, 1) == "there is check and check.status is 'full'"
+    assert words_of_provisos(graph.choices, 2) == ""

@@ -9,6 +9,7 @@ from dyrygentd.core.graph import Definition
 from dyrygentd.errors import BadNode, BadRequest, UnknownDependency
 from dyrygentd.wire.definitions import decode_definition, encode_definition
 from dyrygentd.wire.digests import difference, digest_of
+from tests.wire.test_expanding import expanded
 
 WHEN = {"value": "check", "path": "status", "is": "full"}
 
@@ -121,3 +122,36 @@ def test_what_is_adopted_without_a_value_cannot_be_asked() -> None:
     }
     with pytest.raises(BadNode, match="it is adopted as succeeded, and has no value for 'a'"):
         decode_definition(json.dumps(document).encode(), nodes_max=10)
+
+
+def test_each_item_of_a_map_asks_its_own_nodes() -> None:
+    """A condition in what is done with each item names the nodes of that item."""
+    do = {
+        "nodes": [
+            {"name": "look", "task": "t"},
+            {
+                "name": "mend",
+                "task": "t",
+                "when": {"not": {"all": [{"value": "look", "is": 1}, {"any": [{"given": 1, "is": 1}]}]}},
+            },
+            {"name": "end", "join": True, "after": ["mend"], "rule": "none_failed", "hands_on": "one"},
+        ]
+    }
+    definition = expanded(["a", "b"], do)
+    assert words(definition) == {
+        "m[0].mend": ["not (m[0].look is 1 and (1 is 1))"],
+        "m[1].mend": ["not (m[1].look is 1 and (1 is 1))"],
+    }
+    graph = definition.graph
+    assert [graph.names[each] for each in graph.dependencies(4)] == ["m[1].look"]
+
+
+def test_what_an_item_asks_is_looked_at_when_it_is_submitted() -> None:
+    """Not when the list is known, hours later."""
+    with pytest.raises(BadNode, match="'mend' waits for 'lok', which is no node of it"):
+        decoded(
+            {
+                "name": "m",
+                "map": {"over": [1], "do": {"nodes": [{"name": "mend", "task": "t", "when": {"value": "lok", "is": 1}}]}},
+            }
+        )

@@ -179,6 +179,7 @@ export function Node({ reference, name, mode }) {
         ["at the end of its section", it.section_end],
         ["pool", it.pool && html`<${Name} text=${it.pool} />`],
         ["rule", it.rule !== "all_succeeded" && it.rule],
+        ["when", it.when && html`<${Name} text=${it.when} />`],
         ["cause", it.cause && html`<${Name} text=${it.cause} />`],
       ]} />
     </section>

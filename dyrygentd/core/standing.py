@@ -53,6 +53,7 @@ class Standing:
         node: Its name, or the first of the group.
         count: How many nodes it is about.
         examples: Names of the first few.
+        is_urgent: It waits for a workflow in which something waits for a person, or has failed.
     """
 
     code: str
@@ -61,6 +62,7 @@ class Standing:
     node: str
     count: int = 1
     examples: tuple[str, ...] = ()
+    is_urgent: bool = False
 
 
 def standing_of_node(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> Standing:

@@ -20,6 +20,8 @@ from dyrygentd.scheduler.sight import Sight
 
 #: Children of one workflow among which the one is looked for that needs somebody most.
 _LOOKED_AT_MAX: Final = 50
+#: What is said of one in which tasks are in flight and nothing is wrong; what needs somebody is lower.
+_IN_FLIGHT: Final = 2
 _DONE: Final = frozenset({"succeeded", "skipped"})
 
 
@@ -48,7 +50,7 @@ class Bottoms:
         live = {each: child for each, child_id in ids.items() if (child := self._sight.live(child_id)) is not None}
         if not live:
             return replace(standing, text=f"'{standing.node}' waits for its workflow, which is about to begin", next_step="")
-        chosen = min(live, key=lambda each: _rank(live[each]))
+        chosen = min(live, key=lambda each: self._rank(live[each]))
         return await self._of_child(workflow, chosen, live[chosen], standing)
 
     async def _of_child(self, workflow: RunningWorkflow, node: int, child: RunningWorkflow, standing: Standing) -> Standing:
@@ -60,9 +62,19 @@ class Bottoms:
         is_deeper = below is not None and below.code == "child"
         return replace(
             standing,
+            is_urgent=self._rank(child) < _IN_FLIGHT,
             text=f"{text}; there {found.verdict if below is None else below.text}",
             next_step=below.next_step if is_deeper and below is not None else _where(child),
         )
+
+    def _rank(self, child: RunningWorkflow) -> int:
+        """Return a number that is the lower, the more somebody has to look at a workflow, or at what is below it."""
+        ranks, wanted = [_rank(child)], [child]
+        while wanted and len(ranks) < _LOOKED_AT_MAX:
+            below = [*islice(self._sight.engine.children.of(wanted.pop().workflow_id), _LOOKED_AT_MAX - len(ranks))]
+            ranks += map(_rank, below)
+            wanted += below
+        return min(ranks)
 
 
 def _where(child: RunningWorkflow) -> str:
@@ -80,4 +92,4 @@ def _rank(child: RunningWorkflow) -> int:
         return 0
     if child.nodes.count(NodeState.FAILED) or child.attempts.tried_again.often:
         return 1
-    return 2 if not child.nodes.in_flight_count else 3
+    return _IN_FLIGHT if child.nodes.in_flight_count else _IN_FLIGHT + 1

@@ -135,7 +135,7 @@ class Explanations:
                 shown.append(_beside(standing, runs_on[number]))
             else:
                 shown.append(standing)
-        shown = await self._filled_in(workflow, shown)
+        shown = sorted(await self._filled_in(workflow, shown), key=lambda each: not each.is_urgent)
         outages = Outages() if workflow.state.is_finished else self._around.outages().seen_by(inspection.problems)
         decided = await Decided(self._store).by_whom(workflow, shown)
         return wire.Explanation(

@@ -86,7 +86,9 @@ class Faces:
 
     async def estimate(self, workflow_id: str) -> wire.EstimateView:
         """Return how long a workflow goes on, and what bounds it. Raises `WorkflowNotFound`."""
-        return await self._estimates.view(await self._unpacked(workflow_id))
+        workflow = await self._unpacked(workflow_id)
+        await self._families.look_below(workflow)
+        return await self._estimates.view(workflow)
 
     def run_times(self) -> wire.RunTimesView:
         """Return how long tasks take, as far as that was measured."""

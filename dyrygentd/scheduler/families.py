@@ -66,6 +66,17 @@ class Families:
             boxes[node].child = child
         return view
 
+    async def look_below(self, *workflows: RunningWorkflow) -> None:
+        """Have what is below unfinished workflows be as new as they are, as far as it is shown with them."""
+        wanted, seen = [*workflows], 0
+        while wanted and seen < _COUNTED_MAX:
+            held = ((each, node) for each in wanted for node, hold in each.holds.items() if hold.reason is HoldReason.CHILD)
+            ids = [parent_of(each, node).child_id for each, node in islice(held, _COUNTED_MAX - seen)]
+            seen += len(ids)
+            if ids:
+                await self._sight.look(*ids)
+            wanted = [child for child_id in ids if (child := self._sight.live(child_id)) is not None]
+
     def add_to(self, workflow: RunningWorkflow, view: wire.WorkflowView) -> None:
         """Put into the view of a workflow what its unfinished children are at, and what in them waits for a person."""
         children = [*islice(self._sight.engine.children.of(workflow.workflow_id), _COUNTED_MAX)]

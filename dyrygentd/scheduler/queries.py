@@ -158,7 +158,9 @@ class Queries:
     async def view(self, workflow_id: str, *, with_result: bool = False) -> wire.WorkflowView:
         """Return the present view of a workflow. Raises `WorkflowNotFound`."""
         await self._sight.look(workflow_id)
-        workflow = self._sight.live(workflow_id)
+        if (workflow := self._sight.live(workflow_id)) is not None and workflow.holds:
+            await self._families.look_below(workflow)
+            workflow = self._sight.live(workflow_id)
         if workflow is not None:
             view = wire.view_of_running(workflow, with_result=with_result)
         else:
@@ -190,6 +192,8 @@ class Queries:
         """Return a page of workflows, newest first; there is one page only of those that ended last."""
         rows = await self._store.list(selection)
         await self._sight.look(*(row.record.workflow_id for row in rows if row.record.finished_at is None))
+        live = (self._sight.live(row.record.workflow_id) for row in rows)
+        await self._families.look_below(*(workflow for workflow in live if workflow is not None))
         views = []
         for row in rows:
             workflow = self._sight.live(row.record.workflow_id)

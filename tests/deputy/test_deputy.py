@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from dyrygentd import metrics, wire
+from dyrygentd.core.parent import Parent
 from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.user import User
 from dyrygentd.core.verbs import Verb, VerbRequest
@@ -245,6 +246,32 @@ async def test_who_has_a_place_is_told_of_workflows_that_nobody_looked_at(shared
         await on_disk(running)
         assert first[:8] in (await running.deputy.explain(second, "m")).verdict
         assert await difference(running, lambda service: service.explain(second, "m")) == []
+
+
+async def test_children_are_shown_as_the_leader_shows_them(shared_postgres: PostgresServer) -> None:
+    """Two workflows below another one, at a gate: all that is asked of each of the three has the same answer here."""
+    bottom = {"name": "bottom", "nodes": [{"name": "x", "task": "tasks.x"}, {"name": "gate", "gate": True}]}
+    middle = {"name": "middle", "nodes": [{"name": "k", "workflow": {"definition": bottom}}]}
+    nodes = [{"name": "a", "task": "tasks.a"}, {"name": "k", "workflow": {"definition": middle}}]
+    document = json.dumps({"name": "top", "nodes": nodes}).encode()
+    async with pair(shared_postgres) as running:
+        top = (await running.leader.submit_definition(wire.decode_definition(document, nodes_max=100))).id
+        below = Parent(top, 1).child_id
+        bottommost = Parent(below, 0).child_id
+        await until(lambda: len(running.broker.published) == 2)
+        await on_disk(running)
+        assert (await running.deputy.view(top)).waits_for_person == {"gate": 1}
+        assert f"workflow {bottommost}" in (await running.deputy.explain(top)).standings[0].text
+        for workflow_id in (top, below, bottommost):
+            for name, question in QUESTIONS.items():
+
+                def ask(service: Service, question: Any = question, workflow_id: str = workflow_id) -> Awaitable[Any]:
+                    found: Awaitable[Any] = question(service, workflow_id)
+                    return found
+
+                assert await difference(running, ask) == [], (name, workflow_id)
+        for selection in (Selection(), Selection(with_children=True), Selection(parent=top)):
+            assert await difference(running, lambda service, selection=selection: service.list(selection)) == []  # type: ignore[misc]
 
 
 async def test_metrics_of_a_daemon_can_be_read(shared_postgres: PostgresServer) -> None:

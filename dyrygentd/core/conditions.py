@@ -101,6 +101,11 @@ class Comparison:
     operand: str
 
     @property
+    def operands(self) -> tuple[str, ...]:
+        """JSON texts of the values in a list with which it is compared."""
+        return tuple([json.dumps(each, separators=(",", ":")) for each in _loaded(self.operand)])
+
+    @property
     def subject(self) -> str:
         """Whose value is asked for, in words."""
         first = self.node if self.node is not None else shown_value(_loaded(self.given))

@@ -10,6 +10,7 @@ from dyrygentd.core.graph import Graph, Signature
 from dyrygentd.core.limits import Limits
 from dyrygentd.core.policy import HandsOn
 from dyrygentd.core.words import described
+from dyrygentd.lint.choices import remarks_on_choices
 from dyrygentd.lint.faults import Fault, listing
 from dyrygentd.lint.fleet import faults_of_fleet
 from dyrygentd.lint.options import is_finite, time_of
@@ -61,6 +62,8 @@ def check_graph(
         report.add_fault(fault, None)
     for name, said in remarks_on_ends(graph):
         report.add("beside-finally", None, node=name, said=said)
+    for remark in remarks_on_choices(graph):
+        report.add(remark.code, None, node=around + remark.node, said=remark.said, subject=remark.node)
     for node, signature in enumerate(graph.signatures):
         if signature is None:
             continue
@@ -76,9 +79,9 @@ def check_graph(
         for fault in known_faults[key]:
             report.add_fault(fault, place, node=name)
         if not surroundings.has_bound and graph.policy(node).redeliveries_max is None:
-            remark = surroundings.without_bound(signature.task)
-            if remark is not None:
-                report.add(remark.code, place, node=name, subject=remark.subject, said=remark.words)
+            unbounded = surroundings.without_bound(signature.task)
+            if unbounded is not None:
+                report.add(unbounded.code, place, node=name, subject=unbounded.subject, said=unbounded.words)
         if given.is_list:
             join = graph.inputs(node)[0] if graph.input_count(node) == 1 else node
             takers[join] += 1

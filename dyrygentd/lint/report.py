@@ -117,6 +117,9 @@ ADVICE: Final = {
     "redelivered-for-ever": Advice("info", "set `redeliveries_max` on the node, or for the workflow or the daemon"),
     "limits-crossed": Advice("error", "let the soft limit be the lower one: `apply_async` refuses it too"),
     "values-without-json": Advice("warning", "let such tasks return what JSON can carry, or store it and return a reference"),
+    "never-runs": Advice("warning", "correct the conditions; behind branches of which one runs use `rule: none_failed`"),
+    "branches-alike": Advice("warning", "let the conditions exclude each other, or hand on what `succeeded`"),
+    "when-waits": Advice("info", "nothing, if it is meant; to hand its value on as well, name it in `after`"),
     "unexpected-input": Advice("error", "write `.si()` (`immutable: true`): the task does not take the value before it"),
 }
 

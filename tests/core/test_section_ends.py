@@ -14,6 +14,7 @@ from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadNode, CycleError, DyrygentError
 from dyrygentd.wire.definitions import decode_definition
+from dyrygentd.wire.expanding import expand
 from tests.support.conversation import Conversation, cancel, parse_graph
 
 #: A section with a chain of two, a clean-up and hooks of each kind, and what comes behind it.
@@ -315,6 +316,30 @@ def test_a_section_that_was_not_chosen_has_no_end() -> None:
     assert chosen.ask("retry").is_changed
     _let(chosen, work=True, clean=True)
     assert _ids(chosen) == ["next", "told"]
+
+
+def test_each_item_of_a_map_is_cleaned_up_after() -> None:
+    """In a map an item is a section: one that failed has its clean-up as soon as it ends, and the others theirs."""
+    do = {
+        "nodes": [
+            {"name": "lock", "task": "t"},
+            {"name": "work", "task": "t", "after": ["lock"], "immutable": True},
+            {"name": "free", "task": "t", "after": ["lock"], "section_end": "finally"},
+        ]
+    }
+    definition = expand(json.dumps({"do": do}).encode(), b"[1, 2]", node="m", seed="seed", name="w: m")
+    assert definition is not None
+    assert [definition.graph.sections.of(node) for node in range(6)] == ["m[0]"] * 3 + ["m[1]"] * 3
+    conversation = Conversation()
+    conversation.submit(definition.graph)
+    _let(conversation, **{"m[0].lock": True, "m[1].lock": True})
+    assert _ids(conversation) == ["m[0].work", "m[1].work"]
+    _let(conversation, **{"m[0].work": False})
+    assert _ids(conversation) == ["m[0].free", "m[1].work"]
+    _let(conversation, **{"m[0].free": True, "m[1].work": True})
+    assert _ids(conversation) == ["m[1].free"]
+    _let(conversation, **{"m[1].free": True})
+    assert conversation.workflows["w"].state.value == "failed"
 
 
 @pytest.mark.parametrize(

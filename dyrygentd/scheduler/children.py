@@ -47,6 +47,8 @@ logger = logging.getLogger("dyrygentd")
 
 #: How long what cannot be begun just now waits until it is tried again.
 _PAUSE_S: Final = 1.0
+#: How long the answer to a verb on a child waits for its parent, which is to be read back and set going.
+_PARENTS_WAIT_S: Final = 5.0
 #: Children that are begun at one time: each may be built in a thread.
 _AT_ONCE: Final = 4
 
@@ -94,6 +96,7 @@ class Beginnings:
         self._at_work: set[str] = set()
         self._places = anyio.CapacityLimiter(_AT_ONCE)
         self._news = anyio.Event()
+        self._went = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<Beginnings wanted={len(self._wanted)} waits={len(self.waits)}>"
@@ -108,6 +111,21 @@ class Beginnings:
             self._wanted.update(begin)
             self._set_going.update(set_going)
             self._news.set()
+
+    async def wait_parents(self, child_id: str) -> None:
+        """Wait until what is above a workflow that has been set going goes on as well, or cannot; for some seconds at most.
+
+        Whoever was told that a verb is done, and waits for the parent, must not find an end that is none any more.
+        """
+        with anyio.move_on_after(_PARENTS_WAIT_S):
+            while True:
+                live = self._turns.live(child_id)
+                parent = self._set_going.get(child_id) or (None if live is None else live.origin.parent)
+                while child_id in self._set_going:
+                    await self._went.wait()
+                if parent is None:
+                    return
+                child_id = parent.workflow_id
 
     async def run(self) -> None:
         """Begin them, until cancelled."""
@@ -250,6 +268,8 @@ class Beginnings:
             except DyrygentError as error:
                 logger.warning("workflow %s does not go on with its child %s: %s", parent.workflow_id, child_id, error)
             self._set_going.pop(child_id, None)
+            self._went.set()
+            self._went = anyio.Event()
 
     async def _set_parent_going(self, child_id: str, parent: Parent) -> None:
         if await self._store.record(parent.workflow_id) is None:

@@ -277,6 +277,7 @@ class Parts:
             verbs=self.verbs,
             queries=self.answers.queries,
             redaction=self.redaction,
+            wait_parents=self.beginnings.wait_parents,
         )
         mailbox = adapters.store.mailbox
         self.letters = None if mailbox is None else Letters(mailbox, self.reception, confirm=self.tenure.confirm)

@@ -1,6 +1,6 @@
 """What takes submissions and verbs, from whoever asks here, and of letters; see `Scheduler`'s methods of the same names."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from dyrygentd import wire
@@ -22,7 +22,7 @@ from dyrygentd.scheduler.queries import Queries
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.submissions import Submissions
 from dyrygentd.scheduler.turns import Turns
-from dyrygentd.scheduler.verbs import Verbs
+from dyrygentd.scheduler.verbs import REOPENING, Verbs
 
 
 def _nobody() -> None:
@@ -44,7 +44,9 @@ class Reception:
         verbs: Verbs,
         queries: Queries,
         redaction: Redaction,
+        wait_parents: Callable[[str], Awaitable[None]],
     ) -> None:
+        self._wait_parents = wait_parents
         self._turns = turns
         self._store = store
         self._dispatcher = dispatcher
@@ -107,6 +109,8 @@ class Reception:
         if done is None:
             home, meant = await addressed(self._queries.unpacked, self._turns.live, workflow_id, self._cleaned(request))
             answer = await ask_in_parts(self._verbs.ask, self._large_one, home, meant)
+            if answer.is_changed and meant.verb in REOPENING:
+                await self._wait_parents(home)
         else:
             answer = Answer(0, done.nodes, is_changed=True, count=done.count)
         return wire.Changed(

@@ -48,7 +48,7 @@ _KNOWN_PROBLEM_WAIT_S: Final = RETRY_MAX_S + 1.0
 _NODES_PER_S: Final = 4000
 _LONGER_MAX_S: Final = 25.0
 #: Verbs that may set a finished workflow running again, which takes a place in memory.
-_REOPENING: Final = frozenset({Verb.RETRY, Verb.RERUN, Verb.SKIP})
+REOPENING: Final = frozenset({Verb.RETRY, Verb.RERUN, Verb.SKIP})
 
 
 @dataclass(slots=True)
@@ -194,11 +194,11 @@ class Verbs:
             return await self._ask_engine(ticket, VerbRequested(workflow_id, request))
         stored = await self._archive.stored(workflow_id, to_reopen=True)
         ticket.wait_longer(stored.record.task_count)
-        if request.verb in _REOPENING:
+        if request.verb in REOPENING:
             self._submissions.refuse_if_not_accepting(stored.record.task_count)
         restored = await self._archive.rebuilt(stored)
         await self._refuse_if_unwanted(restored, request)
-        is_to_be_judged = request.verb in _REOPENING and restored.attempts.ids != ALL_MADE
+        is_to_be_judged = request.verb in REOPENING and restored.attempts.ids != ALL_MADE
         taken = await self._door.taken_since(restored) if is_to_be_judged else ()
         return await self._ask_engine(ticket, VerbRequested(workflow_id, request, restored=restored, taken=taken))
 

@@ -167,6 +167,26 @@ async def test_one_index_is_one_index() -> None:
         assert published(broker)[-1] == "z"
 
 
+async def test_the_answer_finds_all_of_it_going() -> None:
+    """Whoever retries a member and then waits for the workflow does not find the end that it had before, however deep that is."""
+    fails = [True]
+
+    def y(item: int) -> int:
+        if fails[0]:
+            raise ValueError("bad")
+        return item
+
+    broker = workers([[1], [2]], y=y)
+    async with scheduler(broker) as running:
+        handle = await running.submit(mapped({"map": {"do": {"task": "tasks.y"}}}))
+        assert (await handle.wait()).state == "failed"
+        fails[0] = False
+        assert (await handle.retry("m[0][0]")).nodes == ["m[0][0]", "m[0]"]
+        await handle.wait()
+        await handle.retry("m[1][0]")
+        assert (await handle.wait()).result == [[1], [2]]
+
+
 async def test_an_empty_map_is_tried_again() -> None:
     """A retry of a map without members finds nothing to do, and does not hang (airflow#43214)."""
     items: list[int] = []

@@ -32,7 +32,7 @@ from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, check_data, nothing
 from dyrygentd.wire.children import body_of_child, child_of, document_of_child, stand_in
 from dyrygentd.wire.conditions import condition_document, section_documents, whens_of
 from dyrygentd.wire.encoding import decode, decode_any, encode
-from dyrygentd.wire.expanding import ChildPlace, decode_expanded, expand_child, is_expanded, sample_of
+from dyrygentd.wire.expanding import check_list, decode_expanded, is_expanded, sample_of
 from dyrygentd.wire.forms import (
     DEFINITION_VERSION,
     ChildDocument,
@@ -235,8 +235,7 @@ class _ChildCheck:
         self.found[name] = replace(sample_of(name, child).definition, inner=inner)
         if not child.takes_input:
             # What is wrong with a list that is written out need not wait until it is run.
-            place = ChildPlace(name, (), "", PLAIN_WORKFLOW)
-            expand_child(child, None, place, name=name, **self._some("nodes_max", "node_bytes_max", "look"))
+            check_list(name, child, **self._some("nodes_max", "node_bytes_max"))
 
     def _some(self, *fields: str) -> dict[str, Any]:
         return {field: self._bounds[field] for field in fields if field in self._bounds}

@@ -149,6 +149,17 @@ def expand(
     return _definition(graph, name, own, body)
 
 
+def check_list(name: str, child: Child, *, nodes_max: int = NODES_MAX, node_bytes_max: int = NODE_BYTES_MAX) -> None:
+    """Raise `BadNode` if a list that is written out in a map cannot become members; nothing is made of it yet."""
+    given = document_of_map(child)
+    items = _items_of(name, given, bytes(given.over))
+    for number, item in enumerate(items):
+        _check_item(name, number, item, node_bytes_max)
+    if items:
+        template = checked_map(name, given, has_good_options=False)
+        _members_of(name, given, items, parts=len(template.parts), nodes_max=nodes_max)
+
+
 class Sample(NamedTuple):
     """What a map does with an item, to be looked at before there is a list.
 
@@ -263,23 +274,30 @@ def _graph_of(
     look: Look,
 ) -> Graph:
     template = checked_map(node, given, has_good_options=False)
+    items, labels, policy = _members_of(node, given, items, parts=len(template.parts), nodes_max=nodes_max)
+    members: list[str] = []
+    specs = list(_specs(node, MadeIds(seed), given, template, labels, items, members, node_bytes_max, look))
+    specs.append(NodeSpec(node, None, "", members, policy))
+    return Graph.build(specs, output=node, nodes_max=nodes_max, item_nodes=len(template.parts))
+
+
+def _members_of(
+    node: str, given: MapDocument, items: Sequence[bytes], *, parts: int, nodes_max: int
+) -> tuple[Sequence[bytes], Sequence[object], NodePolicy]:
+    """Return what each member is given, what tells it from the others, and what their join asks for."""
     labels = _labels(node, given, items)
     if given.batch:
         items = [_listed(items[begin : begin + given.batch]) for begin in range(0, len(items), given.batch)]
         labels = range(len(items))
-    count = len(items) * len(template.parts) + 1
+    count = len(items) * parts + 1
     if count > nodes_max:
-        each = f", {len(template.parts)} nodes each" if len(template.parts) > 1 else ""
+        each = f", {parts} nodes each" if parts > 1 else ""
         raise BadNode(
             node,
             f"its list has {len(items):,} items{each}: {count:,} nodes with the join behind them, `nodes_max` is {nodes_max:,}",
             next_step="give several items to one task by `batch`, or raise `nodes_max` in the daemon's configuration",
         )
-    policy = _policy_of_join(node, given, len(items))
-    members: list[str] = []
-    specs = list(_specs(node, MadeIds(seed), given, template, labels, items, members, node_bytes_max, look))
-    specs.append(NodeSpec(node, None, "", members, policy))
-    return Graph.build(specs, output=node, nodes_max=nodes_max, item_nodes=len(template.parts))
+    return items, labels, _policy_of_join(node, given, len(items))
 
 
 def _policy_of_join(node: str, given: MapDocument, members: int) -> NodePolicy:

@@ -34,6 +34,7 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
     # One that others have in them comes before these.
     schemas = wire.schemas(dict.fromkeys([*forms, wire.MapDocument, wire.NodeDocument, wire.WorkflowDocument]))
     wire.describe_map(schemas["MapDocument"]["properties"], "#/components/schemas")
+    wire.describe_child(schemas["ChildDocument"]["properties"], "#/components/schemas")
     return {
         "openapi": "3.1.0",
         "info": {"title": "dyrygentd", "version": __version__},

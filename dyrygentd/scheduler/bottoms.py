@@ -30,9 +30,16 @@ class Bottoms:
 
     Args:
         explain: Says why a workflow is not running, and what can be done.
+        waits_of: Tells why a child of this id cannot begin just now; empty if it can.
     """
 
-    def __init__(self, sight: Sight, explain: Callable[[RunningWorkflow], Awaitable[wire.Explanation]]) -> None:
+    def __init__(
+        self,
+        sight: Sight,
+        explain: Callable[[RunningWorkflow], Awaitable[wire.Explanation]],
+        waits_of: Callable[[str], str] = lambda child_id: "",
+    ) -> None:
+        self._waits_of = waits_of
         self._sight = sight
         self._explain = explain
 
@@ -48,6 +55,10 @@ class Bottoms:
         ids = {each: parent_of(workflow, each).child_id for each in nodes}
         await self._sight.look(*ids.values())
         live = {each: child for each, child_id in ids.items() if (child := self._sight.live(child_id)) is not None}
+        why = next(filter(None, map(self._waits_of, ids.values())), "")
+        if not live and why:
+            text = f"'{standing.node}' waits for its workflow, which cannot begin yet: {why}"
+            return replace(standing, text=text, next_step="it begins by itself as soon as it can")
         if not live:
             return replace(standing, text=f"'{standing.node}' waits for its workflow, which is about to begin", next_step="")
         chosen = min(live, key=lambda each: self._rank(live[each]))

@@ -20,7 +20,7 @@ from dyrygentd.core.effects import BeginChild
 from dyrygentd.core.events import ChildRefused
 from dyrygentd.core.graph import Definition, Graph
 from dyrygentd.core.ids import MadeIds
-from dyrygentd.core.parent import Parent
+from dyrygentd.core.parent import DEPTH_MAX, Parent
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import (
@@ -189,6 +189,8 @@ class Beginnings:
         record = await self._store.record(child_id)
         if record is not None:
             return await self._go_on(child_id, wanted)
+        if wanted.parent.depth > DEPTH_MAX:
+            return f"there are {wanted.parent.depth} workflows above its own, the limit is {DEPTH_MAX}"
         if not wanted.has_input:
             return "the value that its workflow takes is not kept any more: `rerun` what gives it"
         try:

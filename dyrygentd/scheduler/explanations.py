@@ -56,6 +56,7 @@ class Sources(NamedTuple):
         roster: Who answered, whoever asked.
         still_running: Finds tasks that run although their nodes have gone on.
         redact: Hides secrets in what tasks have stored.
+        waits_of: Tells why the workflow of a node, by its id, cannot begin just now; empty if it can.
     """
 
     inspector: Inspector | None
@@ -67,6 +68,7 @@ class Sources(NamedTuple):
     roster: Roster
     still_running: StillRunning
     redact: Callable[[str], str]
+    waits_of: Callable[[str], str] = lambda child_id: ""
 
 
 class Explanations:
@@ -79,7 +81,7 @@ class Explanations:
         self._around = around
         self._inspector = around.inspector
         self._still_running = around.still_running
-        self._bottoms = Bottoms(sight, self._explain_workflow)
+        self._bottoms = Bottoms(sight, self._explain_workflow, around.waits_of)
 
     async def explain(self, workflow: RunningWorkflow, node: str | None = None) -> wire.Explanation:
         """Say why a workflow, or one node, is not running, and what can be done. Raises `NodeNotFound`."""

@@ -247,6 +247,7 @@ class Parts:
             roster=self.roster,
             still_running=still_running,
             redact=self.redaction.text,
+            waits_of=lambda child_id: self.beginnings.waits.get(child_id, ""),
         )
         self.answers = answers_of(
             self.turns,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dyrygentd.wire.plain import View
     from dyrygentd.wire.problems import PROBLEM, error_of_problem, is_problem, problem_of
     from dyrygentd.wire.requests import VerbDocument, decode_request, request_of
-    from dyrygentd.wire.schema import definition_schema, describe_map
+    from dyrygentd.wire.schema import definition_schema, describe_child, describe_map
     from dyrygentd.wire.showing import (
         causes_of,
         view_of_child,
@@ -146,6 +146,7 @@ __all__ = [
     "decode_summary",
     "decode_view",
     "definition_schema",
+    "describe_child",
     "describe_map",
     "document_of",
     "encode",
@@ -237,6 +238,7 @@ _HOMES: Final = {
     "decode_request": "requests",
     "request_of": "requests",
     "definition_schema": "schema",
+    "describe_child": "schema",
     "describe_map": "schema",
     "NOBODY_LEADS": "health",
     "VANTAGE_HEADER": "health",

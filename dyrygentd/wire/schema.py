@@ -44,6 +44,7 @@ def definition_schema() -> dict[str, Any]:
     described = schema(WorkflowDocument, MapDocument, NodeDocument, ParameterDocument)
     definitions = described["$defs"]
     describe_map(definitions["MapDocument"]["properties"], "#/$defs")
+    describe_child(definitions["ChildDocument"]["properties"], "#/$defs")
     definitions["ParameterDocument"] = schema(ParameterDocument)["$defs"]["ParameterDocument"]
     definitions["ParameterDocument"]["properties"]["type"].pop("default", None)
     words = {f"#/$defs/{name}" for name, form in definitions.items() if "enum" in form}
@@ -76,6 +77,15 @@ def describe_map(properties: dict[str, Any], definitions: str) -> None:
 def _list_in_a_file() -> dict[str, Any]:
     properties = {JSON_LINES: {"type": "string"}}
     return {"type": "object", "properties": properties, "required": [JSON_LINES], "additionalProperties": False}
+
+
+def describe_child(properties: dict[str, Any], definitions: str) -> None:
+    """Say that what a node begins is a definition, which is kept as raw JSON.
+
+    Args:
+        definitions: Where the other forms are.
+    """
+    properties["definition"] |= {"allOf": [{"$ref": f"{definitions}/WorkflowDocument"}]}
 
 
 def _describe_parameters(parameters: dict[str, Any]) -> None:

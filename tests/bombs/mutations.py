@@ -35,6 +35,19 @@ _SEED_DOCUMENTS: Final[tuple[dict[str, Any], ...]] = (
             },
             {"name": "one", "join": True, "after": ["poll", "maybe"], "rule": "none_failed", "hands_on": "one"},
             {"name": "end", "task": "add", "section": "drain", "section_end": "finally", "after": ["start"]},
+            {
+                "name": "child",
+                "after": ["start"],
+                "workflow": {
+                    "definition": {
+                        "parameters": {"x": {"type": "integer"}, "y": 1},
+                        "nodes": [{"task": "add", "args": ["${x}"]}],
+                    },
+                    "values": {"y": 2},
+                    "input": "x",
+                    "on_close": "abandon",
+                },
+            },
         ],
     },
     {

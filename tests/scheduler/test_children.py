@@ -94,6 +94,8 @@ async def test_memory_is_waited_for() -> None:
         other = await running.submit(definition("g gate=1"))
         handle = await running.submit(_outer(_TWO))
         await until(lambda: bool(running._parts.beginnings.waits))
+        standing = (await running.explain(handle.id)).standings[0]
+        assert "waits for its workflow, which cannot begin yet: no submissions are accepted now: " in standing.text
         await running.perform(other.id, VerbRequest(Verb.CANCEL))
         assert (await handle.wait()).state == "succeeded"
 

@@ -95,7 +95,14 @@ def _events(node: "wire.NodeView", now: float) -> "Iterator[dict[str, Any]]":
         elif attempt.number > 1:
             event["cname"] = "bad"
         yield event | {"args": _args(node, attempt)}
-    if not shown and node.finished_at:
+    child = node.child
+    if child is not None and not shown:
+        begin, end = _us(child.created_at), _us(child.finished_at or now)
+        about = {"workflow": child.id, "state": child.state, "tasks": child.tasks, "error": _error(child.error)}
+        told = {name: value for name, value in about.items() if value}
+        event = {"name": name, "cat": node.state, "ts": begin, "ph": "X", "dur": max(0, end - begin), "args": told}
+        yield event | ({"cname": "terrible"} if node.state in _BAD else {})
+    elif not shown and node.finished_at:
         args = {"task": node.task, "task id": node.task_id, "state": node.state, "error": _error(node.error)}
         told = {name: value for name, value in args.items() if value}
         yield {"name": name, "cat": node.state, "ts": _us(node.finished_at), "ph": "i", "s": "t", "args": told}

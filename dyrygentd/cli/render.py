@@ -282,6 +282,8 @@ def _narrowed(heads: Sequence[str], rows: Sequence[Sequence[object]], at: int) -
 
 def _node_took(node: "wire.NodeView") -> str:
     """Return how long the last attempt of a node took, from when it was sent."""
+    if node.child is not None and node.finished_at and not node.dispatched_at:
+        return duration(max(0.0, node.finished_at - node.child.created_at))
     if not node.dispatched_at or not node.finished_at:
         return ""
     return duration(max(0.0, node.finished_at - node.dispatched_at))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,3 +118,21 @@ def test_a_node_that_is_done_by_a_workflow(holding: Daemon, slow_ctl: Ctl) -> No
     assert f"'deep' is done by workflow {child}, which has done 0 of 2; there 'approve' is a gate and waits" in told
     assert f"next: dyrygentctl explain {child}\n" in told
     assert "waits for release" in slow_ctl("list").stdout
+
+
+def test_its_time_is_that_of_its_workflow(daemon: Daemon, ctl: Ctl, tmp_path: Path) -> None:
+    """In a trace the node is a span as long as its workflow, whose id stands there; tables and drawings have it, too."""
+    inner = {"name": "inner", "nodes": [{"name": "dig", "task": "add"}, {"name": "more", "task": "add", "after": ["dig"]}]}
+    bad = {"nodes": [{"name": "f", "task": "fail"}]}
+    top = daemon.submit({"name": "deep", "workflow": {"definition": inner}}, {"name": "bad", "workflow": {"definition": bad}})
+    assert daemon.finish(top) == "failed"
+    assert ctl("timeline", top, "--perfetto", "trace.json").exit_code == 0
+    events = {event["name"]: event for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]}
+    for node, (name, state) in enumerate((("deep", "succeeded"), ("bad", "failed"))):
+        assert (events[name]["ph"], events[name]["cat"]) == ("X", state)
+        assert events[name]["args"]["workflow"] == Parent(top, node).child_id
+    assert re.search(r"(?m)^deep +succeeded +\(workflow\) .* (s|ms)", ctl("show", top, "--nodes").stdout)
+    assert re.search(r"(?m)^bad +1 ", ctl("timeline", top).stdout)
+    assert "its workflow" in ctl("explain", top).stdout
+    assert ctl("report", top, "-o", "report.html").exit_code == 0
+    assert ctl("diff", top, top).exit_code in (0, 1)

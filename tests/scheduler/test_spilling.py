@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dyrygentd import wire
 from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.references import Reference
 from dyrygentd.core.verbs import Verb, VerbRequest
@@ -266,3 +267,31 @@ async def until_gone(running: Scheduler, workflow_id: str) -> None:
 def test_limits_have_a_place_for_them() -> None:
     """A megabyte is neither in memory by the thousand nor a file for each small value."""
     assert SchedulerLimits().value_spill_bytes == 1024 * 1024
+
+
+async def test_values_of_children(tmp_path: Path, values: _Breaking, files: Callable[[], list[Path]]) -> None:
+    """What the members of a map return is named by the list of the map, handed on, and stays with their workflow."""
+    seen, broker = list[list[int]](), FakeBroker({"list": lambda: [1, 2, 3], "big": lambda item: str(item) * 200_000})
+    broker.tasks["lengths"] = lambda given: seen.append([len(each) for each in given])
+    body = b"""{"output": "each", "nodes": [{"name": "list", "task": "list"},
+        {"name": "each", "map": {"over": "list", "do": {"task": "big"}}},
+        {"name": "lengths", "task": "lengths", "after": ["each"]}]}"""
+    async with scheduler(broker, _on(tmp_path), values=values, limits=limits(**_SPILL)) as running:
+        handle = await running.submit_definition(wire.decode_definition(body, nodes_max=10))
+        assert [each[0] for each in (await running.outcome(handle.id)).result] == ["1", "2", "3"]
+        assert seen == [3 * [200_000]]
+        await running._parts.carrying.spilling.look()
+        await settle()
+        assert len(files()) == 3
+    assert b"1" * 1000 not in (tmp_path / "state.db").read_bytes()
+
+
+async def test_a_large_list_of_a_map(tmp_path: Path, values: _Breaking) -> None:
+    """The list that a map is over may be a large value itself."""
+    broker = FakeBroker({"list": lambda: ["x" * 50_000] * 5, "length": len})
+    body = b"""{"output": "each", "nodes": [{"name": "list", "task": "list"},
+        {"name": "each", "map": {"over": "list", "do": {"task": "length"}}}]}"""
+    async with scheduler(broker, _on(tmp_path), values=values, limits=limits(**_SPILL)) as running:
+        handle = await running.submit_definition(wire.decode_definition(body, nodes_max=10))
+        assert (await running.outcome(handle.id)).result == 5 * [50_000]
+        assert _engine(running)["stored_values_written"] == 1

@@ -121,6 +121,10 @@ class Spilling:
     def __repr__(self) -> str:
         return f"<Spilling {self._values!r} count={self._count} bytes={self._bytes} problem={self.problem!r}>"
 
+    def __len__(self) -> int:
+        """Return how many values are to be deleted."""
+        return len(self._to_delete)
+
     @property
     def notice(self) -> str:
         """What people should know about it, empty if nothing."""

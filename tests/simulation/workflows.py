@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from random import Random
 
+from dyrygentd.core.conditions import NoValue, Undecided, why_not
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskIgnored, TaskSucceeded
 from dyrygentd.core.graph import Definition, Graph
@@ -49,6 +50,7 @@ def random_plan(chance: Random, key: str, *, within_s: float) -> Plan:
         lines.append(line)
         names.append(name)
     lines = _with_sections(Random(f"sections of {key}: {lines}"), lines)
+    lines = _with_conditions(Random(f"conditions of {key}: {lines}"), lines)
     for when in ("success", "failure", "always"):
         if chance.random() < 0.08:
             lines.append(f"hook_{when}{chance.choice(['', '!'])} hook={when}")
@@ -85,6 +87,23 @@ def _with_sections(chance: Random, lines: list[str]) -> list[str]:
                 placed.append(f"{name}_{when}! section={path} end={when} on_lost={chance.choice(['retry', 'fail'])}")
     cleaned = [line.split("!")[0] for line in placed if "end=finally" in line and "section=s " in line]
     return placed + [f"behind < {name}" for name in cleaned]
+
+
+#: Operators and what is compared with what tasks return: numbers, texts, lists, null.
+_ASKED = (("exists", True), ("truthy", True), ("truthy", False), ("is", 1), ("is_not", "x"), ("over", 0), ("in", [1, "x", None]))
+
+
+def _with_conditions(chance: Random, lines: list[str]) -> list[str]:
+    """Let nodes run only if another one returned this or that; by chance of its own. Ends of sections may wait for who asks."""
+    if chance.random() < 0.6 or any("end=" in line for line in lines):
+        return lines
+    names = [line.split()[0].strip("&!") for line in lines]
+    asking = [lines[0]]
+    for number, line in enumerate(lines[1:], start=1):
+        operator, operand = chance.choice(_ASKED)
+        when = json.dumps({"value": chance.choice(names[:number]), operator: operand}, separators=(",", ":"))
+        asking.append(f"{line}{'' if '<' in line else ' <'} when={when}" if chance.random() < 0.4 else line)
+    return asking
 
 
 def _random_node(chance: Random, name: str, after: list[str], *, is_left_alone: bool) -> tuple[str, str]:
@@ -141,6 +160,8 @@ class Ends:
             waited_for = graph.dependencies(node) if policy.hook is None else [n for n in expected if n not in graph.hooks]
             before = [self._as_waited_for(dependency, expected) for dependency in waited_for]
             decided = self._of_section(node, expected) or verdict(_Decided(policy.hook, policy.rule), before)  # type: ignore[arg-type]
+            if decided == "go":
+                decided = self._by_condition(node, expected, states)
             said = states[graph.names[node]]
             expected[node] = self._of_task(node, said) if decided == "go" else decided
             if decided != "go" and self._attempts(node):
@@ -150,6 +171,24 @@ class Ends:
                     f"{self._plan.key}/{graph.names[node]} is {said}, not {expected[node]}: {self._evidence(node)}"
                     f"\n{self._plan.text}"
                 )
+
+    def _by_condition(self, node: int, expected: dict[int, str], states: dict[str, str]) -> str:
+        """Return what the conditions of a node make of it once its rule would let it go."""
+
+        def value_of(name: str) -> object:
+            asked = self._graph.number(name)
+            assert asked is not None
+            if expected[asked] not in ("succeeded", "skipped"):
+                raise NoValue(expected[asked])
+            return json.loads(self._value(asked, states))
+
+        for proviso in self._graph.choices.provisos.get(node, ()):
+            try:
+                if why_not(proviso.when.condition, value_of):
+                    return "unneeded"
+            except Undecided:
+                return "failed"
+        return "go"
 
     def _as_waited_for(self, node: int, expected: dict[int, str]) -> str:
         """Return how a node stands to what waits for it: a `finally` stands for its section."""
@@ -235,7 +274,7 @@ class Ends:
         graph = self._graph
         if not graph.takes_input(node):
             return None
-        values = [self._value(dependency, states) for dependency in graph.dependencies(node)]
+        values = [self._value(dependency, states) for dependency in graph.inputs(node)]
         if graph.is_join(node) or len(values) > 1:
             return b"[" + b",".join(values) + b"]"
         if not values:

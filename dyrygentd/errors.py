@@ -228,6 +228,18 @@ class KeyTaken(RequestError):
         self.next_step = f"give a new key to new work, or see `dyrygentctl show {workflow_id}` for what has this one"
 
 
+class CannotSpawn(RequestError):
+    """A task cannot add work here, or not in this way; raised inside the task."""
+
+    status = 409
+    code = "cannot-spawn"
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        if next_step:
+            self.next_step = next_step
+
+
 class NotAccepting(RequestError):
     """The daemon takes no submissions now."""
 

@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     # Loaded by Celery workers, which need nothing else of us.
     "errbacks": set(),
-    "worker": {"errbacks"},
+    "worker": {"errbacks", "errors"},
     # Reads what pip has written down, before anything is imported that may be too old.
     "versions": {"errors"},
     # Words that people paste into a shell.
@@ -91,6 +91,8 @@ INSIDE_FUNCTIONS: dict[str, set[str]] = {
     "canvas/maps.py": {"wire"},
     # A server, for one command.
     "cli/ui.py": {"loopback"},
+    # Only when a task adds work: it is made into a definition where it is added.
+    "worker/additions.py": {"canvas", "client", "core", "wire"},
 }
 
 NARROWER: dict[str, set[str]] = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dyrygentd.core.additions import Addition
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import SOME_FROM_OUTSIDE
 from dyrygentd.core.limits import Limits
@@ -176,12 +177,14 @@ class TaskSucceeded:
     Attributes:
         value: The return value as JSON text; None if it has no JSON form, for the reason in ``value_error``.
         ends_chain: The task asked that what follows it in its chain is not run. Told by `dyrygentd.worker`.
+        added: What the task has added. Told by `dyrygentd.worker`, with the result.
     """
 
     task_id: str
     value: bytes | None
     value_error: str = ""
     ends_chain: bool = False
+    added: Addition | None = None
 
 
 #: Exceptions that are no last word: a worker may tell them of a task that another one ends well (celery#3085, #1703).

@@ -33,6 +33,7 @@ from celery.backends.base import Backend
 from kombu.utils.json import dumps
 from msgspec import Raw, Struct
 
+from dyrygentd.core.additions import Addition, Adds
 from dyrygentd.core.events import DOUBTFUL, TaskEvent, TaskFailed, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.core.without_value import UNREAD
@@ -79,7 +80,10 @@ def event_of_meta(task_id: str, meta: Mapping[str, Any]) -> TaskEvent | None:
         return TaskReported(task_id, f"{status}{_WHILE_RUNNING}")
     if status == states.SUCCESS:
         succeeded = _succeeded(task_id, result)
-        return replace(succeeded, ends_chain=True) if str(traceback or "").startswith(_CLOSED) else succeeded
+        said = str(traceback or "")
+        if said.startswith(_ADDED):
+            return with_addition(succeeded, said[len(_ADDED) :].strip())
+        return replace(succeeded, ends_chain=True) if said.startswith(_CLOSED) else succeeded
     if is_never_ran(meta):
         return None
     if isinstance(result, Raw):
@@ -104,8 +108,20 @@ def event_of_meta(task_id: str, meta: Mapping[str, Any]) -> TaskEvent | None:
 _HEAD: Final = 'Traceback (most recent call last):\n  File "dyrygentd", line 1, in dyrygentd_'
 _SAID: Final = f"{_HEAD}said_while_running"
 _CLOSED: Final = f"{_HEAD}chain_ended"
+#: Before what a task has added, as `dyrygentd.worker.additions` has packed it: a word, and the definition.
+_ADDED: Final = f"{_HEAD}added"
+_ADDITION: Final = re.compile(rf"({Adds.BESIDE}|{Adds.BEHIND}) ([A-Za-z0-9+/]+={{0,2}})")
 #: Shown behind such a state.
 _WHILE_RUNNING: Final = " (said while it runs)"
+
+
+def with_addition(succeeded: TaskSucceeded, said: str) -> TaskEvent:
+    """Return a success with what the task has added; what cannot be read must not get lost, so that is a failure."""
+    addition = _ADDITION.fullmatch(said)
+    if addition is None:
+        error = f"the task has added work that cannot be read: {said:.100}"
+        return TaskFailed(succeeded.task_id, error, kind=FailureKind.REFUSED, fingerprint="unreadable addition")
+    return replace(succeeded, added=Addition(Adds(addition[1]), addition[2].encode()))
 
 
 def is_said_while_running(meta: Mapping[str, Any]) -> bool:

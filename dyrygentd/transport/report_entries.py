@@ -8,7 +8,7 @@ from typing import Any, Final
 from celery import states
 
 from dyrygentd.core.events import TaskEvent, TaskIgnored, TaskReported, TaskRevoked, TaskSucceeded
-from dyrygentd.transport.meta import event_of_failure, event_of_meta
+from dyrygentd.transport.meta import event_of_failure, event_of_meta, with_addition
 
 #: Of a value that a report brings.
 _VALUE_BYTES_MAX: Final = 1024 * 1024
@@ -21,16 +21,9 @@ def event_of_report(fields: Mapping[str, str]) -> TaskEvent | None:
         return None
     match fields.get("state"):
         case states.SUCCESS:
-            value = fields.get("value")
-            if value is None:
-                return TaskSucceeded(task_id, None, error or "its result is not stored any more")
-            if len(value) > _VALUE_BYTES_MAX:
-                return None
-            with suppress(ValueError, RecursionError):
-                # Whether it is JSON; what it means is for whoever gets it.
-                json.loads(value)
-                return TaskSucceeded(task_id, value.encode())
-            return None
+            succeeded = _success(task_id, fields.get("value"), error)
+            added = fields.get("added")
+            return succeeded if succeeded is None or added is None else with_addition(succeeded, added)
         case states.FAILURE:
             return event_of_failure(task_id, error or "it failed", exception, fields.get("worker", ""))
         case states.REVOKED:
@@ -44,6 +37,18 @@ def event_of_report(fields: Mapping[str, str]) -> TaskEvent | None:
             return TaskReported(task_id, str(state), worker, next_try_at, error=error)
         case _:
             return None
+
+
+def _success(task_id: str, value: str | None, error: str) -> TaskSucceeded | None:
+    if value is None:
+        return TaskSucceeded(task_id, None, error or "its result is not stored any more")
+    if len(value) > _VALUE_BYTES_MAX:
+        return None
+    with suppress(ValueError, RecursionError):
+        # Whether it is JSON; what it means is for whoever gets it.
+        json.loads(value)
+        return TaskSucceeded(task_id, value.encode())
+    return None
 
 
 def entries_of(answer: Any) -> Sequence[tuple[Any, Mapping[Any, Any] | None]]:

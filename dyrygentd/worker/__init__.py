@@ -6,6 +6,8 @@ state ``IGNORED`` or ``REJECTED`` is stored, for tasks that dyrygentd has sent a
 so is what waits for its success: the chain stops there, a chord's body does not run, and the workflow succeeds. A rejected one
 has failed.
 
+With it a task adds work behind itself: `spawn`, and Celery's ``self.add_to_chord``, see `dyrygentd.worker.spawning`.
+
 With it a final state that a task stores about itself while it runs (``update_state(state="SUCCESS")``) is not taken for its end,
 and ``self.request.chain = None`` is seen, see `dyrygentd.worker.running`.
 
@@ -38,17 +40,16 @@ from typing import Any, Final
 from celery import signals, states
 from celery.app.trace import get_actual_ignore_result
 from celery.exceptions import Reject, WorkerLostError
+from kombu.exceptions import EncodeError
 from kombu.utils.json import dumps
 
 from dyrygentd.errbacks import register
-from dyrygentd.worker import running
+from dyrygentd.worker import running, spawning
+from dyrygentd.worker.requests import REPORTS_HEADER, WORKFLOW_STAMP, attribute, header_of, is_for, place_of
+from dyrygentd.worker.spawning import spawn as spawn
 
 logger = logging.getLogger("dyrygentd.worker")
 
-#: The stamp on each of the daemon's messages (`dyrygentd.transport.message`, which workers need not load).
-_WORKFLOW_STAMP = "dyrygentd_workflow"
-#: The header of the same messages that says where to report, see `dyrygentd.ports.facts.REPORTS_HEADER`.
-_REPORTS_HEADER = "dyrygentd_reports"
 #: `Task.replace` ends with an Ignore of this text. The task goes on under the same id, and its successor stores the result.
 _REPLACED = "Replaced by new task"
 
@@ -69,8 +70,6 @@ _LATER_FIRST_S: Final = 1.0
 _LATER_MAX_S: Final = 30.0
 #: Reports that wait in one process for Redis to take them; the oldest go first.
 _BACKLOG_MAX: Final = 200
-
-_PLACES: Final = ("backend", "broker")
 
 _installed: dict[int, "_Reporter"] = {}
 
@@ -97,6 +96,7 @@ def _store_end(task_id: str, task: Any, retval: Any = None, state: str = "", **_
     request = task.request
     if not _is_ours(request):
         return
+    request.dyrygentd_added = running.added_by(task_id)
     request.dyrygentd_said = running.end(task_id, task, retval, state)
     if request.dyrygentd_said:
         return
@@ -108,9 +108,10 @@ def _store_end(task_id: str, task: Any, retval: Any = None, state: str = "", **_
 
 
 def _is_ours(request: Any) -> bool:
-    return _WORKFLOW_STAMP in (request.stamps or {})
+    return WORKFLOW_STAMP in (request.stamps or {})
 
 
+spawning.listen()
 signals.task_prerun.connect(_begin, weak=False, dispatch_uid=__name__)
 # Before a reporter: what a report tells has been stored then.
 signals.task_postrun.connect(_store_end, weak=False, dispatch_uid=__name__)
@@ -145,9 +146,10 @@ class _Reporter:
         is_stored = not get_actual_ignore_result(task, task.request)
         fields: dict[str, Any] = {}
         match state:
+            case states.SUCCESS if added := getattr(task.request, "dyrygentd_added", None):
+                state, fields = _with_addition(added, {} if is_stored else _value(task, retval), is_stored=is_stored)
             case states.SUCCESS:
-                if not is_stored:
-                    fields = _value(task, retval)
+                fields = {} if is_stored else _value(task, retval)
             case states.FAILURE:
                 is_stored = is_stored or bool(task.store_errors_even_if_ignored)
                 fields = _error(retval)
@@ -179,17 +181,17 @@ class _Reporter:
         A replacement may be a chain or a chord. Its parts are sent one by another, so all of them carry the header, and only the
         one that ends under the id reports.
         """
-        if not isinstance(headers, dict) or _REPORTS_HEADER in headers:
+        if not isinstance(headers, dict) or REPORTS_HEADER in headers:
             return
         task = self._app.current_worker_task
-        own = None if task is None else _header_of(task.request)
+        own = None if task is None else header_of(task.request)
         if own is None:
             return
         reported = own.get("of") or task.request.id
         nesting = task.request.get("replaced_task_nesting") or 0
         is_deeper = (headers.get("replaced_task_nesting") or 0) > nesting
         if "of" in own or is_deeper or headers.get("id") == reported or reported in _following(body):
-            headers[_REPORTS_HEADER] = {**own, "of": reported}
+            headers[REPORTS_HEADER] = {**own, "of": reported}
 
     # --- in the main process of a worker ----------------------------------------------------------------------------
 
@@ -226,17 +228,17 @@ class _Reporter:
         """Return what the message says about reporting; None if it is not for us to report."""
         if task is None or getattr(task, "app", None) is not self._app:
             return None
-        place = _header_of(request)
-        if place is None or place.get("of") not in (None, _attribute(request, "id")):
+        place = place_of(request)
+        if place is None or not is_for(place, request):
             return None
-        return None if _attribute(request, "is_eager") else place
+        return None if attribute(request, "is_eager") else place
 
     def _report(self, place: Mapping[str, Any], request: Any, state: str, *, is_stored: bool, **fields: Any) -> None:
         entry = {
-            "task": _attribute(request, "id"),
+            "task": attribute(request, "id"),
             "state": state,
             "stored": int(is_stored),
-            "worker": _attribute(request, "hostname") or "",
+            "worker": attribute(request, "hostname") or "",
             "pid": os.getpid(),
             "at": f"{time.time():.3f}",
             **{name: value for name, value in fields.items() if value not in (None, "")},
@@ -366,20 +368,6 @@ def _is_failing() -> bool:
     return sys.exc_info()[0] is not None
 
 
-def _header_of(request: Any) -> dict[str, Any] | None:
-    """Return our header of a message, from a `Context` or a plain dictionary."""
-    header = _attribute(request, _REPORTS_HEADER)
-    if header is None:
-        header = (_attribute(request, "headers") or {}).get(_REPORTS_HEADER)
-    if not isinstance(header, dict) or not isinstance(header.get("stream"), str) or header.get("in") not in _PLACES:
-        return None
-    return header
-
-
-def _attribute(request: Any, name: str) -> Any:
-    return request.get(name) if hasattr(request, "get") else getattr(request, name, None)
-
-
 def _value(task: Any, value: Any) -> dict[str, Any]:
     """Write a value down that Celery does not store."""
     try:
@@ -390,6 +378,18 @@ def _value(task: Any, value: Any) -> dict[str, Any]:
     if size > _VALUE_BYTES_MAX:
         return {"error": f"it has {size} bytes, and a report carries {_VALUE_BYTES_MAX}"}
     return {"value": text}
+
+
+def _with_addition(added: Any, fields: dict[str, Any], *, is_stored: bool) -> tuple[str, dict[str, Any]]:
+    """Return a success that brings along what the task has added, or the failure that it is if that is nowhere else."""
+    try:
+        packed = added.packed()
+    except EncodeError as error:
+        return states.FAILURE, _error(error)
+    if is_stored and len(packed) > _VALUE_BYTES_MAX:
+        # The stored result has it.
+        packed = spawning.ELSEWHERE
+    return states.SUCCESS, {**fields, "added": packed}
 
 
 def _error(error: Any) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from types import FrameType
 from typing import Any, Final, NoReturn
 
 from celery import states
+from kombu.exceptions import EncodeError
+
+from dyrygentd.worker.additions import Additions, check_value
 
 logger = logging.getLogger("dyrygentd.worker")
 
@@ -28,6 +31,8 @@ logger = logging.getLogger("dyrygentd.worker")
 _HEAD: Final = 'Traceback (most recent call last):\n  File "dyrygentd", line 1, in dyrygentd_'
 SAID: Final = f"{_HEAD}said_while_running"
 CLOSED: Final = f"{_HEAD}chain_ended"
+#: Before what a task has added, with its success.
+ADDED: Final = f"{_HEAD}added"
 #: As the traceback of what a task said that then asked to be ignored: it is the end.
 _SAID_AND_IGNORED: Final = "said by the task itself, which then ended by Ignore"
 _FINAL: Final = states.READY_STATES | {states.IGNORED, states.REJECTED}
@@ -51,13 +56,24 @@ class _Chain(list[Any]):
 
 
 class _Running:
-    """A task that runs: its chain, and the last final state that it stored about itself."""
+    """A task that runs: its chain, the last final state that it stored about itself, and what it has added."""
 
-    __slots__ = ("chain", "said")
+    __slots__ = ("added", "chain", "said")
 
     def __init__(self, chain: _Chain | None) -> None:
         self.chain = chain
         self.said: tuple[str, Any] | None = None
+        self.added: Additions | None = None
+
+    def mark_of_success(self, request: Any, value: Any, backend: Any) -> str | None:
+        """Return what is stored in the place of a success's traceback. Raises `EncodeError` if it cannot be stored."""
+        is_closed = self.chain is not None and getattr(request, "chain", None) is not self.chain
+        if not self.added:
+            return CLOSED if is_closed else None
+        if is_closed:
+            raise EncodeError("the task has ended its chain and added work: nothing could follow, and that follows")
+        check_value(value, backend)
+        return f"{ADDED}\n{self.added.packed()}"
 
 
 #: By task id. As many as this process executes at a time.
@@ -71,6 +87,23 @@ def begin(task_id: str, task: Any) -> None:
         chain = request.chain = _Chain()
     _running[task_id] = _Running(chain)
     _listen(task.backend)
+
+
+def additions_of(task: Any, bytes_max: int) -> Additions:
+    """Return what a task that runs has added so far, to be added to."""
+    if task.request.id not in _running:
+        # The companion was imported by the task itself.
+        begin(task.request.id, task)
+    running = _running[task.request.id]
+    if running.added is None:
+        running.added = Additions(bytes_max)
+    return running.added
+
+
+def added_by(task_id: str) -> Additions | None:
+    """Return what a task that runs has added, None if it has added nothing."""
+    running = _running.get(task_id)
+    return running.added or None if running is not None else None
 
 
 def end(task_id: str, task: Any, retval: Any, state: str | None) -> str:
@@ -91,7 +124,9 @@ def end(task_id: str, task: Any, retval: Any, state: str | None) -> str:
             backend.forget(task_id)
         match state:
             case states.SUCCESS:
-                backend.store_result(task_id, retval, state, request=request)
+                # What cannot be stored was found out before, and is a failure.
+                traceback = f"{ADDED}\n{running.added.packed()}" if running.added else None
+                backend.store_result(task_id, retval, state, traceback=traceback, request=request)
             case states.FAILURE if isinstance(retval, BaseException):
                 text = "".join(tracebacks.format_exception(retval))
                 backend.store_result(task_id, retval, state, traceback=text, request=request)
@@ -115,6 +150,7 @@ class _Listening:
 
     def __init__(self, backend: Any) -> None:
         self._store = backend.store_result
+        self._backend = backend
         #: Where the frames between who stores and this are.
         self._own = {each.__module__ for each in type(backend).__mro__}
 
@@ -124,8 +160,8 @@ class _Listening:
             if self._is_body(sys._getframe(1)):
                 running.said = state, result
                 traceback = f"{SAID}\n{traceback}" if traceback else SAID
-            elif state == states.SUCCESS and running.chain is not None and getattr(request, "chain", None) is not running.chain:
-                traceback = CLOSED
+            elif state == states.SUCCESS:
+                traceback = running.mark_of_success(request, result, self._backend)
         return self._store(task_id, result, state, traceback=traceback, request=request, **options)
 
     def _is_body(self, frame: FrameType | None) -> bool:

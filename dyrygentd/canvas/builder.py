@@ -100,6 +100,7 @@ class Workflow:
         on_lost: OnLost | str | None = None,
         idempotent: bool = False,
         redeliveries_max: int | None = None,
+        expands: bool = False,
         payload: object = None,
         when: Test | Mapping[str, Any] | None = None,
     ) -> NodeRef:
@@ -117,6 +118,8 @@ class Workflow:
             redeliveries_max: How often the broker may give one attempt out again, as it does when its worker dies with it (with
                 ``acks_late`` and ``reject_on_worker_lost``); then the attempt has failed. 0 for as often as the broker likes; by
                 default as the workflow's policy says, else the daemon's configuration.
+            expands: The task returns a definition, or a canvas: it is run as a workflow of its own, and the node's value is its
+                result.
             payload: Free data of yours, shown with the node to you and admins: long texts and lists cut, secrets hidden.
             when: A condition: ``value_of(check, "status").is_("full")``, or as it is written in a definition. If it does not
                 hold, the node is skipped as not needed. The node that is asked need not be in ``after``: it only decides then.
@@ -133,6 +136,7 @@ class Workflow:
             on_lost=on_lost,
             idempotent=idempotent,
             redeliveries_max=redeliveries_max,
+            expands=expands,
             payload=payload,
         )
         return self._add_one(signature, after, name, policy, when)

@@ -34,6 +34,13 @@ def checked_word(kind: type[_Word], node: str, field: str, word: Any) -> _Word:
         raise BadNode(node, f"`{field}` is {shown(word)}", next_step=f"use one of {', '.join(kind)}") from None
 
 
+def checked_flag(node: str, field: str, given: Any) -> bool:
+    """Return true or false. Raises `BadNode`."""
+    if not isinstance(given, bool):
+        raise BadNode(node, f"`{field}` is {shown(given)}", next_step="use True or False")
+    return given
+
+
 def checked_seconds(node: str, field: str, given: Any) -> float:
     """Return a number of seconds, 0 or more. Raises `BadNode`."""
     if not is_number(given):
@@ -106,6 +113,7 @@ def node_policy(
     hook: Hook | str | None = None,
     timeout_s: float = 0.0,
     redeliveries_max: int | None = None,
+    expands: bool = False,
     pool: Any = "",
     payload: object = None,
     **fields: Any,
@@ -124,6 +132,7 @@ def node_policy(
         hook=None if hook is None else checked_word(Hook, node, "hook", hook),
         timeout_s=timeout_s,
         redeliveries_max=checked_redeliveries(node, redeliveries_max),
+        expands=checked_flag(node, "expands", expands),
         payload=b"null" if payload is None else encode_value(payload),
         **fields,
     )

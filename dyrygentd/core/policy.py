@@ -152,6 +152,7 @@ class NodePolicy:
         pool: Name of the pool of which it takes a place while it is in flight.
         retry: Instead of the workflow's.
         timeout_s: From dispatch to result; 0 for the workflow's, which may be none.
+        expands: Its task returns a definition or a canvas, which is run as a workflow of its own and has the node's value.
         on_lost: What to do when its task has vanished; None means `OnLost.RETRY` if it is idempotent, else `OnLost.HOLD`.
         redeliveries_max: How often the broker may give an attempt out again, 0 for as often as it likes; None for the workflow's.
         payload: JSON text of the user.
@@ -174,6 +175,7 @@ class NodePolicy:
     timeout_s: float = 0.0
     on_lost: OnLost | None = None
     idempotent: bool = False
+    expands: bool = False
     payload: bytes = b"null"
     is_gate: bool = False
     sleep_s: float = 0.0

@@ -406,6 +406,7 @@ def _write_policy(document: NodeDocument, policy: NodePolicy) -> None:
     document.rule, document.pool, document.timeout_s = policy.rule, policy.pool, policy.timeout_s
     document.retry = None if policy.retry is None else document_of_retry(policy.retry)
     document.on_lost, document.idempotent, document.payload = policy.on_lost, policy.idempotent, Raw(policy.payload)
+    document.expands = policy.expands
     document.redeliveries_max, document.section_end = policy.redeliveries_max, policy.section_end
     document.when = None if policy.when is None else condition_document(policy.when)
     document.hands_on = policy.hands_on

@@ -230,6 +230,7 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
         idempotent: Running the task twice does no harm.
         redeliveries_max: How often the broker may give one attempt out again before it has failed; 0 for as often as it likes. By
             default the workflow's.
+        expands: The task returns a definition or a canvas, which is run as a workflow of its own; its result is the node's value.
         payload: Free data, shown with the node to its owner and admins.
         workflow: A workflow of its own does its work; its result is the node's value.
         map: One task, or a small graph, for each item of a list; the list of their values is the node's.
@@ -260,6 +261,7 @@ class NodeDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
     on_lost: OnLost | None = None
     idempotent: bool = False
     redeliveries_max: Redeliveries | None = None
+    expands: bool = False
     payload: Raw = _NULL
     workflow: ChildDocument | None = None
     map: MapDocument | None = None

@@ -35,6 +35,7 @@ from dyrygentd.wire.encoding import decode_any, encode
 from dyrygentd.wire.forms import NodeDocument, RetryDocument
 from dyrygentd.wire.over import map_of, refuse_without_list
 
+_EXPANDS: Final = "what a task returns is run in the node's place once"
 RAISE_MAXIMUM: Final = "raise `backoff_max_s`, or lower `backoff_s`"
 
 
@@ -164,7 +165,7 @@ def _is_plain(node: NodeDocument) -> bool:
         node.rule is Rule.ALL_SUCCEEDED
         and (node.retry is None and node.on_lost is None and node.poll is None and node.hook is None)
         and node.section_end is None
-        and not (node.pool or node.timeout_s or node.idempotent or node.gate or node.sleep_s)
+        and not (node.pool or node.timeout_s or node.idempotent or node.gate or node.sleep_s or node.expands)
         and node.redeliveries_max is None
         and node.workflow is None
         and node.map is None
@@ -201,6 +202,7 @@ class PolicyReader:
             timeout_s=node.timeout_s,
             on_lost=node.on_lost,
             idempotent=node.idempotent,
+            expands=node.expands,
             payload=bytes(node.payload),
             is_gate=node.gate,
             sleep_s=node.sleep_s,
@@ -220,6 +222,9 @@ class PolicyReader:
         if node.hook is not None and (node.poll is not None or node.adopted is not None):
             word = "poll" if node.poll is not None else "adopted"
             raise BadNode(name, "a hook is neither a poll nor adopted", next_step=f"leave out `{word}` or `hook`")
+        if node.expands and (node.poll is not None or node.hook is not None or node.adopted is not None):
+            word = "poll" if node.poll is not None else "hook" if node.hook is not None else "adopted"
+            raise BadNode(name, f"{_EXPANDS}, so it is no {word}", next_step=f"leave out `{word}` or `expands`")
         return self._policies.setdefault(policy, policy)
 
 

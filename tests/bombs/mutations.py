@@ -69,6 +69,7 @@ _SEED_DOCUMENTS: Final[tuple[dict[str, Any], ...]] = (
                 "on_lost": "retry",
                 "timeout_s": 5,
                 "redeliveries_max": 3,
+                "expands": True,
             }
         ]
     },

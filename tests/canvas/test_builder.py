@@ -70,6 +70,7 @@ def test_builder_and_document_say_the_same() -> None:
         on_lost="fail",
         idempotent=True,
         redeliveries_max=0,
+        expands=True,
         payload=[1],
     )
     b = workflow.add(JOB, name="b", retry=3, after=a)
@@ -110,6 +111,7 @@ def test_builder_and_document_say_the_same() -> None:
                 "on_lost": "fail",
                 "idempotent": True,
                 "redeliveries_max": 0,
+                "expands": True,
                 "payload": [1],
             },
             {"name": "b", "task": "job", "immutable": True, "retry": {"attempts": 3}, "after": ["a"]},
@@ -167,6 +169,7 @@ def test_canvas_of_a_rule_waits_for_all_it_names() -> None:
         (lambda w, n: w.add(JOB, on_lost="ignore"), "`on_lost` is 'ignore'", "use one of retry, fail, hold"),
         (lambda w, n: w.add(JOB, redeliveries_max=-1), "`redeliveries_max` is -1", "use 1 to 1000, or 0 for as often"),
         (lambda w, n: w.add(JOB, redeliveries_max=1.5), "`redeliveries_max` is 1.5", "use 1 to 1000"),
+        (lambda w, n: w.add(JOB, expands="yes"), "`expands` is 'yes'", "use True or False"),
         (lambda w, n: w.add(JOB, pool=5), "`pool` is 5", "give the name of a pool"),
         (lambda w, n: w.add(JOB, pool="x" * 201), "`pool` is 'xxx", "give the name of a pool"),
         (lambda w, n: w.add(JOB, timeout_s="5"), "`timeout_s` must be a number of seconds, and is a 'str'", "write a number"),

@@ -107,6 +107,7 @@ def _parse_policy(options: dict[str, str]) -> NodePolicy:
         poll_timeout_s=float(options.get("poll_timeout", 0)),
         redeliveries_max=int(options["redeliveries"]) if "redeliveries" in options else None,
         hook=Hook(options["hook"]) if "hook" in options else None,
+        expands="expands" in options,
         child=_parse_child(options["child"]) if "child" in options else None,
         succeeded_min=int(options["at_least"]) if "at_least" in options else None,
         section_end=SectionEnd(options["end"]) if "end" in options else None,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyrygentd import wire
-from dyrygentd.core.graph import NODES_MAX, RESERVED_OPTIONS, Definition
+from dyrygentd.core.graph import NODES_MAX, Definition
 from dyrygentd.core.options import COMPRESSIONS
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.errors import (
@@ -71,6 +71,7 @@ _TASK_FIELDS = st.fixed_dictionaries(
         "on_lost": st.sampled_from(["retry", "fail", "hold", None]),
         "idempotent": st.booleans(),
         "redeliveries_max": st.none() | st.integers(0, 1000),
+        "expands": st.booleans(),
         "payload": _JSON,
         "poll": st.none() | st.fixed_dictionaries({"every_s": st.floats(0.1, 1e7)}, optional={"timeout_s": _SECONDS}),
         "adopted": st.sampled_from(["succeeded", "failed", "dispatched", None]),
@@ -115,9 +116,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             end = {"section": "join", "section_end": draw(st.sampled_from(["finally", "success", "failure", "always"]))}
             nodes.insert(0, {"task": "t", "name": f"work of {position}", "section": "join"})
             hooks.append({**end, "name": f"end of {position}", "task": "t", "retry": draw(_RETRIES)})
-        options = draw(
-            st.dictionaries(st.text(max_size=5).filter(lambda key: key not in {"eta", *RESERVED_OPTIONS}), _JSON, max_size=2)
-        )
+        # None that means anything: Hypothesis also tries words that it finds in the package.
+        options = draw(st.dictionaries(st.text(max_size=5).map("x-{}".format), _JSON, max_size=2))
         options |= draw(_KNOWN_OPTIONS)
         options |= {"countdown": draw(st.floats(0, 1e9) | st.none()), "eta": draw(_TIMES)}
         nodes.append(
@@ -132,6 +132,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
                 **draw(_TASK_FIELDS),
             }
         )
+    for node in nodes:
+        if node.get("poll") or node.get("adopted"):
+            node.pop("expands", None)
     if any(node.get("adopted") == "succeeded" for node in nodes):
         for node in nodes:
             node |= {"immutable": True} if "task" in node else {}  # What was adopted has no value for anybody.

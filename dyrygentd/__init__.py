@@ -12,6 +12,7 @@ The map of the package, the upper floors first; a room imports only what stands 
     scheduler/  the asyncio shell: embed this one
     compat/     interface of celery-dyrygent
     remote      submits through the broker, from other hosts
+    worker/     an addition to Celery workers
     client/     talks to the daemon
     results     Celery's own results of a workflow
     store/      SQLite
@@ -32,7 +33,6 @@ The map of the package, the upper floors first; a room imports only what stands 
     beside      threads for what would hold the loop
     progress    of long work, on a terminal
     page/       files for browsers, and the headers they go out with
-    worker/     an addition to Celery workers
     errbacks    error callbacks inside a worker
 
 Absent on purpose: a result store, a worker, cron, pickle on the socket; and a room for what fits nowhere.

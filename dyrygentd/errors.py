@@ -3,7 +3,7 @@
 A room keeps an error class of its own where it alone can raise it and it means nothing without that room: `http` (what is wrong
 with a request before a route has it, and who may not make it), `loopback` (the same of a browser), `wire` (bounds of a body),
 `daemon` and `demo` (servers they start), `ports` (letters, and who leads), `scheduler` (what is not confirmed; values that are
-elsewhere), `store` (a database that went back), `compat` (celery-dyrygent's). They keep the rules: ``tests/test_errors.py``.
+elsewhere), `store` (a database that went back), `compat` (celery-dyrygent's), `worker` (additions). Rules: ``test_errors.py``.
 
 Long because all that the package promises to raise is to be seen at once.
 
@@ -226,18 +226,6 @@ class KeyTaken(RequestError):
         super().__init__(f"key '{key}' belongs to workflow '{workflow_id}', whose definition is another one: {what_differs}")
         self.key, self.workflow_id, self.what_differs = key, workflow_id, what_differs
         self.next_step = f"give a new key to new work, or see `dyrygentctl show {workflow_id}` for what has this one"
-
-
-class CannotSpawn(RequestError):
-    """A task cannot add work here, or not in this way; raised inside the task."""
-
-    status = 409
-    code = "cannot-spawn"
-
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        if next_step:
-            self.next_step = next_step
 
 
 class NotAccepting(RequestError):

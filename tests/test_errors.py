@@ -75,7 +75,7 @@ def test_room_with_errors_of_its_own_is_named() -> None:
     # One with an underscore does not leave its file.
     public = [found for found in CLASSES if not found.__name__.startswith("_")]
     rooms = {found.__module__.split(".")[1] for found in public} - {"errors"}
-    assert rooms == {"http", "wire", "daemon", "demo", "compat", "loopback", "ports", "scheduler", "store"}
+    assert rooms == {"http", "wire", "daemon", "demo", "compat", "loopback", "ports", "scheduler", "store", "worker"}
     assert {room for room in rooms if f"`{room}`" not in (errors.__doc__ or "")} == set()
 
 

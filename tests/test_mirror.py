@@ -29,6 +29,7 @@ _OF_THE_WHOLE: Final = frozenset(
 _ELSEWHERE: Final = {
     "__main__.py": "cli/test_serve.py runs the command that it calls",
     "canvas/section_ref.py": "canvas/test_builder.py ends sections",
+    "scheduler/added.py": "conformance/test_spawn.py adds each kind, and what is none",
     "cli/apps.py": "an option of cli/test_submit.py and cli/test_lint.py",
     "cli/check.py": "daemon/test_check.py runs the command",
     "cli/choosing.py": "cli/test_verbs.py chooses",
@@ -217,6 +218,9 @@ _ELSEWHERE: Final = {
     "wire/values.py": "plain data",
     "wire/words.py": "three words that are compared in http/test_routes.py",
     "witnesses.py": "scheduler/test_census.py and scheduler/test_lost.py have witnesses",
+    "worker/additions.py": "conformance/test_spawn.py adds in real workers",
+    "worker/requests.py": "test_worker.py, with the rest of its room",
+    "worker/spawning.py": "conformance/test_spawn.py adds in real workers",
     "worker/running.py": "test_worker.py, with the rest of its room",
 }
 

@@ -89,7 +89,8 @@ def test_loads_no_more_than_a_worker_has() -> None:
         "dyrygentd.worker.install(celery.Celery('a', backend='redis://', broker='redis://'))\n"
         "found = {'aiohttp', 'msgspec', 'anyio', 'uvloop', 'aiosqlite', 'prometheus_client', 'rich'} & set(sys.modules)\n"
         "ours = {name for name in sys.modules if name.startswith('dyrygentd')}\n"
-        "rooms = {'dyrygentd', 'dyrygentd.errbacks', 'dyrygentd.worker', 'dyrygentd.worker.running'}\n"
+        "rooms = {'dyrygentd', *('dyrygentd.' + name for name in ('errbacks', 'errors', 'worker'))}\n"
+        "rooms |= {'dyrygentd.worker.' + name for name in ('additions', 'requests', 'running', 'spawning')}\n"
         "sys.exit(f'{found} {ours}' if found or ours != rooms else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

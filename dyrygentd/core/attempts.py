@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Final
 
+from dyrygentd.core.additions import Additions
 from dyrygentd.core.destination import ROUTES_MAX
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import ALL_MADE, task_id_of_attempt, task_id_of_old
@@ -57,6 +58,7 @@ class Attempts:
         routes: ``{task: destination}`` of the messages of each task, as the first of them was sent.
         sent_to: ``{node: destination}`` of the nodes whose last message went elsewhere.
         tried_again: What has failed and is tried again, by cause.
+        additions: What tasks have added, of nodes that have not succeeded with it yet; the workflow's, which sets it.
         generations: ``{node: n}`` how often a node that is done by a workflow of its own was set back to begin with another one.
     """
 
@@ -65,6 +67,7 @@ class Attempts:
         "_earlier_max",
         "_graph",
         "_used",
+        "additions",
         "begun_at",
         "dispatched_at",
         "earlier",
@@ -106,6 +109,7 @@ class Attempts:
         self.sent_to: dict[int, str] = {}
         self.tried_again = TriedAgain()
         self.generations: dict[int, int] = {}
+        self.additions: Additions
 
     def __repr__(self) -> str:
         counts = f"attempts={len(self._used)} earlier={self._earlier_count} failed={len(self.failures)} late={len(self.late)}"
@@ -146,6 +150,12 @@ class Attempts:
     def begin_generation(self, node: int) -> None:
         """Have a node begin with another workflow of its own when its turn comes."""
         self.generations[node] = self.generations.get(node, 0) + 1
+
+    def begin_anew(self, node: int) -> None:
+        """Have a node begin with another workflow of its own; a task that has added one runs again."""
+        if self._graph.is_child(node):
+            self.begin_generation(node)
+        self.additions.drop(node)
 
     # --- the life of one --------------------------------------------------------------------------------------------
 

@@ -99,6 +99,8 @@ def node_record(workflow: RunningWorkflow, node: int) -> NodeRecord:
         *(workflow.attempts.told.get(node, _UNTOLD) if workflow.attempts.told else _UNTOLD),
         workflow.attempts.earlier.get(node, ()) if workflow.attempts.earlier else (),
         workflow.attempts.generations.get(node, 0) if workflow.attempts.generations else 0,
+        workflow.attempts.additions.record(node) if workflow.attempts.additions else (),
+        workflow.values.behind.get(node, b"").decode() if workflow.values.behind else "",
     )
 
 
@@ -152,6 +154,7 @@ def _read_back(
 ) -> None:
     """Take the states from stored rows instead of starting from the beginning."""
     values: dict[int, bytes] = {}
+    behind: dict[int, bytes] = {}
     workflow.ready.since = now
     for row in rows:
         state_of_row = NODE_STATE_OF_WORD[row.state]
@@ -162,11 +165,13 @@ def _read_back(
             workflow.ready.push(row.node)
         if row.value is not None:
             values[row.node] = row.value
+        if row.behind:
+            behind[row.node] = row.behind.encode()
         if state_of_row in FINISHED:
             for dependent in workflow.graph.dependents(row.node):
                 workflow.nodes.unmet[dependent] -= 1
     workflow.state, workflow.finished_at = state, finished_at
-    workflow.values.restore(values)
+    workflow.values.restore(values, behind)
     if state.is_finished:
         workflow.has_begun = True
     else:
@@ -189,6 +194,8 @@ def _read_details(workflow: RunningWorkflow, row: NodeRecord) -> None:
         workflow.on_hold.add(node)
     if row.generation:
         workflow.attempts.generations[node] = row.generation
+    if row.added:
+        workflow.attempts.additions.read_back(node, row.added)
     if row.is_stale:
         workflow.stale.add(node)
     if workflow.states[node] in (NodeState.HELD, NodeState.RETRYING):

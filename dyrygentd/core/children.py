@@ -78,7 +78,7 @@ class Children:
 
     def begin(self, workflow: RunningWorkflow, node: int) -> None:
         """Have the child of a node run that has begun to wait for it, unless it does."""
-        parent, child = parent_of(workflow, node), workflow.graph.policy(node).child
+        parent, child = parent_of(workflow, node), workflow.attempts.additions.child(node)
         if child is None or parent.child_id in self._workflows or workflow.state.is_finished:
             return
         has_input = child.takes_input and next(workflow.values.gone(node), None) is None
@@ -106,6 +106,14 @@ class Children:
         child.priority = parent.priority
         if parent.state is WorkflowState.PAUSED and not child.state.is_finished:
             steering.pause(child)
+
+    def begun(self, parent: Parent | None) -> None:
+        """Let a node forget the definition of what its task has added: the workflow is saved with that in this turn."""
+        workflow = None if parent is None else self._workflows.get(parent.workflow_id)
+        if parent is not None and workflow is not None and parent.node in workflow.attempts.additions:
+            workflow.attempts.additions.begun(parent.node)
+            workflow.nodes.changed.add(parent.node)
+            self._turn.touch(workflow)
 
     def taken_in(self, workflow: RunningWorkflow) -> None:
         """Take note of a workflow that is in memory from now on."""
@@ -186,7 +194,7 @@ class Children:
         value = b"null" if event.result is None and not event.error else event.result
         if value is not None:
             value = as_kept(value)
-        self._try(workflow, lambda: outcomes.succeeded(workflow, node, value, event.error, now), now)
+        self._try(workflow, lambda: outcomes.child_succeeded(workflow, node, value, event.error, now), now)
         return True
 
     def _fail(self, workflow: RunningWorkflow, node: int, error: str, now: float) -> None:
@@ -204,8 +212,8 @@ class Children:
 
     def _is_given_up(self, workflow: RunningWorkflow, node: int, child: RunningWorkflow) -> bool:
         """Tell whether nobody waits for a child any more, and it is to end for that."""
-        parent, policy = child.origin.parent, workflow.graph.policy(node).child
-        if parent is None or policy is None or child.state.is_finished or policy.on_close is OnClose.ABANDON:
+        parent, policy = child.origin.parent, workflow.attempts.additions.child(node)
+        if parent is None or child.state.is_finished or (policy is not None and policy.on_close is OnClose.ABANDON):
             return False
         if is_being_cancelled(child):
             return False
@@ -299,10 +307,13 @@ def is_to_go_on(workflow: RunningWorkflow, parent: Parent, child: WorkflowState)
     One that was cancelled is not, if its child was left to itself and goes on; else it is a person who sets that going again.
     """
     state = workflow.state_of(parent.node)
-    is_same = workflow.graph.is_child(parent.node) and workflow.attempts.generations.get(parent.node, 0) == parent.generation
+    is_same = (
+        workflow.attempts.additions.is_child(parent.node)
+        and workflow.attempts.generations.get(parent.node, 0) == parent.generation
+    )
     if not is_same or (child.is_finished and child is not WorkflowState.SUCCEEDED):
         return False
-    policy = workflow.graph.policy(parent.node).child
+    policy = workflow.attempts.additions.child(parent.node)
     is_left = policy is not None and policy.on_close is OnClose.ABANDON
     return state is NodeState.FAILED or (state is NodeState.CANCELLED and not child.is_finished and not is_left)
 

@@ -413,6 +413,7 @@ class Engine:
         else:
             workflow.begin(now)
         self.children.inherit(workflow, now)
+        self.children.begun(event.parent)
         workflow.is_changed = False
         self._turn.batch.save_workflows[event.workflow_id] = workflow_record(workflow, document=event.document)
         self._taken_in(workflow, now)

@@ -222,7 +222,7 @@ def _check_children(engine: Engine) -> None:
             raise InvariantBroken(f"{workflow!r} is not called as the child of its node, which is {parent.child_id}")
         if above is None or above.workflow_id in changed or workflow.workflow_id in changed:
             continue
-        child = above.graph.policy(parent.node).child
+        child = above.attempts.additions.child(parent.node)
         if child is None:
             raise InvariantBroken(f"{workflow!r} is the child of a node of {above!r} that has none")
         if parent != replace(parent_of(above, parent.node), generation=parent.generation):

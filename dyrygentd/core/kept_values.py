@@ -4,8 +4,8 @@ The value of a node is kept until every node that wants it has succeeded (and th
 a failed node can be tried again. A join hands on a list of its members' values by reference, so they are kept as long as it is.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.members import marker_of_failed
@@ -17,6 +17,9 @@ from dyrygentd.core.steps import Steps, parts
 from dyrygentd.core.user import User
 from dyrygentd.core.values import INLINE_BYTES, Joined, Text, Value, ValueBudget, as_one, in_order, taken_from
 from dyrygentd.core.without_value import TOO_LARGE
+
+#: No values go behind others.
+_NOTHING: Final[Mapping[int, bytes]] = {}
 
 
 class EndNotes(NamedTuple):
@@ -44,6 +47,7 @@ class KeptValues:
 
     Attributes:
         by_node: ``{node: Value}``; not to be changed from outside.
+        behind: ``{node: text}`` of values that go behind the node's own where that is put into a list: a list without brackets.
         bytes: What is kept for them, without what is made of others.
     """
 
@@ -57,6 +61,7 @@ class KeptValues:
         "_owner",
         "_states",
         "_unneeded",
+        "behind",
         "by_node",
         "bytes",
         "bytes_max",
@@ -79,6 +84,7 @@ class KeptValues:
         self._owner = None if owner is None else owner.identity
         self.bytes_max = bytes_max
         self.by_node: dict[int, Value] = {}
+        self.behind: dict[int, bytes] = {}
         self.bytes = 0
         self._own = ""
         # How many texts name each value that is elsewhere.
@@ -110,12 +116,17 @@ class KeptValues:
         users = self._users_of(node)
         # What an operator gave is told to the result backend, too.
         if users or self._states[node] == NodeState.SKIPPED:
+            behind = self.behind.get(node, b"") if self.behind else b""
             if type(text) is Referring:
                 # Before the same value is dropped.
                 self._refer(text)
+            if behind:
+                self.hold(behind)
             if node in self.by_node:
                 self.drop(node)
             self.by_node[node] = Value(text, users)
+            if behind:
+                self.behind[node] = behind
             if isinstance(text, bytes):
                 self._count_bytes(len(text))
 
@@ -144,6 +155,20 @@ class KeptValues:
             self._count_bytes(-len(value.text))
             if type(value.text) is Referring:
                 self._refer(value.text, -1)
+        if self.behind and node in self.behind and value is not None:
+            self.let_go(self.behind.pop(node))
+
+    def hold(self, text: bytes) -> None:
+        """Count a text that is kept beside the values."""
+        self._count_bytes(len(text))
+        if type(text) is Referring:
+            self._refer(text)
+
+    def let_go(self, text: bytes) -> None:
+        """Count a text out that was kept beside the values."""
+        self._count_bytes(-len(text))
+        if type(text) is Referring:
+            self._refer(text, -1)
 
     @property
     def elsewhere(self) -> Collection[str]:
@@ -164,6 +189,29 @@ class KeptValues:
             del elsewhere[name]
             if budget is not None and name.startswith(self._own):
                 budget.released.append(name)
+
+    def put_behind(self, node: int, values: bytes) -> None:
+        """Have values go behind a node's own in lists, once that is kept."""
+        if values:
+            self.behind[node] = values
+
+    def forget_behind(self) -> None:
+        """Forget values that were to go behind ones that nobody takes."""
+        for node in [node for node in self.behind if node not in self.by_node]:
+            del self.behind[node]
+
+    def _joined(self, node: int, texts: Sequence[Text]) -> Joined:
+        """Return what a node makes of the values of its dependencies: a list, or what is handed on as it is."""
+        is_list = self._graph.is_join(node) or len(texts) > 1
+        if is_list and self.behind:
+            dependencies = self._graph.dependencies(node)
+            texts = [part for each, text in zip(dependencies, texts, strict=True) for part in self._with_behind(each, text)]
+        return Joined(texts, is_list=is_list)
+
+    def _with_behind(self, node: int, text: Text) -> Iterator[Text]:
+        yield text
+        if node in self.behind:
+            yield self.behind[node]
 
     def release_inputs(self, node: int) -> None:
         """Count a node out that takes values no more; what nobody takes is let go."""
@@ -200,10 +248,11 @@ class KeptValues:
             for node in part:
                 self.keep(node, self.by_node[node].text)
 
-    def restore(self, stored: Mapping[int, bytes]) -> None:
+    def restore(self, stored: Mapping[int, bytes], behind: Mapping[int, bytes] = _NOTHING) -> None:
         """Keep the values that are stored, and those that are made of them and not."""
         if not stored:
             return
+        self.behind = {node: as_kept(values) for node, values in behind.items() if node in stored}
         graph = self._graph
         made = in_order(
             (
@@ -224,14 +273,14 @@ class KeptValues:
         for node in made:
             dependencies = graph.inputs(node)
             if dependencies and all(dependency in texts for dependency in dependencies):
-                is_list = graph.is_join(node) or len(dependencies) > 1
-                texts[node] = Joined([texts[dependency] for dependency in dependencies], is_list=is_list)
+                texts[node] = self._joined(node, [texts[dependency] for dependency in dependencies])
         # Those first that are made of others: whether anybody takes them decides about what they are made of.
         for node in reversed(made):
             if node in texts:
                 self.keep(node, texts[node])
         for node, text in stored.items():
             self.keep(node, text)
+        self.forget_behind()
 
     def input_text(self, node: int) -> Text | None:
         """Return what is made of the values that precede a node that takes them, by reference if it is long."""
@@ -244,7 +293,8 @@ class KeptValues:
         contents = [self._content_of(node, dependency) for dependency in dependencies]
         if not contents and not self._graph.is_join(node):
             return None if self._graph.is_task(node) else b"null"
-        text = taken_from(contents, is_list=self._graph.is_join(node) or len(contents) > 1)
+        is_list = self._graph.is_join(node) or len(contents) > 1
+        text = self._joined(node, contents) if is_list else taken_from(contents, is_list=False)
         return text if len(text) > INLINE_BYTES else bytes(text)
 
     def _content_of(self, node: int, dependency: int) -> Text:
@@ -309,10 +359,7 @@ class KeptValues:
         """Return what a node without a task hands on: by reference, if all of it is there and cannot become anything else."""
         dependencies = self._graph.inputs(node)
         if dependencies and all(dependency in self.by_node for dependency in dependencies):
-            return Joined(
-                [self.by_node[dependency].text for dependency in dependencies],
-                is_list=self._graph.is_join(node) or len(dependencies) > 1,
-            )
+            return self._joined(node, [self.by_node[dependency].text for dependency in dependencies])
         value = self.input_text(node)
         assert value is not None
         return as_one(value)

@@ -6,10 +6,12 @@ its node says of loss. A workflow that a failure has stopped tries nothing again
 
 from typing import Final
 
+from dyrygentd.core.additions import Addition, Adds, Held
 from dyrygentd.core.attempts import NOT_YET
 from dyrygentd.core.lost_causes import fingerprint_of_lost
 from dyrygentd.core.notes import Failure, Hold, HoldReason
 from dyrygentd.core.policy import LOST_MAX, FailureKind, OnLost, Retry
+from dyrygentd.core.references import as_kept
 from dyrygentd.core.rules import cleans_up
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.without_value import WITHOUT_VALUE
@@ -17,17 +19,58 @@ from dyrygentd.core.workflow import RunningWorkflow
 
 #: How an attempt ended whose task has vanished.
 LOST: Final = "lost"
+_NOT_LISTED: Final = "the task adds to its chord, and is no member of any"
+_BOTH: Final = "the task has added work, and what it returns is to be run (`expands`): it can do one of both"
 #: JSON texts that Python takes for false: a poll that returns one of them asks again.
 _FALSE: Final = frozenset({b"null", b"false", b"0", b"0.0", b"-0.0", b'""', b"[]", b"{}"})
 
 
-def succeeded(workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float) -> None:
-    """Finish a node whose task succeeded; a value that is needed but cannot be carried makes it failed."""
-    if workflow.graph.policies and _asks_again(workflow, node, value, now):
-        return
-    problem = ""
-    if workflow.graph.value_uses[node]:
-        problem = f"{WITHOUT_VALUE}: {value_error}" if value is None else workflow.values.too_much(value)
+def succeeded(
+    workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float, *, added: Addition | None = None
+) -> None:
+    """Finish a node whose task succeeded, or hold it for what that has added.
+
+    A value that is needed but cannot be carried makes it failed.
+    """
+    if workflow.graph.policies:
+        if _asks_again(workflow, node, value, now):
+            return
+        if workflow.graph.policy(node).expands:
+            _expand(workflow, node, value, value_error, now, added)
+            return
+    problem = _problem_with(workflow, node, value, value_error)
+    if added is None or problem or node in workflow.stale:
+        _succeed(workflow, node, value, problem, now)
+    elif added.kind is Adds.BEHIND and not _is_listed(workflow, node):
+        _fail(workflow, node, Failure(_NOT_LISTED, FailureKind.REFUSED, fingerprint="add_to_chord"), now)
+    else:
+        is_needed = workflow.graph.value_uses[node] > 0
+        _hold(workflow, node, Held(added, value if is_needed else None, value_error if is_needed else ""), now)
+
+
+def child_succeeded(workflow: RunningWorkflow, node: int, result: bytes | None, error: str, now: float) -> None:
+    """Finish a node whose work, or what its task has added, was done by a workflow of its own, with that one's result."""
+    held = workflow.attempts.additions.get(node)
+    match None if held is None else held.addition.kind:
+        case Adds.BEHIND if result is None:
+            _fail(workflow, node, Failure(f"the values of what its task has added are not there: {error}"), now)
+        case (Adds.BESIDE | Adds.BEHIND) as kind:
+            assert held is not None
+            if kind is Adds.BEHIND and result is not None:
+                workflow.values.put_behind(node, as_kept(result.strip()[1:-1].strip()))
+            _succeed(workflow, node, held.value, _problem_with(workflow, node, held.value, held.value_error), now)
+            workflow.values.forget_behind()
+        case _:
+            _succeed(workflow, node, result, _problem_with(workflow, node, result, error), now)
+
+
+def _problem_with(workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str) -> str:
+    if not workflow.graph.value_uses[node]:
+        return ""
+    return f"{WITHOUT_VALUE}: {value_error}" if value is None else workflow.values.too_much(value)
+
+
+def _succeed(workflow: RunningWorkflow, node: int, value: bytes | None, problem: str, now: float) -> None:
     if workflow.errors or workflow.fingerprints:
         workflow.errors.pop(node, None)
         workflow.fingerprints.pop(node, None)
@@ -37,6 +80,43 @@ def succeeded(workflow: RunningWorkflow, node: int, value: bytes | None, value_e
         workflow.finish_node(node, workflow.values.state_without(node), now, error=problem)
     else:
         workflow.finish_node(node, NodeState.SUCCEEDED, now, value=value)
+
+
+def _expand(
+    workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float, added: Addition | None
+) -> None:
+    """Hold a node for what its task has returned, which is to be run; what that is is found out by whoever begins it."""
+    if node in workflow.stale:
+        _succeed(workflow, node, None, "", now)
+    elif added is not None:
+        _fail(workflow, node, Failure(_BOTH, FailureKind.REFUSED, fingerprint="expands"), now)
+    elif value is None:
+        error = f"what its task has returned is no definition: {value_error}"
+        _fail(workflow, node, Failure(error, FailureKind.REFUSED, fingerprint="expands"), now)
+    else:
+        _hold(workflow, node, Held(Addition(Adds.EXPANDS, value), None), now)
+
+
+def _hold(workflow: RunningWorkflow, node: int, held: Held, now: float) -> None:
+    problem = workflow.values.no_room_for(sum(map(len, held.texts)))
+    if problem:
+        error = f"there is no room for what its task has added: {problem}"
+        _fail(workflow, node, Failure(error, FailureKind.INFRASTRUCTURE, fingerprint="no room"), now)
+        return
+    workflow.errors.pop(node, None)
+    workflow.fingerprints.pop(node, None)
+    workflow.attempts.additions.keep(node, held)
+    # Whatever an earlier run has added was another workflow.
+    workflow.attempts.begin_generation(node)
+    workflow.attempts.finish(node, is_bad=False)
+    workflow.holds[node] = Hold(HoldReason.CHILD)
+    workflow.nodes.move(node, NodeState.HELD, now)
+
+
+def _is_listed(workflow: RunningWorkflow, node: int) -> bool:
+    """Tell whether a node's value is put into a list: it belongs to a group, or a chord's header."""
+    graph = workflow.graph
+    return any(graph.is_join(each) or graph.dependency_count(each) > 1 for each in graph.dependents(node))
 
 
 def failed(workflow: RunningWorkflow, node: int, failure: Failure, now: float, *, chance: float = 0.0) -> None:

@@ -116,6 +116,8 @@ class NodeRecord(NamedTuple):
         started_at, worker: When its last attempt began, and where, of one that failed or was tried more than once.
         earlier: Its attempts before the present or last one, oldest first, those that are kept.
         generation: How often it was set back to begin with another child.
+        added: What its task has added and is not done: how it came, the definition, the task's value, why that is None.
+        behind: Values that go behind its own in lists, as JSON text without the brackets.
     """
 
     workflow_id: str
@@ -140,6 +142,8 @@ class NodeRecord(NamedTuple):
     worker: str = ""
     earlier: tuple[Attempt, ...] = ()
     generation: int = 0
+    added: tuple[str, str, str | None, str] | tuple[()] = ()
+    behind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ These are functions beside `RunningWorkflow`, which decides forwards: nothing he
 from collections.abc import Iterable, Sequence
 
 from dyrygentd.core import outcomes
+from dyrygentd.core.additions import Addition
 from dyrygentd.core.notes import Hold, HoldReason
 from dyrygentd.core.section_ends import NO_SCOPE
 from dyrygentd.core.states import FINISHED, IN_FLIGHT, NodeState, WorkflowState
@@ -62,12 +63,14 @@ def skip_in_steps(workflow: RunningWorkflow, nodes: Sequence[int], value: bytes,
     return in_flight
 
 
-def succeeded_late(workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float) -> None:
+def succeeded_late(
+    workflow: RunningWorkflow, node: int, value: bytes | None, value_error: str, now: float, *, added: Addition | None = None
+) -> None:
     """Correct a failure that was none: somebody revoked the task, or its worker was given up too early."""
     dispatched_at, attempt = workflow.attempts.dispatched_at[node], workflow.attempts.of(node)
     reopened = exhaust(_reopen(workflow, [node], now))
     workflow.attempts.take_back(node, attempt - 1, dispatched_at)
-    outcomes.succeeded(workflow, node, value, value_error, now)
+    outcomes.succeeded(workflow, node, value, value_error, now, added=added)
     exhaust(workflow.consider_all(now, reopened))
 
 

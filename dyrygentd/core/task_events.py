@@ -89,7 +89,7 @@ class TaskEvents:
                 self._counting.counters.succeeded += 1
                 self._counting.task_ended(workflow, node, "succeeded", now)
                 self._flights.land(event.task_id, now)
-                outcomes.succeeded(workflow, node, event.value, event.value_error, now)
+                outcomes.succeeded(workflow, node, event.value, event.value_error, now, added=event.added)
             case TaskReported():
                 if event.start:
                     self._flights.deliveries.began(event.task_id, event.start)
@@ -225,7 +225,7 @@ class TaskEvents:
     def _corrected(self, event: TaskSucceeded, workflow: RunningWorkflow, node: int, now: float) -> None:
         """Let a node have succeeded whose failure somebody else than the task had told."""
         try:
-            succeeded_late(workflow, node, event.value, event.value_error, now)
+            succeeded_late(workflow, node, event.value, event.value_error, now, added=event.added)
         except Exception as error:
             self._flights.set_aside(workflow, error, now)
         self._turn.is_urgent = True

@@ -395,9 +395,9 @@ def _rerun(workflow: RunningWorkflow, nodes: Sequence[int], now: float) -> Steps
         raise VerbRefused(Verb.RERUN.value, f"node '{graph.names[in_flight]}'", "in flight", allowed=[], reason=story)
     yield from _refuse_if_value_gone(workflow, reset)
     for node in reset:
-        if workflow.state_of(node) in (NodeState.FAILED, NodeState.CANCELLED) and graph.is_child(node):
+        if workflow.state_of(node) in (NodeState.FAILED, NodeState.CANCELLED):
             # A retry goes on in the child that there is; what is run again begins with another one.
-            workflow.attempts.begin_generation(node)
+            workflow.attempts.begin_anew(node)
     return Changes(sorted((yield from reopen_in_steps(workflow, list(reset), now))), is_changed=True)
 
 

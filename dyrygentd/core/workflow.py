@@ -30,6 +30,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from dyrygentd.core.additions import Additions
 from dyrygentd.core.attempts import Attempts
 from dyrygentd.core.choices import UNDECIDED, choice_of
 from dyrygentd.core.graph import Graph
@@ -150,6 +151,7 @@ class RunningWorkflow:
         self.stale: set[int] = set()
         notes = EndNotes(self.unneeded, self.errors, self.blocked_by)
         self.values = KeptValues(self.nodes, graph, notes=notes, owner=origin.owner, bytes_max=value_bytes_max)
+        self.attempts.additions = Additions(graph, self.values)
         self.is_changed = False
         # Those that wait to be decided, and perhaps some that were decided otherwise, such as by an operator.
         self._hooks_undecided = set(graph.hooks)
@@ -286,14 +288,16 @@ class RunningWorkflow:
         # The result backend was told of a success under its first task id, and nothing takes the place of that.
         was_given = self.states[node] == NodeState.SKIPPED and node not in self.unneeded
         ended, ended_at, error = self.states[node], self.nodes.finished_at[node], self.errors.get(node, "")
-        self.attempts.start_over(
-            node, now, ended=NodeState(ended).word, ended_at=ended_at, error=error, is_first_id_used=was_given
-        )
+        if node not in self.attempts.additions or ended < FIRST_BAD:
+            # Else its task has succeeded, and what has failed or was cancelled is what that has added.
+            self.attempts.start_over(
+                node, now, ended=NodeState(ended).word, ended_at=ended_at, error=error, is_first_id_used=was_given
+            )
         if self.states[node] == NodeState.READY:
             self.ready.remove(node)
-        if (ended in GOOD or ended == NodeState.HELD) and self.graph.is_child(node):
+        if ended in GOOD or ended == NodeState.HELD:
             # What failed goes on in the same child, and everything else begins with a new one.
-            self.attempts.begin_generation(node)
+            self.attempts.begin_anew(node)
         self.errors.pop(node, None)
         self.fingerprints.pop(node, None)
         self.blocked_by.pop(node, None)
@@ -445,8 +449,9 @@ class RunningWorkflow:
         if error:
             self.errors[node] = error
         if state >= FIRST_BAD:
-            # It keeps what it takes, since it may be tried again.
+            # It keeps what it takes, since it may be tried again; and what it has added.
             return
+        self.attempts.additions.drop(node)
         values = self.values
         if value is not None:
             values.keep(node, value)
@@ -502,7 +507,7 @@ class RunningWorkflow:
 
     def _make_ready(self, node: int, now: float) -> None:
         """Let a node go whose dependencies do, or hold it."""
-        hold = hold_for(self.graph, node, self.on_hold, now)
+        hold = hold_for(self.graph, node, self.on_hold, now, is_child=self.attempts.additions.is_child(node))
         if hold is not None:
             self.holds[node] = hold
             self.nodes.move(node, NodeState.HELD, now)
@@ -523,7 +528,7 @@ class RunningWorkflow:
             if self.states[node] == NodeState.RETRYING:
                 self.nodes.move(node, NodeState.HELD, now)
             self.nodes.changed.add(node)
-        elif self.graph.is_child(node):
+        elif self.attempts.additions.is_child(node):
             self.holds[node] = Hold(HoldReason.CHILD)
             self.nodes.changed.add(node)
         elif not self.graph.is_task(node):

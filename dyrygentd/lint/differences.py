@@ -152,8 +152,8 @@ DIFFERENCES: Final = (
         "add-to-chord",
         "a task that adds another one to the chord that it belongs to",
         "the body gets the value of that one as well",
-        "the task fails: it is not member of any chord",
-        "the chord is the daemon's, and its header is fixed when it is submitted",
+        "the task fails: it is not member of any chord; with `import dyrygentd.worker` in the workers' app it works, in order",
+        "the chord is the daemon's, and the worker tells it what was added",
     ),
     Difference(
         "request-fields",

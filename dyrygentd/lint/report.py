@@ -64,7 +64,7 @@ ADVICE: Final = {
     "group-arguments": Advice("warning", "set them on the members, which is the same everywhere"),
     "chord-errback-as-task": Advice("warning", "give the body an error callback that takes one argument, the task id"),
     "body-chain-link-error": Advice("info", "nothing, if it is to be called when the header fails"),
-    "add-to-chord": Advice("error", "let a task before the chord return the list, and make the chord's header of it"),
+    "add-to-chord": Advice("error", "import `dyrygentd.worker` in the workers' app"),
     "chord-without-body": Advice("info", "write a group, which is the same everywhere"),
     "group-first-in-member": Advice("warning", "build the chain with `|` or `chain()`, if Celery is to run it too"),
     "group-body-of-containers": Advice("info", "nothing, if it is submitted; do not send it with apply_async"),

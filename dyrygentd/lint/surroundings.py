@@ -131,7 +131,8 @@ class Surroundings:
         elif self.app is not None and task not in self.registry:
             said = f"the app has no task '{task}'{self._resembling(task, self.registry)}"
             yield Fault("task-not-in-app", task, said)
-        if "add_to_chord" in getattr(getattr(getattr(self.registry.get(task), "run", None), "__code__", None), "co_names", ()):
+        code = getattr(getattr(self.registry.get(task), "run", None), "__code__", None)
+        if "add_to_chord" in getattr(code, "co_names", ()) and not (self.has_companion or self.imports_companion):
             yield Fault("add-to-chord", task, f"'{task}' calls `add_to_chord`")
         own = None if task.startswith("celery.") else self.registry.get(task)
         if not self.has_companion and own is not None:

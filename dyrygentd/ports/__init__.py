@@ -394,7 +394,7 @@ class ReportReader(Protocol):
         """
 
     def header(self) -> Mapping[str, Any] | None:
-        """Return what our messages say under `facts.REPORTS_HEADER`; None if there is no place for reports."""
+        """Return what our messages say under `facts.REPORTS_HEADER`; the same object as long as that is the same."""
 
     async def run(self, emit: Emit, post: Callable[[Event], None], is_in_flight: Callable[[str], bool]) -> None:
         """Work until cancelled, whatever happens to Redis.

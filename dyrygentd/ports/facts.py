@@ -23,6 +23,9 @@ WORKFLOW_STAMP: Final = "dyrygentd_workflow"
 #: place}``, the place being ``backend`` or ``broker``. Messages that a worker sends in its stead (`Task.replace`) have ``of``
 #: besides: the id of the task that is reported.
 REPORTS_HEADER: Final = "dyrygentd_reports"
+#: What the same header says, also where nothing is reported: how many bytes the definition may have that a task adds.
+ADDITION_BYTES_MAX: Final = 16 * 1024 * 1024
+WITHOUT_REPORTS: Final[Mapping[str, Any]] = {"adds": ADDITION_BYTES_MAX}
 
 #: The name under which a store remembers how far the reports were read.
 REPORTS_NOTE: Final = "reports"

@@ -85,7 +85,7 @@ def dispatcher_of(app: Any, reports: ReportReader | None) -> Dispatcher:
     """Return what publishes to the broker of an app, and asks its workers to report."""
     from dyrygentd.transport.dispatcher import CeleryDispatcher
 
-    return CeleryDispatcher(_required(app), reports=(lambda: None) if reports is None else reports.header)
+    return CeleryDispatcher(_required(app)) if reports is None else CeleryDispatcher(_required(app), reports=reports.header)
 
 
 def reports_of(app: Any) -> ReportReader:

@@ -9,12 +9,14 @@ with the reason: nothing of it was sent.
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Any, Final
 
 import anyio
 
 from dyrygentd import wire
+from dyrygentd.core.additions import ADDED
 from dyrygentd.core.children import end_of, is_to_go_on
 from dyrygentd.core.effects import BeginChild
 from dyrygentd.core.events import ChildRefused
@@ -34,6 +36,7 @@ from dyrygentd.errors import (
     WorkflowNotFound,
 )
 from dyrygentd.ports import Dispatcher, Store
+from dyrygentd.scheduler.added import definition_of_added
 from dyrygentd.scheduler.archive import EXPANSION, Archive, in_thread_if_long
 from dyrygentd.scheduler.foreign import refuse_foreign
 from dyrygentd.scheduler.item_lists import ItemLists
@@ -212,16 +215,21 @@ class Beginnings:
         child, place = wanted.child, self._place_of(wanted.parent)
         given = None if wanted.input is None else await self._archive.values.text(bytes(wanted.input))
         limits, new_id = self._limits(), MadeIds(f"{self._chance.getrandbits(128):x}")
-        if child.kind == wire.MAP:
+        if child.kind in ADDED:
+            # What a task returns may be as long as any value.
+            child = replace(child, document=await self._archive.values.text(child.document))
+        elif child.kind == wire.MAP:
             bytes_max = limits.engine.value_bytes_max
             child, given = await self._lists.written_out(child, given, place.after, bytes_max=bytes_max)
 
         def decode() -> Definition | None:
+            depth = wanted.parent.depth
             bounds: dict[str, Any] = {"nodes_max": limits.nodes_max, "node_bytes_max": limits.node_bytes_max}
             if child.kind == wire.MAP:
                 definition = wire.expand_child(child, given, place, name=wanted.name, **bounds)
+            elif child.kind in ADDED:
+                definition = definition_of_added(child, name=wanted.name, depth=depth, new_id=new_id, **bounds)
             else:
-                depth = wanted.parent.depth
                 definition = wire.decode_child(child, given, name=wanted.name, depth=depth, new_id=new_id, **bounds)
             if definition is not None:
                 # Once more: what a task returned may have become the name of one.

@@ -25,6 +25,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Self
 
 import anyio
@@ -167,7 +168,7 @@ class Spilling:
         size = len(event.value)
         if OPEN in event.value:
             # JSON has no such byte: a reference that somebody has made up would show another one's value.
-            return TaskSucceeded(event.task_id, None, "it is no JSON: a control character is in it", event.ends_chain)
+            return replace(event, value=None, value_error="it is no JSON: a control character is in it")
         place = self._engine.flights.by_id.get(event.task_id)
         if self._values is None or place is None or size > self._engine.limits.value_bytes_max:
             return event  # What is too long is refused by name.
@@ -208,8 +209,7 @@ class Spilling:
             is_there = await self._write(values, name, value)
             if is_there:
                 self._count_in(name, len(value))
-                reference = Reference(name, len(value)).text
-                event = TaskSucceeded(event.task_id, reference, ends_chain=event.ends_chain)
+                event = replace(event, value=Reference(name, len(value)).text)
             self._waiting_bytes -= len(value)
             post([event])
             # Until the next one comes it would be held.

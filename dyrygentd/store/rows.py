@@ -178,6 +178,8 @@ def node_record_of(workflow_id: str, row: Sequence[Any]) -> NodeRecord:
         details["fingerprint"] = details.pop("cause")
     if "earlier" in details:
         details["earlier"] = tuple(Attempt(*each) for each in details["earlier"])
+    if "added" in details:
+        details["added"] = tuple(details["added"])
     return NodeRecord(workflow_id, *columns, **details)
 
 

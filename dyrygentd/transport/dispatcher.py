@@ -16,7 +16,7 @@ from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
 from dyrygentd.core.graph import Signature
 from dyrygentd.errors import BrokerUnavailable
-from dyrygentd.ports.facts import BrokerMemory, DispatcherStatistics, TaskPlace, Term
+from dyrygentd.ports.facts import WITHOUT_REPORTS, BrokerMemory, DispatcherStatistics, TaskPlace, Term
 from dyrygentd.transport.broadcast import PublishesOnce
 from dyrygentd.transport.broker_connection import BrokerConnection
 from dyrygentd.transport.marked_publishing import MarkedPublishing
@@ -53,7 +53,7 @@ class CeleryDispatcher:
         *,
         socket_timeout_s: float = _SOCKET_TIMEOUT_S,
         message_bytes_max: int = _MESSAGE_BYTES_MAX,
-        reports: Callable[[], Mapping[str, Any] | None] = lambda: None,
+        reports: Callable[[], Mapping[str, Any] | None] = lambda: WITHOUT_REPORTS,
         ways: Pushes | None = None,
     ) -> None:
         self._app = app

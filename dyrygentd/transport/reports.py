@@ -41,7 +41,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from dyrygentd.core.events import Event, ReportsRead, TaskEvent, TaskReported
 from dyrygentd.ports import Emit
-from dyrygentd.ports.facts import ReportsStatistics
+from dyrygentd.ports.facts import WITHOUT_REPORTS, ReportsStatistics
 from dyrygentd.transport.redis_connections import asyncio_pool
 from dyrygentd.transport.redis_reading import prefix_of, read_results
 from dyrygentd.transport.report_entries import entries_of, event_of_report, parsed, text_of
@@ -109,7 +109,7 @@ class RedisReports:
         self._now = now
         self._where, prefix = _stream_of(app)
         self._prefix = prefix
-        self._header: Mapping[str, Any] | None = None
+        self._header = WITHOUT_REPORTS
         self._stream = ""
         self._offset = self._noted = _BEGINNING
         self._to_trim = ""
@@ -133,13 +133,13 @@ class RedisReports:
         if not self._where:
             return
         self._stream = f"{self._prefix}dyrygentd:reports:{identity}"
-        self._header = {"stream": self._stream, "in": self._where}
+        self._header = {"stream": self._stream, "in": self._where, **WITHOUT_REPORTS}
         if offset is not None and _PLACE.fullmatch(offset):
             self._offset = self._noted = offset
             self._is_anchored = self._is_heard = offset != _BEGINNING
 
-    def header(self) -> Mapping[str, Any] | None:
-        """Return what our messages say about reporting."""
+    def header(self) -> Mapping[str, Any]:
+        """Return what our messages say about reporting, and about what tasks add."""
         return self._header
 
     def kept(self, offset: str) -> None:

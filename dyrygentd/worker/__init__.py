@@ -45,6 +45,7 @@ from kombu.utils.json import dumps
 
 from dyrygentd.errbacks import register
 from dyrygentd.worker import running, spawning
+from dyrygentd.worker.additions import CannotSpawn as CannotSpawn
 from dyrygentd.worker.requests import REPORTS_HEADER, WORKFLOW_STAMP, attribute, header_of, is_for, place_of
 from dyrygentd.worker.spawning import spawn as spawn
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from kombu.exceptions import EncodeError
 
-from dyrygentd.errors import CannotSpawn
+from dyrygentd.errors import RequestError
 
 #: Of the word that stands first: whether values go behind the task's own, in the list of what follows.
 BESIDE: Final = "beside"
@@ -17,7 +17,19 @@ _PACKED_MAX: Final = 1024 * 1024
 _VALUE_BYTES_MAX: Final = 16 * 1024 * 1024
 
 
-class Additions:
+class CannotSpawn(RequestError):
+    """A task cannot add work here, or not in this way; raised inside the task."""
+
+    status = 409
+    code = "cannot-spawn"
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        if next_step:
+            self.next_step = next_step
+
+
+class Adding:
     """What a task that runs has added so far. Guards: what cannot be added is raised at once, and changes nothing.
 
     Args:
@@ -37,7 +49,7 @@ class Additions:
         return self._workflow is not None or self._whole is not None
 
     def __repr__(self) -> str:
-        return f"<Additions {self._workflow or self._whole!r} joined={len(self._joined)}>"
+        return f"<Adding {self._workflow or self._whole!r} joined={len(self._joined)}>"
 
     def add(self, what: Any, *, is_joined: bool = False) -> None:
         """Take a canvas, a `Workflow` or a definition; ``is_joined``: its value goes behind the task's own."""

@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 from celery import states
 from kombu.exceptions import EncodeError
 
-from dyrygentd.worker.additions import Additions, check_value
+from dyrygentd.worker.additions import Adding, check_value
 
 logger = logging.getLogger("dyrygentd.worker")
 
@@ -63,7 +63,7 @@ class _Running:
     def __init__(self, chain: _Chain | None) -> None:
         self.chain = chain
         self.said: tuple[str, Any] | None = None
-        self.added: Additions | None = None
+        self.added: Adding | None = None
 
     def mark_of_success(self, request: Any, value: Any, backend: Any) -> str | None:
         """Return what is stored in the place of a success's traceback. Raises `EncodeError` if it cannot be stored."""
@@ -89,18 +89,18 @@ def begin(task_id: str, task: Any) -> None:
     _listen(task.backend)
 
 
-def additions_of(task: Any, bytes_max: int) -> Additions:
+def additions_of(task: Any, bytes_max: int) -> Adding:
     """Return what a task that runs has added so far, to be added to."""
     if task.request.id not in _running:
         # The companion was imported by the task itself.
         begin(task.request.id, task)
     running = _running[task.request.id]
     if running.added is None:
-        running.added = Additions(bytes_max)
+        running.added = Adding(bytes_max)
     return running.added
 
 
-def added_by(task_id: str) -> Additions | None:
+def added_by(task_id: str) -> Adding | None:
     """Return what a task that runs has added, None if it has added nothing."""
     running = _running.get(task_id)
     return running.added or None if running is not None else None

@@ -19,9 +19,8 @@ from typing import Any, Final
 from celery._state import get_current_worker_task
 from celery.app.task import Task
 
-from dyrygentd.errors import CannotSpawn
 from dyrygentd.worker import running
-from dyrygentd.worker.additions import Additions
+from dyrygentd.worker.additions import Adding, CannotSpawn
 from dyrygentd.worker.requests import WORKFLOW_STAMP, addition_bytes_max
 
 #: In a report, of what the stored result alone has.
@@ -54,7 +53,7 @@ def _apply(what: Any) -> None:
     what.apply()
 
 
-def _additions_of(task: Any) -> Additions:
+def _additions_of(task: Any) -> Adding:
     bytes_max = addition_bytes_max(task.request)
     if bytes_max:
         return running.additions_of(task, bytes_max)

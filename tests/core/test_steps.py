@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dyrygentd.core import outcomes, steering, steps
+from dyrygentd.core.additions import Additions
 from dyrygentd.core.attempts import Attempts
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.kept_values import KeptValues
@@ -47,7 +48,7 @@ def _workflow(shape: list[Shape], policy: WorkflowPolicy) -> RunningWorkflow:
 
 
 #: What a workflow is made of; compared part by part.
-_PARTS = (NodeStates, KeptValues, Attempts)
+_PARTS = (NodeStates, KeptValues, Attempts, Additions)
 
 
 def _all_of(whole: Any) -> dict[str, Any]:

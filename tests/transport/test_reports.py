@@ -22,6 +22,7 @@ from dyrygentd.core.events import (
 )
 from dyrygentd.core.policy import FailureKind
 from dyrygentd.daemon.embedded import EmbeddedServer
+from dyrygentd.ports.facts import WITHOUT_REPORTS
 from dyrygentd.transport.report_entries import event_of_report
 from dyrygentd.transport.reports import RedisReports, ReportsPace
 from tests.support.apps import closing
@@ -330,7 +331,7 @@ async def test_prefix_of_the_backend(redis_server: EmbeddedServer, server: redis
     """The stream is beside the results, under their prefix."""
     with closing(create_app(redis_server.url, redis_server.url, keyprefix="tenant")) as app:
         async with _reading(app) as daemon:
-            assert daemon.reports.header() == {"stream": f"tenant_{_STREAM}", "in": "backend"}
+            assert daemon.reports.header() == {"stream": f"tenant_{_STREAM}", "in": "backend", **WITHOUT_REPORTS}
             server.xadd(f"tenant_{_STREAM}", {"task": "t", "state": "IGNORED", "stored": 0})
             await daemon.told.wait_final("t")
 
@@ -341,7 +342,7 @@ async def test_stream_in_the_broker(redis_server: EmbeddedServer, server: redis.
     with closing(create_app(redis_server.url, f"file://{short_tmp}/results")) as app:
         app.conf.broker_transport_options = {"global_keyprefix": "tenant:"}
         async with _reading(app) as daemon:
-            assert daemon.reports.header() == {"stream": f"tenant:{_STREAM}", "in": "broker"}
+            assert daemon.reports.header() == {"stream": f"tenant:{_STREAM}", "in": "broker", **WITHOUT_REPORTS}
             daemon.in_flight.add("t")
             server.xadd(f"tenant:{_STREAM}", {"task": "t", "state": "SUCCESS", "stored": 1})
             await daemon.told.wait_final("t")
@@ -355,5 +356,5 @@ async def test_no_place(short_tmp: Any) -> None:
         reports.begin("db", None)
         daemon = _Daemon(reports)
         await reports.run(daemon.told.emit, daemon.post, daemon.in_flight.__contains__)
-        assert reports.header() is None
+        assert reports.header() is WITHOUT_REPORTS
         assert "neither" in reports.statistics().problem

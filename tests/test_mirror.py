@@ -29,7 +29,6 @@ _OF_THE_WHOLE: Final = frozenset(
 _ELSEWHERE: Final = {
     "__main__.py": "cli/test_serve.py runs the command that it calls",
     "canvas/section_ref.py": "canvas/test_builder.py ends sections",
-    "scheduler/added.py": "conformance/test_spawn.py adds each kind, and what is none",
     "cli/apps.py": "an option of cli/test_submit.py and cli/test_lint.py",
     "cli/check.py": "daemon/test_check.py runs the command",
     "cli/choosing.py": "cli/test_verbs.py chooses",

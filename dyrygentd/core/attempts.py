@@ -153,7 +153,7 @@ class Attempts:
 
     def begin_anew(self, node: int) -> None:
         """Have a node begin with another workflow of its own; a task that has added one runs again."""
-        if self._graph.is_child(node):
+        if self.additions.is_child(node):
             self.begin_generation(node)
         self.additions.drop(node)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from msgspec import Meta, Raw, Struct, structs
 
+from dyrygentd.core.additions import Adds
 from dyrygentd.core.attempts import EARLIER_MAX
 from dyrygentd.core.bounds import LABELS_MAX, PRIORITY_MAX
 from dyrygentd.core.graph import NODES_MAX, Definition
@@ -106,6 +107,15 @@ class ExportedAttempt(Struct, forbid_unknown_fields=True, omit_defaults=True):
     is_over: bool = False
 
 
+class ExportedAddition(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What a node's task has added and is not done; the fields are those of `dyrygentd.core.additions.Held`."""
+
+    kind: Adds
+    document: str = ""
+    value: str | None = None
+    value_error: ErrorText = ""
+
+
 class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A node that is not waiting, or was not for a while, as it was stored.
 
@@ -115,6 +125,8 @@ class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
         started_at, worker: When its last attempt began, and where, if that is kept.
         earlier: Its attempts before that one, the last few of them.
         generation: How often it was set back to begin with another workflow that does its work.
+        added: What its task has added.
+        behind: JSON text of the values that go behind its own in lists, without the brackets.
     """
 
     name: str
@@ -137,6 +149,8 @@ class ExportedNode(Struct, forbid_unknown_fields=True, omit_defaults=True):
     worker: Annotated[str, Meta(max_length=255)] = ""
     earlier: Annotated[list[ExportedAttempt], Meta(max_length=EARLIER_MAX)] = []
     generation: Number = 0
+    added: ExportedAddition | None = None
+    behind: str = ""
 
 
 class ExportedChild(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -258,6 +272,7 @@ def _written(exported: Exported, names_of: dict[str, Sequence[str]]) -> Exported
                 value=_text(node.value),
                 cause=node.fingerprint,
                 earlier=[ExportedAttempt(*each) for each in node.earlier],
+                added=ExportedAddition(Adds(node.added[0]), *node.added[1:]) if node.added else None,
                 **{name: getattr(node, name) for name in _SAME_OF_NODE},
             )
             for node in exported.nodes
@@ -382,7 +397,10 @@ def _node_record(workflow_id: str, node: ExportedNode, definition: Definition) -
         fields["dispatched_at"] = 0.0
     value = _bytes(node.value, "$.nodes")
     earlier = tuple(Attempt(*structs.astuple(each)) for each in node.earlier)
-    return NodeRecord(workflow_id, number, blocked_by=blamed, value=value, fingerprint=node.cause, earlier=earlier, **fields)
+    added = () if node.added is None else (node.added.kind.value, *structs.astuple(node.added)[1:])
+    return NodeRecord(
+        workflow_id, number, blocked_by=blamed, value=value, fingerprint=node.cause, earlier=earlier, added=added, **fields
+    )
 
 
 def _owner_fields(owner: User | None) -> dict[str, Any]:
@@ -409,5 +427,7 @@ _ELSEWHERE: Final = "elsewhere: "
 _OTHER: Final = ("id", "result", "owner", "owner_host", "owner_name", "parent")
 _SAME: Final = tuple(field.name for field in structs.fields(ExportedWorkflow) if field.name not in _OTHER)
 _SAME_OF_NODE: Final = tuple(
-    field.name for field in structs.fields(ExportedNode) if field.name not in ("name", "blocked_by", "value", "cause", "earlier")
+    field.name
+    for field in structs.fields(ExportedNode)
+    if field.name not in ("name", "blocked_by", "value", "cause", "earlier", "added")
 )

@@ -3,7 +3,9 @@
 What holds besides: a child and its node agree at the end, nothing of a tree is left, and what came of one is what its tasks say.
 """
 
+import base64
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -11,6 +13,7 @@ from typing import Any
 
 from dyrygentd import wire
 from dyrygentd.core.effects import Publish
+from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.graph import NODES_MAX, Definition, Graph
 from dyrygentd.core.ids import task_id_of_attempt
 from dyrygentd.core.parent import Parent
@@ -26,6 +29,18 @@ from tests.simulation.world import Behaviour, BrokenPromise, Disk
 _RULES = ("all_finished", "any_failed", "any_succeeded", "none_failed")
 #: How often a node is a workflow, by its level.
 _SHARE = (0.45, 0.3, 0.0)
+
+#: What tasks add, as workers pack it.
+_ADDITIONS = [
+    base64.b64encode(zlib.compress(json.dumps({"nodes": nodes}).encode()))
+    for nodes in (
+        [{"name": "n0", "task": "tasks.added", "on_lost": "retry"}],
+        [
+            {"name": "n0", "task": "tasks.added", "on_lost": "fail"},
+            {"name": "n1", "task": "tasks.added", "after": ["n0"], "on_lost": "retry"},
+        ],
+    )
+]
 
 #: More than any node is tried.
 _ATTEMPTS_MAX = 30
@@ -102,7 +117,10 @@ class _Simulation(Simulation):
         duration_s = chance.choice([0.0, 0.0, 0.01, 0.3, 2.0, 15.0])
         event = chance.choice(["succeeded"] * 16 + ["failed"] * 3 + ["ignored", "vanishes"])
         value = chance.choice([b'"one"', b'"two"', b'"three"', b"input", b"5"])
-        return Behaviour(duration_s, event, value, acks_late=chance.random() < 0.3)
+        acks_late = chance.random() < 0.3
+        # Tasks of the workflow at the top add work, so that this ends.
+        added = chance.choice(_ADDITIONS) if not publish.root_id and chance.random() < 0.2 else b""
+        return Behaviour(duration_s, event, value, acks_late, added)
 
     def _is_left_alone(self, workflow_id: str) -> bool:
         record = self._disk._workflows.get(workflow_id)
@@ -157,7 +175,12 @@ class _Simulation(Simulation):
         for child in self._children():
             self._check_child(child)
         self.facts["children"] = len(self._children())
+        self.facts["additions"] = sum(map(self._is_added, self._children()))
         self.facts["levels"] = max([child.parent.depth for child in self._children() if child.parent is not None], default=0)
+
+    def _is_added(self, child: WorkflowRecord) -> bool:
+        assert child.parent is not None
+        return self._graph_of(self._disk._workflows[child.parent.workflow_id]).is_task(child.parent.node)
 
     def _check_child(self, child: WorkflowRecord) -> None:
         parent = child.parent
@@ -194,12 +217,23 @@ class _ChildEnds(Ends):
 
     def _of_task(self, node: int, said: str) -> str:
         if not self._graph.is_child(node):
-            return super()._of_task(node, said)
+            return self._with_added(node, super()._of_task(node, said))
         child = self._disk._workflows.get(Parent(self._record.workflow_id, node).child_id)
         if child is None:
             # What it was given is refused: no text, or no value.
             return "failed" if self._graph.takes_input(node) else "never begun"
         return "succeeded" if child.state is WorkflowState.SUCCEEDED else "failed"
+
+    def _with_added(self, node: int, word: str) -> str:
+        """Return how a node has ended whose task may have added something."""
+        attempts = self._attempts(node)
+        last = self._stored.get(attempts[-1]) if attempts else None
+        if word != "succeeded" or not isinstance(last, TaskSucceeded) or last.added is None:
+            return word
+        row = self._disk.node_of(self._record.workflow_id, node)
+        generation = 0 if row is None else row.generation
+        child = self._disk._workflows.get(Parent(self._record.workflow_id, node, generation).child_id)
+        return "never begun" if child is None else "succeeded" if child.state is WorkflowState.SUCCEEDED else "failed"
 
     def _value(self, node: int, states: dict[str, str]) -> bytes:
         if not self._graph.is_child(node):

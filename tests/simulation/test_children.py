@@ -35,6 +35,7 @@ def test_trees_hold(part: int) -> None:
         assert not outcome.problem, f"{outcome.story}\n\nseed {seed}: {outcome.problem}\n{again}"
         facts.update(outcome.facts)
     assert facts["children"]
+    assert facts["additions"]
     assert facts["levels"] > facts["children"] / 10
     assert facts["verbs"]
     assert not facts["broken"]

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 import anyio.abc
 
+from dyrygentd.core.additions import Addition, Adds
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import (
     MessagePublished,
@@ -147,12 +148,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a task does in one attempt, fixed by the seed."""
+    """What a task does in one attempt, fixed by the seed; ``added``: the definition that it adds, packed."""
 
     duration_s: float
     event: str
     value: bytes = b"null"
     acks_late: bool = False
+    added: bytes = b""
 
 
 @dataclass
@@ -336,7 +338,8 @@ def _event_of(task_id: str, behaviour: Behaviour, publish: Publish) -> TaskEvent
             value = behaviour.value
             if value == b"input":
                 value = bytes(publish.input) if publish.input is not None else b'"none"'
-            return TaskSucceeded(task_id, value)
+            added = Addition(Adds.BESIDE, behaviour.added) if behaviour.added else None
+            return TaskSucceeded(task_id, value, added=added)
         case "failed":
             return TaskFailed(task_id, "ValueError: boom", "ValueError")
         case "ignored":

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from tests.simulation import children, runs, standby
+from tests.simulation import children, runs, series, standby
 from tests.simulation.runs import Outcome
 
 #: Seeds handed to a process at a time.
@@ -23,10 +23,12 @@ def main() -> int:
     parser.add_argument("--story", action="store_true", help="tell what happened, also if all went well")
     parser.add_argument("--standby", action="store_true", help="two or three processes instead of one")
     parser.add_argument("--children", action="store_true", help="workflows whose nodes are workflows")
+    parser.add_argument("--series", action="store_true", help="runs of one series")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    run = standby.run if arguments.standby else children.run if arguments.children else runs.run
+    others = {"standby": standby.run, "children": children.run, "series": series.run}
+    run = next((each for name, each in others.items() if getattr(arguments, name)), runs.run)
     if arguments.seed is not None:
         outcome = run(arguments.seed)
         if arguments.story or outcome.problem:
@@ -38,7 +40,8 @@ def main() -> int:
 
 
 def _many(run: Callable[[int], Outcome], seeds: range, jobs: int) -> int:
-    world = " --standby" if run is standby.run else " --children" if run is children.run else ""
+    worlds = {" --standby": standby.run, " --children": children.run, " --series": series.run}
+    world = next((option for option, each in worlds.items() if each is run), "")
     begun, broken, facts = time.monotonic(), 0, Counter[str]()
     for number, outcome in enumerate(_outcomes(run, seeds, jobs), start=1):
         facts.update(outcome.facts)

@@ -154,6 +154,7 @@ DIFFERENCES: Final = (
         "the body gets the value of that one as well",
         "the task fails: it is not member of any chord; with `import dyrygentd.worker` in the workers' app it works, in order",
         "the chord is the daemon's, and the worker tells it what was added",
+        unseen="with `dyrygentd.worker` in the app there is nothing to report",
     ),
     Difference(
         "request-fields",

@@ -102,9 +102,15 @@ def _document(components: dict[str, Any], described: Mapping[type[Struct], type[
 
 
 def _structs_in(form: type[Struct]) -> set[type[Struct]]:
-    """Return the forms that the fields of a form name."""
-    parts = [part for field in msgspec.structs.fields(form) for part in (field.type, *get_args(field.type))]
-    return {part for part in parts if isinstance(part, type) and issubclass(part, Struct)}
+    """Return the forms that the fields of a form name, in lists and mappings, too."""
+    found: set[type[Struct]] = set()
+    parts: list[Any] = [field.type for field in msgspec.structs.fields(form)]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, type) and issubclass(part, Struct):
+            found.add(part)
+        parts += get_args(part)
+    return found
 
 
 def _read_docstring(docstring: str) -> tuple[str, dict[str, str]]:

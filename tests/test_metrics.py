@@ -15,7 +15,8 @@ from dyrygentd import __version__, metrics
 from dyrygentd.core import engine
 from dyrygentd.core.counting import Counters
 from dyrygentd.core.events import TaskReported
-from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Definition, Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.errors import ConfigurationError, VerbRefused
 from dyrygentd.testing import FakeBroker, FakeClock
 from tests.scheduler.support import definition, limits, scheduler, settle, until

@@ -28,7 +28,7 @@ _OF_THE_WHOLE: Final = frozenset(
 #: ``{module without tests of its own: which tests show it, or why none need to}``
 _ELSEWHERE: Final = {
     "__main__.py": "cli/test_serve.py runs the command that it calls",
-    "canvas/section_ref.py": "canvas/test_builder.py ends sections",
+    "canvas/refs.py": "canvas/test_builder.py adds nodes and ends sections",
     "cli/apps.py": "an option of cli/test_submit.py and cli/test_lint.py",
     "cli/check.py": "daemon/test_check.py runs the command",
     "cli/choosing.py": "cli/test_verbs.py chooses",
@@ -79,6 +79,7 @@ _ELSEWHERE: Final = {
     "core/cancelling.py": "core/test_section_ends.py cancels what cleans up, and core/test_verbs.py the rest",
     "core/causes.py": "core/test_lost_causes.py and core/test_cancelled.py are about causes",
     "core/counting.py": "core/test_engine.py and test_metrics.py read the counts",
+    "core/deciding.py": "core/test_choices.py decides by it",
     "core/edges.py": "core/test_graph.py goes along them both ways",
     "core/events.py": "plain data",
     "core/fold_edges.py": "core/test_folding.py folds by it",
@@ -91,6 +92,7 @@ _ELSEWHERE: Final = {
     "core/records.py": "plain data",
     "core/reopening.py": "core/test_verbs.py reopens nodes in every state, core/test_steps.py in steps",
     "core/section_counts.py": "core/test_section_ends.py counts by it, and each invariant anew",
+    "core/node_spec.py": "core/test_graph.py builds graphs of it",
     "core/spec_checks.py": "core/test_graph.py and core/test_section_ends.py are refused by it",
     "core/steering.py": "core/test_verbs.py holds, releases and cancels in every state",
     "core/task_words.py": "core/test_standing.py says them",

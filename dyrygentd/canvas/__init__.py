@@ -19,11 +19,11 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from dyrygentd.canvas.builder import NodeRef, Workflow, definition_of_workflow
+from dyrygentd.canvas.builder import Workflow, definition_of_workflow
 from dyrygentd.canvas.choosing import value_of
 from dyrygentd.canvas.draft import Draft, checked_labels, checked_name
 from dyrygentd.canvas.importer import Importer
-from dyrygentd.canvas.section_ref import SectionRef
+from dyrygentd.canvas.refs import NodeRef, SectionRef
 from dyrygentd.canvas.values import decode_value, encode_value
 from dyrygentd.canvas.visits import NOTHING, passed_to_all
 from dyrygentd.core.graph import Definition

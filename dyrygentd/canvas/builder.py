@@ -5,7 +5,7 @@ Long because each kind of node has a method here, with all that may be said of i
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from dyrygentd.canvas.importer import Importer
 from dyrygentd.canvas.maps import ListSource, draft_of_canvas, map_child, refuse_result
 from dyrygentd.canvas.parts import CONTAINERS
 from dyrygentd.canvas.policy_checks import check_rule, checked_part, checked_policy, checked_seconds, checked_word, node_policy
-from dyrygentd.canvas.section_ref import SectionRef
+from dyrygentd.canvas.refs import NodeRef, SectionRef
 from dyrygentd.canvas.visits import NOTHING, Visit, checked_kind, not_a_canvas
 from dyrygentd.core.bounds import POLL_EVERY_MAX_S, POLL_EVERY_MIN_S
 from dyrygentd.core.conditions import BadWhen
@@ -35,22 +35,6 @@ from dyrygentd.core.policy import (
 )
 from dyrygentd.core.series import IfRunning, series_of
 from dyrygentd.errors import BadNode
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class NodeRef:
-    """A node of a workflow under construction."""
-
-    workflow: "Workflow"
-    number: int
-
-    def __repr__(self) -> str:
-        return f"<NodeRef '{self.name}'>"
-
-    @property
-    def name(self) -> str:
-        """The node's name. One that was made up changes if another node is given the same."""
-        return self.workflow._draft.name_of(self.number)
 
 
 class Workflow:

@@ -7,7 +7,7 @@ a name that was made up may still change.
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from dyrygentd.canvas.values import encode_value
 from dyrygentd.core.conditions import BadWhen, When, kind_of, when_of
@@ -15,12 +15,17 @@ from dyrygentd.core.options import shown
 from dyrygentd.core.sections import RESERVED, SEPARATOR
 from dyrygentd.errors import BadNode, BadRequest
 
-if TYPE_CHECKING:
-    from dyrygentd.canvas.builder import NodeRef
-
 _WRITE: Final = 'give value_of(node).is_(…), or {"value": "NODE", "is": …}'
 #: Characters of a case in the name of its section.
 _CASE_LENGTH_MAX: Final = 40
+
+
+class Node(Protocol):
+    """Whose value is asked for: a reference to a node."""
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
 
 
 class Test:
@@ -106,7 +111,7 @@ class Asked:
         return Test({**self._about, operator: json.loads(encode_value(operand))})
 
 
-def value_of(node: "NodeRef", path: str | Sequence[str | int] = "") -> Asked:
+def value_of(node: Node, path: str | Sequence[str | int] = "") -> Asked:
     """Ask about what a node returned, for ``when``.
 
     Args:
@@ -157,7 +162,7 @@ class Branches:
         BadNode: A case cannot be compared, or there is none.
     """
 
-    def __init__(self, on: "NodeRef", cases: Any, default: object, path: str | Sequence[str | int]) -> None:
+    def __init__(self, on: Node, cases: Any, default: object, path: str | Sequence[str | int]) -> None:
         if not isinstance(cases, Mapping) or not cases:
             next_step = 'give {"a": …, "b": …}, a branch for each'
             raise BadNode(on.name, f"the cases of a switch are {shown(cases)}", next_step=next_step)

@@ -9,8 +9,9 @@ from dyrygentd.canvas.signatures import told
 from dyrygentd.canvas.values import encode_value
 from dyrygentd.core.bounds import LABELS_MAX, NAME_LENGTH_MAX
 from dyrygentd.core.conditions import When
-from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Definition, Graph
 from dyrygentd.core.ids import MadeIds
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, WorkflowPolicy
 from dyrygentd.core.sections import is_in
 from dyrygentd.core.series import Series

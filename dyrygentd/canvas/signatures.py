@@ -9,7 +9,7 @@ from dyrygentd.canvas.parts import listed, united
 from dyrygentd.canvas.values import json_array, json_object
 from dyrygentd.canvas.visits import Passed, overridden
 from dyrygentd.core.bounds import NAME_LENGTH_MAX
-from dyrygentd.core.graph import RESERVED_OPTIONS, Signature
+from dyrygentd.core.node_spec import RESERVED_OPTIONS, Signature
 from dyrygentd.core.options import (
     COUNTDOWN_SECONDS_MAX,
     counts_from_dispatch,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from dyrygentd.canvas.parts import CONTAINERS, GROUPS, LINKS, TASKS, kind_of, listed, members_in, tasks_of, united
-from dyrygentd.core.graph import RESERVED_OPTIONS
+from dyrygentd.core.node_spec import RESERVED_OPTIONS
 from dyrygentd.errors import NotACanvas
 
 #: A chord's delay holds its header only, or the body would wait a second time (celery#7851).

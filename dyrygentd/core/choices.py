@@ -1,4 +1,4 @@
-"""Choices: which nodes run only if a condition over values holds, and what it decides.
+"""Choices: which nodes run only if a condition over values holds. What it decides is found by `dyrygentd.core.deciding`.
 
 *The idea.* A node's condition, its own or that of a section it is in, is looked at once the node's rule would let it go. If
 it does not hold, the node is skipped as not needed, as a rule does: what depends on it with ``all_succeeded`` follows, and joins
@@ -11,26 +11,14 @@ decides, and hands nothing on.
 everywhere. Edges with conditions: a node behind two of them needs a rule for that as well, and two words for one thing.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from dyrygentd.core.bounds import WHEN_VALUE_BYTES_MAX
-from dyrygentd.core.conditions import NoValue, Undecided, When, nodes_of, why_not
-from dyrygentd.core.references import size_of
-from dyrygentd.core.rules import Verdict
+from dyrygentd.core.conditions import When, nodes_of
+from dyrygentd.core.node_spec import NodeSpec
 from dyrygentd.core.sections import SEPARATOR
-from dyrygentd.core.states import BAD, FINISHED, NodeState
-from dyrygentd.core.values import as_one, is_referring
 from dyrygentd.errors import BadNode
 
-if TYPE_CHECKING:
-    from dyrygentd.core.graph import NodeSpec
-    from dyrygentd.core.workflow import RunningWorkflow
-
-#: Fingerprint of a failure whose condition could not be decided.
-UNDECIDED: Final = "undecided"
 #: Of what is shown of the conditions of a node.
 WORDS_MAX: Final = 500
 
@@ -85,7 +73,7 @@ class Choosing:
         provisos: As those of `Choices`. Hooks of a workflow have none, since they run by how that ends.
     """
 
-    def __init__(self, nodes: "Sequence[NodeSpec]", of_sections: Mapping[str, When]) -> None:
+    def __init__(self, nodes: Sequence[NodeSpec], of_sections: Mapping[str, When]) -> None:
         self._of_sections = of_sections
         self._deciders: dict[int, Sequence[int]] = {}
         self._only_deciding: dict[int, Sequence[int]] = {}
@@ -135,58 +123,6 @@ def _paths_to(section: str) -> list[str]:
     """Return the paths of a section and those around it, the outermost first."""
     parts = section.split(SEPARATOR)
     return [SEPARATOR.join(parts[:count]) for count in range(1, len(parts) + 1)]
-
-
-def choice_of(workflow: "RunningWorkflow", node: int) -> tuple[Verdict, str]:
-    """Return what becomes of a node that its rule lets go, and why it does not go."""
-    choices = workflow.graph.choices
-    provisos = choices.provisos.get(node)
-    if provisos is None:
-        return Verdict.GO, ""
-    if any(workflow.states[decider] not in FINISHED for decider in choices.deciders[node]):
-        return Verdict.WAIT, ""
-
-    numbers = {workflow.graph.names[decider]: decider for decider in choices.deciders[node]}
-
-    def value_of(name: str) -> Any:
-        return _value_of(workflow, node, numbers[name])
-
-    for proviso in provisos:
-        try:
-            said = why_not(proviso.when.condition, value_of)
-        except Undecided as error:
-            return Verdict.FAIL, f"{proviso.words} cannot be decided: {error}"
-        if said:
-            return Verdict.SKIP, f"{proviso.words}: {said}"
-    return Verdict.GO, ""
-
-
-def _value_of(workflow: "RunningWorkflow", node: int, decider: int) -> Any:
-    """Return a value that is asked for. Raises `NoValue` or `Undecided`."""
-    state = workflow.state_of(decider)
-    if state in BAD:
-        raise NoValue("failed" if state is NodeState.FAILED else f"was {state.word}")
-    if decider in workflow.unneeded:
-        raise NoValue("was not needed")
-    value = workflow.values.by_node.get(decider)
-    if value is None:
-        raise workflow.nodes.broken(node, f"has lost the value of '{workflow.graph.names[decider]}', which decides about it")
-    size = size_of(as_one(value.text)) if is_referring(value.text) else len(value.text)
-    if size > WHEN_VALUE_BYTES_MAX or is_referring(value.text):
-        raise Undecided(
-            f"the value of '{workflow.graph.names[decider]}' has {size} bytes of JSON, and a condition looks into"
-            f" {WHEN_VALUE_BYTES_MAX} at most, that are kept in memory: let a task return what decides by itself"
-        )
-    return _decoded(value.content)
-
-
-@lru_cache(maxsize=2)
-def _decoded(text: bytes) -> Any:
-    """Read a value: many nodes in a row are decided by one. Nobody changes what is returned."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Undecided(f"the value cannot be read: {error}") from None
 
 
 def words_of_provisos(choices: Choices, node: int) -> str:

@@ -1,12 +1,40 @@
 """Edges of a graph as two flat arrays (compressed sparse rows), the same the other way round, and what follows from them."""
 
 from array import array
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from dyrygentd.core.section_ends import NO_SCOPE
+from dyrygentd.core.choices import Choices
+from dyrygentd.core.node_spec import Signature
+from dyrygentd.core.section_ends import NO_SCOPE, SectionEnds
 
-if TYPE_CHECKING:
-    from dyrygentd.core.graph import Graph
+
+class Shape(Protocol):
+    """What is gone along: a `Graph` that is being made."""
+
+    names: Sequence[str]
+    signatures: Sequence[Signature | None]
+    section_ends: SectionEnds | None
+    choices: Choices
+    output: int | None
+    value_uses: "array[int]"
+
+    def __len__(self) -> int: ...
+
+    def is_task(self, node: int) -> bool:
+        """Tell whether a node has a task."""
+
+    def is_child(self, node: int) -> bool:
+        """Tell whether a workflow of its own is the work of a node."""
+
+    def takes_input(self, node: int) -> bool:
+        """Tell whether a node needs the values of its dependencies."""
+
+    def dependencies(self, node: int) -> "array[int]":
+        """Return what a node names."""
+
+    def waited_for(self, node: int) -> Iterable[int]:
+        """Return all that a node waits for."""
 
 
 def reversed_edges(nodes: int, start: "array[int]", targets: "array[int]") -> "tuple[array[int], array[int]]":
@@ -25,7 +53,7 @@ def reversed_edges(nodes: int, start: "array[int]", targets: "array[int]") -> "t
     return reversed_start, edges
 
 
-def heights_along(graph: "Graph", order: "array[int]", start: "array[int]", dependents: "array[int]") -> "array[int]":
+def heights_along(graph: Shape, order: "array[int]", start: "array[int]", dependents: "array[int]") -> "array[int]":
     """Return the number of tasks on the longest path from each node to an end, itself included."""
     heights = array("I", bytes(4 * len(graph)))
     signatures, ends = graph.signatures, graph.section_ends
@@ -45,7 +73,7 @@ def heights_along(graph: "Graph", order: "array[int]", start: "array[int]", depe
     return heights
 
 
-def value_uses_along(graph: "Graph", order: "array[int]") -> "tuple[array[int], bytearray]":
+def value_uses_along(graph: Shape, order: "array[int]") -> "tuple[array[int], bytearray]":
     """Return how many want the value of each node, and whether a task does; the first is set meanwhile, as it is asked for."""
     # In reverse order, so that a join knows whether anybody wants its list before it asks for its members' values.
     graph.value_uses = uses = array("I", bytes(4 * len(graph)))
@@ -70,7 +98,7 @@ def value_uses_along(graph: "Graph", order: "array[int]") -> "tuple[array[int], 
     return uses, feeds_tasks
 
 
-def cycle_among(graph: "Graph", stuck: set[int]) -> list[str]:
+def cycle_among(graph: Shape, stuck: set[int]) -> list[str]:
     """Walk backwards inside ``stuck`` (each of which has a dependency there) until a node repeats; return the names."""
     seen: dict[int, int] = {}
     path: list[int] = []

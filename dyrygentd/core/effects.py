@@ -6,7 +6,7 @@ In which order it is done is told in `dyrygentd.scheduler.carrying`. If saving f
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.policy import Child
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord

@@ -54,9 +54,9 @@ from dyrygentd.core.events import (
 )
 from dyrygentd.core.flights import Flights, as_broken
 from dyrygentd.core.given_up import TIMED_OUT, given_up_by
-from dyrygentd.core.graph import Signature
 from dyrygentd.core.ids import OF_OLD
 from dyrygentd.core.limits import Limits, following
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.notes import Failure, HoldReason
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import FailureKind

@@ -12,8 +12,6 @@ well. What runs at the end of a section waits for the rest of that, without edge
 
 Which value a node is given follows Celery's chain and chord: an immutable signature gets none; a mutable one gets the value
 of its dependency, or, when it names several, the list of their values; a join takes the values of all it names.
-
-Long because the shape and what is derived from it once are read together.
 """
 
 from array import array
@@ -24,6 +22,7 @@ from typing import Final, NamedTuple
 from dyrygentd.core.choices import NO_CHOICES, Choices, Choosing
 from dyrygentd.core.conditions import When
 from dyrygentd.core.edges import cycle_among, heights_along, reversed_edges, value_uses_along
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, NodePolicy, WorkflowPolicy
 from dyrygentd.core.section_ends import SectionEnds
@@ -41,52 +40,6 @@ from dyrygentd.errors import (
 
 #: Heights and node numbers share one integer in the ready heap; 32 bits for the number leave this bound far away.
 NODES_MAX: Final = 10_000_000
-
-#: Never pickle: a definition is data from outside. These are kombu's other serializers.
-SERIALIZERS: Final = frozenset({"json", "yaml", "msgpack"})
-
-#: Publish options that belong to the daemon. Celery's ``freeze`` and workers leave some of them in a canvas: sent on, ``chord``
-#: would mark a body failed. A ``task_id`` becomes that of the node.
-RESERVED_OPTIONS: Final = frozenset(
-    {"task_id", "root_id", "parent_id", "group_id", "group_index", "chord", "chain", "retries", "replaced_task_nesting"}
-    | {"reply_to", "reply-to", "correlation_id", "delivery_tag", "producer", "connection", "retry", "retry_policy"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A Celery call. The parts that the core does not look into are kept as JSON text, as they came.
-
-    Attributes:
-        task: The task's name.
-        args: JSON array of positional arguments, in kombu's JSON (datetimes and the like as ``{"__type__": …}``).
-        kwargs: JSON object of keyword arguments.
-        options: JSON object of publish options (queue, priority, headers …) without the two below.
-        immutable: The value of what precedes is not passed.
-        countdown_s: Seconds to hold the node after it became ready.
-        eta_at: Unix time before which the node is held.
-        expires_at: Unix time after which it is not dispatched any more, 0 for none; it is in ``options`` as well.
-    """
-
-    task: str
-    args: bytes = b"[]"
-    kwargs: bytes = b"{}"
-    options: bytes = b"{}"
-    immutable: bool = False
-    countdown_s: float = 0.0
-    eta_at: float = 0.0
-    expires_at: float = 0.0
-
-
-class NodeSpec(NamedTuple):
-    """One node as it is handed to `Graph.build`; ``signature`` is None for a join, a gate or a sleep."""
-
-    name: str
-    signature: Signature | None
-    task_id: str
-    after: Sequence[str] = ()
-    policy: NodePolicy = PLAIN
-    section: str = ""
 
 
 class Graph:

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from dyrygentd.core.bounds import MESSAGE_PRIORITY_MAX
-from dyrygentd.core.graph import SERIALIZERS
 from dyrygentd.core.headers import OWN_HEADERS, flaw_of_headers
 from dyrygentd.core.ids import looks_made
+from dyrygentd.core.node_spec import SERIALIZERS
 from dyrygentd.core.queues import flaw_of_name
 
 #: Names and content types of kombu's compression, those of optional packages included: what is missing here the daemon may have.

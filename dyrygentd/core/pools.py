@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from dyrygentd.core.destination import queue_of as queue_in
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.policy import NodePolicy
 
 QueueOf = Callable[[Signature], str]

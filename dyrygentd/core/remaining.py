@@ -12,7 +12,8 @@ from typing import Final
 
 from dyrygentd.core.counting import Counting
 from dyrygentd.core.destination import queue_of
-from dyrygentd.core.graph import Graph, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.node_states import FIRST_FINISHED
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import PLAIN, Hook, Retry, Rule, SectionEnd

@@ -1,22 +1,19 @@
 """What is wrong with nodes as they are handed to `dyrygentd.core.graph.Graph.build`, each for itself or by its name."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from dyrygentd.core.node_spec import NodeSpec
 from dyrygentd.core.policy import HandsOn, Rule, SectionEnd
 from dyrygentd.errors import BadNode, DuplicateTaskId
 
-if TYPE_CHECKING:
-    from dyrygentd.core.graph import NodeSpec
 
-
-def ends_of(nodes: "Sequence[NodeSpec]") -> list[str]:
+def ends_of(nodes: Sequence[NodeSpec]) -> list[str]:
     """Return the names of what nothing waits for, hooks left aside."""
     waited_for = {name for node in nodes for name in node.after}
     return [node.name for node in nodes if node.policy.hook is None and node.name not in waited_for]
 
 
-def refuse_contradictions(node: "NodeSpec") -> None:
+def refuse_contradictions(node: NodeSpec) -> None:
     """Refuse what no order of events could satisfy."""
     policy = node.policy
     if policy.hook is not None and (node.after or policy.rule is not Rule.ALL_SUCCEEDED):
@@ -31,7 +28,7 @@ def refuse_contradictions(node: "NodeSpec") -> None:
         raise BadNode(node.name, f"rule '{policy.rule}' needs something to wait for", next_step="name it in `after`")
 
 
-def _refuse_bad_end(node: "NodeSpec", end: SectionEnd) -> None:
+def _refuse_bad_end(node: NodeSpec, end: SectionEnd) -> None:
     """Refuse what cannot be at the end of a section."""
     policy = node.policy
     if policy.hook is not None:
@@ -56,7 +53,7 @@ def _refuse_bad_end(node: "NodeSpec", end: SectionEnd) -> None:
         )
 
 
-def refuse_duplicate_task_ids(nodes: "Sequence[NodeSpec]") -> None:
+def refuse_duplicate_task_ids(nodes: Sequence[NodeSpec]) -> None:
     task_ids = [node.task_id for node in nodes if node.signature is not None]
     if len(set(task_ids)) < len(task_ids):
         task_id = first_repeated(task_ids)

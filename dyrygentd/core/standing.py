@@ -13,7 +13,7 @@ from dyrygentd.core.cancelled import STEPS_BACK_MAX, group_of_cancelled, waited_
 from dyrygentd.core.cancelling import is_being_cancelled
 from dyrygentd.core.causes import fingerprint_of
 from dyrygentd.core.children import parent_of
-from dyrygentd.core.choices import UNDECIDED
+from dyrygentd.core.deciding import UNDECIDED
 from dyrygentd.core.dispatching import Bar, HoldBack
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.for_people import FOR_PEOPLE, waits_for_person

@@ -14,7 +14,7 @@ the node stands, so it needs no storage, and after a crash it is derived again:
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dyrygentd.core.choices import UNDECIDED
+from dyrygentd.core.deciding import UNDECIDED
 from dyrygentd.core.policy import Rule
 from dyrygentd.core.states import BAD, NodeState
 

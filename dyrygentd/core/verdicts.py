@@ -9,17 +9,33 @@ Where a section's end is concerned:
   well does not have the next section begin after a failure.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from dyrygentd.core.attempts import Attempts
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.kept_values import KeptValues
+from dyrygentd.core.node_states import NodeStates
 from dyrygentd.core.policy import Hook, SectionEnd
 from dyrygentd.core.rules import How, Verdict, decides_at_once, verdict_of
 from dyrygentd.core.states import BAD, GOOD, NodeState
 
-if TYPE_CHECKING:
-    from dyrygentd.core.workflow import RunningWorkflow
+
+class Deciding(Protocol):
+    """What is decided by: a `RunningWorkflow`, which asks."""
+
+    graph: Graph
+    nodes: NodeStates
+    states: bytearray
+    attempts: Attempts
+    values: KeptValues
+    unneeded: set[int]
+    blocked_by: dict[int, int]
+
+    def state_of(self, node: int) -> NodeState:
+        """Return the state of a node."""
 
 
-def verdict(workflow: "RunningWorkflow", node: int) -> tuple[Verdict, int]:
+def verdict(workflow: Deciding, node: int) -> tuple[Verdict, int]:
     """Return what becomes of a node, and who is to blame if it is blocked."""
     nodes, policy = workflow.nodes, workflow.graph.policy(node)
     if policy.hook is not None:
@@ -42,7 +58,7 @@ def verdict(workflow: "RunningWorkflow", node: int) -> tuple[Verdict, int]:
     return verdict_of(policy, how), workflow.blocked_by.get(blame, blame)
 
 
-def may_be_decided(workflow: "RunningWorkflow", node: int, finished: int) -> bool:
+def may_be_decided(workflow: Deciding, node: int, finished: int) -> bool:
     """Tell whether a waiting node that has a policy can be decided after this one of its dependencies has finished."""
     policy = workflow.graph.policy(node)
     if policy.hook is not None:
@@ -55,7 +71,7 @@ def may_be_decided(workflow: "RunningWorkflow", node: int, finished: int) -> boo
     return is_asked or decides_at_once(policy, is_bad=workflow.states[finished] in BAD)
 
 
-def bad_in(workflow: "RunningWorkflow", dependency: int, node: int) -> int:
+def bad_in(workflow: Deciding, dependency: int, node: int) -> int:
     """Return what did not succeed of a dependency of a node, as far as that counts for it; -1 if nothing."""
     if workflow.states[dependency] in BAD:
         return dependency
@@ -68,7 +84,7 @@ def bad_in(workflow: "RunningWorkflow", dependency: int, node: int) -> int:
     return first_bad(workflow, scope)
 
 
-def first_bad(workflow: "RunningWorkflow", scope: int) -> int:
+def first_bad(workflow: Deciding, scope: int) -> int:
     """Return a node of a scope that did not succeed, of those that failed the first; there is one."""
     counts, states = workflow.nodes.sections, workflow.states
     assert counts is not None
@@ -80,7 +96,7 @@ def first_bad(workflow: "RunningWorkflow", scope: int) -> int:
     return known
 
 
-def has_begun(workflow: "RunningWorkflow", scope: int) -> bool:
+def has_begun(workflow: Deciding, scope: int) -> bool:
     """Tell whether anything of a scope ran, or was done in the place of that."""
     counts = workflow.nodes.sections
     assert counts is not None
@@ -90,7 +106,7 @@ def has_begun(workflow: "RunningWorkflow", scope: int) -> bool:
     return known
 
 
-def ran(workflow: "RunningWorkflow", node: int) -> bool:
+def ran(workflow: Deciding, node: int) -> bool:
     """Tell whether a node was sent, if only before it was set back, as nobody may have cleaned up yet, or did what there was."""
     if workflow.attempts.of(node):
         return True
@@ -106,7 +122,7 @@ def ran(workflow: "RunningWorkflow", node: int) -> bool:
             return False
 
 
-def _of_section(workflow: "RunningWorkflow", node: int, end: SectionEnd) -> Verdict | None:
+def _of_section(workflow: Deciding, node: int, end: SectionEnd) -> Verdict | None:
     """Return what becomes of a section's end; None of a ``finally`` of which its rule decides."""
     counts = workflow.nodes.sections
     assert counts is not None

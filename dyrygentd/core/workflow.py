@@ -32,7 +32,7 @@ from typing import Final
 
 from dyrygentd.core.additions import Additions
 from dyrygentd.core.attempts import Attempts
-from dyrygentd.core.choices import UNDECIDED, choice_of
+from dyrygentd.core.deciding import UNDECIDED, choice_of
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.holding import hold_for
 from dyrygentd.core.hooks import first_failure_of, is_enough, summary_of

@@ -10,8 +10,9 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Final
 
-from dyrygentd.core.graph import Graph, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.nested import CALL_ERRBACKS, CALLBACKS, Nested, is_carrier, nested_in
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.options import FROM_APP
 from dyrygentd.errors import RequestError
 from dyrygentd.wire.bounds import Look, nothing

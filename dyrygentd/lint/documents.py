@@ -8,7 +8,8 @@ from typing import Any
 from dyrygentd import wire
 from dyrygentd.canvas import encode_value
 from dyrygentd.canvas.parts import options_of
-from dyrygentd.core.graph import NODES_MAX, RESERVED_OPTIONS, Definition
+from dyrygentd.core.graph import NODES_MAX, Definition
+from dyrygentd.core.node_spec import RESERVED_OPTIONS
 from dyrygentd.errors import BadNode
 from dyrygentd.lint.faults import Fault
 from dyrygentd.lint.options import UNREADABLE, faults_of_options

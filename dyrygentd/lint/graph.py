@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from dyrygentd.core.graph import Graph, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.policy import HandsOn
 from dyrygentd.core.words import described
 from dyrygentd.lint.choices import remarks_on_choices

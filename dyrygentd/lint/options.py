@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dyrygentd.core.graph import RESERVED_OPTIONS, SERIALIZERS
+from dyrygentd.core.node_spec import RESERVED_OPTIONS, SERIALIZERS
 from dyrygentd.core.options import (
     CHECKED_OPTIONS,
     COUNTDOWN_SECONDS_MAX,

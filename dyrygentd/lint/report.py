@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dyrygentd.core.graph import SERIALIZERS
+from dyrygentd.core.node_spec import SERIALIZERS
 from dyrygentd.lint.differences import BY_KEY
 from dyrygentd.lint.faults import Fault, Severity
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from dyrygentd.canvas.parts import LINKS, is_empty, kind_of, listed, members_in, options_of, tasks_of
-from dyrygentd.core.graph import RESERVED_OPTIONS
 from dyrygentd.core.nested import CALL_ERRBACKS
+from dyrygentd.core.node_spec import RESERVED_OPTIONS
 from dyrygentd.lint.faults import listing
 from dyrygentd.lint.report import MESSAGES, LintReport, Place
 from dyrygentd.tasks.callbacks import needs_request

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import Event, MessagePublished, MessageRefused, TaskEvent
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.core.unrun import StoreOutcome
 from dyrygentd.core.user import User

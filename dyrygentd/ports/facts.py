@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from dyrygentd.core.absence import Absence
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.records import NodeRecord, WorkflowRecord
 from dyrygentd.core.tally import Tally
 from dyrygentd.core.user import User

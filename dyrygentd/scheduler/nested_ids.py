@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from dyrygentd.core.graph import Graph, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.nested import is_carrier, nested_in
+from dyrygentd.core.node_spec import Signature
 
 #: What stands in JSON text that has an option of that name, or may have one in other letters.
 _MARKS: Final = (b"task_id", b"\\u")

@@ -14,7 +14,7 @@ from reprlib import Repr
 from typing import Any, Final, TypeVar
 
 from dyrygentd.core.events import Event, MessageRefused, TaskFailed, TaskIgnored, TaskReported, TaskRevoked
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.ports.facts import Inspection
 from dyrygentd.scheduler.pattern_process import PatternProcess
 from dyrygentd.scheduler.secrets import CALLED_SECRET, HIDDEN, hide_secrets

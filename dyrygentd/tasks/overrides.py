@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from kombu.utils import json
 
-from dyrygentd.core.graph import RESERVED_OPTIONS, Signature
+from dyrygentd.core.node_spec import RESERVED_OPTIONS, Signature
 from dyrygentd.core.options import FROM_APP
 from dyrygentd.errors import BadNode
 from dyrygentd.tasks.known import KnownTasks

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from kombu.utils import json
 
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.options import FROM_APP
 from dyrygentd.tasks.known import KnownTasks
 

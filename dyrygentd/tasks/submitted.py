@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.policy import PLAIN, NodePolicy
 from dyrygentd.tasks.known import KnownTasks
 from dyrygentd.tasks.overrides import Overrides

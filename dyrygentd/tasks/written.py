@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from kombu.utils import json
 
-from dyrygentd.core.graph import SERIALIZERS, Signature
+from dyrygentd.core.node_spec import SERIALIZERS, Signature
 from dyrygentd.core.options import EXEC_OPTIONS, FROM_APP, RESULT_SERIALIZER, flaw_of
 from dyrygentd.errors import BadNode
 from dyrygentd.tasks.known import MAPS, KnownTasks, route_name

@@ -24,7 +24,7 @@ from dyrygentd.core.events import (
     TaskRevoked,
     TaskSucceeded,
 )
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.unrun import StoreOutcome, Told
 from dyrygentd.errors import BackendUnavailable, BadRequest, BrokerEmptied, BrokerUnavailable, Fenced
 from dyrygentd.ports import Emit

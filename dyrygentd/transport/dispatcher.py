@@ -14,7 +14,7 @@ import anyio
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessagePublished, MessageRefused
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.errors import BrokerUnavailable
 from dyrygentd.ports.facts import WITHOUT_REPORTS, BrokerMemory, DispatcherStatistics, TaskPlace, Term
 from dyrygentd.transport.broadcast import PublishesOnce

@@ -15,8 +15,8 @@ from celery.utils.saferepr import saferepr
 
 from dyrygentd.core.destination import Destination, destination_of
 from dyrygentd.core.effects import Publish
-from dyrygentd.core.graph import Signature
 from dyrygentd.core.headers import NEVER_SENT
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.options import FROM_APP, RESULT_SERIALIZER
 from dyrygentd.errors import ConfigurationError
 from dyrygentd.ports.facts import REPORTS_HEADER, WORKFLOW_STAMP

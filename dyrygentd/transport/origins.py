@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 
 
 def origin_of_queue(app: Any, signature: Signature, queue: str) -> str:

@@ -31,7 +31,7 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import KombuError
 
 from dyrygentd.core.effects import Publish
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.values import Joined
 from dyrygentd.tasks.written import is_moved
 from dyrygentd.transport.message import repr_levels_of

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from dyrygentd.core.conditions import BadWhen, When, when_of
-from dyrygentd.core.graph import Graph, NodeSpec
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec
 from dyrygentd.core.sections import SEPARATOR, flaw_of_section
 from dyrygentd.errors import BadNode, BadRequest
 from dyrygentd.wire.forms import ConditionDocument, SectionDocument

@@ -14,8 +14,9 @@ from msgspec import Raw
 
 from dyrygentd.core.bounds import HOOKS_MAX
 from dyrygentd.core.conditions import When
-from dyrygentd.core.graph import NODES_MAX, Definition, Graph, NodeSpec, Signature, Source
+from dyrygentd.core.graph import NODES_MAX, Definition, Graph, Source
 from dyrygentd.core.ids import MadeIds
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.parameters import Parameter
 from dyrygentd.core.parent import DEPTH_MAX
 from dyrygentd.core.policy import (

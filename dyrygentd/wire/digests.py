@@ -11,7 +11,8 @@ from dataclasses import fields
 from hashlib import blake2b
 from typing import Any, Final
 
-from dyrygentd.core.graph import Definition, Signature
+from dyrygentd.core.graph import Definition
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW
 
 #: Written before each digest: those of another form say nothing.

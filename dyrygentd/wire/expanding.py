@@ -23,9 +23,10 @@ from msgspec import Raw, Struct
 
 from dyrygentd.core.bounds import DEPTH_MAX, NAME_LENGTH_MAX, SECTION_LENGTH_MAX
 from dyrygentd.core.conditions import renamed
-from dyrygentd.core.graph import NODES_MAX, Definition, Graph, NodeSpec, Signature, Source
+from dyrygentd.core.graph import NODES_MAX, Definition, Graph, Source
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.members import member_name
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.policy import PLAIN_WORKFLOW, Child, NodePolicy, Rule, WorkflowPolicy
 from dyrygentd.core.sections import RESERVED, SEPARATOR, inside
 from dyrygentd.errors import BadNode, BadRequest

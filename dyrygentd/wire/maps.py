@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 from msgspec import Raw, Struct
 
 from dyrygentd.core.conditions import renamed
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.policy import NodePolicy, OnFailure
 from dyrygentd.core.sections import checked_section, inside
 from dyrygentd.errors import BadNode, BadRequest, DefinitionError, UnknownDependency

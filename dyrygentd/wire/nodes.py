@@ -4,11 +4,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from dyrygentd.core.graph import (
-    RESERVED_OPTIONS,
-    Signature,
-)
 from dyrygentd.core.nested import CALLBACKS, Nested, is_carrier, nested_in
+from dyrygentd.core.node_spec import RESERVED_OPTIONS, Signature
 from dyrygentd.core.options import (
     counts_from_dispatch,
     flaw_among,

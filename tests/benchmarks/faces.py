@@ -9,7 +9,8 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from dyrygentd import wire
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.timeline import BINS

@@ -6,7 +6,8 @@ from typing import Any
 from celery import Celery
 
 from dyrygentd.canvas import definition_of
-from dyrygentd.core.graph import Graph, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import Signature
 
 app = Celery("test_canvas", broker="memory://", backend="cache+memory://", set_as_current=False)
 

@@ -12,7 +12,7 @@ from celery.canvas import Signature as CelerySignature
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from dyrygentd.canvas import definition_of
-from dyrygentd.core.graph import SERIALIZERS
+from dyrygentd.core.node_spec import SERIALIZERS
 from dyrygentd.errors import BadNode
 from dyrygentd.wire import decode_definition, encode_definition
 from tests.canvas.support import a, b, c, signatures

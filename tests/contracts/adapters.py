@@ -18,7 +18,7 @@ import pytest
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.errors import StoreUnavailable
 from dyrygentd.ports import Dispatcher, Inspector, ResultWatcher, Store
 from dyrygentd.ports.facts import TaskPlace

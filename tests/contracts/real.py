@@ -14,7 +14,7 @@ from kombu.connection import Connection
 from kombu.utils.json import loads
 
 from dyrygentd.core.events import TaskEvent, TaskFailed, TaskSucceeded
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.ports.mailbox import MailboxBounds
 from dyrygentd.store.postgres.connection import connect

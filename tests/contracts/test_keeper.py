@@ -17,7 +17,7 @@ from celery.result import AsyncResult
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import TaskEvent, TaskSucceeded
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.unrun import StoreOutcome, Told
 from dyrygentd.daemon.embedded import EmbeddedServer
 from dyrygentd.errors import BackendUnavailable

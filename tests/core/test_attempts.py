@@ -3,8 +3,9 @@
 from dyrygentd.core.attempts import EARLIER_MAX, QUESTIONS_MAX, Attempts
 from dyrygentd.core.destination import ROUTES_MAX
 from dyrygentd.core.events import TaskFailed, TaskReported, TaskSucceeded
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import ALL_MADE, OF_OLD, task_id_of_attempt, task_id_of_old
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.records import Attempt
 from tests.support.conversation import START, Conversation, parse_graph
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from dyrygentd.core.effects import Answer, Batch, BeginChild, Publish, Revoke, RevokeStamped
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.policy import Child
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from dyrygentd.core.conditions import When, when_of
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskSucceeded
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.policy import HandsOn, NodePolicy, Rule
 from tests.support.conversation import Conversation
 from tests.support.size import of_size

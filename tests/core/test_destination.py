@@ -7,7 +7,8 @@ from dyrygentd.core.destination import Destination, destination_of, queue_of
 from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import MessagePublished, WorkflowSubmitted
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.pools import Pools
 
 

@@ -17,9 +17,9 @@ from dyrygentd.core.events import (
     WorkflowImported,
     WorkflowRecovered,
 )
-from dyrygentd.core.graph import Signature
 from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import WorkflowPolicy
 from dyrygentd.core.records import JournalEntry

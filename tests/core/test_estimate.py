@@ -8,8 +8,9 @@ import pytest
 
 from dyrygentd.core.estimate import Bound, Estimate, aged, weights_of
 from dyrygentd.core.events import VerbRequested
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.policy import PLAIN_WORKFLOW, Retry, WorkflowPolicy
 from dyrygentd.core.remaining import Plan
 from dyrygentd.core.verbs import Verb, VerbRequest

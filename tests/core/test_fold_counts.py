@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from dyrygentd.core.fold_counts import counts_of, shares_of
 from dyrygentd.core.folding import Folding
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.states import NodeState
 from tests.core.test_folding import TINY, boxes_below, graphs
 from tests.support.conversation import Conversation

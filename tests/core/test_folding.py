@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dyrygentd.core.folding import BOUNDS, Box, BoxKind, Fold, FoldBounds, Folding
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.policy import NodePolicy, SectionEnd
 from dyrygentd.core.sections import inside
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Definition, Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.policy import Hook, NodePolicy, Rule
 from dyrygentd.errors import BadNode, CycleError, DuplicateNode, DuplicateTaskId, EmptyWorkflow, TooManyNodes, UnknownDependency
 from tests.core.test_model import Model, Shape, graph_of, shapes

@@ -3,8 +3,8 @@
 import pytest
 
 from dyrygentd.core.effects import Revoke
-from dyrygentd.core.graph import Signature
 from dyrygentd.core.late import LateTask, LateTasks
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.errors import InvariantBroken
 from tests.support.conversation import Conversation
 

@@ -5,8 +5,9 @@ from random import Random
 
 import pytest
 
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.lines import QueueLine, QueueLines
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from tests.support.simulated_run import SimulatedRun
 
 

@@ -24,8 +24,9 @@ from dyrygentd.core.events import (
     TaskReported,
     TaskSucceeded,
 )
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from tests.support.conversation import Conversation, states_of
 from tests.support.conversation import cancel as cancel_requested
 from tests.support.size import of_size

@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dyrygentd.core.effects import Answer, Batch, Publish
 from dyrygentd.core.events import MessagePublished, TaskEvent, TaskFailed, TaskLost, TaskRevoked, TaskSucceeded, VerbRequested
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.policy import PLAIN, Hook, NodePolicy, Retry, Rule
 from dyrygentd.core.verbs import Verb, VerbRequest

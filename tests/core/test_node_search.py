@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.node_search import nodes_found
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.states import NodeState
 
 _GRAPH = Graph.build([NodeSpec(f"Node-{number:02}", Signature("t"), str(number)) for number in range(30)])

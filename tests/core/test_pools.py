@@ -3,7 +3,7 @@
 import pytest
 
 from dyrygentd.core import pools as module
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.policy import NodePolicy
 from dyrygentd.core.pools import Pools, PoolView
 

@@ -1,7 +1,7 @@
 """Queue and destination of signatures: asked for once, kept within a bound."""
 
 from dyrygentd.core import routes as module
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.routes import Routes
 from tests.support.conversation import Conversation
 

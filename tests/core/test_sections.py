@@ -3,7 +3,8 @@
 import pytest
 
 from dyrygentd.core.bounds import SECTION_DEPTH_MAX, SECTION_LENGTH_MAX
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.sections import Sections, checked_section, flaw_of_section, inside
 from dyrygentd.errors import BadNode
 

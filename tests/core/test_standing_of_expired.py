@@ -5,7 +5,8 @@ import json
 import pytest
 
 from dyrygentd.core.events import TaskRevoked
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.standing import standing_of_node
 from tests.support.conversation import START, Conversation
 

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from dyrygentd.core.events import TaskFailed, TaskSucceeded
 from dyrygentd.core.folding import Folding
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import task_id_of_attempt
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.node_states import FIRST_FINISHED
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.policy import WorkflowPolicy

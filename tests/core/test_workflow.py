@@ -6,8 +6,9 @@ import pytest
 
 from dyrygentd.core import outcomes
 from dyrygentd.core.events import TaskFailed, TaskReported, TaskSucceeded, VerbRequested
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.verbs import Verb, VerbRequest

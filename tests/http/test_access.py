@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 import anyio
 import pytest
 
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.user import User
 from dyrygentd.http.access import Access, Forbidden, Peer, Role
 from dyrygentd.http.lists import TaskForbidden

@@ -7,9 +7,10 @@ from typing import Any, Final
 import pytest
 
 from dyrygentd import wire
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.nested import nested_in
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.queues import is_reserved
 from dyrygentd.errors import BadNode
 from dyrygentd.http.access import Access

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from dyrygentd import Workflow
-from dyrygentd.canvas.builder import NodeRef
+from dyrygentd.canvas import NodeRef
 from dyrygentd.store.postgres.migrations import VERSION
 from tests.integration.conftest import Site
 from tests.support import tasks

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from dyrygentd.core.engine import Engine
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import StoreUnavailable

@@ -10,7 +10,8 @@ import anyio.to_thread
 import pytest
 
 from dyrygentd.core.folding import Fold
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.workflow import RunningWorkflow

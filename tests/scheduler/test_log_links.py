@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from dyrygentd import wire
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import task_id_of_attempt
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.scheduler import SchedulerLimits

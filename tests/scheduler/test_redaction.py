@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dyrygentd.core.events import Event, MessagePublished, TaskFailed, TaskSucceeded
-from dyrygentd.core.graph import Definition, Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Definition, Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.scheduler.pattern_process import PatternProcess
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.store.sqlite import SqliteStore

@@ -7,7 +7,7 @@ import pytest
 
 from dyrygentd.core.absence import Absence
 from dyrygentd.core.effects import Publish
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.ports.facts import BACKEND_SILENT, Inspection, QueueFacts, TaskFacts, TaskPlace, WorkerFacts
 from dyrygentd.scheduler.whereabouts import Whereabouts, whereabouts_of
 from dyrygentd.testing import FakeBroker

@@ -25,7 +25,7 @@ from dyrygentd.core.events import (
     TaskRevoked,
     TaskSucceeded,
 )
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.records import JournalEntry, NodeRecord, WorkflowRecord
 from dyrygentd.errors import BackendUnavailable, BrokerEmptied, BrokerUnavailable, Fenced
 from dyrygentd.ports import Emit

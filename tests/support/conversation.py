@@ -26,9 +26,10 @@ from dyrygentd.core.conditions import When, when_of
 from dyrygentd.core.effects import Answer, Batch
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.events import Event, TaskSucceeded, VerbRequested, WorkflowRecovered, WorkflowSubmitted
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.invariants import check_engine
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.parent_task import ParentTask
 from dyrygentd.core.policy import (

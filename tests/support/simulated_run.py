@@ -13,8 +13,9 @@ from dyrygentd.core.effects import Batch
 from dyrygentd.core.engine import Engine
 from dyrygentd.core.estimate import Estimate, estimate
 from dyrygentd.core.events import MessagePublished, TaskFailed, TaskReported, TaskSucceeded, WorkflowSubmitted
-from dyrygentd.core.graph import Graph, Signature
+from dyrygentd.core.graph import Graph
 from dyrygentd.core.limits import Limits
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.core.policy import PLAIN_WORKFLOW, WorkflowPolicy
 from dyrygentd.core.pools import Pools
 from dyrygentd.core.remaining import Plan, remaining_of

@@ -12,7 +12,7 @@ from kombu.entity import Exchange, Queue
 from pydantic import BaseModel
 
 from dyrygentd.canvas import Workflow, definition_of
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.errors import BadNode
 from dyrygentd.transport.message import MessageSender
 

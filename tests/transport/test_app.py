@@ -20,7 +20,7 @@ def video():
 """
 _SENT = """
 import json
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.transport.app import load_app
 from dyrygentd.transport.message import MessageSender
 

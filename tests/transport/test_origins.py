@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from celery import Celery, Task
 
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.transport.origins import origin_of_queue
 
 #: Celery warns of the attribute, which users have all the same.

@@ -17,7 +17,7 @@ from kombu.entity import Exchange, Queue
 from kombu.utils.json import dumps
 
 from dyrygentd.core.effects import Publish
-from dyrygentd.core.graph import Signature
+from dyrygentd.core.node_spec import Signature
 from dyrygentd.transport import template
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from dyrygentd.transport.marked_publishing import MarkedPublishing

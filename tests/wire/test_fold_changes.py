@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from dyrygentd import wire
 from dyrygentd.core.fold_counts import counts_of
 from dyrygentd.core.folding import Folding
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.states import NodeState, WorkflowState
 from dyrygentd.core.workflow import RunningWorkflow

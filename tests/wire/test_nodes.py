@@ -7,7 +7,7 @@ import pytest
 from kombu import compression
 
 from dyrygentd import wire
-from dyrygentd.core.graph import RESERVED_OPTIONS
+from dyrygentd.core.node_spec import RESERVED_OPTIONS
 from dyrygentd.core.options import COMPRESSIONS
 from dyrygentd.errors import (
     BadNode,

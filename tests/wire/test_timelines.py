@@ -5,7 +5,8 @@ import pytest
 from dyrygentd import wire
 from dyrygentd.core.events import TaskFailed, TaskSucceeded
 from dyrygentd.core.folding import Folding
-from dyrygentd.core.graph import Graph, NodeSpec, Signature
+from dyrygentd.core.graph import Graph
+from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.origin import Origin
 from dyrygentd.core.states import NodeState
 from dyrygentd.core.timeline import frame_of, times_of

@@ -1,28 +1,57 @@
-"""A section while a workflow is built: what runs at its end."""
+"""Nodes and sections while a workflow is built: how they are called, and what runs at the end of a section."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from dyrygentd.canvas.draft import Draft
 from dyrygentd.canvas.policy_checks import checked_word, node_policy
-from dyrygentd.core.policy import Hook, OnLost, Retry, Rule, SectionEnd
+from dyrygentd.core.policy import Hook, NodePolicy, OnLost, Retry, Rule, SectionEnd
 
-if TYPE_CHECKING:
-    from dyrygentd.canvas.builder import NodeRef, Workflow
+
+class Building(Protocol):
+    """What they belong to: a `dyrygentd.Workflow`."""
+
+    _draft: Draft
+
+    def _inside(self, path: str) -> AbstractContextManager[None]:
+        """Have what is added meanwhile be in a section."""
+
+    def _add_one(
+        self, signature: object, after: "NodeRef | Iterable[NodeRef]", name: str | None, policy: NodePolicy
+    ) -> "NodeRef":
+        """Add a task."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NodeRef:
+    """A node of a workflow under construction."""
+
+    workflow: Building
+    number: int
+
+    def __repr__(self) -> str:
+        return f"<NodeRef '{self.name}'>"
+
+    @property
+    def name(self) -> str:
+        """The node's name. One that was made up changes if another node is given the same."""
+        return self.workflow._draft.name_of(self.number)
 
 
 @dataclass(frozen=True, slots=True)
 class SectionRef:
     """A section of a workflow under construction, for what runs at its end: inside of its ``with`` or after it."""
 
-    workflow: "Workflow"
+    workflow: Building
     path: str
 
     def finally_(
         self,
         signature: object,
         *,
-        after: "NodeRef | Iterable[NodeRef]" = (),
+        after: NodeRef | Iterable[NodeRef] = (),
         rule: Rule | str = Rule.ALL_SUCCEEDED,
         name: str | None = None,
         pool: str = "",
@@ -32,7 +61,7 @@ class SectionRef:
         idempotent: bool = False,
         redeliveries_max: int | None = None,
         payload: object = None,
-    ) -> "NodeRef":
+    ) -> NodeRef:
         """Add a task that runs when everything else of the section has finished, its subsections included, whatever came of it.
 
         It runs after a cancel as well. It is not needed, and skipped, if the section never began. What waits for it waits for the
@@ -60,9 +89,7 @@ class SectionRef:
         with self.workflow._inside(self.path):
             return self.workflow._add_one(signature, after, name, policy)
 
-    def hook(
-        self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None
-    ) -> "NodeRef":
+    def hook(self, when: Hook | str, signature: object, *, name: str | None = None, retry: Retry | int | None = None) -> NodeRef:
         """Add a task that runs when everything else of the section has finished, with its ``finally_``.
 
         A mutable signature gets a summary as first argument, as that of `Workflow.hook` with ``"section"`` besides: its state,

@@ -54,6 +54,8 @@ def child_succeeded(workflow: RunningWorkflow, node: int, result: bytes | None, 
     match None if held is None else held.addition.kind:
         case Adds.BEHIND if result is None:
             _fail(workflow, node, Failure(f"the values of what its task has added are not there: {error}"), now)
+        case Adds.BEHIND if not (result or b"").lstrip().startswith(b"["):
+            _fail(workflow, node, Failure("the values of what its task has added are no list"), now)
         case (Adds.BESIDE | Adds.BEHIND) as kind:
             assert held is not None
             if kind is Adds.BEHIND and result is not None:

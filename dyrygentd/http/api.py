@@ -143,7 +143,7 @@ class Api:
 
         def decode(body: bytes, look: Look) -> wire.Imported:
             imported = wire.decode_export(body, nodes_max=limits.nodes_max, look=look)
-            for each in imported.definition.whole():
+            for each in imported.definitions:
                 access.check_tasks(each.graph, look, knows=self.service.knows_task)
             return imported
 

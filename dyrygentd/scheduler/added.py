@@ -17,7 +17,7 @@ from dyrygentd.errors import BadRequest
 from dyrygentd.ports.facts import ADDITION_BYTES_MAX
 
 #: What belongs to a submission, and not to what a task adds.
-_NOT_HERE: Final = ("key", "parent_task")
+_NOT_HERE: Final = ("key", "parent_task", "series", "if_running")
 _SHOWN_MAX: Final = 50
 _WRITE: Final = 'return {"nodes": [...]}, as it is submitted, or a canvas'
 
@@ -45,7 +45,10 @@ def definition_of_added(
     refused = next((field for field in _NOT_HERE if document.get(field) is not None), None)
     if refused is not None:
         raise BadRequest(f"`{refused}` cannot be given to what a task adds", path=f"$.{refused}", next_step="leave it out")
-    body = json.dumps({**document, "name": document.get("name") or name}, ensure_ascii=False).encode()
+    try:
+        body = json.dumps({**document, "name": document.get("name") or name}, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"what the task has added is no text in UTF-8: {error}", path="$") from error
     return wire.decode_definition(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, new_id=new_id, depth=depth)
 
 

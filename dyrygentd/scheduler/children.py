@@ -183,6 +183,8 @@ class Beginnings:
         if not self._is_wanted(wanted.parent):
             return ""
         live = self._turns.live(child_id)
+        if live is not None and not _is_of(live.origin.parent, wanted.parent):
+            return _OTHERS.format(child_id)
         if live is not None and not live.state.is_finished:
             return ""
         if live is not None:
@@ -190,6 +192,8 @@ class Beginnings:
         # Those that wait for room are many, and each would read a row every time.
         self._submissions.refuse_if_not_accepting(1, is_child=True)
         record = await self._store.record(child_id)
+        if record is not None and not _is_of(record.parent, wanted.parent):
+            return _OTHERS.format(child_id)
         if record is not None:
             return await self._go_on(child_id, wanted)
         if wanted.parent.depth > DEPTH_MAX:
@@ -298,3 +302,15 @@ class Beginnings:
             name = workflow.graph.names[parent.node]
             why = f"its workflow '{child_id}' goes on"
             await self._verbs.ask(parent.workflow_id, VerbRequest(Verb.RETRY, nodes=(name,), why=why))
+
+
+#: Somebody has written an export by hand, in which a workflow has this id; its result is not what the node waits for.
+_OTHERS: Final = "workflow '{}' has the id of its own, and is not that of this node: `rerun` the node to have another one"
+
+
+def _is_of(parent: Parent | None, wanted: Parent) -> bool:
+    return parent is not None and (parent.workflow_id, parent.node, parent.generation) == (
+        wanted.workflow_id,
+        wanted.node,
+        wanted.generation,
+    )

@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from dyrygentd.core.effects import Publish
 from dyrygentd.core.events import MessageRefused
+from dyrygentd.core.records import NodeRecord
 from dyrygentd.core.references import OPEN, Reference, as_kept, pieces_of, size_of
 from dyrygentd.core.values import is_referring
 from dyrygentd.errors import OutsideError, RequestError, StoreUnavailable
@@ -27,6 +28,11 @@ _EXPORTED_MAX: Final = 64 * 1024 * 1024
 _READ_AT_ONCE: Final = 4
 
 T = TypeVar("T")
+
+
+def _texts_of(node: NodeRecord) -> Sequence[bytes]:
+    """Return what of a stored node may have references in it."""
+    return node.value or b"", node.behind.encode(), *(text.encode() for text in node.added if text)
 
 
 class ValueLost(OutsideError):
@@ -87,15 +93,29 @@ class ValueReading:
 
     async def stored(self, stored: Stored) -> Stored:
         """Return what is stored of a workflow with its values in it. Raises as `text` does, or `ValuesTooLong`."""
-        record, far = stored.record, [node for node in stored.nodes if OPEN in (node.value or b"")]
+        record, far = stored.record, [text for node in stored.nodes for text in _texts_of(node) if OPEN in text]
         result = record.result or b""
         if not far and OPEN not in result:
             return stored
-        size = sum(size_of(as_kept(text)) for text in (result, *(node.value or b"" for node in far)))
+        size = sum(size_of(as_kept(text)) for text in (result, *far))
         if size > _EXPORTED_MAX:
             raise ValuesTooLong(record.workflow_id, size, _EXPORTED_MAX)
-        nodes = [node if node.value is None else node._replace(value=await self.text(node.value)) for node in stored.nodes]
+        nodes = [await self._written_out(node) for node in stored.nodes]
         return replace(stored, record=replace(record, result=record.result and await self.text(result)), nodes=nodes)
+
+    async def _written_out(self, node: NodeRecord) -> NodeRecord:
+        if not any(OPEN in text for text in _texts_of(node)):
+            return node
+        added = node.added
+        if added:
+            kind, document, value, error = added
+            document = (await self.text(document.encode())).decode()
+            added = kind, document, value and (await self.text(value.encode())).decode(), error
+        return node._replace(
+            value=node.value and await self.text(node.value),
+            behind=(await self.text(node.behind.encode())).decode(),
+            added=added,
+        )
 
     async def fill(self, messages: Sequence[Publish]) -> Filled:
         """Fill the inputs of messages in, as many as there is room for at one time; the others are to be given again."""

@@ -19,12 +19,7 @@ from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.parameters import Parameter
 from dyrygentd.core.parent import DEPTH_MAX
-from dyrygentd.core.policy import (
-    PLAIN,
-    PLAIN_WORKFLOW,
-    Child,
-    NodePolicy,
-)
+from dyrygentd.core.policy import PLAIN, PLAIN_WORKFLOW, Child, NodePolicy
 from dyrygentd.core.sections import checked_section
 from dyrygentd.core.series import IfRunning, series_of
 from dyrygentd.core.states import NodeState
@@ -33,7 +28,7 @@ from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, check_data, nothing
 from dyrygentd.wire.children import body_of_child, child_of, document_of_child, stand_in
 from dyrygentd.wire.conditions import condition_document, section_documents, whens_of
 from dyrygentd.wire.encoding import decode, decode_any, encode
-from dyrygentd.wire.expanding import check_list, decode_expanded, is_expanded, sample_of
+from dyrygentd.wire.expanding import check_list, decode_expanded, decode_own, is_expanded, sample_of
 from dyrygentd.wire.forms import (
     DEFINITION_VERSION,
     ChildDocument,
@@ -48,7 +43,7 @@ from dyrygentd.wire.nodes import PolicyReader, SignatureReader, names_of
 from dyrygentd.wire.over import MAP, await_lists, document_of_map, map_of
 from dyrygentd.wire.parents import document_of_parent, parent_of
 from dyrygentd.wire.policies import document_of_policy, document_of_retry, policy_of
-from dyrygentd.wire.reading import LOOK_EVERY, DocumentReader
+from dyrygentd.wire.reading import LOOK_EVERY, DocumentReader, Growth
 
 #: Where a mistake is one whatever the value of a parameter will be.
 _OF_PARAMETERS: Final = ("$.values", "$.parameters", "$.definition")
@@ -71,6 +66,7 @@ def decode_definition(
     look: Look = nothing,
     reader: DocumentReader = _READER,
     depth: int = 0,
+    growth: Growth | None = None,
 ) -> Definition:
     """Parse and validate a definition.
 
@@ -80,27 +76,28 @@ def decode_definition(
         node_bytes_max: Bytes of one node's arguments and payload, and of the workflow's payload; 0 for what is stored, and was
             looked at when it came.
         reader: Takes the document apart.
-        depth: How many workflows are above it, if it is to do the work of a node.
+        depth, growth: How many workflows are above it, if it is to do the work of a node, and what has become of all of them.
         look: Called now and then; it raises when nobody waits for the definition any more.
 
     Raises:
         BadRequest: It is no JSON, or JSON of another shape; ``path`` tells where.
         DefinitionError: It has the right shape, but cannot be run.
     """
-    if is_expanded(body):
+    if is_expanded(body) and not node_bytes_max:
+        # From outside, its task ids could be somebody else's.
         return decode_expanded(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
     filled, document = reader.read(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
     _refuse_unknown_version(document.version)
     if node_bytes_max:
         check_data("", {"payload": bytes(document.payload)}, node_bytes_max)
     await_lists(document.nodes)
-    names = list(names_of(document.nodes))
-    made = new_id or MadeIds()
-    check = _ChildCheck(depth, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look, has_good_options=has_good_options)
+    names, made = list(names_of(document.nodes)), new_id or MadeIds()
+    growth = (growth or Growth()).with_more(len(filled) - len(body))
+    bounds: Any = {"nodes_max": nodes_max, "node_bytes_max": node_bytes_max, "has_good_options": has_good_options}
+    check = _ChildCheck(depth, look=look, growth=growth, **bounds)
     readers = SignatureReader(has_good_options, node_bytes_max), PolicyReader(node_bytes_max, check_child=check)
     specs = _read_nodes(names, document.nodes, *readers, made, look, has_good_options=has_good_options)
-    whens = whens_of(document.sections, specs)
-    graph = _graph_of(specs, names, document.output, nodes_max, whens)
+    graph = _graph_of(specs, names, document.output, nodes_max, whens_of(document.sections, specs))
     adopted = {number: NodeState[node.adopted.upper()] for number, node in enumerate(document.nodes) if node.adopted is not None}
     if has_good_options:
         _refuse_values_of_adopted(graph, adopted)
@@ -118,9 +115,19 @@ def decode_definition(
         inner=check.found,
         series=series_of(document.series, document.if_running),
     )
-    # Read again, it gives the same: it need not be written anew to be stored.
-    is_complete = bool(document.name) and all(node.name and (node.task is None or node.task_id) for node in document.nodes)
-    return replace(definition, source=Source(filled, definition)) if is_complete else definition
+    return replace(definition, source=Source(filled, definition)) if _is_complete(document) else definition
+
+
+def _is_complete(document: WorkflowDocument) -> bool:
+    """Tell whether it gives the same when it is read again: then it need not be written anew to be stored."""
+    return bool(document.name) and all(node.name and (node.task is None or node.task_id) for node in document.nodes)
+
+
+def decode_imported(body: bytes, workflow_id: str, *, nodes_max: int, node_bytes_max: int, look: Look = nothing) -> Definition:
+    """Read the definition of a workflow as it was stored elsewhere. Raises as `decode_definition` does."""
+    if is_expanded(body):
+        return decode_own(body, workflow_id, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
+    return decode_definition(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, has_good_options=False, look=look)
 
 
 def decode_child(
@@ -134,6 +141,7 @@ def decode_child(
     new_id: Callable[[], str] | None = None,
     look: Look = nothing,
     has_good_options: bool = True,
+    growth: Growth | None = None,
 ) -> Definition:
     """Return the definition of a workflow that is to do the work of a node, put together and checked like a submission.
 
@@ -159,6 +167,7 @@ def decode_child(
         look=look,
         has_good_options=has_good_options,
         depth=depth,
+        growth=growth,
     )
     named = [definition.graph.names[node] for node in [*(definition.chosen or ()), *definition.adopted]]
     if named:

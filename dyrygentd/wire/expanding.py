@@ -27,13 +27,14 @@ from dyrygentd.core.graph import NODES_MAX, Definition, Graph, Source
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.members import member_name
 from dyrygentd.core.node_spec import NodeSpec, Signature
+from dyrygentd.core.parameters import EXPANSION_MAX
 from dyrygentd.core.policy import PLAIN_WORKFLOW, Child, NodePolicy, Rule, WorkflowPolicy
 from dyrygentd.core.sections import RESERVED, SEPARATOR, inside
 from dyrygentd.errors import BadNode, BadRequest
 from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, has_long_number, is_deeper, nothing
 from dyrygentd.wire.children import with_input
 from dyrygentd.wire.encoding import decode, decode_any, encode
-from dyrygentd.wire.forms import MapDocument, PolicyDocument
+from dyrygentd.wire.forms import MapDocument, NodeDocument, PolicyDocument, WorkflowDocument
 from dyrygentd.wire.maps import ItemPart, ItemTemplate, checked_map
 from dyrygentd.wire.over import MAP, document_of_map, kind_of, over_item, value_over
 from dyrygentd.wire.policies import document_of_policy, policy_of
@@ -66,6 +67,14 @@ class ExpandedDocument(Struct, forbid_unknown_fields=True, omit_defaults=True):
 def is_expanded(document: bytes) -> bool:
     """Tell whether a stored document is that of a map with its list."""
     return document.startswith(BEGINNING)
+
+
+def as_submitted(document: bytes) -> WorkflowDocument:
+    """Return what is stored of an expanded map as the definition of a workflow with the map, over the same list."""
+    stored = decode(document, ExpandedDocument)
+    made = stored.expanded
+    made.map.over = made.items
+    return WorkflowDocument(nodes=[NodeDocument(name=made.node, map=made.map)], name=stored.name, policy=stored.policy)
 
 
 class ChildPlace(NamedTuple):
@@ -158,7 +167,8 @@ def check_list(name: str, child: Child, *, nodes_max: int = NODES_MAX, node_byte
         _check_item(name, number, item, node_bytes_max)
     if items:
         template = checked_map(name, given, has_good_options=False)
-        _members_of(name, given, items, parts=len(template.parts), nodes_max=nodes_max)
+        given_to, _, _ = _members_of(name, given, items, parts=len(template.parts), nodes_max=nodes_max)
+        _refuse_if_too_long(name, template, len(given_to))
 
 
 class Sample(NamedTuple):
@@ -193,6 +203,18 @@ def decode_expanded(body: bytes, *, nodes_max: int, node_bytes_max: int = 0, loo
     graph = _graph_of(made.node, made.seed, made.map, items, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
     policy = PLAIN_WORKFLOW if document.policy is None else policy_of(document.policy)
     return _definition(graph, document.name, policy, body)
+
+
+def decode_own(body: bytes, workflow_id: str, *, nodes_max: int, node_bytes_max: int, look: Look) -> Definition:
+    """Read as `decode_expanded` does what comes from outside: ids of tasks that belong to another workflow are refused."""
+    definition = decode_expanded(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
+    if decode(body, ExpandedDocument).expanded.seed != workflow_id:
+        raise BadRequest(
+            f"the tasks of workflow '{workflow_id}' have ids that are made of another one's",
+            path="$.definition.expanded.seed",
+            next_step="leave an export as `dyrygentctl export` has written it",
+        )
+    return definition
 
 
 def names_in(body: bytes) -> list[str]:
@@ -276,6 +298,8 @@ def _graph_of(
 ) -> Graph:
     template = checked_map(node, given, has_good_options=False)
     items, labels, policy = _members_of(node, given, items, parts=len(template.parts), nodes_max=nodes_max)
+    if node_bytes_max:
+        _refuse_if_too_long(node, template, len(items))
     members: list[str] = []
     specs = list(_specs(node, MadeIds(seed), given, template, labels, items, members, node_bytes_max, look))
     specs.append(NodeSpec(node, None, "", members, policy))
@@ -299,6 +323,19 @@ def _members_of(
             next_step="give several items to one task by `batch`, or raise `nodes_max` in the daemon's configuration",
         )
     return items, labels, _policy_of_join(node, given, len(items))
+
+
+def _refuse_if_too_long(node: str, template: ItemTemplate, count: int) -> None:
+    """Raise `BadNode` if what stands beside the item would be there so often that it does not fit into memory."""
+    taking = [part for part in template.parts if part.takes_item]
+    size = sum(len(part.signature.args) + len(part.signature.kwargs) for part in taking if part.signature is not None)
+    size += sum(len(part.policy.child.document) for part in taking if part.policy.child is not None)
+    if size * count > EXPANSION_MAX:
+        raise BadNode(
+            node,
+            f"`map.do` has {size:,} bytes beside the item, and with {count:,} items more than {EXPANSION_MAX:,}",
+            next_step="give several items to one task by `batch`, or pass a reference to long data instead of the data",
+        )
 
 
 def _policy_of_join(node: str, given: MapDocument, members: int) -> NodePolicy:

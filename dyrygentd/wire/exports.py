@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -15,12 +15,13 @@ from dyrygentd.core.graph import NODES_MAX, Definition
 from dyrygentd.core.ids import OF_OLD
 from dyrygentd.core.parent import DEPTH_MAX, Parent
 from dyrygentd.core.records import Attempt, JournalEntry, NodeRecord, WorkflowRecord
+from dyrygentd.core.references import OPEN
 from dyrygentd.core.series import SERIES_NAME
 from dyrygentd.core.states import IN_FLIGHT, NODE_STATE_OF_WORD, NodeState, WorkflowState
 from dyrygentd.core.user import HOST_NAME, User
 from dyrygentd.errors import BadRequest, NotImportable
 from dyrygentd.wire.bounds import Look, check_counts, nothing
-from dyrygentd.wire.definitions import decode_definition, document_of
+from dyrygentd.wire.definitions import decode_definition, decode_imported, document_of
 from dyrygentd.wire.encoding import decode, encode
 from dyrygentd.wire.forms import LabelValue, Name
 from dyrygentd.wire.showing import view_of_entry
@@ -219,6 +220,12 @@ class Imported(NamedTuple):
         return [Exported(each.record, each.nodes, each.journal) for each in (self, *self.children)]
 
     @property
+    def definitions(self) -> Iterator[Definition]:
+        """All definitions in it, those of the workflows of nodes included."""
+        for each in (self, *self.children):
+            yield from each.definition.whole()
+
+    @property
     def node_count(self) -> int:
         """Number of nodes in all of it."""
         return sum(len(each.definition.graph) for each in (self, *self.children))
@@ -336,9 +343,8 @@ def _read(exported: ExportedChild, parent: Parent | None, *, nodes_max: int, nod
     if not _ID.fullmatch(workflow.id):
         # Any other text might be somebody's name of a workflow, or the beginning of another id.
         raise BadRequest(f"'{workflow.id:.100}' is no id of a workflow, at $.workflow.id", path="$.workflow.id")
-    definition = decode_definition(
-        bytes(exported.definition), nodes_max=nodes_max, node_bytes_max=node_bytes_max, has_good_options=False, look=look
-    )
+    document = bytes(exported.definition)
+    definition = decode_imported(document, workflow.id, nodes_max=nodes_max, node_bytes_max=node_bytes_max, look=look)
     nodes = [_node_record(workflow.id, node, definition) for node in exported.nodes]
     _refuse_if_it_goes_on(workflow, nodes, definition)
     if workflow.state.is_finished != (workflow.finished_at is not None):
@@ -397,7 +403,13 @@ def _node_record(workflow_id: str, node: ExportedNode, definition: Definition) -
         fields["dispatched_at"] = 0.0
     value = _bytes(node.value, "$.nodes")
     earlier = tuple(Attempt(*structs.astuple(each)) for each in node.earlier)
+    # References are what this daemon has written: from outside they would name anybody's values.
+    _bytes(f"[{node.behind}]" if node.behind else None, "$.nodes.behind")
     added = () if node.added is None else (node.added.kind.value, *structs.astuple(node.added)[1:])
+    if node.added is not None:
+        _bytes(node.added.value, "$.nodes.added.value")
+        if OPEN in node.added.document.encode():
+            raise BadRequest(f"what the task of node '{node.name}' has added cannot be read", path="$.nodes.added.document")
     return NodeRecord(
         workflow_id, number, blocked_by=blamed, value=value, fingerprint=node.cause, earlier=earlier, added=added, **fields
     )

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from dyrygentd.core.parameters import Parameter, declared, filling_of
+from dyrygentd.core.parameters import EXPANSION_MAX, Parameter, declared, filling_of
 from dyrygentd.errors import BadRequest, TooManyNodes
 from dyrygentd.wire import bounds
 from dyrygentd.wire.bounds import Look
@@ -29,6 +29,27 @@ _FEW: Final = 8
 #: Nodes between two looks.
 LOOK_EVERY: Final = 500
 _IN_SLICE: Final = re.compile(r"\$\[(\d+)\](.*)")
+
+
+class Growth:
+    """How much longer definitions become by their parameters. Guards: all that are in one document have one bound together."""
+
+    def __init__(self) -> None:
+        self._left = EXPANSION_MAX
+
+    def __repr__(self) -> str:
+        return f"<Growth left={self._left}>"
+
+    def with_more(self, count: int) -> "Growth":
+        """Count so many bytes more. Raises `BadRequest`."""
+        self._left -= max(count, 0)
+        if self._left < 0:
+            raise BadRequest(
+                f"with their parameters put in, the workflows in it have more than {EXPANSION_MAX} bytes",
+                path="$.definition",
+                next_step="pass a reference to long data instead of the data",
+            )
+        return self
 
 
 class DocumentReader:

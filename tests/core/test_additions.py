@@ -96,6 +96,15 @@ def test_nothing_behind(conversation: Conversation) -> None:
     assert bytes(message.input or b"") == b'["own",2]'
 
 
+@pytest.mark.parametrize("value", [b'"x"', b"{}", b"null"])
+def test_what_is_to_go_behind_and_is_no_list(value: bytes, conversation: Conversation) -> None:
+    """What somebody else than the companion has written would break the list that it is put into."""
+    _held(conversation, Adds.BEHIND, _CHORD)
+    child = conversation.begin("x", output="x")
+    conversation.succeed(f"{child}/x", value=value)
+    assert conversation.restored("w").errors[0] == "the values of what its task has added are no list"
+
+
 def test_no_list(conversation: Conversation) -> None:
     """Where the node's value is put into no list, nothing could be put behind it: it fails by name."""
     _held(conversation, Adds.BEHIND)

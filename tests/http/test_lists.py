@@ -11,6 +11,7 @@ from dyrygentd.core.graph import Graph
 from dyrygentd.core.ids import MadeIds
 from dyrygentd.core.nested import nested_in
 from dyrygentd.core.node_spec import NodeSpec, Signature
+from dyrygentd.core.parent import Parent
 from dyrygentd.core.queues import is_reserved
 from dyrygentd.errors import BadNode
 from dyrygentd.http.access import Access
@@ -159,6 +160,17 @@ def test_forbidden_link_is_refused_over_http(short_tmp: Path) -> None:
         definition["nodes"][0]["task_id"] = "00000000-0000-4000-8000-000000000002"
         workflow = {"id": "00000000-0000-4000-8000-000000000001", "name": "x", "state": "paused", "created_at": 1}
         answer = daemon.ask("POST", "/v1/imports", {"export": 1, "workflow": workflow, "definition": definition})
+        assert (answer.status, answer.json["code"]) == (403, "task-forbidden")
+        above = {"name": "x", "nodes": [{"name": "c", "workflow": {"definition": {"nodes": [{"name": "n", "task": "add"}]}}}]}
+        parent = {"workflow": workflow["id"], "node": "c"}
+        below = {**workflow, "id": Parent(str(workflow["id"]), 0).child_id, "parent": parent}
+        export = {
+            "export": 1,
+            "workflow": workflow,
+            "definition": above,
+            "children": [{"workflow": below, "definition": definition}],
+        }
+        answer = daemon.ask("POST", "/v1/imports", export)
         assert (answer.status, answer.json["code"]) == (403, "task-forbidden")
         assert daemon.ask("GET", "/v1/workflows").json["workflows"] == []
 

@@ -71,6 +71,9 @@ async def test_it_goes_on_elsewhere() -> None:
         ("expands", b"{}", "the task has returned {}, which is no definition and no canvas"),
         ("expands", b'"' + 90 * b"x" + b'"', "xxx…, which is no definition"),
         ("expands", b'{"nodes": [], "key": "k"}', "`key` cannot be given to what a task adds"),
+        ("expands", b'{"nodes": [], "series": "s", "if_running": "skip"}', "`series` cannot be given to what a task adds"),
+        ("expands", b'{"nodes": [], "if_running": "skip"}', "`if_running` cannot be given to what a task adds"),
+        ("expands", b'{"nodes": [], "name": "\\ud800"}', "is no text in UTF-8"),
     ],
 )
 def test_what_cannot_be_run(kind: str, document: bytes, error: str) -> None:

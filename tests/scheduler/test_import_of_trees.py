@@ -136,3 +136,65 @@ async def test_a_tree_that_somebody_has_changed_is_refused() -> None:
             wire.decode_export(json.dumps(changed).encode(), nodes_max=1000)
     with pytest.raises((BadRequest, DefinitionError), match="nodes"):
         wire.decode_export(json.dumps(export).encode(), nodes_max=5)
+
+
+_MAPPED: dict[str, Any] = {
+    "name": "top",
+    "nodes": [
+        {"name": "g", "gate": True},
+        {"name": "m", "map": {"over": [1, 2], "do": {"task": "tasks.x"}}, "after": ["g"]},
+    ],
+}
+
+
+async def test_ids_of_other_tasks_are_not_taken() -> None:
+    """What is made of a list has the ids of its tasks from its own id, whatever somebody writes into an export."""
+    here = FakeBroker(_TASKS, holds=True)
+    async with scheduler(here) as source:
+        top = (await source.submit_definition(_read(_MAPPED))).id
+        await source.perform(top, VerbRequest(Verb.RELEASE, nodes=("g",)))
+        await until(lambda: len(here.published) == 2)
+        here.let_go()
+        await source.wait(top, timeout_s=10)
+        child = Parent(top, 1).child_id
+        for workflow_id in (top, child):
+            exported = json.loads(await source.export(workflow_id))
+            below = exported.get("children", [exported])[0]
+            assert below["definition"]["expanded"]["seed"] == child
+            below["definition"]["expanded"]["seed"] = top
+            with pytest.raises(BadRequest, match="have ids that are made of another one's"):
+                wire.decode_export(json.dumps(exported).encode(), nodes_max=1000)
+
+
+async def test_a_workflow_with_the_id_of_a_child_is_none() -> None:
+    """Somebody has imported a finished workflow under the id that a child will have: its result is not the node's value."""
+    broker = FakeBroker(_TASKS)
+    async with scheduler(broker) as running:
+        top = (await running.submit_definition(_read(_MAPPED))).id
+        workflow = {"id": Parent(top, 1).child_id, "name": "x", "state": "succeeded", "created_at": 1, "finished_at": 2}
+        definition = {"name": "x", "nodes": [{"name": "j", "join": True}], "output": "j"}
+        nodes = [{"name": "j", "state": "succeeded", "finished_at": 2}]
+        export = {"export": 1, "workflow": {**workflow, "result": '"forged"'}, "definition": definition, "nodes": nodes}
+        await running.take_over(wire.decode_export(json.dumps(export).encode(), nodes_max=1000))
+        await running.perform(top, VerbRequest(Verb.RELEASE, nodes=("g",)))
+        outcome = await running.wait(top, timeout_s=10)
+        assert outcome.state == "failed"
+        assert "is not that of this node" in outcome.error
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"behind": "1,\u0002w/f:3\u0003"},
+        {"added": {"kind": "beside", "document": "\u0002w/f:3\u0003"}},
+        {"added": {"kind": "beside", "value": "\u0002w/f:3\u0003"}},
+    ],
+)
+def test_nobody_makes_a_reference_up(fields: dict[str, Any]) -> None:
+    """An export names no values that are kept here: they would be anybody's."""
+    workflow = {"id": "00000000-0000-4000-8000-000000000001", "name": "x", "state": "paused", "created_at": 1}
+    definition = {"name": "x", "nodes": [{"name": "n", "task": "t", "task_id": "00000000-0000-4000-8000-000000000002"}]}
+    nodes = [{"name": "n", "state": "held", **fields}]
+    body = json.dumps({"export": 1, "workflow": workflow, "definition": definition, "nodes": nodes}).encode()
+    with pytest.raises(BadRequest, match=r"no JSON text|cannot be read"):
+        wire.decode_export(body, nodes_max=10)

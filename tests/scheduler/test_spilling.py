@@ -1,5 +1,8 @@
 """Large values are written elsewhere before the engine hears of them, and are there as long as a row names them."""
 
+import base64
+import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import pytest
 
 from dyrygentd import wire
+from dyrygentd.core.additions import Addition, Adds
 from dyrygentd.core.events import TaskSucceeded
 from dyrygentd.core.references import Reference
 from dyrygentd.core.verbs import Verb, VerbRequest
@@ -236,6 +240,29 @@ async def test_nobody_makes_a_reference_up(tmp_path: Path, values: _Breaking) ->
         outcome = await handle.wait()
         assert outcome.state == "failed"
         assert "it is no JSON: a control character is in it" in outcome.error
+
+
+async def test_exported_while_what_was_added_runs(tmp_path: Path, values: _Breaking) -> None:
+    """The value of a task that has added work, and what goes behind it, are in the export as themselves."""
+    broker, there = FakeBroker({}, holds=True), FakeBroker({"tasks.b": len, "tasks.c": len})
+    gate = {"nodes": [{"name": "g", "gate": True}]}
+    added = Addition(Adds.BESIDE, base64.b64encode(zlib.compress(json.dumps(gate).encode())))
+    async with scheduler(broker, _on(tmp_path), values=values, limits=limits(**_SPILL)) as running:
+        handle = await running.submit(definition("a; b < a", prefix="v"))
+        await until(lambda: len(broker.published) == 1)
+        broker.deliver(TaskSucceeded("v/a", json.dumps(_BIG).encode(), added=added))
+        await _saved(running)
+        await until(lambda: len(running._parts.turns.engine.workflows) == 2)
+        await running.perform(handle.id, VerbRequest(Verb.PAUSE))
+        export = await running.export(handle.id)
+    assert _BIG.encode() in export
+    async with scheduler(there) as target:
+        imported = wire.decode_export(export, nodes_max=10)
+        await target.take_over(imported)
+        await target.perform(handle.id, VerbRequest(Verb.RESUME))
+        await target.perform(imported.children[0].record.workflow_id, VerbRequest(Verb.RELEASE, nodes=("g",)))
+        assert (await target.wait(handle.id, timeout_s=10)).state == "succeeded"
+        assert there.published[0].input == json.dumps(_BIG).encode()
 
 
 async def test_deleted_with_its_workflow(tmp_path: Path, values: _Breaking, files: Callable[[], list[Path]]) -> None:

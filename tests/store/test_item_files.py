@@ -29,7 +29,9 @@ def test_a_file_is_opened(files: ItemFiles) -> None:
         assert file.readline(100) == b"1\n"
 
 
-@pytest.mark.parametrize("name", ["b", "../secret", "new/../../secret", "/etc/passwd", "", ".", "new", "new//a.jsonl", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["b", "../secret", "new/../../secret", "/etc/passwd", "", ".", "new", "new//a.jsonl", "a\0b", "a" * 300, "\ud800"]
+)
 def test_no_other_is(files: ItemFiles, name: str) -> None:
     """Whoever may submit does not read what the daemon may."""
     if name == "new" and isinstance(files, RemoteItemFiles):
@@ -45,6 +47,14 @@ def test_no_link_leads_out(tmp_path: Path) -> None:
     (tmp_path / "lists/link").symlink_to(tmp_path / "secret")
     with pytest.raises(KeyError):
         DirectoryItemFiles(tmp_path / "lists").open("link")
+
+
+def test_a_circle_of_links(tmp_path: Path) -> None:
+    """What never can be read is told at once: no map waits for it."""
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(KeyError):
+        DirectoryItemFiles(tmp_path).open("a")
 
 
 def test_one_that_cannot_be_read(tmp_path: Path) -> None:

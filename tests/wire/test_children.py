@@ -106,3 +106,13 @@ def test_what_is_not_known_yet_is_no_mistake() -> None:
     child = _read({"definition": inner, "input": "at"}).graph.policy(1).child
     with pytest.raises((BadNode, BadRequest), match="time"):
         wire.decode_child(child, b'"soon"', name="k", depth=1, nodes_max=100)
+
+
+def test_parameters_of_all_children_have_one_bound() -> None:
+    """Each child of a submission is looked at, and with its parameters put in may be far longer than what was sent."""
+    inner = {"parameters": {"a": "x" * 1000}, "nodes": [{"name": "n", "task": "t", "args": ["${a}"] * 3000}]}
+    nodes = [{"name": f"c{number}", "workflow": {"definition": {"name": f"d{number}", **inner}}} for number in range(30)]
+    body = json.dumps({"nodes": nodes}).encode()
+    assert len(body) < 1_000_000
+    with pytest.raises(BadNode, match="with their parameters put in, the workflows in it have more than 67108864 bytes"):
+        wire.decode_definition(body, nodes_max=1000)

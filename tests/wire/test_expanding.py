@@ -9,7 +9,8 @@ from dyrygentd import wire
 from dyrygentd.core.graph import NODES_MAX, Definition
 from dyrygentd.core.ids import is_made
 from dyrygentd.core.policy import OnFailure, Retry, Rule, WorkflowPolicy
-from dyrygentd.errors import BadNode
+from dyrygentd.errors import BadNode, BadRequest
+from dyrygentd.wire.again import definition_again
 from dyrygentd.wire.expanding import expand
 
 RESIZE = {"task": "resize"}
@@ -234,3 +235,32 @@ def test_pool() -> None:
     do = {"nodes": [{"name": "a", "task": "t"}, {"name": "b", "task": "t", "after": ["a"], "pool": "own"}]}
     graph = expanded([1], do, pool="disks").graph
     assert [graph.policy(node).pool for node in range(3)] == ["disks", "own", ""]
+
+
+def test_what_is_stored_is_not_submitted() -> None:
+    """The ids of its tasks follow from a seed, which somebody outside could choose to be that of somebody else's."""
+    stored = wire.document_of(expanded([1, 2]))
+    assert wire.decode_definition(stored, nodes_max=9, node_bytes_max=0).graph.names[:2] == ["m[0]", "m[1]"]
+    for body in (stored, b'{"nodes": [{"name": "n", "workflow": {"definition": %b}}]}' % stored):
+        with pytest.raises((BadRequest, BadNode), match="unknown field `expanded`"):
+            wire.decode_definition(body, nodes_max=9)
+
+
+def test_again_is_the_map() -> None:
+    """Who submits the workflow of a map's members once more gets the map, over the same list."""
+    again = json.loads(definition_again(wire.document_of(expanded([1, 2], min_success=1))))
+    assert again == {"name": "w: m", "nodes": [{"name": "m", "map": {"do": RESIZE, "over": [1, 2], "min_success": 1}}]}
+
+
+_LONG = {"parameters": {"i": "x"}, "nodes": [{"name": number * "y", "task": "t"} for number in range(197, 201)]}
+
+
+@pytest.mark.parametrize("do", [{"task": "t", "args": ["x" * 900]}, {"workflow": {"input": "i", "definition": _LONG}}])
+def test_what_is_there_once_for_each_item_has_a_bound(do: dict[str, Any]) -> None:
+    """A short definition and a short list must not be gigabytes together."""
+    reason, next_step = refusal(list(range(90_000)), do, nodes_max=100_000, max_items=100_000)
+    assert "bytes beside the item, and with 90,000 items more than 67,108,864" in reason
+    assert next_step.startswith("give several items to one task by `batch`")
+    document = {"nodes": [{"name": "m", "map": {"over": list(range(90_000)), "max_items": 100_000, "do": do}}]}
+    with pytest.raises(BadNode, match="bytes beside the item"):
+        wire.decode_definition(json.dumps(document).encode(), nodes_max=100_000)

@@ -162,8 +162,8 @@ def test_refused_definition_tells_what_and_what_next(ctl: Ctl) -> None:
     result = ctl("submit", "-", input='{"nodes": [{"name": "a"}]}')
     assert result.exit_code == 1
     assert (
-        result.stderr
-        == "error: node 'a': `task` is missing\nnext: name a task, or write `join: true`, `gate: true` or `sleep_s`\n"
+        result.stderr == "error: node 'a': `task` is missing\n"
+        "next: name a task, or write `join: true`, `gate: true`, `sleep_s`, `map` or `workflow`\n"
     )
 
 

@@ -211,7 +211,17 @@ def test_online_check_of_what_works(daemon: Daemon, short_tmp: Path, redis_serve
     """Everything answers: exit status 0, and it is said who does."""
     status, tried = _check("--broker", redis_server.url, directory=short_tmp)
     assert status == 0
-    assert [*tried] == ["packages", "app", "broker", "result backend", "workers", "database", "socket", "users and groups"]
+    assert [*tried] == [
+        "packages",
+        "app",
+        "broker",
+        "result backend",
+        "workers",
+        "database",
+        "large values",
+        "socket",
+        "users and groups",
+    ]
     assert "a daemon answers" in str(tried["socket"]["words"])
     assert "no workflows" in str(tried["database"]["words"])
 

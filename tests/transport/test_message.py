@@ -14,7 +14,7 @@ from celery.signals import after_task_publish, before_task_publish
 from kombu.entity import Exchange, Queue
 
 from dyrygentd.core.events import MessagePublished
-from dyrygentd.ports.facts import REPORTS_HEADER, WORKFLOW_STAMP
+from dyrygentd.ports.facts import REPORTS_HEADER, WITHOUT_REPORTS, WORKFLOW_STAMP
 from dyrygentd.transport.dispatcher import CeleryDispatcher
 from tests.support import tasks
 from tests.transport.conftest import publish_of
@@ -102,6 +102,7 @@ def _assert_equal(ours: dict[str, Any], celerys: dict[str, Any]) -> None:
     assert headers.pop("root_id") == "wf", "tools group by root"
     assert headers.pop("parent_id") is None
     assert headers.pop("ignore_result") is False, "without a stored result nobody learns of the end"
+    assert headers.pop(REPORTS_HEADER) == WITHOUT_REPORTS, "tasks may add work"
     assert headers["stamped_headers"].pop() == WORKFLOW_STAMP
     assert headers["stamps"].pop(WORKFLOW_STAMP) == "wf"
     assert properties.pop("delivery_tag") == f"dyrygentd:{_TASK_ID}:1"

@@ -96,6 +96,7 @@ class Engine:
         chance: Makes numbers from 0 to 1, for the jitter of retries.
         queue_of: Tells to which queue a signature goes, for counting.
         routing: Tells where messages go; without it that is not remembered.
+        why_values_here: See `ValueBudget`.
 
     Attributes:
         children: Whose work which workflow is.
@@ -114,13 +115,14 @@ class Engine:
         chance: Callable[[], float] = lambda: 0.0,
         queue_of: Callable[[Signature], str] = lambda signature: "",
         routing: Routing | None = None,
+        why_values_here: Callable[[], str] = str,
     ) -> None:
         self._rings = Rings()
         self._turn = Turn(limits or Limits(), self._rings)
         self.workflows: dict[str, RunningWorkflow] = {}
         self.node_count = 0
         self.pools = pools or Pools()
-        self.values = ValueBudget(self.limits.workflow_values_bytes_max, self.limits.values_bytes_max)
+        self.values = ValueBudget(self.limits.workflow_values_bytes_max, self.limits.values_bytes_max, why_values_here)
         self._routes = Routes(queue_of, routing)
         self.counting = Counting(self._routes)
         self._timers = Timers(self.workflows)

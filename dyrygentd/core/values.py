@@ -105,21 +105,26 @@ class ValueBudget:
 
     Args:
         workflow_bytes_max, bytes_max: For one workflow, and for all of them.
+        why_here: Tells why values are kept here that could be kept elsewhere, or how they could be.
 
     Attributes:
         bytes: Kept now, in all workflows.
         refused: How many values were refused.
         released: Names of values that are kept elsewhere, and that nobody needs any more once what was decided is durable.
-        why_here: Why values are kept here that could be kept elsewhere, or how they could be.
     """
 
-    __slots__ = ("_by_owner", "_offered", "bytes", "bytes_max", "refused", "released", "why_here", "workflow_bytes_max")
+    __slots__ = ("_by_owner", "_offered", "_why_here", "bytes", "bytes_max", "refused", "released", "workflow_bytes_max")
 
-    def __init__(self, workflow_bytes_max: int = 256 * 1024 * 1024, bytes_max: int = 1024 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        workflow_bytes_max: int = 256 * 1024 * 1024,
+        bytes_max: int = 1024 * 1024 * 1024,
+        why_here: Callable[[], str] = str,
+    ) -> None:
         self.workflow_bytes_max = workflow_bytes_max
         self.bytes_max = bytes_max
         self.bytes = self.refused = 0
-        self.why_here = ""
+        self._why_here = why_here
         self.released: list[str] = []
         self._offered: set[str] = set()
         self._by_owner: dict[Hashable, int] = {}
@@ -156,7 +161,7 @@ class ValueBudget:
             return (
                 f"the value has {size} bytes of JSON, and its workflow keeps {kept} for nodes to come; the limit is"
                 f" {self.workflow_bytes_max}: pass references to the data instead, or raise `workflow_values_bytes_max`"
-                f"{self.why_here}"
+                f"{self._why_here()}"
             )
         if self.bytes + size > self.bytes_max:
             own = self._by_owner.get(owner, 0)
@@ -166,7 +171,7 @@ class ValueBudget:
                 return (
                     f"the value has {size} bytes of JSON, and all workflows keep {self.bytes} for nodes to come, {own} of them"
                     f" this owner's; the limit is {self.bytes_max}: pass references to the data, or raise `values_bytes_max`"
-                    f"{self.why_here}"
+                    f"{self._why_here()}"
                 )
         return ""
 

@@ -83,7 +83,14 @@ class Parts:
         self._pace = pace
         store, clock, queue_of = adapters.store, adapters.clock, adapters.dispatcher.queue_of
         pools = Pools(limits.pools, queue_limits=limits.queue_limits, queue_of=queue_of)
-        self._engine = Engine(limits.engine, pools=pools, chance=chance.random, queue_of=queue_of, routing=adapters.dispatcher)
+        self._engine = Engine(
+            limits.engine,
+            pools=pools,
+            chance=chance.random,
+            queue_of=queue_of,
+            routing=adapters.dispatcher,
+            why_values_here=lambda: self.carrying.spilling.why_here,
+        )
         self.listeners = Listeners()
         self.archive = Archive(store, clock, value_bytes_max=limits.engine.value_bytes_max, values=adapters.values)
         self.redaction = Redaction(limits.redact)

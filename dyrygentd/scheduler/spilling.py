@@ -102,8 +102,13 @@ class Spilling:
         self._to_delete: deque[str] = deque()
         self._write_awake, self._delete_awake = anyio.Event(), anyio.Event()
         self._missing = ""
-        if values is None:
-            engine.values.why_here = "; `value_store` names a place where large values are kept instead"
+
+    @property
+    def why_here(self) -> str:
+        """Return the end of what is said of a value without room: why it is not kept elsewhere, or how it would be."""
+        if self._values is None:
+            return "; `value_store` names a place where large values are kept instead"
+        return f"; it would be kept elsewhere, but {self.problem}" if self.problem else ""
 
     @classmethod
     def of(cls, adapters: Adapters, engine: Engine, limits: SchedulerLimits, *, is_live: Callable[[str], bool]) -> Self:
@@ -234,14 +239,13 @@ class Spilling:
         self._written += 1
         if self.problem:
             logger.warning("large values are kept in %s again", values.where)
-            self.problem = self._engine.values.why_here = ""
+            self.problem = ""
         return True
 
     def _note(self, problem: str) -> None:
         if not self.problem:
             logger.warning("large values are kept in memory and in the database: %s", problem)
         self.problem = problem
-        self._engine.values.why_here = f"; it would be kept elsewhere, but {problem}"
 
     def _read_put_off(self) -> None:
         """Have results read again that were dropped since too much waited."""

@@ -87,7 +87,7 @@ def endless() -> None:
 
 @app.task(base=RecordingTask, bind=True)
 def adding_to_chord(self: Any) -> None:
-    """Ask for what there is only in a native chord."""
+    """Add to the chord that the task is in."""
     self.add_to_chord(echo.s())
 
 

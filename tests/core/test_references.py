@@ -136,10 +136,10 @@ def test_of_another_workflow(conversation: Conversation) -> None:
 
 
 @pytest.mark.parametrize("bound", ["workflow_values_bytes_max", "values_bytes_max"])
-def test_the_bound_says_what_else_there_is(conversation: Conversation, bound: str) -> None:
+def test_the_bound_says_what_else_there_is(conversation: Conversation, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A value that is refused since too much is in memory says where it could be kept."""
     conversation.restart(Limits(**{bound: 10}))
-    conversation.engine.values.why_here = "; `value_store` names a place"
+    monkeypatch.setattr(conversation.engine.values, "_why_here", lambda: "; `value_store` names a place")
     conversation.submit("a; g gate=1; b < a g")
     conversation.turn(TaskSucceeded("w/a", b"12345678901"))
     assert conversation.nodes["w", 0].error.endswith("; `value_store` names a place")

@@ -37,7 +37,7 @@ async def test_only_live_bounds_change(store: Store) -> None:
         assert running.limits.engine is running._parts.turns.engine.limits
         assert running._parts.redaction.text("this is another one") == "this is **** one"
     changed = {each.name for each in fields(SchedulerLimits) if getattr(running.limits, each.name) != getattr(QUICK, each.name)}
-    assert changed == {"engine", "history_s", "history_failed_s", "history_bytes_max", "redact"}
+    assert changed == {"engine", "history_s", "history_failed_s", "history_bytes_max", "redact", "nodes_max", "node_bytes_max"}
 
 
 async def test_bound_that_is_raised_lets_go_what_waits(store: Store) -> None:

@@ -190,10 +190,10 @@ async def test_bug_in_handling_one_event(monkeypatch: pytest.MonkeyPatch) -> Non
     """An unexpected error inside the core ends the workflow that met it, with the place as its story; the others go on."""
     succeeded = outcomes.succeeded
 
-    def buggy(workflow: RunningWorkflow, node: int, *args: Any) -> None:
+    def buggy(workflow: RunningWorkflow, node: int, *args: Any, **more: Any) -> None:
         if workflow.name == "bad":
             raise KeyError("a bug")
-        succeeded(workflow, node, *args)
+        succeeded(workflow, node, *args, **more)
 
     monkeypatch.setattr(outcomes, "succeeded", buggy)
     broker = FakeBroker()

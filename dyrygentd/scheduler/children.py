@@ -108,6 +108,14 @@ class Beginnings:
         """Return how many are wanted and not begun."""
         return len(self._wanted)
 
+    @property
+    def notice(self) -> str:
+        """What people should know: those that wait for room may wait for each other."""
+        why = next(iter(self.waits.values()), "")
+        return (
+            why and f"{len(self.waits)} workflows of nodes cannot begin: {why}; cancel what can be spared, if nothing else ends"
+        )
+
     def hand_in(self, begin: Mapping[str, BeginChild], set_going: Mapping[str, Parent]) -> None:
         """Take note of what is to run, now that it is on disk that somebody waits for it."""
         if begin or set_going:

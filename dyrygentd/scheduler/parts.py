@@ -115,7 +115,7 @@ class Parts:
             sentinel=self.sentinel,
             hindsight=self.hindsight,
             redaction=self.redaction,
-            values=lambda: (self.carrying.spilling.notice, self.archive.values.problem),
+            parts=lambda: (self.carrying.spilling.notice, self.archive.values.problem, self.beginnings.notice),
             broker_trouble=broker_trouble,
             lease_trouble=lambda: self.tenure.leadership.problem,
         )

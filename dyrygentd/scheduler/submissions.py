@@ -45,6 +45,8 @@ from dyrygentd.wire.digests import difference, digest_of, is_other
 
 #: A key, and whose it is: those of two users never meet.
 _Key = tuple[User | None, str]
+#: What a workflow of one node has in memory, in nodes of long workflows.
+_NODES_OF_A_WORKFLOW: Final = 10
 _TOO_LATE: Final = "it could not be stored in time"
 
 
@@ -253,8 +255,12 @@ class Submissions:
             raise NotAccepting(f"{self._submissions_max} submissions are being stored at this moment")
         if len(engine.workflows) >= self._workflows_max and not is_child:
             raise NotAccepting(f"{self._workflows_max} workflows are unfinished, the most that `workflows_max` allows")
-        if engine.node_count + nodes > self._nodes_in_memory_max:
-            raise NotAccepting(f"{engine.node_count} nodes are in memory, `nodes_in_memory_max` is {self._nodes_in_memory_max}")
+        # Children alone can be more workflows than these, and many of one node each have more in memory than their nodes.
+        others = _NODES_OF_A_WORKFLOW * max(0, len(engine.workflows) - self._workflows_max)
+        if engine.node_count + nodes + others > self._nodes_in_memory_max:
+            beside = f", and {len(engine.workflows)} workflows" if others else ""
+            words = f"{engine.node_count} nodes are in memory{beside}, `nodes_in_memory_max` is {self._nodes_in_memory_max}"
+            raise NotAccepting(words)
 
     def is_withdrawn(self, workflow_id: str) -> bool:
         """Tell whether a workflow was given up before it was stored, so that nothing of it may be sent."""
@@ -343,6 +349,7 @@ class Submissions:
             NotAccepting, UnknownPool, BadNode, TaskIdTaken, Fenced
         """
         child_id, nodes = parent.child_id, len(definition.graph)
+        self._refuse_if_never(parent, nodes)
         self.refuse_if_not_accepting(nodes, is_child=True)
         self._refuse_unknown_pools(definition)
         try:
@@ -354,6 +361,20 @@ class Submissions:
             raise
         event = self._submitted(child_id, definition, document, owner, "")
         self._turns.inbox.post(replace(event, parent=parent))
+
+    def _refuse_if_never(self, parent: Parent, nodes: int) -> None:
+        """Raise `BadRequest` if there is no room for a child even when nothing but what is above it is in memory."""
+        above, upper = 0, self._turns.live(parent.workflow_id)
+        while upper is not None:
+            above += len(upper.graph)
+            upper = None if upper.origin.parent is None else self._turns.live(upper.origin.parent.workflow_id)
+        most = self._nodes_in_memory_max
+        if above + nodes > most:
+            raise BadRequest(
+                f"it has {nodes} nodes, and those above it {above}, more than `nodes_in_memory_max` ({most})",
+                path="$.nodes",
+                next_step="raise that in the daemon's configuration, or have it do less at one time",
+            )
 
     def _submitted(
         self, workflow_id: str, definition: Definition, document: bytes, owner: User | None, digest: str

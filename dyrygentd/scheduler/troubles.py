@@ -14,7 +14,7 @@ class Troubles:
     """Asks the parts what is wrong with disk, broker and backend.
 
     Args:
-        values: Returns what is to be known of values that are kept beside the database.
+        parts: Returns what others want to have told, of values beside the database and of workflows that wait for room.
         broker_trouble: Given what is seen of the broker (empty: nothing is wrong), returns what whoever runs it knows.
         lease_trouble: Returns why it is not known whether this process leads.
     """
@@ -29,7 +29,7 @@ class Troubles:
         sentinel: Sentinel,
         hindsight: Hindsight,
         redaction: Redaction,
-        values: Callable[[], Sequence[str]] = tuple,
+        parts: Callable[[], Sequence[str]] = tuple,
         broker_trouble: Callable[[str], str] = str,
         lease_trouble: Callable[[], str] = str,
     ) -> None:
@@ -40,7 +40,7 @@ class Troubles:
         self._sentinel = sentinel
         self._hindsight = hindsight
         self._redaction = redaction
-        self._values = values
+        self._parts = parts
         self._broker_trouble = broker_trouble
         self._lease_trouble = lease_trouble
         self._noted = ""
@@ -77,5 +77,5 @@ class Troubles:
     def notices(self) -> Sequence[str]:
         """Return what people should know, and what keeps nobody from work."""
         # What is hidden is no problem: else whoever can have tasks fail could take readiness away.
-        notices = (self._sentinel.notice, self._hindsight.notice, self._noted, self._redaction.problem, *self._values())
+        notices = (self._sentinel.notice, self._hindsight.notice, self._noted, self._redaction.problem, *self._parts())
         return [notice for notice in notices if notice]

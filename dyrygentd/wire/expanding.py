@@ -363,6 +363,7 @@ def _specs(
     """Yield the nodes item by item; ``members`` gets the names of those whose values are the items'."""
     longest = max(len(part.suffix) for part in template.parts)
     is_graph = len(template.parts) > 1 or longest > 0
+    sections: set[str] = set()
     for number, (label, item) in enumerate(zip(labels, items, strict=True)):
         if not number % _LOOK_EVERY:
             look()
@@ -377,6 +378,11 @@ def _specs(
                 next_step="choose a shorter `key`",
             )
         section = member.replace(SEPARATOR, _SLASH).lstrip(RESERVED)[:SECTION_LENGTH_MAX] if is_graph else ""
+        if section in sections:
+            # Of another item, whose key looks the same by then: each item's section ends by itself.
+            section = f"{section[: SECTION_LENGTH_MAX - 12]}~{number}"
+        if section:
+            sections.add(section)
         members.append(member + template.parts[template.output].suffix)
         for part in template.parts:
             signature, policy = part.signature, part.policy

@@ -158,3 +158,53 @@ async def test_what_was_skipped_inside_is_no_value() -> None:
         await until(lambda: child_id in running._parts.turns.engine.workflows)
         await running.perform(child_id, VerbRequest(Verb.SKIP, nodes=("g",)))
         assert (await handle.wait()).result is None
+
+
+_GATED: Any = {
+    "name": "top",
+    "nodes": [{"name": "g", "gate": True}, {"name": "k", "after": ["g"], "workflow": {"definition": None}}],
+}
+
+
+def _gated(nodes: int) -> Definition:
+    inner = {"name": "i", "nodes": [{"name": f"x{number}", "task": "tasks.x"} for number in range(nodes)]}
+    document = json.dumps(_GATED).replace("null", json.dumps(inner))
+    return wire.decode_definition(document.encode(), nodes_max=100)
+
+
+async def test_those_that_wait_for_each_other_are_told() -> None:
+    """Two parents have all the room that the child of each needs: nothing is wrong with any of them, and nothing goes on."""
+    broker = FakeBroker({"tasks.x": lambda: 1})
+    async with scheduler(broker, limits=limits(nodes_in_memory_max=5)) as running:
+        both = [(await running.submit_definition(_gated(3))).id for _ in range(2)]
+        for each in both:
+            await running.perform(each, VerbRequest(Verb.RELEASE, nodes=("g",)))
+        await until(lambda: len(running._parts.beginnings.waits) == 2)
+        (notice,) = running.statistics().notices
+        assert notice.startswith("2 workflows of nodes cannot begin: no submissions are accepted now: 4 nodes are in memory")
+        assert [item.text for item in (await running.overview()).items if item.kind == "notice"] == [notice]
+        await running.perform(both[0], VerbRequest(Verb.CANCEL))
+        assert (await running.wait(both[1], timeout_s=10)).state == "succeeded"
+        assert running.statistics().notices == []
+
+
+async def test_what_never_has_room_is_refused() -> None:
+    """A child that does not fit beside those above it is not waited for."""
+    async with scheduler(FakeBroker(), limits=limits(nodes_in_memory_max=5)) as running:
+        top = (await running.submit_definition(_gated(4))).id
+        await running.perform(top, VerbRequest(Verb.RELEASE, nodes=("g",)))
+        outcome = await running.wait(top, timeout_s=10)
+        assert outcome.state == "failed"
+        assert "it has 4 nodes, and those above it 2, more than `nodes_in_memory_max` (5)" in outcome.error
+
+
+async def test_many_small_children_have_a_bound() -> None:
+    """A workflow has more in memory than its nodes: a short map of maps must not become millions of them."""
+    document = {
+        "name": "top",
+        "nodes": [{"name": "m", "map": {"over": [*range(20)], "do": {"workflow": {"definition": {"nodes": [{"gate": True}]}}}}}],
+    }
+    async with scheduler(FakeBroker(), limits=limits(nodes_in_memory_max=100, workflows_max=5)) as running:
+        await running.submit_definition(wire.decode_definition(json.dumps(document).encode(), nodes_max=100))
+        await until(lambda: len(running._parts.beginnings.waits) > 0)
+        assert running.workflow_count < 15

@@ -264,3 +264,11 @@ def test_what_is_there_once_for_each_item_has_a_bound(do: dict[str, Any]) -> Non
     document = {"nodes": [{"name": "m", "map": {"over": list(range(90_000)), "max_items": 100_000, "do": do}}]}
     with pytest.raises(BadNode, match="bytes beside the item"):
         wire.decode_definition(json.dumps(document).encode(), nodes_max=100_000)
+
+
+@pytest.mark.parametrize("keys", [["a/b", "a\u2215b"], ["~a", "a"]])
+def test_each_item_has_a_section_of_its_own(keys: list[str]) -> None:
+    """What ends the section of an item waits for that one alone, however much its key looks like another one."""
+    do = {"nodes": [{"name": "x", "task": "t"}, {"name": "y", "task": "t", "after": ["x"]}]}
+    graph = expanded(keys, do, key=".").graph
+    assert len({graph.sections.of(node) for node in range(4)}) == 2

@@ -5,6 +5,7 @@ so before anything of the child is anywhere. The child is taken in if its node s
 are one turn, hence one transaction, and so is whatever else goes from one to the other.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -14,6 +15,7 @@ from dyrygentd.core.cancelling import cancel, is_being_cancelled
 from dyrygentd.core.effects import BeginChild, RevokeStamped
 from dyrygentd.core.events import ChildEnded, ChildRefused, WorkflowSubmitted
 from dyrygentd.core.flights import Flights
+from dyrygentd.core.hooks import first_failed_of
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.parent import Parent
 from dyrygentd.core.policy import OnClose
@@ -27,8 +29,14 @@ from dyrygentd.core.verbs import WORKFLOW_VERBS, Allowed, Verb, VerbRequest, per
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import VerbRefused
 
-#: What is said of a node whose child has not succeeded, as its cause.
+#: What is said of a node whose child has not succeeded, as its cause: followed by that of the failure below, however deep, so that
+#: nodes whose workflows failed for different reasons are not told as one.
 CHILD_FAILED: Final = "its workflow failed"
+CHILD_CANCELLED: Final = "its workflow was cancelled"
+#: The same of one that was never there.
+CHILD_REFUSED: Final = "its workflow cannot be begun"
+#: In the error of a node, the workflows that failed on the way down to what failed first.
+_ON_THE_WAY: Final = re.compile(r"its workflow '([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})' (?:failed|was cancelled)")
 #: Verbs that set what has finished going again.
 _SETS_GOING: Final = frozenset({Verb.RETRY, Verb.RERUN, Verb.SKIP})
 #: Verbs on a whole workflow that mean its unfinished children as well.
@@ -177,7 +185,7 @@ class Children:
             workflow, node = self._workflows[event.parent.workflow_id], event.parent.node
             self._try(workflow, lambda: outcomes.ignored(workflow, node, event.error, now), now)
         elif self.waits(event.parent):
-            self._fail(self._workflows[event.parent.workflow_id], event.parent.node, event.error, now)
+            self._fail(self._workflows[event.parent.workflow_id], event.parent.node, CHILD_REFUSED, event.error, now)
 
     def _end(self, event: ChildEnded, now: float) -> bool:
         """End the node of a child that has ended, if it waits for that; tell whether it did."""
@@ -186,9 +194,10 @@ class Children:
             return False
         workflow, node = self._workflows[parent.workflow_id], parent.node
         if event.state is not WorkflowState.SUCCEEDED:
-            verb = "was cancelled" if event.state is WorkflowState.CANCELLED else "failed"
+            is_cancelled = event.state is WorkflowState.CANCELLED
             why = f": {event.error}" if event.error else ""
-            self._fail(workflow, node, f"its workflow '{parent.child_id}' {verb}{why}", now)
+            error = f"its workflow '{parent.child_id}' {'was cancelled' if is_cancelled else 'failed'}{why}"
+            self._fail(workflow, node, CHILD_CANCELLED if is_cancelled else _cause_above(event.cause), error, now)
             return True
         # One without an output hands on nothing, as a task does that returns None.
         value = b"null" if event.result is None and not event.error else event.result
@@ -197,8 +206,8 @@ class Children:
         self._try(workflow, lambda: outcomes.child_succeeded(workflow, node, value, event.error, now), now)
         return True
 
-    def _fail(self, workflow: RunningWorkflow, node: int, error: str, now: float) -> None:
-        workflow.fingerprints[node] = CHILD_FAILED
+    def _fail(self, workflow: RunningWorkflow, node: int, cause: str, error: str, now: float) -> None:
+        workflow.fingerprints[node] = cause
         self._try(workflow, lambda: workflow.finish_node(node, NodeState.FAILED, now, error=error), now)
 
     def _try(self, workflow: RunningWorkflow, change: Callable[[], object], now: float) -> None:
@@ -292,7 +301,23 @@ def end_of(workflow: RunningWorkflow, parent: Parent) -> ChildEnded:
     output, error = workflow.graph.output, workflow.error
     if workflow.state is WorkflowState.SUCCEEDED and (output is None or workflow.states[output] != NodeState.SUCCEEDED):
         error = ""
-    return ChildEnded(parent, workflow.state, workflow.result, error)
+    first = first_failed_of(workflow) if workflow.state is WorkflowState.FAILED else None
+    return ChildEnded(parent, workflow.state, workflow.result, error, "" if first is None else workflow.fingerprints.get(first, ""))
+
+
+def deepest_failed_of(workflow: RunningWorkflow, node: int) -> str:
+    """Return the id of the workflow in which the failure is that has failed a node, however deep; empty if its own work failed."""
+    if not workflow.fingerprints.get(node, "").startswith((CHILD_FAILED, CHILD_CANCELLED)):
+        return ""
+    found = _ON_THE_WAY.findall(workflow.errors.get(node, ""))
+    return found[-1] if found else ""
+
+
+def _cause_above(cause: str) -> str:
+    """Return the cause of a node whose child failed for this one, which may be that of a deeper one already."""
+    if not cause or cause.startswith((CHILD_FAILED, CHILD_CANCELLED, CHILD_REFUSED)):
+        return cause or CHILD_FAILED
+    return f"{CHILD_FAILED}: {cause}"
 
 
 def waits_for(workflow: RunningWorkflow, node: int, generation: int) -> bool:
@@ -327,10 +352,11 @@ def refuse_if_unwanted(workflow: RunningWorkflow, child: RunningWorkflow, reques
         return
     name, state = workflow.graph.names[parent.node], workflow.state_of(parent.node)
     reason = f"its node '{name}' in workflow '{workflow.workflow_id}' is {state.word} and does not wait for it any more"
+    instead = f"dyrygentctl rerun {workflow.workflow_id} --from '{name}'"
     raise VerbRefused(
         request.verb.value,
         f"workflow '{child.workflow_id}'",
         child.state.value,
         allowed=[],
-        reason=f"{reason}: `rerun {name}` there begins another one",
+        reason=f"{reason}: `{instead}` begins another one",
     )

@@ -102,12 +102,14 @@ class ChildEnded:
         state: How: one of those at the end.
         result: Its result as JSON text, if it has one.
         error: Why it has none, or has failed.
+        cause: What its first failure has in common with others of that kind; empty if nothing in it failed.
     """
 
     parent: Parent
     state: WorkflowState
     result: bytes | None
     error: str
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,16 +55,21 @@ def summary_of(workflow: Ending, hook: int) -> bytes:
     ).encode()
 
 
-def first_failure_of(workflow: Ending, failed: Sequence[int] | None = None) -> str:
-    """Return in one line what failed first, empty if nothing did; of all nodes this costs a look at each that has an error."""
+def first_failed_of(workflow: Ending, failed: Sequence[int] | None = None) -> int | None:
+    """Return the node that failed first, None if none did; of all nodes this costs a look at each that has an error."""
     if failed is None:
         failed = [node for node in workflow.fingerprints if workflow.state_of(node) is NodeState.FAILED]
         failed += [
             node for node in workflow.errors if node not in workflow.fingerprints and workflow.state_of(node) is NodeState.FAILED
         ]
-    if not failed:
+    return min(failed, key=lambda node: (workflow.nodes.finished_at[node], node), default=None)
+
+
+def first_failure_of(workflow: Ending, failed: Sequence[int] | None = None) -> str:
+    """Return in one line what failed first, empty if nothing did."""
+    first = first_failed_of(workflow, failed)
+    if first is None:
         return ""
-    first = min(failed, key=lambda node: (workflow.nodes.finished_at[node], node))
     reason = workflow.errors.get(first) or workflow.fingerprints.get(first, "for no known cause")
     text = f"'{workflow.graph.names[first]}' failed: {reason}"
     return text if len(text) <= _ERROR_LENGTH_MAX else f"{text[: _ERROR_LENGTH_MAX - 1]}…"

@@ -12,7 +12,7 @@ from typing import Final
 from dyrygentd.core.cancelled import STEPS_BACK_MAX, group_of_cancelled, waited_for, words_of_cancelled
 from dyrygentd.core.cancelling import is_being_cancelled
 from dyrygentd.core.causes import fingerprint_of
-from dyrygentd.core.children import parent_of
+from dyrygentd.core.children import CHILD_REFUSED, deepest_failed_of, parent_of
 from dyrygentd.core.deciding import UNDECIDED
 from dyrygentd.core.dispatching import Bar, HoldBack
 from dyrygentd.core.engine import Engine
@@ -290,6 +290,10 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             given, instead = words_of_given_null(workflow, node)
             if workflow.fingerprints.get(node) == UNDECIDED:
                 return "failed", f"failed before it ran: {error}", next_step_of_undecided(workflow, node)
+            if workflow.fingerprints.get(node) == CHILD_REFUSED:
+                step = _next_step_of_refused(workflow, node)
+            elif below := deepest_failed_of(workflow, node):
+                step = f"dyrygentctl explain {below}; then {step}"
             told = f"{error}{words_of_place(workflow, node)}{words_of_clocks(workflow, node)}{given}{late}"
             return "failed", f"failed{f' in attempt {attempt}' if attempt else ''}: {told}", instead or step
         case NodeState.CANCELLED:
@@ -297,6 +301,16 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
         case NodeState.BLOCKED:
             blame = workflow.graph.names[workflow.blocked_by.get(node, node)]
             return "blocked", f"never ran, because of '{blame}'{_others_to_blame(workflow, node)}", f"retry or skip '{blame}'"
+
+
+def _next_step_of_refused(workflow: RunningWorkflow, node: int) -> str:
+    """Say what to run again where a workflow could not be begun: the task that has returned something else than is needed."""
+    graph = workflow.graph
+    if graph.signatures[node] is not None:
+        return "`rerun --from NODE` runs its task again, or `skip NODE` to go on without it"
+    if graph.input_count(node) == 1 and (before := graph.last_dependency(node)) is not None:
+        return f"`rerun --from {graph.names[before]}` makes anew what it is given"
+    return "`retry NODE`, or `skip NODE` to go on without it"
 
 
 def _others_to_blame(workflow: RunningWorkflow, node: int) -> str:

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
-from dyrygentd.core.children import is_to_go_on, parent_of
-from dyrygentd.core.events import ChildEnded, ChildRefused, VerbRequested
+from dyrygentd.core.causes import failures_by_cause
+from dyrygentd.core.children import deepest_failed_of, is_to_go_on, parent_of
+from dyrygentd.core.events import ChildEnded, ChildRefused, TaskFailed, VerbRequested
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.parent import Parent
+from dyrygentd.core.standing import standing_of_node
 from dyrygentd.core.states import WorkflowState
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import VerbRefused
@@ -55,6 +57,24 @@ def test_its_failure_is_that_of_the_node(conversation: Conversation) -> None:
     conversation.ask("cancel", workflow_id=child)
     assert conversation.states() == {"a": "succeeded", "k": "failed", "z": "blocked"}
     assert conversation.restored("w").errors[1] == f"its workflow '{child}' was cancelled"
+
+
+def test_failures_below_are_told_apart(conversation: Conversation) -> None:
+    """Nodes whose workflows failed for one reason are one cause, and others are not; the next step is where the failure is."""
+    conversation.submit("a child=1; b child=1; c child=1; d child=1")
+    first, second, third = (conversation.begin("x", node) for node in (0, 1, 2))
+    middle = conversation.begin("k child=1", 3)
+    deep = conversation.begin("x", workflow_id=middle)
+    for child, cause in ((first, "Full in x (t.py:1)"), (second, "Gone"), (third, "Gone"), (deep, "Gone")):
+        conversation.turn(TaskFailed(f"{child}/x", "no", fingerprint=cause))
+    workflow = conversation.restored("w")
+    assert failures_by_cause(workflow) == [
+        ("its workflow failed: Full in x (t.py:1)", [0]),
+        ("its workflow failed: Gone", [1, 2, 3]),
+    ]
+    assert [deepest_failed_of(workflow, node) for node in range(4)] == [first, second, third, deep]
+    standing = standing_of_node(conversation.engine, workflow, 3, conversation.now)
+    assert standing.next_step == f"dyrygentctl explain {deep}; then `retry d`, or `skip d` to go on without it"
 
 
 def test_it_is_asked_for_again_after_a_crash(conversation: Conversation) -> None:
@@ -183,7 +203,9 @@ def test_refused(conversation: Conversation) -> None:
     parent = _parent(conversation, 0)
     conversation.turn(ChildRefused(parent, "its workflow cannot be begun: no"))
     conversation.turn(ChildRefused(parent, "again"))
-    assert conversation.restored("w").errors[0] == "its workflow cannot be begun: no"
+    workflow = conversation.restored("w")
+    assert workflow.errors[0] == "its workflow cannot be begun: no"
+    assert failures_by_cause(workflow) == [("its workflow cannot be begun", [0])]
 
 
 def _parent(conversation: Conversation, node: int = 1) -> Parent:
@@ -196,7 +218,8 @@ def test_one_that_nobody_waits_for_is_not_set_going(conversation: Conversation) 
     conversation.succeed(f"{child}/x")
     error = conversation.ask("rerun", "x", workflow_id=child).error
     assert isinstance(error, VerbRefused)
-    assert "its node 'k' in workflow 'w' is succeeded and does not wait for it any more: `rerun k` there" in error.message
+    assert "its node 'k' in workflow 'w' is succeeded and does not wait for it any more: " in error.message
+    assert error.message.endswith("`dyrygentctl rerun w --from 'k'` begins another one")
     conversation.succeed("w/z")
     assert conversation.ask("rerun", "k").error is None
     assert conversation.states()["k"] == "held"

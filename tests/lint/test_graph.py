@@ -130,6 +130,18 @@ def test_what_runs_beside_a_clean_up() -> None:
     assert "'next' waits for 'work' of section 's', and not for its `finally` 'clean'" in finding.message
 
 
+def test_a_hook_takes_a_summary() -> None:
+    """Whatever it comes after, it is given one value: how its section, or the workflow, has ended."""
+    for hooked in (total, ping):
+        workflow = Workflow("w")
+        with workflow.section("s") as section:
+            workflow.add(ping.si(), name="first")
+            workflow.add(ping.si(), name="second")
+        section.hook("failure", hooked.s(), name="of-section")
+        workflow.hook("always", hooked.s(), name="of-workflow")
+        assert codes(workflow, app=app) == ({} if hooked is total else {"unexpected-input": 2})
+
+
 def test_large_arguments() -> None:
     """They are stored, and sent again with each attempt."""
     assert codes(app.signature("t.a", args=("x" * 100_001,))) == {"large-arguments": 1}

@@ -258,6 +258,7 @@ def last_entry(entries: "Sequence[wire.JournalView]", verb: str, node: str | Non
 
 def _steps_of_cause(workflow_id: str, cause: "wire.CauseView") -> list[str]:
     """Return what can be done about all of a cause; first what is of use where another attempt would end in the same way."""
+    from dyrygentd.core.child_causes import failed_below
     from dyrygentd.core.lost_causes import ENDED_SILENTLY
     from dyrygentd.core.without_value import is_without_value
 
@@ -266,7 +267,9 @@ def _steps_of_cause(workflow_id: str, cause: "wire.CauseView") -> list[str]:
     retry, skip = (render.command(verb, workflow_id, flags=flags) for verb in ("retry", "skip"))
     if is_without_value(cause.example):
         return [render.command("skip", workflow_id, flags=[*flags, *_NULL]), retry]
-    return [skip, retry] if ENDED_SILENTLY in cause.cause else [retry, skip]
+    below = failed_below(cause.cause, cause.example)
+    look = [render.command("explain", below)] if below else []
+    return [skip, retry] if ENDED_SILENTLY in cause.cause else [*look, retry, skip]
 
 
 def _names(workflow_id: str, standing: "wire.StandingView") -> str:

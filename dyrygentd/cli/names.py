@@ -23,17 +23,26 @@ _MATCHES_MAX: Final = 5
 
 
 def node_hint(handle: "Handle", error: RemoteError) -> str:
-    """Return the next step after the daemon has found no node of a name: those of similar names, if there are any."""
+    """Return the next step after the daemon has found no node of a name: those of similar names, if there are any.
+
+    What is in the workflow of a node is not looked through: where it can be listed is said.
+    """
     facts = error.document.get("facts")
     wanted = str(facts.get("node", "")) if isinstance(facts, dict) else ""
     try:
-        names = [node.name for node in itertools.islice(handle.nodes(page=_PAGE), _LOOKED_AT_MAX)]
+        nodes = [*itertools.islice(handle.nodes(page=_PAGE), _LOOKED_AT_MAX)]
+        names = [node.name for node in nodes]
+        around = max((name for name in names if wanted.startswith(f"{name}[")), key=len, default=None)
+        if around is not None and (child := handle.node(around).child) is not None:
+            return f"`{render.shell('dyrygentctl', 'show', child.id, '--nodes')}` lists the members of '{around}'"
+        has_children = any(node.child is not None for node in nodes)
     except DyrygentError:
-        names = []  # The first error is what matters.
+        names, has_children = [], False  # The first error is what matters.
     close = similar(wanted, names)
     if close:
         return "did you mean " + " or ".join(f"'{name}'" for name in close) + "?"
-    return f"`dyrygentctl show {handle.id} --nodes` lists its nodes"
+    below = f", `dyrygentctl list --parent {handle.id}` the workflows below it" if has_children else ""
+    return f"`dyrygentctl show {handle.id} --nodes` lists its nodes{below}"
 
 
 @contextmanager

@@ -5,13 +5,13 @@ so before anything of the child is anywhere. The child is taken in if its node s
 are one turn, hence one transaction, and so is whatever else goes from one to the other.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from dyrygentd.core import outcomes, steering
 from dyrygentd.core.bounds import LABELS_MAX
 from dyrygentd.core.cancelling import cancel, is_being_cancelled
+from dyrygentd.core.child_causes import CHILD_CANCELLED, CHILD_REFUSED, cause_above
 from dyrygentd.core.effects import BeginChild, RevokeStamped
 from dyrygentd.core.events import ChildEnded, ChildRefused, WorkflowSubmitted
 from dyrygentd.core.flights import Flights
@@ -29,14 +29,6 @@ from dyrygentd.core.verbs import WORKFLOW_VERBS, Allowed, Verb, VerbRequest, per
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import VerbRefused
 
-#: What is said of a node whose child has not succeeded, as its cause: followed by that of the failure below, however deep, so that
-#: nodes whose workflows failed for different reasons are not told as one.
-CHILD_FAILED: Final = "its workflow failed"
-CHILD_CANCELLED: Final = "its workflow was cancelled"
-#: The same of one that was never there.
-CHILD_REFUSED: Final = "its workflow cannot be begun"
-#: In the error of a node, the workflows that failed on the way down to what failed first.
-_ON_THE_WAY: Final = re.compile(r"its workflow '([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})' (?:failed|was cancelled)")
 #: Verbs that set what has finished going again.
 _SETS_GOING: Final = frozenset({Verb.RETRY, Verb.RERUN, Verb.SKIP})
 #: Verbs on a whole workflow that mean its unfinished children as well.
@@ -197,7 +189,7 @@ class Children:
             is_cancelled = event.state is WorkflowState.CANCELLED
             why = f": {event.error}" if event.error else ""
             error = f"its workflow '{parent.child_id}' {'was cancelled' if is_cancelled else 'failed'}{why}"
-            self._fail(workflow, node, CHILD_CANCELLED if is_cancelled else _cause_above(event.cause), error, now)
+            self._fail(workflow, node, CHILD_CANCELLED if is_cancelled else cause_above(event.cause), error, now)
             return True
         # One without an output hands on nothing, as a task does that returns None.
         value = b"null" if event.result is None and not event.error else event.result
@@ -302,22 +294,9 @@ def end_of(workflow: RunningWorkflow, parent: Parent) -> ChildEnded:
     if workflow.state is WorkflowState.SUCCEEDED and (output is None or workflow.states[output] != NodeState.SUCCEEDED):
         error = ""
     first = first_failed_of(workflow) if workflow.state is WorkflowState.FAILED else None
-    return ChildEnded(parent, workflow.state, workflow.result, error, "" if first is None else workflow.fingerprints.get(first, ""))
-
-
-def deepest_failed_of(workflow: RunningWorkflow, node: int) -> str:
-    """Return the id of the workflow in which the failure is that has failed a node, however deep; empty if its own work failed."""
-    if not workflow.fingerprints.get(node, "").startswith((CHILD_FAILED, CHILD_CANCELLED)):
-        return ""
-    found = _ON_THE_WAY.findall(workflow.errors.get(node, ""))
-    return found[-1] if found else ""
-
-
-def _cause_above(cause: str) -> str:
-    """Return the cause of a node whose child failed for this one, which may be that of a deeper one already."""
-    if not cause or cause.startswith((CHILD_FAILED, CHILD_CANCELLED, CHILD_REFUSED)):
-        return cause or CHILD_FAILED
-    return f"{CHILD_FAILED}: {cause}"
+    return ChildEnded(
+        parent, workflow.state, workflow.result, error, "" if first is None else workflow.fingerprints.get(first, "")
+    )
 
 
 def waits_for(workflow: RunningWorkflow, node: int, generation: int) -> bool:

@@ -12,7 +12,8 @@ from typing import Final
 from dyrygentd.core.cancelled import STEPS_BACK_MAX, group_of_cancelled, waited_for, words_of_cancelled
 from dyrygentd.core.cancelling import is_being_cancelled
 from dyrygentd.core.causes import fingerprint_of
-from dyrygentd.core.children import CHILD_REFUSED, deepest_failed_of, parent_of
+from dyrygentd.core.child_causes import CHILD_REFUSED, failed_below
+from dyrygentd.core.children import parent_of
 from dyrygentd.core.deciding import UNDECIDED
 from dyrygentd.core.dispatching import Bar, HoldBack
 from dyrygentd.core.engine import Engine
@@ -292,7 +293,7 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
                 return "failed", f"failed before it ran: {error}", next_step_of_undecided(workflow, node)
             if workflow.fingerprints.get(node) == CHILD_REFUSED:
                 step = _next_step_of_refused(workflow, node)
-            elif below := deepest_failed_of(workflow, node):
+            elif below := failed_below(workflow.fingerprints.get(node, ""), error):
                 step = f"dyrygentctl explain {below}; then {step}"
             told = f"{error}{words_of_place(workflow, node)}{words_of_clocks(workflow, node)}{given}{late}"
             return "failed", f"failed{f' in attempt {attempt}' if attempt else ''}: {told}", instead or step

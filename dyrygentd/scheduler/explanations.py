@@ -26,6 +26,7 @@ from dyrygentd.scheduler.decided import Decided
 from dyrygentd.scheduler.doubts import Doubt, suspicion_of
 from dyrygentd.scheduler.holders import Holders
 from dyrygentd.scheduler.lost import sought
+from dyrygentd.scheduler.members import node_of
 from dyrygentd.scheduler.outages import Outages
 from dyrygentd.scheduler.redaction import without_secrets
 from dyrygentd.scheduler.sight import Sight
@@ -88,7 +89,7 @@ class Explanations:
         workflow = self._sight.engine.flights.known(workflow.workflow_id) or workflow
         if node is None:
             return await self._explain_workflow(workflow)
-        number = workflow.graph.number(node)
+        number = node_of(workflow, node)
         if number is None:
             raise NodeNotFound(workflow.workflow_id, node)
         standing = standing_of_node(self._sight.engine, workflow, number, self._clock.now())
@@ -107,7 +108,7 @@ class Explanations:
         return wire.Explanation(
             id=workflow.workflow_id,
             state=workflow.state.value,
-            node=node,
+            node=workflow.graph.names[number],
             code=standing.code,
             verdict="; ".join([*outages.headlines, standing.text, *(["the workflow is paused"] if is_paused else [])]),
             next_step=outages.next_step(workflow.workflow_id) or standing.next_step,

@@ -125,9 +125,9 @@ class Families:
 
 
 def has_child(workflow: RunningWorkflow, node: int) -> bool:
-    """Tell whether a node may have a child, or waits for one."""
+    """Tell whether a node may have a child, or waits for one; what its task has added is one as long as it may go on."""
     hold = workflow.holds.get(node)
-    return (hold is not None and hold.reason is HoldReason.CHILD) or workflow.graph.is_child(node)
+    return (hold is not None and hold.reason is HoldReason.CHILD) or workflow.attempts.additions.is_child(node)
 
 
 def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:

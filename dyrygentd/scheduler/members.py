@@ -7,6 +7,7 @@ from typing import Final
 from dyrygentd.core.children import parent_of
 from dyrygentd.core.members import map_of_member, nodes_of_item
 from dyrygentd.core.notes import HoldReason
+from dyrygentd.core.states import FINISHED, NodeState
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, WorkflowNotFound
@@ -42,6 +43,20 @@ async def home_of(unpacked: Unpacked, workflow_id: str, name: str) -> str:
         if node is None:
             return workflow_id
         home = parent_of(workflow, node).child_id
+
+
+def node_of(workflow: RunningWorkflow, name: str) -> int | None:
+    """Return the node that somebody means who asks about this name, None if there is none.
+
+    Of an item that goes through several nodes it is the one to look at: that failed, has not finished yet, or is the last.
+    """
+    number = workflow.graph.number(name)
+    nodes = nodes_of_item(workflow.graph, name)
+    if number is not None or not nodes:
+        return number
+    failed = (node for node in nodes if workflow.states[node] == NodeState.FAILED)
+    unfinished = (node for node in nodes if workflow.state_of(node) not in FINISHED)
+    return next(failed, next(unfinished, nodes[-1]))
 
 
 async def addressed(unpacked: Unpacked, live: Live, workflow_id: str, request: VerbRequest) -> tuple[str, VerbRequest]:

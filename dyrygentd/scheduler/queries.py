@@ -22,7 +22,7 @@ from dyrygentd.scheduler.families import Families
 from dyrygentd.scheduler.folds import Folds
 from dyrygentd.scheduler.listeners import Listener, Listeners
 from dyrygentd.scheduler.log_links import LogLinks
-from dyrygentd.scheduler.members import home_of
+from dyrygentd.scheduler.members import home_of, node_of
 from dyrygentd.scheduler.redaction import Redaction
 from dyrygentd.scheduler.sight import Sight
 from dyrygentd.scheduler.still_running import StillRunning
@@ -237,7 +237,7 @@ class Queries:
     async def node(self, workflow_id: str, name: str, *, with_arguments: bool) -> wire.NodeView:
         """Return one node, its arguments and payload as they may be shown. Raises `WorkflowNotFound` or `NodeNotFound`."""
         workflow = await self.unpacked(await home_of(self.unpacked, workflow_id, name))
-        number = workflow.graph.number(name)
+        number = node_of(workflow, name)
         if number is None:
             raise NodeNotFound(workflow_id, name)
         signature = workflow.graph.signatures[number]
@@ -310,7 +310,7 @@ class Queries:
         await self._sight.look_at_all()
         workflow = await self.unpacked(workflow_id if node is None else await home_of(self.unpacked, workflow_id, node))
         found = await self._explanations.explain(workflow, node)
-        if node is not None and (number := workflow.graph.number(node)) is not None:
+        if node is not None and (number := node_of(workflow, node)) is not None:
             now = self._clock.now()
             self._log_links.add_to(workflow, number, found.attempts, now)
             found.logs = self._log_links.of_last(workflow, number, now)

@@ -133,6 +133,11 @@ def test_its_time_is_that_of_its_workflow(daemon: Daemon, ctl: Ctl, tmp_path: Pa
         assert events[name]["args"]["workflow"] == Parent(top, node).child_id
     assert re.search(r"(?m)^deep +succeeded +\(workflow\) .* (s|ms)", ctl("show", top, "--nodes").stdout)
     assert re.search(r"(?m)^bad +1 ", ctl("timeline", top).stdout)
-    assert "its workflow" in ctl("explain", top).stdout
+    below = Parent(top, 1).child_id
+    for command in ("explain", "show"):
+        told = ctl(command, top).stdout
+        assert re.search(rf"next: dyrygentctl explain {below}\n +or: dyrygentctl retry {top} ", told), told
+    nobody = ctl("explain", top, "f").stderr
+    assert f"`dyrygentctl list --parent {top}` the workflows below it" in nobody
     assert ctl("report", top, "-o", "report.html").exit_code == 0
     assert ctl("diff", top, top).exit_code in (0, 1)

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from dyrygentd.core.causes import failures_by_cause
-from dyrygentd.core.children import deepest_failed_of, is_to_go_on, parent_of
+from dyrygentd.core.child_causes import failed_below
+from dyrygentd.core.children import is_to_go_on, parent_of
 from dyrygentd.core.events import ChildEnded, ChildRefused, TaskFailed, VerbRequested
 from dyrygentd.core.notes import HoldReason
 from dyrygentd.core.parent import Parent
@@ -72,7 +73,9 @@ def test_failures_below_are_told_apart(conversation: Conversation) -> None:
         ("its workflow failed: Full in x (t.py:1)", [0]),
         ("its workflow failed: Gone", [1, 2, 3]),
     ]
-    assert [deepest_failed_of(workflow, node) for node in range(4)] == [first, second, third, deep]
+    below = [failed_below(workflow.fingerprints[node], workflow.errors[node]) for node in range(4)]
+    assert below == [first, second, third, deep]
+    assert failed_below("ValueError", workflow.errors[0]) == ""
     standing = standing_of_node(conversation.engine, workflow, 3, conversation.now)
     assert standing.next_step == f"dyrygentctl explain {deep}; then `retry d`, or `skip d` to go on without it"
 

@@ -160,6 +160,9 @@ def test_verbs_on_the_item_of_a_graph(site: Site) -> None:
         handle = client.submit(_map(items, do))
         handle.wait(timeout_s=_WAIT_S)
         assert handle.node("m[1].b").state == "blocked"
+        # An item that is asked for is told by the node of it that failed.
+        assert handle.node("m[1]").name == "m[1].a"
+        assert handle.explain("m[1]").verdict.startswith("'m[1].a' failed in attempt 1")
         handle.retry("m[1]")
         wait_until(lambda: handle.status().state == "succeeded")
         outcome = handle.wait(timeout_s=_WAIT_S)

@@ -3,10 +3,11 @@
 import pytest
 
 from dyrygentd.core.children import parent_of
+from dyrygentd.core.events import TaskFailed
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.core.workflow import RunningWorkflow
 from dyrygentd.errors import BadRequest, WorkflowNotFound
-from dyrygentd.scheduler.members import addressed, home_of
+from dyrygentd.scheduler.members import addressed, home_of, node_of
 from tests.support.conversation import Conversation, parse_graph
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +51,18 @@ async def test_homes(conversation: Conversation) -> None:
         "nobody": "w",
     }.items():
         assert await _home(conversation, name) == home, name
+
+
+async def test_the_node_of_an_item(conversation: Conversation) -> None:
+    """Whoever asks about an item that goes through several nodes is told of the one to look at."""
+    child = parent_of(conversation.workflow(), 1).child_id
+    inner = parent_of(conversation.workflow(child), 1).child_id
+    workflow = conversation.workflow(inner)
+    assert [node_of(workflow, name) for name in ("m[1][0]", "m[1][0].y", "m[1][1]")] == [0, 1, None]
+    conversation.succeed("inner/m[1][0].x")
+    assert node_of(workflow, "m[1][0]") == 1
+    conversation.turn(TaskFailed("inner/m[1][0].y", "no"))
+    assert node_of(workflow, "m[1][0]") == 1
 
 
 async def test_addressed(conversation: Conversation) -> None:

@@ -124,7 +124,7 @@ def _perform_all(session: Session, verb: str, views: "Sequence[wire.WorkflowView
                 continue
             answers.append(changed)
             if not session.is_json:
-                what, state = _what(view, changed), changed.workflow.state
+                what, state = _what(view, changed, fields.get("nodes")), changed.workflow.state
                 click.echo(f"{view.id}  {render.inline(view.name)}  {what}  {render.state(state)}")
                 if verb == "skip" and fields.get("value") is None and (words := render.behind(changed)):
                     say(words)
@@ -154,14 +154,18 @@ def _telling_how_far(session: Session, answers: Sequence[object], views: Sequenc
             echo_json(answers)
 
 
-def _what(before: "wire.WorkflowView", changed: "wire.Changed") -> str:
-    """Say what a verb has changed."""
+def _what(before: "wire.WorkflowView", changed: "wire.Changed", asked: Sequence[str] | None) -> str:
+    """Say what a verb has changed, which may have been asked for nodes."""
     if not changed.is_changed:
         # A retry of what has not failed is no retry: "already so" would sound as if one were under way.
         return "nothing to retry" if changed.verb == "retry" else "already so"
     match changed.verb:
         case "pause" | "resume":
             return f"was {before.state}"
+        case "hold" if asked and not changed.nodes:
+            return "the workflow of the node is paused"
+        case "release" if asked and not changed.nodes:
+            return "the workflow of the node goes on"
         case "release" if not changed.nodes:
             return "starts now"
         case "set-priority":

@@ -230,7 +230,10 @@ class _ChildCheck:
             if is_certain or (
                 isinstance(error, BadRequest) and error.path.startswith(("$.values", "$.parameters", "$.definition"))
             ):
-                raise BadNode(name, f"`workflow.definition`: {error.message}", next_step=error.next_step) from error
+                step = error.next_step
+                if "-p " in step:  # A command line fills parameters of what is submitted, and not those inside.
+                    step = "give it in `workflow.values`, or name it as `workflow.input`"
+                raise BadNode(name, f"`workflow.definition`: {error.message}", next_step=step) from error
         else:
             if is_certain:
                 self.found[name] = definition

@@ -66,6 +66,8 @@ def _in_words(expected: str) -> str:
     """Turn ``int`` and the like into JSON's words."""
     for ours, theirs in _TYPES.items():
         expected = re.sub(rf"\b{ours}\b", theirs, expected)
+    # Each of two kinds of numbers is one to whoever writes them.
+    expected = expected.replace("a whole number | a number", "a number")
     return (
         expected.replace("`", "").replace(" | ", " or ").replace(", got ", ", and is ").replace(" of length ", " with a length ")
     )
@@ -87,8 +89,8 @@ def _allowed(place: Any) -> str:
         case inspect.IntType(ge=low, le=high) | inspect.FloatType(ge=low, le=high) as number:
             word = "a whole number" if isinstance(number, inspect.IntType) else "a number"
             if low is None or high is None:
-                return f"write {word}" if low is None else f"write {word}, {low:g} or more"
-            return f"write {word} from {low:g} to {high:g}"
+                return f"write {word}" if low is None else f"write {word}, {_figure(low)} or more"
+            return f"write {word} from {_figure(low)} to {_figure(high)}"
         case inspect.StrType(min_length=low, max_length=high):
             return f"write text of {low or 0} to {high} characters" if high is not None else "write text"
         case inspect.EnumType() | inspect.LiteralType() as words:
@@ -101,8 +103,16 @@ def _allowed(place: Any) -> str:
             return "write true or false, without quotation marks"
         case inspect.DictType():
             return "write an object: {...}"
+        case inspect.UnionType(types=types):
+            each = [_allowed(one).removeprefix("write ") for one in types]
+            return f"write {' or '.join(one for one in each if one not in ('', 'a whole number'))}"
         case _:
             return ""
+
+
+def _figure(bound: float) -> str:
+    """Return a bound as it may be written in a definition: a million is not 1e+06."""
+    return f"{bound:.0f}" if float(bound).is_integer() and abs(bound) < 1e9 else f"{bound:g}"
 
 
 def _words(place: Any) -> list[str]:

@@ -118,6 +118,8 @@ def test_a_node_that_is_done_by_a_workflow(holding: Daemon, slow_ctl: Ctl) -> No
     assert f"'deep' is done by workflow {child}, which has done 0 of 2; there 'approve' is a gate and waits" in told
     assert f"next: dyrygentctl explain {child}\n" in told
     assert "waits for release" in slow_ctl("list").stdout
+    assert slow_ctl("hold", top, "deep").stdout == f"{top}  surface  the workflow of the node is paused  running\n"
+    assert slow_ctl("release", top, "deep").stdout == f"{top}  surface  the workflow of the node goes on  running\n"
 
 
 def test_its_time_is_that_of_its_workflow(daemon: Daemon, ctl: Ctl, tmp_path: Path) -> None:

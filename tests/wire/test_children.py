@@ -82,6 +82,13 @@ def test_bad_ones_are_refused_before_anything_runs(workflow: Any, words: str) ->
         _read(workflow)
 
 
+def test_a_parameter_inside_is_given_by_the_node() -> None:
+    """A command line gives those of what is submitted; what is inside gets its values from the node."""
+    with pytest.raises(BadNode, match="has no value") as caught:
+        _read({"definition": _INNER})
+    assert caught.value.next_step == "give it in `workflow.values`, or name it as `workflow.input`"
+
+
 def test_its_node_has_no_task_of_its_own() -> None:
     """What it cannot have is named."""
     body = json.dumps({"nodes": [{"name": "k", "task": "t", "workflow": {"definition": {"nodes": [{"task": "t"}]}}}]}).encode()

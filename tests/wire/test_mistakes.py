@@ -95,6 +95,13 @@ def test_refuses_another_shape_and_says_where(body: bytes, path: str) -> None:
         ({"rule": "any_failed"}, "rule 'any_failed' needs something to wait for", "name it in `after`"),
         ({"retry": {"backoff_s": 9, "backoff_max_s": 3}}, "`retry`: the longest pause, 3 s, is shorter than", "raise"),
         ({"args": {"a": 1}}, "`args` must be an array", "write `args: [1, 2]`"),
+        # A field that takes two kinds of numbers, or a number or a text.
+        (
+            {"map": {"do": {"task": "t"}, "over": [1], "min_success": 1.5}, "task": None},
+            "`map.min_success` must be a number <= 1",
+            "write a whole number from 0 to 1000000 or a number from 0 to 1",
+        ),
+        ({"when": {"value": "a", "over": [1]}}, "`when.over` must be a number or text, and is an", "write a number or text"),
         # Options that nobody could publish with.
         ({"options": {"queue": 5}}, "`options.queue` must be text, and is 5", "give the queue's name"),
         ({"options": {"routing_key": ["x"]}}, "`options.routing_key` must be text", "give the key"),

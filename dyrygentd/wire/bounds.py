@@ -124,6 +124,11 @@ def has_more_than(text: bytes, most: int, look: Look = nothing) -> bool:
     return any(number >= most for number, _ in enumerate(cut(text, _skip_space(text, 0), look)))
 
 
+def count_of(text: bytes) -> int:
+    """Return how many members an array or object has, as it stands in a document."""
+    return sum(1 for _ in cut(text, _skip_space(text, 0)))
+
+
 def _skip_space(text: bytes, at: int) -> int:
     found = _SPACE.match(text, at)
     assert found is not None
@@ -223,10 +228,26 @@ def check_long_node(node: bytes, number: int, most: int, look: Look = nothing) -
                 path=f"$.nodes[{number}]",
                 next_step="only `after`, `args`, `kwargs`, `map`, `options`, `payload` and `workflow` may be long",
             )
+        if name == "workflow":
+            _check_long_child(node[begin:end], number, look)
         if name == "after" and has_more_than(node[begin:end], most, look):
             path = f"$.nodes[{number}].after"
             words = f"node {number + 1}: `after` names more nodes than a workflow may have, which are {most}, at {path}"
             raise BadRequest(words, path=path, next_step="name each node once")
+
+
+def _check_long_child(workflow: bytes, number: int, look: Look) -> None:
+    """Refuse values for the workflow of a node that would be built before anybody looks at how long they are."""
+    if not workflow.startswith(b"{"):
+        return
+    for name, _, begin, end in members(workflow, 0, look):
+        if name != "definition" and end - begin > NODE_BYTES_MAX:
+            path = f"$.nodes[{number}].workflow.{name[:NAME_LENGTH_MAX]}"
+            raise BadRequest(
+                f"node {number + 1}: a field of `workflow` has {end - begin} bytes, the most is {NODE_BYTES_MAX}, at {path}",
+                path=path,
+                next_step="pass a reference to long data instead of the data",
+            )
 
 
 _LONG_OF_NODE: Final = frozenset({"after", "args", "kwargs", "map", "options", "payload", "workflow"})

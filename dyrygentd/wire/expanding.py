@@ -31,7 +31,7 @@ from dyrygentd.core.parameters import EXPANSION_MAX
 from dyrygentd.core.policy import PLAIN_WORKFLOW, Child, NodePolicy, Rule, WorkflowPolicy
 from dyrygentd.core.sections import RESERVED, SEPARATOR, inside
 from dyrygentd.errors import BadNode, BadRequest
-from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, has_long_number, is_deeper, nothing
+from dyrygentd.wire.bounds import NODE_BYTES_MAX, Look, count_of, has_long_number, has_more_than, is_deeper, nothing
 from dyrygentd.wire.children import with_input
 from dyrygentd.wire.encoding import decode, decode_any, encode
 from dyrygentd.wire.forms import MapDocument, NodeDocument, PolicyDocument, WorkflowDocument
@@ -235,17 +235,17 @@ def _items_of(node: str, given: MapDocument, value: bytes) -> list[bytes]:
     if not value.startswith(b"["):
         hint = ": let its task return one, such as list(d.items()) of a dictionary" if value.startswith(b"{") else ""
         raise BadNode(node, f"a map needs a list, and what it is over is {kind_of(value)}{hint}")
-    try:
-        items = [bytes(item) for item in decode_any(value, list[Raw])]
-    except BadRequest as error:
-        raise BadNode(node, f"its list cannot be read: {error.message}") from None
-    if len(items) > given.max_items:
+    if has_more_than(value, given.max_items):
+        # Counted in the text: to build them takes a hundred times as many bytes as `0,` has.
         raise BadNode(
             node,
-            f"its list has {len(items):,} items, `max_items` is {given.max_items:,}",
+            f"its list has {count_of(value):,} items, `max_items` is {given.max_items:,}",
             next_step="raise `max_items`, or give several items to one task by `batch`",
         )
-    return items
+    try:
+        return [bytes(item) for item in decode_any(value, list[Raw])]
+    except BadRequest as error:
+        raise BadNode(node, f"its list cannot be read: {error.message}") from None
 
 
 def _listed(items: Sequence[bytes]) -> bytes:

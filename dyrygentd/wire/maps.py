@@ -4,18 +4,20 @@ A map becomes a *template*: the nodes that each item gets, with the arguments of
 It is made when the definition comes, so that what is wrong with it is told to whoever submits it, and again when there is a list.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from msgspec import Raw, Struct
 
+from dyrygentd.core.bounds import NODES_ACCEPTED_MAX
 from dyrygentd.core.conditions import renamed
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.node_spec import NodeSpec, Signature
 from dyrygentd.core.policy import NodePolicy, OnFailure
 from dyrygentd.core.sections import checked_section, inside
 from dyrygentd.errors import BadNode, BadRequest, DefinitionError, UnknownDependency
+from dyrygentd.wire.bounds import NODE_BYTES_MAX, check_long_node, has_more_than
 from dyrygentd.wire.encoding import decode, decode_any
 from dyrygentd.wire.forms import MapDocument, Name, NodeDocument
 from dyrygentd.wire.mistakes import explained, suggestion
@@ -150,6 +152,8 @@ def _nodes_of(name: str, do: bytes) -> tuple[list[NodeDocument], str | None, boo
             name, f"`map.do` is {kind_of(do)}", next_step='write a task: {"task": "name"}, or a graph: {"nodes": [...]}'
         ) from None
     form: Any = ItemGraphDocument if "nodes" in fields else NodeDocument
+    if len(do) > NODE_BYTES_MAX:
+        _refuse_long(name, do, fields)
     try:
         document = decode(do, form)
     except BadRequest as error:
@@ -170,6 +174,18 @@ def _nodes_of(name: str, do: bytes) -> tuple[list[NodeDocument], str | None, boo
         raise BadNode(name, "`map.do.nodes` is empty", next_step="write at least one task")
     await_lists(document.nodes)
     return document.nodes, document.output, True
+
+
+def _refuse_long(name: str, do: bytes, fields: Mapping[str, Raw]) -> None:
+    """Refuse what would be built before anybody looks at how much it is."""
+    nodes = bytes(fields.get("nodes", b""))
+    if has_more_than(nodes or b"[]", NODES_ACCEPTED_MAX):
+        raise BadNode(name, f"`map.do.nodes` has more than {NODES_ACCEPTED_MAX} nodes", next_step="do less with one item")
+    try:
+        for number, node in enumerate(decode_any(nodes, list[Raw]) if nodes else [do]):
+            check_long_node(bytes(node), number, NODES_ACCEPTED_MAX)
+    except BadRequest as error:
+        raise BadNode(name, f"`map.do`: {error.message}", next_step=error.next_step) from None
 
 
 def _refuse_what_is_one(name: str, inner: str, node: NodeDocument) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from dyrygentd.core.parameters import EXPANSION_MAX, Parameter, declared, filling_of
+from dyrygentd.core.parent import DEPTH_MAX
 from dyrygentd.errors import BadRequest, TooManyNodes
 from dyrygentd.wire import bounds
 from dyrygentd.wire.bounds import Look
@@ -228,8 +229,11 @@ def _fill_around(node: bytes, fill: Callable[[bytes], bytes]) -> bytes:
     return _with_definitions(fill(around), lambda number: definitions[int(bytes(number))])
 
 
-def _with_definitions(node: bytes, change: Callable[[Raw], Raw]) -> bytes:
+def _with_definitions(node: bytes, change: Callable[[Raw], Raw], levels: int = DEPTH_MAX) -> bytes:
     """Change the definitions of workflows that do the work of a node, or of what a map in it does with each item."""
+    if levels < 0:
+        # It is refused for that by who decodes it. Each level costs the length of all that is inside.
+        raise KeyError("map")
     fields = msgspec.json.decode(node, type=dict[str, Raw])
     if "workflow" in fields:
         inner = msgspec.json.decode(fields["workflow"], type=dict[str, Raw])
@@ -239,10 +243,10 @@ def _with_definitions(node: bytes, change: Callable[[Raw], Raw]) -> bytes:
         do = msgspec.json.decode(each["do"], type=dict[str, Raw])
         if "nodes" in do:
             nodes = msgspec.json.decode(do["nodes"], type=list[Raw])
-            do["nodes"] = Raw(encode([Raw(_with_definitions(bytes(one), change)) for one in nodes]))
+            do["nodes"] = Raw(encode([Raw(_with_definitions(bytes(one), change, levels - 1)) for one in nodes]))
             each["do"] = Raw(encode(do))
         else:
-            each["do"] = Raw(_with_definitions(bytes(each["do"]), change))
+            each["do"] = Raw(_with_definitions(bytes(each["do"]), change, levels - 1))
         fields["map"] = Raw(encode(each))
     return encode(fields)
 

@@ -43,6 +43,11 @@ def _numbered(head: bytes, piece: bytes, tail: bytes) -> Callable[[int], bytes]:
 _NODE: Final = b'{"nodes":[{"name":"a","task":"add"'
 
 
+_MAP: Final = b'{"nodes":[{"name":"l","task":"add"},{"name":"m","map":{"over":"l","do":'
+_LIST: Final = b'{"nodes":[{"name":"m","map":{"do":'
+_CHILD: Final = b'{"nodes":[{"name":"c","workflow":{"definition":{"nodes":[{"task":"add"}]},"values":{'
+
+
 def _parameters(length: int, uses: int) -> Callable[[int], bytes]:
     value, named = b"\\u0000" * length, b",".join([b'"${p}"'] * uses)
     return lambda size: b'{"parameters":{"p":"' + value + b'"},' + _NODE[1:] + b',"args":[' + named + b"]}]}"
@@ -85,5 +90,8 @@ BOMBS: Final = (
     Bomb("text without an end", _filled(_NODE + b',"args":["', b"\\\\", b""), ""),
     Bomb("long value named often", _parameters(600_000, 62), "parameters"),
     Bomb("too long a value named often", _parameters(1_000_000, 62), "parameters"),
+    Bomb("nodes of a map", _filled(_MAP + b'{"nodes":[', b'{"join":true},', b'{"task":"add"}]}}}]}'), "map.do.nodes"),
+    Bomb("items of a map", _filled(_LIST + b'{"task":"add"},"over":[', b"0,", b"0]}}]}"), "max_items"),
+    Bomb("values of a child", _numbered(_CHILD, b'"p%d":1', b"}}}]}"), "workflow"),
     Bomb("long key above many elements", _long_path, "", (201, 400)),
 )

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dyrygentd.errors import BadNode
+from dyrygentd import wire
+from dyrygentd.errors import BadNode, BadRequest
 from dyrygentd.wire.encoding import decode
 from dyrygentd.wire.forms import MapDocument
 from dyrygentd.wire.maps import checked_map
@@ -84,3 +85,14 @@ def test_cycles() -> None:
     """A graph that waits for itself would hold each item for ever."""
     nodes = [{"name": "a", "task": "t", "after": ["b"]}, {"name": "b", "task": "t", "after": ["a"]}]
     assert "cycle" in refusal({"nodes": nodes})[0]
+
+
+def test_long_ones_are_counted_before_they_are_built() -> None:
+    """A text of `0,` or `{"join":true},` takes a hundred times its length in memory as what it says."""
+    many = b'{"join":true},' * 300_000
+    with pytest.raises(BadNode, match=r"`map.do.nodes` has more than 200000 nodes"):
+        wire.decode_definition(b'{"nodes":[{"name":"m","map":{"over":[1],"do":{"nodes":[%b{}]}}}]}' % many, nodes_max=9)
+    values = b'{"definition":{"nodes":[]},"values":{"a":[%b0]}}' % (b"0," * 2_200_000)
+    for node in (b'"workflow":%b' % values, b'"map":{"over":[1],"do":{"workflow":%b}}' % values):
+        with pytest.raises((BadNode, BadRequest), match="a field of `workflow` has 4400009 bytes, the most is 4194304"):
+            wire.decode_definition(b'{"nodes":[{"name":"n",%b}]}' % node, nodes_max=9)

@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 import zlib
-from typing import Any, Final
+from typing import Final
 
 from dyrygentd import wire
 from dyrygentd.canvas import definition_of
@@ -15,7 +15,10 @@ from dyrygentd.core.parent import DEPTH_MAX
 from dyrygentd.core.policy import Child
 from dyrygentd.errors import BadRequest
 from dyrygentd.ports.facts import ADDITION_BYTES_MAX
+from dyrygentd.wire.encoding import encode, fields_of, object_of
 
+#: As a field that is not there.
+_NULL: Final = b"null"
 #: What belongs to a submission, and not to what a task adds.
 _NOT_HERE: Final = ("key", "parent_task", "series", "if_running")
 _SHOWN_MAX: Final = 50
@@ -41,42 +44,41 @@ def definition_of_added(
             path="$",
             next_step="a task that adds itself has to end some time: submit a workflow of its own instead",
         )
-    document = _returned(child.document, name) if child.kind == Adds.EXPANDS else _unpacked(child.document)
-    refused = next((field for field in _NOT_HERE if document.get(field) is not None), None)
+    text = child.document if child.kind == Adds.EXPANDS else _unpacked(child.document)
+    # Not built before its bounds are looked at.
+    fields = fields_of(text)
+    if child.kind == Adds.EXPANDS and "nodes" not in fields:
+        fields = fields_of(_definition_of_canvas(text, name))
+    elif not fields:
+        raise BadRequest("what the task has added is no definition, or was cut", path="$")
+    refused = next((field for field in _NOT_HERE if fields.get(field, _NULL) != _NULL), None)
     if refused is not None:
         raise BadRequest(f"`{refused}` cannot be given to what a task adds", path=f"$.{refused}", next_step="leave it out")
-    try:
-        body = json.dumps({**document, "name": document.get("name") or name}, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise BadRequest(f"what the task has added is no text in UTF-8: {error}", path="$") from error
+    if fields.get("name", _NULL) in (_NULL, b'""'):
+        fields["name"] = encode(name)
+    body = object_of(fields)
     return wire.decode_definition(body, nodes_max=nodes_max, node_bytes_max=node_bytes_max, new_id=new_id, depth=depth)
 
 
-def _unpacked(packed: bytes) -> dict[str, Any]:
+def _unpacked(packed: bytes) -> bytes:
     unpacking = zlib.decompressobj()
     try:
         # Of what somebody else than the companion has written, no more than this is made.
         text = unpacking.decompress(base64.b64decode(packed, validate=True), ADDITION_BYTES_MAX)
-        document = json.loads(text) if unpacking.eof else None
-    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
+    except (binascii.Error, zlib.error, ValueError) as error:
         raise BadRequest(f"what the task has added cannot be read: {error}", path="$") from error
-    if not isinstance(document, dict):
-        raise BadRequest("what the task has added is no definition, or was cut", path="$")
-    return document
+    return text if unpacking.eof else b""
 
 
-def _returned(text: bytes, name: str) -> dict[str, Any]:
-    """Read what a task has returned that is declared to return a definition or a canvas."""
+def _definition_of_canvas(text: bytes, name: str) -> bytes:
+    """Return the definition of a canvas that a task has returned which is declared to return one, or a definition."""
     try:
         returned = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"what the task has returned cannot be read: {error}", path="$", next_step=_WRITE) from error
-    if isinstance(returned, dict) and "nodes" in returned:
-        return returned
     if isinstance(returned, dict) and isinstance(returned.get("task"), str):
         made = definition_of(returned, name=name, new_id=MadeIds())
-        document: dict[str, Any] = json.loads(wire.encode_definition(made, chosen_ids_only=True))
-        return document
+        return wire.encode_definition(made, chosen_ids_only=True)
     words = text.decode(errors="replace")
     shown = words if len(words) <= _SHOWN_MAX else f"{words[:_SHOWN_MAX]}…"
     raise BadRequest(f"the task has returned {shown}, which is no definition and no canvas", path="$", next_step=_WRITE)

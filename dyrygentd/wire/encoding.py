@@ -158,3 +158,17 @@ def _describable(forms: Iterable[type[Struct]]) -> dict[type[Struct], type[Struc
         described.__doc__ = form.__doc__
         found[form] = described
     return found
+
+
+def fields_of(text: bytes) -> dict[str, bytes]:
+    """Return the fields of an object as they are written, none of anything else; nothing of them is built."""
+    try:
+        fields: dict[str, Raw] = decode_any(text, dict[str, Raw])
+    except BadRequest:
+        return {}
+    return {name: bytes(value) for name, value in fields.items()}
+
+
+def object_of(fields: Mapping[str, bytes]) -> bytes:
+    """Write an object of fields that are written already."""
+    return b"{%b}" % b",".join([b"%b:%b" % (encode(name), value) for name, value in fields.items()])

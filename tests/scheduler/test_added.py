@@ -1,6 +1,9 @@
 """What tasks return that are declared to: run as a workflow of its own, on the fakes; packed ones come from real workers."""
 
+import base64
 import json
+import tracemalloc
+import zlib
 from typing import Any
 
 import pytest
@@ -73,13 +76,31 @@ async def test_it_goes_on_elsewhere() -> None:
         ("expands", b'{"nodes": [], "key": "k"}', "`key` cannot be given to what a task adds"),
         ("expands", b'{"nodes": [], "series": "s", "if_running": "skip"}', "`series` cannot be given to what a task adds"),
         ("expands", b'{"nodes": [], "if_running": "skip"}', "`if_running` cannot be given to what a task adds"),
-        ("expands", b'{"nodes": [], "name": "\\ud800"}', "is no text in UTF-8"),
+        ("expands", b'{"nodes": [], "name": "\\ud800"}', "which is no definition and no canvas"),
     ],
 )
 def test_what_cannot_be_run(kind: str, document: bytes, error: str) -> None:
     """What somebody else than the companion has written, or a task has returned by mistake, is told by name."""
     with pytest.raises(BadRequest, match=error.replace("{", r"\{")):
         definition_of_added(Child(kind, document), name="n", depth=1, new_id=MadeIds(), nodes_max=9, node_bytes_max=99)
+
+
+def test_nothing_is_built_before_it_is_counted() -> None:
+    """Twenty kB of what a task has added may be sixteen MiB of empty objects."""
+    many = b'{"nodes":[%b{}]}' % (b"{}," * 4_500_000)
+    tracemalloc.start()
+    with pytest.raises(BadRequest, match="more than 4000000 arrays and objects"):
+        definition_of_added(
+            Child("beside", base64.b64encode(zlib.compress(many))),
+            name="n",
+            depth=1,
+            new_id=MadeIds(),
+            nodes_max=9,
+            node_bytes_max=99,
+        )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * len(many)
 
 
 def test_depth() -> None:

@@ -38,7 +38,7 @@ from dyrygentd.wire.forms import (
     WorkflowDocument,
 )
 from dyrygentd.wire.maps import checked_map
-from dyrygentd.wire.mistakes import suggestion
+from dyrygentd.wire.mistakes import explained, suggestion
 from dyrygentd.wire.nodes import PolicyReader, SignatureReader, names_of
 from dyrygentd.wire.over import MAP, await_lists, document_of_map, map_of
 from dyrygentd.wire.parents import document_of_parent, parent_of
@@ -369,7 +369,12 @@ def map_of_definition(name: str, do: Definition, fields: bytes) -> Child:
         BadNode, BadRequest
     """
     written: dict[str, Raw] = decode_any(fields, dict[str, Raw])
-    document = decode(encode({**written, "do": _done_with_each(do)}), MapDocument)
+    text = encode({**written, "do": _done_with_each(do)})
+    try:
+        document = decode(text, MapDocument)
+    except BadRequest as error:
+        told = explained(error, MapDocument, text)
+        raise BadNode(name, told.message.removesuffix(f", at {told.path}"), next_step=told.next_step) from None
     checked_map(name, document, node_bytes_max=NODE_BYTES_MAX)
     return map_of(document)
 

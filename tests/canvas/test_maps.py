@@ -144,6 +144,26 @@ def test_what_is_refused(build: Callable[[Workflow], object], words: str) -> Non
     assert len(workflow) == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "words", "next_step"),
+    [
+        ({"on_failure": "halt"}, "`on_failure` cannot be 'halt'", "use one of continue, stop"),
+        ({"in_flight": 3}, "unknown field `in_flight`", "did you mean 'in_flight_max'?"),
+        (
+            {"min_success": 2.5},
+            "`min_success` must be a number <= 1.0",
+            "write a whole number from 0 to 1000000 or a number from 0 to 1",
+        ),
+        ({"batch": "many"}, "`batch` must be a whole number, and is text", "write a whole number from 0 to 1000000"),
+    ],
+)
+def test_the_next_step_is_that_of_a_file(fields: dict[str, Any], words: str, next_step: str) -> None:
+    """Whoever mistypes a field in Python hears what is allowed, as in a definition."""
+    with pytest.raises(BadNode) as caught:
+        Workflow().map(a, over=[1], name="m", **fields)
+    assert (caught.value.message, caught.value.next_step) == (f"node 'm': {words}", next_step)
+
+
 def test_lists() -> None:
     """A text is no list of its letters."""
     lists: list[object] = [[], (), range(3)]

@@ -59,8 +59,9 @@ def _lines(overview: "wire.Overview") -> Iterator[str]:
                 yield from _rest(overview, kind)
             kind = item.kind
             yield f"\n{click.style(_TITLES.get(kind, kind), fg=_COLOURS.get(kind), bold=True)}"
-        of = f"{render.inline(item.name)}  " if item.workflow and kind != "busy" else ""
-        waits = f" ({render.inline(item.name)})" if item.workflow and kind == "busy" else ""
+        name = f"{item.name}, below {item.root_name}" if item.root_name else item.name
+        of = f"{render.inline(name)}  " if item.workflow and kind != "busy" else ""
+        waits = f" ({render.inline(name)})" if item.workflow and kind == "busy" else ""
         yield f"  {of}{_shown(item.text)}{waits}"
         for number, step in enumerate(item.next_steps):
             yield f"    {'  or' if number else 'next'}: {_shown(step)}"

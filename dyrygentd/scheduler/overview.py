@@ -126,6 +126,8 @@ class Overviews:
         items += busy[:most]
         _note_left_out(left_out, "busy", len(busy) - most)
         items += [_problem("broker" if words.startswith(BROKER_SILENT) else "unasked", words) for words in unasked]
+        for item in items:
+            item.root_name = self._name_of_root(item.workflow)
         problems = [*(words for _, words in troubles), *unasked]
         status = "problem" if problems or engine.draining else "attention" if any(map(_is_work, items)) else "ok"
         return wire.Overview(
@@ -138,6 +140,13 @@ class Overviews:
             left_out=left_out,
             problems=problems,
         )
+
+    def _name_of_root(self, workflow_id: str) -> str:
+        """Return the name of the uppermost workflow above one, empty if there is none: nobody has given names to children."""
+        workflow = self._sight.live(workflow_id)
+        parent = None if workflow is None else workflow.origin.parent
+        root = None if parent is None else self._sight.live(parent.root_id)
+        return "" if root is None else root.name
 
     # --- what waits for a person ------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ class OverviewItem(Struct, View, omit_defaults=True):
             ``keeps-failing``, ``failing``, ``failed``; ``pool``, ``in-flight``.
         text: What is the case, in words; times of day in it are UTC.
         workflow, name: Id and name of the workflow, if it is about one; of what is full, one that waits for it.
+        root_name: If that one is below another workflow, the name of the uppermost, as people know it.
         nodes: Names of the first few nodes.
         count: How many nodes it is about.
         since: Since when, in Unix seconds, if that is known.
@@ -32,6 +33,7 @@ class OverviewItem(Struct, View, omit_defaults=True):
     count: int = 0
     since: float | None = None
     next_steps: list[str] = []
+    root_name: str = ""
 
 
 class Overview(Struct, View):

@@ -27,6 +27,8 @@ def remarks_on_ends(graph: Graph) -> Iterator[tuple[str, str]]:
 def _beside(graph: Graph, ends: SectionEnds, scope: int) -> tuple[int, int] | None:
     """Return a node of a scope and one outside that waits for it alone, if there is any."""
     behind = {dependent for ender in ends.enders[scope] for dependent in graph.dependents(ender)}
+    if graph.item_nodes and graph.output is not None:
+        behind.add(graph.output)  # The list of a map, which is handed on when all of its workflow has ended.
     left = _EDGES_MAX
     for node in ends.nodes_in(scope):
         for dependent in graph.dependents(node):

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from dyrygentd import wire
+from dyrygentd.core.cancelling import is_being_cancelled
 from dyrygentd.core.children import parent_of
 from dyrygentd.core.for_people import waits_for_person
 from dyrygentd.core.notes import HoldReason
@@ -48,6 +49,8 @@ class Bottoms:
 
     async def told(self, workflow: RunningWorkflow, standing: Standing) -> Standing:
         """Return how a node stands, with what is to be said of its workflow if it waits for that."""
+        if standing.code == "cancelled":
+            return self._cleaning_up(workflow, standing)
         if standing.code != "child":
             return standing
         node = workflow.graph.number(standing.node)
@@ -63,6 +66,19 @@ class Bottoms:
             return replace(standing, text=f"'{standing.node}' waits for its workflow, which is about to begin", next_step="")
         chosen = min(live, key=lambda each: self._rank(live[each]))
         return await self._of_child(workflow, chosen, live[chosen], standing)
+
+    def _cleaning_up(self, workflow: RunningWorkflow, standing: Standing) -> Standing:
+        """Return how a node stands that was cancelled, whose workflow ends only when its sections have cleaned up."""
+        names = {standing.node, *standing.examples}
+        for child in islice(self._sight.engine.children.of(workflow.workflow_id), _LOOKED_AT_MAX):
+            parent = child.origin.parent
+            name = None if parent is None else workflow.graph.names[parent.node]
+            if name in names and is_being_cancelled(child):
+                whose = "its workflow" if standing.count == 1 else f"the workflow of '{name}'"
+                text = f"{standing.text}; {whose} ends when its sections have cleaned up"
+                step = f"{_where(child)}; then {standing.next_step}" if standing.next_step else _where(child)
+                return replace(standing, text=text, next_step=step)
+        return standing
 
     async def _of_child(self, workflow: RunningWorkflow, node: int, child: RunningWorkflow, standing: Standing) -> Standing:
         found, name = await self._explain(child), workflow.graph.names[node]

@@ -110,13 +110,22 @@ class Verbs:
 
     async def ask(self, workflow_id: str, request: VerbRequest) -> Answer:
         """Do as `_ask`; a retry of a whole workflow is one of its unfinished children as well."""
-        answer = await self._ask(workflow_id, request)
         if request.verb is not Verb.RETRY or request.nodes or request.cause:
-            return answer
+            return await self._ask(workflow_id, request)
+        await self._refuse_below(workflow_id, request)
+        answer = await self._ask(workflow_id, request)
         for child in [*self._turns.engine.children.of(workflow_id)]:
             below = await self.ask(child.workflow_id, replace(request, letter=0))
             answer = replace(answer, is_changed=answer.is_changed or below.is_changed, count=answer.count + below.count)
         return answer
+
+    async def _refuse_below(self, workflow_id: str, request: VerbRequest) -> None:
+        """Raise before anything is changed if one below is not to be retried: half of a retry is none."""
+        below = [workflow_id]
+        while below and self._refuse is not None:
+            for child in [*self._turns.engine.children.of(below.pop())]:
+                await self._refuse(child.workflow_id, request)
+                below.append(child.workflow_id)
 
     async def _ask(self, workflow_id: str, request: VerbRequest) -> Answer:
         """Hand a verb to the engine and wait until its answer is on disk; raise the error that it answers.

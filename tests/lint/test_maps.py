@@ -33,6 +33,13 @@ def test_what_is_done(do: Any, fields: dict[str, Any], found: set[str]) -> None:
     assert {*codes(mapped(do, **fields), app=app)} == found
 
 
+def test_items_that_clean_up() -> None:
+    """What follows a map follows the clean-ups of its items as well: its list is handed on when all of it has ended."""
+    clean = {"name": "clean", "task": "t.ping", "immutable": True, "section_end": "finally"}
+    each = [{"name": "work", "task": "t.add", "args": [1]}, clean]
+    assert "beside-finally" not in codes(mapped({"nodes": each, "output": "work"}), app=app)
+
+
 def test_names_a_member() -> None:
     """Whoever reads it sees in which map to look."""
     nodes = [{"name": "list", "task": "t.ping"}, {"name": "m", "map": {"over": "list", "do": {"task": "t.add"}}}]

@@ -1,10 +1,12 @@
 """What is asked of the workers before tasks are started again: about all that may still run, in few questions."""
 
+import json
 from collections.abc import Sequence
 
 import anyio
 import pytest
 
+from dyrygentd import wire
 from dyrygentd.core.verbs import Verb, VerbRequest
 from dyrygentd.errors import VerbRefused
 from dyrygentd.ports.facts import Inspection, Selection, TaskPlace
@@ -39,6 +41,28 @@ async def test_bulk_asks_about_every_workflow_in_few_questions() -> None:
         done = await running.perform_in_bulk(Selection(), VerbRequest(Verb.RETRY))
         assert (len(done.refused), done.changed, inspector.traces) == (50, [], [50])
         assert len(broker.published) == 50
+
+
+async def test_a_retry_is_refused_for_what_is_below() -> None:
+    """A workflow whose child cleans up beside a task that still runs is left as it is: half of a retry is none."""
+    broker = FakeBroker(holds=True)
+    nodes = [{"name": "work", "task": "tasks.a"}, {"name": "clean", "task": "tasks.b", "section_end": "finally"}]
+    inner = {"nodes": [{**node, "section": "s"} for node in nodes]}
+    document = json.dumps({"nodes": [{"name": "k", "workflow": {"definition": inner}}]}).encode()
+    async with scheduler(broker, inspector=FakeInspector(broker)) as running:
+        top = (await running.submit(wire.decode_definition(document, nodes_max=10))).id
+        await until(lambda: len(broker.published) == 1)
+        await running.perform(top, VerbRequest(Verb.CANCEL))
+        await until(lambda: len(broker.published) == 2)
+        told = await running.explain(top, "k")
+        assert told.verdict == "'k' was cancelled; its workflow ends when its sections have cleaned up"
+        assert told.next_step.startswith("dyrygentctl explain ")
+        with pytest.raises(VerbRefused, match="'work' is cancelled; its task still runs"):
+            await running.perform(top, VerbRequest(Verb.RETRY))
+        assert (await running.view(top)).state == "cancelled"
+        assert [entry.verb for entry in (await running.journal(top)).entries] == ["cancel"]
+        await running.perform(top, VerbRequest(Verb.RETRY, force=True))
+        assert (await running.view(top)).state == "running"
 
 
 async def test_every_node_of_a_workflow_is_asked_about() -> None:

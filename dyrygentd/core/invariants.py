@@ -86,6 +86,8 @@ def _check_marks(workflow: RunningWorkflow, node: int, state: NodeState) -> None
     _require(
         workflow, node, node not in workflow.on_hold or state is not NodeState.READY, "is ready although an operator holds it"
     )
+    is_sent = state is NodeState.READY or state is NodeState.RETRYING or state in IN_FLIGHT
+    _require(workflow, node, not is_sent or workflow.graph.signatures[node] is not None, "is to be sent, and has no task")
     numbers = [attempt.number for attempt in workflow.attempts.earlier.get(node, ())]
     most = workflow.attempts.of(node) - bool(workflow.attempts.dispatched_at[node])
     is_in_order = numbers == sorted(set(numbers)) and (not numbers or numbers[-1] <= most)
@@ -185,6 +187,8 @@ def _check_hold(workflow: RunningWorkflow, node: int, state: NodeState) -> None:
     is_retry = hold.reason is HoldReason.RETRY
     _require(workflow, node, is_retry == (state is NodeState.RETRYING), "is retrying without a retry, or the other way round")
     _require(workflow, node, (hold.reason in _TIMED) == bool(hold.until), "is held until a time that its reason does not have")
+    is_child = hold.reason is not HoldReason.CHILD or workflow.attempts.additions.is_child(node)
+    _require(workflow, node, is_child, "waits for a workflow of its own, and has none")
     is_operators = hold.reason is HoldReason.OPERATOR
     _require(workflow, node, not is_operators or node in workflow.on_hold, "is held by an operator who does not hold it")
 

@@ -198,3 +198,25 @@ def test_nobody_makes_a_reference_up(fields: dict[str, Any]) -> None:
     body = json.dumps({"export": 1, "workflow": workflow, "definition": definition, "nodes": nodes}).encode()
     with pytest.raises(BadRequest, match=r"no JSON text|cannot be read"):
         wire.decode_export(body, nodes_max=10)
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"name": "g", "state": "ready"}, "is to be sent, and has no task"),
+        ({"name": "m", "state": "ready"}, "is to be sent, and has no task"),
+        ({"name": "t", "state": "held", "reason": "child"}, "waits for a workflow of its own, and has none"),
+    ],
+)
+async def test_nodes_in_states_that_they_cannot_have_are_refused(node: dict[str, Any], words: str) -> None:
+    """Nobody would ever end them."""
+    nodes = [*_MAPPED["nodes"], {"name": "t", "task": "t", "task_id": "00000000-0000-4000-8000-000000000002"}]
+    workflow = {"id": "00000000-0000-4000-8000-000000000001", "name": "x", "state": "paused", "created_at": 1}
+    definition = {"name": "x", "nodes": [{**each, "after": []} for each in nodes]}
+    others = [{"name": "g", "state": "held", "reason": "gate"}, {"name": "m", "state": "held", "reason": "child"}]
+    states = [node, *(each for each in others if each["name"] != node["name"])]
+    states += [] if node["name"] == "t" else [{"name": "t", "state": "ready"}]
+    export = {"export": 1, "workflow": workflow, "definition": definition, "nodes": states}
+    async with scheduler(FakeBroker()) as running:
+        with pytest.raises(BadRequest, match=words):
+            await running.take_over(wire.decode_export(json.dumps(export).encode(), nodes_max=100))

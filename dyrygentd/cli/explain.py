@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _VERB: Final = re.compile(r"`(retry|release|skip|resume|rerun)(?: ([^`]*))?`")
 """The daemon's next steps name verbs and nodes in words; here they become commands that can be pasted."""
 
-_RERUN_FIRST: Final = re.compile(r"`rerun --from ([^`]*)` runs what was skipped")
-"""What comes before the commands on a node itself: it was given null for another one."""
+_RERUN_FIRST: Final = re.compile(r"`rerun --from ([^`]*)` (?:runs what was skipped|decides anew|makes anew)")
+"""What comes before the commands on a node itself, which alone would change nothing: where its value comes from."""
 
 _EXAMPLES_MAX: Final = 5
 _SHORT: Final = 8

@@ -11,7 +11,7 @@ from typing import Final
 from dyrygentd.core import outcomes, steering
 from dyrygentd.core.bounds import LABELS_MAX
 from dyrygentd.core.cancelling import cancel, is_being_cancelled
-from dyrygentd.core.child_causes import CHILD_CANCELLED, CHILD_REFUSED, cause_above
+from dyrygentd.core.child_causes import CHILD_CANCELLED, cause_above, cause_of_refusal
 from dyrygentd.core.effects import BeginChild, RevokeStamped
 from dyrygentd.core.events import ChildEnded, ChildRefused, WorkflowSubmitted
 from dyrygentd.core.flights import Flights
@@ -177,7 +177,8 @@ class Children:
             workflow, node = self._workflows[event.parent.workflow_id], event.parent.node
             self._try(workflow, lambda: outcomes.ignored(workflow, node, event.error, now), now)
         elif self.waits(event.parent):
-            self._fail(self._workflows[event.parent.workflow_id], event.parent.node, CHILD_REFUSED, event.error, now)
+            cause = cause_of_refusal(event.error)
+            self._fail(self._workflows[event.parent.workflow_id], event.parent.node, cause, event.error, now)
 
     def _end(self, event: ChildEnded, now: float) -> bool:
         """End the node of a child that has ended, if it waits for that; tell whether it did."""

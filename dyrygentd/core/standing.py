@@ -291,7 +291,7 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             given, instead = words_of_given_null(workflow, node)
             if workflow.fingerprints.get(node) == UNDECIDED:
                 return "failed", f"failed before it ran: {error}", next_step_of_undecided(workflow, node)
-            if workflow.fingerprints.get(node) == CHILD_REFUSED:
+            if workflow.fingerprints.get(node, "").startswith(CHILD_REFUSED):
                 step = _next_step_of_refused(workflow, node)
             elif below := failed_below(workflow.fingerprints.get(node, ""), error):
                 step = f"dyrygentctl explain {below}; then {step}"
@@ -310,7 +310,7 @@ def _next_step_of_refused(workflow: RunningWorkflow, node: int) -> str:
     if graph.signatures[node] is not None:
         return "`rerun --from NODE` runs its task again, or `skip NODE` to go on without it"
     if graph.input_count(node) == 1 and (before := graph.last_dependency(node)) is not None:
-        return f"`rerun --from {graph.names[before]}` makes anew what it is given"
+        return f"`rerun --from {graph.names[before]}` makes anew what it is given, `skip NODE` goes on without it"
     return "`retry NODE`, or `skip NODE` to go on without it"
 
 

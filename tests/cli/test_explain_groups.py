@@ -177,3 +177,10 @@ def test_what_is_to_be_done_before_and_instead() -> None:
         "dyrygentctl skip w --cause 1f",
         "submit it anew",
     ]
+
+
+def test_what_is_run_again_first() -> None:
+    """Where a condition cannot be decided, or a workflow not begun, the value has to be another one: the command comes first."""
+    for why in ("decides anew", "makes anew what it is given"):
+        words = f"`rerun --from check it` {why}, `skip a` goes on without it"
+        assert list(_steps("w", "a", words, ["a"])) == ["dyrygentctl rerun w --from 'check it'", "dyrygentctl skip w a"]

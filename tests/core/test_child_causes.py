@@ -2,7 +2,7 @@
 
 import pytest
 
-from dyrygentd.core.child_causes import CHILD_CANCELLED, CHILD_FAILED, CHILD_REFUSED, cause_above, failed_below
+from dyrygentd.core.child_causes import CHILD_CANCELLED, CHILD_FAILED, CHILD_REFUSED, cause_above, cause_of_refusal, failed_below
 
 _A, _B = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "ab")
 
@@ -20,6 +20,13 @@ _A, _B = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "ab")
 def test_a_cause_goes_up_as_it_is(cause: str, above: str) -> None:
     """However deep a failure is, its cause is as long as one level above it."""
     assert cause_above(cause) == above
+
+
+def test_refusals_of_one_kind() -> None:
+    """Names and numbers do not matter, and words do."""
+    given = [f"{CHILD_REFUSED}: node 'm{number}': item {number:,} has 5,000 bytes" for number in range(2)]
+    assert {cause_of_refusal(error) for error in given} == {f"{CHILD_REFUSED}: node …: item … has … bytes"}
+    assert cause_of_refusal("it cannot be begun: no").startswith(CHILD_REFUSED)
 
 
 @pytest.mark.parametrize(

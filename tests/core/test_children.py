@@ -208,7 +208,12 @@ def test_refused(conversation: Conversation) -> None:
     conversation.turn(ChildRefused(parent, "again"))
     workflow = conversation.restored("w")
     assert workflow.errors[0] == "its workflow cannot be begun: no"
-    assert failures_by_cause(workflow) == [("its workflow cannot be begun", [0])]
+    assert failures_by_cause(workflow) == [("its workflow cannot be begun: no", [0])]
+    conversation.submit("a; k < a child=input", workflow_id="v")
+    conversation.succeed("v/a", value=b"7")
+    conversation.turn(ChildRefused(parent_of(conversation.workflow("v"), 1), "its workflow cannot be begun: no list"))
+    standing = standing_of_node(conversation.engine, conversation.restored("v"), 1, conversation.now)
+    assert standing.next_step == "`rerun --from a` makes anew what it is given, `skip k` goes on without it"
 
 
 def _parent(conversation: Conversation, node: int = 1) -> Parent:

@@ -31,7 +31,8 @@ _OLD: Final = (404, 405)
 def graph(session: Session, reference: str, section: str | None, is_dot: bool, is_nodes: bool, is_all: bool) -> None:
     """Show the shape of a workflow: its sections, tasks and levels as boxes, with how many of their nodes are in which state.
 
-    AFTER has the numbers of the boxes that a box waits for. --section opens one of them. --dot draws nodes, and beyond 2,000 of
+    AFTER has the numbers of the boxes that a box waits for. --section opens one of them; what is done by a workflow of its own is
+    shown by that one's id, which `show REF NODE` has. --dot draws nodes, and beyond 2,000 of
     them boxes. --json holds the levels of all nodes, with --section what the daemon has folded (--section '' for the whole).
 
     \b
@@ -108,11 +109,24 @@ def _fold(handle: "Handle", path: str) -> "wire.FoldView | None":
         return handle.fold(path)
     except RemoteError as error:
         if error.code == "box-not-found":
-            step = render.shell("dyrygentctl", "graph", handle.id)
-            fail(error.message, next_step=f"`{step}` shows what can be opened; a single node: `{_node(handle.id)}`", error=error)
+            fail(error.message, next_step=_instead(handle, path), error=error)
         if error.status in _OLD and error.code != "workflow-not-found":
             return None
         raise
+
+
+def _instead(handle: "Handle", path: str) -> str:
+    """Say what to open in place of what is no box: the workflow of a node, or of a map one of whose items is meant."""
+    for name in (path, path.partition("[")[0]):
+        try:
+            child = handle.node(name).child if name else None
+        except RemoteError:
+            continue
+        if child is not None:
+            box = ["--section", path] if name != path else []
+            return f"the work of '{name}' is a workflow of its own: `{render.shell('dyrygentctl', 'graph', child.id, *box)}`"
+    step = render.shell("dyrygentctl", "graph", handle.id)
+    return f"`{step}` shows what can be opened; a single node: `{_node(handle.id)}`"
 
 
 def _node(workflow_id: str) -> str:

@@ -260,7 +260,8 @@ def _named(workflow: RunningWorkflow, request: VerbRequest) -> list[int]:
         else:
             nodes |= dict.fromkeys(_of_item(workflow, request, name))
     if not nodes and request.cause != LOST:
-        raise BadRequest(f"'{request.verb}' needs the name of a node", path="$.nodes")
+        step = f"`dyrygentctl show {workflow.workflow_id} --nodes` lists them"
+        raise BadRequest(f"'{request.verb}' needs the name of a node", path="$.nodes", next_step=step)
     return list(nodes)
 
 

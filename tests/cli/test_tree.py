@@ -114,6 +114,11 @@ def test_a_node_that_is_done_by_a_workflow(holding: Daemon, slow_ctl: Ctl) -> No
     drawn = slow_ctl("graph", top)
     assert re.search(r"(?m)^ *2 .*deep \(workflow\) +2 ", drawn.stdout), drawn.stdout
     assert f"'deep': its workflow {child} running, 0/2\n" in drawn.stdout
+    for path, box in (("deep", ""), ("deep[7]", " --section 'deep[7]'")):
+        opened = slow_ctl("graph", top, "--section", path)
+        assert opened.stderr.endswith(f"the work of 'deep' is a workflow of its own: `dyrygentctl graph {child}{box}`\n"), opened
+    nobody = slow_ctl("release", top)
+    assert nobody.stderr.endswith(f"needs the name of a node\nnext: `dyrygentctl show {top} --nodes` lists them\n"), nobody
     told = slow_ctl("explain", top).stdout
     assert f"'deep' is done by workflow {child}, which has done 0 of 2; there 'approve' is a gate and waits" in told
     assert f"next: dyrygentctl explain {child}\n" in told

@@ -7,6 +7,7 @@ import pytest
 from dyrygentd.core.bounds import WHEN_VALUE_BYTES_MAX
 from dyrygentd.core.choices import words_of_provisos
 from dyrygentd.core.conditions import When, when_of
+from dyrygentd.core.deciding import _decided, _decoded
 from dyrygentd.core.events import TaskFailed
 from dyrygentd.core.standing import standing_of_node
 from dyrygentd.errors import BadNode, CycleError, UnknownDependency
@@ -268,6 +269,34 @@ def test_many_nodes_are_decided_by_one_value_in_linear_time() -> None:
     assert conversation.workflows["w"].counts == {"succeeded": 1, "skipped": 3000} | {
         word: 0 for word in conversation.workflows["w"].counts or {} if word not in ("succeeded", "skipped")
     }
+
+
+def test_a_section_reads_long_values_once() -> None:
+    """Three values of a quarter of a megabyte and two hundred nodes: read for each of these they took seconds."""
+    conversation = Conversation()
+    text = "\n".join(["x; y; z", *[f"n{number}! section=s" for number in range(200)]])
+    condition = {"all": [{"value": name, "has": "no"} for name in "xyz"] + [{"value": "x", "path": "0", "is": 0}]}
+    conversation.submit(parse_graph(text, whens={"s": when_of({"not": condition})}))
+    _decided.cache_clear()
+    _decoded.cache_clear()
+    for name in "xyz":
+        conversation.succeed(f"w/{name}", value=json.dumps([0, name, *([0] * 50_000)]).encode())
+    assert conversation.states()["n199"] == "dispatching"
+    assert (_decided.cache_info().misses, _decoded.cache_info().misses) == (1, 1)
+
+
+def test_what_it_asks_for_together_has_a_bound() -> None:
+    """A hundred long values for one node would hold up everybody."""
+    conversation = Conversation()
+    names = [f"c{number}" for number in range(9)]
+    condition = when({"all": [{"value": name, "path": "0", "is": 0} for name in names]})
+    conversation.submit("; ".join([*names, f"n! {condition}"]))
+    for name in names:
+        conversation.succeed(f"w/{name}", value=json.dumps([0, "x" * 250_000]).encode())
+    assert (
+        "cannot be decided: the values that it asks for have 2250063 bytes of JSON, and it looks into 2097152 at most"
+        in (conversation.restored("w").errors[9])
+    )
 
 
 def test_the_conditions_of_a_node_in_words() -> None:

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from dyrygentd.core.words import without_particulars
+
 #: Followed by the cause of the failure below, however deep: nodes whose workflows failed for different reasons are no one cause.
 CHILD_FAILED: Final = "its workflow failed"
 CHILD_CANCELLED: Final = "its workflow was cancelled"
@@ -10,15 +12,11 @@ CHILD_CANCELLED: Final = "its workflow was cancelled"
 CHILD_REFUSED: Final = "its workflow cannot be begun"
 #: In the error of a node, the workflows that failed on the way down to what failed first.
 _ON_THE_WAY: Final = re.compile(r"its workflow '([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})' (?:failed|was cancelled)")
-#: What differs between refusals of one kind: names and numbers.
-_PARTICULARS: Final = re.compile(r"'[^']*'|\d[\d,.]*")
-_KIND_LENGTH_MAX: Final = 200
 
 
 def cause_of_refusal(error: str) -> str:
     """Return the cause of a node whose workflow cannot be begun: the same for all that differ by names and numbers alone."""
-    words = _PARTICULARS.sub("…", error.removeprefix(CHILD_REFUSED).removeprefix(": "))
-    return f"{CHILD_REFUSED}: {words[:_KIND_LENGTH_MAX]}"
+    return f"{CHILD_REFUSED}: {without_particulars(error.removeprefix(CHILD_REFUSED).removeprefix(': '))}"
 
 
 def cause_above(cause: str) -> str:

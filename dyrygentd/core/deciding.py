@@ -5,6 +5,7 @@ so what it says of the same values is found once, and not for each of them.
 """
 
 import json
+import re
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,8 +16,9 @@ from dyrygentd.core.rules import Verdict
 from dyrygentd.core.states import BAD, FINISHED, NodeState
 from dyrygentd.core.values import as_one, is_referring
 from dyrygentd.core.verdicts import Deciding
+from dyrygentd.core.words import without_particulars
 
-#: Fingerprint of a failure whose condition could not be decided.
+#: Begins the fingerprint of a failure whose condition could not be decided; why follows, without names and numbers.
 UNDECIDED: Final = "undecided"
 
 #: Of all values together that a condition asks for. What the last few have said is kept with these.
@@ -30,6 +32,13 @@ _Fact = tuple[str, bytes | None, str, str]
 
 class _Lost(Exception):
     """A value that is asked for is not there; the name of its node."""
+
+
+def cause_of_undecided(workflow: Deciding, node: int, said: str) -> str:
+    """Return the cause of a node whose condition cannot be decided: one for each reason, and not for each node that is asked."""
+    for decider in workflow.graph.choices.deciders.get(node, ()):
+        said = re.sub(rf"(?<!\w){re.escape(workflow.graph.names[decider])}(?!\w)", "…", said)
+    return f"{UNDECIDED}: {without_particulars(said)}"
 
 
 def choice_of(workflow: Deciding, node: int) -> tuple[Verdict, str]:

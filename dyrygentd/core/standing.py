@@ -289,7 +289,7 @@ def _words(engine: Engine, workflow: RunningWorkflow, node: int, now: float) -> 
             if is_without_value(error):
                 step = "`skip NODE --value null` goes on without it; `retry NODE` runs it again, for the same end"
             given, instead = words_of_given_null(workflow, node)
-            if workflow.fingerprints.get(node) == UNDECIDED:
+            if workflow.fingerprints.get(node, "").startswith(UNDECIDED):
                 return "failed", f"failed before it ran: {error}", next_step_of_undecided(workflow, node)
             if workflow.fingerprints.get(node, "").startswith(CHILD_REFUSED):
                 step = _next_step_of_refused(workflow, node)

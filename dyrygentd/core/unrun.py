@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dyrygentd.core.workflow import RunningWorkflow
 
 #: Fingerprints of failures that came before the message was sent.
-_UNSENT: Final = frozenset({"refused", "Expired", UNDECIDED})
+_UNSENT: Final = frozenset({"refused", "Expired"})
 #: Dependents of a join that are looked at: joins of error callbacks are among them, and a body.
 _LOOKED_AT_MAX: Final = 8
 _CANCELLED: Final = "the workflow was cancelled before the task was sent"
@@ -62,7 +62,8 @@ def is_unrun(workflow: "RunningWorkflow", node: int) -> bool:
     if not graph.is_task(node):
         return False
     if state is NodeState.FAILED:
-        return workflow.fingerprints.get(node) in _UNSENT
+        cause = workflow.fingerprints.get(node, "")
+        return cause in _UNSENT or cause.startswith(UNDECIDED)
     if state not in (NodeState.BLOCKED, NodeState.CANCELLED, NodeState.SKIPPED) or workflow.attempts.of(node):
         return False
     # Hooks and what is there for failures have nobody who waits for them, and are not needed as a rule.

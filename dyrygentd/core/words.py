@@ -1,7 +1,11 @@
 """How spans of time, numbers and errors are written for people, everywhere in one form."""
 
+import re
 from typing import Final
 
+#: What differs between errors of one kind.
+_PARTICULARS: Final = re.compile(r"'[^']*'|\d[\d,.]*")
+_KIND_LENGTH_MAX: Final = 200
 _UNITS: Final = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
 
 
@@ -38,3 +42,8 @@ def counted(number: int, word: str) -> str:
 def described(error: BaseException) -> str:
     """Write an error of somebody else's code: ``ValueError: why``, or its class alone if it says nothing."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def without_particulars(text: str) -> str:
+    """Return a text without names in quotation marks and numbers, which are what differs between errors of one kind."""
+    return _PARTICULARS.sub("…", text)[:_KIND_LENGTH_MAX]

@@ -32,7 +32,7 @@ from typing import Final
 
 from dyrygentd.core.additions import Additions
 from dyrygentd.core.attempts import Attempts
-from dyrygentd.core.deciding import UNDECIDED, choice_of
+from dyrygentd.core.deciding import cause_of_undecided, choice_of
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.holding import hold_for
 from dyrygentd.core.hooks import first_failure_of, is_enough, summary_of
@@ -497,7 +497,7 @@ class RunningWorkflow:
                 self.unneeded.add(node)
                 return node, NodeState.SKIPPED, None, said
             case Verdict.FAIL:
-                self.fingerprints[node] = UNDECIDED
+                self.fingerprints[node] = cause_of_undecided(self, node, said)
                 return node, NodeState.FAILED, None, said
             case Verdict.GO if self.graph.is_join(node):
                 return self.values.handed_on(node)

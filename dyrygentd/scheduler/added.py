@@ -23,6 +23,8 @@ _NULL: Final = b"null"
 _NOT_HERE: Final = ("key", "parent_task", "series", "if_running")
 _SHOWN_MAX: Final = 50
 _WRITE: Final = 'return {"nodes": [...]}, as it is submitted, or a canvas'
+#: That nothing is to be done is said by a canvas, so that a list that was not filled is no success.
+_NOTHING: Final = "put at least one into it; where nothing is to be done, return group([])"
 
 
 def definition_of_added(
@@ -54,6 +56,8 @@ def definition_of_added(
     refused = next((field for field in _NOT_HERE if fields.get(field, _NULL) != _NULL), None)
     if refused is not None:
         raise BadRequest(f"`{refused}` cannot be given to what a task adds", path=f"$.{refused}", next_step="leave it out")
+    if child.kind == Adds.EXPANDS and not fields["nodes"].strip(b"[] \t\r\n"):
+        raise BadRequest("what the task has returned has no nodes", path="$.nodes", next_step=_NOTHING)
     if fields.get("name", _NULL) in (_NULL, b'""'):
         fields["name"] = encode(name)
     body = object_of(fields)

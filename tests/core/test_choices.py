@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dyrygentd.core.bounds import WHEN_VALUE_BYTES_MAX
+from dyrygentd.core.causes import failures_by_cause
 from dyrygentd.core.choices import words_of_provisos
 from dyrygentd.core.conditions import When, when_of
 from dyrygentd.core.deciding import _decided, _decoded
@@ -82,7 +83,20 @@ def test_what_cannot_be_compared_fails_the_node_by_name(value: bytes) -> None:
     assert conversation.states() == {"check": "succeeded", "drain": "failed", "then": "blocked", "other": "dispatching"}
     assert "'drain' failed before it ran: `when` cannot be decided: check" in explained(conversation, "drain")
     # The result backend is told, so that nobody waits for a task that will never run.
-    assert conversation.workflow().fingerprints[1] == "undecided"
+    assert conversation.workflow().fingerprints[1].startswith("undecided: ")
+
+
+def test_undecided_for_different_reasons() -> None:
+    """Each reason is a cause of its own; whose value was asked, and what it was, is none."""
+    conversation = Conversation()
+    over, path = ({"value": "x", "over": 3}, {"value": "x", "path": "z", "is": 1})
+    conversation.submit(f"x; y; a < x {when(over)}; b < y {when(over | {'value': 'y'})}; c < x {when(path)}")
+    conversation.succeed("w/x", value=b'"long"')
+    conversation.succeed("w/y", value=b'"short"')
+    assert [(cause, len(nodes)) for cause, nodes in failures_by_cause(conversation.restored("w"))] == [
+        ("undecided: `when` cannot be decided: … is the text …, and is compared with the number …", 2),
+        ("undecided: `when` cannot be decided: … is the text …, in which there is no …", 1),
+    ]
 
 
 def test_rerun_decides_anew_and_retry_after_it() -> None:

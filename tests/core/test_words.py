@@ -2,7 +2,7 @@
 
 import pytest
 
-from dyrygentd.core.words import counted, described, span, span_range
+from dyrygentd.core.words import counted, described, span, span_range, without_particulars
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,9 @@ def test_errors_of_others() -> None:
 def test_a_range_in_one_unit(low: float, high: float, words: str) -> None:
     """Two numbers of one unit are read at one look."""
     assert span_range(low, high) == words
+
+
+def test_what_errors_of_one_kind_have_in_common() -> None:
+    """Names and numbers differ, words do not; it is an id, and as short as one."""
+    assert without_particulars("item 1,200 of 'a b' has 5 bytes, not '7'") == "item … of … has … bytes, not …"
+    assert len(without_particulars("x" * 900)) == 200

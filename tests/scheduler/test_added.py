@@ -77,6 +77,7 @@ async def test_it_goes_on_elsewhere() -> None:
         ("expands", b'{"nodes": [], "series": "s", "if_running": "skip"}', "`series` cannot be given to what a task adds"),
         ("expands", b'{"nodes": [], "if_running": "skip"}', "`if_running` cannot be given to what a task adds"),
         ("expands", b'{"nodes": [], "name": "\\ud800"}', "which is no definition and no canvas"),
+        ("expands", b'{"nodes": [ ]}', "what the task has returned has no nodes"),
     ],
 )
 def test_what_cannot_be_run(kind: str, document: bytes, error: str) -> None:

@@ -77,7 +77,7 @@ class WorkflowNotFound(RequestError):
 
     status = 404
     code = "workflow-not-found"
-    next_step = "`dyrygentctl list` shows the workflows that are known; one that you submitted with a key is `key:KEY`"
+    next_step = "`dyrygentctl list` shows those that are known, --tree those below them, with ids; one with a key is `key:KEY`"
 
     def __init__(self, reference: str) -> None:
         super().__init__(f"no workflow has the id, unique prefix or name '{reference}'")

@@ -149,7 +149,7 @@ def test_a_traceback_has_the_way_out() -> None:
     error = errors.WorkflowNotFound("x")
     words = "no workflow has the id, unique prefix or name 'x'"
     assert error.message == words
-    step = "(next: `dyrygentctl list` shows the workflows that are known; one that you submitted with a key is `key:KEY`)"
+    step = "(next: `dyrygentctl list` shows those that are known, --tree those below them, with ids; one with a key is `key:KEY`)"
     assert traceback.format_exception_only(error) == [f"dyrygentd.errors.WorkflowNotFound: {words} {step}\n"]
     assert f"failed: {error}".endswith(step)
 

@@ -14,6 +14,7 @@ from typing import Final
 import anyio
 
 from dyrygentd import wire
+from dyrygentd.core.cancelling import is_being_cancelled
 from dyrygentd.core.children import refuse_if_unwanted
 from dyrygentd.core.effects import Answer
 from dyrygentd.core.events import VerbRequested
@@ -109,15 +110,26 @@ class Verbs:
         return len(self._tickets)
 
     async def ask(self, workflow_id: str, request: VerbRequest) -> Answer:
-        """Do as `_ask`; a retry of a whole workflow is one of its unfinished children as well."""
-        if request.verb is not Verb.RETRY or request.nodes or request.cause:
+        """Do as `_ask`; a retry of a whole workflow, and the end of what cleans up, is one of its unfinished children as well."""
+        is_end = request.verb is Verb.CANCEL and request.force
+        if not is_end and (request.verb is not Verb.RETRY or request.nodes or request.cause):
             return await self._ask(workflow_id, request)
-        await self._refuse_below(workflow_id, request)
+        if not is_end:
+            await self._refuse_below(workflow_id, request)
         answer = await self._ask(workflow_id, request)
-        for child in [*self._turns.engine.children.of(workflow_id)]:
+        for child in self._cleaning_below(workflow_id) if is_end else [*self._turns.engine.children.of(workflow_id)]:
             below = await self.ask(child.workflow_id, replace(request, letter=0))
             answer = replace(answer, is_changed=answer.is_changed or below.is_changed, count=answer.count + below.count)
         return answer
+
+    def _cleaning_below(self, workflow_id: str) -> list[RunningWorkflow]:
+        """Return what only cleans up below a workflow, be what is in between finished or not; one left to itself goes on."""
+        found = []
+        for workflow in self._turns.engine.workflows.values():
+            above = workflow.origin.parent
+            if above is not None and workflow_id in (above.workflow_id, above.root_id) and is_being_cancelled(workflow):
+                found.append(workflow)
+        return found
 
     async def _refuse_below(self, workflow_id: str, request: VerbRequest) -> None:
         """Raise before anything is changed if one below is not to be retried: half of a retry is none."""

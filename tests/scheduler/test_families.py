@@ -139,6 +139,30 @@ async def test_a_failure_below_is_told_above() -> None:
         assert [item.workflow for item in (await running.overview()).items if item.kind == "failed"] == [top]
 
 
+async def test_a_forced_end_reaches_what_cleans_up_below() -> None:
+    """What is in between may have finished: whoever ends all at once names the workflow that they know."""
+    nodes = [{"name": "work", "task": "tasks.x"}, {"name": "clean", "task": "tasks.y", "section_end": "finally"}]
+    bottom = {"name": "bottom", "nodes": [{**node, "section": "s"} for node in nodes]}
+    broker = FakeBroker(holds=True)
+    async with scheduler(broker) as running:
+        top = (await running.submit(_read({"nodes": [{"name": "k", "workflow": {"definition": _only(bottom)}}]}))).id
+        middle = Parent(top, 0).child_id
+        lowest = Parent(middle, 0).child_id
+        await until(lambda: len(broker.published) == 1)
+        await running.perform(top, VerbRequest(Verb.CANCEL))
+        await until(lambda: len(broker.published) == 2)
+        assert [(await running.view(each)).state for each in (top, middle, lowest)] == ["cancelled", "cancelled", "running"]
+        changed = await running.perform(top, VerbRequest(Verb.CANCEL, force=True, why="now"))
+        assert changed.is_changed
+        assert (await running.wait(lowest, timeout_s=10)).state == "cancelled"
+        assert [entry.why for entry in (await running.journal(lowest)).entries][1:] == ["now"]
+        assert not (await running.perform(top, VerbRequest(Verb.CANCEL, force=True))).is_changed
+
+
+def _only(inner: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "middle", "nodes": [{"name": "k", "workflow": {"definition": inner}}]}
+
+
 async def test_no_child_yet(tree: tuple[Scheduler, list[str]]) -> None:
     """A node that waits for what precedes it has none."""
     running, _ = tree

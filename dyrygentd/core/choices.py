@@ -23,6 +23,10 @@ from dyrygentd.errors import BadNode
 WORDS_MAX: Final = 500
 
 
+#: Of all nodes together: each is an edge, and is looked at when its node is decided.
+_ASKED_MAX: Final = 1_000_000
+
+
 class Proviso(NamedTuple):
     """A condition that holds for a node; ``section`` is the path of the section that brings it, empty for the node's own."""
 
@@ -75,6 +79,7 @@ class Choosing:
 
     def __init__(self, nodes: Sequence[NodeSpec], of_sections: Mapping[str, When]) -> None:
         self._of_sections = of_sections
+        self._count = 0
         self._deciders: dict[int, Sequence[int]] = {}
         self._only_deciding: dict[int, Sequence[int]] = {}
         self.provisos: dict[int, tuple[Proviso, ...]] = {}
@@ -108,6 +113,10 @@ class Choosing:
                     raise BadNode(name, f"{proviso.words} asks for {reason}", next_step=step)
                 asked[each] = None
         before = set(after)
+        self._count += len(asked)
+        if self._count > _ASKED_MAX:
+            reason = f"the conditions of all nodes ask for more than {_ASKED_MAX} values, each node counted"
+            raise BadNode(name, reason, next_step="let one node ask, and the others wait for that")
         self._deciders[number] = [numbers[each] for each in asked]
         self._only_deciding[number] = [numbers[each] for each in asked if each not in before]
         return self._only_deciding[number]

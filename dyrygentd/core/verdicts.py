@@ -9,15 +9,15 @@ Where a section's end is concerned:
   well does not have the next section begin after a failure.
 """
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from dyrygentd.core.attempts import Attempts
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.kept_values import KeptValues
 from dyrygentd.core.node_states import NodeStates
-from dyrygentd.core.policy import Hook, SectionEnd
+from dyrygentd.core.policy import Hook, Rule, SectionEnd
 from dyrygentd.core.rules import How, Verdict, decides_at_once, verdict_of
-from dyrygentd.core.states import BAD, GOOD, NodeState
+from dyrygentd.core.states import BAD, FINISHED, GOOD, NodeState
 
 
 class Deciding(Protocol):
@@ -33,6 +33,10 @@ class Deciding(Protocol):
 
     def state_of(self, node: int) -> NodeState:
         """Return the state of a node."""
+
+
+#: Rules that let a node go while it waits for some.
+_EARLY: Final = (Rule.ANY_SUCCEEDED, Rule.ANY_FAILED)
 
 
 def verdict(workflow: Deciding, node: int) -> tuple[Verdict, int]:
@@ -67,8 +71,12 @@ def may_be_decided(workflow: Deciding, node: int, finished: int) -> bool:
         return True
     if policy.section_end is not None:
         return False
-    is_asked = finished in workflow.graph.choices.deciders.get(node, ())
-    return is_asked or decides_at_once(policy, is_bad=workflow.states[finished] in BAD)
+    at_once = decides_at_once(policy, is_bad=workflow.states[finished] in BAD)
+    deciders = workflow.graph.choices.deciders.get(node, ())
+    if not deciders or policy.rule not in _EARLY:
+        return at_once
+    # It goes early, and only when nobody who decides is missing: until then there is no need to look at all that it waits for.
+    return (at_once or finished in deciders) and all(workflow.states[each] in FINISHED for each in deciders)
 
 
 def bad_in(workflow: Deciding, dependency: int, node: int) -> int:

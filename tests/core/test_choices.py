@@ -1,6 +1,7 @@
 """Choices: one branch runs and the other one is skipped as not needed, whatever happens on the way."""
 
 import json
+from cProfile import Profile
 
 import pytest
 
@@ -11,6 +12,7 @@ from dyrygentd.core.conditions import When, when_of
 from dyrygentd.core.deciding import _decided, _decoded
 from dyrygentd.core.events import TaskFailed
 from dyrygentd.core.standing import standing_of_node
+from dyrygentd.core.verdicts import verdict
 from dyrygentd.errors import BadNode, CycleError, UnknownDependency
 from tests.support.conversation import Conversation, parse_graph
 
@@ -297,6 +299,31 @@ def test_a_section_reads_long_values_once() -> None:
         conversation.succeed(f"w/{name}", value=json.dumps([0, name, *([0] * 50_000)]).encode())
     assert conversation.states()["n199"] == "dispatching"
     assert (_decided.cache_info().misses, _decoded.cache_info().misses) == (1, 1)
+
+
+@pytest.mark.parametrize("rule", ["all_succeeded", "any_succeeded", "any_failed"])
+def test_many_who_decide_are_looked_at_once(rule: str) -> None:
+    """Each node of a section with ninety values was looked at as a whole whenever one of these came."""
+    conversation = Conversation()
+    names = [f"c{number}" for number in range(90)]
+    text = "\n".join([*names, *[f"n{number}! < c0 section=s rule={rule}" for number in range(20)]])
+    condition = when_of({"all": [{"value": name, "is": 0} for name in names]})
+    conversation.submit(parse_graph(text, whens={"s": condition}))
+    profile = Profile()
+    with profile:
+        for name in names:
+            conversation.succeed(f"w/{name}", value=b"0")
+    assert conversation.states()["n19"] == ("skipped" if rule == "any_failed" else "dispatching")
+    assert [each.callcount for each in profile.getstats() if each.code is verdict.__code__] == [20]
+
+
+def test_conditions_of_all_nodes_have_a_bound() -> None:
+    """Each that is asked is an edge: a short section with a hundred values had ten millions of them."""
+    names = [f"c{number}" for number in range(99)]
+    text = "\n".join([*names, *[f"n{number}! section=s" for number in range(10_200)]])
+    condition = when_of({"all": [{"value": name, "is": 0} for name in names]})
+    with pytest.raises(BadNode, match="the conditions of all nodes ask for more than 1000000 values"):
+        parse_graph(text, whens={"s": condition})
 
 
 def test_what_it_asks_for_together_has_a_bound() -> None:

@@ -351,6 +351,9 @@ def _allowed(workflow: RunningWorkflow, request: VerbRequest, node: int) -> tupl
             return Allowed.NOTHING, ""
         case Verb.HOLD | Verb.RELEASE if hold is not None and hold.reason is HoldReason.CHILD:
             return Allowed.REFUSED, "it is done by a workflow of its own: `pause` or `resume` that one, or its nodes"
+        case Verb.RERUN if hold is not None and hold.reason is HoldReason.CHILD:
+            # As when something before it runs again: this workflow is cancelled, and another one begins.
+            return Allowed.DOES, ""
         case Verb.RELEASE if hold is not None and hold.reason is HoldReason.POOL:
             return Allowed.REFUSED, f"pool '{hold.pool}' is full; the node goes when a place is free"
         case Verb.RETRY if state in IN_FLIGHT:

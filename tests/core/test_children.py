@@ -160,6 +160,17 @@ def test_a_retry_goes_on_in_the_same_one(conversation: Conversation) -> None:
     assert _parent(conversation).child_id != child
 
 
+def test_a_rerun_amid_it_begins_with_another_one(conversation: Conversation) -> None:
+    """As a rerun of what precedes it does: the one that runs is cancelled."""
+    child = _begun(conversation, "a; k < a child=1; z < k")
+    answer = conversation.ask("rerun", "k")
+    assert (answer.error, answer.is_changed) == (None, True)
+    assert conversation.states() == {"a": "succeeded", "k": "held", "z": "waiting"}
+    assert conversation.workflow().attempts.generations == {1: 1}
+    assert child not in conversation.engine.workflows
+    assert _parent(conversation).child_id != child
+
+
 def test_one_that_is_set_going_sets_its_node_going(conversation: Conversation) -> None:
     """Somebody retries it directly: its parent waits for it again, and the two never contradict each other."""
     child = _begun(conversation, "a; k < a child=1; z < k; other gate=1")

@@ -1,17 +1,21 @@
 """Conditions of nodes and sections as they are written in a definition; what they mean is told in `dyrygentd.core.conditions`."""
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from dyrygentd.core.conditions import BadWhen, When, when_of
+from dyrygentd.core.conditions import BadWhen, When, comparisons_of, when_of
 from dyrygentd.core.graph import Graph
 from dyrygentd.core.node_spec import NodeSpec
 from dyrygentd.core.sections import SEPARATOR, flaw_of_section
 from dyrygentd.errors import BadNode, BadRequest
 from dyrygentd.wire.forms import ConditionDocument, SectionDocument
 from dyrygentd.wire.mistakes import suggestion
+
+#: A parameter that stands alone and was not filled in, as JSON text.
+_REFERENCE: Final = re.compile(r'"\$\{([^}]*)\}"')
 
 
 def when_of_node(name: str, document: ConditionDocument) -> When:
@@ -54,7 +58,13 @@ def _paths_in_use(nodes: Sequence[NodeSpec]) -> set[str]:
 
 
 def _when(document: ConditionDocument) -> When:
-    return when_of(msgspec.to_builtins(document))
+    when = when_of(msgspec.to_builtins(document))
+    for comparison in comparisons_of(when.condition):
+        if comparison.node is None and (reference := _REFERENCE.fullmatch(comparison.given)):
+            # A text with that name would be compared, so the condition would never hold, or always.
+            step = "declare it in `parameters`, or ask for the `value` of a node"
+            raise BadWhen(f"`given` is ${{{reference[1]}}}, and there is no such parameter", step)
+    return when
 
 
 def condition_document(when: When) -> ConditionDocument:

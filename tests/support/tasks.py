@@ -21,7 +21,7 @@ from celery.exceptions import Ignore
 from celery.signals import worker_ready
 
 PREFIX = "test:"
-GATE_WAIT_MAX_S = int(os.environ.get("DYRYGENTD_TEST_GATE_WAIT_S", "60"))
+GATE_WAIT_MAX_S = int(os.environ.get("DYRYGENTD_TEST_GATE_WAIT_S", "180"))
 """A test that forgets to open a gate must not hold a worker for ever."""
 
 _START = """

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dyrygentd.core.graph import Definition
-from dyrygentd.errors import BadNode, BadRequest, UnknownDependency
+from dyrygentd.errors import BadNode, BadRequest, DyrygentError, UnknownDependency
 from dyrygentd.wire.definitions import decode_definition, encode_definition
 from dyrygentd.wire.digests import difference, digest_of
 from tests.wire.test_expanding import expanded
@@ -60,6 +60,14 @@ def test_parameters_choose() -> None:
         parameters={"mode": "dry", "least": 3},
     )
     assert words(definition) == {"a": ["'dry' is one of 'dry'"], "b": ["check is at least 3"]}
+
+
+@pytest.mark.parametrize("more", [{}, {"parameters": {"mode": "dry"}}])
+def test_a_parameter_that_is_not_there(more: dict[str, Any]) -> None:
+    """A text with its name would be compared, and the node left out without a word."""
+    with pytest.raises(DyrygentError, match=r"mod[^e]") as refused:
+        decoded({"name": "a", "task": "t", "when": {"not": {"given": "${mod}", "is": "dry"}}}, **more)
+    assert refused.value.next_step
 
 
 def test_another_condition_is_another_definition() -> None:

@@ -246,7 +246,7 @@ def test_a_key_is_a_reference(ctl: Ctl) -> None:
     """Who submits by a key need not keep ids; one who gives the bare key is told."""
     workflow = submit(ctl, {"name": "a"}, key="ticket-1234", name="nightly")
     assert json.loads(ctl("show", "key:ticket-1234", "--json").stdout)["workflow"]["id"] == workflow
-    assert "one that you submitted with a key is `key:KEY`" in ctl("show", "ticket-1234").stderr
+    assert "one with a key is `key:KEY`" in ctl("show", "ticket-1234").stderr
     assert ctl("show", "key:ticket").exit_code == 1
     named = submit(ctl, {"name": "a"}, name="key:ticket-1234")
     assert json.loads(ctl("show", "key:ticket-1234", "--json").stdout)["workflow"]["id"] == named

@@ -273,6 +273,8 @@ class Beginnings:
         why = f"its node in workflow '{wanted.parent.workflow_id}' is tried again"
         try:
             answer = await self._verbs.ask(child_id, VerbRequest(Verb.RETRY, why=why))
+        except NotAccepting:
+            raise  # Not now, which is no answer.
         except RequestError as error:
             return f"its workflow '{child_id}' cannot go on: {error.message}"
         return "" if answer.is_changed else f"its workflow '{child_id}' has ended, and has nothing that could be tried again"
@@ -284,8 +286,8 @@ class Beginnings:
                 await self._set_parent_going(child_id, parent)
             except Fenced:
                 raise
-            except OutsideError as error:
-                logger.warning("workflow %s is not set going again with its child yet: %s", parent.workflow_id, error)
+            except (NotAccepting, OutsideError) as error:
+                logger.info("workflow %s is not set going again with its child yet: %s", parent.workflow_id, error)
                 continue
             except DyrygentError as error:
                 logger.warning("workflow %s does not go on with its child %s: %s", parent.workflow_id, child_id, error)

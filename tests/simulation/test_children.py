@@ -44,3 +44,8 @@ def test_trees_hold(part: int) -> None:
 def test_seed_is_a_story() -> None:
     """The same seed is the same story, children and their ids included."""
     assert run(86).story == run(86).story
+
+
+def test_weather_keeps_no_parent_from_going_on() -> None:
+    """A child was run anew while the broker was away: its parent, which had failed, waits for it later."""
+    assert not run(2354).problem
